@@ -1,0 +1,66 @@
+"""Which pretrained model to transfer, and from which layers, before training anything.
+
+Public names are resolved on first use, so that importing the package or asking the command line
+for help does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "transfer_metrics.errors": (
+        "CorruptStoreError",
+        "ExtractionError",
+        "IncompatibleStoreError",
+        "InvalidInputError",
+        "LayerNotFoundError",
+        "MissingDependencyError",
+        "TransferMetricsError",
+        "TransferMetricsWarning",
+        "UnknownNameError",
+        "UnsupportedTaskError",
+    ),
+    "transfer_metrics.features.extract": ("extract",),
+    "transfer_metrics.features.layers": ("list_layers",),
+    "transfer_metrics.features.store": ("FeatureStore",),
+    "transfer_metrics.metrics": (
+        "get_metric",
+        "h_score",
+        "knn",
+        "leep",
+        "linear_probe",
+        "list_metrics",
+        "logme",
+        "nce",
+        "register_metric",
+        "ridge_probe",
+        "transrate",
+        "transrate_from_spectrum",
+    ),
+    "transfer_metrics.ranking": ("ScoreTable", "rank_models", "score", "score_layers"),
+    "transfer_metrics.sources.base": ("Model", "Split", "Task"),
+    "transfer_metrics.sources.models": ("list_models", "load_model"),
+    "transfer_metrics.sources.preprocess": ("ImagePreprocess",),
+    "transfer_metrics.sources.tasks": ("list_tasks", "load_task"),
+    "transfer_metrics.statistics": ("ClassMoments", "FeatureSample", "SourceJoint"),
+    "transfer_metrics.types": ("Layer",),
+}
+_WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = ["__version__", *sorted(_WHERE)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,71 @@
+"""Everything the toolkit raises on purpose.
+
+Each message says what was wrong, where, and what to do. The command line turns all of them into
+one line on stderr and exit status 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TransferMetricsError(Exception):
+    """Base of all errors raised on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError prints the repr of its argument; people read these messages.
+        return str(self.args[0]) if self.args else ""
+
+
+class InvalidInputError(TransferMetricsError, ValueError):
+    """An argument, array or file has a value that cannot be used."""
+
+
+class UnknownNameError(TransferMetricsError, KeyError):
+    """A name is not registered; the message lists the closest known names."""
+
+    @classmethod
+    def of(cls, kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+        """Build the message for an unknown ``name`` of some ``kind`` with suggestions.
+
+        >>> print(UnknownNameError.of("metric", "transrat", ["transrate", "logme"]))
+        unknown metric 'transrat'; did you mean 'transrate'?
+        """
+        known = sorted(known)
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        if close:
+            hint = "did you mean " + " or ".join(repr(c) for c in close) + "?"
+        else:
+            hint = (
+                "known: " + (", ".join(known[:20]) or "none") + (", …" if len(known) > 20 else "")
+            )
+        return cls(f"unknown {kind} {name!r}; {hint}")
+
+
+class LayerNotFoundError(UnknownNameError):
+    """A layer specification matches no layer of the model."""
+
+
+class MissingDependencyError(TransferMetricsError, ImportError):
+    """An optional package is absent or does not import; the message has the pip line."""
+
+
+class IncompatibleStoreError(TransferMetricsError):
+    """A feature store was written for another model, task, layers, pooling or version."""
+
+
+class CorruptStoreError(TransferMetricsError):
+    """A stored file is truncated, altered or missing."""
+
+
+class UnsupportedTaskError(TransferMetricsError):
+    """A metric or source cannot handle this kind of task."""
+
+
+class ExtractionError(TransferMetricsError):
+    """A forward pass failed, or a layer produced something that cannot be pooled."""
+
+
+class TransferMetricsWarning(UserWarning):
+    """A number was computed, but it may not mean what a reader would take it to mean."""

@@ -1,0 +1,8 @@
+"""Frozen, mergeable summaries of features: all that a metric needs to see of the data."""
+
+from transfer_metrics.statistics.joint import SourceJoint
+from transfer_metrics.statistics.linalg import Scatter
+from transfer_metrics.statistics.moments import ClassMoments, TargetMoments
+from transfer_metrics.statistics.sample import FeatureSample
+
+__all__ = ["ClassMoments", "FeatureSample", "Scatter", "SourceJoint", "TargetMoments"]

@@ -1,0 +1,129 @@
+"""Turning what people pass into tensors that the mathematics can rely on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer_metrics.errors import InvalidInputError
+
+
+def as_features(x: Any, name: str = "X") -> Tensor:
+    """A (N, D) float64 tensor on the device of ``x``.
+
+    Raises:
+        InvalidInputError: not two-dimensional, empty, or not numeric.
+    """
+    tensor = _as_tensor(x, name)
+    if tensor.ndim != 2:
+        raise InvalidInputError(
+            f"{name} must have shape (N, D), got {tuple(tensor.shape)}; "
+            f"pool feature maps to one vector per example first"
+        )
+    if 0 in tensor.shape:
+        raise InvalidInputError(f"{name} is empty: shape {tuple(tensor.shape)}")
+    if tensor.is_complex():
+        raise InvalidInputError(f"{name} is complex; pass real features")
+    return tensor.to(torch.float64)
+
+
+def check_finite(x: Tensor, name: str = "X") -> None:
+    """Raise for the first row that has a NaN or an infinity."""
+    bad = ~torch.isfinite(x).all(dim=1)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise InvalidInputError(
+            f"{name} has {int(bad.sum())} row(s) with NaN or infinite values, the first is row "
+            f"{row}; drop them or fix the network (half precision overflows at 65504)"
+        )
+
+
+def as_labels(y: Any, n: int, num_classes: int | None = None) -> tuple[Tensor, int]:
+    """Class labels as an int64 tensor 0..C-1, and C.
+
+    Without ``num_classes`` labels of any kind are numbered in sorted order. With it they must be
+    integers below it already, so that batches agree with each other.
+
+    Raises:
+        InvalidInputError: wrong length or shape, missing values, or labels out of range.
+    """
+    labels = _label_array(y, n)
+    if num_classes is None:
+        values, codes = np.unique(labels, return_inverse=True)
+        return torch.from_numpy(codes.astype(np.int64)), len(values)
+    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
+        raise InvalidInputError(
+            f"with num_classes, y must hold integers 0..{num_classes - 1}, not {labels.dtype}"
+        )
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        raise InvalidInputError(
+            f"labels must lie in 0..{num_classes - 1} for num_classes={num_classes}; "
+            f"got {labels.min()}..{labels.max()}"
+        )
+    return torch.from_numpy(labels.astype(np.int64)), num_classes
+
+
+def as_targets(y: Any, n: int) -> Tensor:
+    """Regression targets as a finite float64 (N, K) tensor.
+
+    Raises:
+        InvalidInputError: wrong length or shape, or values that are not finite numbers.
+    """
+    targets = _as_tensor(y, "y").to(torch.float64)
+    if targets.ndim == 1:
+        targets = targets[:, None]
+    if targets.ndim != 2 or targets.shape[0] != n:
+        raise InvalidInputError(
+            f"targets must have shape ({n},) or ({n}, K) to match X, got {tuple(targets.shape)}"
+        )
+    check_finite(targets, "y")
+    return targets
+
+
+def is_continuous(y: Any) -> bool:
+    """Whether labels are floating point numbers, which mean regression."""
+    dtype = y.dtype if isinstance(y, Tensor) else np.asarray(y).dtype
+    if isinstance(dtype, torch.dtype):
+        return dtype.is_floating_point
+    return bool(np.issubdtype(dtype, np.floating))
+
+
+def _as_tensor(value: Any, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    try:
+        array = np.asarray(value)
+        return torch.from_numpy(np.ascontiguousarray(array))
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{name} is not a numeric array: {error}") from error
+
+
+def _label_array(y: Any, n: int) -> np.ndarray:
+    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if labels.ndim != 1 or len(labels) != n:
+        raise InvalidInputError(
+            f"y must hold one label per row of X: expected shape ({n},), got {labels.shape}"
+        )
+    if np.issubdtype(labels.dtype, np.floating):
+        if not np.isfinite(labels).all():
+            raise InvalidInputError(
+                f"y has missing labels, the first at row {int(np.argmin(np.isfinite(labels)))}; "
+                f"drop those rows"
+            )
+        if (labels != np.floor(labels)).any():
+            raise InvalidInputError(
+                "y holds continuous values where class labels are needed; "
+                "pass integers, or use a metric for regression"
+            )
+        labels = labels.astype(np.int64)
+    if labels.dtype == object:
+        missing = [i for i, label in enumerate(labels) if label is None or label != label]
+        if missing:
+            raise InvalidInputError(
+                f"y has missing labels, the first at row {missing[0]}; drop those rows"
+            )
+        labels = labels.astype(str)
+    return labels

@@ -1,0 +1,270 @@
+"""Class moments: counts, means and scatter, exact under any way of cutting the data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.statistics.inputs import as_features, as_labels, as_targets, check_finite
+from transfer_metrics.statistics.linalg import Scatter
+
+PARTS = frozenset({"class", "fourth"})
+
+
+@dataclass(frozen=True, eq=False)
+class FourthMoments:
+    """Third and fourth moments about the global mean that Ledoit-Wolf shrinkage needs.
+
+    Attributes:
+        cubic: ``Σ ‖u‖² u`` with ``u = x - mean``: (D,).
+        quartic: ``Σ ‖u‖⁴``.
+    """
+
+    cubic: Tensor
+    quartic: float
+
+    def shifted(self, delta: Tensor, n: int, scatter: Scatter) -> FourthMoments:
+        """The same sums about ``mean - delta``, by expanding ``‖u + delta‖``."""
+        s_delta = scatter.data @ delta if scatter.dense else scatter.data.T @ (scatter.data @ delta)
+        square = delta.dot(delta)
+        trace = scatter.trace()
+        quartic = (
+            self.quartic
+            + 4.0 * delta.dot(self.cubic)
+            + 2.0 * square * trace
+            + 4.0 * delta.dot(s_delta)
+            + n * square**2
+        )
+        cubic = self.cubic + delta * trace + 2.0 * s_delta + n * square * delta
+        return FourthMoments(cubic, float(quartic))
+
+    def __add__(self, other: FourthMoments) -> FourthMoments:
+        return FourthMoments(self.cubic + other.cubic, self.quartic + other.quartic)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMoments:
+    """Counts, means and scatter of each class; ``a + b`` merges two disjoint parts of the data.
+
+    Everything is float64 and centred before it is multiplied; merging uses the pairwise formula of
+    Chan, Golub and LeVeque (1983), so neither a large offset nor the way the data were cut into
+    batches loses digits.
+
+    Attributes:
+        counts: examples per class, (C,) int64.
+        means: class means, (C, D); zero for an empty class.
+        within: scatter about the class means, summed over classes.
+        class_scatter: the same per class, or None where it was not kept.
+        fourth: fourth moments, or None where they were not kept.
+
+    Cost: O(N D²) time and O(D²) memory for N >= D, O(N D) memory below; per-class scatter adds at
+    most ``Σ_c min(n_c, D) D``.
+
+    >>> import numpy as np
+    >>> x, y = np.arange(12.0).reshape(6, 2), np.array([0, 0, 0, 1, 1, 1])
+    >>> whole = ClassMoments.from_batch(x, y, num_classes=2)
+    >>> parts = ClassMoments.from_batch(x[:2], y[:2], 2) + ClassMoments.from_batch(x[2:], y[2:], 2)
+    >>> bool(torch.allclose(whole.means, parts.means)), whole.n == parts.n
+    (True, True)
+    """
+
+    counts: Tensor
+    means: Tensor
+    within: Scatter
+    class_scatter: tuple[Scatter, ...] | None = None
+    fourth: FourthMoments | None = None
+
+    @classmethod
+    def from_batch(
+        cls,
+        x: Any,
+        y: Any,
+        num_classes: int | None = None,
+        *,
+        parts: Iterable[str] = PARTS,
+    ) -> ClassMoments:
+        """Moments of one batch.
+
+        Args:
+            x: features, (N, D), array or tensor of any floating or integer type.
+            y: labels, (N,). Integers below ``num_classes`` where that is given; otherwise anything
+                sortable, numbered in sorted order.
+            num_classes: C; needed when batches are to be merged.
+            parts: which optional parts to keep, out of ``"class"`` and ``"fourth"``.
+
+        Raises:
+            InvalidInputError: wrong shapes, labels out of range, NaN or infinite features.
+        """
+        parts = frozenset(parts)
+        features = as_features(x)
+        labels, size = as_labels(y, features.shape[0], num_classes)
+        labels = labels.to(features.device)
+        counts = torch.bincount(labels, minlength=size)
+        order = torch.argsort(labels, stable=True)
+        bounds = [0, *counts.cumsum(0).tolist()]
+        means = features.new_zeros(size, features.shape[1])
+        rows = torch.empty_like(features)
+        class_rows = []
+        for c in range(size):
+            start, stop = bounds[c], bounds[c + 1]
+            block = rows[start:stop]
+            if stop > start:
+                torch.index_select(features, 0, order[start:stop], out=block)
+                means[c] = block.mean(dim=0)
+                block -= means[c]
+            # One example is its own mean: no row is needed.
+            class_rows.append(block if stop - start > 1 else block[:0])
+        if not bool(torch.isfinite(means).all()):
+            check_finite(features)
+            raise InvalidInputError("X has values too large to average in float64; rescale it")
+        return cls(
+            counts,
+            means,
+            Scatter.of_rows(rows),
+            tuple(Scatter.of_rows(r) for r in class_rows) if "class" in parts else None,
+            _fourth_moments(features) if "fourth" in parts else None,
+        )
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return int(self.counts.sum())
+
+    @property
+    def dim(self) -> int:
+        """Number of features D."""
+        return self.means.shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of label values C, empty classes included."""
+        return len(self.counts)
+
+    @cached_property
+    def present(self) -> list[int]:
+        """Classes that have examples."""
+        return [int(c) for c in self.counts.nonzero().flatten()]
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Global mean, (D,)."""
+        return self.counts.to(self.means.dtype) @ self.means / self.n
+
+    @cached_property
+    def between_rows(self) -> Tensor:
+        """Rows ``√n_c (m_c - m)``, (C, D); their scatter is the between-class scatter."""
+        return self.counts.to(self.means.dtype).sqrt()[:, None] * (self.means - self.mean)
+
+    @cached_property
+    def total(self) -> Scatter:
+        """Scatter about the global mean."""
+        return self.within + Scatter.of_rows(self.between_rows)
+
+    def scatter_of(self, c: int) -> Scatter:
+        """Scatter of class c about its own mean.
+
+        Raises:
+            InvalidInputError: per-class scatter was not kept.
+        """
+        if self.class_scatter is None:
+            raise InvalidInputError(
+                "these moments were built without per-class scatter; "
+                "build them with parts={'class'}"
+            )
+        return self.class_scatter[c]
+
+    def __add__(self, other: ClassMoments) -> ClassMoments:
+        if self.means.shape != other.means.shape:
+            raise InvalidInputError(
+                f"cannot merge moments of shape (C, D) = {tuple(self.means.shape)} and "
+                f"{tuple(other.means.shape)}; build both with the same layer and num_classes"
+            )
+        if not self.n or not other.n:
+            return other if not self.n else self
+        a, b = self.counts.to(self.means.dtype), other.counts.to(self.means.dtype)
+        counts = a + b
+        share = torch.where(counts > 0, b / counts.clamp_min(1.0), 0.0)[:, None]
+        delta = other.means - self.means
+        shifts = (a * b / counts.clamp_min(1.0)).sqrt()[:, None] * delta
+        shared = ((a > 0) & (b > 0)).tolist()
+        class_scatter = None
+        if self.class_scatter is not None and other.class_scatter is not None:
+            class_scatter = tuple(
+                left + right + Scatter.of_rows(shifts[c : c + 1] if shared[c] else shifts[:0])
+                for c, (left, right) in enumerate(
+                    zip(self.class_scatter, other.class_scatter, strict=True)
+                )
+            )
+        rows = shifts[torch.tensor(shared, device=shifts.device)]
+        merged = ClassMoments(
+            self.counts + other.counts,
+            self.means + share * delta,
+            self.within + other.within + Scatter.of_rows(rows),
+            class_scatter,
+        )
+        if self.fourth is None or other.fourth is None:
+            return merged
+        fourth = self.fourth.shifted(
+            self.mean - merged.mean, self.n, self.total
+        ) + other.fourth.shifted(other.mean - merged.mean, other.n, other.total)
+        return dataclasses.replace(merged, fourth=fourth)
+
+
+@dataclass(frozen=True, eq=False)
+class TargetMoments:
+    """Joint moments of features and regression targets; ``a + b`` merges.
+
+    Attributes:
+        joint: moments of the rows ``[x, t]`` as one class, D + K columns.
+        num_targets: K.
+
+    >>> m = TargetMoments.from_batch([[1.0], [2.0], [3.0]], [2.0, 4.0, 6.0])
+    >>> m.n, m.dim, m.num_targets
+    (3, 1, 1)
+    """
+
+    joint: ClassMoments
+    num_targets: int
+
+    @classmethod
+    def from_batch(cls, x: Any, t: Any) -> TargetMoments:
+        """Moments of features (N, D) and targets (N,) or (N, K).
+
+        Raises:
+            InvalidInputError: wrong shapes, NaN or infinite values.
+        """
+        features = as_features(x)
+        targets = as_targets(t, features.shape[0]).to(features.device)
+        labels = torch.zeros(len(features), dtype=torch.int64)
+        rows = torch.cat([features, targets], dim=1)
+        return cls(ClassMoments.from_batch(rows, labels, 1, parts=()), targets.shape[1])
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return self.joint.n
+
+    @property
+    def dim(self) -> int:
+        """Number of features D."""
+        return self.joint.dim - self.num_targets
+
+    def __add__(self, other: TargetMoments) -> TargetMoments:
+        if self.num_targets != other.num_targets:
+            raise InvalidInputError(
+                f"cannot merge moments of {self.num_targets} and {other.num_targets} targets"
+            )
+        return TargetMoments(self.joint + other.joint, self.num_targets)
+
+
+def _fourth_moments(features: Tensor) -> FourthMoments:
+    centred = features - features.mean(dim=0)
+    squares = centred.square().sum(dim=1)
+    return FourthMoments(squares @ centred, float(squares.square().sum()))
