@@ -1,0 +1,377 @@
+"""LogME, H-score, LEEP, NCE, kNN and probes against independent definitions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from sklearn.covariance import LedoitWolf
+from sklearn.datasets import load_diabetes, load_digits, load_iris
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.metrics import r2_score
+from sklearn.model_selection import LeaveOneOut, StratifiedKFold, cross_val_predict, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+import transfer_metrics as tm
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
+from transfer_metrics.metrics.probes import RIDGE_PATH
+
+RNG = np.random.default_rng(0)
+
+
+def features(n=120, d=10, c=4, signal=1.0):
+    y = np.arange(n) % c
+    x = RNG.standard_normal((n, d)) + signal * np.random.default_rng(9).standard_normal((c, d))[y]
+    return x, y
+
+
+# --- LogME ---------------------------------------------------------------------------------------
+
+
+def log_evidence(x, t, log_alpha, log_beta):
+    """log N(t; 0, X X' / alpha + I / beta), straight from the marginal distribution."""
+    n = len(t)
+    cov = x @ x.T / math.exp(log_alpha) + np.eye(n) / math.exp(log_beta)
+    _sign, logdet = np.linalg.slogdet(cov)
+    return -0.5 * (logdet + t @ np.linalg.solve(cov, t) + n * math.log(2 * math.pi))
+
+
+def best_evidence(x, t):
+    """The maximum over both precisions by a general-purpose optimiser."""
+    result = min(
+        (
+            minimize(
+                lambda p: -log_evidence(x, t, *p),
+                start,
+                method="Nelder-Mead",
+                options={"xatol": 1e-8, "fatol": 1e-12, "maxiter": 4000},
+            )
+            for start in ([0.0, 0.0], [2.0, 2.0])
+        ),
+        key=lambda r: r.fun,
+    )
+    return -result.fun / len(t)
+
+
+def test_logme_of_iris_is_the_published_value():
+    assert tm.logme(*load_iris(return_X_y=True)) == pytest.approx(-0.16006022, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["tall", "deficient", "wide"])
+def test_logme_is_the_maximum_of_the_evidence(shape):
+    rng = np.random.default_rng(1)
+    x, y = features(50, 5)
+    if shape == "deficient":
+        x = np.hstack([x, x[:, :3] @ rng.standard_normal((3, 4)), np.zeros((50, 1))])
+    if shape == "wide":
+        x = np.hstack([x, 0.3 * rng.standard_normal((50, 70))])
+    expected = np.mean([best_evidence(x, (y == c) * 1.0) for c in range(4)])
+    assert tm.logme(x, y) == pytest.approx(expected, abs=1e-9)
+
+
+def test_logme_regression_is_the_maximum_of_the_evidence():
+    x, t = load_diabetes(return_X_y=True)
+    x, t = x[:80] * 20, t[:80] / 100
+    assert tm.logme(x, t) == pytest.approx(best_evidence(x, t), abs=1e-9)
+    both = np.stack([t, x[:, 0] + np.sin(t)], axis=1)
+    mean = np.mean([best_evidence(x, both[:, k]) for k in range(2)])
+    assert tm.logme(x, both) == pytest.approx(mean, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:LogME")
+@pytest.mark.parametrize(("n", "d"), [(60, 20), (40, 90)])
+def test_logme_of_merged_batches_is_that_of_the_whole(n, d):
+    x, y = features(n, d)
+    x = np.hstack([x, x[:, :2]])
+    whole = tm.logme(x, y)
+    parts = [tm.ClassMoments.from_batch(x[a : a + 7], y[a : a + 7], 4) for a in range(0, n, 7)]
+    merged = parts[0]
+    for part in parts[1:]:
+        merged = merged + part
+    # Below N examples the factor, above it the matrix is decomposed: two routes, one number.
+    assert tm.logme(merged) == pytest.approx(whole, abs=1e-9 if n > d else 1e-6)
+
+
+def test_logme_does_not_change_with_the_scale_of_the_features():
+    x, y = features()
+    assert tm.logme(100 * x, y) == pytest.approx(tm.logme(x, y), abs=1e-10)
+    assert tm.logme(1e-5 * x, y) == pytest.approx(tm.logme(x, y), abs=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:LogME")
+def test_logme_counts_all_directions_when_d_exceeds_n():
+    # Appending zero columns changes D but not the marginal distribution of the targets.
+    x, y = features(30, 60)
+    padded = np.hstack([x, np.zeros((30, 500))])
+    assert tm.logme(padded, y) == pytest.approx(tm.logme(x, y), abs=1e-9)
+
+
+def test_logme_warns_near_interpolation():
+    x, y = features(20, 200, signal=3.0)
+    with pytest.warns(TransferMetricsWarning, match="almost exactly"):
+        tm.logme(x, y)
+    with pytest.warns(TransferMetricsWarning, match="almost exactly"):
+        tm.logme(np.eye(3)[np.arange(30) % 3], np.arange(30) % 3)
+
+
+def test_logme_of_useless_features_is_finite():
+    x = np.random.default_rng(0).standard_normal((200, 3))
+    assert math.isfinite(tm.logme(x, np.arange(200) % 2))
+    with pytest.raises(InvalidInputError, match="zero"):
+        tm.logme(np.zeros((4, 2)), [0, 1, 0, 1])
+
+
+# --- H-score -------------------------------------------------------------------------------------
+
+
+def test_h_score_of_iris_is_the_published_value():
+    x, y = load_iris(return_X_y=True)
+    assert tm.h_score(x, y) == pytest.approx(1.17784248, abs=1e-7)
+    assert tm.h_score(x, y, shrinkage=None) == pytest.approx(1.1918988250, abs=1e-9)
+
+
+@pytest.mark.parametrize(("n", "d"), [(120, 10), (40, 100)])
+def test_shrunk_h_score_is_the_plain_formula(n, d):
+    x, y = features(n, d)
+    means = np.stack([x[y == c].mean(axis=0) for c in range(4)])[y]
+    between = np.cov(means, rowvar=False)
+    fit = LedoitWolf().fit(x)
+    expected = (1 - fit.shrinkage_) * np.trace(np.linalg.solve(fit.covariance_, between))
+    assert tm.h_score(x, y) == pytest.approx(expected, rel=1e-9)
+
+
+def test_plain_h_score_saturates_and_ignores_duplicates():
+    x, y = features(40, 100)
+    assert tm.h_score(x, y, shrinkage=None) == pytest.approx(3.0, abs=1e-8)
+    x, y = features(120, 10)
+    doubled = np.hstack([x, x])
+    expected = tm.h_score(x, y, shrinkage=None)
+    assert tm.h_score(doubled, y, shrinkage=None) == pytest.approx(expected, abs=1e-8)
+    normed = x - x.mean(axis=1, keepdims=True)
+    expected = tm.h_score(normed[:, 1:], y, shrinkage=None)
+    assert tm.h_score(normed, y, shrinkage=None) == pytest.approx(expected, abs=1e-8)
+
+
+def test_h_score_input_is_checked():
+    x, y = features()
+    with pytest.raises(InvalidInputError, match="two classes"):
+        tm.h_score(x, np.zeros(len(x), int))
+    with pytest.raises(InvalidInputError, match="constant"):
+        tm.h_score(np.ones((4, 2)), [0, 1, 0, 1])
+    with pytest.raises(InvalidInputError, match="shrinkage"):
+        tm.h_score(x, y, shrinkage=2.0)
+    assert tm.h_score(x, y, shrinkage=1.0) == 0.0
+    assert tm.h_score(x, y, shrinkage=0.0) == tm.h_score(x, y, shrinkage=None)
+
+
+# --- LEEP and NCE --------------------------------------------------------------------------------
+
+
+def probabilities(n=80, z=6, seed=0):
+    logits = np.random.default_rng(seed).standard_normal((n, z)) * 2
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def test_leep_is_the_double_loop():
+    p, y = probabilities(), np.arange(80) % 3
+    n, z = p.shape
+    joint = np.zeros((3, z))
+    for i in range(n):
+        joint[y[i]] += p[i] / n
+    conditional = joint / joint.sum(axis=0)
+    expected = np.mean([math.log(sum(conditional[y[i], k] * p[i, k] for k in range(z)))
+                        for i in range(n)])  # fmt: skip
+    assert tm.leep(p, y) == pytest.approx(expected, abs=1e-12)
+
+
+def test_nce_is_the_conditional_entropy():
+    p, y = probabilities(), np.arange(80) % 3
+    z = p.argmax(axis=1)
+    expected = 0.0
+    for label in range(3):
+        for source in np.unique(z):
+            both = np.mean((y == label) & (z == source))
+            if both:
+                expected += both * math.log(both / np.mean(z == source))
+    assert tm.nce(p, y) == pytest.approx(expected, abs=1e-12)
+
+
+def test_source_classes_without_probability_are_left_out():
+    p, y = probabilities(), np.arange(80) % 3
+    padded = np.hstack([p, np.zeros((80, 2))])
+    assert tm.leep(padded, y) == pytest.approx(tm.leep(p, y), abs=1e-12)
+    assert tm.nce(padded, y) == pytest.approx(tm.nce(p, y), abs=1e-12)
+
+
+def test_a_perfect_source_scores_zero_and_a_blind_one_the_label_entropy():
+    y = np.arange(60) % 3
+    assert tm.nce(np.eye(3)[y], y) == 0.0
+    assert tm.leep(np.eye(3)[y], y) == 0.0
+    blind = np.full((60, 4), 0.25)
+    assert tm.leep(blind, y) == pytest.approx(-math.log(3))
+    assert tm.nce(blind, y) == pytest.approx(-math.log(3))
+
+
+def test_source_metrics_are_not_for_regression():
+    with pytest.raises(InvalidInputError, match="continuous"):
+        tm.leep(probabilities(), np.linspace(0, 1, 80))
+
+
+# --- kNN -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("distance", ["cosine", "l2"])
+def test_knn_is_scikit_learns_leave_one_out(k, distance):
+    x, y = features(90, 6, signal=0.8)
+    name = {"cosine": "cosine", "l2": "euclidean"}[distance]
+    model = KNeighborsClassifier(k, metric=name, algorithm="brute")
+    score = tm.knn(x, y, k=k, distance=distance)
+    if k == 1:
+        expected = cross_val_score(model, x, y, cv=LeaveOneOut()).mean()
+        assert score == pytest.approx(expected, abs=1e-12)
+    else:
+        # Ties go to the nearer class here, to the lower label there.
+        votes = cross_val_predict(model, x, y, cv=LeaveOneOut(), method="predict_proba")
+        clear = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) == 1
+        expected = (votes.argmax(axis=1) == y)[clear].sum()
+        assert expected <= round(score * 90) <= expected + (~clear).sum()
+    assert score.stderr == pytest.approx(math.sqrt(score * (1 - score) / 90))
+
+
+def test_knn_regression_is_scikit_learns():
+    x, t = load_diabetes(return_X_y=True)
+    model = KNeighborsRegressor(5, algorithm="brute")
+    expected = r2_score(t, cross_val_predict(model, x, t, cv=LeaveOneOut()))
+    assert tm.knn(x, t, distance="l2") == pytest.approx(expected, abs=1e-3)
+
+
+def test_knn_with_duplicates_leaves_each_row_itself_out():
+    x = np.repeat(np.eye(4), 10, axis=0)
+    assert tm.knn(x, np.repeat(np.arange(4), 10), k=3) == 1.0
+    # Every duplicate has another label: its copies always vote for something else.
+    assert tm.knn(np.ones((4, 2)), np.arange(4), k=3) == 0.0
+
+
+def test_knn_input_is_checked():
+    with pytest.raises(InvalidInputError, match="more than 5"):
+        tm.knn(np.eye(4), np.arange(4))
+    with pytest.raises(InvalidInputError, match="cosine"):
+        tm.knn(*features(), distance="l1")
+
+
+# --- probes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 8), (30, 50)])
+def test_ridge_probe_is_brute_force_leave_one_out(n, d):
+    x, y = features(n, d, signal=0.7)
+    targets = np.eye(4)[y]
+    centred = x - x.mean(axis=0)
+    unit = (centred**2).sum() / min(n - 1, d)
+    best = None
+    for strength in RIDGE_PATH:
+        predicted = cross_val_predict(
+            Ridge(alpha=strength * unit, solver="cholesky"), x, targets, cv=LeaveOneOut()
+        )
+        press = ((targets - predicted) ** 2).sum()
+        if best is None or press < best[0]:
+            best = (press, (predicted.argmax(axis=1) == y).mean())
+    assert tm.ridge_probe(x, y) == pytest.approx(best[1], abs=1e-12)
+
+
+def test_ridge_probe_of_a_negligible_penalty_is_least_squares():
+    x, t = load_diabetes(return_X_y=True)
+    predicted = cross_val_predict(LinearRegression(), x, t, cv=LeaveOneOut())
+    score = tm.ridge_probe(x, t, strengths=[1e-14])
+    assert score == pytest.approx(r2_score(t, predicted), abs=1e-8)
+
+
+def test_linear_probe_is_scikit_learns_cross_validation():
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:300], y[:300]
+    sample = tm.FeatureSample.from_batch(x, y)
+    z = sample.x.numpy() - x.mean(axis=0)
+    scores = cross_val_score(
+        LogisticRegression(C=1.0, max_iter=200), z / z.std(), sample.y.numpy(),
+        cv=StratifiedKFold(5, shuffle=True, random_state=0),
+    )  # fmt: skip
+    score = tm.linear_probe(x, y, C=[1.0])
+    assert score == pytest.approx(scores.mean(), abs=1e-9)
+    assert score.stderr == pytest.approx(scores.std(ddof=1) / math.sqrt(5), abs=1e-9)
+
+
+def test_probe_input_is_checked():
+    x, y = features()
+    with pytest.raises(InvalidInputError, match="two classes"):
+        tm.ridge_probe(x, np.zeros(len(x), int))
+    with pytest.raises(InvalidInputError, match="constant"):
+        tm.ridge_probe(np.ones((6, 2)), np.arange(6) % 2)
+    with pytest.raises(InvalidInputError, match="positive"):
+        tm.ridge_probe(x, y, strengths=[0.0])
+    y = y.copy()
+    y[0] = 9
+    with pytest.raises(InvalidInputError, match="two examples"):
+        tm.linear_probe(x, y)
+    with pytest.raises(InvalidInputError, match="constant"):
+        tm.ridge_probe(x, np.full(len(x), 0.5))
+
+
+# --- the registry --------------------------------------------------------------------------------
+
+
+def test_a_metric_in_ten_lines_works_everywhere():
+    @tm.register_metric("fisher", reference="Fisher 1936")
+    def fisher(moments):
+        """Between-class over within-class variance."""
+        return float(moments.between_rows.square().sum()) / moments.within.trace()
+
+    try:
+        x, y = features()
+        means = np.stack([x[y == c].mean(axis=0) for c in range(4)])[y]
+        expected = ((means - x.mean(axis=0)) ** 2).sum() / ((x - means) ** 2).sum()
+        assert fisher(x, y) == pytest.approx(expected)
+        assert "fisher" in tm.list_metrics()
+        table = tm.score(x, y, metrics=["fisher", fisher.metric.fn])
+        assert table.records[0]["value"] == pytest.approx(expected)
+        with pytest.raises(InvalidInputError, match="registered already"):
+            tm.register_metric("fisher")(fisher)
+    finally:
+        from transfer_metrics.metrics.base import METRICS
+
+        METRICS.unregister("fisher")
+
+
+def test_names_with_options_and_mistakes():
+    x, y = features()
+    table = tm.score(x, y, "transrate(eps=1e-2,class_weights=frequency),knn(k=1)")
+    assert table.metrics == ["transrate(class_weights=frequency,eps=0.01)", "knn(k=1)"]
+    assert table.records[0]["value"] == tm.transrate(x, y, eps=1e-2, class_weights="frequency")
+    with pytest.raises(tm.UnknownNameError, match="did you mean 'transrate'"):
+        tm.score(x, y, "transrat")
+    for wrong in ("knn(k)", "knn(1)", "knn(k=1", "knn(k=__import__('os'))", "knn(n=3)"):
+        with pytest.raises(InvalidInputError):
+            tm.get_metric(wrong)
+
+
+def test_a_metric_for_classes_refuses_regression():
+    with pytest.raises(UnsupportedTaskError, match="metrics for regression"):
+        tm.score(np.ones((4, 2)), np.linspace(0, 1, 4), ["h_score"])
+
+
+def test_a_result_that_is_no_number_is_an_error():
+    metric = tm.get_metric(lambda moments: float("nan"))
+    with pytest.raises(InvalidInputError, match="nan"):
+        metric(tm.ClassMoments.from_batch(*features()))
+
+
+def test_score_runs_everything_that_applies():
+    x, y = features()
+    table = tm.score(x, y, "*")
+    assert set(table.metrics) == set(tm.list_metrics()) - {"leep", "nce"}
+    x, t = load_diabetes(return_X_y=True)
+    assert set(tm.score(x, t, "*").metrics) == {"knn", "linear_probe", "logme", "ridge_probe"}
+    with pytest.raises(InvalidInputError, match="two calls"):
+        tm.score(x, (t > 100).astype(int), ["leep", "knn"])

@@ -1,0 +1,304 @@
+"""What a metric is, and how one is registered, found and called."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.registry import Registry
+from transfer_metrics.statistics import ClassMoments, FeatureSample, SourceJoint, TargetMoments
+from transfer_metrics.statistics.inputs import is_continuous
+
+METRICS: Registry[Metric] = Registry(
+    "metric",
+    {
+        name: f"transfer_metrics.metrics.{module}:{name}.metric"
+        for module, names in {
+            "h_score": ("h_score",),
+            "knn": ("knn",),
+            "logme": ("logme",),
+            "probes": ("linear_probe", "ridge_probe"),
+            "source_head": ("leep", "nce"),
+            "transrate": ("transrate",),
+        }.items()
+        for name in names
+    },
+    group="transfer_metrics.metrics",
+)
+
+FAMILIES: dict[str, tuple[type, ...]] = {
+    "moments": (ClassMoments, TargetMoments),
+    "examples": (FeatureSample,),
+    "source": (SourceJoint,),
+}
+TASKS = ("classification", "regression")
+
+
+class Estimate(float):
+    """A score that knows its standard error; otherwise a plain float.
+
+    >>> Estimate(0.5, stderr=0.1).stderr, Estimate(0.5, stderr=0.1) + 1
+    (0.1, 1.5)
+    """
+
+    stderr: float
+
+    def __new__(cls, value: float, stderr: float = math.nan) -> Estimate:
+        """Wrap ``value`` with its standard error."""
+        self = super().__new__(cls, value)
+        self.stderr = stderr
+        return self
+
+    @classmethod
+    def of_proportion(cls, share: float, n: int) -> Estimate:
+        """A share of n independent examples, with its binomial standard error."""
+        return cls(share, math.sqrt(share * (1.0 - share) / n))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named score of how well features suit a task.
+
+    Attributes:
+        name: registered name.
+        fn: pure function ``fn(statistic, **options) -> float``.
+        requires: ``"moments"``, ``"examples"`` or ``"source"``: the family of the statistic.
+        parts: optional parts of the moments it reads, ``"class"`` or ``"fourth"``.
+        tasks: task kinds it is defined for.
+        higher_is_better: the direction of the score.
+        reference: where it was published.
+        options: fixed options, from a specification such as ``"transrate(eps=1e-3)"``.
+        overrides: ``(option, value)`` pairs that require another family of statistic.
+    """
+
+    name: str
+    fn: Callable[..., float]
+    requires: str = "moments"
+    parts: frozenset[str] = frozenset()
+    tasks: tuple[str, ...] = ("classification",)
+    higher_is_better: bool = True
+    reference: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[tuple[str, Any], str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Name with the options that differ from the defaults, as it is written in tables."""
+        if not self.options:
+            return self.name
+        return f"{self.name}({','.join(f'{k}={v}' for k, v in sorted(self.options.items()))})"
+
+    def with_options(self, **options: Any) -> Metric:
+        """The same metric with options fixed; unknown ones are refused here, not later."""
+        known = inspect.signature(self.fn).parameters
+        for name in options:
+            if name not in known or known[name].kind is not inspect.Parameter.KEYWORD_ONLY:
+                accepted = [p for p, v in known.items() if v.kind is v.KEYWORD_ONLY]
+                raise InvalidInputError(
+                    f"metric {self.name!r} has no option {name!r}; "
+                    f"options: {', '.join(accepted) or 'none'}"
+                )
+        changed = [
+            requires
+            for (option, value), requires in self.overrides.items()
+            if options.get(option) == value
+        ]
+        return dataclasses.replace(
+            self,
+            options={**self.options, **options},
+            requires=changed[0] if changed else self.requires,
+        )
+
+    def __call__(self, statistic: Any) -> Estimate:
+        """Score a statistic.
+
+        Raises:
+            InvalidInputError: the wrong kind of statistic, or a result that is no finite number.
+        """
+        if not isinstance(statistic, FAMILIES[self.requires]):
+            expected = " or ".join(t.__name__ for t in FAMILIES[self.requires])
+            raise InvalidInputError(
+                f"metric {self.label!r} needs a {expected}, or features with labels; "
+                f"got {type(statistic).__name__}"
+            )
+        result = self.fn(statistic, **self.options)
+        value = float(result)
+        if not math.isfinite(value):
+            raise InvalidInputError(
+                f"metric {self.label!r} is {value} on these features; "
+                f"look for constant, empty or overflowing features"
+            )
+        return Estimate(value, getattr(result, "stderr", math.nan))
+
+
+def task_kind(y: Any) -> str:
+    """``"regression"`` for floating point labels, else ``"classification"``."""
+    return "regression" if is_continuous(y) else "classification"
+
+
+def build_statistic(
+    requires: str,
+    parts: Iterable[str],
+    kind: str,
+    x: Any,
+    y: Any,
+    num_classes: int | None = None,
+) -> Any:
+    """The statistic of one family for one batch: features, or source probabilities, and labels."""
+    if requires == "moments" and kind == "regression":
+        return TargetMoments.from_batch(x, y)
+    if requires == "moments":
+        return ClassMoments.from_batch(x, y, num_classes, parts=parts)
+    if requires == "examples":
+        return FeatureSample.from_batch(x, y, num_classes, regression=kind == "regression")
+    return SourceJoint.from_batch(x, y, num_classes)
+
+
+def check_task(metric: Metric, kind: str) -> None:
+    """Raise where a metric is not defined for a kind of task."""
+    if kind not in metric.tasks:
+        raise UnsupportedTaskError(
+            f"metric {metric.name!r} is defined for {' and '.join(metric.tasks)}, not {kind}; "
+            f"metrics for {kind}: "
+            f"{', '.join(n for n in METRICS if kind in METRICS[n].tasks)}"
+        )
+
+
+def register_metric(
+    name: str | None = None,
+    *,
+    requires: str = "moments",
+    parts: Sequence[str] = (),
+    tasks: Sequence[str] = ("classification",),
+    higher_is_better: bool = True,
+    reference: str = "",
+    overrides: Mapping[tuple[str, Any], str] | None = None,
+) -> Callable[[Callable[..., float]], Callable[..., Estimate]]:
+    """Register a function of a statistic as a metric.
+
+    The decorated function accepts the statistic or ``(X, y)``, with the options as keywords.
+
+    Args:
+        name: the registered name; the function's own by default.
+        requires: ``"moments"`` for a ``ClassMoments`` (or ``TargetMoments`` in regression),
+            ``"examples"`` for a ``FeatureSample``, ``"source"`` for a ``SourceJoint``.
+        parts: ``"class"`` for per-class scatter, ``"fourth"`` for fourth moments.
+        tasks: ``"classification"``, ``"regression"`` or both.
+        higher_is_better: False for a loss.
+        reference: the publication.
+        overrides: ``(option, value)`` pairs that require another family, such as
+            ``{("preset", "centred"): "examples"}``.
+
+    Returns:
+        A decorator.
+
+    Raises:
+        InvalidInputError: the name is taken, or an argument is not one of those listed.
+
+    >>> @register_metric("separation", reference="an example")
+    ... def separation(moments, *, power=1.0):
+    ...     between = float(moments.between_rows.square().sum())
+    ...     return (between / moments.total.trace()) ** power
+    >>> float(separation([[0.0], [0.0], [1.0], [1.0]], [0, 0, 1, 1]))
+    1.0
+    >>> "separation" in list_metrics()
+    True
+    >>> METRICS.unregister("separation")
+    """
+    if requires not in FAMILIES:
+        raise InvalidInputError(f"requires must be one of {tuple(FAMILIES)}, not {requires!r}")
+    if not set(tasks) <= set(TASKS):
+        raise InvalidInputError(f"tasks must be among {TASKS}, not {tuple(tasks)!r}")
+
+    def decorate(fn: Callable[..., float]) -> Callable[..., Estimate]:
+        metric = Metric(
+            name or fn.__name__,
+            fn,
+            requires,
+            frozenset(parts),
+            tuple(tasks),
+            higher_is_better,
+            reference,
+            overrides=overrides or {},
+        )
+        METRICS.register(metric.name, metric)
+
+        @functools.wraps(fn)
+        def call(features: Any, y: Any = None, **options: Any) -> Estimate:
+            chosen = metric.with_options(**options) if options else metric
+            if y is None:
+                return chosen(features)
+            # Labels stored as floats are still labels for a metric that knows only classes.
+            kind = task_kind(y) if "regression" in metric.tasks else "classification"
+            check_task(metric, kind)
+            return chosen(build_statistic(chosen.requires, parts, kind, features, y))
+
+        call.metric = metric  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def list_metrics(pattern: str = "*") -> list[str]:
+    """Names of the registered metrics that match a shell pattern.
+
+    >>> list_metrics("l*")
+    ['leep', 'linear_probe', 'logme']
+    """
+    return METRICS.match(pattern)
+
+
+def get_metric(spec: Any) -> Metric:
+    """A metric from a name, a name with options, a ``Metric`` or any callable.
+
+    Args:
+        spec: ``"logme"``, ``"transrate(eps=1e-3)"``, a registered function, a ``Metric``, or a
+            function of ``ClassMoments``, which is then used under its own name.
+
+    Raises:
+        UnknownNameError: no such metric.
+        InvalidInputError: options that cannot be read or do not exist.
+
+    >>> get_metric("transrate(eps=1e-3)").label
+    'transrate(eps=0.001)'
+    """
+    if isinstance(spec, Metric):
+        return spec
+    if isinstance(spec, str):
+        name, bracket, rest = spec.partition("(")
+        metric = METRICS[name.strip()]
+        if not bracket:
+            return metric
+        try:
+            call = ast.parse(f"f({rest}", mode="eval").body
+            if not isinstance(call, ast.Call) or call.args:
+                raise ValueError(spec)
+            options = {str(k.arg): _option_value(k.value) for k in call.keywords}
+        except (SyntaxError, ValueError):
+            raise InvalidInputError(
+                f"cannot read the metric {spec!r}; write it like 'transrate(eps=1e-3)'"
+            ) from None
+        return metric.with_options(**options)
+    if callable(spec):
+        registered = getattr(spec, "metric", None)
+        if registered is not None:
+            return registered
+        return Metric(
+            getattr(spec, "__name__", type(spec).__name__),
+            spec,
+            parts=frozenset({"class", "fourth"}),
+        )
+    raise InvalidInputError(
+        f"a metric is a name, a callable or a Metric, not {type(spec).__name__}"
+    )
+
+
+def _option_value(node: ast.expr) -> Any:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)

@@ -1,0 +1,163 @@
+"""Linear probes: what a linear model on frozen features would reach."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.metrics.base import Estimate, register_metric
+from transfer_metrics.statistics import FeatureSample, Scatter
+
+# Strengths relative to the mean eigenvalue of the centred X'X, so that scale does not matter.
+RIDGE_PATH = tuple(10.0**e for e in range(-8, 4))
+
+
+@register_metric(
+    requires="examples",
+    tasks=("classification", "regression"),
+    reference="Allen, The Relationship between Variable Selection and Data Augmentation, 1974",
+)
+def ridge_probe(statistic: FeatureSample, *, strengths: Sequence[float] = RIDGE_PATH) -> Estimate:
+    """Exact leave-one-out accuracy of ridge regression on one-hot labels; R² in regression.
+
+    With an intercept. One eigendecomposition serves every strength and every left-out example:
+    the residual of example n without itself is ``e_n / (1 - h_nn)``. The strength with the
+    smallest squared leave-one-out error (PRESS) is used.
+
+    Args:
+        statistic: ``FeatureSample``; or pass features (N, D) with labels or targets. More than
+            20 000 examples are sampled by a hash of their content.
+        strengths: penalties, as multiples of the mean eigenvalue of the centred ``X'X``.
+
+    Returns:
+        Accuracy in [0, 1] with its binomial standard error, or R²; higher is better.
+
+    Raises:
+        InvalidInputError: one class only, constant features, or strengths that are not positive.
+
+    Source: Allen (1974); Golub, Heath and Wahba (1979).
+
+    Cost: O(n D min(n, D) + n C min(n, D) L) for L strengths.
+
+    >>> from sklearn.datasets import load_iris
+    >>> round(ridge_probe(*load_iris(return_X_y=True)), 4)
+    0.8333
+    """
+    if not len(strengths) or min(strengths) <= 0:
+        raise InvalidInputError("strengths must be positive numbers")
+    targets = _targets(statistic)
+    x = statistic.x - statistic.x.mean(dim=0)
+    n = len(x)
+    offset = targets.mean(dim=0)
+    scatter = Scatter.of_rows(x)
+    sigma, vectors = scatter.eigh()
+    if not len(sigma):
+        raise InvalidInputError("all features are constant; a probe has nothing to learn from")
+    left = x @ (vectors / sigma.sqrt())
+    projected = left.T @ (targets - offset)
+    # The mean over all min(N - 1, D) directions, dead ones included, ties the path to the scale.
+    unit = float(sigma.sum()) / min(n - 1, x.shape[1])
+    best: tuple[float, Tensor] | None = None
+    for strength in sorted(strengths, reverse=True):
+        keep = sigma / (sigma + strength * unit)
+        leverage = 1.0 / n + left.square() @ keep
+        errors = targets - offset - left @ (keep[:, None] * projected)
+        # A leverage of one means the example is fitted by a direction of its own.
+        errors = errors / (1.0 - leverage).clamp_min(1e-9)[:, None]
+        press = float(errors.square().sum())
+        if best is None or press < best[0]:
+            best = (press, targets - errors)
+    assert best is not None
+    if not statistic.num_classes:
+        spread = (targets - offset).square().sum(dim=0)
+        return Estimate(float((1.0 - (targets - best[1]).square().sum(dim=0) / spread).mean()))
+    hits = best[1].argmax(dim=1) == targets.argmax(dim=1)
+    return Estimate.of_proportion(float(hits.double().mean()), n)
+
+
+@register_metric(
+    requires="examples",
+    tasks=("classification", "regression"),
+    reference="Kornblith et al., Do Better ImageNet Models Transfer Better?, CVPR 2019",
+)
+def linear_probe(
+    statistic: FeatureSample,
+    *,
+    C: Sequence[float] = (0.01, 1.0, 100.0),
+    folds: int = 5,
+    seed: int = 0,
+    max_iter: int = 200,
+) -> Estimate:
+    """Cross-validated accuracy of multinomial logistic regression; R² of ridge in regression.
+
+    Features are divided by one number, their overall standard deviation, after centring, so that
+    ``C`` means the same for every layer and rotations change nothing.
+
+    Args:
+        statistic: ``FeatureSample``; or pass features (N, D) with labels or targets. More than
+            20 000 examples are sampled by a hash of their content.
+        C: inverse strengths of the L2 penalty; the one with the best mean accuracy is reported.
+        folds: stratified folds; fewer where the rarest class has fewer examples.
+        seed: shuffles the folds.
+        max_iter: rounds of L-BFGS per fit.
+
+    Returns:
+        Mean accuracy over folds with its standard error, or R²; higher is better.
+
+    Raises:
+        InvalidInputError: fewer than two classes with two examples each, or constant features.
+
+    Cost: ``folds · len(C)`` fits of O(max_iter · n D C) each.
+
+    >>> from sklearn.datasets import load_iris
+    >>> linear_probe(*load_iris(return_X_y=True)) > 0.95
+    True
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
+
+    _targets(statistic)
+    x, y = statistic.x.cpu().numpy(), statistic.y.cpu().numpy()
+    x = x - x.mean(axis=0)
+    deviation = float(x.std())
+    if deviation == 0:
+        raise InvalidInputError("all features are constant; a probe has nothing to learn from")
+    x /= deviation
+    if statistic.num_classes:
+        rarest = np.bincount(y, minlength=1)
+        folds = min(folds, int(rarest[rarest > 0].min()))
+        if folds < 2:
+            raise InvalidInputError(
+                "linear_probe needs two examples of every class to cross-validate; "
+                "drop the rarer classes or use ridge_probe"
+            )
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        models = [LogisticRegression(C=c, max_iter=max_iter) for c in C]
+    else:
+        splitter = KFold(min(folds, len(x)), shuffle=True, random_state=seed)
+        models = [Ridge(alpha=1.0 / c) for c in C]
+    with warnings.catch_warnings():
+        # Accuracy settles long before the last digits of the weights do.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        scores = [cross_val_score(model, x, y, cv=splitter) for model in models]
+    best = max(scores, key=lambda s: s.mean())
+    return Estimate(float(best.mean()), float(best.std(ddof=1) / math.sqrt(len(best))))
+
+
+def _targets(statistic: FeatureSample) -> Tensor:
+    """One-hot labels of the classes that occur, or the regression targets: (n, K)."""
+    if not statistic.num_classes:
+        if bool((statistic.y.std(dim=0) == 0).any()):
+            raise InvalidInputError("a regression target is constant; there is nothing to predict")
+        return statistic.y.to(statistic.x.device)
+    present, codes = torch.unique(statistic.y, return_inverse=True)
+    if len(present) < 2:
+        raise InvalidInputError("a probe needs at least two classes with examples")
+    return torch.nn.functional.one_hot(codes).to(statistic.x)
