@@ -1,0 +1,612 @@
+"""Tasks from every source, and every way in which they can be wrong."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.sources.base import Split, Task
+from transfer_metrics.sources.labels import encode
+from transfer_metrics.sources.specs import parse_task
+from transfer_metrics.sources.tasks import list_tasks, load_task
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (6, 9, 7, 3), np.uint8)
+NUMBERS = RNG.normal(size=(6, 4))
+Y = np.array([0, 1, 0, 1, 1, 0])
+
+
+def jpeg(pixels: np.ndarray, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", **options)
+    return stream.getvalue()
+
+
+# ---------------------------------------------------------------- by name
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "modality", "classes", "train"),
+    [
+        ("digits", "classification", "image", 10, 1347),
+        ("iris", "classification", "tensor", 3, 112),
+        ("wine", "classification", "tensor", 3, 133),
+        ("breast_cancer", "classification", "tensor", 2, 426),
+        ("diabetes", "regression", "tensor", 0, 331),
+    ],
+)
+def test_sklearn(name: str, kind: str, modality: str, classes: int, train: int) -> None:
+    task = load_task(f"sklearn:{name}")
+    assert (task.kind, task.modality, task.num_classes) == (kind, modality, classes)
+    assert len(task["train"]) == train
+    again = load_task(f"sklearn:{name}")
+    assert task["train"].fingerprint == again["train"].fingerprint != task["test"].fingerprint
+    if classes:
+        share = [np.bincount(task[s].labels) / len(task[s]) for s in ("train", "test")]
+        assert np.allclose(*share, atol=0.04)
+
+
+def test_digits_are_the_pixels_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    task = load_task("sklearn:digits")
+    data = load_digits()
+    theirs = {np.round(row * 255 / 16).astype(np.uint8).tobytes() for row in data.images}
+    images = [image for split in task.splits.values() for image in split.examples]
+    assert {image.mode for image in images} == {"L"}
+    assert {image.tobytes() for image in images} == theirs
+    assert len(images) == len(data.images)
+
+
+def test_bundled_glyphs() -> None:
+    task = load_task("zoo:glyphs")
+    assert set(task.splits) == {"train", "test", "ood"}
+    assert task.modality == "image"
+    assert task["train"].examples[0].size == (32, 32)
+    assert load_task("glyphs")["ood"].fingerprint == task["ood"].fingerprint
+
+
+def test_listed_tasks_load() -> None:
+    for name in list_tasks():
+        assert load_task(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("digits", InvalidInputError, "sklearn:digits"),
+        ("sklearn:digit", UnknownNameError, "digits"),
+        ("sklearns:digits", UnknownNameError, "sklearn"),
+        ("zoo:glyph", UnknownNameError, "glyphs"),
+        ("npz:none.npz", InvalidInputError, "no file"),
+        ("csv:none.csv", InvalidInputError, "no file"),
+        ("imagefolder:none", InvalidInputError, "no folder"),
+        ("csv:none.csv?labels=x", UnknownNameError, "'label'"),
+        ("sklearn:iris?kind=regression", UnknownNameError, "option"),
+    ],
+)
+def test_names_that_do_not_exist(spec: str, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        load_task(spec)
+
+
+def test_a_question_mark_in_a_file_name_is_no_option(tmp_path: Path) -> None:
+    path = tmp_path / "what?label=x"
+    path.write_text("")
+    assert parse_task(f"csv:{path}") == ("csv", str(path), {})
+    assert parse_task("csv:a b.csv?text=a%26b&kind=regression") == (
+        "csv",
+        "a b.csv",
+        {"text": "a&b", "kind": "regression"},
+    )
+
+
+# ---------------------------------------------------------------- image folders
+
+
+def fill(folder: Path, count: int, shade: int = 0) -> None:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.new("RGB", (8, 6), (shade, i, 0)).save(folder / f"{i}.png")
+
+
+def test_imagefolder(tmp_path: Path) -> None:
+    fill(tmp_path / "cats", 3, 10)
+    fill(tmp_path / "bees" / "nested", 2, 20)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "cats" / ".hidden.png").write_bytes(b"x")
+    (tmp_path / "cats" / "notes.txt").write_text("x")
+    with pytest.warns(UserWarning, match=r"skipped 1 files.*notes\.txt"):
+        task = load_task(f"imagefolder:{tmp_path}")
+    assert task.classes == ("bees", "cats")
+    assert list(task.splits) == ["train"]
+    assert task["train"].labels.tolist() == [0, 0, 1, 1, 1]
+    assert task["train"].examples[-1].getpixel((0, 0)) == (10, 2, 0)
+    assert task["train"].examples[4].size == (8, 6)
+    assert [e.size for e in task["train"].examples[1:3]] == [(8, 6)] * 2
+
+
+def test_imagefolder_with_splits(tmp_path: Path) -> None:
+    for split in ("training", "validation", "ood"):
+        fill(tmp_path / split / "10", 2)
+        fill(tmp_path / split / "9", 1)
+    task = load_task(f"imagefolder:{tmp_path}")
+    assert set(task.splits) == {"train", "val", "ood"}
+    assert task.classes == ("10", "9")
+    assert task["val"].labels.tolist() == [0, 0, 1]
+    with pytest.raises(InvalidInputError, match="it has: ood, train, val"):
+        task["test"]
+
+
+def test_imagefolder_fingerprint_follows_the_bytes(tmp_path: Path) -> None:
+    fill(tmp_path / "one" / "a", 2)
+    fill(tmp_path / "one" / "b", 2)
+    fill(tmp_path / "two" / "a", 2)
+    fill(tmp_path / "two" / "b", 2)
+    one, two = (load_task(f"imagefolder:{tmp_path / n}")["train"] for n in ("one", "two"))
+    assert one.fingerprint == two.fingerprint
+    Image.new("RGB", (8, 6), (1, 2, 3)).save(tmp_path / "two" / "b" / "1.png")
+    changed = load_task(f"imagefolder:{tmp_path / 'two'}")["train"]
+    assert changed.fingerprint != one.fingerprint
+
+
+def test_photos_are_turned_upright(tmp_path: Path) -> None:
+    fill(tmp_path / "b", 1)
+    (tmp_path / "a").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    (tmp_path / "a" / "0.jpg").write_bytes(jpeg(PIXELS[0], exif=exif))
+    assert load_task(f"imagefolder:{tmp_path}")["train"].examples[0].size == (9, 7)
+
+
+def test_one_class_and_empty_class(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 1)
+    with pytest.raises(InvalidInputError, match="1 class folders"):
+        load_task(f"imagefolder:{tmp_path}")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(InvalidInputError, match="holds no image"):
+        load_task(f"imagefolder:{tmp_path}")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+def test_image_that_does_not_decode_is_named(tmp_path: Path, damage: str) -> None:
+    fill(tmp_path / "a", 1)
+    fill(tmp_path / "b", 1)
+    content = {"truncated": jpeg(PIXELS[0])[:200], "text": b"hello", "empty": b""}[damage]
+    (tmp_path / "b" / "1.jpg").write_bytes(content)
+    split = load_task(f"imagefolder:{tmp_path}")["train"]
+    assert split.examples[1].size == (8, 6)
+    with pytest.raises(InvalidInputError, match=r"1\.jpg.*does not decode"):
+        split.examples[2]
+
+
+def test_decompression_bomb(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)
+    chunks = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b""))
+    )
+    fill(tmp_path / "b", 1)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    with pytest.raises(InvalidInputError, match="pixels"):
+        load_task(f"imagefolder:{tmp_path}")["train"].examples[0]
+
+
+def test_image_that_vanished(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 1)
+    fill(tmp_path / "b", 1)
+    split = load_task(f"imagefolder:{tmp_path}")["train"]
+    (tmp_path / "a" / "0.png").unlink()
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        split.examples[0]
+
+
+# ---------------------------------------------------------------- npz
+
+
+def save(path: Path, **arrays) -> str:
+    np.savez(path / "data.npz", **arrays)
+    return f"npz:{path / 'data.npz'}"
+
+
+def test_npz_of_numbers(tmp_path: Path) -> None:
+    task = load_task(save(tmp_path, X=NUMBERS, y=Y + 5))
+    assert (task.kind, task.modality, task.classes) == ("classification", "tensor", ("5", "6"))
+    assert np.array_equal(np.stack(task["train"].examples), NUMBERS.astype(np.float32))
+
+
+def test_npz_encodings_hold_the_same_images(tmp_path: Path) -> None:
+    files = [jpeg(p) for p in PIXELS]
+    offsets = np.cumsum([0, *map(len, files)])
+    data = np.frombuffer(b"".join(files), np.uint8)
+    arrays = {"jpeg_train": data, "offsets_train": offsets, "y_train": Y}
+    arrays |= {"x_test": PIXELS, "y_test": Y, "classes": np.array(["no", "yes"])}
+    task = load_task(save(tmp_path, **arrays))
+    assert task.modality == "image"
+    assert task.classes == ("no", "yes")
+    assert np.array_equal(np.asarray(task["test"].examples[2]), PIXELS[2])
+    decoded = np.asarray(Image.open(io.BytesIO(files[2])))
+    assert np.array_equal(np.asarray(task["train"].examples[2]), decoded)
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 4), (6, 5, 4, 1), (6, 5, 4, 3)])
+def test_npz_uint8_images(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    pixels = RNG.integers(0, 256, shape, np.uint8)
+    task = load_task(save(tmp_path, x=pixels, y=Y))
+    assert task.modality == "image"
+    assert task["train"].examples[0].mode == ("RGB" if shape[-1] == 3 else "L")
+
+
+def test_npz_uint8_rows_are_numbers(tmp_path: Path) -> None:
+    task = load_task(save(tmp_path, X=RNG.integers(0, 256, (6, 5), np.uint8), y=Y))
+    assert task.modality == "tensor"
+    assert task["train"].examples[0].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"X": NUMBERS}, "no y"),
+        ({"y": Y}, "it needs X"),
+        ({"jpeg": np.zeros(4, np.uint8), "y": Y}, "no offsets"),
+        ({"X": NUMBERS[:5], "y": Y}, "5 examples but 6 labels"),
+        ({"X": NUMBERS, "y": Y * 0}, "one class"),
+        ({"X": NUMBERS[:0], "y": Y[:0]}, "no examples"),
+        ({"X": NUMBERS, "y": np.array([0, 1, np.nan, 1, 0, 1])}, "missing.*example 2"),
+        ({"X": np.where(np.arange(6)[:, None] == 3, np.nan, NUMBERS), "y": Y}, "row 3"),
+        ({"X": NUMBERS * 1e300, "y": Y}, "row 0"),
+        ({"X": NUMBERS.astype(complex), "y": Y}, "complex"),
+        ({"X": PIXELS.transpose(0, 3, 1, 2), "y": Y}, "last axis"),
+        ({"X": NUMBERS, "y": np.eye(6, dtype=int)}, "one class per example"),
+        ({"X": NUMBERS, "y": Y, "classes": np.array(["a"])}, "neither numbers"),
+        ({"x_test": NUMBERS, "y_test": Y}, "no split 'train'"),
+        ({"X": NUMBERS, "y": np.array([{}] * 6, object)}, "object"),
+        (
+            {"jpeg": np.zeros(4, np.uint8), "offsets": np.array([0, 9]), "y": np.array([0])},
+            "offsets",
+        ),
+    ],
+)
+def test_npz_that_cannot_be_used(tmp_path: Path, arrays: dict, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        load_task(save(tmp_path, **arrays))
+
+
+def test_npz_that_is_something_else(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 not an archive")
+    np.save(tmp_path / "b.npy", NUMBERS)
+    for name in ("a.npz", "b.npy"):
+        with pytest.raises(InvalidInputError, match="no npz archive"):
+            load_task(f"npz:{tmp_path / name}")
+
+
+# ---------------------------------------------------------------- tables
+
+
+def table(path: Path, text: str, name: str = "t.csv") -> str:
+    (path / name).write_text(text)
+    return f"csv:{path / name}"
+
+
+def test_csv_of_text(tmp_path: Path) -> None:
+    spec = table(
+        tmp_path,
+        "split,label,label_name,text\n"
+        'train,1,good,"nice, really"\ntrain,0,bad,null\ntest,1,good,ok\nvalidation,0,bad,NA\n',
+    )
+    task = load_task(spec)
+    assert (task.modality, task.classes) == ("text", ("bad", "good"))
+    assert list(task["train"].examples) == ["nice, really", "null"]
+    assert task["train"].labels.tolist() == [1, 0]
+    assert set(task.splits) == {"train", "test", "val"}
+
+
+def test_csv_of_pairs(tmp_path: Path) -> None:
+    text = "sentence1\tsentence2\tlabel\na\tb\tyes\nc\td\tno\n"
+    task = load_task(table(tmp_path, text, "t.tsv"))
+    assert list(task["train"].examples) == [("a", "b"), ("c", "d")]
+    assert task.classes == ("no", "yes")
+    chosen = load_task(table(tmp_path, text, "t.tsv") + "?text=sentence2&label=sentence1")
+    assert list(chosen["train"].examples) == ["b", "d"]
+
+
+def test_csv_of_numbers(tmp_path: Path) -> None:
+    spec = table(tmp_path, "a,b,species\n1,2,x\n3,4.5,y\n5,6,x\n")
+    task = load_task(spec)
+    assert np.array_equal(np.stack(task["train"].examples), [[1, 2], [3, 4.5], [5, 6]])
+    assert task.classes == ("x", "y")
+    only = load_task(spec + "?features=b")
+    assert only["train"].examples[1].tolist() == [4.5]
+    target = load_task(spec + "?label=b&features=a&kind=regression")
+    assert target.kind == "regression"
+    assert target["train"].labels.tolist() == [2, 4.5, 6]
+    by_keyword = load_task(spec, label="b", features="a", kind="regression")
+    assert by_keyword["train"].fingerprint == target["train"].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "message"),
+    [
+        ("a,label\n1,x\n2,y\n", "?label=lable", "no column 'lable'; the columns are: a, label"),
+        ("a,label\n1,x\n2,y\n", "?features=b", "no column 'b'"),
+        ("a,b,label\n1,u,x\n2,v,y\n", "", "columns b hold words"),
+        ("a,label\n1,x\n,y\n", "", "row 2 has nothing in column 'a'"),
+        ("a,label\n1,x\nnan,y\n", "", "row 1"),
+        ("a,label\n1,x\n2,\n", "", "row 2 has no label"),
+        ("a,label\n1,x\n2,x\n", "", "one class"),
+        ("a,label\n1,x\n2,y\n", "?kind=regression", "regression needs numbers"),
+        ("a,label\n1,3\n2,3\n", "?kind=regression", "all labels are equal"),
+        ("a,label\n1,x\n2,y\n", "?kind=ranking", "kind 'ranking'"),
+        ("a,label\n", "", "no rows"),
+        ("", "", "cannot be read"),
+        ("label\nx\ny\n", "", "no columns besides"),
+    ],
+)
+def test_csv_that_cannot_be_used(tmp_path: Path, text: str, query: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        load_task(table(tmp_path, text) + query)
+
+
+# ---------------------------------------------------------------- datasets library
+
+
+def test_hub_text(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+    )
+    rows = {"sentence": ["a", "b", "c"], "label": [0, 1, 1]}
+    hidden = {"sentence": ["d"], "label": [-1]}
+    datasets.DatasetDict(
+        train=datasets.Dataset.from_dict(rows, features=features),
+        validation=datasets.Dataset.from_dict(rows, features=features),
+        test=datasets.Dataset.from_dict(hidden, features=features),
+    ).save_to_disk(tmp_path / "saved")
+    with pytest.warns(UserWarning, match="no labels"):
+        task = load_task(f"hf:{tmp_path / 'saved'}")
+    assert set(task.splits) == {"train", "val"}
+    assert task.classes == ("neg", "pos")
+    assert list(task["train"].examples) == ["a", "b", "c"]
+    with pytest.raises(InvalidInputError, match="no column 'x'"):
+        load_task(f"hf:{tmp_path / 'saved'}?label=x")
+
+
+def test_hub_images(tmp_path: Path) -> None:
+    import datasets
+
+    data = datasets.Dataset.from_dict(
+        {
+            "image": [Image.fromarray(p) for p in PIXELS[:4]],
+            "labels": ["x", "y", "x", "y"],
+        },
+        features=datasets.Features({"image": datasets.Image(), "labels": datasets.Value("string")}),
+    )
+    data.save_to_disk(tmp_path / "saved")
+    task = load_task(f"hf:{tmp_path / 'saved'}")
+    assert (task.modality, task.classes) == ("image", ("x", "y"))
+    assert np.array_equal(np.asarray(task["train"].examples[3]), PIXELS[3])
+    again = load_task(f"hf:{tmp_path / 'saved'}")
+    assert task["train"].fingerprint == again["train"].fingerprint
+
+
+def test_hub_numbers_and_pairs(tmp_path: Path) -> None:
+    import datasets
+
+    numbers = {"a": [1.0, 2.0], "b": [[3.0, 4.0], [5.0, 6.0]], "label": [7, 9]}
+    datasets.Dataset.from_dict(numbers).save_to_disk(tmp_path / "numbers")
+    task = load_task(f"hf:{tmp_path / 'numbers'}")
+    assert np.stack(task["train"].examples).tolist() == [[1, 3, 4], [2, 5, 6]]
+    assert task.classes == ("7", "9")
+    pairs = {"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": [0, 1]}
+    datasets.Dataset.from_dict(pairs).save_to_disk(tmp_path / "pairs")
+    assert load_task(f"hf:{tmp_path / 'pairs'}")["train"].examples[0] == ("a", "c")
+
+
+def test_hub_name_that_cannot_be_had() -> None:
+    with pytest.raises(InvalidInputError, match="save_to_disk"):
+        load_task("hf:nobody/no-such-data")
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [NUMBERS, torch.tensor(NUMBERS), NUMBERS.tolist(), list(NUMBERS), list(torch.tensor(NUMBERS))],
+)
+def test_arrays_and_labels(examples) -> None:
+    task = load_task(examples, Y.tolist())
+    assert task.modality == "tensor"
+    assert np.array_equal(np.stack(task["train"].examples), NUMBERS.astype(np.float32))
+    pair = load_task((examples, Y))
+    assert pair["train"].fingerprint == task["train"].fingerprint
+
+
+def test_lists_of_images_and_texts() -> None:
+    images = [Image.fromarray(p) for p in PIXELS]
+    assert load_task(images, Y).modality == "image"
+    assert load_task(PIXELS, Y).modality == "image"
+    assert load_task(list(PIXELS), Y).modality == "image"
+    assert load_task(list("abcdef"), Y).modality == "text"
+    assert load_task(np.array(list("abcdef")), Y).modality == "text"
+    assert load_task([("a", "b")] * 6, Y)["train"].examples[0] == ("a", "b")
+    with pytest.raises(InvalidInputError, match="mixes"):
+        load_task([*images[:5], "word"], Y)
+    with pytest.raises(InvalidInputError, match="differ in shape"):
+        load_task([[1, 2], [3]], [0, 1])
+
+
+def test_data_frame() -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"a": [1, 2, 3], "b": [4.0, 5.0, 6.0]})
+    task = load_task(frame, pd.Series(["x", "y", "x"]))
+    assert task.classes == ("x", "y")
+
+
+def test_several_splits_share_their_classes() -> None:
+    task = load_task({"train": (NUMBERS, list("bcbccb")), "validation": (NUMBERS[:2], ["a", "c"])})
+    assert task.classes == ("a", "b", "c")
+    assert task["train"].labels.tolist() == [1, 2, 1, 2, 2, 1]
+    assert task["val"].labels.tolist() == [0, 2]
+    assert load_task(task) is task
+    assert load_task(task, name="other").name == "other"
+
+
+class Pictures(Dataset):
+    classes = ("down", "up")
+    fetched = 0
+
+    def __init__(self, targets=None) -> None:
+        if targets is not None:
+            self.targets = targets
+
+    def __len__(self) -> int:
+        return len(PIXELS)
+
+    def __getitem__(self, index: int):
+        Pictures.fetched += 1
+        return Image.fromarray(PIXELS[index]), int(Y[index])
+
+
+def test_torch_datasets() -> None:
+    task = load_task(Pictures())
+    assert (task.modality, task.classes) == ("image", ("down", "up"))
+    assert task["train"].labels.tolist() == Y.tolist()
+    Pictures.fetched = 0
+    assert load_task(Pictures(Y.tolist()))["train"].labels.tolist() == Y.tolist()
+    assert Pictures.fetched <= 2
+    tensors = TensorDataset(torch.tensor(NUMBERS), torch.tensor(Y))
+    assert load_task({"train": tensors, "test": tensors})["test"].examples[0].shape == (4,)
+    pixels = torch.tensor(PIXELS).permute(0, 3, 1, 2)
+    image = load_task(TensorDataset(pixels, torch.tensor(Y)))["train"].examples[1]
+    assert np.array_equal(np.asarray(image), PIXELS[1])
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([])
+
+
+def test_things_that_are_no_tasks() -> None:
+    triples = TensorDataset(torch.tensor(NUMBERS), torch.tensor(Y), torch.tensor(Y))
+    for wrong, message in [
+        (Stream(), "no length"),
+        (3, "no length"),
+        (triples, "pairs"),
+        ((NUMBERS, Y, Y), "3 items"),
+        ((NUMBERS, 3), "one per example"),
+        ({}, "no split 'train'"),
+        ({"test": (NUMBERS, Y)}, "no split 'train'"),
+        ({"train": (NUMBERS, Y), "test": (list("abcdef"), Y)}, "different kinds"),
+    ]:
+        with pytest.raises(InvalidInputError, match=message):
+            load_task(wrong)
+    with pytest.raises(InvalidInputError, match="labels of its own"):
+        load_task("sklearn:iris", Y)
+    with pytest.raises(InvalidInputError, match="by name only"):
+        load_task(NUMBERS, Y, label="x")
+
+
+# ---------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "classes"),
+    [
+        ([10, -3, 10], [1, 0, 1], ("-3", "10")),
+        (["b", "a", "b"], [1, 0, 1], ("a", "b")),
+        ([True, False, True], [1, 0, 1], ("False", "True")),
+        ([2.0, 1.0, 2.0], [1, 0, 1], ("1", "2")),
+        ([10, "a", 9], [1, 2, 0], ("9", "10", "a")),
+        ([b"y", b"x", b"y"], [1, 0, 1], ("x", "y")),
+        (np.array([[4], [2], [4]]), [1, 0, 1], ("2", "4")),
+        (torch.tensor([4, 2, 4]), [1, 0, 1], ("2", "4")),
+    ],
+)
+def test_labels_of_any_kind(labels, numbers, classes) -> None:
+    found, encoded, names = encode("t", {"train": labels})
+    assert (found, names) == ("classification", classes)
+    assert encoded["train"].tolist() == numbers
+    assert encoded["train"].dtype == np.int64
+
+
+@given(st.lists(st.one_of(st.integers(-99, 99), st.text(max_size=3)), min_size=2, max_size=30))
+def test_encoding_keeps_equality_and_order(labels: list) -> None:
+    if len(set(labels)) < 2:
+        return
+    encoded = encode("t", {"train": labels})[1]["train"]
+    for i, a in enumerate(labels):
+        for j, b in enumerate(labels):
+            assert (a == b) == (encoded[i] == encoded[j])
+            if type(a) is type(b):
+                assert (a < b) == (encoded[i] < encoded[j])
+    assert sorted(set(encoded.tolist())) == list(range(len(set(labels))))
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ([0.5, 1.5, 2.0], "regression"),
+        (np.arange(30.0), "regression"),
+        (np.arange(30), "classification"),
+        (np.arange(900.0) % 30, "classification"),
+        (np.array([[0.0, 1], [1, 2], [2, 3]]), "regression"),
+    ],
+)
+def test_kind_of_the_labels(labels, kind: str) -> None:
+    assert encode("t", {"train": labels})[0] == kind
+
+
+def test_several_targets() -> None:
+    targets = RNG.normal(size=(6, 2))
+    task = load_task(NUMBERS, targets)
+    assert task.kind == "regression"
+    assert task["train"].labels.shape == (6, 2)
+    assert task.num_classes == 0
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_missing_labels(missing) -> None:
+    with pytest.raises(InvalidInputError, match=r"1 labels are missing.*example 1"):
+        encode("t", {"train": ["a", missing, "b"]})
+
+
+def test_unhashable_labels() -> None:
+    with pytest.raises(InvalidInputError, match="hashable"):
+        encode("t", {"train": [{"a": 1}, {"b": 2}]}, "classification")
+
+
+# ---------------------------------------------------------------- splits
+
+
+def test_fingerprint_is_that_of_the_content() -> None:
+    split = load_task(NUMBERS, Y)["train"]
+    assert split.fingerprint == load_task(NUMBERS.tolist(), Y.tolist())["train"].fingerprint
+    order = np.array([1, 0, 2, 3, 4, 5])
+    assert split.fingerprint != load_task(NUMBERS[order], Y[order])["train"].fingerprint
+    assert split.fingerprint != load_task(NUMBERS, Y[order])["train"].fingerprint
+    words = [load_task(x, [0, 1])["train"].fingerprint for x in (["ab", "c"], ["a", "bc"])]
+    assert words[0] != words[1]
+
+
+def test_split_and_task_check_themselves() -> None:
+    with pytest.raises(InvalidInputError, match="2 examples but 1 labels"):
+        Split(["a", "b"], np.array([0]))
+    with pytest.raises(InvalidInputError, match="no examples"):
+        Split([], np.array([]))
+    with pytest.raises(InvalidInputError, match="no split 'train'"):
+        Task("t", "classification", "text", {"test": Split(["a"], np.array([0]))})

@@ -1,0 +1,205 @@
+"""Sequences of examples that decode on access and know what they contain."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.base import example_bytes
+from transfer_metrics.sources.preprocess import array_to_image
+
+# Pillow can also open formats that start other programs; these do not.
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """Decode an image file, turned upright as its EXIF data says.
+
+    Args:
+        data: the contents of the file.
+        name: what to call it in messages.
+
+    Raises:
+        InvalidInputError: it does not decode, or has an absurd number of pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InvalidInputError(
+            f"image {name!r} claims more pixels than Pillow deems safe ({error}); make it smaller "
+            f"or remove it"
+        ) from error
+    except Exception as error:  # Pillow's decoders raise a dozen different exceptions
+        raise InvalidInputError(
+            f"image {name!r} does not decode ({type(error).__name__}: {error}); replace or remove "
+            f"the file"
+        ) from error
+
+
+class Examples(Sequence[Any]):
+    """Base of the sequences below: integer access only, decoded when asked for."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, index: int) -> Any:
+        """Decode one example; ``index`` is within range."""
+        raise NotImplementedError
+
+    def content(self) -> Iterator[bytes]:
+        """What the examples contain, for fingerprints; undecoded where that is cheaper."""
+        return map(example_bytes, self)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Any]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.read(i) for i in range(*index.indices(len(self)))]
+        position = int(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"example {position} of {len(self)}")
+        return self.read(position % len(self))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles(Examples):
+    """Image files, decoded on access."""
+
+    paths: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> Image.Image:
+        """Decode one file."""
+        return decode(self._bytes(index), str(self.paths[index]))
+
+    def content(self) -> Iterator[bytes]:
+        """The files' bytes."""
+        return (self._bytes(index) for index in range(len(self)))
+
+    def _bytes(self, index: int) -> bytes:
+        try:
+            return Path(self.paths[index]).read_bytes()
+        except OSError as error:
+            raise InvalidInputError(
+                f"image {str(self.paths[index])!r} cannot be read ({error.strerror}); "
+                f"restore it or load the task again"
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages(Examples):
+    """Encoded images one after the other in one uint8 array, decoded on access.
+
+    Attributes:
+        data: (B,) uint8.
+        offsets: (N + 1,) integers; image i is ``data[offsets[i]:offsets[i + 1]]``.
+        name: where they come from.
+    """
+
+    data: np.ndarray
+    offsets: np.ndarray
+    name: str
+
+    def __post_init__(self) -> None:
+        good = (
+            self.data.dtype == np.uint8
+            and self.data.ndim == self.offsets.ndim == 1
+            and np.issubdtype(self.offsets.dtype, np.integer)
+            and len(self.offsets) > 0
+            and (np.diff(self.offsets.astype(np.int64)) > 0).all()
+            and self.offsets[0] >= 0
+            and self.offsets[-1] <= len(self.data)
+        )
+        if not good:
+            raise InvalidInputError(
+                f"{self.name}: the offsets do not fit the encoded images; image i is "
+                f"data[offsets[i]:offsets[i + 1]] with data one-dimensional uint8"
+            )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def read(self, index: int) -> Image.Image:
+        """Decode one image."""
+        return decode(self._bytes(index), f"{self.name}[{index}]")
+
+    def content(self) -> Iterator[bytes]:
+        """The encoded images."""
+        return (self._bytes(index) for index in range(len(self)))
+
+    def _bytes(self, index: int) -> bytes:
+        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageArray(Examples):
+    """Images in one uint8 array (N, H, W), (N, H, W, 1) or (N, H, W, 3)."""
+
+    pixels: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim == 4 and self.pixels.shape[-1] not in (1, 3):
+            raise InvalidInputError(
+                f"images of shape {self.pixels.shape}: the last axis must hold 1 or 3 channels; "
+                f"reorder to (N, H, W, C)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, index: int) -> Image.Image:
+        """View one image."""
+        return array_to_image(self.pixels[index])
+
+    def content(self) -> Iterator[bytes]:
+        """All pixels at once."""
+        return iter([example_bytes(self.pixels)])
+
+
+@dataclass(frozen=True, eq=False)
+class Rows(Examples):
+    """Examples that are float32 arrays: the first axis of one array."""
+
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def read(self, index: int) -> np.ndarray:
+        """View one row."""
+        return self.values[index]
+
+    def content(self) -> Iterator[bytes]:
+        """All values at once."""
+        return iter([example_bytes(self.values)])
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs(Examples):
+    """The first entries of a map-style dataset of (x, y) pairs."""
+
+    dataset: Any
+    convert: Callable[[Any], Any]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, index: int) -> Any:
+        """Fetch one pair and convert its first entry."""
+        return self.convert(self.dataset[index][0])

@@ -1,0 +1,269 @@
+"""Models from the bundled zoo, timm, torchvision, factories and plain modules."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, UnknownNameError
+from transfer_metrics.sources.base import Modality, Model, choose
+from transfer_metrics.sources.checkpoints import load_checkpoint
+from transfer_metrics.sources.classifier import configured_head, last_linear, proven_head
+from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
+from transfer_metrics.sources.specs import ModelSpec
+
+HUBS = ("zoo", "timm", "torchvision", "hf")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Somebody else's image transform, preceded by the conversion to RGB or greyscale."""
+
+    transform: Callable[[Any], torch.Tensor]
+    mode: str
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        """One image to one input."""
+        return self.transform(to_mode(image, self.mode))
+
+
+def from_zoo(spec: ModelSpec) -> Model:
+    """Load a bundled model."""
+    from transfer_metrics.sources import zoo
+
+    choose("zoo model", spec.name, zoo.names())
+    if spec.options or spec.checkpoint:
+        raise InvalidInputError(
+            f"model {spec.text!r}: bundled models take no options and no other weights"
+        )
+    revision = str(zoo.record(spec.name).get("sha256", ""))[:12]
+    return from_module(zoo.build(spec.name), spec.text, spec.inputs, revision)
+
+
+def from_timm(spec: ModelSpec) -> Model:
+    """Load a timm model with pretrained, local or random weights."""
+    timm = require("timm", f"model {spec.text!r}")
+    options = dict(spec.options)
+    pretrained = bool(options.pop("pretrained", True)) and not spec.checkpoint
+    architecture, _, tag = spec.name.partition(".")
+    if ":" not in spec.name:  # hf-hub:… and local-dir:… name no registered architecture
+        choose("timm model", architecture, timm.list_models())
+        tags = [n.partition(".")[2] for n in timm.list_models(f"{architecture}.*", pretrained=True)]
+        if tag:
+            choose(f"weights of timm model {architecture!r}", tag, tags)
+        elif pretrained and not tags:
+            raise InvalidInputError(
+                f"model {spec.text!r}: timm has no pretrained weights for it; give a file, "
+                f"{spec.text}=weights.safetensors, or random ones, {spec.text}(pretrained=False)"
+            )
+    module = _construct(
+        spec, lambda: timm.create_model(spec.name, pretrained=pretrained, **options)
+    )
+    weights = getattr(module, "pretrained_cfg", {}).get("tag") if pretrained else "random"
+    revision = load_checkpoint(module, spec.checkpoint) if spec.checkpoint else weights
+    inputs = dict(spec.inputs)
+    if "img_size" in options:
+        inputs.setdefault("input_size", options["img_size"])
+    channels = options.get("in_chans")
+    return from_module(module, spec.text, inputs, revision or "", channels=channels)
+
+
+def from_torchvision(spec: ModelSpec) -> Model:
+    """Load a torchvision classifier with pretrained, local or random weights."""
+    models = require("torchvision", f"model {spec.text!r}").models
+    choose("torchvision model", spec.name, models.list_models(module=models))
+    known = models.get_model_weights(spec.name)
+    options = dict(spec.options)
+    asked = options.pop("weights", None if spec.checkpoint else "DEFAULT")
+    chosen: Any = None
+    if asked is not None:
+        label = str(asked).rpartition(".")[2]
+        choose(f"weights of torchvision model {spec.name!r}", label, known.__members__)
+        chosen = known[label]
+        # Read without unpickling first; torchvision's own loader would unpickle.
+        _construct(spec, lambda: chosen.get_state_dict(check_hash=True, weights_only=True))
+    elif spec.name in ("googlenet", "inception_v3"):
+        options.setdefault("init_weights", False)  # theirs takes half a minute
+    module = _construct(spec, lambda: models.get_model(spec.name, weights=chosen, **options))
+    transforms = (chosen or known.DEFAULT).transforms()
+    preprocess = ImagePreprocess.from_resize(
+        transforms.crop_size[0],
+        transforms.resize_size[0],
+        mean=transforms.mean,
+        std=transforms.std,
+        interpolation=transforms.interpolation.value,
+    )
+    if spec.inputs:
+        config = {**vars(preprocess), "input_size": preprocess.shape}
+        preprocess = _image_preprocess(config, spec.inputs, None, spec.text)
+    weights = chosen.name if chosen is not None else "random"
+    revision = load_checkpoint(module, spec.checkpoint) if spec.checkpoint else weights
+    return Model(
+        spec.text,
+        module,
+        preprocess,
+        "image",
+        last_linear(module),
+        preprocess.shape,
+        revision,
+    )
+
+
+def from_factory(spec: ModelSpec) -> Model:
+    """Call ``package.module:factory``; the current directory is importable meanwhile."""
+    made = _construct(spec, lambda: _find(spec)(**spec.options))
+    if isinstance(made, Model):
+        return made
+    if not isinstance(made, nn.Module):
+        raise InvalidInputError(
+            f"model {spec.text!r}: the factory returned a {type(made).__name__}; it must return "
+            f"a torch.nn.Module"
+        )
+    revision = load_checkpoint(made, spec.checkpoint) if spec.checkpoint else ""
+    return from_module(made, spec.text, spec.inputs, revision, prove=True)
+
+
+def from_module(
+    module: nn.Module,
+    name: str,
+    inputs: Mapping[str, Any] | None = None,
+    revision: str = "",
+    *,
+    channels: int | None = None,
+    prove: bool = False,
+) -> Model:
+    """Wrap a network, reading its ``pretrained_cfg`` where it has one.
+
+    Args:
+        module: the network.
+        name: what to call it.
+        inputs: overrides of the configuration's input settings.
+        revision: which weights these are.
+        channels: number of input channels where it differs from the configuration.
+        prove: look for the classifier with a forward pass when the configuration is silent.
+    """
+    config = getattr(module, "pretrained_cfg", None) or {}
+    config = config if isinstance(config, Mapping) else config.to_dict()
+    size = (inputs or {}).get("input_size", config.get("input_size"))
+    preprocess: Any = None
+    modality: Modality = "tensor"
+    if size is None or (isinstance(size, (tuple, list)) and len(size) != 3):
+        shape = tuple(size) if size is not None else _first_width(module)
+    else:
+        preprocess = _image_preprocess(config, inputs or {}, channels, name)
+        modality = "image"
+        shape = getattr(preprocess, "shape", None)
+        shape = shape or tuple(preprocess(Image.new("RGB", (64, 64))).shape)
+    head = configured_head(module, config)
+    model = Model(name, module, preprocess, modality, head, shape, revision)
+    return with_proven_head(model) if prove and "classifier" not in config else model
+
+
+def with_proven_head(model: Model) -> Model:
+    """The same model with its classifier, where a forward pass can show which one it is."""
+    if model.head is not None or model.input_shape is None:
+        return model
+    first = next(model.module.parameters(), None)
+    batch = model.dummy()
+    if not isinstance(batch, torch.Tensor):
+        return model
+    head = proven_head(model.module, batch if first is None else batch.to(first.device))
+    return dataclasses.replace(model, head=head)
+
+
+def _first_width(module: nn.Module) -> tuple[int, ...] | None:
+    weighted = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))]
+    first = weighted[0] if weighted else None
+    return (first.in_features,) if isinstance(first, nn.Linear) else None
+
+
+def _image_preprocess(
+    config: Mapping[str, Any], inputs: Mapping[str, Any], channels: int | None, name: str
+) -> Any:
+    settings = {**config, **inputs}
+    size = settings["input_size"]
+    planes = channels or (config.get("input_size") or (3,) if isinstance(size, int) else size)[0]
+    height, width = (size, size) if isinstance(size, int) else size[1:]
+    for key in ("mean", "std"):
+        if settings.get(key) is None:
+            raise InvalidInputError(
+                f"model {name!r}: its pretrained_cfg gives no {key}; add it (one value per "
+                f"channel, in units where white is 1), or pass preprocess=…"
+            )
+        values = settings[key] if isinstance(settings[key], (tuple, list)) else (settings[key],)
+        if planes == 1:  # a greyscale image copied into RGB has the mean of the three on average
+            values = (sum(values) / len(values),)
+        settings[key] = tuple(values) * (planes if len(values) == 1 else 1)
+    interpolation = settings.get("interpolation") or "bilinear"
+    if height == width and settings.get("crop_mode", "center") in (None, "", "center"):
+        fraction = settings.get("crop_pct") or 1.0
+        return ImagePreprocess(height, settings["mean"], settings["std"], interpolation, fraction)
+    data = require("timm", f"the {settings.get('crop_mode')} preprocessing of {name!r}").data
+    transform = data.create_transform(
+        (planes, height, width),
+        is_training=False,
+        interpolation=interpolation,
+        mean=settings["mean"],
+        std=settings["std"],
+        crop_pct=settings.get("crop_pct") or 1.0,
+        crop_mode=settings.get("crop_mode"),
+    )
+    return Converted(transform, "L" if planes == 1 else "RGB")
+
+
+def _find(spec: ModelSpec) -> Callable[..., Any]:
+    """Import the factory, with the current directory in front as in ``python -m``."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(spec.hub)
+    except ModuleNotFoundError as error:
+        if error.name and spec.hub.startswith(error.name):
+            if "." not in spec.hub:
+                raise UnknownNameError.of("hub or module", spec.hub, HUBS) from error
+            raise InvalidInputError(
+                f"model {spec.text!r}: there is no module {error.name!r}; install it or run from "
+                f"the folder that holds it"
+            ) from error
+        raise
+    finally:
+        sys.path.remove(here)
+    for part in spec.name.split("."):
+        if not hasattr(found, part):
+            public = [n for n in dir(found) if not n.startswith("_")]
+            raise UnknownNameError.of(f"factory in {spec.hub}", spec.name, public)
+        found = getattr(found, part)
+    return (lambda: found) if isinstance(found, (nn.Module, Model)) else found
+
+
+def _construct(spec: ModelSpec, make: Callable[[], Any]) -> Any:
+    """Run a constructor reproducibly, and turn what it raises into one sentence."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed)
+            return make()
+    except TransferMetricsError:
+        raise
+    except TypeError as error:
+        raise InvalidInputError(
+            f"model {spec.text!r}: the constructor refuses the options {spec.options} ({error})"
+        ) from error
+    except Exception as error:  # downloads and constructors raise anything
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if spec.hub in HUBS and not spec.checkpoint:
+            raise InvalidInputError(
+                f"model {spec.text!r}: its pretrained weights are not in the local cache and "
+                f"could not be fetched ({reason}); connect to the network once, or give a file: "
+                f"{spec.hub}:{spec.name}=weights.safetensors"
+            ) from error
+        raise InvalidInputError(f"model {spec.text!r} could not be made ({reason})") from error

@@ -1,0 +1,178 @@
+"""Tasks from what is in memory: arrays, lists, tensors and torch datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.base import Kind, Modality, Split, Task, example_modality
+from transfer_metrics.sources.examples import ImageArray, Pairs, Rows
+from transfer_metrics.sources.labels import encode
+from transfer_metrics.sources.preprocess import array_to_image
+
+
+def make_task(
+    name: str,
+    parts: Mapping[str, tuple[Sequence[Any], Any]],
+    kind: Kind | None = None,
+    classes: Sequence[Any] | None = None,
+) -> Task:
+    """Assemble a task from examples and raw labels per split.
+
+    Args:
+        name: the task.
+        parts: per split, the examples and as many labels.
+        kind: see ``labels.encode``.
+        classes: see ``labels.encode``.
+
+    Raises:
+        InvalidInputError: lengths differ, a split is empty, kinds of examples are mixed, or the
+            labels cannot be used.
+    """
+    for split, (examples, labels) in parts.items():
+        count = len(labels)
+        if len(examples) != count:
+            raise InvalidInputError(
+                f"task {name!r}, split {split!r}: {len(examples)} examples but {count} labels; "
+                f"each example needs one label"
+            )
+        if not count:
+            raise InvalidInputError(f"task {name!r}, split {split!r}: there are no examples")
+    kind, labels, names = encode(name, {s: y for s, (_, y) in parts.items()}, kind, classes)
+    splits = {split: Split(x, labels[split]) for split, (x, _) in parts.items()}
+    found = {_modality(split.examples) for split in splits.values()}
+    if len(found) > 1:
+        raise InvalidInputError(
+            f"task {name!r}: the splits hold different kinds of examples: {sorted(found)}"
+        )
+    return Task(name, kind, found.pop() if found else "tensor", splits, names)
+
+
+def _modality(examples: Sequence[Any]) -> Modality:
+    return "tensor" if isinstance(examples, Rows) else example_modality(examples[0])
+
+
+def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any]:
+    """Examples and labels of a map-style dataset of (x, y) pairs.
+
+    Labels come from ``dataset.targets`` where that holds them as they are returned; otherwise
+    every pair is fetched once.
+
+    Raises:
+        InvalidInputError: it has no length, or its items are no pairs.
+    """
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise InvalidInputError(
+            f"{where}: a {type(dataset).__name__} has no length and no items; give a map-style "
+            f"dataset, or lists: load_task(examples, labels)"
+        )
+    if not len(dataset):
+        return [], []
+    first = dataset[0]
+    if not (isinstance(first, (tuple, list)) and len(first) == 2):
+        raise InvalidInputError(
+            f"{where}: items of the dataset are {type(first).__name__}, not pairs (x, y)"
+        )
+    targets = getattr(dataset, "targets", None)
+    plain = getattr(dataset, "target_transform", None) is None
+    if targets is not None and plain and len(targets) == len(dataset):
+        labels = targets
+    else:
+        labels = [dataset[i][1] for i in range(len(dataset))]
+    return Pairs(dataset, as_example), labels
+
+
+def as_example(value: Any) -> Any:
+    """One item of a dataset as an example; uint8 (C, H, W) tensors and (H, W, C) arrays are images.
+
+    >>> as_example(np.zeros((4, 5, 3), np.uint8)).size
+    (5, 4)
+    """
+    tensor = hasattr(value, "detach")
+    if tensor:
+        value = value.detach().cpu().numpy()
+    if not isinstance(value, np.ndarray):
+        return np.array([value], np.float32) if isinstance(value, (int, float)) else value
+    if value.dtype == np.uint8 and value.ndim in (2, 3):
+        return array_to_image(value.transpose(1, 2, 0) if tensor and value.ndim == 3 else value)
+    return as_float32(value[None], "an example of the dataset")[0]
+
+
+def as_examples(values: Any, where: str) -> Sequence[Any]:
+    """Arrays, tensors, data frames and lists as a sequence of examples.
+
+    uint8 arrays with three or four axes are images, (N, H, W) or (N, H, W, C); other numbers
+    become float32, one example per entry of the first axis. Lists hold images, texts, pairs of
+    texts, or numbers.
+
+    Raises:
+        InvalidInputError: the values are none of these, or not finite.
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    elif hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    if isinstance(values, np.ndarray) and values.dtype.kind in "OUS":
+        values = values.tolist()
+    if isinstance(values, np.ndarray):
+        if values.dtype == np.uint8 and values.ndim in (3, 4):
+            return ImageArray(values)
+        return Rows(as_float32(values, where))
+    if not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
+        raise InvalidInputError(
+            f"{where}: examples are a {type(values).__name__}; give an array, a tensor or a list"
+        )
+    if not len(values):
+        return []
+    first = values[0]
+    if _is_pair(first) or not isinstance(first, (int, float, list, tuple)):
+        if hasattr(first, "dtype") and isinstance(values, (list, tuple)):
+            return as_examples(_stack(values, where), where)
+        given = example_modality(first)
+        if isinstance(values, list) and any(example_modality(v) != given for v in values):
+            raise InvalidInputError(f"{where}: the list mixes different kinds of examples")
+        return values
+    return Rows(as_float32(_stack(values, where), where))
+
+
+def _is_pair(value: Any) -> bool:
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and all(isinstance(part, str) for part in value)
+    )
+
+
+def _stack(values: Sequence[Any], where: str) -> np.ndarray:
+    try:
+        return np.stack([np.asarray(value) for value in values])
+    except ValueError as error:
+        raise InvalidInputError(
+            f"{where}: the examples differ in shape ({error}); make them equal"
+        ) from error
+
+
+def as_float32(values: np.ndarray, where: str) -> np.ndarray:
+    """Numbers as float32, one example per entry of the first axis.
+
+    Raises:
+        InvalidInputError: they are no numbers, or NaN or infinite (in float32).
+    """
+    if values.dtype.kind not in "fiub" or values.ndim == 0:
+        raise InvalidInputError(
+            f"{where}: examples of type {values.dtype} and shape {values.shape}; give real numbers "
+            f"with one example per row"
+        )
+    values = values[:, None] if values.ndim == 1 else values
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(values, dtype=np.float32)
+    bad = ~np.isfinite(result).all(axis=tuple(range(1, result.ndim)))
+    if bad.any():
+        raise InvalidInputError(
+            f"{where}: {int(bad.sum())} rows hold NaN or infinite values, the first is row "
+            f"{int(bad.argmax())}; remove or fill them"
+        )
+    return result

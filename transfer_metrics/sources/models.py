@@ -1,0 +1,241 @@
+"""Load models by name, from any source, each with its own preprocessing."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from transfer_metrics.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    UnknownNameError,
+)
+from transfer_metrics.sources.specs import parse_model, split_list
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from transfer_metrics.sources.base import Modality, Model
+
+_WILD = "*?["
+
+
+def load_model(
+    spec: str | Model | nn.Module,
+    *,
+    head: str | bool | None = None,
+    preprocess: Callable[[Any], Any] | None = None,
+    modality: Modality | None = None,
+    device: str | torch.device | None = None,
+) -> Model:
+    """Load a model with its own preprocessing.
+
+    ==================================================  ==========================================
+    ``zoo:resnet-cifar10``                              bundled with this package
+    ``timm:resnet18``, ``timm:resnet18.a1_in1k``        timm, pretrained
+    ``torchvision:resnet18``                            torchvision, its best weights
+    ``torchvision:resnet50(weights=IMAGENET1K_V1)``     options of the constructor
+    ``timm:resnet18(pretrained=False, seed=1)``         random weights, the same every time
+    ``timm:resnet18=weights.safetensors``               an architecture with a local checkpoint
+    ``timm:resnet18(num_classes=10)=weights.pth``       … with options
+    ``hf:google/vit-base-patch16-224@main``             Hugging Face, with a revision
+    ``hf:path/to/folder``                               … written by ``save_pretrained``
+    ``package.module:factory(width=2)=w.safetensors``   a function that returns a network
+    ==================================================  ==========================================
+
+    ``input_size, mean, std, interpolation, crop_pct`` in the parentheses override the settings
+    of the input (not for ``hf:``): ``timm:mobilenetv2_050(pad_type=same, input_size=96, mean=0.5,
+    std=0.5)=net.safetensors``. In a module or a factory's result these settings, and the name of
+    the classifier, are read from a dictionary ``pretrained_cfg`` as timm has it: ``input_size``
+    (C, H, W), ``mean``, ``std`` (where white is 1), ``interpolation``, ``crop_pct`` and
+    ``classifier``. A module without it reads arrays of numbers.
+
+    Args:
+        spec: one of the above, a module, or a ``Model`` (returned with the changes below).
+        head: dotted path of the classifier; ``None`` finds it, ``False`` means none.
+        preprocess: one raw example to one input, instead of the model's own.
+        modality: what ``preprocess`` reads; ``"image"`` unless given.
+        device: where to put the network.
+
+    Returns:
+        The model. Networks loaded by name are in eval mode; a module given is left as it is.
+
+    Raises:
+        UnknownNameError: no hub, model, weights or head has that name; with suggestions.
+        InvalidInputError: the specification cannot be read, weights cannot be had, or a
+            checkpoint does not fit.
+        MissingDependencyError: the hub's package is not installed or does not import.
+
+    >>> from torch import nn
+    >>> load_model(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))).head
+    '2'
+    """
+    from torch import nn
+
+    from transfer_metrics.sources.base import Model
+    from transfer_metrics.sources.classifier import check_head
+    from transfer_metrics.sources.hubs import from_module, with_proven_head
+
+    if isinstance(spec, Model):
+        model = spec
+    elif isinstance(spec, nn.Module):
+        model = from_module(spec, type(spec).__name__, prove=preprocess is None and head is None)
+    elif isinstance(spec, str):
+        model = _by_name(spec)
+    else:
+        raise InvalidInputError(
+            f"a model is a {type(spec).__name__}; give a name such as 'timm:resnet18', a "
+            f"torch.nn.Module or a Model"
+        )
+    if preprocess is not None:
+        model = dataclasses.replace(
+            model,
+            preprocess=preprocess,
+            modality=modality or "image",
+            input_shape=_input_shape(preprocess, modality or "image"),
+        )
+        if head is None and not isinstance(spec, str):
+            model = with_proven_head(model)
+    if head is False:
+        model = dataclasses.replace(model, head=None)
+    elif isinstance(head, str):
+        model = dataclasses.replace(model, head=check_head(model.module, head))
+    if device is not None:
+        model.module.to(device)
+    return model
+
+
+def _by_name(text: str) -> Model:
+    from transfer_metrics.sources import hubs
+    from transfer_metrics.sources.huggingface import from_huggingface
+
+    spec = parse_model(text)
+    builders = {
+        "zoo": hubs.from_zoo,
+        "timm": hubs.from_timm,
+        "torchvision": hubs.from_torchvision,
+        "hf": from_huggingface,
+    }
+    model = builders.get(spec.hub, hubs.from_factory)(spec)
+    model.module.eval()
+    return model
+
+
+def _input_shape(preprocess: Callable[[Any], Any], modality: str) -> tuple[int, ...] | None:
+    from PIL import Image
+
+    if modality != "image":
+        return None
+    shape = getattr(preprocess, "shape", None)
+    try:
+        return shape or tuple(preprocess(Image.new("RGB", (224, 224))).shape)
+    except Exception as error:  # the function is the caller's
+        raise InvalidInputError(
+            f"preprocess {preprocess!r} failed on an RGB image of 224 x 224 pixels "
+            f"({type(error).__name__}: {error}); it must turn a PIL image into a tensor, or else "
+            f"give modality="
+        ) from error
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that ``load_model`` accepts and that match a shell pattern.
+
+    Covers the bundled zoo, and the installed timm and torchvision as far as they have pretrained
+    weights. A pattern with a dot in timm's part matches architecture and weights together
+    (``timm:resnet*.*in1k``). Case matters. Hugging Face models cannot be listed.
+
+    Args:
+        pattern: such as ``zoo:*``, ``timm:mobilenet*`` or ``*resnet18``.
+
+    Raises:
+        UnknownNameError: nothing matches.
+        MissingDependencyError: the pattern names a hub whose package does not import.
+
+    >>> "zoo:" in list_models("zoo:*")[0]
+    True
+    """
+    hub, colon, _ = pattern.partition(":")
+    listers = {"zoo": _zoo, "timm": _timm, "torchvision": _torchvision}
+    if colon and hub not in listers and not any(letter in hub for letter in _WILD):
+        raise UnknownNameError.of("hub to list", hub, listers)
+    wanted = [hub] if colon and hub in listers else list(listers)
+    known: list[str] = []
+    for name in wanted:
+        try:
+            known += [f"{name}:{model}" for model in listers[name](pattern)]
+        except MissingDependencyError:
+            if len(wanted) == 1:
+                raise
+    found = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        raise UnknownNameError.of("model", pattern, known)
+    return found
+
+
+def _zoo(_pattern: str) -> Iterable[str]:
+    from transfer_metrics.sources import zoo
+
+    return zoo.names()
+
+
+def _timm(pattern: str) -> Iterable[str]:
+    from transfer_metrics.sources.optional import require
+
+    names = require("timm", "listing timm models").list_models(pretrained=True)
+    if "." in pattern:
+        return names
+    return dict.fromkeys(name.partition(".")[0] for name in names)
+
+
+def _torchvision(_pattern: str) -> Iterable[str]:
+    from transfer_metrics.sources.optional import require
+
+    models = require("torchvision", "listing torchvision models").models
+    return models.list_models(module=models)
+
+
+def expand_models(
+    models: str | Model | nn.Module | Iterable[str | Model | nn.Module],
+) -> list[str | Model | nn.Module]:
+    """Turn commas, wildcards and lists into one list of models, without repeats.
+
+    Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``.
+
+    Args:
+        models: names (commas between them, wildcards in them), modules, ``Model`` objects.
+
+    Raises:
+        UnknownNameError: a wildcard matches nothing.
+        InvalidInputError: there is no model at all.
+
+    >>> expand_models("timm:resnet18(pretrained=False, seed=1), hf:bert-base-uncased")
+    ['timm:resnet18(pretrained=False, seed=1)', 'hf:bert-base-uncased']
+    """
+    given: list[Any]
+    if isinstance(models, str):
+        given = list(split_list(models))
+    elif isinstance(models, (list, tuple, set, frozenset, Iterator)):
+        given = [
+            m for item in models for m in (split_list(item) if isinstance(item, str) else [item])
+        ]
+    else:
+        given = [models]
+    found: list[Any] = []
+    for model in given:
+        for item in _expand(model) if isinstance(model, str) else [model]:
+            if not any(item is seen or (isinstance(item, str) and item == seen) for seen in found):
+                found.append(item)
+    if not found:
+        raise InvalidInputError("no models; give at least one, such as zoo:*")
+    return found
+
+
+def _expand(text: str) -> list[str]:
+    end = min((text.find(mark) for mark in "(=" if mark in text), default=len(text))
+    pattern, rest = text[:end], text[end:]
+    if not any(letter in pattern for letter in _WILD):
+        return [text]
+    return [name + rest for name in list_models(pattern)]

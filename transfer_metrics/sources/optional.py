@@ -1,0 +1,87 @@
+"""Imports of optional packages, with errors that say what to install."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+from transfer_metrics.errors import MissingDependencyError
+
+_OPERATOR_MISSING = "operator torchvision::nms does not exist"
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+# A torch library definition lives as long as its object.
+_declared: list[Any] = []
+
+
+def require(package: str, purpose: str) -> ModuleType:
+    """Import an optional package, or say how to install it.
+
+    Args:
+        package: the package to import.
+        purpose: what it is needed for; completes the sentence "… needs <package>".
+
+    Raises:
+        MissingDependencyError: the package is absent or does not import.
+
+    >>> require("json", "reading settings").dumps([1])
+    '[1]'
+    >>> require("no_such_package_at_all", "the impossible")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    transfer_metrics.errors.MissingDependencyError: the impossible needs no_such_package_at_all: ...
+    """
+    if package in ("torchvision", "timm", "transformers"):
+        _mend_torchvision()
+    try:
+        return importlib.import_module(package)
+    except (ImportError, RuntimeError, AttributeError) as error:
+        raise _explain(package, purpose, error) from error
+
+
+def _explain(package: str, purpose: str, error: Exception) -> MissingDependencyError:
+    missing = isinstance(error, ModuleNotFoundError) and (error.name or "") == package
+    if missing:
+        advice = "pip install 'transfer-metrics[hubs]'"
+        reason = "it is not installed"
+    elif "torchvision" in str(error):
+        advice = (
+            "install a torchvision that fits the installed torch, from the index that torch came "
+            "from: pip install --force-reinstall --no-deps torchvision --index-url "
+            "https://download.pytorch.org/whl/cpu"
+        )
+        reason = f"it does not import ({error})"
+    else:
+        advice = f"pip install --upgrade {package}"
+        reason = f"it does not import ({error})"
+    return MissingDependencyError(f"{purpose} needs {package}: {reason}; {advice}")
+
+
+def _mend_torchvision() -> None:
+    """Make a torchvision built for CUDA importable beside a CPU build of torch.
+
+    Such a wheel cannot load its compiled operators, and its import stops because the schemas of
+    two of them are unknown. Declaring the schemas lets everything else work; calling NMS still
+    raises. Nothing is touched unless the import has failed for this very reason.
+    """
+    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if _OPERATOR_MISSING not in str(error):
+            return
+        import torch
+
+        for name in [m for m in sys.modules if m.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in _SCHEMAS:
+            library.define(schema)
+        _declared.append(library)
+    except (ImportError, AttributeError):
+        return

@@ -1,0 +1,166 @@
+"""The evaluation transform of image classifiers, as one small value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.base import choose
+
+if TYPE_CHECKING:
+    import torch
+
+_INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+
+@dataclass(frozen=True)
+class ImagePreprocess:
+    """Resize the shorter side, crop the centre, scale to 0..1 and normalise.
+
+    The shorter side is resized to ``floor(size / crop_pct)``, the longer one keeps the aspect
+    ratio (rounded down), then the centre ``size`` x ``size`` is cut out. The result equals the
+    evaluation transforms of timm (crop mode ``center``) and torchvision bit for bit.
+
+    Args:
+        size: height and width of the result, in pixels.
+        mean: subtracted per channel, in units where white is 1. Three values make an RGB input
+            and one value a greyscale one, whatever the image's own mode.
+        std: divisor per channel, in the same units.
+        interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos``, ``box``, ``hamming``.
+        crop_pct: the side of the crop as a fraction of the resized shorter side.
+
+    Raises:
+        InvalidInputError: a value is out of range.
+        UnknownNameError: the interpolation is not known.
+
+    >>> transform = ImagePreprocess(4, mean=(0.5,), std=(0.5,))
+    >>> transform(Image.new("L", (8, 6), 255)).shape
+    torch.Size([1, 4, 4])
+    """
+
+    size: int
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+    crop_pct: float = 1.0
+
+    def __post_init__(self) -> None:
+        # Lists and scalars arrive from configuration files and command lines.
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            values = (value,) if isinstance(value, (int, float)) else value
+            object.__setattr__(self, name, tuple(float(v) for v in values))
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
+            raise InvalidInputError(
+                f"mean {self.mean} and std {self.std}: give one value each for greyscale or "
+                f"three each for RGB"
+            )
+        if not all(s > 0 for s in self.std):
+            raise InvalidInputError(f"std {self.std}: every value must be positive")
+        if not (isinstance(self.size, int) and self.size > 0):
+            raise InvalidInputError(f"size {self.size!r}: give a positive number of pixels")
+        if not 0 < self.crop_pct <= 1:
+            raise InvalidInputError(f"crop_pct {self.crop_pct!r}: give a number in (0, 1]")
+        choose("interpolation", self.interpolation, _INTERPOLATIONS)
+
+    @classmethod
+    def from_resize(cls, size: int, resize: int, **settings: Any) -> ImagePreprocess:
+        """Make the transform that resizes the shorter side to ``resize`` before the crop.
+
+        >>> ImagePreprocess.from_resize(224, 236).resize
+        236
+        """
+        fraction = size / resize
+        while math.floor(size / fraction) < resize:  # the division may round down
+            fraction = math.nextafter(fraction, 0)
+        return cls(size, crop_pct=fraction, **settings)
+
+    @property
+    def resize(self) -> int:
+        """Pixels of the shorter side before the crop."""
+        return math.floor(self.size / self.crop_pct)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the result."""
+        return (len(self.mean), self.size, self.size)
+
+    def __call__(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+        """Turn a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3), into an input.
+
+        Returns:
+            float32 tensor (C, size, size).
+
+        Raises:
+            InvalidInputError: the image has a mode or type that cannot be read as 8 bits.
+        """
+        import torch
+
+        image = self._resized(to_mode(image, "L" if len(self.mean) == 1 else "RGB"))
+        pixels = torch.from_numpy(np.array(image)).reshape(self.size, self.size, -1)
+        values = pixels.permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+        mean = torch.tensor(self.mean).view(-1, 1, 1)
+        std = torch.tensor(self.std).view(-1, 1, 1)
+        return values.sub_(mean).div_(std)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        width, height = image.size
+        short, long = self.resize, int(self.resize * max(width, height) / min(width, height))
+        target = (short, long) if width <= height else (long, short)
+        if target != image.size:
+            image = image.resize(target, _INTERPOLATIONS[self.interpolation])
+        left = round((target[0] - self.size) / 2)
+        top = round((target[1] - self.size) / 2)
+        return image.crop((left, top, left + self.size, top + self.size))
+
+
+def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
+    """Convert any 8 or 16 bit image to ``"RGB"`` or ``"L"``; transparency is dropped.
+
+    >>> to_mode(np.zeros((2, 3), np.uint8), "RGB").size
+    (3, 2)
+
+    Raises:
+        InvalidInputError: the type of the pixels cannot be read as 8 bits.
+    """
+    if not isinstance(image, Image.Image):
+        image = array_to_image(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InvalidInputError(
+            f"an image has 32-bit pixels (mode {image.mode!r}), whose range is not known; "
+            f"convert it to 8 bits per channel"
+        )
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def array_to_image(array: Any) -> Image.Image:
+    """View a uint8 array (H, W), (H, W, 1) or (H, W, 3) as an image.
+
+    >>> array_to_image(np.zeros((2, 3, 1), np.uint8)).mode
+    'L'
+    """
+    array = np.asarray(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.dtype != np.uint8 or not (array.ndim == 2 or array.shape[2:] == (3,)):
+        raise InvalidInputError(
+            f"an array of shape {array.shape} and type {array.dtype} is no image; images are "
+            f"uint8 of shape (H, W), (H, W, 1) or (H, W, 3)"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))

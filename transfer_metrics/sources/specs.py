@@ -1,0 +1,150 @@
+"""The grammar of model and task specifications; imports nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from transfer_metrics.errors import InvalidInputError
+
+INPUT_OPTIONS = ("input_size", "mean", "std", "interpolation", "crop_pct")
+_OPENING, _CLOSING = "([{", ")]}"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model specification taken apart: ``hub:name(option=value, …)@revision=checkpoint``.
+
+    Attributes:
+        text: the whole specification.
+        hub: what stands before the colon.
+        name: the name within the hub.
+        options: what stands in parentheses, less the two below.
+        inputs: the options that describe the input (``INPUT_OPTIONS``).
+        seed: for weights that are drawn at random.
+        revision: what follows ``@``; only Hugging Face models have revisions.
+        checkpoint: the file after ``=``.
+    """
+
+    text: str
+    hub: str
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    revision: str = ""
+    checkpoint: str = ""
+
+
+def parse_model(text: str) -> ModelSpec:
+    """Take a model specification apart.
+
+    >>> spec = parse_model("timm:mobilenetv2_050(pad_type=same, input_size=96)=net.safetensors")
+    >>> spec.name, spec.options, spec.inputs, spec.checkpoint
+    ('mobilenetv2_050', {'pad_type': 'same'}, {'input_size': 96}, 'net.safetensors')
+    >>> spec = parse_model("hf:google/vit-base-patch16-224@main")
+    >>> spec.name, spec.revision
+    ('google/vit-base-patch16-224', 'main')
+
+    Raises:
+        InvalidInputError: it has no hub, or the parentheses cannot be read.
+    """
+    hub, colon, rest = text.strip().partition(":")
+    if not (hub and colon and rest):
+        raise InvalidInputError(
+            f"model {text!r}: write <hub>:<name>, with a hub of zoo, timm, torchvision or hf, or "
+            f"package.module:factory"
+        )
+    if hub == "hf":
+        if os.path.isdir(rest):
+            return ModelSpec(text, hub, rest)
+        name, _, revision = rest.partition("@")
+        return ModelSpec(text, hub, name, revision=revision)
+    head, _, checkpoint = _cut(rest, "=")
+    name, parenthesis, arguments = head.partition("(")
+    options: dict[str, Any] = {}
+    if parenthesis:
+        options = _parse_arguments(text, parenthesis + arguments)
+    inputs = {key: options.pop(key) for key in INPUT_OPTIONS if key in options}
+    seed = options.pop("seed", 0)
+    if not isinstance(seed, int):
+        raise InvalidInputError(f"model {text!r}: seed must be a whole number, not {seed!r}")
+    return ModelSpec(text, hub, name.strip(), options, inputs, seed, "", checkpoint.strip())
+
+
+def _parse_arguments(text: str, arguments: str) -> dict[str, Any]:
+    try:
+        call = ast.parse(f"f{arguments}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError("positional values are not possible")
+        return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise InvalidInputError(
+            f"model {text!r}: cannot read the options {arguments!r} ({error}); write "
+            f"(name=value, …) with numbers, words, True, False, None or tuples, and quotes "
+            f"around anything else"
+        ) from error
+
+
+def _literal(node: ast.expr) -> Any:
+    # A bare word is a string, so that shells need no inner quotes.
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def _cut(text: str, mark: str) -> tuple[str, str, str]:
+    """``str.partition`` that does not look inside brackets."""
+    depth = 0
+    for position, letter in enumerate(text):
+        depth += (letter in _OPENING) - (letter in _CLOSING)
+        if letter == mark and depth == 0:
+            return text[:position], mark, text[position + 1 :]
+    return text, "", ""
+
+
+def split_list(text: str) -> list[str]:
+    """Split at commas outside brackets.
+
+    >>> split_list("zoo:*, timm:resnet18(pretrained=False, seed=1)")
+    ['zoo:*', 'timm:resnet18(pretrained=False, seed=1)']
+    """
+    parts = []
+    rest, comma = text, ","
+    while comma:
+        part, comma, rest = _cut(rest, ",")
+        parts.append(part.strip())
+    return [part for part in parts if part]
+
+
+def parse_task(text: str) -> tuple[str, str, dict[str, str]]:
+    """Take a task specification apart: ``source:place?option=value&option=value``.
+
+    >>> parse_task("csv:reviews.csv?label=stars&kind=regression")
+    ('csv', 'reviews.csv', {'label': 'stars', 'kind': 'regression'})
+
+    Raises:
+        InvalidInputError: it has no source, or options that cannot be read.
+    """
+    source, colon, place = text.strip().partition(":")
+    if not (source and colon and place):
+        if source == "glyphs":
+            return "zoo", "glyphs", {}
+        raise InvalidInputError(
+            f"task {text!r}: write <source>:<place>, for example sklearn:digits, "
+            f"imagefolder:photos/, npz:data.npz, csv:table.csv or hf:imdb"
+        )
+    head, mark, query = place.rpartition("?")
+    if not mark or os.path.exists(place):
+        return source, place, {}
+    if not re.match(r"\w+=", query):
+        return source, place, {}
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"task {text!r}: cannot read the options {query!r}; write ?name=value&name=value"
+        ) from error
+    return source, head, dict(pairs)
