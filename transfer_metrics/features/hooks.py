@@ -1,0 +1,162 @@
+"""Read layers during a forward pass, pooled inside the hook.
+
+Two traps make a hook that merely keeps the output wrong without an error: a later in-place module
+overwrites the tensor that was kept, and a module that runs several times leaves only its last
+output. So outputs are pooled (or copied) at once, and calls are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transfer_metrics.errors import ExtractionError, TransferMetricsError
+from transfer_metrics.features.pooling import Pool, resolve_pool
+from transfer_metrics.features.trace import batch_size, first_tensor, parse_name
+from transfer_metrics.types import Layer
+
+
+class LayerTaps:
+    """Context manager that pools the output of layers whenever a module runs.
+
+    The attention mask of a text batch is taken from the module's ``attention_mask`` argument.
+
+    Args:
+        module: the network; it must be called itself, not its ``forward``.
+        layers: from ``list_layers`` on the same network.
+        pool: how each output is pooled.
+        logits: path of the module whose output are the source logits ("" for the network).
+
+    >>> from transfer_metrics.features.layers import list_layers
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)).eval()
+    >>> x = torch.zeros(2, 4)
+    >>> with LayerTaps(network, list_layers(network, "*", example=x)) as taps:
+    ...     _ = network(x)
+    ...     {name: tuple(rows.shape) for name, rows in taps.collect().items()}
+    {'0': (2, 3), '1': (2, 3), '2:input': (2, 3), '2': (2, 2)}
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Iterable[Layer],
+        pool: str | Pool | Callable[..., Tensor] = "avg",
+        *,
+        logits: str | None = None,
+    ) -> None:
+        self._module = module
+        self._layers = list(layers)
+        self._pool = resolve_pool(pool)
+        self._logits_path = logits
+        self._handles: list[Any] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._features: dict[str, Tensor] = {}
+        self._calls: dict[str, int] = {}
+        self._mask: Tensor | None = None
+        self._n = 0
+        self.logits: Tensor | None = None
+
+    def __enter__(self) -> LayerTaps:
+        outputs: dict[str, dict[int, Layer]] = {}
+        add = self._handles.append
+        modules = dict(self._module.named_modules())
+        add(self._module.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True))
+        for layer in self._layers:
+            path, call, is_input = parse_name(layer.name)
+            if is_input:
+                hook = partial(self._on_input, layer)
+                add(modules[path].register_forward_pre_hook(hook, with_kwargs=True))
+            else:
+                outputs.setdefault(path, {})[call or 0] = layer
+        for path, wanted in outputs.items():
+            hook = partial(self._on_output, path, wanted)
+            add(modules[path].register_forward_hook(hook, prepend=True))
+        if self._logits_path is not None:
+            add(modules[self._logits_path].register_forward_hook(self._on_logits, prepend=True))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._clear()
+
+    def collect(self) -> dict[str, Tensor]:
+        """Pooled outputs of the last forward pass, (N, D) float32 by layer name, on its device.
+
+        Raises:
+            ExtractionError: a layer did not run.
+        """
+        for layer in self._layers:
+            if layer.name not in self._features:
+                raise ExtractionError(
+                    f"layer {layer.name!r} did not run in this forward pass, though it did when "
+                    f"the layers were listed; the network's path depends on its input, so leave "
+                    f"this layer out"
+                )
+        return {layer.name: self._features[layer.name] for layer in self._layers}
+
+    def _begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._clear()
+        self._n = batch_size((*args, *kwargs.values()))
+        mask = kwargs.get("attention_mask")
+        if isinstance(mask, Tensor) and mask.ndim == 2:
+            self._mask = mask
+            empty = (~mask.bool().any(1)).nonzero()
+            if len(empty):
+                raise ExtractionError(
+                    f"example {empty[0].item()} of a batch has no token, so there is nothing to "
+                    f"pool; leave empty texts out of the task"
+                )
+
+    def _on_input(self, layer: Layer, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._keep(layer, (*args, *kwargs.values()))
+
+    def _on_output(
+        self, path: str, wanted: dict[int, Layer], module: nn.Module, args: Any, output: Any
+    ) -> None:
+        call = self._calls.get(path, 0)
+        self._calls[path] = call + 1
+        if call in wanted:
+            self._keep(wanted[call], output)
+
+    def _on_logits(self, module: nn.Module, args: Any, output: Any) -> None:
+        logits = first_tensor(output)
+        if logits is not None:
+            self.logits = logits.float() if logits.dtype != torch.float32 else logits.clone()
+
+    def _keep(self, layer: Layer, output: Any) -> None:
+        tensor = first_tensor(output)
+        if tensor is None or len(tensor) != self._n:
+            shape = None if tensor is None else tuple(tensor.shape)
+            raise ExtractionError(
+                f"layer {layer.name!r} gave an output of shape {shape} for a batch of {self._n}; "
+                f"its first axis must be the batch, so leave this layer out"
+            )
+        try:
+            # Autocast would run some reductions in half precision.
+            with torch.autocast(tensor.device.type, enabled=False):
+                pooled = self._pool(tensor, layer.layout, self._mask)
+        except TransferMetricsError as error:
+            raise type(error)(f"layer {layer.name!r}: {error}") from error
+        if pooled.shape[1] != layer.dim:
+            raise ExtractionError(
+                f"layer {layer.name!r} gives {pooled.shape[1]} features for an output of shape "
+                f"{tuple(tensor.shape)}, but {layer.dim} when it was listed with shape "
+                f"{layer.shape}; where inputs differ in length or size use pool='avg' or 'max'"
+            )
+        if pooled.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
+            pooled = pooled.clone()
+        self._features[layer.name] = pooled

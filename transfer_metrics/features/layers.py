@@ -1,0 +1,252 @@
+"""Which layers a network has, and what it would cost to keep their features."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transfer_metrics.errors import (
+    InvalidInputError,
+    LayerNotFoundError,
+    TransferMetricsError,
+)
+from transfer_metrics.features.blocks import find_blocks, find_head, head_input
+from transfer_metrics.features.pooling import Pool, resolve_pool
+from transfer_metrics.features.trace import Call, Trace, parse_name, trace
+from transfer_metrics.sources.base import Model
+from transfer_metrics.types import Layer
+
+LayerSpec = str | int | Layer
+"""One item of a layer specification."""
+
+
+def list_layers(
+    model: Model | nn.Module,
+    layers: LayerSpec | Iterable[LayerSpec] = "blocks",
+    pool: str | Pool | Callable[..., Tensor] = "avg",
+    *,
+    example: Any = None,
+) -> list[Layer]:
+    """List layers of a model, in the order in which they run.
+
+    Args:
+        model: a loaded model, or any module.
+        layers: one of the following, or a list of them. Where a module runs k > 1 times in a
+            forward pass, each call is a layer of its own, ``name:0`` to ``name:k-1``.
+
+            - ``"blocks"``: blocks of any family, stem, and the classifier's input
+              (the rule is in ``transfer_metrics.features.blocks``);
+            - ``"*"``: every call of every module without children, and the classifier's input;
+            - ``"last"``: the classifier's input, ``"<head>:input"``; without a classifier the
+              layer that the network returns;
+            - ``"last:k"``, or a whole number: the last k blocks; a block by position, -1 the last;
+            - a name, such as ``"layer3.5"``, ``"layer3.5.relu:2"`` or ``"fc:input"``; the name
+              alone of a module that runs several times is all its calls;
+            - a name with shell wildcards, which match dots too: ``"layer?"``, ``"*.relu"``;
+            - a Layer.
+        pool: how each output is pooled; decides ``dim`` and ``bytes``.
+        example: a batch of at least two inputs to trace with; needed where the shape of the input
+            is not known.
+
+    Returns:
+        The layers without repetition, in call order. Outputs whose first axis is not the batch, or
+        which are not floating point with 2 to 4 axes, are left out.
+
+    Raises:
+        LayerNotFoundError: a name or position that matches nothing; suggests close names.
+        InvalidInputError: the input's shape is not known, or the pooling does not fit a layer.
+        ExtractionError: the forward pass failed.
+
+    Cost: one forward pass of two examples (two passes for a module with no known classifier).
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
+    >>> for layer in list_layers(network, example=torch.zeros(2, 3, 8, 8)):
+    ...     print(layer.name, layer.shape, layer.layout, layer.dim)
+    1 (8, 6, 6) NCHW 8
+    3:input (288,) ND 288
+    """
+    return _listed(*_traced(model, example), items(layers), resolve_pool(pool))
+
+
+def layers_and_logits(
+    model: Model, layers: list[str | int], pool: Pool, example: Any
+) -> tuple[list[Layer], tuple[str, int] | None]:
+    """Like ``list_layers``; also the path and width of what gives the source logits.
+
+    That is the classifier, or the whole network where the classifier runs at every position and
+    the network makes one vector of them; None where there is neither.
+    """
+    traced, head = _traced(model, example)
+    ends = [call for call in traced.calls if call.path == head and not call.is_input]
+    logits = None
+    for call in [*ends[-1:], traced.output] if ends else []:
+        if call.shape is not None and len(call.shape) == 1:
+            logits = (call.path, call.shape[0])
+            break
+    return _listed(traced, head, layers, pool), logits
+
+
+def memory_bytes(layers: Sequence[Layer], n: int, dtype: str = "float32") -> int:
+    """Bytes that the pooled features of ``n`` examples take, in memory or on disk.
+
+    >>> layer = Layer("fc:input", 0, 1.0, "Linear", (512,), "ND", 512, 2048, 0)
+    >>> memory_bytes([layer], 1000), memory_bytes([layer], 1000, "float16")
+    (2048000, 1024000)
+    """
+    return n * sum(layer.bytes for layer in layers) * {"float32": 4, "float16": 2}[dtype] // 4
+
+
+def items(layers: LayerSpec | Iterable[LayerSpec]) -> list[str | int]:
+    """A layer specification as a list of names, patterns and numbers.
+
+    Raises:
+        InvalidInputError: it is empty or holds something else.
+    """
+    listed = [layers] if isinstance(layers, (str, int, Layer)) else list(layers)
+    plain = [item.name if isinstance(item, Layer) else item for item in listed]
+    if not plain:
+        raise InvalidInputError("layers is empty; name at least one, or use layers='blocks'")
+    for item in plain:
+        if not isinstance(item, (str, int)) or isinstance(item, bool):
+            raise InvalidInputError(f"layers holds {item!r}; use names, patterns or whole numbers")
+    return plain
+
+
+def place(batch: Any, module: nn.Module) -> Any:
+    """Move a batch to the module's device; floating point inputs take the parameters' dtype."""
+    if isinstance(batch, Mapping):
+        return {name: place(item, module) for name, item in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(place(item, module) for item in batch)
+    if not isinstance(batch, Tensor):
+        return batch
+    weight = next((p for p in module.parameters() if p.is_floating_point()), None)
+    if weight is None:
+        return batch
+    dtype = weight.dtype if batch.is_floating_point() else batch.dtype
+    return batch.to(weight.device, dtype, non_blocking=True)
+
+
+def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
+    """Trace a model, and find the classifier of a plain module."""
+    if isinstance(model, Model):
+        head, module = model.head, model.module
+    else:
+        module = model
+        config = getattr(module, "pretrained_cfg", None)
+        size = config.get("input_size") if isinstance(config, Mapping) else None
+        shape = tuple(size) if size else None
+        model = Model(type(module).__name__, module, None, "tensor", None, shape)
+        example = model.dummy(2) if example is None else example
+        head = find_head(trace(model, module, place(example, module)))
+    batch = place(model.dummy(2) if example is None else example, module)
+    traced = trace(model, module, batch, head)
+    if head is not None and head not in traced.counts:
+        raise InvalidInputError(
+            f"the head {head!r} of model {model.name!r} does not run in its forward pass; "
+            f"name the module that computes the class scores"
+        )
+    return traced, head
+
+
+def _listed(traced: Trace, head: str | None, wanted: list[str | int], pool: Pool) -> list[Layer]:
+    found = _resolve(traced, head, wanted)
+    return [_layer(traced, call, index, pool) for index, call in enumerate(found)]
+
+
+def _resolve(traced: Trace, head: str | None, wanted: list[str | int]) -> list[Call]:
+    blocks = find_blocks(traced, head)
+    entering = head_input(traced, head)
+    calls = [call for call in traced.calls if call.path and not call.is_input]
+    known = {traced.name(call): call for call in calls}
+    if entering is not None:
+        known[traced.name(entering)] = entering
+    found: dict[int, Call] = {}
+    for item in wanted:
+        if item == "blocks":
+            matches = blocks
+        elif item == "*":
+            matches = [c for c in known.values() if _is_leaf(traced, c) or c.is_input]
+        elif item == "last":
+            made = [call for call in blocks if call.value == traced.output.value]
+            matches = blocks[-1:] if head is not None or not made else made[-1:]
+        elif isinstance(item, str) and (last := re.fullmatch(r"last:(\d+)", item)):
+            count = int(last[1])
+            if count == 0:
+                raise InvalidInputError("layers='last:0' names no layer; use 'last:1' or more")
+            matches = blocks[-count:]
+        elif isinstance(item, int) or re.fullmatch(r"-\d+", item):
+            matches = [_at(blocks, int(item))]
+        else:
+            matches = _named(traced, known, item)
+        usable = [call for call in matches if call.shape is not None]
+        if not usable:
+            raise LayerNotFoundError(
+                f"layer {item!r} has no floating point output of 2 to 4 axes with the batch first, "
+                f"so it cannot be pooled; choose another layer"
+            )
+        found.update({call.end: call for call in usable})
+    return [found[end] for end in sorted(found)]
+
+
+def _named(traced: Trace, known: dict[str, Call], item: str) -> list[Call]:
+    """The calls that a name or pattern means."""
+    if item in known:
+        return [known[item]]
+    every = [call for call in known.values() if call.path == item and not call.is_input]
+    if every:
+        return every
+    if any(character in item for character in "*?["):
+        every = [
+            call
+            for name, call in known.items()
+            if fnmatch.fnmatchcase(name, item)
+            or (not call.is_input and fnmatch.fnmatchcase(call.path, item))
+        ]
+        if every:
+            return every
+    elif parse_name(item)[0] in traced.modules and parse_name(item)[0] not in traced.counts:
+        raise LayerNotFoundError(
+            f"layer {item!r} does not run in the forward pass, so it has no output; "
+            f"choose a layer that list_layers(model, '*') shows"
+        )
+    raise LayerNotFoundError.of("layer", item, known)
+
+
+def _at(blocks: list[Call], position: int) -> Call:
+    if not -len(blocks) <= position < len(blocks):
+        raise LayerNotFoundError(
+            f"there is no block {position}: the model has {len(blocks)}, "
+            f"0 to {len(blocks) - 1}, or -1 for the last"
+        )
+    return blocks[position]
+
+
+def _is_leaf(traced: Trace, call: Call) -> bool:
+    return call.shape is not None and next(traced.modules[call.path].children(), None) is None
+
+
+def _layer(traced: Trace, call: Call, index: int, pool: Pool) -> Layer:
+    name, shape = traced.name(call), call.shape or ()
+    try:
+        dim = pool(torch.zeros(1, *shape), call.layout).shape[1]
+    except TransferMetricsError as error:
+        raise type(error)(f"layer {name!r}: {error}") from error
+    module = traced.modules[call.path]
+    return Layer(
+        name=name,
+        index=index,
+        depth=call.end / len(traced.calls),
+        kind=type(module).__name__,
+        shape=shape,
+        layout=call.layout,
+        dim=dim,
+        bytes=4 * dim,
+        params=0 if call.is_input else sum(math.prod(p.shape) for p in module.parameters()),
+    )

@@ -1,0 +1,222 @@
+"""From a layer's output to one vector per example.
+
+A pooling is a function ``(output, layout, mask) -> (N, D)``. ``layout`` says what the axes of
+``output`` mean, and ``mask`` (N, T) is the attention mask of a text batch, or None.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from transfer_metrics.errors import ExtractionError, InvalidInputError
+from transfer_metrics.registry import Registry
+
+PoolFn = Callable[..., Tensor]
+
+_SPATIAL = {"NCHW": (2, 3), "NHWC": (1, 2), "NCT": (2,)}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pooling with its name.
+
+    Attributes:
+        name: the specification that selects it, such as ``avg`` or ``grid:512``.
+        fn: ``(output, layout, mask) -> (N, D)``.
+    """
+
+    name: str
+    fn: PoolFn
+
+    def __call__(self, output: Tensor, layout: str, mask: Tensor | None = None) -> Tensor:
+        """Pool one layer's output.
+
+        Args:
+            output: (N, ...) floating point, in the given layout.
+            layout: ``NCHW``, ``NHWC``, ``NTC``, ``NCT`` or ``ND``.
+            mask: (N, T), nonzero where a token counts; None where every position counts.
+
+        Returns:
+            (N, D) float32. It may share memory with ``output``.
+
+        Raises:
+            InvalidInputError: the pooling does not apply to the layout.
+            ExtractionError: the mask does not fit, or the result is not (N, D).
+        """
+        pooled = self.fn(output, layout, mask)
+        if pooled.ndim != 2 or len(pooled) != len(output):
+            raise ExtractionError(
+                f"pooling {self.name!r} turned {tuple(output.shape)} into {tuple(pooled.shape)}; "
+                f"it must return ({len(output)}, D)"
+            )
+        return pooled.float()
+
+
+def avg(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+    """Mean over positions, the masked mean over tokens; summed in float32 or better."""
+    if layout == "ND":
+        return output
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    if mask is None or layout in ("NCHW", "NHWC"):
+        return output.mean(_SPATIAL.get(layout, (1,)), dtype=dtype)
+    tokens, counts = _tokens(output, layout), _kept(output, layout, mask)
+    total = tokens.masked_fill(~counts[:, :, None], 0).sum(1, dtype=dtype)
+    return total / counts.sum(1, keepdim=True)
+
+
+def maximum(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+    """Maximum over positions, over the unmasked ones where there is a mask."""
+    if layout == "ND":
+        return output
+    if mask is None or layout in ("NCHW", "NHWC"):
+        return output.amax(_SPATIAL.get(layout, (1,)))
+    kept = _kept(output, layout, mask)
+    return _tokens(output, layout).masked_fill(~kept[:, :, None], -math.inf).amax(1)
+
+
+def cls(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+    """The first token, the first unmasked one where there is a mask."""
+    if layout == "ND":
+        return output
+    tokens = _tokens(output, layout, pool="cls")
+    if mask is None:
+        return tokens[:, 0]
+    return _take(tokens, _kept(output, layout, mask).int().argmax(1))
+
+
+def last_token(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+    """The last token, the last unmasked one where there is a mask."""
+    if layout == "ND":
+        return output
+    tokens = _tokens(output, layout, pool="last_token")
+    if mask is None:
+        return tokens[:, -1]
+    kept = _kept(output, layout, mask)
+    return _take(tokens, kept.shape[1] - 1 - kept.flip(1).int().argmax(1))
+
+
+def mean_tokens(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+    """Mean over the unmasked tokens; refuses maps, unlike ``avg``."""
+    if layout != "ND":
+        _tokens(output, layout, pool="mean_tokens")
+    return avg(output, layout, mask)
+
+
+def flatten(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+    """Every value, in memory order of the output's axes."""
+    return output.flatten(1)
+
+
+def grid(output: Tensor, layout: str, mask: Tensor | None, size: int) -> Tensor:
+    """Pool to about ``size`` features, by Head2Toe's rule (arXiv 2201.03529, ``grid:T``).
+
+    A map of W x W positions and C channels is averaged over windows of p = W // n with
+    n = isqrt(T // C), unpadded, and flattened with the channels last: (W // p)^2 C features. Where
+    C >= T, or n > W, it is averaged to C features. N tokens are averaged in windows of
+    int(N / (T / C)). As published, the result can exceed T (W=7, C=512, T=8192 gives 25088) or
+    fall short of it. Where the paper is silent: W is the shorter side of a map that is not square,
+    and tokens are left as they are when T > N C.
+    """
+    if layout == "ND":
+        return output
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    if layout in ("NCHW", "NHWC"):
+        maps = output if layout == "NCHW" else output.permute(0, 3, 1, 2)
+        channels, width = maps.shape[1], min(maps.shape[2:])
+        window = 0 if channels >= size else width // math.isqrt(size // channels)
+        if window == 0:
+            return avg(output, layout, mask)
+        return F.avg_pool2d(maps.to(dtype), window).permute(0, 2, 3, 1).flatten(1)
+    tokens = _tokens(output, layout)
+    if tokens.shape[2] >= size:
+        return avg(output, layout, mask)
+    window = max(1, int(tokens.shape[1] / (size / tokens.shape[2])))
+    return F.avg_pool1d(tokens.transpose(1, 2).to(dtype), window).transpose(1, 2).flatten(1)
+
+
+def _tokens(output: Tensor, layout: str, pool: str = "") -> Tensor:
+    """(N, T, C) from a token layout."""
+    if layout == "NTC":
+        return output
+    if layout == "NCT":
+        return output.transpose(1, 2)
+    raise InvalidInputError(
+        f"pool={pool!r} needs tokens, and this output of shape {tuple(output.shape)} is a map "
+        f"({layout}); use pool='avg' or 'max'"
+    )
+
+
+def _kept(output: Tensor, layout: str, mask: Tensor) -> Tensor:
+    """The mask as (N, T) booleans, checked against the output."""
+    length = _tokens(output, layout).shape[1]
+    if mask.shape != (len(output), length):
+        raise ExtractionError(
+            f"the attention mask has shape {tuple(mask.shape)} and the layer gives {length} tokens "
+            f"per example, so padding cannot be told from text; leave this layer out"
+        )
+    return mask.to(device=output.device, dtype=torch.bool)
+
+
+def _take(tokens: Tensor, position: Tensor) -> Tensor:
+    return tokens[torch.arange(len(tokens), device=tokens.device), position]
+
+
+POOLINGS: Registry[PoolFn] = Registry(
+    "pooling",
+    {
+        "avg": avg,
+        "max": maximum,
+        "cls": cls,
+        "mean_tokens": mean_tokens,
+        "last_token": last_token,
+        "flatten": flatten,
+        "grid": grid,
+    },
+    group="transfer_metrics.poolings",
+)
+"""Poolings by name. A function with a fourth parameter takes the integer after the colon."""
+
+
+def resolve_pool(spec: str | Pool | PoolFn) -> Pool:
+    """Find a pooling.
+
+    Args:
+        spec: a registered name (``avg``), a name with its number (``grid:512``), a
+            ``(output, layout, mask) -> (N, D)`` function, or a Pool.
+
+    Returns:
+        The pooling.
+
+    Raises:
+        UnknownNameError: no such pooling; suggests close names.
+        InvalidInputError: the number is missing, superfluous or not a whole number.
+
+    >>> resolve_pool("max")(torch.tensor([[[1.0, 5.0], [3.0, 2.0]]]), "NTC")
+    tensor([[3., 5.]])
+    >>> resolve_pool("grid:512")(torch.zeros(1, 128, 28, 28), "NCHW").shape
+    torch.Size([1, 512])
+    """
+    if isinstance(spec, Pool):
+        return spec
+    if not isinstance(spec, str):
+        return Pool(f"{spec.__module__}:{getattr(spec, '__qualname__', type(spec).__name__)}", spec)
+    name, colon, argument = spec.partition(":")
+    fn = POOLINGS[name]
+    takes_number = len(inspect.signature(fn).parameters) > 3
+    if takes_number and not argument.isdecimal():
+        raise InvalidInputError(f"pool={spec!r} needs a whole number, as in '{name}:512'")
+    if colon and not takes_number:
+        raise InvalidInputError(f"pool={spec!r}: {name!r} takes no number; write pool={name!r}")
+    return Pool(spec, partial(fn, **{_last_parameter(fn): int(argument)}) if takes_number else fn)
+
+
+def _last_parameter(fn: PoolFn) -> str:
+    return list(inspect.signature(fn).parameters)[3]

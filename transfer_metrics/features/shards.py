@@ -1,0 +1,136 @@
+"""The files of a feature store: atomic writes, hashes, the lock, and what a manifest records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import CorruptStoreError, ExtractionError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+LABELS = "__labels__"
+LOGITS = "__logits__"
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    """Where a shard lies: ``shards/00007.safetensors``."""
+    return folder / "shards" / f"{index:05d}.safetensors"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that at any moment it is either absent, as before, or complete.
+
+    Raises:
+        ExtractionError: it cannot be written, as on a full disk; nothing of it is left.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ExtractionError(
+            f"cannot write {path} ({len(data)} bytes): {error.strerror or error}; make room or "
+            f"choose another folder, and run again: finished shards are kept"
+        ) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Replace the manifest of a store."""
+    text = json.dumps(manifest, indent=1, ensure_ascii=False)
+    write_atomically(folder / MANIFEST, text.encode())
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a store.
+
+    Raises:
+        CorruptStoreError: there is none, or it is damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CorruptStoreError(
+            f"{folder} has no {MANIFEST}, so it is no feature store or a damaged one; "
+            f"check the path, or delete the folder and extract again"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise CorruptStoreError(
+            f"{path} cannot be read ({error}); delete the folder and extract again"
+        ) from error
+    if not isinstance(manifest, dict) or not {"format", "layers", "shards"} <= set(manifest):
+        raise CorruptStoreError(
+            f"{path} is not the manifest of a feature store; delete the folder and extract again"
+        )
+    return manifest
+
+
+def write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Write one shard; returns its size and hash for the manifest."""
+    from safetensors.numpy import save
+
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    write_atomically(path, data)
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def verify_shard(path: Path, record: Mapping[str, Any]) -> None:
+    """Check a shard against its record.
+
+    Raises:
+        CorruptStoreError: it is missing, truncated or altered.
+    """
+    way_out = "delete that file, or the store's folder, and extract again to compute it anew"
+    try:
+        size = path.stat().st_size
+        if size != record["bytes"]:
+            raise CorruptStoreError(
+                f"{path} has {size} bytes and should have {record['bytes']}; {way_out}"
+            )
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CorruptStoreError(f"{path}: {error.strerror or error}; {way_out}") from error
+    if found != record["sha256"]:
+        raise CorruptStoreError(f"{path} was altered: its SHA-256 does not match; {way_out}")
+
+
+def read_array(path: Path, name: str) -> np.ndarray:
+    """Read one array of a shard, without reading the others."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CorruptStoreError(
+            f"{path} cannot be read ({error}); delete it and extract again"
+        ) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time write a store; another waits. The lock dies with its process."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        yield
+        return
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,214 @@
+"""Pooled features of one model on one split of one task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import (
+    CorruptStoreError,
+    IncompatibleStoreError,
+    LayerNotFoundError,
+)
+from transfer_metrics.features.shards import (
+    FORMAT,
+    LABELS,
+    LOGITS,
+    read_array,
+    read_manifest,
+    shard_path,
+    verify_shard,
+)
+from transfer_metrics.types import Layer
+
+KEY = (
+    "format",
+    "model",
+    "revision",
+    "model_fingerprint",
+    "preprocess",
+    "head",
+    "task",
+    "kind",
+    "split",
+    "task_fingerprint",
+    "classes",
+    "n",
+    "pool",
+    "dtype",
+    "amp",
+)
+"""Fields of a manifest that, with the names of the layers, decide what a store holds."""
+
+
+class FeatureStore:
+    """Layer features of one model, task and split, with their labels.
+
+    Features are read when asked for, one layer at a time; nothing is cached. Made by ``extract``
+    or ``FeatureStore.open``.
+
+    Args:
+        manifest: what the store holds.
+        shards: one file, or one mapping of arrays, per shard.
+    """
+
+    def __init__(
+        self, manifest: Mapping[str, Any], shards: Sequence[Path | Mapping[str, np.ndarray]]
+    ) -> None:
+        self.manifest = dict(manifest)
+        self._shards = list(shards)
+
+    @classmethod
+    def open(cls, path: str | Path) -> FeatureStore:
+        """Open a finished store.
+
+        Args:
+            path: the folder that was given to ``extract`` as ``out``.
+
+        Returns:
+            The store, every file of it verified against its SHA-256.
+
+        Raises:
+            CorruptStoreError: a file is missing, truncated or altered, or extraction has not
+                finished.
+            IncompatibleStoreError: another version of the format.
+
+        Cost: reads every file once, about a second per gigabyte.
+        """
+        folder = Path(path)
+        manifest = read_manifest(folder)
+        if manifest["format"] != FORMAT:
+            raise IncompatibleStoreError(
+                f"{folder} has store format {manifest['format']} and this version reads {FORMAT}; "
+                f"delete the folder and extract again"
+            )
+        try:
+            count = -(-manifest["n"] // manifest["shard_size"])
+            records = [manifest["shards"].get(str(index)) for index in range(count)]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CorruptStoreError(
+                f"the manifest of {folder} is damaged ({type(error).__name__}: {error}); delete "
+                f"the folder and extract again"
+            ) from error
+        if None in records:
+            done = len(records) - records.count(None)
+            raise CorruptStoreError(
+                f"{folder} is unfinished: {done} of {count} shards; run the same extraction again "
+                f"to complete it"
+            )
+        paths = [shard_path(folder, index) for index in range(count)]
+        for shard, record in zip(paths, records, strict=True):
+            verify_shard(shard, record)
+        return cls(manifest, paths)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, in call order."""
+        return layers_of(self.manifest)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the layers, in call order."""
+        return [layer["name"] for layer in self.manifest["layers"]]
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.manifest["model"]
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.manifest["task"]
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+        return self.manifest["split"]
+
+    @property
+    def kind(self) -> str:
+        """``classification`` or ``regression``."""
+        return self.manifest["kind"]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for regression."""
+        return len(self.manifest["classes"])
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in forward passes, over all shards, whenever they were computed."""
+        return sum(record["seconds"] for record in self.manifest["shards"].values())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the features depend on: weights, preprocessing, data, layers, pooling."""
+        key = [self.manifest[field] for field in KEY] + self.names
+        return hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64 class numbers, or (N,) or (N, K) float64 targets."""
+        return self._read(LABELS)
+
+    @property
+    def source_logits(self) -> np.ndarray | None:
+        """(N, Z) float32 output of the model's own classifier, where it was kept."""
+        return self._read(LOGITS) if self.manifest["logits"] else None
+
+    def __len__(self) -> int:
+        return self.manifest["n"]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Features of one layer, (N, D) in the stored precision.
+
+        Raises:
+            LayerNotFoundError: the store does not have the layer.
+        """
+        self._check(name)
+        return self._read(name)
+
+    def batches(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Features (n, D) and labels of one layer, shard by shard.
+
+        Raises:
+            LayerNotFoundError: the store does not have the layer.
+        """
+        self._check(name)
+        return ((_array(shard, name), _array(shard, LABELS)) for shard in self._shards)
+
+    def __repr__(self) -> str:
+        return (
+            f"FeatureStore({self.model!r} on {self.task!r} {self.split}: "
+            f"{len(self)} examples, {len(self.names)} layers)"
+        )
+
+    def _check(self, name: str) -> None:
+        if name not in self.names:
+            raise LayerNotFoundError.of("layer", str(name), self.names)
+
+    def _read(self, name: str) -> np.ndarray:
+        return np.concatenate([_array(shard, name) for shard in self._shards])
+
+
+def layers_of(manifest: Mapping[str, Any]) -> list[Layer]:
+    """The layers that a manifest records."""
+    known = {field.name for field in fields(Layer)}
+    return [
+        Layer(**{**{k: v for k, v in layer.items() if k in known}, "shape": tuple(layer["shape"])})
+        for layer in manifest["layers"]
+    ]
+
+
+def _array(shard: Path | Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    return read_array(shard, name) if isinstance(shard, Path) else shard[name]

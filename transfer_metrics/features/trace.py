@@ -1,0 +1,312 @@
+"""One forward pass that records every module call: order, count, shape and layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from transfer_metrics.errors import ExtractionError, TransferMetricsError
+
+# Identity of a tensor's value: which tensor it is, and how often it was written to in place.
+Value = tuple[int, int]
+
+_MAP_LEAVES = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
+_SEQUENCE_LEAVES = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)
+_SEQUENCE_POOLS = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one module, or what entered the classifier.
+
+    Attributes:
+        path: dotted module path; empty for the whole model.
+        call: how many times the module had run before.
+        end: position of the call's end among all recorded events, from 1.
+        shape: output shape without the batch axis; None if the output cannot be pooled.
+        layout: what the axes of the output mean.
+        value: which tensor was returned.
+        given: which tensor went in.
+        is_input: the classifier's input rather than a module's output.
+    """
+
+    path: str
+    call: int
+    end: int
+    shape: tuple[int, ...] | None
+    layout: str
+    value: Value | None
+    given: Value | None
+    is_input: bool = False
+
+
+@dataclass
+class Trace:
+    """All calls of one forward pass, in the order in which they ended."""
+
+    modules: dict[str, nn.Module]
+    calls: list[Call] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Call:
+        """The call of the whole model."""
+        return self.calls[-1]
+
+    def name(self, call: Call) -> str:
+        """The layer name of a call."""
+        if call.is_input:
+            return f"{call.path}:input"
+        return f"{call.path}:{call.call}" if self.counts[call.path] > 1 else call.path
+
+
+def parse_name(name: str) -> tuple[str, int | None, bool]:
+    """Split a layer name into module path, call number and whether it is an input.
+
+    >>> parse_name("layer3.5.relu:2"), parse_name("fc:input"), parse_name("layer1")
+    (('layer3.5.relu', 2, False), ('fc', None, True), ('layer1', None, False))
+    """
+    path, _, suffix = name.rpartition(":")
+    if path and suffix == "input":
+        return path, None, True
+    if path and suffix.isdecimal():
+        return path, int(suffix), False
+    return name, None, False
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The first floating point tensor in a tensor, tuple, list, mapping or model output."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() else None
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, Sequence) and not isinstance(output, str):
+        for item in output:
+            found = first_tensor(item)
+            if found is not None:
+                return found
+    return None
+
+
+def batch_size(batch: Any) -> int:
+    """Number of examples in a batch: length of the first axis of its first tensor.
+
+    >>> batch_size({"use_cache": False, "ids": torch.zeros(2, 3)})
+    2
+    """
+    if isinstance(batch, Tensor):
+        return len(batch)
+    if isinstance(batch, Mapping):
+        batch = list(batch.values())
+    sizes = map(batch_size, batch) if isinstance(batch, (tuple, list)) else iter(())
+    return next((size for size in sizes if size), 0)
+
+
+def shapes(batch: Any) -> str:
+    """The shapes in a batch, for messages.
+
+    >>> shapes({"ids": torch.zeros(2, 3), "mask": torch.zeros(2, 3)})
+    'ids (2, 3), mask (2, 3)'
+    """
+    if isinstance(batch, Tensor):
+        return str(tuple(batch.shape))
+    if isinstance(batch, Mapping):
+        return ", ".join(f"{name} {shapes(item)}" for name, item in batch.items())
+    if isinstance(batch, Sequence) and not isinstance(batch, str):
+        return ", ".join(shapes(item) for item in batch)
+    return type(batch).__name__
+
+
+@contextmanager
+def evaluation(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every submodule's mode is as it was.
+
+    Gradients are switched off with ``no_grad``: under ``inference_mode`` a network that caches
+    tensors in its forward pass could not be trained any more.
+    """
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for submodule, mode in modes:
+            submodule.training = mode
+
+
+def call_model(model: Any, batch: Any) -> Any:
+    """Run a Model or a module on one batch.
+
+    Raises:
+        ExtractionError: the forward pass failed; has the input shapes and the cause.
+    """
+    try:
+        if isinstance(model, nn.Module) and isinstance(batch, Mapping):
+            return model(**batch)
+        return model(batch)
+    except TransferMetricsError:
+        raise
+    except Exception as error:
+        name = getattr(model, "name", type(model).__name__)
+        hint = "; use a smaller batch size" if "out of memory" in str(error) else ""
+        raise ExtractionError(
+            f"the forward pass of {name} failed on an input of shape {shapes(batch)}: "
+            f"{type(error).__name__}: {error}{hint}"
+        ) from error
+
+
+def trace(model: Any, module: nn.Module, batch: Any, head: str | None = None) -> Trace:
+    """Run one batch and record every call.
+
+    Args:
+        model: a Model or module to call with ``batch``.
+        module: the network inside ``model``.
+        batch: at least two examples, so that the batch axis can be told from others.
+        head: path of the classifier, whose input is recorded too.
+
+    Returns:
+        The calls, in the order in which they ended.
+
+    Raises:
+        ExtractionError: the forward pass failed.
+    """
+    recorder = _Recorder(Trace(dict(module.named_modules())), batch, head)
+    handles = []
+    try:
+        for path, submodule in recorder.trace.modules.items():
+            enter, leave = partial(recorder.enter, path), partial(recorder.leave, path)
+            handles.append(submodule.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(submodule.register_forward_hook(leave))
+        with evaluation(module):
+            call_model(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return recorder.trace
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A call that has begun: where, after how many events, and what went in."""
+
+    path: str
+    start: int
+    shape: tuple[int, ...]
+    layout: str | None
+    given: Value | None
+
+
+class _Recorder:
+    """The hooks of one traced forward pass."""
+
+    def __init__(self, result: Trace, batch: Any, head: str | None) -> None:
+        self.trace = result
+        self.head = head
+        self.n = batch_size(batch)
+        image = first_tensor(batch)
+        self.image_size = tuple(image.shape[2:]) if image is not None and image.ndim == 4 else None
+        self.serial = 0
+        self.values: dict[int, tuple[ref[Tensor], int]] = {}
+        self.layouts: dict[Value, str] = {}
+        self.open: list[_Open] = []
+        # The last module with own parameters and no children, and when it ended.
+        self.leaf: nn.Module | None = None
+        self.leaf_end = 0
+
+    def enter(self, path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        inputs = (*args, *kwargs.values())
+        tensor = first_tensor(inputs)
+        shape = () if tensor is None else tuple(tensor.shape[1:])
+        given = None if tensor is None else self.value_of(tensor)
+        layout = None if given is None else self.layouts.get(given)
+        if path == self.head:
+            self.record(path, inputs, given, layout, self.leaf, is_input=True)
+        self.open.append(_Open(path, len(self.trace.calls), shape, layout, given))
+
+    def leave(self, path: str, module: nn.Module, args: Any, output: Any) -> None:
+        begun = self.open.pop()
+        while begun.path != path:  # calls that ended in an exception which the model caught
+            begun = self.open.pop()
+        layout = None
+        if next(module.children(), None) is None:
+            tensor = first_tensor(output)
+            if next(module.parameters(), None) is not None:
+                self.leaf, self.leaf_end = module, len(self.trace.calls) + 1
+            elif isinstance(module, _SEQUENCE_POOLS):
+                layout = "NCT"
+            elif tensor is not None and tuple(tensor.shape[1:]) == begun.shape:
+                layout = begun.layout  # an activation or dropout keeps the meaning of the axes
+        inside = self.leaf if self.leaf_end > begun.start else None
+        self.record(path, output, begun.given, layout, inside)
+        self.trace.counts[path] = self.trace.counts.get(path, 0) + 1
+
+    def record(
+        self,
+        path: str,
+        output: Any,
+        given: Value | None,
+        layout: str | None,
+        leaf: nn.Module | None,
+        is_input: bool = False,
+    ) -> None:
+        tensor = first_tensor(output)
+        shape, value = None, None
+        if tensor is not None:
+            value = self.value_of(tensor)
+            if 2 <= tensor.ndim <= 4 and len(tensor) == self.n and tensor.numel():
+                shape = tuple(tensor.shape[1:])
+                layout = layout or layout_of(shape, leaf, self.image_size)
+                self.layouts[value] = layout
+        call, end = self.trace.counts.get(path, 0), len(self.trace.calls) + 1
+        self.trace.calls.append(
+            Call(path, call, end, shape, layout or "ND", value, given, is_input)
+        )
+
+    def value_of(self, tensor: Tensor) -> Value:
+        # The address of a tensor that has died can be used again; the weak reference tells.
+        known = self.values.get(id(tensor))
+        if known is None or known[0]() is not tensor:
+            known = self.values[id(tensor)] = (ref(tensor), self.serial)
+            self.serial += 1
+        return known[1], tensor._version
+
+
+def layout_of(
+    shape: tuple[int, ...], leaf: nn.Module | None, image_size: tuple[int, ...] | None = None
+) -> str:
+    """What the axes of an output mean.
+
+    Args:
+        shape: output shape without the batch axis, 1 to 3 axes.
+        leaf: the last module with own parameters that ran inside; it settles unclear cases.
+        image_size: height and width of the input, whose proportions a map keeps.
+
+    Returns:
+        ``ND``; ``NTC``, or ``NCT`` where the leaf is Conv1d or BatchNorm1d; ``NHWC`` if the first
+        two axes are in the image's proportions and the last two are not, else ``NCHW``.
+
+    >>> layout_of((512, 7, 7), None), layout_of((7, 7, 768), None), layout_of((197, 768), None)
+    ('NCHW', 'NHWC', 'NTC')
+    """
+    if len(shape) == 1:
+        return "ND"
+    channels = getattr(leaf, "out_channels", getattr(leaf, "num_features", None))
+    if len(shape) == 2:
+        known = isinstance(leaf, _SEQUENCE_LEAVES) and shape[0] == channels
+        return "NCT" if known else "NTC"
+    if isinstance(leaf, _MAP_LEAVES) and shape[0] == channels:
+        return "NCHW"
+    height, width = image_size or (1, 1)
+
+    def fits(a: int, b: int) -> bool:
+        # Strides round, so the proportions of a map that is not square hold to one row or column.
+        return a == b if height == width else abs(a * width - b * height) <= max(height, width)
+
+    return "NHWC" if fits(shape[0], shape[1]) and not fits(shape[1], shape[2]) else "NCHW"
