@@ -12,7 +12,8 @@ from transfer_metrics.errors import (
     MissingDependencyError,
     UnknownNameError,
 )
-from transfer_metrics.sources.specs import parse_model, split_list
+from transfer_metrics.sources.specs import parse_model
+from transfer_metrics.syntax import split_list
 
 if TYPE_CHECKING:
     import torch

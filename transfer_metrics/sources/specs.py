@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 from dataclasses import dataclass, field
@@ -10,9 +9,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.syntax import call_options, cut
 
 INPUT_OPTIONS = ("input_size", "mean", "std", "interpolation", "crop_pct")
-_OPENING, _CLOSING = "([{", ")]}"
 
 
 @dataclass(frozen=True)
@@ -64,59 +63,16 @@ def parse_model(text: str) -> ModelSpec:
             return ModelSpec(text, hub, rest)
         name, _, revision = rest.partition("@")
         return ModelSpec(text, hub, name, revision=revision)
-    head, _, checkpoint = _cut(rest, "=")
+    head, _, checkpoint = cut(rest, "=")
     name, parenthesis, arguments = head.partition("(")
     options: dict[str, Any] = {}
     if parenthesis:
-        options = _parse_arguments(text, parenthesis + arguments)
+        options = call_options(parenthesis + arguments, f"model {text!r}")
     inputs = {key: options.pop(key) for key in INPUT_OPTIONS if key in options}
     seed = options.pop("seed", 0)
     if not isinstance(seed, int):
         raise InvalidInputError(f"model {text!r}: seed must be a whole number, not {seed!r}")
     return ModelSpec(text, hub, name.strip(), options, inputs, seed, "", checkpoint.strip())
-
-
-def _parse_arguments(text: str, arguments: str) -> dict[str, Any]:
-    try:
-        call = ast.parse(f"f{arguments}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            raise ValueError("positional values are not possible")
-        return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise InvalidInputError(
-            f"model {text!r}: cannot read the options {arguments!r} ({error}); write "
-            f"(name=value, …) with numbers, words, True, False, None or tuples, and quotes "
-            f"around anything else"
-        ) from error
-
-
-def _literal(node: ast.expr) -> Any:
-    # A bare word is a string, so that shells need no inner quotes.
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
-
-
-def _cut(text: str, mark: str) -> tuple[str, str, str]:
-    """``str.partition`` that does not look inside brackets."""
-    depth = 0
-    for position, letter in enumerate(text):
-        depth += (letter in _OPENING) - (letter in _CLOSING)
-        if letter == mark and depth == 0:
-            return text[:position], mark, text[position + 1 :]
-    return text, "", ""
-
-
-def split_list(text: str) -> list[str]:
-    """Split at commas outside brackets.
-
-    >>> split_list("zoo:*, timm:resnet18(pretrained=False, seed=1)")
-    ['zoo:*', 'timm:resnet18(pretrained=False, seed=1)']
-    """
-    parts = []
-    rest, comma = text, ","
-    while comma:
-        part, comma, rest = _cut(rest, ",")
-        parts.append(part.strip())
-    return [part for part in parts if part]
 
 
 def parse_task(text: str) -> tuple[str, str, dict[str, str]]:
