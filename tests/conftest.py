@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
-import torch
+
+from transfer_metrics.errors import MissingDependencyError
+from transfer_metrics.sources.optional import require
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# A torchvision wheel linked to CUDA cannot register its operators beside a CPU build of torch, and
-# then fails to import. Declaring the two schemas is enough for everything except NMS itself.
-if not torch.cuda.is_available():
-    _torchvision_schemas = torch.library.Library("torchvision", "FRAGMENT")
-    for _schema in (
-        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    ):
-        _torchvision_schemas.define(_schema)
+# A torchvision wheel built for CUDA does not import beside a CPU build of torch until it is mended.
+with contextlib.suppress(MissingDependencyError):
+    require("torchvision", "the tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

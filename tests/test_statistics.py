@@ -129,7 +129,7 @@ def test_ledoit_wolf_is_scikit_learns(n, d):
 @pytest.mark.parametrize("rows", [3, 30])
 def test_scatter_operations_are_those_of_the_matrix(rows):
     f = torch.from_numpy(np.random.default_rng(0).standard_normal((rows, 10)))
-    extra = torch.from_numpy(np.random.default_rng(1).standard_normal(10))
+    extra = torch.from_numpy(np.random.default_rng(1).standard_normal((2, 10)))
     scatter, matrix = Scatter.of_rows(f), f.T @ f
     assert scatter.dense == (rows >= 10)
     eye = torch.eye(10, dtype=torch.float64)
@@ -137,7 +137,7 @@ def test_scatter_operations_are_those_of_the_matrix(rows):
         expected = float(torch.linalg.slogdet(eye + scale * matrix).logabsdet)
         assert scatter.logdet1p(scale) == pytest.approx(expected, rel=1e-9, abs=1e-13)
         bordered = float(
-            torch.linalg.slogdet(eye + scale * (matrix + torch.outer(extra, extra)))[1]
+            torch.linalg.slogdet(eye + scale * (matrix + extra.T @ extra))[1]
         )
         assert scatter.logdet1p(scale, extra) == pytest.approx(bordered, rel=1e-9, abs=1e-13)
     assert scatter.trace() == pytest.approx(float(matrix.trace()))

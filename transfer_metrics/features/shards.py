@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import CorruptStoreError, ExtractionError
+from transfer_metrics.files import replacing
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -31,22 +31,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         ExtractionError: it cannot be written, as on a full disk; nothing of it is left.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ExtractionError(
-            f"cannot write {path} ({len(data)} bytes): {error.strerror or error}; make room or "
-            f"choose another folder, and run again: finished shards are kept"
-        ) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    advice = "make room or choose another folder, and run again: finished shards are kept"
+    with replacing(path, ExtractionError, advice) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 import inspect
@@ -15,6 +14,7 @@ from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.registry import Registry
 from transfer_metrics.statistics import ClassMoments, FeatureSample, SourceJoint, TargetMoments
 from transfer_metrics.statistics.inputs import is_continuous
+from transfer_metrics.syntax import call_options
 
 METRICS: Registry[Metric] = Registry(
     "metric",
@@ -276,15 +276,7 @@ def get_metric(spec: Any) -> Metric:
         metric = METRICS[name.strip()]
         if not bracket:
             return metric
-        try:
-            call = ast.parse(f"f({rest}", mode="eval").body
-            if not isinstance(call, ast.Call) or call.args:
-                raise ValueError(spec)
-            options = {str(k.arg): _option_value(k.value) for k in call.keywords}
-        except (SyntaxError, ValueError):
-            raise InvalidInputError(
-                f"cannot read the metric {spec!r}; write it like 'transrate(eps=1e-3)'"
-            ) from None
+        options = call_options(bracket + rest, f"metric {spec!r}")
         return metric.with_options(**options)
     if callable(spec):
         registered = getattr(spec, "metric", None)
@@ -298,7 +290,3 @@ def get_metric(spec: Any) -> Metric:
     raise InvalidInputError(
         f"a metric is a name, a callable or a Metric, not {type(spec).__name__}"
     )
-
-
-def _option_value(node: ast.expr) -> Any:
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)

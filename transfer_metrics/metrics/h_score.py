@@ -76,7 +76,7 @@ def ledoit_wolf(statistic: ClassMoments) -> float:
 
     >>> from sklearn.datasets import load_iris
     >>> round(ledoit_wolf(ClassMoments.from_batch(*load_iris(return_X_y=True))), 8)
-    0.01407653
+    0.0075788
     """
     if statistic.fourth is None:
         raise InvalidInputError(

@@ -47,7 +47,7 @@ def ridge_probe(statistic: FeatureSample, *, strengths: Sequence[float] = RIDGE_
 
     >>> from sklearn.datasets import load_iris
     >>> round(ridge_probe(*load_iris(return_X_y=True)), 4)
-    0.8333
+    0.84
     """
     if not len(strengths) or min(strengths) <= 0:
         raise InvalidInputError("strengths must be positive numbers")

@@ -29,7 +29,7 @@ def leep(statistic: SourceJoint) -> float:
     Cost: O(N Z) time and memory.
 
     >>> round(leep([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], [0, 1, 1]), 6)
-    -0.450713
+    -0.411274
     """
     joint = statistic.soft
     conditional = joint / joint.sum(dim=0).clamp_min(torch.finfo(joint.dtype).tiny)

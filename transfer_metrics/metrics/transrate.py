@@ -89,18 +89,21 @@ def transrate(
             TransferMetricsWarning,
             stacklevel=4,
         )
-    total = statistic.total
-    unit = total.trace() / n if scale == "trace" else 1.0
-    if unit <= 0:
+    rows = statistic.between_rows
+    variance = (statistic.within.trace() + float(rows.square().sum())) / n
+    if scale == "trace" and variance <= 0:
         raise InvalidInputError("all features are constant; TransRate with scale='trace' is 0/0")
-    origin = None if class_center else statistic.mean
     difference = _rate_difference(
-        statistic, total, origin, eps * unit, uniform=class_weights == "uniform"
+        statistic,
+        rows,
+        eps * (variance if scale == "trace" else 1.0),
+        uniform=class_weights == "uniform",
+        class_center=class_center,
     )
     if dim_normalize == "dim":
         return difference / statistic.dim
     if dim_normalize == "rank":
-        return difference / max(len(total.eigenvalues()), 1)
+        return difference / max(len(statistic.total.eigenvalues()), 1)
     return difference
 
 
@@ -129,7 +132,7 @@ def transrate_from_spectrum(
         InvalidInputError: shapes that do not match, or values that are not positive where needed.
 
     >>> round(transrate_from_spectrum([0.5, 0.5], [[1.0, 0.0], [0.0, 1.0]], [3, 3], rank=2), 6)
-    1.956129
+    1.956086
     """
     e = np.abs(np.asarray(eigenvalues, dtype=np.float64))
     e_c = np.abs(np.asarray(class_eigenvalues, dtype=np.float64))
@@ -150,15 +153,19 @@ def transrate_from_spectrum(
 
 
 def _rate_difference(
-    moments: ClassMoments, total: Scatter, origin: Tensor | None, eps: float, *, uniform: bool
+    moments: ClassMoments, rows: Tensor, eps: float, *, uniform: bool, class_center: bool = False
 ) -> float:
-    """``R(Z, ε) - Σ_c w_c R(Z_c, ε)`` with the classes' second moments about ``origin``."""
+    """``R(Z, ε) - Σ_c w_c R(Z_c, ε)`` with second moments about one origin.
+
+    ``rows`` are ``√n_c (m_c - origin)``: all of them with the scatter within classes give that of
+    the whole, and row c with the scatter of class c gives that of the class.
+    """
     n, classes = moments.n, moments.present
-    rate = 0.5 * total.logdet1p(1.0 / (n * eps))
+    rate = 0.5 * moments.within.logdet1p(1.0 / (n * eps), rows)
     for c in classes:
         count = int(moments.counts[c])
         weight = 1.0 / len(classes) if uniform else count / n
-        row = None if origin is None else math.sqrt(count) * (moments.means[c] - origin)
+        row = None if class_center else rows[c : c + 1]
         rate -= weight * 0.5 * moments.scatter_of(c).logdet1p(1.0 / (count * eps), row)
     return rate
 
@@ -168,17 +175,16 @@ def _centred(sample: FeatureSample, eps: float) -> float:
 
     The mean is not removed a second time, so second moments are taken about the origin.
     """
-    rows = normalize(sample.x, dim=1)
-    rows = normalize(rows - rows.mean(dim=0), dim=1)
-    moments = ClassMoments.from_batch(rows, sample.y, sample.num_classes, parts={"class"})
-    origin = torch.zeros_like(moments.mean)
-    means = moments.counts.to(rows.dtype).sqrt()[:, None] * moments.means
-    total = moments.within + Scatter.of_rows(means)
-    unit = total.trace() / moments.n
-    rank = len(total.eigenvalues())
+    z = normalize(sample.x, dim=1)
+    z = normalize(z - z.mean(dim=0), dim=1)
+    moments = ClassMoments.from_batch(z, sample.y, sample.num_classes, parts={"class"})
+    rows = moments.counts.to(z.dtype).sqrt()[:, None] * moments.means
+    whole = moments.within + Scatter.of_rows(rows)
+    rank = len(whole.eigenvalues())
     if not rank:
         raise InvalidInputError("all rows of X are equal; TransRate needs features that vary")
-    return _rate_difference(moments, total, origin, eps * unit, uniform=False) / rank
+    unit = whole.trace() / moments.n
+    return _rate_difference(moments, rows, eps * unit, uniform=False) / rank
 
 
 def _projected(statistic: ClassMoments, eps: float) -> float:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.linalg.lapack import dpotrf
 from torch import Tensor
+
+from transfer_metrics.errors import InvalidInputError
 
 
 def gram(rows: Tensor) -> Tensor:
     """``rows' rows`` of a (k, D) tensor: (D, D).
 
     On the CPU numpy recognises the product of a matrix with its own transpose and computes only
-    one triangle (BLAS syrk), which halves the time of a general product.
+    one triangle (BLAS syrk), which halves the time of a large product. Small ones stay in torch:
+    each library has threads of its own, and they slow each other down when calls alternate.
     """
-    if rows.device.type == "cpu":
+    if rows.device.type == "cpu" and rows.shape[1] >= 512:
         array = rows.numpy()
         return torch.from_numpy(array.T @ array)
     return rows.T @ rows
@@ -25,6 +30,22 @@ def rank_cut(eigenvalues: Tensor, size: int) -> float:
     """The value below which an eigenvalue of a ``size``-sided matrix is rounding noise."""
     largest = float(eigenvalues.max()) if eigenvalues.numel() else 0.0
     return largest * size * torch.finfo(torch.float64).eps
+
+
+def _cholesky_in_place(matrix: Tensor) -> tuple[float, Tensor]:
+    """Log determinant and lower factor of a positive definite matrix, which is overwritten.
+
+    The factor's upper triangle is left as it was.
+    """
+    if matrix.device.type != "cpu":
+        factor = torch.linalg.cholesky(matrix)
+    else:
+        # LAPACK on the transposed view spares torch's copies and its clearing of a triangle.
+        upper, failed = dpotrf(matrix.numpy().T, lower=False, clean=False, overwrite_a=True)
+        if failed:
+            raise InvalidInputError("a scatter matrix is not positive; rescale the features")
+        factor = torch.from_numpy(upper.T)
+    return 2.0 * float(factor.diagonal().log().sum()), factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +85,10 @@ class Scatter:
             if not other.data.shape[0]:
                 return self
             return Scatter.of_rows(torch.cat([self.data, other.data]))
-        return Scatter(self.matrix() + other.matrix(), dense=True)
+        if self.dense and other.dense:
+            return Scatter(self.data + other.data, dense=True)
+        matrix, rows = (self.data, other.data) if self.dense else (other.data, self.data)
+        return Scatter(torch.addmm(matrix, rows.T, rows) if len(rows) else matrix, dense=True)
 
     def scaled(self, factor: float) -> Scatter:
         """``factor * S`` for a factor >= 0."""
@@ -86,27 +110,35 @@ class Scatter:
         """Squared Frobenius norm of ``S``."""
         return float(self.small().square().sum())
 
-    def logdet1p(self, scale: float, row: Tensor | None = None) -> float:
-        """``log det(I + scale * (S + row row'))``: O(m³) for the smaller side m."""
-        small = self._small_with(row) * scale
+    def logdet1p(self, scale: float, extra: Tensor | None = None) -> float:
+        """``log det(I + scale * (S + extra' extra))``: O(m³) for the smaller side m.
+
+        ``extra`` (k, D) spares building the sum: it borders the factor's Gram matrix, and enters a
+        dense S by the determinant lemma.
+        """
+        small = scale * (self.small() if self.dense else self._bordered(extra))
         if float(small.diagonal().sum()) < 1.0:
             # 1 + x would lose the digits of a small x.
+            if self.dense and extra is not None:
+                small = small + scale * gram(extra)
             return float(torch.log1p(torch.linalg.eigvalsh(small).clamp_min(0.0)).sum())
         small.diagonal().add_(1.0)
-        return 2.0 * float(torch.linalg.cholesky(small).diagonal().log().sum())
+        logdet, factor = _cholesky_in_place(small)
+        if not self.dense or extra is None:
+            return logdet
+        solved = torch.linalg.solve_triangular(factor, math.sqrt(scale) * extra.T, upper=False)
+        return logdet + Scatter.of_rows(solved.T).logdet1p(1.0)
 
-    def _small_with(self, row: Tensor | None) -> Tensor:
+    def _bordered(self, extra: Tensor | None) -> Tensor:
         small = self.small()
-        if row is None:
+        if extra is None:
             return small
-        if self.dense:
-            return small + torch.outer(row, row)
-        # Bordering F F' spares a copy of F with one row more.
         k = len(small)
-        bordered = small.new_empty(k + 1, k + 1)
+        bordered = small.new_empty(k + len(extra), k + len(extra))
         bordered[:k, :k] = small
-        bordered[k, :k] = bordered[:k, k] = self.data @ row
-        bordered[k, k] = row.dot(row)
+        bordered[k:, :k] = extra @ self.data.T
+        bordered[:k, k:] = bordered[k:, :k].T
+        bordered[k:, k:] = extra @ extra.T
         return bordered
 
     def eigenvalues(self) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,13 +111,13 @@ class ClassMoments:
         order = torch.argsort(labels, stable=True)
         bounds = [0, *counts.cumsum(0).tolist()]
         means = features.new_zeros(size, features.shape[1])
-        rows = torch.empty_like(features)
+        rows = _empty_like(features)
         class_rows = []
         for c in range(size):
             start, stop = bounds[c], bounds[c + 1]
             block = rows[start:stop]
             if stop > start:
-                torch.index_select(features, 0, order[start:stop], out=block)
+                _gather(features, order[start:stop], block)
                 means[c] = block.mean(dim=0)
                 block -= means[c]
             # One example is its own mean: no row is needed.
@@ -262,6 +263,21 @@ class TargetMoments:
                 f"cannot merge moments of {self.num_targets} and {other.num_targets} targets"
             )
         return TargetMoments(self.joint + other.joint, self.num_targets)
+
+
+def _empty_like(features: Tensor) -> Tensor:
+    """Memory for a copy; numpy's comes in huge pages, which saves most page faults."""
+    if features.device.type == "cpu":
+        return torch.from_numpy(np.empty(features.shape))
+    return torch.empty_like(features)
+
+
+def _gather(features: Tensor, index: Tensor, out: Tensor) -> None:
+    """``out = features[index]``; numpy's is several times faster than torch's on the CPU."""
+    if features.device.type == "cpu":
+        np.take(features.numpy(), index.numpy(), axis=0, out=out.numpy(), mode="clip")
+    else:
+        torch.index_select(features, 0, index, out=out)
 
 
 def _fourth_moments(features: Tensor) -> FourthMoments:

@@ -1,0 +1,254 @@
+"""The command line as a person at a terminal, and a script, sees it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+
+import transfer_metrics as tm
+from transfer_metrics.__main__ import VERBS, build_parser, main
+
+MODELS = "zoo:resnet-usps,zoo:resnet-random"
+
+
+def run(capsys, *argv):
+    status = main([str(a) for a in argv])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def command(*argv, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "transfer_metrics", *map(str, argv)],
+        capture_output=True, text=True, timeout=300, **options,
+    )  # fmt: skip
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    code = (
+        "import sys, transfer_metrics.__main__ as m\n"
+        "try: m.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'matplotlib', 'faiss'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert time.perf_counter() - started < 1.0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_worked_examples(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        build_parser().parse_args([verb, "--help"])
+    assert stop.value.code == 0
+    assert f"transfer-metrics {verb}" in capsys.readouterr().out
+
+
+def test_rank_prints_a_ranking_and_writes_its_files(capsys, tmp_path):
+    status, out, err = run(
+        capsys, "rank", "--models", MODELS, "--task", "sklearn:digits", "--quiet",
+        "--metrics", "knn,transrate", "--out", tmp_path,
+    )  # fmt: skip
+    assert status == 0
+    lines = out.splitlines()
+    assert lines[0].split()[:3] == ["#", "model", "knn"]
+    assert lines[1].split()[:2] == ["1", "zoo:resnet-usps"]
+    assert {p.name for p in tmp_path.iterdir()} == {"scores.jsonl", "ranking.png", "layers.png"}
+    assert str(tmp_path / "ranking.png") in err
+    table = tm.ScoreTable.load(tmp_path / "scores.jsonl")
+    assert table.best("knn") == "zoo:resnet-usps"
+    assert {r["task"] for r in table.records} == {"sklearn:digits"}
+
+
+def test_a_failed_model_gives_status_one_and_a_row(capsys, tmp_path):
+    status, out, err = run(
+        capsys, "rank", "--models", "zoo:vit-mnist,zoo:absent", "--task", "sklearn:digits",
+        "--metrics", "knn", "--layers", "last", "--json", "--quiet", "--out", tmp_path,
+    )  # fmt: skip
+    assert status == 1
+    records = json.loads(out)
+    assert [r["model"] for r in records if r["error"]] == ["zoo:absent"]
+    assert "zoo:absent" in err
+    assert (tmp_path / "ranking.png").exists()
+
+
+def test_csv_is_the_long_table(capsys, tmp_path):
+    _, out, _ = run(
+        capsys, "rank", "--models", "zoo:vit-mnist", "--task", "zoo:glyphs", "--quiet",
+        "--metrics", "knn", "--csv", "--no-plots", "--out", tmp_path,
+    )  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) > 2
+    assert {row["metric"] for row in rows} == {"knn"}
+    assert float(rows[0]["value"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["rank", "--models", "zoo:*", "--task", "sklearn:digit"], "did you mean"),
+        (["rank", "--models", "zoo:*", "--task", "imagefolder:absent"], "absent"),
+        (["rank", "--models", "nowhere:x*", "--task", "sklearn:digits"], "nowhere"),
+        (["rank", "--models", "zoo:*", "--task", "sklearn:digits", "--metrics", "lgme"], "logme"),
+        (["rank", "--models", "zoo:*", "--task", "sklearn:digits", "--engine", "x"], "engine"),
+        (["layers", "--model", "zoo:vit-mnist"], "--task"),
+        (["layers", "--store", "absent"], "absent"),
+        (["score", "--features", "absent.npy", "--labels", "absent.npy"], "absent.npy"),
+        (["list", "layers"], "name the model"),
+        (["list", "models", "zoo:nothing*"], "nothing"),
+    ],
+)
+def test_mistakes_give_one_clear_line_and_status_two(capsys, tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, *argv, *(["--quiet"] if argv[0] == "rank" else []))
+    assert status == 2
+    assert out == ""
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "argv", [["rank"], ["rank", "--models", "x"], ["rnk"], ["list", "x"], ["layers", "--pool"]]
+)
+def test_usage_errors_give_status_two(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_score_reads_arrays(capsys, tmp_path):
+    x, y = load_iris(return_X_y=True)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    np.savez(tmp_path / "both.npz", X=x, y=y)
+    argv = ["--metrics", "transrate,knn"]
+    status, out, _ = run(
+        capsys, "score", "--features", tmp_path / "x.npy", "--labels", tmp_path / "y.npy", *argv
+    )
+    assert status == 0
+    assert out.startswith("transrate\t0.5894054064\n")
+    assert run(capsys, "score", "--features", tmp_path / "both.npz", *argv)[1] == out
+    status, out, _ = run(
+        capsys, "score", "--features", tmp_path / "both.npz", "--json", "--metrics", "*"
+    )
+    assert {r["metric"] for r in json.loads(out)} == set(tm.list_metrics()) - {"leep", "nce"}
+
+
+def test_score_refuses_what_it_cannot_trust(capsys, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    np.save(tmp_path / "trap.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "half.npz", X=np.ones((3, 2)))
+    (tmp_path / "text.npy").write_text("not an array")
+    for name, message in (("trap", "plain"), ("half", "needs y"), ("text", "cannot read")):
+        path = next(tmp_path.glob(f"{name}.np*"))
+        labels = ["--labels", path] if name != "half" else []
+        status, _, err = run(capsys, "score", "--features", path, *labels)
+        assert status == 2
+        assert message in err
+    assert not (tmp_path / "executed").exists()
+
+
+def test_layers_extract_and_store(capsys, tmp_path):
+    base = ["--model", "zoo:vit-mnist", "--task", "sklearn:digits", "--quiet"]
+    status, out, _ = run(capsys, "extract", *base, "--out", tmp_path / "f")
+    assert status == 0
+    names = [line.split("\t")[0] for line in out.splitlines()]
+    assert names == [la.name for la in tm.list_layers(tm.load_model("zoo:vit-mnist"))]
+    metrics = ["--metrics", "transrate,knn"]
+    by_store = run(capsys, "layers", "--store", tmp_path / "f", *metrics)
+    by_model = run(capsys, "layers", *base, *metrics, "--plot", tmp_path / "p.svg")
+    assert by_store[:2] == by_model[:2]
+    assert by_model[0] == 0
+    assert (tmp_path / "p.svg").exists()
+    assert [line.split()[0] for line in by_store[1].splitlines()[1:]] == names
+
+
+def test_list(capsys):
+    assert run(capsys, "list", "metrics")[1].splitlines()[0].startswith("h_score")
+    assert "zoo:vit-mnist" in run(capsys, "list", "models")[1].split()
+    assert "avg" in run(capsys, "list", "poolings")[1].split()
+    assert "sklearn:digits" in run(capsys, "list", "tasks")[1]
+    assert "features in all" in run(capsys, "list", "layers", "zoo:vit-mnist")[1]
+
+
+def test_cache_shows_and_clears(capsys, tmp_path):
+    run(
+        capsys, "rank", "--models", "zoo:vit-mnist", "--task", "sklearn:digits", "--quiet",
+        "--layers", "last", "--metrics", "knn", "--out", tmp_path,
+    )  # fmt: skip
+    assert os.environ["TRANSFER_METRICS_CACHE"] in run(capsys, "cache")[1]
+    assert "1 files" in " ".join(run(capsys, "cache")[1].split())
+    assert "1 files" not in " ".join(run(capsys, "cache", "clear")[1].split())
+
+
+def test_a_cache_that_cannot_be_written_is_a_clear_error(capsys, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TRANSFER_METRICS_CACHE", str(tmp_path / "file"))
+    status, _, err = run(
+        capsys, "rank", "--models", "zoo:vit-mnist", "--task", "sklearn:digits", "--quiet",
+        "--metrics", "knn", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert status == 1
+    assert "TRANSFER_METRICS_CACHE" in err
+
+
+def test_a_pipe_that_closes_early_is_no_error():
+    with subprocess.Popen(
+        [sys.executable, "-m", "transfer_metrics", "list", "metrics"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        process.stdout.close()
+        assert process.wait(60) in (0, 1)
+        assert b"Traceback" not in process.stderr.read()
+
+
+def stripped(path):
+    """A table without what depends on the clock."""
+    clock = ("seconds", "extract_seconds", "created")
+    records = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k not in clock} for r in records]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_killed_at_any_moment_the_next_run_gives_the_same_table(tmp_path, sign):
+    argv = [
+        "rank", "--models", "zoo:vit-mnist,zoo:resnet-random,zoo:resnet-cifar10", "--no-plots",
+        "--task", "sklearn:digits", "--metrics", "knn,logme,transrate", "--quiet",
+    ]  # fmt: skip
+
+    def environment(name):
+        return {**os.environ, "TRANSFER_METRICS_CACHE": str(tmp_path / name)}
+
+    started = time.perf_counter()
+    calm = command(*argv, "--out", tmp_path / "calm", env=environment("calm-cache"))
+    assert calm.returncode == 0, calm.stderr
+    length = time.perf_counter() - started
+    for moment in np.random.default_rng(int(sign)).uniform(0.2, 1.0, 5):
+        with subprocess.Popen(
+            [sys.executable, "-m", "transfer_metrics", *argv, "--out", tmp_path / "hurt"],
+            env=environment("hurt-cache"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            time.sleep(moment * length)
+            process.send_signal(sign)
+            process.wait(60)
+    again = command(*argv, "--out", tmp_path / "hurt", env=environment("hurt-cache"))
+    assert again.returncode == 0, again.stderr
+    assert stripped(tmp_path / "hurt/scores.jsonl") == stripped(tmp_path / "calm/scores.jsonl")

@@ -1,0 +1,419 @@
+"""Ranking, its cache, and its table, with real small networks."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_digits, load_iris
+from torch import nn
+
+import transfer_metrics as tm
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
+
+METRICS = ["knn", "transrate"]
+
+
+class Net(nn.Module):
+    """A small classifier of vectors that counts its forward passes."""
+
+    def __init__(self, width=16, seed=0, fail=False):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = nn.Sequential(nn.Linear(64, width), nn.ReLU())
+        self.second = nn.Sequential(nn.Linear(width, width), nn.ReLU())
+        self.head = nn.Linear(width, 10)
+        self.examples = 0
+        self.fail = fail
+
+    def forward(self, x):
+        if self.fail:
+            raise RuntimeError("out of cheese")
+        self.examples += len(x)
+        return self.head(self.second(self.first(x)))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = load_digits(return_X_y=True)
+    return x[:400].astype(np.float32) / 16, y[:400]
+
+
+def named(*nets):
+    from transfer_metrics.sources.base import Model
+
+    return [Model(f"net{i}", net, None, "tensor", "head", (64,)) for i, net in enumerate(nets)]
+
+
+def rank(models, task, **options):
+    return tm.rank_models(models, task, METRICS, progress=False, **options)
+
+
+def values(table):
+    return [
+        (r["model"], r["layer"], r["metric"], r["value"], r["stderr"], r["error"])
+        for r in table.records
+    ]
+
+
+def test_every_layer_is_scored_as_by_hand(digits):
+    x, y = digits
+    net = Net()
+    table = rank(named(net), digits)
+    with torch.inference_mode():
+        first = net.first(torch.from_numpy(x))
+        second = net.second(first)
+    for layer, rows in (("first", first), ("head:input", second)):
+        scores = {r["metric"]: r for r in table.records if r["layer"] == layer}
+        assert scores["knn"]["value"] == pytest.approx(float(tm.knn(rows, y)))
+        assert scores["knn"]["stderr"] == pytest.approx(tm.knn(rows, y).stderr)
+        assert scores["transrate"]["value"] == pytest.approx(float(tm.transrate(rows, y)))
+        assert scores["knn"]["dim"] == 16
+
+
+def test_choices_of_layers(digits):
+    models = named(Net(), Net(8, 1))
+    best = rank(models, digits)
+    frame = best.to_frame().query("metric == 'knn'")
+    ranking = best.ranking("knn")
+    assert list(ranking["score"]) == sorted(frame.groupby("model")["value"].max(), reverse=True)
+    assert list(rank(models, digits, layers="last").ranking()["layer"]) == ["head:input"] * 2
+    every = rank(models, digits, layers="blocks")
+    assert len(every.ranking("knn")) == len(frame)
+    assert every.ranking("knn")["score"].is_monotonic_decreasing
+    chosen = rank(models, digits, layers="first.*")
+    assert {r["layer"] for r in chosen.records} == {"first.0", "first.1"}
+
+
+def test_a_failing_model_is_a_row_with_its_reason(digits):
+    table = rank([*named(Net(fail=True)), Net(8), "zoo:nothing-like-it"], digits)
+    failures = {r["model"]: r["error"] for r in table.failures}
+    assert "out of cheese" in failures["net0"]
+    assert "unknown" in failures["zoo:nothing-like-it"]
+    ranking = table.ranking()
+    assert list(ranking["rank"].fillna(0)) == [1, 0, 0]
+    assert table.best() == ranking["model"][0]
+    assert "failed" in table.format()
+
+
+def test_a_ranking_where_all_failed_says_so(digits):
+    table = rank(named(Net(fail=True)), digits)
+    with pytest.raises(InvalidInputError, match="failures"):
+        table.best()
+    with pytest.raises(InvalidInputError, match="failures"):
+        table.plot.ranking()
+
+
+def test_a_second_run_does_no_forward_pass(digits, tmp_path):
+    nets = [Net(), Net(8, 1)]
+    first = rank(named(*nets), digits, cache_dir=tmp_path)
+    seen = [net.examples for net in nets]
+    assert min(seen) >= 400
+    again = rank(named(*nets), digits, cache_dir=tmp_path)
+    assert values(again) == values(first)
+    # Listing layers may trace a dummy batch; the data are not run again.
+    assert all(net.examples - before < 10 for net, before in zip(nets, seen, strict=True))
+    assert not any((tmp_path / "features").iterdir())
+
+
+def test_new_metrics_reuse_features_where_they_were_kept(digits, tmp_path):
+    net = Net()
+    rank(named(net), digits, cache_dir=tmp_path, keep_features=True)
+    seen = net.examples
+    table = tm.rank_models(
+        named(net), digits, [*METRICS, "h_score"], cache_dir=tmp_path, progress=False
+    )
+    assert table.metrics == ["knn", "transrate", "h_score"]
+    assert net.examples - seen < 10
+
+
+def test_the_cache_knows_weights_data_and_options_by_content(digits, tmp_path):
+    x, y = digits
+    base = rank(named(Net()), digits, cache_dir=tmp_path)
+    other_weights = rank(named(Net(seed=5)), digits, cache_dir=tmp_path)
+    assert values(other_weights) != values(base)
+    changed = x.copy()
+    changed[0] = 0
+    assert values(rank(named(Net()), (changed, y), cache_dir=tmp_path)) != values(base)
+    options = tm.rank_models(named(Net()), digits, "knn(k=1)", cache_dir=tmp_path, progress=False)
+    assert options.metrics == ["knn(k=1)"]
+    with torch.inference_mode():
+        features = Net().second(Net().first(torch.from_numpy(x)))
+    assert options.records[-1]["value"] == pytest.approx(float(tm.knn(features, y, k=1)))
+
+
+def test_policies(digits, tmp_path):
+    net = Net()
+    with pytest.raises(InvalidInputError, match="cache must be"):
+        rank(named(net), digits, cache="sometimes")
+    absent = rank(named(net), digits, cache="only-cache", cache_dir=tmp_path)
+    assert "not in the cache" in absent.failures[0]["error"]
+    never = rank(named(net), digits, cache="never", cache_dir=tmp_path / "untouched")
+    assert not (tmp_path / "untouched").exists()
+    kept = rank(named(net), digits, cache_dir=tmp_path)
+    assert values(kept) == values(never)
+    seen = net.examples
+    assert values(rank(named(net), digits, cache="only-cache", cache_dir=tmp_path)) == values(kept)
+    assert net.examples - seen < 10
+    assert values(rank(named(net), digits, cache="always", cache_dir=tmp_path)) == values(kept)
+    assert net.examples - seen >= 400
+
+
+def test_a_function_of_a_script_is_not_kept(digits, tmp_path):
+    for answer in (1.0, 2.0):
+        table = tm.rank_models(
+            named(Net()), digits, lambda moments, a=answer: a, cache_dir=tmp_path, progress=False
+        )
+        assert table.records[0]["value"] == answer
+
+
+@pytest.mark.parametrize("after", [1, 150, 450, 700])
+def test_an_interrupted_ranking_goes_on_where_it_stopped(digits, tmp_path, after):
+    class Interrupting(Net):
+        limit = after
+
+        def forward(self, x):
+            out = super().forward(x)
+            if self.examples > self.limit and len(x) > 2:
+                Interrupting.limit = 10**9
+                raise KeyboardInterrupt
+            return out
+
+    def models():
+        return named(Net(8, 1), Interrupting(16, 2), Net(12, 3))
+
+    options = {"cache_dir": tmp_path, "shard_size": 100, "batch_size": 50}
+    plain = named(Net(8, 1), Net(16, 2), Net(12, 3))
+    undisturbed = rank(plain, digits, **{**options, "cache_dir": tmp_path / "other"})
+    if after < 450:
+        with pytest.raises(KeyboardInterrupt):
+            rank(models(), digits, **options)
+    resumed = models()
+    assert values(rank(resumed, digits, **options)) == values(undisturbed)
+    if after == 150:
+        # One full shard of 100 was finished before the interruption and is not computed again.
+        assert 300 <= resumed[1].module.examples < 400
+
+
+class Scale(nn.Module):
+    """Elementwise, so that its features are the same bits whatever the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(0.5, 2.0, 64))
+
+    def forward(self, x):
+        return x * self.weight
+
+
+@pytest.mark.parametrize("options", [{"shard_size": 37, "batch_size": 13}, {"batch_size": 400}])
+def test_shards_batches_and_order_do_not_change_a_score(digits, options):
+    from transfer_metrics.sources.base import Model
+
+    x, y = digits
+    model = Model("scale", nn.Sequential(Scale()), None, "tensor", None, (64,))
+    metrics = ["transrate", "logme", "h_score", "knn", "ridge_probe", "transrate(preset=centred)"]
+    order = np.random.default_rng(0).permutation(len(x))
+
+    def scores(data, **options):
+        table = tm.score_layers(model, data, metrics, layers="*", progress=False, **options)
+        return [r["value"] for r in table.records]
+
+    reference = scores(digits)
+    assert scores(digits, **options) == pytest.approx(reference, rel=1e-9)
+    assert scores((x[order], y[order]), **options) == pytest.approx(reference, rel=1e-9)
+    assert reference == pytest.approx(
+        [r["value"] for r in tm.score(x * np.linspace(0.5, 2.0, 64), y, metrics).records], rel=1e-6
+    )
+
+
+def test_score_layers_from_a_store_and_a_model(digits):
+    store = tm.extract(named(Net())[0], digits, progress=False)
+    by_store = tm.score_layers(store, metrics=METRICS)
+    by_model = tm.score_layers(named(Net())[0], digits, METRICS, progress=False)
+    assert values(by_store) == values(by_model)
+    with pytest.raises(InvalidInputError, match="task already"):
+        tm.score_layers(store, digits)
+    with pytest.raises(InvalidInputError, match="needs a task"):
+        tm.score_layers(Net())
+
+
+def test_source_metrics_use_the_head(digits):
+    x, y = digits
+    net = Net()
+    table = tm.score_layers(named(net)[0], digits, ["leep", "nce", "knn"], progress=False)
+    with torch.inference_mode():
+        p = net(torch.from_numpy(x)).double().softmax(1)
+    scores = {r["metric"]: r["value"] for r in table.records if r["layer"] == "head"}
+    assert scores == {
+        "leep": pytest.approx(float(tm.leep(p, y)), rel=1e-6),
+        "nce": pytest.approx(float(tm.nce(p, y)), rel=1e-6),
+    }
+    from transfer_metrics.sources.base import Model
+
+    headless = Model(
+        "bare", nn.Sequential(nn.Linear(64, 8), nn.ReLU()), None, "tensor", None, (64,)
+    )
+    table = tm.score_layers(headless, digits, ["leep", "knn"], progress=False)
+    assert "no source head" in table.failures[0]["error"]
+    assert table.records[0]["metric"] == "knn"
+
+
+def test_regression(tmp_path):
+    x, _ = load_iris(return_X_y=True)
+    data = (x[:, :3].astype(np.float32), x[:, 3])
+    net = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
+    from transfer_metrics.sources.base import Model
+
+    model = Model("net", net, None, "tensor", "2", (3,))
+    table = tm.rank_models(model, data, "*", progress=False, cache_dir=tmp_path)
+    assert set(table.metrics) == {"knn", "linear_probe", "logme", "ridge_probe"}
+    assert not table.failures
+    with pytest.raises(tm.UnsupportedTaskError):
+        tm.rank_models(model, data, "transrate", progress=False)
+
+
+def test_wrong_names_stop_before_any_work(digits):
+    for options in ({"engine": "cereal"}, {"split": "trial"}, {"pool": "meen"}):
+        net = Net()
+        with pytest.raises((UnknownNameError, InvalidInputError)):
+            rank(named(net), digits, **options)
+        assert net.examples == 0
+    with pytest.raises(InvalidInputError, match="no models"):
+        rank([], digits)
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table():
+    rows = [("a", 0, 0.2), ("a", 1, 0.9), ("b", 0, 0.5), ("b", 1, 0.6)]
+    records = [
+        {
+            "model": model,
+            "layer": f"l{index}",
+            "layer_index": index,
+            "depth": (index + 1) / 2,
+            "dim": 4,
+            "metric": metric,
+            "options": "k=1" if metric == "knn" else None,
+            "value": value * (1 if metric == "knn" else -1),
+            "stderr": 0.1 if metric == "knn" else None,
+            "higher_is_better": metric == "knn",
+            "seconds": 0.5,
+            "extract_seconds": 2.0,
+            "task": "t",
+        }
+        for model, index, value in rows
+        for metric in ("knn", "loss")
+    ]
+    return tm.ScoreTable(records)
+
+
+def test_views(table):
+    assert table.metrics == ["knn(k=1)", "loss"]
+    ranking = table.ranking()
+    assert list(ranking["model"]) == ["a", "b"]
+    assert list(ranking["layer"]) == ["l1", "l1"]
+    assert list(ranking["seconds"]) == [3.0, 3.0]
+    assert list(table.ranking(view="last")["score"]) == [0.9, 0.6]
+    assert list(table.ranking("knn(k=1)", view="all")["score"]) == [0.9, 0.6, 0.5, 0.2]
+    # A loss is better when smaller.
+    assert list(table.ranking("loss")["score"]) == [-0.9, -0.6]
+    assert table.best("loss") == "a"
+    wide = table.wide()
+    assert list(wide.columns) == ["knn(k=1)", "loss"]
+    assert wide.loc[("b", "l0"), "knn(k=1)"] == 0.5
+    with pytest.raises(UnknownNameError, match="did you mean 'loss'"):
+        table.ranking("los")
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_save_and_load(table, tmp_path, ending):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    failed = tm.ScoreTable([{"model": "c", "metric": "", "error": "no, really\nnot"}])
+    path = tmp_path / "deep" / f"t.{ending}"
+    (table + failed).save(path)
+    loaded = tm.ScoreTable.load(path)
+    assert values(loaded)[:-1] == values(table)
+    assert loaded.records[-1]["error"] == "no, really\nnot"
+    pd.testing.assert_frame_equal(loaded.ranking(), (table + failed).ranking())
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_json_lines_are_strict_json(table, tmp_path):
+    table.save(tmp_path / "t.jsonl")
+    for line in (tmp_path / "t.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_files_that_are_no_tables_are_refused(tmp_path, table):
+    with pytest.raises(InvalidInputError, match="no table"):
+        tm.ScoreTable.load(tmp_path / "absent.csv")
+    for name, text in (("a.jsonl", "{broken"), ("b.csv", "x,y\n1,2\n"), ("c.jsonl", "[1]\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InvalidInputError, match="not a score table"):
+            tm.ScoreTable.load(tmp_path / name)
+    with pytest.raises(InvalidInputError, match="end its name"):
+        table.save(tmp_path / "t.xlsx")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInputError, match="cannot write"):
+        table.save(tmp_path / "file" / "t.csv")
+
+
+def test_a_full_disk_leaves_the_old_table(table, tmp_path):
+    import resource
+
+    path = tmp_path / "t.jsonl"
+    table.save(path)
+    before = path.read_text()
+    large = table
+    for _ in range(6):
+        large = large + large
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    import signal
+
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(InvalidInputError, match="cannot write"):
+            large.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["t.jsonl"]
+
+
+# --- plots ---------------------------------------------------------------------------------------
+
+
+def test_plots_show_the_numbers_of_the_table(table):
+    from matplotlib.figure import Figure
+
+    ax = table.plot.ranking("knn(k=1)", ax=Figure().subplots())
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a  (l1)", "b  (l1)"]
+    assert list(ax.lines[0].get_xdata()) == [0.9, 0.6]
+    assert ax.get_xlabel() == "knn(k=1)"
+    ax = table.plot.layers("loss", ax=Figure().subplots(), highlight=1)
+    curves = {tuple(line.get_ydata()) for line in ax.lines}
+    assert curves == {(-0.2, -0.9), (-0.5, -0.6)}
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a"]
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_plots_are_written_whole(table, tmp_path, ending):
+    from transfer_metrics.report.plots import save_plot
+
+    for kind in ("ranking", "layers"):
+        save_plot(table, kind, tmp_path / f"{kind}.{ending}")
+        head = (tmp_path / f"{kind}.{ending}").read_bytes()[:200]
+        assert {"png": b"PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending] in head
+    with pytest.raises(InvalidInputError, match="end its name"):
+        save_plot(table, "layers", tmp_path / "plot.exe")
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,68 @@
+"""``transfer-metrics`` and ``python -m transfer_metrics``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import transfer_metrics
+from transfer_metrics.errors import TransferMetricsError
+
+VERBS = ("rank", "layers", "extract", "score", "list", "cache", "benchmark")
+
+DESCRIPTION = """\
+Which pretrained model should I transfer to my data, and from which layers?
+Answered in one pass over the data, before any training.
+
+  transfer-metrics rank --models 'zoo:*' --task sklearn:digits
+  transfer-metrics rank --models timm:resnet18,timm:mobilenetv3_small_100 --task imagefolder:photos
+  transfer-metrics layers --model zoo:resnet-cifar10 --task npz:data.npz
+  transfer-metrics list metrics
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all its verbs; imports nothing heavy."""
+    parser = argparse.ArgumentParser(
+        prog="transfer-metrics",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"transfer-metrics {transfer_metrics.__version__}"
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb in VERBS:
+        importlib.import_module(f"transfer_metrics.cli.{verb}").add_parser(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        0 where all went well, 1 where some models failed, 2 for a usage or input error, 130 when
+        interrupted.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        status = args.run(args)
+        sys.stdout.flush()
+        return int(status or 0)
+    except TransferMetricsError as error:
+        print(f"transfer-metrics: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("transfer-metrics: interrupted; run it again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away, as `head` does; nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""``transfer-metrics layers``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from transfer_metrics.cli.options import (
+    add_extraction,
+    add_output,
+    add_verb,
+    extraction,
+    print_table,
+    say,
+)
+
+EXAMPLES = """\
+  transfer-metrics layers --model zoo:resnet-cifar10 --task sklearn:digits
+  transfer-metrics layers --model timm:resnet18 --task imagefolder:photos/ --layers 'layer4.*'
+  transfer-metrics layers --store features/ --metrics transrate,logme --csv
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(verbs, "layers", "score every layer of one model", EXAMPLES, run)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", help="a model; needs --task")
+    source.add_argument("--store", help="features written by `extract`")
+    parser.add_argument("--task", help="task, such as imagefolder:photos/")
+    parser.add_argument("--metrics", help="metrics, comma-separated")
+    parser.add_argument("--layers", default="blocks", help="blocks (default), *, last, names")
+    parser.add_argument("--plot", metavar="FILE", help="draw the layer-wise curve into a file")
+    add_extraction(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score the layers and print one row per layer."""
+    from transfer_metrics.errors import InvalidInputError
+    from transfer_metrics.features.store import FeatureStore
+    from transfer_metrics.ranking import score_layers
+    from transfer_metrics.ranking.score import DEFAULT_METRICS
+    from transfer_metrics.report.plots import save_plot
+
+    metrics = args.metrics or DEFAULT_METRICS
+    if args.store:
+        if args.task:
+            raise InvalidInputError("--store has its task already; leave --task out")
+        table = score_layers(FeatureStore.open(args.store), metrics=metrics)
+    else:
+        if not args.task:
+            raise InvalidInputError("--model needs --task")
+        table = score_layers(args.model, args.task, metrics, layers=args.layers, **extraction(args))
+    wide = table.wide().reset_index().drop(columns="model")
+    print_table(table, args, wide.to_string(index=False, float_format="{:.4g}".format))
+    if args.plot:
+        say(f"wrote {save_plot(table, 'layers', args.plot)}")
+    for failure in table.failures:
+        say(f"failed: {failure['layer']}: {failure['metric']}: {failure['error']}")
+    return 1 if table.failures else 0

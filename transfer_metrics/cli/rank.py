@@ -1,0 +1,86 @@
+"""``transfer-metrics rank``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from transfer_metrics.cli.options import (
+    add_extraction,
+    add_output,
+    add_verb,
+    extraction,
+    print_table,
+    say,
+)
+
+EXAMPLES = """\
+  transfer-metrics rank --models 'zoo:*' --task sklearn:digits
+  transfer-metrics rank --models 'zoo:*' --task zoo:glyphs --metrics 'transrate,knn(k=1)'
+  transfer-metrics rank --models timm:resnet18,torchvision:resnet50 --task imagefolder:photos/
+  transfer-metrics rank --models hf:google/vit-base-patch16-224 --task csv:labels.csv --json
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(verbs, "rank", "rank pretrained models on one task", EXAMPLES, run)
+    parser.add_argument("--models", required=True, help="names and patterns, comma-separated")
+    parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
+    parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
+    parser.add_argument(
+        "--layers",
+        default="best",
+        help="best (default: the best block stands for the model), blocks, last, or names",
+    )
+    parser.add_argument(
+        "--out",
+        default="transfer-metrics",
+        metavar="FOLDER",
+        help="folder for the long table and the plots (default ./transfer-metrics)",
+    )
+    parser.add_argument("--no-plots", action="store_true", help="write the table only")
+    parser.add_argument(
+        "--cache",
+        choices=("only-missing", "always", "never", "only-cache"),
+        default="only-missing",
+        help="what to take from earlier runs (default only-missing)",
+    )
+    parser.add_argument("--keep-features", action="store_true", help="keep features in the cache")
+    parser.add_argument("--engine", default="serial", help="where to run (default serial)")
+    add_extraction(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Rank, print, and write the table and the plots."""
+    from pathlib import Path
+
+    from transfer_metrics.ranking import rank_models
+    from transfer_metrics.ranking.score import DEFAULT_METRICS
+    from transfer_metrics.report.plots import save_plot
+
+    table = rank_models(
+        args.models,
+        args.task,
+        args.metrics or DEFAULT_METRICS,
+        layers=args.layers,
+        engine=args.engine,
+        cache=args.cache,
+        keep_features=args.keep_features,
+        **extraction(args),
+    )
+    folder = Path(args.out)
+    written = [folder / "scores.jsonl"]
+    table.save(written[0])
+    print_table(table, args, table.format())
+    if any(r["value"] is not None for r in table.records) and not args.no_plots:
+        several = table.to_frame().groupby("model")["layer"].nunique().max() > 1
+        for kind in ("ranking", "layers") if several else ("ranking",):
+            save_plot(table, kind, folder / f"{kind}.png")
+            written.append(folder / f"{kind}.png")
+    failed = {r["model"] for r in table.failures}
+    for failure in table.failures:
+        say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
+    say(f"wrote {', '.join(map(str, written))}")
+    return 1 if failed else 0

@@ -1,0 +1,75 @@
+"""``transfer-metrics score``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from transfer_metrics.cli.options import add_output, add_verb, print_table
+
+EXAMPLES = """\
+  transfer-metrics score --features features.npy --labels labels.npy
+  transfer-metrics score --features data.npz --metrics '*' --json
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(verbs, "score", "score features that you have already", EXAMPLES, run)
+    parser.add_argument(
+        "--features", required=True, metavar="FILE", help=".npy (N, D), or .npz with X and y"
+    )
+    parser.add_argument("--labels", metavar="FILE", help=".npy (N,); not needed with an .npz")
+    parser.add_argument("--metrics", help="metrics, comma-separated")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the arrays, score, print one row per metric."""
+    from transfer_metrics.errors import InvalidInputError
+    from transfer_metrics.ranking import score
+    from transfer_metrics.ranking.score import DEFAULT_METRICS
+
+    features = _read(args.features)
+    labels = _read(args.labels) if args.labels else None
+    if isinstance(features, dict):
+        missing = [k for k in ("X", "y") if k not in features and not (k == "y" and args.labels)]
+        if missing:
+            raise InvalidInputError(
+                f"{args.features} has the arrays {', '.join(sorted(features)) or 'none'}; "
+                f"it needs {' and '.join(missing)}"
+            )
+        labels = features["y"] if labels is None else labels
+        features = features["X"]
+    if labels is None:
+        raise InvalidInputError("--labels is needed with features in an .npy file")
+    if isinstance(labels, dict):
+        raise InvalidInputError("--labels must be an .npy file with one array")
+    table = score(features, labels, args.metrics or DEFAULT_METRICS)
+    lines = [
+        f"{r['metric']}{'(' + r['options'] + ')' if r['options'] else ''}\t{r['value']:.10g}"
+        + (f"\t± {1.96 * r['stderr']:.3g}" if r["stderr"] is not None else "")
+        for r in table.records
+    ]
+    print_table(table, args, "\n".join(lines))
+    return 0
+
+
+def _read(path: str) -> Any:
+    """One array of an ``.npy``, or all arrays of an ``.npz``; objects are refused."""
+    import zipfile
+
+    import numpy as np
+
+    from transfer_metrics.errors import InvalidInputError
+
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidInputError(
+            f"cannot read {path}: {error}; pass an .npy or .npz file of plain numbers"
+        ) from error

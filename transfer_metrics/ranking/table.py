@@ -1,0 +1,295 @@
+"""The one table of results, long in memory and on disk, with the views people read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from transfer_metrics.report.plots import TablePlots
+
+COLUMNS = (
+    "model",
+    "revision",
+    "task",
+    "split",
+    "layer",
+    "layer_index",
+    "depth",
+    "dim",
+    "pool",
+    "metric",
+    "options",
+    "value",
+    "stderr",
+    "higher_is_better",
+    "n",
+    "num_classes",
+    "seed",
+    "extract_seconds",
+    "seconds",
+    "error",
+    "version",
+    "created",
+)
+FORMATS = (".jsonl", ".csv", ".parquet")
+VIEWS = ("best", "all", "last")
+
+
+def record_label(record: Mapping[str, Any]) -> str:
+    """The metric of a record with its options, as it is asked for.
+
+    >>> record_label({"metric": "knn", "options": "k=1"})
+    'knn(k=1)'
+    """
+    name, options = record["metric"] or "", record.get("options")
+    return f"{name}({options})" if options else name
+
+
+class ScoreTable:
+    """Scores of models and layers: one record per model, layer and metric.
+
+    Args:
+        records: mappings with the columns of ``COLUMNS``; missing ones become None.
+        view: which layers stand for a model in ``ranking``: the ``"best"``, the ``"last"``, or
+            ``"all"`` of them, each as a candidate of its own.
+
+    >>> table = ScoreTable([
+    ...     {"model": "a", "layer": "fc", "metric": "knn", "value": 0.7, "higher_is_better": True},
+    ...     {"model": "b", "layer": "fc", "metric": "knn", "value": 0.9, "higher_is_better": True},
+    ... ])
+    >>> table.best()
+    'b'
+    """
+
+    def __init__(self, records: Iterable[Mapping[str, Any]], view: str = "best") -> None:
+        if view not in VIEWS:
+            raise InvalidInputError(f"view must be one of {VIEWS}, not {view!r}")
+        self._records = [{c: record.get(c) for c in COLUMNS} for record in records]
+        self.view = view
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __add__(self, other: ScoreTable) -> ScoreTable:
+        return ScoreTable([*self._records, *other._records], self.view)
+
+    def __repr__(self) -> str:
+        return f"ScoreTable({len(self)} records)\n{self.format()}"
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The records, as plain dictionaries; NaN and missing values are None."""
+        return [dict(record) for record in self._records]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics in the table, in the order in which they were asked for."""
+        return list(dict.fromkeys(record_label(r) for r in self._records if r["metric"]))
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """Records without a value, each with its reason under ``error``."""
+        return [dict(record) for record in self._records if record["error"]]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The long table as a pandas DataFrame."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self._records, columns=list(COLUMNS))
+        for column in ("value", "stderr", "depth", "seconds", "extract_seconds"):
+            frame[column] = frame[column].astype(float)
+        return frame
+
+    def ranking(self, metric: str | None = None, *, view: str | None = None) -> pd.DataFrame:
+        """Candidates from best to worst under one metric, failed ones last.
+
+        Args:
+            metric: the metric, by default the first of the table.
+            view: as for the constructor.
+
+        Returns:
+            A DataFrame with the columns rank, model, layer, dim, score, stderr, seconds, error;
+            seconds is the forward pass plus all scoring under this metric.
+
+        Raises:
+            UnknownNameError: the table has no such metric.
+        """
+        import pandas as pd
+
+        metric = self._metric(metric)
+        view = self.view if view is None else view
+        rows = []
+        for _, records in self._by_model().items():
+            scored = [r for r in records if record_label(r) == metric and r["value"] is not None]
+            failed = [r for r in records if r["error"] and (record_label(r) in (metric, ""))]
+            if not scored:
+                rows += [_ranking_row(r, 0.0) for r in failed[:1]]
+                continue
+            spent = (scored[0]["extract_seconds"] or 0.0) + sum(r["seconds"] or 0.0 for r in scored)
+            rows += [_ranking_row(r, spent) for r in _chosen(scored, view)]
+        sign = -1.0 if self._higher_is_better(metric) else 1.0
+        rows.sort(key=lambda r: math.inf if r["score"] is None else sign * r["score"])
+        for rank, row in enumerate(rows, start=1):
+            row["rank"] = rank if row["score"] is not None else None
+        columns = ["rank", "model", "layer", "dim", "score", "stderr", "seconds", "error"]
+        frame = pd.DataFrame(rows, columns=columns)
+        return frame.astype({"rank": "Int64", "dim": "Int64", "score": float, "stderr": float})
+
+    def best(self, metric: str | None = None) -> str:
+        """Name of the model that ranks first.
+
+        Raises:
+            InvalidInputError: every model failed.
+        """
+        first = self.ranking(metric)
+        if not len(first) or first["score"].isna().iloc[0]:
+            raise InvalidInputError("no model has a score; see table.failures for the reasons")
+        return str(first["model"].iloc[0])
+
+    def wide(self) -> pd.DataFrame:
+        """One row per model and layer, one column per metric."""
+        frame = self.to_frame()
+        frame["metric"] = [record_label(r) for r in self._records]
+        scored = frame[frame["value"].notna()]
+        wide = scored.pivot_table(
+            index=["model", "layer"], columns="metric", values="value", sort=False
+        )
+        return wide.reindex(columns=[m for m in self.metrics if m in wide.columns])
+
+    def format(self, metric: str | None = None) -> str:
+        """The ranking as aligned text.
+
+        The interval is the score plus or minus 1.96 standard errors, where the metric has one.
+        """
+        if not self._records:
+            return "(no records)"
+        metric = self._metric(metric)
+        lines = [["#", "model", metric, "± 95 %", "layer", "dim", "seconds"]]
+        for row in self.ranking(metric).to_dict("records"):
+            if row["error"] and math.isnan(row["score"]):
+                lines.append(["-", str(row["model"]), "failed", "", str(row["error"])])
+                continue
+            margin = "" if math.isnan(row["stderr"]) else f"{1.96 * row['stderr']:.3g}"
+            lines.append(
+                [
+                    str(row["rank"]),
+                    str(row["model"]),
+                    f"{row['score']:.4g}",
+                    margin,
+                    str(row["layer"]),
+                    str(row["dim"]),
+                    f"{row['seconds']:.1f}",
+                ]
+            )
+        widths = [max(len(line[i]) for line in lines if len(line) > 5) for i in range(7)]
+        numeric = {0, 2, 3, 5, 6}
+        return "\n".join(
+            "  ".join(
+                cell.rjust(widths[i]) if i in numeric else cell.ljust(widths[i])
+                for i, cell in enumerate(line)
+            ).rstrip()
+            for line in lines
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the long table as ``.jsonl``, ``.csv`` or ``.parquet``, by the file's ending.
+
+        The file appears whole or not at all.
+
+        Raises:
+            InvalidInputError: an unknown ending, or a place that cannot be written to.
+        """
+        path = Path(path)
+        suffix = _known_suffix(path)
+        with replacing(path) as temporary:
+            if suffix == ".jsonl":
+                lines = (json.dumps(r, allow_nan=False, default=str) for r in self._records)
+                temporary.write_text("".join(f"{line}\n" for line in lines))
+            elif suffix == ".csv":
+                self.to_frame().to_csv(temporary, index=False)
+            else:
+                self.to_frame().to_parquet(temporary, index=False)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ScoreTable:
+        """Read a table that ``save`` wrote.
+
+        Raises:
+            InvalidInputError: the file is missing, has an unknown ending or cannot be parsed.
+        """
+        import pandas as pd
+
+        path = Path(path)
+        suffix = _known_suffix(path)
+        if not path.is_file():
+            raise InvalidInputError(f"there is no table at {path}")
+        try:
+            if suffix == ".jsonl":
+                text = path.read_text()
+                return cls([json.loads(line) for line in text.splitlines() if line.strip()])
+            frame = pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
+            if "model" not in frame.columns:
+                raise ValueError("it has no column 'model'")
+            records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+            return cls([{str(k): v for k, v in record.items()} for record in records])
+        except (ValueError, AttributeError) as error:
+            raise InvalidInputError(f"{path} is not a score table: {error}") from error
+
+    @property
+    def plot(self) -> TablePlots:
+        """Plots: ``table.plot.ranking()`` and ``table.plot.layers()``."""
+        # Drawing comes after ranking in the flow; it is imported only when somebody draws.
+        from transfer_metrics.report.plots import TablePlots
+
+        return TablePlots(self)
+
+    def _metric(self, metric: str | None) -> str:
+        known = self.metrics
+        if not metric:
+            return known[0] if known else ""
+        if metric not in known:
+            raise UnknownNameError.of("metric of this table", metric, known)
+        return metric
+
+    def _higher_is_better(self, metric: str) -> bool:
+        flags = [r["higher_is_better"] for r in self._records if record_label(r) == metric]
+        return all(flag is not False for flag in flags)
+
+    def _by_model(self) -> dict[str, list[dict[str, Any]]]:
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for record in self._records:
+            groups.setdefault(str(record["model"]), []).append(record)
+        return groups
+
+
+def _chosen(records: list[dict[str, Any]], view: str) -> list[dict[str, Any]]:
+    if view == "all":
+        return records
+    if view == "last":
+        return [max(records, key=lambda r: r["layer_index"] or 0)]
+    sign = 1.0 if records[0]["higher_is_better"] is not False else -1.0
+    return [max(records, key=lambda r: sign * r["value"])]
+
+
+def _ranking_row(record: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    row = {c: record[c] for c in ("model", "layer", "dim", "stderr", "error")}
+    return {**row, "score": record["value"], "seconds": seconds}
+
+
+def _known_suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise InvalidInputError(
+            f"cannot tell the format of {path.name!r}; end its name in {', '.join(FORMATS)}"
+        )
+    return suffix
