@@ -279,7 +279,7 @@ def test_a_full_disk(tmp_path):
     if not mounted:
         pytest.skip("mounting a small file system is not allowed here")
     try:
-        with pytest.raises(ExtractionError, match="No space left on device.*make room"):
+        with pytest.raises(ExtractionError, match=r"No space left on device.*make room"):
             quiet(make_model(), make_task(n=3000), shard_size=500, out=disk / "store")
         shards = sorted(disk.glob("store/shards/*"))
         assert shards

@@ -136,9 +136,7 @@ def test_scatter_operations_are_those_of_the_matrix(rows):
     for scale in (1e-9, 1.0, 1e6):
         expected = float(torch.linalg.slogdet(eye + scale * matrix).logabsdet)
         assert scatter.logdet1p(scale) == pytest.approx(expected, rel=1e-9, abs=1e-13)
-        bordered = float(
-            torch.linalg.slogdet(eye + scale * (matrix + extra.T @ extra))[1]
-        )
+        bordered = float(torch.linalg.slogdet(eye + scale * (matrix + extra.T @ extra))[1])
         assert scatter.logdet1p(scale, extra) == pytest.approx(bordered, rel=1e-9, abs=1e-13)
     assert scatter.trace() == pytest.approx(float(matrix.trace()))
     assert scatter.square_norm() == pytest.approx(float((matrix**2).sum()))

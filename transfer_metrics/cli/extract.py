@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.options import add_extraction, add_verb, extraction
+from transfer_metrics.cli.options import add_extraction, add_layers, add_verb, extraction
 
 EXAMPLES = """\
   transfer-metrics extract --model zoo:resnet-cifar10 --task sklearn:digits --out features/
@@ -19,7 +19,7 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(verbs, "extract", "write the features of one model to disk", EXAMPLES, run)
     parser.add_argument("--model", required=True)
     parser.add_argument("--task", required=True)
-    parser.add_argument("--layers", default="blocks", help="blocks (default), *, last, names")
+    add_layers(parser, "blocks", "blocks, *, last")
     parser.add_argument("--out", required=True, metavar="FOLDER")
     parser.add_argument("--shard-size", type=int, default=1024, metavar="N")
     add_extraction(parser)

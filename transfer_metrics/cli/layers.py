@@ -7,6 +7,7 @@ from typing import Any
 
 from transfer_metrics.cli.options import (
     add_extraction,
+    add_layers,
     add_output,
     add_verb,
     extraction,
@@ -29,7 +30,7 @@ def add_parser(verbs: Any) -> None:
     source.add_argument("--store", help="features written by `extract`")
     parser.add_argument("--task", help="task, such as imagefolder:photos/")
     parser.add_argument("--metrics", help="metrics, comma-separated")
-    parser.add_argument("--layers", default="blocks", help="blocks (default), *, last, names")
+    add_layers(parser, "blocks", "blocks, *, last")
     parser.add_argument("--plot", metavar="FILE", help="draw the layer-wise curve into a file")
     add_extraction(parser)
     add_output(parser)

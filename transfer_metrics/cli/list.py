@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.options import add_verb
+from transfer_metrics.cli.options import add_layers, add_verb
 
 EXAMPLES = """\
   transfer-metrics list metrics
@@ -22,7 +22,7 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(verbs, "list", "list what can be named", EXAMPLES, run)
     parser.add_argument("what", choices=WHAT)
     parser.add_argument("name", nargs="?", help="a pattern, or the model whose layers to list")
-    parser.add_argument("--layers", default="blocks", help="which layers (default blocks)")
+    add_layers(parser, "blocks", "blocks, *, last")
     parser.add_argument("--pool", default="avg")
 
 

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from transfer_metrics.syntax import split_list
+
 if TYPE_CHECKING:
     from transfer_metrics.ranking.table import ScoreTable
 
@@ -51,6 +53,16 @@ def extraction(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def add_layers(parser: argparse.ArgumentParser, default: str, choices: str) -> None:
+    """Choice of layers: one name, or several with commas between."""
+    parser.add_argument(
+        "--layers",
+        default=default,
+        type=_layers,
+        help=f"{choices}, or names and patterns, comma-separated (default {default})",
+    )
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Choice of what is printed."""
     group = parser.add_mutually_exclusive_group()
@@ -71,6 +83,11 @@ def print_table(table: ScoreTable, args: argparse.Namespace, text: str) -> None:
 def say(message: str) -> None:
     """A line for the person at the terminal, on stderr."""
     print(message, file=sys.stderr)
+
+
+def _layers(text: str) -> str | list[str]:
+    parts = split_list(text)
+    return parts[0] if len(parts) == 1 else parts
 
 
 def _positive(text: str) -> int:

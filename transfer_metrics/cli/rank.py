@@ -7,6 +7,7 @@ from typing import Any
 
 from transfer_metrics.cli.options import (
     add_extraction,
+    add_layers,
     add_output,
     add_verb,
     extraction,
@@ -28,11 +29,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--models", required=True, help="names and patterns, comma-separated")
     parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
     parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
-    parser.add_argument(
-        "--layers",
-        default="best",
-        help="best (default: the best block stands for the model), blocks, last, or names",
-    )
+    add_layers(parser, "best", "best (the best block stands for the model), blocks, last")
     parser.add_argument(
         "--out",
         default="transfer-metrics",

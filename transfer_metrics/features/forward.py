@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.hooks import LayerTaps
@@ -22,6 +20,7 @@ from transfer_metrics.features.pooling import Pool
 from transfer_metrics.features.shards import LABELS, LOGITS
 from transfer_metrics.features.store import layers_of
 from transfer_metrics.features.trace import call_model, evaluation
+from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.base import Model, Split, Task
 
 
@@ -103,13 +102,12 @@ class Forward:
             self.pool,
             logits=logits["path"] if logits else None,
         )
-        bar = tqdm(
-            desc=f"{self.model.name} on {self.task.name}",
-            total=n,
+        bar = progress_bar(
+            f"{self.model.name} on {self.task.name}",
+            n,
+            self.progress,
             initial=n - todo,
             unit=" examples",
-            file=sys.stderr,
-            disable=not self.progress,
         )
         with bar, evaluation(self.model.module), taps:
             loader = iter(self._loader(batches))

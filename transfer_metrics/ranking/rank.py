@@ -5,19 +5,17 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from transfer_metrics.engines import ENGINES
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.metrics.base import METRICS, Metric
+from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
 from transfer_metrics.ranking.score import DEFAULT_METRICS, resolve_metrics, score_store
 from transfer_metrics.ranking.table import ScoreTable, record_label
@@ -135,8 +133,12 @@ def rank_models(
         {**options, "progress": progress},
     )
     results = run(functools.partial(_rank_one, job), candidates)
-    bar = tqdm(results, "models", len(candidates), disable=not progress, file=sys.stderr)
-    return ScoreTable([record for records in bar for record in records], view)
+    records: list[dict[str, Any]] = []
+    with progress_bar("models", len(candidates), progress) as bar:
+        for of_one in results:
+            records += of_one
+            bar.update()
+    return ScoreTable(records, view)
 
 
 def _rank_one(job: _Job, candidate: Any) -> list[dict[str, Any]]:
