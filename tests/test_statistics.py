@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf_shrinkage
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import CorruptStoreError, InvalidInputError
 from transfer_metrics.metrics.h_score import ledoit_wolf
 from transfer_metrics.statistics import (
     ClassMoments,
@@ -227,3 +227,45 @@ def test_labels_of_any_kind_are_numbered_in_sorted_order():
     by_number = ClassMoments.from_batch(x, np.array([7, -3, 7, 100]))
     assert torch.equal(by_name.means, by_number.means)
     assert by_name.counts.tolist() == [1, 2, 1]
+
+
+def statistics_of_every_kind():
+    x, y = data(30, 5)
+    wide, _ = data(30, 90)
+    return {
+        "moments": ClassMoments.from_batch(x, y, 5),
+        "wide": ClassMoments.from_batch(wide, y, 4),
+        "pooled": ClassMoments.from_batch(x, y, 4, parts=()),
+        "targets": TargetMoments.from_batch(x, x[:, 0]),
+        "sample": FeatureSample.from_batch(x, y, 4, limit=7),
+        "source": SourceJoint.from_batch(np.full((30, 2), 0.5), y, 4),
+    }
+
+
+@pytest.mark.parametrize("kind", statistics_of_every_kind())
+def test_saved_statistics_come_back_and_still_merge(kind, tmp_path):
+    statistic = statistics_of_every_kind()[kind]
+    path = tmp_path / "deep" / "statistic.safetensors"
+    statistic.save(path)
+    loaded = type(statistic).load(path)
+    (loaded + statistic).save(tmp_path / "a.safetensors")
+    (statistic + statistic).save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_files_that_hold_something_else_are_refused(tmp_path):
+    path = tmp_path / "s.safetensors"
+    with pytest.raises(InvalidInputError, match="no statistic"):
+        ClassMoments.load(path)
+    statistics_of_every_kind()["sample"].save(path)
+    with pytest.raises(InvalidInputError, match="FeatureSample, not a ClassMoments"):
+        ClassMoments.load(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CorruptStoreError, match="build it again"):
+        FeatureSample.load(path)
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.ones(2)}, path)
+    with pytest.raises(CorruptStoreError, match="format"):
+        FeatureSample.load(path)

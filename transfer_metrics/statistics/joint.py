@@ -11,10 +11,11 @@ from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.statistics.inputs import as_features, as_labels, check_finite
+from transfer_metrics.statistics.saving import Saved
 
 
 @dataclass(frozen=True, eq=False)
-class SourceJoint:
+class SourceJoint(Saved):
     """Source class probabilities with target labels; ``a + b`` merges.
 
     LEEP averages a logarithm over examples, which no finite table determines, so the

@@ -10,6 +10,7 @@ from scipy.linalg.lapack import dpotrf
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.statistics.saving import Saved
 
 
 def gram(rows: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def _cholesky_in_place(matrix: Tensor) -> tuple[float, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class Scatter:
+class Scatter(Saved):
     """A positive semi-definite (D, D) matrix ``S = F'F``, stored on its smaller side.
 
     While it is a sum of fewer than D outer products it keeps the factor ``F`` (k, D); from D on it

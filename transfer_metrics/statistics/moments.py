@@ -15,12 +15,13 @@ from torch import Tensor
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.statistics.inputs import as_features, as_labels, as_targets, check_finite
 from transfer_metrics.statistics.linalg import Scatter
+from transfer_metrics.statistics.saving import Saved
 
 PARTS = frozenset({"class", "fourth"})
 
 
 @dataclass(frozen=True, eq=False)
-class FourthMoments:
+class FourthMoments(Saved):
     """Third and fourth moments about the global mean that Ledoit-Wolf shrinkage needs.
 
     Attributes:
@@ -51,7 +52,7 @@ class FourthMoments:
 
 
 @dataclass(frozen=True, eq=False)
-class ClassMoments:
+class ClassMoments(Saved):
     """Counts, means and scatter of each class; ``a + b`` merges two disjoint parts of the data.
 
     Everything is float64 and centred before it is multiplied; merging uses the pairwise formula of
@@ -219,7 +220,7 @@ class ClassMoments:
 
 
 @dataclass(frozen=True, eq=False)
-class TargetMoments:
+class TargetMoments(Saved):
     """Joint moments of features and regression targets; ``a + b`` merges.
 
     Attributes:

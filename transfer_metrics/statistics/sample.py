@@ -12,12 +12,13 @@ from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.statistics.inputs import as_features, as_labels, as_targets, check_finite
+from transfer_metrics.statistics.saving import Saved
 
 DEFAULT_LIMIT = 20_000
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureSample:
+class FeatureSample(Saved):
     """At most ``limit`` examples, chosen by a hash of their content and kept in that order.
 
     The examples with the smallest keys are kept, so ``a + b`` is a uniform sample of the union and
