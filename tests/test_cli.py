@@ -148,6 +148,17 @@ def test_score_reads_arrays(capsys, tmp_path):
     assert {r["metric"] for r in json.loads(out)} == set(tm.list_metrics()) - {"leep", "nce"}
 
 
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_one_line(capsys, tmp_path):
+    np.savez(tmp_path / "two.npz", X=np.random.default_rng(0).normal(size=(20, 3)), y=[0, 1] * 10)
+    status, _, err = run(
+        capsys, "score", "--features", tmp_path / "two.npz", "--metrics", "transrate"
+    )
+    assert status == 0
+    assert err.startswith("transfer-metrics: warning: TransRate with two classes")
+    assert len(err.splitlines()) == 1
+
+
 def test_score_refuses_what_it_cannot_trust(capsys, tmp_path):
     class Trap:
         def __reduce__(self):

@@ -6,10 +6,12 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 import transfer_metrics
-from transfer_metrics.errors import TransferMetricsError
+from transfer_metrics.errors import TransferMetricsError, TransferMetricsWarning
 
 VERBS = ("rank", "layers", "extract", "score", "list", "cache", "benchmark")
 
@@ -49,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     try:
-        status = args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = args.run(args)
         sys.stdout.flush()
         return int(status or 0)
     except TransferMetricsError as error:
@@ -62,6 +66,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe went away, as `head` does; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """The toolkit's own warnings as one line; where in its code they arose helps nobody."""
+    if issubclass(category, TransferMetricsWarning):
+        print(f"transfer-metrics: warning: {message}", file=sys.stderr)
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        print(text, end="", file=file or sys.stderr)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from transfer_metrics.metrics.base import (
 from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.syntax import split_list
 
-DEFAULT_METRICS = ("transrate", "logme", "h_score", "knn")
+# The first one ranks. The README says why it is this one and not TransRate.
+DEFAULT_METRICS = ("logme", "transrate", "h_score", "knn")
 
 
 def resolve_metrics(metrics: Any, kind: str, *, skip: str = "") -> list[Metric]:
