@@ -340,7 +340,7 @@ def test_progress_goes_to_stderr(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "net on noise" in captured.err
-    assert "50/50" in captured.err
+    assert "0/50" in captured.err
 
 
 class Unreadable(list):
