@@ -18,12 +18,13 @@ import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
 from transfer_metrics.metrics.probes import RIDGE_PATH
 
-RNG = np.random.default_rng(0)
-
 
 def features(n=120, d=10, c=4, signal=1.0):
     y = np.arange(n) % c
-    x = RNG.standard_normal((n, d)) + signal * np.random.default_rng(9).standard_normal((c, d))[y]
+    x = (
+        np.random.default_rng([n, d, c]).standard_normal((n, d))
+        + signal * np.random.default_rng(9).standard_normal((c, d))[y]
+    )
     return x, y
 
 

@@ -103,8 +103,12 @@ def _max_evidence(
     Returns:
         Log evidence per target (K,), and the number of targets that are fitted almost exactly.
     """
-    outside = (squares - h2.sum(dim=0)).clamp_min(0.0)
-    floor = squares * torch.finfo(torch.float64).eps
+    if len(sigma) >= n:
+        # N directions reach every target: what is left outside them is zero, not rounding.
+        outside, floor = torch.zeros_like(squares), torch.zeros_like(squares)
+    else:
+        outside = (squares - h2.sum(dim=0)).clamp_min(0.0)
+        floor = squares * torch.finfo(torch.float64).eps
 
     def parts(log_ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Effective parameters γ, ``‖w‖²`` and residual at a ratio."""
