@@ -129,7 +129,7 @@ def plot_layers(
     handles, labels = ax.get_legend_handles_labels()
     others = len(order) - len(handles)
     title = f"best {len(handles)}, {others} more in grey" if others else None
-    ax.legend(handles[::-1], labels[::-1], title=title, frameon=False, fontsize=8)
+    ax.legend(handles[::-1], labels[::-1], title=title, frameon=False, fontsize=8, title_fontsize=8)
     _clean(ax)
     return ax
 
