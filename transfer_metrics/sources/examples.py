@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.base import example_bytes
@@ -40,6 +40,11 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise InvalidInputError(
             f"image {name!r} claims more pixels than Pillow deems safe ({error}); make it smaller "
             f"or remove it"
+        ) from error
+    except UnidentifiedImageError as error:  # its own message names a memory address
+        raise InvalidInputError(
+            f"image {name!r} does not decode: it is no image that Pillow knows; replace or remove "
+            f"the file"
         ) from error
     except Exception as error:  # Pillow's decoders raise a dozen different exceptions
         raise InvalidInputError(
