@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import transfer_metrics as tm
-from transfer_metrics.benchmark import transrate
+from transfer_metrics.benchmark import extraction, transrate
 from transfer_metrics.benchmark.timing import interleaved, median_ratio
 
 
@@ -30,3 +30,8 @@ def test_the_transrate_benchmark_prints_its_ratios():
     lines = "\n".join(transrate.run(n=200, d=30, c=4, rounds=2))
     assert re.search(r"X'X in numpy +[\d.]+ s +transrate takes [\d.]+ times that", lines)
     assert float(re.search(r"two scores ([\d.e+-]+)", lines)[1]) < 1e-9
+
+
+def test_the_extraction_benchmark_prints_its_ratio():
+    _, line = extraction.run(n=2, batch_size=2, repeats=1, networks=["resnet50"])
+    assert re.match(r"resnet50: bare [\d.]+ s, extracting 18 layers [\d.]+ s, ratio [\d.]+$", line)

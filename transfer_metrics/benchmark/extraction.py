@@ -1,15 +1,14 @@
 """What extracting every block costs beside the bare forward pass.
 
-``python -m transfer_metrics.benchmark.extraction`` times both over the same images in turn, with
+``transfer-metrics benchmark extraction`` times both over the same images in turn, with
 random weights and the shapes of ResNet-50 and ViT-B/16, and prints the medians and their ratio.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -115,7 +114,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-def measure(name: str, n: int = 64, batch_size: int = 16, repeats: int = 5) -> dict[str, float]:
+def measure(name: str, n: int = 64, batch_size: int = 16, repeats: int = 3) -> dict[str, float]:
     """Time the bare forward pass and the extraction of every block, in turn.
 
     Args:
@@ -133,7 +132,6 @@ def measure(name: str, n: int = 64, batch_size: int = 16, repeats: int = 5) -> d
     images = list(np.random.default_rng(0).standard_normal((n, *IMAGE), dtype=np.float32))
     data = Split(images, np.arange(n) % 2)
     task = Task("noise", "classification", "tensor", {"train": data}, ("0", "1"))
-    print(f"{name}: hashing weights and images", flush=True)
     model.fingerprint, data.fingerprint  # noqa: B018  (cached; not part of either pass)
 
     def bare() -> None:
@@ -162,23 +160,21 @@ def measure(name: str, n: int = 64, batch_size: int = 16, repeats: int = 5) -> d
     }
 
 
-def main() -> None:
-    """Print one line per network."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, default=64, help="images in each pass")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
-    options = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, {options.n} images, batches of {options.batch_size}")
-    for name in options.networks:
-        found = measure(name, options.n, options.batch_size, options.repeats)
-        print(
+def run(
+    n: int = 64, batch_size: int = 16, repeats: int = 3, networks: Iterable[str] = NETWORKS
+) -> Iterator[str]:
+    """Describe the measurement of each network in a line of text.
+
+    Args:
+        n: images in each pass.
+        batch_size: images in each forward pass.
+        repeats: how often each is timed.
+        networks: names out of ``NETWORKS``.
+    """
+    yield f"{torch.get_num_threads()} threads, {n} images, batches of {batch_size}"
+    for name in networks:
+        found = measure(name, n, batch_size, repeats)
+        yield (
             f"{name}: bare {found['bare']:.2f} s, extracting {found['layers']} layers "
-            f"{found['extract']:.2f} s, ratio {found['ratio']:.3f}",
-            flush=True,
+            f"{found['extract']:.2f} s, ratio {found['ratio']:.3f}"
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -24,5 +24,5 @@ def run(args: argparse.Namespace) -> int:
     import importlib
 
     for line in importlib.import_module(f"transfer_metrics.benchmark.{args.which}").run():
-        print(line)
+        print(line, flush=True)
     return 0
