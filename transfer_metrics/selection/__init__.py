@@ -1,0 +1,1 @@
+"""Which layers, and which of their features, to transfer: scikit-learn selectors over layers."""

@@ -1,0 +1,189 @@
+"""Features of several layers side by side, read one layer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
+from transfer_metrics.features.store import FeatureStore
+
+COLUMNS_AT_ONCE = 8192
+
+
+class LayerColumns:
+    """The columns of several layers side by side, (N, ΣD), of which only one layer is in memory.
+
+    Columns are numbered across layers, in the order of the layers.
+
+    Args:
+        names: names of the layers.
+        dims: features per layer.
+        n: number of examples N.
+        read: ``(layer, positions or None) -> (n, D)`` features of one layer, all rows or some.
+        rows: positions that count; None for all.
+        unit: divide each layer's rows by their length, as Head2Toe does; zero rows stay zero.
+
+    >>> columns = layer_columns({"a": np.ones((2, 3)), "b": np.eye(2)})
+    >>> columns.dim, columns.take([4, 0]).tolist(), columns.layer_of([0, 3]).tolist()
+    (5, [[0.0, 1.0], [1.0, 1.0]], [0, 1])
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        dims: Sequence[int],
+        n: int,
+        read: Callable[[str, np.ndarray | None], np.ndarray],
+        rows: np.ndarray | None = None,
+        unit: bool = False,
+    ) -> None:
+        self.names = tuple(names)
+        self.dims = tuple(int(d) for d in dims)
+        self.starts = np.concatenate([[0], np.cumsum(self.dims)]).astype(np.int64)
+        self.unit = unit
+        self._n = n
+        self._read = read
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return self._n if self._rows is None else len(self._rows)
+
+    @property
+    def dim(self) -> int:
+        """Number of columns, ΣD."""
+        return int(self.starts[-1])
+
+    def unit_rows(self) -> LayerColumns:
+        """The same with each layer's rows at length one."""
+        return LayerColumns(self.names, self.dims, self._n, self._read, self._rows, True)
+
+    def rows(self, positions: Any) -> LayerColumns:
+        """The same columns for the examples at some positions."""
+        chosen = np.arange(len(self))[positions]
+        chosen = chosen if self._rows is None else self._rows[chosen]
+        return LayerColumns(self.names, self.dims, self._n, self._read, chosen, self.unit)
+
+    def only(self, names: Sequence[str]) -> LayerColumns:
+        """The same with some layers, in the order given.
+
+        Raises:
+            LayerNotFoundError: there is no such layer.
+        """
+        dims = [self.dims[self._index(name)] for name in names]
+        return LayerColumns(names, dims, self._n, self._read, self._rows, self.unit)
+
+    def layer(self, name: str) -> np.ndarray:
+        """Features of one layer, (N, D), in the precision in which they are kept.
+
+        Raises:
+            LayerNotFoundError: there is no such layer.
+        """
+        self._index(name)
+        features = self._read(name, self._rows)
+        return unit_rows(features) if self.unit else features
+
+    def layer_of(self, columns: Any) -> np.ndarray:
+        """Position of the layer that each column belongs to."""
+        return np.searchsorted(self.starts, np.asarray(columns), side="right") - 1
+
+    def take(self, columns: Any) -> np.ndarray:
+        """Some columns, (N, k), in the order asked for."""
+        columns = np.asarray(columns, dtype=np.int64)
+        layers = self.layer_of(columns)
+        found: np.ndarray | None = None
+        for index in np.unique(layers):
+            places = np.flatnonzero(layers == index)
+            features = self.layer(self.names[index])
+            if found is None:
+                found = np.empty((len(self), len(columns)), features.dtype)
+            elif features.dtype != found.dtype:
+                found = found.astype(np.promote_types(found.dtype, features.dtype))
+            found[:, places] = features[:, columns[places] - self.starts[index]]
+        return np.empty((len(self), 0), np.float32) if found is None else found
+
+    def blocks(self, width: int = COLUMNS_AT_ONCE) -> Iterator[tuple[int, np.ndarray]]:
+        """All columns in blocks of at most ``width``: number of the first column, and (N, w)."""
+        for index, name in enumerate(self.names):
+            features = self.layer(name)
+            for start in range(0, self.dims[index], width):
+                yield int(self.starts[index]) + start, features[:, start : start + width]
+
+    def dense(self) -> np.ndarray:
+        """All columns at once, (N, ΣD)."""
+        return np.concatenate([self.layer(name) for name in self.names], axis=1)
+
+    def _index(self, name: str) -> int:
+        if name not in self.names:
+            raise LayerNotFoundError.of("layer", str(name), self.names)
+        return self.names.index(name)
+
+
+def layer_columns(X: Any, layer_sizes: Sequence[int] | None = None) -> LayerColumns:
+    """Columns of a store, of a mapping, or of an array.
+
+    Args:
+        X: a ``FeatureStore``; a mapping from layer to (N, D); or an (N, D) array.
+        layer_sizes: how many of an array's columns each layer has, in order; all are one layer
+            unless given.
+
+    Raises:
+        InvalidInputError: none of these, arrays of different lengths, or sizes that do not add up.
+    """
+    if isinstance(X, LayerColumns):
+        return X
+    if isinstance(X, FeatureStore):
+        store = X
+        return LayerColumns(
+            store.names,
+            [layer.dim for layer in store.layers],
+            len(store),
+            lambda name, rows: store[name] if rows is None else store.rows(name, rows),
+        )
+    if isinstance(X, Mapping):
+        arrays = {str(name): np.asarray(values) for name, values in X.items()}
+        lengths = {len(a) for a in arrays.values() if a.ndim == 2}
+        if len(lengths) != 1 or any(a.ndim != 2 for a in arrays.values()):
+            shapes = {name: a.shape for name, a in arrays.items()}
+            raise InvalidInputError(
+                f"layers must be arrays (N, D) with the same N, not {shapes or 'none at all'}"
+            )
+        dims = [a.shape[1] for a in arrays.values()]
+        return LayerColumns(list(arrays), dims, lengths.pop(), _reader(arrays))
+    array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if array.ndim != 2:
+        raise InvalidInputError(
+            f"features must be an array (N, D), a mapping of layers or a FeatureStore, not "
+            f"{type(X).__name__} of shape {array.shape}"
+        )
+    sizes = [array.shape[1]] if layer_sizes is None else [int(size) for size in layer_sizes]
+    if sum(sizes) != array.shape[1] or min(sizes, default=0) < 1:
+        raise InvalidInputError(
+            f"layer_sizes={layer_sizes} add up to {sum(sizes)}, but X has {array.shape[1]} columns"
+        )
+    names = ["features"] if layer_sizes is None else [f"layer{i}" for i in range(len(sizes))]
+    edges = np.concatenate([[0], np.cumsum(sizes)])
+    views = {name: array[:, edges[i] : edges[i + 1]] for i, name in enumerate(names)}
+    return LayerColumns(names, sizes, len(array), _reader(views))
+
+
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """Rows divided by their Euclidean length; zero rows stay zero.
+
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    dtype = np.promote_types(features.dtype, np.float32)
+    # The largest entry first: squares of half-precision or huge values would overflow.
+    largest = np.abs(features).max(axis=1, keepdims=True, initial=0.0).astype(dtype)
+    largest[largest == 0] = 1.0
+    scaled = features / largest
+    norms = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))[:, None]
+    norms[norms == 0] = 1.0
+    return scaled / norms
+
+
+def _reader(arrays: Mapping[str, np.ndarray]) -> Callable[[str, np.ndarray | None], np.ndarray]:
+    return lambda name, rows: arrays[name] if rows is None else arrays[name][rows]
