@@ -75,6 +75,7 @@ def test_dim_is_that_of_the_pooling():
         ("relu:1", ["relu:1"]),
         ("conv?", ["conv1", "conv2"]),
         ("*2", ["conv2", "fc2"]),
+        ("activations", ["conv1", "conv2", "fc1", "fc2:input", "fc2"]),
         (["fc2:input", "conv1", -1, "relu:0"], ["conv1", "relu:0", "fc2:input"]),
         (
             "*",

@@ -19,7 +19,7 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(verbs, "extract", "write the features of one model to disk", EXAMPLES, run)
     parser.add_argument("--model", required=True)
     parser.add_argument("--task", required=True)
-    add_layers(parser, "blocks", "blocks, *, last")
+    add_layers(parser, "blocks", "blocks, activations, *, last")
     parser.add_argument("--out", required=True, metavar="FOLDER")
     parser.add_argument("--shard-size", type=int, default=1024, metavar="N")
     add_extraction(parser)

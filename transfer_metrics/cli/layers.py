@@ -31,7 +31,7 @@ def add_parser(verbs: Any) -> None:
     source.add_argument("--store", help="features written by `extract`")
     parser.add_argument("--task", help="task, such as imagefolder:photos/")
     parser.add_argument("--metrics", help="metrics, comma-separated")
-    add_layers(parser, "blocks", "blocks, *, last")
+    add_layers(parser, "blocks", "blocks, activations, *, last")
     parser.add_argument("--plot", metavar="FILE", help="draw the layer-wise curve into a file")
     add_intervals(parser)
     add_extraction(parser)

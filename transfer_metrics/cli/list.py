@@ -22,7 +22,7 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(verbs, "list", "list what can be named", EXAMPLES, run)
     parser.add_argument("what", choices=WHAT)
     parser.add_argument("name", nargs="?", help="a pattern, or the model whose layers to list")
-    add_layers(parser, "blocks", "blocks, *, last")
+    add_layers(parser, "blocks", "blocks, activations, *, last")
     parser.add_argument("--pool", default="avg")
 
 

@@ -43,6 +43,9 @@ def list_layers(
             - ``"blocks"``: blocks of any family, stem, and the classifier's input
               (the rule is in ``transfer_metrics.features.blocks``);
             - ``"*"``: every call of every module without children, and the classifier's input;
+            - ``"activations"``: those of them that multiply by a weight matrix (convolutions,
+              linear and embedding layers), the classifier included, and the classifier's input:
+              what Head2Toe selects from;
             - ``"last"``: the classifier's input, ``"<head>:input"``; without a classifier the
               layer that the network returns;
             - ``"last:k"``, or a whole number: the last k blocks; a block by position, -1 the last;
@@ -173,6 +176,8 @@ def _resolve(traced: Trace, head: str | None, wanted: list[str | int]) -> list[C
             matches = blocks
         elif item == "*":
             matches = [c for c in known.values() if _is_leaf(traced, c) or c.is_input]
+        elif item == "activations":
+            matches = [c for c in known.values() if _has_matrix(traced, c) or c.is_input]
         elif item == "last":
             made = [call for call in blocks if call.value == traced.output.value]
             matches = blocks[-1:] if head is not None or not made else made[-1:]
@@ -230,6 +235,11 @@ def _at(blocks: list[Call], position: int) -> Call:
 
 def _is_leaf(traced: Trace, call: Call) -> bool:
     return call.shape is not None and next(traced.modules[call.path].children(), None) is None
+
+
+def _has_matrix(traced: Trace, call: Call) -> bool:
+    weight = getattr(traced.modules[call.path], "weight", None)
+    return _is_leaf(traced, call) and isinstance(weight, Tensor) and weight.ndim > 1
 
 
 def _layer(traced: Trace, call: Call, index: int, pool: Pool) -> Layer:

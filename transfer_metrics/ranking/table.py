@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.files import replacing
+from transfer_metrics.ranking.agreement import accuracies_of, agreement, paired
 from transfer_metrics.ranking.intervals import margin, probability_of_best
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ COLUMNS = (
     "depth",
     "dim",
     "pool",
+    "head",
     "metric",
     "options",
     "value",
@@ -171,6 +173,50 @@ class ScoreTable:
             return value, math.sqrt(sum((x - y) ** 2 for x, y in pairs))
         errors = [math.nan if r["stderr"] is None else r["stderr"] for r in (a, b)]
         return value, math.hypot(*errors)
+
+    def agreement(
+        self,
+        accuracies: Mapping[str, float] | ScoreTable,
+        metric: str | None = None,
+        *,
+        head: str | None = None,
+        split: str = "test",
+        **options: Any,
+    ) -> pd.DataFrame:
+        """How well each metric's ranking agrees with accuracies; see ``ranking.agreement``.
+
+        Args:
+            accuracies: accuracy of each model by its name, or the table of a comparison.
+            metric: one metric; all of the table unless given.
+            head: where the accuracies are a table with several heads, which one.
+            split: where they are a table, accuracy on which data.
+            **options: ``at``, ``resamples``, ``seed``.
+
+        Returns:
+            A DataFrame with the columns metric, measure, value, low, high, n.
+
+        Raises:
+            InvalidInputError: fewer than three models have both.
+        """
+        import pandas as pd
+
+        if isinstance(accuracies, ScoreTable):
+            accuracies = accuracies_of(accuracies, head, split)
+        frames = []
+        for name in [self._metric(metric)] if metric else self.metrics:
+            view = "best" if self.view == "all" else self.view
+            sign = 1.0 if self._higher_is_better(name) else -1.0
+            scores = {
+                str(r["model"]): math.nan if r["score"] is None else sign * r["score"]
+                for r in self._rows(name, view)
+            }
+            common = paired(scores, accuracies)
+            found = agreement(
+                [scores[m] for m in common], [accuracies[m] for m in common], **options
+            )
+            found.insert(0, "metric", name)
+            frames.append(found)
+        return pd.concat(frames, ignore_index=True)
 
     def best(self, metric: str | None = None) -> str:
         """Name of the model that ranks first.
