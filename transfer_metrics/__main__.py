@@ -13,7 +13,18 @@ from typing import TextIO
 import transfer_metrics
 from transfer_metrics.errors import TransferMetricsError, TransferMetricsWarning
 
-VERBS = ("rank", "layers", "extract", "score", "list", "cache", "benchmark")
+VERBS = (
+    "rank",
+    "layers",
+    "extract",
+    "score",
+    "select",
+    "train",
+    "compare",
+    "list",
+    "cache",
+    "benchmark",
+)
 
 DESCRIPTION = """\
 Which pretrained model should I transfer to my data, and from which layers?

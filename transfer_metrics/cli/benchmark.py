@@ -10,6 +10,7 @@ from transfer_metrics.cli.options import add_output, add_verb, positive, print_t
 EXAMPLES = """\
   transfer-metrics benchmark extraction    extracting every block against the bare forward pass
   transfer-metrics benchmark speed         every fast metric against X'X and what else computes it
+  transfer-metrics benchmark selection     choosing features against how many there are
 """
 EXTRACTION = """\
   transfer-metrics benchmark extraction
@@ -18,6 +19,11 @@ SPEED = """\
   transfer-metrics benchmark speed --sizes 1000x512x10
   transfer-metrics benchmark speed --rounds 5 --limit 60 --out docs/speed.md
 """
+SELECTION = """\
+  transfer-metrics benchmark selection --features 1000,10000
+  transfer-metrics benchmark selection --out docs/selection.md
+"""
+FEATURES = "1000,10000,100000,500000"
 SIZES = "1000x512x10,10000x2048x100,50000x768x200"
 
 
@@ -54,6 +60,23 @@ def add_parser(verbs: Any) -> None:
     )
     speed.add_argument("--out", metavar="FILE", help="write a Markdown page as well")
     add_output(speed)
+    selection = add_verb(
+        which,
+        "selection",
+        "time and memory of choosing features by group lasso against how many there are",
+        SELECTION,
+        run_selection,
+    )
+    selection.add_argument(
+        "--features",
+        type=_counts,
+        default=FEATURES,
+        help=f"how many features, comma-separated (default {FEATURES})",
+    )
+    selection.add_argument("--examples", type=positive, default=1000, help="default 1000")
+    selection.add_argument("--classes", type=positive, default=20, help="default 20")
+    selection.add_argument("--out", metavar="FILE", help="write a Markdown page as well")
+    add_output(selection)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,3 +109,25 @@ def run_speed(args: argparse.Namespace) -> int:
     for row in table.disagreements:
         say(f"failed: {row.size}: {row.metric}: {row.code}: {row.note}")
     return 1 if table.disagreements else 0
+
+
+def run_selection(args: argparse.Namespace) -> int:
+    """Select from ever more features, print the table, and write the page."""
+    from transfer_metrics.benchmark import selection, selection_report
+    from transfer_metrics.files import replacing
+
+    table = selection.measure(args.features, args.examples, args.classes, tell=say)
+    print_table(table, args, selection_report.text(table))
+    if args.out:
+        command = (
+            f"transfer-metrics benchmark selection --features {','.join(map(str, args.features))} "
+            f"--examples {args.examples} --classes {args.classes}"
+        )
+        with replacing(args.out) as temporary:
+            temporary.write_text(selection_report.markdown(table, command))
+        say(f"wrote {args.out}")
+    return 0
+
+
+def _counts(text: str) -> list[int]:
+    return [positive(part) for part in text.split(",")]

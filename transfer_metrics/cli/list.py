@@ -13,8 +13,9 @@ EXAMPLES = """\
   transfer-metrics list layers zoo:resnet-cifar10
   transfer-metrics list poolings
   transfer-metrics list tasks
+  transfer-metrics list heads
 """
-WHAT = ("metrics", "models", "layers", "poolings", "tasks")
+WHAT = ("metrics", "models", "layers", "poolings", "tasks", "heads")
 
 
 def add_parser(verbs: Any) -> None:
@@ -65,6 +66,15 @@ def _poolings(args: argparse.Namespace) -> list[str]:
     from transfer_metrics.features.pooling import POOLINGS
 
     return list(POOLINGS)
+
+
+def _heads(args: argparse.Namespace) -> list[str]:
+    from fnmatch import fnmatchcase
+
+    from transfer_metrics.heads.registry import HEADS
+
+    names = [name for name in HEADS if fnmatchcase(name, args.name or "*")]
+    return [f"{name:<15}{(HEADS[name].__doc__ or '').partition(chr(10))[0]}" for name in names]
 
 
 def _layers(args: argparse.Namespace) -> list[str]:

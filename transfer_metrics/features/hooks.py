@@ -25,6 +25,7 @@ class LayerTaps:
     """Context manager that pools the output of layers whenever a module runs.
 
     The attention mask of a text batch is taken from the module's ``attention_mask`` argument.
+    Gradients flow through what is collected, unless they are switched off.
 
     Args:
         module: the network; it must be called itself, not its ``forward``.
@@ -145,6 +146,10 @@ class LayerTaps:
                 f"layer {layer.name!r} gave an output of shape {shape} for a batch of {self._n}; "
                 f"its first axis must be the batch, so leave this layer out"
             )
+        if tensor.requires_grad:
+            # Some poolings keep their input for the backward pass, where an in-place module that
+            # runs later would spoil it.
+            tensor = tensor.clone()
         try:
             # Autocast would run some reductions in half precision.
             with torch.autocast(tensor.device.type, enabled=False):
@@ -157,6 +162,11 @@ class LayerTaps:
                 f"{tuple(tensor.shape)}, but {layer.dim} when it was listed with shape "
                 f"{layer.shape}; where inputs differ in length or size use pool='avg' or 'max'"
             )
-        if pooled.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
-            pooled = pooled.clone()
-        self._features[layer.name] = pooled
+        self._features[layer.name] = pooled.clone() if _share_memory(pooled, tensor) else pooled
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    try:
+        return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    except RuntimeError:  # torch.export traces with tensors that have no memory
+        return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | Non
     scored = ranking[ranking["score"].notna()]
     if not len(scored):
         raise InvalidInputError("no model has a score to plot; see table.failures")
-    ax = _axes(ax, height=_ranking_height(len(scored)))
+    ax = new_axes(ax, height=_ranking_height(len(scored)))
     places = range(len(scored))
     margins = 1.96 * scored["stderr"].fillna(0.0)
     ax.hlines(places, scored["score"].min(), scored["score"], color="#E3E3E3", lw=1, zorder=1)
@@ -75,7 +76,7 @@ def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | Non
     ax.invert_yaxis()
     ax.set_xlabel(str(metric))
     ax.set_title(_title(table), loc="left")
-    _clean(ax)
+    clean(ax)
     return ax
 
 
@@ -108,7 +109,7 @@ def plot_layers(
         raise InvalidInputError("no layer has a score to plot; see table.failures")
     frame = table.to_frame().assign(label=[record_label(r) for r in table.records])
     frame = frame[(frame["label"] == metric) & frame["value"].notna() & frame["depth"].notna()]
-    ax = _axes(ax, height=4.2)
+    ax = new_axes(ax, height=4.2)
     for place, model in reversed(list(enumerate(order))):
         curve = frame[frame["model"] == model].sort_values("depth")
         coloured = place < highlight
@@ -130,7 +131,7 @@ def plot_layers(
     others = len(order) - len(handles)
     title = f"best {len(handles)}, {others} more in grey" if others else None
     ax.legend(handles[::-1], labels[::-1], title=title, frameon=False, fontsize=8, title_fontsize=8)
-    _clean(ax)
+    clean(ax)
     return ax
 
 
@@ -145,22 +146,41 @@ def save_plot(
     Raises:
         InvalidInputError: an unknown ending, or a place that cannot be written to.
     """
+    draw = {"ranking": plot_ranking, "layers": plot_layers}[kind]
+    height = _ranking_height(len(table.ranking(metric))) if kind == "ranking" else 4.2
+    return save_figure(lambda ax: draw(table, metric, ax=ax), path, height)
+
+
+def save_figure(draw: Callable[[Axes], Any], path: str | os.PathLike[str], height: float) -> str:
+    """Draw into a PNG, SVG or PDF file, by its ending; it appears whole or not at all.
+
+    Args:
+        draw: draws on the axes it is given.
+        path: the file.
+        height: of the figure, in inches.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        InvalidInputError: an unknown ending, or a place that cannot be written to.
+    """
     from matplotlib.figure import Figure
 
-    rows = len(table.ranking(metric)) if kind == "ranking" else 0
-    # A figure of its own keeps pyplot's global state out of libraries and threads.
-    figure = Figure(figsize=(7.5, _ranking_height(rows) if rows else 4.2), layout="constrained")
-    {"ranking": plot_ranking, "layers": plot_layers}[kind](table, metric, ax=figure.subplots())
     path = Path(path)
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in ("png", "svg", "pdf"):
         raise InvalidInputError(f"cannot draw into {path.name!r}; end its name in .png, .svg, .pdf")
+    # A figure of its own keeps pyplot's global state out of libraries and threads.
+    figure = Figure(figsize=(7.5, height), layout="constrained")
+    draw(figure.subplots())
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format=suffix)
     return str(path)
 
 
-def _axes(ax: Axes | None, height: float) -> Axes:
+def new_axes(ax: Axes | None, height: float) -> Axes:
+    """The axes given, or those of a new figure."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
@@ -177,7 +197,8 @@ def _ranking_height(rows: int) -> float:
     return 1.2 + 0.28 * rows
 
 
-def _clean(ax: Axes) -> None:
+def clean(ax: Axes) -> None:
+    """The house style: no frame on the right and above, a light grid."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="x", color="#EEEEEE", zorder=0)
     ax.set_axisbelow(True)

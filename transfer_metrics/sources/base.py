@@ -159,6 +159,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def rows(self, positions: np.ndarray) -> Split:
+        """The examples at some positions, decoded no sooner than before."""
+        from transfer_metrics.sources.examples import Chosen
+
+        return Split(Chosen(self.examples, positions), self.labels[positions])
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the contents of examples and labels, in order; images count as stored."""

@@ -208,3 +208,18 @@ class Pairs(Examples):
     def read(self, index: int) -> Any:
         """Fetch one pair and convert its first entry."""
         return self.convert(self.dataset[index][0])
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen(Examples):
+    """Some examples of a sequence, by position."""
+
+    examples: Sequence[Any]
+    positions: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def read(self, index: int) -> Any:
+        """Read one of them."""
+        return self.examples[int(self.positions[index])]

@@ -77,6 +77,24 @@ def as_labels(y: Any, n: int, num_classes: int | None = None) -> tuple[Tensor, i
     return torch.from_numpy(labels.astype(np.int64)), num_classes
 
 
+def as_columns(columns: Any, dim: int) -> Tensor:
+    """Numbers of features as an int64 tensor (k,), all below ``dim``.
+
+    Raises:
+        InvalidInputError: not a list of whole numbers, an empty one, or numbers out of range.
+    """
+    numbers = np.asarray(columns.cpu() if isinstance(columns, Tensor) else columns)
+    if numbers.ndim != 1 or not numbers.size or not np.issubdtype(numbers.dtype, np.integer):
+        raise InvalidInputError(
+            f"columns must be a list of whole numbers, not {numbers.dtype} of shape {numbers.shape}"
+        )
+    if numbers.min() < 0 or numbers.max() >= dim:
+        raise InvalidInputError(
+            f"columns must lie in 0..{dim - 1}, got {numbers.min()}..{numbers.max()}"
+        )
+    return torch.from_numpy(numbers.astype(np.int64))
+
+
 def as_targets(y: Any, n: int) -> Tensor:
     """Regression targets as a finite float64 (N, K) tensor.
 

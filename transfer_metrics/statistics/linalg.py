@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.statistics.inputs import as_columns
 from transfer_metrics.statistics.saving import Saved
 
 
@@ -117,6 +119,17 @@ class Scatter(Saved):
     def scaled(self, factor: float) -> Scatter:
         """``factor * S`` for a factor >= 0."""
         return Scatter(self.data * (factor if self.dense else math.sqrt(factor)), self.dense)
+
+    def select(self, columns: Any) -> Scatter:
+        """The scatter of some of the columns, (k,): rows and columns of ``S``, O(k²) or O(n k).
+
+        Raises:
+            InvalidInputError: columns that do not exist.
+        """
+        chosen = as_columns(columns, self.dim).to(self.data.device)
+        if self.dense:
+            return Scatter(self.data[chosen[:, None], chosen], dense=True)
+        return Scatter.of_rows(self.data[:, chosen])
 
     def matrix(self) -> Tensor:
         """``S``, (D, D)."""

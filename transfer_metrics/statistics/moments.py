@@ -13,8 +13,15 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.statistics.inputs import as_features, as_labels, as_targets, check_finite
+from transfer_metrics.statistics.inputs import (
+    as_columns,
+    as_features,
+    as_labels,
+    as_targets,
+    check_finite,
+)
 from transfer_metrics.statistics.linalg import Scatter
+from transfer_metrics.statistics.rows import ClassRows
 from transfer_metrics.statistics.saving import Saved
 
 PARTS = frozenset({"class", "fourth"})
@@ -185,6 +192,29 @@ class ClassMoments(Saved):
         """``Σ (t - target mean)²`` for those one-hot labels, (K,)."""
         return self.n * self.target_mean * (1.0 - self.target_mean)
 
+    def select(self, columns: Any) -> ClassMoments:
+        """Moments of some of the features (k,), as if they had been built from those alone.
+
+        Fourth moments are left out, because they are of the length of whole rows.
+
+        Raises:
+            InvalidInputError: columns that do not exist.
+
+        Cost: O(C k²), or O(N k) where fewer than D examples are kept as rows.
+
+        >>> moments = ClassMoments.from_batch([[1.0, 2.0], [3.0, 5.0], [4.0, 4.0]], [0, 0, 1])
+        >>> moments.select([1]).within.matrix().tolist()
+        [[4.5]]
+        """
+        chosen = as_columns(columns, self.dim)
+        by_class = self.class_scatter
+        if isinstance(by_class, ClassRows):
+            by_class = by_class.select(chosen)
+        elif by_class is not None:
+            by_class = tuple(scatter.select(chosen) for scatter in by_class)
+        means = self.means[:, chosen.to(self.means.device)]
+        return ClassMoments(self.counts, means, self.within.select(chosen), by_class)
+
     def scatter_of(self, c: int) -> Scatter:
         """Scatter of class c about its own mean.
 
@@ -263,6 +293,16 @@ class TargetMoments(Saved):
         labels = torch.zeros(len(features), dtype=torch.int64)
         rows = torch.cat([features, targets], dim=1)
         return cls(ClassMoments.from_batch(rows, labels, 1, parts=()), targets.shape[1])
+
+    def select(self, columns: Any) -> TargetMoments:
+        """Moments of some of the features (k,), and of all targets.
+
+        Raises:
+            InvalidInputError: columns that do not exist.
+        """
+        targets = torch.arange(self.dim, self.joint.dim)
+        chosen = torch.cat([as_columns(columns, self.dim), targets])
+        return TargetMoments(self.joint.select(chosen), self.num_targets)
 
     @property
     def n(self) -> int:

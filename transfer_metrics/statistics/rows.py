@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import operator
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 from torch import Tensor
 
-from transfer_metrics.statistics.inputs import as_features, check_finite
+from transfer_metrics.statistics.inputs import as_columns, as_features, check_finite
 from transfer_metrics.statistics.linalg import Scatter
 
 ROWS_AT_ONCE = 4096
@@ -43,6 +44,15 @@ class ClassRows(Sequence[Scatter]):
         counts = np.bincount(labels, minlength=len(means))
         self._ends = np.concatenate([[0], counts.cumsum()])
         self._ahead = (0, means[:0])
+
+    def select(self, columns: Any) -> ClassRows:
+        """The same for some of the columns; all are still read, and then those kept."""
+        chosen = as_columns(columns, self._means.shape[1])
+        selected = copy.copy(self)
+        selected._read = lambda positions: as_features(self._read(positions))[:, chosen]
+        selected._means = self._means[:, chosen.to(self._means.device)]
+        selected._ahead = (0, selected._means[:0])
+        return selected
 
     def __len__(self) -> int:
         return len(self._means)

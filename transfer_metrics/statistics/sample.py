@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.statistics.inputs import as_features, as_labels, as_targets, check_finite
+from transfer_metrics.statistics.inputs import (
+    as_columns,
+    as_features,
+    as_labels,
+    as_targets,
+    check_finite,
+)
 from transfer_metrics.statistics.moments import ClassMoments, TargetMoments
 from transfer_metrics.statistics.saving import Saved
 
@@ -111,6 +117,17 @@ class FeatureSample(Saved):
                 f"{self.n} with {self.x.shape[1]}"
             )
         self.__dict__["moments"] = moments
+
+    def select(self, columns: Any) -> FeatureSample:
+        """The same examples with some of their features, (k,).
+
+        Where some examples were left out, which ones was decided by all features.
+
+        Raises:
+            InvalidInputError: columns that do not exist.
+        """
+        chosen = as_columns(columns, self.x.shape[1]).to(self.x.device)
+        return dataclasses.replace(self, x=self.x[:, chosen])
 
     def shared(self, part: FeatureSample) -> FeatureSample:
         """The examples of ``part``, a sample of a part of the same data, that this one kept."""

@@ -1,0 +1,334 @@
+"""Comparing heads: what is measured, on which data, and how it is summarised."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import transfer_metrics as tm
+from transfer_metrics.__main__ import main
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
+from transfer_metrics.heads import compare as compare_module
+from transfer_metrics.heads.comparison import Comparison
+from transfer_metrics.heads.cost import cost_of, forward_flops
+from transfer_metrics.heads.distortion import distortion
+from transfer_metrics.heads.splits import complete_task, shifted_splits
+from transfer_metrics.sources.corruptions import CORRUPTIONS
+
+FAST_PROBE = "linear_probe(C_grid=(0.01, 1.0))"
+FAST_TUNE = "finetune(lr=0.05, epochs=1)"
+
+
+def few(task: tm.Task, step: int) -> tm.Task:
+    splits = {
+        name: split.rows(np.arange(0, len(split), step)) for name, split in task.splits.items()
+    }
+    return tm.Task(task.name, task.kind, task.modality, splits, task.classes)
+
+
+@pytest.fixture(scope="module")
+def glyphs() -> tm.Task:
+    return few(tm.load_task("zoo:glyphs"), 9)
+
+
+@pytest.fixture(scope="module")
+def table(glyphs: tm.Task, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    return tm.compare(
+        ["zoo:cnn-mnist", "zoo:mixer-usps"],
+        glyphs,
+        [FAST_PROBE, "head2toe(keep=0.05, steps=50)", FAST_TUNE],
+        seeds=2,
+        metrics="logme",
+        cache_dir=tmp_path_factory.mktemp("cache"),
+        progress=False,
+    )
+
+
+def test_accuracies_are_those_of_the_heads(table: Comparison, glyphs: tm.Task) -> None:
+    task = complete_task(glyphs)
+    probe = tm.LinearProbe(C_grid=(0.01, 1.0)).fit("zoo:cnn-mnist", task)
+    tuned = tm.FineTune(lr=0.05, epochs=1, random_state=1, progress=False)
+    tuned.fit("zoo:cnn-mnist", task)
+    records = [r for r in table.records if r["model"] == "zoo:cnn-mnist"]
+
+    def found(head: str, seed: int, metric: str, split: str) -> float:
+        chosen = [
+            r["value"]
+            for r in records
+            if (r["head"], r["seed"], r["metric"], r["split"]) == (head, seed, metric, split)
+        ]
+        assert len(chosen) == 1
+        return chosen[0]
+
+    assert found(FAST_PROBE, 0, "accuracy", "test") == probe.score(glyphs["test"])
+    assert found(FAST_PROBE, 0, "accuracy", "ood") == probe.score(glyphs["ood"])
+    for name in ("test", "ood"):
+        assert found(tuned.label, 1, "accuracy", name) == tuned.score(glyphs[name])
+        moved = distortion(tm.load_model("zoo:cnn-mnist"), tuned.network_, glyphs[name])
+        assert found(tuned.label, 1, "distortion", name) == pytest.approx(moved.raw, rel=1e-5)
+    gap = tuned.score(glyphs["test"]) - tuned.score(glyphs["ood"])
+    assert found(tuned.label, 1, "ood_gap", "ood") == pytest.approx(gap)
+
+
+def test_only_heads_with_chance_are_fitted_for_every_seed(table: Comparison) -> None:
+    seeds = {}
+    for r in table.records:
+        if r["metric"] == "accuracy":
+            seeds.setdefault(r["head"], set()).add(r["seed"])
+    probes = {head for head in seeds if head.startswith("linear_probe")}
+    assert probes == {FAST_PROBE.replace("(", "(", 1), "linear_probe@logme"}
+    assert all(seeds[head] == ({0} if head in probes else {0, 1}) for head in seeds)
+
+
+def test_summary_is_the_mean_and_its_interval_by_hand() -> None:
+    base = {"model": "m", "head": "h", "metric": "accuracy", "split": "test", "n": 100}
+    values = [0.7, 0.8, 0.9]
+    table = Comparison({**base, "seed": s, "value": v} for s, v in enumerate(values))
+    row = table.summary().loc[("m", "h")]
+    assert row["test"] == pytest.approx(0.8)
+    half = 1.959964 * math.sqrt(0.8 * 0.2 / 100 + 0.01 / 3)
+    assert row["± test"] == pytest.approx(half, rel=1e-6)
+    assert row["seeds"] == 3
+
+
+def test_verdict_by_hand() -> None:
+    accuracies = {"a": 0.6, "b": 0.9, "c": 0.8}
+    records = [
+        {"model": m, "head": "h", "metric": "accuracy", "split": "test", "n": 400, "value": v}
+        for m, v in accuracies.items()
+    ]
+    scores = [
+        {"model": m, "layer": "fc", "metric": "s", "value": v, "higher_is_better": True}
+        for m, v in {"a": 1.0, "b": 2.0, "c": 3.0}.items()
+    ]
+    verdict = Comparison([*scores, *records]).verdict()
+    row = verdict.iloc[0]
+    assert (row["question"], row["favourite"], row["best"]) == ("which model", "c", "b")
+    assert row["regret"] == pytest.approx(0.1)
+    margin = 1.959964 * math.sqrt(0.9 * 0.1 / 400 + 0.8 * 0.2 / 400)
+    assert row["margin"] == pytest.approx(margin, rel=1e-6)
+    with pytest.raises(InvalidInputError, match="no scores to check"):
+        Comparison(records).verdict()
+    agreement = ScoreOf(scores).agreement(Comparison(records), resamples=0)
+    assert agreement.set_index("measure")["value"]["regret"] == pytest.approx(0.1)
+
+
+def ScoreOf(records: list[dict]) -> tm.ScoreTable:
+    return tm.ScoreTable(records)
+
+
+def test_verdict_on_layers_and_models(table: Comparison) -> None:
+    verdict = table.verdict(head=FAST_PROBE)
+    assert list(verdict["question"]) == ["which model"]
+    assert (verdict["regret"] >= 0).all()
+    assert table.metrics == ["logme"]
+    assert table.best() in ("zoo:cnn-mnist", "zoo:mixer-usps")
+
+
+def test_repeated_it_computes_nothing_and_interrupted_it_goes_on(
+    glyphs: tm.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = []
+    measured = compare_module._measured
+
+    def counting(job, model, head):
+        fitted.append(head.label)
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        return measured(job, model, head)
+
+    monkeypatch.setattr(compare_module, "_measured", counting)
+    options = {"seeds": 1, "cache_dir": tmp_path, "progress": False}
+    heads = [FAST_PROBE, FAST_TUNE]
+    with pytest.raises(KeyboardInterrupt):
+        tm.compare("zoo:cnn-mnist", glyphs, heads, **options)
+    whole = tm.compare("zoo:cnn-mnist", glyphs, heads, **options)
+    assert [label.partition("(")[0] for label in fitted] == ["linear_probe", "finetune", "finetune"]
+    again = tm.compare("zoo:cnn-mnist", glyphs, heads, **options)
+    assert len(fitted) == 3
+    assert again.records == whole.records
+    assert not list((tmp_path / "training").glob("*"))
+
+
+def test_a_head_that_fails_is_a_row_with_its_reason(glyphs: tm.Task) -> None:
+    table = tm.compare(
+        ["zoo:cnn-mnist", "zoo:none"],
+        glyphs,
+        [FAST_PROBE, "linear_probe(layers=nowhere)"],
+        seeds=1,
+        cache="never",
+        progress=False,
+    )
+    reasons = {(r["model"], r["head"]): r["error"] for r in table.failures}
+    assert "unknown layer 'nowhere'" in reasons["zoo:cnn-mnist", "linear_probe(layers='nowhere')"]
+    assert "zoo:none" in {model for model, _ in reasons}
+    assert "unknown layer" in table.format()
+    assert table.summary()["test"].notna().sum() == 1
+
+
+def test_heads_never_see_test_or_shifted_labels(glyphs: tm.Task) -> None:
+    rng = np.random.default_rng(0)
+    splits = {
+        name: split if name == "train" else tm.Split(split.examples, rng.permutation(split.labels))
+        for name, split in glyphs.splits.items()
+    }
+    shuffled = tm.Task(glyphs.name, glyphs.kind, glyphs.modality, splits, glyphs.classes)
+    a = complete_task(glyphs)
+    b = complete_task(shuffled)
+    for head in (
+        tm.LinearProbe(C_grid=(0.01, 1.0)),
+        tm.FineTune(lr=0.05, epochs=1, progress=False),
+    ):
+        one = head.fit("zoo:cnn-mnist", a).coef_
+        two = head.fit("zoo:cnn-mnist", b).coef_
+        np.testing.assert_array_equal(one, two)
+
+
+def test_splits_are_completed_without_overlap() -> None:
+    X = np.arange(200.0)[:, None]
+    y = np.arange(200) % 4
+    with pytest.warns(TransferMetricsWarning, match="no test split, so 40 of its 200"):
+        task = complete_task(tm.load_task((X, y)))
+    seen = [np.concatenate(list(task[name].examples)) for name in ("train", "val", "test")]
+    assert sorted(np.concatenate(seen).tolist()) == X[:, 0].tolist()
+    assert [len(part) for part in seen] == [128, 32, 40]
+    for name in ("train", "val", "test"):
+        assert len(set(np.bincount(task[name].labels))) == 1
+
+
+def test_shifted_classes_are_matched_by_name(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (6, 8, 8), np.uint8)
+    classes = np.array(["cat", "dog", "eel"])
+    np.savez(tmp_path / "a.npz", X=images, y=np.array([0, 1, 2, 0, 1, 2]), classes=classes)
+    np.savez(tmp_path / "b.npz", X=images, y=np.array([0, 1, 2, 0, 1, 2]), classes=classes[::-1])
+    other = np.array(["dog", "ant", "cat"])
+    np.savez(tmp_path / "c.npz", X=images, y=np.array([0, 1, 2, 0, 1, 2]), classes=other)
+    strange = np.array(["x", "y", "z"])
+    np.savez(tmp_path / "d.npz", X=images, y=np.array([0, 1, 2, 0, 1, 2]), classes=strange)
+    task = tm.load_task(f"npz:{tmp_path}/a.npz")
+    turned = shifted_splits(task, {"b": f"npz:{tmp_path}/b.npz"})["b"]
+    assert turned.labels.tolist() == [2, 1, 0, 2, 1, 0]
+    with pytest.warns(TransferMetricsWarning, match="2 of 6 examples"):
+        partly = shifted_splits(task, {"c": f"npz:{tmp_path}/c.npz"})["c"]
+    assert partly.labels.tolist() == [1, 0, 1, 0]
+    np.testing.assert_array_equal(np.asarray(partly.examples[1]), images[2])
+    with pytest.raises(InvalidInputError, match="none has the same name"):
+        shifted_splits(task, {"d": f"npz:{tmp_path}/d.npz"})
+    with pytest.raises(InvalidInputError, match="cannot be called 'test'"):
+        shifted_splits(task, {"test": f"npz:{tmp_path}/b.npz"})
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_corruptions_grow_with_severity_and_repeat(kind: str) -> None:
+    split = few(tm.load_task("zoo:glyphs"), 200)["test"]
+    clean = [np.asarray(image, float) for image in split.examples]
+    distances = []
+    for severity in range(1, 6):
+        worse = tm.corrupted(split, kind, severity)
+        images = [np.asarray(image, float) for image in worse.examples]
+        assert all(a.shape == b.shape for a, b in zip(images, clean, strict=True))
+        again = [np.asarray(image, float) for image in worse.examples]
+        assert all(np.array_equal(a, b) for a, b in zip(images, again, strict=True))
+        pairs = zip(images, clean, strict=True)
+        distances.append(np.mean([np.abs(a - b).mean() for a, b in pairs]))
+    assert distances[0] > 0
+    assert distances == sorted(distances)
+    assert worse.labels is split.labels
+
+
+def test_wrong_corruptions() -> None:
+    task = tm.load_task("sklearn:digits")
+    with pytest.raises(UnknownNameError, match="did you mean 'blur'"):
+        shifted_splits(task, {"x": "corrupted:blurr"})
+    with pytest.raises(InvalidInputError, match="1 to 5"):
+        shifted_splits(task, {"x": "corrupted:blur:9"})
+    with pytest.raises(InvalidInputError, match="whole number"):
+        shifted_splits(task, {"x": "corrupted:blur:much"})
+    with pytest.raises(tm.UnsupportedTaskError, match="none"):
+        tm.corrupted(tm.load_task("sklearn:iris")["test"], "blur")
+
+
+def test_flops_by_hand() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+    network.pretrained_cfg = {
+        "input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3,
+        "interpolation": "bilinear", "crop_pct": 1.0, "classifier": "3",
+    }  # fmt: skip
+    model = tm.load_model(network)
+    assert forward_flops(model) == 2 * 36 * 8 * 27 + 2 * 288 * 5
+
+
+def test_cost_follows_the_papers_model(glyphs: tm.Task) -> None:
+    model = tm.load_model("zoo:cnn-mnist")
+    forward, n = forward_flops(model), len(glyphs["train"])
+    head = tm.Head2Toe(keep=0.05, steps=10, batch_size=16).fit(model, glyphs)
+    kept, total, classes = head.coef_.shape[1], head.candidates_, 36
+    cost = cost_of(head, forward, n)
+    assert cost.train_flops == n * forward + 10 * 16 * 6 * (total + kept) * classes
+    assert cost.stored_bytes == 4 * (kept + 1) * classes + math.ceil(total / 8)
+    tuned = tm.FineTune(lr=0.05, epochs=1, batch_size=32, progress=False).fit(model, glyphs)
+    steps = math.ceil((n - round(0.2 * n)) / 32)
+    cost = cost_of(tuned, forward, n)
+    assert cost.train_flops == steps * 32 * 3 * forward
+    numbers = sum(t.numel() for t in model.module.state_dict().values())
+    assert cost.stored_bytes == 4 * numbers + 4 * (tuned.coef_.shape[1] + 1) * classes
+
+
+def test_distortion_by_hand() -> None:
+    backbone = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        backbone.weight.copy_(torch.eye(2))
+    module = nn.Sequential(backbone, nn.Linear(2, 2))
+    task = tm.load_task((np.array([[3.0, 4.0], [0.0, 2.0]]), [0, 1]))
+    model = tm.load_model(module, head="1")
+    tuned = tm.FineTune(lr=0.0, epochs=0, validation=0.5, progress=False)
+    network = tuned.fit(model, (np.array([[3.0, 4.0], [0.0, 2.0]] * 4), [0, 1] * 4)).network()
+    with torch.no_grad():
+        network.backbone[0].weight.mul_(2.0)
+    assert distortion(model, network, task["train"]) == pytest.approx((3.5, 1.0))
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    status = main([
+        "compare", "--models", "zoo:cnn-mnist", "--task", "sklearn:digits", "--seeds", "1",
+        "--heads", f"{FAST_PROBE},head2toe(keep=0.05,steps=20)", "--ood", "blurred=corrupted:blur",
+        "--metrics", "knn", "--out", str(out), "--quiet",
+    ])  # fmt: skip
+    assert status == 0
+    printed = capsys.readouterr().out
+    assert "head2toe(keep=0.05, steps=20)" in printed
+    assert "blurred" in printed
+    assert Comparison.load(out / "comparison.jsonl").shifts == ["blurred"]
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["compare", "--models", "zoo:cnn-mnist", "--task", "sklearn:digits",
+                 "--ood", "blurred"]) == 2  # fmt: skip
+    assert "write NAME=TASK" in capsys.readouterr().err
+
+
+def test_train_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "head"
+    status = main([
+        "train", "--model", "zoo:cnn-mnist", "--task", "sklearn:digits", "--out", str(out),
+        "--head", "head2toe(keep=0.05,steps=20)", "--json", "--quiet",
+    ])  # fmt: skip
+    assert status == 0
+    record = json.loads(capsys.readouterr().out)[0]
+    head = tm.load_head(out)
+    assert head.score("sklearn:digits") == record["value"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["head"]
+    assert main(["train", "--model", "zoo:cnn-mnist", "--task", "sklearn:digits", "--out",
+                 str(out), "--head", "head2to"]) == 2  # fmt: skip
+    assert "did you mean 'head2toe'" in capsys.readouterr().err
+
+
+def test_list_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "heads", "l*"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["linear_probe", "lpft"]

@@ -1,0 +1,290 @@
+"""What all heads share: predictions on features or examples, the network, saving."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.features.pooling import Pool, resolve_pool
+from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.heads.data import (
+    FeatureData,
+    aligned,
+    is_features,
+    is_model,
+    read_features,
+)
+from transfer_metrics.heads.inputs import network_logits
+from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
+from transfer_metrics.heads.reading import (
+    check_store,
+    example_inputs,
+    is_raw,
+    labelled,
+    linear_logits,
+    used_features,
+)
+from transfer_metrics.heads.source import ModelRef
+from transfer_metrics.selection.columns import LayerColumns
+from transfer_metrics.types import Layer
+
+RUNNING = ("device", "progress", "checkpoint", "random_state")
+"""Parameters that say how and where a head runs, not what it computes."""
+
+
+class Head(ClassifierMixin, BaseEstimator):
+    """A classifier on the features of a pretrained network.
+
+    ``fit(model, task)`` fits on a network and a task; ``fit(store)``, ``fit({layer: X}, y)`` and
+    ``fit(X, y)`` on features, where the head needs no more than those. Predictions then take what
+    was fitted on: a task (with ``split``, ``"test"`` by default), a split, or raw examples for a
+    model; features for features. A head that needs features only takes stores and mappings of its
+    layers in both cases. A model that is given is used, not copied; only ``network`` copies.
+
+    Attributes:
+        classes_: (C,) labels; class numbers 0..C-1 for tasks and stores.
+        class_names_: names of the classes of a task or store.
+        coef_: (C, k) weights on the features that are used.
+        intercept_: (C,) biases.
+        layers_: the layers that are read, in the order of the columns of ``coef_``.
+        layer_columns_: per layer the features that are used; None for all.
+        unit_norm_: whether what is used of each layer is scaled to length one.
+        pool_: name of the pooling, if known.
+        source_: the model, if known.
+        network_: the trained network, for heads that train one; else None.
+    """
+
+    name: ClassVar[str] = ""
+    """Name in the registry."""
+    random: ClassVar[bool] = True
+    """Whether a fit on given training and validation data depends on ``random_state``."""
+    _saved: ClassVar[tuple[str, ...]] = ()
+    """Further fitted attributes that ``save`` keeps: arrays, and what JSON can hold."""
+
+    classes_: np.ndarray
+    class_names_: tuple[str, ...]
+    coef_: np.ndarray
+    intercept_: np.ndarray
+    layers_: tuple[Layer, ...]
+    layer_columns_: dict[str, np.ndarray] | None
+    unit_norm_: bool
+    pool_: str | None
+    source_: ModelRef | None
+    network_: TransferNet | None
+    fitted_on_: str
+    _state: dict[str, Tensor] | None = None  # trained weights that were read and not yet used
+
+    @property
+    def label(self) -> str:
+        """The name with the parameters that differ from the defaults, as it can be asked for.
+
+        How and where a head runs (device, progress, checkpoint, seed) is left out.
+        """
+        defaults = type(self)().get_params(deep=False)
+        given = self.get_params(deep=False)
+        told = [
+            f"{name}={value!r}"
+            for name, value in given.items()
+            if name not in RUNNING and repr(value) != repr(defaults[name])
+        ]
+        return f"{self.name}({', '.join(told)})" if told else self.name
+
+    def logits(self, X: Any, *, split: str = "test") -> np.ndarray:
+        """Logits, (N, C): one column per class also where there are two.
+
+        Args:
+            X: what the head takes; see the class.
+            split: which split of a task.
+
+        Raises:
+            InvalidInputError: something that the head cannot read.
+            IncompatibleStoreError: features of another model.
+        """
+        check_is_fitted(self, "classes_")
+        if is_features(X) or (self.fitted_on_ == "features" and not is_raw(X)):
+            features = used_features(self._columns(X), self.layer_columns_, self.unit_norm_)
+            return linear_logits(features, self.coef_, self.intercept_)
+        inputs = example_inputs(self._source().get(), X, split)
+        network = self._network()
+        device = getattr(self, "device", None)
+        if device is not None and network.head.weight.device != _device(device):
+            network = copy.deepcopy(network).to(device)
+        return network_logits(network, inputs, getattr(self, "batch_size", 64)).numpy()
+
+    def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
+        """Logits (N, C); with two classes their difference (N,), as scikit-learn has it."""
+        logits = self.logits(X, split=split)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_proba(self, X: Any, *, split: str = "test") -> np.ndarray:
+        """Probabilities of the classes, (N, C)."""
+        from scipy.special import softmax
+
+        return softmax(self.logits(X, split=split), axis=1)
+
+    def predict(self, X: Any, *, split: str = "test") -> np.ndarray:
+        """The most probable class of each example, (N,); the first of several."""
+        best = self.logits(X, split=split).argmax(axis=1)
+        return self.classes_[best]
+
+    def score(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, split: str = "test"
+    ) -> float:
+        """Accuracy, a number from 0 to 1.
+
+        Args:
+            X: what the head takes; see the class.
+            y: labels; None takes those of the task, split or store.
+            sample_weight: (N,) weights of the examples.
+            split: which split of a task.
+
+        Raises:
+            InvalidInputError: labels are missing, or the task has other classes.
+        """
+        check_is_fitted(self, "classes_")
+        if y is None:
+            X, y = labelled(X, split, self.class_names_)
+        hits = self.predict(X, split=split) == np.asarray(y)
+        return float(np.average(hits, weights=sample_weight))
+
+    def network(self, model: Any = None) -> TransferNet:
+        """The backbone with this head on it, as a module of its own in evaluation mode.
+
+        It shares nothing with this object: changing one leaves the other as it is.
+
+        Args:
+            model: the backbone for a head that was fitted on its features; by default the model
+                is loaded by name.
+
+        Raises:
+            InvalidInputError: the head was fitted on arrays, which have no network.
+            IncompatibleStoreError: the model is not the one that the features came from.
+        """
+        check_is_fitted(self, "classes_")
+        if model is not None:
+            self._source().adopt(model)
+        return copy.deepcopy(self._network()).eval()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a folder, as ``head.json`` and ``head.safetensors``; whole or not at all.
+
+        Raises:
+            InvalidInputError: the folder holds something else, or cannot be written.
+        """
+        from transfer_metrics.heads.saving import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: Any = None) -> Self:
+        """Read what ``save`` wrote; see ``transfer_metrics.heads.saving.load``."""
+        from transfer_metrics.heads.saving import load
+
+        head = load(path, model)
+        if not isinstance(head, cls):
+            raise InvalidInputError(f"{path} holds a {type(head).__name__}, not a {cls.__name__}")
+        return head
+
+    def _feature_data(self, X: Any, y: Any, validation: Any) -> FeatureData:
+        """Read what a head on features is fitted on; models are run over their task first."""
+        from transfer_metrics.heads.task_data import extract_features
+
+        options = self.get_params(deep=False)
+        if is_model(X):
+            data = extract_features(X, y, validation, options)
+            self.fitted_on_ = "model"
+        else:
+            data = read_features(
+                self,
+                X,
+                y,
+                validation,
+                layers=options["layers"],
+                fraction=options.get("validation"),
+                seed=options["random_state"],
+            )
+            self.fitted_on_ = "features"
+        self.n_features_in_ = data.whole.columns.dim
+        return data
+
+    def _set_head(
+        self,
+        data: FeatureData,
+        coef: np.ndarray,
+        intercept: np.ndarray,
+        *,
+        columns: dict[str, np.ndarray] | None = None,
+        unit_norm: bool = False,
+    ) -> None:
+        """Set the attributes of a head that was fitted on features."""
+        self.classes_, self.class_names_ = data.classes, data.class_names
+        self.layers_, self.pool_, self.source_ = data.layers, data.pool, data.source
+        self.coef_, self.intercept_ = coef, intercept
+        self.layer_columns_, self.unit_norm_, self.network_ = columns, unit_norm, None
+
+    def _source(self) -> ModelRef:
+        if self.source_ is None:
+            raise InvalidInputError(
+                "the head was fitted on arrays, so there is no network it belongs to; fit it on a "
+                "model and a task, or on a FeatureStore"
+            )
+        return self.source_
+
+    def _network(self) -> TransferNet:
+        """The network, whose backbone is shared with the model unless it was trained."""
+        if self.network_ is not None:
+            return self.network_
+        module = self._source().get().module
+        if self._state is not None:
+            module = full_precision(copy.deepcopy(module))
+        head = linear_layer(self.coef_, self.intercept_)
+        weight = next(module.parameters(), None)
+        network = TransferNet(
+            module,
+            self.layers_,
+            self._pool(),
+            head if weight is None else head.to(weight.device),
+            columns=self.layer_columns_,
+            unit_norm=self.unit_norm_,
+        )
+        if self._state is not None:
+            load_weights(network, self._state)
+            self.network_, self._state = network.eval(), None
+        return network
+
+    def _trained_state(self) -> dict[str, Tensor] | None:
+        """Weights of the trained network, None for a head on the model as it was."""
+        return self._state if self.network_ is None else self.network_.state_dict()
+
+    def _pool(self) -> Pool:
+        """The pooling that was fitted with; a function of the caller's own is the parameter."""
+        given = getattr(self, "pool", None)
+        pool = None if given is None else resolve_pool(given)
+        assert self.pool_ is not None
+        return pool if pool is not None and pool.name == self.pool_ else resolve_pool(self.pool_)
+
+    def _columns(self, X: Any) -> LayerColumns:
+        """Features with this head's layers."""
+        if self._trained_state() is not None:
+            raise UnsupportedTaskError(
+                f"{type(self).__name__} has trained the network itself, so features of the network "
+                f"as it was are of no use to it; pass a task, a split or examples"
+            )
+        if isinstance(X, FeatureStore):
+            check_store(X, self.source_, self.pool_)
+        elif not is_features(X):
+            X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        dims = [layer.dim for layer in self.layers_]
+        return aligned(X, [layer.name for layer in self.layers_], dims)
+
+
+def _device(device: Any) -> torch.device:
+    return torch.empty(0, device=device).device

@@ -1,0 +1,256 @@
+"""Heads against each other, in and out of distribution, with what they cost."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+import transfer_metrics
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.comparison import Comparison
+from transfer_metrics.heads.cost import cost_of, forward_flops
+from transfer_metrics.heads.distortion import distortion
+from transfer_metrics.heads.linear import LinearProbe
+from transfer_metrics.heads.registry import resolve_head
+from transfer_metrics.heads.splits import complete_task, shifted_splits
+from transfer_metrics.progress import progress_bar
+from transfer_metrics.ranking import ScoreTable, rank_models
+from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
+from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.models import expand_models, load_model
+from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.syntax import split_list
+
+DEFAULT_HEADS = ("linear_probe", "head2toe", "finetune", "lpft")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything about a comparison that is the same for all models and heads."""
+
+    task: Task
+    shifted: Mapping[str, Split]
+    cache: ResultCache
+    policy: str
+    options: Mapping[str, Any]
+
+    @property
+    def tests(self) -> dict[str, Split]:
+        """What heads are tested on, by name; the first is in distribution."""
+        return {"test": self.task["test"], **self.shifted}
+
+
+def compare(
+    models: Any,
+    task: Any,
+    heads: Any = DEFAULT_HEADS,
+    *,
+    ood: Mapping[str, Any] | None = None,
+    seeds: int | Sequence[int] = 3,
+    metrics: Any = None,
+    cache: str = "only-missing",
+    cache_dir: str | os.PathLike[str] | None = None,
+    device: Any = None,
+    progress: bool = True,
+) -> Comparison:
+    """Fit heads on models and a task, and test them in and out of distribution.
+
+    All heads of a seed see the same training and validation examples, and none sees test or
+    shifted data while it is fitted. A task without a split ``val`` or ``test`` gives a fifth of
+    its training examples for each. Finished fits are kept by the content of model, task and head,
+    and training goes on from its last checkpoint, so an interrupted comparison can be run again.
+
+    Args:
+        models: one or several models, as for ``rank_models``.
+        task: a classification task or its name.
+        heads: names with options (``"lpft(epochs=5)"``), heads, or a list of them.
+        ood: shifted data by name: a task or its name with classes of the same names, a ``Split``,
+            or ``"corrupted:blur:3"``; by default the task's split ``ood`` if it has one.
+        seeds: how many, or which. A head that chance has no part in is fitted once.
+        metrics: scores to check as well: every block of every model is scored by them, and a
+            linear probe is fitted on the best block under the first.
+        cache: as for ``rank_models``.
+        cache_dir: as for ``rank_models``.
+        device: where networks run.
+        progress: show progress on stderr.
+
+    Returns:
+        A ``ScoreTable`` with a record per model, head, seed and measurement: ``accuracy`` on
+        ``test`` and on each shifted set; their mean ``ood_accuracy``, and ``ood_gap``, accuracy in
+        distribution less that; ``distortion`` and ``relative_distortion`` of the features, where
+        the network was trained; ``fit_seconds`` with every search and forward pass that the head
+        needs; ``train_flops`` of the final training and ``stored_bytes`` for the task, by
+        Head2Toe's cost model. ``summary()`` has one row per model and head.
+
+    Raises:
+        UnknownNameError: no such head, model, task or corruption.
+        InvalidInputError: data that cannot be used.
+        UnsupportedTaskError: a regression.
+
+    Cost: that of the fits; see the heads.
+
+    >>> table = compare("zoo:mixer-usps", "sklearn:digits", "linear_probe(C_grid=(0.01, 1.0))",
+    ...                 cache="never", progress=False)
+    >>> table.summary()["test"].iloc[0] > 0.8
+    True
+    """
+    if cache not in POLICIES:
+        raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
+    given = [heads] if isinstance(heads, (str, Head)) or inspect.isclass(heads) else list(heads)
+    asked = [
+        resolve_head(part)
+        for item in given
+        for part in (split_list(item) if isinstance(item, str) else [item])
+    ]
+    loaded = load_task(task)
+    job = _Job(
+        complete_task(loaded),
+        shifted_splits(loaded, ood),
+        ResultCache(cache_dir),
+        cache,
+        {"device": device, "progress": progress},
+    )
+    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not chosen or not asked:
+        raise InvalidInputError("nothing to compare; name at least one head and one seed")
+    candidates = expand_models(models)
+    records: list[dict[str, Any]] = []
+    if metrics is not None:
+        scores = rank_models(
+            candidates,
+            job.task,
+            metrics,
+            cache=cache,
+            cache_dir=cache_dir,
+            device=device,
+            progress=progress,
+        )
+        records += scores.records
+    else:
+        scores = ScoreTable([])
+    with progress_bar("models", len(candidates), progress) as bar:
+        for candidate in candidates:
+            records += _compared(job, candidate, asked, chosen, scores)
+            bar.update()
+    return Comparison(records)
+
+
+def _compared(
+    job: _Job, candidate: Any, heads: Sequence[Head], seeds: Sequence[int], scores: ScoreTable
+) -> list[dict[str, Any]]:
+    """Records of all heads on one model; its failure as a record."""
+    base = {"model": str(candidate), "task": job.task.name, "version": transfer_metrics.__version__}
+    try:
+        model = load_model(candidate)
+    except TransferMetricsError as error:
+        return [{**base, "metric": "", "error": str(error)}]
+    base |= {"model": model.name, "revision": model.revision or None}
+    labelled = [(head.label, head) for head in heads]
+    labelled += _favourites(model, scores)
+    records = []
+    for (label, head), seed in itertools.product(labelled, seeds):
+        if seed == seeds[0] or head.random:
+            records += _kept(job, model, head, {**base, "head": label, "seed": seed})
+    return records
+
+
+def _favourites(model: Model, scores: ScoreTable) -> list[tuple[str, Head]]:
+    """A linear probe on the layer of the model that the first metric puts first."""
+    if not scores.metrics:
+        return []
+    ranking = scores.ranking(scores.metrics[0], view="best")
+    found = ranking[(ranking["model"] == model.name) & ranking["score"].notna()]
+    if found.empty:
+        return []
+    layer = str(found["layer"].iloc[0])
+    return [(f"linear_probe@{scores.metrics[0]}", LinearProbe(layers=[layer]))]
+
+
+def _kept(job: _Job, model: Model, head: Head, base: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Records of one fit, from the cache or computed; its failure as a record."""
+    key = content_key(
+        model=model.fingerprint,
+        train=job.task["train"].fingerprint,
+        val=job.task["val"].fingerprint,
+        tests={name: split.fingerprint for name, split in job.tests.items()},
+        head=head.label,
+        seed=base["seed"],
+    )
+    known = job.cache.read(key) if job.policy in ("only-missing", "only-cache") else []
+    if known:
+        return [{**record, **base} for record in known]
+    if job.policy == "only-cache":
+        raise InvalidInputError(
+            f"{base['head']} on {model.name} is not in the cache; compare with "
+            f"cache='only-missing' to compute it"
+        )
+    folder = job.cache.root / "training" / key
+    try:
+        checkpoint = None if job.policy == "never" else folder
+        records = _measured(job, model, _prepared(head, job, base["seed"], checkpoint))
+    except TransferMetricsError as error:
+        return [{**base, "metric": "", "error": str(error)}]
+    if job.policy != "never":
+        job.cache.write(key, records)
+        shutil.rmtree(folder, ignore_errors=True)
+    return [{**record, **base} for record in records]
+
+
+def _prepared(head: Head, job: _Job, seed: int, checkpoint: Any) -> Head:
+    fresh = clone(head)
+    options = {**job.options, "random_state": seed, "checkpoint": checkpoint}
+    known = fresh.get_params(deep=False)
+    return fresh.set_params(**{name: v for name, v in options.items() if name in known})
+
+
+def _measured(job: _Job, model: Model, head: Head) -> list[dict[str, Any]]:
+    """Fit a head and measure it."""
+    started = time.perf_counter()
+    head.fit(model, job.task)
+    seconds = time.perf_counter() - started
+    common = {
+        "layer": "+".join(layer.name for layer in head.layers_),
+        "dim": head.coef_.shape[1],
+        "pool": head.pool_,
+        "num_classes": job.task.num_classes,
+        "n": len(job.task["train"]),
+        "seconds": seconds,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    found = [{"split": n, **_accuracy(head, split)} for n, split in job.tests.items()]
+    if job.shifted:
+        mean = float(np.mean([record["value"] for record in found[1:]]))
+        found.append({"split": "ood", **_value("ood_accuracy", mean)})
+        found.append({"split": "ood", **_value("ood_gap", found[0]["value"] - mean, better=False)})
+    if head.network_ is not None:
+        for name, split in job.tests.items():
+            moved = distortion(model, head.network_, split)
+            found.append({"split": name, **_value("distortion", moved.raw, better=False)})
+            found.append(
+                {"split": name, **_value("relative_distortion", moved.relative, better=False)}
+            )
+    cost = cost_of(head, forward_flops(model), len(job.task["train"]))
+    for name, value in (("fit_seconds", seconds), *cost._asdict().items()):
+        found.append({"split": "train", **_value(name, float(value), better=False)})
+    return [{**common, **record} for record in found]
+
+
+def _accuracy(head: Head, split: Split) -> dict[str, Any]:
+    value = head.score(split)
+    error = float(np.sqrt(value * (1 - value) / len(split)))
+    return {**_value("accuracy", value), "stderr": error, "n": len(split)}
+
+
+def _value(metric: str, value: float, better: bool = True) -> dict[str, Any]:
+    return {"metric": metric, "value": value, "higher_is_better": better}

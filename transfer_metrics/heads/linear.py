@@ -1,0 +1,277 @@
+"""Linear probing by the protocol of the LP-FT paper."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.holdout import check_share
+
+LINEAR_C = tuple(float(c) for c in np.logspace(-7, 2, 50))
+"""The paper's inverse strengths, ascending."""
+
+
+@dataclass(frozen=True)
+class LogisticPath:
+    """The best of a path of logistic regressions.
+
+    Attributes:
+        coef: (C, D) weights on features as they are, not normalised.
+        intercept: (C,) biases.
+        C: the chosen inverse strength.
+        scores: validation accuracy of every inverse strength.
+        unconverged: how many fits reached their limit of iterations.
+        n_iter: iterations of the fit that was chosen, and of those along the path before it.
+    """
+
+    coef: np.ndarray
+    intercept: np.ndarray
+    C: float
+    scores: np.ndarray
+    unconverged: int
+    n_iter: int
+
+
+class LinearProbe(Head):
+    """L2-regularised logistic regression on frozen features.
+
+    The protocol of Kumar et al. (2022): all features are normalised by one mean and one standard
+    deviation over the whole training matrix; L-BFGS runs along an ascending path of C, each fit
+    started from the one before; the first C with the best validation accuracy is taken; then the
+    normalisation is folded into the weights. Classes without a training example get weights and
+    bias zero. Two classes have the weights -w/2 and w/2.
+
+    Args:
+        layers: layers to read: as for ``list_layers`` on a model; ``"last"``, ``"all"`` or names
+            on features. Several are put side by side.
+        pool: pooling, on a model.
+        C_grid: inverse strengths; they are tried in ascending order.
+        max_iter: L-BFGS iterations per fit, 200 in the paper.
+        validation: share of the training data that chooses C, where no validation set is given
+            and the task has no split ``val``.
+        refit: fit once more with that C on all data, where validation data were cut from them.
+            The paper, which has validation sets, does not refit.
+        batch_size: examples per forward pass.
+        random_state: chooses what is held out.
+        device: where the network runs.
+        progress: show progress of forward passes.
+
+    Attributes:
+        C_: the chosen inverse strength.
+        val_scores_: validation accuracy per entry of the sorted ``C_grid``.
+        val_score_: the best of them.
+        unconverged_: how many fits along the path reached ``max_iter``; normal for large C.
+        n_iter_: iterations along the path up to the chosen C.
+        coef_: (C, D), for features that are not normalised.
+        intercept_: (C,).
+        n_features_in_: D.
+
+    Source: Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022 (arXiv 2202.10054).
+
+    Cost: ``len(C_grid)`` fits of at most ``max_iter`` passes of O(N D C); on a model one forward
+    pass over the data.
+
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> probe = LinearProbe(C_grid=(0.01, 1.0, 100.0)).fit(X, y)
+    >>> probe.coef_.shape, probe.score(X, y) > 0.95
+    ((3, 4), True)
+    """
+
+    name = "linear_probe"
+    random = False
+    _saved = ("C_", "val_scores_", "val_score_", "unconverged_", "n_iter_")
+
+    def __init__(
+        self,
+        layers: Any = "last",
+        pool: Any = "avg",
+        *,
+        C_grid: Sequence[float] = LINEAR_C,
+        max_iter: int = 200,
+        validation: float = 0.2,
+        refit: bool = True,
+        batch_size: int = 64,
+        random_state: Any = 0,
+        device: Any = None,
+        progress: bool = False,
+    ) -> None:
+        self.layers = layers
+        self.pool = pool
+        self.C_grid = C_grid
+        self.max_iter = max_iter
+        self.validation = validation
+        self.refit = refit
+        self.batch_size = batch_size
+        self.random_state = random_state
+        self.device = device
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
+        """Fit on a model and a task, or on features and labels.
+
+        Args:
+            X: a model or its name; a FeatureStore; a mapping of layers; an array (N, D).
+            y: the task, or labels; None takes a store's own.
+            validation: for features a store or (features, labels), for a model a split or
+                (examples, class numbers); by default see the class.
+
+        Raises:
+            InvalidInputError: data that cannot be used, or fewer than two classes.
+            UnsupportedTaskError: a regression.
+        """
+        check_share(self.validation)
+        data = self._feature_data(X, y, validation)
+        path = logistic_path(
+            data.train.columns.dense(),
+            data.train.codes,
+            data.held.columns.dense(),
+            data.held.codes,
+            len(data.classes),
+            C_grid=self.C_grid,
+            max_iter=self.max_iter,
+        )
+        coef, intercept = path.coef, path.intercept
+        if self.refit and len(data.whole) > len(data.train):
+            coef, intercept = _refitted(data.whole, path, len(data.classes), self.max_iter)
+        self._set_head(data, coef, intercept)
+        self.C_, self.val_scores_ = path.C, path.scores
+        self.val_score_ = float(path.scores.max())
+        self.unconverged_, self.n_iter_ = path.unconverged, path.n_iter
+        return self
+
+
+def logistic_path(
+    x: np.ndarray,
+    codes: np.ndarray,
+    x_held: np.ndarray,
+    codes_held: np.ndarray,
+    num_classes: int,
+    *,
+    C_grid: Sequence[float] = LINEAR_C,
+    max_iter: int = 200,
+) -> LogisticPath:
+    """Logistic regressions along a path of inverse strengths, the best by validation accuracy.
+
+    Args:
+        x: (N, D) training features.
+        codes: (N,) their classes, at least two.
+        x_held: (M, D) validation features.
+        codes_held: (M,) their classes.
+        num_classes: C; classes without a training example get zeros.
+        C_grid: inverse strengths.
+        max_iter: iterations per fit.
+
+    Returns:
+        The first of the best, for features as they are.
+
+    Raises:
+        InvalidInputError: constant features, fewer than two classes, or a C that is not positive.
+
+    Source: arXiv 2202.10054 and its code, ``log_reg_sk.py``.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    grid = sorted(float(c) for c in C_grid)
+    if not grid or not grid[0] > 0:
+        raise InvalidInputError(f"C_grid={C_grid!r}; give positive numbers")
+    x, x_held = _matrix(x), _matrix(x_held)
+    mean, std = scalar_normalisation(x)
+    model = LogisticRegression(C=grid[0], max_iter=max_iter, warm_start=True)
+    scaled, scaled_held = (x - mean) / std, (x_held - mean) / std
+    scores, unconverged, iterations, best = [], 0, 0, -1.0
+    for C in grid:
+        unconverged += fit_quietly(model.set_params(C=C), scaled, codes)
+        iterations += int(np.max(model.n_iter_))
+        weight, bias = padded(model.coef_, model.intercept_, model.classes_, num_classes)
+        score = float(np.mean((scaled_held @ weight.T + bias).argmax(axis=1) == codes_held))
+        scores.append(score)
+        if score > best:
+            best, chosen = score, (C, weight, bias, iterations)
+    C, weight, bias, n_iter = chosen
+    coef, intercept = unnormalised(weight, bias, mean, std)
+    return LogisticPath(coef, intercept, C, np.array(scores), unconverged, n_iter)
+
+
+def scalar_normalisation(x: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation over all entries.
+
+    Raises:
+        InvalidInputError: all entries are the same.
+    """
+    mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
+    if not std > 0:
+        raise InvalidInputError("all features are the same number; there is nothing to learn from")
+    return mean, std
+
+
+def unnormalised(
+    weight: np.ndarray, bias: np.ndarray, mean: float, std: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights for x from weights for (x - mean) / std: the logits stay the same.
+
+    >>> unnormalised(np.array([[2.0, 4.0]]), np.array([1.0]), mean=3.0, std=2.0)
+    (array([[1., 2.]]), array([-8.]))
+    """
+    return weight / std, bias - mean / std * weight.sum(axis=1)
+
+
+def padded(
+    coef: np.ndarray, intercept: np.ndarray, present: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (C, D) and biases (C,) with zeros for absent classes, and -1/2 and 1/2 for two.
+
+    >>> padded(np.array([[2.0]]), np.array([4.0]), np.array([0, 2]), 3)
+    (array([[-1.],
+           [ 0.],
+           [ 1.]]), array([-2.,  0.,  2.]))
+    """
+    if len(coef) == 1:
+        coef, intercept = np.concatenate([-coef, coef]) / 2, np.array([-1, 1]) * intercept / 2
+    weight = np.zeros((num_classes, coef.shape[1]), coef.dtype)
+    bias = np.zeros(num_classes, coef.dtype)
+    weight[present], bias[present] = coef, intercept
+    return weight, bias
+
+
+def fit_quietly(model: Any, x: np.ndarray, codes: np.ndarray) -> int:
+    """Fit, and return 1 if the iterations ran out, else 0."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x, codes)
+    return int(np.max(model.n_iter_) >= model.max_iter)
+
+
+def _refitted(
+    whole: Any, path: LogisticPath, num_classes: int, max_iter: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and biases of the chosen C on all data, started from those that were chosen."""
+    from sklearn.linear_model import LogisticRegression
+
+    x, codes = _matrix(whole.columns.dense()), whole.codes
+    mean, std = scalar_normalisation(x)
+    model = LogisticRegression(C=path.C, max_iter=max_iter, warm_start=True)
+    present = np.unique(codes)
+    start, bias = path.coef * std, path.intercept + mean * path.coef.sum(axis=1)
+    if len(present) == 2:
+        start, bias = start[present], bias[present]
+        model.coef_, model.intercept_ = start[1:] - start[:1], bias[1:] - bias[:1]
+    else:
+        model.coef_, model.intercept_ = start[present], bias[present]
+    model.classes_ = present
+    fit_quietly(model, (x - mean) / std, codes)
+    weight, bias = padded(model.coef_, model.intercept_, model.classes_, num_classes)
+    return unnormalised(weight, bias, mean, std)
+
+
+def _matrix(x: np.ndarray) -> np.ndarray:
+    """Half precision is too coarse to fit in."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x

@@ -1,0 +1,86 @@
+"""Which model a head belongs to: held in memory, or known by name and loaded when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transfer_metrics.errors import IncompatibleStoreError, InvalidInputError
+from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.sources.base import Model
+
+
+@dataclass
+class ModelRef:
+    """A model by name and fingerprint.
+
+    Attributes:
+        name: the specification it was loaded from, or the class of a module.
+        revision: of its weights.
+        fingerprint: SHA-256 over structure, weights and preprocessing.
+        model: the model itself, once it is there.
+    """
+
+    name: str
+    revision: str
+    fingerprint: str
+    model: Model | None = None
+
+    @classmethod
+    def of(cls, model: Model) -> ModelRef:
+        """Refer to a model that is loaded."""
+        return cls(model.name, model.revision, model.fingerprint, model)
+
+    @classmethod
+    def of_store(cls, store: FeatureStore) -> ModelRef:
+        """Refer to the model whose features a store holds."""
+        manifest = store.manifest
+        return cls(manifest["model"], manifest["revision"], manifest["model_fingerprint"])
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> ModelRef:
+        """Read what ``record`` gave."""
+        return cls(str(record["name"]), str(record["revision"]), str(record["fingerprint"]))
+
+    def record(self) -> dict[str, str]:
+        """What identifies the model, for a file."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "fingerprint": self.fingerprint,
+        }
+
+    def get(self) -> Model:
+        """The model, loaded by name if it is not there yet.
+
+        Raises:
+            InvalidInputError: it has no name to load it by.
+            IncompatibleStoreError: the name now stands for another model.
+        """
+        if self.model is None:
+            if ":" not in self.name:
+                raise InvalidInputError(
+                    f"the head belongs to a module of class {self.name!r}, which cannot be loaded "
+                    f"by name; pass it: load(path, model=…) or network(model)"
+                )
+            self.adopt(self.name)
+        assert self.model is not None
+        return self.model
+
+    def adopt(self, model: Any) -> None:
+        """Take the model that was given, after comparing fingerprints.
+
+        Raises:
+            IncompatibleStoreError: it is another model.
+        """
+        from transfer_metrics.sources.models import load_model
+
+        model = load_model(model)
+        if model.fingerprint != self.fingerprint:
+            raise IncompatibleStoreError(
+                f"the head was fitted on {self.name!r} with fingerprint {self.fingerprint[:12]}…, "
+                f"and {model.name!r} as it is now has {model.fingerprint[:12]}…; pass the model "
+                f"with the weights and preprocessing of then as model="
+            )
+        self.model = model

@@ -1,0 +1,118 @@
+"""The data that heads are compared on: train, validation, test, and shifted data."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.heads.holdout import stratified_holdout
+from transfer_metrics.sources.base import Split, Task
+from transfer_metrics.sources.corruptions import corrupted
+from transfer_metrics.sources.tasks import load_task
+
+HELD_OUT = 0.2
+CORRUPTED = "corrupted:"
+
+
+def complete_task(task: Task, seed: int = 0) -> Task:
+    """A task with the splits train, val and test, the last two cut from ``train`` where missing.
+
+    A fifth of ``train`` is held out for each, the same share of every class. Other splits are left
+    out, so that nothing fitted on the result can see them.
+
+    Raises:
+        InvalidInputError: there are too few examples to hold any out.
+
+    Warns:
+        TransferMetricsWarning: there was no test split.
+
+    >>> task = complete_task(load_task("sklearn:digits"))
+    >>> {name: len(split) for name, split in task.splits.items()}
+    {'train': 1078, 'val': 269, 'test': 450}
+    """
+    splits = {name: task[name] for name in ("train", "val", "test") if name in task.splits}
+    for name in ("test", "val"):
+        if name not in splits:
+            whole = splits["train"]
+            stay, out = stratified_holdout(whole.labels, HELD_OUT, seed)
+            splits |= {"train": whole.rows(stay), name: whole.rows(out)}
+            if name == "test":
+                warnings.warn(
+                    f"task {task.name!r} has no test split, so {len(out)} of its {len(whole)} "
+                    f"examples are held out for testing",
+                    TransferMetricsWarning,
+                    stacklevel=3,
+                )
+    return dataclasses.replace(task, splits={n: splits[n] for n in ("train", "val", "test")})
+
+
+def shifted_splits(task: Task, ood: Mapping[str, Any] | None = None) -> dict[str, Split]:
+    """Data out of distribution by name, with labels numbered as in the task.
+
+    Args:
+        task: the task in distribution.
+        ood: per name a task or its name (its test split, or else all it has), a ``Split`` with the
+            task's class numbers, or ``"corrupted:KIND"`` or ``"corrupted:KIND:SEVERITY"`` for the
+            task's own test images corrupted. None takes the task's split ``ood`` if it has one.
+
+    Returns:
+        One split per name. Examples of classes that the task does not have are left out.
+
+    Raises:
+        InvalidInputError: a name is taken, or the classes have no name in common.
+        UnknownNameError: no such task or corruption.
+
+    Warns:
+        TransferMetricsWarning: examples of other classes were left out.
+
+    >>> digits = load_task("sklearn:digits")
+    >>> list(shifted_splits(digits, {"blurred": "corrupted:blur:2"}))
+    ['blurred']
+    """
+    if ood is None:
+        return {"ood": task["ood"]} if "ood" in task.splits else {}
+    taken = sorted({"train", "val", "test"} & set(ood))
+    if taken:
+        raise InvalidInputError(f"ood data cannot be called {taken[0]!r}; choose another name")
+    return {str(name): _shifted(task, str(name), given) for name, given in ood.items()}
+
+
+def _shifted(task: Task, name: str, given: Any) -> Split:
+    if isinstance(given, Split):
+        return given
+    if isinstance(given, str) and given.startswith(CORRUPTED):
+        kind, _, severity = given.removeprefix(CORRUPTED).partition(":")
+        if severity and not severity.isdecimal():
+            raise InvalidInputError(f"ood {name!r}: {given!r} needs a whole number after {kind!r}")
+        base = task["test"] if "test" in task.splits else task["train"]
+        return corrupted(base, kind, int(severity or 3))
+    other = load_task(given)
+    return _renumbered(task, name, other)
+
+
+def _renumbered(task: Task, name: str, other: Task) -> Split:
+    """The test examples of another task with this one's class numbers."""
+    split = other["test"] if "test" in other.splits else other["train"]
+    number = {label: code for code, label in enumerate(task.classes)}
+    codes = np.array([number.get(label, -1) for label in other.classes])
+    if other.kind != "classification" or not (codes >= 0).any():
+        raise InvalidInputError(
+            f"ood {name!r}: {other.name!r} has the classes {', '.join(other.classes[:5])}… and "
+            f"{task.name!r} has {', '.join(task.classes[:5])}…; none has the same name"
+        )
+    labels = codes[split.labels]
+    known = np.flatnonzero(labels >= 0)
+    if len(known) < len(labels):
+        warnings.warn(
+            f"ood {name!r}: {len(labels) - len(known)} of {len(labels)} examples have classes that "
+            f"{task.name!r} does not know, and are left out",
+            TransferMetricsWarning,
+            stacklevel=4,
+        )
+        split = split.rows(known)
+    return Split(split.examples, codes[split.labels])

@@ -1,0 +1,82 @@
+"""Plot of a comparison of heads."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.report.plots import COLOURS, MARKERS, clean, new_axes, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from transfer_metrics.heads.comparison import Comparison
+
+
+def plot_comparison(table: Comparison, *, ax: Axes | None = None) -> Axes:
+    """Accuracy of every head on every data set, with 95 % intervals.
+
+    Args:
+        table: a comparison with at least one head that was fitted.
+        ax: where to draw; by default a new figure sized to the number of rows.
+
+    Returns:
+        The axes: a row per model and head, a colour and marker per data set.
+
+    Raises:
+        InvalidInputError: no head has an accuracy.
+    """
+    summary = table.summary()
+    if "test" not in summary or not summary["test"].notna().any():
+        raise InvalidInputError("no head has an accuracy to plot; see table.failures")
+    summary = summary[summary["test"].notna()]
+    names = ["test", *table.shifts]
+    ax = new_axes(ax, height=_height(len(summary)))
+    rows = np.arange(len(summary))
+    accuracies = 100 * summary[names].to_numpy(float)
+    ax.hlines(
+        rows, np.nanmin(accuracies, axis=1), np.nanmax(accuracies, axis=1), color="#DDDDDD", lw=1
+    )
+    for place, name in enumerate(names):
+        ax.errorbar(
+            accuracies[:, place],
+            rows,
+            xerr=100 * summary[f"± {name}"].to_numpy(float),
+            fmt=MARKERS[place % len(MARKERS)],
+            color=COLOURS[place % len(COLOURS)],
+            label="in distribution" if name == "test" else name,
+            ms=5,
+            elinewidth=1,
+            capsize=2,
+        )
+    models = summary.index.get_level_values("model")
+    heads = summary.index.get_level_values("head")
+    several = len(set(models)) > 1
+    labels = [f"{m}  {h}" if several else h for m, h in zip(models, heads, strict=True)]
+    ax.set_yticks(rows, labels)
+    for edge in np.flatnonzero(models[1:] != models[:-1]):
+        ax.axhline(edge + 0.5, color="#DDDDDD", lw=0.6)
+    ax.invert_yaxis()
+    ax.set_xlabel("accuracy, %")
+    tasks = sorted({str(r["task"]) for r in table.records if r["task"]})
+    ax.set_title(", ".join(tasks if several else [str(models[0]), *tasks]), loc="left")
+    ax.legend(frameon=False, fontsize=8, loc="best")
+    clean(ax)
+    return ax
+
+
+def save_comparison(table: Comparison, path: str | os.PathLike[str]) -> str:
+    """Draw a comparison into a PNG, SVG or PDF file; returns the path.
+
+    Raises:
+        InvalidInputError: an unknown ending, or a place that cannot be written to.
+    """
+    rows = len(table.summary())
+    return save_figure(lambda ax: plot_comparison(table, ax=ax), path, _height(rows))
+
+
+def _height(rows: int) -> float:
+    return 1.4 + 0.3 * rows

@@ -1,0 +1,263 @@
+"""Softmax regression by Adam, as Head2Toe trains it, with or without the group penalty."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer_metrics.errors import CorruptStoreError, IncompatibleStoreError, InvalidInputError
+from transfer_metrics.files import replacing
+from transfer_metrics.progress import progress_bar
+from transfer_metrics.selection.columns import LayerColumns
+from transfer_metrics.statistics.inputs import as_labels
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+
+@dataclass(frozen=True)
+class SoftmaxFit:
+    """A linear softmax classifier.
+
+    Attributes:
+        weights: (D, C) float32.
+        bias: (C,) float32.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+
+
+def train_softmax(
+    features: LayerColumns,
+    y: Any,
+    num_classes: int,
+    *,
+    lam: float = 0.0,
+    lr: float = 0.01,
+    steps: int = 500,
+    batch_size: int = 128,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> SoftmaxFit:
+    """Train ``softmax(xW + b)`` on mean cross-entropy plus ``lam Σ_i ‖W_i‖₂``, the bias free.
+
+    Adam with a learning rate that falls to zero along a cosine; Glorot-uniform weights and zero
+    bias to start with. As in the published code batches follow one another in a fixed order that
+    is repeated and never shuffled again; here that order is a permutation drawn from ``seed``,
+    and the loss of a batch is its mean, also for a smaller last one (the published code divides
+    that one by ``batch_size`` too).
+
+    Args:
+        features: N examples of D columns.
+        y: labels 0..C-1, (N,).
+        num_classes: C.
+        lam: strength of the penalty; 0 for a plain classifier.
+        lr: learning rate of the first step.
+        steps: number of batches.
+        batch_size: examples in each.
+        seed: draws the order of the examples and the weights to start with.
+        device: where to train; the CPU unless given.
+        checkpoint: a safetensors file that keeps the state, written every 30 seconds and on
+            Ctrl-C. If it is there, training goes on from it, to weights that are the same bit for
+            bit. Whoever calls removes it.
+        progress: show a bar on stderr.
+
+    Returns:
+        Weights and bias.
+
+    Raises:
+        InvalidInputError: a number out of range, or labels that do not fit.
+        IncompatibleStoreError: the checkpoint is of another training.
+        CorruptStoreError: the checkpoint cannot be read.
+
+    Source: Evci et al. (2022), Head2Toe, relevance scores and final head.
+
+    Cost: O(steps · batch_size · D C); the features are in memory as float32, 4 N D bytes, and
+    six arrays of 4 D C bytes.
+
+    >>> from transfer_metrics.selection.columns import layer_columns
+    >>> fit = train_softmax(layer_columns(np.eye(4)), [0, 0, 1, 1], 2, lr=0.1, steps=100)
+    >>> (np.eye(4) @ fit.weights + fit.bias).argmax(axis=1).tolist()
+    [0, 0, 1, 1]
+    """
+    _check(lam, lr, steps, batch_size)
+    labels, _ = as_labels(y, len(features), num_classes)
+    device = torch.device(device or "cpu")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(features), generator=generator)
+    state = _State.start(features.dim, num_classes, generator, device)
+    saved = None
+    if checkpoint is not None:
+        about = [num_classes, lam, lr, steps, batch_size, seed]
+        saved = _Checkpoint(Path(checkpoint), _fingerprint(features, labels, about))
+        state = saved.restored(state)
+    x = _in_memory(features.rows(order.numpy())).to(device)
+    labels = labels[order].to(device)
+    batches = -(-len(x) // batch_size)
+    with (
+        _held_interrupts(saved is not None) as interrupted,
+        progress_bar("training", steps, progress, unit="step", initial=state.step) as bar,
+    ):
+        while state.step < steps:
+            place = state.step % batches * batch_size
+            batch = slice(place, place + batch_size)
+            rate = 0.5 * lr * (1.0 + math.cos(math.pi * state.step / steps))
+            _step(state, x[batch], labels[batch], rate, lam)
+            bar.update()
+            if saved is not None:
+                saved.keep(state, at_once=bool(interrupted))
+                if interrupted:
+                    raise KeyboardInterrupt
+    return SoftmaxFit(state.weights.cpu().numpy(), state.bias.cpu().numpy())
+
+
+@dataclass
+class _State:
+    """Everything that changes while training."""
+
+    weights: Tensor
+    bias: Tensor
+    weights_mean: Tensor
+    weights_square: Tensor
+    bias_mean: Tensor
+    bias_square: Tensor
+    step: int = 0
+
+    @classmethod
+    def start(
+        cls, dim: int, classes: int, generator: torch.Generator, device: torch.device
+    ) -> _State:
+        limit = math.sqrt(6.0 / (dim + classes))
+        weights = torch.rand(dim, classes, generator=generator).mul_(2).sub_(1).mul_(limit)
+        weights, bias = weights.to(device), torch.zeros(classes, device=device)
+        zeros = torch.zeros_like
+        return cls(weights, bias, zeros(weights), zeros(weights), zeros(bias), zeros(bias))
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if name != "step"}
+
+
+def _step(state: _State, x: Tensor, labels: Tensor, rate: float, lam: float) -> None:
+    """One step of Adam on one batch."""
+    residual = torch.softmax(x @ state.weights + state.bias, dim=1)
+    residual[torch.arange(len(x), device=x.device), labels] -= 1.0
+    residual /= len(x)
+    gradient = x.T @ residual
+    if lam:
+        lengths = torch.linalg.vector_norm(state.weights, dim=1, keepdim=True)
+        # The subgradient of a row of zeros is zero.
+        gradient.addcdiv_(state.weights, lengths.masked_fill_(lengths == 0, 1.0), value=lam)
+    state.step += 1
+    _adam(state.weights, gradient, state.weights_mean, state.weights_square, rate, state.step)
+    bias_gradient = residual.sum(dim=0)
+    _adam(state.bias, bias_gradient, state.bias_mean, state.bias_square, rate, state.step)
+
+
+def _adam(
+    value: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, rate: float, step: int
+) -> None:
+    first, second = BETAS
+    mean.lerp_(gradient, 1.0 - first)
+    square.mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
+    spread = (square / (1.0 - second**step)).sqrt_().add_(EPSILON)
+    value.addcdiv_(mean, spread, value=-rate / (1.0 - first**step))
+
+
+class _Checkpoint:
+    """The state of a training in a file."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path, self.fingerprint = path, fingerprint
+        self.written = time.monotonic()
+
+    def restored(self, state: _State) -> _State:
+        """The state in the file; the one given where there is no file."""
+        from safetensors import SafetensorError, safe_open
+
+        if not self.path.exists():
+            return state
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                about = file.metadata() or {}
+                if about.get("fingerprint") != self.fingerprint:
+                    raise IncompatibleStoreError(
+                        f"{self.path} is the checkpoint of another training (other features, "
+                        f"labels or settings); delete it or choose another file"
+                    )
+                device = state.weights.device
+                found = {name: file.get_tensor(name).to(device) for name in state.tensors}
+                return _State(**found, step=int(about["step"]))
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise CorruptStoreError(
+                f"{self.path} cannot be read ({error}); delete it to train from the start"
+            ) from error
+
+    def keep(self, state: _State, at_once: bool) -> None:
+        """Write the state if asked to, or if the last time is long enough ago."""
+        if not at_once and time.monotonic() - self.written < SECONDS_BETWEEN_CHECKPOINTS:
+            return
+        from safetensors.torch import save_file
+
+        tensors = {name: value.cpu().contiguous() for name, value in state.tensors.items()}
+        about = {"fingerprint": self.fingerprint, "step": str(state.step)}
+        with replacing(self.path) as temporary:
+            save_file(tensors, temporary, metadata=about)
+        self.written = time.monotonic()
+
+
+def _fingerprint(features: LayerColumns, labels: Tensor, settings: list[float]) -> str:
+    """What a training depends on; of the features their first and last examples."""
+    about = json.dumps([features.names, features.dims, settings])
+    found = hashlib.sha256(about.encode() + labels.numpy().tobytes())
+    for _, block in features.rows([0, -1]).blocks():
+        found.update(np.ascontiguousarray(block).tobytes())
+    return found.hexdigest()
+
+
+@contextmanager
+def _held_interrupts(held: bool) -> Iterator[list[int]]:
+    """Ctrl-C fills the list instead of stopping in the middle of a step."""
+    caught: list[int] = []
+    if not held or threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield caught
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _in_memory(features: LayerColumns) -> Tensor:
+    """All columns as float32, (N, D); beside them one layer is in memory."""
+    x = torch.empty(len(features), features.dim)
+    for start, block in features.blocks():
+        x[:, start : start + block.shape[1]] = torch.from_numpy(block.astype(np.float32))
+    return x
+
+
+def _check(lam: float, lr: float, steps: int, batch_size: int) -> None:
+    if not 0 <= lam < math.inf:
+        raise InvalidInputError(f"lam must not be negative, not {lam}")
+    if not 0 < lr < math.inf:
+        raise InvalidInputError(f"lr must be a positive number, not {lr}")
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if value < 1 or value != int(value):
+            raise InvalidInputError(f"{name} must be a whole number from 1 on, not {value}")

@@ -1,0 +1,306 @@
+"""Head2Toe's choice of features: those to which a group-sparse classifier gives weight."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.feature_selection import SelectorMixin
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from transfer_metrics.errors import (
+    InvalidInputError,
+    TransferMetricsWarning,
+    UnknownNameError,
+    UnsupportedTaskError,
+)
+from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.selection.adam import train_softmax
+from transfer_metrics.selection.columns import LayerColumns, layer_columns
+from transfer_metrics.selection.proximal import group_lasso
+from transfer_metrics.selection.relevance import (
+    OF_FEATURES,
+    OF_WEIGHTS,
+    WITHOUT_LABELS,
+    best_window,
+    feature_scores,
+    layer_means,
+    weight_scores,
+)
+from transfer_metrics.statistics.inputs import as_labels
+
+SOLVERS = ("proximal", "adam")
+PAPERS_LAM = 1e-5
+SHARE_OF_LAMBDA_MAX = 0.05
+
+
+class GroupLassoSelector(SelectorMixin, BaseEstimator):
+    """The most relevant columns of all layers, by the group lasso of Head2Toe.
+
+    A linear softmax classifier is fitted to all columns of all layers at once, with the penalty
+    ``λ Σ_i ‖W_i‖₂`` over the rows of its weights (D, C), and the columns with the largest rows
+    are kept. Ties go to the lower column.
+
+    The paper trains with Adam, which leaves no weight at zero. The default solver finds the
+    minimum itself, where most rows are zero; when more columns are kept than have weights, the
+    others follow by the norm of their gradient, that is, by how near they are to getting some.
+    That solver reads one layer at a time; Adam has all of them in memory.
+
+    Args:
+        keep: share of the columns to keep, ``int(D * keep)`` of them and at least one.
+        lam: λ. None is the paper's 1e-5 for ``"adam"``, and 0.05 of the smallest λ at which no
+            column has weight for ``"proximal"``, which means the same for every data set.
+        solver: ``"proximal"`` (the exact minimum) or ``"adam"`` (the paper's).
+        relevance: of the weights ``"l2"`` (the paper's: squared length), ``"l1"``, ``"linf"`` or
+            ``"l2layer"`` (mean length over the layer); or without a classifier ``"variance"``,
+            ``"random"``, ``"f_classif"``, ``"chi2"``, ``"mutual_info"`` or ``"trees"``.
+        unit_norm: divide each layer's rows by their length before scoring.
+        offset: leave out so many of the best columns.
+        layer_mix: share of the mean over its layer in each column's score; 1 chooses layers.
+        layer_sizes: how many columns each layer of an array has.
+        lr: Adam's learning rate.
+        steps: Adam's steps.
+        batch_size: Adam's examples per step.
+        tol: how near to its minimum the proximal solver comes, see ``group_lasso``.
+        max_iter: its most steps on one working set.
+        device: where Adam trains.
+        checkpoint: file for the state of Adam, see ``train_softmax``.
+        random_state: seed of Adam and of the scores that use chance.
+        progress: show a bar on stderr.
+
+    Attributes:
+        scores_: (D,) float64; zero for a column without weight.
+        gradient_norms_: (D,) what the columns without weight are ranked by; None where they are
+            not.
+        columns_: selected columns, ascending, (k,) int64.
+        layers_: names of the layers.
+        layer_counts_: how many columns were selected of each layer.
+        classes_: labels in the order of the classes; None where no labels were read.
+        lam_: λ; None for scores without a classifier.
+        lambda_max_: the smallest λ at which no column has weight; None for ``"adam"``.
+        kkt_residual_: see ``GroupLassoFit``; None for ``"adam"``.
+        n_iter_: steps of the solver.
+        n_features_in_: D.
+
+    Source: Evci et al. (2022), Head2Toe.
+
+    >>> from sklearn.datasets import load_wine
+    >>> X, y = load_wine(return_X_y=True)
+    >>> X = (X - X.mean(0)) / X.std(0)
+    >>> GroupLassoSelector(keep=0.25, unit_norm=False).fit(X, y).columns_.tolist()
+    [0, 6, 12]
+    """
+
+    def __init__(
+        self,
+        keep: float = 0.1,
+        *,
+        lam: float | None = None,
+        solver: str = "proximal",
+        relevance: str = "l2",
+        unit_norm: bool = True,
+        offset: int = 0,
+        layer_mix: float = 0.0,
+        layer_sizes: Sequence[int] | None = None,
+        lr: float = 0.01,
+        steps: int = 500,
+        batch_size: int = 128,
+        tol: float = 1e-6,
+        max_iter: int = 20_000,
+        device: str | None = None,
+        checkpoint: Any = None,
+        random_state: Any = 0,
+        progress: bool = False,
+    ) -> None:
+        self.keep = keep
+        self.lam = lam
+        self.solver = solver
+        self.relevance = relevance
+        self.unit_norm = unit_norm
+        self.offset = offset
+        self.layer_mix = layer_mix
+        self.layer_sizes = layer_sizes
+        self.lr = lr
+        self.steps = steps
+        self.batch_size = batch_size
+        self.tol = tol
+        self.max_iter = max_iter
+        self.device = device
+        self.checkpoint = checkpoint
+        self.random_state = random_state
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Score all columns and choose.
+
+        Args:
+            X: a ``FeatureStore``, a mapping from layer to (N, D), or an array (N, D).
+            y: labels of any kind, (N,); those of the store where X is one.
+
+        Raises:
+            InvalidInputError: a parameter out of range, no labels, one class only, or NaN or
+                infinite features.
+            UnknownNameError: no such solver or score.
+            UnsupportedTaskError: a store of a regression task.
+
+        Warns:
+            TransferMetricsWarning: ``tol`` was not reached, or no column tells the classes apart.
+
+        Cost: see ``group_lasso`` and ``train_softmax``.
+        """
+        self._check_parameters()
+        columns, y = self._inputs(X, y)
+        features = columns.unit_rows() if self.unit_norm else columns
+        self.layers_ = features.names
+        self.lam_: float | None = None
+        self.lambda_max_: float | None = None
+        self.kkt_residual_: float | None = None
+        self.gradient_norms_: np.ndarray | None = None
+        self.classes_: np.ndarray | None = None
+        self.n_iter_ = 0
+        labels, classes = None, 0
+        if y is not None:
+            labels, classes = as_labels(y, len(features))
+            self.classes_ = np.unique(np.asarray(y))
+        scores = self._scores(features, labels, classes)
+        self.scores_ = (1.0 - self.layer_mix) * scores
+        if self.layer_mix:
+            self.scores_ += self.layer_mix * layer_means(scores, features)
+        self.columns_ = self.top(self.keep)
+        counts = np.bincount(features.layer_of(self.columns_), minlength=len(self.layers_))
+        self.layer_counts_ = dict(zip(self.layers_, counts.tolist(), strict=True))
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """The selected columns as they are, (N, k); not divided by any length.
+
+        Args:
+            X: a store, mapping or array with the layers that were there in ``fit``, also of
+                another task.
+
+        Raises:
+            LayerNotFoundError: a layer is missing.
+            InvalidInputError: a layer has another number of columns.
+        """
+        check_is_fitted(self)
+        if not _has_layers(X):
+            return super().transform(X)
+        columns = layer_columns(X).only(self.layers_)
+        if columns.dims != self._dims:
+            raise InvalidInputError(
+                f"the layers have {columns.dims} columns and had {self._dims} in fit"
+            )
+        return columns.take(self.columns_)
+
+    def _inputs(self, X: Any, y: Any) -> tuple[LayerColumns, Any]:
+        if isinstance(X, FeatureStore) and y is None:
+            if X.kind != "classification":
+                raise UnsupportedTaskError(
+                    f"GroupLassoSelector tells classes apart and {X.task!r} is a task of "
+                    f"{X.kind}; pass y=quantile_bins(store.labels) or another y"
+                )
+            y = X.labels
+        if y is None and self.relevance not in WITHOUT_LABELS:
+            raise InvalidInputError(
+                "GroupLassoSelector requires y to be passed, but the target y is None"
+            )
+        if _has_layers(X):
+            columns = layer_columns(X)
+            self.n_features_in_ = columns.dim
+        else:
+            dtypes = [np.float64, np.float32]
+            if y is None:
+                X = validate_data(self, X, dtype=dtypes)
+            else:
+                X, y = validate_data(self, X, y, dtype=dtypes)
+            columns = layer_columns(X, self.layer_sizes)
+        self._dims = columns.dims
+        return columns, y
+
+    def _scores(self, features: LayerColumns, labels: Any, classes: int) -> np.ndarray:
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        if self.relevance in OF_FEATURES:
+            return feature_scores(features, labels, self.relevance, seed)
+        if self.solver == "adam":
+            lam = PAPERS_LAM if self.lam is None else self.lam
+            self.lam_, self.n_iter_ = lam, self.steps
+            trained = train_softmax(
+                features,
+                labels,
+                classes,
+                lam=lam,
+                lr=self.lr,
+                steps=self.steps,
+                batch_size=self.batch_size,
+                seed=seed,
+                device=self.device,
+                checkpoint=self.checkpoint,
+                progress=self.progress,
+            )
+            return weight_scores(trained.weights, self.relevance, features)
+        found = group_lasso(
+            features,
+            labels,
+            classes,
+            SHARE_OF_LAMBDA_MAX if self.lam is None else self.lam,
+            relative=self.lam is None,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            progress=self.progress,
+        )
+        self.lam_, self.lambda_max_ = found.lam, found.lambda_max
+        self.kkt_residual_, self.n_iter_ = found.kkt_residual, found.iterations
+        self.gradient_norms_ = found.gradient_norms
+        if not found.lambda_max:
+            warnings.warn(
+                "all features are constant; the choice between them means nothing",
+                TransferMetricsWarning,
+                stacklevel=3,
+            )
+        return weight_scores(found.dense(), self.relevance, features)
+
+    def top(self, keep: float) -> np.ndarray:
+        """The columns that another fraction would keep, ascending, by the scores of ``fit``.
+
+        Raises:
+            InvalidInputError: there are not that many columns after ``offset``.
+        """
+        ties = np.zeros_like(self.scores_) if self.gradient_norms_ is None else self.gradient_norms_
+        return best_window(self.scores_, ties, keep, self.offset)
+
+    def _check_parameters(self) -> None:
+        if self.solver not in SOLVERS:
+            raise UnknownNameError.of("solver", str(self.solver), SOLVERS)
+        if self.relevance not in (*OF_WEIGHTS, *OF_FEATURES):
+            raise UnknownNameError.of("relevance", str(self.relevance), [*OF_WEIGHTS, *OF_FEATURES])
+        lam = 1.0 if self.lam is None else self.lam
+        for name, value, fine, should in (
+            ("keep", self.keep, 0 < self.keep <= 1, "lie in (0, 1]"),
+            ("offset", self.offset, self.offset in range(2**62), "be a whole number from 0 on"),
+            ("layer_mix", self.layer_mix, 0 <= self.layer_mix <= 1, "lie in [0, 1]"),
+            ("lam", self.lam, 0 < lam < math.inf, "be a positive number or None"),
+        ):
+            if not fine:
+                raise InvalidInputError(f"{name} must {should}, not {value}")
+
+    def _get_support_mask(self) -> np.ndarray:
+        check_is_fitted(self)
+        mask = np.zeros(self.n_features_in_, dtype=bool)
+        mask[self.columns_] = True
+        return mask
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+
+def _has_layers(X: Any) -> bool:
+    # Some of scipy's sparse matrices are mappings too.
+    return isinstance(X, FeatureStore | Mapping | LayerColumns) and not issparse(X)
