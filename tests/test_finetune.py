@@ -270,6 +270,24 @@ class TestCheckpoints:
         for one, two in zip(run.history, whole.history, strict=True):
             assert {**one, "seconds": 0} == {**two, "seconds": 0}
 
+    def test_the_best_epoch_before_an_interruption_is_remembered(self, tmp_path, monkeypatch):
+        def scored(values):
+            scores = iter(values)
+            monkeypatch.setattr(training, "accuracy", lambda *args: next(scores))
+
+        scored([0.9, 0.1, 0.2, 0.3, 0.4])
+        expected, _ = self.run()
+        path = tmp_path / "state.safetensors"
+        interrupt_after(monkeypatch, 2)
+        scored([0.9, 0.1])
+        with pytest.raises(Interrupted):
+            self.run(path)
+        monkeypatch.undo()
+        scored([0.2, 0.3, 0.4])
+        network, run = self.run(path)
+        assert (run.epoch, run.val_score) == (1, 0.9)
+        assert_same(state(network), state(expected))
+
     def test_a_finished_run_is_not_run_again(self, tmp_path, monkeypatch):
         path = tmp_path / "state.safetensors"
         expected, _ = self.run(path)

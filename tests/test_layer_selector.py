@@ -232,6 +232,18 @@ def test_regression_where_the_metric_allows():
         LayerSelector("gbc").fit(layers, y + 0.5)
 
 
+def test_a_store_of_a_regression_task_brings_its_targets():
+    rng = np.random.default_rng(0)
+    images = rng.random((40, 3, 28, 28)).astype(np.float32)
+    store = tm.extract("zoo:cnn-mnist", (images, rng.random(40)), layers="blocks", progress=False)
+    assert store.kind == "regression"
+    selector = LayerSelector("ridge_probe").fit(store)
+    table = tm.score_layers(store, metrics="ridge_probe")
+    assert label_of(selector.scores_) == pytest.approx(label_of(table), rel=1e-9)
+    with pytest.raises(UnsupportedTaskError, match="gbc"):
+        LayerSelector("gbc").fit(store)
+
+
 @pytest.mark.parametrize("name", [n for n in METRICS if METRICS[n].requires == "source"])
 def test_metrics_of_the_source_head_are_refused(name):
     layers, y = complementary()

@@ -211,3 +211,12 @@ def test_half_precision_backbones_become_float32():
     assert module[0].running_mean.dtype == torch.float32
     assert module[0].num_batches_tracked.dtype == number
     assert linear_layer(np.ones((2, 3)), np.zeros(2)).weight.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch about itself
+def test_it_can_be_exported():
+    network, x = in_place().eval(), noise(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = network(x)
+        torch.testing.assert_close(torch.jit.trace(network, x)(x), expected)
+        torch.testing.assert_close(torch.export.export(network, (x,)).module()(x), expected)

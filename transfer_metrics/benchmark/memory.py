@@ -50,15 +50,40 @@ def growth(metric: str, size: Size) -> int:
     # Libraries and thread pools are loaded by the first call and belong to no size.
     tm.score(*features(Size(64, 8, 2)), [metric])
     x, y = features(size)
-    before = _status("VmRSS")
-    # The mark starts again from here; where that is not allowed it still is an upper bound.
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    tm.score(x, y, [metric])
-    return max(_status("VmHWM") - before, 0)
+    with Growth() as grown:
+        tm.score(x, y, [metric])
+    assert grown.bytes is not None
+    return grown.bytes
 
 
-def _status(name: str) -> int:
+class Growth:
+    """Context manager: by how many ``bytes`` resident memory grew at its peak inside.
+
+    None where the system does not tell (it has no /proc).
+
+    >>> with Growth() as grown:
+    ...     _ = bytes(100)
+    >>> grown.bytes is None or grown.bytes >= 0
+    True
+    """
+
+    bytes: int | None = None
+
+    def __enter__(self) -> Growth:
+        self._before = _resident("VmRSS")
+        # The mark starts again from here; where that is not allowed it still is an upper bound.
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if STATUS.exists():
+            self.bytes = max(_resident("VmHWM") - self._before, 0)
+
+
+def _resident(name: str) -> int:
+    if not STATUS.exists():
+        return 0
     found = re.search(rf"^{name}:\s*(\d+) kB$", STATUS.read_text(), re.M)
     assert found is not None
     return int(found[1]) * 1024

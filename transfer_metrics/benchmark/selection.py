@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.benchmark.machine import bystanders
-from transfer_metrics.benchmark.memory import STATUS, _status
+from transfer_metrics.benchmark.memory import Growth
 from transfer_metrics.benchmark.timing import timed
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.features.shards import FORMAT, LABELS, shard_path, write_manifest, write_shard
@@ -186,17 +185,14 @@ def select(folder: Path) -> dict[str, Any]:
     from transfer_metrics.features.store import FeatureStore
     from transfer_metrics.selection.group_lasso import GroupLassoSelector
 
-    store, told = FeatureStore.open(folder), STATUS.exists()
+    store = FeatureStore.open(folder)
     # Libraries and thread pools are loaded by the first call and belong to no size.
     GroupLassoSelector().fit(np.random.default_rng(0).random((20, 5)), np.arange(20) % 2)
-    before = _status("VmRSS") if told else 0
-    # The mark starts again from here; where that is not allowed it still is an upper bound.
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    seconds, selector = timed(lambda: GroupLassoSelector().fit(store))
+    with Growth() as grown:
+        seconds, selector = timed(lambda: GroupLassoSelector().fit(store))
     return {
         "seconds": seconds,
-        "peak": max(_status("VmHWM") - before, 0) if told else None,
+        "peak": grown.bytes,
         "kkt_residual": selector.kkt_residual_,
         "active": int((selector.scores_ > 0).sum()),
         "iterations": selector.n_iter_,

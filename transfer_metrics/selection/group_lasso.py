@@ -280,9 +280,10 @@ class GroupLassoSelector(SelectorMixin, BaseEstimator):
         if self.relevance not in (*OF_WEIGHTS, *OF_FEATURES):
             raise UnknownNameError.of("relevance", str(self.relevance), [*OF_WEIGHTS, *OF_FEATURES])
         lam = 1.0 if self.lam is None else self.lam
+        whole = self.offset >= 0 and self.offset == int(self.offset)
         for name, value, fine, should in (
             ("keep", self.keep, 0 < self.keep <= 1, "lie in (0, 1]"),
-            ("offset", self.offset, self.offset in range(2**62), "be a whole number from 0 on"),
+            ("offset", self.offset, whole, "be a whole number from 0 on"),
             ("layer_mix", self.layer_mix, 0 <= self.layer_mix <= 1, "lie in [0, 1]"),
             ("lam", self.lam, 0 < lam < math.inf, "be a positive number or None"),
         ):
