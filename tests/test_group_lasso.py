@@ -411,7 +411,7 @@ def test_features_chosen_on_one_task_serve_another():
     np.testing.assert_array_equal(selector.transform(other), other[:, selector.columns_])
     with pytest.raises(LayerNotFoundError, match="unknown layer 'a'"):
         selector.transform({"b": other[:, 10:]})
-    with pytest.raises(InvalidInputError, match=r"\(11, 19\) columns and had \(10, 20\) in fit"):
+    with pytest.raises(InvalidInputError, match="had 10 features in fit and has 11 now"):
         selector.transform({"a": other[:, :11], "b": other[:, 11:]})
 
 
@@ -422,7 +422,7 @@ def test_a_store_brings_its_labels():
     selector = GroupLassoSelector(keep=0.5).fit(store)
     plain = GroupLassoSelector(keep=0.5).fit(x, y)
     np.testing.assert_allclose(selector.scores_, plain.scores_, rtol=1e-5, atol=1e-9)
-    assert selector.layers_ == ("layer",)
+    assert selector.layers_ == ["layer"]
     np.testing.assert_array_equal(selector.transform(store), x[:, selector.columns_])
     assert selector.transform(store).dtype == np.float32
     regression = tm.FeatureStore({**store.manifest, "kind": "regression"}, store._shards)
@@ -469,7 +469,7 @@ def test_other_scores_of_the_weights():
     np.testing.assert_allclose(scores("l2", layer_mix=0.3), 0.7 * squares + 0.3 * means)
     layer = GroupLassoSelector(keep=4 / 13, unit_norm=False, lam=0.05, layer_mix=1.0)
     chosen = layer.fit(parts, y).layer_counts_
-    assert chosen == ({"a": 4, "b": 0} if means[0] > means[-1] else {"a": 0, "b": 4})
+    assert chosen == {"a" if means[0] > means[-1] else "b": 4}
 
 
 def test_scores_without_a_classifier_are_scikit_learns():

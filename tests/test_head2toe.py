@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
-from transfer_metrics.heads.head2toe import columns_inside, gathered
+from transfer_metrics.heads.head2toe import gathered
 from transfer_metrics.selection import adam
 from transfer_metrics.selection.columns import layer_columns, unit_rows
 
@@ -92,10 +92,10 @@ def enumerate_layers(head):
     return [(order.index(name), c) for name, c in head.layer_columns_.items()]
 
 
-def test_columns_inside_and_gathered() -> None:
+def test_columns_inside_layers_and_gathered() -> None:
     layers = {"a": RNG.normal(size=(5, 3)), "b": RNG.normal(size=(5, 4))}
     columns = layer_columns(layers)
-    inside = columns_inside(columns, [6, 0, 2])
+    inside = columns.inside([6, 0, 2])
     assert {n: c.tolist() for n, c in inside.items()} == {"a": [0, 2], "b": [3]}
     expected = [unit_rows(layers["a"][:, [0, 2]]), unit_rows(layers["b"][:, [3]])]
     np.testing.assert_array_equal(gathered(columns, inside).dense(), np.concatenate(expected, 1))

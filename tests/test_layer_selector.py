@@ -317,7 +317,7 @@ def test_options_that_mean_nothing_are_refused(options, error, words):
 
 def test_input_that_cannot_be_used_is_refused(store):
     layers, y = complementary()
-    with pytest.raises(InvalidInputError, match="y cannot be None"):
+    with pytest.raises(InvalidInputError, match="target y is None"):
         LayerSelector().fit(layers)
     with pytest.raises(InvalidInputError, match="one label per example"):
         LayerSelector().fit(layers, y[:-1])

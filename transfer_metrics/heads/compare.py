@@ -150,7 +150,11 @@ def _compared(
     job: _Job, candidate: Any, heads: Sequence[Head], seeds: Sequence[int], scores: ScoreTable
 ) -> list[dict[str, Any]]:
     """Records of all heads on one model; its failure as a record."""
-    base = {"model": str(candidate), "task": job.task.name, "version": transfer_metrics.__version__}
+    base: dict[str, Any] = {
+        "model": str(candidate),
+        "task": job.task.name,
+        "version": transfer_metrics.__version__,
+    }
     try:
         model = load_model(candidate)
     except TransferMetricsError as error:

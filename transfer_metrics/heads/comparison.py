@@ -39,7 +39,7 @@ class Comparison(ScoreTable):
     @property
     def shifts(self) -> list[str]:
         """Names of the shifted data, in the order in which they were given."""
-        found = (r["split"] for r in self._records if r["metric"] == "accuracy")
+        found = (str(r["split"]) for r in self._records if r["metric"] == "accuracy")
         return [name for name in dict.fromkeys(found) if name != "test"]
 
     def summary(self) -> pd.DataFrame:
@@ -165,18 +165,17 @@ class Comparison(ScoreTable):
         return {n: v for n, v in row.items() if n not in empty or n == "test"}
 
 
-def _judged(question: str, favourite: str, accuracies: pd.DataFrame) -> dict[str, Any]:
-    best = str(accuracies["test"].idxmax())
-    value, top = accuracies.loc[favourite, "test"], accuracies.loc[best, "test"]
-    margin = math.hypot(accuracies.loc[favourite, "± test"], accuracies.loc[best, "± test"])
+def _judged(question: str, favourite: str, accuracies: Any) -> dict[str, Any]:
+    values, halves = (accuracies[n].astype(float).to_dict() for n in ("test", "± test"))
+    best = max(values, key=lambda name: values[name])
     return {
         "question": question,
         "favourite": favourite,
-        "accuracy": value,
+        "accuracy": values[favourite],
         "best": best,
-        "best_accuracy": top,
-        "regret": top - value,
-        "margin": margin,
+        "best_accuracy": values[best],
+        "regret": values[best] - values[favourite],
+        "margin": math.hypot(halves[favourite], halves[best]),
     }
 
 

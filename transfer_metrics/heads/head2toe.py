@@ -132,7 +132,7 @@ class Head2Toe(Head):
         self.selector_ = self.selector
         if self.selector_ is None:
             self.selector_ = self.new_selector().fit(features, codes)
-        inside = columns_inside(features, self.selector_.columns_)
+        inside = features.inside(self.selector_.columns_)
         fit = self.train(features, codes, inside, len(data.classes))
         self.kept_ = {name: len(columns) for name, columns in inside.items()}
         self.candidates_ = features.dim
@@ -186,21 +186,6 @@ class Head2Toe(Head):
 
     def _state_file(self, part: str) -> Path | None:
         return None if self.checkpoint is None else Path(self.checkpoint) / f"{part}.safetensors"
-
-
-def columns_inside(features: LayerColumns, columns: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns numbered across layers as numbers inside each layer that has any.
-
-    >>> features = layer_columns({"a": np.zeros((1, 3)), "b": np.zeros((1, 2))})
-    >>> {name: inside.tolist() for name, inside in columns_inside(features, [0, 2, 4]).items()}
-    {'a': [0, 2], 'b': [1]}
-    """
-    columns = np.sort(np.asarray(columns, dtype=np.int64))
-    owner = features.layer_of(columns)
-    return {
-        features.names[index]: columns[owner == index] - features.starts[index]
-        for index in np.unique(owner)
-    }
 
 
 def gathered(features: LayerColumns, inside: Mapping[str, np.ndarray]) -> LayerColumns:

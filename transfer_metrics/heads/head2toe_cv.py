@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import FeatureData, Labelled, is_model
-from transfer_metrics.heads.head2toe import Head2Toe, columns_inside, gathered
+from transfer_metrics.heads.head2toe import Head2Toe, gathered
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.base import choose
 
@@ -132,7 +132,7 @@ class Head2ToeCV(Head):
             train, held = data.rows(rows), data.rows(out)
             selector = head.new_selector().fit(train.columns, train.codes)
             for keep in keeps:
-                inside = columns_inside(train.columns, selector.top(keep))
+                inside = train.columns.inside(selector.top(keep))
                 fit = head.train(train.columns, train.codes, inside, num_classes)
                 logits = gathered(held.columns, inside).dense() @ fit.weights + fit.bias
                 hits = logits.argmax(axis=1) == held.codes

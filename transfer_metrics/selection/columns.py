@@ -89,6 +89,20 @@ class LayerColumns:
         """Position of the layer that each column belongs to."""
         return np.searchsorted(self.starts, np.asarray(columns), side="right") - 1
 
+    def inside(self, columns: Any) -> dict[str, np.ndarray]:
+        """Columns by number across layers as ascending numbers inside each layer that has any.
+
+        >>> columns = layer_columns({"a": np.ones((2, 3)), "b": np.eye(2)})
+        >>> {name: numbers.tolist() for name, numbers in columns.inside([4, 0, 2]).items()}
+        {'a': [0, 2], 'b': [1]}
+        """
+        columns = np.sort(np.asarray(columns, dtype=np.int64))
+        owner = self.layer_of(columns)
+        return {
+            self.names[index]: columns[owner == index] - self.starts[index]
+            for index in np.unique(owner)
+        }
+
     def take(self, columns: Any) -> np.ndarray:
         """Some columns, (N, k), in the order asked for."""
         columns = np.asarray(columns, dtype=np.int64)
@@ -179,7 +193,8 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
     # The largest entry first: squares of half-precision or huge values would overflow.
     largest = np.abs(features).max(axis=1, keepdims=True, initial=0.0).astype(dtype)
     largest[largest == 0] = 1.0
-    scaled = features / largest
+    with np.errstate(invalid="ignore"):  # infinite features are refused by whoever reads them
+        scaled = features / largest
     norms = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))[:, None]
     norms[norms == 0] = 1.0
     return scaled / norms

@@ -20,6 +20,10 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
     """A transformer that keeps some columns of some layers.
 
     Subclasses call ``_read_fit`` and then ``_keep``.
+
+    Attributes:
+        layers_: names of the layers of which something is kept.
+        columns_: the columns that are kept, numbered across all layers, (k,) int64.
     """
 
     layer_sizes: Sequence[int] | None
@@ -37,32 +41,59 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return {name: len(columns) for name, columns in self._inside.items()}
 
-    def _read_fit(self, X: Any, y: Any) -> tuple[LayerColumns, np.ndarray, str]:
+    def get_support(self, indices: bool = False) -> np.ndarray:
+        """Which columns are kept: a mask over all columns, (D,), or their numbers, ascending."""
+        check_is_fitted(self)
+        if indices:
+            return np.sort(self.columns_)
+        mask = np.zeros(sum(self._dims.values()), dtype=bool)
+        mask[self.columns_] = True
+        return mask
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns that are kept: ``layer[number]``, or those of a data frame."""
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        names = names if input_features is None else np.asarray(input_features, dtype=object)
+        if names is not None:
+            return np.asarray(names, dtype=object)[self.columns_]
+        told = [f"{layer}[{c}]" for layer, inside in self._inside.items() for c in inside]
+        return np.array(told, dtype=object)
+
+    def _read_fit(self, X: Any, y: Any, labelled: bool = True) -> tuple[LayerColumns, Any, str]:
         """Columns, labels and the kind of task; arrays are checked as scikit-learn does.
+
+        Args:
+            X: a store, layers or an array.
+            y: labels; None takes a store's own.
+            labelled: whether labels are needed.
 
         Raises:
             InvalidInputError: no labels, or not one per example.
         """
-        if isinstance(X, FeatureStore):
+        kind = ""
+        if isinstance(X, FeatureStore) and y is None:
+            columns, y, kind = layer_columns(X), X.labels, X.kind
+        elif y is None and labelled:
+            raise InvalidInputError("requires y to be passed, but the target y is None")
+        elif has_layers(X):
             columns = layer_columns(X)
-            labels = X.labels if y is None else np.asarray(y)
-            kind = X.kind if y is None else task_kind(labels)
-        elif _is_layers(X):
-            columns = layer_columns(X)
-            if y is None:
-                raise InvalidInputError("y cannot be None: pass one label per example")
-            labels = np.asarray(y)
-            kind = task_kind(labels)
+        elif y is None:
+            columns = layer_columns(validate_data(self, X), self.layer_sizes)
         else:
-            shape = () if y is None else np.asarray(y).shape
+            shape = np.asarray(y).shape
             several = len(shape) == 2 and shape[1] > 1
-            X, labels = validate_data(self, X, y, ensure_min_samples=2, multi_output=several)
-            columns, kind = layer_columns(X, self.layer_sizes), task_kind(labels)
+            X, y = validate_data(self, X, y, ensure_min_samples=2, multi_output=several)
+            columns = layer_columns(X, self.layer_sizes)
+        self.n_features_in_ = columns.dim
+        if y is None:
+            return columns, None, kind
+        labels = np.asarray(y)
         if len(labels) != len(columns):
             raise InvalidInputError(
                 f"y must hold one label per example: got {len(labels)} for {len(columns)}"
             )
-        return columns, labels, kind
+        return columns, labels, kind or task_kind(labels)
 
     def _keep(self, columns: LayerColumns, inside: Mapping[str, np.ndarray]) -> None:
         """Remember the columns that are kept of each layer, counted inside the layer."""
@@ -79,8 +110,9 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
             InvalidInputError: a chosen layer has another width than in ``fit``.
         """
         check_is_fitted(self)
-        if not (isinstance(X, FeatureStore) or _is_layers(X)):
-            X = layer_columns(validate_data(self, X, reset=False), self.layer_sizes)
+        if not has_layers(X):
+            array, ends = validate_data(self, X, reset=False), np.cumsum(list(self._dims.values()))
+            X = dict(zip(self._dims, np.split(array, ends[:-1], axis=1), strict=True))
         columns = layer_columns(X).only(self.layers_)
         for name, dim in zip(columns.names, columns.dims, strict=True):
             if dim != self._dims[name]:
@@ -91,9 +123,11 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
         return columns.take(_numbers(columns, self._inside))
 
 
-def _is_layers(X: Any) -> bool:
+def has_layers(X: Any) -> bool:
+    """Whether something is a store, a mapping of layers or their columns, and no array."""
     # One of scipy's sparse matrices is a mapping too.
-    return isinstance(X, LayerColumns) or (isinstance(X, Mapping) and not hasattr(X, "shape"))
+    layered = isinstance(X, (FeatureStore, LayerColumns, Mapping))
+    return layered and not hasattr(X, "shape")
 
 
 def _numbers(columns: LayerColumns, inside: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
-from sklearn.feature_selection import SelectorMixin
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
 
 from transfer_metrics.errors import (
     InvalidInputError,
@@ -22,7 +18,8 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.selection.adam import train_softmax
-from transfer_metrics.selection.columns import LayerColumns, layer_columns
+from transfer_metrics.selection.columns import LayerColumns
+from transfer_metrics.selection.fitting import ColumnSelector
 from transfer_metrics.selection.proximal import group_lasso
 from transfer_metrics.selection.relevance import (
     OF_FEATURES,
@@ -40,7 +37,7 @@ PAPERS_LAM = 1e-5
 SHARE_OF_LAMBDA_MAX = 0.05
 
 
-class GroupLassoSelector(SelectorMixin, BaseEstimator):
+class GroupLassoSelector(ColumnSelector):
     """The most relevant columns of all layers, by the group lasso of Head2Toe.
 
     A linear softmax classifier is fitted to all columns of all layers at once, with the penalty
@@ -79,8 +76,8 @@ class GroupLassoSelector(SelectorMixin, BaseEstimator):
         gradient_norms_: (D,) what the columns without weight are ranked by; None where they are
             not.
         columns_: selected columns, ascending, (k,) int64.
-        layers_: names of the layers.
-        layer_counts_: how many columns were selected of each layer.
+        layers_: names of the layers of which some were selected.
+        layer_counts_: how many columns were selected of each of them.
         classes_: labels in the order of the classes; None where no labels were read.
         lam_: λ; None for scores without a classifier.
         lambda_max_: the smallest λ at which no column has weight; None for ``"adam"``.
@@ -155,9 +152,13 @@ class GroupLassoSelector(SelectorMixin, BaseEstimator):
         Cost: see ``group_lasso`` and ``train_softmax``.
         """
         self._check_parameters()
-        columns, y = self._inputs(X, y)
+        columns, y, kind = self._read_fit(X, y, self.relevance not in WITHOUT_LABELS)
+        if kind == "regression" and isinstance(X, FeatureStore):
+            raise UnsupportedTaskError(
+                f"GroupLassoSelector tells classes apart and {X.task!r} is a task of {kind}; pass "
+                f"y=quantile_bins(store.labels) or another y"
+            )
         features = columns.unit_rows() if self.unit_norm else columns
-        self.layers_ = features.names
         self.lam_: float | None = None
         self.lambda_max_: float | None = None
         self.kkt_residual_: float | None = None
@@ -172,9 +173,7 @@ class GroupLassoSelector(SelectorMixin, BaseEstimator):
         self.scores_ = (1.0 - self.layer_mix) * scores
         if self.layer_mix:
             self.scores_ += self.layer_mix * layer_means(scores, features)
-        self.columns_ = self.top(self.keep)
-        counts = np.bincount(features.layer_of(self.columns_), minlength=len(self.layers_))
-        self.layer_counts_ = dict(zip(self.layers_, counts.tolist(), strict=True))
+        self._keep(columns, columns.inside(self.top(self.keep)))
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -188,40 +187,7 @@ class GroupLassoSelector(SelectorMixin, BaseEstimator):
             LayerNotFoundError: a layer is missing.
             InvalidInputError: a layer has another number of columns.
         """
-        check_is_fitted(self)
-        if not _has_layers(X):
-            return super().transform(X)
-        columns = layer_columns(X).only(self.layers_)
-        if columns.dims != self._dims:
-            raise InvalidInputError(
-                f"the layers have {columns.dims} columns and had {self._dims} in fit"
-            )
-        return columns.take(self.columns_)
-
-    def _inputs(self, X: Any, y: Any) -> tuple[LayerColumns, Any]:
-        if isinstance(X, FeatureStore) and y is None:
-            if X.kind != "classification":
-                raise UnsupportedTaskError(
-                    f"GroupLassoSelector tells classes apart and {X.task!r} is a task of "
-                    f"{X.kind}; pass y=quantile_bins(store.labels) or another y"
-                )
-            y = X.labels
-        if y is None and self.relevance not in WITHOUT_LABELS:
-            raise InvalidInputError(
-                "GroupLassoSelector requires y to be passed, but the target y is None"
-            )
-        if _has_layers(X):
-            columns = layer_columns(X)
-            self.n_features_in_ = columns.dim
-        else:
-            dtypes = [np.float64, np.float32]
-            if y is None:
-                X = validate_data(self, X, dtype=dtypes)
-            else:
-                X, y = validate_data(self, X, y, dtype=dtypes)
-            columns = layer_columns(X, self.layer_sizes)
-        self._dims = columns.dims
-        return columns, y
+        return self._take(X, unit=False)
 
     def _scores(self, features: LayerColumns, labels: Any, classes: int) -> np.ndarray:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -289,19 +255,3 @@ class GroupLassoSelector(SelectorMixin, BaseEstimator):
         ):
             if not fine:
                 raise InvalidInputError(f"{name} must {should}, not {value}")
-
-    def _get_support_mask(self) -> np.ndarray:
-        check_is_fitted(self)
-        mask = np.zeros(self.n_features_in_, dtype=bool)
-        mask[self.columns_] = True
-        return mask
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        return tags
-
-
-def _has_layers(X: Any) -> bool:
-    # Some of scipy's sparse matrices are mappings too.
-    return isinstance(X, FeatureStore | Mapping | LayerColumns) and not issparse(X)
