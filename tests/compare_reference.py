@@ -18,6 +18,7 @@ from tests.plain_networks import shared_models
 from transfer_metrics.benchmark.machine import describe
 from transfer_metrics.heads.compare import compare
 from transfer_metrics.heads.comparison import Comparison
+from transfer_metrics.heads.registry import resolve_head
 
 HEADS = (
     "linear_probe",
@@ -25,7 +26,8 @@ HEADS = (
     "finetune(lr=(0.001, 0.01, 0.1), epochs=8)",
     "lpft(lr=(0.0001, 0.001, 0.01), epochs=8)",
 )
-NAMES = dict(zip(HEADS, ("linear probe", "Head2Toe", "fine-tuning", "LP-FT"), strict=True))
+TITLES = ("linear probe", "Head2Toe", "fine-tuning", "LP-FT")
+NAMES = {resolve_head(head).label: title for head, title in zip(HEADS, TITLES, strict=True)}
 DIGITS = {"usps": "npz:{folder}/datasets/usps.npz", "8x8": "npz:{folder}/datasets/digits8x8.npz"}
 WORSE = {
     "noise": "corrupted:gaussian_noise:3",
@@ -58,7 +60,7 @@ Every pair of a model and a task under one protocol, by `python -m tests.compare
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pair:
     """A model and a task, and whether the model was trained on data like the task's."""
 

@@ -41,7 +41,7 @@ from transfer_metrics.heads.linear import (
     unnormalised,
 )
 from transfer_metrics.heads.registry import HEADS, resolve_head
-from transfer_metrics.heads.saving import load
+from transfer_metrics.heads.saving import load_head
 from transfer_metrics.sources.base import Split
 
 SMALL = (1e-3, 1e-1, 1e1)
@@ -409,12 +409,12 @@ class TestSaving:
         probe = LinearProbe(C_grid=SMALL).fit(module, (X.astype(np.float32), y))
         probe.save(tmp_path / "head")
         with pytest.raises(InvalidInputError, match=r"'Sequential'.*load\(path, model="):
-            load(tmp_path / "head").predict(X)
-        read = load(tmp_path / "head", module)
+            load_head(tmp_path / "head").predict(X)
+        read = load_head(tmp_path / "head", module)
         assert (read.predict(X) == probe.predict(X)).all()
         other = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
         with pytest.raises(IncompatibleStoreError, match="fingerprint"):
-            load(tmp_path / "head", other)
+            load_head(tmp_path / "head", other)
 
     def test_a_pooling_of_ones_own_must_have_a_name(self, task, tmp_path):
         probe = LinearProbe(pool=lambda x, layout, mask: x.flatten(1)[:, :8], C_grid=(0.1,))
@@ -430,10 +430,10 @@ class TestSaving:
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(CorruptStoreError, match=name.replace(".", "\\.")):
-            load(tmp_path / "head")
+            load_head(tmp_path / "head")
         path.unlink()
         with pytest.raises(CorruptStoreError, match=r"save it again|save the head again"):
-            load(tmp_path / "head")
+            load_head(tmp_path / "head")
 
     def test_altered_numbers_are_found(self, fitted, tmp_path):
         fitted.save(tmp_path / "head")
@@ -442,7 +442,7 @@ class TestSaving:
         whole[-1] ^= 1
         path.write_bytes(whole)
         with pytest.raises(CorruptStoreError, match="SHA-256"):
-            load(tmp_path / "head")
+            load_head(tmp_path / "head")
 
     def test_records_that_do_not_fit_are_refused(self, fitted, tmp_path):
         fitted.save(tmp_path / "head")
@@ -457,9 +457,9 @@ class TestSaving:
         for change, error, message in cases:
             path.write_text(json.dumps(record | change))
             with pytest.raises(error, match=message):
-                load(tmp_path / "head")
+                load_head(tmp_path / "head")
         with pytest.raises(InvalidInputError, match="no head at"):
-            load(tmp_path / "nowhere")
+            load_head(tmp_path / "nowhere")
 
     def test_another_folder_is_left_alone(self, fitted, tmp_path):
         (tmp_path / "mine").mkdir()

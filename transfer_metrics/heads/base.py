@@ -185,10 +185,10 @@ class Head(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Any = None) -> Self:
-        """Read what ``save`` wrote; see ``transfer_metrics.heads.saving.load``."""
-        from transfer_metrics.heads.saving import load
+        """Read what ``save`` wrote; see ``load_head``."""
+        from transfer_metrics.heads.saving import load_head
 
-        head = load(path, model)
+        head = load_head(path, model)
         if not isinstance(head, cls):
             raise InvalidInputError(f"{path} holds a {type(head).__name__}, not a {cls.__name__}")
         return head

@@ -64,7 +64,7 @@ def save(head: Head, path: str | os.PathLike[str]) -> None:
     write_folder(Path(path), {RECORD: text.encode(), TENSORS: data}, owner=RECORD)
 
 
-def load(path: str | os.PathLike[str], model: Any = None) -> Head:
+def load_head(path: str | os.PathLike[str], model: Any = None) -> Head:
     """Read a head that ``save`` wrote.
 
     Args:
