@@ -150,3 +150,15 @@ def test_accuracies_from_a_comparison_are_means_over_seeds():
         table.agreement(ScoreTable(records))
     with pytest.raises(InvalidInputError, match="no model has both"):
         table.agreement({"other": 1.0})
+
+
+def test_plot_names_every_model_and_tells_the_agreement():
+    names = list("abcde")
+    table = table_of(dict(zip(names, SCORES, strict=True)), "score")
+    accuracies = dict(zip(names, ACCURACIES, strict=True))
+    ax = table.plot.agreement(accuracies)
+    points = {tuple(point) for point in ax.collections[0].get_offsets().tolist()}
+    assert points == set(zip(SCORES, ACCURACIES, strict=True))
+    assert sorted(text.get_text() for text in ax.texts) == names
+    tau = values(SCORES, ACCURACIES)["weighted_kendall"]
+    assert ax.get_title(loc="left").startswith(f"weighted tau {tau:.2f} (")

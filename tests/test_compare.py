@@ -131,6 +131,17 @@ def test_verdict_on_layers_and_models(table: Comparison) -> None:
     assert table.best() in ("zoo:cnn-mnist", "zoo:mixer-usps")
 
 
+def test_plot_has_a_row_per_head_and_a_marker_per_data_set(table: Comparison) -> None:
+    summary = table.summary()
+    ax = table.plot.comparison()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["in distribution", "ood"]
+    assert len(ax.get_yticks()) == len(summary) == 8
+    points = [container[0].get_xdata() for container in ax.containers]
+    np.testing.assert_allclose(points, 100 * summary[["test", "ood"]].to_numpy(float).T)
+    with pytest.raises(InvalidInputError, match="no head has an accuracy"):
+        Comparison([]).plot.comparison()
+
+
 def test_repeated_it_computes_nothing_and_interrupted_it_goes_on(
     glyphs: tm.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

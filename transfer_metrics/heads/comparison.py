@@ -13,7 +13,8 @@ from transfer_metrics.ranking.table import ScoreTable
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
+
+    from transfer_metrics.report.comparison import ComparisonPlots
 
 ACCURACIES = ("accuracy", "ood_accuracy", "ood_gap")
 COSTS = ("fit_seconds", "train_flops", "stored_bytes")
@@ -141,11 +142,12 @@ class Comparison(ScoreTable):
             shown["error"] = shown["error"].fillna("")
         return shown.to_string(index=False, na_rep="")
 
-    def draw(self, *, ax: Axes | None = None) -> Axes:
-        """Accuracies of all heads; see ``report.comparison.plot_comparison``."""
-        from transfer_metrics.report.comparison import plot_comparison
+    @property
+    def plot(self) -> ComparisonPlots:
+        """Plots: ``table.plot.comparison()``, and those of every score table."""
+        from transfer_metrics.report.comparison import ComparisonPlots
 
-        return plot_comparison(self, ax=ax)
+        return ComparisonPlots(self)
 
     def _summarised(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         row: dict[str, Any] = {}

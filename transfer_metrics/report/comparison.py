@@ -8,12 +8,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.report.plots import COLOURS, MARKERS, clean, new_axes, save_figure
+from transfer_metrics.report.plots import (
+    COLOURS,
+    MARKERS,
+    TablePlots,
+    clean,
+    new_axes,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from transfer_metrics.heads.comparison import Comparison
+
+
+class ComparisonPlots(TablePlots):
+    """The plots of one comparison; ``comparison.plot``."""
+
+    _table: Comparison
+
+    def comparison(self, *, ax: Axes | None = None) -> Axes:
+        """See ``plot_comparison``."""
+        return plot_comparison(self._table, ax=ax)
 
 
 def plot_comparison(table: Comparison, *, ax: Axes | None = None) -> Axes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,19 @@ class TablePlots:
     ) -> Axes:
         """See ``plot_layers``."""
         return plot_layers(self._table, metric, ax=ax, highlight=highlight)
+
+    def agreement(
+        self,
+        accuracies: Mapping[str, float] | ScoreTable,
+        metric: str | None = None,
+        *,
+        ax: Axes | None = None,
+        **options: Any,
+    ) -> Axes:
+        """See ``report.agreement.plot_agreement``."""
+        from transfer_metrics.report.agreement import plot_agreement
+
+        return plot_agreement(self._table, accuracies, metric, ax=ax, **options)
 
 
 def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
