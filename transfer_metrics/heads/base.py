@@ -18,7 +18,6 @@ from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.data import (
     FeatureData,
     aligned,
-    is_features,
     is_model,
     read_features,
 )
@@ -33,7 +32,7 @@ from transfer_metrics.heads.reading import (
     used_features,
 )
 from transfer_metrics.heads.source import ModelRef
-from transfer_metrics.selection.columns import LayerColumns
+from transfer_metrics.selection.columns import LayerColumns, has_layers
 from transfer_metrics.types import Layer
 
 RUNNING = ("device", "progress", "checkpoint", "random_state")
@@ -109,7 +108,7 @@ class Head(ClassifierMixin, BaseEstimator):
             IncompatibleStoreError: features of another model.
         """
         check_is_fitted(self, "classes_")
-        if is_features(X) or (self.fitted_on_ == "features" and not is_raw(X)):
+        if has_layers(X) or (self.fitted_on_ == "features" and not is_raw(X)):
             features = used_features(self._columns(X), self.layer_columns_, self.unit_norm_)
             return linear_logits(features, self.coef_, self.intercept_)
         inputs = example_inputs(self._source().get(), X, split)
@@ -280,7 +279,7 @@ class Head(ClassifierMixin, BaseEstimator):
             )
         if isinstance(X, FeatureStore):
             check_store(X, self.source_, self.pool_)
-        elif not is_features(X):
+        elif not has_layers(X):
             X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         dims = [layer.dim for layer in self.layers_]
         return aligned(X, [layer.name for layer in self.layers_], dims)

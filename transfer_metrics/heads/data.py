@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
@@ -16,7 +15,7 @@ from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, Unsup
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.holdout import stratified_holdout
 from transfer_metrics.heads.source import ModelRef
-from transfer_metrics.selection.columns import LayerColumns, layer_columns
+from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.base import Split, Task
 from transfer_metrics.types import Layer
 
@@ -66,12 +65,6 @@ class FeatureData:
     layers: tuple[Layer, ...] = ()
     pool: str | None = None
     source: ModelRef | None = None
-
-
-def is_features(X: Any) -> bool:
-    """Whether something can only be features: a store or a mapping of layers."""
-    # One of scipy's sparse formats is a mapping.
-    return isinstance(X, (FeatureStore, LayerColumns, Mapping)) and not issparse(X)
 
 
 def is_model(X: Any) -> bool:
@@ -165,7 +158,7 @@ def aligned(X: Any, names: Sequence[str], dims: Sequence[int]) -> LayerColumns:
         LayerNotFoundError: a layer is missing.
         InvalidInputError: a layer has another width.
     """
-    if is_features(X):
+    if has_layers(X):
         columns = layer_columns(X).only(names)
     else:
         array = np.asarray(X)
@@ -268,7 +261,7 @@ def _read(
         if y is None:
             names = tuple(X.manifest["classes"])
             return layer_columns(X), X.labels, np.arange(len(names)), names
-    if is_features(X):
+    if has_layers(X):
         if y is None:
             raise InvalidInputError("y is missing; a mapping of layers has no labels of its own")
         columns = layer_columns(X)

@@ -183,6 +183,13 @@ def layer_columns(X: Any, layer_sizes: Sequence[int] | None = None) -> LayerColu
     return LayerColumns(names, sizes, len(array), _reader(views))
 
 
+def has_layers(X: Any) -> bool:
+    """Whether something is a store, a mapping of layers or their columns, and no array."""
+    # One of scipy's sparse matrices is a mapping too.
+    layered = isinstance(X, (FeatureStore, LayerColumns, Mapping))
+    return layered and not hasattr(X, "shape")
+
+
 def unit_rows(features: np.ndarray) -> np.ndarray:
     """Rows divided by their Euclidean length; zero rows stay zero.
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import task_kind
-from transfer_metrics.selection.columns import LayerColumns, layer_columns
+from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 
 
 class ColumnSelector(TransformerMixin, BaseEstimator):
@@ -121,13 +121,6 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
                 )
         columns = columns.unit_rows() if unit else columns
         return columns.take(_numbers(columns, self._inside))
-
-
-def has_layers(X: Any) -> bool:
-    """Whether something is a store, a mapping of layers or their columns, and no array."""
-    # One of scipy's sparse matrices is a mapping too.
-    layered = isinstance(X, (FeatureStore, LayerColumns, Mapping))
-    return layered and not hasattr(X, "shape")
 
 
 def _numbers(columns: LayerColumns, inside: Mapping[str, np.ndarray]) -> np.ndarray:
