@@ -424,12 +424,25 @@ class TestFineTune:
         assert head.steps_ == sum(one.steps_ for one in alone)
         assert head.run_steps_ == best.steps_
 
+    def test_the_weight_decay_is_chosen_with_it(self, task):
+        pairs = [(lr, decay) for lr in (1e-3, 1e-2) for decay in (0.0, 0.5)]
+        head = FineTune(lr=(1e-3, 1e-2), weight_decay=(0.0, 0.5), **QUICK).fit(net(), task)
+        alone = [FineTune(lr=r, weight_decay=d, **QUICK).fit(net(), task) for r, d in pairs]
+        best = max(alone, key=lambda one: one.val_score_)
+        assert (head.lr_, head.weight_decay_) == (best.lr_, best.weight_decay_)
+        np.testing.assert_array_equal(head.logits(task), best.logits(task))
+        tried = dict.fromkeys((r["lr"], r["weight_decay"]) for r in head.history_)
+        assert list(tried) == pairs
+
     def test_automatic_rates(self):
-        assert FineTune()._grid() == FT_RATES
-        assert FineTune(batch_norm="eval")._grid() == FT_EVAL_RATES
-        assert LPFT()._grid() == LPFT_RATES
-        assert LPFT(batch_norm="train")._grid() == FT_RATES
-        assert FineTune(lr=[0.1, 0.2])._grid() == (0.1, 0.2)
+        def rates(head):
+            return tuple(settings.lr for settings in head._grid())
+
+        assert rates(FineTune()) == FT_RATES
+        assert rates(FineTune(batch_norm="eval")) == FT_EVAL_RATES
+        assert rates(LPFT()) == LPFT_RATES
+        assert rates(LPFT(batch_norm="train")) == FT_RATES
+        assert rates(FineTune(lr=[0.1, 0.2])) == (0.1, 0.2)
 
     def test_neither_test_nor_ood_labels_are_read(self, task):
         random = np.random.default_rng(0)

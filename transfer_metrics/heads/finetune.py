@@ -33,7 +33,7 @@ class FineTune(NetworkHead):
         batch_size: examples per step, and per forward pass in predictions.
         batch_norm: ``"train"``, or ``"eval"`` to leave running statistics as they are.
         momentum: of SGD.
-        weight_decay: of SGD.
+        weight_decay: of SGD; several to choose from are tried with every learning rate.
         freeze: ``"none"``, ``"backbone"``, or names of its modules or parameters, with wildcards;
             what is frozen runs in evaluation mode.
         augment: None, ``"flip"``, or a function ``(batch, generator) -> batch`` on preprocessed
@@ -69,7 +69,7 @@ class FineTune(NetworkHead):
         batch_size: int = 64,
         batch_norm: str = "train",
         momentum: float = 0.9,
-        weight_decay: float = 0.0,
+        weight_decay: float | Sequence[float] = 0.0,
         freeze: str | Sequence[str] = "none",
         augment: Any = None,
         validation: float = 0.2,
@@ -157,7 +157,7 @@ class LPFT(NetworkHead):
         batch_size: int = 64,
         batch_norm: str = "eval",
         momentum: float = 0.9,
-        weight_decay: float = 0.0,
+        weight_decay: float | Sequence[float] = 0.0,
         freeze: str | Sequence[str] = "none",
         augment: Any = None,
         C_grid: Sequence[float] = LINEAR_C,

@@ -1,9 +1,8 @@
-"""Train once per learning rate and keep the best by validation."""
+"""Train once per setting of a grid and keep the best by validation."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,17 +28,17 @@ LPFT_RATES = (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """The best of the trainings on a grid of learning rates.
+    """The best of the trainings on a grid.
 
     Attributes:
         network: with the weights of its best epoch.
-        lr: its learning rate.
+        settings: its settings.
         run: its training.
         runs: all trainings, in the order of the grid.
     """
 
     network: TransferNet
-    lr: float
+    settings: TrainSettings
     run: Run
     runs: tuple[Run, ...]
 
@@ -49,62 +48,62 @@ def tune(
     inputs: Inputs,
     codes: Tensor,
     validation: tuple[Inputs, Tensor],
-    rates: Sequence[float],
-    settings: TrainSettings,
+    grid: Sequence[TrainSettings],
     *,
     checkpoint: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: bool = False,
     title: str = "training",
 ) -> Tuned:
-    """Train copies of a network, one per learning rate; the first of the best by validation wins.
+    """Train copies of a network, one per setting; the first of the best by validation wins.
 
     Args:
         initial: what every training starts from; it is not changed.
         inputs: the examples.
         codes: (N,) class numbers.
-        validation: examples and class numbers that choose epoch and learning rate.
-        rates: the learning rates.
-        settings: all else; its own ``lr`` does not count.
-        checkpoint: folder for one file per learning rate, from which the same call goes on.
+        validation: examples and class numbers that choose epoch and setting.
+        grid: the settings.
+        checkpoint: folder for one file per setting, from which the same call goes on.
         identity: what else checkpoints are recognised by.
         progress: show bars.
         title: their caption.
 
     Raises:
-        InvalidInputError: no learning rate, or every training diverged.
+        InvalidInputError: every training diverged.
         IncompatibleStoreError: the checkpoints belong to another training.
     """
-    if not rates:
-        raise InvalidInputError("lr is an empty list; give at least one learning rate")
     runs: list[Run] = []
-    best: tuple[TransferNet, float, Run] | None = None
-    for index, rate in enumerate(rates):
+    best: tuple[TransferNet, TrainSettings, Run] | None = None
+    for index, settings in enumerate(grid):
+        told = f"lr={settings.lr:g}"
+        if settings.weight_decay:
+            told += f" weight_decay={settings.weight_decay:g}"
         network = copy.deepcopy(initial)
         run = train(
             network,
             inputs,
             codes,
-            dataclasses.replace(settings, lr=float(rate)),
+            settings,
             validation=validation,
             checkpoint=None if checkpoint is None else checkpoint / f"lr{index}.safetensors",
             identity=identity,
             progress=progress,
-            title=f"{title} lr={rate:g}",
+            title=f"{title} {told}",
         )
         runs.append(run)
         if run.diverged:
             warnings.warn(
-                f"training with lr={rate:g} diverged in epoch {run.done}; later epochs of this "
-                f"rate do not count",
+                f"training with {told} diverged in epoch {run.done}; later epochs of this "
+                f"setting do not count",
                 TransferMetricsWarning,
                 stacklevel=4,
             )
         usable = not math.isnan(run.val_score)
         if usable and (best is None or run.val_score > best[2].val_score):
-            best = network, float(rate), run
+            best = network, settings, run
     if best is None:
         raise InvalidInputError(
-            f"training diverged with every learning rate of {tuple(rates)}; use smaller ones"
+            f"training diverged with every learning rate of "
+            f"{tuple(dict.fromkeys(s.lr for s in grid))}; use smaller ones"
         )
     return Tuned(*best, tuple(runs))

@@ -61,7 +61,7 @@ class H2TFT(NetworkHead):
         batch_size: int = 64,
         batch_norm: str = "train",
         momentum: float = 0.9,
-        weight_decay: float = 0.0,
+        weight_decay: float | Sequence[float] = 0.0,
         freeze: str | Sequence[str] = "none",
         augment: Any = None,
         validation: float = 0.2,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -31,19 +34,22 @@ class NetworkHead(Head):
 
     Attributes:
         lr_: the learning rate that was best on validation data.
+        weight_decay_: the weight decay that was best with it.
         epoch_: its best epoch, from 1; 0 if there was none.
         val_score_: validation accuracy then.
-        history_: a record per learning rate and epoch: ``lr, epoch, loss, val_score, seconds``.
-        steps_: optimizer steps over all learning rates.
-        run_steps_: optimizer steps of the best learning rate.
-        seconds_: training time over all learning rates.
-        run_seconds_: training time of the best learning rate.
+        history_: a record per setting and epoch: ``lr, weight_decay, epoch, loss, val_score,
+            seconds``.
+        steps_: optimizer steps over all settings.
+        run_steps_: optimizer steps of the best setting.
+        seconds_: training time over all settings.
+        run_seconds_: training time of the best setting.
         initial_seconds_: time to make the network that training starts from.
         cached_bytes_: memory that preprocessed inputs took; 0 if they were made for each batch.
     """
 
     _saved: ClassVar[tuple[str, ...]] = (
         "lr_",
+        "weight_decay_",
         "epoch_",
         "val_score_",
         "history_",
@@ -77,13 +83,13 @@ class NetworkHead(Head):
                 f"{type(self).__name__} trains a network: fit(model, task), not features"
             )
         check_share(self.validation)
-        settings, rates = self._settings(), self._grid()
+        grid = self._grid()
         data = read_task(X, y, validation, self.validation, self.random_state)
         start = time.perf_counter()
-        initial = self._initial(data, settings.seed)
+        initial = self._initial(data, grid[0].seed)
         self.initial_seconds_ = time.perf_counter() - start
         initial.to(self.device or _device_of(data.model.module))
-        tuned = self._tuned(initial, data, settings, rates)
+        tuned = self._tuned(initial, data, grid)
         self._set_network(tuned, data)
         return self
 
@@ -101,30 +107,31 @@ class NetworkHead(Head):
             epochs=self.epochs,
             batch_size=self.batch_size,
             momentum=self.momentum,
-            weight_decay=self.weight_decay,
             batch_norm=self.batch_norm,
             freeze=freeze,
             augment=self.augment,
             seed=int(seed),
         )
 
-    def _grid(self) -> tuple[float, ...]:
-        """The learning rates to try; one is enough where there is no epoch to train."""
+    def _grid(self) -> list[TrainSettings]:
+        """The settings to try; one is enough where there is no epoch to train."""
         if self.lr == "auto":
             rates = self._rates if self.batch_norm == "train" else self._eval_rates
         elif isinstance(self.lr, str):
             raise InvalidInputError(f"lr={self.lr!r}; use 'auto', a number or a list of numbers")
         else:
-            rates = tuple(float(rate) for rate in np.atleast_1d(self.lr))
-        return tuple(rates) if self.epochs else tuple(rates)[:1]
+            rates = tuple(np.atleast_1d(self.lr))
+        pairs = list(itertools.product(rates, np.atleast_1d(self.weight_decay)))
+        if not pairs:
+            raise InvalidInputError("lr or weight_decay is an empty list; give a number or more")
+        base = self._settings()
+        grid = [
+            dataclasses.replace(base, lr=float(rate), weight_decay=float(decay))
+            for rate, decay in pairs
+        ]
+        return grid if self.epochs else grid[:1]
 
-    def _tuned(
-        self,
-        initial: TransferNet,
-        data: TaskData,
-        settings: TrainSettings,
-        rates: tuple[float, ...],
-    ) -> Tuned:
+    def _tuned(self, initial: TransferNet, data: TaskData, grid: Sequence[TrainSettings]) -> Tuned:
         train = data.task[TRAIN]
         name = data.task.name
         inputs = Inputs.of_examples(data.model, train.examples, name=f"{name} (train)")
@@ -146,8 +153,7 @@ class NetworkHead(Head):
             inputs.rows(data.rows),
             torch.from_numpy(train.labels[data.rows]),
             (held.rows(data.held), torch.from_numpy(data.held_split.labels[data.held])),
-            rates,
-            settings,
+            grid,
             checkpoint=checkpoint,
             identity=identity,
             progress=self.progress,
@@ -164,7 +170,8 @@ class NetworkHead(Head):
         self.unit_norm_, self.layer_columns_ = network.unit_norm, network.chosen_columns() or None
         self.coef_ = network.head.weight.detach().cpu().numpy().copy()
         self.intercept_ = network.head.bias.detach().cpu().numpy().copy()
-        self.lr_, self.epoch_, self.val_score_ = tuned.lr, tuned.run.epoch, tuned.run.val_score
+        self.lr_, self.weight_decay_ = tuned.settings.lr, tuned.settings.weight_decay
+        self.epoch_, self.val_score_ = tuned.run.epoch, tuned.run.val_score
         self.history_ = [record for run in tuned.runs for record in run.history]
         self.run_steps_, self.steps_ = tuned.run.steps, sum(run.steps for run in tuned.runs)
         self.run_seconds_ = tuned.run.seconds

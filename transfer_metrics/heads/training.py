@@ -35,7 +35,8 @@ class Run:
         val_score: validation accuracy then; NaN without validation, or if no epoch was finite.
         steps: optimizer steps taken.
         seconds: time spent, validation included, over all sittings.
-        history: per epoch ``lr, epoch, loss, val_score, seconds``; None where not finite.
+        history: per epoch ``lr, weight_decay, epoch, loss, val_score, seconds``; None where not
+            finite.
         done: epochs that are finished.
         diverged: the loss or the logits became NaN or infinite, so it stopped.
     """
@@ -175,6 +176,7 @@ class _Training:
         run.history.append(
             {
                 "lr": self.settings.lr,
+                "weight_decay": self.settings.weight_decay,
                 "epoch": run.done,
                 "loss": _finite(mean_loss),
                 "val_score": _finite(score),
