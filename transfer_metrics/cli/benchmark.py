@@ -11,6 +11,7 @@ EXAMPLES = """\
   transfer-metrics benchmark extraction    extracting every block against the bare forward pass
   transfer-metrics benchmark speed         every fast metric against X'X and what else computes it
   transfer-metrics benchmark selection     choosing features against how many there are
+  transfer-metrics benchmark run           what every model reaches on every task when it is trained
 """
 EXTRACTION = """\
   transfer-metrics benchmark extraction
@@ -22,6 +23,9 @@ SPEED = """\
 SELECTION = """\
   transfer-metrics benchmark selection --features 1000,10000
   transfer-metrics benchmark selection --out docs/selection.md
+"""
+RUN = """\
+  transfer-metrics benchmark run --models 'zoo:*' --tasks zoo:glyphs --out truth.jsonl
 """
 FEATURES = "1000,10000,100000,500000"
 SIZES = "1000x512x10,10000x2048x100,50000x768x200"
@@ -77,6 +81,21 @@ def add_parser(verbs: Any) -> None:
     selection.add_argument("--classes", type=positive, default=20, help="default 20")
     selection.add_argument("--out", metavar="FILE", help="write a Markdown page as well")
     add_output(selection)
+    truth = add_verb(
+        which,
+        "run",
+        "fit heads for every pair of a model and a task; goes on where it was stopped",
+        RUN,
+        run_truth,
+    )
+    truth.add_argument("--models", required=True, help="names and patterns, comma-separated")
+    truth.add_argument("--tasks", required=True, help="tasks, comma-separated")
+    truth.add_argument("--heads", help="heads, comma-separated (default the stated protocol)")
+    truth.add_argument("--seeds", type=positive, default=2, metavar="K", help="default 2")
+    truth.add_argument("--out", required=True, metavar="FILE", help="file of JSON lines")
+    truth.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the model's own)")
+    truth.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add_output(truth)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -127,6 +146,30 @@ def run_selection(args: argparse.Namespace) -> int:
             temporary.write_text(selection_report.markdown(table, command))
         say(f"wrote {args.out}")
     return 0
+
+
+def run_truth(args: argparse.Namespace) -> int:
+    """Fit what is missing, and print all that is there."""
+    from transfer_metrics.benchmark import ground_truth
+    from transfer_metrics.syntax import split_list
+
+    table = ground_truth.run(
+        args.models,
+        args.tasks,
+        args.out,
+        heads=split_list(args.heads) if args.heads else ground_truth.HEADS,
+        seeds=args.seeds,
+        device=args.device,
+        progress=not args.quiet,
+    )
+    parts = []
+    for task in dict.fromkeys(r["task"] for r in table.records):
+        of_task = type(table)(r for r in table.records if r["task"] == task)
+        parts.append(f"{task}\n{of_task.format()}")
+    print_table(table, args, "\n\n".join(parts))
+    for failure in table.failures:
+        say(f"failed: {failure['model']} on {failure['task']}: {failure['error']}")
+    return 1 if table.failures else 0
 
 
 def _counts(text: str) -> list[int]:

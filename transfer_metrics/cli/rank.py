@@ -20,6 +20,7 @@ EXAMPLES = """\
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits
   transfer-metrics rank --models 'zoo:*' --task zoo:glyphs --metrics 'transrate,knn(k=1)'
   transfer-metrics rank --models 'zoo:cnn-*' --task sklearn:digits --intervals
+  transfer-metrics rank --models 'timm:mobilenet*' --task imagefolder:photos/ --budget 0.3
   transfer-metrics rank --models timm:resnet18,torchvision:resnet50 --task imagefolder:photos/
   transfer-metrics rank --models hf:google/vit-base-patch16-224 --task csv:labels.csv --json
 """
@@ -45,6 +46,12 @@ def add_parser(verbs: Any) -> None:
         default="only-missing",
         help="what to take from earlier runs (default only-missing)",
     )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SHARE",
+        help="share of the forward passes to spend, such as 0.3: models race and fall out early",
+    )
     add_intervals(parser)
     parser.add_argument("--keep-features", action="store_true", help="keep features in the cache")
     parser.add_argument("--engine", default="serial", help="where to run (default serial)")
@@ -69,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         cache=args.cache,
         keep_features=args.keep_features,
         intervals=args.intervals or False,
+        budget=args.budget,
         **extraction(args),
     )
     folder = Path(args.out)

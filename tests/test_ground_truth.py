@@ -1,0 +1,107 @@
+"""Ground truth runs: complete, resumable, and not stopped by one failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import transfer_metrics as tm
+from transfer_metrics.__main__ import main
+from transfer_metrics.benchmark import ground_truth
+from transfer_metrics.errors import CorruptStoreError, InvalidInputError
+from transfer_metrics.heads.splits import complete_task
+
+HEADS = ("linear_probe(C_grid=(0.01, 1.0))", "head2toe(keep=0.05, steps=5)")
+MODELS = ["zoo:cnn-mnist", "zoo:mixer-usps"]
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict:
+    return {"heads": HEADS, "seeds": 2, "cache_dir": tmp_path / "cache", "progress": False}
+
+
+def accuracies(table: tm.Comparison) -> dict[tuple, float]:
+    return {
+        (r["model"], r["task"], r["head"].partition("(")[0], r["seed"]): r["value"]
+        for r in table.records
+        if r["metric"] == "accuracy"
+    }
+
+
+def test_every_pair_has_every_head_and_seed(tmp_path: Path, options: dict) -> None:
+    table = ground_truth.run(MODELS, "sklearn:digits", tmp_path / "t.jsonl", **options)
+    found = accuracies(table)
+    assert set(found) == {
+        (model, "sklearn:digits", head, seed)
+        for model in MODELS
+        for head, seed in (("linear_probe", 0), ("head2toe", 0), ("head2toe", 1))
+    }
+    task = complete_task(tm.load_task("sklearn:digits"))
+    probe = tm.LinearProbe(C_grid=(0.01, 1.0)).fit(MODELS[0], task)
+    assert found[MODELS[0], "sklearn:digits", "linear_probe", 0] == probe.score(task)
+    assert len(table.summary()) == 4
+
+
+def test_interrupted_it_goes_on_and_finished_it_computes_nothing(
+    tmp_path: Path, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared, compare = [], ground_truth.compare
+
+    def counting(model, task, *args, **kwargs):
+        compared.append(model)
+        if len(compared) == 2:
+            raise KeyboardInterrupt
+        return compare(model, task, *args, **kwargs)
+
+    monkeypatch.setattr(ground_truth, "compare", counting)
+    out = tmp_path / "t.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        ground_truth.run(MODELS, "sklearn:digits", out, **options)
+    with open(out, "ab") as file:
+        file.write(b'{"model": "zoo:mixer-usps", "task": "skl')  # killed while writing
+    assert {key[0] for key in accuracies(ground_truth.load(out))} == {MODELS[0]}
+    table = ground_truth.run(MODELS, "sklearn:digits", out, **options)
+    assert compared == [MODELS[0], MODELS[1], MODELS[1]]
+    again = ground_truth.run(MODELS, "sklearn:digits", out, **options)
+    assert len(compared) == 3
+    assert again.records == table.records
+    assert len(accuracies(again)) == 6
+
+
+def test_a_failed_pair_stops_no_other_and_is_tried_again(tmp_path: Path, options: dict) -> None:
+    out = tmp_path / "t.jsonl"
+    models = ["zoo:nothing", "zoo:cnn-mnist"]
+    for _ in range(2):
+        table = ground_truth.run(models, "sklearn:digits", out, **options)
+        assert [r["model"] for r in table.failures] == ["zoo:nothing"]
+        assert {key[0] for key in accuracies(table)} == {"zoo:cnn-mnist"}
+    mended = {**table.failures[0], "head": "h", "seed": 0, "metric": "accuracy", "split": "test"}
+    broken = {**table.failures[0], "head": "h", "seed": 0}
+    ground_truth.append(out, [broken, {**mended, "error": None, "value": 0.5}])
+    assert ("h", 0) not in {(r["head"], r["seed"]) for r in ground_truth.load(out).failures}
+
+
+def test_files_that_are_something_else(tmp_path: Path, options: dict) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("not json\n")
+    with pytest.raises(CorruptStoreError, match="line 1 of"):
+        ground_truth.run(MODELS, "sklearn:digits", path, **options)
+    assert path.read_text() == "not json\n"
+    with pytest.raises(InvalidInputError, match="cannot read"):
+        ground_truth.load(tmp_path / "missing.jsonl")
+    with pytest.raises(InvalidInputError, match="at least one task"):
+        ground_truth.run(MODELS, [], path, **options)
+
+
+def test_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "t.jsonl"
+    status = main([
+        "benchmark", "run", "--models", "zoo:cnn-mnist", "--tasks", "sklearn:digits",
+        "--heads", HEADS[0], "--out", str(out), "--quiet",
+    ])  # fmt: skip
+    assert status == 0
+    assert "zoo:cnn-mnist" in capsys.readouterr().out
+    assert len(accuracies(ground_truth.load(out))) == 1
