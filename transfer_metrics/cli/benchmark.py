@@ -11,6 +11,7 @@ EXAMPLES = """\
   transfer-metrics benchmark extraction    extracting every block against the bare forward pass
   transfer-metrics benchmark speed         every fast metric against X'X and what else computes it
   transfer-metrics benchmark selection     choosing features against how many there are
+  transfer-metrics benchmark published     published scores judged by published accuracies
   transfer-metrics benchmark run           what every model reaches on every task when it is trained
 """
 EXTRACTION = """\
@@ -23,6 +24,10 @@ SPEED = """\
 SELECTION = """\
   transfer-metrics benchmark selection --features 1000,10000
   transfer-metrics benchmark selection --out docs/selection.md
+"""
+PUBLISHED = """\
+  transfer-metrics benchmark published
+  transfer-metrics benchmark published logme-cnn model-spider
 """
 RUN = """\
   transfer-metrics benchmark run --models 'zoo:*' --tasks zoo:glyphs --out truth.jsonl
@@ -96,6 +101,16 @@ def add_parser(verbs: Any) -> None:
     truth.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the model's own)")
     truth.add_argument("--quiet", action="store_true", help="no progress on stderr")
     add_output(truth)
+    published = add_verb(
+        which,
+        "published",
+        "judge published scores by published accuracies, with intervals and ties",
+        PUBLISHED,
+        run_published,
+    )
+    published.add_argument("names", nargs="*", metavar="NAME", help="default all with scores")
+    published.add_argument("--resamples", type=positive, default=1000, help="default 1000")
+    published.add_argument("--out", metavar="FILE", help="write a Markdown page as well")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -144,6 +159,22 @@ def run_selection(args: argparse.Namespace) -> int:
         )
         with replacing(args.out) as temporary:
             temporary.write_text(selection_report.markdown(table, command))
+        say(f"wrote {args.out}")
+    return 0
+
+
+def run_published(args: argparse.Namespace) -> int:
+    """Judge, print, and write the page."""
+    from transfer_metrics.benchmark import published_report
+    from transfer_metrics.files import replacing
+
+    judged = published_report.measure(args.names, resamples=args.resamples)
+    print(published_report.text(judged))
+    if args.out:
+        command = f"transfer-metrics benchmark published --resamples {args.resamples}"
+        with replacing(args.out) as temporary:
+            page = published_report.markdown(judged, " ".join([command, *args.names]))
+            temporary.write_text(page, "utf-8")
         say(f"wrote {args.out}")
     return 0
 

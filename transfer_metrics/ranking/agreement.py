@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.ranking.measures import evaluate
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Measure = Callable[[np.ndarray, np.ndarray], float]
 
 RESAMPLES = 1000
 FEWEST = 3
@@ -62,7 +60,7 @@ def agreement(
     Warns:
         TransferMetricsWarning: models left out, or constant values.
 
-    Cost: O(M log M) per measure and resample; a second for 20 models.
+    Cost: O(M²) per resample; tens of milliseconds for 20 models.
 
     >>> table = agreement([1.0, 2.0, 3.0, 4.0], [0.5, 0.7, 0.6, 0.9], resamples=0)
     >>> table.set_index("measure")["value"].round(3).to_dict()["kendall"]
@@ -71,7 +69,7 @@ def agreement(
     import pandas as pd
 
     s, a = _pairs(scores, accuracies)
-    measures = _measures([k for k in at if k <= len(s)])
+    at = [k for k in at if k <= len(s)]
     for what, values in (("scores", s), ("accuracies", a)):
         if np.ptp(values) == 0:
             warnings.warn(
@@ -79,13 +77,29 @@ def agreement(
                 TransferMetricsWarning,
                 stacklevel=2,
             )
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(s), size=(resamples, len(s)))
-    rows = []
-    for name, measure in measures.items():
-        low, high = _interval([measure(s[d], a[d]) for d in drawn])
-        rows.append({"measure": name, "value": measure(s, a), "low": low, "high": high})
+    point = evaluate(s[None], a[None], at=at)
+    drawn = draw(len(s), resamples, seed)
+    samples = evaluate(s[drawn], a[drawn], at=at)
+    rows = [(name, value[0], *interval(samples[name])) for name, value in point.items()]
     return pd.DataFrame(rows, columns=["measure", "value", "low", "high"]).assign(n=len(s))
+
+
+def draw(models: int, resamples: int, seed: int) -> np.ndarray:
+    """Positions of the models in each bootstrap sample, (resamples, models)."""
+    return np.random.default_rng(seed).integers(models, size=(resamples, models))
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Middle 95 % of the values that are not NaN.
+
+    >>> interval(np.array([np.nan, *range(101)]))
+    (2.5, 97.5)
+    """
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return math.nan, math.nan
+    low, high = np.percentile(finite, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def accuracies_of(table: Any, head: str | None = None, split: str = "test") -> dict[str, float]:
@@ -156,53 +170,3 @@ def _pairs(scores: Any, accuracies: Any) -> tuple[np.ndarray, np.ndarray]:
             f"{FEWEST}"
         )
     return s[both], a[both]
-
-
-def _measures(at: Sequence[int]) -> dict[str, Measure]:
-    from scipy import stats
-
-    correlations = {
-        "pearson": stats.pearsonr,
-        "spearman": stats.spearmanr,
-        "kendall": stats.kendalltau,
-        "weighted_kendall": stats.weightedtau,
-    }
-    found: dict[str, Measure] = {n: partial(_correlation, fn) for n, fn in correlations.items()}
-    found.update({f"rel@{k}": partial(_relative, k=k) for k in at})
-    found["regret"] = _regret
-    return found
-
-
-def _correlation(fn: Callable[..., Any], scores: np.ndarray, accuracies: np.ndarray) -> float:
-    if np.ptp(scores) == 0 or np.ptp(accuracies) == 0:
-        return math.nan
-    return float(fn(scores, accuracies).statistic)
-
-
-def _relative(scores: np.ndarray, accuracies: np.ndarray, k: int) -> float:
-    best = accuracies.max()
-    return _best_of_top(scores, accuracies, k) / best if best > 0 else math.nan
-
-
-def _regret(scores: np.ndarray, accuracies: np.ndarray) -> float:
-    return float(accuracies.max() - _best_of_top(scores, accuracies, 1))
-
-
-def _best_of_top(scores: np.ndarray, accuracies: np.ndarray, k: int) -> float:
-    """Expected best accuracy among the k highest scores, ties broken at random."""
-    cut = np.sort(scores)[-k]
-    sure, tied = accuracies[scores > cut], np.sort(accuracies[scores == cut])[::-1]
-    free = k - len(sure)
-    # The i-th best of the tied is the best of `free` random ones in C(rest, free - 1) cases.
-    ways = [math.comb(len(tied) - 1 - i, free - 1) for i in range(len(tied))]
-    best = np.maximum(tied, sure.max(initial=-np.inf))
-    return float(np.dot(ways, best) / math.comb(len(tied), free))
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    finite = np.asarray(values, np.float64)
-    finite = finite[np.isfinite(finite)]
-    if not len(finite):
-        return math.nan, math.nan
-    low, high = np.percentile(finite, [2.5, 97.5])
-    return float(low), float(high)

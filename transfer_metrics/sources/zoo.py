@@ -6,24 +6,15 @@ bytes have the recorded sha256. ``data/README.md`` says how every file was made.
 
 from __future__ import annotations
 
-import copy
-import functools
-import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.errors import CorruptStoreError, UnknownNameError
+from transfer_metrics.errors import CorruptStoreError
 from transfer_metrics.registry import resolve
+from transfer_metrics.sources.bundled import data_folder, entries, entry, verified
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-def data_folder() -> Path:
-    """Where the bundled files are: inside an installed package, or beside it in a checkout."""
-    inside = Path(__file__).resolve().parents[1] / "data"
-    return inside if inside.is_dir() else inside.parents[1] / "data"
 
 
 def names() -> list[str]:
@@ -35,7 +26,7 @@ def names() -> list[str]:
     >>> "resnet-random" in names()
     True
     """
-    return sorted(_records(data_folder() / "zoo", "models"))
+    return sorted(entries(data_folder() / "zoo", "models"))
 
 
 def record(name: str) -> dict[str, Any]:
@@ -58,7 +49,7 @@ def record(name: str) -> dict[str, Any]:
     >>> record("resnet-random")["classifier"]
     'head'
     """
-    return _entry(data_folder() / "zoo", "models", name)
+    return entry(data_folder() / "zoo", "models", name)
 
 
 def build(name: str) -> nn.Module:
@@ -80,10 +71,10 @@ def build(name: str) -> nn.Module:
     """
     import safetensors.torch
 
-    entry = record(name)
-    path = data_folder() / "zoo" / entry["file"]
-    state = safetensors.torch.load(_verified(path, entry["sha256"]))
-    architecture = entry["architecture"]
+    known = record(name)
+    path = data_folder() / "zoo" / known["file"]
+    state = safetensors.torch.load(verified(path, known["sha256"]))
+    architecture = known["architecture"]
     module = resolve(architecture["factory"])(**architecture["kwargs"])
     try:
         module.load_state_dict(state)
@@ -93,12 +84,12 @@ def build(name: str) -> nn.Module:
             f"reinstall transfer-metrics ({error})"
         ) from error
     module.pretrained_cfg = {
-        "input_size": tuple(entry["input_size"]),
-        "mean": tuple(entry["mean"]),
-        "std": tuple(entry["std"]),
-        "interpolation": entry["interpolation"],
-        "crop_pct": entry["crop_pct"],
-        "classifier": entry["classifier"],
+        "input_size": tuple(known["input_size"]),
+        "mean": tuple(known["mean"]),
+        "std": tuple(known["std"]),
+        "interpolation": known["interpolation"],
+        "crop_pct": known["crop_pct"],
+        "classifier": known["classifier"],
     }
     return module.eval()
 
@@ -109,7 +100,7 @@ def task_names() -> list[str]:
     >>> task_names()
     ['glyphs']
     """
-    return sorted(_records(data_folder() / "tasks", "tasks"))
+    return sorted(entries(data_folder() / "tasks", "tasks"))
 
 
 def task_path(name: str) -> Path:
@@ -125,42 +116,7 @@ def task_path(name: str) -> Path:
     'glyphs.npz'
     """
     folder = data_folder() / "tasks"
-    entry = _entry(folder, "tasks", name)
-    path = folder / entry["file"]
-    _verified(path, entry["sha256"])
+    known = entry(folder, "tasks", name)
+    path = folder / known["file"]
+    verified(path, known["sha256"])
     return path
-
-
-def _entry(folder: Path, kind: str, name: str) -> dict[str, Any]:
-    known = _records(folder, kind)
-    if name not in known:
-        raise UnknownNameError.of(f"bundled {kind.removesuffix('s')}", name, known)
-    return copy.deepcopy(known[name])
-
-
-@functools.cache
-def _records(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
-    path = folder / "manifest.json"
-    try:
-        entries = json.loads(path.read_text("utf-8"))[kind]
-        return {entry["name"]: entry for entry in entries}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptStoreError(
-            f"{path}: the list of bundled {kind} cannot be read; reinstall transfer-metrics "
-            f"({type(error).__name__}: {error})"
-        ) from error
-
-
-def _verified(path: Path, sha256: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CorruptStoreError(
-            f"{path}: cannot be read; reinstall transfer-metrics ({error})"
-        ) from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise CorruptStoreError(
-            f"{path}: altered or truncated, its sha256 is not the recorded one; "
-            f"reinstall transfer-metrics"
-        )
-    return data
