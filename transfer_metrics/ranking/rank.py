@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from transfer_metrics.engines import ENGINES
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.features.extract import extract
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.pooling import resolve_pool
-from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.asked import (
     DEFAULT_METRICS,
@@ -22,35 +16,17 @@ from transfer_metrics.ranking.asked import (
     resolve_metrics,
     warn_of_widths,
 )
-from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
+from transfer_metrics.ranking.cache import POLICIES, ResultCache
 from transfer_metrics.ranking.combine import combined
-from transfer_metrics.ranking.intervals import MODES, interval_mode
-from transfer_metrics.ranking.score import score_store
-from transfer_metrics.ranking.table import ScoreTable, record_label
-from transfer_metrics.sources.base import Model, Task
-from transfer_metrics.sources.models import expand_models, load_model
+from transfer_metrics.ranking.intervals import interval_mode
+from transfer_metrics.ranking.job import Job, score_one
+from transfer_metrics.ranking.race import race
+from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.sources.models import expand_models
 from transfer_metrics.sources.tasks import load_task
 
 # How each choice of layers is extracted, and which rows then stand for the model.
 LAYER_CHOICES = {"best": ("blocks", "best"), "blocks": ("blocks", "all"), "last": ("last", "last")}
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Everything about a ranking that is the same for all its models."""
-
-    task: Task
-    metrics: Sequence[Metric]
-    layers: Any
-    pool: str
-    split: str
-    dtype: str
-    amp: bool
-    policy: str
-    cache: ResultCache
-    keep_features: bool
-    mode: str | None
-    options: dict[str, Any]
 
 
 def rank_models(
@@ -66,6 +42,7 @@ def rank_models(
     cache_dir: str | os.PathLike[str] | None = None,
     keep_features: bool = False,
     intervals: bool | str = False,
+    budget: float | None = None,
     dtype: str = "float32",
     amp: bool = False,
     progress: bool = True,
@@ -95,6 +72,11 @@ def rank_models(
         intervals: True adds 95 % intervals and the probability that each model is the best, by a
             jackknife over twenty blocks of examples, for metrics of additive statistics;
             ``"bootstrap"`` adds half-samples of the examples for the others.
+        budget: the share of the forward passes of a full ranking that may be spent, such as 0.3:
+            the models race on growing parts of the split, as ``ranking.race`` says, and those that
+            fall behind are dropped. The last ones are scored on all examples; the others keep the
+            scores of their last round, ``n`` tells on how many examples, and rank below. None
+            scores every model on all examples.
         dtype: precision of stored features, ``"float32"`` or ``"float16"``.
         amp: run the forward pass in mixed precision.
         progress: show progress on stderr.
@@ -106,9 +88,11 @@ def rank_models(
     Raises:
         UnknownNameError: no such metric, task, split, engine or pattern of models.
         UnsupportedTaskError: a metric that is not defined for this kind of task.
-        InvalidInputError: a task that cannot be used.
+        InvalidInputError: a task that cannot be used; a budget that is no share between 0 and 1 or
+            too small for so many models; a budget with a metric that compares candidates.
 
-    Cost: one forward pass over the split per model, plus the metrics of each layer.
+    Cost: one forward pass over the split per model, plus the metrics of each layer; with a budget
+    at most that share of the passes.
 
     >>> table = rank_models(["zoo:vit-mnist", "zoo:no-such-net"], "sklearn:digits", "knn",
     ...                     layers="last", progress=False)
@@ -124,18 +108,15 @@ def rank_models(
     resolve_pool(pool)
     task = load_task(task)
     task[split]
-    chosen, view = (
-        LAYER_CHOICES.get(layers, (layers, "best"))
-        if isinstance(layers, str)
-        else (
-            layers,
-            "best",
-        )
-    )
-    job = _Job(
+    chosen, view = layers, "best"
+    if isinstance(layers, str):
+        chosen, view = LAYER_CHOICES.get(layers, (layers, "best"))
+    combinations = asked_combinations(metrics, task.kind)
+    job = Job(
         task,
         resolve_metrics(metrics, task.kind),
         chosen,
+        view,
         pool,
         split,
         dtype,
@@ -146,105 +127,20 @@ def rank_models(
         interval_mode(intervals),
         {**options, "progress": progress},
     )
-    results = run(functools.partial(_rank_one, job), candidates)
-    records: list[dict[str, Any]] = []
-    with progress_bar("models", len(candidates), progress) as bar:
-        for of_one in results:
-            records += of_one
-            bar.update()
+    if budget is not None:
+        if combinations:
+            raise InvalidInputError(
+                f"{combinations[0].name} compares all candidates on the same examples, and a race "
+                f"drops some; leave out budget=, or rank by its terms "
+                f"{', '.join(combinations[0].terms)}"
+            )
+        records = race(job, candidates, run, budget)
+    else:
+        records = []
+        with progress_bar("models", len(candidates), progress) as bar:
+            for outcome in run(functools.partial(score_one, job), candidates):
+                records += outcome.records
+                bar.update()
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
-    return ScoreTable(combined(records, asked_combinations(metrics, task.kind)), view)
-
-
-def _rank_one(job: _Job, candidate: Any) -> list[dict[str, Any]]:
-    """Records of one model, from the cache or computed; its failure as a record."""
-    name = candidate if isinstance(candidate, str) else getattr(candidate, "name", None)
-    try:
-        model = load_model(candidate)
-        name = model.name
-        return _scored(job, model)
-    except Exception as error:
-        # Anything a model's own code may raise must not stop the others.
-        known = isinstance(error, TransferMetricsError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
-        return [
-            {
-                "model": name or type(candidate).__name__,
-                "task": job.task.name,
-                "split": job.split,
-                "metric": "",
-                "error": reason,
-            }
-        ]
-
-
-def _scored(job: _Job, model: Model) -> list[dict[str, Any]]:
-    key = content_key(
-        model=model.fingerprint,
-        task=job.task[job.split].fingerprint,
-        kind=job.task.kind,
-        layers=job.layers,
-        pool=job.pool,
-        dtype=job.dtype,
-        amp=job.amp,
-    )
-    known = job.cache.read(key) if job.policy in ("only-missing", "only-cache") else []
-    asked = {m.label: m for m in job.metrics}
-    done = {record_label(r) for r in known if _has_interval(r, job.mode)}
-    done &= {label for label, m in asked.items() if _is_stable(m)}
-    missing = [m for label, m in asked.items() if label not in done]
-    if job.policy == "only-cache" and missing:
-        raise InvalidInputError(
-            f"{', '.join(m.label for m in missing)} not in the cache; rank with "
-            f"cache='only-missing' to compute"
-        )
-    records = [r for r in known if record_label(r) in done]
-    if missing:
-        fresh = _computed(job, model, key, missing)
-        records += fresh
-        if job.policy != "never":
-            # Failures may have passing causes, so they are tried again.
-            names = {m.label for m in missing}
-            kept = [r for r in known if record_label(r) not in names]
-            unkept = {record_label(r) for r in fresh if r.get("error")}
-            unkept |= {m.label for m in missing if not _is_stable(m)}
-            kept += [r for r in fresh if record_label(r) not in unkept]
-            job.cache.write(key, kept)
-            if not job.keep_features:
-                job.cache.drop_features(key)
-    order = list(asked)
-    records.sort(key=lambda r: (r["layer_index"], order.index(record_label(r))))
-    # The same content may go by another name today.
-    return [{**r, "model": model.name, "task": job.task.name} for r in records]
-
-
-def _computed(job: _Job, model: Model, key: str, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
-    out: Path | None = None
-    if job.policy != "never":
-        out = job.cache.features(key)
-        if job.policy == "always":
-            shutil.rmtree(out, ignore_errors=True)
-    store = extract(
-        model,
-        job.task,
-        job.layers,
-        job.pool,
-        out,
-        split=job.split,
-        dtype=job.dtype,
-        amp=job.amp,
-        **job.options,
-    )
-    return score_store(store, metrics, job.mode)
-
-
-def _has_interval(record: Mapping[str, Any], mode: str | None) -> bool:
-    """Whether a record was computed with intervals of a mode, or none were asked for."""
-    return mode is None or record.get("intervals") in (mode, MODES[-1])
-
-
-def _is_stable(metric: Metric) -> bool:
-    """Whether the name says what the metric computes; a function of a script may have changed."""
-    registered = metric.name in METRICS and METRICS[metric.name].fn is metric.fn
-    return registered and metric.fn.__module__ != "__main__"
+    return ScoreTable(combined(records, combinations), view)

@@ -181,9 +181,16 @@ def score_layers(
 
 
 def score_store(
-    store: FeatureStore, metrics: Sequence[Metric], mode: str | None = None
+    store: FeatureStore,
+    metrics: Sequence[Metric],
+    mode: str | None = None,
+    units: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
-    """Records of every layer of a store under every metric; reasons in place of failed scores."""
+    """Records of every layer of a store under every metric; reasons in place of failed scores.
+
+    ``units`` numbers the examples, (N,), where the store holds a part of a split: the blocks of
+    intervals go by them.
+    """
     base = {
         "model": store.model,
         "revision": store.manifest.get("revision") or None,
@@ -194,7 +201,8 @@ def score_store(
         "num_classes": store.num_classes,
         "extract_seconds": store.seconds,
     }
-    whole = Place(list, store.labels, store.kind, store.num_classes, np.arange(len(store)))
+    units = np.arange(len(store)) if units is None else units
+    whole = Place(list, store.labels, store.kind, store.num_classes, units)
     records = []
     by_layer = [m for m in metrics if m.requires != "source"]
     for layer in store.layers if by_layer else ():

@@ -38,6 +38,7 @@ COLUMNS = (
     "deviations",
     "higher_is_better",
     "n",
+    "round",
     "num_classes",
     "seed",
     "extract_seconds",
@@ -118,16 +119,20 @@ class ScoreTable:
     def ranking(self, metric: str | None = None, *, view: str | None = None) -> pd.DataFrame:
         """Candidates from best to worst under one metric, failed ones last.
 
+        Models that a race dropped (see ``rank_models(budget=…)``) come after all that outlived
+        them, whatever their scores: those are of fewer examples and do not compare.
+
         Args:
             metric: the metric, by default the first of the table.
             view: as for the constructor.
 
         Returns:
-            A DataFrame with the columns rank, model, layer, dim, score, stderr, low, high, p_best,
-            seconds, error. low to high is a 95 % interval; p_best is the probability that the
-            candidate has the best score, from errors over common blocks of examples where there
-            are any, NaN where a standard error is missing; seconds is the forward pass plus all
-            scoring under this metric.
+            A DataFrame with the columns rank, model, layer, dim, n, score, stderr, low, high,
+            p_best, seconds, error. n is the number of examples; low to high is a 95 % interval;
+            p_best is the probability that the candidate has the best score, from errors over
+            common blocks of examples where there are any, NaN where a standard error is missing
+            or a race dropped the model; seconds is the forward pass plus all scoring under this
+            metric.
 
         Raises:
             UnknownNameError: the table has no such metric.
@@ -137,14 +142,15 @@ class ScoreTable:
         metric = self._metric(metric)
         rows = self._rows(metric, self.view if view is None else view)
         sign = -1.0 if self._higher_is_better(metric) else 1.0
-        rows.sort(key=lambda r: math.inf if r["score"] is None else sign * r["score"])
+        rows.sort(key=lambda r: (*_dropped(r), sign * (r["score"] or 0.0)))
         for rank, row in enumerate(rows, start=1):
             row["rank"] = rank if row["score"] is not None else None
         _add_intervals([r for r in rows if r["score"] is not None], sign < 0)
         numbers = ["score", "stderr", "low", "high", "p_best"]
-        columns = ["rank", "model", "layer", "dim", *numbers, "seconds", "error"]
+        columns = ["rank", "model", "layer", "dim", "n", *numbers, "seconds", "error"]
         frame = pd.DataFrame(rows, columns=columns)
-        return frame.astype({"rank": "Int64", "dim": "Int64", **dict.fromkeys(numbers, float)})
+        whole = dict.fromkeys(("rank", "dim", "n"), "Int64")
+        return frame.astype({**whole, **dict.fromkeys(numbers, float)})
 
     def difference(self, first: str, second: str, metric: str | None = None) -> tuple[float, float]:
         """How much higher one model scores than another, and the standard error of that.
@@ -155,7 +161,7 @@ class ScoreTable:
 
         Raises:
             UnknownNameError: the table has no such model or metric.
-            InvalidInputError: a model has no score.
+            InvalidInputError: a model has no score, or a race scored them on different examples.
         """
         rows = {}
         chosen = self._rows(self._metric(metric), "best" if self.view == "all" else self.view)
@@ -167,6 +173,11 @@ class ScoreTable:
                 raise InvalidInputError(f"{name} has no score: {found[0]['error']}")
             rows[name] = found[0]
         a, b = rows[first], rows[second]
+        if a["round"] != b["round"]:
+            raise InvalidInputError(
+                f"{first} was scored on {a['n']} examples and {second} on {b['n']}, so their "
+                f"scores do not compare; rank the two without budget="
+            )
         value = a["score"] - b["score"]
         if a["deviations"] and b["deviations"] and len(a["deviations"]) == len(b["deviations"]):
             pairs = zip(a["deviations"], b["deviations"], strict=True)
@@ -184,6 +195,8 @@ class ScoreTable:
         **options: Any,
     ) -> pd.DataFrame:
         """How well each metric's ranking agrees with accuracies; see ``ranking.agreement``.
+
+        Models that a race dropped are left out, with a warning.
 
         Args:
             accuracies: accuracy of each model by its name, or the table of a comparison.
@@ -207,7 +220,7 @@ class ScoreTable:
             view = "best" if self.view == "all" else self.view
             sign = 1.0 if self._higher_is_better(name) else -1.0
             scores = {
-                str(r["model"]): math.nan if r["score"] is None else sign * r["score"]
+                str(r["model"]): math.nan if r["score"] is None or r["round"] else sign * r["score"]
                 for r in self._rows(name, view)
             }
             common = paired(scores, accuracies)
@@ -243,14 +256,16 @@ class ScoreTable:
         """The ranking as aligned text.
 
         The interval is one of 95 %, where the metric has a standard error; the probability of
-        being the best is that of ``ranking``.
+        being the best is that of ``ranking``. Where a race dropped models, n tells on how many
+        examples each was scored.
         """
         if not self._records:
             return "(no records)"
         metric = self._metric(metric)
         ranking = self.ranking(metric)
         with_best = bool(ranking["p_best"].notna().any())
-        lines = [["#", "model", metric, "± 95 %", "P(best)", "layer", "dim", "seconds"]]
+        raced = any(r["round"] for r in self._records)
+        lines = [["#", "model", metric, "± 95 %", "P(best)", "layer", "dim", "seconds", "n"]]
         for row in ranking.to_dict("records"):
             if row["error"] and math.isnan(row["score"]):
                 lines.append(["-", str(row["model"]), "failed", "", "", str(row["error"])])
@@ -266,8 +281,11 @@ class ScoreTable:
                     str(row["layer"]),
                     str(row["dim"]),
                     f"{row['seconds']:.1f}",
+                    str(row["n"]),
                 ]
             )
+        if not raced:
+            lines = [line[:8] for line in lines]
         if not with_best:
             lines = [line[:4] + line[5:] for line in lines]
         count = len(lines[0])
@@ -346,7 +364,7 @@ class ScoreTable:
                 rows += [_ranking_row(r, 0.0) for r in failed[:1]]
                 continue
             spent = (scored[0]["extract_seconds"] or 0.0) + sum(r["seconds"] or 0.0 for r in scored)
-            rows += [_ranking_row(r, spent) for r in _chosen(scored, view)]
+            rows += [_ranking_row(r, spent) for r in chosen_records(scored, view)]
         return rows
 
     def _metric(self, metric: str | None) -> str:
@@ -375,7 +393,8 @@ def _numbers(cell: Any) -> list[float] | None:
     return list(cell) if hasattr(cell, "__len__") else None
 
 
-def _chosen(records: list[dict[str, Any]], view: str) -> list[dict[str, Any]]:
+def chosen_records(records: list[dict[str, Any]], view: str) -> list[dict[str, Any]]:
+    """Those of the scored records of a model under one metric that stand for it."""
     if view == "all":
         return records
     if view == "last":
@@ -385,20 +404,32 @@ def _chosen(records: list[dict[str, Any]], view: str) -> list[dict[str, Any]]:
 
 
 def _ranking_row(record: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    columns = ("model", "layer", "dim", "stderr", "deviations", "error")
+    columns = ("model", "layer", "dim", "n", "round", "stderr", "deviations", "error")
     row = {c: record[c] for c in columns}
     return {**row, "score": record["value"], "seconds": seconds}
 
 
 def _add_intervals(rows: list[dict[str, Any]], higher_is_better: bool) -> None:
-    """Add low, high and p_best to rows that have a score."""
+    """Add low, high and p_best to ordered rows that have a score."""
     errors = [math.nan if r["stderr"] is None else r["stderr"] for r in rows]
-    best = probability_of_best(
-        [r["score"] for r in rows], errors, [r["deviations"] for r in rows], higher_is_better
-    )
-    for row, error, probability in zip(rows, errors, best, strict=True):
+    for row, error in zip(rows, errors, strict=True):
         half = margin(error, row["deviations"])
-        row.update(low=row["score"] - half, high=row["score"] + half, p_best=float(probability))
+        row.update(low=row["score"] - half, high=row["score"] + half, p_best=math.nan)
+    # Only scores of the same examples compare.
+    last = [i for i, r in enumerate(rows) if r["round"] == rows[0]["round"]]
+    best = probability_of_best(
+        [rows[i]["score"] for i in last],
+        [errors[i] for i in last],
+        [rows[i]["deviations"] for i in last],
+        higher_is_better,
+    )
+    for i, probability in zip(last, best, strict=True):
+        rows[i]["p_best"] = float(probability)
+
+
+def _dropped(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Puts failures last, and the models that a race dropped in the order of its rounds."""
+    return float(row["score"] is None), -(row["round"] or math.inf)
 
 
 def _known_suffix(path: Path) -> str:

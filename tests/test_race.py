@@ -1,0 +1,495 @@
+"""The race of models: what it saves, what it keeps, and that it never spends more than allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import nn
+
+import transfer_metrics as tm
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.features.joined import JoinedStore
+from transfer_metrics.ranking.contenders import Standing, contenders
+from transfer_metrics.ranking.plan import LEAST, LEAST_PER_CLASS, PROBE, plan_race
+from transfer_metrics.ranking.subsets import nested_order, nested_subsets
+from transfer_metrics.sources.base import Model
+
+CLASSES, SIGNAL, NOISE = 4, 8, 16
+
+
+class Candidate(nn.Module):
+    """Projects the part of its input that knows the class, times its quality, among noise.
+
+    It counts the examples that it is given.
+    """
+
+    def __init__(self, quality, seed, fail_after=None):
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        signal = quality * np.linalg.qr(rng.standard_normal((SIGNAL, SIGNAL)))[0]
+        # Orthonormal rows: in distribution, candidates differ in their quality only.
+        noise = np.linalg.qr(rng.standard_normal((NOISE, SIGNAL)))[0].T
+        self.features = nn.Linear(SIGNAL + NOISE, SIGNAL, bias=False)
+        self.features.weight.data = torch.from_numpy(np.hstack([signal, noise]).astype(np.float32))
+        self.head = nn.Linear(SIGNAL, CLASSES)
+        nn.init.constant_(self.head.weight, 0.1)
+        nn.init.zeros_(self.head.bias)
+        self.examples, self.fail_after = 0, fail_after
+
+    def forward(self, x):
+        self.examples += len(x)
+        if self.fail_after is not None and self.examples > self.fail_after:
+            raise RuntimeError("out of cheese")
+        return self.head(self.features(x))
+
+
+def draw(seed, n=600):
+    """Arrays of which the first columns know the class."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(n) % CLASSES)
+    x = rng.standard_normal((n, SIGNAL + NOISE))
+    x[:, :SIGNAL] = 0.5 * x[:, :SIGNAL] + 2 * np.eye(CLASSES, SIGNAL)[y]
+    return x.astype(np.float32), y
+
+
+def field(qualities, order=None, **options):
+    """Candidates of given qualities, named by their place in that list."""
+    models = [
+        Model(f"m{i}", Candidate(q, i, **options), None, "tensor", "head", (SIGNAL + NOISE,))
+        for i, q in enumerate(qualities)
+    ]
+    return models if order is None else [models[i] for i in order]
+
+
+def examples(models):
+    return sum(m.module.examples for m in models)
+
+
+def rank(models, task, metrics="h_score", **options):
+    options = {"layers": "last", "cache": "never", "progress": False, **options}
+    return tm.rank_models(models, task, metrics, **options)
+
+
+def plain(table):
+    """Records without what changes from run to run."""
+    unlike = ("seconds", "extract_seconds", "created")
+    return [{k: v for k, v in r.items() if k not in unlike} for r in table.records]
+
+
+# --- what it saves and what it keeps -------------------------------------------------------------
+
+
+def simulate(metric, repeats, n, best):
+    """Losses of the best of 100 by race and by full pass, and the dearest race's share."""
+    qualities = [*np.linspace(0.2, 1.0, 99), best]
+    lost, share = np.zeros(2, int), 0.0
+    for seed in range(repeats):
+        task = draw(seed, n)
+        models = field(qualities, np.random.default_rng(seed).permutation(100))
+        race = rank(models, task, metric, budget=1 / 3)
+        raced = examples(models)
+        full = rank(models, task, metric)
+        share = max(share, raced / (examples(models) - raced))
+        lost += [race.best() != "m99", full.best() != "m99"]
+    return lost, share
+
+
+def test_a_hundred_candidates_save_two_thirds_and_keep_the_best():
+    lost, share = simulate("knn", 1, 600, best=1.1)
+    assert share <= 1 / 3
+    assert list(lost) == [0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("metric", "repeats"), [("h_score", 8), ("ridge_probe", 8), ("knn", 12)])
+def test_a_race_loses_the_best_no_more_often_than_the_full_pass(metric, repeats):
+    # Above the others by so little that a full pass sometimes takes one of them for the best.
+    lost, share = simulate(metric, repeats, 1500, best=1.03)
+    assert share <= 1 / 3
+    assert lost[1] < repeats
+    # One-sided test at 1 % that the race has not lost more often.
+    pooled = lost.sum() / (2 * repeats)
+    noise = stats.norm.ppf(0.99) * np.sqrt(2 * repeats * pooled * (1 - pooled))
+    assert lost[0] - lost[1] <= noise
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["sklearn:digits", "zoo:glyphs"])
+@pytest.mark.parametrize("metric", ["logme", "ridge_probe", "knn"])
+def test_the_best_of_the_bundled_zoo_is_not_lost(task, metric):
+    options = {"layers": "best", "cache": "only-missing"}
+    full = rank("zoo:*", task, metric, **options)
+    race = rank("zoo:*", task, metric, budget=0.4, **options)
+    share = race.ranking()["n"].sum() / (len(race.ranking()) * len(tm.load_task(task)["train"]))
+    assert share <= 0.4
+    assert race.best() == full.best()
+
+
+# --- the budget ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "budget"), [("h_score", 1 / 3), ("knn", 0.2), ("knn", 0.6), ("knn", 0.9)]
+)
+def test_the_budget_is_never_exceeded(metric, budget):
+    models = field(np.linspace(0.95, 1.0, 12))  # so close that few fall to the test
+    task = draw(1)
+    table = rank(models, task, metric, budget=budget)
+    assert examples(models) <= budget * 12 * 600
+    # What the table says is what was run, but for finding layers.
+    seen = table.ranking()["n"].sum()
+    assert seen <= examples(models) <= seen + 12 * PROBE * 4
+    assert (table.ranking()["n"] == 600).any()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 300), st.integers(1, 5000), st.integers(0, 60), st.floats(0.001, 0.999),
+    st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_any_race_fits_its_plan(models, n, classes, budget, random):
+    least = max(LEAST, LEAST_PER_CLASS * classes)
+    try:
+        plan = plan_race(models, n, classes, budget)
+    except InvalidInputError:
+        needed = models * (least + PROBE) + n - least + PROBE
+        assert n <= least or needed > budget * models * n - 1
+        return
+    assert plan.sizes[-1] == n
+    assert plan.sizes[0] >= least
+    assert all(a < b for a, b in zip(plan.sizes, plan.sizes[1:], strict=False))
+    alive, spent = models, 0
+    for stage in range(len(plan.sizes)):
+        if stage:
+            # The test may drop as many as it likes.
+            alive = random.randint(1, min(alive, plan.places(stage, spent)))
+        spent += alive * plan.cost(stage)
+    assert spent <= budget * models * n
+
+
+@pytest.mark.parametrize("budget", [0, 1, 1.5, -0.3, float("nan"), "half", True])
+def test_silly_budgets_are_refused_before_any_work(budget):
+    models = field([0.5, 1.0, 1.5])
+    with pytest.raises(InvalidInputError, match="budget"):
+        rank(models, draw(0), budget=budget)
+    assert examples(models) == 0
+
+
+def test_a_budget_too_small_says_what_would_do():
+    models = field(np.linspace(0.5, 1.0, 10))
+    with pytest.raises(InvalidInputError, match=r"too small for 10 models.*take 0\.164"):
+        rank(models, draw(0), budget=0.1)
+    rank(models, draw(0), budget=0.164)
+    with pytest.raises(InvalidInputError, match="too few to race"):
+        rank(field([1.0]), draw(0), budget=0.5)
+    with pytest.raises(InvalidInputError, match="too few to race"):
+        rank(models, draw(0, 36), budget=0.5)
+
+
+def test_a_score_that_compares_candidates_cannot_race():
+    with pytest.raises(InvalidInputError, match=r"ncti.*ncti_spread"):
+        rank(field([1.0] * 9), draw(0), "ncti", budget=0.5)
+
+
+# --- what comes out ------------------------------------------------------------------------------
+
+
+def test_survivors_have_the_scores_of_a_full_pass():
+    models, task = field(np.linspace(0.6, 1.0, 8)), draw(2)
+    race = rank(models, task, ["h_score", "knn"], budget=0.5, intervals=True, layers="best")
+    full = rank(models, task, ["h_score", "knn"], intervals=True, layers="best")
+    of_all = {(r["model"], r["layer"], r["metric"]): r for r in full.records}
+    survivors = [r for r in race.records if r["round"] is None]
+    assert survivors
+    for r in survivors:
+        whole = of_all[r["model"], r["layer"], r["metric"]]
+        assert r["n"] == 600
+        assert r["value"] == pytest.approx(whole["value"], rel=1e-6)
+        if r["metric"] == "h_score":
+            # The blocks are those of the examples' places in the split.
+            assert r["deviations"] == pytest.approx(whole["deviations"], rel=1e-3, abs=1e-7)
+    assert {r["metric"] for r in race.records} == {"h_score", "knn"}
+    assert {r["model"] for r in race.records} == {m.name for m in models}
+
+
+def test_dropped_models_have_the_scores_of_their_subset():
+    models, task = field(np.linspace(0.3, 1.0, 8)), draw(3)
+    race = rank(models, task, ["h_score", "knn"], budget=0.5)
+    x, y = task
+    order = nested_order(y, CLASSES)
+    dropped = [r for r in race.records if r["round"] is not None]
+    assert dropped
+    for r in dropped:
+        rows = order[: r["n"]]
+        net = models[int(r["model"][1:])].module
+        with torch.inference_mode():
+            features = net.features(torch.from_numpy(x[rows]))
+        expected = float(getattr(tm, r["metric"])(features, y[rows]))
+        assert r["value"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_ranking_puts_survivors_first_and_rounds_in_order():
+    base = {"layer": "l", "layer_index": 0, "metric": "knn", "stderr": 0.01, "seconds": 1.0}
+    rows = [("a", 0.9, 1, 50), ("b", 0.5, 2, 100), ("c", 0.6, None, 400), ("d", 0.7, None, 400)]
+    table = tm.ScoreTable(
+        [{**base, "model": m, "value": v, "round": r, "n": n} for m, v, r, n in rows]
+        + [{"model": "e", "metric": "", "error": "no"}]
+    )
+    ranking = table.ranking()
+    assert list(ranking["model"]) == ["d", "c", "b", "a", "e"]
+    assert list(ranking["n"])[:4] == [400, 400, 100, 50]
+    assert ranking["p_best"][:2].sum() == pytest.approx(1.0)
+    assert ranking["p_best"][2:].isna().all()
+    assert table.best() == "d"
+    assert table.format().splitlines()[0].endswith("  n")
+    assert table.difference("d", "c")[0] == pytest.approx(0.1)
+    with pytest.raises(InvalidInputError, match="do not compare"):
+        table.difference("d", "a")
+    accuracies = dict(zip("abcd", (0.1, 0.2, 0.3, 0.4), strict=True))
+    more = [{**base, "model": "f", "value": 0.8, "n": 400}]
+    with pytest.warns(TransferMetricsWarning, match="left out"):
+        found = (table + tm.ScoreTable(more)).agreement(accuracies | {"f": 0.5})
+    assert set(found["n"]) == {3}
+
+
+def test_a_race_is_the_same_every_time_and_in_any_order():
+    task, qualities = draw(4), np.linspace(0.5, 1.0, 10)
+    first = rank(field(qualities), task, "knn", budget=0.4)
+    again = rank(field(qualities), task, "knn", budget=0.4)
+    assert plain(again) == plain(first)
+    mixed = field(qualities, np.random.default_rng(0).permutation(10))
+    shuffled = rank(mixed, task, "knn", budget=0.4)
+    by_name = {(r["model"], r["layer"]): r for r in plain(shuffled)}
+    assert [by_name[r["model"], r["layer"]] for r in plain(first)] == plain(first)
+
+
+def test_a_loss_races_downwards():
+    def distance(moments):
+        return -float(moments.between_rows.square().sum() / moments.total.trace())
+
+    loss = dataclasses.replace(tm.get_metric(distance), higher_is_better=False)
+    race = rank(field(np.linspace(0.3, 1.0, 8)), draw(5), loss, budget=0.4)
+    assert race.best() == "m7"
+    assert rank(field(np.linspace(0.3, 1.0, 8)), draw(5), loss).best() == "m7"
+
+
+@pytest.mark.parametrize("layers", ["best", "blocks", "features", ["features", "head:input"]])
+def test_choices_of_layers(layers):
+    race = rank(field(np.linspace(0.3, 1.0, 6)), draw(6), "knn", budget=0.5, layers=layers)
+    assert race.ranking()["model"][0] == "m5"
+    assert not race.failures
+
+
+def test_regression():
+    x, y = draw(7)
+    task = (x, y + 0.5 * x[:, 0])
+    for metric in ("ridge_probe", "knn"):
+        models = field(np.linspace(0.2, 1.0, 6))
+        race = rank(models, task, metric, budget=0.5)
+        assert race.best() == rank(models, task, metric).best()
+
+
+# --- failures and interruptions ------------------------------------------------------------------
+
+
+def test_a_model_that_fails_is_a_row_in_whichever_round():
+    models = field(np.linspace(0.3, 1.0, 8))
+    models[0].module.fail_after = 0
+    models[7].module.fail_after = 200  # the best, and it gets that far
+    table = rank([*models, "zoo:no-such-net"], draw(8), "knn", budget=0.5)
+    failures = {r["model"]: r["error"] for r in table.failures}
+    assert set(failures) == {"m0", "m7", "zoo:no-such-net"}
+    assert "out of cheese" in failures["m7"]
+    assert table.best() == "m6"
+    assert len(table.ranking()) == 9
+
+
+def test_where_all_fail_the_table_says_so():
+    models = field(np.linspace(0.3, 1.0, 8), fail_after=0)
+    table = rank(models, draw(8), budget=0.5)
+    assert len(table.failures) == 8
+
+
+@pytest.mark.parametrize(
+    ("metric", "after"), [("h_score", 1000), ("knn", 1), ("knn", 300), ("knn", 1000)]
+)
+def test_an_interrupted_race_goes_on_where_it_stopped(tmp_path, metric, after):
+    task, qualities = draw(9), np.linspace(0.5, 1.0, 8)
+    undisturbed = field(qualities)
+    expected = rank(undisturbed, task, metric, budget=0.5)
+    total = examples(undisturbed)
+    assert total > after
+    models, seen = field(qualities), [0]
+
+    def count(module, inputs):
+        seen[0] += len(inputs[0])
+        if seen[0] > after:
+            raise KeyboardInterrupt
+
+    handles = [m.module.register_forward_pre_hook(count) for m in models]
+    options = {"budget": 0.5, "cache": "only-missing", "cache_dir": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        rank(models, task, metric, **options)
+    for handle in handles:
+        handle.remove()
+    # The store that was being written is computed again from its last finished shard.
+    wasted = max(np.diff([0, *(r["n"] for r in expected.records)])) + PROBE
+    assert plain(rank(models, task, metric, **options)) == plain(expected)
+    assert examples(models) <= total + wasted
+    # And a finished one does nothing again, and leaves no features behind.
+    before = examples(models)
+    assert plain(rank(models, task, metric, **options)) == plain(expected)
+    assert plain(rank(models, task, metric, **{**options, "cache": "only-cache"})) == plain(
+        expected
+    )
+    assert examples(models) == before
+    assert not list((tmp_path / "features").rglob("*.safetensors"))
+
+
+def test_policies_of_the_cache(tmp_path):
+    models, task = field(np.linspace(0.5, 1.0, 8)), draw(10)
+    options = {"budget": 0.5, "cache_dir": tmp_path}
+    absent = rank(models, task, cache="only-cache", **options)
+    assert len(absent.failures) == 8
+    first = rank(models, task, cache="only-missing", **options)
+    seen = examples(models)
+    assert plain(rank(models, task, cache="always", **options)) == plain(first)
+    assert examples(models) == 2 * seen
+    # The scores of survivors are those of a full ranking, which need not compute them.
+    survivors = {r["model"] for r in first.records if r["round"] is None}
+    rank(models, task, cache="only-missing", cache_dir=tmp_path)
+    assert examples(models) == 2 * seen + (8 - len(survivors)) * (600 + PROBE)
+    # Another budget has other rounds, and nothing of this one misleads it.
+    other = rank(models, task, cache="only-missing", budget=0.4, cache_dir=tmp_path)
+    fresh = rank(models, task, budget=0.4)
+    assert [(r["model"], r["n"]) for r in other.records] == [
+        (r["model"], r["n"]) for r in fresh.records
+    ]
+    values = [r["value"] for r in fresh.records]
+    assert [r["value"] for r in other.records] == pytest.approx(values, rel=1e-6)
+
+
+def test_features_are_kept_where_asked(tmp_path):
+    models, task = field(np.linspace(0.5, 1.0, 8)), draw(10)
+    options = {"budget": 0.5, "cache": "only-missing", "cache_dir": tmp_path, "keep_features": True}
+    rank(models, task, "h_score", **options)
+    seen = examples(models)
+    rank(models, task, ["h_score", "knn"], **options)
+    assert examples(models) == seen
+
+
+def test_the_command_line(tmp_path, capsys):
+    from transfer_metrics.__main__ import main
+
+    args = ["rank", "--models", "zoo:cnn-*,zoo:vit-*", "--task", "sklearn:digits", "--quiet"]
+    args += ["--metrics", "knn", "--layers", "last", "--no-plots", "--out", str(tmp_path)]
+    assert main([*args, "--budget", "0.6"]) == 0
+    table = tm.ScoreTable.load(tmp_path / "scores.jsonl")
+    assert table.ranking()["n"].nunique() > 1
+    assert "  n" in capsys.readouterr().out.splitlines()[0]
+    assert main([*args, "--budget", "7"]) == 2
+    assert "budget" in capsys.readouterr().err
+
+
+# --- the parts -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=200))
+def test_every_beginning_of_the_order_is_stratified(labels):
+    labels = np.array(labels)
+    order = nested_order(labels, 5)
+    assert sorted(order) == list(range(len(labels)))
+    counts = np.bincount(labels, minlength=5)
+    for s in range(1, len(labels) + 1):
+        found = np.bincount(labels[order[:s]], minlength=5)
+        assert (np.abs(found - counts * s / len(labels)) < 2).all()
+        assert s < 5 or (found[counts > 0] > 0).all()
+
+
+def test_the_order_is_random_within_classes():
+    labels = np.zeros(2000, int)
+    order = nested_order(labels, 1)
+    assert abs(np.corrcoef(order, np.arange(2000))[0, 1]) < 0.1
+    assert len(np.unique(nested_order(np.zeros(50), 0))) == 50
+
+
+def test_subsets_are_nested_and_keyed_by_content():
+    x, y = draw(11, 200)
+    task = tm.load_task(x, y)
+    small, large, whole = nested_subsets(task, "train", [50, 120, 200])
+    assert (large.positions[:50] == small.positions).all()
+    assert [len(t["train"]) for t in whole.increments] == [50, 70, 80]
+    part = whole.increments[1]["train"]
+    assert (np.stack(list(part.examples)) == x[large.positions[50:]]).all()
+    assert (part.labels == task["train"].labels[large.positions[50:]]).all()
+    assert whole.fingerprint == task["train"].fingerprint
+    assert len({small.fingerprint, large.fingerprint, whole.fingerprint}) == 3
+    x[whole.positions[0]] += 1  # any change of the data changes all keys
+    changed = nested_subsets(tm.load_task(x, y), "train", [50, 120, 200])
+    assert not {s.fingerprint for s in changed} & {small.fingerprint, large.fingerprint}
+
+
+def test_contenders_by_paired_differences():
+    rng = np.random.default_rng(0)
+    common = rng.standard_normal(20)
+    own = 0.01 * rng.standard_normal(20)
+    error = float(np.linalg.norm(common))
+    leader = Standing(1.0, error, common)
+    # What hits both alike cancels, so a small gap is enough; against another it is not.
+    shared = Standing(0.5, error, common + own)
+    apart = Standing(0.5, error, rng.permutation(common))
+    assert contenders([shared, leader, apart], 0.001) == [1, 2]
+    gap = stats.t.ppf(0.999, 19) * np.linalg.norm(own)
+    for factor, stays in ((0.99, True), (1.01, False)):
+        other = Standing(1.0 - factor * gap, error, common + own)
+        assert (1 in contenders([leader, other], 0.001)) == stays
+    # An unknown error drops nobody, a certain one everybody who is below.
+    assert contenders([Standing(1.0), Standing(0.0)], 0.001) == [0, 1]
+    assert contenders([Standing(1.0, 0.0), Standing(0.5, 0.0), Standing(1.0, 0.0)], 0.1) == [0, 2]
+    assert contenders([], 0.1) == []
+
+
+def test_the_test_drops_the_best_no_more_often_than_its_risk():
+    """Fifty models, of which one is the best by a hair, with errors that blocks estimate."""
+    rng = np.random.default_rng(1)
+    truth = np.append(np.zeros(49), 1e-9)
+    lost = 0
+    for _ in range(400):
+        noise = rng.standard_normal((50, 20)) + 2 * rng.standard_normal(20)
+        scores = truth + noise.mean(axis=1)
+        # Deviations whose norm is the standard error of the mean of twenty blocks.
+        spread = (noise - noise.mean(axis=1, keepdims=True)) / np.sqrt(20 * 19)
+        standings = [Standing(s, 1.0, d) for s, d in zip(scores, spread, strict=True)]
+        lost += 49 not in contenders(standings, 0.05 / 50)
+    assert lost <= stats.binom.ppf(0.99, 400, 0.05)
+
+
+def test_joined_stores_read_as_one():
+    x, y = draw(12, 90)
+    model = field([1.0])[0]
+    task = tm.load_task(x, y)
+    subset = nested_subsets(task, "train", [20, 50, 90])[-1]
+    stores = [
+        tm.extract(model, t, progress=False, shard_size=16, batch_size=8) for t in subset.increments
+    ]
+    joined, whole = JoinedStore(stores), tm.extract(model, task, progress=False)
+    assert len(joined) == 90
+    assert joined.seconds == pytest.approx(sum(s.seconds for s in stores))
+    for name in whole.names:
+        np.testing.assert_allclose(joined[name], whole[name][subset.positions], rtol=1e-5)
+        some = np.array([89, 0, 21, 20, 19, 55, 0])
+        assert (joined.rows(name, some) == joined[name][some]).all()
+        batches = [b for b, _ in joined.batches(name)]
+        assert (np.concatenate(batches) == joined[name]).all()
+    assert (joined.labels == y[subset.positions]).all()
+    assert JoinedStore(stores, whole.names[:1]).names == whole.names[:1]
+    other = tm.extract(field([2.0])[0], task, progress=False)
+    with pytest.raises(tm.IncompatibleStoreError, match="model_fingerprint"):
+        JoinedStore([stores[0], other])

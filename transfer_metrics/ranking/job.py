@@ -1,0 +1,236 @@
+"""Scoring one model of a ranking: from the cache where it can be, its failure as a record."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.features.extract import extract
+from transfer_metrics.features.joined import JoinedStore
+from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.metrics.base import METRICS, Metric
+from transfer_metrics.ranking.cache import ResultCache, content_key
+from transfer_metrics.ranking.intervals import MODES
+from transfer_metrics.ranking.score import score_store
+from transfer_metrics.ranking.subsets import Subset
+from transfer_metrics.ranking.table import chosen_records, record_label
+from transfer_metrics.sources.base import Model, Task
+from transfer_metrics.sources.models import load_model
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything about a ranking that is the same for all its models.
+
+    Attributes:
+        task: the task.
+        metrics: the metrics, of which the first one ranks.
+        layers: which layers are extracted.
+        view: which of them stand for a model.
+        pool: pooling of each.
+        split: split of the task.
+        dtype: precision of stored features.
+        amp: whether the forward pass runs in mixed precision.
+        policy: what is taken from the cache and what is kept there.
+        cache: the cache.
+        keep_features: whether features stay in the cache after scoring.
+        mode: which errors of scores are wanted.
+        options: further options of ``extract``.
+        subset: the examples of a round of a race; None for all of them at once.
+        errors: whether the layer that stands for the model is to have a jackknife error under the
+            first metric, whatever the mode.
+    """
+
+    task: Task
+    metrics: Sequence[Metric]
+    layers: Any
+    view: str
+    pool: str
+    split: str
+    dtype: str
+    amp: bool
+    policy: str
+    cache: ResultCache
+    keep_features: bool
+    mode: str | None
+    options: Mapping[str, Any]
+    subset: Subset | None = None
+    errors: bool = False
+
+    @property
+    def is_part(self) -> bool:
+        """Whether only a part of the split is looked at."""
+        return self.subset is not None and len(self.subset) < len(self.task[self.split])
+
+    def features_key(self, model: Model, data: str) -> str:
+        """Key of the features of a model on data of a fingerprint."""
+        return content_key(**self._content(model, data))
+
+    def scores_key(self, model: Model) -> str:
+        """Key of the scores of a model: of all examples the same with and without a race."""
+        if self.subset is None or not self.is_part:
+            return self.features_key(model, self.task[self.split].fingerprint)
+        # Errors are added for the metric that races, so these scores serve no other race.
+        race = (self.metrics[0].label, self.mode)
+        return content_key(**self._content(model, self.subset.fingerprint), race=race)
+
+    def feature_keys(self, model: Model) -> list[str]:
+        """Keys of all stores of features that this job reads."""
+        if self.subset is None:
+            return [self.scores_key(model)]
+        parts = [task[self.split].fingerprint for task in self.subset.increments]
+        return [self.features_key(model, fingerprint) for fingerprint in parts]
+
+    def _content(self, model: Model, data: str) -> dict[str, Any]:
+        return {
+            "model": model.fingerprint,
+            "task": data,
+            "kind": self.task.kind,
+            "layers": self.layers,
+            "pool": self.pool,
+            "dtype": self.dtype,
+            "amp": self.amp,
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model.
+
+    Attributes:
+        records: its records, or the one of its failure.
+        features: keys of the features that its scores came from; empty after a failure.
+    """
+
+    records: list[dict[str, Any]]
+    features: tuple[str, ...] = ()
+
+
+def score_one(job: Job, candidate: Any) -> Outcome:
+    """Score one candidate; whatever its own code raises becomes the reason in its record."""
+    name = candidate if isinstance(candidate, str) else getattr(candidate, "name", None)
+    try:
+        model = load_model(candidate)
+        name = model.name
+        return Outcome(_scored(job, model), tuple(job.feature_keys(model)))
+    except Exception as error:
+        # Anything a model's own code may raise must not stop the others.
+        known = isinstance(error, TransferMetricsError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        failure = {
+            "model": name or type(candidate).__name__,
+            "task": job.task.name,
+            "split": job.split,
+            "metric": "",
+            "error": reason,
+        }
+        return Outcome([failure])
+
+
+def _scored(job: Job, model: Model) -> list[dict[str, Any]]:
+    key = job.scores_key(model)
+    known = job.cache.read(key) if job.policy in ("only-missing", "only-cache") else []
+    asked = {m.label: m for m in job.metrics}
+    done = {record_label(r) for r in known if _has_interval(r, job.mode)}
+    done &= {label for label, m in asked.items() if _is_stable(m)}
+    missing = [m for label, m in asked.items() if label not in done]
+    if job.policy == "only-cache" and missing:
+        raise InvalidInputError(
+            f"{', '.join(m.label for m in missing)} not in the cache; rank with "
+            f"cache='only-missing' to compute"
+        )
+    records = [r for r in known if record_label(r) in done]
+    if missing:
+        fresh = _computed(job, model, missing)
+        records += fresh
+        if job.policy != "never":
+            # Failures may have passing causes, so they are tried again.
+            names = {m.label for m in missing}
+            kept = [r for r in known if record_label(r) not in names]
+            unkept = {record_label(r) for r in fresh if r.get("error")}
+            unkept |= {m.label for m in missing if not _is_stable(m)}
+            kept += [r for r in fresh if record_label(r) not in unkept]
+            job.cache.write(key, kept)
+            if not job.keep_features:
+                for features in job.feature_keys(model):
+                    job.cache.drop_features(features)
+    if job.errors:
+        _add_errors(job, model, records)
+    order = list(asked)
+    records.sort(key=lambda r: (r["layer_index"], order.index(record_label(r))))
+    # The same content may go by another name today.
+    return [{**r, "model": model.name, "task": job.task.name} for r in records]
+
+
+def _computed(job: Job, model: Model, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    if job.policy == "always":
+        # Earlier increments were computed anew by the rounds before.
+        newest = job.feature_keys(model)[-1]
+        shutil.rmtree(job.cache.features(newest), ignore_errors=True)
+    stores = _stores(job, model)
+    if job.subset is None:
+        return score_store(stores[0], metrics, job.mode)
+    return score_store(JoinedStore(stores), metrics, job.mode, job.subset.positions)
+
+
+def _add_errors(job: Job, model: Model, records: Sequence[dict[str, Any]]) -> None:
+    """Add a jackknife to the layer that stands for the model, here and in the cache."""
+    metric = job.metrics[0]
+    scored = [r for r in records if record_label(r) == metric.label and not r.get("error")]
+    if not scored or job.subset is None:
+        return
+    [best] = chosen_records(scored, "best" if job.view == "all" else job.view)
+    if best.get("deviations"):
+        return
+    if job.policy == "only-cache":
+        raise InvalidInputError(
+            f"the error of {metric.label} is not in the cache; rank with cache='only-missing' to "
+            f"compute it"
+        )
+    store = JoinedStore(_stores(job, model), [best["layer"]])
+    [found] = score_store(store, [metric], MODES[0], job.subset.positions)
+    added: dict[str, Any] = {
+        k: found[k] for k in ("stderr", "deviations", "intervals") if k in found
+    }
+    added["seconds"] = (best["seconds"] or 0.0) + (found.get("seconds") or 0.0)
+    best.update(added)
+    key = job.scores_key(model)
+    place = (record_label(best), best["layer"])
+    known = job.cache.read(key)
+    job.cache.write(
+        key, [r | (added if (record_label(r), r["layer"]) == place else {}) for r in known]
+    )
+
+
+def _stores(job: Job, model: Model) -> list[FeatureStore]:
+    """Features of the increments of a subset, or of the whole split; what is there is kept."""
+    tasks = [job.task] if job.subset is None else job.subset.increments
+    keys = job.feature_keys(model)
+    return [
+        extract(
+            model,
+            task,
+            job.layers,
+            job.pool,
+            None if job.policy == "never" else job.cache.features(key),
+            split=job.split,
+            dtype=job.dtype,
+            amp=job.amp,
+            **job.options,
+        )
+        for task, key in zip(tasks, keys, strict=True)
+    ]
+
+
+def _has_interval(record: Mapping[str, Any], mode: str | None) -> bool:
+    """Whether a record was computed with intervals of a mode, or none were asked for."""
+    return mode is None or record.get("intervals") in (mode, MODES[-1])
+
+
+def _is_stable(metric: Metric) -> bool:
+    """Whether the name says what the metric computes; a function of a script may have changed."""
+    registered = metric.name in METRICS and METRICS[metric.name].fn is metric.fn
+    return registered and metric.fn.__module__ != "__main__"
