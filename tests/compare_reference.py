@@ -54,8 +54,8 @@ Every pair of a model and a task under one protocol, by `python -m tests.compare
   is in distribution, the columns after it are shifted data: other digits, other fonts (*ood*), or
   the test images with noise, blur or little contrast (severity 3). *moved* is the relative
   distance by which fine-tuning moved the features of the test images. *seconds* is all that the
-  head needs, search included, on one thread of a machine with other work to do; *GFLOP* the final training, *kB* what is stored for the task, by
-  Head2Toe's cost model.
+  head needs, search included, on one thread of a machine with other work to do; *GFLOP* the final
+  training, *kB* what is stored for the task, by Head2Toe's cost model.
 - *near*: the model was trained on data like the task's; *far*: it was not.
 """
 
@@ -122,7 +122,8 @@ def rows_of(pair: Pair, table: Comparison) -> pd.DataFrame:
 
 def markdown(frame: pd.DataFrame) -> str:
     """A table in Markdown, numbers to the right."""
-    marks = [":--" if column in ("head", "pair", "source", "mean of") else "--:" for column in frame.columns]
+    words = ("head", "pair", "source", "mean of")
+    marks = [":--" if column in words else "--:" for column in frame.columns]
     lines = [list(frame.columns), marks, *frame.astype(str).to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
