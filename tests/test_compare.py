@@ -213,6 +213,23 @@ def test_splits_are_completed_without_overlap() -> None:
         assert len(set(np.bincount(task[name].labels))) == 1
 
 
+def test_corrupted_images_are_those_that_are_held_out_for_testing() -> None:
+    images = np.random.default_rng(0).integers(0, 255, (100, 8, 8), np.uint8)
+    with pytest.warns(TransferMetricsWarning, match="no test split"):
+        table = tm.compare(
+            "zoo:cnn-mnist",
+            (images, np.arange(100) % 4),
+            FAST_PROBE,
+            ood={"blurred": "corrupted:blur"},
+            cache="never",
+            progress=False,
+        )
+    counts = {r["split"]: r["n"] for r in table.records if r["metric"] == "accuracy"}
+    assert counts == {"test": 20, "blurred": 20}
+    with pytest.raises(InvalidInputError, match="no split 'test'"):
+        shifted_splits(tm.load_task((images, np.arange(100) % 4)), {"x": "corrupted:blur"})
+
+
 def test_shifted_classes_are_matched_by_name(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (6, 8, 8), np.uint8)
     classes = np.array(["cat", "dog", "eel"])

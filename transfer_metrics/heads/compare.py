@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -114,9 +114,10 @@ def compare(
         for part in (split_list(item) if isinstance(item, str) else [item])
     ]
     loaded = load_task(task)
+    complete = complete_task(loaded)
     job = _Job(
-        complete_task(loaded),
-        shifted_splits(loaded, ood),
+        complete,
+        shifted_splits(replace(loaded, splits={**loaded.splits, **complete.splits}), ood),
         ResultCache(cache_dir),
         cache,
         {"device": device, "progress": progress},

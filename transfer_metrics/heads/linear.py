@@ -12,6 +12,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.holdout import check_share
+from transfer_metrics.threads import threads_for
 
 LINEAR_C = tuple(float(c) for c in np.logspace(-7, 2, 50))
 """The paper's inverse strengths, ascending."""
@@ -244,7 +245,7 @@ def fit_quietly(model: Any, x: np.ndarray, codes: np.ndarray) -> int:
     """Fit, and return 1 if the iterations ran out, else 0."""
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threads_for(x.size * len(np.unique(codes))):
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, codes)
     return int(np.max(model.n_iter_) >= model.max_iter)

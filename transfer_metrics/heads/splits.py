@@ -89,8 +89,7 @@ def _shifted(task: Task, name: str, given: Any) -> Split:
         kind, _, severity = given.removeprefix(CORRUPTED).partition(":")
         if severity and not severity.isdecimal():
             raise InvalidInputError(f"ood {name!r}: {given!r} needs a whole number after {kind!r}")
-        base = task["test"] if "test" in task.splits else task["train"]
-        return corrupted(base, kind, int(severity or 3))
+        return corrupted(task["test"], kind, int(severity or 3))
     other = load_task(given)
     return _renumbered(task, name, other)
 

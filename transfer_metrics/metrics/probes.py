@@ -14,6 +14,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import Estimate, register_metric
 from transfer_metrics.statistics import FeatureSample
 from transfer_metrics.statistics.linalg import product
+from transfer_metrics.threads import threads_for
 
 # Strengths relative to the mean eigenvalue of the centred X'X, so that scale does not matter.
 RIDGE_PATH = tuple(10.0**e for e in range(-8, 4))
@@ -159,7 +160,7 @@ def linear_probe(
     else:
         splitter = KFold(min(folds, len(x)), shuffle=True, random_state=seed)
         models = [Ridge(alpha=1.0 / c) for c in C]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threads_for(x.size * max(statistic.num_classes, 1)):
         # Accuracy settles long before the last digits of the weights do.
         warnings.simplefilter("ignore", ConvergenceWarning)
         scores = [cross_val_score(model, x, y, cv=splitter) for model in models]

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RepeatedStratifiedKFold
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.threads import threads_for
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
@@ -79,8 +80,9 @@ def predicted(student: Any, x: np.ndarray, labels: np.ndarray, others: np.ndarra
     """Labels of other examples, by a student that is trained here; (M,)."""
     if len(np.unique(labels)) == 1:
         return np.full(len(others), labels[0])
-    fitted = (default_student() if student is None else clone(student)).fit(x, labels)
-    return np.asarray(fitted.predict(others))
+    with threads_for(x.size * len(np.unique(labels))):
+        fitted = (default_student() if student is None else clone(student)).fit(x, labels)
+        return np.asarray(fitted.predict(others))
 
 
 def rotated(products: np.ndarray) -> np.ndarray:

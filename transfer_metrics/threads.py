@@ -1,0 +1,42 @@
+"""How many threads small problems of linear algebra get."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
+SMALL = 100_000_000
+"""Multiplications per product below which waiting for other threads costs more than it brings."""
+
+
+@contextmanager
+def threads_for(multiplications: int) -> Iterator[None]:
+    """One thread of BLAS inside, if its products are small; else as many as before.
+
+    An iterative fit makes thousands of small products, and on two cores a second thread has made
+    such fits up to seven times slower.
+
+    Args:
+        multiplications: in one product, such as N D C.
+
+    >>> with threads_for(1000):
+    ...     pass
+    """
+    if multiplications >= SMALL:
+        yield
+        return
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    # Looking for the libraries takes milliseconds, so they are looked for once.
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
