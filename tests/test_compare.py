@@ -15,6 +15,7 @@ import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
 from transfer_metrics.heads import compare as compare_module
+from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.comparison import Comparison
 from transfer_metrics.heads.cost import cost_of, forward_flops
 from transfer_metrics.heads.distortion import distortion
@@ -306,6 +307,37 @@ def test_cost_follows_the_papers_model(glyphs: tm.Task) -> None:
     assert cost.train_flops == steps * 32 * 3 * forward
     numbers = sum(t.numel() for t in model.module.state_dict().values())
     assert cost.stored_bytes == 4 * numbers + 4 * (tuned.coef_.shape[1] + 1) * classes
+
+
+class NearestMean(Head):
+    """The class whose mean is nearest."""
+
+    name = "nearest_mean"
+    random = False
+
+    def __init__(self, layers="last", pool="avg", *, random_state=0):
+        self.layers, self.pool, self.random_state = layers, pool, random_state
+
+    def fit(self, X, y=None, *, validation=None):
+        data = self._feature_data(X, y, validation)
+        x, codes = data.train.columns.dense(), data.train.codes
+        means = np.stack([x[codes == c].mean(axis=0) for c in range(len(data.classes))])
+        self._set_head(data, 2 * means, -np.square(means).sum(axis=1))
+        return self
+
+
+def test_a_head_of_ones_own_takes_part(glyphs: tm.Task) -> None:
+    from sklearn.neighbors import NearestCentroid
+
+    table = tm.compare("zoo:cnn-mnist", glyphs, NearestMean(), cache="never", progress=False)
+    task = complete_task(glyphs)
+    train, test = (
+        tm.extract("zoo:cnn-mnist", task, "last", split=s, progress=False)
+        for s in ("train", "test")
+    )
+    plain = NearestCentroid().fit(train[train.names[0]], train.labels)
+    expected = plain.score(test[test.names[0]], test.labels)
+    assert table.summary()["test"].iloc[0] == pytest.approx(expected)
 
 
 def test_distortion_by_hand() -> None:

@@ -184,6 +184,7 @@ def test_cross_validation_is_that_of_the_single_settings() -> None:
     assert head.best_score_ == max(result["mean"] for result in head.cv_results_)
     best = tm.Head2Toe(**{n: head.best_params_[n] for n in grid}).fit(layers, y)
     np.testing.assert_array_equal(head.coef_, best.coef_)
+    assert head.training_reads(N) == best.training_reads(N) == (60 * 128, 36 + head.coef_.shape[1])
 
 
 def test_wrong_grids() -> None:

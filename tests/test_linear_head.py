@@ -408,7 +408,7 @@ class TestSaving:
         module = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
         probe = LinearProbe(C_grid=SMALL).fit(module, (X.astype(np.float32), y))
         probe.save(tmp_path / "head")
-        with pytest.raises(InvalidInputError, match=r"'Sequential'.*load\(path, model="):
+        with pytest.raises(InvalidInputError, match=r"'Sequential'.*load_head\(path, model="):
             load_head(tmp_path / "head").predict(X)
         read = load_head(tmp_path / "head", module)
         assert (read.predict(X) == probe.predict(X)).all()
@@ -460,6 +460,23 @@ class TestSaving:
                 load_head(tmp_path / "head")
         with pytest.raises(InvalidInputError, match="no head at"):
             load_head(tmp_path / "nowhere")
+
+    def test_a_name_in_a_file_runs_no_code(self, tmp_path, monkeypatch):
+        called = []
+        monkeypatch.setattr(os, "getcwd", lambda: called.append(0))
+        store = tm.extract("zoo:cnn-mnist", "sklearn:digits", "last", progress=False)
+        LinearProbe(C_grid=(1.0,)).fit(store).save(tmp_path / "head")
+        path = tmp_path / "head" / "head.json"
+        record = json.loads(path.read_text())
+        for name in ("os:getcwd", "os:getcwd()", "Sequential"):
+            record["model"]["name"] = name
+            path.write_text(json.dumps(record))
+            head = load_head(tmp_path / "head")
+            with pytest.raises(InvalidInputError, match="is not loaded by name"):
+                head.network()
+        assert not called
+        network = load_head(tmp_path / "head", model="zoo:cnn-mnist").network()
+        assert network.head.out_features == 10
 
     def test_another_folder_is_left_alone(self, fitted, tmp_path):
         (tmp_path / "mine").mkdir()

@@ -172,6 +172,17 @@ class Head(ClassifierMixin, BaseEstimator):
             self._source().adopt(model)
         return copy.deepcopy(self._network()).eval()
 
+    def training_reads(self, examples: int) -> tuple[int, int]:
+        """How often the final training on features read an example, and how much of it.
+
+        Args:
+            examples: number of training examples.
+
+        Returns:
+            Examples read, repetitions counted, and features of each.
+        """
+        return examples, self.coef_.shape[1]
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a folder, as ``head.json`` and ``head.safetensors``; whole or not at all.
 

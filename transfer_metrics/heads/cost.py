@@ -41,11 +41,7 @@ def cost_of(head: Head, forward: int, examples: int) -> Cost:
         flops = finetune_flops(head.run_steps_, min(head.batch_size, examples), forward)
         tensors = head.network_.backbone.state_dict().values()
         return Cost(flops, network_bytes(sum(t.numel() for t in tensors), kept, classes))
-    flops = examples * forward
-    if total is not None:
-        flops += head_flops(head.steps, head.batch_size, total + kept, classes)
-    else:
-        flops += head_flops(head.n_iter_, examples, kept, classes)
+    flops = examples * forward + head_flops(*head.training_reads(examples), classes)
     return Cost(flops, head_bytes(kept, classes, total))
 
 
@@ -75,13 +71,13 @@ def forward_flops(model: Model) -> int:
     return int(counter.get_total_flops())
 
 
-def head_flops(steps: int, batch_size: int, dim: int, num_classes: int) -> int:
-    """Operations of training a linear head on features: 6 D C per example and step.
+def head_flops(reads: int, dim: int, num_classes: int) -> int:
+    """Operations of training a linear head on features: 6 D C whenever an example is read.
 
-    >>> head_flops(steps=10, batch_size=4, dim=3, num_classes=2)
+    >>> head_flops(reads=40, dim=3, num_classes=2)
     1440
     """
-    return steps * batch_size * 6 * dim * num_classes
+    return reads * 6 * dim * num_classes
 
 
 def finetune_flops(steps: int, batch_size: int, forward: int) -> int:

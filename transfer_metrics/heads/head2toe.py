@@ -166,6 +166,10 @@ class Head2Toe(Head):
             progress=self.progress,
         )
 
+    def training_reads(self, examples: int) -> tuple[int, int]:
+        """All features for the relevance, and those chosen for the head; see ``Head``."""
+        return self.steps * self.batch_size, self.candidates_ + self.coef_.shape[1]
+
     def new_selector(self) -> GroupLassoSelector:
         """The selector that these parameters describe, not fitted."""
         return GroupLassoSelector(

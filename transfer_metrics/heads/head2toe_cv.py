@@ -121,6 +121,12 @@ class Head2ToeCV(Head):
                 setattr(self, name, value)
         return self
 
+    def training_reads(self, examples: int) -> tuple[int, int]:
+        """Those of the chosen setting, without the search; see ``Head``."""
+        start = Head2Toe() if self.head is None else self.head
+        reads = self.best_params_["steps"] * start.batch_size
+        return reads, self.candidates_ + self.coef_.shape[1]
+
     def _tried(
         self, head: Head2Toe, data: Labelled, keeps: Sequence[float], bar: Any
     ) -> list[dict[str, Any]]:

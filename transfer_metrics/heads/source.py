@@ -10,6 +10,8 @@ from transfer_metrics.errors import IncompatibleStoreError, InvalidInputError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.sources.base import Model
 
+HUBS = ("zoo", "timm", "torchvision", "hf")
+
 
 @dataclass
 class ModelRef:
@@ -52,17 +54,19 @@ class ModelRef:
         }
 
     def get(self) -> Model:
-        """The model, loaded by name if it is not there yet.
+        """The model, loaded from a hub by its name if it is not there yet.
 
         Raises:
-            InvalidInputError: it has no name to load it by.
+            InvalidInputError: the name is not that of a model in a hub.
             IncompatibleStoreError: the name now stands for another model.
         """
         if self.model is None:
-            if ":" not in self.name:
+            # The name may come from a file, and a factory's name would run code of its choice.
+            if self.name.partition(":")[0] not in HUBS or ":" not in self.name:
                 raise InvalidInputError(
-                    f"the head belongs to a module of class {self.name!r}, which cannot be loaded "
-                    f"by name; pass it: load(path, model=…) or network(model)"
+                    f"the head belongs to {self.name!r}, which is not the name of a model in "
+                    f"{', '.join(HUBS)} and is not loaded by name; pass the model: "
+                    f"load_head(path, model=…) or network(model)"
                 )
             self.adopt(self.name)
         assert self.model is not None
