@@ -136,10 +136,11 @@ class Comparison(ScoreTable):
             if name in shown:
                 shown[title] = [_text(value, form) for value in shown[name]]
         wanted = ["model", "head", "test", *self.shifts, "ood_gap", "relative_distortion"]
-        wanted += ["seconds", "FLOPs", "bytes", "error"]
-        shown = shown[[name for name in wanted if name in shown]]
-        if "error" in shown:
+        wanted += ["seconds", "FLOPs", "bytes"]
+        if shown["error"].notna().any():
             shown["error"] = shown["error"].fillna("")
+            wanted.append("error")
+        shown = shown[[name for name in wanted if name in shown]]
         return shown.to_string(index=False, na_rep="")
 
     @property
