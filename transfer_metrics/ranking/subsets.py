@@ -35,9 +35,10 @@ class Subset:
 def nested_order(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """An order of the examples of which every beginning is a stratified random sample.
 
-    In a beginning of s of n examples, a class of which there are c has ``c s / n`` to within one,
-    and at least one as soon as s reaches the number of classes. Regression targets are shuffled.
-    The order depends on the labels and on a fixed seed only.
+    Every class has one example as soon as s, the length of the beginning, reaches the number C of
+    classes. So a class of which there are c of n examples has at most one more than ``c s / n``,
+    and at most ``C c / n`` fewer, what the first examples of the rare classes displace. Regression
+    targets are shuffled. The order depends on the labels and on a fixed seed only.
 
     Args:
         labels: class numbers (n,), or targets, of which only the number matters.
