@@ -126,7 +126,6 @@ def run_speed(args: argparse.Namespace) -> int:
     """Race, print the tables, and write the page."""
     from transfer_metrics.benchmark import speed, speed_report
     from transfer_metrics.benchmark.examples import Size
-    from transfer_metrics.files import replacing
 
     sizes = [Size.parse(text) for text in args.sizes.split(",")]
     table = speed.measure(sizes, args.rounds, args.limit, tell=say)
@@ -137,9 +136,7 @@ def run_speed(args: argparse.Namespace) -> int:
             f"transfer-metrics benchmark speed --sizes {written} "
             f"--rounds {args.rounds} --limit {args.limit:g}"
         )
-        with replacing(args.out) as temporary:
-            temporary.write_text(speed_report.markdown(table, command))
-        say(f"wrote {args.out}")
+        _write(args.out, speed_report.markdown(table, command))
     for row in table.disagreements:
         say(f"failed: {row.size}: {row.metric}: {row.code}: {row.note}")
     return 1 if table.disagreements else 0
@@ -148,7 +145,6 @@ def run_speed(args: argparse.Namespace) -> int:
 def run_selection(args: argparse.Namespace) -> int:
     """Select from ever more features, print the table, and write the page."""
     from transfer_metrics.benchmark import selection, selection_report
-    from transfer_metrics.files import replacing
 
     table = selection.measure(args.features, args.examples, args.classes, tell=say)
     print_table(table, args, selection_report.text(table))
@@ -157,25 +153,20 @@ def run_selection(args: argparse.Namespace) -> int:
             f"transfer-metrics benchmark selection --features {','.join(map(str, args.features))} "
             f"--examples {args.examples} --classes {args.classes}"
         )
-        with replacing(args.out) as temporary:
-            temporary.write_text(selection_report.markdown(table, command))
-        say(f"wrote {args.out}")
+        _write(args.out, selection_report.markdown(table, command))
     return 0
 
 
 def run_published(args: argparse.Namespace) -> int:
     """Judge, print, and write the page."""
     from transfer_metrics.benchmark import published_report
-    from transfer_metrics.files import replacing
 
     judged = published_report.measure(args.names, resamples=args.resamples)
     print(published_report.text(judged))
     if args.out:
         command = f"transfer-metrics benchmark published --resamples {args.resamples}"
-        with replacing(args.out) as temporary:
-            page = published_report.markdown(judged, " ".join([command, *args.names]))
-            temporary.write_text(page, "utf-8")
-        say(f"wrote {args.out}")
+        page = published_report.markdown(judged, " ".join([command, *args.names]))
+        _write(args.out, page)
     return 0
 
 
@@ -201,6 +192,15 @@ def run_truth(args: argparse.Namespace) -> int:
     for failure in table.failures:
         say(f"failed: {failure['model']} on {failure['task']}: {failure['error']}")
     return 1 if table.failures else 0
+
+
+def _write(path: str, page: str) -> None:
+    """Write a page, whole or not at all, and say so."""
+    from transfer_metrics.files import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text(page, "utf-8")
+    say(f"wrote {path}")
 
 
 def _counts(text: str) -> list[int]:
