@@ -8,7 +8,7 @@ import pytest
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
-from transfer_metrics.benchmark import ground_truth
+from transfer_metrics.benchmark import ground_truth, journal
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
 from transfer_metrics.heads.splits import complete_task
 
@@ -78,7 +78,7 @@ def test_a_failed_pair_stops_no_other_and_is_tried_again(tmp_path: Path, options
         assert {key[0] for key in accuracies(table)} == {"zoo:cnn-mnist"}
     mended = {**table.failures[0], "head": "h", "seed": 0, "metric": "accuracy", "split": "test"}
     broken = {**table.failures[0], "head": "h", "seed": 0}
-    ground_truth.append(out, [broken, {**mended, "error": None, "value": 0.5}])
+    journal.append(out, [broken, {**mended, "error": None, "value": 0.5}])
     assert ("h", 0) not in {(r["head"], r["seed"]) for r in ground_truth.load(out).failures}
 
 

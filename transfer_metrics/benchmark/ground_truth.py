@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from transfer_metrics.errors import CorruptStoreError, InvalidInputError
+from transfer_metrics.benchmark.journal import append, read
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.compare import compare
 from transfer_metrics.heads.comparison import Comparison
 from transfer_metrics.heads.registry import resolve_head
@@ -18,11 +18,16 @@ from transfer_metrics.syntax import split_list
 
 HEADS = (
     "linear_probe",
-    "finetune(lr=(0.003, 0.03), weight_decay=(0.0, 0.0005), epochs=10, batch_norm=eval)",
+    "finetune(lr=(0.0003, 0.003, 0.03), weight_decay=(0.0, 0.0005), epochs=5, batch_size=16, "
+    "batch_norm=eval)",
 )
 """The protocol. A fifth of the training examples chooses the probe's strength, and the learning
 rate, weight decay and epoch of fine-tuning. Running statistics of batch normalisation stay as they
-are, because networks whose normalisation was folded into their weights have none."""
+are, because networks whose normalisation was folded into their weights have none; such networks
+need the smallest of the learning rates, and those without any normalisation the largest."""
+
+
+FILES = (".safetensors", ".npz", ".csv", ".pt", ".jsonl")
 
 
 def run(
@@ -97,26 +102,12 @@ def run(
 def load(path: str | os.PathLike[str]) -> Comparison:
     """The records of a file that ``run`` wrote; of a fit that was repeated, the last.
 
-    A last line that was cut short, by a process that was killed while writing, is left out.
-
     Raises:
         InvalidInputError: there is no such file.
-        CorruptStoreError: another line is no record.
+        CorruptStoreError: a line is no record.
     """
-    try:
-        lines = Path(path).read_text("utf-8").split("\n")
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path} ({error.strerror or error})") from error
-    records: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            record = json.loads(line)
-            records[_identity(record)] = record
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptStoreError(
-                f"line {number} of {path} is no record ({error}); repair or remove the line"
-            ) from error
-    return Comparison(_without_mended(records.values()))
+    fields = ("model", "task", "head", "seed", "metric", "split")
+    return Comparison(_without_mended(read(path, fields)))
 
 
 def finished(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], set[tuple[str, int]]]:
@@ -129,33 +120,6 @@ def finished(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], set[
     return found
 
 
-def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Add lines to a file, after removing a last line that was cut short.
-
-    Raises:
-        InvalidInputError: the file cannot be written.
-    """
-    text = "".join(json.dumps(dict(r), allow_nan=False, default=str) + "\n" for r in records)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+b") as file:
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise InvalidInputError(
-            f"cannot write {path} ({error.strerror or error}); free some space or choose another "
-            f"file"
-        ) from error
-
-
-def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    fields = ("model", "task", "head", "seed", "metric", "split")
-    return tuple(record[field] for field in fields)
-
-
 def _without_mended(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Failures go where the same fit has succeeded since."""
     listed = list(records)
@@ -165,3 +129,35 @@ def _without_mended(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, A
         for r in listed
         if not r.get("error") or (r["head"], r["seed"]) not in done.get((r["model"], r["task"]), ())
     ]
+
+
+def short_name(name: str) -> str:
+    """What people call a model or task: the stem of its file, where it has one.
+
+    >>> short_name("my.networks:resnet(width=2)=models/resnet_w2.safetensors")
+    'resnet_w2'
+    >>> short_name("npz:datasets/usps.npz"), short_name("zoo:vit-mnist")
+    ('usps', 'zoo:vit-mnist')
+    """
+    place = PurePath(name.rpartition("=")[2] if "=" in name else name.partition(":")[2])
+    return place.stem if place.suffix in FILES else name
+
+
+def shortened(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The records with models and tasks under their short names.
+
+    Raises:
+        InvalidInputError: two models or two tasks come to the same short name.
+    """
+    found = [dict(r) for r in records]
+    for field in ("model", "task"):
+        names = dict.fromkeys(r[field] for r in found)
+        short = {name: short_name(name) for name in names}
+        if len(set(short.values())) < len(short):
+            raise InvalidInputError(
+                f"two {field}s have files of the same name, among {', '.join(sorted(short))}; "
+                f"rename one"
+            )
+        for r in found:
+            r[field] = short[r[field]]
+    return found

@@ -1,4 +1,4 @@
-"""Accuracies after transfer that others have published, and scores beside them.
+"""Accuracies after transfer, published by others or measured here, and scores beside them.
 
 The figures lie in ``data/benchmarks``; a file is used only if its bytes have the recorded sha256.
 ``data/make_benchmarks.py`` made them and ``data/README.md`` says from what.
@@ -16,10 +16,13 @@ from transfer_metrics.sources.bundled import data_folder, entries, entry, verifi
 if TYPE_CHECKING:
     import pandas as pd
 
+MEASURED_HERE = "reference-zoo"
+"""The benchmark whose accuracies and scores this project has measured."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Published accuracies of models on tasks.
+    """Accuracies of models on tasks.
 
     Attributes:
         name: as in :func:`list_benchmarks`.
@@ -29,6 +32,7 @@ class Benchmark:
         unit: ``"%"`` or ``"fraction"``.
         accuracies: models x tasks, NaN where not reported.
         scores: metric to models x tasks, higher is better; empty where none are published.
+        noise: standard errors of the accuracies, models x tasks; None where nobody tells them.
         notes: what is doubtful, left out or unusual.
     """
 
@@ -39,6 +43,7 @@ class Benchmark:
     unit: str
     accuracies: pd.DataFrame
     scores: dict[str, pd.DataFrame]
+    noise: pd.DataFrame | None
     notes: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -48,7 +53,7 @@ class Benchmark:
 
 
 def list_benchmarks() -> list[str]:
-    """Names of the published benchmarks, sorted.
+    """Names of the bundled benchmarks, sorted.
 
     Raises:
         CorruptStoreError: the manifest is missing or cannot be read.
@@ -60,7 +65,7 @@ def list_benchmarks() -> list[str]:
 
 
 def load_benchmark(name: str) -> Benchmark:
-    """One published benchmark.
+    """One bundled benchmark.
 
     Args:
         name: one of :func:`list_benchmarks`.
@@ -98,6 +103,7 @@ def load_benchmark(name: str) -> Benchmark:
         accuracy=about["accuracy"],
         unit=about["unit"],
         accuracies=tables.pop("accuracy"),
+        noise=tables.pop("stderr", None),
         scores=tables,
         notes=tuple(about["notes"]),
     )

@@ -8,8 +8,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transfer_metrics.benchmark.published import Benchmark, list_benchmarks, load_benchmark
-from transfer_metrics.benchmark.speed_report import aligned, piped
+from transfer_metrics.benchmark.layout import aligned, piped, wrapped
+from transfer_metrics.benchmark.published import (
+    MEASURED_HERE,
+    Benchmark,
+    list_benchmarks,
+    load_benchmark,
+)
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.ranking.agreement import RESAMPLES
 from transfer_metrics.ranking.agreement_tasks import agreement_by_task, compare_metrics
@@ -56,7 +61,7 @@ def measure(
     """Judge the scores of published benchmarks by weighted tau.
 
     Args:
-        names: benchmarks; by default all that carry scores.
+        names: benchmarks; by default all of others that carry scores.
         resamples: bootstrap samples of models.
         seed: of the bootstrap.
 
@@ -66,7 +71,8 @@ def measure(
     >>> [row.metric for row in judged.rows], judged.ties
     (['imagenet_top1'], 0)
     """
-    loaded = [load_benchmark(name) for name in names or list_benchmarks()]
+    of_others = [name for name in list_benchmarks() if name != MEASURED_HERE]
+    loaded = [load_benchmark(name) for name in names or of_others]
     return [judge(b, resamples=resamples, seed=seed) for b in loaded if b.scores]
 
 
@@ -84,6 +90,7 @@ def judge(benchmark: Benchmark, *, resamples: int = RESAMPLES, seed: int = 0) ->
                 scores[b],
                 accuracies,
                 measure=MEASURE,
+                noise=benchmark.noise,
                 resamples=resamples,
                 seed=seed,
             )
@@ -93,7 +100,9 @@ def judge(benchmark: Benchmark, *, resamples: int = RESAMPLES, seed: int = 0) ->
                 worse[loser].append(winner)
         rows = []
         for metric, table in scores.items():
-            judged = agreement_by_task(table, accuracies, at=(), resamples=resamples, seed=seed)
+            judged = agreement_by_task(
+                table, accuracies, at=(), noise=benchmark.noise, resamples=resamples, seed=seed
+            )
             mean = judged[(judged["task"] == MEAN) & (judged["measure"] == MEASURE)].iloc[0]
             ends = float(mean["value"]), float(mean["low"]), float(mean["high"])
             names = tuple(better[metric]), tuple(worse[metric])
@@ -142,11 +151,6 @@ def summary(judged: Sequence[Judged]) -> str:
     return wrapped(
         f"Of {pairs} pairs of metrics compared on one benchmark, {ties} are ties ({by_benchmark})."
     )
-
-
-def wrapped(paragraph: str) -> str:
-    """Lines of at most a hundred characters."""
-    return textwrap.fill(paragraph, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _heading(one: Judged) -> list[str]:

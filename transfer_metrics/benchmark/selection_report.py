@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from datetime import UTC, datetime
 
+from transfer_metrics.benchmark.layout import aligned, piped
 from transfer_metrics.benchmark.machine import describe
 from transfer_metrics.benchmark.selection import LAYERS, SelectionTable
-from transfer_metrics.benchmark.speed_report import aligned, piped
 
 # What the toolkit is held to: so many features in so many seconds on two cores.
 MANY, MOST_SECONDS = 500_000, 300.0

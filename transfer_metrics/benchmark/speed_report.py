@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from transfer_metrics.benchmark.examples import SOURCES, Size
+from transfer_metrics.benchmark.layout import Grid, aligned, piped, wrapped
 from transfer_metrics.benchmark.machine import describe
 from transfer_metrics.benchmark.peers import ABSENT, PAIRWISE, SIX, SOURCE
 from transfer_metrics.benchmark.speed_table import OURS, PRODUCT, TOGETHER, SpeedTable, ratio
@@ -19,7 +18,6 @@ MOST_BYSTANDERS = 0.05
 # NCE against the fastest other.
 MOST_OF_OTHERS, MOST_OF_PRODUCT, MOST_OF_SOURCE = 0.1, 6.0, 2.0
 
-Grid = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 MINE = ("metric", "seconds", "/ X'X torch", "/ X'X numpy", "best other", "seconds", "ours / other")
 THEIRS = ("metric", "other", "seconds", "rounds", "relative difference", "remark")
 MEMORY = ("metric", "size", "peak MB", "one N x N matrix, MB")
@@ -27,7 +25,7 @@ MEMORY = ("metric", "size", "peak MB", "one N x N matrix, MB")
 
 def text(table: SpeedTable) -> str:
     """The tables and what they come to, for a terminal."""
-    intro = ["\n".join(describe()), *map(_wrapped, (method(table), *_missing(table)))]
+    intro = ["\n".join(describe()), *map(wrapped, (method(table), *_missing(table)))]
     return "\n\n".join([*intro, *_parts(table, aligned), "\n".join(summary(table))])
 
 
@@ -39,7 +37,7 @@ def markdown(table: SpeedTable, command: str) -> str:
         "# Speed",
         f"Made by `{command}` on {today}, all in one run on one machine:",
         "\n".join(lines),
-        *map(_wrapped, (method(table), *_missing(table))),
+        *map(wrapped, (method(table), *_missing(table))),
         "\n".join(f"- {line}" for line in summary(table)),
         *_parts(table, piped),
     ]
@@ -61,10 +59,6 @@ def method(table: SpeedTable) -> str:
         f"where another code was not run; where a relative difference of more than 1e-6 is shown, "
         f"the definitions differ."
     )
-
-
-def _wrapped(paragraph: str) -> str:
-    return textwrap.fill(paragraph, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _missing(table: SpeedTable) -> list[str]:
@@ -175,31 +169,3 @@ def _time(seconds: float | None) -> str:
 
 def _times(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}" if value < 1 else f"{value:.2f}"
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns with blanks between.
-
-    >>> print(aligned(["a", "b"], [["long", "1"]]))
-    a     b
-    long  1
-    """
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def piped(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table.
-
-    >>> print(piped(["a", "b"], [["long", "1|2"]]))
-    | a | b |
-    |---|---|
-    | long | 1\\|2 |
-    """
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in [header, *rows]]
-    first, *others = ["| " + " | ".join(line) + " |" for line in escaped]
-    return "\n".join([first, "|---" * len(header) + "|", *others])
