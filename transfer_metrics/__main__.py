@@ -60,8 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 where all went well, 1 where some models failed, 2 for a usage or input error, 130 when
         interrupted.
     """
-    args = build_parser().parse_args(argv)
+    from transfer_metrics.cli.config import with_config
+
+    parser = build_parser()
     try:
+        args = parser.parse_args(with_config(sys.argv[1:] if argv is None else argv, parser))
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             status = args.run(args)

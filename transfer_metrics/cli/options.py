@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
+from transfer_metrics.cli.config import add_config
 from transfer_metrics.syntax import split_list
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def add_verb(verbs: Any, name: str, help: str, examples: str, run: Any) -> argpa
 
 
 def add_extraction(parser: argparse.ArgumentParser) -> None:
-    """Options of the forward pass."""
+    """Options of the forward pass, and of a file to take options from."""
+    add_config(parser)
     group = parser.add_argument_group("forward pass")
     group.add_argument("--pool", default="avg", help="pooling (default avg; see `list poolings`)")
     group.add_argument("--split", default="train", help="split of the task (default train)")

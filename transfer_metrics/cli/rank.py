@@ -22,6 +22,8 @@ EXAMPLES = """\
   transfer-metrics rank --models 'zoo:cnn-*' --task sklearn:digits --intervals
   transfer-metrics rank --models 'timm:mobilenet*' --task imagefolder:photos/ --budget 0.3
   transfer-metrics rank --models timm:resnet18,torchvision:resnet50 --task imagefolder:photos/
+  transfer-metrics rank --models 'zoo:*' --task sklearn:digits --dry-run
+  transfer-metrics rank --config transfer-metrics/run.yaml --intervals
   transfer-metrics rank --models hf:google/vit-base-patch16-224 --task csv:labels.csv --json
 """
 
@@ -55,18 +57,26 @@ def add_parser(verbs: Any) -> None:
     add_intervals(parser)
     parser.add_argument("--keep-features", action="store_true", help="keep features in the cache")
     parser.add_argument("--engine", default="serial", help="where to run (default serial)")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what it would take: models, layers, disk, time; compute and write nothing",
+    )
     add_extraction(parser)
     add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Rank, print, and write the table and the plots."""
+    """Rank, print, and write the table, the plots and the options."""
     from pathlib import Path
 
+    from transfer_metrics.cli.config import write_config
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.report.plots import save_plot
 
+    if args.dry_run:
+        return foretell(args)
     table = rank_models(
         args.models,
         args.task,
@@ -80,8 +90,9 @@ def run(args: argparse.Namespace) -> int:
         **extraction(args),
     )
     folder = Path(args.out)
-    written = [folder / "scores.jsonl"]
+    written = [folder / "scores.jsonl", folder / "run.yaml"]
     table.save(written[0])
+    write_config(args, written[1])
     print_table(table, args, table.format())
     if any(r["value"] is not None for r in table.records) and not args.no_plots:
         several = table.to_frame().groupby("model")["layer"].nunique().max() > 1
@@ -93,3 +104,41 @@ def run(args: argparse.Namespace) -> int:
         say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
     say(f"wrote {', '.join(map(str, written))}")
     return 1 if failed else 0
+
+
+def foretell(args: argparse.Namespace) -> int:
+    """Print what every model would take; fails where one would."""
+    import json
+    from dataclasses import asdict
+
+    from transfer_metrics.ranking.forecast import forecast
+
+    found = forecast(args.models, args.task, layers=args.layers, **extraction(args))
+    if args.json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+    else:
+        import pandas as pd
+
+        good = [one for one in found if not one.error]
+        rows = [
+            {
+                "model": one.model,
+                "params": f"{one.params / 1e6:.2f} M",
+                "layers": one.layers,
+                "dims": f"{one.dims[0]} to {one.dims[1]}",
+                "disk": f"{one.bytes / 2**20:.1f} MiB",
+                "forward": f"{one.seconds:.0f} s",
+            }
+            for one in good
+        ]
+        print(pd.DataFrame(rows).to_string(index=False) if rows else "(no models)")
+        most = max((one.bytes for one in good), default=0) / 2**20
+        say(
+            f"{len(good)} models, about {sum(one.seconds for one in good):.0f} s of forward "
+            f"passes and {most:.1f} MiB of features at a time, beside the scores; nothing was "
+            f"computed or written"
+        )
+    for one in found:
+        if one.error:
+            say(f"would fail: {one.model}: {one.error}")
+    return 1 if any(one.error for one in found) else 0

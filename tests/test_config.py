@@ -1,0 +1,107 @@
+"""Options from files, and what a run would take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import transfer_metrics as tm
+from transfer_metrics.__main__ import main
+from transfer_metrics.ranking.forecast import forecast
+
+RANK = ["rank", "--models", "zoo:cnn-mnist,zoo:vit-mnist", "--task", "sklearn:digits", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_run_is_repeated_from_what_it_wrote(capsys: pytest.CaptureFixture) -> None:
+    options = ["--metrics", "knn(k=1),lfc", "--layers", "last", "--no-plots", "--out", "first"]
+    assert main([*RANK, *options]) == 0
+    first = capsys.readouterr().out
+    assert main(["rank", "--config", "first/run.yaml", "--out", "second", "--quiet"]) == 0
+    assert capsys.readouterr().out == first
+    tables = [tm.ScoreTable.load(f"{name}/scores.jsonl") for name in ("first", "second")]
+    values = [[(r["model"], r["metric"], r["value"]) for r in t.records] for t in tables]
+    assert values[0] == values[1]
+    assert not list(Path("second").glob("*.png"))
+    again = Path("second/run.yaml").read_text("utf-8")
+    assert again == Path("first/run.yaml").read_text("utf-8").replace("first", "second")
+
+
+def test_the_command_line_wins(capsys: pytest.CaptureFixture) -> None:
+    Path("c.yaml").write_text(
+        "models: [zoo:cnn-mnist, zoo:vit-mnist]\ntask: sklearn:digits\nmetrics: lfc\n"
+        "layers: last\nno_plots: true\njson: true\nquiet: true\n"
+    )
+    assert main(["rank", "--config", "c.yaml", "--metrics", "knn"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert {(r["model"], r["metric"]) for r in records} == {
+        ("zoo:cnn-mnist", "knn"),
+        ("zoo:vit-mnist", "knn"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("metric: knn", "unknown option in c.yaml 'metric'; did you mean 'metrics'"),
+        ("- models", "must map options to values"),
+        ("models: [", "is no YAML"),
+        ("no-plots: perhaps", "true or false, not 'perhaps'"),
+        ("models: {a: b}", "a value or a list"),
+        ("models: !!python/object/apply:os.system ['touch owned']", "is no YAML"),
+        ("config: other.yaml", "unknown option in c.yaml 'config'"),
+        ("a" * (1 << 20) + "a", "too large"),
+        ("[" * 10_000, "is no YAML"),
+        ("1: 2", "must map options to values"),
+    ],
+)
+def test_a_bad_file_is_told_in_one_sentence(
+    text: str, told: str, capsys: pytest.CaptureFixture
+) -> None:
+    Path("c.yaml").write_text(text)
+    assert main([*RANK, "--config", "c.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert len(said.splitlines()) == 1
+    assert not Path("owned").exists()
+
+
+def test_a_file_that_cannot_be_read(capsys: pytest.CaptureFixture) -> None:
+    assert main([*RANK, "--config", "absent.yaml"]) == 2
+    assert "cannot read absent.yaml (No such file" in capsys.readouterr().err
+    Path("c.yaml").write_bytes(b"\xff\xfe\x00")
+    assert main([*RANK, "--config", "c.yaml"]) == 2
+    assert "cannot read c.yaml" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSFER_METRICS_CACHE", "cache")
+    models = "zoo:cnn-mnist,zoo:absent"
+    command = ["rank", "--models", models, "--task", "sklearn:digits", "--quiet", "--dry-run"]
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert "zoo:cnn-mnist" in printed.out
+    assert "would fail: zoo:absent: unknown zoo model" in printed.err
+    assert list(Path().iterdir()) == []
+    assert main([*command, "--json"]) == 1
+    good, bad = json.loads(capsys.readouterr().out)
+    assert (good["layers"], good["error"], bad["layers"]) == (5, None, 0)
+
+
+def test_forecast_agrees_with_the_run() -> None:
+    (found,) = forecast("zoo:cnn-mnist", "sklearn:digits", layers="blocks", progress=False)
+    store = tm.extract("zoo:cnn-mnist", "sklearn:digits", progress=False)
+    assert found.layers == len(store.layers)
+    assert found.bytes == sum(store[layer.name].nbytes for layer in store.layers)
+    assert found.params == sum(
+        p.numel() for p in tm.load_model("zoo:cnn-mnist").module.parameters()
+    )
+    assert 0 < found.seconds < 600

@@ -1,0 +1,121 @@
+"""Options from a file: what one run wrote out, another can be repeated from."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
+
+# What concerns the terminal and not the result, and what argparse keeps for itself.
+NOT_KEPT = ("config", "run", "verb", "help", "quiet", "json", "csv", "dry_run", "debug")
+MOST_BYTES = 1 << 20
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config`` to a verb; the command line overrides what the file says."""
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file of options, such as a run.yaml that a run wrote"
+    )
+
+
+def with_config(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """The arguments with those of a ``--config`` file put before the options.
+
+    Args:
+        argv: the arguments as given, verb first.
+        parser: the parser with all its verbs.
+
+    Raises:
+        InvalidInputError: the file cannot be read, or has something else than options.
+        UnknownNameError: an option that the verb does not have.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_config(finder)
+    path = finder.parse_known_args(list(argv))[0].config
+    verbs = _verbs(parser)
+    if path is None or not argv or argv[0] not in verbs:
+        return list(argv)
+    return [argv[0], *_tokens(read_config(path), verbs[argv[0]], path), *argv[1:]]
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """The options of a file.
+
+    Raises:
+        InvalidInputError: it cannot be read, or is no mapping of options to values.
+    """
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise InvalidInputError(f"{path} is too large for a file of options (over 1 MiB)")
+        options = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(f"cannot read {path} ({reason})") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise InvalidInputError(f"{path} is no YAML: {told}") from error
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        raise InvalidInputError(f"{path} must map options to values, such as `models: zoo:*`")
+    return options
+
+
+def write_config(args: argparse.Namespace, path: Path) -> None:
+    """Write the options of a run, so that ``--config`` repeats it. Nothing half-written is left."""
+    import yaml
+
+    import transfer_metrics
+    from transfer_metrics.files import replacing
+
+    options = {
+        name.replace("_", "-"): value
+        for name, value in vars(args).items()
+        if name not in NOT_KEPT and value is not None and value is not False
+    }
+    text = yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
+    with replacing(path) as temporary:
+        temporary.write_text(
+            f"# transfer-metrics {args.verb} --config {path.name}\n"
+            f"# version {transfer_metrics.__version__}\n{text}",
+            "utf-8",
+        )
+
+
+def _tokens(options: Mapping[str, Any], parser: argparse.ArgumentParser, path: str) -> list[str]:
+    actions = {
+        string.lstrip("-"): action
+        for action in parser._actions
+        for string in action.option_strings
+        if string.startswith("--") and action.dest not in ("config", "help")
+    }
+    tokens = []
+    for given, value in options.items():
+        name = given.replace("_", "-")
+        if name not in actions:
+            raise UnknownNameError.of(f"option in {path}", given, actions)
+        flag = actions[name].nargs == 0
+        if flag and not isinstance(value, bool):
+            raise InvalidInputError(f"{given} in {path} is on or off: true or false, not {value!r}")
+        if value is None or value is False:
+            continue
+        if flag:
+            tokens.append(f"--{name}")
+        elif isinstance(value, Mapping):
+            raise InvalidInputError(f"{given} in {path} must be a value or a list of values")
+        else:
+            items = value if isinstance(value, list) else [value]
+            tokens.append(f"--{name}={','.join(map(str, items))}")
+    return tokens
+
+
+def _verbs(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices
+    return {}
