@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,24 @@ def test_forecast_agrees_with_the_run() -> None:
         p.numel() for p in tm.load_model("zoo:cnn-mnist").module.parameters()
     )
     assert 0 < found.seconds < 600
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_verbs_and_options(shell: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--print-completion", shell])
+    assert stopped.value.code == 0
+    script = capsys.readouterr().out
+    for word in ("rank", "benchmark", "--budget", "--dry-run"):
+        assert word in script
+    checker = shutil.which(shell)
+    if checker:
+        assert subprocess.run([checker, "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_completion_says_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["--print-completion", "bash"]) == 2
+    assert "pip install shtab" in capsys.readouterr().err

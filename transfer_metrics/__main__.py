@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 import transfer_metrics
+from transfer_metrics.cli.completion import PrintCompletion
 from transfer_metrics.errors import TransferMetricsError, TransferMetricsWarning
 
 VERBS = (
@@ -46,6 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--version", action="version", version=f"transfer-metrics {transfer_metrics.__version__}"
+    )
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=("bash", "zsh", "tcsh"),
+        help="print a completion script for a shell, to be sourced by it",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:

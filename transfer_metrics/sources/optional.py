@@ -19,12 +19,13 @@ _SCHEMAS = (
 _declared: list[Any] = []
 
 
-def require(package: str, purpose: str) -> ModuleType:
+def require(package: str, purpose: str, *, install: str = "'transfer-metrics[hubs]'") -> ModuleType:
     """Import an optional package, or say how to install it.
 
     Args:
         package: the package to import.
         purpose: what it is needed for; completes the sentence "… needs <package>".
+        install: what pip installs to add it.
 
     Raises:
         MissingDependencyError: the package is absent or does not import.
@@ -40,13 +41,13 @@ def require(package: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except (ImportError, RuntimeError, AttributeError) as error:
-        raise _explain(package, purpose, error) from error
+        raise _explain(package, purpose, install, error) from error
 
 
-def _explain(package: str, purpose: str, error: Exception) -> MissingDependencyError:
+def _explain(package: str, purpose: str, install: str, error: Exception) -> MissingDependencyError:
     missing = isinstance(error, ModuleNotFoundError) and (error.name or "") == package
     if missing:
-        advice = "pip install 'transfer-metrics[hubs]'"
+        advice = f"pip install {install}"
         reason = "it is not installed"
     elif "torchvision" in str(error):
         advice = (
