@@ -1,4 +1,10 @@
-"""Write ``data/benchmarks``: ``python data/make_benchmarks.py <folder with ground_truth>``.
+"""Write ``data/benchmarks``.
+
+    python data/make_benchmarks.py <folder with ground_truth>
+    python data/make_benchmarks.py --truth truth.jsonl --scores scores.jsonl
+
+The first writes what others have published, the second what ``transfer-metrics benchmark run`` and
+``transfer-metrics benchmark build`` have measured; what one of them does not write stays as it is.
 
 The folder has ``ground_truth/*.csv``, accuracies and scores transcribed from public repositories,
 and ``transrate/``, the logs of the TransRate paper. This script names models and tasks alike,
@@ -19,9 +25,14 @@ import numpy as np
 import pandas as pd
 
 import transfer_metrics as tm
+from transfer_metrics.benchmark import evidence, evidence_report, ground_truth, journal
+from transfer_metrics.benchmark.judgement import at_last, tables
+from transfer_metrics.benchmark.published import MEASURED_HERE
 from transfer_metrics.files import replacing
+from transfer_metrics.heads.comparison import Comparison
 
 LICENCE = "figures are facts; only they were copied, no text and no code of the source"
+OWN = "measured by this project"
 PERCENT, FRACTION = "%", "fraction"
 TUNED = "top-1 test accuracy after full fine-tuning (VOC 2007: mean average precision)"
 LOGME_MODELS = {
@@ -80,6 +91,8 @@ class Made:
     accuracies: pd.DataFrame
     scores: dict[str, pd.DataFrame] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    noise: pd.DataFrame | None = None
+    licence: str = LICENCE
 
 
 def benchmarks(folder: Path) -> Iterator[Made]:
@@ -381,10 +394,38 @@ def published_transrate(folder: Path, record: dict) -> list[float]:
     return found
 
 
+def measured(truth: list[Path], scores: Path) -> Made:
+    """Fine-tuning on the reference zoo, linear probes, and every metric's scores."""
+    whole = [r for path in truth for r in ground_truth.load(path).records]
+    found = Comparison(ground_truth.shortened(whole))
+    accuracies, noise = evidence_report.reached(found, evidence_report.TUNED)
+    probes, _ = evidence_report.reached(found, evidence_report.PROBED)
+    records = ground_truth.shortened(journal.read(scores, evidence.IDENTITY))
+    heads = sorted({str(r["head"]) for r in whole if r["head"]})
+    seeds = len({r["seed"] for r in whole})
+    return Made(
+        MEASURED_HERE,
+        f"{len(accuracies)} small pretrained networks on {len(accuracies.columns)} image tasks",
+        "this project: transfer-metrics benchmark run, transfer-metrics benchmark build",
+        f"test accuracy after fine-tuning, {seeds} seed{'s' if seeds > 1 else ''}",
+        FRACTION,
+        accuracies,
+        {"probe_accuracy": probes, **tables(at_last(records))},
+        [
+            f"heads: {'; '.join(heads)}",
+            "probe_accuracy is no score: the test accuracy of a linear probe",
+            "stderr is the standard error of each accuracy",
+        ],
+        noise,
+        OWN,
+    )
+
+
 def text_of(made: Made) -> str:
     """One table after the other, a row per model, a column per task; blank is not reported."""
     parts = []
-    for name, table in (("accuracy", made.accuracies), *made.scores.items()):
+    noise = [] if made.noise is None else [("stderr", made.noise)]
+    for name, table in (("accuracy", made.accuracies), *noise, *made.scores.items()):
         full = table.reindex(index=made.accuracies.index, columns=made.accuracies.columns)
         if not full.notna().any().any():
             raise ValueError(f"{made.name}: {name} is empty")
@@ -394,36 +435,49 @@ def text_of(made: Made) -> str:
     return frame.to_csv(lineterminator="\n")
 
 
+def written(made: Made, out: Path) -> dict:
+    """Write the table of a benchmark; its entry in the manifest."""
+    data = text_of(made).encode()
+    with replacing(out / f"{made.name}.csv") as temporary:
+        temporary.write_bytes(data)
+    print(f"{made.name}: {len(made.accuracies)} x {len(made.accuracies.columns)}")
+    return {
+        "name": made.name,
+        "file": f"{made.name}.csv",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "title": made.title,
+        "source": made.source,
+        "accuracy": made.accuracy,
+        "unit": made.unit,
+        "models": len(made.accuracies),
+        "tasks": len(made.accuracies.columns),
+        "metrics": list(made.scores),
+        "notes": made.notes,
+        "licence": made.licence,
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--truth", type=Path, nargs="+")
+    parser.add_argument("--scores", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "benchmarks")
     args = parser.parse_args(arguments)
-    entries = []
-    for made in sorted(benchmarks(args.folder), key=lambda m: m.name):
-        data = text_of(made).encode()
-        with replacing(args.out / f"{made.name}.csv") as temporary:
-            temporary.write_bytes(data)
-        entries.append(
-            {
-                "name": made.name,
-                "file": f"{made.name}.csv",
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "title": made.title,
-                "source": made.source,
-                "accuracy": made.accuracy,
-                "unit": made.unit,
-                "models": len(made.accuracies),
-                "tasks": len(made.accuracies.columns),
-                "metrics": list(made.scores),
-                "notes": made.notes,
-                "licence": LICENCE,
-            }
-        )
-        print(f"{made.name}: {len(made.accuracies)} x {len(made.accuracies.columns)}")
-    manifest = json.dumps({"format": 1, "benchmarks": entries}, indent=1, ensure_ascii=False)
-    with replacing(args.out / "manifest.json") as temporary:
-        temporary.write_text(manifest + "\n", "utf-8")
+    if not args.folder and not (args.truth and args.scores):
+        parser.error("give a folder with ground_truth, or --truth and --scores")
+    made = list(benchmarks(args.folder)) if args.folder else []
+    if args.truth and args.scores:
+        made.append(measured(args.truth, args.scores))
+    manifest = args.out / "manifest.json"
+    kept = json.loads(manifest.read_text("utf-8"))["benchmarks"] if manifest.exists() else []
+    entries = {entry["name"]: entry for entry in kept} | {
+        m.name: written(m, args.out) for m in made
+    }
+    listed = [entries[name] for name in sorted(entries)]
+    text = json.dumps({"format": 1, "benchmarks": listed}, indent=1, ensure_ascii=False)
+    with replacing(manifest) as temporary:
+        temporary.write_text(text + "\n", "utf-8")
     return 0
 
 

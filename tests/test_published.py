@@ -19,7 +19,12 @@ from tests.published_correlations import LOGME, SPIDER, SPIDER_TASKS, TRANSRATE
 from tests.test_bundled_zoo import DATA, script
 from transfer_metrics.__main__ import main
 from transfer_metrics.benchmark import published, published_report
-from transfer_metrics.benchmark.published import Benchmark, list_benchmarks, load_benchmark
+from transfer_metrics.benchmark.published import (
+    MEASURED_HERE,
+    Benchmark,
+    list_benchmarks,
+    load_benchmark,
+)
 from transfer_metrics.errors import CorruptStoreError, TransferMetricsWarning, UnknownNameError
 from transfer_metrics.metrics.base import list_metrics
 from transfer_metrics.ranking.agreement import agreement
@@ -38,6 +43,7 @@ SHAPES = {
     "ncti-ssl": (12, 2),
     "parc-all": (71, 7),
     "parc-controlled": (32, 7),
+    "reference-zoo": (12, 8),
     "sfda-cnn": (11, 11),
     "sfda-cnn-head": (11, 11),
     "sfda-ssl": (12, 11),
@@ -296,8 +302,16 @@ def test_scores_are_those_of_the_reference(shared: Path) -> None:
 def test_making_them_again_gives_the_same_bytes(shared: Path, tmp_path: Path) -> None:
     maker = script("make_benchmarks")
     assert maker.main([str(shared / "reference"), "--out", str(tmp_path)]) == 0
-    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert made == {path.name: path.read_bytes() for path in (DATA / "benchmarks").iterdir()}
+    made = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
+    kept = {path.name: path.read_bytes() for path in (DATA / "benchmarks").glob("*.csv")}
+    own = kept.pop(f"{MEASURED_HERE}.csv")
+    assert made == kept
+    again = tmp_path / "again"
+    shutil.copytree(DATA / "benchmarks", again)
+    assert maker.main([str(shared / "reference"), "--out", str(again)]) == 0
+    assert (again / f"{MEASURED_HERE}.csv").read_bytes() == own
+    manifests = [(folder / "manifest.json").read_bytes() for folder in (DATA / "benchmarks", again)]
+    assert manifests[0] == manifests[1]
 
 
 def test_manifest_counts_what_is_there() -> None:
@@ -306,7 +320,10 @@ def test_manifest_counts_what_is_there() -> None:
         found = load_benchmark(entry["name"])
         assert found.accuracies.shape == (entry["models"], entry["tasks"])
         assert list(found.scores) == entry["metrics"]
-        assert "facts" in entry["licence"]
+        own = entry["name"] == MEASURED_HERE
+        assert (
+            entry["licence"] == "measured by this project" if own else "facts" in entry["licence"]
+        )
 
 
 def small() -> Benchmark:
@@ -314,7 +331,7 @@ def small() -> Benchmark:
     names = [f"m{i}" for i in range(12)]
     accuracies = pd.DataFrame(rng.random((12, 3)), names, list("xyz"))
     scores = {"good": accuracies * 2, "bad": -accuracies, "twin": accuracies + 1}
-    return Benchmark("small", "made up", "here", "none", "fraction", accuracies, scores, ())
+    return Benchmark("small", "made up", "here", "none", "fraction", accuracies, scores, None, ())
 
 
 def test_report_tells_ties_from_differences() -> None:

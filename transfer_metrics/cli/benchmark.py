@@ -13,6 +13,7 @@ EXAMPLES = """\
   transfer-metrics benchmark selection     choosing features against how many there are
   transfer-metrics benchmark published     published scores judged by published accuracies
   transfer-metrics benchmark run           what every model reaches on every task when it is trained
+  transfer-metrics benchmark build         every metric judged by what models reached
 """
 EXTRACTION = """\
   transfer-metrics benchmark extraction
@@ -31,6 +32,10 @@ PUBLISHED = """\
 """
 RUN = """\
   transfer-metrics benchmark run --models 'zoo:*' --tasks zoo:glyphs --out truth.jsonl
+"""
+BUILD = """\
+  transfer-metrics benchmark build truth.jsonl --scores scores.jsonl
+  transfer-metrics benchmark build truth.jsonl --scores scores.jsonl --out docs/evidence.md
 """
 FEATURES = "1000,10000,100000,500000"
 SIZES = "1000x512x10,10000x2048x100,50000x768x200"
@@ -101,6 +106,25 @@ def add_parser(verbs: Any) -> None:
     truth.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the model's own)")
     truth.add_argument("--quiet", action="store_true", help="no progress on stderr")
     add_output(truth)
+    build = add_verb(
+        which,
+        "build",
+        "score every pair of a ground truth under every metric, and say which deserves trust",
+        BUILD,
+        run_build,
+    )
+    build.add_argument("truth", metavar="TRUTH", nargs="+", help="files that `run` wrote")
+    build.add_argument(
+        "--scores",
+        required=True,
+        metavar="FILE",
+        help="file of JSON lines for the scores; what is there is not computed again",
+    )
+    build.add_argument("--resamples", type=positive, default=1000, help="default 1000")
+    build.add_argument(
+        "--out", metavar="FILE", help="write a Markdown page as well, and its picture beside it"
+    )
+    build.add_argument("--quiet", action="store_true", help="no progress on stderr")
     published = add_verb(
         which,
         "published",
@@ -192,6 +216,35 @@ def run_truth(args: argparse.Namespace) -> int:
     for failure in table.failures:
         say(f"failed: {failure['model']} on {failure['task']}: {failure['error']}")
     return 1 if table.failures else 0
+
+
+def run_build(args: argparse.Namespace) -> int:
+    """Score what is missing, judge, print, and write the page and its picture."""
+    from pathlib import Path
+
+    from transfer_metrics.benchmark import evidence, evidence_report, ground_truth
+    from transfer_metrics.heads.comparison import Comparison
+
+    truth = [r for path in args.truth for r in ground_truth.load(path).records]
+    records = evidence.measure(evidence.pairs_of(truth), args.scores, progress=not args.quiet)
+    found = evidence_report.gather(
+        Comparison(ground_truth.shortened(truth)),
+        ground_truth.shortened(records),
+        resamples=args.resamples,
+    )
+    print(evidence_report.text(found))
+    if args.out:
+        picture = Path(args.out).with_suffix(".png")
+        evidence_report.draw(found, picture)
+        say(f"wrote {picture}")
+        command = " ".join(
+            ["transfer-metrics benchmark build", *args.truth, "--scores", args.scores]
+        )
+        _write(args.out, evidence_report.markdown(found, command, picture.name))
+    failures = [r for r in records if not r["metric"]]
+    for failure in failures:
+        say(f"failed: {failure['model']} on {failure['task']}: {failure['error']}")
+    return 1 if failures else 0
 
 
 def _write(path: str, page: str) -> None:

@@ -12,8 +12,8 @@ from transfer_metrics.ranking.combine import COMBINATIONS, Combination, combinat
 from transfer_metrics.ranking.table import record_label
 from transfer_metrics.syntax import split_list
 
-# The first one ranks. The README says why it is this one and not TransRate.
-DEFAULT_METRICS = ("logme", "transrate", "h_score", "knn")
+# The first one ranks: the best by the evidence in docs/evidence.md. Others are shown beside it.
+DEFAULT_METRICS = ("knn", "logme", "transrate", "h_score")
 
 
 def resolve_metrics(metrics: Any, kind: str, *, skip: str = "") -> list[Metric]:

@@ -1,0 +1,235 @@
+"""Evidence for metrics: what is measured is what a user would have seen, and how it is judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import kendalltau, weightedtau
+
+import transfer_metrics as tm
+from transfer_metrics.__main__ import main
+from transfer_metrics.benchmark import choice, evidence, evidence_report, ground_truth, judgement
+from transfer_metrics.benchmark.ground_truth import short_name, shortened
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.heads.comparison import Comparison
+
+MODELS = ["zoo:cnn-mnist", "zoo:mixer-usps", "zoo:vit-mnist"]
+TASK = "sklearn:digits"
+
+
+def record(model: str, value: float | None, **fields) -> dict:
+    base = {
+        "model": model, "task": "pets", "split": "train", "layer": "fc:input", "layer_index": 3,
+        "dim": 8, "metric": "knn", "options": None, "value": value, "n": 400, "seconds": 0.5,
+        "higher_is_better": True, "error": None, "repair": None,
+    }  # fmt: skip
+    return {**base, **fields}
+
+
+def test_scores_are_those_that_a_user_would_see(tmp_path: Path) -> None:
+    pair = (MODELS[0], TASK)
+    metrics = ("knn", "transrate(eps=auto)", "leep")
+    found = evidence.measure(
+        [pair], tmp_path / "s.jsonl", metrics=metrics, sizes=(100,), progress=False
+    )
+    task = evidence.tested(TASK)
+    store = tm.extract(MODELS[0], task, progress=False)
+    last = store.layers[-1].name
+    (whole,) = (
+        r for r in found
+        if (r["metric"], r["layer"], r["n"], r["repair"]) == ("knn", last, len(store), None)
+    )  # fmt: skip
+    assert whole["value"] == pytest.approx(tm.knn(store[last], store.labels), abs=1e-12)
+    assert whole["seconds"] > 0
+    assert whole["extract_seconds"] > 0
+    parts = [r for r in found if r["n"] == 100 and r["split"] == "train"]
+    assert {r["metric"] for r in parts} == {"knn", "transrate", "leep"}
+    layers = {r["layer"] for r in found if r["metric"] == "knn"}
+    assert layers == {layer.name for layer in store.layers}
+    assert {r["layer"] for r in found if r["metric"] == "leep"} == {last}
+    test = tm.extract(MODELS[0], task, split="test", progress=False)
+    (probe,) = (r for r in found if r["metric"] == "accuracy" and r["layer"] == last)
+    fitted = tm.LinearProbe().fit(store[last], store.labels)
+    assert probe["value"] == fitted.score(test[last], test.labels)
+    repaired = {r["repair"]: r["value"] for r in found if r["metric"] == "knn" and r["repair"]}
+    assert set(repaired) == set(evidence.REPAIRS)
+    assert repaired["unit rows"] == pytest.approx(whole["value"])  # cosine distance
+    assert repaired["projected"] == pytest.approx(
+        tm.knn(evidence.principal(store[last]), store.labels)
+    )
+    assert repaired["less permuted"] == pytest.approx(whole["value"] - 0.1, abs=0.06)
+
+
+def test_what_is_there_is_not_measured_again_and_failures_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "s.jsonl"
+    pairs = [(MODELS[0], TASK), ("zoo:absent", TASK)]
+    options = {"metrics": ("knn",), "sizes": (), "progress": False}
+    first = evidence.measure(pairs, out, **options)
+    (failure,) = (r for r in first if not r["metric"])
+    assert failure["model"] == "zoo:absent"
+    assert "absent" in failure["error"]
+    tried: list[str] = []
+
+    def loading(name: str) -> None:
+        tried.append(name)
+        raise InvalidInputError("not now")
+
+    monkeypatch.setattr(evidence, "load_model", loading)
+    again = evidence.measure(pairs, out, **options)
+    assert tried == ["zoo:absent"]
+    assert [r for r in again if r["metric"]] == [r for r in first if r["metric"]]
+    with pytest.raises(InvalidInputError, match="no pairs"):
+        evidence.measure([], out)
+
+
+def test_tables_point_upwards_and_take_the_last_layer_or_the_best() -> None:
+    records = [
+        record("a", 0.5), record("a", 0.9, layer="stem", layer_index=0), record("b", 0.7),
+        record("a", 2.0, metric="ncti_rank", higher_is_better=False),
+        record("b", 9.0, metric="ncti_rank", higher_is_better=False),
+        record("a", 0.1, n=100), record("a", 0.2, repair="unit rows"),
+        record("a", 0.6, metric="accuracy", split="test"), record("c", None, metric="", n=None),
+    ]  # fmt: skip
+    last = judgement.tables(judgement.at_last(records))
+    assert last["knn"]["pets"].to_dict() == {"a": 0.5, "b": 0.7}
+    assert last["ncti_rank"]["pets"].to_dict() == {"a": -2.0, "b": -9.0}
+    assert judgement.tables(judgement.at_best(records))["knn"]["pets"]["a"] == 0.9
+    part = judgement.tables(judgement.at_last(records, 100))
+    assert part["knn"]["pets"].to_dict() == {"a": 0.1}
+    repaired = judgement.tables(judgement.at_last(records, repair="unit rows"))
+    assert repaired["knn"]["pets"].to_dict() == {"a": 0.2}
+
+
+def test_combinations_compare_the_models_of_a_task() -> None:
+    records = [
+        record(model, value, metric=metric, layer=f"{model}:input")
+        for metric, values in {"energy": (1.0, 2.0, 3.0), "lda": (0.5, 0.7, 0.6)}.items()
+        for model, value in zip("abc", values, strict=True)
+    ]
+    found = judgement.tables(judgement.at_last(records))["etran"]["pets"]
+    energy, lda = np.array([1.0, 2.0, 3.0]), np.array([0.5, 0.7, 0.6])
+    expected = (energy - 2) / energy.std() + (lda - 0.6) / lda.std()
+    np.testing.assert_allclose(found[list("abc")], expected)
+
+
+def test_layer_regret_by_hand() -> None:
+    layers = {"stem": (0.2, 0.5), "mid": (0.9, 0.7), "fc:input": (0.4, 0.8)}
+    records = [
+        entry
+        for index, (layer, (score, probe)) in enumerate(layers.items())
+        for entry in (
+            record("a", score, layer=layer, layer_index=index),
+            record("a", probe, layer=layer, layer_index=index, metric="accuracy", split="test"),
+        )
+    ]
+    found = judgement.layer_regrets(records)
+    assert found == {"last": pytest.approx(0.0), "knn": pytest.approx(0.1)}
+    # A metric that was not scored on every block chooses nothing.
+    only_last = [record("a", 1.0, metric="leep", layer_index=2)]
+    assert "leep" not in judgement.layer_regrets([*records, *only_last])
+
+
+def made_up() -> tuple[list[dict], pd.DataFrame]:
+    rng = np.random.default_rng(3)
+    models, tasks = [f"m{i}" for i in range(12)], ["x", "y", "z"]
+    truth = pd.DataFrame(rng.random((12, 3)), models, tasks)
+    dims = {m: float(2**i) for i, m in enumerate(models)}
+    records = []
+    for task in tasks:
+        for m in models:
+            values = {"knn": truth.loc[m, task], "logme": np.log(dims[m]), "lda": rng.random()}
+            for metric, value in values.items():
+                records.append(record(m, value, metric=metric, task=task, dim=dims[m]))
+    return [r for r in records if (r["metric"], r["model"]) != ("lda", "m0")], truth
+
+
+def test_judged_by_the_truth() -> None:
+    records, truth = made_up()
+    rows = {row.metric: row for row in judgement.judge(records, truth, -truth, resamples=200)}
+    assert rows["knn"].value == pytest.approx(1.0)
+    assert rows["knn"].regret == 0
+    assert rows["knn"].probe == pytest.approx(-1.0, abs=0.3)
+    assert rows["knn"].against == "–"
+    assert rows["logme"].width == pytest.approx(1.0)
+    assert rows["logme"].against == "worse"
+    by_hand = [weightedtau(np.arange(12), truth[t]).statistic for t in truth]
+    assert rows["logme"].value == pytest.approx(np.mean(by_hand))
+    assert rows["lda"].failures == 3
+    assert rows["knn"].failures == 0
+    assert rows["knn"].seconds == 0.5
+    noisy = judgement.judge(records, truth, truth, noise=truth * 0 + 0.3, resamples=200)[0]
+    assert noisy.low < 0.9  # noise of the accuracies widens the interval
+
+
+def test_choice_does_not_see_the_task_it_is_tried_on() -> None:
+    truth = pd.DataFrame({t: [1.0, 2.0, 3.0, 4.0] for t in "xyz"}, list("abcd"))
+    one = truth.assign(x=-truth["x"])  # right on y and z only
+    two = truth.assign(y=[1.0, 2.0, 4.0, 3.0], z=[1.0, 2.0, 4.0, 3.0])  # right on x, nearly else
+    found = choice.cross_validated({"one": one, "two": two}, truth, "kendall").set_index("task")
+    assert found["chosen"].to_dict() == {"x": "one", "y": "two", "z": "two"}
+    assert found.loc["x", "value"] == -1.0
+    assert found.loc["y", "value"] == pytest.approx(2 / 3)
+    with pytest.raises(InvalidInputError, match="two tasks"):
+        choice.cross_validated({"one": one[["x"]]}, truth[["x"]])
+
+
+def test_agreement_by_task_is_scipys() -> None:
+    rng = np.random.default_rng(0)
+    scores, truth = (pd.DataFrame(rng.random((9, 2)), columns=["x", "y"]) for _ in range(2))
+    scores.loc[0, "x"] = np.nan
+    for measure, fn in (("kendall", kendalltau), ("weighted_kendall", weightedtau)):
+        found = choice.by_task(scores, truth, measure)
+        assert found["x"] == pytest.approx(fn(scores["x"][1:], truth["x"][1:]).statistic)
+        assert found["y"] == pytest.approx(fn(scores["y"], truth["y"]).statistic)
+
+
+def test_aggregated_ranks() -> None:
+    a = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, list("abc"))
+    found = choice.aggregations({"p": a, "q": -a, "r": a}, ["p", "q", "r", "missing"])
+    assert set(found) == {"p + q", "p + r", "q + r", "p + q + r"}
+    assert found["p + q"]["x"].tolist() == [2.0, 2.0, 2.0]
+    assert found["p + q + r"]["x"].tolist() == pytest.approx([5 / 3, 2.0, 7 / 3])
+
+
+def test_accuracies_are_means_over_seeds_with_their_errors() -> None:
+    base = {"model": "a", "task": "pets", "metric": "accuracy", "n": 100, "head": "finetune(lr=1)"}
+    table = Comparison([{**base, "seed": s, "value": v} for s, v in enumerate((0.7, 0.9))])
+    means, errors = evidence_report.reached(table, "finetune")
+    assert means.loc["a", "pets"] == pytest.approx(0.8)
+    assert errors.loc["a", "pets"] ** 2 == pytest.approx(0.8 * 0.2 / 100 + 0.02 / 2)
+    with pytest.raises(InvalidInputError, match="no accuracy of lpft"):
+        evidence_report.reached(table, "lpft")
+
+
+def test_short_names_stay_apart() -> None:
+    assert short_name("torchvision:squeezenet1_1(std=0.1)=models/squeeze.safetensors") == "squeeze"
+    assert short_name("sklearn:digits") == "sklearn:digits"
+    with pytest.raises(InvalidInputError, match="same name"):
+        shortened([{"model": f"net={f}/a.pt", "task": "x"} for f in "pq"])
+
+
+def test_built_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(evidence, "METRICS", ("knn", "logme", "lfc", "energy", "lda"))
+    heads = ("linear_probe(C_grid=(0.1,))", "finetune(lr=0.01, epochs=1)")
+    truth, scores, page = tmp_path / "t.jsonl", tmp_path / "s.jsonl", tmp_path / "page.md"
+    cache = {"cache_dir": tmp_path / "cache", "progress": False}
+    for task in (TASK, "zoo:glyphs"):
+        ground_truth.run(MODELS, task, truth, heads=heads, seeds=1, **cache)
+    command = ["benchmark", "build", str(truth), "--scores", str(scores), "--out", str(page)]
+    assert main([*command, "--resamples", "20", "--quiet"]) == 0
+    printed, written = capsys.readouterr().out, page.read_text("utf-8")
+    for name in ("knn", "etran", "zoo:vit-mnist", "less permuted", "left out"):
+        assert name in printed
+        assert name in written
+    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert len(scores.read_text("utf-8").splitlines()) == len(
+        {json.dumps(json.loads(line)) for line in scores.read_text("utf-8").splitlines()}
+    )
