@@ -1,7 +1,7 @@
 """Write ``data/benchmarks``.
 
     python data/make_benchmarks.py <folder with ground_truth>
-    python data/make_benchmarks.py --truth truth.jsonl --scores scores.jsonl
+    python data/make_benchmarks.py --truth truth.jsonl --scores scores.jsonl --texts texts.jsonl
 
 The first writes what others have published, the second what ``transfer-metrics benchmark run`` and
 ``transfer-metrics benchmark build`` have measured; what one of them does not write stays as it is.
@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ import pandas as pd
 import transfer_metrics as tm
 from transfer_metrics.benchmark import evidence, evidence_report, ground_truth, journal
 from transfer_metrics.benchmark.judgement import at_last, tables
-from transfer_metrics.benchmark.published import MEASURED_HERE
+from transfer_metrics.benchmark.published import MEASURED_HERE, TEXTS
 from transfer_metrics.files import replacing
 from transfer_metrics.heads.comparison import Comparison
 
@@ -421,6 +421,36 @@ def measured(truth: list[Path], scores: Path) -> Made:
     )
 
 
+def texts(truth: Path) -> Made:
+    """Linear probes of a sentence encoder, of its first layers and of random ones."""
+    found = ground_truth.load(truth).records
+    cells: dict[str, dict[str, float]] = {}
+    errors: dict[str, dict[str, float]] = {}
+    for r in found:
+        if r["metric"] == "accuracy" and r["value"] is not None:
+            row, task = f"{PurePath(r['model']).name}, {r['pool']}", PurePath(r["task"]).stem
+            cells.setdefault(task, {})[row] = r["value"]
+            errors.setdefault(task, {})[row] = r["stderr"]
+    accuracies = pd.DataFrame(cells)
+    return Made(
+        TEXTS,
+        f"{len(accuracies)} encodings of texts by MiniLM, truncated or random, on "
+        f"{len(accuracies.columns)} tasks",
+        "this project: transfer-metrics benchmark run",
+        "test accuracy of a linear probe of the last hidden state",
+        FRACTION,
+        accuracies,
+        notes=[
+            "minilm is all-MiniLM-L6-v2; minilm-k its first k layers; minilm-random the same with "
+            "new random weights, bert-small-random a smaller network of random weights",
+            "mean or cls: how the tokens are pooled",
+            "at most 1000 training and 1000 test examples per task",
+        ],
+        noise=pd.DataFrame(errors),
+        licence=OWN,
+    )
+
+
 def text_of(made: Made) -> str:
     """One table after the other, a row per model, a column per task; blank is not reported."""
     parts = []
@@ -462,13 +492,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--truth", type=Path, nargs="+")
     parser.add_argument("--scores", type=Path)
+    parser.add_argument("--texts", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "benchmarks")
     args = parser.parse_args(arguments)
-    if not args.folder and not (args.truth and args.scores):
-        parser.error("give a folder with ground_truth, or --truth and --scores")
+    if not args.folder and not (args.truth and args.scores) and not args.texts:
+        parser.error("give a folder with ground_truth, or --truth and --scores, or --texts")
     made = list(benchmarks(args.folder)) if args.folder else []
     if args.truth and args.scores:
         made.append(measured(args.truth, args.scores))
+    if args.texts:
+        made.append(texts(args.texts))
     manifest = args.out / "manifest.json"
     kept = json.loads(manifest.read_text("utf-8"))["benchmarks"] if manifest.exists() else []
     entries = {entry["name"]: entry for entry in kept} | {

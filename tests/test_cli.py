@@ -66,7 +66,8 @@ def test_rank_prints_a_ranking_and_writes_its_files(capsys, tmp_path):
     lines = out.splitlines()
     assert lines[0].split()[:3] == ["#", "model", "knn"]
     assert lines[1].split()[:2] == ["1", "zoo:resnet-usps"]
-    assert {p.name for p in tmp_path.iterdir()} == {"scores.jsonl", "ranking.png", "layers.png"}
+    written = {"scores.jsonl", "run.yaml", "ranking.png", "layers.png"}
+    assert {p.name for p in tmp_path.iterdir()} == written
     assert str(tmp_path / "ranking.png") in err
     table = tm.ScoreTable.load(tmp_path / "scores.jsonl")
     assert table.best("knn") == "zoo:resnet-usps"

@@ -16,8 +16,8 @@ from transfer_metrics.sources.bundled import data_folder, entries, entry, verifi
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASURED_HERE = "reference-zoo"
-"""The benchmark whose accuracies and scores this project has measured."""
+MEASURED_HERE, TEXTS = "reference-zoo", "reference-texts"
+"""The benchmarks that this project has measured: images, with scores, and texts."""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def forecast(
 
     >>> found, = forecast("zoo:cnn-mnist", "sklearn:digits", progress=False)
     >>> found.layers, found.dims, found.error
-    (5, (16, 64), None)
+    (5, (24, 160), None)
     """
     task = load_task(task)
     whole = task[split]
