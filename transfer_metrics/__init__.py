@@ -71,6 +71,7 @@ _PUBLIC = {
     ),
     "transfer_metrics.ranking.agreement_tasks": ("agreement_by_task", "compare_metrics"),
     "transfer_metrics.ranking": ("ScoreTable", "rank_models", "score", "score_layers"),
+    "transfer_metrics.report.html": ("write_report",),
     "transfer_metrics.selection.episodes": ("few_shot",),
     "transfer_metrics.selection.feature_maps": ("FeatureMapSelector",),
     "transfer_metrics.selection.group_lasso": ("GroupLassoSelector",),

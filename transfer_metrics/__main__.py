@@ -22,6 +22,7 @@ VERBS = (
     "select",
     "train",
     "compare",
+    "report",
     "list",
     "cache",
     "benchmark",

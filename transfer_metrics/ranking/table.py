@@ -354,6 +354,12 @@ class ScoreTable:
 
         return TablePlots(self)
 
+    def report(self, path: str | os.PathLike[str], **options: Any) -> str:
+        """Write the table as one HTML page; see ``report.html.write_report`` for the options."""
+        from transfer_metrics.report.html import write_report
+
+        return write_report(self, path, **options)
+
     def _rows(self, metric: str, view: str) -> list[dict[str, Any]]:
         """One row per candidate under a metric, in the order of the models."""
         rows = []

@@ -10,6 +10,7 @@ import numpy as np
 
 from transfer_metrics.ranking.agreement import accuracies_of, paired
 from transfer_metrics.report.plots import COLOURS, MUTED, clean, new_axes
+from transfer_metrics.report.wording import plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,9 +68,9 @@ def plot_agreement(
         ax.plot(ends, slope * ends + start, color=MUTED, lw=1, zorder=1)
     ax.scatter(x, y, color=COLOURS[0], s=28, zorder=2)
     for name, at, up in zip(names, x, y, strict=True):
-        ax.annotate(name, (at, up), (4, 3), textcoords="offset points", fontsize=7)
+        ax.annotate(plot_label(name), (at, up), (4, 3), textcoords="offset points", fontsize=7)
     ax.margins(x=0.12)
-    ax.set_xlabel(metric)
+    ax.set_xlabel(plot_label(metric))
     ax.set_ylabel("accuracy")
     interval = "" if math.isnan(low) else f" ({low:.2f} to {high:.2f})"
     ax.set_title(f"weighted tau {tau:.2f}{interval}, {len(names)} models", loc="left")

@@ -16,6 +16,7 @@ from transfer_metrics.report.plots import (
     new_axes,
     save_figure,
 )
+from transfer_metrics.report.wording import plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,30 +58,36 @@ def plot_comparison(table: Comparison, *, ax: Axes | None = None) -> Axes:
     ax.hlines(
         rows, np.nanmin(accuracies, axis=1), np.nanmax(accuracies, axis=1), color="#DDDDDD", lw=1
     )
+    drawn = []
     for place, name in enumerate(names):
-        ax.errorbar(
+        bars = ax.errorbar(
             accuracies[:, place],
             rows,
             xerr=100 * summary[f"± {name}"].to_numpy(float),
             fmt=MARKERS[place % len(MARKERS)],
             color=COLOURS[place % len(COLOURS)],
-            label="in distribution" if name == "test" else name,
             ms=5,
             elinewidth=1,
             capsize=2,
         )
+        drawn.append(bars)
     models = summary.index.get_level_values("model")
     heads = summary.index.get_level_values("head")
     several = len(set(models)) > 1
     labels = [f"{m}  {h}" if several else h for m, h in zip(models, heads, strict=True)]
-    ax.set_yticks(rows, labels)
+    ax.set_yticks(rows, [plot_label(label, 80) for label in labels])
     for edge in np.flatnonzero(models[1:] != models[:-1]):
         ax.axhline(edge + 0.5, color="#DDDDDD", lw=0.6)
     ax.invert_yaxis()
     ax.set_xlabel("accuracy, %")
     tasks = sorted({str(r["task"]) for r in table.records if r["task"]})
-    ax.set_title(", ".join(tasks if several else [str(models[0]), *tasks]), loc="left")
-    ax.legend(frameon=False, fontsize=8, loc="best")
+    title = ", ".join(map(plot_label, tasks if several else [models[0], *tasks]))
+    ax.set_title(title, loc="left")
+    # Given as a list, because a label that starts with an underscore would be left out.
+    shown = ["in distribution" if name == "test" else plot_label(name) for name in names]
+    ax.legend(
+        drawn, shown, frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3
+    )
     clean(ax)
     return ax
 

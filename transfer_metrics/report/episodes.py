@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transfer_metrics.report.plots import COLOURS, MARKERS, MUTED, clean, new_axes
+from transfer_metrics.report.wording import plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,16 +50,14 @@ def plot_episodes(result: FewShotResult, *, ax: Axes | None = None) -> Axes:
             lw=1.4,
             elinewidth=1.0,
             capsize=2.0,
-            label=method,
+            label=plot_label(method),
         )
     ax.set_xticks(list(places), [str(k) for k in result.shots])
     ax.set_xlabel("examples per class")
     ax.set_ylabel("accuracy on the query set")
     episodes = result.accuracies.shape[2]
-    ax.set_title(
-        ", ".join(filter(None, [result.title, f"{result.ways}-way, {episodes} episodes"])),
-        loc="left",
-    )
+    title = [plot_label(result.title or ""), f"{result.ways}-way, {episodes} episodes"]
+    ax.set_title(", ".join(filter(None, title)), loc="left")
     ax.legend(frameon=False, fontsize=8, loc="lower right")
     clean(ax)
     ax.grid(axis="y", color="#EEEEEE", zorder=0)

@@ -7,9 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.files import replacing
+from transfer_metrics.ranking.intervals import margin
 from transfer_metrics.ranking.table import record_label
+from transfer_metrics.report.wording import plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +42,16 @@ class TablePlots:
         """See ``plot_layers``."""
         return plot_layers(self._table, metric, ax=ax, highlight=highlight)
 
+    def tasks(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
+        """Models x tasks under one metric; see ``report.heat_map.plot_heat_map``."""
+        from transfer_metrics.report.heat_map import plot_heat_map, task_scores
+
+        metric = metric or next(iter(self._table.metrics), "")
+        flags = [r["higher_is_better"] for r in self._table.records if record_label(r) == metric]
+        better = all(flag is not False for flag in flags)
+        values = task_scores(self._table, metric)
+        return plot_heat_map(values, higher_is_better=better, label=metric, ax=ax)
+
     def agreement(
         self,
         accuracies: Mapping[str, float] | ScoreTable,
@@ -54,6 +68,8 @@ class TablePlots:
 
 def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
     """Candidates from best to worst as points, with 95 % intervals where the metric has one.
+
+    Models that a race dropped are hollow and grey: their scores are of fewer examples.
 
     Args:
         table: scores of at least one model.
@@ -77,17 +93,24 @@ def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | Non
     if not len(scored):
         raise InvalidInputError("no model has a score to plot; see table.failures")
     ax = new_axes(ax, height=_ranking_height(len(scored)))
-    places = range(len(scored))
-    margins = 1.96 * scored["stderr"].fillna(0.0)
+    rounds = {r["model"]: r["round"] for r in table.records}
+    dropped = scored["model"].map(rounds).notna().to_numpy()
+    places = np.arange(len(scored))
+    margins = (scored["high"] - scored["score"]).fillna(0.0)
     ax.hlines(places, scored["score"].min(), scored["score"], color="#E3E3E3", lw=1, zorder=1)
-    ax.errorbar(
-        scored["score"], list(places), xerr=margins, fmt="o", color=COLOURS[0],
-        ecolor=COLOURS[0], elinewidth=1.2, capsize=2.5, zorder=2,
-    )  # fmt: skip
-    names = [f"{row.model}  ({row.layer})" for row in scored.itertuples()]
-    ax.set_yticks(list(places), names)
+    for chosen, colour, inside in ((~dropped, COLOURS[0], COLOURS[0]), (dropped, MUTED, "white")):
+        if chosen.any():
+            ax.errorbar(
+                scored["score"][chosen], places[chosen], xerr=margins[chosen], fmt="o",
+                color=colour, mfc=inside, elinewidth=1.2, capsize=2.5, zorder=2,
+                label="dropped from the race: fewer examples" if inside == "white" else None,
+            )  # fmt: skip
+    if dropped.any():
+        ax.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
+    names = [f"{plot_label(row.model)}  ({plot_label(row.layer)})" for row in scored.itertuples()]
+    ax.set_yticks(places, names)
     ax.invert_yaxis()
-    ax.set_xlabel(str(metric))
+    ax.set_xlabel(plot_label(metric))
     ax.set_title(_title(table), loc="left")
     clean(ax)
     return ax
@@ -96,7 +119,7 @@ def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | Non
 def plot_layers(
     table: ScoreTable, metric: str | None = None, *, ax: Axes | None = None, highlight: int = 5
 ) -> Axes:
-    """Score against depth, one curve per model, the best models in colour.
+    """Score against depth, one curve per model, the best models in colour with 95 % bands.
 
     Args:
         table: scores of several layers per model.
@@ -123,27 +146,29 @@ def plot_layers(
     frame = table.to_frame().assign(label=[record_label(r) for r in table.records])
     frame = frame[(frame["label"] == metric) & frame["value"].notna() & frame["depth"].notna()]
     ax = new_axes(ax, height=4.2)
+    handles = []
     for place, model in reversed(list(enumerate(order))):
         curve = frame[frame["model"] == model].sort_values("depth")
-        coloured = place < highlight
-        style: dict[str, Any] = {"color": MUTED, "lw": 0.8, "alpha": 0.6, "zorder": 1}
-        if coloured:
-            style = {
-                "color": COLOURS[place % len(COLOURS)],
-                "marker": MARKERS[place % len(MARKERS)],
-                "lw": 1.6,
-                "ms": 4,
-                "label": model,
-                "zorder": 3,
-            }
-        ax.plot(curve["depth"], curve["value"], **style)
+        if place >= highlight:
+            ax.plot(curve["depth"], curve["value"], color=MUTED, lw=0.8, alpha=0.6, zorder=1)
+            continue
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        halves = [margin(r.stderr, r.deviations) for r in curve.itertuples()]
+        low, high = curve["value"] - halves, curve["value"] + halves
+        ax.fill_between(curve["depth"], low, high, color=colour, alpha=0.12, lw=0, zorder=2)
+        handles += ax.plot(
+            curve["depth"], curve["value"], color=colour, marker=marker, lw=1.6, ms=4, zorder=3
+        )
     ax.set_xlabel("depth (share of the network)")
-    ax.set_ylabel(str(metric))
+    ax.set_ylabel(plot_label(metric))
     ax.set_title(_title(table), loc="left")
-    handles, labels = ax.get_legend_handles_labels()
+    labels = [plot_label(model) for model in order[: len(handles)]]
     others = len(order) - len(handles)
     title = f"best {len(handles)}, {others} more in grey" if others else None
-    ax.legend(handles[::-1], labels[::-1], title=title, frameon=False, fontsize=8, title_fontsize=8)
+    ax.legend(
+        handles[::-1], labels, title=title, frameon=False, fontsize=8, title_fontsize=8,
+        loc="upper left", bbox_to_anchor=(1, 1), alignment="left",
+    )  # fmt: skip
     clean(ax)
     return ax
 
@@ -203,7 +228,7 @@ def new_axes(ax: Axes | None, height: float) -> Axes:
 
 def _title(table: ScoreTable) -> str:
     tasks = sorted({str(r["task"]) for r in table.records if r["task"]})
-    return ", ".join(tasks)
+    return ", ".join(map(plot_label, tasks))
 
 
 def _ranking_height(rows: int) -> float:

@@ -1,0 +1,205 @@
+"""Plots for papers: what is drawn is what the numbers say, whatever the names are."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from tests.report_examples import HOSTILE, comparison, scores
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.report import plot_heat_map, task_scores
+from transfer_metrics.report.cost import trade_off
+from transfer_metrics.report.heat_map import MAP
+from transfer_metrics.report.plots import COLOURS, save_figure
+
+matplotlib.use("Agg")
+
+
+def axes():
+    return Figure().subplots()
+
+
+def raced() -> ScoreTable:
+    """Two models that finished, and one with a higher score that a race dropped."""
+    base = {"layer": "fc", "metric": "logme", "task": "t"}
+    return ScoreTable(
+        [
+            {**base, "model": "a", "value": 0.5, "n": 100, "stderr": 0.1},
+            {**base, "model": "b", "value": 0.4, "n": 100, "stderr": 0.1},
+            {**base, "model": "c", "value": 0.9, "n": 20, "stderr": 0.1, "round": 1},
+        ]
+    )
+
+
+# --- ranking and layers --------------------------------------------------------------------------
+
+
+def test_dropped_models_are_hollow_and_said_to_be_dropped():
+    ax = raced().plot.ranking(ax=axes())
+    full, hollow = (container.lines[0] for container in ax.containers)
+    assert full.get_xdata().tolist() == [0.5, 0.4]
+    assert hollow.get_xdata().tolist() == [0.9]
+    assert hollow.get_ydata().tolist() == [2]
+    assert (full.get_markerfacecolor(), hollow.get_markerfacecolor()) == (COLOURS[0], "white")
+    assert "dropped" in ax.get_legend().get_texts()[0].get_text()
+    assert scores().plot.ranking(ax=axes()).get_legend() is None
+
+
+def test_bars_of_a_ranking_are_the_intervals_of_the_table():
+    table = scores()
+    ranking = table.ranking("logme")
+    [bars] = axes_bars(table.plot.ranking("logme", ax=axes()))
+    np.testing.assert_allclose(bars, ranking[["low", "high"]].to_numpy())
+
+
+def axes_bars(ax):
+    """Ends of the error bars, (rows, 2) per container."""
+    found = []
+    for container in ax.containers:
+        segments = container.lines[2][0].get_segments()
+        found.append(np.array([[segment[0][0], segment[-1][0]] for segment in segments]))
+    return found
+
+
+def test_coloured_curves_have_bands_of_their_intervals():
+    table = scores(("a", "b", "c"), metrics=("logme",))
+    ax = table.plot.layers(ax=axes(), highlight=2)
+    assert len(ax.lines) == 3
+    assert len(ax.collections) == 2
+    records = [r for r in table.records if r["model"] == "a"]
+    top = max(r["value"] + 2.093 * r["stderr"] for r in records)  # Student's t, 19 degrees
+    highest = max(band.get_paths()[0].vertices[:, 1].max() for band in ax.collections)
+    assert highest == pytest.approx(top, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_every_plot_draws_any_name_into_every_format(tmp_path, ending):
+    names = [*(n.replace("\ud800", "") for n in HOSTILE), "_hidden", "x" * 5000]
+    table = scores(names, task="$\\frac{$") + scores(names, task="other $")
+    heads = comparison(names, heads=("$a$", "_b"), shifts=("_shift", "$\\x$"))
+    found = pd.DataFrame({"metric": names, "seconds": 1.0, "agreement": 0.5, "low": 0, "high": 1})
+    accuracies = {name: 0.1 * i for i, name in enumerate(names)}
+    drawings = {
+        "ranking": lambda ax: table.plot.ranking(ax=ax),
+        "layers": lambda ax: table.plot.layers(ax=ax),
+        "tasks": lambda ax: table.plot.tasks(ax=ax),
+        "agreement": lambda ax: scores(names).plot.agreement(accuracies, ax=ax),
+        "comparison": lambda ax: heads.plot.comparison(ax=ax),
+        "cost": lambda ax: trade_off(found, ax),
+    }
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
+    for name, draw in drawings.items():
+        path = tmp_path / f"{name}.{ending}"
+        save_figure(draw, path, 4)
+        assert path.read_bytes().startswith(start)
+
+
+def test_names_are_drawn_as_they_are_and_none_is_left_out():
+    heads = comparison(("m",), heads=("a$b$", "c"), shifts=("_shift",))
+    ax = heads.plot.comparison(ax=axes())
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["in distribution", "_shift"]
+    ax = scores(("_x", "y")).plot.layers(ax=axes())
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["_x", "y"]
+
+
+# --- models x tasks ------------------------------------------------------------------------------
+
+
+def cells(ax):
+    """Text and shade of each cell of a heat map."""
+    image = ax.images[0].get_array()
+    return {
+        (round(t.get_position()[1]), round(t.get_position()[0])): (
+            t.get_text(),
+            float(image[round(t.get_position()[1]), round(t.get_position()[0])]),
+        )
+        for t in ax.texts
+    }
+
+
+def test_heat_map_orders_models_and_shades_by_rank_within_each_task():
+    values = pd.DataFrame(
+        {"pets": [0.1, 0.3, 0.2], "cars": [100.0, 300.0, np.nan], "solo": [np.nan, 5.0, np.nan]},
+        ["low", "top", "mid"],
+    )
+    ax = plot_heat_map(values, label="knn", ax=axes())
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["top", "mid", "low"]
+    assert cells(ax) == {
+        (0, 0): ("0.3", 1.0), (0, 1): ("300", 1.0), (0, 2): ("5", 0.5),
+        (1, 0): ("0.2", 0.5),
+        (2, 0): ("0.1", 0.0), (2, 1): ("100", 0.0),
+    }  # fmt: skip
+    losses = plot_heat_map(values, higher_is_better=False, ax=axes())
+    assert next(t.get_text() for t in losses.get_yticklabels()) == "low"
+    with pytest.raises(InvalidInputError, match="NaN"):
+        plot_heat_map(values * np.nan)
+
+
+def test_heat_map_tells_order_by_lightness_alone():
+    colours = matplotlib.colormaps[MAP](np.linspace(0, 1, 50))[:, :3]
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    lightness = linear @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(lightness) < 0).all()
+
+
+def test_task_scores_are_those_of_the_best_layer_of_each_task():
+    table = scores(("a", "b"), task="x") + scores(("b", "c"), task="y", seed=1)
+    found = task_scores(table, "knn")
+    best = table.to_frame().query("metric == 'knn'").groupby(["model", "task"])["value"].max()
+    assert found.stack().dropna().to_dict() == best.to_dict()
+    with pytest.raises(UnknownNameError, match="knn"):
+        task_scores(table, "knm")
+    # Other examples of one task do not compare, so they stand apart.
+    apart = task_scores(scores(("a",), n=100) + scores(("a",), n=200))
+    assert list(apart.columns) == ["digits, n = 100", "digits, n = 200"]
+
+
+def test_plot_of_tasks_turns_losses_round():
+    table = ScoreTable(
+        {"model": m, "task": t, "layer": "l", "metric": "loss", "value": v,
+         "higher_is_better": False}
+        for m, v in (("a", 3.0), ("b", 1.0)) for t in ("x", "y")
+    )  # fmt: skip
+    ax = table.plot.tasks(ax=axes())
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["b", "a"]
+
+
+# --- cost against agreement ----------------------------------------------------------------------
+
+
+def metrics(rows):
+    return pd.DataFrame(rows, columns=["metric", "seconds", "agreement", "low", "high"])
+
+
+def test_trade_off_joins_the_metrics_that_no_cheaper_one_matches():
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"m{i}", 10 ** rng.uniform(-3, 2), rng.uniform(-0.2, 0.9), np.nan, np.nan)
+        for i in range(30)
+    ]
+    ax = trade_off(metrics(rows), axes())
+    drawn = set(zip(*(np.asarray(d).tolist() for d in ax.lines[-1].get_data()), strict=True))
+    worth = {
+        (s, a)
+        for _, s, a, _, _ in rows
+        if not any((t < s and b >= a) or (t == s and b > a) for _, t, b, _, _ in rows)
+    }
+    assert drawn == worth
+    assert ax.get_xscale() == "log"
+    assert sorted(t.get_text() for t in ax.texts) == sorted(r[0] for r in rows)
+
+
+def test_trade_off_draws_intervals_and_leaves_out_what_has_no_place():
+    rows = [("a", 0.1, 0.5, 0.3, 0.6), ("b", 0.0, 0.9, 0.8, 1.0), ("c", 1.0, np.nan, 0.0, 1.0)]
+    ax = trade_off(metrics(rows), axes())
+    assert [t.get_text() for t in ax.texts] == ["a"]
+    assert [0.3, 0.6] in [np.asarray(line.get_ydata()).tolist() for line in ax.lines]
+    with pytest.raises(InvalidInputError, match="no column low"):
+        trade_off(metrics(rows).drop(columns="low"))
+    with pytest.raises(InvalidInputError, match="no metric"):
+        trade_off(metrics(rows[1:]))

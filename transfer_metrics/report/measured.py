@@ -1,0 +1,198 @@
+"""What a report shows of heads that were trained, and of scores against their accuracies."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.heads.comparison import Comparison
+from transfer_metrics.ranking.agreement import FEWEST, accuracies_of
+from transfer_metrics.report.gather import Setting
+from transfer_metrics.report.scale import Scale
+
+MOST_HEADS, MOST_CHECKS = 300, 24
+
+
+@dataclass(frozen=True)
+class HeadRow:
+    """One head on one model, means over the seeds; what is not known is None.
+
+    Attributes:
+        accuracies: accuracy and 95 % half-width on each data set, as shares.
+        layers: the layers that the head reads, and how many features in all.
+    """
+
+    model: str
+    head: str
+    accuracies: list[tuple[float, float] | None]
+    gap: float | None
+    distortion: float | None
+    seconds: float | None
+    flops: float | None
+    bytes: float | None
+    seeds: int
+    layers: list[str]
+    dim: int | None
+    error: str
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of one task.
+
+    Attributes:
+        task: the task.
+        names: the data sets; the first is in distribution.
+        rows: the first ``MOST_HEADS``.
+        total: how many there are.
+        scale: that of the accuracies, intervals included.
+        verdicts: whether the favourites of each score won, see ``Comparison.verdict``.
+    """
+
+    task: str
+    names: list[str]
+    rows: list[HeadRow]
+    total: int
+    scale: Scale
+    verdicts: list[tuple[str, dict[str, Any]]]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The different numbers of seeds."""
+        return sorted({row.seeds for row in self.rows if not row.error})
+
+    @property
+    def best(self) -> HeadRow | None:
+        """The head with the highest accuracy in distribution, where any has one."""
+        tested = [row for row in self.rows if row.accuracies[0]]
+        return max(tested, key=lambda row: (row.accuracies[0] or (0.0,))[0], default=None)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Scores of one metric against accuracies of one head, with the line of least squares.
+
+    Attributes:
+        metric: the metric.
+        head: the head.
+        points: model, score, accuracy.
+        trend: x, y, x, y of the ends of the line; None where all scores are equal.
+        measures: value, low and high of each measure of agreement, NaN where it is not defined.
+    """
+
+    metric: str
+    head: str
+    points: list[tuple[str, float, float]]
+    trend: tuple[float, float, float, float] | None
+    measures: dict[str, tuple[float, float, float]]
+
+
+def heads_of(task: str, comparison: Comparison, scores: Setting | None) -> Heads:
+    """The heads of a task, and what they say of the scores of a setting."""
+    summary = comparison.summary()
+    names = ["test", *comparison.shifts]
+    used = _used(comparison)
+    rows = [
+        _row(model, head, found, names, used)
+        for (model, head), found in zip(summary.index, summary.to_dict("records"), strict=True)
+    ]
+    ends = [v + s * h for row in rows for a in row.accuracies if a for v, h in [a] for s in (-1, 1)]
+    verdicts = []
+    if scores is not None:
+        both = Comparison([*scores.table.records, *comparison.records], scores.table.view)
+        for metric in both.metrics:
+            told = both.verdict(metric).to_dict("records")
+            verdicts += [(metric, {str(k): v for k, v in row.items()}) for row in told]
+    return Heads(task, names, rows[:MOST_HEADS], len(rows), Scale.of(ends), verdicts)
+
+
+def checks_of(setting: Setting, comparison: Comparison) -> list[Check]:
+    """Every metric of a setting against every head that was trained on enough of its models."""
+    heads = dict.fromkeys(
+        r["head"] or "" for r in comparison.records if r["metric"] == "accuracy" and r["head"]
+    )
+    checks: list[Check] = []
+    for head in heads:
+        accuracies = accuracies_of(comparison, head)
+        for metric in setting.table.metrics:
+            if len(checks) == MOST_CHECKS:
+                return checks
+            check = _check(setting, metric, head, accuracies)
+            checks += [check] if check else []
+    return checks
+
+
+def _check(setting: Setting, metric: str, head: str, accuracies: dict[str, float]) -> Check | None:
+    try:
+        with warnings.catch_warnings():
+            # What is left out is not drawn; what is not defined is shown as such.
+            warnings.simplefilter("ignore", TransferMetricsWarning)
+            found = setting.table.agreement(accuracies, metric)
+    except InvalidInputError:
+        return None
+    measures = {
+        str(row["measure"]): (float(row["value"]), float(row["low"]), float(row["high"]))
+        for row in found.to_dict("records")
+    }
+    view = "last" if setting.table.view == "last" else "best"
+    ranking = setting.table.ranking(metric, view=view)
+    dropped = {r["model"] for r in setting.table.records if r["round"]}
+    points = [
+        (str(model), float(score), accuracies[str(model)])
+        for model, score in zip(ranking["model"], ranking["score"], strict=True)
+        if not math.isnan(score) and model in accuracies and model not in dropped
+    ]
+    if len(points) < FEWEST:
+        return None
+    x, y = (np.array([p[i] for p in points]) for i in (1, 2))
+    trend = None
+    if np.ptp(x) > 0:
+        # Centred and scaled, so that scores far from 0 do not spoil the fit.
+        slope, start = np.polyfit((x - x.mean()) / np.ptp(x), y, 1)
+        ends = [(end - x.mean()) / np.ptp(x) for end in (x.min(), x.max())]
+        (left, right) = (float(slope * end + start) for end in ends)
+        trend = (float(x.min()), left, float(x.max()), right)
+    return Check(metric, head, points, trend, measures)
+
+
+def _row(
+    model: str, head: str, found: dict[Any, Any], names: list[str], used: dict[Any, Any]
+) -> HeadRow:
+    def known(name: str) -> float | None:
+        value = found.get(name)
+        return None if value is None or math.isnan(value) else float(value)
+
+    accuracies = []
+    for name in names:
+        value, half = known(name), known(f"± {name}")
+        accuracies.append(None if value is None else (value, half or 0.0))
+    layers, dim = used.get((model, head), ("", None))
+    error = found.get("error")
+    return HeadRow(
+        model=model,
+        head=head,
+        accuracies=accuracies,
+        gap=known("ood_gap"),
+        distortion=known("relative_distortion"),
+        seconds=known("fit_seconds"),
+        flops=known("train_flops"),
+        bytes=known("stored_bytes"),
+        seeds=int(found["seeds"]),
+        layers=layers.split("+") if layers else [],
+        dim=dim,
+        error=error if isinstance(error, str) else "",
+    )
+
+
+def _used(comparison: Comparison) -> dict[tuple[str, str], tuple[str, int | None]]:
+    """Layers and number of features of each head, from its last measurement that tells them."""
+    return {
+        (r["model"], r["head"] or ""): (r["layer"], r["dim"])
+        for r in comparison.records
+        if r["layer"]
+    }

@@ -1,0 +1,294 @@
+"""Everything that the page of a report shows, before it becomes HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transfer_metrics.heads.comparison import Comparison
+from transfer_metrics.report.gather import Gathered, Setting, setting_labels
+from transfer_metrics.report.glance import Answer, Data, answer_of, data_of, facts_of, question
+from transfer_metrics.report.limits import bounded
+from transfer_metrics.report.measured import Check, Heads, checks_of, heads_of
+from transfer_metrics.report.notes import (
+    MOST_FAILURES,
+    Cost,
+    Failure,
+    costs_of,
+    failures_of,
+    warnings_of,
+)
+from transfer_metrics.report.ranked import (
+    MOST_LAYERS,
+    Ranking,
+    TaskGrid,
+    layer_rows,
+    ranking_of,
+    task_grid,
+)
+from transfer_metrics.report.settings import (
+    MOST_MODELS,
+    UNRECORDED,
+    compare_command,
+    measured_settings,
+    metric_references,
+    models_of,
+    rank_command,
+    settings_of,
+)
+from transfer_metrics.report.wording import visible
+from transfer_metrics.selection.saved import Selection
+from transfer_metrics.sources.base import Task
+
+MOST_PANELS = 40
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One metric on one setting, of which the page shows one at a time."""
+
+    setting: int
+    label: str
+    ranking: Ranking
+    checks: list[Check]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The numbers behind the curves of a setting: a row per layer, a column per metric."""
+
+    setting: int
+    label: str
+    metrics: list[str]
+    rows: list[tuple[Any, ...]]
+    total: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one group of records was made: settings, models and a command."""
+
+    label: str
+    settings: list[tuple[str, str]]
+    models: list[tuple[str, str, int, str]]
+    left_out: int
+    command: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """The content of a report; ``data`` is what its script reads."""
+
+    title: str
+    answers: list[Answer]
+    facts: list[tuple[str, Any]]
+    data_sets: list[Data]
+    panels: list[Panel]
+    left_out: list[str]
+    layers: list[Layers]
+    grids: list[TaskGrid]
+    labels: list[str]
+    selections: list[Selection]
+    heads: list[Heads]
+    costs: list[tuple[str, list[Cost]]]
+    warnings: list[str]
+    failures: list[Failure]
+    failed: int
+    references: list[tuple[str, str]]
+    runs: list[Run]
+    options: list[tuple[str, list[str]]]
+    sources: list[tuple[str, str, int]]
+    command: str | None
+    unrecorded: str
+    ids: dict[str, int]
+    data: dict[str, Any]
+
+    @property
+    def checks(self) -> list[tuple[str, Check]]:
+        """All checks with the label of their setting."""
+        return [(panel.label, check) for panel in self.panels for check in panel.checks]
+
+    @property
+    def sections(self) -> list[tuple[str, str]]:
+        """Identifier and name of each section that the page has."""
+        return [
+            (anchor, name)
+            for anchor, name, there in (
+                ("ranking", "Ranking", self.panels),
+                ("layers", "Layers", self.ids),
+                ("tasks", "Models and tasks", self.grids),
+                ("selection", "Selected layers", self.selections),
+                ("heads", "Heads", self.heads),
+                ("agreement", "Scores against accuracies", self.checks),
+                ("cost", "Cost", self.costs),
+                ("warnings", "Warnings", self.warnings or self.failures),
+                ("settings", "Settings", True),
+                ("reproduce", "Reproduce", True),
+            )
+            if there
+        ]
+
+
+def page_of(
+    gathered: Gathered,
+    task: Task | None,
+    *,
+    title: str | None,
+    notes: Sequence[str],
+    command: str | None,
+) -> Page:
+    """The content of the page; see ``html.write_report`` for the arguments."""
+    facts, failures = facts_of(gathered), failures_of(gathered)
+    gathered, left_out = bounded(gathered)
+    settings, labels = gathered.settings, setting_labels(gathered.settings)
+    panels, answers = _panels(gathered, labels)
+    metrics = list(dict.fromkeys(m for s in settings for m in s.table.metrics))
+    ids = _ids(panels)
+    return Page(
+        title=title or question(gathered),
+        answers=answers,
+        facts=facts,
+        data_sets=[] if task is None else [data_of(task, settings[0].split if settings else "")],
+        panels=panels,
+        left_out=[*left_out, *_cut(settings, panels)],
+        layers=[found for i, s in enumerate(settings) if (found := _layers(i, s, labels, panels))],
+        grids=_grids(settings, metrics),
+        labels=labels,
+        selections=gathered.selections,
+        heads=_heads(gathered),
+        costs=[(labels[i], costs) for i, s in enumerate(settings) if (costs := costs_of(s))],
+        warnings=_sentences([*notes, *warnings_of(gathered, labels)]),
+        failures=failures[:MOST_FAILURES],
+        failed=len(failures),
+        references=metric_references(metrics),
+        runs=_runs(gathered, labels),
+        options=gathered.options,
+        sources=gathered.sources,
+        command=command,
+        unrecorded=UNRECORDED,
+        ids=ids,
+        data={"panels": [_panel_data(panel, ids) for panel in panels]},
+    )
+
+
+def _cut(settings: Sequence[Setting], panels: Sequence[Panel]) -> list[str]:
+    """What was left out on the way."""
+    told = []
+    total = sum(len(s.table.metrics) for s in settings)
+    if total > len(panels):
+        told.append(f"the first {len(panels)} of {total} rankings are shown")
+    deepest = max((c.total for p in panels for c in p.ranking.curves), default=0)
+    if deepest > MOST_LAYERS:
+        told.append(f"of curves with more than {MOST_LAYERS} layers only some points are drawn")
+    return told
+
+
+def _sentences(texts: Sequence[str]) -> list[str]:
+    """Each text once, bounded, with a full stop."""
+    told = [visible(text, 1000) for text in texts]
+    return list(dict.fromkeys(t if t.endswith((".", "!", "?")) else f"{t}." for t in told))
+
+
+def _panels(gathered: Gathered, labels: Sequence[str]) -> tuple[list[Panel], list[Answer]]:
+    panels: list[Panel] = []
+    answers = []
+    for i, setting in enumerate(gathered.settings):
+        comparison = gathered.comparisons.get(setting.task)
+        checks = checks_of(setting, comparison) if comparison else []
+        rankings = []
+        # A table in which every model failed has one ranking, of failures.
+        for metric in setting.table.metrics or [""]:
+            if len(panels) == MOST_PANELS:
+                break
+            rankings.append(ranking_of(setting, metric))
+            found = [check for check in checks if check.metric == metric]
+            panels.append(Panel(i, labels[i], rankings[-1], found))
+        answer = answer_of(labels[i], setting, rankings)
+        answers += [answer] if answer else []
+    return panels, answers
+
+
+def _heads(gathered: Gathered) -> list[Heads]:
+    found = []
+    for task, comparison in gathered.comparisons.items():
+        scores = next((s for s in gathered.settings if s.task == task), None)
+        found.append(heads_of(task, comparison, scores))
+    return [heads for heads in found if heads.rows]
+
+
+def _layers(
+    place: int, setting: Setting, labels: Sequence[str], panels: Sequence[Panel]
+) -> Layers | None:
+    own = [panel for panel in panels if panel.setting == place and panel.ranking.curves]
+    if not own:
+        return None
+    models = list(dict.fromkeys(c.model for panel in own for c in panel.ranking.curves))
+    metrics = setting.table.metrics
+    rows = layer_rows(setting, models, metrics)
+    known = {(r["model"], r["layer"]) for r in setting.table.records if r["value"] is not None}
+    return Layers(place, labels[place], metrics, rows, len(known))
+
+
+def _grids(settings: Sequence[Setting], metrics: Sequence[str]) -> list[TaskGrid]:
+    grids = []
+    for metric in metrics:
+        places = [i for i, s in enumerate(settings) if metric in s.table.metrics]
+        tasks = {settings[i].task for i in places}
+        if len(tasks) > 1:
+            grids.append(task_grid(settings, metric, places))
+    return grids
+
+
+def _runs(gathered: Gathered, labels: Sequence[str]) -> list[Run]:
+    runs = []
+    for setting, label in zip(gathered.settings, labels, strict=True):
+        models = models_of(setting.table)
+        runs.append(
+            Run(
+                f"Scores on {label}",
+                settings_of(setting),
+                models[:MOST_MODELS],
+                len(models) - len(models[:MOST_MODELS]),
+                rank_command(setting),
+            )
+        )
+    for task, comparison in gathered.comparisons.items():
+        runs.append(_measured_run(task, comparison))
+    return runs
+
+
+def _measured_run(task: str, comparison: Comparison) -> Run:
+    command = compare_command(task, comparison)
+    return Run(f"Heads on {task}", measured_settings(comparison), [], 0, command)
+
+
+def _ids(panels: Sequence[Panel]) -> dict[str, int]:
+    """A number for each model that has a curve; two names may look alike, numbers do not."""
+    models = dict.fromkeys(c.model for panel in panels for c in panel.ranking.curves)
+    return {model: i for i, model in enumerate(models)}
+
+
+def _panel_data(panel: Panel, ids: dict[str, int]) -> dict[str, Any]:
+    """What the script reads; all text is made visible here and only ever set as text there."""
+    return {
+        "metric": visible(panel.ranking.metric),
+        "label": visible(panel.label),
+        "setting": panel.setting,
+        "curves": [
+            {
+                "id": ids[curve.model],
+                "model": visible(curve.model),
+                "points": [(*p[:4], visible(p[4]), p[5]) for p in curve.points],
+            }
+            for curve in panel.ranking.curves
+        ],
+        "checks": [
+            {
+                "head": visible(check.head),
+                "points": [(visible(m), x, y) for m, x, y in check.points],
+                "trend": check.trend,
+            }
+            for check in panel.checks
+        ],
+    }

@@ -1,0 +1,127 @@
+"""How names and numbers are written for people."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+MINUS, THIN_SPACE = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
+# Zero-width joiners belong to some scripts and emoji; everything else that cannot be seen, or that
+# turns the direction of writing, can make one name look like another.
+_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+
+
+def visible(name: object, limit: int = 160) -> str:
+    """A name as it can safely be shown: on one line, nothing invisible, of bounded length.
+
+    Args:
+        name: any text, such as the name of a model, which may come from a stranger's file.
+        limit: the most characters; longer names lose their middle.
+
+    >>> visible("net" + chr(0x202E) + "gnp.exe"), visible("a" * 9, limit=5)
+    ('net\\\\u202egnp.exe', 'aa…aa')
+    """
+    text = str(name)
+    if len(text) > limit:
+        half = (limit - 1) // 2
+        text = f"{text[: limit - 1 - half]}…{text[len(text) - half :]}"
+    return "".join(_seen(letter) for letter in text)
+
+
+def plot_label(name: object, limit: int = 48) -> str:
+    """A name for matplotlib, which must not read its dollar signs as mathematics.
+
+    >>> plot_label("$x^2$")
+    '\\\\$x^2\\\\$'
+    """
+    return visible(name, limit).replace("$", r"\$")
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with some significant digits; nothing where there is none.
+
+    >>> number(0.123456), number(-2), number(None), number(1.5e-9)
+    ('0.1235', '−2', '', '1.5e−09')
+    """
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{value:.{digits}g}".replace("-", MINUS)
+
+
+def fixed(value: float | None, digits: int = 2) -> str:
+    """A number with some digits after the point.
+
+    >>> fixed(0.5), fixed(-1.239, 1)
+    ('0.50', '−1.2')
+    """
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def count(value: float | None) -> str:
+    """A whole number with its thousands apart.
+
+    >>> count(1347)
+    '1\\u202f347'
+    """
+    return "" if value is None else f"{value:,.0f}".replace(",", THIN_SPACE).replace("-", MINUS)
+
+
+def several(value: int, noun: str, plural: str = "") -> str:
+    """A count with its noun.
+
+    >>> several(1, "model"), several(2, "entry", "entries")
+    ('1 model', '2 entries')
+    """
+    return f"{count(value)} {noun if value == 1 else plural or noun + 's'}"
+
+
+def short(value: float | None, unit: str = "") -> str:
+    """A large number with a decimal prefix.
+
+    >>> short(611_000_000_000), short(18_900, "B")
+    ('611 G', '18.9 kB')
+    """
+    if value is None or not math.isfinite(value):
+        return ""
+    prefixes = ("", "k", "M", "G", "T", "P", "E")
+    place = 0
+    while abs(value) >= 999.5 and place < len(prefixes) - 1:
+        value, place = value / 1000, place + 1
+    return f"{number(value, 3)} {prefixes[place]}{unit}".rstrip()
+
+
+def duration(seconds: float | None) -> str:
+    """A time in the unit that suits it.
+
+    >>> duration(2.34), duration(75), duration(7320)
+    ('2.3 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{count(hours)} h {minutes} min"
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """Names in a sentence, the later ones as a number.
+
+    >>> listed(["a", "b", "c"]), listed(list("abcdefg"), most=2)
+    ('a, b and c', 'a, b and 5 more')
+    """
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {count(len(names) - most)} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _seen(letter: str) -> str:
+    if unicodedata.category(letter) not in _UNSEEN or letter in _JOINERS:
+        return letter
+    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
