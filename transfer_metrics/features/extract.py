@@ -69,7 +69,8 @@ def extract(
         pool: how each output becomes one vector, as in ``resolve_pool``.
         out: folder for the features; None keeps them in memory.
         split: which split of the task.
-        batch_size: examples per forward pass. Features do not depend on it beyond rounding.
+        batch_size: examples per forward pass; of words, sentences. Features do not depend on it
+            beyond rounding.
         device: where to run, such as ``"cuda"``; None leaves the model where it is.
         amp: run in mixed precision (float16 on CUDA, bfloat16 on the CPU). Poolings still add up
             in float32.
@@ -133,7 +134,7 @@ def extract(
     forward = Forward(model, task, split, resolved, batch_size, dtype, amp, num_workers, progress)
 
     def plan() -> dict[str, Any]:
-        batch = Batches(model, task, split).load([0, min(1, len(data) - 1)])
+        batch = _two(model, task, split)
         listed, logits = layers_and_logits(model, wanted, resolved, batch)
         if logits is not None and task.kind == "classification":
             kept = {"path": logits[0], "dim": logits[1]}
@@ -177,6 +178,14 @@ def _loaded(model: Any, task: Any) -> tuple[Model, Task]:
         model if isinstance(model, Model) else load_model(model),
         task if isinstance(task, Task) else load_task(task),
     )
+
+
+def _two(model: Model, task: Task, split: str) -> Any:
+    """A batch of two sequences, so that the axis of the batch can be told from others."""
+    data = task[split]
+    if data.units is not None:
+        return model.dummy(2)  # two words may be of one sentence, which is read once
+    return Batches(model, task, split).load([0, min(1, len(data) - 1)])
 
 
 def _folder(out: str | Path) -> Path:

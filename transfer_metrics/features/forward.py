@@ -20,8 +20,14 @@ from transfer_metrics.features.pooling import Pool
 from transfer_metrics.features.shards import LABELS, LOGITS
 from transfer_metrics.features.store import layers_of
 from transfer_metrics.features.trace import call_model, evaluation
+from transfer_metrics.features.words import pool_for
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.words import Word, refuse_words
+from transfer_metrics.types import Layer
+
+UNITS = "__units__"
+"""Name of the array of a shard that has the number of the sentence of each word."""
 
 
 class Batches(Dataset):
@@ -29,12 +35,24 @@ class Batches(Dataset):
 
     An example that cannot be prepared gives the error instead of a batch, since an exception that
     leaves a worker process loses its type and message.
+
+    Args:
+        model: the model.
+        task: the task.
+        split: which of its splits.
+        by_word: whether who asks can read batches that have a row per word and not per sentence.
     """
 
-    def __init__(self, model: Model, task: Task, split: str) -> None:
+    def __init__(self, model: Model, task: Task, split: str, *, by_word: bool = False) -> None:
         self._model = model
         self._examples = task[split].examples
         self._where = f"of {task.name!r} ({split})"
+        if not by_word:
+            refuse_words(
+                task,
+                "networks with heads read whole texts; extract features first and fit the head on "
+                "the store: LinearProbe().fit(extract(model, task))",
+            )
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[list[int], Any]:
         try:
@@ -43,8 +61,8 @@ class Batches(Dataset):
             return list(indices), error
         except Exception as error:
             batch = ExtractionError(
-                f"examples {indices[0]} to {indices[-1]} {self._where} could not be prepared for "
-                f"{self._model.name!r}: {type(error).__name__}: {error}"
+                f"examples {min(indices)} to {max(indices)} {self._where} could not be prepared "
+                f"for {self._model.name!r}: {type(error).__name__}: {error}"
             )
         return list(indices), batch
 
@@ -72,7 +90,7 @@ class Forward:
     ) -> Generator[tuple[int, dict[str, np.ndarray], dict[str, Any]]]:
         """Compute the shards that a manifest lacks.
 
-        The model is in evaluation mode and has hooks until the iterator is closed.
+        The model is in evaluation mode until the iterator is closed.
 
         Yields:
             Number of the shard, its arrays by name, and its rows and seconds.
@@ -90,18 +108,11 @@ class Forward:
         if not missing:
             return
         batches = [
-            list(rows[start : start + self.batch_size])
+            [rows.start + int(i) for i in batch]
             for rows in missing.values()
-            for start in range(0, len(rows), self.batch_size)
+            for batch in batches_of(data, rows, self.batch_size, self.task.modality == "text")
         ]
         todo = sum(map(len, missing.values()))
-        logits = manifest["logits"]
-        taps = LayerTaps(
-            self.model.module,
-            layers_of(manifest),
-            self.pool,
-            logits=logits["path"] if logits else None,
-        )
         bar = progress_bar(
             f"{self.model.name} on {self.task.name}",
             n,
@@ -109,7 +120,8 @@ class Forward:
             initial=n - todo,
             unit=" examples",
         )
-        with bar, evaluation(self.model.module), taps:
+        layers = layers_of(manifest)
+        with bar, evaluation(self.model.module):
             loader = iter(self._loader(batches))
             for index, rows in missing.items():
                 arrays = self._empty(manifest, len(rows))
@@ -117,7 +129,8 @@ class Forward:
                 while filled < len(rows):
                     indices, batch = next(loader)
                     start = time.perf_counter()
-                    self._fill(arrays, filled, _checked(batch), taps, indices)
+                    pooled = self._pooled(_checked(batch), layers, manifest["logits"])
+                    self._fill(arrays, pooled, rows.start, indices)
                     seconds += time.perf_counter() - start
                     filled += len(indices)
                     bar.update(len(indices))
@@ -126,7 +139,7 @@ class Forward:
 
     def _loader(self, batches: list[list[int]]) -> DataLoader:
         return DataLoader(
-            Batches(self.model, self.task, self.split),
+            Batches(self.model, self.task, self.split, by_word=True),
             sampler=batches,
             batch_size=None,
             collate_fn=_same,
@@ -145,33 +158,42 @@ class Forward:
             arrays[LOGITS] = torch.empty(rows, manifest["logits"]["dim"])
         return arrays
 
-    def _fill(
-        self,
-        arrays: Mapping[str, Tensor],
-        start: int,
-        batch: Any,
-        taps: LayerTaps,
-        indices: list[int],
-    ) -> None:
-        """Run one batch and put the features into the shard's rows from ``start``."""
+    def _pooled(
+        self, batch: Any, layers: Sequence[Layer], logits: Mapping[str, Any] | None
+    ) -> dict[str, Tensor]:
+        """Run one batch; the pooled output of each layer, and of the classifier if it is kept."""
         module = self.model.module
         batch = place(batch, module)
         device = next(module.parameters(), torch.empty(0)).device
-        with torch.autocast(device.type, enabled=self.amp):
+        path = logits["path"] if logits else None
+        taps = LayerTaps(module, layers, pool_for(self.pool, batch), logits=path)
+        with torch.autocast(device.type, enabled=self.amp), taps:
             call_model(self.model, batch)
-        features = taps.collect()
-        if LOGITS in arrays and taps.logits is not None:
-            features[LOGITS] = taps.logits
+            features = taps.collect()
+            if taps.logits is not None:
+                features[LOGITS] = taps.logits
+        return features
+
+    def _fill(
+        self,
+        arrays: Mapping[str, Tensor],
+        features: Mapping[str, Tensor],
+        first: int,
+        indices: list[int],
+    ) -> None:
+        """Put the features of a batch into the shard whose first example is ``first``."""
+        places = torch.tensor(indices) - first
         for name, array in arrays.items():
-            pooled, kept = features[name], array[start : start + len(indices)]
-            if pooled.shape != kept.shape:
+            pooled, expected = features[name], (len(indices), array.shape[1])
+            if pooled.shape != expected:
                 raise ExtractionError(
                     f"{_title(name)} of {self.model.name!r} has shape {tuple(pooled.shape)} for "
-                    f"{len(indices)} examples, expected {tuple(kept.shape)}"
+                    f"{len(indices)} examples, expected {expected}"
                 )
-            kept.copy_(pooled)
+            kept = pooled.to("cpu", array.dtype)
             if not torch.isfinite(kept).all():
                 raise self._not_finite(name, pooled, kept, indices)
+            array[places] = kept
 
     def _not_finite(
         self, name: str, pooled: Tensor, kept: Tensor, indices: list[int]
@@ -200,8 +222,39 @@ def _checked(batch: Any) -> Any:
     return batch
 
 
+def batches_of(data: Split, rows: range, batch_size: int, text: bool) -> list[np.ndarray]:
+    """Cut the examples of a shard into batches, each ascending, as positions within the shard.
+
+    Texts of like length go together, so that little is padded, the longest first; a batch of words
+    is of at most ``batch_size`` sentences, which are not torn apart. Which examples share a batch
+    changes features by rounding only.
+
+    >>> data = Split(["a", "a long text", "another text", "b"], np.arange(4))
+    >>> [batch.tolist() for batch in batches_of(data, range(4), 2, text=True)]
+    [[1, 2], [0, 3]]
+    """
+    units = np.arange(len(rows)) if data.units is None else data.units[rows.start : rows.stop]
+    _, firsts, owner = np.unique(units, return_index=True, return_inverse=True)
+    rank = np.arange(len(firsts))
+    if text and len(firsts) > batch_size:
+        sizes = np.array([_size(data.examples[rows[first]]) for first in firsts])
+        rank[np.argsort(-sizes, kind="stable")] = np.arange(len(firsts))
+    batch = rank[owner] // batch_size
+    order = np.argsort(batch, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(batch[order])) + 1)
+
+
+def _size(text: Any) -> int:
+    """Characters of a text, a pair of texts, or the sentence of a word."""
+    if isinstance(text, Word):
+        return sum(map(len, text.sentence)) + len(text.sentence)
+    return len(text) if isinstance(text, str) else sum(map(len, text))
+
+
 def _labels(data: Split, rows: range) -> dict[str, np.ndarray]:
-    return {LABELS: np.asarray(data.labels)[rows.start : rows.stop]}
+    chosen = slice(rows.start, rows.stop)
+    kept = {LABELS: np.asarray(data.labels)[chosen]}
+    return kept if data.units is None else kept | {UNITS: data.units[chosen]}
 
 
 def _title(name: str) -> str:

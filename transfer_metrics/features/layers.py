@@ -20,6 +20,7 @@ from transfer_metrics.features.blocks import find_blocks, find_head, head_input
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
 from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.tokens import TextBatch
 from transfer_metrics.types import Layer
 
 LayerSpec = str | int | Layer
@@ -123,6 +124,8 @@ def items(layers: LayerSpec | Iterable[LayerSpec]) -> list[str | int]:
 
 def place(batch: Any, module: nn.Module) -> Any:
     """Move a batch to the module's device; floating point inputs take the parameters' dtype."""
+    if isinstance(batch, TextBatch):
+        return batch.mapped(lambda tensor: place(tensor, module))
     if isinstance(batch, Mapping):
         return {name: place(item, module) for name, item in batch.items()}
     if isinstance(batch, (tuple, list)):

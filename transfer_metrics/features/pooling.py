@@ -1,7 +1,8 @@
 """From a layer's output to one vector per example.
 
 A pooling is a function ``(output, layout, mask) -> (N, D)``. ``layout`` says what the axes of
-``output`` mean, and ``mask`` (N, T) is the attention mask of a text batch, or None.
+``output`` mean, and ``mask`` (N, T) is the attention mask of a text batch, or None. Where the words
+of sentences are the examples, the same poolings work over the tokens of each word.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def avg(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     dtype = torch.promote_types(output.dtype, torch.float32)
     if mask is None or layout in ("NCHW", "NHWC"):
         return output.mean(_SPATIAL.get(layout, (1,)), dtype=dtype)
-    tokens, counts = _tokens(output, layout), _kept(output, layout, mask)
+    tokens, counts = tokens_of(output, layout), _kept(output, layout, mask)
     total = tokens.masked_fill(~counts[:, :, None], 0).sum(1, dtype=dtype)
     return total / counts.sum(1, keepdim=True)
 
@@ -79,14 +80,14 @@ def maximum(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     if mask is None or layout in ("NCHW", "NHWC"):
         return output.amax(_SPATIAL.get(layout, (1,)))
     kept = _kept(output, layout, mask)
-    return _tokens(output, layout).masked_fill(~kept[:, :, None], -math.inf).amax(1)
+    return tokens_of(output, layout).masked_fill(~kept[:, :, None], -math.inf).amax(1)
 
 
 def cls(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
-    """The first token, the first unmasked one where there is a mask."""
+    """The first token, the first unmasked one where there is a mask; of a word the first too."""
     if layout == "ND":
         return output
-    tokens = _tokens(output, layout, pool="cls")
+    tokens = tokens_of(output, layout, pool="cls")
     if mask is None:
         return tokens[:, 0]
     return _take(tokens, _kept(output, layout, mask).int().argmax(1))
@@ -96,7 +97,7 @@ def last_token(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """The last token, the last unmasked one where there is a mask."""
     if layout == "ND":
         return output
-    tokens = _tokens(output, layout, pool="last_token")
+    tokens = tokens_of(output, layout, pool="last_token")
     if mask is None:
         return tokens[:, -1]
     kept = _kept(output, layout, mask)
@@ -106,8 +107,24 @@ def last_token(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
 def mean_tokens(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """Mean over the unmasked tokens; refuses maps, unlike ``avg``."""
     if layout != "ND":
-        _tokens(output, layout, pool="mean_tokens")
+        tokens_of(output, layout, pool="mean_tokens")
     return avg(output, layout, mask)
+
+
+def mean_words(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+    """Mean over words of the mean over their tokens; special tokens do not count.
+
+    Only ``extract`` knows which tokens make up a word, and sees to it
+    (``transfer_metrics.features.words``). Without a mask every token is a word.
+    """
+    if layout != "ND":
+        tokens_of(output, layout, pool="mean_words")
+        if mask is not None:
+            raise InvalidInputError(
+                "pool='mean_words' works in extract only, which knows the words of a batch; use "
+                "pool='mean'"
+            )
+    return avg(output, layout, None)
 
 
 def flatten(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
@@ -135,15 +152,19 @@ def grid(output: Tensor, layout: str, mask: Tensor | None, size: int) -> Tensor:
         if window == 0:
             return avg(output, layout, mask)
         return F.avg_pool2d(maps.to(dtype), window).permute(0, 2, 3, 1).flatten(1)
-    tokens = _tokens(output, layout)
+    tokens = tokens_of(output, layout)
     if tokens.shape[2] >= size:
         return avg(output, layout, mask)
     window = max(1, int(tokens.shape[1] / (size / tokens.shape[2])))
     return F.avg_pool1d(tokens.transpose(1, 2).to(dtype), window).transpose(1, 2).flatten(1)
 
 
-def _tokens(output: Tensor, layout: str, pool: str = "") -> Tensor:
-    """(N, T, C) from a token layout."""
+def tokens_of(output: Tensor, layout: str, pool: str = "") -> Tensor:
+    """(N, T, C) from a token layout.
+
+    Raises:
+        InvalidInputError: the output has no tokens.
+    """
     if layout == "NTC":
         return output
     if layout == "NCT":
@@ -156,7 +177,7 @@ def _tokens(output: Tensor, layout: str, pool: str = "") -> Tensor:
 
 def _kept(output: Tensor, layout: str, mask: Tensor) -> Tensor:
     """The mask as (N, T) booleans, checked against the output."""
-    length = _tokens(output, layout).shape[1]
+    length = tokens_of(output, layout).shape[1]
     if mask.shape != (len(output), length):
         raise ExtractionError(
             f"the attention mask has shape {tuple(mask.shape)} and the layer gives {length} tokens "
@@ -175,7 +196,10 @@ POOLINGS: Registry[PoolFn] = Registry(
         "avg": avg,
         "max": maximum,
         "cls": cls,
+        "mean": mean_tokens,
         "mean_tokens": mean_tokens,
+        "mean_words": mean_words,
+        "last": last_token,
         "last_token": last_token,
         "flatten": flatten,
         "grid": grid,

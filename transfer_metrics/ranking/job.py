@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.features.averaged import MEAN, MeanStore
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.joined import JoinedStore
 from transfer_metrics.features.store import FeatureStore
@@ -42,6 +43,7 @@ class Job:
         subset: the examples of a round of a race; None for all of them at once.
         errors: whether the layer that stands for the model is to have a jackknife error under the
             first metric, whatever the mode.
+        mean: whether the mean of the extracted layers is scored in place of each of them.
     """
 
     task: Task
@@ -59,6 +61,7 @@ class Job:
     options: Mapping[str, Any]
     subset: Subset | None = None
     errors: bool = False
+    mean: bool = False
 
     @property
     def is_part(self) -> bool:
@@ -71,16 +74,18 @@ class Job:
 
     def scores_key(self, model: Model) -> str:
         """Key of the scores of a model: of all examples the same with and without a race."""
+        scored = {"scored": MEAN} if self.mean else {}
         if self.subset is None or not self.is_part:
-            return self.features_key(model, self.task[self.split].fingerprint)
+            whole = self.task[self.split].fingerprint
+            return content_key(**self._content(model, whole), **scored)
         # Errors are added for the metric that races, so these scores serve no other race.
         race = (self.metrics[0].label, self.mode)
-        return content_key(**self._content(model, self.subset.fingerprint), race=race)
+        return content_key(**self._content(model, self.subset.fingerprint), **scored, race=race)
 
     def feature_keys(self, model: Model) -> list[str]:
         """Keys of all stores of features that this job reads."""
         if self.subset is None:
-            return [self.scores_key(model)]
+            return [self.features_key(model, self.task[self.split].fingerprint)]
         parts = [task[self.split].fingerprint for task in self.subset.increments]
         return [self.features_key(model, fingerprint) for fingerprint in parts]
 
@@ -170,10 +175,8 @@ def _computed(job: Job, model: Model, metrics: Sequence[Metric]) -> list[dict[st
         # Earlier increments were computed anew by the rounds before.
         newest = job.feature_keys(model)[-1]
         shutil.rmtree(job.cache.features(newest), ignore_errors=True)
-    stores = _stores(job, model)
-    if job.subset is None:
-        return score_store(stores[0], metrics, job.mode)
-    return score_store(JoinedStore(stores), metrics, job.mode, job.subset.positions)
+    units = job.task[job.split].units if job.subset is None else job.subset.positions
+    return score_store(_store(job, model), metrics, job.mode, units)
 
 
 def _add_errors(job: Job, model: Model, records: Sequence[dict[str, Any]]) -> None:
@@ -190,7 +193,7 @@ def _add_errors(job: Job, model: Model, records: Sequence[dict[str, Any]]) -> No
             f"the error of {metric.label} is not in the cache; rank with cache='only-missing' to "
             f"compute it"
         )
-    store = JoinedStore(_stores(job, model), [best["layer"]])
+    store = _store(job, model, [best["layer"]])
     [found] = score_store(store, [metric], MODES[0], job.subset.positions)
     added: dict[str, Any] = {
         k: found[k] for k in ("stderr", "deviations", "intervals") if k in found
@@ -203,6 +206,14 @@ def _add_errors(job: Job, model: Model, records: Sequence[dict[str, Any]]) -> No
     job.cache.write(
         key, [r | (added if (record_label(r), r["layer"]) == place else {}) for r in known]
     )
+
+
+def _store(job: Job, model: Model, only: Sequence[str] | None = None) -> FeatureStore:
+    """Features of all examples that the job looks at, of some layers only where it says which."""
+    stores = _stores(job, model)
+    if job.subset is None:
+        return MeanStore(stores[0]) if job.mean else stores[0]
+    return MeanStore(JoinedStore(stores)) if job.mean else JoinedStore(stores, only)
 
 
 def _stores(job: Job, model: Model) -> list[FeatureStore]:

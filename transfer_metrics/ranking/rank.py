@@ -8,6 +8,7 @@ from typing import Any
 
 from transfer_metrics.engines import ENGINES
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.features.averaged import MEAN
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.asked import (
@@ -24,9 +25,15 @@ from transfer_metrics.ranking.race import race
 from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.sources.models import expand_models
 from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources.words import refuse_words
 
 # How each choice of layers is extracted, and which rows then stand for the model.
-LAYER_CHOICES = {"best": ("blocks", "best"), "blocks": ("blocks", "all"), "last": ("last", "last")}
+LAYER_CHOICES = {
+    "best": ("blocks", "best"),
+    "blocks": ("blocks", "all"),
+    "last": ("last", "last"),
+    MEAN: ("blocks", "best"),
+}
 
 
 def rank_models(
@@ -60,9 +67,12 @@ def rank_models(
         task: a task, its name, or arrays, as for ``load_task``.
         metrics: names, patterns, callables or a list; the first one orders the ranking.
         layers: ``"best"`` scores every block and lets the best stand for the model, ``"blocks"``
-            ranks all blocks of all models, ``"last"`` uses only the classifier's input; anything
-            else is a choice of layers as for ``list_layers``, of which the best counts.
-        pool: pooling of feature maps and tokens.
+            ranks all blocks of all models, ``"last"`` uses only the classifier's input (the last
+            hidden state of a text model), ``"mean"`` the mean of the hidden layers, which must be
+            of one width; anything else is a choice of layers as for ``list_layers``, of which the
+            best counts.
+        pool: pooling of feature maps and tokens; of the tokens of each word, where a task labels
+            words.
         split: split of the task to score on.
         engine: where the models are worked on.
         cache: ``"only-missing"`` computes what is not there yet, ``"always"`` computes all anew,
@@ -87,7 +97,8 @@ def rank_models(
 
     Raises:
         UnknownNameError: no such metric, task, split, engine or pattern of models.
-        UnsupportedTaskError: a metric that is not defined for this kind of task.
+        UnsupportedTaskError: a metric that is not defined for this kind of task; a budget with a
+            task that labels words.
         InvalidInputError: a task that cannot be used; a budget that is no share between 0 and 1 or
             too small for so many models; a budget with a metric that compares candidates.
 
@@ -126,8 +137,10 @@ def rank_models(
         keep_features,
         interval_mode(intervals),
         {**options, "progress": progress},
+        mean=isinstance(layers, str) and layers == MEAN,
     )
     if budget is not None:
+        refuse_words(task, "a race adds single examples; leave out budget=")
         if combinations:
             raise InvalidInputError(
                 f"{combinations[0].name} compares all candidates on the same examples, and a race "

@@ -27,8 +27,8 @@ class Model:
     Attributes:
         name: the specification that it was loaded from, or the class name of a module.
         module: the network.
-        preprocess: one raw example (PIL image, string or pair of strings, float array) to one
-            input; ``None`` takes float arrays as they are.
+        preprocess: one raw example (PIL image, string, pair of strings or word of a sentence, float
+            array) to one input; ``None`` takes float arrays as they are.
         modality: what the examples are: ``"image"``, ``"text"`` or ``"tensor"``.
         head: dotted path of the classifier whose output are the source logits, or ``None``.
         input_shape: shape of one input, (C, H, W) for images; ``None`` where it is free.
@@ -140,7 +140,8 @@ class Split:
     """Examples with their labels.
 
     Attributes:
-        examples: N lazily decoded examples: PIL images, strings or pairs of them, float32 arrays.
+        examples: N lazily decoded examples: PIL images, strings or pairs of them, words of
+            sentences, float32 arrays.
         labels: (N,) int64 in 0..C-1, or float64 (N,) or (N, K) for regression.
     """
 
@@ -159,11 +160,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def units(self) -> np.ndarray | None:
+        """(N,) number of the sentence of each word; None where examples stand for themselves."""
+        return getattr(self.examples, "units", None)
+
     def rows(self, positions: np.ndarray) -> Split:
         """The examples at some positions, decoded no sooner than before."""
         from transfer_metrics.sources.examples import Chosen
 
-        return Split(Chosen(self.examples, positions), self.labels[positions])
+        own = getattr(self.examples, "rows", None)
+        examples = Chosen(self.examples, positions) if own is None else own(positions)
+        return Split(examples, self.labels[positions])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -226,9 +234,11 @@ def example_modality(example: Any) -> Modality:
     """
     from PIL import Image
 
+    from transfer_metrics.sources.words import Word
+
     if isinstance(example, Image.Image):
         return "image"
-    if isinstance(example, str) or (
+    if isinstance(example, (str, Word)) or (
         isinstance(example, (tuple, list))
         and len(example) == 2
         and all(isinstance(part, str) for part in example)
@@ -244,7 +254,9 @@ def example_modality(example: Any) -> Modality:
 
 def example_bytes(example: Any) -> bytes:
     """What identifies one decoded example, for fingerprints."""
-    if isinstance(example, str):
+    from transfer_metrics.sources.words import Word
+
+    if isinstance(example, (str, Word)):
         return example.encode()
     if isinstance(example, (tuple, list)):
         return "\0\0".join(example).encode()

@@ -16,7 +16,8 @@ from transfer_metrics.sources.examples import Examples, decode
 from transfer_metrics.sources.files import split_name
 from transfer_metrics.sources.memory import as_examples, make_task
 from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.tables import text_columns
+from transfer_metrics.sources.tables import TAGS, WORDS, text_columns
+from transfer_metrics.sources.words import words_task
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,8 @@ def from_hub(
     label: str | None = None,
     text: str | None = None,
     image: str | None = None,
+    words: str | None = None,
+    bio: str = "keep",
 ) -> Task:
     """Load ``name``, ``name@revision`` or a local folder with all its labelled splits.
 
@@ -64,9 +67,11 @@ def from_hub(
         name: the task.
         kind: ``"classification"`` or ``"regression"``.
         config: the data set's configuration, such as ``mrpc`` of ``glue``.
-        label: column of the label; ``label``, ``labels`` or the only column of classes.
-        text: column of the text, or two with a comma between.
-        image: column of the images; the only one by default.
+        label: as for ``from_loaded``.
+        text: as for ``from_loaded``.
+        image: as for ``from_loaded``.
+        words: as for ``from_loaded``.
+        bio: as for ``from_loaded``.
 
     Raises:
         InvalidInputError: it cannot be had, or the roles of the columns are not clear.
@@ -74,7 +79,47 @@ def from_hub(
     """
     datasets = require("datasets", f"task {name!r}")
     loaded = _load(datasets, place, name, config)
+    return from_loaded(
+        loaded, name, kind, label=label, text=text, image=image, words=words, bio=bio
+    )
+
+
+def from_loaded(
+    loaded: Any,
+    name: str,
+    kind: Kind | None = None,
+    *,
+    label: str | None = None,
+    text: str | None = None,
+    image: str | None = None,
+    words: str | None = None,
+    bio: str = "keep",
+) -> Task:
+    """The task of a ``Dataset`` or ``DatasetDict`` of the ``datasets`` library.
+
+    Args:
+        loaded: the data; a single ``Dataset`` is training data.
+        name: the task.
+        kind: ``"classification"`` or ``"regression"``.
+        label: column of the label; ``label``, ``labels`` or the only column of classes. Of words
+            the column with a list of labels; ``ner_tags``, ``pos_tags``, ``tags`` or ``labels``.
+        text: column of the text, or two with a comma between.
+        image: column of the images; the only one by default.
+        words: column with a list of words, each of which has a label and is an example; ``tokens``
+            or ``words`` where they hold lists.
+        bio: for words; see ``words_task``.
+
+    Raises:
+        InvalidInputError: the roles of the columns are not clear, or the data cannot be used.
+        MissingDependencyError: ``datasets`` is not installed.
+    """
+    datasets = require("datasets", f"task {name!r}")
     splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    first = next(iter(splits.values()))
+    if not text and not image:
+        words = words or next((c for c in WORDS if _lists_strings(first.features.get(c))), None)
+    if words:
+        return _of_words(splits, name, kind, label, words, bio)
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     classes = None
     for split, data in splits.items():
@@ -92,6 +137,44 @@ def from_hub(
         examples = _examples(datasets, data, name, column, text, image)
         parts[split_name(split)] = (examples, labels)
     return make_task(name, parts, kind, classes)
+
+
+def is_loaded(value: Any) -> bool:
+    """Whether something is data of the ``datasets`` library, or splits of it; imports nothing.
+
+    >>> is_loaded({"train": []})
+    False
+    """
+    kind = type(value)
+    if kind.__module__.partition(".")[0] == "datasets":
+        return kind.__name__ in ("Dataset", "DatasetDict")
+    return isinstance(value, dict) and bool(value) and all(map(is_loaded, value.values()))
+
+
+def _of_words(
+    splits: dict[str, Any], name: str, kind: Kind | None, label: str | None, words: str, bio: str
+) -> Task:
+    parts: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
+    classes = None
+    for split, data in splits.items():
+        column = label or next((c for c in TAGS if _is_list(data.features.get(c))), None)
+        if column is None:
+            raise InvalidInputError(
+                f"task {name!r}: cannot tell which column labels the words; the columns are: "
+                f"{', '.join(data.column_names)}; say ?label=column"
+            )
+        _require(name, data, [words, column])
+        classes = getattr(getattr(data.features[column], "feature", None), "names", classes)
+        parts[split_name(split)] = (list(data[words][:]), list(data[column][:]))
+    return words_task(name, parts, kind, classes, bio=bio)
+
+
+def _is_list(feature: Any) -> bool:
+    return hasattr(feature, "feature")
+
+
+def _lists_strings(feature: Any) -> bool:
+    return getattr(getattr(feature, "feature", None), "dtype", None) in ("string", "large_string")
 
 
 def _load(datasets: Any, place: str, name: str, config: str | None) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import dataclasses
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,10 @@ from transfer_metrics.sources.classifier import last_linear
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import to_mode
 from transfer_metrics.sources.specs import ModelSpec
+from transfer_metrics.sources.tokens import Tokens
 
 _LONGEST = 512
+"""Tokens of a text that are read at most, also by models that could read more."""
 
 
 @dataclass(frozen=True)
@@ -44,59 +47,29 @@ def plain_text(example: Any) -> Any:
     return example
 
 
-@dataclass(frozen=True, repr=False)
-class Tokens:
-    """Texts, or pairs of them, to padded token ids with their mask."""
-
-    tokenizer: Any
-    longest: int
-
-    def __call__(self, texts: list[Any]) -> dict[str, torch.Tensor]:
-        """Strings or pairs of strings to the keyword arguments of a text model."""
-        pairs = [text if isinstance(text, (tuple, list)) else (text, None) for text in texts]
-        first, second = (list(part) for part in zip(*pairs, strict=True))
-        batch = self.tokenizer(
-            first,
-            None if None in second else second,
-            padding=True,
-            truncation=True,
-            max_length=self.longest,
-            return_tensors="pt",
-        )
-        return dict(batch)
-
-    def __repr__(self) -> str:
-        vocabulary = sorted(self.tokenizer.get_vocab().items())
-        fast = getattr(self.tokenizer, "backend_tokenizer", None)
-        content = f"{vocabulary}{self.tokenizer.special_tokens_map}"
-        content += fast.to_str() if fast is not None else type(self.tokenizer).__name__
-        digest = hashlib.sha256(content.encode()).hexdigest()
-        return f"Tokens({digest}, longest={self.longest})"
-
-
 def from_huggingface(spec: ModelSpec) -> Model:
     """Load ``hf:name@revision`` or ``hf:folder`` with its processor or tokenizer.
 
-    Image classifiers keep their head; everything else is loaded as the bare network. Of
-    encoder-decoder models the encoder is used, of image-text models the image tower.
+    A name that is in the local cache is loaded from there without asking the hub for something
+    newer. Image classifiers keep their head; everything else is loaded as the bare network. Of
+    encoder-decoder models the encoder is used, since the decoder has no text of its own to read
+    before anything is generated; of image-text models the image tower.
     """
     if spec.name.startswith((".", "/", "~")) and not os.path.isdir(os.path.expanduser(spec.name)):
         raise InvalidInputError(f"model {spec.text!r}: there is no folder {spec.name!r}")
     transformers = require("transformers", f"model {spec.text!r}")
+    name = os.path.expanduser(spec.name)
+    cached = None if os.path.isdir(name) else _cached_folder(name, spec.revision)
+    if cached is not None:
+        try:
+            return _loaded(transformers, spec, cached, {}, os.path.basename(cached))
+        except TransferMetricsError:
+            raise
+        except Exception:  # a file of it is lacking: ask the hub
+            pass
     place: dict[str, Any] = {"revision": spec.revision} if spec.revision else {}
-    name = os.path.expanduser(spec.name) if spec.name.startswith("~") else spec.name
     try:
-        config = transformers.AutoConfig.from_pretrained(name, **place)
-        if _known(transformers, "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING", config) or _known(
-            transformers, "IMAGE_PROCESSOR_MAPPING", config
-        ):
-            model = _image_model(transformers, spec, name, config, place)
-        elif _known(transformers, "TOKENIZER_MAPPING", config):
-            model = _text_model(transformers, spec, name, config, place)
-        else:
-            raise UnsupportedTaskError(
-                f"model {spec.text!r} ({config.model_type}) reads neither images nor text"
-            )
+        return _loaded(transformers, spec, name, place)
     except TransferMetricsError:
         raise
     except Exception as error:  # hub, file and configuration errors of many kinds
@@ -106,7 +79,49 @@ def from_huggingface(spec: ModelSpec) -> Model:
             f"name, fetch it once with a network (hf download {spec.name}), or give a folder "
             f"written by save_pretrained: hf:path/to/folder"
         ) from error
-    return model
+
+
+def _cached_folder(name: str, revision: str) -> str | None:
+    """Where the local cache of the hub has a model, if it has it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision or None)
+    except ValueError:  # no name that the hub could have
+        return None
+    return os.path.dirname(found) if isinstance(found, str) else None
+
+
+def _loaded(
+    transformers: Any, spec: ModelSpec, name: str, place: dict[str, Any], commit: str = ""
+) -> Model:
+    """Load from a folder, or by name with a revision."""
+    with _quiet(transformers, local=os.path.isdir(name)):
+        config = transformers.AutoConfig.from_pretrained(name, **place)
+        if _known(transformers, "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING", config) or _known(
+            transformers, "IMAGE_PROCESSOR_MAPPING", config
+        ):
+            model = _image_model(transformers, spec, name, config, place)
+        else:
+            model = _text_model(transformers, spec, name, config, place)
+    revision = spec.revision or commit or getattr(config, "_commit_hash", None) or ""
+    return dataclasses.replace(model, revision=revision)
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any, local: bool) -> Iterator[None]:
+    """Without reports on weights, which are checked here, and bars other than of downloads."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if local:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if local and bars:
+            logging.enable_progress_bar()
 
 
 def _known(transformers: Any, mapping: str, config: Any) -> bool:
@@ -136,25 +151,59 @@ def _image_model(
 
     shape = tuple(preprocess(Image.new("RGB", (64, 64))).shape)
     head = last_linear(module, config.num_labels) if classifies else None
-    return _model(spec, module, config, preprocess, "image", head, shape, stack_pixels)
+    return Model(spec.text, module, preprocess, "image", head, shape, "", stack_pixels)
 
 
 def _text_model(
     transformers: Any, spec: ModelSpec, name: str, config: Any, place: dict[str, Any]
 ) -> Model:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(name, **place)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **place)
+    except Exception as error:  # no such files, of which the library says it in many ways
+        if hasattr(config, "vocab_size") or _known(transformers, "TOKENIZER_MAPPING", config):
+            raise
+        raise _neither(spec, config) from error
+    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) <= 1:
+        # The library makes an empty one where the files are missing, for which all is unknown.
+        raise InvalidInputError(
+            f"model {spec.text!r} has no vocabulary for its tokenizer; add the tokenizer's files, "
+            f"such as tokenizer.json, to the folder"
+        )
+    if hasattr(config, "use_cache"):
+        config.use_cache = False  # of keys and values, for generation
     module: Any = _load(transformers, transformers.AutoModel, spec, name, config, place, bare=True)
+    if getattr(module, "main_input_name", "input_ids") != "input_ids":
+        raise _neither(spec, config)
     if getattr(config, "is_encoder_decoder", False):
         module = module.get_encoder()
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    # RoBERTa and its kin number positions from padding + 1, which costs two of them.
-    room = (getattr(config, "max_position_embeddings", None) or _LONGEST + 2) - 2
-    limit = tokenizer.model_max_length
-    longest = min(_LONGEST, limit if limit < 1_000_000 else room)
-    tokens = Tokens(tokenizer, longest)
-    return _model(spec, module, config, plain_text, "text", None, None, tokens)
+    if tokenizer.pad_token is None:  # masked, so it does not matter which token pads
+        spare = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+        tokenizer.pad_token = spare or tokenizer.convert_ids_to_tokens(0)
+    tokenizer.padding_side = "right"  # absolute positions count from the first token
+    tokens = Tokens(
+        tokenizer,
+        _longest(tokenizer, config),
+        frozenset(inspect.signature(module.forward).parameters),
+    )
+    return Model(spec.text, module, plain_text, "text", None, None, "", tokens)
+
+
+def _neither(spec: ModelSpec, config: Any) -> UnsupportedTaskError:
+    return UnsupportedTaskError(
+        f"model {spec.text!r} ({config.model_type}) reads neither images nor text"
+    )
+
+
+def _longest(tokenizer: Any, config: Any) -> int:
+    """Tokens that the network may be given at a time."""
+    limits = [_LONGEST]
+    positions = getattr(config, "max_position_embeddings", None) or 0
+    if tokenizer.model_max_length < 1_000_000:
+        limits += [tokenizer.model_max_length, positions]
+    else:
+        # RoBERTa and its kin number positions from padding + 1, which costs two of them.
+        limits.append(positions - 2)
+    return min(limit for limit in limits if limit > 0)
 
 
 def _load(
@@ -181,17 +230,3 @@ def _load(
             f"another checkpoint"
         )
     return module.float()
-
-
-def _model(
-    spec: ModelSpec,
-    module: nn.Module,
-    config: Any,
-    preprocess: Callable[[Any], Any],
-    modality: Any,
-    head: str | None,
-    shape: tuple[int, ...] | None,
-    collate: Callable[[list[Any]], Any],
-) -> Model:
-    revision = spec.revision or getattr(config, "_commit_hash", None) or ""
-    return Model(spec.text, module, preprocess, modality, head, shape, revision, collate)

@@ -1,4 +1,4 @@
-"""Tasks from tables: text files with one example per line."""
+"""Tasks from tables: text files with one example, or one sentence of words, per row."""
 
 from __future__ import annotations
 
@@ -9,32 +9,43 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.base import Kind, Task
-from transfer_metrics.sources.files import existing_file, split_name
+from transfer_metrics.sources.files import split_name
 from transfer_metrics.sources.memory import as_examples, make_task
+from transfer_metrics.sources.table_files import lists_in, read_table
+from transfer_metrics.sources.words import words_task
+
+WORDS = ("tokens", "words")
+TAGS = ("ner_tags", "pos_tags", "tags", "labels", "label")
 
 
-def from_csv(
+def from_table(
     place: str,
     name: str,
     kind: Kind | None = None,
     *,
     label: str | None = None,
     text: str | None = None,
+    words: str | None = None,
     features: str | None = None,
     split: str | None = None,
+    bio: str = "keep",
 ) -> Task:
-    """Read a table with a header: texts, pairs of texts, or numbers, one example per row.
+    """Read a table with a header or JSON lines: texts, pairs, words or numbers, one per row.
 
     Args:
-        place: the file; tabs separate the columns of a ``.tsv``, commas those of others.
+        place: the file; see ``table_files.read_table``.
         name: the task.
         kind: ``"classification"`` or ``"regression"``; see ``labels.encode`` for the default.
-        label: column of the label; ``label``, or else the last.
+        label: column of the label; ``label``, or else the last. Of words the column with a list of
+            labels; ``ner_tags``, ``pos_tags``, ``tags`` or ``labels``.
         text: column of the text, or two with a comma between; ``text`` or else the only columns
             that hold words.
+        words: column with a list of words, each of which has a label and is an example;
+            ``tokens`` or ``words`` where these are lists in JSON.
         features: columns of numbers, commas between; all others by default.
         split: column that says ``train``, ``test`` and so on; ``split`` where there is one. Without
             it everything is training data.
+        bio: for words; see ``words_task``.
 
     A column ``<label>_name`` names the classes.
 
@@ -42,23 +53,25 @@ def from_csv(
         InvalidInputError: a column does not exist, a cell is empty or no number, or the roles of
             the columns are not clear.
     """
-    table = _read_table(place, name)
+    table = read_table(place, name)
     columns = list(table)
-    label = label or ("label" if "label" in columns else columns[-1])
     split = split or ("split" if "split" in columns else None)
-    _require_columns(name, columns, [label] + ([split] if split else []))
+    _require_columns(name, columns, [split] if split else [])
+    listed = [c for c in columns if isinstance(table[c][0], list)]
+    words = words or (next((c for c in WORDS if c in listed), None) if not text else None)
+    if words:
+        return _words_of(table, name, kind, label, words, split, bio)
+    label = label or ("label" if "label" in columns else columns[-1])
+    _require_columns(name, columns, [label])
     titles = f"{label}_name" if f"{label}_name" in columns else None
     rest = [c for c in columns if c not in (label, split, titles)]
-    examples: Any
-    if features:
-        examples = _numbers(table, _listed(name, columns, features), name)
-    else:
-        wanted = (
-            _listed(name, columns, text)
-            if text
-            else text_columns(name, [c for c in rest if not _is_numeric(table[c])], len(rest))
-        )
-        examples = _texts(table, wanted) if wanted else _numbers(table, rest, name)
+    for column in [label, *rest]:
+        if any(isinstance(cell, list) for cell in table[column]):
+            raise InvalidInputError(
+                f"task {name!r}: column {column!r} holds lists; say ?words={column} if they are "
+                f"words with a label each, or leave the column out of the file"
+            )
+    examples = _examples(table, name, rest, text, features)
     labels = _labels(table[label], name, label)
     rows = _rows(table[split] if split else None, len(labels))
     classes = None
@@ -75,6 +88,61 @@ def from_csv(
         for part, index in rows.items()
     }
     return make_task(name, parts, kind, classes)
+
+
+def _examples(
+    table: Mapping[str, list[Any]],
+    name: str,
+    rest: list[str],
+    text: str | None,
+    features: str | None,
+) -> Any:
+    """Texts, pairs of texts, or numbers (N, D) of the columns besides the label."""
+    columns = list(table)
+    if features:
+        return _numbers(table, _listed(name, columns, features), name)
+    if text:
+        return _texts(table, _listed(name, columns, text))
+    wanted = text_columns(name, [c for c in rest if not _is_numeric(table[c])], len(rest))
+    return _texts(table, wanted) if wanted else _numbers(table, rest, name)
+
+
+def _words_of(
+    table: Mapping[str, list[Any]],
+    name: str,
+    kind: Kind | None,
+    label: str | None,
+    words: str,
+    split: str | None,
+    bio: str,
+) -> Task:
+    """The task of a table with lists of words and lists of their labels."""
+    label = label or next((c for c in TAGS if c in table), None)
+    if label is None:
+        raise InvalidInputError(
+            f"task {name!r}: which column has the labels of the words? The columns are: "
+            f"{', '.join(table)}; say ?label=column"
+        )
+    _require_columns(name, list(table), [words, label])
+    sentences = [
+        [str(word) for word in row]
+        for row in lists_in(table[words], f"task {name!r}, column {words!r}")
+    ]
+    tags = _tags(lists_in(table[label], f"task {name!r}, column {label!r}"))
+    rows = _rows(table[split] if split else None, len(tags))
+    parts = {
+        part: ([sentences[i] for i in index], [tags[i] for i in index])
+        for part, index in rows.items()
+    }
+    return words_task(name, parts, kind, bio=bio)
+
+
+def _tags(rows: list[list[Any]]) -> list[list[Any]]:
+    """Labels as numbers where all are written as whole ones."""
+    try:
+        return [[int(tag) if isinstance(tag, str) else tag for tag in row] for row in rows]
+    except ValueError:
+        return rows
 
 
 def text_columns(name: str, words: list[str], columns: int) -> list[str]:
@@ -102,24 +170,6 @@ def text_columns(name: str, words: list[str], columns: int) -> list[str]:
         f"task {name!r}: columns {', '.join(words)} hold words; say which are the text, "
         f"?text=one or ?text=one,two, or which columns are numbers, ?features=a,b"
     )
-
-
-def _read_table(place: str, name: str) -> dict[str, list[str]]:
-    import pandas as pd
-
-    path = existing_file(place, name)
-    separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
-    try:
-        # Everything as text first: a review that says "null" is no missing value.
-        frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise InvalidInputError(
-            f"task {name!r}: {place!r} cannot be read as a table ({error}); it needs UTF-8 text "
-            f"with a header line"
-        ) from error
-    if not len(frame):
-        raise InvalidInputError(f"task {name!r}: {place!r} has no rows")
-    return {str(column): frame[column].tolist() for column in frame}
 
 
 def _require_columns(name: str, columns: Sequence[str], wanted: Sequence[str]) -> None:

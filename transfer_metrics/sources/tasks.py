@@ -13,10 +13,11 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.base import Kind, Task, choose
 from transfer_metrics.sources.files import from_imagefolder, from_npz, split_name
-from transfer_metrics.sources.hub_tasks import from_hub
+from transfer_metrics.sources.hub_tasks import from_hub, from_loaded, is_loaded
 from transfer_metrics.sources.memory import as_examples, from_dataset, make_task
 from transfer_metrics.sources.specs import parse_task
-from transfer_metrics.sources.tables import from_csv
+from transfer_metrics.sources.tables import from_table
+from transfer_metrics.sources.words import is_labelled_words, words_task
 
 _SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 
@@ -40,18 +41,23 @@ def load_task(
     ``npz:data.npz``                                  ``X``, ``y``, or ``x_<split>``, ``y_<split>``
     ``csv:reviews.csv?label=stars&text=review``       text, pairs (``text=a,b``), or numbers
                                                       (``features=a,b``); ``split=column``
+    ``jsonl:ner.jsonl?words=tokens&label=ner_tags``   the same from JSON lines; here lists of words
+                                                      with a label each (``bio=drop``)
     ``hf:glue?config=mrpc``, ``hf:name@revision``     the ``datasets`` library; also a local folder;
-                                                      ``label=``, ``text=``, ``image=``
-    ``(X, y)`` or ``load_task(X, y)``                 arrays, tensors, lists of images or texts
+                                                      ``label=``, ``text=``, ``image=``, ``words=``
+    ``(X, y)`` or ``load_task(X, y)``                 arrays, tensors, lists of images or texts, or
+                                                      lists of words with a list of labels for each
     ``{"train": (X, y), "test": (X, y)}``             several splits
+    a ``Dataset`` or ``DatasetDict`` of ``datasets``  with the options of ``hf:``
     a torch ``Dataset`` of (x, y) pairs               images, texts or tensors; map-style
     ================================================  ============================================
 
-    Options follow ``?`` with ``&`` between them, or are given as keywords; npz, csv and hf take
-    ``kind=`` too. uint8 arrays (N, H, W), (N, H, W, 1) and (N, H, W, 3) are images; other
-    numbers are float32. Classes are numbered in sorted order, the same in all splits. Nothing is
-    unpickled or executed. Images are decoded when they are used; one that does not decode raises
-    ``InvalidInputError`` with its name then.
+    Options follow ``?`` with ``&`` between them, or are given as keywords; npz, csv, jsonl and hf
+    take ``kind=`` too. Where words have labels (tagging, named entities) every word is an example,
+    and models read it in its sentence; the label -100 leaves a word out. uint8 arrays (N, H, W),
+    (N, H, W, 1) and (N, H, W, 3) are images; other numbers are float32. Classes are numbered in
+    sorted order, the same in all splits. Nothing is unpickled or executed. Images are decoded when
+    they are used; one that does not decode raises ``InvalidInputError`` with its name then.
 
     Args:
         spec: one of the above, or a ``Task``.
@@ -76,12 +82,19 @@ def load_task(
         if labels is not None:
             raise InvalidInputError(f"task {spec!r} has labels of its own; leave labels out")
         return _by_name(spec, name or spec, kind, classes, options)
-    if options:
-        raise InvalidInputError(f"options {sorted(options)} apply to tasks given by name only")
     name = name or "data"
-    if labels is not None:
-        return make_task(name, {"train": _part((spec, labels), name)}, kind, classes)
-    splits = spec if isinstance(spec, Mapping) else {"train": spec}
+    if labels is None and is_loaded(spec):
+        _check_options("data sets", options, from_loaded)
+        return _renamed(from_loaded(spec, name, kind, **options), classes)
+    if set(options) - {"bio"}:
+        raise InvalidInputError(f"options {sorted(options)} apply to tasks given by name only")
+    given = spec if labels is None else (spec, labels)
+    splits = given if isinstance(given, Mapping) else {"train": given}
+    if kind != "regression" and all(map(_is_words, splits.values())):
+        words = {split_name(str(split)): part for split, part in splits.items()}
+        return words_task(name, words, kind, classes, **options)
+    if options:
+        raise InvalidInputError("bio= applies to words with a label each only")
     parts = {split_name(str(split)): _part(part, name) for split, part in splits.items()}
     if classes is None:
         classes = next((c for p in splits.values() if (c := _own_classes(p)) is not None), None)
@@ -111,6 +124,11 @@ def _part(part: Any, name: str) -> tuple[Sequence[Any], Any]:
     return from_dataset(part, where)
 
 
+def _is_words(part: Any) -> bool:
+    pair = isinstance(part, (tuple, list)) and len(part) == 2
+    return pair and is_labelled_words(*part)
+
+
 def _own_classes(part: Any) -> Sequence[Any] | None:
     classes = getattr(part, "classes", None)
     good = isinstance(classes, (list, tuple)) and all(isinstance(c, str) for c in classes)
@@ -124,27 +142,36 @@ def _by_name(
     options = {**written, **options}
     kind = options.pop("kind", kind)
     loaders: dict[str, Callable[..., Task]] = {
-        "csv": from_csv,
+        "csv": from_table,
         "hf": from_hub,
         "imagefolder": from_imagefolder,
+        "jsonl": from_table,
         "npz": from_npz,
         "sklearn": _from_sklearn,
         "zoo": _from_zoo,
     }
     loader = loaders[choose("task source", source, loaders)]
-    accepted = inspect.signature(loader).parameters
     if kind is not None:
         options["kind"] = kind
+    _check_options(f"{source}: tasks", options, loader)
+    return _renamed(loader(place, name, **options), classes)
+
+
+def _check_options(what: str, options: Mapping[str, Any], loader: Callable[..., Task]) -> None:
+    accepted = set(inspect.signature(loader).parameters) - {"place", "name", "loaded"}
     for option in options:
-        choose(f"option of {source}: tasks", option, set(accepted) - {"place", "name"})
-    task = loader(place, name, **options)
-    if classes is not None:
-        if len(classes) != task.num_classes:
-            raise InvalidInputError(
-                f"task {name!r}: {len(classes)} names for {task.num_classes} classes"
-            )
-        task = dataclasses.replace(task, classes=tuple(str(c) for c in classes))
-    return task
+        choose(f"option of {what}", option, accepted)
+
+
+def _renamed(task: Task, classes: Sequence[Any] | None) -> Task:
+    """The task with other names of its classes."""
+    if classes is None:
+        return task
+    if len(classes) != task.num_classes:
+        raise InvalidInputError(
+            f"task {task.name!r}: {len(classes)} names for {task.num_classes} classes"
+        )
+    return dataclasses.replace(task, classes=tuple(str(c) for c in classes))
 
 
 def _from_sklearn(place: str, name: str) -> Task:
