@@ -9,7 +9,7 @@ from scipy.stats import norm
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import METRICS, build_statistic
-from transfer_metrics.ranking.build import Place, block_of, build
+from transfer_metrics.ranking.build import Place, build
 from transfer_metrics.ranking.intervals import (
     BLOCKS,
     deviations,
@@ -17,6 +17,7 @@ from transfer_metrics.ranking.intervals import (
     probability_of_best,
     without_each,
 )
+from transfer_metrics.ranking.pieces import block_of
 from transfer_metrics.statistics.inputs import as_tokens
 
 N, D, C = 240, 6, 3

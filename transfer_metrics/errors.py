@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST_COMPARED, _LONGEST_COMPARED = 5_000, 200
+
 
 class TransferMetricsError(Exception):
     """Base of all errors raised on purpose."""
@@ -33,7 +35,11 @@ class UnknownNameError(TransferMetricsError, KeyError):
         unknown metric 'transrat'; did you mean 'transrate'?
         """
         known = sorted(known)
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        # Comparing takes time in proportion to both lengths; nobody mistypes a name that long.
+        short = [c for c in known[:_MOST_COMPARED] if len(c) <= _LONGEST_COMPARED]
+        close = []
+        if len(name) <= _LONGEST_COMPARED:
+            close = difflib.get_close_matches(name, short, n=3, cutoff=0.6)
         if close:
             hint = "did you mean " + " or ".join(repr(c) for c in close) + "?"
         else:
@@ -65,6 +71,10 @@ class UnsupportedTaskError(TransferMetricsError):
 
 class ExtractionError(TransferMetricsError):
     """A forward pass failed, or a layer produced something that cannot be pooled."""
+
+
+class EngineError(TransferMetricsError):
+    """Workers cannot be started, or a cluster cannot be reached."""
 
 
 class TransferMetricsWarning(UserWarning):

@@ -1,4 +1,4 @@
-"""How many threads small problems of linear algebra get."""
+"""How many threads numerical libraries get."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ def threads_for(multiplications: int) -> Iterator[None]:
         return
     with _controller().limit(limits=1, user_api="blas"):
         yield
+
+
+def use_threads(threads: int) -> None:
+    """Give every numerical library of this process so many threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+    _controller().limit(limits=threads)
 
 
 @functools.cache

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import transfer_metrics
-from transfer_metrics.errors import (
-    CorruptStoreError,
-    ExtractionError,
-    IncompatibleStoreError,
-    InvalidInputError,
-)
-from transfer_metrics.features.forward import Batches, Forward
-from transfer_metrics.features.layers import LayerSpec, items, layers_and_logits
-from transfer_metrics.features.pooling import Pool, resolve_pool
+from transfer_metrics.errors import CorruptStoreError, ExtractionError, IncompatibleStoreError
+from transfer_metrics.features.extraction import Extraction
+from transfer_metrics.features.layers import LayerSpec
+from transfer_metrics.features.pooling import Pool
 from transfer_metrics.features.shards import (
-    FORMAT,
     MANIFEST,
     locked,
     read_manifest,
@@ -34,7 +23,7 @@ from transfer_metrics.features.shards import (
     write_shard,
 )
 from transfer_metrics.features.store import KEY, FeatureStore
-from transfer_metrics.sources.base import Model, Task, describe
+from transfer_metrics.sources.base import Model, Task
 
 
 def extract(
@@ -99,93 +88,26 @@ def extract(
     >>> store["2:input"].shape, store.source_logits.shape, store.num_classes
     ((10, 8), (10, 3), 2)
     """
-    model, task = _loaded(model, task)
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("shard_size", shard_size, 1),
-        ("num_workers", num_workers, 0),
-    ):
-        if not isinstance(value, int) or value < least:
-            raise InvalidInputError(f"{name}={value!r}; use a whole number of at least {least}")
-    if dtype not in ("float32", "float16"):
-        raise InvalidInputError(f"dtype={dtype!r}; use 'float32' or 'float16'")
-    data = task[split]
-    wanted, resolved = items(layers), resolve_pool(pool)
-    where = torch.device(device) if device is not None else _device(model.module)
-    runs_on = where.type if where is not None else "cuda"
-    key = {
-        "format": FORMAT,
-        "model": model.name,
-        "revision": model.revision,
-        "model_fingerprint": model.fingerprint,
-        "preprocess": describe(model.preprocess),
-        "head": model.head,
-        "task": task.name,
-        "kind": task.kind,
-        "split": split,
-        "task_fingerprint": data.fingerprint,
-        "classes": list(task.classes),
-        "n": len(data),
-        "pool": resolved.name,
-        "dtype": dtype,
-        "amp": str(torch.get_autocast_dtype(runs_on)).removeprefix("torch.") if amp else None,
-    }
-
-    forward = Forward(model, task, split, resolved, batch_size, dtype, amp, num_workers, progress)
-
-    def plan() -> dict[str, Any]:
-        batch = _two(model, task, split)
-        listed, logits = layers_and_logits(model, wanted, resolved, batch)
-        if logits is not None and task.kind == "classification":
-            kept = {"path": logits[0], "dim": logits[1]}
-        else:
-            kept = None
-        return key | {
-            "layers_asked": wanted,
-            "layers": [asdict(layer) for layer in listed],
-            "logits": kept,
-            "shard_size": shard_size,
-            "versions": _versions(),
-            "shards": {},
-        }
-
-    with _on(model.module, where):
-        if out is None:
-            manifest = plan()
-            arrays = []
-            with closing(forward.shards(manifest)) as computed:
-                for index, shard, record in computed:
-                    arrays.append(shard)
-                    manifest["shards"][str(index)] = record
-            return FeatureStore(manifest, arrays)
-        folder = _folder(out)
-        with locked(folder):
-            manifest = _resumed(folder, key, wanted, plan)
-            with closing(forward.shards(manifest)) as computed:
-                for index, shard, record in computed:
-                    record |= write_shard(shard_path(folder, index), shard)
-                    manifest["shards"][str(index)] = record
-                    write_manifest(folder, manifest)
+    plan = Extraction.of(
+        model, task, layers, pool, split=split, batch_size=batch_size, device=device, amp=amp,
+        dtype=dtype, num_workers=num_workers, shard_size=shard_size, progress=progress,
+    )  # fmt: skip
+    if out is None:
+        manifest = plan.manifest()
+        arrays = []
+        for index, shard, record in plan.shards(manifest):
+            arrays.append(shard)
+            manifest["shards"][str(index)] = record
+        return FeatureStore(manifest, arrays)
+    folder = _folder(out)
+    with locked(folder):
+        manifest = _resumed(folder, plan)
+        for index, shard, record in plan.shards(manifest):
+            record |= write_shard(shard_path(folder, index), shard)
+            manifest["shards"][str(index)] = record
+            write_manifest(folder, manifest)
     count = len(manifest["shards"])
     return FeatureStore(manifest, [shard_path(folder, index) for index in range(count)])
-
-
-def _loaded(model: Any, task: Any) -> tuple[Model, Task]:
-    from transfer_metrics.sources.models import load_model
-    from transfer_metrics.sources.tasks import load_task
-
-    return (
-        model if isinstance(model, Model) else load_model(model),
-        task if isinstance(task, Task) else load_task(task),
-    )
-
-
-def _two(model: Model, task: Task, split: str) -> Any:
-    """A batch of two sequences, so that the axis of the batch can be told from others."""
-    data = task[split]
-    if data.units is not None:
-        return model.dummy(2)  # two words may be of one sentence, which is read once
-    return Batches(model, task, split).load([0, min(1, len(data) - 1)])
 
 
 def _folder(out: str | Path) -> Path:
@@ -200,12 +122,7 @@ def _folder(out: str | Path) -> Path:
     return folder
 
 
-def _resumed(
-    folder: Path,
-    key: Mapping[str, Any],
-    wanted: list[str | int],
-    plan: Callable[[], dict[str, Any]],
-) -> dict[str, Any]:
+def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
     """The manifest of a folder: its own after checking everything in it, or a new one, written.
 
     Raises:
@@ -220,16 +137,17 @@ def _resumed(
                 f"{folder} has shards but no {MANIFEST}, so nothing says what they are; delete the "
                 f"folder, or choose another out="
             )
-        manifest = plan()
+        manifest = plan.manifest()
         write_manifest(folder, manifest)
         return manifest
     manifest = read_manifest(folder)
+    key, wanted = plan.key, plan.layers
     differing = [field for field in KEY if manifest.get(field) != key[field]]
     told = [
         f"{field} is {_short(manifest.get(field))}, not {_short(key[field])}" for field in differing
     ]
     if not differing and manifest.get("layers_asked") != wanted:
-        listed = [layer["name"] for layer in plan()["layers"]]
+        listed = [layer["name"] for layer in plan.manifest()["layers"]]
         if listed != [layer["name"] for layer in manifest["layers"]]:
             told = [f"layers is {_short(manifest['layers_asked'])}, not {_short(wanted)}"]
     if told:
@@ -252,33 +170,3 @@ def _resumed(
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:56] + "…" + text[-3:]
-
-
-def _device(module: nn.Module) -> torch.device | None:
-    """The device that holds the whole module, None if there are several."""
-    devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
-    return devices.pop() if len(devices) == 1 else None if devices else torch.device("cpu")
-
-
-@contextmanager
-def _on(module: nn.Module, device: torch.device | None) -> Iterator[None]:
-    """Move a module to a device and back."""
-    home = _device(module)
-    if device is None or home == device:
-        yield
-        return
-    if home is None:
-        raise InvalidInputError(
-            "the model is spread over several devices and cannot be moved; leave out device="
-        )
-    try:
-        module.to(device)
-        yield
-    finally:
-        module.to(home)
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "numpy", "safetensors")
-    own = {"transfer_metrics": transfer_metrics.__version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in names}

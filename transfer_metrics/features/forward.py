@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from transfer_metrics.features.trace import call_model, evaluation
 from transfer_metrics.features.words import pool_for
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.sounds import as_sound
 from transfer_metrics.sources.words import Word, refuse_words
 from transfer_metrics.types import Layer
 
@@ -86,9 +87,9 @@ class Forward:
     progress: bool
 
     def shards(
-        self, manifest: Mapping[str, Any]
+        self, manifest: Mapping[str, Any], wanted: Iterable[int] | None = None
     ) -> Generator[tuple[int, dict[str, np.ndarray], dict[str, Any]]]:
-        """Compute the shards that a manifest lacks.
+        """Compute the shards that a manifest lacks, or those of them that are wanted.
 
         The model is in evaluation mode until the iterator is closed.
 
@@ -102,7 +103,7 @@ class Forward:
         size, n = manifest["shard_size"], len(data)
         missing = {
             index: range(index * size, min(n, (index + 1) * size))
-            for index in range(math.ceil(n / size))
+            for index in (range(math.ceil(n / size)) if wanted is None else wanted)
             if str(index) not in manifest["shards"]
         }
         if not missing:
@@ -110,7 +111,7 @@ class Forward:
         batches = [
             [rows.start + int(i) for i in batch]
             for rows in missing.values()
-            for batch in batches_of(data, rows, self.batch_size, self.task.modality == "text")
+            for batch in batches_of(data, rows, self.batch_size, **self._lengths())
         ]
         todo = sum(map(len, missing.values()))
         bar = progress_bar(
@@ -136,6 +137,12 @@ class Forward:
                     bar.update(len(indices))
                 finished = {name: array.numpy() for name, array in arrays.items()}
                 yield index, finished | _labels(data, rows), {"rows": filled, "seconds": seconds}
+
+    def _lengths(self) -> dict[str, bool]:
+        """What the lengths of examples mean for the batches they are in."""
+        if self.model.modality == "audio":
+            return {"by_length": True, "equal": needs_equal_lengths(self.model)}
+        return {"by_length": self.task.modality == "text"}
 
     def _loader(self, batches: list[list[int]]) -> DataLoader:
         return DataLoader(
@@ -222,33 +229,63 @@ def _checked(batch: Any) -> Any:
     return batch
 
 
-def batches_of(data: Split, rows: range, batch_size: int, text: bool) -> list[np.ndarray]:
+def batches_of(
+    data: Split, rows: range, batch_size: int, by_length: bool, equal: bool = False
+) -> list[np.ndarray]:
     """Cut the examples of a shard into batches, each ascending, as positions within the shard.
 
-    Texts of like length go together, so that little is padded, the longest first; a batch of words
-    is of at most ``batch_size`` sentences, which are not torn apart. Which examples share a batch
-    changes features by rounding only.
+    A batch of words is of at most ``batch_size`` sentences, which are not torn apart. Which
+    examples share a batch changes features by rounding only.
+
+    Args:
+        data: the split.
+        rows: the examples of the shard.
+        batch_size: examples of a batch, at most.
+        by_length: texts or sounds of like length go together, the longest first, so that little
+            is padded.
+        equal: only examples of the same length go together, so that nothing is.
 
     >>> data = Split(["a", "a long text", "another text", "b"], np.arange(4))
-    >>> [batch.tolist() for batch in batches_of(data, range(4), 2, text=True)]
+    >>> [batch.tolist() for batch in batches_of(data, range(4), 2, by_length=True)]
     [[1, 2], [0, 3]]
     """
     units = np.arange(len(rows)) if data.units is None else data.units[rows.start : rows.stop]
     _, firsts, owner = np.unique(units, return_index=True, return_inverse=True)
-    rank = np.arange(len(firsts))
-    if text and len(firsts) > batch_size:
-        sizes = np.array([_size(data.examples[rows[first]]) for first in firsts])
-        rank[np.argsort(-sizes, kind="stable")] = np.arange(len(firsts))
-    batch = rank[owner] // batch_size
+    numbers = np.arange(len(firsts)) // batch_size
+    if by_length and (equal or len(firsts) > batch_size):
+        sizes = np.array([example_size(data.examples[rows[first]]) for first in firsts])
+        longest_first = np.argsort(-sizes, kind="stable")
+        numbers[longest_first] = _numbers(sizes[longest_first], batch_size, equal)
+    batch = numbers[owner]
     order = np.argsort(batch, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(batch[order])) + 1)
 
 
-def _size(text: Any) -> int:
-    """Characters of a text, a pair of texts, or the sentence of a word."""
-    if isinstance(text, Word):
-        return sum(map(len, text.sentence)) + len(text.sentence)
-    return len(text) if isinstance(text, str) else sum(map(len, text))
+def _numbers(sizes: np.ndarray, batch_size: int, equal: bool) -> np.ndarray:
+    """Number of the batch of each example; every size begins anew where sizes must be equal."""
+    positions = np.arange(len(sizes))
+    if not equal:
+        return positions // batch_size
+    within = positions - np.searchsorted(-sizes, -sizes)
+    return np.cumsum(within % batch_size == 0) - 1
+
+
+def needs_equal_lengths(model: Model) -> bool:
+    """Whether a batch must hold examples of one length, since padding would change features."""
+    return getattr(model.collate, "equal_lengths", False)
+
+
+def example_size(example: Any) -> int:
+    """Samples of a sound; characters of a text, a pair of texts, or the sentence of a word.
+
+    >>> example_size(("a pair", "of texts")), example_size(np.zeros(16000))
+    (14, 16000)
+    """
+    if isinstance(example, Word):
+        return sum(map(len, example.sentence)) + len(example.sentence)
+    if isinstance(example, Mapping):
+        return len(as_sound(example))
+    return sum(map(len, example)) if isinstance(example, (tuple, list)) else len(example)
 
 
 def _labels(data: Split, rows: range) -> dict[str, np.ndarray]:

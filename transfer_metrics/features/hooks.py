@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
+from transfer_metrics.features.frames import frame_masks
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import batch_size, first_tensor, parse_name
 from transfer_metrics.types import Layer
@@ -24,7 +25,8 @@ from transfer_metrics.types import Layer
 class LayerTaps:
     """Context manager that pools the output of layers whenever a module runs.
 
-    The attention mask of a text batch is taken from the module's ``attention_mask`` argument.
+    The attention mask of a batch of texts or sounds is taken from the module's ``attention_mask``
+    argument; of sounds it is carried over to the resolution of each layer.
     Gradients flow through what is collected, unless they are switched off.
 
     Args:
@@ -61,6 +63,7 @@ class LayerTaps:
         self._features: dict[str, Tensor] = {}
         self._calls: dict[str, int] = {}
         self._mask: Tensor | None = None
+        self._masks: dict[int, Tensor] = {}
         self._n = 0
         self.logits: Tensor | None = None
 
@@ -114,7 +117,7 @@ class LayerTaps:
         self._n = batch_size((*args, *kwargs.values()))
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 2:
-            self._mask = mask
+            self._mask, self._masks = mask, frame_masks(self._module, mask)
             empty = (~mask.bool().any(1)).nonzero()
             if len(empty):
                 raise ExtractionError(
@@ -153,7 +156,9 @@ class LayerTaps:
         try:
             # Autocast would run some reductions in half precision.
             with torch.autocast(tensor.device.type, enabled=False):
-                pooled = self._pool(tensor, layer.layout, self._mask)
+                positions = tensor.shape[2 if layer.layout == "NCT" else 1]
+                mask = self._masks.get(positions, self._mask)
+                pooled = self._pool(tensor, layer.layout, mask)
         except TransferMetricsError as error:
             raise type(error)(f"layer {layer.name!r}: {error}") from error
         if pooled.shape[1] != layer.dim:

@@ -170,8 +170,8 @@ def tokens_of(output: Tensor, layout: str, pool: str = "") -> Tensor:
     if layout == "NCT":
         return output.transpose(1, 2)
     raise InvalidInputError(
-        f"pool={pool!r} needs tokens, and this output of shape {tuple(output.shape)} is a map "
-        f"({layout}); use pool='avg' or 'max'"
+        f"pool={pool!r} needs tokens, and this output of shape {tuple(output.shape[1:])} is a map "
+        f"({layout}); use pool='avg' or 'max', or leave the layer out"
     )
 
 

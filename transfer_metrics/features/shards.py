@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import CorruptStoreError, ExtractionError
+from transfer_metrics.features.manifest import shapes_of
 from transfer_metrics.files import replacing
+from transfer_metrics.untrusted import read_json, visible
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -50,7 +52,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except FileNotFoundError:
         raise CorruptStoreError(
             f"{folder} has no {MANIFEST}, so it is no feature store or a damaged one; "
@@ -95,6 +97,36 @@ def verify_shard(path: Path, record: Mapping[str, Any]) -> None:
         raise CorruptStoreError(f"{path}: {error.strerror or error}; {way_out}") from error
     if found != record["sha256"]:
         raise CorruptStoreError(f"{path} was altered: its SHA-256 does not match; {way_out}")
+
+
+def verify_layout(path: Path, manifest: Mapping[str, Any], index: int) -> None:
+    """Check that a shard holds what its manifest says: shapes, types, labels of known classes.
+
+    Raises:
+        CorruptStoreError: it does not.
+    """
+    shapes = shapes_of(manifest, index)
+    rows = next(iter(shapes.values()))[0] if shapes else 0
+    if manifest["logits"]:
+        shapes[LOGITS] = (rows, manifest["logits"]["dim"])
+    with _opened(path, "numpy") as file:
+        slices = {name: file.get_slice(name) for name in (*shapes, LABELS)}
+        found = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        types = {name: part.get_dtype() for name, part in slices.items()}
+        labels = file.get_tensor(LABELS) if types[LABELS] in ("I64", "F64") else np.empty(0)
+    wrong = [name for name, shape in shapes.items() if found[name] != shape]
+    wrong += [name for name in shapes if types[name] not in ("F32", "F16")]
+    numbered = types[LABELS] == "I64" and labels.ndim == 1
+    if len(labels) != rows or not np.isfinite(labels).all():
+        wrong.append("the labels")
+    elif manifest["kind"] == "classification":
+        inside = numbered and labels.min() >= 0 and labels.max() < len(manifest["classes"])
+        wrong += [] if inside else ["the labels"]
+    if wrong:
+        raise CorruptStoreError(
+            f"{path} does not hold what {MANIFEST} says of {visible(wrong[0])!r}; delete the "
+            f"folder and extract again"
+        )
 
 
 def read_array(path: Path, name: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     LayerNotFoundError,
 )
+from transfer_metrics.features.manifest import check_layers, check_manifest
 from transfer_metrics.features.shards import (
     FORMAT,
     LABELS,
@@ -24,9 +25,11 @@ from transfer_metrics.features.shards import (
     read_manifest,
     read_rows,
     shard_path,
+    verify_layout,
     verify_shard,
 )
 from transfer_metrics.types import Layer
+from transfer_metrics.untrusted import visible
 
 KEY = (
     "format",
@@ -73,11 +76,12 @@ class FeatureStore:
             path: the folder that was given to ``extract`` as ``out``.
 
         Returns:
-            The store, every file of it verified against its SHA-256.
+            The store, every file of it verified against its SHA-256, and against the sizes and
+            types that the manifest says. Only files inside the folder are read.
 
         Raises:
-            CorruptStoreError: a file is missing, truncated or altered, or extraction has not
-                finished.
+            CorruptStoreError: a file is missing, truncated, altered or does not fit the others, or
+                extraction has not finished.
             IncompatibleStoreError: another version of the format.
 
         Cost: reads every file once, about a second per gigabyte.
@@ -90,22 +94,23 @@ class FeatureStore:
                 f"delete the folder and extract again"
             )
         try:
-            count = -(-manifest["n"] // manifest["shard_size"])
-            records = [manifest["shards"].get(str(index)) for index in range(count)]
-        except (KeyError, TypeError, AttributeError) as error:
+            check_manifest(manifest)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            told = visible(f"{type(error).__name__}: {error}", 300)
             raise CorruptStoreError(
-                f"the manifest of {folder} is damaged ({type(error).__name__}: {error}); delete "
-                f"the folder and extract again"
+                f"the manifest of {folder} is damaged ({told}); delete the folder and extract again"
             ) from error
-        if None in records:
-            done = len(records) - records.count(None)
+        count = -(-manifest["n"] // manifest["shard_size"])
+        done = sum(int(index) < count for index in manifest["shards"])
+        if done < count:
             raise CorruptStoreError(
                 f"{folder} is unfinished: {done} of {count} shards; run the same extraction again "
                 f"to complete it"
             )
         paths = [shard_path(folder, index) for index in range(count)]
-        for shard, record in zip(paths, records, strict=True):
-            verify_shard(shard, record)
+        for index, shard in enumerate(paths):
+            verify_shard(shard, manifest["shards"][str(index)])
+            verify_layout(shard, manifest, index)
         return cls(manifest, paths)
 
     @property
@@ -223,7 +228,12 @@ class FeatureStore:
 
 
 def layers_of(manifest: Mapping[str, Any]) -> list[Layer]:
-    """The layers that a manifest records."""
+    """The layers that a manifest records.
+
+    Raises:
+        KeyError, TypeError, ValueError: the record is damaged.
+    """
+    check_layers(manifest["layers"])
     known = {field.name for field in fields(Layer)}
     return [
         Layer(**{**{k: v for k, v in layer.items() if k in known}, "shape": tuple(layer["shape"])})

@@ -18,7 +18,7 @@ from transfer_metrics.errors import ExtractionError, TransferMetricsError
 Value = tuple[int, int]
 
 _MAP_LEAVES = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
-_SEQUENCE_LEAVES = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)
+_SEQUENCE_LEAVES = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.GroupNorm)
 _SEQUENCE_POOLS = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)
 
 
@@ -235,7 +235,7 @@ class _Recorder:
         while begun.path != path:  # calls that ended in an exception which the model caught
             begun = self.open.pop()
         layout = None
-        if next(module.children(), None) is None:
+        if all(name == "parametrizations" for name, _ in module.named_children()):
             tensor = first_tensor(output)
             if next(module.parameters(), None) is not None:
                 self.leaf, self.leaf_end = module, len(self.trace.calls) + 1
@@ -285,12 +285,13 @@ def layout_of(
 
     Args:
         shape: output shape without the batch axis, 1 to 3 axes.
-        leaf: the last module with own parameters that ran inside; it settles unclear cases.
+        leaf: the last module with own parameters that ran inside; it settles unclear cases. A
+            LayerNorm whose channels are the first axis was given the output turned around.
         image_size: height and width of the input, whose proportions a map keeps.
 
     Returns:
-        ``ND``; ``NTC``, or ``NCT`` where the leaf is Conv1d or BatchNorm1d; ``NHWC`` if the first
-        two axes are in the image's proportions and the last two are not, else ``NCHW``.
+        ``ND``; ``NTC``, or ``NCT`` where the leaf is Conv1d or a norm of its channels; ``NHWC`` if
+        the first two axes are in the image's proportions and the last two are not, else ``NCHW``.
 
     >>> layout_of((512, 7, 7), None), layout_of((7, 7, 768), None), layout_of((197, 768), None)
     ('NCHW', 'NHWC', 'NTC')
@@ -299,7 +300,11 @@ def layout_of(
         return "ND"
     channels = getattr(leaf, "out_channels", getattr(leaf, "num_features", None))
     if len(shape) == 2:
-        known = isinstance(leaf, _SEQUENCE_LEAVES) and shape[0] == channels
+        if isinstance(leaf, nn.GroupNorm):
+            channels = leaf.num_channels
+        elif isinstance(leaf, nn.LayerNorm) and shape[1] != leaf.normalized_shape[-1]:
+            channels = leaf.normalized_shape[-1]
+        known = isinstance(leaf, (*_SEQUENCE_LEAVES, nn.LayerNorm)) and shape[0] == channels
         return "NCT" if known else "NTC"
     if isinstance(leaf, _MAP_LEAVES) and shape[0] == channels:
         return "NCHW"

@@ -29,16 +29,14 @@ def agreement(
 ) -> pd.DataFrame:
     """Agreement of scores with the accuracies that they were to predict.
 
-    ================== ===========================================================================
-    pearson            linear correlation
-    spearman           correlation of the ranks
-    kendall            tau-b: pairs in the same order less pairs in the opposite one, over those
-                       that are not tied
-    weighted_kendall   the same with hyperbolic weights, so that the top counts most (Vigna 2015):
-                       what most papers of the field report
-    rel@k              best accuracy among the k highest scores over the best of all
-    regret             best accuracy less that of the highest score, in the accuracies' unit
-    ================== ===========================================================================
+    - ``pearson``: linear correlation
+    - ``spearman``: correlation of the ranks
+    - ``kendall``: tau-b: pairs in the same order less pairs in the opposite one, over those that
+      are not tied
+    - ``weighted_kendall``: the same with hyperbolic weights, so that the top counts most (Vigna
+      2015): what most papers of the field report
+    - ``rel@k``: best accuracy among the k highest scores over the best of all
+    - ``regret``: best accuracy less that of the highest score, in the accuracies' unit
 
     Where scores are tied, ``rel@k`` and ``regret`` are the expectation over the order of the tied.
 

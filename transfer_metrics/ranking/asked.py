@@ -41,7 +41,9 @@ def resolve_metrics(metrics: Any, kind: str, *, skip: str = "") -> list[Metric]:
             check_task(chosen[0], kind)
         found.update((metric.label, metric) for metric in chosen)
     if not found:
-        raise InvalidInputError(f"no metric was asked for that is defined for {kind}")
+        raise InvalidInputError(
+            f"no metric was asked for that is defined for {kind}; see `transfer-metrics list metrics`"
+        )
     return list(found.values())
 
 

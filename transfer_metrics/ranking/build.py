@@ -6,16 +6,16 @@ import dataclasses
 import functools
 import operator
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from transfer_metrics.metrics.base import Metric, build_statistic
-from transfer_metrics.statistics import ClassRows, FeatureSample
-from transfer_metrics.statistics.inputs import quantile_bins
+from transfer_metrics.metrics.base import Metric
+from transfer_metrics.ranking.pieces import Needs, Pieces
+from transfer_metrics.statistics import ClassMoments, ClassRows, FeatureSample
+from transfer_metrics.statistics.linalg import Scatter
 
 # Per-class scatter beyond this many bytes is computed class by class when it is asked for.
 CLASS_BUDGET = 1 << 30
@@ -42,13 +42,6 @@ class Place:
     units: np.ndarray
     rows: Callable[[np.ndarray], np.ndarray] | None = None
 
-    def binned(self) -> Place:
-        """The same with regression targets cut into quantile bins."""
-        codes = quantile_bins(self.labels)
-        return dataclasses.replace(
-            self, labels=codes, kind="classification", num_classes=int(codes.max()) + 1
-        )
-
 
 @dataclass
 class Built:
@@ -65,15 +58,6 @@ class Built:
     seconds: dict[str, float]
 
 
-def block_of(units: np.ndarray, blocks: int) -> np.ndarray:
-    """The block of each example: a hash of its position, the same for all models and layers."""
-    # SplitMix64, whose output is uniform however regular the positions are.
-    z = (units.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) % np.uint64(blocks)).astype(np.int64)
-
-
 def build(place: Place, metrics: Sequence[Metric], blocks: int = 0) -> Built:
     """The union of what the metrics require, from one pass.
 
@@ -87,32 +71,51 @@ def build(place: Place, metrics: Sequence[Metric], blocks: int = 0) -> Built:
 
     Cost: that of the statistics; memory that of the statistics and of one batch.
     """
-    families = list(dict.fromkeys(m.requires for m in metrics))
-    parts = frozenset().union(*(m.parts for m in metrics))
-    by_class = place.rows if "class" in parts and not blocks and _is_large(place) else None
-    kept = parts - {"class"} if by_class else parts
-    pieces: dict[str, list[list[Any]]] = {f: [[] for _ in range(blocks or 1)] for f in families}
-    spent = dict.fromkeys(families, 0.0)
-    for x, y, block in _pieces(place, blocks):
-        for family in families:
-            started = time.perf_counter()
-            new = build_statistic(family, kept, place.kind, x, y, place.num_classes)
-            merged = pieces[family][block]
-            merged[:] = [functools.reduce(operator.add, [*merged, new])]
-            spent[family] += time.perf_counter() - started
-    filled = {f: [piece for held in pieces[f] for piece in held] for f in families}
-    of = {}
-    for family in families:
+    needs = Needs.of(metrics, place.kind, place.num_classes, blocks)
+    by_class = place.rows if "class" in needs.parts and not blocks and _is_large(place) else None
+    kept = dataclasses.replace(needs, parts=needs.parts - {"class"}) if by_class else needs
+    pieces, start = Pieces.none(needs), 0
+    for x in place.batches():
+        stop = start + len(x)
+        pieces += Pieces.of_batch(kept, x, place.labels[start:stop], place.units[start:stop])
+        start = stop
+
+    def scatter(moments: ClassMoments) -> Sequence[Scatter]:
+        assert by_class is not None
+        return ClassRows(by_class, place.labels, moments.means)
+
+    return built_of(pieces, needs, metrics, scatter if by_class else None)
+
+
+def built_of(
+    pieces: Pieces,
+    needs: Needs,
+    metrics: Sequence[Metric],
+    class_scatter: Callable[[ClassMoments], Sequence[Scatter]] | None = None,
+) -> Built:
+    """The statistics of all examples from those of their parts.
+
+    Args:
+        pieces: the sum of all parts.
+        needs: what they were built for.
+        metrics: who needs them.
+        class_scatter: per-class scatter for moments that were built without it.
+    """
+    of, spent = {}, dict(zip(needs.families, pieces.seconds, strict=True))
+    filled = {
+        family: [piece for piece in held if piece is not None]
+        for family, held in zip(needs.families, pieces.held, strict=True)
+    }
+    for family in needs.families:
         started = time.perf_counter()
         of[family] = functools.reduce(operator.add, filled[family])
         spent[family] += time.perf_counter() - started
-    if by_class:
+    if class_scatter is not None:
         moments = of["moments"]
-        scatter = ClassRows(by_class, place.labels, moments.means)
-        of["moments"] = dataclasses.replace(moments, class_scatter=scatter)
-    _share(of, parts, spent)
-    shares = {f: spent[f] / sum(m.requires == f for m in metrics) for f in families}
-    return Built(of, filled if blocks else {}, shares)
+        of["moments"] = dataclasses.replace(moments, class_scatter=class_scatter(moments))
+    _share(of, needs.parts, spent)
+    shares = {f: spent[f] / sum(m.requires == f for m in metrics) for f in needs.families}
+    return Built(of, filled if needs.blocks else {}, shares)
 
 
 def _share(of: dict[str, Any], parts: frozenset[str], spent: dict[str, float]) -> None:
@@ -126,22 +129,6 @@ def _share(of: dict[str, Any], parts: frozenset[str], spent: dict[str, float]) -
         moments = of[family] if family == "moments" else of[family].moments
         _ = moments.total.eigh
         spent[family] += time.perf_counter() - started
-
-
-def _pieces(place: Place, blocks: int) -> Iterator[tuple[Any, np.ndarray, int]]:
-    """Batches, cut further by block where there are blocks."""
-    start = 0
-    for x in place.batches():
-        labels = place.labels[start : start + len(x)]
-        if not blocks:
-            yield x, labels, 0
-        else:
-            block = block_of(place.units[start : start + len(x)], blocks)
-            for b in np.unique(block):
-                chosen = np.flatnonzero(block == b)
-                index = torch.from_numpy(chosen).to(x.device) if torch.is_tensor(x) else chosen
-                yield x[index], labels[chosen], int(b)
-        start += len(x)
 
 
 def _is_large(place: Place) -> bool:

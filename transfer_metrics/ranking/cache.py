@@ -15,6 +15,8 @@ import platformdirs
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.files import replacing
+from transfer_metrics.ranking.records import typed
+from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 POLICIES = ("only-missing", "always", "never", "only-cache")
 
@@ -57,22 +59,22 @@ class ResultCache:
             InvalidInputError: the folder cannot be read.
         """
         try:
-            lines = self._scores(key).read_text().splitlines()
+            lines = read_text(self._scores(key), TABLE).split("\n")
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise InvalidInputError(
-                f"cannot read the cache {self.root} ({error.strerror or error}); set "
+                f"cannot read the cache {self.root} "
+                f"({getattr(error, 'strerror', None) or error}); set "
                 f"TRANSFER_METRICS_CACHE to another folder, or use cache='never'"
             ) from error
         records = []
         for line in lines:
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
+                record = typed(parse_json(line), "a record")
+            except ValueError:
                 continue
-            if isinstance(record, dict):
-                records.append(record)
+            records.append(record)
         return records
 
     def write(self, key: str, records: Iterable[Mapping[str, Any]]) -> None:

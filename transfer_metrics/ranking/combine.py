@@ -24,6 +24,15 @@ class Combination:
         scale: ``"z-score"`` (zero mean, unit deviation) or ``"min-max"`` (0 to 1), over the
             candidates.
         reference: where it was published.
+
+    Failure modes:
+        - The score depends on who else is there: one more candidate changes the scale of a term,
+          an extreme one most of all, and can turn the order of two others.
+        - A candidate alone has the score 0, and a candidate for which a term fails has none.
+        - All terms count alike, however noisy; the failure modes of each are those of the sum.
+        - It cannot race (``budget=``), and has no intervals of its own.
+
+    Cost: that of the terms, and O(M) for M candidates.
     """
 
     name: str

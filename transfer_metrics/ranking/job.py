@@ -116,58 +116,91 @@ class Outcome:
 
 def score_one(job: Job, candidate: Any) -> Outcome:
     """Score one candidate; whatever its own code raises becomes the reason in its record."""
-    name = candidate if isinstance(candidate, str) else getattr(candidate, "name", None)
+    name = candidate_name(candidate)
     try:
         model = load_model(candidate)
         name = model.name
         return Outcome(_scored(job, model), tuple(job.feature_keys(model)))
     except Exception as error:
         # Anything a model's own code may raise must not stop the others.
-        known = isinstance(error, TransferMetricsError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
-        failure = {
-            "model": name or type(candidate).__name__,
-            "task": job.task.name,
-            "split": job.split,
-            "metric": "",
-            "error": reason,
-        }
-        return Outcome([failure])
+        return failure(job, name, error)
 
 
-def _scored(job: Job, model: Model) -> list[dict[str, Any]]:
-    key = job.scores_key(model)
+def failure(job: Job, name: str | None, error: BaseException | str) -> Outcome:
+    """The record of a model that cannot be scored."""
+    known = isinstance(error, (str, TransferMetricsError))
+    reason = str(error) if known else f"{type(error).__name__}: {error}"
+    record = {
+        "model": name,
+        "task": job.task.name,
+        "split": job.split,
+        "metric": "",
+        "error": reason,
+    }
+    return Outcome([record])
+
+
+def candidate_name(candidate: Any) -> str:
+    """What a candidate is called before it is loaded."""
+    if isinstance(candidate, str):
+        return candidate
+    return getattr(candidate, "name", None) or type(candidate).__name__
+
+
+def known_scores(job: Job, key: str) -> tuple[list[dict[str, Any]], list[Metric]]:
+    """Records that the cache has under the key of a model, and the metrics that it lacks.
+
+    Raises:
+        InvalidInputError: some are lacking and nothing may be computed.
+    """
     known = job.cache.read(key) if job.policy in ("only-missing", "only-cache") else []
-    asked = {m.label: m for m in job.metrics}
     done = {record_label(r) for r in known if _has_interval(r, job.mode)}
-    done &= {label for label, m in asked.items() if _is_stable(m)}
-    missing = [m for label, m in asked.items() if label not in done]
+    done &= {m.label for m in job.metrics if _is_stable(m)}
+    missing = [m for m in job.metrics if m.label not in done]
     if job.policy == "only-cache" and missing:
         raise InvalidInputError(
             f"{', '.join(m.label for m in missing)} not in the cache; rank with "
             f"cache='only-missing' to compute"
         )
-    records = [r for r in known if record_label(r) in done]
+    return [r for r in known if record_label(r) in done], missing
+
+
+def keep_scores(
+    job: Job, key: str, missing: Sequence[Metric], fresh: Sequence[dict[str, Any]]
+) -> None:
+    """Put the records of metrics that were missing into the cache."""
+    if job.policy == "never":
+        return
+    known = job.cache.read(key) if job.policy == "only-missing" else []
+    names = {m.label for m in missing}
+    # Failures may have passing causes, so they are tried again.
+    unkept = {record_label(r) for r in fresh if r.get("error")}
+    unkept |= {m.label for m in missing if not _is_stable(m)}
+    kept = [r for r in known if record_label(r) not in names]
+    kept += [r for r in fresh if record_label(r) not in unkept]
+    job.cache.write(key, kept)
+
+
+def ordered(job: Job, name: str, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records by layer and metric; the same content may go by another name today."""
+    order = [m.label for m in job.metrics]
+    found = sorted(records, key=lambda r: (r["layer_index"], order.index(record_label(r))))
+    return [{**r, "model": name, "task": job.task.name} for r in found]
+
+
+def _scored(job: Job, model: Model) -> list[dict[str, Any]]:
+    key = job.scores_key(model)
+    records, missing = known_scores(job, key)
     if missing:
         fresh = _computed(job, model, missing)
         records += fresh
-        if job.policy != "never":
-            # Failures may have passing causes, so they are tried again.
-            names = {m.label for m in missing}
-            kept = [r for r in known if record_label(r) not in names]
-            unkept = {record_label(r) for r in fresh if r.get("error")}
-            unkept |= {m.label for m in missing if not _is_stable(m)}
-            kept += [r for r in fresh if record_label(r) not in unkept]
-            job.cache.write(key, kept)
-            if not job.keep_features:
-                for features in job.feature_keys(model):
-                    job.cache.drop_features(features)
+        keep_scores(job, key, missing, fresh)
+        if job.policy != "never" and not job.keep_features:
+            for features in job.feature_keys(model):
+                job.cache.drop_features(features)
     if job.errors:
         _add_errors(job, model, records)
-    order = list(asked)
-    records.sort(key=lambda r: (r["layer_index"], order.index(record_label(r))))
-    # The same content may go by another name today.
-    return [{**r, "model": model.name, "task": job.task.name} for r in records]
+    return ordered(job, model.name, records)
 
 
 def _computed(job: Job, model: Model, metrics: Sequence[Metric]) -> list[dict[str, Any]]:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from transfer_metrics.engines import Engine
 from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.cache import ResultCache
 from transfer_metrics.ranking.contenders import Standing, contenders
-from transfer_metrics.ranking.job import Job, Outcome, score_one
+from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.plan import plan_race
 from transfer_metrics.ranking.subsets import nested_subsets
 from transfer_metrics.ranking.table import chosen_records, record_label
+from transfer_metrics.ranking.works import Whole
 from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models import load_model
 
@@ -26,7 +25,11 @@ from transfer_metrics.sources.models import load_model
 RISK = 0.05
 
 
-def race(job: Job, candidates: Sequence[Any], run: Engine, budget: float) -> list[dict[str, Any]]:
+Run = Callable[..., Iterator[tuple[int, Any]]]
+"""``map_reduce`` with an engine that was chosen."""
+
+
+def race(job: Job, candidates: Sequence[Any], run: Run, budget: float) -> list[dict[str, Any]]:
     """Records of all models, scored on as much of the data as they lasted.
 
     Rounds look at nested, class-stratified random subsets of the split, the same for all models,
@@ -95,15 +98,14 @@ def race(job: Job, candidates: Sequence[Any], run: Engine, budget: float) -> lis
 
 
 def _visited(
-    job: Job, candidates: Sequence[Any], chosen: Sequence[int], run: Engine, title: str
+    job: Job, candidates: Sequence[Any], chosen: Sequence[int], run: Run, title: str
 ) -> dict[int, Outcome]:
     """Outcomes of some of the candidates, by their places."""
     found = {}
     with progress_bar(title, len(chosen), job.options["progress"]) as bar:
-        outcomes = run(functools.partial(score_one, job), [candidates[i] for i in chosen])
-        for i, outcome in zip(chosen, outcomes, strict=True):
-            found[i] = outcome
-            bar.update()
+        models = [candidates[i] for i in chosen]
+        for place, outcome in run(Whole(job), models, [1] * len(models), tick=bar.update):
+            found[chosen[place]] = outcome
     return found
 
 
@@ -114,7 +116,7 @@ def _survivors(
     entered: Sequence[int],
     places: int,
     level: float,
-    run: Engine,
+    run: Run,
 ) -> list[int]:
     """Who goes on: those of highest rank that can still win; ``found`` gets the errors of those."""
     standings = _standings(job, found, entered)

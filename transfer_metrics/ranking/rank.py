@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from transfer_metrics.engines import ENGINES
+from transfer_metrics.engines import Lost, map_reduce
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.averaged import MEAN
 from transfer_metrics.features.pooling import resolve_pool
@@ -20,9 +25,10 @@ from transfer_metrics.ranking.asked import (
 from transfer_metrics.ranking.cache import POLICIES, ResultCache
 from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.intervals import interval_mode
-from transfer_metrics.ranking.job import Job, score_one
+from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.race import race
 from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.ranking.works import Ranges, Whole, lost
 from transfer_metrics.sources.models import expand_models
 from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.sources.words import refuse_words
@@ -45,6 +51,8 @@ def rank_models(
     pool: str = "avg",
     split: str = "train",
     engine: str = "serial",
+    workers: int | None = None,
+    stream: bool | None = None,
     cache: str = "only-missing",
     cache_dir: str | os.PathLike[str] | None = None,
     keep_features: bool = False,
@@ -74,7 +82,14 @@ def rank_models(
         pool: pooling of feature maps and tokens; of the tokens of each word, where a task labels
             words.
         split: split of the task to score on.
-        engine: where the models are worked on.
+        engine: where the work is done: ``"serial"`` in this process, ``"processes"`` in several,
+            ``"ray"`` on a Ray cluster that is started here, ``"ray:<address>"`` on one that runs.
+            The scores are the same up to rounding.
+        workers: how many processes or actors; one per core unless given.
+        stream: True keeps statistics only, no features on disk: each range of shards is read by
+            one worker, which keeps the statistics of all layers in memory, and ranges are merged.
+            False writes features to the cache and scores them layer by layer, one worker per
+            model. By default True on several workers, unless features are to be kept.
         cache: ``"only-missing"`` computes what is not there yet, ``"always"`` computes all anew,
             ``"never"`` neither reads nor writes, ``"only-cache"`` does no forward pass.
         cache_dir: the cache; by default ``$TRANSFER_METRICS_CACHE`` or the user's cache folder.
@@ -115,7 +130,14 @@ def rank_models(
     candidates = expand_models(models)
     if not candidates:
         raise InvalidInputError("no models to rank")
-    run = ENGINES[engine]
+    run = functools.partial(map_reduce, engine, workers=workers, gpus=_gpus(options.get("device")))
+    serial = engine == "serial"
+    if stream and (keep_features or budget is not None):
+        raise InvalidInputError(
+            "stream=True keeps no features, and keep_features and budget= need them; choose one"
+        )
+    if stream is None:
+        stream = not serial and not keep_features and budget is None
     resolve_pool(pool)
     task = load_task(task)
     task[split]
@@ -136,7 +158,7 @@ def rank_models(
         ResultCache(cache_dir),
         keep_features,
         interval_mode(intervals),
-        {**options, "progress": progress},
+        {**options, "progress": progress and serial},
         mean=isinstance(layers, str) and layers == MEAN,
     )
     if budget is not None:
@@ -149,11 +171,43 @@ def rank_models(
             )
         records = race(job, candidates, run, budget)
     else:
-        records = []
-        with progress_bar("models", len(candidates), progress) as bar:
-            for outcome in run(functools.partial(score_one, job), candidates):
-                records += outcome.records
-                bar.update()
+        records = _ranked(job, candidates, run, stream, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
     return ScoreTable(combined(records, combinations), view)
+
+
+def _ranked(
+    job: Job, candidates: Sequence[Any], run: Callable[..., Any], stream: bool, progress: bool
+) -> list[dict[str, Any]]:
+    """Records of all candidates, in their order."""
+    with contextlib.ExitStack() as stack:
+        work: Any = Whole(job)
+        parts = [1] * len(candidates)
+        if stream:
+            root = job.cache.root / "statistics"
+            if job.policy == "never":
+                root = Path(stack.enter_context(TemporaryDirectory(prefix="transfer-metrics-")))
+            once = uuid.uuid4().hex if job.policy == "always" else ""
+            work = Ranges(job, root, once)
+            parts = [len(work.bounds)] * len(candidates)
+        bar = stack.enter_context(progress_bar("models", sum(parts), progress))
+        found = dict(run(work, candidates, parts, tick=bar.update))
+    return [
+        record
+        for place, candidate in enumerate(candidates)
+        for record in _outcome(job, candidate, found[place]).records
+    ]
+
+
+def _outcome(job: Job, candidate: Any, found: Any) -> Outcome:
+    return lost(job, candidate, found) if isinstance(found, Lost) else found
+
+
+def _gpus(device: Any) -> int:
+    """How many GPUs workers take turns on."""
+    if device is None or not str(device).startswith("cuda"):
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if ":" not in str(device) else 0

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 import warnings
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 
-import transfer_metrics
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.extract import extract
+from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric, task_kind
 from transfer_metrics.ranking.asked import (
@@ -24,11 +23,14 @@ from transfer_metrics.ranking.asked import (
     resolve_metrics,
     warn_of_widths,
 )
-from transfer_metrics.ranking.build import Built, Place, build
+from transfer_metrics.ranking.build import Place
 from transfer_metrics.ranking.combine import combined
-from transfer_metrics.ranking.intervals import BLOCKS, deviations, interval_mode
+from transfer_metrics.ranking.intervals import interval_mode
 from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.ranking.values import failed, records_of, values_at
 from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens
+
+NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
 
 
 def score(
@@ -100,10 +102,10 @@ def score(
     values = {}
     if of_source:
         rows = X if source is None else source
-        values.update(_values(of_source, _array_place(rows, y, kind, units), mode, strict=True))
+        values.update(values_at(of_source, _array_place(rows, y, kind, units), mode, strict=True))
     of_features = [m for m in chosen if m.requires != "source"]
     if of_features:
-        values.update(_values(of_features, place, mode, strict=True))
+        values.update(values_at(of_features, place, mode, strict=True))
     failed = {label: v["error"] for label, v in values.items() if "error" in v}
     if len(failed) == len(chosen):
         raise InvalidInputError(next(iter(failed.values())))
@@ -117,7 +119,7 @@ def score(
         "n": len(place.labels),
         "num_classes": len(np.unique(place.labels)) if place.num_classes else 0,
     }
-    return ScoreTable([{**base, **_metric_fields(m), **values[m.label]} for m in chosen])
+    return ScoreTable(records_of(base, chosen, values))
 
 
 def _array_place(X: Any, y: Any, kind: str, units: np.ndarray | None) -> Place:
@@ -191,6 +193,43 @@ def score_store(
     ``units`` numbers the examples, (N,), where the store holds a part of a split: the blocks of
     intervals go by them.
     """
+    units = np.arange(len(store)) if units is None else units
+    whole = Place(list, store.labels, store.kind, store.num_classes, units)
+    records = []
+    for slot in slots_of(store, metrics):
+        if slot.name != LOGITS:
+            place = dataclasses.replace(
+                whole,
+                batches=functools.partial(_features, store, slot.name),
+                rows=functools.partial(store.rows, slot.name),
+            )
+            values = values_at(slot.metrics, place, mode)
+        elif store.source_logits is None:
+            values = failed(slot.metrics, NO_HEAD)
+        else:
+            place = dataclasses.replace(whole, batches=lambda: [probabilities(store.source_logits)])
+            values = values_at(slot.metrics, place, mode)
+        records += records_of(slot.fields, slot.metrics, values)
+    return records
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What of a network is scored at once: a layer, or the output of its head.
+
+    Attributes:
+        name: name of the layer; ``LOGITS`` for the head.
+        metrics: those that read it.
+        fields: what their records say of it.
+    """
+
+    name: str
+    metrics: tuple[Metric, ...]
+    fields: Mapping[str, Any]
+
+
+def slots_of(store: FeatureStore, metrics: Sequence[Metric]) -> list[Slot]:
+    """The layers of a store that metrics read, and its head where some read that."""
     base = {
         "model": store.model,
         "revision": store.manifest.get("revision") or None,
@@ -201,119 +240,39 @@ def score_store(
         "num_classes": store.num_classes,
         "extract_seconds": store.seconds,
     }
-    units = np.arange(len(store)) if units is None else units
-    whole = Place(list, store.labels, store.kind, store.num_classes, units)
-    records = []
-    by_layer = [m for m in metrics if m.requires != "source"]
-    for layer in store.layers if by_layer else ():
-        place = dataclasses.replace(
-            whole,
-            batches=functools.partial(_features, store, layer.name),
-            rows=functools.partial(store.rows, layer.name),
+    by_layer = tuple(m for m in metrics if m.requires != "source")
+    of_source = tuple(m for m in metrics if m.requires == "source")
+    slots = [
+        Slot(
+            layer.name,
+            by_layer,
+            {
+                **base,
+                "layer": layer.name,
+                "layer_index": layer.index,
+                "depth": layer.depth,
+                "dim": layer.dim,
+            },
         )
-        fields = {
-            "layer": layer.name,
-            "layer_index": layer.index,
-            "depth": layer.depth,
-            "dim": layer.dim,
-        }
-        values = _values(by_layer, place, mode)
-        records += [{**base, **fields, **_metric_fields(m), **values[m.label]} for m in by_layer]
-    of_source = [m for m in metrics if m.requires == "source"]
+        for layer in (store.layers if by_layer else ())
+    ]
     if of_source:
-        fields = {
+        head = {
+            **base,
             "layer": store.manifest.get("head"),
             "layer_index": len(store.layers),
             "depth": 1.0,
         }
-        logits = store.source_logits
-        if logits is None:
-            reason = "the model has no source head; LEEP, NCE and their kin need one"
-            values = {m.label: {"error": reason} for m in of_source}
-        else:
-            fields["dim"] = logits.shape[1]
-            probabilities = softmax(logits.astype(np.float64), axis=1)
-            values = _values(
-                of_source, dataclasses.replace(whole, batches=lambda: [probabilities]), mode
-            )
-        records += [{**base, **fields, **_metric_fields(m), **values[m.label]} for m in of_source]
-    return records
+        if store.manifest["logits"]:
+            head["dim"] = store.manifest["logits"]["dim"]
+        slots.append(Slot(LOGITS, of_source, head))
+    return slots
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Source probabilities (n, Z) of the output of a classifier."""
+    return softmax(logits.astype(np.float64), axis=1)
 
 
 def _features(store: FeatureStore, layer: str) -> Iterator[np.ndarray]:
     return (x for x, _ in store.batches(layer))
-
-
-def _values(
-    metrics: Sequence[Metric], place: Place, mode: str | None, *, strict: bool = False
-) -> dict[str, dict[str, Any]]:
-    """Value, error bars and time of each metric at a place, by label; or why it failed.
-
-    With ``strict`` features that no statistic accepts raise.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    binned = [m for m in metrics if m.bins and place.kind == "regression"]
-    for group, where in (
-        ([m for m in metrics if m not in binned], lambda: place),
-        (binned, place.binned),
-    ):
-        if not group:
-            continue
-        try:
-            built = build(where(), group, BLOCKS if mode else 0)
-        except TransferMetricsError as error:
-            if strict:
-                raise
-            found.update((m.label, {"error": str(error)}) for m in group)
-            continue
-        for metric in group:
-            try:
-                found[metric.label] = _value(metric, built, mode)
-            except (TransferMetricsError, ArithmeticError, RuntimeError) as error:
-                found[metric.label] = {"error": str(error)}
-        for family, blocks in built.blocks.items():
-            scored = [m for m in group if m.requires == family and "error" not in found[m.label]]
-            _add_errors(found, scored, built.of[family], blocks, mode)
-    return found
-
-
-def _value(metric: Metric, built: Built, mode: str | None) -> dict[str, Any]:
-    started = time.perf_counter()
-    value = metric(built.of[metric.requires])
-    return {
-        "value": float(value),
-        "stderr": None if np.isnan(value.stderr) else float(value.stderr),
-        "intervals": mode,
-        "seconds": time.perf_counter() - started + built.seconds[metric.requires],
-    }
-
-
-def _add_errors(
-    found: dict[str, dict[str, Any]],
-    metrics: Sequence[Metric],
-    whole: Any,
-    blocks: Sequence[Any],
-    mode: str | None,
-) -> None:
-    """Add what the blocks say of the errors of scores, and the time that it took."""
-    if mode is None or not metrics:
-        return
-    started = time.perf_counter()
-    spread = deviations(metrics, whole, blocks, mode)
-    seconds = (time.perf_counter() - started) / len(metrics)
-    for metric in metrics:
-        found[metric.label]["seconds"] += seconds
-        if metric.label in spread:
-            numbers = spread[metric.label]
-            found[metric.label].update(stderr=float(np.linalg.norm(numbers)), deviations=numbers)
-
-
-def _metric_fields(metric: Metric) -> dict[str, Any]:
-    options = ",".join(f"{k}={v}" for k, v in sorted(metric.options.items()))
-    return {
-        "metric": metric.name,
-        "options": options or None,
-        "higher_is_better": metric.higher_is_better,
-        "version": transfer_metrics.__version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transfer_metrics.sources.base import Split, Task
-
-SEED = 0
+from transfer_metrics.sources.sampling import nested_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,38 +29,6 @@ class Subset:
 
     def __len__(self) -> int:
         return len(self.positions)
-
-
-def nested_order(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """An order of the examples of which every beginning is a stratified random sample.
-
-    Every class has one example as soon as s, the length of the beginning, reaches the number C of
-    classes. So a class of which there are c of n examples has at most one more than ``c s / n``,
-    and at most ``C c / n`` fewer, what the first examples of the rare classes displace. Regression
-    targets are shuffled. The order depends on the labels and on a fixed seed only.
-
-    Args:
-        labels: class numbers (n,), or targets, of which only the number matters.
-        num_classes: number of classes, 0 for regression.
-
-    Returns:
-        (n,) positions.
-
-    Cost: O(n log n).
-
-    >>> labels = np.array([0, 0, 0, 0, 1, 1])
-    >>> [np.bincount(labels[nested_order(labels, 2)[:s]]).tolist() for s in (2, 3, 6)]
-    [[1, 1], [2, 1], [4, 2]]
-    """
-    shuffled = np.random.default_rng(SEED).permutation(len(labels))
-    if not num_classes:
-        return shuffled
-    share = np.empty(len(labels))
-    for c in range(num_classes):
-        members = shuffled[labels[shuffled] == c]
-        share[members] = np.arange(len(members)) / max(len(members), 1)
-    # Stable, so that examples of equal share stay shuffled.
-    return shuffled[np.argsort(share[shuffled], kind="stable")]
 
 
 def nested_subsets(task: Task, split: str, sizes: Sequence[int]) -> list[Subset]:

@@ -13,6 +13,8 @@ from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.files import replacing
 from transfer_metrics.ranking.agreement import accuracies_of, agreement, paired
 from transfer_metrics.ranking.intervals import margin, probability_of_best
+from transfer_metrics.ranking.records import read_records
+from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -265,20 +267,23 @@ class ScoreTable:
         ranking = self.ranking(metric)
         with_best = bool(ranking["p_best"].notna().any())
         raced = any(r["round"] for r in self._records)
-        lines = [["#", "model", metric, "± 95 %", "P(best)", "layer", "dim", "seconds", "n"]]
+        lines = [
+            ["#", "model", visible(metric), "± 95 %", "P(best)", "layer", "dim", "seconds", "n"]
+        ]
         for row in ranking.to_dict("records"):
             if row["error"] and math.isnan(row["score"]):
-                lines.append(["-", str(row["model"]), "failed", "", "", str(row["error"])])
+                reason = visible(row["error"], 600)
+                lines.append(["-", visible(row["model"]), "failed", "", "", reason])
                 continue
             half = row["high"] - row["score"]
             lines.append(
                 [
                     str(row["rank"]),
-                    str(row["model"]),
+                    visible(row["model"]),
                     f"{row['score']:.4g}",
                     "" if math.isnan(half) else f"{half:.3g}",
                     "" if math.isnan(row["p_best"]) else f"{row['p_best']:.2f}",
-                    str(row["layer"]),
+                    visible(row["layer"]),
                     str(row["dim"]),
                     f"{row['seconds']:.1f}",
                     str(row["n"]),
@@ -320,30 +325,19 @@ class ScoreTable:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ScoreTable:
-        """Read a table that ``save`` wrote.
+        """Read a table that ``save`` wrote, of the bounds of ``records.read_records``.
 
         Raises:
-            InvalidInputError: the file is missing, has an unknown ending or cannot be parsed.
+            InvalidInputError: the file is missing, has an unknown ending, cannot be parsed, or has
+                a field of another type.
         """
-        import pandas as pd
-
         path = Path(path)
-        suffix = _known_suffix(path)
+        _known_suffix(path)
         if not path.is_file():
             raise InvalidInputError(f"there is no table at {path}")
         try:
-            if suffix == ".jsonl":
-                text = path.read_text()
-                return cls([json.loads(line) for line in text.splitlines() if line.strip()])
-            frame = pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
-            if "model" not in frame.columns:
-                raise ValueError("it has no column 'model'")
-            if "deviations" in frame.columns:
-                lists = [_numbers(cell) for cell in frame["deviations"]]
-                frame["deviations"] = pd.Series(lists, frame.index, dtype=object)
-            records = frame.astype(object).where(frame.notna(), None).to_dict("records")
-            return cls([{str(k): v for k, v in record.items()} for record in records])
-        except (ValueError, AttributeError) as error:
+            return cls(read_records(path))
+        except (OSError, ValueError, OverflowError) as error:
             raise InvalidInputError(f"{path} is not a score table: {error}") from error
 
     @property
@@ -390,13 +384,6 @@ class ScoreTable:
         for record in self._records:
             groups.setdefault(str(record["model"]), []).append(record)
         return groups
-
-
-def _numbers(cell: Any) -> list[float] | None:
-    """A list of numbers as the formats hold it: JSON text in CSV, an array in Parquet."""
-    if isinstance(cell, str):
-        cell = json.loads(cell)
-    return list(cell) if hasattr(cell, "__len__") else None
 
 
 def chosen_records(records: list[dict[str, Any]], view: str) -> list[dict[str, Any]]:

@@ -1,0 +1,177 @@
+"""What somebody else wrote: read within bounds of size and depth, and shown so that it can be seen.
+
+``docs/security.md`` lists the bounds. Raising ``TRANSFER_METRICS_MAX_BYTES`` raises all that are
+below it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+DOCUMENT = 1 << 28
+"""Bytes of a JSON document (manifest, head, selection) that are read at most: 256 MiB."""
+TABLE = 1 << 30
+"""Bytes of a table, or that an archive may unpack to, however small it is: 1 GiB."""
+PICTURE = 1 << 28
+"""Bytes of one encoded image that are read at most: 256 MiB."""
+PROPORTION = 20
+"""An archive may unpack to this many times its own size, where that is more than ``TABLE``."""
+DEEPEST = 64
+"""Levels of lists and objects in JSON."""
+
+_KNOB = "TRANSFER_METRICS_MAX_BYTES"
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+# Zero-width joiners belong to some scripts and emoji; everything else that cannot be seen, or that
+# turns the direction of writing, can make one name look like another or steer a terminal.
+_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+
+
+def bound(default: int) -> int:
+    """A bound in bytes, or what the environment raises it to.
+
+    Raises:
+        ValueError: the variable is no whole number.
+    """
+    given = os.environ.get(_KNOB, "")
+    if given and not (given.isascii() and given.isdigit() and len(given) < 20):
+        raise ValueError(f"{_KNOB}={given[:40]!r} must be a number of bytes")
+    return max(default, int(given or 0))
+
+
+def check_size(size: int, most: int, what: str = "it has") -> None:
+    """Refuse more bytes than ``most``.
+
+    Raises:
+        ValueError: says how many, and how to raise the bound.
+    """
+    most = bound(most)
+    if size > most:
+        raise ValueError(
+            f"{what} {size:,} bytes and at most {most:,} are read; if you trust it, set {_KNOB}"
+        )
+
+
+def check_unpacked(size: int, packed: int) -> None:
+    """Refuse an archive that unpacks to far more than it weighs.
+
+    Args:
+        size: bytes when unpacked.
+        packed: bytes of the file.
+
+    Raises:
+        ValueError: ``size`` is over ``TABLE`` and over ``PROPORTION`` times ``packed``.
+    """
+    check_size(size, max(TABLE, PROPORTION * packed), "it unpacks to")
+
+
+def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is a pipe, a device or a folder, or has more than ``most`` bytes.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("it is no regular file")
+    with open(path, "rb") as file:
+        check_size(os.fstat(file.fileno()).st_size, most)
+        return file.read(bound(most))
+
+
+def read_text(path: str | os.PathLike[str], most: int = DOCUMENT) -> str:
+    """The text of a regular file in UTF-8, without a byte order mark.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: as for ``read_bytes``, or it is not UTF-8.
+    """
+    return read_bytes(path, most).decode("utf-8-sig")
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value of at most ``DEEPEST`` levels; of a key that is given twice the last counts.
+
+    ``NaN`` and ``Infinity`` are read, as Python writes them. Halves of surrogate pairs, which are
+    no text and cannot be written, become question marks.
+
+    Raises:
+        ValueError: it is no JSON, or too deep.
+
+    >>> parse_json('[1, "a"]'), parse_json('"' + chr(92) + 'ud800"')
+    ([1, 'a'], '?')
+    """
+    try:
+        value = json.loads(text)
+        if text.count("[") + text.count("{") > DEEPEST:
+            _check_depth(value)
+        if _HALF.search(text):
+            whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+            value = json.loads(whole)
+    except RecursionError:
+        raise ValueError(f"it has more than {DEEPEST} levels") from None
+    return value
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The JSON value of a regular file of at most ``DOCUMENT`` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: as for ``read_text`` and ``parse_json``.
+    """
+    return parse_json(read_text(Path(path)))
+
+
+def visible(name: object, limit: int = 160) -> str:
+    """A name as it can safely be shown: on one line, nothing invisible, of bounded length.
+
+    Args:
+        name: any text, such as the name of a model, which may come from a stranger's file.
+        limit: the most characters; longer names lose their middle.
+
+    >>> visible("net" + chr(0x202E) + "gnp.exe"), visible("a" * 9, limit=5)
+    ('net\\\\u202egnp.exe', 'aa…aa')
+    """
+    text = str(name)
+    if len(text) > limit:
+        half = (limit - 1) // 2
+        text = f"{text[: limit - 1 - half]}…{text[len(text) - half :]}"
+    return text if text.isascii() and text.isprintable() else "".join(map(_seen, text))
+
+
+def visible_lines(text: str) -> str:
+    """Text of several lines, in which nothing steers a terminal or turns the writing around.
+
+    >>> visible_lines("a" + chr(27) + "[2Jb" + chr(10))
+    'a\\\\x1b[2Jb\\n'
+    """
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(letter if letter in "\n\t" else _seen(letter) for letter in text)
+
+
+def _seen(letter: str) -> str:
+    if unicodedata.category(letter) not in _UNSEEN or letter in _JOINERS:
+        return letter
+    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, (list, dict))
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it has more than {DEEPEST} levels")
