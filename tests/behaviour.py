@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 
@@ -126,15 +127,19 @@ def page() -> str:
         "most 20 000 rows, chosen by a hash of their content, `source` is the output of the",
         "model's own classifier. *Unchanged by* is what the definition promises.",
         "",
-        "| metric | reads | tasks | better | unchanged by | source |",
+        "Each name leads to a page with definition, cost, failure modes and evidence.",
+        "[`etran`](metrics/etran.md) and [`ncti`](metrics/ncti.md) are sums of some of these over",
+        "a set of candidates. [Which metric should I use?](which-metric.md) helps to choose.",
+        "",
+        "| metric | what it is | reads | tasks | better | unchanged by |",
         "|---|---|---|---|---|---|",
     ]
     for name in METRICS:
         m = METRICS[name]
         direction = "higher" if m.higher_is_better else "lower"
         lines.append(
-            f"| `{name}` | {m.requires} | {', '.join(m.tasks)} | {direction} "
-            f"| {', '.join(sorted(m.invariant)) or '—'} | {m.reference} |"
+            f"| [`{name}`](metrics/{name}.md) | {summary(m)} | {m.requires} | {', '.join(m.tasks)} "
+            f"| {direction} | {', '.join(sorted(m.invariant)) or '—'} |"
         )
     lines += [
         "",
@@ -152,6 +157,12 @@ def page() -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def summary(metric: Metric) -> str:
+    """The first line of its docstring, for a cell of a table."""
+    first = (inspect.getdoc(metric.fn) or "").partition("\n")[0]
+    return first.replace("``", "`").replace("|", "\\|")
 
 
 def _grid(

@@ -1,4 +1,4 @@
-"""Rank the reference models on three tasks; makes the table in the README.
+"""Rank the reference models on three tasks; makes the table of `docs/larger-example.md`.
 
     python -m tests.rank_reference <folder of the reference zoo> [--metrics knn,logme]
 

@@ -59,7 +59,7 @@ def test_the_command_line_wins(capsys: pytest.CaptureFixture) -> None:
         ("models: {a: b}", "a value or a list"),
         ("models: !!python/object/apply:os.system ['touch owned']", "is no YAML"),
         ("config: other.yaml", "unknown option in c.yaml 'config'"),
-        ("a" * (1 << 20) + "a", "too large"),
+        ("a" * (1 << 20) + "a", "at most 1,048,576 are read"),
         ("[" * 10_000, "is no YAML"),
         ("1: 2", "must map options to values"),
     ],

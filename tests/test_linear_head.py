@@ -31,7 +31,6 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.heads import folder
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.holdout import stratified_holdout
 from transfer_metrics.heads.linear import (
     LINEAR_C,
     LinearProbe,
@@ -43,6 +42,7 @@ from transfer_metrics.heads.linear import (
 from transfer_metrics.heads.registry import HEADS, resolve_head
 from transfer_metrics.heads.saving import load_head
 from transfer_metrics.sources.base import Split
+from transfer_metrics.sources.sampling import stratified_holdout
 
 SMALL = (1e-3, 1e-1, 1e1)
 MODEL = "zoo:cnn-mnist"

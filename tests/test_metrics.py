@@ -260,7 +260,7 @@ def test_knn_with_duplicates_leaves_each_row_itself_out():
 
 
 def test_knn_input_is_checked():
-    with pytest.raises(InvalidInputError, match="more than 5"):
+    with pytest.raises(InvalidInputError, match="from 1 to 3"):
         tm.knn(np.eye(4), np.arange(4))
     with pytest.raises(InvalidInputError, match="cosine"):
         tm.knn(*features(), distance="l1")

@@ -6,15 +6,18 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from tests.report_examples import HOSTILE, comparison, scores
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.report import plot_heat_map, task_scores
-from transfer_metrics.report.cost import trade_off
 from transfer_metrics.report.heat_map import MAP
+from transfer_metrics.report.names import name_points, short_labels
 from transfer_metrics.report.plots import COLOURS, save_figure
+from transfer_metrics.report.trade_off import plot_trade_off
 
 matplotlib.use("Agg")
 
@@ -90,7 +93,7 @@ def test_every_plot_draws_any_name_into_every_format(tmp_path, ending):
         "tasks": lambda ax: table.plot.tasks(ax=ax),
         "agreement": lambda ax: scores(names).plot.agreement(accuracies, ax=ax),
         "comparison": lambda ax: heads.plot.comparison(ax=ax),
-        "cost": lambda ax: trade_off(found, ax),
+        "cost": lambda ax: plot_trade_off(found, ax=ax),
     }
     start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
     for name, draw in drawings.items():
@@ -105,6 +108,55 @@ def test_names_are_drawn_as_they_are_and_none_is_left_out():
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["in distribution", "_shift"]
     ax = scores(("_x", "y")).plot.layers(ax=axes())
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["_x", "y"]
+
+
+@pytest.mark.parametrize("count", [2, 23])
+def test_no_name_of_a_point_covers_another_or_leaves_the_figure(count):
+    names = [f"hf:some-organisation/a-model-with-quite-a-name-{i:02d}" for i in range(count)]
+    rng = np.random.default_rng(count)
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    ax = figure.subplots()
+    ax.plot(*rng.uniform(size=(2, count)), "o")
+    points = np.column_stack(ax.lines[0].get_data())
+    name_points(ax, points, short_labels(names))
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    # Of the text alone, without the line that may lead to it.
+    boxes = []
+    for text in ax.texts:
+        text.update_positions(renderer)
+        boxes.append(Text.get_window_extent(text, renderer))
+    for i, box in enumerate(boxes):
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+        # Descenders may touch the line below.
+        assert not any(box.shrunk(0.9, 0.7).overlaps(b.shrunk(0.9, 0.7)) for b in boxes[:i])
+
+
+def test_long_names_lose_what_they_share_but_not_what_tells_them_apart():
+    names = [f"timm:efficientnet_with_a_long_name_{i:02d}.in21k_ft_in1k" for i in range(30)]
+    labels = short_labels(names)
+    assert len(set(labels)) == 30
+    assert all(not label.startswith("timm:") and len(label) < len(names[0]) for label in labels)
+    assert short_labels(["zoo:cnn-mnist", "zoo:cnn-usps"]) == ["zoo:cnn-mnist", "zoo:cnn-usps"]
+    assert short_labels(["a" * 99] * 2) == short_labels(["a" * 99]) * 2
+
+
+def test_legends_stand_beside_the_data():
+    few = scores(("a", "b")).plot.layers(ax=Figure(layout="constrained").subplots())
+    for ax in (few, raced().plot.ranking(ax=Figure(layout="constrained").subplots())):
+        ax.figure.draw_without_rendering()
+        legend = ax.get_legend().get_window_extent()
+        assert legend.x0 >= ax.bbox.x1 or legend.y0 >= ax.bbox.y1
+
+
+def test_the_same_numbers_give_the_same_file_with_fonts_inside(tmp_path):
+    for ending in ("svg", "pdf", "png"):
+        paths = [tmp_path / f"{i}.{ending}" for i in range(2)]
+        for path in paths:
+            save_figure(lambda ax: scores().plot.ranking(ax=ax), path, 4)
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    content = (tmp_path / "0.pdf").read_bytes()
+    assert b"/FontFile2" in content
+    assert b"/Type3" not in content
 
 
 # --- models x tasks ------------------------------------------------------------------------------
@@ -182,7 +234,7 @@ def test_trade_off_joins_the_metrics_that_no_cheaper_one_matches():
         (f"m{i}", 10 ** rng.uniform(-3, 2), rng.uniform(-0.2, 0.9), np.nan, np.nan)
         for i in range(30)
     ]
-    ax = trade_off(metrics(rows), axes())
+    ax = plot_trade_off(metrics(rows), ax=axes())
     drawn = set(zip(*(np.asarray(d).tolist() for d in ax.lines[-1].get_data()), strict=True))
     worth = {
         (s, a)
@@ -196,10 +248,10 @@ def test_trade_off_joins_the_metrics_that_no_cheaper_one_matches():
 
 def test_trade_off_draws_intervals_and_leaves_out_what_has_no_place():
     rows = [("a", 0.1, 0.5, 0.3, 0.6), ("b", 0.0, 0.9, 0.8, 1.0), ("c", 1.0, np.nan, 0.0, 1.0)]
-    ax = trade_off(metrics(rows), axes())
+    ax = plot_trade_off(metrics(rows), ax=axes())
     assert [t.get_text() for t in ax.texts] == ["a"]
     assert [0.3, 0.6] in [np.asarray(line.get_ydata()).tolist() for line in ax.lines]
     with pytest.raises(InvalidInputError, match="no column low"):
-        trade_off(metrics(rows).drop(columns="low"))
+        plot_trade_off(metrics(rows).drop(columns="low"))
     with pytest.raises(InvalidInputError, match="no metric"):
-        trade_off(metrics(rows[1:]))
+        plot_trade_off(metrics(rows[1:]))

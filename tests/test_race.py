@@ -17,8 +17,9 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.joined import JoinedStore
 from transfer_metrics.ranking.contenders import Standing, contenders
 from transfer_metrics.ranking.plan import LEAST, LEAST_PER_CLASS, PROBE, plan_race
-from transfer_metrics.ranking.subsets import nested_order, nested_subsets
+from transfer_metrics.ranking.subsets import nested_subsets
 from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.sampling import nested_order
 
 CLASSES, SIGNAL, NOISE = 4, 8, 16
 
@@ -78,7 +79,7 @@ def rank(models, task, metrics="h_score", **options):
 
 def plain(table):
     """Records without what changes from run to run."""
-    unlike = ("seconds", "extract_seconds", "created")
+    unlike = ("seconds", "load_seconds", "extract_seconds", "statistics_seconds", "created")
     return [{k: v for k, v in r.items() if k not in unlike} for r in table.records]
 
 

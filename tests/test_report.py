@@ -25,13 +25,13 @@ from tests.report_examples import HOSTILE, comparison, scores, selection
 from transfer_metrics.__main__ import build_parser, main
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.comparison import Comparison
+from transfer_metrics.ranking.records import typed
 from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.report.gather import gather, setting_labels
 from transfer_metrics.report.html import write_report
 from transfer_metrics.report.measured import checks_of
 from transfer_metrics.report.notes import warnings_of
 from transfer_metrics.report.ranked import MOST_CURVES, MOST_ROWS, ranking_of
-from transfer_metrics.report.records import cleaned
 from transfer_metrics.report.scale import Scale
 from transfer_metrics.report.settings import compare_command, rank_command
 from transfer_metrics.report.wording import visible
@@ -435,14 +435,14 @@ def test_records_of_other_types_are_refused_with_their_number(tmp_path, record, 
 
 
 def test_values_that_are_no_numbers_become_failures():
-    found = cleaned({"model": "a", "value": math.inf, "stderr": math.nan}, "record 1")
+    found = typed({"model": "a", "value": math.inf, "stderr": math.nan}, "record 1")
     assert (found["value"], found["stderr"], found["error"]) == (
         None,
         None,
         "the value is not finite",
     )
-    assert cleaned({"model": "a", "deviations": [0.1, math.nan]}, "r")["deviations"] is None
-    assert cleaned({"model": 7, "higher_is_better": "False"}, "r")["model"] == "7"
+    assert typed({"model": "a", "deviations": [0.1, math.nan]}, "r")["deviations"] is None
+    assert typed({"model": 7, "higher_is_better": "False"}, "r")["model"] == "7"
 
 
 @pytest.mark.parametrize(

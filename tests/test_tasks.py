@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, UnsupportedTaskError
 from transfer_metrics.sources.base import Split, Task
 from transfer_metrics.sources.labels import encode
 from transfer_metrics.sources.specs import parse_task
@@ -504,7 +504,6 @@ class Stream(IterableDataset):
 def test_things_that_are_no_tasks() -> None:
     triples = TensorDataset(torch.tensor(NUMBERS), torch.tensor(Y), torch.tensor(Y))
     for wrong, message in [
-        (Stream(), "no length"),
         (3, "no length"),
         (triples, "pairs"),
         ((NUMBERS, Y, Y), "3 items"),
@@ -515,6 +514,8 @@ def test_things_that_are_no_tasks() -> None:
     ]:
         with pytest.raises(InvalidInputError, match=message):
             load_task(wrong)
+    with pytest.raises(UnsupportedTaskError, match="first=10000"):
+        load_task(Stream())
     with pytest.raises(InvalidInputError, match="labels of its own"):
         load_task("sklearn:iris", Y)
     with pytest.raises(InvalidInputError, match="by name only"):
@@ -579,10 +580,10 @@ def test_several_targets() -> None:
     assert task.num_classes == 0
 
 
-@pytest.mark.parametrize("missing", [None, float("nan")])
+@pytest.mark.parametrize("missing", [None, float("nan"), "", -100])
 def test_missing_labels(missing) -> None:
     with pytest.raises(InvalidInputError, match=r"1 labels are missing.*example 1"):
-        encode("t", {"train": ["a", missing, "b"]})
+        load_task(list("xyz"), ["a", missing, "b"])
 
 
 def test_unhashable_labels() -> None:

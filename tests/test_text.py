@@ -309,7 +309,7 @@ def test_a_data_set_of_the_datasets_library_in_memory():
 )
 def test_batches_hold_every_text_once_and_like_lengths_together(texts, size, start):
     data = Split([*["x"] * start, *texts], np.zeros(start + len(texts)))
-    batches = batches_of(data, range(start, start + len(texts)), size, text=True)
+    batches = batches_of(data, range(start, start + len(texts)), size, by_length=True)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(texts)))
     assert all(len(batch) == size for batch in batches[:-1])
     assert all((np.diff(batch) > 0).all() for batch in batches)

@@ -6,13 +6,17 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
 import transfer_metrics
 from transfer_metrics.cli.completion import PrintCompletion
-from transfer_metrics.errors import TransferMetricsError, TransferMetricsWarning
+from transfer_metrics.cli.options import LONGEST
+from transfer_metrics.cli.parser import Parser, add_common
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
+from transfer_metrics.untrusted import visible
 
 VERBS = (
     "rank",
@@ -28,6 +32,9 @@ VERBS = (
     "benchmark",
 )
 
+# How much is told of an error that nobody foresaw.
+MOST = 300
+
 DESCRIPTION = """\
 Which pretrained model should I transfer to my data, and from which layers?
 Answered in one pass over the data, before any training.
@@ -41,7 +48,7 @@ Answered in one pass over the data, before any training.
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all its verbs; imports nothing heavy."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="transfer-metrics",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -55,6 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("bash", "zsh", "tcsh"),
         help="print a completion script for a shell, to be sourced by it",
     )
+    add_common(parser)
+    parser.set_defaults(quiet=False)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
         importlib.import_module(f"transfer_metrics.cli.{verb}").add_parser(verbs)
@@ -65,22 +74,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        0 where all went well, 1 where some models failed, 2 for a usage or input error, 130 when
-        interrupted.
+        0 where all went well, 1 where some models failed, 2 for a usage or input error and for
+        what nobody foresaw, 130 when interrupted.
     """
     from transfer_metrics.cli.config import with_config
 
+    argv = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     try:
-        args = parser.parse_args(with_config(sys.argv[1:] if argv is None else argv, parser))
+        args = parser.parse_args(with_config(argv, parser))
+        _refuse_empty(args)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             status = args.run(args)
         sys.stdout.flush()
         return int(status or 0)
-    except TransferMetricsError as error:
-        print(f"transfer-metrics: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("transfer-metrics: interrupted; run it again to go on", file=sys.stderr)
         return 130
@@ -88,6 +96,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe went away, as `head` does; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        # Asked of the arguments themselves, since these may be what cannot be parsed.
+        if "--debug" in argv:
+            traceback.print_exc()
+        print(f"transfer-metrics: {sentence(error)}", file=sys.stderr)
+        return 2
+
+
+def _refuse_empty(args: argparse.Namespace) -> None:
+    """Refuse empty text, which is a variable of a script that was not set more often than meant."""
+    for name, value in vars(args).items():
+        if "" in (value if isinstance(value, list) else [value]):
+            raise InvalidInputError(f"{name} is empty; give a value or leave it out")
+
+
+def sentence(error: Exception) -> str:
+    """What went wrong, on one line, in letters that can be seen.
+
+    >>> sentence(ZeroDivisionError("division by zero")).partition(";")[0]
+    'ZeroDivisionError: division by zero'
+    """
+    text = " ".join(str(error).split())
+    if not isinstance(error, TransferMetricsError):
+        text = (
+            f"{type(error).__name__}: {text[:MOST] or 'no reason given'}; this is a bug or a "
+            f"broken input; run again with --debug for the traceback"
+        )
+    return visible(text, LONGEST)
 
 
 def _show_warning(
@@ -100,7 +136,8 @@ def _show_warning(
 ) -> None:
     """The toolkit's own warnings as one line; where in its code they arose helps nobody."""
     if issubclass(category, TransferMetricsWarning):
-        print(f"transfer-metrics: warning: {message}", file=sys.stderr)
+        text = visible(" ".join(str(message).split()), LONGEST)
+        print(f"transfer-metrics: warning: {text}", file=sys.stderr)
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)
         print(text, end="", file=file or sys.stderr)

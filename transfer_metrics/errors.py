@@ -34,12 +34,10 @@ class UnknownNameError(TransferMetricsError, KeyError):
         >>> print(UnknownNameError.of("metric", "transrat", ["transrate", "logme"]))
         unknown metric 'transrat'; did you mean 'transrate'?
         """
-        known = sorted(known)
+        known = [_cut(one) for one in sorted(known)]
+        name = _cut(name)
         # Comparing takes time in proportion to both lengths; nobody mistypes a name that long.
-        short = [c for c in known[:_MOST_COMPARED] if len(c) <= _LONGEST_COMPARED]
-        close = []
-        if len(name) <= _LONGEST_COMPARED:
-            close = difflib.get_close_matches(name, short, n=3, cutoff=0.6)
+        close = difflib.get_close_matches(name, known[:_MOST_COMPARED], n=3, cutoff=0.6)
         if close:
             hint = "did you mean " + " or ".join(repr(c) for c in close) + "?"
         else:
@@ -47,6 +45,10 @@ class UnknownNameError(TransferMetricsError, KeyError):
                 "known: " + (", ".join(known[:20]) or "none") + (", …" if len(known) > 20 else "")
             )
         return cls(f"unknown {kind} {name!r}; {hint}")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_COMPARED else f"{name[: _LONGEST_COMPARED - 1]}…"
 
 
 class LayerNotFoundError(UnknownNameError):

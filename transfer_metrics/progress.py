@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from transfer_metrics.untrusted import visible
+
 
 def progress_bar(desc: str, total: int, shown: bool, **options: Any) -> tqdm:
     """A bar on stderr that vanishes when it is done; where stderr is a file, a line now and then.
@@ -15,7 +17,7 @@ def progress_bar(desc: str, total: int, shown: bool, **options: Any) -> tqdm:
     ...     bar.update()
     """
     return tqdm(
-        desc=desc,
+        desc=visible(desc),
         total=total,
         disable=not shown,
         file=sys.stderr,

@@ -30,9 +30,9 @@ def call_options(arguments: str, what: str) -> dict[str, Any]:
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError("positional values are not possible")
         return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
         raise InvalidInputError(
-            f"{what}: cannot read the options {arguments!r} ({error}); write "
+            f"{what}: cannot read the options {arguments[:200]!r} ({error}); write "
             f"(name=value, …) with numbers, words, True, False, None or tuples, and quotes "
             f"around anything else"
         ) from error

@@ -109,7 +109,7 @@ def parse_json(text: str) -> Any:
     """
     try:
         value = json.loads(text)
-        if text.count("[") + text.count("{") > DEEPEST:
+        if text.count("[") + text.count("{") > DEEPEST and isinstance(value, (list, dict)):
             _check_depth(value)
         if _HALF.search(text):
             whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
@@ -165,12 +165,12 @@ def _seen(letter: str) -> str:
 
 def _check_depth(value: Any) -> None:
     level = [value]
-    for _ in range(DEEPEST + 1):
+    for _ in range(DEEPEST):
         level = [
             child
             for parent in level
-            if isinstance(parent, (list, dict))
             for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, (list, dict))
         ]
         if not level:
             return

@@ -27,9 +27,9 @@ from transfer_metrics.metrics.base import Metric
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.asked import resolve_metrics
 from transfer_metrics.ranking.score import score
-from transfer_metrics.ranking.subsets import nested_order
 from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.models import load_model
+from transfer_metrics.sources.sampling import nested_order
 from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.types import Layer
 
@@ -88,7 +88,9 @@ def measure(
     """
     path = Path(out)
     if not pairs:
-        raise InvalidInputError("no pairs of a model and a task to score")
+        raise InvalidInputError(
+            "no pairs of a model and a task to score; give files that `benchmark run` wrote"
+        )
     done = finished(path)
     missing = [pair for pair in dict.fromkeys(pairs) if pair not in done]
     tasks: dict[str, Task] = {}

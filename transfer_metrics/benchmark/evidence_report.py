@@ -157,11 +157,14 @@ def markdown(evidence: Evidence, command: str, picture: str | None = None) -> st
 
 def draw(evidence: Evidence, path: str | os.PathLike[str]) -> str:
     """Draw agreement against cost into a PNG, SVG or PDF file."""
-    from transfer_metrics.report.plots import save_figure
-    from transfer_metrics.report.trade_off import Worth, plot_trade_off
+    import pandas as pd
 
-    worth = [Worth(r.metric, r.value, r.low, r.high, r.seconds) for r in evidence.rows]
-    return save_figure(lambda ax: plot_trade_off(worth, ax=ax), path, 6.0)
+    from transfer_metrics.report.plots import save_figure
+    from transfer_metrics.report.trade_off import COLUMNS, plot_trade_off
+
+    rows = [(r.metric, r.seconds, r.value, r.low, r.high) for r in evidence.rows]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return save_figure(lambda ax: plot_trade_off(frame, ax=ax), path, 6.0)
 
 
 def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:

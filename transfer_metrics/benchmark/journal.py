@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
+from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 
 def read(path: str | os.PathLike[str], identity: Sequence[str]) -> list[dict[str, Any]]:
@@ -25,14 +26,16 @@ def read(path: str | os.PathLike[str], identity: Sequence[str]) -> list[dict[str
         CorruptStoreError: another line is no record.
     """
     try:
-        lines = Path(path).read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path, TABLE).split("\n")
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InvalidInputError(f"cannot read {path} ({reason})") from error
+        raise InvalidInputError(
+            f"cannot read {path} ({reason}); give a file that `benchmark run` wrote"
+        ) from error
     records: dict[tuple[Any, ...], dict[str, Any]] = {}
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             records[tuple(record[field] for field in identity)] = record
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptStoreError(

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
 from typing import Any
 
-from transfer_metrics.cli.options import add_output, add_verb, positive, print_table, say
+from transfer_metrics.cli.options import (
+    add_device,
+    add_output,
+    add_verb,
+    check_place,
+    positive,
+    print_table,
+    require_scores,
+    say,
+    show,
+)
+from transfer_metrics.errors import InvalidInputError
 
 EXAMPLES = """\
   transfer-metrics benchmark extraction    extracting every block against the bare forward pass
@@ -67,7 +80,7 @@ def add_parser(verbs: Any) -> None:
     speed.add_argument("--rounds", type=positive, default=3, help="rounds that count (default 3)")
     speed.add_argument(
         "--limit",
-        type=float,
+        type=_seconds,
         default=30.0,
         metavar="SECONDS",
         help="what takes another code longer is measured once (default 30)",
@@ -98,13 +111,12 @@ def add_parser(verbs: Any) -> None:
         RUN,
         run_truth,
     )
-    truth.add_argument("--models", required=True, help="names and patterns, comma-separated")
+    truth.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
     truth.add_argument("--tasks", required=True, help="tasks, comma-separated")
     truth.add_argument("--heads", help="heads, comma-separated (default the stated protocol)")
     truth.add_argument("--seeds", type=positive, default=2, metavar="K", help="default 2")
     truth.add_argument("--out", required=True, metavar="FILE", help="file of JSON lines")
-    truth.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the model's own)")
-    truth.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add_device(truth)
     add_output(truth)
     build = add_verb(
         which,
@@ -124,7 +136,6 @@ def add_parser(verbs: Any) -> None:
     build.add_argument(
         "--out", metavar="FILE", help="write a Markdown page as well, and its picture beside it"
     )
-    build.add_argument("--quiet", action="store_true", help="no progress on stderr")
     published = add_verb(
         which,
         "published",
@@ -142,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.benchmark import extraction
 
     for line in extraction.run():
-        print(line, flush=True)
+        show(line)
     return 0
 
 
@@ -151,8 +162,9 @@ def run_speed(args: argparse.Namespace) -> int:
     from transfer_metrics.benchmark import speed, speed_report
     from transfer_metrics.benchmark.examples import Size
 
+    _check_out(args)
     sizes = [Size.parse(text) for text in args.sizes.split(",")]
-    table = speed.measure(sizes, args.rounds, args.limit, tell=say)
+    table = speed.measure(sizes, args.rounds, args.limit, tell=_teller(args))
     print_table(table, args, speed_report.text(table))
     if args.out:
         written = ",".join(map(str, sizes))
@@ -170,7 +182,8 @@ def run_selection(args: argparse.Namespace) -> int:
     """Select from ever more features, print the table, and write the page."""
     from transfer_metrics.benchmark import selection, selection_report
 
-    table = selection.measure(args.features, args.examples, args.classes, tell=say)
+    _check_out(args)
+    table = selection.measure(args.features, args.examples, args.classes, tell=_teller(args))
     print_table(table, args, selection_report.text(table))
     if args.out:
         command = (
@@ -185,8 +198,9 @@ def run_published(args: argparse.Namespace) -> int:
     """Judge, print, and write the page."""
     from transfer_metrics.benchmark import published_report
 
+    _check_out(args)
     judged = published_report.measure(args.names, resamples=args.resamples)
-    print(published_report.text(judged))
+    show(published_report.text(judged))
     if args.out:
         command = f"transfer-metrics benchmark published --resamples {args.resamples}"
         page = published_report.markdown(judged, " ".join([command, *args.names]))
@@ -199,6 +213,8 @@ def run_truth(args: argparse.Namespace) -> int:
     from transfer_metrics.benchmark import ground_truth
     from transfer_metrics.syntax import split_list
 
+    _check_out(args)
+    is_new = not os.path.exists(args.out)
     table = ground_truth.run(
         args.models,
         args.tasks,
@@ -208,6 +224,12 @@ def run_truth(args: argparse.Namespace) -> int:
         device=args.device,
         progress=not args.quiet,
     )
+    try:
+        require_scores(table)
+    except InvalidInputError:
+        if is_new:
+            os.unlink(args.out)
+        raise
     parts = []
     for task in dict.fromkeys(r["task"] for r in table.records):
         of_task = type(table)(r for r in table.records if r["task"] == task)
@@ -225,14 +247,20 @@ def run_build(args: argparse.Namespace) -> int:
     from transfer_metrics.benchmark import evidence, evidence_report, ground_truth
     from transfer_metrics.heads.comparison import Comparison
 
+    _check_out(args)
+    check_place(args.scores)
     truth = [r for path in args.truth for r in ground_truth.load(path).records]
+    if not truth:
+        raise InvalidInputError(
+            f"no record in {', '.join(args.truth)}; give files that `benchmark run` wrote"
+        )
     records = evidence.measure(evidence.pairs_of(truth), args.scores, progress=not args.quiet)
     found = evidence_report.gather(
         Comparison(ground_truth.shortened(truth)),
         ground_truth.shortened(records),
         resamples=args.resamples,
     )
-    print(evidence_report.text(found))
+    show(evidence_report.text(found))
     if args.out:
         picture = Path(args.out).with_suffix(".png")
         evidence_report.draw(found, picture)
@@ -247,6 +275,15 @@ def run_build(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _check_out(args: argparse.Namespace) -> None:
+    if args.out:
+        check_place(args.out)
+
+
+def _teller(args: argparse.Namespace) -> Callable[[str], None]:
+    return (lambda message: None) if args.quiet else say
+
+
 def _write(path: str, page: str) -> None:
     """Write a page, whole or not at all, and say so."""
     from transfer_metrics.files import replacing
@@ -254,6 +291,16 @@ def _write(path: str, page: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(page, "utf-8")
     say(f"wrote {path}")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
 
 
 def _counts(text: str) -> list[int]:

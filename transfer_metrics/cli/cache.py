@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.options import add_verb
+from transfer_metrics.cli.options import Records, add_output, add_verb, print_table
 
 EXAMPLES = """\
   transfer-metrics cache
@@ -19,6 +19,7 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(verbs, "cache", "show or clear kept scores and features", EXAMPLES, run)
     parser.add_argument("action", nargs="?", choices=("show", "clear"), default="show")
     parser.add_argument("--only", choices=("scores", "features"))
+    add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,7 +29,10 @@ def run(args: argparse.Namespace) -> int:
     cache = ResultCache()
     if args.action == "clear":
         cache.clear(args.only)
-    print(cache.root)
+    records: list[dict[str, Any]] = []
+    lines = [str(cache.root)]
     for part, (files, size) in cache.size().items():
-        print(f"{part:<10}{files:>7} files {size / 1e6:>10.1f} MB")
+        records.append({"part": part, "files": files, "bytes": size, "folder": str(cache.root)})
+        lines.append(f"{part:<10}{files:>7} files {size / 1e6:>10.1f} MB")
+    print_table(Records(records), args, "\n".join(lines))
     return 0

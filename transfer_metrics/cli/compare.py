@@ -5,7 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.options import add_output, add_verb, positive, print_table, say
+from transfer_metrics.cli.options import (
+    add_device,
+    add_output,
+    add_plot_format,
+    add_verb,
+    check_place,
+    positive,
+    print_table,
+    require_scores,
+    say,
+)
+from transfer_metrics.cli.sampling import add_examples, sampled
 
 EXAMPLES = """\
   transfer-metrics compare --models zoo:resnet-cifar10 --task zoo:glyphs
@@ -20,7 +31,7 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "train heads and fine-tune, and test in and out of distribution"
     parser = add_verb(verbs, "compare", help, EXAMPLES, run)
-    parser.add_argument("--models", required=True, help="names and patterns, comma-separated")
+    parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
     parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
     parser.add_argument(
         "--heads",
@@ -34,6 +45,7 @@ def add_parser(verbs: Any) -> None:
         help="shifted data: a task with classes of the same names, or corrupted:KIND:SEVERITY; "
         "may be repeated (default the task's split ood)",
     )
+    add_examples(parser)
     parser.add_argument("--seeds", type=positive, default=3, metavar="K", help="default 3")
     parser.add_argument("--metrics", help="scores to check, comma-separated, such as logme")
     parser.add_argument(
@@ -42,14 +54,14 @@ def add_parser(verbs: Any) -> None:
         metavar="FOLDER",
         help="folder for the long table and the plot (default ./transfer-metrics)",
     )
+    add_plot_format(parser)
     parser.add_argument(
         "--cache",
         choices=("only-missing", "always", "never", "only-cache"),
         default="only-missing",
         help="what to take from earlier runs (default only-missing)",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the model's own)")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add_device(parser)
     add_output(parser)
 
 
@@ -60,9 +72,11 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.heads.compare import DEFAULT_HEADS, compare
     from transfer_metrics.report.comparison import save_comparison
 
+    folder = Path(args.out)
+    check_place(folder, folder=True)
     table = compare(
         args.models,
-        args.task,
+        sampled(args),
         args.heads or DEFAULT_HEADS,
         ood=_ood(args.ood),
         seeds=args.seeds,
@@ -71,13 +85,13 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         progress=not args.quiet,
     )
-    folder = Path(args.out)
+    require_scores(table)
     written = [folder / "comparison.jsonl"]
     table.save(written[0])
-    print_table(table, args, _text(table))
     if any(r["metric"] == "accuracy" for r in table.records):
-        written.append(folder / "comparison.png")
+        written.append(folder / f"comparison.{args.plot_format}")
         save_comparison(table, written[-1])
+    print_table(table, args, _text(table))
     for failure in table.failures:
         what = failure["head"] or failure["metric"] or "model"
         say(f"failed: {failure['model']}: {what}: {failure['error']}")
@@ -91,7 +105,10 @@ def _ood(given: list[str]) -> dict[str, str] | None:
     pairs = [text.partition("=") for text in given]
     for name, mark, place in pairs:
         if not (name and mark and place):
-            raise InvalidInputError(f"--ood {name}{mark}{place}: write NAME=TASK")
+            raise InvalidInputError(
+                f"--ood {name}{mark}{place}: write NAME=TASK, such as "
+                f"sketches=imagefolder:sketches/"
+            )
     return {name: place for name, _, place in pairs} or None
 
 

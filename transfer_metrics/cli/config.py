@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transfer_metrics.cli.parser import Parser
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.untrusted import read_text, visible
 
 # What concerns the terminal and not the result, and what argparse keeps for itself.
 NOT_KEPT = ("config", "run", "verb", "help", "quiet", "json", "csv", "dry_run", "debug")
-MOST_BYTES = 1 << 20
+# Of a file, and of the values of one option.
+MOST_BYTES, MOST_PARTS = 1 << 20, 10_000
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +35,16 @@ def with_config(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[st
         InvalidInputError: the file cannot be read, or has something else than options.
         UnknownNameError: an option that the verb does not have.
     """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
     add_config(finder)
     path = finder.parse_known_args(list(argv))[0].config
     verbs = _verbs(parser)
-    if path is None or not argv or argv[0] not in verbs:
+    # Options that stand before the verb take no value.
+    place = next((i for i, part in enumerate(argv) if not part.startswith("-")), len(argv))
+    if path is None or place == len(argv) or argv[place] not in verbs:
         return list(argv)
-    return [argv[0], *_tokens(read_config(path), verbs[argv[0]], path), *argv[1:]]
+    verb = argv[place]
+    return [*argv[: place + 1], *_tokens(read_config(path), verbs[verb], path), *argv[place + 1 :]]
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -50,19 +56,28 @@ def read_config(path: str) -> dict[str, Any]:
     import yaml
 
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise InvalidInputError(f"{path} is too large for a file of options (over 1 MiB)")
-        options = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InvalidInputError(f"cannot read {path} ({reason})") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise InvalidInputError(f"{path} is no YAML: {told}") from error
+        raise InvalidInputError(
+            f"cannot read {path} ({reason}); give a YAML file of options, such as a run.yaml"
+        ) from error
+    try:
+        options = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError) as error:
+        told = " ".join(str(error).split())[:500] or type(error).__name__
+        raise InvalidInputError(
+            f"{path} is no YAML: {told}; write lines such as `models: zoo:*`"
+        ) from error
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
         raise InvalidInputError(f"{path} must map options to values, such as `models: zoo:*`")
+    for name, value in options.items():
+        # Lists in lists, which aliases make of any size, mean nothing here.
+        parts = value if isinstance(value, list) else [value]
+        if len(parts) > MOST_PARTS or any(isinstance(p, (list, dict, set, tuple)) for p in parts):
+            raise InvalidInputError(
+                f"{visible(name)} in {path} must be a value or a list of values"
+            )
     return options
 
 
@@ -92,7 +107,7 @@ def _tokens(options: Mapping[str, Any], parser: argparse.ArgumentParser, path: s
         string.lstrip("-"): action
         for action in parser._actions
         for string in action.option_strings
-        if string.startswith("--") and action.dest not in ("config", "help")
+        if string.startswith("--") and action.dest not in ("config", "help", "debug")
     }
     tokens = []
     for given, value in options.items():

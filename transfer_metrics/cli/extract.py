@@ -5,7 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.options import add_extraction, add_layers, add_verb, extraction
+from transfer_metrics.cli.options import (
+    Records,
+    add_extraction,
+    add_layers,
+    add_output,
+    add_verb,
+    check_place,
+    extraction,
+    positive,
+    print_table,
+    say,
+)
+from transfer_metrics.cli.sampling import add_examples, sampled
 
 EXAMPLES = """\
   transfer-metrics extract --model zoo:resnet-cifar10 --task sklearn:digits --out features/
@@ -21,8 +33,10 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--task", required=True)
     add_layers(parser, "blocks", "blocks, activations, *, last")
     parser.add_argument("--out", required=True, metavar="FOLDER")
-    parser.add_argument("--shard-size", type=int, default=1024, metavar="N")
+    parser.add_argument("--shard-size", type=positive, default=1024, metavar="N")
+    add_examples(parser)
     add_extraction(parser)
+    add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,15 +44,18 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.features.extract import extract
 
     options = extraction(args)
+    check_place(args.out, folder=True)
     store = extract(
         args.model,
-        args.task,
+        sampled(args),
         args.layers,
         options.pop("pool"),
         args.out,
         shard_size=args.shard_size,
         **options,
     )
-    for layer in store.layers:
-        print(f"{layer.name}\t{len(store)} x {layer.dim}")
+    records = [{"layer": la.name, "n": len(store), "dim": la.dim} for la in store.layers]
+    lines = [f"{r['layer']}\t{r['n']} x {r['dim']}" for r in records]
+    print_table(Records(records), args, "\n".join(lines))
+    say(f"wrote {args.out}")
     return 0

@@ -11,10 +11,13 @@ from transfer_metrics.cli.options import (
     add_layers,
     add_output,
     add_verb,
+    check_place,
     extraction,
     print_table,
+    require_scores,
     say,
 )
+from transfer_metrics.cli.sampling import add_examples, refuse_examples, sampled
 
 EXAMPLES = """\
   transfer-metrics layers --model zoo:resnet-cifar10 --task sklearn:digits
@@ -34,6 +37,7 @@ def add_parser(verbs: Any) -> None:
     add_layers(parser, "blocks", "blocks, activations, *, last")
     parser.add_argument("--plot", metavar="FILE", help="draw the layer-wise curve into a file")
     add_intervals(parser)
+    add_examples(parser)
     add_extraction(parser)
     add_output(parser)
 
@@ -44,10 +48,14 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.features.store import FeatureStore
     from transfer_metrics.ranking import score_layers
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
-    from transfer_metrics.report.plots import save_plot
+    from transfer_metrics.report.plots import plot_format, save_plot
 
+    if args.plot:
+        plot_format(args.plot)
+        check_place(args.plot)
     metrics, intervals = args.metrics or DEFAULT_METRICS, args.intervals or False
     if args.store:
+        refuse_examples(args)
         if args.task:
             raise InvalidInputError("--store has its task already; leave --task out")
         table = score_layers(FeatureStore.open(args.store), metrics=metrics, intervals=intervals)
@@ -56,16 +64,19 @@ def run(args: argparse.Namespace) -> int:
             raise InvalidInputError("--model needs --task")
         table = score_layers(
             args.model,
-            args.task,
+            sampled(args),
             metrics,
             layers=args.layers,
             intervals=intervals,
             **extraction(args),
         )
+    require_scores(table)
+    if args.plot:
+        save_plot(table, "layers", args.plot)
     wide = table.wide().reset_index().drop(columns="model")
     print_table(table, args, wide.to_string(index=False, float_format="{:.4g}".format))
     if args.plot:
-        say(f"wrote {save_plot(table, 'layers', args.plot)}")
+        say(f"wrote {args.plot}")
     for failure in table.failures:
         say(f"failed: {failure['layer']}: {failure['metric']}: {failure['error']}")
     return 1 if table.failures else 0

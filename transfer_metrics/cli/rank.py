@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.options import (
     add_extraction,
     add_intervals,
     add_layers,
     add_output,
+    add_plot_format,
     add_verb,
+    check_place,
     extraction,
     print_table,
+    require_scores,
     say,
+    show,
 )
+from transfer_metrics.cli.sampling import add_examples, sampled
+
+if TYPE_CHECKING:
+    from transfer_metrics.ranking.table import ScoreTable
 
 EXAMPLES = """\
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits
@@ -22,6 +30,7 @@ EXAMPLES = """\
   transfer-metrics rank --models 'zoo:cnn-*' --task sklearn:digits --intervals
   transfer-metrics rank --models 'timm:mobilenet*' --task imagefolder:photos/ --budget 0.3
   transfer-metrics rank --models timm:resnet18,torchvision:resnet50 --task imagefolder:photos/
+  transfer-metrics rank --models @models.txt --task imagefolder:photos/
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits --dry-run
   transfer-metrics rank --config transfer-metrics/run.yaml --intervals
   transfer-metrics rank --models hf:google/vit-base-patch16-224 --task csv:labels.csv --json
@@ -31,7 +40,7 @@ EXAMPLES = """\
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = add_verb(verbs, "rank", "rank pretrained models on one task", EXAMPLES, run)
-    parser.add_argument("--models", required=True, help="names and patterns, comma-separated")
+    parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
     parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
     parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
     add_layers(parser, "best", "best (the best block stands for the model), blocks, last")
@@ -42,6 +51,7 @@ def add_parser(verbs: Any) -> None:
         help="folder for the long table and the plots (default ./transfer-metrics)",
     )
     parser.add_argument("--no-plots", action="store_true", help="write the table only")
+    add_plot_format(parser)
     parser.add_argument(
         "--cache",
         choices=("only-missing", "always", "never", "only-cache"),
@@ -62,6 +72,7 @@ def add_parser(verbs: Any) -> None:
         action="store_true",
         help="say what it would take: models, layers, disk, time; compute and write nothing",
     )
+    add_examples(parser)
     add_extraction(parser)
     add_output(parser)
 
@@ -77,9 +88,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.dry_run:
         return foretell(args)
+    folder = Path(args.out)
+    check_place(folder, folder=True)
     table = rank_models(
         args.models,
-        args.task,
+        sampled(args),
         args.metrics or DEFAULT_METRICS,
         layers=args.layers,
         engine=args.engine,
@@ -89,21 +102,31 @@ def run(args: argparse.Namespace) -> int:
         budget=args.budget,
         **extraction(args),
     )
-    folder = Path(args.out)
+    require_scores(table)
     written = [folder / "scores.jsonl", folder / "run.yaml"]
     table.save(written[0])
     write_config(args, written[1])
-    print_table(table, args, table.format())
-    if any(r["value"] is not None for r in table.records) and not args.no_plots:
+    if not args.no_plots:
         several = table.to_frame().groupby("model")["layer"].nunique().max() > 1
         for kind in ("ranking", "layers") if several else ("ranking",):
-            save_plot(table, kind, folder / f"{kind}.png")
-            written.append(folder / f"{kind}.png")
+            written.append(folder / f"{kind}.{args.plot_format}")
+            save_plot(table, kind, written[-1])
+    print_table(table, args, table.format())
     failed = {r["model"] for r in table.failures}
     for failure in table.failures:
         say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
+    say(spent(table))
     say(f"wrote {', '.join(map(str, written))}")
     return 1 if failed else 0
+
+
+def spent(table: ScoreTable) -> str:
+    """One line on what was ranked, and where the time went when it was computed."""
+    from transfer_metrics.ranking.phases import phases
+
+    models = {r["model"] for r in table.records if r["value"] is not None}
+    parts = [f"{phase} {seconds:.1f} s" for phase, seconds in phases(table.records).items()]
+    return f"{len(models)} models scored; {', '.join(parts)}"
 
 
 def foretell(args: argparse.Namespace) -> int:
@@ -113,7 +136,7 @@ def foretell(args: argparse.Namespace) -> int:
 
     from transfer_metrics.ranking.forecast import forecast
 
-    found = forecast(args.models, args.task, layers=args.layers, **extraction(args))
+    found = forecast(args.models, sampled(args), layers=args.layers, **extraction(args))
     if args.json:
         print(json.dumps([asdict(one) for one in found], indent=1))
     else:
@@ -131,7 +154,7 @@ def foretell(args: argparse.Namespace) -> int:
             }
             for one in good
         ]
-        print(pd.DataFrame(rows).to_string(index=False) if rows else "(no models)")
+        show(pd.DataFrame(rows).to_string(index=False) if rows else "(no models)")
         most = max((one.bytes for one in good), default=0) / 2**20
         say(
             f"{len(good)} models, about {sum(one.seconds for one in good):.0f} s of forward "

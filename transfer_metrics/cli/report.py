@@ -14,7 +14,9 @@ from transfer_metrics.cli.options import (
     add_intervals,
     add_layers,
     add_verb,
+    check_place,
     extraction,
+    require_scores,
     say,
 )
 
@@ -67,11 +69,13 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInputError("--models needs --task")
     if args.metrics and args.files:
         raise InvalidInputError("--metrics goes with --models; files have their metrics already")
+    check_place(args.out)
     options = {"title": args.title, "task": args.task, "view": args.view}
     if args.files:
         say(f"wrote {write_report(_with_options(args.files), args.out, **options)}")
         return 0
     table, notes = _ranked(args)
+    require_scores(table)
     command = shlex.join(["transfer-metrics", *sys.argv[1:]]) if _is_command() else None
     say(f"wrote {write_report(table, args.out, notes=notes, command=command, **options)}")
     for failure in table.failures:

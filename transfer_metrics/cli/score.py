@@ -38,9 +38,14 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.ranking.intervals import margin
     from transfer_metrics.ranking.table import record_label
+    from transfer_metrics.sources.arrays import read_arrays
 
-    features = _read(args.features)
-    labels = _read(args.labels) if args.labels else None
+    if args.source and not args.metrics:
+        raise InvalidInputError(
+            "--source is read by leep and its kin alone; ask for them, such as --metrics leep"
+        )
+    features = read_arrays(args.features)
+    labels = read_arrays(args.labels) if args.labels else None
     if isinstance(features, dict):
         missing = [k for k in ("X", "y") if k not in features and not (k == "y" and args.labels)]
         if missing:
@@ -51,22 +56,26 @@ def run(args: argparse.Namespace) -> int:
         labels = features["y"] if labels is None else labels
         features = features["X"]
     if labels is None:
-        raise InvalidInputError("--labels is needed with features in an .npy file")
+        raise InvalidInputError("an .npy file has no labels; give them with --labels")
     if isinstance(labels, dict):
-        raise InvalidInputError("--labels must be an .npy file with one array")
-    source = _read(args.source) if args.source else None
+        raise InvalidInputError(f"{args.labels} has several arrays; give --labels an .npy file")
+    source = read_arrays(args.source) if args.source else None
     if isinstance(source, dict):
-        raise InvalidInputError("--source must be an .npy file with one array")
+        raise InvalidInputError(f"{args.source} has several arrays; give --source an .npy file")
     with warnings.catch_warnings():
         # Failures are told once, below.
         warnings.filterwarnings("ignore", ".* failed: ", TransferMetricsWarning)
-        table = score(
-            features,
-            labels,
-            args.metrics or DEFAULT_METRICS,
-            source=source,
-            intervals=args.intervals or False,
-        )
+        try:
+            table = score(
+                features,
+                labels,
+                args.metrics or DEFAULT_METRICS,
+                source=source,
+                intervals=args.intervals or False,
+            )
+        except InvalidInputError as error:
+            files = [file for file in (args.features, args.labels, args.source) if file]
+            raise InvalidInputError(f"{' with '.join(files)}: {error}") from error
     lines = [
         f"{record_label(r)}\t{r['value']:.10g}"
         + (f"\t± {margin(r['stderr'], r['deviations']):.3g}" if r["stderr"] is not None else "")
@@ -77,23 +86,3 @@ def run(args: argparse.Namespace) -> int:
     for failure in table.failures:
         say(f"failed: {record_label(failure)}: {failure['error']}")
     return 1 if table.failures else 0
-
-
-def _read(path: str) -> Any:
-    """One array of an ``.npy``, or all arrays of an ``.npz``; objects are refused."""
-    import zipfile
-
-    import numpy as np
-
-    from transfer_metrics.errors import InvalidInputError
-
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(
-            f"cannot read {path}: {error}; pass an .npy or .npz file of plain numbers"
-        ) from error

@@ -7,19 +7,20 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.options import (
+    Records,
     add_extraction,
     add_layers,
     add_output,
     add_verb,
+    check_place,
     extraction,
     positive,
     print_table,
     say,
 )
+from transfer_metrics.cli.sampling import add_examples, refuse_examples, sampled
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from transfer_metrics.features.store import FeatureStore
     from transfer_metrics.selection.saved import Selection
 
@@ -29,19 +30,6 @@ EXAMPLES = """\
   transfer-metrics select --store features/ --features group_lasso --keep 0.1 --out chosen.json
 """
 CRITERIA = ("group_lasso", "fisher", "transrate", "cv")
-
-
-class Candidates:
-    """The records that are printed: what was tried, or what was kept of each layer."""
-
-    def __init__(self, records: list[dict[str, Any]]) -> None:
-        self.records = records
-
-    def to_frame(self) -> pd.DataFrame:
-        """The records as a DataFrame."""
-        import pandas as pd
-
-        return pd.DataFrame(self.records)
 
 
 def add_parser(verbs: Any) -> None:
@@ -68,6 +56,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--out", metavar="FILE", help="write layers and columns as JSON")
     add_layers(parser, "blocks", "blocks, *, last")
+    add_examples(parser)
     add_extraction(parser)
     add_output(parser)
 
@@ -75,11 +64,13 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Choose, print what was chosen, and write it where asked."""
     _check(args)
+    if args.out:
+        check_place(args.out)
     store = _store(args)
     selection, records = (_layers if args.by else _features)(args, store)
     if args.out:
         selection.save(args.out)
-    table = Candidates(records)
+    table = Records(records)
     print_table(table, args, _text(selection, table))
     for record in records:
         if record.get("error"):
@@ -110,8 +101,9 @@ def _store(args: argparse.Namespace) -> FeatureStore:
     from transfer_metrics.features.store import FeatureStore
 
     if args.store:
+        refuse_examples(args)
         return FeatureStore.open(args.store)
-    return extract(args.model, args.task, layers=args.layers, **extraction(args))
+    return extract(args.model, sampled(args), layers=args.layers, **extraction(args))
 
 
 def _layers(
@@ -192,7 +184,7 @@ def _features(
     return selection, records
 
 
-def _text(selection: Selection, table: Candidates) -> str:
+def _text(selection: Selection, table: Records) -> str:
     frame = table.to_frame()
     shown = [c for c in ("layer", "dim", "columns", "share", "value", "chosen") if c in frame]
     frame = frame[shown].rename(columns={"value": selection.chosen_by})

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.options import add_output, add_verb, print_table, say
+from transfer_metrics.cli.options import (
+    add_device,
+    add_output,
+    add_verb,
+    check_place,
+    count,
+    print_table,
+    say,
+)
+from transfer_metrics.cli.sampling import add_examples, sampled
 
 EXAMPLES = """\
   transfer-metrics train --model zoo:resnet-cifar10 --task sklearn:digits --out head/
@@ -26,9 +35,9 @@ def add_parser(verbs: Any) -> None:
         "--head", default="linear_probe", help="a head with options (see `list heads`)"
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder for the head")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the model's own)")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add_examples(parser, seed=False)
+    parser.add_argument("--seed", type=count, default=0)
+    add_device(parser)
     add_output(parser)
 
 
@@ -41,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking import ScoreTable
     from transfer_metrics.sources.tasks import load_task
 
-    task = load_task(args.task)
+    check_place(args.out, folder=True)
+    task = load_task(sampled(args))
     # Training that was interrupted goes on from here.
     state = Path(f"{args.out.rstrip('/')}.training")
     options = {

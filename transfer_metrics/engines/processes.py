@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from multiprocessing.connection import Connection
 from typing import Any
 
-from joblib.externals import loky
+import cloudpickle
+from loky.backend import get_context
 
 from transfer_metrics.engines.crew import drive
 from transfer_metrics.engines.work import Hands, Unit, Work
-
-_hands: Hands | None = None
+from transfer_metrics.errors import EngineError
 
 
 def processes(
@@ -42,7 +46,7 @@ def processes(
 
 
 class _Process:
-    """A worker: a pool of a single process, whose death shows as an error of the future."""
+    """A worker: a fresh interpreter at the other end of a pipe."""
 
     def __init__(self, work: Work, threads: int, gpu: str | None) -> None:
         # Read by numerical libraries when they are loaded.
@@ -50,31 +54,78 @@ class _Process:
         env = dict.fromkeys(names, str(threads))
         if gpu is not None:
             env["CUDA_VISIBLE_DEVICES"] = gpu
-        self._pool = loky.ProcessPoolExecutor(
-            1, env=env, initializer=_begin, initargs=(work, threads, os.getpid())
+        context = get_context("loky")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, os.getpid(), threads), env=env, name="transfer-metrics"
         )
+        try:
+            self._process.start()
+        except OSError as error:
+            raise EngineError(
+                f"no process can be started ({error.strerror or error}); use fewer workers"
+            ) from error
+        theirs.close()  # so that the pipe ends when the worker does
+        self._work: bytes | None = cloudpickle.dumps(work)
 
     def submit(self, unit: Unit, given: Any) -> Future:
         """Begin a unit."""
-        return self._pool.submit(_do, unit, given)
+        future: Future = Future()
+        message = cloudpickle.dumps((unit, given))
+        threading.Thread(target=self._ask, args=(future, message), daemon=True).start()
+        return future
 
     def stop(self) -> None:
         """End the process."""
-        self._pool.shutdown(wait=False, kill_workers=True)
+        self._process.terminate()
+        self._process.join()
+        self._pipe.close()
+
+    def _ask(self, future: Future, message: bytes) -> None:
+        try:
+            if self._work is not None:
+                self._pipe.send_bytes(self._work)
+                self._work = None
+            self._pipe.send_bytes(message)
+            done, result = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 from our own child
+        except (EOFError, OSError):
+            self._process.join(1)
+            future.set_exception(EngineError(_end_of(self._process.exitcode)))
+        else:
+            if done:
+                future.set_result(result)
+            else:
+                future.set_exception(EngineError(result))
 
 
-def _begin(work: Work, threads: int, parent: int) -> None:
-    global _hands
+def _end_of(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return f"its process was ended by {signal.Signals(-exit_code).name}"
+    return f"its process ended with status {exit_code}"
+
+
+def _serve(pipe: Connection, parent: int, threads: int) -> None:
+    """Do what comes through the pipe, until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to the parent as well, which decides
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _hands = Hands(work, threads)
+    hands = None
+    while True:
+        try:
+            message = pickle.loads(pipe.recv_bytes())  # noqa: S301 from our own parent
+        except (EOFError, OSError):
+            return
+        try:
+            if hands is None:
+                hands = Hands(message, threads)
+                continue
+            answer = (True, hands.do(*message))
+        except Exception as error:
+            answer = (False, f"{type(error).__name__}: {error}")
+        pipe.send_bytes(cloudpickle.dumps(answer))
 
 
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
-
-
-def _do(unit: Unit, given: Any) -> Any:
-    assert _hands is not None
-    return _hands.do(unit, given)

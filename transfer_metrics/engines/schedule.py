@@ -98,10 +98,12 @@ class Schedule:
         self._holds.pop(worker, None)
         unit = self._running.pop(worker, None)
         item = self._items.get(unit.item) if unit else None
-        if unit is None or item is None or unit in self._running.values():
+        if unit is None or item is None:
             return None
         self._tried[unit] += 1
         often = self._tried[unit] >= ATTEMPTS
+        if unit in self._running.values() and not often:
+            return None
         if unit.part == REDUCE:
             if often:
                 del self._items[unit.item]

@@ -99,9 +99,11 @@ def extract(
             arrays.append(shard)
             manifest["shards"][str(index)] = record
         return FeatureStore(manifest, arrays)
+    # What is wrong with the layers is found before any folder is made.
+    fresh = None if (Path(out) / MANIFEST).exists() else plan.manifest()
     folder = _folder(out)
     with locked(folder):
-        manifest = _resumed(folder, plan)
+        manifest = _resumed(folder, plan, fresh)
         for index, shard, record in plan.shards(manifest):
             record |= write_shard(shard_path(folder, index), shard)
             manifest["shards"][str(index)] = record
@@ -122,8 +124,8 @@ def _folder(out: str | Path) -> Path:
     return folder
 
 
-def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
-    """The manifest of a folder: its own after checking everything in it, or a new one, written.
+def _resumed(folder: Path, plan: Extraction, fresh: dict[str, Any] | None) -> dict[str, Any]:
+    """The manifest of a folder: its own after checking everything in it, or a fresh one, written.
 
     Raises:
         IncompatibleStoreError: it was written for something else.
@@ -137,7 +139,7 @@ def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
                 f"{folder} has shards but no {MANIFEST}, so nothing says what they are; delete the "
                 f"folder, or choose another out="
             )
-        manifest = plan.manifest()
+        manifest = fresh or plan.manifest()
         write_manifest(folder, manifest)
         return manifest
     manifest = read_manifest(folder)

@@ -13,7 +13,7 @@ from transfer_metrics.sources.huggingface_audio import convolutions
 def frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:
     """The mask of a batch at every resolution in time, by its number of positions.
 
-    A convolution shortens the sound and the padding behind it; so the masks of its output is
+    A convolution shortens the sound and the padding behind it; so the mask of its output is
     that of the shortened length. For a network without such convolutions there is only ``mask``.
 
     Args:
@@ -26,11 +26,19 @@ def frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:
     >>> masks[3].tolist()
     [[1, 1, 1], [1, 0, 0]]
     """
+    config = getattr(module, "config", None)
     masks = {mask.shape[1]: mask}
     lengths, total = mask.bool().sum(1), mask.shape[1]
-    for kernel, stride, padding in convolutions(getattr(module, "config", None)):
+    for kernel, stride, padding in convolutions(config):
         lengths = (lengths + 2 * padding - kernel).div(stride, rounding_mode="floor") + 1
         total = (total + 2 * padding - kernel) // stride + 1
-        positions = torch.arange(total, device=mask.device)
-        masks[total] = (positions < lengths[:, None]).to(mask.dtype)
+        masks[total] = _mask(lengths, total, mask.dtype)
+    if getattr(config, "num_conv_pos_embeddings", 1) % 2 == 0:
+        # A convolution of even width for the positions adds a frame, which is cut off again.
+        masks.setdefault(total + 1, _mask(lengths + 1, total + 1, mask.dtype))
     return masks
+
+
+def _mask(lengths: Tensor, total: int, dtype: torch.dtype) -> Tensor:
+    """(N, total) with ones up to the length of each."""
+    return (torch.arange(total, device=lengths.device) < lengths[:, None]).to(dtype)

@@ -241,8 +241,13 @@ class _Recorder:
                 self.leaf, self.leaf_end = module, len(self.trace.calls) + 1
             elif isinstance(module, _SEQUENCE_POOLS):
                 layout = "NCT"
+            elif begun.layout == "NCT" and tensor is not None and tensor.ndim == 3:
+                if tensor.shape[1] == begun.shape[0]:
+                    layout = "NCT"  # cut or padded along time
             elif tensor is not None and tuple(tensor.shape[1:]) == begun.shape:
                 layout = begun.layout  # an activation or dropout keeps the meaning of the axes
+                if layout is None and len(begun.shape) == 2:  # turned around since, or added up
+                    layout = layout_of(begun.shape, self.leaf)
         inside = self.leaf if self.leaf_end > begun.start else None
         self.record(path, output, begun.given, layout, inside)
         self.trace.counts[path] = self.trace.counts.get(path, 0) + 1

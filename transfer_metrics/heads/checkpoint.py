@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from transfer_metrics.errors import CorruptStoreError, IncompatibleStoreError
 from transfer_metrics.files import replacing
+from transfer_metrics.untrusted import parse_json
 
 FORMAT = "transfer_metrics training 1"
 
@@ -61,11 +62,11 @@ def read_checkpoint(
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("training", "{}"))
+            header = parse_json((file.metadata() or {}).get("training", "{}"))
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header.get("format") != FORMAT:
             raise ValueError("it is no checkpoint of this version's format")
-        found, state = header["key"], header["state"]
+        found, state = dict(header["key"]), dict(header["state"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptStoreError(
             f"{path} cannot be read ({error}); delete it to train from the beginning"

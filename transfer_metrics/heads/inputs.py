@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError
-from transfer_metrics.features.forward import Batches
+from transfer_metrics.features.forward import Batches, example_size, needs_equal_lengths
 from transfer_metrics.features.trace import evaluation
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.base import Model, Split, Task
@@ -27,12 +27,20 @@ class Inputs:
         load: positions to a batch on the CPU, a tensor or a mapping of keyword arguments.
         n: number of examples.
         cached_bytes: how much memory they take, 0 where every batch is made anew.
+        lengths: (N,) lengths of the examples where those of one batch should not differ.
     """
 
-    def __init__(self, load: Callable[[np.ndarray], Any], n: int, cached_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        load: Callable[[np.ndarray], Any],
+        n: int,
+        cached_bytes: int = 0,
+        lengths: np.ndarray | None = None,
+    ) -> None:
         self._load = load
         self._n = n
         self.cached_bytes = cached_bytes
+        self._lengths = lengths
 
     def __len__(self) -> int:
         return self._n
@@ -43,7 +51,22 @@ class Inputs:
 
     def rows(self, positions: np.ndarray) -> Inputs:
         """Some of the examples, as inputs of their own that share the memory."""
-        return Inputs(lambda some: self._load(positions[some]), len(positions), self.cached_bytes)
+        lengths = None if self._lengths is None else self._lengths[positions]
+        return Inputs(
+            lambda some: self._load(positions[some]), len(positions), self.cached_bytes, lengths
+        )
+
+    def runs(self, size: int) -> list[np.ndarray]:
+        """All positions in runs of at most ``size``, each of examples that can share a batch.
+
+        >>> Inputs(np.copy, 4, lengths=np.array([9, 5, 9, 5])).runs(3)
+        [array([1, 3]), array([0, 2])]
+        """
+        if self._lengths is None:
+            return list(chunks(len(self), size))
+        order = np.argsort(self._lengths, kind="stable")
+        equal = np.split(order, np.flatnonzero(np.diff(self._lengths[order])) + 1)
+        return [run[rows] for run in equal for rows in chunks(len(run), size)]
 
     @classmethod
     def of_tensor(cls, batch: Tensor) -> Inputs:
@@ -81,6 +104,8 @@ class Inputs:
         def load(rows: np.ndarray) -> Any:
             return batches.load([int(row) for row in rows])
 
+        if needs_equal_lengths(model):
+            return cls(load, n, lengths=np.array([example_size(x) for x in examples]))
         if not keep or model.collate is not None:
             return cls(load, n)
         first = load(np.arange(1))
@@ -122,10 +147,12 @@ def raw_logits(
     device = next(network.parameters()).device
     bar = progress_bar("predictions", len(inputs), progress, unit=" examples")
     with bar, evaluation(network):
-        for rows in chunks(len(inputs), batch_size):
+        runs = inputs.runs(batch_size)
+        for rows in runs:
             parts.append(network(to_device(inputs.batch(rows), device)).float().cpu())
             bar.update(len(rows))
-    return torch.cat(parts)
+    logits = torch.cat(parts)
+    return logits[torch.from_numpy(np.argsort(np.concatenate(runs)))]
 
 
 def chunks(n: int, size: int) -> Iterator[np.ndarray]:

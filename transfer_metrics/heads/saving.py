@@ -33,6 +33,7 @@ from transfer_metrics.features.store import layers_of
 from transfer_metrics.heads.folder import write_folder
 from transfer_metrics.heads.registry import HEADS
 from transfer_metrics.heads.source import ModelRef
+from transfer_metrics.untrusted import read_json, visible
 
 if TYPE_CHECKING:
     from transfer_metrics.heads.base import Head
@@ -85,13 +86,18 @@ def load_head(path: str | os.PathLike[str], model: Any = None) -> Head:
     record = _read_record(folder)
     tensors = _read_tensors(folder, record)
     try:
-        head = HEADS[record["head"]](**_decoded(record["params"]))
+        params = _decoded(record["params"])
+        # A file says what a head is, not where it may write to.
+        params.pop("checkpoint", None)
+        head = HEADS[record["head"]](**params)
         _restore(head, record, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _check(head)
+    except Exception as error:  # whatever a file can make of a constructor
         if isinstance(error, TransferMetricsError):
             raise
+        told = visible(f"{type(error).__name__}: {error}", 300)
         raise CorruptStoreError(
-            f"{folder / RECORD} is damaged ({type(error).__name__}: {error}); save the head again"
+            f"{folder / RECORD} is damaged ({told}); save the head again"
         ) from error
     if model is not None:
         head._source().adopt(model)
@@ -151,7 +157,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InvalidInputError(f"there is no head at {folder}; give the folder it was saved to")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except FileNotFoundError:
         raise CorruptStoreError(
             f"{folder} has no {RECORD}, so it is no saved head or a damaged one; save it again"
@@ -186,13 +192,17 @@ def _read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
                 f"the head again"
             )
         return from_bytes(data)
-    except (SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptStoreError(f"{path} cannot be read ({error}); save the head again") from error
 
 
 def _restore(head: Head, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     classes = record["classes"]
-    head.classes_ = np.array(classes["values"], dtype=np.dtype(classes["dtype"]))
+    dtype = np.dtype(classes["dtype"])
+    # An item of a text type has room for its longest value, whatever the file says that is.
+    if dtype.kind not in "biufUO" or dtype.itemsize > 4 * max(16, *map(_length, classes["values"])):
+        raise ValueError(f"classes of type {dtype}")
+    head.classes_ = np.array(classes["values"], dtype=dtype)
     head.class_names_ = tuple(record["class_names"])
     head.layers_ = tuple(layers_of(record))
     head.pool_, head.unit_norm_ = record["pool"], bool(record["unit_norm"])
@@ -218,6 +228,31 @@ def _restore(head: Head, record: Mapping[str, Any], tensors: Mapping[str, Tensor
             setattr(head, name, _decoded(record["fitted"][name]))
         elif _FITTED + name in tensors:
             setattr(head, name, tensors[_FITTED + name].numpy())
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str) else 0
+
+
+def _check(head: Head) -> None:
+    """Compare the parts of a head that was read with each other.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    coef, intercept, columns = head.coef_, head.intercept_, head.layer_columns_ or {}
+    fits = coef.ndim == 2 and intercept.shape == coef.shape[:1] and coef.dtype.kind == "f"
+    if not (fits and intercept.dtype.kind == "f" and np.isfinite(coef).all()):
+        raise ValueError(f"weights of shapes {coef.shape} and {intercept.shape}")
+    if head.classes_.shape != (len(coef),) or len(head.class_names_) not in (0, len(coef)):
+        raise ValueError("other classes than rows of weights")
+    if not all(isinstance(name, str) for name in (*head.class_names_, head.fitted_on_ or "")):
+        raise ValueError("names that are no text")
+    dims = {layer.name: layer.dim for layer in head.layers_}
+    for name, chosen in columns.items():
+        good = chosen.ndim == 1 and chosen.dtype == np.int64 and (chosen >= 0).all()
+        if not good or (chosen >= dims.get(name, np.inf)).any():
+            raise ValueError(f"columns of layer {name!r}")
 
 
 def _plain_params(head: Head) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.heads.holdout import stratified_holdout
 from transfer_metrics.sources.base import Split, Task
 from transfer_metrics.sources.corruptions import corrupted
+from transfer_metrics.sources.subtasks import hold_out
 from transfer_metrics.sources.tasks import load_task
 
 HELD_OUT = 0.2
@@ -35,20 +35,18 @@ def complete_task(task: Task, seed: int = 0) -> Task:
     >>> {name: len(split) for name, split in task.splits.items()}
     {'train': 1078, 'val': 269, 'test': 450}
     """
-    splits = {name: task[name] for name in ("train", "val", "test") if name in task.splits}
     for name in ("test", "val"):
-        if name not in splits:
-            whole = splits["train"]
-            stay, out = stratified_holdout(whole.labels, HELD_OUT, seed)
-            splits |= {"train": whole.rows(stay), name: whole.rows(out)}
+        if name not in task.splits:
+            whole = len(task["train"])
+            task = hold_out(task, name, HELD_OUT, seed)
             if name == "test":
                 warnings.warn(
-                    f"task {task.name!r} has no test split, so {len(out)} of its {len(whole)} "
+                    f"task {task.name!r} has no test split, so {len(task[name])} of its {whole} "
                     f"examples are held out for testing",
                     TransferMetricsWarning,
                     stacklevel=3,
                 )
-    return dataclasses.replace(task, splits={n: splits[n] for n in ("train", "val", "test")})
+    return dataclasses.replace(task, splits={n: task[n] for n in ("train", "val", "test")})
 
 
 def shifted_splits(task: Task, ood: Mapping[str, Any] | None = None) -> dict[str, Split]:

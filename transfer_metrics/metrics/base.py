@@ -59,6 +59,10 @@ TASKS = ("classification", "regression", "multilabel")
 INVARIANCES = ("scale", "shift", "rotation")
 
 
+# Types of options that are numbers, by how they are annotated.
+_NUMBERS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
+
+
 class Estimate(float):
     """A score that knows its standard error; otherwise a plain float.
 
@@ -138,6 +142,12 @@ class Metric:
                 raise InvalidInputError(
                     f"metric {self.name!r} has no option {name!r}; "
                     f"options: {', '.join(accepted) or 'none'}"
+                )
+            annotation = str(known[name].annotation)
+            if annotation in _NUMBERS and not isinstance(options[name], _NUMBERS[annotation]):
+                raise InvalidInputError(
+                    f"metric {self.name!r}: {name}={options[name]!r} is no {annotation}; write a "
+                    f"{annotation} such as {name}={known[name].default}"
                 )
         changed = [
             requires

@@ -30,12 +30,7 @@ def lda(statistic: FeatureSample) -> float:
         S = (1 - λ) S_w + λ tr(S_w) / D I
         p(c | x) ∝ π_c exp(m_c' S⁻¹ x - ½ m_c' S⁻¹ m_c)
 
-    and the score is ``(1/N) Σ_n p(y_n | x_n)``. It is fitted and read on the same examples.
-
-    ``λ`` has a scale: features with a variance far above 1 are hardly regularised and features
-    far below 1 are compared by Euclidean distance, so multiplying X by a number changes the
-    score. Dead features enter through D. Where the features fill N - C directions or more, as for
-    D > N, ``S_w`` is singular and the score tends to 1 as ``λ`` falls.
+    and the score is ``(1/N) Σ_n p(y_n | x_n)``.
 
     The published code estimates ``σ_max`` by three rounds of power iteration from the row sums of
     ``S_w``, which gives a lower bound that depends on the axes; here it is exact. ETran's own code
@@ -56,6 +51,14 @@ def lda(statistic: FeatureSample) -> float:
     Warns:
         TransferMetricsWarning: ``S_w`` is singular in the span of the features, so that the score
             rests on ``λ`` alone.
+
+    Failure modes:
+        - It is fitted and read on the same examples, so it grows with D at a given N.
+        - Where the features fill N - C directions or more, as for D > N, ``S_w`` is singular and
+          the score tends to 1 as ``λ`` falls; a warning says so.
+        - ``λ`` has a scale: features with a variance far above 1 are hardly regularised and
+          features far below 1 are compared by Euclidean distance, so multiplying X by a number can
+          change the score. Dead features enter through D.
 
     Source: Gholami et al. (2023), classification score; Shao et al. (2022), regularised FDA; the
     authors' code for both.
@@ -88,11 +91,7 @@ def sfda(statistic: FeatureSample) -> float:
 
     (the plain mean of the other class means, whatever their sizes). A second discriminant with the
     same ``λ`` is fitted to the mixed features, and the score is its mean posterior of the true
-    class, without a logarithm. A probability is at most 1, so ``q`` is at most ``e / (e + C - 1)``:
-    with many classes little is left of x.
-
-    What is said of ``λ``, of scale and of D > N at the LDA score holds here too; at D > N the
-    published code returns exactly 1. X itself is left alone (the published code overwrites it).
+    class, without a logarithm. X itself is left alone (the published code overwrites it).
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
@@ -107,6 +106,13 @@ def sfda(statistic: FeatureSample) -> float:
     Warns:
         TransferMetricsWarning: ``S_w`` is singular in the span of the features, so that the score
             rests on ``λ`` alone.
+
+    Failure modes:
+        - It is fitted and read on the same examples, so it grows with D at a given N; what is said
+          of ``λ``, of scale and of D > N at the LDA score holds here too. (At D > N the published
+          code returns exactly 1.)
+        - A probability is at most 1, so ``q`` is at most ``e / (e + C - 1)``: with many classes
+          little is left of x.
 
     Source: Shao et al. (2022), regularised FDA and self-challenging by ConfMix.
 

@@ -40,10 +40,7 @@ def emms(
     The fitted values are a projection on the span of the centred features, so that the scale of the
     features, and of each of them, does not matter, and as labels choose the rows of ``Y_k``, all is
     a function of class moments: any N in one pass. One embedding needs no rounds: the score is
-    minus one plus the mean R². With D >= N - 1 every label is fitted exactly and the score is 0
-    whatever the features; a warning says so. With few examples per feature it is optimistic.
-    Embeddings that contradict each other shorten ``Σ_k λ_k Y_k``, hence the residual: compare
-    scores with the same embeddings only.
+    minus one plus the mean R².
 
     Args:
         statistic: ``ClassMoments``; or pass features (N, D) and labels (N,).
@@ -59,6 +56,13 @@ def emms(
     Raises:
         InvalidInputError: one class only, constant features, or embeddings of a wrong shape, with
             NaN or infinite values, or constant over the classes that occur.
+
+    Failure modes:
+        - With D >= N - 1 every label is fitted exactly and the score is 0 whatever the features; a
+          warning says so. With few examples per feature it is optimistic, the more so the wider
+          the features.
+        - Embeddings that contradict each other shorten ``Σ_k λ_k Y_k``, hence the residual: compare
+          scores with the same embeddings only.
 
     Source: Meng et al. (2023), algorithm 1.
 

@@ -19,14 +19,12 @@ def energy(statistic: FeatureSample, *, tail: str | None = "lowest", percent: fl
 
     ``-log Σ exp`` of a classifier's logits is the energy of an input, low for data like those it
     was trained on. Pass the source logits as X for that; the authors' code passes the features of
-    the last layer. No label is read, so it says whether the target data look familiar, not
-    whether the task can be learnt, and it is meant to be standardised over the candidate models
-    and added to the LDA score (ETran). It has units: scaling, shifting or rotating X changes it,
-    and it grows with D.
+    the last layer. It is meant to be standardised over the candidate models and added to the LDA
+    score (ETran).
 
     The authors' evaluation script takes the lowest 0.5 per cent of the examples, rounded down;
     that is the default. Here at least one example is taken, where theirs takes none for N < 200
-    and returns NaN; a score that rests on so few examples is noisy, and ``tail=None`` is safer.
+    and returns NaN.
 
     Args:
         statistic: ``FeatureSample``; or pass logits or features (N, D) with labels or targets,
@@ -39,6 +37,12 @@ def energy(statistic: FeatureSample, *, tail: str | None = "lowest", percent: fl
 
     Raises:
         InvalidInputError: an unknown tail, or a percentage outside (0, 100].
+
+    Failure modes:
+        - No label is read: it says whether the target data look familiar, not whether the task can
+          be learnt.
+        - It has units: scaling, shifting or rotating X changes it, and it grows with D.
+        - A score that rests on 0.5 per cent of few examples is noisy; ``tail=None`` is safer.
 
     Source: Gholami et al. (2023), energy score; the energy is that of Liu et al., Energy-based
     Out-of-distribution Detection, NeurIPS 2020.

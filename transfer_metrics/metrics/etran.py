@@ -20,9 +20,8 @@ def svd_regression(statistic: TargetMoments, *, share: float = 1.0) -> float:
     """Minus the mean squared error of least squares by truncated SVD.
 
     With ``U_k`` the leading left singular vectors of the centred X and centred targets T,
-    ``-‖T - U_k U_k' T‖² / (N K)``. The error is that of the fit itself, not of new examples: for
-    D >= N it is 0 whatever the features. It is in squared units of the targets, so ETran
-    standardises it over the candidate models.
+    ``-‖T - U_k U_k' T‖² / (N K)``. It is in squared units of the targets, so ETran standardises it
+    over the candidate models.
 
     Where the authors truncate is not known: their released code inverts every singular value of X
     in single precision, without centring and so without an intercept. Here singular values that
@@ -43,6 +42,12 @@ def svd_regression(statistic: TargetMoments, *, share: float = 1.0) -> float:
 
     Warns:
         TransferMetricsWarning: the kept directions reach every target (N - 1 of them or more).
+
+    Failure modes:
+        - The error is that of the fit itself, not of new examples: it falls with every feature, and
+          for D >= N it is 0 whatever the features, with a warning; ``share`` keeps fewer
+          directions.
+        - Targets in other units give other scores: compare within one task only.
 
     Source: Gholami et al. (2023), regression score.
 

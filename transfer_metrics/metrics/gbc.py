@@ -42,13 +42,7 @@ def gbc(
     defined for one example too, whose variance is then ``floor``. A spherical variance is the mean
     over the components kept, floored after the mean, and its log-determinant is that of the whole
     matrix: d times the logarithm for d components. ``"full"`` adds ``floor`` to the diagonal
-    instead, and measures little else along the directions a class of n_c <= d examples leaves out.
-
-    The floor is absolute, so the score depends on the scale of the features, and a class whose
-    variance lies below it says nothing but the floor; a warning tells. ``"diagonal"`` depends on
-    the principal axes and means little where two eigenvalues coincide; the other two depend on the
-    space alone, which is ambiguous only where eigenvalues coincide at the cut. Scores of models
-    whose classes do not overlap at all round to zero, with a warning.
+    instead.
 
     Args:
         statistic: ``ClassMoments`` with ``"class"``; or pass features (N, D) and labels (N,).
@@ -62,6 +56,16 @@ def gbc(
     Raises:
         InvalidInputError: fewer than two classes, constant features, an option out of range, or
             ``"full"`` covariances so large that the floor is lost in rounding.
+
+    Failure modes:
+        - The floor is absolute: a class whose variance lies below it says nothing but the floor,
+          with a warning. One example has no variance at all.
+        - ``"full"`` measures little but the floor along the directions that a class of n_c <= d
+          examples leaves out.
+        - ``"diagonal"`` depends on the principal axes and means little where two eigenvalues
+          coincide; the other two depend on the space alone, which is ambiguous only where
+          eigenvalues coincide at the cut.
+        - Models whose classes do not overlap at all tie: the sum rounds to zero, with a warning.
 
     Source: Pándy et al. (2022).
 

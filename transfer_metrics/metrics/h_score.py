@@ -20,9 +20,8 @@ REFERENCE = (
 def h_score(statistic: ClassMoments, *, shrinkage: str | float | None = "ledoit_wolf") -> float:
     """H-score ``tr(Σ⁻¹ Σ_b)``, by default with a shrunk covariance.
 
-    ``Σ`` is the covariance of the features and ``Σ_b`` that of their class means. The plain form
-    saturates at C - 1 when D >= N; the shrunk form ``(1 - a) tr(Σ_a⁻¹ Σ_b)`` with
-    ``Σ_a = (1 - a) Σ + a tr(Σ)/D I`` does not.
+    ``Σ`` is the covariance of the features and ``Σ_b`` that of their class means. The shrunk form
+    is ``(1 - a) tr(Σ_a⁻¹ Σ_b)`` with ``Σ_a = (1 - a) Σ + a tr(Σ)/D I``.
 
     Args:
         statistic: ``ClassMoments``; or pass features (N, D) and labels (N,).
@@ -34,6 +33,14 @@ def h_score(statistic: ClassMoments, *, shrinkage: str | float | None = "ledoit_
 
     Raises:
         InvalidInputError: one class only, constant features, or a shrinkage outside [0, 1].
+
+    Failure modes:
+        - The plain form saturates: with D >= N it is C - 1 whatever the features. The shrunk form
+          does not, but it too is read on the examples that it was fitted to, so that it grows with
+          D at a given N.
+        - Dead and doubled features change the shrinkage, hence the score.
+        - It changes with the number of examples faster than models differ when D > N; so it should
+          not take part in a race (``budget=``).
 
     Source: Bao et al. (2019), definition 2; Ibrahim et al. (2022), equation 4; the intensity is
     that of Ledoit and Wolf (2004), as in scikit-learn.

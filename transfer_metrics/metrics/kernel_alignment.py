@@ -44,9 +44,7 @@ def lfc(statistic: ClassMoments, *, center: bool = False) -> float:
     leave nothing of the second above, so a large mean costs no digits beyond those it costs the
     features themselves.
 
-    The published form does not centre X: the mean m then outweighs what the classes share, and
-    adding a vector to every row changes the score, from 0.40 to -0.01 in one case. ``center=True``
-    puts m = 0. Large classes weigh with the square of their size.
+    The published form does not centre X; ``center=True`` puts m = 0.
 
     Args:
         statistic: ``ClassMoments``; or pass features (N, D) and labels (N,).
@@ -57,6 +55,12 @@ def lfc(statistic: ClassMoments, *, center: bool = False) -> float:
 
     Raises:
         InvalidInputError: one class only, or features that are constant but for rounding.
+
+    Failure modes:
+        - Without ``center=True`` a large mean outweighs what the classes share, and adding a vector
+          to every row changes the score, from 0.40 to -0.01 in one case.
+        - Large classes weigh with the square of their size.
+        - A few directions of large variance decide: it sees no others.
 
     Source: Deshpande et al. (2021), label-feature correlation.
 
@@ -116,14 +120,11 @@ def parc(
     components leave open: on iris the choices give 32.6 to 47.8, and the published code takes what
     its solver gives. Here each component points to where its scores are skewed, ``Σ z³ > 0``, which
     neither the order of the rows nor a rotation of the features changes. One that is symmetric to
-    rounding takes the sign of its first score in the order of the examples' hashes; near symmetry
-    the sign, and with it the score, is at the mercy of single examples. Components with equal
-    variances have no axes of their own either. ``distance="cosine"`` is the same for all signs and
-    rotations of the components. With d = 2 all correlations are 1 or -1.
+    rounding takes the sign of its first score in the order of the examples' hashes.
 
     Components and signs are those of all n examples. Above ``limit`` examples, the pairs are those
     of a seeded uniform draw from the examples in the order of their hashes: the same for any order
-    of the rows, another one after any change of the features, by scaling or rotation too.
+    of the rows.
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
@@ -140,6 +141,14 @@ def parc(
     Raises:
         InvalidInputError: no two examples drawn share a class, or none differ; constant features,
             or for correlations features of rank 1; equal distances; an option out of range.
+
+    Failure modes:
+        - Where a component is nearly symmetric its sign, and with it the score, is at the mercy of
+          single examples; components with equal variances have no axes of their own.
+          ``distance="cosine"`` is the same for all signs and rotations.
+        - With ``dim=2`` all correlations are 1 or -1.
+        - Above ``limit`` examples any change of the features, by scaling or rotation too, draws
+          other pairs.
 
     Source: Bolya et al. (2021); the components are exact, where the published code takes an
     approximate decomposition.

@@ -19,7 +19,8 @@ from transfer_metrics.statistics import FeatureSample
 def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Estimate:
     """Leave-one-out accuracy of the k nearest neighbours; R² of their mean in regression.
 
-    The search is exact. A tied vote goes to the class whose voters are nearer.
+    ``(1/N) Σ_n [y_n = vote of the k nearest x_m, m ≠ n]``. The search is exact. A tied vote goes to
+    the class whose voters are nearer.
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
@@ -33,6 +34,16 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
     Raises:
         InvalidInputError: fewer than ``k + 1`` examples, or an unknown distance.
 
+    Failure modes:
+        - Near-duplicates (frames of one film, crops of one picture) find each other, and the
+          accuracy is too high for every model.
+        - A class with no more than k / 2 examples can hardly win a vote; take a smaller ``k``.
+        - Cosines are taken about the origin: features with a large common offset all look alike,
+          and shifting X changes the score; ``distance="l2"`` does not mind.
+        - It is an accuracy: when all models reach nearly 1, or on few examples, they tie.
+
+    Source: Renggli et al. (2022), who take the error of the nearest neighbour for a proxy.
+
     Cost: O(n² D) time, O(n (D + k)) memory.
 
     >>> knn([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]], [0, 0, 1, 1], k=1)
@@ -43,7 +54,10 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
     if distance not in ("cosine", "l2"):
         raise InvalidInputError(f"distance must be 'cosine' or 'l2', not {distance!r}")
     if not 1 <= k < statistic.n:
-        raise InvalidInputError(f"k={k} neighbours need more than {k} examples, got {statistic.n}")
+        raise InvalidInputError(
+            f"k={k} neighbours cannot be found among {statistic.n} examples; use a k from 1 to "
+            f"{statistic.n - 1}"
+        )
     statistic = statistic.ordered  # ties are broken by position
     x = statistic.x.cpu()
     x = torch.nn.functional.normalize(x, dim=1) if distance == "cosine" else x - x.mean(dim=0)

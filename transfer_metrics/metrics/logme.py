@@ -29,8 +29,7 @@ def logme(statistic: ClassMoments | TargetMoments) -> float:
 
     With prior ``w ~ N(0, α⁻¹ I)`` and noise ``β⁻¹``, the evidence is maximised by the fixed point
     ``α = γ / ‖w‖²``, ``β = (N - γ) / ‖t - Xw‖²``; the score is its mean over the one-hot columns of
-    the classes that have examples, or over the regression targets. There is no intercept, so
-    shifting the features changes the score.
+    the classes that have examples, or over the regression targets.
 
     The published code stops after 11 rounds or when ``α / β`` moves by less than 1 %, which makes
     the value depend on the scale of the features and on where it stopped. Here the fixed point
@@ -53,6 +52,14 @@ def logme(statistic: ClassMoments | TargetMoments) -> float:
         TransferMetricsWarning: a target is fitted almost exactly (the effective number of
             parameters reaches N, as happens for D > N, or the residual vanishes), so the noise
             level is not identified and scores of such features should not be compared.
+
+    Failure modes:
+        - There is no intercept, so shifting the features changes the score.
+        - With D > N, or wherever a target is fitted almost exactly, the noise level is not
+          identified: a warning says how many targets that concerns, and such scores should not be
+          compared.
+        - A column of a rare class is nearly constant and easy to fit, so that many rare classes
+          raise the mean.
 
     Source: You et al. (2021), algorithm 1.
 

@@ -36,13 +36,12 @@ def ncti_spread(statistic: FeatureSample) -> float:
     PCA to 64 dimensions, then the leading C - 1 generalised eigenvectors W of ``(S_t - S, S)``
     with ``w' S w = 1``, where ``S = (1 - λ) S_w + λ tr(S_w)/64 I``, ``S_t`` is shrunk in the same
     way, and ``λ = exp(-Σ of the first 32 explained variances)``, at least 1e-10. The score is the
-    sum of the singular values of the centred ``X W``. It grows as ``√N``, and with C: compare it
-    only between models of one task.
+    sum of the singular values of the centred ``X W``.
 
-    ``λ`` has a scale, so multiplying X by a number changes the score. Directions without variance
-    do not count towards the 64. Where ``λ`` reaches its floor the authors call scikit-learn's
-    ``svd`` solver, which does not shrink; its older releases also divide ``S_w`` by N - C rather
-    than N, which lowers their value by ``√((N - C) / N)``. One formula is kept here for every λ.
+    Directions without variance do not count towards the 64. Where ``λ`` reaches its floor the
+    authors call scikit-learn's ``svd`` solver, which does not shrink; its older releases also
+    divide ``S_w`` by N - C rather than N, which lowers their value by ``√((N - C) / N)``. One
+    formula is kept here for every λ.
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
@@ -57,6 +56,12 @@ def ncti_spread(statistic: FeatureSample) -> float:
     Warns:
         TransferMetricsWarning: ``S_w`` is singular after PCA (N <= 64 + C or so): the score rests
             on ``λ`` alone.
+
+    Failure modes:
+        - It grows as ``√N``, and with C: compare it only between models of one task.
+        - ``λ`` has a scale, so multiplying X by a number can change the score.
+        - With no more than 64 + C examples or so the score rests on ``λ`` alone; a warning says so.
+        - What tells the classes apart outside the first 64 components is not seen.
 
     Source: Wang et al. (2023), and the authors' code.
 
@@ -87,7 +92,7 @@ def ncti_posterior(statistic: FeatureSample) -> float:
     """NCTI's term B: mean posterior of the true class under the discriminant of term A.
 
     PCA to 64 dimensions, then the regularised Fisher discriminant with all of its directions and
-    log priors. What is said of ``λ`` and of its floor at term A holds here too.
+    log priors, ``(1/N) Σ_n p(y_n | x_n)``; ``λ`` is that of term A.
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
@@ -101,6 +106,13 @@ def ncti_posterior(statistic: FeatureSample) -> float:
 
     Warns:
         TransferMetricsWarning: ``S_w`` is singular after PCA: the score rests on ``λ`` alone.
+
+    Failure modes:
+        - It is fitted and read on the same examples: with 64 components noise alone scores far
+          above 1 / C on a few hundred examples. With no more than 64 + C or so the score rests on
+          ``λ`` alone; a warning says so.
+        - ``λ`` has a scale, so multiplying X by a number can change the score.
+        - What tells the classes apart outside the first 64 components is not seen.
 
     Source: Wang et al. (2023), and the authors' code.
 
@@ -126,8 +138,7 @@ def ncti_rank(statistic: FeatureSample) -> float:
 
     ``P_c`` (n_c, C) holds the posteriors, as of term B, of the examples of class c. A class whose
     examples all get one and the same posterior has rank one; the nuclear norm grows with the
-    number of directions in which they differ, but also with how sharp the posteriors are, so that
-    features without any signal have a small value too. It means something beside terms A and B.
+    number of directions in which they differ. It means something beside terms A and B.
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
@@ -141,6 +152,11 @@ def ncti_rank(statistic: FeatureSample) -> float:
 
     Warns:
         TransferMetricsWarning: ``S_w`` is singular after PCA: the score rests on ``λ`` alone.
+
+    Failure modes:
+        - The norm grows with how sharp the posteriors are too, so that features without any signal
+          have a small value: alone it chooses models and layers that know nothing.
+        - What is said of ``λ``, of few examples and of the 64 components at term B holds here too.
 
     Source: Wang et al. (2023), and the authors' code.
 

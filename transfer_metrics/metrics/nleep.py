@@ -46,9 +46,7 @@ def nleep(
     ``floor`` is added to each, so that no feature can make the fit fail. Only where eigenvalues
     are equal does the choice of axes within their space matter to ``"diag"``.
 
-    With as many Gaussians as examples each would explain itself: there are at most n / 2, and a
-    warning says so. Well before that, at a few examples per Gaussian, the score is optimistic: it
-    rewards small clusters, whatever their labels.
+    With as many Gaussians as examples each would explain itself, so there are at most n / 2.
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
@@ -66,6 +64,12 @@ def nleep(
 
     Raises:
         InvalidInputError: constant features, fewer than four examples, or an option out of range.
+
+    Failure modes:
+        - With fewer than ten examples per class there are fewer Gaussians than asked for, with a
+          warning. Well before that, at a few examples per Gaussian, the score is optimistic: it
+          rewards small clusters, whatever their labels.
+        - Classes that differ only in directions of small variance are lost by the PCA.
 
     Source: Li et al. (2021), section 3.3; the partition is the Var-Part of Su and Dy (2007).
 

@@ -32,7 +32,6 @@ def pactran_dirichlet(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int
     half-round ahead of a, so that it is the bound itself only once the rounds have settled.
 
     A source class that receives no probability adds nothing; nor does a label without examples.
-    The score shrinks with C, as it is divided by N C: compare it within one task only.
 
     Args:
         statistic: ``SourceJoint``; or pass source probabilities (N, Z) and labels (N,).
@@ -44,6 +43,11 @@ def pactran_dirichlet(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int
 
     Raises:
         InvalidInputError: ``alpha`` that is not positive, or no rounds.
+
+    Failure modes:
+        - It reads the model's own classifier: no score for models without one, or hidden layers.
+        - It shrinks with C, as it is divided by N C: compare it within one task only.
+        - Every source class costs a term, so heads of different sizes are not on one scale.
 
     Source: Ding et al. (2022), section 4.1, and the authors' code.
 
@@ -85,6 +89,8 @@ def pactran_gamma(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int = 1
     Raises:
         InvalidInputError: ``alpha`` that is not positive, or no rounds.
 
+    Failure modes: those of ``pactran_dirichlet``.
+
     Source: Ding et al. (2022), section 4.1, and the authors' code.
 
     Cost: as ``pactran_dirichlet``.
@@ -121,10 +127,8 @@ def pactran_gaussian(
     λ``, and ``h = Σ_n Σ_k p_nk (1 - p_nk) (‖x_n‖² + 1) + D C / (λN)``: the diagonal of the Hessian,
     intercepts included, summed over examples and not averaged, as in the authors' code.
 
-    It depends on the scale of the features, through the penalty, and on their number D, dead ones
-    included, through the mean of the Hessian. With D >= N the loss falls towards 0 and the flatness
-    term decides. The authors stop L-BFGS early from random weights; here the minimum is
-    found, from zero, so that runs agree.
+    The authors stop L-BFGS early from random weights; here the minimum is found, from zero, so that
+    runs agree.
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
@@ -141,6 +145,11 @@ def pactran_gaussian(
 
     Raises:
         InvalidInputError: one class only, constant features, or an option that is not positive.
+
+    Failure modes:
+        - It depends on the scale of the features, through the penalty, and on their number D, dead
+          ones included, through the mean of the Hessian.
+        - With D >= N the loss falls towards 0 and the flatness term decides.
 
     Source: Ding et al. (2022), section 4.2, and the authors' code.
 

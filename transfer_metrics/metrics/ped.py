@@ -43,8 +43,7 @@ def ped(
 
     Classes that do not overlap stay, and the score is SFDA's. Two centres that coincide (to 1e-12
     of the radii) have no line between them and do not repel each other. A motion is rigid, so
-    ``S_w`` and SFDA's ``λ`` stay; the dependence on scale and what SFDA says of D > N hold here
-    too. Standardising makes the score depend on the axes.
+    ``S_w`` and SFDA's ``λ`` stay.
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
@@ -66,6 +65,13 @@ def ped(
 
     Warns:
         TransferMetricsWarning: ``S_w`` is singular, see SFDA.
+
+    Failure modes:
+        - SFDA's: it grows with D at a given N, depends on the scale of the features, and rests on
+          ``λ`` alone for D > N.
+        - Standardising makes the score depend on the axes: a rotation of the features changes it.
+        - The motion separates overlapping classes whether or not fine-tuning could: with a large
+          ``nu`` everything becomes easy.
 
     Source: Li et al. (2023), appendix B for the standardisation, and the authors' code.
 

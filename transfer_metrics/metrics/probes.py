@@ -47,6 +47,12 @@ def ridge_probe(statistic: FeatureSample, *, strengths: Sequence[float] = RIDGE_
     Raises:
         InvalidInputError: one class only, constant features, or strengths that are not positive.
 
+    Failure modes:
+        - Near-duplicates stand in for the example that is left out, and the accuracy is too high.
+        - The strength is chosen by the squared error, which a large class dominates; with rare
+          classes the accuracy says little about them.
+        - Classes that are not linearly separable, but would be after fine-tuning, count as lost.
+
     Source: Allen (1974); Golub, Heath and Wahba (1979).
 
     Cost: O(n D min(n, D) + n C min(n, D) L) for L strengths; memory beside the sample and its
@@ -112,8 +118,9 @@ def linear_probe(
 ) -> Estimate:
     """Cross-validated accuracy of multinomial logistic regression; R² of ridge in regression.
 
-    Features are divided by one number, their overall standard deviation, after centring, so that
-    ``C`` means the same for every layer and rotations change nothing.
+    Each fold is predicted by ``argmin_{W,b} Σ_n -log softmax(W x_n + b)[y_n] + ‖W‖² / (2 C)``,
+    fitted to the others. Features are divided by one number, their overall standard deviation,
+    after centring, so that ``C`` means the same for every layer and rotations change nothing.
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) with labels or targets. More than
@@ -128,6 +135,15 @@ def linear_probe(
 
     Raises:
         InvalidInputError: fewer than two classes with two examples each, or constant features.
+
+    Failure modes:
+        - A class with one example is refused: it cannot be in two folds. With fewer examples than
+          folds in a class there are fewer folds, with a warning.
+        - The reported accuracy is that of the best of three strengths on the same folds, a little
+          optimistic; near-duplicates in different folds make it more so.
+        - It is by far the slowest: take ``ridge_probe`` for many layers.
+
+    Source: Kornblith et al. (2019), logistic regression on frozen features.
 
     Cost: ``folds · len(C)`` fits of O(max_iter · n D C) each.
 

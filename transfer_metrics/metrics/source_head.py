@@ -25,6 +25,14 @@ def leep(statistic: SourceJoint) -> float:
     Returns:
         The score in nats, at most 0; higher is better.
 
+    Failure modes:
+        - It reads the model's own classifier, so there is no score for models without one, nor for
+          hidden layers.
+        - It says nothing of features that the classifier throws away: a model of few source classes
+          is judged by those few numbers.
+        - With few examples per source class the empirical predictor has seen each of them: the
+          score is optimistic, the more so the more source classes.
+
     Source: Nguyen et al. (2020), equation 2.
 
     Cost: O(N Z) time, and O(C Z) memory beside the probabilities.
@@ -46,13 +54,21 @@ def leep(statistic: SourceJoint) -> float:
 def nce(statistic: SourceJoint) -> float:
     """NCE: negative conditional entropy ``-H(Y | Z)`` of labels given arg-max source classes.
 
-    ``Σ_{y,z} p̂(y, z) log p̂(y | z)``; source classes that are never predicted are left out.
+    ``Σ_{y,z} p̂(y, z) log p̂(y | z)`` with ``p̂(y, z)`` the share of examples of class y whose most
+    probable source class is z; source classes that are never predicted are left out.
 
     Args:
         statistic: ``SourceJoint``; or pass source probabilities (N, Z) and labels (N,).
 
     Returns:
         The score in nats, at most 0; higher is better.
+
+    Failure modes:
+        - It reads the model's own classifier, so there is no score for models without one, nor for
+          hidden layers.
+        - Only the most probable source class counts, however small its lead.
+        - A source class that is predicted once explains its example exactly: with few examples and
+          many source classes the score is near 0 whatever the model.
 
     Source: Tran et al. (2019), equation 1.
 
@@ -82,6 +98,13 @@ def soft_nce(statistic: SourceJoint) -> float:
 
     Returns:
         The score in nats, at most 0; higher is better.
+
+    Failure modes:
+        - It reads the model's own classifier, so there is no score for models without one, nor for
+          hidden layers.
+        - Flat probabilities blur it: a classifier that is unsure of everything gives ``-H(Y)``,
+          even where its small differences tell the classes apart. Confidence thus counts beside
+          knowledge.
 
     Source: Tran et al. (2019), equation 1; the weights follow Ding et al. (2022).
 

@@ -52,14 +52,9 @@ def transrate(
     """TransRate ``R(Z, ε) - Σ_c w_c R(Z_c, ε)`` with ``R(Z, ε) = ½ log det(I + Z'Z / (n ε))``.
 
     ``Z`` is centred by its global mean and each ``Z_c`` is not centred again, as in the paper's
-    ten-line listing, which the defaults reproduce. Natural logarithms: the unit is the nat.
-
-    It is not bounded by the entropy of the labels. Three blind spots have an option each, and a
-    warning where they matter: two balanced classes have equal second moments about the common
-    mean, so their separation is not seen (``class_center``); a small class weighs as much as a
-    large one (``class_weights``); and the score grows with the width of the features (``eps`` or
-    ``dim_normalize``; the warning comes from ranking layers or models of different widths).
-    Regression targets are cut into ten quantile bins first, an extension of ours.
+    ten-line listing, which the defaults reproduce. Natural logarithms: the unit is the nat. The
+    score is not bounded by the entropy of the labels. Regression targets are cut into ten quantile
+    bins first, an extension of ours.
 
     Args:
         statistic: ``ClassMoments`` with per-class scatter; or pass features (N, D) and labels (N,).
@@ -96,6 +91,16 @@ def transrate(
         with 1e-4 for all; between 2 % and 200 % it is never below 0.91. ``docs/transrate-eps.md``
         has the details. The rule uses no accuracies; that 10 % and no other share is taken is a
         convention, in the middle of that range.
+
+    Failure modes:
+        - Two balanced classes have equal second moments about the common mean, so their separation
+          is not seen; a warning names the cure, ``class_center=True``.
+        - A class of one example weighs as much as a large one; a warning names
+          ``class_weights="frequency"``.
+        - The score grows with the width of the features; ranking layers or models of different
+          widths gives a warning that names ``eps="auto"`` and ``dim_normalize``.
+        - With a fixed ``eps`` the score changes with the scale of the features, and features that
+          occur twice count twice.
 
     Source: Huang et al. (2022), listing in section 3.3; the presets follow the authors' code.
 
@@ -202,8 +207,7 @@ def conditional_coding_rate(
 
     It stands where one might look for TMI (Xu and Kang 2023), which also measures variance within
     classes by a conditional entropy, but whose exact estimator, and the sign it is used with,
-    could not be confirmed. It grows
-    with the scale and the number of the features, so it compares like with like only.
+    could not be confirmed.
 
     Args:
         statistic: ``ClassMoments`` with per-class scatter; or pass features (N, D) and labels (N,).
@@ -216,6 +220,12 @@ def conditional_coding_rate(
 
     Raises:
         InvalidInputError: an option that does not exist, or ``eps`` that is not positive.
+
+    Failure modes:
+        - It does not look at how far apart the classes are: features that vary little have a low
+          rate, whether or not they tell the classes apart.
+        - It grows with the scale and the number of the features, so it compares like with like
+          only.
 
     Source: Huang et al. (2022), listing in section 3.3.
 

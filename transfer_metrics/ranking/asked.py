@@ -42,7 +42,7 @@ def resolve_metrics(metrics: Any, kind: str, *, skip: str = "") -> list[Metric]:
         found.update((metric.label, metric) for metric in chosen)
     if not found:
         raise InvalidInputError(
-            f"no metric was asked for that is defined for {kind}; see `transfer-metrics list metrics`"
+            f"no metric was asked for that is defined for {kind}; see `list metrics`"
         )
     return list(found.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,9 +119,11 @@ def score_one(job: Job, candidate: Any) -> Outcome:
     """Score one candidate; whatever its own code raises becomes the reason in its record."""
     name = candidate_name(candidate)
     try:
+        started = time.perf_counter()
         model = load_model(candidate)
+        loading = time.perf_counter() - started
         name = model.name
-        return Outcome(_scored(job, model), tuple(job.feature_keys(model)))
+        return Outcome(_scored(job, model, loading), tuple(job.feature_keys(model)))
     except Exception as error:
         # Anything a model's own code may raise must not stop the others.
         return failure(job, name, error)
@@ -188,11 +191,11 @@ def ordered(job: Job, name: str, records: Sequence[dict[str, Any]]) -> list[dict
     return [{**r, "model": name, "task": job.task.name} for r in found]
 
 
-def _scored(job: Job, model: Model) -> list[dict[str, Any]]:
+def _scored(job: Job, model: Model, loading: float) -> list[dict[str, Any]]:
     key = job.scores_key(model)
     records, missing = known_scores(job, key)
     if missing:
-        fresh = _computed(job, model, missing)
+        fresh = [r | {"load_seconds": loading} for r in _computed(job, model, missing)]
         records += fresh
         keep_scores(job, key, missing, fresh)
         if job.policy != "never" and not job.keep_features:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
 import json
@@ -9,9 +10,10 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import torch
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
 from transfer_metrics.features.averaged import MeanStore
@@ -20,7 +22,8 @@ from transfer_metrics.features.shards import LOGITS, verify_shard
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.files import replacing
 from transfer_metrics.ranking.pieces import Group, Pieces
-from transfer_metrics.ranking.score import probabilities, slots_of
+from transfer_metrics.ranking.score import probabilities
+from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.saving import Saved
 
 DONE = "range.json"
@@ -51,7 +54,7 @@ class Asked:
     """What is to be built of each example.
 
     Attributes:
-        groups: groups of metrics by name of the layer; "" for every layer that is not named.
+        groups: groups of metrics by name of the layer, ``LOGITS`` for the head.
         units: number of the example that each row belongs to, (N,).
         mean: whether the mean of the layers stands for them.
     """
@@ -59,10 +62,6 @@ class Asked:
     groups: Mapping[str, Sequence[Group]]
     units: np.ndarray
     mean: bool = False
-
-    def of(self, slot: str) -> Sequence[Group]:
-        """The groups that read a layer, or the head."""
-        return self.groups.get(slot, self.groups[""] if slot != LOGITS else ())
 
 
 def read_range(
@@ -94,7 +93,7 @@ def read_range(
         store = MeanStore(store) if asked.mean else store
         rows = slice(index * size, index * size + record["rows"])
         for name in [*store.names, *([LOGITS] if manifest["logits"] else [])]:
-            groups = asked.of(name)
+            groups = asked.groups.get(name, ())
             if not groups:
                 continue
             x = probabilities(arrays[LOGITS]) if name == LOGITS else store[name]
@@ -119,51 +118,59 @@ class RangeFolder:
 
     path: Path
 
-    def write(
-        self, found: Mapping[str, Partial], manifest: Mapping[str, Any], records: Mapping[str, Any]
-    ) -> None:
-        """Keep the statistics of a range; it counts once everything of it is there.
+    def add(self, found: Mapping[str, Partial]) -> dict[str, dict[str, Any]]:
+        """Keep statistics by name; returns what ``finish`` is to be told of them.
 
         Raises:
             InvalidInputError: the folder cannot be written to.
         """
         files = {}
-        for number, (name, partial) in enumerate(found.items()):
-            path = self.path / f"{number:05d}.safetensors"
+        for name, partial in found.items():
+            file = hashlib.sha256(name.encode()).hexdigest()[:16]
+            path = self.path / f"{file}.safetensors"
             partial.save(path)
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[name] = {"file": number, "bytes": path.stat().st_size, "sha256": digest}
-        content = {"files": files, "manifest": {**manifest, "shards": records}}
+            with path.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            files[name] = {"bytes": path.stat().st_size, "sha256": digest}
+        return files
+
+    def finish(self, files: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        """Say that the range is complete.
+
+        Raises:
+            InvalidInputError: the folder cannot be written to.
+        """
         with replacing(self.path / DONE) as temporary:
-            temporary.write_text(json.dumps(content, ensure_ascii=False))
+            temporary.write_text(json.dumps({"files": files, "manifest": manifest}))
 
     def read_manifest(self) -> dict[str, Any] | None:
         """The manifest of the range; None where it is not complete or damaged."""
         try:
             content = json.loads((self.path / DONE).read_text())
-            for record in content["files"].values():
-                verify_shard(self._file(record), record)
+            for name, record in content["files"].items():
+                verify_shard(self._file(name), record)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, CorruptStoreError):
             return None
         return content["manifest"]
 
-    def read(self, name: str) -> Partial:
-        """The statistics of one layer.
+    def read(self, name: str) -> Partial | None:
+        """The statistics under a name; None where the range has no example of them.
 
         Raises:
             CorruptStoreError: they are damaged or gone.
         """
         try:
-            record = json.loads((self.path / DONE).read_text())["files"][name]
+            known = json.loads((self.path / DONE).read_text())["files"]
+            return Partial.load(self._file(name)) if name in known else None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorruptStoreError(
-                f"statistics in {self.path} are damaged or gone; run again to build them"
-            ) from error
-        return Partial.load(self._file(record))
+            raise _gone(self.path) from error
 
-    def _file(self, record: Mapping[str, Any]) -> Path:
-        return self.path / f"{int(record['file']):05d}.safetensors"
+    def _file(self, name: str) -> Path:
+        return self.path / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.safetensors"
+
+
+def _gone(path: Path) -> CorruptStoreError:
+    return CorruptStoreError(f"statistics in {path} are damaged or gone; run again to build them")
 
 
 def merged_store(folders: Sequence[RangeFolder]) -> FeatureStore:
@@ -176,21 +183,70 @@ def merged_store(folders: Sequence[RangeFolder]) -> FeatureStore:
     for folder in folders:
         manifest = folder.read_manifest()
         if manifest is None:
-            raise CorruptStoreError(
-                f"statistics in {folder.path} are damaged or gone; run again to build them"
-            )
+            raise _gone(folder.path)
         manifests.append(manifest)
     shards = functools.reduce(operator.or_, (m["shards"] for m in manifests))
     return FeatureStore({**manifests[0], "shards": shards}, [])
 
 
-def merged(folders: Sequence[RangeFolder], name: str) -> Partial:
-    """The statistics of one layer over all ranges, in their order.
+def merged(folders: Sequence[RangeFolder], name: str) -> Partial | None:
+    """The statistics under a name over all ranges, in their order; None where there are none.
 
     Raises:
         CorruptStoreError: a range is damaged or gone.
     """
-    return functools.reduce(operator.add, (folder.read(name) for folder in folders))
+    total: Partial | None = None
+    for folder in folders:
+        found = folder.read(name)
+        total = found if total is None else total if found is None else total + found
+    return total
 
 
-__all__ = ["Asked", "Partial", "RangeFolder", "merged", "merged_store", "read_range", "slots_of"]
+class StoredScatter(Sequence[Scatter]):
+    """Scatter of each class about its own mean, from statistics of some classes at a time.
+
+    Args:
+        folders: the ranges.
+        layer: name of the layer.
+        bounds: the first class of each block, and the one after the last.
+        dim: number of features D.
+    """
+
+    def __init__(
+        self, folders: Sequence[RangeFolder], layer: str, bounds: Sequence[int], dim: int
+    ) -> None:
+        self._folders, self._layer, self._bounds, self._dim = folders, layer, bounds, dim
+        self._held: tuple[int, Sequence[Scatter]] = (-1, ())
+
+    def __len__(self) -> int:
+        return self._bounds[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Scatter: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Scatter]: ...
+    def __getitem__(self, index: int | slice) -> Scatter | list[Scatter]:
+        if isinstance(index, slice):
+            return [self[c] for c in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        block = bisect.bisect_right(self._bounds, index) - 1
+        if self._held[0] != block:
+            self._held = (-1, ())  # frees one block before the next is read
+            self._held = (block, self._read(self._bounds[block], self._bounds[block + 1]))
+        return self._held[1][index - self._bounds[block]]
+
+    def _read(self, start: int, stop: int) -> Sequence[Scatter]:
+        found = merged(self._folders, of_classes(self._layer, (start, stop)))
+        if found is None:
+            none = Scatter.of_rows(torch.empty(0, self._dim, dtype=torch.float64))
+            return [none] * (stop - start)
+        [pieces] = found.groups
+        if isinstance(pieces, str):
+            raise InvalidInputError(pieces)
+        return pieces.held[0][0].class_scatter
+
+
+def of_classes(layer: str, classes: tuple[int, int]) -> str:
+    """Name of the statistics of some classes of a layer."""
+    return f"{layer}, classes {classes[0]} to {classes[1]}"

@@ -26,6 +26,7 @@ from transfer_metrics.ranking.cache import POLICIES, ResultCache
 from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.intervals import interval_mode
 from transfer_metrics.ranking.job import Job, Outcome
+from transfer_metrics.ranking.memory import worker_memory
 from transfer_metrics.ranking.race import race
 from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.ranking.works import Ranges, Whole, lost
@@ -53,6 +54,7 @@ def rank_models(
     engine: str = "serial",
     workers: int | None = None,
     stream: bool | None = None,
+    memory: int | str | None = None,
     cache: str = "only-missing",
     cache_dir: str | os.PathLike[str] | None = None,
     keep_features: bool = False,
@@ -90,6 +92,10 @@ def rank_models(
             one worker, which keeps the statistics of all layers in memory, and ranges are merged.
             False writes features to the cache and scores them layer by layer, one worker per
             model. By default True on several workers, unless features are to be kept.
+        memory: what weights and statistics of all workers together may take when streaming, such
+            as ``"2GiB"``; half of the machine's unless given. Where the statistics of all layers
+            take more, the data are passed over once for as many layers as fit, and per-class
+            scatter is built for as many classes at a time; scores stay exact.
         cache: ``"only-missing"`` computes what is not there yet, ``"always"`` computes all anew,
             ``"never"`` neither reads nor writes, ``"only-cache"`` does no forward pass.
         cache_dir: the cache; by default ``$TRANSFER_METRICS_CACHE`` or the user's cache folder.
@@ -171,25 +177,26 @@ def rank_models(
             )
         records = race(job, candidates, run, budget)
     else:
-        records = _ranked(job, candidates, run, stream, progress)
+        share = worker_memory(memory, 1 if serial else workers) if stream else 0
+        records = _ranked(job, candidates, run, share, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
     return ScoreTable(combined(records, combinations), view)
 
 
 def _ranked(
-    job: Job, candidates: Sequence[Any], run: Callable[..., Any], stream: bool, progress: bool
+    job: Job, candidates: Sequence[Any], run: Callable[..., Any], share: int, progress: bool
 ) -> list[dict[str, Any]]:
-    """Records of all candidates, in their order."""
+    """Records of all candidates, in their order; ``share`` is the memory of one that streams."""
     with contextlib.ExitStack() as stack:
         work: Any = Whole(job)
         parts = [1] * len(candidates)
-        if stream:
+        if share:
             root = job.cache.root / "statistics"
             if job.policy == "never":
                 root = Path(stack.enter_context(TemporaryDirectory(prefix="transfer-metrics-")))
             once = uuid.uuid4().hex if job.policy == "always" else ""
-            work = Ranges(job, root, once)
+            work = Ranges(job, root, share, once)
             parts = [len(work.bounds)] * len(candidates)
         bar = stack.enter_context(progress_bar("models", sum(parts), progress))
         found = dict(run(work, candidates, parts, tick=bar.update))

@@ -17,7 +17,9 @@ TEXTS = (
     "model", "revision", "task", "split", "layer", "pool", "head", "metric", "options",
     "intervals", "error", "version", "created",
 )  # fmt: skip
-NUMBERS = ("value", "stderr", "depth", "extract_seconds", "seconds")
+NUMBERS = (
+    "value", "stderr", "depth", "load_seconds", "extract_seconds", "statistics_seconds", "seconds",
+)  # fmt: skip
 WHOLE = ("layer_index", "dim", "n", "round", "num_classes", "seed")
 FIELDS = frozenset((*TEXTS, *NUMBERS, *WHOLE, "higher_is_better", "deviations"))
 MOST_DEVIATIONS = 10_000

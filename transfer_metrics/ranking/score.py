@@ -204,11 +204,11 @@ def score_store(
                 rows=functools.partial(store.rows, slot.name),
             )
             values = values_at(slot.metrics, place, mode)
-        elif store.source_logits is None:
+        elif (logits := store.source_logits) is None:
             values = failed(slot.metrics, NO_HEAD)
         else:
-            place = dataclasses.replace(whole, batches=lambda: [probabilities(store.source_logits)])
-            values = values_at(slot.metrics, place, mode)
+            rows = [probabilities(logits)]
+            values = values_at(slot.metrics, dataclasses.replace(whole, batches=lambda: rows), mode)  # noqa: B023
         records += records_of(slot.fields, slot.metrics, values)
     return records
 

@@ -43,7 +43,9 @@ COLUMNS = (
     "round",
     "num_classes",
     "seed",
+    "load_seconds",
     "extract_seconds",
+    "statistics_seconds",
     "seconds",
     "error",
     "version",
@@ -114,7 +116,8 @@ class ScoreTable:
         import pandas as pd
 
         frame = pd.DataFrame(self._records, columns=list(COLUMNS))
-        for column in ("value", "stderr", "depth", "seconds", "extract_seconds"):
+        times = [column for column in COLUMNS if column.endswith("seconds")]
+        for column in ("value", "stderr", "depth", *times):
             frame[column] = frame[column].astype(float)
         return frame
 
@@ -334,11 +337,13 @@ class ScoreTable:
         path = Path(path)
         _known_suffix(path)
         if not path.is_file():
-            raise InvalidInputError(f"there is no table at {path}")
+            raise InvalidInputError(f"there is no table at {path}; check the path")
         try:
             return cls(read_records(path))
         except (OSError, ValueError, OverflowError) as error:
-            raise InvalidInputError(f"{path} is not a score table: {error}") from error
+            raise InvalidInputError(
+                f"{path} is not a score table: {error}; give a file that `save` or `rank` wrote"
+            ) from error
 
     @property
     def plot(self) -> TablePlots:

@@ -86,6 +86,7 @@ def _value(metric: Metric, built: Built, mode: str | None) -> dict[str, Any]:
         "value": float(value),
         "stderr": None if np.isnan(value.stderr) else float(value.stderr),
         "intervals": mode,
+        "statistics_seconds": built.seconds[metric.requires],
         "seconds": time.perf_counter() - started + built.seconds[metric.requires],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import shutil
 from collections.abc import Sequence
@@ -10,17 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from transfer_metrics.engines import Lost
 from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.features.averaged import MeanStore
-from transfer_metrics.features.extraction import Extraction
-from transfer_metrics.features.shards import LOGITS
-from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.build import built_of
 from transfer_metrics.ranking.cache import content_key
-from transfer_metrics.ranking.intervals import BLOCKS
 from transfer_metrics.ranking.job import (
     Job,
     Outcome,
@@ -32,14 +27,14 @@ from transfer_metrics.ranking.job import (
     score_one,
 )
 from transfer_metrics.ranking.partial import (
-    Asked,
     Partial,
     RangeFolder,
+    StoredScatter,
     merged,
     merged_store,
-    read_range,
 )
-from transfer_metrics.ranking.pieces import Group, groups_of
+from transfer_metrics.ranking.pieces import Group
+from transfer_metrics.ranking.ranges import RangeReader
 from transfer_metrics.ranking.score import NO_HEAD, slots_of
 from transfer_metrics.ranking.table import record_label
 from transfer_metrics.ranking.values import failed, records_of, values_of
@@ -113,11 +108,13 @@ class Ranges:
     Attributes:
         job: the ranking.
         root: where statistics are kept.
+        memory: bytes that the weights and statistics of one worker may take.
         run: tells runs apart that must not use each other's statistics.
     """
 
     job: Job
     root: Path
+    memory: int
     run: str = ""
 
     @cached_property
@@ -127,6 +124,10 @@ class Ranges:
         count = min(RANGES, -(-shards // RANGE_SHARDS))
         ends = [shards * i // count for i in range(count + 1)]
         return [range(a, b) for a, b in itertools.pairwise(ends)]
+
+    @property
+    def _reader(self) -> RangeReader:
+        return RangeReader(self.job, self.memory, 1 / len(self.bounds))
 
     def load(self, item: Any) -> Model | Outcome:
         """A model; what its own code raises becomes the reason in its record."""
@@ -161,30 +162,8 @@ class Ranges:
         folder = RangeFolder(built.folder / f"{part:05d}")
         if folder.read_manifest() is None:
             shutil.rmtree(folder.path, ignore_errors=True)
-            extraction = Extraction.of(
-                model, job.task, job.layers, job.pool, split=job.split, dtype=job.dtype,
-                amp=job.amp, **job.options,
-            )  # fmt: skip
-            manifest = extraction.manifest()
-            found, records = read_range(
-                extraction, manifest, self.bounds[part], self._asked(missing)
-            )
-            folder.write(found, manifest, records)
+            self._reader.read(model, missing, self.bounds[part], folder)
         return built
-
-    def _asked(self, metrics: Sequence[Metric]) -> Asked:
-        data = self.job.task[self.job.split]
-        units = np.arange(len(data)) if data.units is None else data.units
-        groups = {
-            "": self._groups([m for m in metrics if m.requires != "source"]),
-            LOGITS: self._groups([m for m in metrics if m.requires == "source"]),
-        }
-        return Asked(groups, units, self.job.mean)
-
-    def _groups(self, metrics: Sequence[Metric]) -> list[Group]:
-        task, labels = self.job.task, np.asarray(self.job.task[self.job.split].labels)
-        blocks = BLOCKS if self.job.mode else 0
-        return groups_of(metrics, labels, task.kind, task.num_classes, blocks)
 
     def reduce(self, item: Any, results: Sequence[Any]) -> Outcome:
         """The outcome of a candidate, from the statistics of its ranges."""
@@ -208,15 +187,19 @@ class Ranges:
         known, _ = known_scores(job, built.scores)
         folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(parts)]
         store = merged_store(folders)
-        logits = store.manifest["logits"]
-        store = MeanStore(store) if job.mean else store
+        bounds = store.manifest["class_bounds"]
         metrics = [m for m in job.metrics if m.label in built.missing]
-        asked, fresh = self._asked(metrics), []
+        groups = self._reader.groups(store, metrics)
+        store, fresh = MeanStore(store) if job.mean else store, []
         for slot in slots_of(store, metrics):
-            if slot.name == LOGITS and not logits:
+            if slot.name not in groups:
                 values = failed(slot.metrics, NO_HEAD)
             else:
-                values = _values(asked.of(slot.name), merged(folders, slot.name), job.mode)
+                partial = merged(folders, slot.name)
+                assert partial is not None
+                ends = bounds.get(slot.name)
+                scatter = ends and StoredScatter(folders, slot.name, ends, slot.fields["dim"])
+                values = _values(groups[slot.name], partial, job.mode, scatter)
             fresh += records_of(slot.fields, slot.metrics, values)
         keep_scores(job, built.scores, metrics, fresh)
         shutil.rmtree(built.folder, ignore_errors=True)
@@ -225,7 +208,7 @@ class Ranges:
 
 
 def _values(
-    groups: Sequence[Group], partial: Partial, mode: str | None
+    groups: Sequence[Group], partial: Partial, mode: str | None, scatter: StoredScatter | None
 ) -> dict[str, dict[str, Any]]:
     """Values of all metrics of a layer, from the statistics of all examples."""
     found: dict[str, dict[str, Any]] = {}
@@ -233,5 +216,7 @@ def _values(
         if isinstance(pieces, str):
             found |= failed(group.metrics, pieces)
         else:
-            found |= values_of(group, lambda: built_of(pieces, group.needs, group.metrics), mode)  # noqa: B023
+            give = None if scatter is None else lambda moments: scatter
+            build = functools.partial(built_of, pieces, group.needs, group.metrics, give)
+            found |= values_of(group, build, mode)
     return found

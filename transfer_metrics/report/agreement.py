@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer_metrics.ranking.agreement import accuracies_of, paired
-from transfer_metrics.report.plots import COLOURS, MUTED, clean, new_axes
-from transfer_metrics.report.wording import plot_label
+from transfer_metrics.report.names import MUTED, name_points, short_labels
+from transfer_metrics.report.plots import COLOURS, clean, new_axes
+from transfer_metrics.report.wording import fixed, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,8 @@ def plot_agreement(
     scores = dict(zip(ranking["model"].astype(str), ranking["score"], strict=True))
     names = paired(scores, values)
     rows = table.agreement(values, metric).set_index("measure")
-    tau, low, high = rows[["value", "low", "high"]].loc["weighted_kendall"].to_numpy(float)
+    found = rows[["value", "low", "high"]].loc["weighted_kendall"].to_numpy(float)
+    tau, low, high = map(float, found)
     x = np.array([scores[name] for name in names])
     y = np.array([values[name] for name in names])
     ax = new_axes(ax, height=4.8)
@@ -67,12 +69,11 @@ def plot_agreement(
         ends = np.array([x.min(), x.max()])
         ax.plot(ends, slope * ends + start, color=MUTED, lw=1, zorder=1)
     ax.scatter(x, y, color=COLOURS[0], s=28, zorder=2)
-    for name, at, up in zip(names, x, y, strict=True):
-        ax.annotate(plot_label(name), (at, up), (4, 3), textcoords="offset points", fontsize=7)
-    ax.margins(x=0.12)
+    ax.margins(x=0.06, y=0.08)
     ax.set_xlabel(plot_label(metric))
     ax.set_ylabel("accuracy")
-    interval = "" if math.isnan(low) else f" ({low:.2f} to {high:.2f})"
-    ax.set_title(f"weighted tau {tau:.2f}{interval}, {len(names)} models", loc="left")
+    interval = "" if math.isnan(low) else f" ({fixed(low)} to {fixed(high)})"
+    ax.set_title(f"weighted tau {fixed(tau)}{interval}, {len(names)} models", loc="left")
     clean(ax)
+    name_points(ax, list(zip(x, y, strict=True)), short_labels(names), size=7.0)
     return ax

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transfer_metrics.report.plots import COLOURS, MARKERS, MUTED, clean, new_axes
+from transfer_metrics.report.names import MUTED
+from transfer_metrics.report.plots import COLOURS, MARKERS, clean, new_axes
 from transfer_metrics.report.wording import plot_label
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def plot_episodes(result: FewShotResult, *, ax: Axes | None = None) -> Axes:
     episodes = result.accuracies.shape[2]
     title = [plot_label(result.title or ""), f"{result.ways}-way, {episodes} episodes"]
     ax.set_title(", ".join(filter(None, title)), loc="left")
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     clean(ax)
     ax.grid(axis="y", color="#EEEEEE", zorder=0)
     ax.grid(axis="x", visible=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,10 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.comparison import MEASURED, Comparison
+from transfer_metrics.ranking.records import typed
 from transfer_metrics.ranking.table import FORMATS, ScoreTable, record_label
-from transfer_metrics.report.records import cleaned
 from transfer_metrics.selection.saved import Selection
+from transfer_metrics.untrusted import read_json
 
 # Endings of files of options, and how much of one is shown.
 OPTIONS, MOST_BYTES = (".yaml", ".yml"), 1 << 16
@@ -92,7 +92,11 @@ def gather(given: Any, view: str | None = None) -> Gathered:
                 f"{type(item).__name__}"
             )
     if not (found.selections or any(len(table) for table in tables)):
-        raise InvalidInputError("there is nothing to report: no record and no selection was given")
+        names = ", ".join(str(item) for item in items if isinstance(item, (str, os.PathLike)))
+        raise InvalidInputError(
+            f"there is nothing to report{f' in {names}' if names else ''}: no record and no "
+            f"selection was given; give what `rank`, `compare` or `select --out` wrote"
+        )
     view = view or next((table.view for table in tables), "best")
     scores: dict[Key, dict[tuple[Any, ...], dict[str, Any]]] = {}
     measured: dict[str, list[dict[str, Any]]] = {}
@@ -143,7 +147,10 @@ def _parts(table: ScoreTable) -> tuple[dict[Key, list[dict[str, Any]]], list[dic
     parts: dict[Key, list[dict[str, Any]]] = {}
     measured, raced, failed = [], [], []
     for i, given in enumerate(table.records, start=1):
-        record = cleaned(given, f"record {i}")
+        record = typed(given, f"record {i}")
+        record["model"] = record["model"] or "unnamed"
+        record["metric"] = record["metric"] or ""
+        record["higher_is_better"] = record["higher_is_better"] is not False
         if is_measured(record):
             measured.append(record)
         elif record["value"] is None and record["pool"] is None:
@@ -230,10 +237,10 @@ def _read(path: Path, sources: list[tuple[str, str, int]]) -> ScoreTable | Selec
 def _read_json(path: Path) -> tuple[ScoreTable | Selection, int]:
     """A selection, or an array of records as ``--json`` prints it."""
     if not path.is_file():
-        raise InvalidInputError(f"there is no table at {path}")
+        raise InvalidInputError(f"there is no table at {path}; check the path")
     try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise InvalidInputError(
             f"{path} is no score table ({error}); give .jsonl, .csv or .parquet as table.save "
             f"writes them, or .json as --json and `select --out` do"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.report.names import short_labels
 from transfer_metrics.report.plots import new_axes
 from transfer_metrics.report.wording import number, plot_label
 
@@ -106,8 +107,8 @@ def plot_heat_map(
             ax.text(
                 j, i, number(numbers[i, j], 3), ha="center", va="center", fontsize=7, color=colour
             )
-    ax.set_yticks(range(rows), [plot_label(name) for name in values.index[order]])
-    ax.set_xticks(range(columns), [plot_label(name, 30) for name in values.columns])
+    ax.set_yticks(range(rows), short_labels(list(values.index[order])))
+    ax.set_xticks(range(columns), short_labels(list(values.columns), 24))
     if columns > 4:
         for tick in ax.get_xticklabels():
             tick.set(rotation=30, ha="right", rotation_mode="anchor")

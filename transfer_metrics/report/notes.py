@@ -10,6 +10,7 @@ from typing import Any
 from transfer_metrics.errors import TransferMetricsError, TransferMetricsWarning
 from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.ranking.asked import warn_of_widths
+from transfer_metrics.ranking.phases import phases
 from transfer_metrics.ranking.table import record_label
 from transfer_metrics.report.gather import Gathered, Setting
 from transfer_metrics.report.wording import count, duration, listed, several, visible
@@ -65,19 +66,23 @@ def warnings_of(gathered: Gathered, labels: Sequence[str]) -> list[str]:
 
 
 def costs_of(setting: Setting) -> list[Cost]:
-    """Time of the forward passes, and of each metric over all layers."""
+    """Time of loading, of the forward passes, of statistics, and of each metric over all layers."""
     passes: dict[str, float] = {}
     by_metric: dict[str, list[float]] = {}
     for r in setting.table.records:
         if r["extract_seconds"] is not None:
             passes[r["model"]] = r["extract_seconds"]
         if r["value"] is not None and r["seconds"] is not None:
-            by_metric.setdefault(record_label(r), []).append(r["seconds"])
-    costs = []
+            own = r["seconds"] - (r["statistics_seconds"] or 0.0)
+            by_metric.setdefault(record_label(r), []).append(own)
+    spent = phases(setting.table.records)
+    costs = [Cost("loading", spent["load"], "")] if "load" in spent else []
     if passes:
         mean = sum(passes.values()) / len(passes)
         detail = f"{several(len(passes), 'model')}, {duration(mean)} each"
         costs.append(Cost("forward passes", sum(passes.values()), detail))
+    if "statistics" in spent:
+        costs.append(Cost("statistics", spent["statistics"], "shared by the metrics below"))
     for metric, times in by_metric.items():
         costs.append(Cost(metric, sum(times), several(len(times), "score")))
     return costs

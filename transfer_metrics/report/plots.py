@@ -13,6 +13,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.files import replacing
 from transfer_metrics.ranking.intervals import margin
 from transfer_metrics.ranking.table import record_label
+from transfer_metrics.report.names import MUTED, short_labels
 from transfer_metrics.report.wording import plot_label
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which stays apart for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-MUTED = "#9A9A9A"
+# Journals want fonts that are embedded whole; the same numbers give the same file.
+RC: dict[Any, Any] = {"pdf.fonttype": 42, "svg.hashsalt": "transfer-metrics"}
 
 
 class TablePlots:
@@ -107,9 +109,10 @@ def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | Non
             )  # fmt: skip
     if dropped.any():
         ax.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
-    names = [f"{plot_label(row.model)}  ({plot_label(row.layer)})" for row in scored.itertuples()]
-    ax.set_yticks(places, names)
-    ax.invert_yaxis()
+    layers = [plot_label(layer, 24) for layer in scored["layer"]]
+    names = zip(short_labels(list(scored["model"])), layers, strict=True)
+    ax.set_yticks(places, [f"{model}  ({layer})" for model, layer in names])
+    ax.set_ylim(len(scored) - 0.4, -0.6)
     ax.set_xlabel(plot_label(metric))
     ax.set_title(_title(table), loc="left")
     clean(ax)
@@ -162,7 +165,7 @@ def plot_layers(
     ax.set_xlabel("depth (share of the network)")
     ax.set_ylabel(plot_label(metric))
     ax.set_title(_title(table), loc="left")
-    labels = [plot_label(model) for model in order[: len(handles)]]
+    labels = short_labels(order[: len(handles)], 26)
     others = len(order) - len(handles)
     title = f"best {len(handles)}, {others} more in grey" if others else None
     ax.legend(
@@ -203,18 +206,34 @@ def save_figure(draw: Callable[[Axes], Any], path: str | os.PathLike[str], heigh
     Raises:
         InvalidInputError: an unknown ending, or a place that cannot be written to.
     """
+    import matplotlib
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    suffix = path.suffix.lower().lstrip(".")
-    if suffix not in ("png", "svg", "pdf"):
-        raise InvalidInputError(f"cannot draw into {path.name!r}; end its name in .png, .svg, .pdf")
+    path, suffix = Path(path), plot_format(path)
     # A figure of its own keeps pyplot's global state out of libraries and threads.
     figure = Figure(figsize=(7.5, height), layout="constrained")
     draw(figure.subplots())
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format=suffix)
+    date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
+    with replacing(path) as temporary, matplotlib.rc_context(RC):
+        figure.savefig(temporary, dpi=150, format=suffix, metadata=date)
     return str(path)
+
+
+def plot_format(path: str | os.PathLike[str]) -> str:
+    """The format that the ending of a file asks for.
+
+    Raises:
+        InvalidInputError: none that can be drawn.
+
+    >>> plot_format("curve.SVG")
+    'svg'
+    """
+    suffix = Path(path).suffix.lower().lstrip(".")
+    if suffix not in ("png", "svg", "pdf"):
+        raise InvalidInputError(
+            f"cannot draw into {Path(path).name!r}; end its name in .png, .svg or .pdf"
+        )
+    return suffix
 
 
 def new_axes(ax: Axes | None, height: float) -> Axes:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.report.plots import COLOURS, MUTED, clean, new_axes
+from transfer_metrics.report.names import MUTED, name_points, short_labels
+from transfer_metrics.report.plots import COLOURS, clean, new_axes
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
-# Lines of text this many points apart do not touch.
-LINE = 9.0
+COLUMNS = ("metric", "seconds", "agreement", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -29,26 +30,30 @@ class Worth:
     seconds: float
 
 
-def plot_trade_off(metrics: Sequence[Worth], *, ax: Axes | None = None) -> Axes:
-    """Agreement against cost: the upper left is where to be.
+def plot_trade_off(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Agreement of metrics with accuracies against their cost: the upper left is where to be.
 
     Metrics that no other beats in both are drawn in colour with their intervals and joined by
     steps. All are named, and names that would collide are moved apart.
 
     Args:
-        metrics: what to draw; those without agreement or time are left out.
+        frame: one row per metric: ``metric``, its name; ``seconds``, its cost; ``agreement``, such
+            as weighted Kendall's tau; ``low`` and ``high``, the ends of its interval, NaN where it
+            has none. Rows without agreement, or without seconds above 0, are left out.
         ax: where to draw; a new figure by default.
 
-    Raises:
-        InvalidInputError: nothing is left to draw.
+    Returns:
+        The axes, with seconds on a logarithmic scale.
 
-    >>> ax = plot_trade_off([Worth("knn", 0.7, 0.5, 0.8, 0.1), Worth("lfc", 0.4, 0.1, 0.6, 0.01)])
-    >>> ax.get_xscale()
+    Raises:
+        InvalidInputError: a column is missing, or no row has both numbers.
+
+    >>> import pandas as pd
+    >>> row = {"metric": "logme", "seconds": 0.1, "agreement": 0.8, "low": 0.6, "high": 0.9}
+    >>> plot_trade_off(pd.DataFrame([row])).get_xscale()
     'log'
     """
-    shown = [m for m in metrics if np.isfinite(m.agreement) and m.seconds > 0]
-    if not shown:
-        raise InvalidInputError("no metric has both an agreement and a time to draw")
+    shown = _worth(frame)
     ax = new_axes(ax, height=6.0)
     front = efficient(shown)
     for metric in shown:
@@ -62,10 +67,34 @@ def plot_trade_off(metrics: Sequence[Worth], *, ax: Axes | None = None) -> Axes:
     ax.step(x, y, where="post", color=COLOURS[0], lw=1, alpha=0.6)
     ax.set_xscale("log")
     ax.set_xlabel("seconds per model (one scoring)")
-    ax.set_ylabel("weighted tau with accuracies, mean over tasks")
+    ax.set_ylabel("agreement with accuracies (weighted tau)")
     clean(ax)
-    _name(ax, shown, front)
+    ordered = [*front, *(m for m in shown if m not in front)]
+    name_points(
+        ax,
+        [(m.seconds, m.agreement) for m in ordered],
+        short_labels([m.name for m in ordered]),
+        ["black" if m in front else "#666666" for m in ordered],
+    )
     return ax
+
+
+def _worth(frame: pd.DataFrame) -> list[Worth]:
+    """What can be drawn of a frame."""
+    missing = [name for name in COLUMNS if name not in frame]
+    if missing:
+        raise InvalidInputError(
+            f"the frame has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}"
+        )
+    rows = frame[list(COLUMNS)].to_dict("records")
+    numbers = [[float(r[c]) for c in ("agreement", "low", "high", "seconds")] for r in rows]
+    worth = [Worth(str(r["metric"]), *n) for r, n in zip(rows, numbers, strict=True)]
+    shown = [m for m in worth if np.isfinite(m.agreement) and m.seconds > 0]
+    if not shown:
+        raise InvalidInputError(
+            "no metric has both an agreement and a time to draw; time and judge some first"
+        )
+    return shown
 
 
 def efficient(metrics: Sequence[Worth]) -> list[Worth]:
@@ -84,56 +113,3 @@ def efficient(metrics: Sequence[Worth]) -> list[Worth]:
             for o in metrics
         )
     ]
-
-
-def free_places(
-    points: Sequence[tuple[float, float]], widths: Sequence[float], line: float = LINE
-) -> list[float]:
-    """How far up or down a name right of each point has to move to touch no other name or point.
-
-    Args:
-        points: x and y of the points.
-        widths: of the names, in the same unit.
-        line: height of a name.
-
-    Returns:
-        The shortest shift for each, in the order of the points, up before down.
-
-    >>> free_places([(0.0, 0.0), (1.0, 1.0), (50.0, 0.0)], [20.0, 20.0, 20.0], 10.0)
-    [0.0, 10.0, 0.0]
-    """
-    taken = [(x - 3, y, x + 3, line * 0.6) for x, y in points]
-    shifts = []
-    for (x, y), width in zip(points, widths, strict=True):
-        steps = sorted((k * line / 2 for k in range(-24, 25)), key=lambda s: (abs(s), -s))
-        left, right = x + 5, x + 5 + width
-
-        def free(shift: float, left: float = left, right: float = right, y: float = y) -> bool:
-            return not any(
-                left < end and right > start and abs(y + shift - at) < (line + height) / 2
-                for start, at, end, height in taken
-            )
-
-        shift = next((step for step in steps if free(step)), 0.0)
-        taken.append((left, y + shift, right, line))
-        shifts.append(shift)
-    return shifts
-
-
-def _name(ax: Axes, shown: Sequence[Worth], front: Sequence[Worth]) -> None:
-    """Names right of the points, those in front first, none on another."""
-    ax.figure.canvas.draw()
-    ordered = [*front, *(m for m in shown if m not in front)]
-    places = ax.transData.transform([(m.seconds, m.agreement) for m in ordered])
-    points = [(float(x), float(y)) for x, y in places * 72 / ax.figure.dpi]
-    shifts = free_places(points, [4.4 * len(m.name) for m in ordered])
-    for metric, shift in zip(ordered, shifts, strict=True):
-        ax.annotate(
-            metric.name,
-            (metric.seconds, metric.agreement),
-            (6, shift),
-            textcoords="offset points",
-            va="center",
-            fontsize=7.5,
-            color="black" if metric in front else "#666666",
-        )

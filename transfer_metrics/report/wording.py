@@ -3,30 +3,10 @@
 from __future__ import annotations
 
 import math
-import unicodedata
+
+from transfer_metrics.untrusted import visible
 
 MINUS, THIN_SPACE = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
-# Zero-width joiners belong to some scripts and emoji; everything else that cannot be seen, or that
-# turns the direction of writing, can make one name look like another.
-_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
-_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-
-
-def visible(name: object, limit: int = 160) -> str:
-    """A name as it can safely be shown: on one line, nothing invisible, of bounded length.
-
-    Args:
-        name: any text, such as the name of a model, which may come from a stranger's file.
-        limit: the most characters; longer names lose their middle.
-
-    >>> visible("net" + chr(0x202E) + "gnp.exe"), visible("a" * 9, limit=5)
-    ('net\\\\u202egnp.exe', 'aa…aa')
-    """
-    text = str(name)
-    if len(text) > limit:
-        half = (limit - 1) // 2
-        text = f"{text[: limit - 1 - half]}…{text[len(text) - half :]}"
-    return "".join(_seen(letter) for letter in text)
 
 
 def plot_label(name: object, limit: int = 48) -> str:
@@ -119,9 +99,3 @@ def listed(names: list[str], most: int = 5) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {count(len(names) - most)} more"
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-def _seen(letter: str) -> str:
-    if unicodedata.category(letter) not in _UNSEEN or letter in _JOINERS:
-        return letter
-    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")

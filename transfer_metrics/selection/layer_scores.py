@@ -17,7 +17,7 @@ from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.build import Place, build
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.selection.unions import JointStatistic
-from transfer_metrics.statistics.inputs import as_labels, as_targets
+from transfer_metrics.statistics.inputs import as_labels, as_targets, quantile_bins
 
 
 class LayerScores:
@@ -127,8 +127,10 @@ def place_of(labels: np.ndarray, kind: str, bins: bool) -> Place:
         codes, num_classes = as_labels(labels, len(labels))
         return Place(list, codes.numpy(), kind, num_classes, units)
     targets = as_targets(labels, len(labels)).cpu().numpy()
-    place = Place(list, targets, kind, 0, units)
-    return place.binned() if bins and kind == "regression" else place
+    if bins and kind == "regression":
+        binned = quantile_bins(targets)
+        return Place(list, binned, "classification", int(binned.max()) + 1, units)
+    return Place(list, targets, kind, 0, units)
 
 
 def _outcome(score: Callable[[], Any]) -> dict[str, Any]:

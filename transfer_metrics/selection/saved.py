@@ -14,6 +14,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.files import replacing
 from transfer_metrics.selection.columns import LayerColumns, layer_columns
+from transfer_metrics.untrusted import read_json
 
 FORMAT = "transfer_metrics selection 1"
 
@@ -117,7 +118,7 @@ class Selection:
         if not Path(path).is_file():
             raise InvalidInputError(f"there is no selection at {path}")
         try:
-            content = json.loads(Path(path).read_text())
+            content = read_json(path)
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']!r}")
             layers = {

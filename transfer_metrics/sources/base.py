@@ -16,7 +16,7 @@ from transfer_metrics.errors import InvalidInputError, UnknownNameError
 if TYPE_CHECKING:
     from torch import nn
 
-Modality = Literal["image", "text", "tensor"]
+Modality = Literal["image", "text", "audio", "tensor"]
 Kind = Literal["classification", "regression"]
 
 
@@ -27,9 +27,9 @@ class Model:
     Attributes:
         name: the specification that it was loaded from, or the class name of a module.
         module: the network.
-        preprocess: one raw example (PIL image, string, pair of strings or word of a sentence, float
-            array) to one input; ``None`` takes float arrays as they are.
-        modality: what the examples are: ``"image"``, ``"text"`` or ``"tensor"``.
+        preprocess: one raw example (PIL image, string, pair of strings or word of a sentence,
+            sound, float array) to one input; ``None`` takes float arrays as they are.
+        modality: what the examples are: ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``.
         head: dotted path of the classifier whose output are the source logits, or ``None``.
         input_shape: shape of one input, (C, H, W) for images; ``None`` where it is free.
         revision: hub revision, name of the pretrained weights, or hash of the weights' file.
@@ -66,7 +66,8 @@ class Model:
     def batch(self, examples: Sequence[Any]) -> Any:
         """Preprocess raw examples into one batch on the CPU.
 
-        Float arrays (C, H, W) given to an image model count as preprocessed already.
+        Float arrays (C, H, W) given to an image model count as preprocessed already, and arrays
+        (T,) given to an audio model as waveforms of the sampling rate that it reads.
 
         Raises:
             InvalidInputError: the model reads another kind of example.
@@ -91,17 +92,23 @@ class Model:
         ready = given == "tensor" and (
             self.preprocess is None or (self.modality == "image" and example.ndim == 3)
         )
-        if ready and self.modality != "text":
+        if ready and self.modality in ("image", "tensor"):
             tensor = torch.as_tensor(example, dtype=torch.float32)
             if self.input_shape is not None and len(self.input_shape) != tensor.ndim:
                 raise self._mismatch(given, f" of shape {tuple(tensor.shape)}")
             return tensor
-        if given != self.modality or self.preprocess is None:
+        waveform = self.modality == "audio" and given == "tensor" and example.ndim == 1
+        if (given != self.modality and not waveform) or self.preprocess is None:
             raise self._mismatch(given, "")
         return self.preprocess(example)
 
     def _mismatch(self, given: str, detail: str) -> InvalidInputError:
-        names = {"image": "images", "text": "text", "tensor": "arrays of numbers"}
+        names = {
+            "image": "images",
+            "text": "text",
+            "audio": "sounds",
+            "tensor": "arrays of numbers",
+        }
         wanted = names[self.modality]
         if self.modality == "tensor" and self.input_shape is not None:
             wanted += f" of shape {self.input_shape}"
@@ -113,6 +120,8 @@ class Model:
 
     def dummy(self, n: int = 2) -> Any:
         """A batch of ``n`` meaningless inputs for tracing: noise, or the text "a b c".
+
+        Noise for an audio model lasts as many samples as ``input_shape`` says.
 
         Raises:
             InvalidInputError: the shape of the input is not known.
@@ -128,6 +137,8 @@ class Model:
             )
         noise = torch.Generator().manual_seed(0)
         inputs = [torch.randn(self.input_shape, generator=noise) for _ in range(n)]
+        if self.modality == "audio":
+            return self.batch(inputs)
         return torch.stack(inputs) if self.collate is None else self.collate(inputs)
 
     def __call__(self, batch: Any) -> Any:
@@ -141,7 +152,7 @@ class Split:
 
     Attributes:
         examples: N lazily decoded examples: PIL images, strings or pairs of them, words of
-            sentences, float32 arrays.
+            sentences, sounds, float32 arrays.
         labels: (N,) int64 in 0..C-1, or float64 (N,) or (N, K) for regression.
     """
 
@@ -192,7 +203,7 @@ class Task:
     Attributes:
         name: the specification that it was loaded from.
         kind: ``"classification"`` or ``"regression"``.
-        modality: ``"image"``, ``"text"`` or ``"tensor"``.
+        modality: ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``.
         splits: ``"train"`` always; ``"test"``, ``"val"``, ``"ood"`` where they exist.
         classes: names of the classes in the order of the labels; empty for regression.
     """
@@ -224,7 +235,7 @@ class Task:
 
 
 def example_modality(example: Any) -> Modality:
-    """Tell an image, a text and an array of numbers apart.
+    """Tell an image, a text, a sound and an array of numbers apart.
 
     >>> example_modality("some words"), example_modality(np.zeros(3))
     ('text', 'tensor')
@@ -234,10 +245,13 @@ def example_modality(example: Any) -> Modality:
     """
     from PIL import Image
 
+    from transfer_metrics.sources.sounds import is_sound
     from transfer_metrics.sources.words import Word
 
     if isinstance(example, Image.Image):
         return "image"
+    if is_sound(example):
+        return "audio"
     if isinstance(example, (str, Word)) or (
         isinstance(example, (tuple, list))
         and len(example) == 2
@@ -248,19 +262,24 @@ def example_modality(example: Any) -> Modality:
         return "tensor"
     raise InvalidInputError(
         f"an example is a {type(example).__name__}; examples are PIL images, strings, pairs of "
-        f"strings, arrays or tensors"
+        f"strings, sounds, arrays or tensors"
     )
 
 
 def example_bytes(example: Any) -> bytes:
     """What identifies one decoded example, for fingerprints."""
+    from transfer_metrics.sources.sounds import as_sound
     from transfer_metrics.sources.words import Word
 
     if isinstance(example, (str, Word)):
         return example.encode()
     if isinstance(example, (tuple, list)):
         return "\0\0".join(example).encode()
-    if example_modality(example) == "image":
+    given = example_modality(example)
+    if given == "audio":
+        sound = as_sound(example)
+        return f"{sound.rate}\0".encode() + sound.samples.tobytes()
+    if given == "image":
         return f"{example.mode}{example.size}\0".encode() + example.tobytes()
     array = np.ascontiguousarray(example)
     return f"{array.dtype}{array.shape}\0".encode() + array.tobytes()

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import example_bytes
+from transfer_metrics.sources.base import Modality, example_bytes
 from transfer_metrics.sources.preprocess import array_to_image
+from transfer_metrics.untrusted import PICTURE, read_bytes
 
 # Pillow can also open formats that start other programs; these do not.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
@@ -22,6 +23,9 @@ _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 
 def decode(data: bytes, name: str) -> Image.Image:
     """Decode an image file, turned upright as its EXIF data says.
+
+    Of at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, by default 89 million; programs that trust
+    their images can raise it.
 
     Args:
         data: the contents of the file.
@@ -54,7 +58,13 @@ def decode(data: bytes, name: str) -> Image.Image:
 
 
 class Examples(Sequence[Any]):
-    """Base of the sequences below: integer access only, decoded when asked for."""
+    """Base of the sequences below: integer access only, decoded when asked for.
+
+    Attributes:
+        modality: what the examples are, where that is known before one is decoded.
+    """
+
+    modality: Modality | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -63,9 +73,13 @@ class Examples(Sequence[Any]):
         """Decode one example; ``index`` is within range."""
         raise NotImplementedError
 
+    def stored(self, index: int) -> bytes:
+        """What one example contains, for fingerprints; undecoded where that is cheaper."""
+        return example_bytes(self.read(index))
+
     def content(self) -> Iterator[bytes]:
-        """What the examples contain, for fingerprints; undecoded where that is cheaper."""
-        return map(example_bytes, self)
+        """What all examples contain, one after the other."""
+        return (self.stored(index) for index in range(len(self)))
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -85,25 +99,23 @@ class ImageFiles(Examples):
     """Image files, decoded on access."""
 
     paths: Sequence[Path]
+    modality = "image"
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, index: int) -> Image.Image:
         """Decode one file."""
-        return decode(self._bytes(index), str(self.paths[index]))
+        return decode(self.stored(index), str(self.paths[index]))
 
-    def content(self) -> Iterator[bytes]:
-        """The files' bytes."""
-        return (self._bytes(index) for index in range(len(self)))
-
-    def _bytes(self, index: int) -> bytes:
+    def stored(self, index: int) -> bytes:
+        """The bytes of one file."""
         try:
-            return Path(self.paths[index]).read_bytes()
-        except OSError as error:
+            return read_bytes(self.paths[index], PICTURE)
+        except (OSError, ValueError) as error:
             raise InvalidInputError(
-                f"image {str(self.paths[index])!r} cannot be read ({error.strerror}); "
-                f"restore it or load the task again"
+                f"image {str(self.paths[index])!r} cannot be read "
+                f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
             ) from error
 
 
@@ -120,6 +132,7 @@ class EncodedImages(Examples):
     data: np.ndarray
     offsets: np.ndarray
     name: str
+    modality = "image"
 
     def __post_init__(self) -> None:
         good = (
@@ -142,13 +155,10 @@ class EncodedImages(Examples):
 
     def read(self, index: int) -> Image.Image:
         """Decode one image."""
-        return decode(self._bytes(index), f"{self.name}[{index}]")
+        return decode(self.stored(index), f"{self.name}[{index}]")
 
-    def content(self) -> Iterator[bytes]:
-        """The encoded images."""
-        return (self._bytes(index) for index in range(len(self)))
-
-    def _bytes(self, index: int) -> bytes:
+    def stored(self, index: int) -> bytes:
+        """One encoded image."""
         return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
 
 
@@ -157,6 +167,7 @@ class ImageArray(Examples):
     """Images in one uint8 array (N, H, W), (N, H, W, 1) or (N, H, W, 3)."""
 
     pixels: np.ndarray
+    modality = "image"
 
     def __post_init__(self) -> None:
         if self.pixels.ndim == 4 and self.pixels.shape[-1] not in (1, 3):
@@ -182,6 +193,7 @@ class Rows(Examples):
     """Examples that are float32 arrays: the first axis of one array."""
 
     values: np.ndarray
+    modality = "tensor"
 
     def __len__(self) -> int:
         return len(self.values)
@@ -201,6 +213,7 @@ class Pairs(Examples):
 
     dataset: Any
     convert: Callable[[Any], Any]
+    modality: Modality | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -217,8 +230,19 @@ class Chosen(Examples):
     examples: Sequence[Any]
     positions: np.ndarray
 
+    @property
+    def modality(self) -> Modality | None:  # type: ignore[override]
+        """That of the sequence."""
+        return getattr(self.examples, "modality", None)
+
     def __len__(self) -> int:
         return len(self.positions)
+
+    def stored(self, index: int) -> bytes:
+        """What one of them contains, as the sequence has it."""
+        position = int(self.positions[index])
+        stored = getattr(self.examples, "stored", None)
+        return example_bytes(self.examples[position]) if stored is None else stored(position)
 
     def read(self, index: int) -> Any:
         """Read one of them."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,13 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.base import Kind, Task
 from transfer_metrics.sources.examples import Examples, decode
-from transfer_metrics.sources.files import split_name
 from transfer_metrics.sources.memory import as_examples, make_task
 from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.places import split_name
+from transfer_metrics.sources.table_columns import cell_text
 from transfer_metrics.sources.tables import TAGS, WORDS, text_columns
 from transfer_metrics.sources.words import words_task
+from transfer_metrics.untrusted import PICTURE, read_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +27,50 @@ class HubImages(Examples):
 
     column: Any
     name: str
+    modality = "image"
 
     def __len__(self) -> int:
         return len(self.column)
 
     def read(self, index: int) -> Any:
         """Decode one image."""
-        return decode(self._bytes(index), f"{self.name}[{index}]")
+        return decode(self.stored(index), f"{self.name}[{index}]")
 
-    def content(self) -> Iterator[bytes]:
-        """The files' bytes."""
-        return (self._bytes(index) for index in range(len(self)))
-
-    def _bytes(self, index: int) -> bytes:
+    def stored(self, index: int) -> bytes:
+        """The bytes of one file."""
         cell = self.column[index]
+        if not cell:
+            raise InvalidInputError(
+                f"{self.name}[{index}] has no image; leave the row out, or say corrupt=skip"
+            )
         cell = next(iter(cell.values())) if "bytes" not in cell else cell
         if cell["bytes"] is not None:
             return cell["bytes"]
-        with open(cell["path"], "rb") as file:
-            return file.read()
+        try:
+            return read_bytes(cell["path"], PICTURE)
+        except (OSError, ValueError, TypeError) as error:
+            raise InvalidInputError(
+                f"image {self.name}[{index}] cannot be read from {cell['path']!r} ({error}); "
+                f"restore it or load the task again"
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class HubTexts(Examples):
+    """Texts of one column, or pairs of texts of two, read from the disk on access."""
+
+    data: Any
+    columns: tuple[str, ...]
+    modality = "text"
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, index: int) -> Any:
+        """One text, empty where there is none, or a pair."""
+        row = self.data[index]
+        texts = tuple(cell_text(row[column]) for column in self.columns)
+        return texts[0] if len(texts) == 1 else texts
 
 
 def from_hub(
@@ -58,6 +84,7 @@ def from_hub(
     image: str | None = None,
     words: str | None = None,
     bio: str = "keep",
+    missing: str = "error",
 ) -> Task:
     """Load ``name``, ``name@revision`` or a local folder with all its labelled splits.
 
@@ -72,6 +99,7 @@ def from_hub(
         image: as for ``from_loaded``.
         words: as for ``from_loaded``.
         bio: as for ``from_loaded``.
+        missing: as for ``from_loaded``.
 
     Raises:
         InvalidInputError: it cannot be had, or the roles of the columns are not clear.
@@ -80,7 +108,15 @@ def from_hub(
     datasets = require("datasets", f"task {name!r}")
     loaded = _load(datasets, place, name, config)
     return from_loaded(
-        loaded, name, kind, label=label, text=text, image=image, words=words, bio=bio
+        loaded,
+        name,
+        kind,
+        label=label,
+        text=text,
+        image=image,
+        words=words,
+        bio=bio,
+        missing=missing,
     )
 
 
@@ -94,6 +130,7 @@ def from_loaded(
     image: str | None = None,
     words: str | None = None,
     bio: str = "keep",
+    missing: str = "error",
 ) -> Task:
     """The task of a ``Dataset`` or ``DatasetDict`` of the ``datasets`` library.
 
@@ -108,6 +145,7 @@ def from_loaded(
         words: column with a list of words, each of which has a label and is an example; ``tokens``
             or ``words`` where they hold lists.
         bio: for words; see ``words_task``.
+        missing: what to do about missing labels; see ``gaps.without_unlabelled``.
 
     Raises:
         InvalidInputError: the roles of the columns are not clear, or the data cannot be used.
@@ -129,14 +167,9 @@ def from_loaded(
         labels = np.asarray(data[column][:])
         if isinstance(feature, datasets.ClassLabel):
             classes = feature.names
-            if (labels == -1).all():
-                warnings.warn(
-                    f"task {name!r}: left out split {split!r}, which has no labels", stacklevel=2
-                )
-                continue
         examples = _examples(datasets, data, name, column, text, image)
         parts[split_name(split)] = (examples, labels)
-    return make_task(name, parts, kind, classes)
+    return make_task(name, parts, kind, classes, missing)
 
 
 def is_loaded(value: Any) -> bool:
@@ -235,10 +268,8 @@ def _examples(
         _require(name, data, wanted)
     else:
         wanted = text_columns(name, words, len(words))
-    if len(wanted) == 1:
-        return list(data[wanted[0]][:])
-    if len(wanted) == 2:
-        return list(zip(data[wanted[0]][:], data[wanted[1]][:], strict=True))
+    if len(wanted) in (1, 2):
+        return HubTexts(data.select_columns(wanted), tuple(wanted))
     numbers = [c for c, f in rest.items() if "int" in str(f) or "float" in str(f)]
     if not numbers:
         raise InvalidInputError(

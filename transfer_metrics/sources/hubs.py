@@ -20,9 +20,8 @@ from transfer_metrics.sources.checkpoints import load_checkpoint
 from transfer_metrics.sources.classifier import configured_head, last_linear, proven_head
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
+from transfer_metrics.sources.registry import HUBS
 from transfer_metrics.sources.specs import ModelSpec
-
-HUBS = ("zoo", "timm", "torchvision", "hf")
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,11 @@ def from_timm(spec: ModelSpec) -> Model:
     """Load a timm model with pretrained, local or random weights."""
     timm = require("timm", f"model {spec.text!r}")
     options = dict(spec.options)
+    if "checkpoint_path" in options:
+        # Some versions of timm unpickle it.
+        raise InvalidInputError(
+            f"model {spec.text!r}: checkpoint_path is not taken; write timm:{spec.name}=FILE"
+        )
     pretrained = bool(options.pop("pretrained", True)) and not spec.checkpoint
     architecture, _, tag = spec.name.partition(".")
     if ":" not in spec.name:  # hf-hub:… and local-dir:… name no registered architecture
@@ -66,11 +70,17 @@ def from_timm(spec: ModelSpec) -> Model:
                 f"model {spec.text!r}: timm has no pretrained weights for it; give a file, "
                 f"{spec.text}=weights.safetensors, or random ones, {spec.text}(pretrained=False)"
             )
-    module = _construct(
-        spec, lambda: timm.create_model(spec.name, pretrained=pretrained, **options)
-    )
-    weights = getattr(module, "pretrained_cfg", {}).get("tag") if pretrained else "random"
-    revision = load_checkpoint(module, spec.checkpoint) if spec.checkpoint else weights
+
+    def make(**classes: int) -> nn.Module:
+        chosen = {**options, **classes}
+        return _construct(
+            spec, lambda: timm.create_model(spec.name, pretrained=pretrained, **chosen)
+        )
+
+    module = make()
+    revision = getattr(module, "pretrained_cfg", {}).get("tag") if pretrained else "random"
+    if spec.checkpoint:
+        module, revision = _with_file(module, make, spec)
     inputs = dict(spec.inputs)
     if "img_size" in options:
         inputs.setdefault("input_size", options["img_size"])
@@ -94,7 +104,15 @@ def from_torchvision(spec: ModelSpec) -> Model:
         _construct(spec, lambda: chosen.get_state_dict(check_hash=True, weights_only=True))
     elif spec.name in ("googlenet", "inception_v3"):
         options.setdefault("init_weights", False)  # theirs takes half a minute
-    module = _construct(spec, lambda: models.get_model(spec.name, weights=chosen, **options))
+
+    def make(**classes: int) -> nn.Module:
+        given = {**options, **classes}
+        return _construct(spec, lambda: models.get_model(spec.name, weights=chosen, **given))
+
+    module = make()
+    revision = chosen.name if chosen is not None else "random"
+    if spec.checkpoint:
+        module, revision = _with_file(module, make, spec)
     transforms = (chosen or known.DEFAULT).transforms()
     preprocess = ImagePreprocess.from_resize(
         transforms.crop_size[0],
@@ -106,8 +124,6 @@ def from_torchvision(spec: ModelSpec) -> Model:
     if spec.inputs:
         config = {**vars(preprocess), "input_size": preprocess.shape}
         preprocess = _image_preprocess(config, spec.inputs, None, spec.text)
-    weights = chosen.name if chosen is not None else "random"
-    revision = load_checkpoint(module, spec.checkpoint) if spec.checkpoint else weights
     return Model(
         spec.text,
         module,
@@ -117,6 +133,14 @@ def from_torchvision(spec: ModelSpec) -> Model:
         preprocess.shape,
         revision,
     )
+
+
+def _with_file(
+    module: nn.Module, make: Callable[..., nn.Module], spec: ModelSpec
+) -> tuple[nn.Module, str]:
+    """A network with the weights of a file, whose number of classes counts unless one is given."""
+    remake = None if "num_classes" in spec.options else lambda count: make(num_classes=count)
+    return load_checkpoint(module, spec.checkpoint, remake)
 
 
 def from_factory(spec: ModelSpec) -> Model:
@@ -129,7 +153,7 @@ def from_factory(spec: ModelSpec) -> Model:
             f"model {spec.text!r}: the factory returned a {type(made).__name__}; it must return "
             f"a torch.nn.Module"
         )
-    revision = load_checkpoint(made, spec.checkpoint) if spec.checkpoint else ""
+    revision = load_checkpoint(made, spec.checkpoint)[1] if spec.checkpoint else ""
     return from_module(made, spec.text, spec.inputs, revision, prove=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,10 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.base import Kind
 
+MOST_NAMED = 100_000
+"""Classes that may be named without an example of each; every class costs memory per feature."""
+IGNORED = -100
+"""A number that is no class, by the convention of losses."""
 _FEW = 20
 
 
@@ -35,14 +39,12 @@ def encode(
         The kind, per split int64 (N,) or float64 (N,) / (N, K), and the names of the classes.
 
     Raises:
-        InvalidInputError: a label is missing, all are equal, or they do not fit the kind.
+        InvalidInputError: all are equal, or they do not fit the kind.
 
     >>> encode("pets", {"train": ["dog", "cat", "dog"]})
     ('classification', {'train': array([1, 0, 1])}, ('cat', 'dog'))
     """
     arrays = {split: _as_array(values) for split, values in labels.items()}
-    for split, array in arrays.items():
-        _refuse_missing(f"task {name!r}, split {split!r}", array)
     if kind not in (None, "classification", "regression"):
         raise InvalidInputError(
             f"task {name!r}: kind {kind!r}; give 'classification' or 'regression'"
@@ -70,6 +72,28 @@ def encode(
     return kind, numbered, names
 
 
+def unlabelled(labels: Any, kind: Kind | None, classes: Sequence[Any] | None) -> np.ndarray:
+    """Which labels are missing: none, empty, NaN; of classes -100, and -1 where they have names.
+
+    >>> unlabelled([0, None, -100, -1], None, ["a", "b"]).tolist()
+    [False, True, True, True]
+    >>> unlabelled([0.5, float("nan"), -1.0], None, None).tolist()
+    [False, True, False]
+    """
+    if hasattr(labels, "detach"):
+        labels = labels.detach().cpu().numpy()
+    numbers = () if kind == "regression" else (IGNORED,) if classes is None else (IGNORED, -1)
+    array = labels if isinstance(labels, np.ndarray) else None
+    if array is None or array.dtype.kind in "OUS":
+        cells: Iterable[Any] = labels.tolist() if array is not None else labels
+        return np.array([_is_missing(cell, numbers) for cell in cells], dtype=bool)
+    if array.dtype.kind in "fc":
+        return np.asarray(np.isnan(array.reshape(len(array), -1)).any(axis=1))
+    if array.dtype.kind == "i" and array.size == len(array):
+        return np.isin(array.reshape(len(array)), numbers)
+    return np.zeros(len(array), bool)
+
+
 def _numbering(
     name: str, values: Mapping[str, list[Any]], classes: Sequence[Any] | None
 ) -> tuple[dict[Any, int], tuple[str, ...]]:
@@ -83,11 +107,18 @@ def _numbering(
         ordered = sorted(found, key=_order)
         return {v: i for i, v in enumerate(ordered)}, tuple(_text(v) for v in ordered)
     names = tuple(_text(c) for c in classes)
+    if len(names) > max(MOST_NAMED, sum(map(len, values.values()))):
+        raise InvalidInputError(
+            f"task {name!r}: {len(names)} classes are named, more than there are examples; name "
+            f"those that occur"
+        )
     if all(isinstance(v, int) and 0 <= v < len(names) for v in found):
         return {v: int(v) for v in found}, names
     if len(set(names)) == len(names) and {_text(v) for v in found} <= set(names):
-        return {v: names.index(_text(v)) for v in found}, names
-    strange = sorted((v for v in found if _text(v) not in names), key=_order)[:3]
+        numbers = {title: number for number, title in enumerate(names)}
+        return {v: numbers[_text(v)] for v in found}, names
+    known = set(names)
+    strange = sorted((v for v in found if _text(v) not in known), key=_order)[:3]
     raise InvalidInputError(
         f"task {name!r}: labels {strange} are neither numbers of the {len(names)} classes nor "
         f"their names"
@@ -118,24 +149,14 @@ def _as_array(values: Any) -> np.ndarray:
     return array.ravel() if single else array
 
 
-def _refuse_missing(where: str, array: np.ndarray) -> None:
-    if array.dtype.kind in "fc":
-        missing = np.isnan(array).any(axis=tuple(range(1, array.ndim)))
-    elif array.dtype.kind == "O":
-        missing = np.array([_is_missing(value) for value in array], dtype=bool)
-    else:
-        return
-    if missing.any():
-        raise InvalidInputError(
-            f"{where}: {int(missing.sum())} labels are missing (NaN or none), the first at example "
-            f"{int(missing.argmax())}; remove those examples or label them"
-        )
-
-
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: Any, numbers: tuple[int, ...]) -> bool:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(value, float) and value != value
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        value = value.item()
+    if isinstance(value, (float, str)):
+        return value != value or value == ""
+    return isinstance(value, int) and not isinstance(value, bool) and value in numbers
 
 
 def _continuous(arrays: Mapping[str, np.ndarray]) -> bool:

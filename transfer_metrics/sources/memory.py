@@ -10,8 +10,10 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.base import Kind, Modality, Split, Task, example_modality
 from transfer_metrics.sources.examples import ImageArray, Pairs, Rows
+from transfer_metrics.sources.gaps import without_unlabelled
 from transfer_metrics.sources.labels import encode
 from transfer_metrics.sources.preprocess import array_to_image
+from transfer_metrics.sources.sounds import as_sound, as_sounds, is_sound
 
 
 def make_task(
@@ -19,6 +21,7 @@ def make_task(
     parts: Mapping[str, tuple[Sequence[Any], Any]],
     kind: Kind | None = None,
     classes: Sequence[Any] | None = None,
+    missing: str = "error",
 ) -> Task:
     """Assemble a task from examples and raw labels per split.
 
@@ -27,6 +30,7 @@ def make_task(
         parts: per split, the examples and as many labels.
         kind: see ``labels.encode``.
         classes: see ``labels.encode``.
+        missing: what to do about missing labels; see ``gaps.without_unlabelled``.
 
     Raises:
         InvalidInputError: lengths differ, a split is empty, kinds of examples are mixed, or the
@@ -40,7 +44,11 @@ def make_task(
                 f"each example needs one label"
             )
         if not count:
-            raise InvalidInputError(f"task {name!r}, split {split!r}: there are no examples")
+            raise InvalidInputError(
+                f"task {name!r}, split {split!r}: there are no examples; add some, or leave the "
+                f"split out"
+            )
+    parts = without_unlabelled(name, parts, kind, classes, missing)
     kind, labels, names = encode(name, {s: y for s, (_, y) in parts.items()}, kind, classes)
     splits = {split: Split(x, labels[split]) for split, (x, _) in parts.items()}
     found = {_modality(split.examples) for split in splits.values()}
@@ -52,14 +60,15 @@ def make_task(
 
 
 def _modality(examples: Sequence[Any]) -> Modality:
-    return "tensor" if isinstance(examples, Rows) else example_modality(examples[0])
+    # Nothing is decoded where the sequence itself knows, so that a damaged file is told of later.
+    return getattr(examples, "modality", None) or example_modality(examples[0])
 
 
 def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any]:
     """Examples and labels of a map-style dataset of (x, y) pairs.
 
-    Labels come from ``dataset.targets`` where that holds them as they are returned; otherwise
-    every pair is fetched once.
+    Labels come from ``dataset.targets`` or where else torchvision's data sets keep them, if the
+    first and the last are as they are returned; otherwise every pair is fetched once.
 
     Raises:
         InvalidInputError: it has no length, or its items are no pairs.
@@ -76,13 +85,30 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any]:
         raise InvalidInputError(
             f"{where}: items of the dataset are {type(first).__name__}, not pairs (x, y)"
         )
-    targets = getattr(dataset, "targets", None)
-    plain = getattr(dataset, "target_transform", None) is None
-    if targets is not None and plain and len(targets) == len(dataset):
-        labels = targets
-    else:
+    labels: Any = _kept_labels(dataset)
+    last = dataset[len(dataset) - 1]
+    if labels is None or not (_same(labels[0], first[1]) and _same(labels[-1], last[1])):
         labels = [dataset[i][1] for i in range(len(dataset))]
-    return Pairs(dataset, as_example), labels
+    return Pairs(dataset, as_example, example_modality(as_example(first[0]))), labels
+
+
+def _kept_labels(dataset: Any) -> Any:
+    """Labels that a torch dataset keeps beside its examples, also one cut out of another."""
+    rows, parent = getattr(dataset, "indices", None), getattr(dataset, "dataset", None)
+    if rows is not None and parent is not None:
+        whole: Any = _kept_labels(parent)
+        return None if whole is None else [whole[row] for row in rows]
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    for name in ("targets", "labels", "_labels"):
+        labels: Any = getattr(dataset, name, None)
+        if hasattr(labels, "__len__") and len(labels) == len(dataset):
+            return labels
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(np.array_equal(np.asarray(one), np.asarray(other)))
 
 
 def as_example(value: Any) -> Any:
@@ -94,6 +120,8 @@ def as_example(value: Any) -> Any:
     tensor = hasattr(value, "detach")
     if tensor:
         value = value.detach().cpu().numpy()
+    if is_sound(value):
+        return as_sound(value)
     if not isinstance(value, np.ndarray):
         return np.array([value], np.float32) if isinstance(value, (int, float)) else value
     if value.dtype == np.uint8 and value.ndim in (2, 3):
@@ -104,15 +132,19 @@ def as_example(value: Any) -> Any:
 def as_examples(values: Any, where: str) -> Sequence[Any]:
     """Arrays, tensors, data frames and lists as a sequence of examples.
 
-    uint8 arrays with three or four axes are images, (N, H, W) or (N, H, W, C); other numbers
+    uint8 arrays with three or four axes are images, (N, H, W) or (N, H, W, C), and tensors also
+    (N, C, H, W), as torch has them; other numbers
     become float32, one example per entry of the first axis. Lists hold images, texts, pairs of
-    texts, or numbers.
+    texts, sounds (waveforms of different lengths, or mappings with ``array`` and
+    ``sampling_rate``), or numbers.
 
     Raises:
         InvalidInputError: the values are none of these, or not finite.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
+        if values.dtype == np.uint8 and values.ndim == 4 and values.shape[-1] not in (1, 3):
+            values = values.transpose(0, 2, 3, 1)
     elif hasattr(values, "to_numpy"):
         values = values.to_numpy()
     if isinstance(values, np.ndarray) and values.dtype.kind in "OUS":
@@ -129,6 +161,8 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
         return []
     first = values[0]
     if _is_pair(first) or not isinstance(first, (int, float, list, tuple)):
+        if is_sound(first) or _are_waveforms(values):
+            return as_sounds(values, where)
         if hasattr(first, "dtype") and isinstance(values, (list, tuple)):
             return as_examples(_stack(values, where), where)
         given = example_modality(first)
@@ -136,6 +170,12 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
             raise InvalidInputError(f"{where}: the list mixes different kinds of examples")
         return values
     return Rows(as_float32(_stack(values, where), where))
+
+
+def _are_waveforms(values: Sequence[Any]) -> bool:
+    """Whether a list holds vectors of different lengths, which are no rows of one table."""
+    vectors = isinstance(values, (list, tuple)) and all(len(np.shape(v)) == 1 for v in values)
+    return vectors and len({np.shape(value) for value in values}) > 1
 
 
 def _is_pair(value: Any) -> bool:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.errors import (
     InvalidInputError,
     MissingDependencyError,
+    TransferMetricsError,
     UnknownNameError,
 )
+from transfer_metrics.sources.registry import HUBS
 from transfer_metrics.sources.specs import parse_model
 from transfer_metrics.syntax import split_list
+from transfer_metrics.untrusted import read_text
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from transfer_metrics.sources.base import Modality, Model
 
 _WILD = "*?["
+_COMMENT = re.compile(r"(?:^|\s)#.*")
 
 
 def load_model(
@@ -34,18 +39,16 @@ def load_model(
 ) -> Model:
     """Load a model with its own preprocessing.
 
-    ==================================================  ==========================================
-    ``zoo:resnet-cifar10``                              bundled with this package
-    ``timm:resnet18``, ``timm:resnet18.a1_in1k``        timm, pretrained
-    ``torchvision:resnet18``                            torchvision, its best weights
-    ``torchvision:resnet50(weights=IMAGENET1K_V1)``     options of the constructor
-    ``timm:resnet18(pretrained=False, seed=1)``         random weights, the same every time
-    ``timm:resnet18=weights.safetensors``               an architecture with a local checkpoint
-    ``timm:resnet18(num_classes=10)=weights.pth``       … with options
-    ``hf:google/vit-base-patch16-224@main``             Hugging Face, with a revision
-    ``hf:path/to/folder``                               … written by ``save_pretrained``
-    ``package.module:factory(width=2)=w.safetensors``   a function that returns a network
-    ==================================================  ==========================================
+    - ``zoo:resnet-cifar10``: bundled with this package
+    - ``timm:resnet18``, ``timm:resnet18.a1_in1k``: timm, pretrained
+    - ``torchvision:resnet18``: torchvision, its best weights
+    - ``torchvision:resnet50(weights=IMAGENET1K_V1)``: options of the constructor
+    - ``timm:resnet18(pretrained=False, seed=1)``: random weights, the same every time
+    - ``timm:resnet18=weights.safetensors``: an architecture with a local checkpoint
+    - ``timm:resnet18(num_classes=10)=weights.pth``: with options of the constructor
+    - ``hf:google/vit-base-patch16-224@main``: Hugging Face, with a revision
+    - ``hf:path/to/folder``: Hugging Face, written by ``save_pretrained``
+    - ``package.module:factory(width=2)=w.safetensors``: a function that returns a network
 
     ``input_size, mean, std, interpolation, crop_pct`` in the parentheses override the settings
     of the input (not for ``hf:``): ``timm:mobilenetv2_050(pad_type=same, input_size=96, mean=0.5,
@@ -58,7 +61,8 @@ def load_model(
         spec: one of the above, a module, or a ``Model`` (returned with the changes below).
         head: dotted path of the classifier; ``None`` finds it, ``False`` means none.
         preprocess: one raw example to one input, instead of the model's own.
-        modality: what ``preprocess`` reads; ``"image"`` unless given.
+        modality: what ``preprocess`` reads, ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``;
+            ``"image"`` unless given.
         device: where to put the network.
 
     Returns:
@@ -110,17 +114,10 @@ def load_model(
 
 
 def _by_name(text: str) -> Model:
-    from transfer_metrics.sources import hubs
-    from transfer_metrics.sources.huggingface import from_huggingface
+    from transfer_metrics.sources.hubs import from_factory
 
     spec = parse_model(text)
-    builders = {
-        "zoo": hubs.from_zoo,
-        "timm": hubs.from_timm,
-        "torchvision": hubs.from_torchvision,
-        "hf": from_huggingface,
-    }
-    model = builders.get(spec.hub, hubs.from_factory)(spec)
+    model = HUBS[spec.hub](spec) if spec.hub in HUBS else from_factory(spec)
     model.module.eval()
     return model
 
@@ -201,16 +198,19 @@ def _torchvision(_pattern: str) -> Iterable[str]:
 def expand_models(
     models: str | Model | nn.Module | Iterable[str | Model | nn.Module],
 ) -> list[str | Model | nn.Module]:
-    """Turn commas, wildcards and lists into one list of models, without repeats.
+    """Turn commas, wildcards, files and lists into one list of models, without repeats.
 
-    Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``.
+    Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``. ``@file``
+    stands for the names in a text file, one or several to a line; what follows ``#`` at the
+    beginning of a line or after a space is a comment.
 
     Args:
-        models: names (commas between them, wildcards in them), modules, ``Model`` objects.
+        models: names (commas between them, wildcards in them), files, modules, ``Model`` objects.
 
     Raises:
         UnknownNameError: a wildcard matches nothing.
-        InvalidInputError: there is no model at all.
+        InvalidInputError: there is no model at all, or a file cannot be read or used; names the
+            line.
 
     >>> expand_models("timm:resnet18(pretrained=False, seed=1), hf:bert-base-uncased")
     ['timm:resnet18(pretrained=False, seed=1)', 'hf:bert-base-uncased']
@@ -235,8 +235,39 @@ def expand_models(
 
 
 def _expand(text: str) -> list[str]:
+    if text.startswith("@"):
+        return _listed(text[1:])
     end = min((text.find(mark) for mark in "(=" if mark in text), default=len(text))
     pattern, rest = text[:end], text[end:]
     if not any(letter in pattern for letter in _WILD):
         return [text]
     return [name + rest for name in list_models(pattern)]
+
+
+def _listed(place: str) -> list[str]:
+    """The names in a file, checked as far as they can be without loading anything."""
+    from pathlib import Path
+
+    try:
+        text = read_text(Path(place).expanduser())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(
+            f"the list of models {place!r} cannot be read ({reason}); give a text file with a name "
+            f"on each line"
+        ) from error
+    found: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            for name in split_list(_COMMENT.sub("", line)):
+                if name.startswith("@"):
+                    raise InvalidInputError(f"{name!r}: lists cannot name other lists")
+                expanded = _expand(name)
+                for one in expanded:
+                    parse_model(one)
+                found += expanded
+        except TransferMetricsError as error:
+            raise type(error)(f"{place}, line {number}: {error}") from error
+    if not found:
+        raise InvalidInputError(f"the list of models {place!r} names none; write one on each line")
+    return found

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.syntax import call_options, cut
@@ -104,3 +104,17 @@ def parse_task(text: str) -> tuple[str, str, dict[str, str]]:
             f"task {text!r}: cannot read the options {query!r}; write ?name=value&name=value"
         ) from error
     return source, head, dict(pairs)
+
+
+def with_options(text: str, **options: object) -> str:
+    """A task specification with further options, which count before those that it has.
+
+    >>> with_options("csv:a.csv?label=x", examples=10), with_options("glyphs", seed=1)
+    ('csv:a.csv?label=x&examples=10', 'zoo:glyphs?seed=1')
+
+    Raises:
+        InvalidInputError: as for ``parse_task``.
+    """
+    source, place, written = parse_task(text)
+    start = text.strip() if written else f"{source}:{place}"
+    return f"{start}{'&' if written else '?'}{urlencode(options)}"

@@ -1,38 +1,56 @@
-"""Files of tables as columns of cells: separated values, or one JSON object per line."""
+"""Files of tables as columns: separated values, one JSON object per line."""
 
 from __future__ import annotations
 
 import ast
+import csv
+import io
 import json
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.files import existing_file
+from transfer_metrics.sources.parquet import ParquetTable, is_parquet
+from transfer_metrics.sources.places import existing_file, shards
+from transfer_metrics.sources.table_columns import Table, TextTable
+from transfer_metrics.untrusted import TABLE, parse_json, read_text
+
+MOST_CELLS = 100_000_000
+"""Rows times columns of a table in JSON, where a short line can add a column to all others."""
+_LONGEST, _MOST_TWINS = 1_000_000, 100
 
 
-def read_table(place: str, name: str) -> dict[str, list[Any]]:
-    """Columns by name: strings, and lists where JSON has them.
+def read_table(place: str, name: str) -> Table:
+    """A table from a file of separated values or JSON lines, or from files of Parquet.
 
-    A file that begins with ``{`` has a JSON object per line. Otherwise the first line is a header,
-    and tabs separate the columns of a ``.tsv``, commas those of others.
+    Parquet may be in several files; see ``places.shards``. A file that begins with ``{`` has a
+    JSON object per line. In any other the first line is a header, and tabs separate the columns of
+    a ``.tsv``, commas those of others.
 
     Raises:
-        InvalidInputError: the file is missing, has no rows, or cannot be read.
+        InvalidInputError: the file is missing, has no rows, cannot be read, or has more bytes than
+            ``untrusted.TABLE``.
     """
+    if is_parquet(place):
+        return ParquetTable(shards(place, name, ".parquet"), name)
     path = existing_file(place, name)
-    lines = _is_json(path)
+    lines = False
     try:
-        table = _json_lines(path) if lines else _separated(path)
-    except (ValueError, OSError) as error:
+        text = read_text(path, TABLE)
+        lines = text[:256].lstrip().startswith("{")
+        table = _json_lines(text) if lines else _separated(text, path.suffix.lower())
+    except (ValueError, OSError, OverflowError, MemoryError, csv.Error) as error:
         wanted = "one JSON object per line" if lines else "UTF-8 text with a header line"
         raise InvalidInputError(
             f"task {name!r}: {place!r} cannot be read as a table ({error}); it needs {wanted}"
         ) from error
     if not table or not next(iter(table.values())):
-        raise InvalidInputError(f"task {name!r}: {place!r} has no rows")
-    return table
+        raise InvalidInputError(
+            f"task {name!r}: {place!r} has no rows; add a row per example"
+            f"{'' if lines else ' below the header'}"
+        )
+    return TextTable(table, name, str(path.parent))
 
 
 def lists_in(cells: Sequence[Any], where: str) -> list[list[Any]]:
@@ -55,10 +73,10 @@ def lists_in(cells: Sequence[Any], where: str) -> list[list[Any]]:
 
 
 def _parsed(cell: str, where: str, row: int) -> Any:
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (parse_json, _literal):
         try:
             return parse(cell)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
     raise InvalidInputError(
         f"{where}: row {row + 1} has {cell[:40]!r}, which cannot be read as a list; write "
@@ -66,30 +84,44 @@ def _parsed(cell: str, where: str, row: int) -> Any:
     )
 
 
-def _is_json(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+def _literal(cell: str) -> Any:
+    if len(cell) > _LONGEST:
+        raise ValueError("it is long, and Python's literals are slow to read")
+    return ast.literal_eval(cell)
 
 
-def _separated(path: Path) -> dict[str, list[Any]]:
+def _separated(text: str, suffix: str) -> dict[str, list[Any]]:
     import pandas as pd
 
-    separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
+    separator = "\t" if suffix in (".tsv", ".tab") else ","
+    names = next(csv.reader(io.StringIO(text[:_LONGEST]), delimiter=separator), [])
+    if len(names) - len(set(names)) > _MOST_TWINS:
+        raise ValueError("many columns have the same name")
     # Everything as text first: a review that says "null" is no missing value.
-    frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    with warnings.catch_warnings():
+        # Cells beyond the header would otherwise shift all others, or be left out.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            frame = pd.read_csv(
+                io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False
+            )
+        except pd.errors.ParserWarning:
+            raise ValueError("a row has more cells than the header") from None
     return {str(column): frame[column].tolist() for column in frame}
 
 
-def _json_lines(path: Path) -> dict[str, list[Any]]:
+def _json_lines(text: str) -> dict[str, list[Any]]:
     rows = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"line {number} is no object")
-                rows.append(row)
+    # Not splitlines, which splits inside of strings.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            row = parse_json(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no object")
+            rows.append(row)
     columns = list(dict.fromkeys(column for row in rows for column in row))
+    if len(columns) * len(rows) > MOST_CELLS:
+        raise ValueError(f"its {len(rows)} rows have {len(columns)} different names of columns")
     return {column: [_cell(row.get(column)) for row in rows] for column in columns}
 
 

@@ -1,4 +1,4 @@
-"""Tasks from tables: text files with one example, or one sentence of words, per row."""
+"""Tasks from tables, with one example, or one sentence of words, per row."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.base import Kind, Task
-from transfer_metrics.sources.files import split_name
+from transfer_metrics.sources.gaps import some
 from transfer_metrics.sources.memory import as_examples, make_task
+from transfer_metrics.sources.places import split_name
+from transfer_metrics.sources.table_columns import Holds, Table
 from transfer_metrics.sources.table_files import lists_in, read_table
 from transfer_metrics.sources.words import words_task
 
@@ -25,90 +27,118 @@ def from_table(
     *,
     label: str | None = None,
     text: str | None = None,
+    image: str | None = None,
     words: str | None = None,
     features: str | None = None,
     split: str | None = None,
+    root: str | None = None,
     bio: str = "keep",
+    missing: str = "error",
 ) -> Task:
-    """Read a table with a header or JSON lines: texts, pairs, words or numbers, one per row.
+    """Read a table: images, texts, pairs, words or numbers, one per row.
 
     Args:
-        place: the file; see ``table_files.read_table``.
+        place: the file, or files of Parquet; see ``table_files.read_table``.
         name: the task.
         kind: ``"classification"`` or ``"regression"``; see ``labels.encode`` for the default.
         label: column of the label; ``label``, or else the last. Of words the column with a list of
             labels; ``ner_tags``, ``pos_tags``, ``tags`` or ``labels``.
         text: column of the text, or two with a comma between; ``text`` or else the only columns
             that hold words.
+        image: column of images or of the paths of image files; by default the only column that
+            holds images, or of which all cells end in ``.jpg``, ``.png`` and so on.
         words: column with a list of words, each of which has a label and is an example;
             ``tokens`` or ``words`` where these are lists in JSON.
         features: columns of numbers, commas between; all others by default.
         split: column that says ``train``, ``test`` and so on; ``split`` where there is one. Without
-            it everything is training data.
+            it everything is training data, or the names of several Parquet files tell.
+        root: folder that paths of images start at, and which they must not leave; by default that
+            of the table.
         bio: for words; see ``words_task``.
+        missing: what to do about rows without a label; see ``gaps.without_unlabelled``.
 
     A column ``<label>_name`` names the classes.
 
     Raises:
         InvalidInputError: a column does not exist, a cell is empty or no number, or the roles of
             the columns are not clear.
+        MissingDependencyError: Parquet needs ``pyarrow``.
     """
     table = read_table(place, name)
-    columns = list(table)
+    columns = table.columns
     split = split or ("split" if "split" in columns else None)
     _require_columns(name, columns, [split] if split else [])
-    listed = [c for c in columns if isinstance(table[c][0], list)]
-    words = words or (next((c for c in WORDS if c in listed), None) if not text else None)
+    holds = {column: table.holds(column) for column in columns}
+    if not text and not image:
+        words = words or next((c for c in WORDS if holds.get(c) == "lists"), None)
     if words:
         return _words_of(table, name, kind, label, words, split, bio)
     label = label or ("label" if "label" in columns else columns[-1])
     _require_columns(name, columns, [label])
     titles = f"{label}_name" if f"{label}_name" in columns else None
-    rest = [c for c in columns if c not in (label, split, titles)]
-    for column in [label, *rest]:
-        if any(isinstance(cell, list) for cell in table[column]):
+    rest = {c: holds[c] for c in columns if c not in (label, split, titles)}
+    for column in (label, *rest):
+        if holds[column] == "lists":
             raise InvalidInputError(
                 f"task {name!r}: column {column!r} holds lists; say ?words={column} if they are "
                 f"words with a label each, or leave the column out of the file"
             )
-    examples = _examples(table, name, rest, text, features)
-    labels = _labels(table[label], name, label)
-    rows = _rows(table[split] if split else None, len(labels))
-    classes = None
+    examples = _examples(table, rest, text, image, features, root)
+    labels = table.labels(label)
+    rows = _rows(table, split)
+    _refuse_unlabelled(name, label, labels, rows, missing)
+    classes = table.class_names(label)
     if titles and kind != "regression":
-        classes = _titles(labels, table[titles])
-        labels = np.array(table[titles], dtype=object) if classes else labels
+        classes = _titles(labels, table.cells(titles))
+        given = zip(labels, table.cells(titles), strict=True)
+        labels = [None if y is None else title for y, title in given] if classes else labels
     parts: dict[str, tuple[Sequence[Any], Any]] = {
-        part: (
-            as_examples(examples[index], f"task {name!r}")
-            if isinstance(examples, np.ndarray)
-            else [examples[i] for i in index],
-            labels[index],
-        )
+        part: (_some(examples, index, name), [labels[i] for i in index])
         for part, index in rows.items()
     }
-    return make_task(name, parts, kind, classes)
+    return make_task(name, parts, kind, classes, missing)
 
 
 def _examples(
-    table: Mapping[str, list[Any]],
-    name: str,
-    rest: list[str],
+    table: Table,
+    rest: Mapping[str, Holds],
     text: str | None,
+    image: str | None,
     features: str | None,
+    root: str | None,
 ) -> Any:
-    """Texts, pairs of texts, or numbers (N, D) of the columns besides the label."""
-    columns = list(table)
+    """Images, texts, pairs of texts, or numbers (N, D) of the columns besides the label."""
+    name, columns = table.name, table.columns
     if features:
-        return _numbers(table, _listed(name, columns, features), name)
+        return table.numbers(_listed(name, columns, features))
     if text:
-        return _texts(table, _listed(name, columns, text))
-    wanted = text_columns(name, [c for c in rest if not _is_numeric(table[c])], len(rest))
-    return _texts(table, wanted) if wanted else _numbers(table, rest, name)
+        wanted = _listed(name, columns, text)
+        if len(wanted) > 2:
+            raise InvalidInputError(
+                f"task {name!r}: columns {', '.join(wanted)} are to be the text, which is one "
+                f"column or two; name fewer"
+            )
+        return table.texts(wanted)
+    pictures = [image] if image else [c for c, held in rest.items() if held in ("images", "paths")]
+    _require_columns(name, columns, pictures)
+    if len(pictures) > 1:
+        raise InvalidInputError(
+            f"task {name!r}: columns {', '.join(pictures)} hold images; say ?image=column"
+        )
+    if pictures:
+        return table.images(pictures[0], root)
+    wanted = text_columns(name, [c for c, held in rest.items() if held == "text"], len(rest))
+    if wanted:
+        return table.texts(wanted)
+    if not rest:
+        raise InvalidInputError(
+            f"task {name!r}: there are no columns besides the label; add what models are to read"
+        )
+    return table.numbers(list(rest))
 
 
 def _words_of(
-    table: Mapping[str, list[Any]],
+    table: Table,
     name: str,
     kind: Kind | None,
     label: str | None,
@@ -117,22 +147,21 @@ def _words_of(
     bio: str,
 ) -> Task:
     """The task of a table with lists of words and lists of their labels."""
-    label = label or next((c for c in TAGS if c in table), None)
+    label = label or next((c for c in TAGS if c in table.columns), None)
     if label is None:
         raise InvalidInputError(
             f"task {name!r}: which column has the labels of the words? The columns are: "
-            f"{', '.join(table)}; say ?label=column"
+            f"{', '.join(table.columns)}; say ?label=column"
         )
-    _require_columns(name, list(table), [words, label])
+    _require_columns(name, table.columns, [words, label])
     sentences = [
         [str(word) for word in row]
-        for row in lists_in(table[words], f"task {name!r}, column {words!r}")
+        for row in lists_in(table.cells(words), f"task {name!r}, column {words!r}")
     ]
-    tags = _tags(lists_in(table[label], f"task {name!r}, column {label!r}"))
-    rows = _rows(table[split] if split else None, len(tags))
+    tags = _tags(lists_in(table.cells(label), f"task {name!r}, column {label!r}"))
     parts = {
         part: ([sentences[i] for i in index], [tags[i] for i in index])
-        for part, index in rows.items()
+        for part, index in _rows(table, split).items()
     }
     return words_task(name, parts, kind, bio=bio)
 
@@ -187,67 +216,39 @@ def _listed(name: str, columns: Sequence[str], wanted: str) -> list[str]:
     return listed
 
 
-def _is_numeric(cells: Sequence[str]) -> bool:
-    try:
-        for cell in cells:
-            if cell.strip():
-                float(cell)
-    except ValueError:
-        return False
-    return True
+def _refuse_unlabelled(
+    name: str, label: str, labels: Sequence[Any], rows: Mapping[str, np.ndarray], missing: str
+) -> None:
+    """Name the first row without a label; a split without any is left out later."""
+    lacking = []
+    for part, index in rows.items():
+        none = [int(i) for i in index if labels[i] is None]
+        lacking += none if part == "train" or len(none) < len(index) else []
+    if lacking and missing == "error":
+        raise InvalidInputError(
+            f"task {name!r}: row {min(lacking) + 1} has no label in column {label!r} "
+            f"({len(lacking)} rows have none); label them, or leave them out with missing=skip"
+        )
 
 
-def _numbers(table: Mapping[str, list[str]], columns: Sequence[str], name: str) -> np.ndarray:
-    if not columns:
-        raise InvalidInputError(f"task {name!r}: there are no columns besides the label")
-    for column in columns:
-        for row, cell in enumerate(table[column]):
-            if not cell.strip():
-                raise InvalidInputError(
-                    f"task {name!r}: row {row + 1} has nothing in column {column!r}; fill it or "
-                    f"leave the row out"
-                )
-            if not _is_numeric([cell]):
-                raise InvalidInputError(
-                    f"task {name!r}: row {row + 1} has {cell!r} in column {column!r}, which is no "
-                    f"number; leave the column out with ?features=…"
-                )
-    return np.array([[float(cell) for cell in table[c]] for c in columns], np.float64).T
-
-
-def _texts(table: Mapping[str, list[str]], columns: Sequence[str]) -> list[Any]:
-    if len(columns) == 1:
-        return table[columns[0]]
-    if len(columns) != 2:
-        raise InvalidInputError(f"columns {list(columns)}: a text is one column or two")
-    return list(zip(table[columns[0]], table[columns[1]], strict=True))
-
-
-def _labels(cells: Sequence[str], name: str, label: str) -> np.ndarray:
-    for row, cell in enumerate(cells):
-        if not cell.strip():
-            raise InvalidInputError(
-                f"task {name!r}: row {row + 1} has no label in column {label!r}; label it or "
-                f"leave it out"
-            )
-    for convert in (int, float):
-        try:
-            return np.array([convert(cell) for cell in cells])
-        except (ValueError, OverflowError):
-            continue
-    return np.array(list(cells), dtype=object)
-
-
-def _rows(cells: Sequence[str] | None, count: int) -> dict[str, np.ndarray]:
-    if cells is None:
-        return {"train": np.arange(count)}
-    names = np.array([split_name(cell.strip()) for cell in cells])
+def _rows(table: Table, split: str | None) -> Mapping[str, np.ndarray]:
+    if split is None:
+        return table.splits or {"train": np.arange(table.rows)}
+    names = np.array([split_name(cell.strip()) for cell in table.cells(split)])
     return {str(part): np.flatnonzero(names == part) for part in dict.fromkeys(names.tolist())}
 
 
-def _titles(labels: np.ndarray, titles: Sequence[str]) -> list[str] | None:
+def _some(examples: Any, index: np.ndarray, name: str) -> Sequence[Any]:
+    if isinstance(examples, np.ndarray):
+        return as_examples(examples[index], f"task {name!r}")
+    if isinstance(examples, list):
+        return [examples[i] for i in index]
+    return examples if len(index) == len(examples) else some(examples, index)
+
+
+def _titles(labels: Sequence[Any], titles: Sequence[str]) -> list[str] | None:
     """Names of the classes in the order of their labels, if each label has one name."""
-    pairs = set(zip(labels.tolist(), titles, strict=True))
+    pairs = {pair for pair in zip(labels, titles, strict=True) if pair[0] is not None}
     if not len(pairs) == len({p[0] for p in pairs}) == len({p[1] for p in pairs}):
         return None
     return [title for _, title in sorted(pairs)]

@@ -11,12 +11,15 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources import zoo
+from transfer_metrics.sources.array_files import from_npz
 from transfer_metrics.sources.base import Kind, Task, choose
-from transfer_metrics.sources.files import from_imagefolder, from_npz, split_name
-from transfer_metrics.sources.hub_tasks import from_hub, from_loaded, is_loaded
+from transfer_metrics.sources.cuts import CUTS, Cut
+from transfer_metrics.sources.hub_tasks import from_loaded, is_loaded
 from transfer_metrics.sources.memory import as_examples, from_dataset, make_task
+from transfer_metrics.sources.places import split_name
+from transfer_metrics.sources.registry import TASK_SOURCES
 from transfer_metrics.sources.specs import parse_task
-from transfer_metrics.sources.tables import from_table
+from transfer_metrics.sources.streams import from_stream, is_stream
 from transfer_metrics.sources.words import is_labelled_words, words_task
 
 _SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
@@ -29,7 +32,7 @@ def load_task(
     name: str | None = None,
     kind: Kind | None = None,
     classes: Sequence[Any] | None = None,
-    **options: str,
+    **options: Any,
 ) -> Task:
     """Load a labelled data set.
 
@@ -38,26 +41,43 @@ def load_task(
                                                       fixed stratified split, 75 % train, 25 % test
     ``zoo:glyphs``                                    bundled: rendered characters, with ``ood``
     ``imagefolder:photos/``                           a folder per class, or per split and class
-    ``npz:data.npz``                                  ``X``, ``y``, or ``x_<split>``, ``y_<split>``
-    ``csv:reviews.csv?label=stars&text=review``       text, pairs (``text=a,b``), or numbers
-                                                      (``features=a,b``); ``split=column``
+    ``csv:reviews.csv?label=stars&text=review``       text, pairs (``text=a,b``), numbers
+                                                      (``features=a,b``), or paths to images
+                                                      (``image=a``, ``root=``); ``split=column``
     ``jsonl:ner.jsonl?words=tokens&label=ner_tags``   the same from JSON lines; here lists of words
                                                       with a label each (``bio=drop``)
+    ``parquet:data/``                                 the same, and images inside, in one or more
+                                                      files of any size; needs ``pyarrow``
+    ``tar:shards/train-*.tar?label=key``              images or texts with ``.cls`` or ``.json``, as
+                                                      WebDataset writes them, of any size
+    ``npz:data.npz``, ``torch:data.pt``               ``X``, ``y``, or ``x_<split>``, ``y_<split>``
+    ``torchvision:CIFAR10?root=data``                 a data set of torchvision that is on the disk
     ``hf:glue?config=mrpc``, ``hf:name@revision``     the ``datasets`` library; also a local folder;
                                                       ``label=``, ``text=``, ``image=``, ``words=``
-    ``(X, y)`` or ``load_task(X, y)``                 arrays, tensors, lists of images or texts, or
-                                                      lists of words with a list of labels for each
+    ``(X, y)`` or ``load_task(X, y)``                 arrays, lists of images, texts or sounds, or
+                                                      words with a list of labels for each
     ``{"train": (X, y), "test": (X, y)}``             several splits
     a ``Dataset`` or ``DatasetDict`` of ``datasets``  with the options of ``hf:``
     a torch ``Dataset`` of (x, y) pairs               images, texts or tensors; map-style
+    an ``IterableDataset`` of either                  with ``first=N``: so many are read into memory
     ================================================  ============================================
 
-    Options follow ``?`` with ``&`` between them, or are given as keywords; npz, csv, jsonl and hf
-    take ``kind=`` too. Where words have labels (tagging, named entities) every word is an example,
-    and models read it in its sentence; the label -100 leaves a word out. uint8 arrays (N, H, W),
-    (N, H, W, 1) and (N, H, W, 3) are images; other numbers are float32. Classes are numbered in
-    sorted order, the same in all splits. Nothing is unpickled or executed. Images are decoded when
-    they are used; one that does not decode raises ``InvalidInputError`` with its name then.
+    Options follow ``?`` with ``&`` between them, or are given as keywords. Every task takes
+
+    ``examples=N``      keep N training examples, as many of every class; see ``subsample``
+    ``test_size=0.2``   hold out a share of the training examples as ``test``, by class
+    ``protocol=vtab-1k``  800 random training and 200 random validation examples; see ``vtab_1k``
+    ``seed=S``          of these choices, 0 by default
+    ``corrupt=skip``    read every image once and leave out those that do not decode, with a
+                        warning that counts them; by default the first one used is an error
+
+    and all but sklearn and zoo take ``kind=`` and, where labels can be missing (empty, none, NaN,
+    -100, or -1 where classes have names), ``missing=skip`` to leave those examples out with a
+    warning that counts them rather than an error. Where words have labels (tagging, named entities)
+    every word is an example, and models read it in its sentence; the label -100 leaves a word out.
+    uint8 arrays (N, H, W), (N, H, W, 1) and (N, H, W, 3), and tensors (N, C, H, W), are images;
+    other numbers are float32. Classes are numbered in sorted order, the same in all splits. Nothing
+    is unpickled or executed. Images are decoded when they are used.
 
     Args:
         spec: one of the above, or a ``Task``.
@@ -66,39 +86,35 @@ def load_task(
         kind: ``"classification"`` or ``"regression"``. By default float labels are targets of a
             regression, unless all are whole and few.
         classes: names of the classes, in the order of their numbers.
-        **options: options of the source.
+        **options: options of the source, and those above.
 
     Raises:
         InvalidInputError: the data cannot be used; the message says where and why.
-        UnknownNameError: the source or the data set has no such name.
+        UnknownNameError: the source, the data set or an option has no such name.
+        UnsupportedTaskError: a stream without ``first=``.
+        MissingDependencyError: an optional package is needed.
+
+    Warns:
+        TransferMetricsWarning: examples were left out, or a class has fewer than its equal share;
+            says how many.
 
     >>> task = load_task("sklearn:iris")
     >>> len(task["train"]), len(task["test"]), task.classes
     (112, 38, ('setosa', 'versicolor', 'virginica'))
     """
-    if isinstance(spec, Task):
-        return spec if name is None else dataclasses.replace(spec, name=name)
+    source = place = ""
     if isinstance(spec, str):
         if labels is not None:
             raise InvalidInputError(f"task {spec!r} has labels of its own; leave labels out")
-        return _by_name(spec, name or spec, kind, classes, options)
-    name = name or "data"
-    if labels is None and is_loaded(spec):
-        _check_options("data sets", options, from_loaded)
-        return _renamed(from_loaded(spec, name, kind, **options), classes)
-    if set(options) - {"bio"}:
-        raise InvalidInputError(f"options {sorted(options)} apply to tasks given by name only")
-    given = spec if labels is None else (spec, labels)
-    splits = given if isinstance(given, Mapping) else {"train": given}
-    if kind != "regression" and all(map(_is_words, splits.values())):
-        words = {split_name(str(split)): part for split, part in splits.items()}
-        return words_task(name, words, kind, classes, **options)
-    if options:
-        raise InvalidInputError("bio= applies to words with a label each only")
-    parts = {split_name(str(split)): _part(part, name) for split, part in splits.items()}
-    if classes is None:
-        classes = next((c for p in splits.values() if (c := _own_classes(p)) is not None), None)
-    return make_task(name, parts, kind, classes)
+        source, place, written = parse_task(spec)
+        options = {**written, **options}
+    cut = Cut.of({option: options.pop(option) for option in CUTS if option in options})
+    if isinstance(spec, Task):
+        _check_options("loaded tasks", options)
+        return cut(spec if name is None else dataclasses.replace(spec, name=name))
+    if source:
+        return cut(_by_name(source, place, name or spec, kind, classes, options))
+    return cut(_in_memory(spec, labels, name or "data", kind, classes, options))
 
 
 def list_tasks() -> list[str]:
@@ -108,6 +124,39 @@ def list_tasks() -> list[str]:
     'zoo:glyphs'
     """
     return [f"sklearn:{name}" for name in _SKLEARN] + [f"zoo:{name}" for name in zoo.task_names()]
+
+
+def _in_memory(
+    spec: Any,
+    labels: Any,
+    name: str,
+    kind: Kind | None,
+    classes: Sequence[Any] | None,
+    options: dict[str, Any],
+) -> Task:
+    if labels is None and is_loaded(spec):
+        _check_options("data sets", options, from_loaded)
+        return _renamed(from_loaded(spec, name, kind, **options), classes)
+    if labels is None and is_stream(spec):
+        _check_options("streams", options, from_stream, from_loaded)
+        return from_stream(spec, name, kind, **options)
+    if set(options) - {"bio", "missing"}:
+        raise InvalidInputError(
+            f"options {', '.join(sorted(options))} apply to tasks given by name only; leave them "
+            f"out"
+        )
+    given = spec if labels is None else (spec, labels)
+    splits = given if isinstance(given, Mapping) else {"train": given}
+    missing = options.pop("missing", "error")
+    if kind != "regression" and all(map(_is_words, splits.values())):
+        words = {split_name(str(split)): part for split, part in splits.items()}
+        return words_task(name, words, kind, classes, **options)
+    if options:
+        raise InvalidInputError("bio= applies to words with a label each only; leave it out")
+    parts = {split_name(str(split)): _part(part, name) for split, part in splits.items()}
+    if classes is None:
+        classes = next((c for p in splits.values() if (c := _own_classes(p)) is not None), None)
+    return make_task(name, parts, kind, classes, missing)
 
 
 def _part(part: Any, name: str) -> tuple[Sequence[Any], Any]:
@@ -136,29 +185,26 @@ def _own_classes(part: Any) -> Sequence[Any] | None:
 
 
 def _by_name(
-    spec: str, name: str, kind: Kind | None, classes: Sequence[Any] | None, options: dict[str, Any]
+    source: str,
+    place: str,
+    name: str,
+    kind: Kind | None,
+    classes: Sequence[Any] | None,
+    options: dict[str, Any],
 ) -> Task:
-    source, place, written = parse_task(spec)
-    options = {**written, **options}
     kind = options.pop("kind", kind)
-    loaders: dict[str, Callable[..., Task]] = {
-        "csv": from_table,
-        "hf": from_hub,
-        "imagefolder": from_imagefolder,
-        "jsonl": from_table,
-        "npz": from_npz,
-        "sklearn": _from_sklearn,
-        "zoo": _from_zoo,
-    }
-    loader = loaders[choose("task source", source, loaders)]
+    loader = TASK_SOURCES[source]
     if kind is not None:
         options["kind"] = kind
     _check_options(f"{source}: tasks", options, loader)
     return _renamed(loader(place, name, **options), classes)
 
 
-def _check_options(what: str, options: Mapping[str, Any], loader: Callable[..., Task]) -> None:
-    accepted = set(inspect.signature(loader).parameters) - {"place", "name", "loaded"}
+def _check_options(what: str, options: Mapping[str, Any], *loaders: Callable[..., Task]) -> None:
+    accepted = set(CUTS)
+    for loader in loaders:
+        accepted |= set(inspect.signature(loader).parameters)
+    accepted -= {"place", "name", "loaded", "options"}
     for option in options:
         choose(f"option of {what}", option, accepted)
 

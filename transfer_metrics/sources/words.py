@@ -11,10 +11,9 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.sources.base import Kind, Task
 from transfer_metrics.sources.examples import Examples
+from transfer_metrics.sources.labels import IGNORED
 from transfer_metrics.sources.memory import make_task
 
-IGNORED = -100
-"""Label of words that are read as context and are no examples themselves."""
 SCHEMES = ("keep", "drop")
 
 

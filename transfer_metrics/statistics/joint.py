@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.statistics.inputs import as_labels, as_rows, check_finite
-from transfer_metrics.statistics.saving import Saved
+from transfer_metrics.statistics.saving import MOST_CLASSES, Saved, require
 
 # How far float32 probabilities may sum from one.
 ROUNDING = 1e-5
@@ -41,6 +41,14 @@ class SourceJoint(Saved):
     probabilities: Tensor
     labels: Tensor
     num_classes: int
+
+    def _require_fit(self) -> None:
+        rows, labels = self.probabilities, self.labels
+        require(rows.ndim == 2 and labels.shape == rows.shape[:1], "labels of other examples")
+        require(rows.is_floating_point() and labels.dtype == torch.int64, "numbers of other types")
+        require(0 < self.num_classes <= MOST_CLASSES, f"{self.num_classes} classes")
+        inside = (labels >= 0) & (labels < self.num_classes)
+        require(bool(inside.all() and (rows >= 0).all()), "labels or probabilities out of range")
 
     @classmethod
     def from_batch(cls, probabilities: Any, y: Any, num_classes: int | None = None) -> SourceJoint:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.statistics.inputs import as_columns
-from transfer_metrics.statistics.saving import Saved
+from transfer_metrics.statistics.saving import Saved, require
 
 
 def gram(rows: Tensor) -> Tensor:
@@ -74,6 +74,9 @@ def _stacked(top: Tensor, bottom: Tensor) -> Tensor:
     return torch.cat([top, bottom])
 
 
+_ROUNDING = 1e-8
+
+
 @dataclass(frozen=True, eq=False)
 class Scatter(Saved):
     """A positive semi-definite (D, D) matrix ``S = F'F``, stored on its smaller side.
@@ -105,6 +108,18 @@ class Scatter(Saved):
     def dim(self) -> int:
         """D."""
         return self.data.shape[1]
+
+    def _require_fit(self) -> None:
+        rows, columns = self.data.shape
+        require(self.data.dtype == torch.float64, "a scatter that is not float64")
+        fits = rows == columns if self.dense else rows < columns
+        require(fits, f"a scatter of shape {rows} x {columns}")
+        if self.dense:
+            shifted = self.data.clone()
+            diagonal = shifted.diagonal()
+            diagonal += _ROUNDING * float(diagonal.abs().max()) or 1.0
+            positive = int(torch.linalg.cholesky_ex(shifted).info) == 0
+            require(positive and torch.equal(self.data, self.data.T), "a scatter that is none")
 
     def __add__(self, other: Scatter) -> Scatter:
         if not self.dense and not other.dense:

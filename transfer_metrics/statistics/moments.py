@@ -22,7 +22,7 @@ from transfer_metrics.statistics.inputs import (
 )
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.rows import ClassRows
-from transfer_metrics.statistics.saving import Saved
+from transfer_metrics.statistics.saving import Saved, require
 
 PARTS = frozenset({"class", "fourth"})
 
@@ -38,6 +38,10 @@ class FourthMoments(Saved):
 
     cubic: Tensor
     quartic: float
+
+    def _require_fit(self) -> None:
+        require(self.cubic.ndim == 1, "third moments of more than one axis")
+        require(self.cubic.dtype == torch.float64, "third moments that are not float64")
 
     def shifted(self, delta: Tensor, n: int, scatter: Scatter) -> FourthMoments:
         """The same sums about ``mean - delta``, by expanding ``‖u + delta‖``."""
@@ -89,6 +93,19 @@ class ClassMoments(Saved):
     within: Scatter
     class_scatter: Sequence[Scatter] | None = None
     fourth: FourthMoments | None = None
+
+    def _require_fit(self) -> None:
+        classes, dim = self.means.shape
+        require(self.counts.shape == (classes,), "counts of other classes than the means")
+        require(self.counts.dtype == torch.int64, "counts that are not int64")
+        require(bool((self.counts >= 0).all()), "negative counts")
+        require(self.means.dtype == torch.float64, "means that are not float64")
+        scatters = (self.within, *(self.class_scatter or ()))
+        require(all(s.dim == dim for s in scatters), "a scatter of another width than the means")
+        kept = self.class_scatter is None or len(self.class_scatter) == classes
+        require(kept, "scatters of other classes than the means")
+        fourth = self.fourth is None or self.fourth.cubic.shape == (dim,)
+        require(fourth, "fourth moments of another width than the means")
 
     @classmethod
     def from_batch(
@@ -280,6 +297,10 @@ class TargetMoments(Saved):
 
     joint: ClassMoments
     num_targets: int
+
+    def _require_fit(self) -> None:
+        require(0 < self.num_targets < self.joint.means.shape[1], "more targets than columns")
+        require(len(self.joint.means) == 1, "targets in several classes")
 
     @classmethod
     def from_batch(cls, x: Any, t: Any) -> TargetMoments:

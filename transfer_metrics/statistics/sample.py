@@ -22,7 +22,7 @@ from transfer_metrics.statistics.inputs import (
     check_finite,
 )
 from transfer_metrics.statistics.moments import ClassMoments, TargetMoments
-from transfer_metrics.statistics.saving import Saved
+from transfer_metrics.statistics.saving import MOST_CLASSES, Saved, require
 
 DEFAULT_LIMIT = 20_000
 
@@ -54,6 +54,17 @@ class FeatureSample(Saved):
     num_classes: int
     seen: int
     parts: tuple[str, ...] = ()
+
+    def _require_fit(self) -> None:
+        x, y = self.x, self.y
+        require(x.ndim == 2 and len(y) == len(x) <= self.seen, "labels of other examples")
+        require(self.limit > 0 and x.dtype == torch.float64, "numbers of other types")
+        require(0 <= self.num_classes <= MOST_CLASSES, f"{self.num_classes} classes")
+        if self.num_classes:
+            require(y.ndim == 1 and y.dtype == torch.int64, "labels of another type")
+            require(bool(((y >= 0) & (y < self.num_classes)).all()), "labels out of range")
+        else:
+            require(y.ndim == 2 and y.dtype == torch.float64, "targets of another type")
 
     @classmethod
     def from_batch(

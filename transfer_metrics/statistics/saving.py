@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import types
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -14,8 +15,11 @@ from torch import Tensor
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
 from transfer_metrics.files import replacing
+from transfer_metrics.untrusted import parse_json, visible
 
 FORMAT = "transfer_metrics statistic 1"
+MOST_CLASSES = 1_000_000
+"""Classes that a file may claim without an example of each."""
 
 
 class Saved:
@@ -45,24 +49,44 @@ class Saved:
 
         Raises:
             InvalidInputError: there is no such file, or it holds another kind of statistic.
-            CorruptStoreError: the file is damaged.
+            CorruptStoreError: the file is damaged, or its parts do not fit each other.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         if not Path(path).is_file():
             raise InvalidInputError(f"there is no statistic at {path}")
         try:
             with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("statistic", "{}"))
+                header = parse_json((file.metadata() or {}).get("statistic", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if header.get("format") != FORMAT:
                 raise ValueError("it is no statistic of this package's format")
+            if not all(t.isfinite().all() for t in tensors.values() if t.is_floating_point()):
+                raise ValueError("it holds NaN or infinite numbers")
             value = _unpack(header["value"], tensors)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise CorruptStoreError(f"{path} cannot be read: {error}; build it again") from error
+        except Exception as error:  # the file can be damaged in any way
+            told = visible(f"{type(error).__name__}: {error}", 300)
+            raise CorruptStoreError(f"{path} cannot be read: {told}; build it again") from error
         if not isinstance(value, cls):
             raise InvalidInputError(f"{path} holds a {type(value).__name__}, not a {cls.__name__}")
         return value
+
+    def _require_fit(self) -> None:
+        """Compare the parts of a statistic that was read with each other.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+
+
+def require(fits: bool, what: str) -> None:
+    """Raise where parts of a file do not fit each other.
+
+    Raises:
+        ValueError: with ``what``.
+    """
+    if not fits:
+        raise ValueError(what)
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -93,6 +117,28 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     if "tensor" in value:
         return tensors[value["tensor"]]
     if "array" in value:
-        return tensors[value["array"]].numpy().view(np.dtype(value["dtype"]))
+        dtype = np.dtype(value["dtype"])
+        require(dtype in (np.int64, np.uint64), "an array of another type")
+        return tensors[value["array"]].numpy().view(dtype)
+    kind = Saved._kinds[value["kind"]]
     fields = {name: _unpack(item, tensors) for name, item in value["fields"].items()}
-    return Saved._kinds[value["kind"]](**fields)
+    for name, hint in get_type_hints(kind).items():
+        if name in fields:
+            require(_is(fields[name], hint), f"its {name} is a {type(fields[name]).__name__}")
+    found = kind(**fields)
+    found._require_fit()
+    return found
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value has the type of a field: a class, a union, or a sequence of one class."""
+    if hint is Any:
+        return True
+    if isinstance(hint, types.UnionType):
+        return any(_is(value, choice) for choice in get_args(hint))
+    inner = get_args(hint)
+    if inner:
+        return isinstance(value, tuple) and all(_is(item, inner[0]) for item in value)
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if hint is float else hint)

@@ -1,0 +1,53 @@
+"""Work for the tests of engines, importable by their workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transfer_metrics.engines import Lost
+
+
+@dataclass(frozen=True)
+class Squares:
+    """The sum of the squares of an item's numbers; leaves a note of every load and part."""
+
+    notes: Path
+    die_at: tuple[int, int] | None = None
+    always: bool = False
+    slow: float = 0.0
+
+    def load(self, item: list[int]) -> tuple[int, list[int]]:
+        self._note(f"load {item[0]}")
+        return item[0], item
+
+    def map(self, loaded: tuple[int, list[int]], part: int) -> int:
+        first, numbers = loaded
+        if self.die_at == (first, part):
+            killed = self.notes / "killed"
+            if self.always or not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.slow)
+        self._note(f"map {first} {part}")
+        return numbers[part] ** 2
+
+    def settles(self, result: int) -> bool:
+        return result == 0
+
+    def reduce(self, item: list[int], results: list[Any]) -> Any:
+        lost = [r for r in results if isinstance(r, Lost)]
+        return "lost" if lost else sum(results)
+
+    def _note(self, text: str) -> None:
+        (self.notes / f"{text} {os.getpid()} {time.time_ns()}").touch()
+
+
+def notes_of(folder: Path, kind: str) -> list[list[str]]:
+    """The notes of a kind, in the order of time, each as words."""
+    found = [path.name.split() for path in folder.iterdir() if path.name.startswith(kind)]
+    return sorted(found, key=lambda words: int(words[-1]))

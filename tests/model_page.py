@@ -1,0 +1,97 @@
+"""The page docs/models.md: which models were tried, and what to know about them.
+
+``pytest tests/test_model_families.py --slow --write-docs`` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.model_families import CASES, Case
+
+
+def page(rows: Callable[[Case], str]) -> str:
+    """The whole page.
+
+    Args:
+        rows: the line of a case.
+    """
+    header = (
+        "| hub | architecture | kind | layers | widths | layouts | classifier | `pool=cls` | "
+        "ranked by |\n|---|---|---|--:|---|---|---|---|---|"
+    )
+    random = [rows(case) for case in CASES if case.hub != "weights"]
+    real = [rows(case) for case in CASES if case.hub == "weights"]
+    return TEXT.format(
+        random="\n".join([header, *random]),
+        real="\n".join([header, *real]),
+        count=len(random),
+        kinds=len({case.kind for case in CASES}),
+    )
+
+
+TEXT = """\
+# Models that were tried
+
+Written by the tests: `pytest tests/test_model_families.py --slow --write-docs`.
+
+Every model goes the same way: `load_model`, `list_layers`, `extract` of all blocks, once in
+batches of seven and once example by example (the features agree to 1e-4 standard deviations), and
+`rank_models`. Nothing in the way asks which family it is. *Layers* is how many blocks, stem and
+end are found, *widths* how many features they have when averaged, *layouts* what their axes mean
+(`NCHW` and `NHWC` are maps, `NTC` and `NCT` tokens or frames, `ND` vectors), *classifier* the
+source head that LEEP and its kin read.
+
+## Random weights ({count} models, {kinds} kinds with those below)
+
+timm and torchvision build the architecture that is named, on smaller images to save time; of
+`hf` each is a tiny network of that family as `save_pretrained` writes it, with its own processor,
+tokenizer or feature extractor.
+
+{random}
+
+## Real weights
+
+{real}
+
+## What to know
+
+- **Text.** Encoders, decoders, and the encoder of encoder-decoders; a decoder's `cls` token is the
+  first word, so use `mean` or `last`. Fine-tuned text classifiers are read without their head, so
+  LEEP and its kin do not apply. Texts are cut at 512 tokens, or where the model ends.
+- **Sentence encoders** in the layout of sentence-transformers are read as the transformer below,
+  with the length limit of `sentence_bert_config.json`. Their own pooling is in
+  `1_Pooling/config.json`: `pool="mean"` (most), `"cls"` or `"max"`. A dense layer on top of it is
+  left out; so is the final scaling to unit length.
+- **Sound.** Examples are waveforms in -1 to 1 with the sampling rate of the model: arrays, or
+  mappings with `array` and `sampling_rate` as `datasets` decodes them; another rate is an error
+  that says how to resample. Networks that know a mask and normalise frame by frame (large
+  wav2vec2, HuBERT, WavLM, UniSpeech) read padded batches with it; of the others only sounds of one
+  length share a batch, since padding would change their features, so sounds of many lengths are
+  read one by one. Whisper, AST and CLAP cut and pad sounds to their own window; of Whisper's
+  encoder only the frames with sound are pooled. Fine-tuning pads as training scripts do.
+- **Images and text** (CLIP, SigLIP, BLIP): the image tower. The text tower alone has to be saved as
+  a model of its own.
+- **`pool="cls"`** is the first token. Networks without a class token (SigLIP, Swin, Segformer)
+  have a patch there: use `avg`.
+- **What falls short.** SpeechT5, whose encoder does not read sounds by itself, encoder-decoders of
+  images (TrOCR, Donut), and models that come with code of their own are refused or fail with an
+  error; time series, graphs and video are not read. `flatten` and `grid` need inputs of one
+  length.
+
+## Getting weights
+
+- **A list in a file**: `--models @models.txt`, a name or pattern on each line, `#` begins a
+  comment.
+- **Fine-tuned with transformers**: `hf:folder`, what `save_pretrained` or the Trainer wrote, with
+  its tokenizer, processor or feature extractor. An adapter has to be merged first.
+- **Fine-tuned with timm or torchvision**: `timm:resnet18=file`, safetensors or a state dict that
+  loads with `weights_only=True`; the number of classes is read from the file.
+- **Wrapped state dicts**: `state_dict`, `model` and the like, `module.` (DDP), `_orig_mod.`
+  (compiled) and `model.` (Lightning) are taken off; of `model_ema` and `model` in one file the
+  average is taken, with a warning.
+- **A network of one's own**: `package.module:factory(width=2)=file`.
+- **Offline**: whatever the caches of the hubs hold, `HF_HOME` for hf and timm and `TORCH_HOME` for
+  torchvision. Nothing is asked of the network for an hf or torchvision model that is there; timm
+  asks several times before it turns to its cache, so set `HF_HUB_OFFLINE=1`.
+"""

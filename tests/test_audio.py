@@ -1,0 +1,272 @@
+"""Audio models and sounds, against the transformers library called directly."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import transfer_metrics as tm
+from tests import audio_models
+from tests.audio_models import LABELS, RATE, tones
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.features.averaged import hidden_layers
+from transfer_metrics.features.forward import batches_of
+from transfer_metrics.features.frames import frame_masks
+from transfer_metrics.sources.base import Split
+from transfer_metrics.sources.sounds import Sound, as_sound
+
+transformers = pytest.importorskip("transformers")
+# Of torch, for what WavLM's network does, and of tiny spectrograms.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask"),
+    pytest.mark.filterwarnings("ignore:At least one mel filter"),
+]
+REDUCE = {
+    "mean": lambda x: x.mean(0),
+    "max": lambda x: x.amax(0),
+    "cls": lambda x: x[0],
+    "last": lambda x: x[-1],
+}
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory):
+    """Folder of a family's checkpoint, written when it is first asked for."""
+    root = tmp_path_factory.mktemp("audio-models")
+
+    def folder(name: str) -> Path:
+        path = root / name
+        return path if path.exists() else audio_models.save(name, path)
+
+    return folder
+
+
+def quiet(model: Any, task: Any, **options: Any):
+    return tm.extract(model, task, progress=False, **options)
+
+
+def hidden_states(folder: Path, sound: np.ndarray) -> list[torch.Tensor]:
+    """All hidden states of one sound alone, (T, D), so that nothing is padded to another."""
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    network = transformers.AutoModel.from_pretrained(folder).eval()
+    if network.config.is_encoder_decoder:
+        network = network.get_encoder()
+    batch = extractor(sound, sampling_rate=RATE, return_tensors="pt")
+    batch.pop("attention_mask", None)
+    with torch.no_grad():
+        states = network(**batch, output_hidden_states=True).hidden_states
+    return [state[0] for state in states]
+
+
+# ---------------------------------------------------------------- features
+
+FAMILIES = ["wav2vec2", "wav2vec2_large", "hubert", "wavlm", "unispeech_sat", "data2vec_audio",
+            "wav2vec2_bert", "ast", "whisper"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_features_are_those_of_transformers(name, checkpoints):
+    folder, sounds = checkpoints(name), tones()[:6]
+    model = tm.load_model(f"hf:{folder}")
+    assert model.modality == "audio"
+    states = [hidden_states(folder, sound) for sound in sounds]
+    if name == "whisper":  # a frame of its encoder is 320 samples; those behind the sound are empty
+        states = [
+            [state[: math.ceil(len(sound) / 320)] for state in of]
+            for of, sound in zip(states, sounds, strict=True)
+        ]
+    for pool, by_hand in REDUCE.items():
+        store = quiet(model, (sounds, LABELS[:6]), pool=pool, batch_size=4)
+        hidden = [layer for layer in hidden_layers(store.layers) if "layers." in layer.name]
+        assert len(hidden) >= 2
+        for layer in hidden:
+            depth = int(layer.name.rpartition(".")[2]) + 1
+            if depth == 3:  # what is last may have been normalised in transformers' list
+                continue
+            wanted = torch.stack([by_hand(of[depth]) for of in states])
+            np.testing.assert_allclose(store[layer.name], wanted.numpy(), atol=5e-6)
+
+
+@pytest.mark.parametrize("layers", ["*", "blocks"])
+@pytest.mark.parametrize("pool", ["avg", "max", "cls", "last"])
+def test_padding_is_left_out_at_every_resolution(pool, layers, checkpoints):
+    model = tm.load_model(f"hf:{checkpoints('wav2vec2_large')}")
+    assert model.collate.masked
+    together = quiet(model, (tones(), LABELS), layers=layers, pool=pool, batch_size=9)
+    alone = quiet(model, (tones(), LABELS), layers=layers, pool=pool, batch_size=1)
+    assert len(together.names) > 6
+    for name in together.names:
+        np.testing.assert_allclose(together[name], alone[name], atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "data2vec_audio", "wav2vec2_bert"])
+def test_sounds_share_a_batch_where_padding_would_leak_only_with_their_like(name, checkpoints):
+    model = tm.load_model(f"hf:{checkpoints(name)}")
+    careless = dataclasses.replace(
+        model, collate=dataclasses.replace(model.collate, equal_lengths=False)
+    )
+    alone = quiet(model, (tones(), LABELS), layers="last", batch_size=1)
+    [last] = alone.names
+    found = quiet(model, (tones(), LABELS), layers="last", batch_size=9)[last]
+    np.testing.assert_allclose(found, alone[last], atol=2e-6)
+    padded = quiet(careless, (tones(), LABELS), layers="last", batch_size=9)[last]
+    assert np.abs(padded - alone[last]).max() > 1e-3
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_batches_of_sounds(equal):
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 5, 40)
+    data = Split([np.zeros(size) for size in sizes], np.zeros(40))
+    batches = batches_of(data, range(40), 6, by_length=True, equal=equal)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(40))
+    assert max(map(len, batches)) == 6
+    if equal:
+        assert all(len(set(sizes[batch])) == 1 for batch in batches)
+        assert len(batches) == sum(-(-np.sum(sizes == size) // 6) for size in set(sizes))
+
+
+def test_masks_of_frames_are_those_of_the_convolutions_run_alone():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        kernels, strides = rng.integers(1, 5, 3).tolist(), rng.integers(1, 4, 3).tolist()
+        lengths = rng.integers(60, 200, 4)
+        network = nn.Module()
+        network.config = SimpleNamespace(conv_kernel=kernels, conv_stride=strides)
+        mask = torch.arange(int(lengths.max())) < torch.from_numpy(lengths)[:, None]
+        masks = frame_masks(network, mask.long())
+        waves = [torch.zeros(1, 1, int(length)) for length in lengths]
+        for kernel, stride in zip(kernels, strides, strict=True):
+            waves = [nn.functional.conv1d(w, torch.ones(1, 1, kernel), None, stride) for w in waves]
+            frames = [w.shape[2] for w in waves]
+            assert masks[max(frames)].sum(1).tolist() == frames
+
+
+def test_the_classifier_of_a_checkpoint_is_kept(checkpoints):
+    folder = checkpoints("ast")
+    model = tm.load_model(f"hf:{folder}")
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    network = transformers.AutoModelForAudioClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        wanted = network(**extractor(tones(), sampling_rate=RATE, return_tensors="pt")).logits
+    store = quiet(model, (tones(), LABELS), layers="last")
+    assert model.head == "classifier.dense"
+    np.testing.assert_allclose(store.source_logits, wanted.numpy(), atol=2e-6)
+
+
+def test_long_sounds_are_cut_the_same_every_time(checkpoints):
+    model = tm.load_model(f"hf:{checkpoints('clap')}")
+    long = np.concatenate(tones())
+    one, other = (quiet(model, ([long, long[:20_000]], [0, 1]), layers="last") for _ in range(2))
+    np.testing.assert_array_equal(one[one.names[0]], other[one.names[0]])
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "wav2vec2_large"])
+def test_predictions_do_not_depend_on_the_batch(name, checkpoints):
+    probe = tm.LinearProbe().fit(tm.load_model(f"hf:{checkpoints(name)}"), (tones(), LABELS))
+    together = probe.predict_proba(tones())
+    alone = np.concatenate([probe.predict_proba([tone]) for tone in tones()])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+# ---------------------------------------------------------------- what cannot be used
+
+
+@pytest.mark.parametrize(
+    ("sound", "message"),
+    [
+        ({"array": np.zeros(4000), "sampling_rate": 8000}, r"8000 .*16000.*resample"),
+        (np.zeros(20, np.float32), "20 samples is shorter than the 60"),
+        (np.zeros((2, 4000), np.float32), r"sounds, but the task holds arrays"),
+        ({"array": np.zeros((2, 4000)), "sampling_rate": RATE}, "one channel"),
+        (np.full(4000, 20_000.0), "divide 16-bit samples by 32768"),
+        (np.full(4000, np.nan), "values up to nan"),
+        ({"array": [], "sampling_rate": RATE}, "one channel"),
+        ({"array": ["a"], "sampling_rate": RATE}, "real numbers"),
+        ("a text", "reads sounds, but the task holds text"),
+    ],
+)
+def test_sounds_that_cannot_be_used(sound, message, checkpoints):
+    model = tm.load_model(f"hf:{checkpoints('wav2vec2')}")
+    with pytest.raises(InvalidInputError, match=message):
+        model.batch([sound])
+
+
+def test_a_model_of_images_refuses_sounds():
+    model = tm.load_model("zoo:resnet-cifar10")
+    with pytest.raises(InvalidInputError, match="reads images, but the task holds sounds"):
+        quiet(model, (tones(), LABELS))
+
+
+def test_another_rate_is_a_reason_in_the_table(checkpoints):
+    sounds = [{"array": tone, "sampling_rate": 22_050} for tone in tones()]
+    table = tm.rank_models([f"hf:{checkpoints('ast')}"], (sounds, LABELS), "knn", progress=False)
+    assert "22050" in table.failures[0]["error"]
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def test_lists_of_waveforms_are_sounds(checkpoints):
+    plain = tm.load_task(tones(), LABELS)
+    assert plain.modality == "audio"
+    assert isinstance(plain["train"].examples[0], Sound)
+    tensors = tm.load_task([torch.from_numpy(tone) for tone in tones()], LABELS)
+    assert tensors["train"].fingerprint == plain["train"].fingerprint
+    rated = [{"array": tone, "sampling_rate": RATE, "path": None} for tone in tones()]
+    given = tm.load_task({"train": (rated, LABELS), "test": (rated[:3], LABELS[:3])})
+    assert (given.modality, given["train"].examples[1].rate) == ("audio", RATE)
+    assert given["train"].fingerprint != plain["train"].fingerprint
+    model = tm.load_model(f"hf:{checkpoints('ast')}")
+    stores = [quiet(model, task, layers="last") for task in (plain, given)]
+    np.testing.assert_array_equal(*(store[store.names[0]] for store in stores))
+
+
+def test_the_fingerprint_is_that_of_the_samples():
+    changed = [tone.copy() for tone in tones()]
+    changed[4][7] += 0.25
+    one, other = (tm.load_task(x, LABELS)["train"].fingerprint for x in (tones(), changed))
+    assert one != other
+
+
+def test_a_torch_dataset_of_waveforms(checkpoints):
+    pairs = [(torch.from_numpy(tone), label) for tone, label in zip(tones(), LABELS, strict=True)]
+    model = tm.load_model(f"hf:{checkpoints('wav2vec2_large')}")
+    of_pairs = quiet(model, tm.load_task(_Pairs(pairs)), layers="last", batch_size=4)
+    of_lists = quiet(model, (tones(), LABELS), layers="last", batch_size=4)
+    name = of_lists.names[0]
+    np.testing.assert_array_equal(of_pairs[name], of_lists[name])
+
+
+def test_waveforms_of_one_length_may_be_an_array(checkpoints):
+    rows = np.stack([tone[:2500] for tone in tones()])
+    model = tm.load_model(f"hf:{checkpoints('wav2vec2')}")
+    found = quiet(model, (rows, LABELS), layers="last")
+    wanted = quiet(model, ([*rows[:-1], rows[-1]], LABELS), layers="last", batch_size=1)
+    np.testing.assert_allclose(found[found.names[0]], wanted[found.names[0]], atol=2e-6)
+
+
+def test_the_place_of_a_sound_that_cannot_be_used():
+    with pytest.raises(InvalidInputError, match=r"'data', example 2: .*up to 300"):
+        tm.load_task([*tones()[:2], np.full(50, 300)], [0, 1, 0])
+    with pytest.raises(InvalidInputError, match="path, text; it needs 'array'"):
+        as_sound({"path": "a.wav", "text": "hello"})
+
+
+class _Pairs(torch.utils.data.Dataset):
+    def __init__(self, pairs: list) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.pairs[index]

@@ -1,0 +1,269 @@
+"""Engines: who does what, and that all of them come to the same."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import transfer_metrics as tm
+from tests.engine_works import Squares, notes_of
+from transfer_metrics.engines import ENGINES, Lost, map_reduce
+from transfer_metrics.engines.schedule import ATTEMPTS, Schedule
+from transfer_metrics.engines.work import REDUCE, Unit
+from transfer_metrics.errors import EngineError, InvalidInputError, UnknownNameError
+
+ITEMS = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+SUMS = {0: 14, 1: 77, 2: 194}
+PARALLEL = ("processes", "ray")
+
+
+@pytest.fixture(scope="module")
+def _ray():
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param == "ray":
+        request.getfixturevalue("_ray")
+    return request.param
+
+
+on_every = pytest.mark.parametrize("engine", ["serial", *PARALLEL], indirect=True)
+in_parallel = pytest.mark.parametrize("engine", PARALLEL, indirect=True)
+
+
+@on_every
+def test_all_parts_are_done_and_put_together(engine: str, tmp_path: Path) -> None:
+    ticks: list[int] = []
+    found = dict(
+        map_reduce(
+            engine, Squares(tmp_path), ITEMS, [3, 3, 3], workers=2, tick=lambda: ticks.append(1)
+        )
+    )
+    assert found == SUMS
+    assert len(ticks) == 9
+
+
+@on_every
+def test_a_settled_item_needs_no_other_part(engine: str, tmp_path: Path) -> None:
+    found = dict(map_reduce(engine, Squares(tmp_path), [[0, 0, 0, 0]], [4], workers=1))
+    assert found == {0: 0}
+    assert len(notes_of(tmp_path, "map")) == 1
+
+
+@in_parallel
+def test_an_item_is_loaded_once_per_worker(engine: str, tmp_path: Path) -> None:
+    dict(map_reduce(engine, Squares(tmp_path, slow=0.05), ITEMS[:2], [3, 3], workers=2))
+    loads = notes_of(tmp_path, "load")
+    assert len(loads) == len({(first, pid) for _, first, pid, _ in loads}) <= 4
+
+
+@in_parallel
+def test_a_killed_worker_costs_only_what_it_was_doing(engine: str, tmp_path: Path) -> None:
+    work = Squares(tmp_path, die_at=(4, 1))
+    assert dict(map_reduce(engine, work, ITEMS, [3, 3, 3], workers=2)) == SUMS
+    done = [(first, part) for _, first, part, _, _ in notes_of(tmp_path, "map")]
+    assert (tmp_path / "killed").exists()
+    assert len(set(done)) == 9
+    assert len(done) <= 10, "one part more where an idle worker repeated a slow one"
+
+
+@in_parallel
+def test_a_part_that_kills_every_worker_is_given_up(engine: str, tmp_path: Path) -> None:
+    work = Squares(tmp_path, die_at=(4, 1), always=True)
+    found = dict(map_reduce(engine, work, ITEMS, [3, 3, 3], workers=2))
+    assert found == SUMS | {1: "lost"}
+
+
+def test_work_of_a_script_reaches_other_processes(tmp_path: Path) -> None:
+    class Local(Squares):
+        def map(self, loaded, part):
+            return super().map(loaded, part) * 2
+
+    found = dict(map_reduce("processes", Local(tmp_path), ITEMS[:1], [3], workers=1))
+    assert found == {0: 28}
+
+
+def test_names_and_numbers_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'serial'"):
+        map_reduce("serail", Squares(tmp_path), ITEMS, [1])
+    with pytest.raises(InvalidInputError, match="workers=0"):
+        map_reduce("processes", Squares(tmp_path), ITEMS, [1], workers=0)
+    assert set(ENGINES) >= {"serial", "processes", "ray"}
+
+
+def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+    ray = pytest.importorskip("ray")
+    if ray.is_initialized():
+        ray.shutdown()
+
+    def refuse(**options: object) -> None:
+        raise ConnectionError("nobody is there\nand a second line")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(EngineError, match=r"'10\.0\.0\.9:1' cannot be reached \(nobody is there\)"):
+        list(map_reduce("ray:10.0.0.9:1", Squares(tmp_path), ITEMS, [3, 3, 3]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    parts=st.lists(st.integers(1, 5), min_size=1, max_size=8),
+    workers=st.integers(1, 6),
+    deaths=st.floats(0, 0.3),
+    seed=st.integers(0, 10_000),
+)
+def test_schedule_whatever_happens(parts, workers, deaths, seed) -> None:
+    """Every part has a result, each item is put together once, in whatever order things end."""
+    random_state = random.Random(seed)
+    schedule, busy = Schedule(parts), {}
+    reduced: dict[int, list] = {}
+    for _ in range(10_000):
+        if schedule.finished:
+            break
+        for worker in range(workers):
+            if worker not in busy and (unit := schedule.take(worker)) is not None:
+                busy[worker] = unit
+        assert busy, "work is left and nobody works"
+        worker = random_state.choice(sorted(busy))
+        unit = busy.pop(worker)
+        results = schedule.results(unit.item) if unit.part == REDUCE else None
+        if random_state.random() < deaths:
+            given_up = schedule.lost(worker, "dead")
+            if given_up is not None and given_up.part == REDUCE:
+                reduced[unit.item] = []
+        else:
+            noted = schedule.done(worker, (unit.item, unit.part))
+            if noted is not None and unit.part == REDUCE:
+                assert unit.item not in reduced
+                reduced[unit.item] = results
+    assert schedule.finished
+    assert set(reduced) == set(range(len(parts)))
+    for item, results in reduced.items():
+        if results and not any(isinstance(r, Lost) for r in results):
+            assert results == [(item, part) for part in range(parts[item])]
+
+
+def test_schedule_gives_up_after_some_attempts() -> None:
+    schedule = Schedule([1])
+    for attempt in range(ATTEMPTS):
+        assert schedule.take("w") == Unit(0, 0)
+        assert (schedule.lost("w", "dead") is not None) == (attempt == ATTEMPTS - 1)
+    assert schedule.take("w") == Unit(0, REDUCE)
+    assert schedule.results(0) == [Lost("dead")]
+
+
+def test_schedule_spreads_models_before_it_shares_them() -> None:
+    schedule = Schedule([4, 4, 4])
+    first = [schedule.take(worker) for worker in "abc"]
+    assert [unit.item for unit in first] == [0, 1, 2]
+    for worker in "abc":
+        schedule.done(worker, "result")
+    assert [schedule.take(worker).item for worker in "cab"] == [2, 0, 1]
+
+
+# --- rankings -------------------------------------------------------------------------------------
+
+METRICS = ["logme", "transrate", "h_score", "knn", "leep", "gbc(covariance=full)"]
+COMMON = {"cache": "never", "progress": False, "shard_size": 100}
+
+
+def _values(table: tm.ScoreTable) -> dict:
+    assert not table.failures, table.failures[0]["error"]
+    return {(r["model"], r["layer"], r["metric"]): r["value"] for r in table.records}
+
+
+def _same(table: tm.ScoreTable, other: tm.ScoreTable) -> None:
+    ours, theirs = _values(table), _values(other)
+    assert list(ours) == list(theirs)
+    np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-9, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def stored() -> tm.ScoreTable:
+    return tm.rank_models("zoo:cnn-*", "sklearn:digits", METRICS, **COMMON)
+
+
+@on_every
+def test_streamed_scores_are_those_of_stored_features(engine: str, stored: tm.ScoreTable) -> None:
+    table = tm.rank_models(
+        "zoo:cnn-*", "sklearn:digits", METRICS, engine=engine, workers=2, stream=True, **COMMON
+    )
+    _same(table, stored)
+    assert table.ranking()["model"].tolist() == stored.ranking()["model"].tolist()
+
+
+@in_parallel
+def test_whole_models_in_parallel(engine: str, stored: tm.ScoreTable) -> None:
+    table = tm.rank_models(
+        "zoo:cnn-*", "sklearn:digits", METRICS, engine=engine, workers=2, stream=False, **COMMON
+    )
+    assert _values(table) == _values(stored)
+
+
+def test_intervals_are_the_same(stored: tm.ScoreTable) -> None:
+    options = {**COMMON, "intervals": "bootstrap"}
+    a, b = (
+        tm.rank_models("zoo:cnn-mnist", "sklearn:digits", ["logme", "knn"], stream=s, **options)
+        for s in (False, True)
+    )
+    _same(a, b)
+    for ours, theirs in zip(a.records, b.records, strict=True):
+        assert ours["stderr"] == pytest.approx(theirs["stderr"], rel=1e-6)
+
+
+def test_the_mean_of_layers_and_words_with_labels_stream_too() -> None:
+    mean = {**COMMON, "layers": "mean", "metrics": ["logme", "knn"]}
+    a, b = (tm.rank_models("zoo:vit-mnist", "sklearn:digits", stream=s, **mean) for s in (0, 1))
+    _same(a, b)
+
+
+def test_regression_streams_with_binned_targets() -> None:
+    X = np.random.default_rng(0).random((300, 8, 8)).astype(np.float32)
+    from torch import nn
+
+    torch_seed = np.random.default_rng(1)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 5))
+    task = tm.load_task(X.reshape(300, 64), torch_seed.random(300), name="r")
+    found = [
+        tm.rank_models(
+            network, task, ["logme", "transrate"], layers="*", stream=s, cache="never",
+            progress=False, shard_size=50,
+        )
+        for s in (False, True)
+    ]  # fmt: skip
+    _same(*found)
+
+
+def test_a_model_that_fails_leaves_its_reason_and_others_go_on() -> None:
+    table = tm.rank_models(
+        ["zoo:vit-mnist", "zoo:no-such-net"], "sklearn:digits", "knn",
+        engine="processes", workers=2, **COMMON,
+    )  # fmt: skip
+    assert table.best() == "zoo:vit-mnist"
+    [failure] = table.failures
+    assert "no-such-net" in failure["error"]
+
+
+def test_stream_and_features_exclude_each_other() -> None:
+    with pytest.raises(InvalidInputError, match="stream=True"):
+        tm.rank_models("zoo:cnn-mnist", "sklearn:digits", stream=True, keep_features=True)
+
+
+def test_a_race_on_processes_is_the_race_of_this_process() -> None:
+    options = {"budget": 0.5, "cache": "never", "progress": False}
+    a, b = (
+        tm.rank_models("zoo:cnn-*", "sklearn:digits", "ridge_probe", engine=e, workers=2, **options)
+        for e in ("serial", "processes")
+    )
+    assert [(r["model"], r["layer"], r["value"]) for r in a.records] == [
+        (r["model"], r["layer"], r["value"]) for r in b.records
+    ]

@@ -1,0 +1,125 @@
+"""Packages of one's own add metrics, sources, poolings, heads and engines by entry points."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from transfer_metrics.engines import ENGINES
+from transfer_metrics.features.pooling import POOLINGS
+from transfer_metrics.heads.registry import HEADS
+from transfer_metrics.metrics.base import METRICS
+from transfer_metrics.sources.registry import HUBS, TASK_SOURCES
+
+REGISTRIES = {
+    "metrics": METRICS,
+    "hubs": HUBS,
+    "tasks": TASK_SOURCES,
+    "poolings": POOLINGS,
+    "heads": HEADS,
+    "engines": ENGINES,
+}
+MODULE = '''
+import sys
+from sklearn.datasets import make_blobs
+from torch import nn
+import transfer_metrics as tm
+from transfer_metrics.engines.serial import serial
+from transfer_metrics.features.pooling import avg
+from transfer_metrics.heads.linear import LinearProbe
+
+@tm.register_metric("of_mine")
+def of_mine(statistic, *, power=1.0):
+    return statistic.within.trace() ** power
+
+def model(spec):
+    network = nn.Sequential(nn.Linear(4, int(spec.name)), nn.ReLU(), nn.Linear(int(spec.name), 3))
+    return tm.Model(spec.text, network, None, "tensor", "2", (4,))
+
+def task(place, name, *, centers="3"):
+    X, y = make_blobs(int(place), 4, centers=int(centers), random_state=0)
+    return tm.load_task(X.astype("float32"), y, name=name)
+
+def pool(output, layout, mask):
+    return 2 * avg(output, layout, mask)
+
+class Head(LinearProbe):
+    """Mine."""
+
+    name = "of_mine"
+
+def engine(*args, **kwargs):
+    print("the engine of mine", file=sys.stderr)
+    return serial(*args, **kwargs)
+'''
+TARGETS = {
+    "metrics": "of_mine.metric",
+    "hubs": "model",
+    "tasks": "task",
+    "poolings": "pool",
+    "heads": "Head",
+    "engines": "engine",
+}
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder with an installed package that adds one name everywhere."""
+    (tmp_path / "package_of_mine.py").write_text(MODULE)
+    described = tmp_path / "package_of_mine-1.0.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: package-of-mine\nVersion: 1.0\n"
+    )
+    points = [
+        f"[transfer_metrics.{group}]\nof_mine = package_of_mine:{target}\n"
+        for group, target in TARGETS.items()
+    ]
+    (described / "entry_points.txt").write_text("\n".join(points))
+    return tmp_path
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_entry_points_are_found(group, installed, monkeypatch):
+    registry = REGISTRIES[group]
+    monkeypatch.syspath_prepend(str(installed))
+    monkeypatch.setattr(registry, "_targets", dict(registry._targets))
+    # Entry points are read once in the life of a process.
+    monkeypatch.setattr(registry, "_group", f"transfer_metrics.{group}")
+    monkeypatch.setattr(METRICS, "_targets", dict(METRICS._targets))
+    found = registry["of_mine"]
+    assert found.__module__ == "package_of_mine" if group != "metrics" else found.name == "of_mine"
+    assert "of_mine" in list(registry)
+
+
+def test_the_command_line_takes_the_names(installed):
+    words = (
+        "-m transfer_metrics rank --models of_mine:8,of_mine:16 --task of_mine:60?centers=4 "
+        "--metrics of_mine(power=0.5),logme --pool of_mine --engine of_mine --no-plots --csv"
+    )
+    done = subprocess.run(
+        [sys.executable, *words.split()],
+        cwd=installed,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the engine of mine" in done.stderr
+    assert len(re.findall(r"^of_mine:8,", done.stdout, re.MULTILINE)) > 1
+
+
+def test_the_guide_names_every_group():
+    text = (Path(__file__).parents[1] / "docs" / "extending.md").read_text("utf-8")
+    assert set(re.findall(r"`transfer_metrics\.(\w+)` \|$", text, re.MULTILINE)) == set(REGISTRIES)
+    package = Path(__file__).parents[1] / "transfer_metrics"
+    used = {
+        g
+        for f in package.rglob("*.py")
+        for g in re.findall(r'group="transfer_metrics\.(\w+)"', f.read_text("utf-8"))
+    }
+    assert used == set(REGISTRIES)

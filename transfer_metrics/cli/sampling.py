@@ -1,0 +1,60 @@
+"""A class-balanced sample of the training examples, as verbs that take a task offer it."""
+
+from __future__ import annotations
+
+import argparse
+
+from transfer_metrics.cli.options import positive
+
+
+def add_examples(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:
+    """Add ``--examples``, and ``--seed`` where the verb has none of its own."""
+    parser.add_argument(
+        "--examples",
+        type=positive,
+        metavar="N",
+        help="use so many training examples, drawn at random, as many of every class as there are",
+    )
+    if seed:
+        parser.add_argument(
+            "--seed", type=_seed, metavar="S", help="of the choice of examples (default 0)"
+        )
+
+
+def sampled(args: argparse.Namespace) -> str:
+    """The task with the options that ``add_examples`` stands for, as its name.
+
+    Raises:
+        InvalidInputError: another split than ``train`` is to be used.
+    """
+    from transfer_metrics.errors import InvalidInputError
+    from transfer_metrics.sources.specs import with_options
+
+    if args.examples is None:
+        return str(args.task)
+    split = getattr(args, "split", "train")
+    if split != "train":
+        raise InvalidInputError(
+            f"--examples draws from the split train, but --split {split} is used; leave one out"
+        )
+    return with_options(args.task, examples=args.examples, seed=args.seed or 0)
+
+
+def refuse_examples(args: argparse.Namespace) -> None:
+    """Refuse ``--examples`` where features are there already.
+
+    Raises:
+        InvalidInputError: it is given.
+    """
+    from transfer_metrics.errors import InvalidInputError
+
+    if args.examples is not None:
+        raise InvalidInputError(
+            "--store has its examples already; leave --examples out, or extract fewer"
+        )
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)

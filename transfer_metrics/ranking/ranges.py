@@ -1,0 +1,167 @@
+"""Statistics of a range of shards of a model, within a budget of memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.features.averaged import MeanStore
+from transfer_metrics.features.extraction import Extraction
+from transfer_metrics.features.shards import LOGITS
+from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.metrics.base import Metric
+from transfer_metrics.ranking.intervals import BLOCKS
+from transfer_metrics.ranking.job import Job
+from transfer_metrics.ranking.memory import Pass, Plan, plan_passes
+from transfer_metrics.ranking.partial import Asked, Partial, RangeFolder, of_classes, read_range
+from transfer_metrics.ranking.pieces import Group, Needs, groups_of
+from transfer_metrics.ranking.score import slots_of
+from transfer_metrics.sources.base import Model, Task
+
+
+@dataclass(frozen=True)
+class RangeReader:
+    """Passes over ranges of the shards of a split, as often as the memory asks for.
+
+    Attributes:
+        job: the ranking.
+        memory: bytes that the weights of a model and its statistics may take.
+        share: part of the examples that a range has.
+    """
+
+    job: Job
+    memory: int
+    share: float
+
+    def read(
+        self, model: Model, metrics: Sequence[Metric], shards: range, folder: RangeFolder
+    ) -> None:
+        """Pass over a range as often as the plan says, and keep what was built each time."""
+        weights = sum(t.numel() * t.element_size() for t in model.module.state_dict().values())
+        extraction = self._extraction(model, self.job.task)
+        whole = extraction.manifest()
+        groups = self.groups(FeatureStore(whole, []), metrics)
+        plan = self._plan(FeatureStore(whole, []), groups, weights)
+        files: dict[str, Any] = {}
+        records: dict[str, Any] = {}
+        for one in plan.passes:
+            if one.classes is None:
+                asked = {name: _kept(groups[name], name in plan.by_class) for name in one.layers}
+                manifest = self._only(whole, one.layers)
+                found, read = read_range(
+                    extraction, manifest, shards, Asked(asked, self._units, self.job.mean)
+                )
+            else:
+                found, read = self._read_classes(model, whole, one, shards, groups)
+            files |= folder.add(found)
+            for index, record in read.items():
+                if index in records:
+                    records[index]["seconds"] += record["seconds"]
+                else:
+                    records[index] = record
+        bounds = {
+            name: sorted(
+                {c for p in plan.passes if p.classes and name in p.layers for c in p.classes}
+            )
+            for name in plan.by_class
+        }
+        folder.finish(files, {**whole, "shards": records, "class_bounds": bounds})
+
+    def _read_classes(
+        self, model: Model, whole: dict[str, Any], one: Pass, shards: range, groups: Any
+    ) -> tuple[dict[str, Partial], dict[str, Any]]:
+        """Scatter of the classes of a block, from their examples in a range alone."""
+        assert one.classes is not None
+        first, stop = one.classes
+        size, data = whole["shard_size"], self.job.task[self.job.split]
+        rows = np.arange(shards.start * size, min(shards.stop * size, len(data)))
+        rows = rows[(data.labels[rows] >= first) & (data.labels[rows] < stop)]
+        if not len(rows):
+            return {}, {}
+        part = dataclasses.replace(self.job.task, splits={
+            **self.job.task.splits, self.job.split: data.rows(rows)
+        })  # fmt: skip
+        needs = Needs(("moments",), frozenset({"class"}), "classification", stop - first, 0)
+        labels = data.labels[rows] - first
+        asked = {name: [Group(groups[name][0].metrics, labels, needs)] for name in one.layers}
+        manifest = {**self._only(whole, one.layers), "n": len(rows)}
+        found, read = read_range(
+            self._extraction(model, part),
+            manifest,
+            range(-(-len(rows) // size)),
+            Asked(asked, self._units[rows], self.job.mean),
+        )
+        seconds = sum(record["seconds"] for record in read.values())
+        return (
+            {of_classes(name, one.classes): partial for name, partial in found.items()},
+            {str(shards.start): {"rows": 0, "seconds": seconds}},
+        )
+
+    def _extraction(self, model: Model, task: Task) -> Extraction:
+        job = self.job
+        return Extraction.of(
+            model, task, job.layers, job.pool, split=job.split, dtype=job.dtype, amp=job.amp,
+            **job.options,
+        )  # fmt: skip
+
+    def _only(self, manifest: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        """A manifest of some layers; the mean needs all of them."""
+        keep = [x for x in manifest["layers"] if self.job.mean or x["name"] in names]
+        logits = manifest["logits"] if LOGITS in names else None
+        return {**manifest, "layers": keep, "logits": logits}
+
+    def _plan(
+        self, store: FeatureStore, groups: Mapping[str, Sequence[Group]], weights: int
+    ) -> Plan:
+        task, data = self.job.task, self.job.task[self.job.split]
+        store = MeanStore(store) if self.job.mean else store
+        dims = {layer.name: layer.dim for layer in store.layers if layer.name in groups}
+        if LOGITS in groups:
+            dims[LOGITS] = store.manifest["logits"]["dim"]
+        needs = {name: [group.needs for group in groups[name]] for name in dims}
+        classes = task.kind == "classification"
+        counts = np.bincount(data.labels, minlength=task.num_classes) if classes else [len(data)]
+        targets = 1 if classes or np.ndim(data.labels) == 1 else data.labels.shape[1]
+        return plan_passes(
+            dims, needs, np.asarray(counts), self.share, self.memory - weights, targets
+        )
+
+    def groups(self, store: FeatureStore, metrics: Sequence[Metric]) -> dict[str, list[Group]]:
+        """What is built of each layer, and of the head where there is one."""
+        task, labels = self.job.task, np.asarray(self.job.task[self.job.split].labels)
+        blocks = BLOCKS if self.job.mode else 0
+        logits = store.manifest["logits"]
+        store = MeanStore(store) if self.job.mean else store
+        made: dict[bool, list[Group]] = {}
+        found = {}
+        for slot in slots_of(store, metrics):
+            if slot.name != LOGITS or logits:
+                of_head = slot.name == LOGITS
+                if of_head not in made:
+                    made[of_head] = groups_of(
+                        slot.metrics, labels, task.kind, task.num_classes, blocks
+                    )
+                found[slot.name] = made[of_head]
+        return found
+
+    @cached_property
+    def _units(self) -> np.ndarray:
+        data = self.job.task[self.job.split]
+        return np.arange(len(data)) if data.units is None else data.units
+
+
+def _kept(groups: Sequence[Group], by_class: bool) -> list[Group]:
+    """Groups whose per-class scatter is built in passes of its own, where it is."""
+    if not by_class:
+        return list(groups)
+    return [
+        dataclasses.replace(
+            group, needs=dataclasses.replace(group.needs, parts=group.needs.parts - {"class"})
+        )
+        for group in groups
+    ]

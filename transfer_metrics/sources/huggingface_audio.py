@@ -1,0 +1,147 @@
+"""Waveforms to what the audio models of transformers read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.sounds import as_sound
+
+Convolution = tuple[int, int, int]
+"""Kernel, stride and padding along time."""
+
+_TIGHT = ("hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
+"""Networks whose features do not depend on masked padding, unless they normalise over time."""
+_MEL_CONVOLUTIONS: dict[str, list[Convolution]] = {"whisper": [(3, 1, 1), (3, 2, 1)]}
+"""Of encoders that convolve a spectrogram and whose configuration does not say how."""
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """One sound to its samples, checked against what a model reads.
+
+    Attributes:
+        rate: samples per second that the model was trained with.
+        shortest: samples that it needs at least.
+        longest: samples after which a sound is cut; 0 where it is read to its end.
+    """
+
+    rate: int
+    shortest: int = 1
+    longest: int = 0
+
+    def __call__(self, example: Any) -> np.ndarray:
+        """A sound to (T,) float32.
+
+        Raises:
+            InvalidInputError: another sampling rate, or too short.
+        """
+        sound = as_sound(example)
+        if sound.rate not in (None, self.rate):
+            raise InvalidInputError(
+                f"a sound has {sound.rate} samples per second where the model reads {self.rate}; "
+                f"resample it, for example by scipy.signal.resample_poly(samples, {self.rate}, "
+                f"{sound.rate})"
+            )
+        if len(sound) < self.shortest:
+            raise InvalidInputError(
+                f"a sound of {len(sound)} samples is shorter than the {self.shortest} that the "
+                f"model needs; leave it out, or add silence"
+            )
+        return sound.samples[: self.longest or None]
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Waveforms through a feature extractor of transformers.
+
+    Attributes:
+        extractor: of the checkpoint.
+        accepted: names of the network's arguments.
+        masked: hand the network a mask of what is padding, since it was trained with one, or
+            since poolings need it.
+        equal_lengths: batches should hold sounds of one length, since padding would leak into
+            the features. Who makes the batches sees to it.
+    """
+
+    extractor: Any
+    accepted: frozenset[str]
+    masked: bool
+    equal_lengths: bool
+
+    def __call__(self, waves: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Waveforms (T,) to the keyword arguments of the network."""
+        batch = self.extractor(
+            list(waves),
+            sampling_rate=self.extractor.sampling_rate,
+            return_tensors="pt",
+            **self._padding(),
+        )
+        kept = {name: torch.as_tensor(t) for name, t in batch.items() if name in self.accepted}
+        if not self.masked:
+            kept.pop("attention_mask", None)
+        if "is_longer" in kept:  # none is, once cut; CLAP's extractor says so of one at random
+            kept["is_longer"] = torch.zeros_like(kept["is_longer"], dtype=torch.bool)
+        return kept
+
+    def _padding(self) -> dict[str, Any]:
+        # Extractors with a window of their own, such as 30 seconds, pad to it when not told.
+        own = {} if has_window(self.extractor) else {"padding": True}
+        return own | ({"return_attention_mask": True} if self.masked else {})
+
+
+def has_window(extractor: Any) -> bool:
+    """Whether an extractor cuts and pads every sound to one length."""
+    return any(hasattr(extractor, name) for name in ("n_samples", "nb_max_samples", "max_length"))
+
+
+def convolutions(config: Any) -> list[Convolution]:
+    """The convolutions along time through which a masked input of a network goes.
+
+    >>> from types import SimpleNamespace
+    >>> convolutions(SimpleNamespace(conv_kernel=(10, 3), conv_stride=(5, 2)))
+    [(10, 5, 0), (3, 2, 0)]
+    """
+    kernels, strides = (getattr(config, name, None) for name in ("conv_kernel", "conv_stride"))
+    if isinstance(kernels, (list, tuple)) and isinstance(strides, (list, tuple)):
+        return [(k, s, 0) for k, s in zip(kernels, strides, strict=True)]
+    return _MEL_CONVOLUTIONS.get(getattr(config, "model_type", ""), [])
+
+
+def adapters(extractor: Any, config: Any, accepted: frozenset[str]) -> tuple[Waveform, Waves]:
+    """What turns sounds into the input of a network.
+
+    Args:
+        extractor: of the checkpoint.
+        config: of the network.
+        accepted: names of the network's arguments.
+    """
+    chain = convolutions(config)
+    window = has_window(extractor)
+    raw = not window and "input_values" in accepted
+    # A spectrogram needs one analysis window, of at most 25 ms.
+    shortest = _receptive_field(chain) if raw else extractor.sampling_rate // 40
+    longest = getattr(extractor, "nb_max_samples", 0)
+    tight = (
+        getattr(extractor, "return_attention_mask", False)
+        and config.model_type in _TIGHT
+        and config.feat_extract_norm == "layer"
+        and not getattr(config, "add_adapter", False)
+    )
+    # In a window only poolings need the mask.
+    masked = "attention_mask" in accepted and bool(chain) and (window or tight)
+    waveform = Waveform(extractor.sampling_rate, shortest, longest)
+    return waveform, Waves(extractor, accepted, masked, not (window or tight))
+
+
+def _receptive_field(chain: Sequence[Convolution]) -> int:
+    """Inputs that one output depends on."""
+    size = 1
+    for kernel, stride, _ in reversed(chain):
+        size = (size - 1) * stride + kernel
+    return size
