@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "transfer_metrics.errors": (
         "CorruptStoreError",
+        "EngineError",
         "ExtractionError",
         "IncompatibleStoreError",
         "InvalidInputError",
@@ -78,6 +79,7 @@ _PUBLIC = {
     "transfer_metrics.selection.layers": ("LayerSelector",),
     "transfer_metrics.sources.base": ("Model", "Split", "Task"),
     "transfer_metrics.sources.corruptions": ("corrupted",),
+    "transfer_metrics.sources.subtasks": ("folds", "subsample", "vtab_1k"),
     "transfer_metrics.sources.models": ("list_models", "load_model"),
     "transfer_metrics.sources.preprocess": ("ImagePreprocess",),
     "transfer_metrics.sources.tasks": ("list_tasks", "load_task"),

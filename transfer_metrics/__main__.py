@@ -16,7 +16,7 @@ from transfer_metrics.cli.completion import PrintCompletion
 from transfer_metrics.cli.options import LONGEST
 from transfer_metrics.cli.parser import Parser, add_common
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
-from transfer_metrics.untrusted import visible
+from transfer_metrics.untrusted import visible, visible_lines
 
 VERBS = (
     "rank",
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         # Asked of the arguments themselves, since these may be what cannot be parsed.
         if "--debug" in argv:
-            traceback.print_exc()
+            print(visible_lines(traceback.format_exc()), file=sys.stderr)
         print(f"transfer-metrics: {sentence(error)}", file=sys.stderr)
         return 2
 

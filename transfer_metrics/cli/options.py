@@ -67,7 +67,7 @@ def add_extraction(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pool", default="avg", help="pooling (default avg; see `list poolings`)")
     group.add_argument("--split", default="train", help="split of the task (default train)")
     group.add_argument("--batch-size", type=positive, default=64, metavar="N")
-    group.add_argument("--workers", type=count, default=0, metavar="N", help="loader processes")
+    group.add_argument("--num-workers", type=count, default=0, metavar="N", help="loader processes")
     group.add_argument("--amp", action="store_true", help="mixed precision")
     group.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     add_device(group)
@@ -85,7 +85,7 @@ def extraction(args: argparse.Namespace) -> dict[str, Any]:
         "pool": args.pool,
         "split": args.split,
         "batch_size": args.batch_size,
-        "num_workers": args.workers,
+        "num_workers": args.num_workers,
         "device": args.device,
         "amp": args.amp,
         "dtype": args.dtype,

@@ -32,6 +32,7 @@ EXAMPLES = """\
   transfer-metrics rank --models timm:resnet18,torchvision:resnet50 --task imagefolder:photos/
   transfer-metrics rank --models @models.txt --task imagefolder:photos/
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits --dry-run
+  transfer-metrics rank --models 'zoo:*' --task sklearn:digits --engine processes --memory 2GiB
   transfer-metrics rank --config transfer-metrics/run.yaml --intervals
   transfer-metrics rank --models hf:google/vit-base-patch16-224 --task csv:labels.csv --json
 """
@@ -66,7 +67,24 @@ def add_parser(verbs: Any) -> None:
     )
     add_intervals(parser)
     parser.add_argument("--keep-features", action="store_true", help="keep features in the cache")
-    parser.add_argument("--engine", default="serial", help="where to run (default serial)")
+    parser.add_argument(
+        "--engine",
+        default="serial",
+        help="where to run: serial (default), processes, ray, or ray:ADDRESS to join a cluster",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes or actors (default one per core)"
+    )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="keep statistics only, no features on disk; several workers do so anyway",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="of weights and statistics of all workers when streaming, such as 2GiB",
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -96,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
         args.metrics or DEFAULT_METRICS,
         layers=args.layers,
         engine=args.engine,
+        workers=args.workers,
+        stream=args.stream or None,
+        memory=args.memory,
         cache=args.cache,
         keep_features=args.keep_features,
         intervals=args.intervals or False,
@@ -134,9 +155,21 @@ def foretell(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
+    from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.ranking.forecast import forecast
 
-    found = forecast(args.models, sampled(args), layers=args.layers, **extraction(args))
+    stream = args.stream or (args.engine != "serial" and not args.keep_features)
+    found = forecast(
+        args.models,
+        sampled(args),
+        args.metrics or DEFAULT_METRICS,
+        layers=args.layers,
+        intervals=args.intervals or False,
+        stream=stream and args.budget is None,
+        memory=args.memory,
+        workers=1 if args.engine == "serial" else args.workers,
+        **extraction(args),
+    )
     if args.json:
         print(json.dumps([asdict(one) for one in found], indent=1))
     else:
@@ -149,16 +182,18 @@ def foretell(args: argparse.Namespace) -> int:
                 "params": f"{one.params / 1e6:.2f} M",
                 "layers": one.layers,
                 "dims": f"{one.dims[0]} to {one.dims[1]}",
-                "disk": f"{one.bytes / 2**20:.1f} MiB",
+                "memory" if stream else "disk": f"{one.bytes / 2**20:.1f} MiB",
+                **({"passes": f"{one.readings:g}"} if stream else {}),
                 "forward": f"{one.seconds:.0f} s",
             }
             for one in good
         ]
         show(pd.DataFrame(rows).to_string(index=False) if rows else "(no models)")
+        what = "statistics in memory for each worker" if stream else "features on disk"
         most = max((one.bytes for one in good), default=0) / 2**20
         say(
             f"{len(good)} models, about {sum(one.seconds for one in good):.0f} s of forward "
-            f"passes and {most:.1f} MiB of features at a time, beside the scores; nothing was "
+            f"passes and {most:.1f} MiB of {what} at a time, beside the scores; nothing was "
             f"computed or written"
         )
     for one in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import warnings
@@ -88,7 +89,11 @@ def _with_options(files: list[str]) -> list[str]:
     found = list(files)
     for file in files:
         beside = Path(file).with_name("run.yaml")
-        if Path(file).name == "scores.jsonl" and beside.is_file() and str(beside) not in found:
+        if (
+            Path(file).name == "scores.jsonl"
+            and os.path.isfile(beside)
+            and str(beside) not in found
+        ):
             found.append(str(beside))
     return found
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import cloudpickle
 from loky.backend import get_context
+from tqdm import tqdm
 
 from transfer_metrics.engines.crew import drive
 from transfer_metrics.engines.work import Hands, Unit, Work
@@ -67,19 +68,23 @@ class _Process:
             ) from error
         theirs.close()  # so that the pipe ends when the worker does
         self._work: bytes | None = cloudpickle.dumps(work)
+        self._busy = False
 
     def submit(self, unit: Unit, given: Any) -> Future:
         """Begin a unit."""
         future: Future = Future()
+        self._busy = True
         message = cloudpickle.dumps((unit, given))
         threading.Thread(target=self._ask, args=(future, message), daemon=True).start()
         return future
 
     def stop(self) -> None:
-        """End the process."""
-        self._process.terminate()
-        self._process.join()
+        """End the process: an idle one by itself, a busy one by force."""
         self._pipe.close()
+        self._process.join(0 if self._busy else 5)
+        if self._process.exitcode is None:
+            self._process.terminate()
+            self._process.join()
 
     def _ask(self, future: Future, message: bytes) -> None:
         try:
@@ -92,6 +97,7 @@ class _Process:
             self._process.join(1)
             future.set_exception(EngineError(_end_of(self._process.exitcode)))
         else:
+            self._busy = False
             if done:
                 future.set_result(result)
             else:
@@ -108,6 +114,7 @@ def _end_of(exit_code: int | None) -> str:
 def _serve(pipe: Connection, parent: int, threads: int) -> None:
     """Do what comes through the pipe, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to the parent as well, which decides
+    tqdm.set_lock(threading.RLock())  # not one that is shared by processes, and left by this one
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     hands = None
     while True:

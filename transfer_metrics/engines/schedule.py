@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ ATTEMPTS = 3
 class _Item:
     left: list[int]
     results: dict[int, Any] = field(default_factory=dict)
+    running: set[int] = field(default_factory=set)
     reducing: bool = False
 
 
@@ -33,7 +36,8 @@ class Schedule:
         parts: number of parts of each item.
         settles: whether a result makes the other parts of its item superfluous.
 
-    Cost: O(items) for each unit.
+    Cost: O(log workers) for each unit that goes on with an item or begins one, and for each worker
+    that finds nothing to do; O(workers) for a worker that comes to help with another's item.
 
     >>> schedule = Schedule([2, 1])
     >>> schedule.take("a"), schedule.take("b")
@@ -53,7 +57,11 @@ class Schedule:
         self._begun: dict[int, None] = {}
         self._ready: list[int] = []
         self._holds: dict[Hashable, int] = {}
-        self._running: dict[Hashable, Unit] = {}
+        self._holders: Counter[int] = Counter()
+        self._running: dict[Hashable, tuple[int, Unit]] = {}
+        self._on: dict[Unit, list[Hashable]] = {}
+        self._since: list[tuple[int, Unit]] = []
+        self._turns = itertools.count()
         self._tried: Counter[Unit] = Counter()
 
     @property
@@ -76,14 +84,12 @@ class Schedule:
         else:
             unit = self._next_part(worker) or self._oldest()
         if unit is not None:
-            self._running[worker] = unit
-            if unit.part != REDUCE:
-                self._holds[worker] = unit.item
+            self._begin(worker, unit)
         return unit
 
     def done(self, worker: Hashable, result: Any) -> Unit | None:
         """Note what a worker did; the unit, or None where another did it before."""
-        unit = self._running.pop(worker)
+        unit = self._end(worker)
         item = self._items.get(unit.item)
         if item is None or (unit.part != REDUCE and unit.part in item.results):
             return None
@@ -95,14 +101,14 @@ class Schedule:
 
     def lost(self, worker: Hashable, reason: str) -> Unit | None:
         """A worker died: what it did is tried anew; the unit where that was tried often enough."""
-        self._holds.pop(worker, None)
-        unit = self._running.pop(worker, None)
+        self._hold(worker, None)
+        unit = self._end(worker) if worker in self._running else None
         item = self._items.get(unit.item) if unit else None
         if unit is None or item is None:
             return None
         self._tried[unit] += 1
         often = self._tried[unit] >= ATTEMPTS
-        if unit in self._running.values() and not often:
+        if unit in self._on and not often:
             return None
         if unit.part == REDUCE:
             if often:
@@ -121,9 +127,7 @@ class Schedule:
         item.results[unit.part] = result
         if isinstance(result, Lost) or self._settles(result):
             item.left.clear()
-        elif item.left or any(
-            u.item == unit.item and u.part not in item.results for u in self._running.values()
-        ):
+        elif item.left or item.running - item.results.keys():
             return
         if not item.reducing:
             item.reducing = True
@@ -137,8 +141,7 @@ class Schedule:
                 index = self._fresh.pop()
                 self._begun[index] = None
             elif self._begun:
-                held = Counter(self._holds.values())
-                index = max(self._begun, key=lambda i: len(self._items[i].left) / (held[i] + 1))
+                index = max(self._begun, key=self._share)
             else:
                 return None
         part = self._items[index].left.pop()
@@ -146,11 +149,49 @@ class Schedule:
             del self._begun[index]
         return Unit(index, part)
 
+    def _share(self, index: int) -> float:
+        return len(self._items[index].left) / (self._holders[index] + 1)
+
     def _oldest(self) -> Unit | None:
-        copies = Counter(self._running.values())
-        for unit in self._running.values():
-            item = self._items.get(unit.item)
-            alone = copies[unit] == 1 and unit.part != REDUCE
-            if item is not None and alone and not item.reducing and unit.part not in item.results:
+        """The unit that has been running longest, of those that nobody else repeats."""
+        while self._since:
+            turn, unit = heapq.heappop(self._since)
+            on = self._on.get(unit, [])
+            # A unit that ended or is being repeated is looked at once; see ``_end``.
+            if len(on) == 1 and self._running[on[0]][0] == turn and self._is_wanted(unit):
                 return unit
         return None
+
+    def _is_wanted(self, unit: Unit) -> bool:
+        item = self._items.get(unit.item)
+        return item is not None and not item.reducing and unit.part not in item.results
+
+    def _begin(self, worker: Hashable, unit: Unit) -> None:
+        turn = next(self._turns)
+        self._running[worker] = (turn, unit)
+        self._on.setdefault(unit, []).append(worker)
+        if unit.part != REDUCE:
+            self._hold(worker, unit.item)
+            self._items[unit.item].running.add(unit.part)
+            heapq.heappush(self._since, (turn, unit))
+
+    def _end(self, worker: Hashable) -> Unit:
+        _, unit = self._running.pop(worker)
+        on = self._on[unit]
+        on.remove(worker)
+        if on:
+            # It runs in one place again, and may be repeated again if this one was lost.
+            heapq.heappush(self._since, (self._running[on[0]][0], unit))
+        else:
+            del self._on[unit]
+            if unit.item in self._items:
+                self._items[unit.item].running.discard(unit.part)
+        return unit
+
+    def _hold(self, worker: Hashable, item: int | None) -> None:
+        before = self._holds.pop(worker, None)
+        if before is not None:
+            self._holders[before] -= 1
+        if item is not None:
+            self._holds[worker] = item
+            self._holders[item] += 1

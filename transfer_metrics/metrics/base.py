@@ -80,8 +80,18 @@ class Estimate(float):
 
     @classmethod
     def of_proportion(cls, share: float, n: int) -> Estimate:
-        """A share of n independent examples, with its binomial standard error."""
-        return cls(share, math.sqrt(share * (1.0 - share) / n))
+        """A share of n independent examples, with its binomial standard error.
+
+        Where all or none count, that would be 0, which nobody believes: the error is then that of
+        Jeffreys' posterior, Beta(n p + 1/2, n (1 - p) + 1/2).
+
+        >>> [round(Estimate.of_proportion(p, 100).stderr, 3) for p in (0.5, 1.0)]
+        [0.05, 0.007]
+        """
+        if 0.0 < share < 1.0:
+            return cls(share, math.sqrt(share * (1.0 - share) / n))
+        middle = (n * share + 0.5) / (n + 1)
+        return cls(share, math.sqrt(middle * (1.0 - middle) / (n + 2)))
 
 
 @dataclass(frozen=True)

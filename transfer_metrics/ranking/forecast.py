@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,11 @@ from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import memory_bytes
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.rank import LAYER_CHOICES
+from transfer_metrics.ranking.asked import DEFAULT_METRICS
+from transfer_metrics.ranking.memory import worker_memory
+from transfer_metrics.ranking.ranges import RangeReader
+from transfer_metrics.ranking.rank import LAYER_CHOICES, make_job
+from transfer_metrics.ranking.works import Ranges
 from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.models import expand_models, load_model
 from transfer_metrics.sources.tasks import load_task
@@ -30,7 +35,10 @@ class Forecast:
         params: parameters of the network.
         layers: how many layers are read.
         dims: features of the narrowest and of the widest of them.
-        bytes: the features of all examples on disk, while the model is scored.
+        bytes: the features of all examples on disk, while the model is scored; where they are
+            streamed, the most that its statistics take in memory.
+        readings: how often each example is run through the model; more than once where statistics
+            of all layers do not fit into memory together.
         seconds: estimate of the forward passes over all examples.
         error: why it would fail; the other fields are then empty.
     """
@@ -40,6 +48,7 @@ class Forecast:
     layers: int = 0
     dims: tuple[int, int] = (0, 0)
     bytes: int = 0
+    readings: float = 1.0
     seconds: float = float("nan")
     error: str | None = None
 
@@ -47,10 +56,15 @@ class Forecast:
 def forecast(
     models: Any,
     task: Any,
+    metrics: Any = DEFAULT_METRICS,
     *,
     layers: Any = "best",
     pool: str = "avg",
     split: str = "train",
+    intervals: bool | str = False,
+    stream: bool = False,
+    memory: int | str | None = None,
+    workers: int | None = 1,
     dtype: str = "float32",
     progress: bool = True,
     **options: Any,
@@ -63,9 +77,14 @@ def forecast(
     Args:
         models: as for ``rank_models``, like the other arguments.
         task: task or its name.
+        metrics: metrics, which decide the statistics.
         layers: choice of layers.
         pool: pooling.
         split: split of the task.
+        intervals: whether errors are wanted.
+        stream: whether features are streamed into statistics, and not kept on disk.
+        memory: what the statistics of all workers may take.
+        workers: how many workers there are.
         dtype: precision of the features.
         progress: show progress on stderr.
         **options: further options of ``extract``.
@@ -88,15 +107,25 @@ def forecast(
     options = {**options, "split": split, "dtype": dtype, "progress": False}
     found = []
     candidates = expand_models(models)
+    reader = None
+    if stream:
+        job = make_job(task, metrics, layers=layers, pool=pool, split=split, intervals=intervals)
+        reader = Ranges(job, Path(), worker_memory(memory, workers)).reader
     with progress_bar("models", len(candidates), progress) as bar:
         for candidate in candidates:
-            found.append(_tried(candidate, parts, len(whole), chosen, pool, options))
+            found.append(_tried(candidate, parts, len(whole), chosen, pool, options, reader))
             bar.update()
     return found
 
 
 def _tried(
-    candidate: Any, parts: Sequence[Task], n: int, layers: Any, pool: Any, options: dict[str, Any]
+    candidate: Any,
+    parts: Sequence[Task],
+    n: int,
+    layers: Any,
+    pool: Any,
+    options: dict[str, Any],
+    reader: RangeReader | None,
 ) -> Forecast:
     name = candidate if isinstance(candidate, str) else type(candidate).__name__
     try:
@@ -105,6 +134,7 @@ def _tried(
             started = time.perf_counter()
             store = extract(model, part, layers, pool, **options)
             taken = time.perf_counter() - started
+        plan = reader and reader.plan(model, store.manifest, reader.job.metrics)
     except TransferMetricsError as error:
         return Forecast(name, error=str(error))
     dims = [layer.dim for layer in store.layers]
@@ -113,6 +143,7 @@ def _tried(
         params=sum(p.numel() for p in model.module.parameters()),
         layers=len(dims),
         dims=(min(dims), max(dims)),
-        bytes=memory_bytes(store.layers, n, options["dtype"]),
-        seconds=taken * n / len(store),
+        bytes=plan.bytes if plan else memory_bytes(store.layers, n, options["dtype"]),
+        readings=plan.readings if plan else 1.0,
+        seconds=taken * n / len(store) * (plan.readings if plan else 1.0),
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import hashlib
 import json
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -114,9 +117,29 @@ def _pieces(group: Group, x: np.ndarray, units: np.ndarray, rows: slice) -> Piec
 
 @dataclass(frozen=True)
 class RangeFolder:
-    """The statistics of one range on disk: a file per layer, and one that says it is complete."""
+    """The statistics of one range on disk: a file per layer, and one that says what they are of.
+
+    The folder appears whole or not at all, also where two workers write the same range.
+    """
 
     path: Path
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[RangeFolder]:
+        """A folder to write to, which takes the name of this one when the block ends well.
+
+        Raises:
+            InvalidInputError: the folder cannot be written to.
+        """
+        temporary = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            yield RangeFolder(temporary)
+            if self.read_manifest() is None:
+                shutil.rmtree(self.path, ignore_errors=True)
+                with contextlib.suppress(OSError):  # another worker was faster
+                    temporary.rename(self.path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def add(self, found: Mapping[str, Partial]) -> dict[str, dict[str, Any]]:
         """Keep statistics by name; returns what ``finish`` is to be told of them.
@@ -126,8 +149,7 @@ class RangeFolder:
         """
         files = {}
         for name, partial in found.items():
-            file = hashlib.sha256(name.encode()).hexdigest()[:16]
-            path = self.path / f"{file}.safetensors"
+            path = self._file(name)
             partial.save(path)
             with path.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -135,7 +157,7 @@ class RangeFolder:
         return files
 
     def finish(self, files: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-        """Say that the range is complete.
+        """Say what the files are, and what they are of.
 
         Raises:
             InvalidInputError: the folder cannot be written to.

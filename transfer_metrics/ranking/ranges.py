@@ -42,11 +42,10 @@ class RangeReader:
         self, model: Model, metrics: Sequence[Metric], shards: range, folder: RangeFolder
     ) -> None:
         """Pass over a range as often as the plan says, and keep what was built each time."""
-        weights = sum(t.numel() * t.element_size() for t in model.module.state_dict().values())
         extraction = self._extraction(model, self.job.task)
         whole = extraction.manifest()
         groups = self.groups(FeatureStore(whole, []), metrics)
-        plan = self._plan(FeatureStore(whole, []), groups, weights)
+        plan = self.plan(model, whole, metrics)
         files: dict[str, Any] = {}
         records: dict[str, Any] = {}
         for one in plan.passes:
@@ -115,10 +114,16 @@ class RangeReader:
         logits = manifest["logits"] if LOGITS in names else None
         return {**manifest, "layers": keep, "logits": logits}
 
-    def _plan(
-        self, store: FeatureStore, groups: Mapping[str, Sequence[Group]], weights: int
-    ) -> Plan:
+    def plan(self, model: Model, manifest: Mapping[str, Any], metrics: Sequence[Metric]) -> Plan:
+        """How the statistics of a model are built within the memory, beside its weights.
+
+        Raises:
+            InvalidInputError: one layer alone does not fit.
+        """
         task, data = self.job.task, self.job.task[self.job.split]
+        weights = sum(t.numel() * t.element_size() for t in model.module.state_dict().values())
+        store = FeatureStore(manifest, [])
+        groups = self.groups(store, metrics)
         store = MeanStore(store) if self.job.mean else store
         dims = {layer.name: layer.dim for layer in store.layers if layer.name in groups}
         if LOGITS in groups:

@@ -6,12 +6,12 @@ import contextlib
 import functools
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from transfer_metrics.engines import Lost, map_reduce
+from transfer_metrics.engines import ENGINES, Lost, map_reduce
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.averaged import MEAN
 from transfer_metrics.features.pooling import resolve_pool
@@ -30,6 +30,7 @@ from transfer_metrics.ranking.memory import worker_memory
 from transfer_metrics.ranking.race import race
 from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.ranking.works import Ranges, Whole, lost
+from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.models import expand_models
 from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.sources.words import refuse_words
@@ -136,6 +137,7 @@ def rank_models(
     candidates = expand_models(models)
     if not candidates:
         raise InvalidInputError("no models to rank")
+    ENGINES[engine.partition(":")[0]]
     run = functools.partial(map_reduce, engine, workers=workers, gpus=_gpus(options.get("device")))
     serial = engine == "serial"
     if stream and (keep_features or budget is not None):
@@ -144,29 +146,13 @@ def rank_models(
         )
     if stream is None:
         stream = not serial and not keep_features and budget is None
-    resolve_pool(pool)
     task = load_task(task)
-    task[split]
-    chosen, view = layers, "best"
-    if isinstance(layers, str):
-        chosen, view = LAYER_CHOICES.get(layers, (layers, "best"))
     combinations = asked_combinations(metrics, task.kind)
-    job = Job(
-        task,
-        resolve_metrics(metrics, task.kind),
-        chosen,
-        view,
-        pool,
-        split,
-        dtype,
-        amp,
-        cache,
-        ResultCache(cache_dir),
-        keep_features,
-        interval_mode(intervals),
-        {**options, "progress": progress and serial},
-        mean=isinstance(layers, str) and layers == MEAN,
-    )
+    job = make_job(
+        task, metrics, layers=layers, pool=pool, split=split, cache=cache, cache_dir=cache_dir,
+        keep_features=keep_features, intervals=intervals, dtype=dtype, amp=amp,
+        options={**options, "progress": progress and serial},
+    )  # fmt: skip
     if budget is not None:
         refuse_words(task, "a race adds single examples; leave out budget=")
         if combinations:
@@ -181,7 +167,46 @@ def rank_models(
         records = _ranked(job, candidates, run, share, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
-    return ScoreTable(combined(records, combinations), view)
+    return ScoreTable(combined(records, combinations), job.view)
+
+
+def make_job(
+    task: Task,
+    metrics: Any,
+    *,
+    layers: Any = "best",
+    pool: str = "avg",
+    split: str = "train",
+    cache: str = "only-missing",
+    cache_dir: str | os.PathLike[str] | None = None,
+    keep_features: bool = False,
+    intervals: bool | str = False,
+    dtype: str = "float32",
+    amp: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Job:
+    """What is the same for all models of a ranking; arguments as for ``rank_models``."""
+    resolve_pool(pool)
+    task[split]
+    chosen, view = layers, "best"
+    if isinstance(layers, str):
+        chosen, view = LAYER_CHOICES.get(layers, (layers, "best"))
+    return Job(
+        task,
+        resolve_metrics(metrics, task.kind),
+        chosen,
+        view,
+        pool,
+        split,
+        dtype,
+        amp,
+        cache,
+        ResultCache(cache_dir),
+        keep_features,
+        interval_mode(intervals),
+        options or {},
+        mean=isinstance(layers, str) and layers == MEAN,
+    )
 
 
 def _ranked(

@@ -336,7 +336,7 @@ class ScoreTable:
         """
         path = Path(path)
         _known_suffix(path)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InvalidInputError(f"there is no table at {path}; check the path")
         try:
             return cls(read_records(path))

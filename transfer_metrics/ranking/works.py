@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,12 +91,22 @@ class Built:
         scores: key of its scores in the cache.
         folder: the folder of its ranges.
         missing: labels of the metrics that are to be scored.
+        loading: seconds that its worker took to load the model.
     """
 
     name: str
     scores: str
     folder: Path
     missing: tuple[str, ...]
+    loading: float
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in the hands of a worker, and the seconds that loading took."""
+
+    model: Model
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -126,13 +137,15 @@ class Ranges:
         return [range(a, b) for a, b in itertools.pairwise(ends)]
 
     @property
-    def _reader(self) -> RangeReader:
+    def reader(self) -> RangeReader:
+        """What reads a range."""
         return RangeReader(self.job, self.memory, 1 / len(self.bounds))
 
-    def load(self, item: Any) -> Model | Outcome:
+    def load(self, item: Any) -> Loaded | Outcome:
         """A model; what its own code raises becomes the reason in its record."""
+        started = time.perf_counter()
         try:
-            return load_model(item)
+            return Loaded(load_model(item), time.perf_counter() - started)
         except Exception as error:
             return failure(self.job, candidate_name(item), error)
 
@@ -140,29 +153,28 @@ class Ranges:
         """Scores that were in the cache, and failures, need no statistics."""
         return isinstance(result, Outcome)
 
-    def map(self, loaded: Model | Outcome, part: int) -> Built | Outcome:
+    def map(self, loaded: Loaded | Outcome, part: int) -> Built | Outcome:
         """Leave the statistics of one range in its folder."""
         if isinstance(loaded, Outcome):
             return loaded
         try:
             return self._built(loaded, part)
         except Exception as error:
-            return failure(self.job, loaded.name, error)
+            return failure(self.job, loaded.model.name, error)
 
-    def _built(self, model: Model, part: int) -> Built | Outcome:
-        job = self.job
+    def _built(self, loaded: Loaded, part: int) -> Built | Outcome:
+        job, model = self.job, loaded.model
         key = job.scores_key(model)
         known, missing = known_scores(job, key)
         if not missing:
             return Outcome(ordered(job, model.name, known))
         labels = tuple(m.label for m in missing)
-        built = Built(
-            model.name, key, self.root / content_key(of=key, m=labels, r=self.run), labels
-        )
+        root = self.root / content_key(of=key, m=labels, r=self.run)
+        built = Built(model.name, key, root, labels, loaded.seconds)
         folder = RangeFolder(built.folder / f"{part:05d}")
         if folder.read_manifest() is None:
-            shutil.rmtree(folder.path, ignore_errors=True)
-            self._reader.read(model, missing, self.bounds[part], folder)
+            with folder.writing() as temporary:
+                self.reader.read(model, missing, self.bounds[part], temporary)
         return built
 
     def reduce(self, item: Any, results: Sequence[Any]) -> Outcome:
@@ -174,7 +186,7 @@ class Ranges:
                 return lost(self.job, item, result)
         built: Built = results[0]
         try:
-            return self._scored(built, len(results))
+            return self._scored(built, len(results), max(r.loading for r in results))
         except TransferMetricsError as error:
             # Another run on the same cache may have been faster, and have cleared up.
             known, missing = known_scores(self.job, built.scores)
@@ -182,14 +194,14 @@ class Ranges:
                 return Outcome(ordered(self.job, built.name, known))
             return failure(self.job, built.name, error)
 
-    def _scored(self, built: Built, parts: int) -> Outcome:
+    def _scored(self, built: Built, parts: int, loading: float) -> Outcome:
         job = self.job
         known, _ = known_scores(job, built.scores)
         folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(parts)]
         store = merged_store(folders)
         bounds = store.manifest["class_bounds"]
         metrics = [m for m in job.metrics if m.label in built.missing]
-        groups = self._reader.groups(store, metrics)
+        groups = self.reader.groups(store, metrics)
         store, fresh = MeanStore(store) if job.mean else store, []
         for slot in slots_of(store, metrics):
             if slot.name not in groups:
@@ -200,7 +212,8 @@ class Ranges:
                 ends = bounds.get(slot.name)
                 scatter = ends and StoredScatter(folders, slot.name, ends, slot.fields["dim"])
                 values = _values(groups[slot.name], partial, job.mode, scatter)
-            fresh += records_of(slot.fields, slot.metrics, values)
+            fields = {**slot.fields, "load_seconds": loading}
+            fresh += records_of(fields, slot.metrics, values)
         keep_scores(job, built.scores, metrics, fresh)
         shutil.rmtree(built.folder, ignore_errors=True)
         kept = [r for r in known if record_label(r) not in built.missing]

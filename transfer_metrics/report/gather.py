@@ -236,7 +236,7 @@ def _read(path: Path, sources: list[tuple[str, str, int]]) -> ScoreTable | Selec
 
 def _read_json(path: Path) -> tuple[ScoreTable | Selection, int]:
     """A selection, or an array of records as ``--json`` prints it."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InvalidInputError(f"there is no table at {path}; check the path")
     try:
         content = read_json(path)

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -115,7 +114,7 @@ class Selection:
         Raises:
             InvalidInputError: there is no such file, or it holds no selection.
         """
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise InvalidInputError(f"there is no selection at {path}")
         try:
             content = read_json(path)

@@ -6,8 +6,7 @@ import math
 import os
 import warnings
 import zipfile
-from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -37,7 +36,7 @@ def read_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarr
     (2, 2)
     """
     try:
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise ValueError("there is no such file")
         with open(path, "rb") as file:
             archive = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
@@ -66,7 +65,7 @@ def _archive(file: BinaryIO) -> dict[str, np.ndarray]:
         return found
 
 
-def _array(stream: BinaryIO, size: int) -> np.ndarray:
+def _array(stream: IO[bytes], size: int) -> np.ndarray:
     """One array of ``size`` bytes with its header, which must fit each other."""
     from numpy.lib import format
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -46,7 +47,7 @@ def load_checkpoint(
             tensors, or does not fit the network; nothing is loaded then.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InvalidInputError(f"checkpoint {str(path)!r}: there is no such file")
     expected = module.state_dict()
     given = _without_prefix(_unwrap(_read(path), path), expected)

@@ -39,7 +39,7 @@ def existing_file(place: str, name: str) -> Path:
             f"task {name!r}: {place!r} is a folder; name a file, or say imagefolder:{place} for "
             f"a folder of images per class"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InvalidInputError(f"task {name!r}: there is no file {place!r}{_seen_from(path)}")
     return path
 

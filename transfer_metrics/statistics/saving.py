@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import types
-from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 import numpy as np
@@ -53,7 +52,7 @@ class Saved:
         """
         from safetensors import safe_open
 
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise InvalidInputError(f"there is no statistic at {path}")
         try:
             with safe_open(path, framework="pt") as file:
