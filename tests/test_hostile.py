@@ -208,6 +208,17 @@ def test_a_head_names_no_code_and_no_place_to_write(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
+def test_a_head_does_not_say_where_training_is_kept(tmp_path: Path) -> None:
+    elsewhere = str(tmp_path / "elsewhere")
+    record = json.loads(_made("head")["head.json"])
+    params = {"epochs": 1, "checkpoint": elsewhere}
+    changed = record | {"head": "lpft", "params": params}
+    for name, data in {**_made("head"), "head.json": json.dumps(changed).encode()}.items():
+        (tmp_path / name).write_bytes(data)
+    head = tm.load_head(tmp_path)
+    assert (head.epochs, head.checkpoint) == (1, None)
+
+
 def test_weights_of_timm_come_by_the_safe_way_only(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     torch.save({"a": Payload(tmp_path / "owned")}, tmp_path / "w.pt")

@@ -15,6 +15,7 @@ _PUBLIC = {
     "transfer_metrics.errors": (
         "CorruptStoreError",
         "EngineError",
+        "StorageError",
         "ExtractionError",
         "IncompatibleStoreError",
         "InvalidInputError",

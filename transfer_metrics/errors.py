@@ -75,6 +75,10 @@ class ExtractionError(TransferMetricsError):
     """A forward pass failed, or a layer produced something that cannot be pooled."""
 
 
+class StorageError(ExtractionError, InvalidInputError):
+    """A place cannot be written to or read: it is full, read-only, no folder or out of reach."""
+
+
 class EngineError(TransferMetricsError):
     """Workers cannot be started, or a cluster cannot be reached."""
 

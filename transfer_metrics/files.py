@@ -1,22 +1,30 @@
-"""Writing files so that they appear whole or not at all."""
+"""Files that appear whole or not at all, and locks that die with their process."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.errors import StorageError
+
+try:
+    import fcntl
+except ImportError:  # no such locks on Windows
+    fcntl = None  # type: ignore[assignment]
+
+ADVICE = "free some space or choose another folder"
+TEMPORARY = ".tmp"
+"""How the names of files and folders end that are being written."""
 
 
 @contextmanager
-def replacing(
-    path: str | os.PathLike[str],
-    raises: type[TransferMetricsError] = InvalidInputError,
-    advice: str = "free some space or choose another folder",
-) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], advice: str = ADVICE) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its name when the block ends without error.
 
     Missing folders are made. After an error nothing is left behind and ``path`` is as it was; only
@@ -24,11 +32,10 @@ def replacing(
 
     Args:
         path: the file to write.
-        raises: the error for a place that cannot be written to, or a full disk.
-        advice: what its message says to do.
+        advice: what the message says to do where it cannot be written.
 
     Raises:
-        TransferMetricsError: the error named by ``raises``.
+        StorageError: a place that cannot be written to, or a full disk.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(Path(folder) / "note.txt") as temporary:
@@ -40,7 +47,9 @@ def replacing(
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f"{path.name}.", suffix=TEMPORARY
+        )
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -50,10 +59,84 @@ def replacing(
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise raises(f"cannot write {path} ({error.strerror or error}); {advice}") from error
+        raise _unwritable(path, error, advice) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(
+    path: Path, *, shared: bool = False, wait: bool = True, advice: str = ADVICE
+) -> Iterator[bool]:
+    """Hold a lock on a file, which is made where it is absent, and its folders with it.
+
+    The lock dies with its process. A file that is removed while others wait for it is made anew.
+
+    Args:
+        path: the file.
+        shared: let others hold it that share it too.
+        wait: wait until it is free.
+        advice: what the message says to do where the file cannot be made.
+
+    Yields:
+        Whether it is held: False where another holds it and there was no waiting. Where the system
+        or the file system has no such locks, True.
+
+    Raises:
+        StorageError: the file cannot be made.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with locked(Path(folder) / "a") as first, locked(Path(folder) / "a", wait=False) as second:
+    ...         first, second
+    (True, False)
+    """
+    if fcntl is None:
+        yield True
+        return
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a")
+        except FileNotFoundError:
+            continue  # somebody removed the folder between the two
+        except OSError as error:
+            raise _unwritable(path, error, advice) from error
+        with file:
+            try:
+                fcntl.flock(file, how if wait else how | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held = False
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise _unwritable(path, error, advice) from error
+                held = True
+            else:
+                if not _is_at(file.fileno(), path):
+                    continue  # who held it removed it, so it protects nothing any more
+                held = True
+            yield held
+            return
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that nobody sees a part of it, even where this process is killed."""
+    doomed = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    with suppress(OSError):
+        folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _unwritable(path: Path, error: OSError, advice: str) -> StorageError:
+    return StorageError(f"cannot write {path} ({error.strerror or error}); {advice}")
 
 
 def _umask() -> int:

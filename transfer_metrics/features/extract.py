@@ -9,18 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transfer_metrics.errors import CorruptStoreError, ExtractionError, IncompatibleStoreError
+from transfer_metrics.errors import CorruptStoreError, IncompatibleStoreError, StorageError
 from transfer_metrics.features.extraction import Extraction
 from transfer_metrics.features.layers import LayerSpec
 from transfer_metrics.features.pooling import Pool
 from transfer_metrics.features.shards import (
     MANIFEST,
-    locked,
     read_manifest,
+    require_sound,
     shard_path,
+    verify_layout,
     verify_shard,
     write_manifest,
     write_shard,
+    writing,
 )
 from transfer_metrics.features.store import KEY, FeatureStore
 from transfer_metrics.sources.base import Model, Task
@@ -102,7 +104,7 @@ def extract(
     # What is wrong with the layers is found before any folder is made.
     fresh = None if (Path(out) / MANIFEST).exists() else plan.manifest()
     folder = _folder(out)
-    with locked(folder):
+    with writing(folder):
         manifest = _resumed(folder, plan, fresh)
         for index, shard, record in plan.shards(manifest):
             record |= write_shard(shard_path(folder, index), shard)
@@ -118,7 +120,7 @@ def _folder(out: str | Path) -> Path:
     try:
         (folder / "shards").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExtractionError(
+        raise StorageError(
             f"cannot make the folder {folder}: {error.strerror or error}; choose another out="
         ) from error
     return folder
@@ -157,11 +159,13 @@ def _resumed(folder: Path, plan: Extraction, fresh: dict[str, Any] | None) -> di
             f"{folder} holds other features: {'; '.join(told)}; choose another out=, or delete "
             f"the folder"
         )
+    require_sound(folder, manifest)
     recorded = dict(manifest["shards"])
     for index, record in recorded.items():
         path = shard_path(folder, int(index))
         if path.exists():
             verify_shard(path, record)
+            verify_layout(path, manifest, int(index))
         else:
             del manifest["shards"][index]  # deleted in order to be computed anew
     if manifest["shards"] != recorded:

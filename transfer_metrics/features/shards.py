@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import CorruptStoreError, ExtractionError
-from transfer_metrics.features.manifest import shapes_of
-from transfer_metrics.files import replacing
+from transfer_metrics.errors import CorruptStoreError
+from transfer_metrics.features.manifest import check_manifest, shapes_of
+from transfer_metrics.files import locked, replacing
 from transfer_metrics.untrusted import read_json, visible
 
 FORMAT = 1
@@ -31,10 +31,10 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that at any moment it is either absent, as before, or complete.
 
     Raises:
-        ExtractionError: it cannot be written, as on a full disk; nothing of it is left.
+        StorageError: it cannot be written, as on a full disk; nothing of it is left.
     """
     advice = "make room or choose another folder, and run again: finished shards are kept"
-    with replacing(path, ExtractionError, advice) as temporary:
+    with replacing(path, advice) as temporary:
         temporary.write_bytes(data)
 
 
@@ -67,6 +67,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} is not the manifest of a feature store; delete the folder and extract again"
         )
     return manifest
+
+
+def require_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse a manifest with fields of other types, or numbers that do not fit each other.
+
+    Raises:
+        CorruptStoreError: says what is wrong.
+    """
+    try:
+        check_manifest(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        told = visible(f"{type(error).__name__}: {error}", 300)
+        raise CorruptStoreError(
+            f"the manifest of {folder} is damaged ({told}); delete the folder and extract again"
+        ) from error
 
 
 def write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -156,13 +171,30 @@ def _opened(path: Path, framework: str) -> Iterator[Any]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write a store; another waits. The lock dies with its process."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows
+def writing(folder: Path) -> Iterator[None]:
+    """Let one process at a time write a store; another waits."""
+    with locked(folder / ".lock"):
         yield
-        return
-    with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+
+
+def discard_damaged(folder: Path, everything: bool = False) -> None:
+    """Remove the shards of a store that are not what its manifest says, or all where it has none.
+
+    Args:
+        folder: the store.
+        everything: remove all of it, since it is of something else.
+    """
+    with writing(folder):
+        kept: dict[Path, Any] = {}
+        with suppress(CorruptStoreError):
+            if not everything:
+                manifest = read_manifest(folder)
+                require_sound(folder, manifest)
+                kept = {shard_path(folder, int(k)): v for k, v in manifest["shards"].items()}
+        if not kept:
+            (folder / MANIFEST).unlink(missing_ok=True)
+        for path in folder.glob("shards/*.safetensors"):
+            try:
+                verify_shard(path, kept[path])
+            except (CorruptStoreError, KeyError):
+                path.unlink(missing_ok=True)

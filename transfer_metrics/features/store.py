@@ -16,7 +16,7 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     LayerNotFoundError,
 )
-from transfer_metrics.features.manifest import check_layers, check_manifest
+from transfer_metrics.features.manifest import check_layers
 from transfer_metrics.features.shards import (
     FORMAT,
     LABELS,
@@ -24,12 +24,12 @@ from transfer_metrics.features.shards import (
     read_array,
     read_manifest,
     read_rows,
+    require_sound,
     shard_path,
     verify_layout,
     verify_shard,
 )
 from transfer_metrics.types import Layer
-from transfer_metrics.untrusted import visible
 
 KEY = (
     "format",
@@ -93,13 +93,7 @@ class FeatureStore:
                 f"{folder} has store format {manifest['format']} and this version reads {FORMAT}; "
                 f"delete the folder and extract again"
             )
-        try:
-            check_manifest(manifest)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            told = visible(f"{type(error).__name__}: {error}", 300)
-            raise CorruptStoreError(
-                f"the manifest of {folder} is damaged ({told}); delete the folder and extract again"
-            ) from error
+        require_sound(folder, manifest)
         count = -(-manifest["n"] // manifest["shard_size"])
         done = sum(int(index) < count for index in manifest["shards"])
         if done < count:

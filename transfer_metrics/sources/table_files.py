@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import io
 import json
@@ -94,9 +95,13 @@ def _separated(text: str, suffix: str) -> dict[str, list[Any]]:
     import pandas as pd
 
     separator = "\t" if suffix in (".tsv", ".tab") else ","
-    names = next(csv.reader(io.StringIO(text[:_LONGEST]), delimiter=separator), [])
+    rows = csv.reader(io.StringIO(text[:_LONGEST]), delimiter=separator)
+    names = next(rows, [])
     if len(names) - len(set(names)) > _MOST_TWINS:
         raise ValueError("many columns have the same name")
+    with contextlib.suppress(csv.Error):  # of a long text; pandas has no such limit
+        if len(next(rows, [])) > len(names):
+            raise ValueError("the first row has more cells than the header")
     # Everything as text first: a review that says "null" is no missing value.
     with warnings.catch_warnings():
         # Cells beyond the header would otherwise shift all others, or be left out.
