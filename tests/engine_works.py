@@ -51,3 +51,23 @@ def notes_of(folder: Path, kind: str) -> list[list[str]]:
     """The notes of a kind, in the order of time, each as words."""
     found = [path.name.split() for path in folder.iterdir() if path.name.startswith(kind)]
     return sorted(found, key=lambda words: int(words[-1]))
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a worker sees of the machine."""
+
+    def load(self, item: str) -> str:
+        return item
+
+    def map(self, loaded: str, part: int) -> tuple[str | None, int]:
+        import torch
+
+        time.sleep(0.2)  # so that every worker gets a part
+        return os.environ.get(loaded), torch.get_num_threads()
+
+    def settles(self, result: Any) -> bool:
+        return False
+
+    def reduce(self, item: str, results: list[Any]) -> Any:
+        return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transfer_metrics as tm
-from tests.engine_works import Squares, notes_of
+from tests.engine_works import Environment, Squares, notes_of
 from transfer_metrics.engines import ENGINES, Lost, map_reduce
 from transfer_metrics.engines.schedule import ATTEMPTS, Schedule
 from transfer_metrics.engines.work import REDUCE, Unit
@@ -82,6 +83,14 @@ def test_a_part_that_kills_every_worker_is_given_up(engine: str, tmp_path: Path)
     work = Squares(tmp_path, die_at=(4, 1), always=True)
     found = dict(map_reduce(engine, work, ITEMS, [3, 3, 3], workers=2))
     assert found == SUMS | {1: "lost"}
+
+
+def test_workers_take_turns_on_gpus_and_share_the_threads() -> None:
+    names = ["CUDA_VISIBLE_DEVICES"] * 4
+    found = dict(map_reduce("processes", Environment(), names, [1] * 4, workers=2, gpus=2))
+    seen = [result for results in found.values() for result in results]
+    assert {gpu for gpu, _ in seen} == {"0", "1"}
+    assert {threads for _, threads in seen} == {max(1, (os.cpu_count() or 1) // 2)}
 
 
 def test_work_of_a_script_reaches_other_processes(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ _PUBLIC = {
     "transfer_metrics.errors": (
         "CorruptStoreError",
         "EngineError",
-        "StorageError",
         "ExtractionError",
         "IncompatibleStoreError",
         "InvalidInputError",
         "LayerNotFoundError",
         "MissingDependencyError",
+        "StorageError",
         "TransferMetricsError",
         "TransferMetricsWarning",
         "UnknownNameError",

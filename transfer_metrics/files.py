@@ -47,9 +47,7 @@ def replacing(path: str | os.PathLike[str], advice: str = ADVICE) -> Iterator[Pa
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f"{path.name}.", suffix=TEMPORARY
-        )
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=TEMPORARY)
         os.close(handle)
         temporary = Path(name)
         yield temporary

@@ -16,9 +16,11 @@ EXAMPLES = """\
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = add_verb(verbs, "cache", "show or clear kept scores and features", EXAMPLES, run)
+    parser = add_verb(
+        verbs, "cache", "show or clear kept scores, features and statistics", EXAMPLES, run
+    )
     parser.add_argument("action", nargs="?", choices=("show", "clear"), default="show")
-    parser.add_argument("--only", choices=("scores", "features"))
+    parser.add_argument("--only", choices=("scores", "features", "statistics"))
     add_output(parser)
 
 

@@ -42,7 +42,7 @@ class Schedule:
     >>> schedule = Schedule([2, 1])
     >>> schedule.take("a"), schedule.take("b")
     (Unit(item=0, part=0), Unit(item=1, part=0))
-    >>> schedule.done("b", "of b"); schedule.take("b")
+    >>> _ = schedule.done("b", "of b"); schedule.take("b")
     Unit(item=1, part=-1)
     >>> schedule.lost("a", "killed"); schedule.take("c"), schedule.take("d")
     (Unit(item=0, part=0), Unit(item=0, part=1))

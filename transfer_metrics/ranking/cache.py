@@ -6,19 +6,28 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
 import transfer_metrics
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.files import replacing
+from transfer_metrics.errors import StorageError, TransferMetricsWarning
+from transfer_metrics.files import TEMPORARY, locked, remove_folder, replacing
 from transfer_metrics.ranking.records import typed
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 POLICIES = ("only-missing", "always", "never", "only-cache")
+PARTS = ("scores", "features", "statistics")
+ADVICE = (
+    "make room, set TRANSFER_METRICS_CACHE to another folder, or use cache='never'; what was "
+    "finished is kept"
+)
+
+Records = Sequence[Mapping[str, Any]]
 
 
 def default_cache_dir() -> Path:
@@ -39,7 +48,9 @@ def content_key(**fields: Any) -> str:
 
 
 class ResultCache:
-    """Scores as one JSON-lines file per key, and features in progress as one store per key.
+    """Scores as one file per key, and features and statistics in progress as one folder per key.
+
+    A file of scores has one JSON record per line, and then a line with the SHA-256 of those before.
 
     Args:
         root: the folder; by default ``default_cache_dir()``.
@@ -53,56 +64,100 @@ class ResultCache:
         return self.root / "features" / key
 
     def read(self, key: str) -> list[dict[str, Any]]:
-        """Records that were kept under a key; a line that cannot be read counts as absent.
+        """Records that were kept under a key; a file that is not as it was written has none.
 
         Raises:
-            InvalidInputError: the folder cannot be read.
+            StorageError: the folder cannot be read.
+
+        Warns:
+            TransferMetricsWarning: the file is damaged.
         """
+        path = self._scores(key)
         try:
-            lines = read_text(self._scores(key), TABLE).split("\n")
+            return _parsed(read_text(path, TABLE))
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(
-                f"cannot read the cache {self.root} "
-                f"({getattr(error, 'strerror', None) or error}); set "
+        except OSError as error:
+            raise StorageError(
+                f"cannot read the cache {self.root} ({error.strerror or error}); set "
                 f"TRANSFER_METRICS_CACHE to another folder, or use cache='never'"
             ) from error
-        records = []
-        for line in lines:
-            try:
-                record = typed(parse_json(line), "a record")
-            except ValueError:
-                continue
-            records.append(record)
-        return records
+        except ValueError as error:
+            warnings.warn(
+                f"{path} is damaged ({error}); its scores are computed anew",
+                TransferMetricsWarning,
+                stacklevel=2,
+            )
+            return []
 
-    def write(self, key: str, records: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the records of a key at once.
+    def update(self, key: str, change: Callable[[list[dict[str, Any]]], Records]) -> None:
+        """Replace the records of a key by what is made of them, one process after the other.
 
         Raises:
-            InvalidInputError: the folder cannot be written to.
+            StorageError: the folder cannot be written to.
         """
-        with replacing(self._scores(key)) as temporary:
-            lines = (json.dumps(r, allow_nan=False, default=str) for r in records)
-            temporary.write_text("".join(f"{line}\n" for line in lines))
+        path = self._scores(key)
+        with locked(path.parent / ".lock", advice=ADVICE):
+            for stray in path.parent.glob(f"*{TEMPORARY}"):
+                stray.unlink(missing_ok=True)  # from a process that was killed while writing
+            records = change(self.read(key))
+            text = "".join(f"{json.dumps(r, allow_nan=False, default=str)}\n" for r in records)
+            with replacing(path, ADVICE) as temporary:
+                temporary.write_text(text + json.dumps({"sha256": _digest(text)}) + "\n", "utf-8")
 
-    def drop_features(self, key: str) -> None:
-        """Remove the feature store of a key."""
-        shutil.rmtree(self.features(key), ignore_errors=True)
+    @contextmanager
+    def using(self, key: str) -> Iterator[Path]:
+        """The feature store of a key, which nobody drops meanwhile.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        with locked(self.features(key) / ".used", shared=True, advice=ADVICE):
+            yield self.features(key)
+
+    def drop_features(self, key: str, wait: bool = False) -> None:
+        """Remove the feature store of a key.
+
+        Args:
+            key: the key.
+            wait: wait for those who use it; else the last of them removes it.
+        """
+        for stray in (self.root / "features").glob(f"*{TEMPORARY}"):
+            shutil.rmtree(stray, ignore_errors=True)  # from a process that was killed meanwhile
+        folder = self.features(key)
+        if folder.exists():
+            with locked(folder / ".used", wait=wait, advice=ADVICE) as held:
+                if held:
+                    remove_folder(folder)
 
     def size(self) -> dict[str, tuple[int, int]]:
-        """Files and bytes under ``"scores"`` and ``"features"``."""
+        """Files and bytes under each of ``PARTS``."""
         sizes = {}
-        for part in ("scores", "features"):
+        for part in PARTS:
             files = [p for p in (self.root / part).rglob("*") if p.is_file()]
             sizes[part] = (len(files), sum(p.stat().st_size for p in files))
         return sizes
 
     def clear(self, part: str | None = None) -> None:
-        """Remove scores, features or both."""
-        for name in ("scores", "features") if part is None else (part,):
+        """Remove scores, features, statistics, or all of it."""
+        for name in PARTS if part is None else (part,):
             shutil.rmtree(self.root / name, ignore_errors=True)
 
     def _scores(self, key: str) -> Path:
         return self.root / "scores" / f"{key}.jsonl"
+
+
+def _parsed(text: str) -> list[dict[str, Any]]:
+    """Records of a file of scores.
+
+    Raises:
+        ValueError: it is not as it was written.
+    """
+    *lines, end = text.splitlines(keepends=True) or [""]
+    if parse_json(end) != {"sha256": _digest("".join(lines))}:
+        raise ValueError("its SHA-256 does not match")
+    return [typed(parse_json(line), "a record") for line in lines]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.errors import (
+    CorruptStoreError,
+    IncompatibleStoreError,
+    InvalidInputError,
+    StorageError,
+    TransferMetricsError,
+    TransferMetricsWarning,
+)
 from transfer_metrics.features.averaged import MEAN, MeanStore
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.joined import JoinedStore
+from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.ranking.cache import ResultCache, content_key
@@ -70,8 +80,9 @@ class Job:
         return self.subset is not None and len(self.subset) < len(self.task[self.split])
 
     def features_key(self, model: Model, data: str) -> str:
-        """Key of the features of a model on data of a fingerprint."""
-        return content_key(**self._content(model, data))
+        """Key of the features of a model on data of a fingerprint, by the names they go by."""
+        names = (model.name, model.revision, self.task.name, self.split)
+        return content_key(**self._content(model, data), names=names)
 
     def scores_key(self, model: Model) -> str:
         """Key of the scores of a model: of all examples the same with and without a race."""
@@ -109,10 +120,12 @@ class Outcome:
     Attributes:
         records: its records, or the one of its failure.
         features: keys of the features that its scores came from; empty after a failure.
+        stop: why nothing more can be kept of any model, so that the ranking ends; else empty.
     """
 
     records: list[dict[str, Any]]
     features: tuple[str, ...] = ()
+    stop: str = ""
 
 
 def score_one(job: Job, candidate: Any) -> Outcome:
@@ -140,7 +153,7 @@ def failure(job: Job, name: str | None, error: BaseException | str) -> Outcome:
         "metric": "",
         "error": reason,
     }
-    return Outcome([record])
+    return Outcome([record], stop=reason if isinstance(error, StorageError) else "")
 
 
 def candidate_name(candidate: Any) -> str:
@@ -174,14 +187,17 @@ def keep_scores(
     """Put the records of metrics that were missing into the cache."""
     if job.policy == "never":
         return
-    known = job.cache.read(key) if job.policy == "only-missing" else []
     names = {m.label for m in missing}
     # Failures may have passing causes, so they are tried again.
     unkept = {record_label(r) for r in fresh if r.get("error")}
     unkept |= {m.label for m in missing if not _is_stable(m)}
-    kept = [r for r in known if record_label(r) not in names]
-    kept += [r for r in fresh if record_label(r) not in unkept]
-    job.cache.write(key, kept)
+    added = [r for r in fresh if record_label(r) not in unkept]
+
+    def change(known: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+        kept = known if job.policy == "only-missing" else []
+        return [*(r for r in kept if record_label(r) not in names), *added]
+
+    job.cache.update(key, change)
 
 
 def ordered(job: Job, name: str, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -209,10 +225,10 @@ def _scored(job: Job, model: Model, loading: float) -> list[dict[str, Any]]:
 def _computed(job: Job, model: Model, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     if job.policy == "always":
         # Earlier increments were computed anew by the rounds before.
-        newest = job.feature_keys(model)[-1]
-        shutil.rmtree(job.cache.features(newest), ignore_errors=True)
+        job.cache.drop_features(job.feature_keys(model)[-1], wait=True)
     units = job.task[job.split].units if job.subset is None else job.subset.positions
-    return score_store(_store(job, model), metrics, job.mode, units)
+    with _reading(job, model) as store:
+        return score_store(store, metrics, job.mode, units)
 
 
 def _add_errors(job: Job, model: Model, records: Sequence[dict[str, Any]]) -> None:
@@ -229,47 +245,60 @@ def _add_errors(job: Job, model: Model, records: Sequence[dict[str, Any]]) -> No
             f"the error of {metric.label} is not in the cache; rank with cache='only-missing' to "
             f"compute it"
         )
-    store = _store(job, model, [best["layer"]])
-    [found] = score_store(store, [metric], MODES[0], job.subset.positions)
+    with _reading(job, model, [best["layer"]]) as store:
+        [found] = score_store(store, [metric], MODES[0], job.subset.positions)
     added: dict[str, Any] = {
         k: found[k] for k in ("stderr", "deviations", "intervals") if k in found
     }
     added["seconds"] = (best["seconds"] or 0.0) + (found.get("seconds") or 0.0)
     best.update(added)
-    key = job.scores_key(model)
     place = (record_label(best), best["layer"])
-    known = job.cache.read(key)
-    job.cache.write(
-        key, [r | (added if (record_label(r), r["layer"]) == place else {}) for r in known]
+    job.cache.update(
+        job.scores_key(model),
+        lambda known: [
+            r | (added if (record_label(r), r["layer"]) == place else {}) for r in known
+        ],
     )
 
 
-def _store(job: Job, model: Model, only: Sequence[str] | None = None) -> FeatureStore:
-    """Features of all examples that the job looks at, of some layers only where it says which."""
-    stores = _stores(job, model)
-    if job.subset is None:
-        return MeanStore(stores[0]) if job.mean else stores[0]
-    return MeanStore(JoinedStore(stores)) if job.mean else JoinedStore(stores, only)
+@contextmanager
+def _reading(job: Job, model: Model, only: Sequence[str] | None = None) -> Iterator[FeatureStore]:
+    """Features of all examples that the job looks at, of some layers only where it says which.
 
-
-def _stores(job: Job, model: Model) -> list[FeatureStore]:
-    """Features of the increments of a subset, or of the whole split; what is there is kept."""
+    Those in the cache stay there until the block ends, whatever other runs on it do.
+    """
     tasks = [job.task] if job.subset is None else job.subset.increments
-    keys = job.feature_keys(model)
-    return [
-        extract(
-            model,
-            task,
-            job.layers,
-            job.pool,
-            None if job.policy == "never" else job.cache.features(key),
-            split=job.split,
-            dtype=job.dtype,
-            amp=job.amp,
-            **job.options,
-        )
-        for task, key in zip(tasks, keys, strict=True)
-    ]
+    with ExitStack() as stack:
+        stores = []
+        for task, key in zip(tasks, job.feature_keys(model), strict=True):
+            folder = None if job.policy == "never" else stack.enter_context(job.cache.using(key))
+            stores.append(_extracted(job, model, task, folder))
+        store = stores[0] if job.subset is None else JoinedStore(stores, None if job.mean else only)
+        yield MeanStore(store) if job.mean else store
+
+
+def _extracted(job: Job, model: Model, task: Task, folder: Path | None) -> FeatureStore:
+    """Features of a model on a task; what is there is kept, and what is damaged computed anew."""
+    for everything in (False, True):
+        try:
+            return _extract(job, model, task, folder)
+        except (CorruptStoreError, IncompatibleStoreError) as error:
+            if folder is None:
+                raise
+            warnings.warn(
+                f"features in the cache cannot be used ({error}); what is damaged is computed anew",
+                TransferMetricsWarning,
+                stacklevel=2,
+            )
+            discard_damaged(folder, everything or isinstance(error, IncompatibleStoreError))
+    return _extract(job, model, task, folder)
+
+
+def _extract(job: Job, model: Model, task: Task, folder: Path | None) -> FeatureStore:
+    return extract(
+        model, task, job.layers, job.pool, folder, split=job.split, dtype=job.dtype, amp=job.amp,
+        **job.options,
+    )  # fmt: skip
 
 
 def _has_interval(record: Mapping[str, Any], mode: str | None) -> bool:
