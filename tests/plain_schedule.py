@@ -1,4 +1,4 @@
-"""The decisions of ``engines.schedule`` in a slow and plain way: all is looked up anew each time."""
+"""The decisions of ``engines.schedule`` in a slow and plain way: all is looked up anew."""
 
 from __future__ import annotations
 

@@ -70,6 +70,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "device": ("", "cudda", "cuda:99", "mps:x"),
     "ood": ("", "x", "x=", "=x", "x=nowhere:y", "x=corrupted:none:1", "x=corrupted:blur:9"),
     "engine": ("", "nonsense", "serail"),
+    "workers": ("0", "-1", "1.5", "x", ""),
+    "memory": ("", "x", "-1", "2 cows", "1"),
     "budget": ("x", "nan", "0", "2", "-1"),
     "sizes": ("", "x", "10", "10x2", "0x0x0", "10x-2x2"),
     "limit": ("x", "nan", "-1"),

@@ -262,9 +262,17 @@ def test_a_model_that_fails_leaves_its_reason_and_others_go_on() -> None:
     assert "no-such-net" in failure["error"]
 
 
-def test_stream_and_features_exclude_each_other() -> None:
-    with pytest.raises(InvalidInputError, match="stream=True"):
-        tm.rank_models("zoo:cnn-mnist", "sklearn:digits", stream=True, keep_features=True)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stream": True, "keep_features": True},
+        {"memory": "1GiB", "budget": 0.5},
+        {"memory": "1GiB", "stream": False},
+    ],
+)
+def test_options_that_exclude_each_other(options: dict) -> None:
+    with pytest.raises(InvalidInputError, match="stream"):
+        tm.rank_models("zoo:cnn-mnist", "sklearn:digits", **options)
 
 
 def test_a_race_on_processes_is_the_race_of_this_process() -> None:

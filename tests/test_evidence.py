@@ -214,6 +214,7 @@ def test_short_names_stay_apart() -> None:
         shortened([{"model": f"net={f}/a.pt", "task": "x"} for f in "pq"])
 
 
+@pytest.mark.slow
 def test_built_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -71,8 +71,8 @@ def test_a_model_on_which_all_die_is_given_up():
 
 
 def test_a_slow_worker_is_overtaken():
-    # Four models of one range of 10 s. The slow worker needs 100 s for its first; the quick one does
-    # the other three by 30, and repeats the first until 40.
+    # Four models of one range of 10 s. The slow worker needs 100 s for its first; the quick one
+    # does the other three by 30, and repeats the first until 40.
     run = simulate(load(4, 1, load=0, range=10), Cluster(2, slow=0.5, times=10))
     assert run.makespan == 40
     assert run.bound == pytest.approx(40 / 1.1)

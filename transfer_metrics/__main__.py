@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn, TextIO
 
 import transfer_metrics
 from transfer_metrics.cli.completion import PrintCompletion
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 where all went well, 1 where some models failed, 2 for a usage or input error and for
-        what nobody foresaw, 130 when interrupted.
+        what nobody foresaw, 130 when interrupted (SIGINT) and 143 when told to end (SIGTERM).
     """
     from transfer_metrics.cli.config import with_config
 
@@ -84,14 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser.parse_args(with_config(argv, parser))
         _refuse_empty(args)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _ending_in_order():
             warnings.showwarning = _show_warning
             status = args.run(args)
         sys.stdout.flush()
         return int(status or 0)
-    except KeyboardInterrupt:
-        print("transfer-metrics: interrupted; run it again to go on", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        ended = isinstance(error, _Terminated)
+        told = "told to end" if ended else "interrupted"
+        print(f"transfer-metrics: {told}; run it again to go on where it stopped", file=sys.stderr)
+        return 143 if ended else 130
     except BrokenPipeError:
         # The reader of a pipe went away, as `head` does; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,6 +107,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(visible_lines(traceback.format_exc()), file=sys.stderr)
         print(f"transfer-metrics: {sentence(error)}", file=sys.stderr)
         return 2
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run like SIGINT: workers are stopped, half-written files removed."""
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM raise, where this is the thread that signals come to."""
+
+    def end(number: int, frame: Any) -> NoReturn:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_empty(args: argparse.Namespace) -> None:

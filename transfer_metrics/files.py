@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import tempfile
@@ -21,6 +22,8 @@ except ImportError:  # no such locks on Windows
 ADVICE = "free some space or choose another folder"
 TEMPORARY = ".tmp"
 """How the names of files and folders end that are being written."""
+ATTEMPTS = 1000
+"""How often a folder is made that disappears."""
 
 
 @contextmanager
@@ -85,21 +88,22 @@ def locked(
         StorageError: the file cannot be made.
 
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with locked(Path(folder) / "a") as first, locked(Path(folder) / "a", wait=False) as second:
-    ...         first, second
-    (True, False)
+    ...     with locked(Path(folder) / "a"), locked(Path(folder) / "a", wait=False) as held:
+    ...         held
+    False
     """
     if fcntl is None:
         yield True
         return
     how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    while True:
+    for attempt in itertools.count():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a")
-        except FileNotFoundError:
-            continue  # somebody removed the folder between the two
+            file = path.open("a+")  # NFS wants it readable for shared locks
         except OSError as error:
+            # Somebody may have removed the folder at that moment.
+            if isinstance(error, (FileNotFoundError, FileExistsError)) and attempt < ATTEMPTS:
+                continue
             raise _unwritable(path, error, advice) from error
         with file:
             try:

@@ -14,18 +14,20 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transfer_metrics.benchmark.memory import Growth
+from transfer_metrics.benchmark.recipe import Recipe
 from transfer_metrics.benchmark.timing import timed
 from transfer_metrics.engines import ENGINES
 from transfer_metrics.engines.work import Work
 from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.sources.base import Split, Task
+from transfer_metrics.threads import use_threads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,6 +76,10 @@ class Case:
         what = self.model or f"{self.models} x {self.layers} layers of {self.dim}"
         workers = f" x {self.workers}" if self.engine != "serial" else ""
         return f"{self.engine}{streamed}{workers}: {what}, N={self.examples}, C={self.classes}"
+
+
+WARM = Case(examples=64, layers=1, dim=8, classes=2, shard_size=32)
+"""The small ranking after which memory is counted."""
 
 
 @dataclass(frozen=True)
@@ -129,36 +135,6 @@ class Found:
         return sum(n.seconds for n in self.notes)
 
 
-class Recipe(Sequence[np.ndarray]):
-    """N examples of D numbers that are made when they are read, and never held: O(D) memory."""
-
-    def __init__(self, n: int, dim: int, classes: int) -> None:
-        self._n, self._dim, self._classes = n, dim, classes
-        rng = np.random.default_rng(0)
-        # Two periods that share no factor make as many different sums as their product.
-        self._parts = [rng.standard_normal((p, dim), dtype=np.float32) for p in (251, 256)]
-        self._centres = np.float32(0.5) * rng.standard_normal((classes, dim), dtype=np.float32)
-
-    def __len__(self) -> int:
-        return self._n
-
-    @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
-    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._n))]
-        if not 0 <= index < self._n:
-            raise IndexError(index)
-        a, b = self._parts
-        return a[index % len(a)] + b[index % len(b)] + self._centres[index % self._classes]
-
-    def content(self) -> Iterator[bytes]:
-        """What the fingerprint is of: the recipe, which takes no time to read."""
-        yield f"{self._n} {self._dim} {self._classes}".encode()
-
-
 def task_of(case: Case) -> Task | str:
     """The task of a case."""
     if case.model:
@@ -169,12 +145,12 @@ def task_of(case: Case) -> Task | str:
     return Task("made up", "classification", "tensor", {"train": data}, names)
 
 
-def network(layers: int, dim: int, seed: int) -> nn.Module:
+def network(layers: int, dim: int, number: int) -> nn.Module:
     """L linear layers of width D with their ReLUs, and a classifier of two."""
     import torch
     from torch import nn
 
-    torch.manual_seed(seed)
+    torch.manual_seed(number)
     body = [m for _ in range(layers) for m in (nn.Linear(dim, dim), nn.ReLU())]
     return nn.Sequential(*body, nn.Linear(dim, 2))
 
@@ -184,7 +160,7 @@ def models_of(case: Case) -> list[str]:
     if case.model:
         return [case.model]
     made = "transfer_metrics.benchmark.scaling_case:network"
-    return [f"{made}(layers={case.layers}, dim={case.dim}, seed={i})" for i in range(case.models)]
+    return [f"{made}(layers={case.layers}, dim={case.dim}, number={i})" for i in range(case.models)]
 
 
 def measured(case: Case) -> Found:
@@ -221,12 +197,11 @@ class Watched:
 
     def load(self, item: Any) -> Any:
         """See ``Work``."""
-        if self.warm and not self._notes.exists():
-            _rank(Case(examples=64, layers=1, dim=8, classes=2, shard_size=32, workers=1), "serial")
         if not self._notes.exists():
-            growth = Growth()
-            growth.__enter__()
-            _GROWTH[str(self.folder)] = growth
+            use_threads(1)  # however many an engine gives; waiting for others is not to be measured
+            if self.warm:
+                _rank(WARM, "serial")
+            _GROWTH[str(self.folder)] = Growth().__enter__()
         return self._noted("load", self.work.load, item)
 
     def map(self, loaded: Any, part: int) -> Any:
@@ -272,8 +247,7 @@ def _run(case: Case) -> dict[str, Any]:
 
         ENGINES.register(WATCHED, engine)
         if case.warm:
-            small = replace(case, examples=64, layers=1, dim=8, classes=2, shard_size=32, models=1)
-            _rank(replace(small, memory=None), "serial")
+            _rank(WARM, "serial")
         began = time.time()
         with Growth() as grown:
             seconds, table = timed(lambda: _rank(case, f"{WATCHED}:{case.engine}"))

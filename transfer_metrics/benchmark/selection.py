@@ -151,9 +151,11 @@ def write_store(folder: Path, dim: int, examples: int, classes: int) -> None:
         for i, width in enumerate(widths)
     ]  # fmt: skip
     manifest = {
-        "format": FORMAT, "model": "made up", "task": "made up", "split": "train",
-        "kind": "classification", "pool": "avg", "classes": [str(c) for c in range(classes)],
-        "n": examples, "shard_size": size, "logits": False, "layers": layers, "shards": records,
+        "format": FORMAT, "model": "made up", "model_fingerprint": "", "revision": None,
+        "preprocess": None, "head": None, "task": "made up", "task_fingerprint": "",
+        "split": "train", "kind": "classification", "pool": "avg", "dtype": "float32", "amp": None,
+        "classes": [str(c) for c in range(classes)], "n": examples, "shard_size": size,
+        "logits": None, "layers": layers, "shards": records,
     }  # fmt: skip
     write_manifest(folder, manifest)
 

@@ -24,6 +24,7 @@ EXAMPLES = """\
   transfer-metrics benchmark extraction    extracting every block against the bare forward pass
   transfer-metrics benchmark speed         every fast metric against X'X and what else computes it
   transfer-metrics benchmark selection     choosing features against how many there are
+  transfer-metrics benchmark scaling       rankings against all they grow with, and on a cluster
   transfer-metrics benchmark published     published scores judged by published accuracies
   transfer-metrics benchmark run           what every model reaches on every task when it is trained
   transfer-metrics benchmark build         every metric judged by what models reached
@@ -38,6 +39,10 @@ SPEED = """\
 SELECTION = """\
   transfer-metrics benchmark selection --features 1000,10000
   transfer-metrics benchmark selection --out docs/selection.md
+"""
+SCALING = """\
+  transfer-metrics benchmark scaling --quick
+  transfer-metrics benchmark scaling --throughput 2000 --price 4 --out docs/scaling.md
 """
 PUBLISHED = """\
   transfer-metrics benchmark published
@@ -104,6 +109,29 @@ def add_parser(verbs: Any) -> None:
     selection.add_argument("--classes", type=positive, default=20, help="default 20")
     selection.add_argument("--out", metavar="FILE", help="write a Markdown page as well")
     add_output(selection)
+    scaling = add_verb(
+        which,
+        "scaling",
+        "time and memory of rankings against what they grow with, and a plan for a cluster",
+        SCALING,
+        run_scaling,
+    )
+    scaling.add_argument("--quick", action="store_true", help="a tenth of it, to see that it runs")
+    scaling.add_argument(
+        "--throughput",
+        type=_above_zero,
+        default=1000.0,
+        metavar="IMAGES",
+        help="images a second on one GPU, assumed for the plan (default 1000)",
+    )
+    scaling.add_argument(
+        "--price",
+        type=_above_zero,
+        default=2.5,
+        help="price of an hour of one GPU, assumed for the plan (default 2.5)",
+    )
+    scaling.add_argument("--out", metavar="FILE", help="write a Markdown page as well")
+    add_output(scaling)
     truth = add_verb(
         which,
         "run",
@@ -191,6 +219,24 @@ def run_selection(args: argparse.Namespace) -> int:
             f"--examples {args.examples} --classes {args.classes}"
         )
         _write(args.out, selection_report.markdown(table, command))
+    return 0
+
+
+def run_scaling(args: argparse.Namespace) -> int:
+    """Measure rankings, plan a large one, print the tables, and write the page."""
+    from transfer_metrics.benchmark import scaling, scaling_report
+    from transfer_metrics.benchmark.projection import Assumed
+
+    _check_out(args)
+    assumed = Assumed(throughput=args.throughput, price=args.price)
+    table = scaling.measure(args.quick, tell=_teller(args))
+    print_table(table, args, scaling_report.text(table, assumed))
+    if args.out:
+        command = (
+            f"transfer-metrics benchmark scaling{' --quick' if args.quick else ''} "
+            f"--throughput {args.throughput:g} --price {args.price:g}"
+        )
+        _write(args.out, scaling_report.markdown(table, command, assumed))
     return 0
 
 
@@ -300,6 +346,16 @@ def _seconds(text: str) -> float:
         value = -1.0
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
+
+
+def _above_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return value
 
 

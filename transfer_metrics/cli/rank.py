@@ -83,7 +83,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--memory",
         metavar="SIZE",
-        help="of weights and statistics of all workers when streaming, such as 2GiB",
+        help="stream within so much for weights and statistics of all workers, such as 2GiB",
     )
     parser.add_argument(
         "--dry-run",
@@ -157,15 +157,22 @@ def foretell(args: argparse.Namespace) -> int:
 
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.ranking.forecast import forecast
+    from transfer_metrics.ranking.rank import streams
 
-    stream = args.stream or (args.engine != "serial" and not args.keep_features)
+    stream = streams(
+        args.stream or None,
+        engine=args.engine,
+        memory=args.memory,
+        keep_features=args.keep_features,
+        budget=args.budget,
+    )
     found = forecast(
         args.models,
         sampled(args),
         args.metrics or DEFAULT_METRICS,
         layers=args.layers,
         intervals=args.intervals or False,
-        stream=stream and args.budget is None,
+        stream=stream,
         memory=args.memory,
         workers=1 if args.engine == "serial" else args.workers,
         **extraction(args),

@@ -6,12 +6,13 @@ import contextlib
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 import cloudpickle
 from loky.backend import get_context
@@ -20,6 +21,9 @@ from tqdm import tqdm
 from transfer_metrics.engines.crew import drive
 from transfer_metrics.engines.work import Hands, Unit, Work
 from transfer_metrics.errors import EngineError
+
+GRACE = 5.0
+"""Seconds that a worker gets to end."""
 
 
 def processes(
@@ -79,11 +83,14 @@ class _Process:
         return future
 
     def stop(self) -> None:
-        """End the process: an idle one by itself, a busy one by force."""
+        """End the process: an idle one by itself, a busy one after clearing up, or by force."""
         self._pipe.close()
-        self._process.join(0 if self._busy else 5)
+        self._process.join(0 if self._busy else GRACE)
         if self._process.exitcode is None:
             self._process.terminate()
+            self._process.join(GRACE)
+        if self._process.exitcode is None:
+            self._process.kill()
             self._process.join()
 
     def _ask(self, future: Future, message: bytes) -> None:
@@ -114,6 +121,7 @@ def _end_of(exit_code: int | None) -> str:
 def _serve(pipe: Connection, parent: int, threads: int) -> None:
     """Do what comes through the pipe, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to the parent as well, which decides
+    signal.signal(signal.SIGTERM, _end)
     tqdm.set_lock(threading.RLock())  # not one that is shared by processes, and left by this one
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     hands = None
@@ -130,6 +138,11 @@ def _serve(pipe: Connection, parent: int, threads: int) -> None:
         except Exception as error:
             answer = (False, f"{type(error).__name__}: {error}")
         pipe.send_bytes(cloudpickle.dumps(answer))
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    """End in an orderly way, so that temporary files are removed."""
+    sys.exit(128 + number)
 
 
 def _end_with(parent: int) -> None:

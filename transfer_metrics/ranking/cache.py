@@ -90,6 +90,14 @@ class ResultCache:
             )
             return []
 
+    def write(self, key: str, records: Records) -> None:
+        """Replace the records of a key at once.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        self.update(key, lambda known: records)
+
     def update(self, key: str, change: Callable[[list[dict[str, Any]]], Records]) -> None:
         """Replace the records of a key by what is made of them, one process after the other.
 
@@ -134,7 +142,7 @@ class ResultCache:
         """Files and bytes under each of ``PARTS``."""
         sizes = {}
         for part in PARTS:
-            files = [p for p in (self.root / part).rglob("*") if p.is_file()]
+            files = [p for p in (self.root / part).rglob("*") if p.is_file() and p.name[0] != "."]
             sizes[part] = (len(files), sum(p.stat().st_size for p in files))
         return sizes
 

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from transfer_metrics.errors import (
-    CorruptStoreError,
-    IncompatibleStoreError,
-    InvalidInputError,
-    StorageError,
-    TransferMetricsError,
-    TransferMetricsWarning,
-)
-from transfer_metrics.features.averaged import MEAN, MeanStore
-from transfer_metrics.features.extract import extract
-from transfer_metrics.features.joined import JoinedStore
-from transfer_metrics.features.shards import discard_damaged
-from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
+from transfer_metrics.features.averaged import MEAN
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.ranking.cache import ResultCache, content_key
 from transfer_metrics.ranking.intervals import MODES
+from transfer_metrics.ranking.reading import reading
 from transfer_metrics.ranking.score import score_store
 from transfer_metrics.ranking.subsets import Subset
 from transfer_metrics.ranking.table import chosen_records, record_label
@@ -55,6 +42,8 @@ class Job:
         errors: whether the layer that stands for the model is to have a jackknife error under the
             first metric, whatever the mode.
         mean: whether the mean of the extracted layers is scored in place of each of them.
+        unkept: labels of metrics whose scores are not kept, since their names do not say what they
+            compute; found here, where functions of a script can be told from others.
     """
 
     task: Task
@@ -73,6 +62,12 @@ class Job:
     subset: Subset | None = None
     errors: bool = False
     mean: bool = False
+    unkept: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.unkept is None:
+            found = frozenset(m.label for m in self.metrics if not _is_stable(m))
+            object.__setattr__(self, "unkept", found)
 
     @property
     def is_part(self) -> bool:
@@ -171,7 +166,7 @@ def known_scores(job: Job, key: str) -> tuple[list[dict[str, Any]], list[Metric]
     """
     known = job.cache.read(key) if job.policy in ("only-missing", "only-cache") else []
     done = {record_label(r) for r in known if _has_interval(r, job.mode)}
-    done &= {m.label for m in job.metrics if _is_stable(m)}
+    done &= {m.label for m in job.metrics} - (job.unkept or set())
     missing = [m for m in job.metrics if m.label not in done]
     if job.policy == "only-cache" and missing:
         raise InvalidInputError(
@@ -189,8 +184,7 @@ def keep_scores(
         return
     names = {m.label for m in missing}
     # Failures may have passing causes, so they are tried again.
-    unkept = {record_label(r) for r in fresh if r.get("error")}
-    unkept |= {m.label for m in missing if not _is_stable(m)}
+    unkept = {record_label(r) for r in fresh if r.get("error")} | (job.unkept or set())
     added = [r for r in fresh if record_label(r) not in unkept]
 
     def change(known: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
@@ -227,7 +221,7 @@ def _computed(job: Job, model: Model, metrics: Sequence[Metric]) -> list[dict[st
         # Earlier increments were computed anew by the rounds before.
         job.cache.drop_features(job.feature_keys(model)[-1], wait=True)
     units = job.task[job.split].units if job.subset is None else job.subset.positions
-    with _reading(job, model) as store:
+    with reading(job, model) as store:
         return score_store(store, metrics, job.mode, units)
 
 
@@ -245,7 +239,7 @@ def _add_errors(job: Job, model: Model, records: Sequence[dict[str, Any]]) -> No
             f"the error of {metric.label} is not in the cache; rank with cache='only-missing' to "
             f"compute it"
         )
-    with _reading(job, model, [best["layer"]]) as store:
+    with reading(job, model, [best["layer"]]) as store:
         [found] = score_store(store, [metric], MODES[0], job.subset.positions)
     added: dict[str, Any] = {
         k: found[k] for k in ("stderr", "deviations", "intervals") if k in found
@@ -259,46 +253,6 @@ def _add_errors(job: Job, model: Model, records: Sequence[dict[str, Any]]) -> No
             r | (added if (record_label(r), r["layer"]) == place else {}) for r in known
         ],
     )
-
-
-@contextmanager
-def _reading(job: Job, model: Model, only: Sequence[str] | None = None) -> Iterator[FeatureStore]:
-    """Features of all examples that the job looks at, of some layers only where it says which.
-
-    Those in the cache stay there until the block ends, whatever other runs on it do.
-    """
-    tasks = [job.task] if job.subset is None else job.subset.increments
-    with ExitStack() as stack:
-        stores = []
-        for task, key in zip(tasks, job.feature_keys(model), strict=True):
-            folder = None if job.policy == "never" else stack.enter_context(job.cache.using(key))
-            stores.append(_extracted(job, model, task, folder))
-        store = stores[0] if job.subset is None else JoinedStore(stores, None if job.mean else only)
-        yield MeanStore(store) if job.mean else store
-
-
-def _extracted(job: Job, model: Model, task: Task, folder: Path | None) -> FeatureStore:
-    """Features of a model on a task; what is there is kept, and what is damaged computed anew."""
-    for everything in (False, True):
-        try:
-            return _extract(job, model, task, folder)
-        except (CorruptStoreError, IncompatibleStoreError) as error:
-            if folder is None:
-                raise
-            warnings.warn(
-                f"features in the cache cannot be used ({error}); what is damaged is computed anew",
-                TransferMetricsWarning,
-                stacklevel=2,
-            )
-            discard_damaged(folder, everything or isinstance(error, IncompatibleStoreError))
-    return _extract(job, model, task, folder)
-
-
-def _extract(job: Job, model: Model, task: Task, folder: Path | None) -> FeatureStore:
-    return extract(
-        model, task, job.layers, job.pool, folder, split=job.split, dtype=job.dtype, amp=job.amp,
-        **job.options,
-    )  # fmt: skip
 
 
 def _has_interval(record: Mapping[str, Any], mode: str | None) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +18,8 @@ from transfer_metrics.statistics.sample import DEFAULT_LIMIT
 UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
          "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}  # fmt: skip
 FLOAT = 8
+OVERHEAD = 12 << 20
+"""What a worker takes for anything else: batches, code that is loaded late, buffers of BLAS."""
 
 
 def as_bytes(size: int | str) -> int:
@@ -93,12 +97,21 @@ class Plan:
     Attributes:
         passes: one after the other over each range of examples.
         by_class: layers whose classes get a pass of their own.
-        bytes: the most that statistics take at a time.
+        bytes: the most that statistics take at a time, with what building and merging them takes.
     """
 
     passes: tuple[Pass, ...]
     by_class: frozenset[str]
     bytes: int
+
+    @property
+    def class_bounds(self) -> dict[str, list[int]]:
+        """Where the blocks of classes begin and end of each layer of ``by_class``."""
+        ends = {
+            name: {end for p in self.passes if p.classes and name in p.layers for end in p.classes}
+            for name in sorted(self.by_class)
+        }
+        return {name: sorted(found) for name, found in ends.items()}
 
     @property
     def readings(self) -> float:
@@ -108,6 +121,36 @@ class Plan:
         return whole + len(ends)
 
 
+@dataclass(frozen=True)
+class _Size:
+    """What one layer takes, in bytes.
+
+    Attributes:
+        ranged: its statistics over one range.
+        whole: its statistics over all examples.
+        work: what scoring takes beside them.
+        features: its features of one shard.
+        copies: what building statistics of a shard takes beside those.
+    """
+
+    ranged: int
+    whole: int
+    work: int
+    features: int
+    copies: int
+
+    @property
+    def merging(self) -> int:
+        """The sum so far, the next range and the new sum; then the decompositions of scoring."""
+        return 2 * self.whole + self.ranged + self.work
+
+
+def _building(sizes: Iterable[_Size]) -> int:
+    """Of layers that are built in one pass; a file is written from three copies of a layer."""
+    sizes = list(sizes)
+    return sum(s.ranged + s.features for s in sizes) + max(3 * s.ranged + s.copies for s in sizes)
+
+
 def plan_passes(
     dims: Mapping[str, int],
     needs: Mapping[str, Sequence[Needs]],
@@ -115,12 +158,14 @@ def plan_passes(
     share: float,
     budget: int,
     targets: int = 1,
+    shard: int = 0,
 ) -> Plan:
     """Put as many layers into one pass as fit.
 
     A layer whose per-class scatter does not fit gets it from further passes, over the examples of
     some classes at a time; each example is run through the model once more by these. All of it is
-    exact. Merging takes the statistics of one layer twice.
+    exact. Beside the statistics this counts the pooled features of one shard, the copies that
+    building, writing and merging make, and the decompositions of scoring.
 
     Args:
         dims: number of features of each layer, in call order.
@@ -129,64 +174,127 @@ def plan_passes(
         share: part of the examples that one range has.
         budget: bytes.
         targets: number K of regression targets.
+        shard: examples of a shard.
 
     Raises:
         InvalidInputError: one layer alone does not fit.
 
     >>> needs = [Needs(("moments",), frozenset({"class"}), "classification", 10, 0)]
     >>> counts = np.full(10, 1000)
-    >>> plan = plan_passes({"a": 500, "b": 500}, {"a": needs, "b": needs}, counts, 1.0, 30 << 20)
-    >>> len(plan.passes), sorted(plan.by_class), plan.readings
-    (10, ['a', 'b'], 2.0)
+    >>> plan = plan_passes({"a": 500, "b": 500}, {"a": needs, "b": needs}, counts, 1.0, 50 << 20)
+    >>> len(plan.passes), sorted(plan.by_class), plan.readings, plan.bytes <= 50 << 20
+    (5, ['a', 'b'], 2, True)
     """
+    room = budget - OVERHEAD
     part = np.ceil(counts * share).astype(np.int64)
+    sizes, blocked = _layer_sizes(dims, needs, (part, counts), targets, shard, room)
+    passes, most = [], max(size.merging for size in sizes.values())
+    for group in _packed(sizes, lambda chosen: _building(chosen) <= room):
+        passes.append(Pass(tuple(group)))
+        most = max(most, _building(sizes[name] for name in group))
+    for group in _packed(blocked, lambda chosen: _at_once(chosen, room) > 0):
+        chosen = [blocked[name] for name in group]
+        at_once = min(_at_once(chosen, room), len(counts))
+        for start in range(0, len(counts), at_once):
+            passes.append(Pass(tuple(group), (start, min(len(counts), start + at_once))))
+        many = [replace(s, ranged=s.ranged * at_once) for s in chosen]
+        most = max(most, _building(many), _by_class(chosen, at_once))
+    return Plan(tuple(passes), frozenset(blocked), most + OVERHEAD)
 
-    def sizes_of(wanted: Iterable[Needs], dim: int) -> tuple[int, int]:
-        """Bytes of the statistics of a layer over one range, and those that merging adds."""
+
+def _layer_sizes(
+    dims: Mapping[str, int],
+    needs: Mapping[str, Sequence[Needs]],
+    counts: tuple[np.ndarray, np.ndarray],
+    targets: int,
+    shard: int,
+    room: int,
+) -> tuple[dict[str, _Size], dict[str, _Size]]:
+    """What each layer takes, and the largest class of those whose classes get further passes.
+
+    ``counts`` are those of one range and of all examples.
+    """
+    part, whole = counts
+
+    def size_of(wanted: Iterable[Needs], dim: int) -> _Size:
         wanted = list(wanted)
-        ranged = sum(statistic_bytes(n, dim, part, targets) for n in wanted)
-        return ranged, 2 * sum(statistic_bytes(n, dim, counts, targets) for n in wanted) - ranged
+        return _Size(
+            sum(statistic_bytes(n, dim, part, targets) for n in wanted),
+            sum(statistic_bytes(n, dim, whole, targets) for n in wanted),
+            sum(_scoring_bytes(n, dim, whole, targets) for n in wanted),
+            shard * dim * 4,
+            3 * shard * dim * FLOAT,
+        )
 
     sizes, blocked = {}, {}
     for name, dim in dims.items():
-        least = sizes[name] = sizes_of(needs[name], dim)
-        if sum(least) > budget and not any(n.blocks for n in needs[name]):
-            least = sizes[name] = sizes_of(map(_without_classes, needs[name]), dim)
-            blocked[name] = int(np.minimum(counts, dim).max()) * dim * FLOAT
-        if sum(least) > budget or 3 * blocked.get(name, 0) > budget:
+        size = sizes[name] = size_of(needs[name], dim)
+        least = max(_building([size]), size.merging)
+        if least > room and not any(n.blocks for n in needs[name]):
+            size = sizes[name] = size_of(map(_without_classes, needs[name]), dim)
+            of_class = [int(np.minimum(c, dim).max()) * dim * FLOAT for c in counts]
+            # The other statistics of the layer are held while its classes are scored.
+            work = size.whole + size.work
+            one = blocked[name] = replace(size, ranged=of_class[0], whole=of_class[1], work=work)
+            least = max(_building([size]), size.merging, _building([one]), _by_class([one], 1))
+        if least > room:
+            took, memory = ((b + OVERHEAD) / 2**20 for b in (least, room))
             raise InvalidInputError(
-                f"the statistics of layer {name!r} ({dim} features) take "
-                f"{max(sum(least), 3 * blocked.get(name, 0)) / 2**20:.0f} MiB and memory is "
-                f"{budget / 2**20:.0f} MiB for each worker; raise memory, use fewer workers, or "
+                f"the statistics of layer {name!r} ({dim} features) take {took:.0f} MiB and memory "
+                f"is {memory:.0f} MiB for each worker; raise memory, use fewer workers, or "
                 f"stream=False"
             )
-    passes = [Pass(tuple(group)) for group in _packed(sizes, budget)]
-    most = max(_peak(sizes, p.layers) for p in passes)
-    scatter = {name: (size, 2 * size) for name, size in blocked.items()}
-    for group in _packed(scatter, budget):
-        spare = 2 * max(blocked[name] for name in group)
-        width = sum(blocked[name] for name in group)
-        at_once = (budget - spare) // width
-        for start in range(0, len(counts), at_once):
-            passes.append(Pass(tuple(group), (start, min(len(counts), start + at_once))))
-        most = max(most, min(at_once, len(counts)) * width + spare)
-    return Plan(tuple(passes), frozenset(blocked), most)
+    return sizes, blocked
+
+
+def release() -> None:
+    """Give freed memory back to the system, as far as the C library can.
+
+    glibc keeps what was freed between blocks that are in use: what merging takes would come on top
+    of what building took.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # other systems have other ways
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _scoring_bytes(needs: Needs, dim: int, counts: np.ndarray, targets: int) -> int:
+    """What scoring takes beside the statistics: a decomposition, and more for each block left out.
+
+    LAPACK's divide and conquer works on twice the matrix beside the matrix and its vectors.
+    """
+    n, width, total = int(counts.sum()), dim, 0
+    if "moments" in needs.families:
+        width += 0 if needs.kind == "classification" else targets
+        side = min(n, width)
+        total += 4 * side * side + 2 * side * width
+    if "examples" in needs.families:
+        total += 2 * min(n, DEFAULT_LIMIT) * (dim + targets)
+    left_out = 2 * statistic_bytes(replace(needs, blocks=0), dim, counts, targets)
+    return FLOAT * total + (left_out if needs.blocks else 0)
+
+
+def _by_class(sizes: Iterable[_Size], classes: int) -> int:
+    """What merging the scatter of some classes takes at most, with all else of the layer."""
+    return max(classes * (2 * s.whole + s.ranged) + s.work for s in sizes)
+
+
+def _at_once(sizes: Sequence[_Size], room: int) -> int:
+    """How many classes of some layers can be built in one pass, and merged layer by layer."""
+    left = room - sum(s.features for s in sizes) - max(s.copies for s in sizes)
+    built = left // (sum(s.ranged for s in sizes) + 3 * max(s.ranged for s in sizes))
+    return min(built, *((room - s.work) // (2 * s.whole + s.ranged) for s in sizes))
 
 
 def _without_classes(needs: Needs) -> Needs:
     return replace(needs, parts=needs.parts - {"class"})
 
 
-def _packed(sizes: Mapping[str, tuple[int, int]], budget: int) -> list[list[str]]:
+def _packed(sizes: Mapping[str, _Size], fits: Callable[[Sequence[_Size]], bool]) -> list[list[str]]:
     """Layers in order, as many at a time as fit."""
     groups: list[list[str]] = []
     for name in sizes:
-        if groups and _peak(sizes, [*groups[-1], name]) <= budget:
+        if groups and fits([sizes[n] for n in (*groups[-1], name)]):
             groups[-1].append(name)
         else:
             groups.append([name])
     return groups
-
-
-def _peak(sizes: Mapping[str, tuple[int, int]], names: Sequence[str]) -> int:
-    return sum(sizes[n][0] for n in names) + max(sizes[n][1] for n in names)

@@ -17,7 +17,7 @@ from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.plan import plan_race
 from transfer_metrics.ranking.subsets import nested_subsets
 from transfer_metrics.ranking.table import chosen_records, record_label
-from transfer_metrics.ranking.works import Whole
+from transfer_metrics.ranking.works import Whole, outcomes
 from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models import load_model
 
@@ -104,7 +104,8 @@ def _visited(
     found = {}
     with progress_bar(title, len(chosen), job.options["progress"]) as bar:
         models = [candidates[i] for i in chosen]
-        for place, outcome in run(Whole(job), models, [1] * len(models), tick=bar.update):
+        running = run(Whole(job), models, [1] * len(models), tick=bar.update)
+        for place, outcome in outcomes(job, models, running):
             found[chosen[place]] = outcome
     return found
 

@@ -17,10 +17,11 @@ from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.intervals import BLOCKS
 from transfer_metrics.ranking.job import Job
-from transfer_metrics.ranking.memory import Pass, Plan, plan_passes
-from transfer_metrics.ranking.partial import Asked, Partial, RangeFolder, of_classes, read_range
+from transfer_metrics.ranking.memory import Pass, Plan, plan_passes, release
+from transfer_metrics.ranking.partial import Asked, Partial, read_range
 from transfer_metrics.ranking.pieces import Group, Needs, groups_of
 from transfer_metrics.ranking.score import slots_of
+from transfer_metrics.ranking.stored import RangeFolder, of_classes
 from transfer_metrics.sources.base import Model, Task
 
 
@@ -38,12 +39,29 @@ class RangeReader:
     memory: int
     share: float
 
+    def manifest(self, model: Model) -> dict[str, Any]:
+        """What a store of the features of a model would say of them, before there are any."""
+        return self._extraction(model, self.job.task).manifest()
+
+    def content(self, whole: Mapping[str, Any], plan: Plan, metrics: Sequence[Metric]) -> Any:
+        """What the statistics of a range depend on, beside the features and the examples."""
+        groups = self.groups(FeatureStore(whole, []), metrics)
+        needs = {
+            name: [(g.needs.families, sorted(g.needs.parts), g.needs.blocks) for g in of_layer]
+            for name, of_layer in groups.items()
+        }
+        return {"shards": whole["shard_size"], "needs": needs, "classes": plan.class_bounds}
+
     def read(
-        self, model: Model, metrics: Sequence[Metric], shards: range, folder: RangeFolder
+        self,
+        model: Model,
+        whole: dict[str, Any],
+        metrics: Sequence[Metric],
+        shards: range,
+        folder: RangeFolder,
     ) -> None:
         """Pass over a range as often as the plan says, and keep what was built each time."""
         extraction = self._extraction(model, self.job.task)
-        whole = extraction.manifest()
         groups = self.groups(FeatureStore(whole, []), metrics)
         plan = self.plan(model, whole, metrics)
         files: dict[str, Any] = {}
@@ -58,18 +76,14 @@ class RangeReader:
             else:
                 found, read = self._read_classes(model, whole, one, shards, groups)
             files |= folder.add(found)
+            del found  # before the next pass
+            release()
             for index, record in read.items():
                 if index in records:
                     records[index]["seconds"] += record["seconds"]
                 else:
                     records[index] = record
-        bounds = {
-            name: sorted(
-                {c for p in plan.passes if p.classes and name in p.layers for c in p.classes}
-            )
-            for name in plan.by_class
-        }
-        folder.finish(files, {**whole, "shards": records, "class_bounds": bounds})
+        folder.finish(files, {**whole, "shards": records, "class_bounds": plan.class_bounds})
 
     def _read_classes(
         self, model: Model, whole: dict[str, Any], one: Pass, shards: range, groups: Any
@@ -133,8 +147,9 @@ class RangeReader:
         counts = np.bincount(data.labels, minlength=task.num_classes) if classes else [len(data)]
         targets = 1 if classes or np.ndim(data.labels) == 1 else data.labels.shape[1]
         return plan_passes(
-            dims, needs, np.asarray(counts), self.share, self.memory - weights, targets
-        )
+            dims, needs, np.asarray(counts), self.share, self.memory - weights, targets,
+            min(manifest["shard_size"], len(data)),
+        )  # fmt: skip
 
     def groups(self, store: FeatureStore, metrics: Sequence[Metric]) -> dict[str, list[Group]]:
         """What is built of each layer, and of the head where there is one."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from transfer_metrics.engines import ENGINES, Lost, map_reduce
+from transfer_metrics.engines import ENGINES, map_reduce
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.averaged import MEAN
 from transfer_metrics.features.pooling import resolve_pool
@@ -25,11 +25,12 @@ from transfer_metrics.ranking.asked import (
 from transfer_metrics.ranking.cache import POLICIES, ResultCache
 from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.intervals import interval_mode
-from transfer_metrics.ranking.job import Job, Outcome
+from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory import worker_memory
 from transfer_metrics.ranking.race import race
+from transfer_metrics.ranking.stored import sweep
 from transfer_metrics.ranking.table import ScoreTable
-from transfer_metrics.ranking.works import Ranges, Whole, lost
+from transfer_metrics.ranking.works import Ranges, Whole, outcomes
 from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.models import expand_models
 from transfer_metrics.sources.tasks import load_task
@@ -140,12 +141,10 @@ def rank_models(
     ENGINES[engine.partition(":")[0]]
     run = functools.partial(map_reduce, engine, workers=workers, gpus=_gpus(options.get("device")))
     serial = engine == "serial"
-    if stream and (keep_features or budget is not None):
-        raise InvalidInputError(
-            "stream=True keeps no features, and keep_features and budget= need them; choose one"
-        )
-    if stream is None:
-        stream = not serial and not keep_features and budget is None
+    stream = streams(
+        stream, engine=engine, memory=memory, keep_features=keep_features, budget=budget
+    )
+    share = worker_memory(memory, 1 if serial else workers) if stream else 0
     task = load_task(task)
     combinations = asked_combinations(metrics, task.kind)
     job = make_job(
@@ -163,11 +162,37 @@ def rank_models(
             )
         records = race(job, candidates, run, budget)
     else:
-        share = worker_memory(memory, 1 if serial else workers) if stream else 0
         records = _ranked(job, candidates, run, share, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
     return ScoreTable(combined(records, combinations), job.view)
+
+
+def streams(
+    stream: bool | None,
+    *,
+    engine: str,
+    memory: int | str | None,
+    keep_features: bool,
+    budget: float | None,
+) -> bool:
+    """Whether a ranking keeps statistics only; arguments as for ``rank_models``.
+
+    Raises:
+        InvalidInputError: it is asked for together with something that needs features, or not,
+            with a memory of its statistics.
+    """
+    needs_features = keep_features or budget is not None
+    if needs_features and (stream or memory is not None):
+        raise InvalidInputError(
+            "stream and memory= are for scores without kept features, which keep_features and "
+            "budget= need; choose one"
+        )
+    if stream is False and memory is not None:
+        raise InvalidInputError("memory= is for streaming; leave it out, or leave out stream=False")
+    if stream is None:
+        return memory is not None or (engine != "serial" and not needs_features)
+    return stream
 
 
 def make_job(
@@ -223,17 +248,12 @@ def _ranked(
             once = uuid.uuid4().hex if job.policy == "always" else ""
             work = Ranges(job, root, share, once)
             parts = [len(work.bounds)] * len(candidates)
+            sweep(root)
+            stack.callback(sweep, root)
         bar = stack.enter_context(progress_bar("models", sum(parts), progress))
-        found = dict(run(work, candidates, parts, tick=bar.update))
-    return [
-        record
-        for place, candidate in enumerate(candidates)
-        for record in _outcome(job, candidate, found[place]).records
-    ]
-
-
-def _outcome(job: Job, candidate: Any, found: Any) -> Outcome:
-    return lost(job, candidate, found) if isinstance(found, Lost) else found
+        running = run(work, candidates, parts, tick=bar.update)
+        found = dict(outcomes(job, candidates, running))
+    return [record for place in range(len(candidates)) for record in found[place].records]
 
 
 def _gpus(device: Any) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import transfer_metrics
-from transfer_metrics.errors import TransferMetricsError
+from transfer_metrics.errors import CorruptStoreError, TransferMetricsError
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.build import Built, Place, build
 from transfer_metrics.ranking.intervals import BLOCKS, deviations
@@ -57,6 +57,8 @@ def values_of(
     for metric in group.metrics:
         try:
             found[metric.label] = _value(metric, built, mode)
+        except CorruptStoreError:
+            raise  # it says nothing of the metric, and is mended by building statistics anew
         except (TransferMetricsError, ArithmeticError, RuntimeError) as error:
             found[metric.label] = {"error": str(error)}
     for family, blocks in built.blocks.items():

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from transfer_metrics.engines import Lost
-from transfer_metrics.errors import TransferMetricsError
+from transfer_metrics.errors import CorruptStoreError, StorageError, TransferMetricsError
 from transfer_metrics.features.averaged import MeanStore
 from transfer_metrics.ranking.build import built_of
 from transfer_metrics.ranking.cache import content_key
@@ -27,16 +27,17 @@ from transfer_metrics.ranking.job import (
     ordered,
     score_one,
 )
-from transfer_metrics.ranking.partial import (
-    Partial,
+from transfer_metrics.ranking.memory import release
+from transfer_metrics.ranking.pieces import Group
+from transfer_metrics.ranking.ranges import RangeReader
+from transfer_metrics.ranking.score import NO_HEAD, Slot, slots_of
+from transfer_metrics.ranking.stored import (
     RangeFolder,
     StoredScatter,
+    clear,
     merged,
     merged_store,
 )
-from transfer_metrics.ranking.pieces import Group
-from transfer_metrics.ranking.ranges import RangeReader
-from transfer_metrics.ranking.score import NO_HEAD, slots_of
 from transfer_metrics.ranking.table import record_label
 from transfer_metrics.ranking.values import failed, records_of, values_of
 from transfer_metrics.sources.base import Model
@@ -56,6 +57,24 @@ def lost(job: Job, candidate: Any, result: Lost) -> Outcome:
         f"use fewer workers or a smaller batch_size"
     )
     return failure(job, candidate_name(candidate), reason)
+
+
+def outcomes(
+    job: Job, candidates: Sequence[Any], found: Iterator[tuple[int, Any]]
+) -> Iterator[tuple[int, Outcome]]:
+    """Outcomes as an engine has them; it ends at the first that says that nothing can be kept.
+
+    Raises:
+        StorageError: the cache cannot be written to.
+    """
+    with contextlib.ExitStack() as stack:
+        if isinstance(found, Generator):
+            stack.callback(found.close)  # at once, whoever still holds it
+        for place, result in found:
+            outcome = lost(job, candidates[place], result) if isinstance(result, Lost) else result
+            if outcome.stop:
+                raise StorageError(outcome.stop)
+            yield place, outcome
 
 
 @dataclass(frozen=True)
@@ -103,10 +122,17 @@ class Built:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in the hands of a worker, and the seconds that loading took."""
+    """A model in the hands of a worker.
+
+    Attributes:
+        model: the model.
+        built: where its statistics go.
+        manifest: what its features would be.
+    """
 
     model: Model
-    seconds: float
+    built: Built
+    manifest: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -142,12 +168,25 @@ class Ranges:
         return RangeReader(self.job, self.memory, 1 / len(self.bounds))
 
     def load(self, item: Any) -> Loaded | Outcome:
-        """A model; what its own code raises becomes the reason in its record."""
+        """A model, or its scores where they are known; what its code raises becomes a record."""
+        name = candidate_name(item)
         started = time.perf_counter()
         try:
-            return Loaded(load_model(item), time.perf_counter() - started)
+            model = load_model(item)
+            seconds = time.perf_counter() - started
+            name = model.name
+            key = self.job.scores_key(model)
+            known, missing = known_scores(self.job, key)
+            if not missing:
+                return Outcome(ordered(self.job, name, known))
+            manifest = self.reader.manifest(model)
+            plan = self.reader.plan(model, manifest, missing)
+            labels = tuple(m.label for m in missing)
+            content = self.reader.content(manifest, plan, missing)
+            folder = self.root / content_key(of=key, m=labels, r=self.run, content=content)
+            return Loaded(model, Built(name, key, folder, labels, seconds), manifest)
         except Exception as error:
-            return failure(self.job, candidate_name(item), error)
+            return failure(self.job, name, error)
 
     def settles(self, result: Any) -> bool:
         """Scores that were in the cache, and failures, need no statistics."""
@@ -157,24 +196,17 @@ class Ranges:
         """Leave the statistics of one range in its folder."""
         if isinstance(loaded, Outcome):
             return loaded
-        try:
-            return self._built(loaded, part)
-        except Exception as error:
-            return failure(self.job, loaded.model.name, error)
-
-    def _built(self, loaded: Loaded, part: int) -> Built | Outcome:
-        job, model = self.job, loaded.model
-        key = job.scores_key(model)
-        known, missing = known_scores(job, key)
-        if not missing:
-            return Outcome(ordered(job, model.name, known))
-        labels = tuple(m.label for m in missing)
-        root = self.root / content_key(of=key, m=labels, r=self.run)
-        built = Built(model.name, key, root, labels, loaded.seconds)
+        built = loaded.built
         folder = RangeFolder(built.folder / f"{part:05d}")
-        if folder.read_manifest() is None:
-            with folder.writing() as temporary:
-                self.reader.read(model, missing, self.bounds[part], temporary)
+        try:
+            if folder.read_manifest() is None:
+                missing = [m for m in self.job.metrics if m.label in built.missing]
+                with folder.writing() as temporary:
+                    self.reader.read(
+                        loaded.model, loaded.manifest, missing, self.bounds[part], temporary
+                    )
+        except Exception as error:
+            return failure(self.job, built.name, error)
         return built
 
     def reduce(self, item: Any, results: Sequence[Any]) -> Outcome:
@@ -184,19 +216,34 @@ class Ranges:
                 return result
             if isinstance(result, Lost):
                 return lost(self.job, item, result)
-        built: Built = results[0]
+        loading = max(result.loading for result in results)
         try:
-            return self._scored(built, len(results), max(r.loading for r in results))
+            return self._scored(results[0], len(results), loading)
+        except CorruptStoreError:
+            # Damaged meanwhile, or another run on the same cache was faster and has cleared up.
+            return self._again(item, len(results), loading)
         except TransferMetricsError as error:
-            # Another run on the same cache may have been faster, and have cleared up.
-            known, missing = known_scores(self.job, built.scores)
-            if not missing:
-                return Outcome(ordered(self.job, built.name, known))
-            return failure(self.job, built.name, error)
+            return failure(self.job, results[0].name, error)
+
+    def _again(self, item: Any, parts: int, loading: float) -> Outcome:
+        """The outcome of a candidate whose statistics are gone, wholly or in part."""
+        loaded = self.load(item)
+        if isinstance(loaded, Outcome):
+            return loaded
+        for part in range(parts):
+            result = self.map(loaded, part)
+            if isinstance(result, Outcome):
+                return result
+        try:
+            return self._scored(loaded.built, parts, loading)
+        except TransferMetricsError as error:
+            return failure(self.job, loaded.built.name, error)
 
     def _scored(self, built: Built, parts: int, loading: float) -> Outcome:
         job = self.job
-        known, _ = known_scores(job, built.scores)
+        known, missing = known_scores(job, built.scores)
+        if not {m.label for m in missing} <= set(built.missing):
+            raise CorruptStoreError(f"scores of {built.name} in the cache are gone; run again")
         folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(parts)]
         store = merged_store(folders)
         bounds = store.manifest["class_bounds"]
@@ -207,23 +254,27 @@ class Ranges:
             if slot.name not in groups:
                 values = failed(slot.metrics, NO_HEAD)
             else:
-                partial = merged(folders, slot.name)
-                assert partial is not None
-                ends = bounds.get(slot.name)
-                scatter = ends and StoredScatter(folders, slot.name, ends, slot.fields["dim"])
-                values = _values(groups[slot.name], partial, job.mode, scatter)
+                release()  # of building, or of the layer before
+                values = _values(groups[slot.name], folders, slot, bounds.get(slot.name), job.mode)
             fields = {**slot.fields, "load_seconds": loading}
             fresh += records_of(fields, slot.metrics, values)
         keep_scores(job, built.scores, metrics, fresh)
-        shutil.rmtree(built.folder, ignore_errors=True)
+        clear(built.folder)
         kept = [r for r in known if record_label(r) not in built.missing]
         return Outcome(ordered(job, built.name, kept + fresh))
 
 
 def _values(
-    groups: Sequence[Group], partial: Partial, mode: str | None, scatter: StoredScatter | None
+    groups: Sequence[Group],
+    folders: Sequence[RangeFolder],
+    slot: Slot,
+    ends: Sequence[int] | None,
+    mode: str | None,
 ) -> dict[str, dict[str, Any]]:
     """Values of all metrics of a layer, from the statistics of all examples."""
+    partial = merged(folders, slot.name)
+    assert partial is not None
+    scatter = StoredScatter(folders, slot.name, ends, slot.fields["dim"]) if ends else None
     found: dict[str, dict[str, Any]] = {}
     for group, pieces in zip(groups, partial.groups, strict=True):
         if isinstance(pieces, str):

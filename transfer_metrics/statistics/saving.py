@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
-from transfer_metrics.files import replacing
+from transfer_metrics.files import ADVICE, replacing
 from transfer_metrics.untrusted import parse_json, visible
 
 FORMAT = "transfer_metrics statistic 1"
@@ -29,17 +29,21 @@ class Saved:
     def __init_subclass__(cls) -> None:
         Saved._kinds[cls.__name__] = cls
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], advice: str = ADVICE) -> None:
         """Write to a ``.safetensors`` file, which appears whole or not at all.
 
+        Args:
+            path: the file.
+            advice: what the message says to do where it cannot be written.
+
         Raises:
-            InvalidInputError: the place cannot be written to.
+            StorageError: the place cannot be written to.
         """
         from safetensors.torch import save
 
         tensors: dict[str, Tensor] = {}
         header = json.dumps({"format": FORMAT, "value": _pack(self, "", tensors)})
-        with replacing(path) as temporary:
+        with replacing(path, advice) as temporary:
             temporary.write_bytes(save(tensors, {"statistic": header}))
 
     @classmethod
