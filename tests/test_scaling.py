@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
-from transfer_metrics.benchmark import scaling, scaling_case, scaling_report
+from transfer_metrics.benchmark import projection_report, scaling, scaling_case, scaling_report
 from transfer_metrics.benchmark.projection import Assumed, projected
 from transfer_metrics.benchmark.recipe import Recipe
 from transfer_metrics.benchmark.scaling import Exponent, Row, ScalingTable, cases
@@ -92,6 +92,7 @@ def test_every_engine_and_axis_is_measured():
         assert len({getattr(c, axis) for part, c in measured_cases if part == axis}) >= 3
 
 
+@pytest.mark.slow
 def test_a_ranking_is_measured_in_its_own_processes():
     both = [
         measured(replace(SMALL, engine=e, workers=w)) for e, w in (("serial", 1), ("processes", 2))
@@ -249,6 +250,7 @@ def test_the_report_says_what_was_found():
 
 def test_the_command_prints_and_writes(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(scaling, "measure", lambda quick, tell: table())
+    monkeypatch.setattr(projection_report, "SIZES", {64: projection_report.CONDITIONS[:1]})
     out = tmp_path / "scaling.md"
     argv = ["benchmark", "scaling", "--quick", "--price", "7"]
     assert main([*argv, "--out", str(out)]) == 0

@@ -94,7 +94,7 @@ def projected(metrics: Sequence[str], assumed: Assumed) -> Projected:
 
     >>> found = projected(["logme"], Assumed(models=10, images=1000))
     >>> found.passes, found.plan.readings
-    (10000.0, 1)
+    (10000, 1)
     """
     needs = [Needs.of([get_metric(m) for m in metrics], "classification", assumed.classes)]
     counts = np.full(assumed.classes, -(-assumed.images // assumed.classes))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from transfer_metrics.benchmark.layout import Grid, wrapped
 from transfer_metrics.benchmark.projection import (
     CONDITIONS,
@@ -17,7 +15,8 @@ from transfer_metrics.benchmark.projection import (
 )
 from transfer_metrics.ranking.works import RANGES
 
-SIZES = (64, 512)
+SIZES = {64: CONDITIONS, 128: CONDITIONS[:1], 256: CONDITIONS[:1], 512: CONDITIONS}
+"""GPUs, and what is let happen to them."""
 PROJECTED = (("logme", "h_score"), ("transrate", "logme", "h_score"))
 
 
@@ -85,8 +84,8 @@ def _simulations(assumed: Assumed, what: Projected, grid: Grid) -> list[str]:
         "ranges repeated", "deaths", "GPU hours lost", "given up",
     )  # fmt: skip
     lines = []
-    for workers in SIZES:
-        for condition in CONDITIONS:
+    for workers, conditions in SIZES.items():
+        for condition in conditions:
             run = simulated(what.load, workers, condition, assumed.start)
             hours = run.makespan / HOUR
             lines.append(
@@ -110,16 +109,9 @@ def _simulations(assumed: Assumed, what: Projected, grid: Grid) -> list[str]:
         f"places {assumed.models} x {RANGES} of them here, in simulated time. Efficiency is the "
         f"least time that any schedule could take, all work over all workers or the largest model "
         f"({longest:.2f} h with a GPU for each range), over the time taken; failures count against "
-        f"it. On {SIZES[-1]} GPUs the last models are shared by many workers that each load them, "
-        f"and their ranges cannot be cut further: more than about {_enough(what)} GPUs bring "
-        f"little. A model is given up after three deaths on one range; running the command again "
-        f"tries it anew."
+        f"it. Where there are few models for each GPU, the last ones are shared by many workers "
+        f"that each load them, their ranges cannot be cut further, and more GPUs bring little. A "
+        f"model is given up after three deaths on one range; running the command again tries it "
+        f"anew."
     )
     return [grid(header, lines), wrapped(note)]
-
-
-def _enough(what: Projected) -> int:
-    """Workers from which on the longest model takes a third of the time, to two digits."""
-    workers = what.load.total / (3 * what.load.longest)
-    digits = 10 ** max(int(np.log10(workers)) - 1, 0)
-    return round(workers / digits) * digits

@@ -264,7 +264,7 @@ def _run(case: Case) -> dict[str, Any]:
 def _rank(case: Case, engine: str) -> Any:
     import transfer_metrics as tm
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as cache:
         warnings.simplefilter("ignore")  # what metrics have to say about made-up features
         return tm.rank_models(
             models_of(case),
@@ -275,7 +275,7 @@ def _rank(case: Case, engine: str) -> Any:
             workers=case.workers,
             stream=case.stream,
             memory=case.memory,
-            cache="never",
+            cache_dir=cache,  # without one, features would be kept in memory
             progress=False,
             shard_size=case.shard_size,
             batch_size=min(case.shard_size, 256),

@@ -27,7 +27,7 @@ this machine, `ray` on a Ray cluster that is started here, `ray:ADDRESS` on one 
 
     transfer-metrics rank --models 'zoo:*' --task sklearn:digits --engine processes --workers 2
     transfer-metrics rank --models @models.txt --task imagefolder:photos/ --engine ray:auto \\
-        --workers 64 --device cuda
+        --workers 64
 
 On several workers, or with `--stream`, nothing but statistics is kept. The shards of a task are
 cut into ranges, at most {RANGES} and of {RANGE_SHARDS} shards or more. A worker holds one model
@@ -137,11 +137,11 @@ def _axis(table: ScalingTable, axis: str, grid: Grid, part: str = "") -> list[st
 def _power(rows: list[Row], axis: str) -> list[str]:
     table = ScalingTable(tuple(Row(axis, r.case, r.found) for r in rows))
     kinds: tuple[tuple[str, Callable[[Found], float]], ...] = (
-        ("seconds", lambda f: f.working),
-        ("memory", lambda f: f.worker),
+        ("seconds grow", lambda f: f.working),
+        ("memory grows", lambda f: f.worker),
     )
     told = [
-        f"{name} grow as {axis} to the power of {p}" for name, of in kinds
+        f"{name} as {axis} to the power of {p}" for name, of in kinds
         if (p := table.exponent(axis, of))
     ]  # fmt: skip
     if not told:

@@ -116,11 +116,14 @@ class Outcome:
         records: its records, or the one of its failure.
         features: keys of the features that its scores came from; empty after a failure.
         stop: why nothing more can be kept of any model, so that the ranking ends; else empty.
+        left: keys of features or statistics that are of no more use, should there still be any:
+            where several worked on a model, the last one may leave them.
     """
 
     records: list[dict[str, Any]]
     features: tuple[str, ...] = ()
     stop: str = ""
+    left: tuple[str, ...] = ()
 
 
 def score_one(job: Job, candidate: Any) -> Outcome:
@@ -131,7 +134,10 @@ def score_one(job: Job, candidate: Any) -> Outcome:
         model = load_model(candidate)
         loading = time.perf_counter() - started
         name = model.name
-        return Outcome(_scored(job, model, loading), tuple(job.feature_keys(model)))
+        records, computed = _scored(job, model, loading)
+        keys = tuple(job.feature_keys(model))
+        used = computed and job.policy != "never" and not job.keep_features
+        return Outcome(records, keys, left=keys if used else ())
     except Exception as error:
         # Anything a model's own code may raise must not stop the others.
         return failure(job, name, error)
@@ -201,7 +207,8 @@ def ordered(job: Job, name: str, records: Sequence[dict[str, Any]]) -> list[dict
     return [{**r, "model": name, "task": job.task.name} for r in found]
 
 
-def _scored(job: Job, model: Model, loading: float) -> list[dict[str, Any]]:
+def _scored(job: Job, model: Model, loading: float) -> tuple[list[dict[str, Any]], bool]:
+    """Records of a model, and whether some had to be computed."""
     key = job.scores_key(model)
     records, missing = known_scores(job, key)
     if missing:
@@ -213,7 +220,7 @@ def _scored(job: Job, model: Model, loading: float) -> list[dict[str, Any]]:
                 job.cache.drop_features(features)
     if job.errors:
         _add_errors(job, model, records)
-    return ordered(job, model.name, records)
+    return ordered(job, model.name, records), bool(missing)
 
 
 def _computed(job: Job, model: Model, metrics: Sequence[Metric]) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from transfer_metrics.ranking.intervals import interval_mode
 from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory import worker_memory
 from transfer_metrics.ranking.race import race
-from transfer_metrics.ranking.stored import sweep
+from transfer_metrics.ranking.stored import clear, sweep
 from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.ranking.works import Ranges, Whole, outcomes
 from transfer_metrics.sources.base import Task
@@ -93,7 +93,7 @@ def rank_models(
         stream: True keeps statistics only, no features on disk: each range of shards is read by
             one worker, which keeps the statistics of all layers in memory, and ranges are merged.
             False writes features to the cache and scores them layer by layer, one worker per
-            model. By default True on several workers, unless features are to be kept.
+            model. By default True with ``memory`` and on several workers, unless features are kept.
         memory: what weights and statistics of all workers together may take when streaming, such
             as ``"2GiB"``; half of the machine's unless given. Where the statistics of all layers
             take more, the data are passed over once for as many layers as fit, and per-class
@@ -238,11 +238,13 @@ def _ranked(
     job: Job, candidates: Sequence[Any], run: Callable[..., Any], share: int, progress: bool
 ) -> list[dict[str, Any]]:
     """Records of all candidates, in their order; ``share`` is the memory of one that streams."""
+    # The data are hashed here, once, and the hash goes to the workers with them.
+    _ = job.task[job.split].fingerprint
     with contextlib.ExitStack() as stack:
         work: Any = Whole(job)
         parts = [1] * len(candidates)
+        root = job.cache.root / "statistics"
         if share:
-            root = job.cache.root / "statistics"
             if job.policy == "never":
                 root = Path(stack.enter_context(TemporaryDirectory(prefix="transfer-metrics-")))
             once = uuid.uuid4().hex if job.policy == "always" else ""
@@ -253,6 +255,11 @@ def _ranked(
         bar = stack.enter_context(progress_bar("models", sum(parts), progress))
         running = run(work, candidates, parts, tick=bar.update)
         found = dict(outcomes(job, candidates, running))
+        for key in {key for outcome in found.values() for key in outcome.left}:
+            if share:
+                clear(root / key)
+            else:
+                job.cache.drop_features(key)
     return [record for place in range(len(candidates)) for record in found[place].records]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import time
@@ -211,17 +212,18 @@ class Ranges:
 
     def reduce(self, item: Any, results: Sequence[Any]) -> Outcome:
         """The outcome of a candidate, from the statistics of its ranges."""
+        left = tuple({result.folder.name for result in results if isinstance(result, Built)})
         for result in results:
             if isinstance(result, Outcome):
-                return result
+                return _leaving(result, left)
             if isinstance(result, Lost):
                 return lost(self.job, item, result)
         loading = max(result.loading for result in results)
         try:
-            return self._scored(results[0], len(results), loading)
+            return _leaving(self._scored(results[0], len(results), loading), left)
         except CorruptStoreError:
             # Damaged meanwhile, or another run on the same cache was faster and has cleared up.
-            return self._again(item, len(results), loading)
+            return _leaving(self._again(item, len(results), loading), left)
         except TransferMetricsError as error:
             return failure(self.job, results[0].name, error)
 
@@ -262,6 +264,12 @@ class Ranges:
         clear(built.folder)
         kept = [r for r in known if record_label(r) not in built.missing]
         return Outcome(ordered(job, built.name, kept + fresh))
+
+
+def _leaving(outcome: Outcome, left: tuple[str, ...]) -> Outcome:
+    """The outcome with what it has no more use for; where a model failed, that may go on."""
+    failed_whole = not outcome.records[0]["metric"]
+    return outcome if failed_whole else dataclasses.replace(outcome, left=left)
 
 
 def _values(
