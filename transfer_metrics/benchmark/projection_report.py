@@ -72,7 +72,7 @@ def _remarks(a: Assumed, found: Iterable[Projected]) -> str:
         f"transrate needs, makes them {full.written / lean.written:.0f} times as large: with many "
         f"classes of few examples it is worth ranking by a metric without it. To this come "
         f"{weights:.1f} TB of weights for each time that all models are loaded, and "
-        f"{reading:.0f} GB of images that each worker reads once to tell the data from others. "
+        f"{reading:.0f} GB of images that the driver reads once to tell the data from others. "
         f"Images are read anew for every model; a node that keeps them on its own disk spares the "
         f"shared storage all but the first reading."
     )

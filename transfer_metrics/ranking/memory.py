@@ -20,6 +20,8 @@ UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 FLOAT = 8
 OVERHEAD = 12 << 20
 """What a worker takes for anything else: batches, code that is loaded late, buffers of BLAS."""
+GAPS = 1.1
+"""What the C library needs for many blocks, of what they take: it cannot use every gap again."""
 
 
 def as_bytes(size: int | str) -> int:
@@ -65,10 +67,11 @@ def statistic_bytes(needs: Needs, dim: int, counts: np.ndarray, targets: int = 1
     of_part = -(-counts // parts)
     n, total = int(of_part.sum()), 0
     if "moments" in needs.families:
+        # Every merge of two parts of a class adds a row to what is kept as rows.
         width = dim if needs.kind == "classification" else dim + targets
-        total += parts * (min(n, width) * width + (len(counts) + 2) * width)
+        total += parts * (min(2 * n, width) * width + (len(counts) + 2) * width)
         if "class" in needs.parts:
-            total += parts * int(np.minimum(of_part, dim).sum()) * dim
+            total += parts * int(np.minimum(2 * of_part, dim).sum()) * dim
     if "examples" in needs.families:
         total += parts * min(n, DEFAULT_LIMIT) * (dim + targets)
     if "source" in needs.families:
@@ -185,7 +188,7 @@ def plan_passes(
     >>> len(plan.passes), sorted(plan.by_class), plan.readings, plan.bytes <= 50 << 20
     (5, ['a', 'b'], 2, True)
     """
-    room = budget - OVERHEAD
+    room = int((budget - OVERHEAD) / GAPS)
     part = np.ceil(counts * share).astype(np.int64)
     sizes, blocked = _layer_sizes(dims, needs, (part, counts), targets, shard, room)
     passes, most = [], max(size.merging for size in sizes.values())
@@ -199,7 +202,7 @@ def plan_passes(
             passes.append(Pass(tuple(group), (start, min(len(counts), start + at_once))))
         many = [replace(s, ranged=s.ranged * at_once) for s in chosen]
         most = max(most, _building(many), _by_class(chosen, at_once))
-    return Plan(tuple(passes), frozenset(blocked), most + OVERHEAD)
+    return Plan(tuple(passes), frozenset(blocked), int(GAPS * most) + OVERHEAD)
 
 
 def _layer_sizes(
@@ -232,13 +235,13 @@ def _layer_sizes(
         least = max(_building([size]), size.merging)
         if least > room and not any(n.blocks for n in needs[name]):
             size = sizes[name] = size_of(map(_without_classes, needs[name]), dim)
-            of_class = [int(np.minimum(c, dim).max()) * dim * FLOAT for c in counts]
+            of_class = [int(np.minimum(2 * c, dim).max()) * dim * FLOAT for c in counts]
             # The other statistics of the layer are held while its classes are scored.
             work = size.whole + size.work
             one = blocked[name] = replace(size, ranged=of_class[0], whole=of_class[1], work=work)
             least = max(_building([size]), size.merging, _building([one]), _by_class([one], 1))
         if least > room:
-            took, memory = ((b + OVERHEAD) / 2**20 for b in (least, room))
+            took, memory = ((GAPS * b + OVERHEAD) / 2**20 for b in (least, room))
             raise InvalidInputError(
                 f"the statistics of layer {name!r} ({dim} features) take {took:.0f} MiB and memory "
                 f"is {memory:.0f} MiB for each worker; raise memory, use fewer workers, or "
@@ -267,6 +270,8 @@ def _scoring_bytes(needs: Needs, dim: int, counts: np.ndarray, targets: int) -> 
         width += 0 if needs.kind == "classification" else targets
         side = min(n, width)
         total += 4 * side * side + 2 * side * width
+        if "fourth" in needs.parts:
+            total += 3 * side * width  # total scatter of both sides of a sum, and of the sum
     if "examples" in needs.families:
         total += 2 * min(n, DEFAULT_LIMIT) * (dim + targets)
     left_out = 2 * statistic_bytes(replace(needs, blocks=0), dim, counts, targets)

@@ -139,7 +139,9 @@ def rank_models(
     if not candidates:
         raise InvalidInputError("no models to rank")
     ENGINES[engine.partition(":")[0]]
-    run = functools.partial(map_reduce, engine, workers=workers, gpus=_gpus(options.get("device")))
+    run = functools.partial(
+        map_reduce, engine, workers=workers, gpus=_gpus(engine, options.get("device"))
+    )
     serial = engine == "serial"
     stream = streams(
         stream, engine=engine, memory=memory, keep_features=keep_features, budget=budget
@@ -263,10 +265,12 @@ def _ranked(
     return [record for place in range(len(candidates)) for record in found[place].records]
 
 
-def _gpus(device: Any) -> int:
-    """How many GPUs workers take turns on."""
-    if device is None or not str(device).startswith("cuda"):
+def _gpus(engine: str, device: Any) -> int:
+    """How many GPUs workers take turns on; a cluster knows its own, so any number is as good."""
+    if device is None or not str(device).startswith("cuda") or ":" in str(device):
         return 0
+    if engine.startswith("ray"):
+        return 1
     import torch
 
-    return torch.cuda.device_count() if ":" not in str(device) else 0
+    return torch.cuda.device_count()
