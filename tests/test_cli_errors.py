@@ -43,6 +43,7 @@ VALID: dict[str, tuple[dict[str, str], ...]] = {
     "benchmark extraction": ({},),
     "benchmark speed": ({"sizes": "100x8x2"},),
     "benchmark selection": ({"features": "100", "examples": "50", "classes": "2"},),
+    "benchmark scaling": ({},),
     "benchmark run": ({"models": MODEL, "tasks": TASK, "out": "new.jsonl"},),
     "benchmark build": ({"truth": "scores.jsonl", "scores": "new.jsonl"},),
     "benchmark published": ({},),
@@ -101,6 +102,7 @@ WRONG_FOR = {
     ("benchmark run", "out"): ("empty/new", "folder", "text.jsonl"),
     ("benchmark speed", "out"): ("empty/new", "folder"),
     ("benchmark selection", "out"): ("empty/new", "folder"),
+    ("benchmark scaling", "out"): ("empty/new", "folder"),
     ("benchmark published", "out"): ("empty/new", "folder"),
     ("benchmark build", "out"): ("empty/new", "folder"),
     ("benchmark build", "scores"): ("folder.jsonl", "empty/x.jsonl"),
@@ -108,6 +110,7 @@ WRONG_FOR = {
 # Any text will do.
 FREE = {"title", "help", "debug"}
 NUMBERS = {"positive": ("0", "-1", "1.5", "x", ""), "count": ("-1", "1.5", "x", ""),
+           "_above_zero": ("0", "-1", "x", "nan", "inf", ""),
            "_share": ("0", "1.1", "-1", "x", "nan", "")}  # fmt: skip
 ACTION = re.compile(r"; |did you mean|choose from|needs|must|write|give|use |as in ")
 
