@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,30 @@ from transfer_metrics.errors import MissingDependencyError
 from transfer_metrics.sources.optional import require
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Threads of processes that share the cores wait for each other most of the time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A torchvision wheel built for CUDA does not import beside a CPU build of torch until it is mended.
 with contextlib.suppress(MissingDependencyError):
     require("torchvision", "the tests")
 
+CACHE = pytest.StashKey[str]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
     parser.addoption("--write-docs", action="store_true", help="write the pages that tests check")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Doctests, which have no fixtures, leave the user's cache alone as well."""
+    config.stash[CACHE] = tempfile.mkdtemp(prefix="transfer-metrics-tests-")
+    os.environ["TRANSFER_METRICS_CACHE"] = config.stash[CACHE]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[CACHE], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -162,6 +162,7 @@ def test_a_peer_that_fails_is_a_line_and_one_with_another_number_an_error(monkey
     assert "transrate: wrong: another number: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own():
     n = 4000
     found = memory.peak("knn", Size(n, 32, 4))

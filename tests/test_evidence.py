@@ -30,6 +30,7 @@ def record(model: str, value: float | None, **fields) -> dict:
     return {**base, **fields}
 
 
+@pytest.mark.slow
 def test_scores_are_those_that_a_user_would_see(tmp_path: Path) -> None:
     pair = (MODELS[0], TASK)
     metrics = ("knn", "transrate(eps=auto)", "leep")
@@ -64,6 +65,7 @@ def test_scores_are_those_that_a_user_would_see(tmp_path: Path) -> None:
     assert repaired["less permuted"] == pytest.approx(whole["value"] - 0.1, abs=0.06)
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_measured_again_and_failures_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

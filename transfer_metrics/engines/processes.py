@@ -90,7 +90,7 @@ class _Process:
             self._process.terminate()
             self._process.join(GRACE)
         if self._process.exitcode is None:
-            self._process.kill()
+            os.kill(self._process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
             self._process.join()
 
     def _ask(self, future: Future, message: bytes) -> None:
