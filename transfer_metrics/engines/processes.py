@@ -90,8 +90,10 @@ class _Process:
             self._process.terminate()
             self._process.join(GRACE)
         if self._process.exitcode is None:
-            os.kill(self._process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-            self._process.join()
+            # Its end may have been seen elsewhere, and then there is nothing left to kill.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            self._process.join(GRACE)
 
     def _ask(self, future: Future, message: bytes) -> None:
         try:
