@@ -7,14 +7,11 @@ written. Nothing is fetched.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from tests.text_models import SMALL, library
+from tests.text_models import SMALL, Families, library
 
 RATE = 16_000
 LENGTHS = (3000, 4000, 5000, 3000, 2500, 6100, 3000, 4000, 4100)
@@ -41,23 +38,8 @@ SEQUENCES = {
     "pad_token_id": 0,
 }
 
-FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {}
-
-
-def family(make: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
-    """Register a function that makes a model and its feature extractor."""
-    FAMILIES[make.__name__] = make
-    return make
-
-
-def save(name: str, folder: Path) -> Path:
-    """Write a model of a family with weights that are the same every time; returns its folder."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model, extractor = FAMILIES[name]()
-        model.save_pretrained(folder)
-        extractor.save_pretrained(folder)
-    return folder
+FAMILIES = Families()
+family, save = FAMILIES.add, FAMILIES.save
 
 
 @functools.cache

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset
 
+from tests.pictures import PIXELS, Y, png, same
 from transfer_metrics.errors import (
     InvalidInputError,
     TransferMetricsWarning,
@@ -27,14 +28,6 @@ from transfer_metrics.sources.tar_shards import Members
 from transfer_metrics.sources.tasks import load_task
 
 RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(0, 256, (6, 9, 7, 3), np.uint8)
-Y = [0, 1, 0, 1, 1, 0]
-
-
-def png(pixels: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def shard(path: Path, files: list[tuple[str, bytes]], **options) -> Path:
@@ -52,11 +45,6 @@ def members(rows=range(6), label="cls") -> list[tuple[str, bytes]]:
         content = str(Y[i]) if label == "cls" else json.dumps({"label": "nyx"[Y[i]], "id": i % 3})
         found += [(f"set/{i:03}.png", png(PIXELS[i])), (f"set/{i:03}.{label}", content.encode())]
     return found
-
-
-def same(task, expected=PIXELS) -> bool:
-    found = [np.asarray(image) for image in task["train"].examples]
-    return np.array_equal(np.stack(found), expected)
 
 
 # ---------------------------------------------------------------- tar

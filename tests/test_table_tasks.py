@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.pictures import PIXELS, Y, png, same
 from transfer_metrics.errors import (
     InvalidInputError,
     MissingDependencyError,
@@ -24,14 +24,6 @@ from transfer_metrics.sources import optional, row_groups
 from transfer_metrics.sources.tasks import load_task
 
 RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(0, 256, (6, 9, 7, 3), np.uint8)
-Y = [0, 1, 0, 1, 1, 0]
-
-
-def png(pixels: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def pictures(folder: Path) -> list[str]:
@@ -50,11 +42,6 @@ def write(frame: pd.DataFrame, path: Path) -> str:
     else:
         frame.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
     return f"{kind}:{path}"
-
-
-def same(task, expected=PIXELS) -> bool:
-    found = [np.asarray(image) for image in task["train"].examples]
-    return np.array_equal(np.stack(found), expected)
 
 
 # ---------------------------------------------------------------- paths to images

@@ -32,23 +32,26 @@ SMALL = {
 }
 POSITIONS = 48
 
-FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {}
+
+class Families(dict[str, Callable[[], tuple[Any, Any]]]):
+    """Functions that make a model and its tokenizer or feature extractor, by name."""
+
+    def add(self, make: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
+        """Register a function under its own name."""
+        self[make.__name__] = make
+        return make
+
+    def save(self, name: str, folder: Path) -> Path:
+        """Write a model with weights that are the same every time; returns its folder."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for part in self[name]():
+                part.save_pretrained(folder)
+        return folder
 
 
-def family(make: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
-    """Register a function that makes a model and its tokenizer."""
-    FAMILIES[make.__name__] = make
-    return make
-
-
-def save(name: str, folder: Path) -> Path:
-    """Write a model of a family with weights that are the same every time; returns its folder."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model, tokenizer = FAMILIES[name]()
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return folder
+FAMILIES = Families()
+family, save = FAMILIES.add, FAMILIES.save
 
 
 @functools.cache

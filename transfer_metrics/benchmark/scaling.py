@@ -31,8 +31,8 @@ AXES: dict[str, tuple[int, ...]] = {
 FLAT = (5_000, 20_000, 80_000)
 """Examples against which the memory of the driver is held."""
 
-PARTS = replace(BASE, examples=64 * 128, shard_size=128, warm=False)
-"""A ranking of 64 shards, which make 16 ranges."""
+PARTS = [replace(BASE, examples=n * 128, shard_size=128, warm=False) for n in (16, 64)]
+"""Rankings of 16 and of 64 shards, which make 4 and 16 ranges."""
 
 BUDGET = Case(examples=16384, layers=3, classes=16, dim=512, metrics="transrate,gbc,logme")
 BUDGETS = ("4GiB", "100MiB", "75MiB")
@@ -156,8 +156,9 @@ def cases(quick: bool = False) -> list[tuple[str, Case]]:
         for engine in ("processes", "ray")
         for n in FLAT
     ]
-    found += [("overhead", PARTS)]
-    found += [("overhead", replace(PARTS, engine=e, workers=w)) for e, w in parallel]
+    for case in PARTS:
+        found += [("overhead", case)]
+        found += [("overhead", replace(case, engine=e, workers=w)) for e, w in parallel]
     found += [("memory", replace(BUDGET, memory=m)) for m in BUDGETS]
     found += [("network", REAL), ("network", replace(REAL, engine="processes", workers=2))]
     return found

@@ -114,7 +114,7 @@ def _parts(table: ScalingTable, assumed: Assumed, grid: Grid) -> list[str]:
     sections += [
         ("Features on disk, against examples", _axis(table, "examples", grid, "stored")),
         ("Memory of the driver", _driver(table, grid)),
-        (f"What engines cost, for {RANGES} ranges of 64 shards", _overhead(table, grid)),
+        ("What engines cost", _overhead(table, grid)),
         ("A budget of memory", _budget(table, grid)),
         ("A network on images", _network(table, grid)),
     ]
@@ -172,6 +172,8 @@ def _overhead(table: ScalingTable, grid: Grid) -> list[str]:
     if not rows:
         return []
     header = (
+        "shards",
+        "ranges",
         "engine",
         "first range after, s",
         "work, s",
@@ -184,6 +186,8 @@ def _overhead(table: ScalingTable, grid: Grid) -> list[str]:
         ranges = sum(note.kind == "map" for note in found.notes)
         lines.append(
             [
+                str(row.case.examples // row.case.shard_size),
+                str(ranges),
                 _engine(row.case),
                 _time(found.first),
                 _time(found.working),

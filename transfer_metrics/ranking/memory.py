@@ -243,9 +243,9 @@ def _layer_sizes(
         if least > room:
             took, memory = ((GAPS * b + OVERHEAD) / 2**20 for b in (least, room))
             raise InvalidInputError(
-                f"the statistics of layer {name!r} ({dim} features) take {took:.0f} MiB and memory "
-                f"is {memory:.0f} MiB for each worker; raise memory, use fewer workers, or "
-                f"stream=False"
+                f"the statistics of layer {name!r} ({dim} features) take {took:.0f} MiB and "
+                f"each worker has {memory:.0f} MiB beside the weights; raise memory, use fewer "
+                f"workers, or stream=False"
             )
     return sizes, blocked
 

@@ -22,6 +22,7 @@ from transfer_metrics.ranking.partial import Asked, Partial, read_range
 from transfer_metrics.ranking.pieces import Group, Needs, groups_of
 from transfer_metrics.ranking.score import slots_of
 from transfer_metrics.ranking.stored import RangeFolder, of_classes
+from transfer_metrics.ranking.subsets import part_of
 from transfer_metrics.sources.base import Model, Task
 
 
@@ -56,6 +57,7 @@ class RangeReader:
         self,
         model: Model,
         whole: dict[str, Any],
+        plan: Plan,
         metrics: Sequence[Metric],
         shards: range,
         folder: RangeFolder,
@@ -63,7 +65,6 @@ class RangeReader:
         """Pass over a range as often as the plan says, and keep what was built each time."""
         extraction = self._extraction(model, self.job.task)
         groups = self.groups(FeatureStore(whole, []), metrics)
-        plan = self.plan(model, whole, metrics)
         files: dict[str, Any] = {}
         records: dict[str, Any] = {}
         for one in plan.passes:
@@ -97,7 +98,7 @@ class RangeReader:
         if not len(rows):
             return {}, {}
         part = dataclasses.replace(self.job.task, splits={
-            **self.job.task.splits, self.job.split: data.rows(rows)
+            **self.job.task.splits, self.job.split: part_of(data, rows)
         })  # fmt: skip
         needs = Needs(("moments",), frozenset({"class"}), "classification", stop - first, 0)
         labels = data.labels[rows] - first

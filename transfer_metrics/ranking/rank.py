@@ -254,7 +254,9 @@ def _ranked(
             parts = [len(work.bounds)] * len(candidates)
             sweep(root)
             stack.callback(sweep, root)
-        bar = stack.enter_context(progress_bar("models", sum(parts), progress))
+        bar = stack.enter_context(
+            progress_bar("ranges" if share else "models", sum(parts), progress)
+        )
         running = run(work, candidates, parts, tick=bar.update)
         found = dict(outcomes(job, candidates, running))
         for key in {key for outcome in found.values() for key in outcome.left}:

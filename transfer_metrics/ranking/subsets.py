@@ -50,7 +50,7 @@ def nested_subsets(task: Task, split: str, sizes: Sequence[int]) -> list[Subset]
     for start, stop in zip([0, *sizes], sizes, strict=False):
         new = np.sort(order[start:stop])
         positions = np.concatenate([positions, new])
-        part = _part(whole, new)
+        part = part_of(whole, new)
         increments.append(dataclasses.replace(task, splits={"train": part, split: part}))
         all_of_it = len(positions) == len(whole)
         fingerprint = whole.fingerprint if all_of_it else _fingerprint(whole, positions)
@@ -58,9 +58,12 @@ def nested_subsets(task: Task, split: str, sizes: Sequence[int]) -> list[Subset]
     return found
 
 
-def _part(whole: Split, positions: np.ndarray) -> Split:
+def part_of(whole: Split, positions: np.ndarray) -> Split:
+    """The examples at some positions, whose hash follows from that of the whole.
+
+    So no example is read to hash it again.
+    """
     part = whole.rows(positions)
-    # What it holds follows from the whole, so that no example is decoded to hash it again.
     part.__dict__["fingerprint"] = _fingerprint(whole, positions)
     return part
 

@@ -16,6 +16,7 @@ from typing import Any
 from transfer_metrics.engines import Lost
 from transfer_metrics.errors import CorruptStoreError, StorageError, TransferMetricsError
 from transfer_metrics.features.averaged import MeanStore
+from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.build import built_of
 from transfer_metrics.ranking.cache import content_key
 from transfer_metrics.ranking.job import (
@@ -28,7 +29,7 @@ from transfer_metrics.ranking.job import (
     ordered,
     score_one,
 )
-from transfer_metrics.ranking.memory import release
+from transfer_metrics.ranking.memory import Plan, release
 from transfer_metrics.ranking.pieces import Group
 from transfer_metrics.ranking.ranges import RangeReader
 from transfer_metrics.ranking.score import NO_HEAD, Slot, slots_of
@@ -129,11 +130,15 @@ class Loaded:
         model: the model.
         built: where its statistics go.
         manifest: what its features would be.
+        plan: how its statistics are built.
+        missing: the metrics that are to be scored.
     """
 
     model: Model
     built: Built
     manifest: dict[str, Any]
+    plan: Plan
+    missing: tuple[Metric, ...]
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,8 @@ class Ranges:
             labels = tuple(m.label for m in missing)
             content = self.reader.content(manifest, plan, missing)
             folder = self.root / content_key(of=key, m=labels, r=self.run, content=content)
-            return Loaded(model, Built(name, key, folder, labels, seconds), manifest)
+            built = Built(name, key, folder, labels, seconds)
+            return Loaded(model, built, manifest, plan, tuple(missing))
         except Exception as error:
             return failure(self.job, name, error)
 
@@ -201,11 +207,11 @@ class Ranges:
         folder = RangeFolder(built.folder / f"{part:05d}")
         try:
             if folder.read_manifest() is None:
-                missing = [m for m in self.job.metrics if m.label in built.missing]
                 with folder.writing() as temporary:
                     self.reader.read(
-                        loaded.model, loaded.manifest, missing, self.bounds[part], temporary
-                    )
+                        loaded.model, loaded.manifest, loaded.plan, loaded.missing,
+                        self.bounds[part], temporary,
+                    )  # fmt: skip
         except Exception as error:
             return failure(self.job, built.name, error)
         return built
