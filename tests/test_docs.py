@@ -235,3 +235,19 @@ def test_the_guide_quotes_what_was_measured():
     said = " ".join(measured.values()) + (ROOT / "docs" / "evidence.md").read_text("utf-8")
     for number in re.findall(r"(?<![\w.])-?\d+\.\d+", re.sub(r"`[^`]*`", "", parsed)):
         assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", said), number
+
+
+def test_the_readme_quotes_what_was_measured():
+    measured: dict[tuple[str, str], str] = {}
+    for section in metric_pages.tables("evidence.md").values():
+        for row in section:
+            measured |= {(row.get("metric", ""), column): cell for column, cell in row.items()}
+    said = (ROOT / "README.md").read_text("utf-8").split("## Which score to trust")[1]
+    rows = re.findall(
+        r"^\| `([^`]+)`[^|]*\| (\S+) \((.+?)\) \| (.+?) \| (.+?) \| (.+?) \|$", said, re.M
+    )
+    assert len(rows) == 8
+    columns = ("weighted tau", "95 % interval", "best block", "100", "points lost")
+    for metric, *cells in rows:
+        for column, cell in zip(columns, cells, strict=True):
+            assert measured.get((metric, column), "–") == cell, (metric, column)
