@@ -196,6 +196,23 @@ class Split:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Understood:
+    """How a source was read, for people to check.
+
+    Attributes:
+        label: the column of the labels; empty where there are no columns.
+        inputs: the columns of the inputs.
+        left_out: columns, files and rows that are not used, each with the reason.
+        suspicions: what may be a mistake, a sentence each that names the cure.
+    """
+
+    label: str = ""
+    inputs: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    suspicions: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """A labelled data set: what the models are ranked on.
@@ -206,6 +223,7 @@ class Task:
         modality: ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``.
         splits: ``"train"`` always; ``"test"``, ``"val"``, ``"ood"`` where they exist.
         classes: names of the classes in the order of the labels; empty for regression.
+        understood: which columns and files were read as what, and what was left out.
     """
 
     name: str
@@ -213,6 +231,7 @@ class Task:
     modality: Modality
     splits: Mapping[str, Split]
     classes: tuple[str, ...] = ()
+    understood: Understood = Understood()
 
     def __post_init__(self) -> None:
         if "train" not in self.splits:
