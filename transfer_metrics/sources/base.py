@@ -245,6 +245,13 @@ class Task:
         """Number of classes; 0 for regression."""
         return len(self.classes)
 
+    @cached_property
+    def summary(self) -> str:
+        """How it was understood, on one line; see ``sources.summary``."""
+        from transfer_metrics.sources.summary import summary_of
+
+        return summary_of(self)
+
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
             raise InvalidInputError(
