@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Kind, Task
+from transfer_metrics.sources.base import Kind, Task, Understood, example_bytes
 from transfer_metrics.sources.examples import Examples, decode
 from transfer_metrics.sources.memory import as_examples, make_task
 from transfer_metrics.sources.optional import require
@@ -19,6 +19,8 @@ from transfer_metrics.sources.table_columns import cell_text
 from transfer_metrics.sources.tables import TAGS, WORDS, text_columns
 from transfer_metrics.sources.words import words_task
 from transfer_metrics.untrusted import PICTURE, read_bytes
+
+_AT_A_TIME = 1_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,18 @@ class HubTexts(Examples):
     def read(self, index: int) -> Any:
         """One text, empty where there is none, or a pair."""
         row = self.data[index]
-        texts = tuple(cell_text(row[column]) for column in self.columns)
+        return self._example(row[column] for column in self.columns)
+
+    def each(self) -> Iterator[bytes]:
+        """What every example contains, read many at a time, which the library does far faster."""
+        for start in range(0, len(self), _AT_A_TIME):
+            rows = self.data[start : start + _AT_A_TIME]
+            for cells in zip(*(rows[column] for column in self.columns), strict=True):
+                yield example_bytes(self._example(cells))
+
+    @staticmethod
+    def _example(cells: Iterable[Any]) -> Any:
+        texts = tuple(map(cell_text, cells))
         return texts[0] if len(texts) == 1 else texts
 
 

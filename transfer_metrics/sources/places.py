@@ -10,7 +10,12 @@ from pathlib import Path
 from transfer_metrics.errors import InvalidInputError
 
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .png .ppm .pgm .pbm .bmp .tif .tiff .webp .gif".split()  # noqa: SIM905
+    ".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .bmp .tif .tiff .webp .gif".split()  # noqa: SIM905
+)
+# What systems and servers leave in folders that people copy, zip and share.
+_LITTER = frozenset(
+    ("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information")
+    + ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 )
 _SPLIT_NAMES = {
     "training": "train",
@@ -29,6 +34,15 @@ def split_name(name: str) -> str:
     ('val', 'ood')
     """
     return _SPLIT_NAMES.get(name.lower(), name.lower())
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that systems make without being asked.
+
+    >>> is_litter("._cat.jpg"), is_litter("__MACOSX"), is_litter("cat.jpg")
+    (True, True, False)
+    """
+    return name.startswith(".") or name.lower() in _LITTER
 
 
 def existing_file(place: str, name: str) -> Path:
@@ -68,7 +82,8 @@ def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
     """
     path = Path(place).expanduser()
     if path.is_dir():
-        found = [f for f in path.rglob(f"*{suffix}") if not _is_hidden(f.relative_to(path))]
+        all_of_it = path.rglob(f"*{suffix}")
+        found = [f for f in all_of_it if not any(map(is_litter, f.relative_to(path).parts))]
     elif path.is_file():
         found = [path]
     else:
@@ -117,6 +132,3 @@ def inside(folder: str, path: str, where: str) -> Path:
 def _seen_from(path: Path) -> str:
     return f"{'' if path.is_absolute() else f' seen from {os.getcwd()!r}'}; check the path"
 
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

@@ -75,6 +75,15 @@ def parse_model(text: str) -> ModelSpec:
     return ModelSpec(text, hub, name.strip(), options, inputs, seed, "", checkpoint.strip())
 
 
+def text_of(name: str) -> str:
+    """A name of a file as text that can be written: bytes that are no UTF-8 as ``\\x…``.
+
+    >>> text_of("caf" + chr(0xDCE9)), text_of("café")
+    ('caf\\\\xe9', 'café')
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def parse_task(text: str) -> tuple[str, str, dict[str, str]]:
     """Take a task specification apart: ``source:place?option=value&option=value``.
 

@@ -22,8 +22,8 @@ def summary_of(task: Task) -> str:
     them, on one line.
 
     >>> from transfer_metrics.sources.tasks import load_task
-    >>> summary_of(load_task("sklearn:wine"))
-    'sklearn:wine: classification of numbers, train 133 (3 classes: class_0 ×44, …), test 45'
+    >>> summary_of(load_task(["good", "bad", "poor"] * 2, ["pos", "neg", "neg"] * 2, name="films"))
+    'films: classification of texts, train 6 (2 classes: neg ×4, pos ×2)'
     >>> summary_of(load_task("sklearn:diabetes"))
     'sklearn:diabetes: regression of numbers, train 331 (targets 25 to 346), test 111'
     """

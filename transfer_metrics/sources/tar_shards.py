@@ -40,6 +40,11 @@ class Members(Examples):
     def __len__(self) -> int:
         return len(self.places)
 
+    @property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        """Bytes of each file."""
+        return self.places[:, 2]
+
     def read(self, index: int) -> Any:
         """Decode one file."""
         data = self.stored(index)
