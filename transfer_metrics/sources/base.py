@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -211,6 +211,14 @@ class Understood:
     inputs: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     suspicions: tuple[str, ...] = ()
+
+    def without(self, *left_out: tuple[str, str]) -> Understood:
+        """The same, with more that is left out.
+
+        >>> Understood("stars").without(("id", "it numbers the rows")).left_out
+        (('id', 'it numbers the rows'),)
+        """
+        return replace(self, left_out=(*self.left_out, *left_out))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Task, Understood
+from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.examples import ImageFiles
 from transfer_metrics.sources.memory import make_task
 from transfer_metrics.sources.places import (
@@ -66,7 +66,7 @@ def from_imagefolder(place: str, name: str) -> Task:
             f"task {name!r}: left out {', '.join(lost)}", TransferMetricsWarning, stacklevel=4
         )
     task = make_task(name, parts, "classification", classes)
-    return replace(task, understood=Understood(left_out=left_out))
+    return replace(task, understood=task.understood.without(*left_out))
 
 
 def class_name(folder: str) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Kind, Task, Understood, example_bytes
+from transfer_metrics.sources.base import Kind, Task, example_bytes
 from transfer_metrics.sources.examples import Examples, decode
 from transfer_metrics.sources.memory import as_examples, make_task
 from transfer_metrics.sources.optional import require
@@ -21,6 +22,7 @@ from transfer_metrics.sources.words import words_task
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
 _AT_A_TIME = 1_000
+_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,9 +182,9 @@ def from_loaded(
         labels = np.asarray(data[column][:])
         if isinstance(feature, datasets.ClassLabel):
             classes = feature.names
-        examples = _examples(datasets, data, name, column, text, image)
+        examples, inputs = _examples(datasets, data, name, column, text, image)
         parts[split_name(split)] = (examples, labels)
-    return make_task(name, parts, kind, classes, missing)
+    return _told(make_task(name, parts, kind, classes, missing), first, column, inputs)
 
 
 def is_loaded(value: Any) -> bool:
@@ -212,7 +214,19 @@ def _of_words(
         _require(name, data, [words, column])
         classes = getattr(getattr(data.features[column], "feature", None), "names", classes)
         parts[split_name(split)] = (list(data[words][:]), list(data[column][:]))
-    return words_task(name, parts, kind, classes, bio=bio)
+    return _told(words_task(name, parts, kind, classes, bio=bio), data, column, [words])
+
+
+def _told(task: Task, data: Any, label: str, inputs: Sequence[str]) -> Task:
+    """The task with the columns that were read as what."""
+    used = (label, *inputs)
+    left = [(column, _why(column)) for column in data.column_names if column not in used]
+    understood = replace(task.understood, label=label, inputs=tuple(inputs))
+    return replace(task, understood=understood.without(*left))
+
+
+def _why(column: str) -> str:
+    return "the index of a data frame" if _INDEX.fullmatch(column) else "other columns are read"
 
 
 def _is_list(feature: Any) -> bool:
@@ -264,7 +278,8 @@ def _require(name: str, data: Any, columns: Sequence[str]) -> None:
 
 def _examples(
     datasets: Any, data: Any, name: str, label: str, text: str | None, image: str | None
-) -> Sequence[Any]:
+) -> tuple[Sequence[Any], Sequence[str]]:
+    """The examples of a split, and the columns that they are read from."""
     rest = {c: f for c, f in data.features.items() if c != label}
     images = [image] if image else [c for c, f in rest.items() if isinstance(f, datasets.Image)]
     if images and not text:
@@ -274,7 +289,8 @@ def _examples(
                 f"task {name!r}: columns {', '.join(images)} hold images; say ?image=column"
             )
         raw = data.cast_column(images[0], datasets.Image(decode=False))
-        return HubImages(raw.select_columns(images[0])[images[0]], f"{name}:{images[0]}")
+        column = raw.select_columns(images[0])[images[0]]
+        return HubImages(column, f"{name}:{images[0]}"), images
     words = [c for c, f in rest.items() if getattr(f, "dtype", None) in ("string", "large_string")]
     if text:
         wanted = [column.strip() for column in text.split(",")]
@@ -282,12 +298,14 @@ def _examples(
     else:
         wanted = text_columns(name, words, len(words))
     if len(wanted) in (1, 2):
-        return HubTexts(data.select_columns(wanted), tuple(wanted))
-    numbers = [c for c, f in rest.items() if "int" in str(f) or "float" in str(f)]
+        return HubTexts(data.select_columns(wanted), tuple(wanted)), wanted
+    numbers = [
+        c for c, f in rest.items() if ("int" in str(f) or "float" in str(f)) and not _INDEX.fullmatch(c)
+    ]
     if not numbers:
         raise InvalidInputError(
             f"task {name!r}: no column of images, text or numbers besides label"
         )
     arrays = [np.asarray(data[column][:], dtype=np.float64) for column in numbers]
     arrays = [a[:, None] if a.ndim == 1 else a.reshape(len(a), -1) for a in arrays]
-    return as_examples(np.concatenate(arrays, axis=1), f"task {name!r}")
+    return as_examples(np.concatenate(arrays, axis=1), f"task {name!r}"), numbers
