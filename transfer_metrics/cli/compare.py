@@ -16,7 +16,7 @@ from transfer_metrics.cli.options import (
     require_scores,
     say,
 )
-from transfer_metrics.cli.sampling import add_examples, sampled
+from transfer_metrics.cli.sampling import add_examples, loaded
 
 EXAMPLES = """\
   transfer-metrics compare --models zoo:resnet-cifar10 --task zoo:glyphs
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     check_place(folder, folder=True)
     table = compare(
         args.models,
-        sampled(args),
+        loaded(args),
         args.heads or DEFAULT_HEADS,
         ood=_ood(args.ood),
         seeds=args.seeds,

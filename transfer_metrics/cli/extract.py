@@ -17,7 +17,7 @@ from transfer_metrics.cli.options import (
     print_table,
     say,
 )
-from transfer_metrics.cli.sampling import add_examples, sampled
+from transfer_metrics.cli.sampling import add_examples, loaded
 
 EXAMPLES = """\
   transfer-metrics extract --model zoo:resnet-cifar10 --task sklearn:digits --out features/
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     check_place(args.out, folder=True)
     store = extract(
         args.model,
-        sampled(args),
+        loaded(args),
         args.layers,
         options.pop("pool"),
         args.out,

@@ -17,7 +17,7 @@ from transfer_metrics.cli.options import (
     require_scores,
     say,
 )
-from transfer_metrics.cli.sampling import add_examples, refuse_examples, sampled
+from transfer_metrics.cli.sampling import add_examples, loaded, refuse_examples
 
 EXAMPLES = """\
   transfer-metrics layers --model zoo:resnet-cifar10 --task sklearn:digits
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             raise InvalidInputError("--model needs --task")
         table = score_layers(
             args.model,
-            sampled(args),
+            loaded(args),
             metrics,
             layers=args.layers,
             intervals=intervals,

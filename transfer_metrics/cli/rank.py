@@ -19,7 +19,7 @@ from transfer_metrics.cli.options import (
     say,
     show,
 )
-from transfer_metrics.cli.sampling import add_examples, sampled
+from transfer_metrics.cli.sampling import add_examples, loaded
 
 if TYPE_CHECKING:
     from transfer_metrics.ranking.table import ScoreTable
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     check_place(folder, folder=True)
     table = rank_models(
         args.models,
-        sampled(args),
+        loaded(args),
         args.metrics or DEFAULT_METRICS,
         layers=args.layers,
         engine=args.engine,
@@ -168,7 +168,7 @@ def foretell(args: argparse.Namespace) -> int:
     )
     found = forecast(
         args.models,
-        sampled(args),
+        loaded(args),
         args.metrics or DEFAULT_METRICS,
         layers=args.layers,
         intervals=args.intervals or False,

@@ -18,7 +18,7 @@ from transfer_metrics.cli.options import (
     print_table,
     say,
 )
-from transfer_metrics.cli.sampling import add_examples, refuse_examples, sampled
+from transfer_metrics.cli.sampling import add_examples, loaded, refuse_examples
 
 if TYPE_CHECKING:
     from transfer_metrics.features.store import FeatureStore
@@ -103,7 +103,7 @@ def _store(args: argparse.Namespace) -> FeatureStore:
     if args.store:
         refuse_examples(args)
         return FeatureStore.open(args.store)
-    return extract(args.model, sampled(args), layers=args.layers, **extraction(args))
+    return extract(args.model, loaded(args), layers=args.layers, **extraction(args))
 
 
 def _layers(

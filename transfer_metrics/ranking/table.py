@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from transfer_metrics.report.plots import TablePlots
+    from transfer_metrics.sources.base import Task
 
 COLUMNS = (
     "model",
@@ -50,6 +51,7 @@ COLUMNS = (
     "error",
     "version",
     "created",
+    "task_summary",
 )
 FORMATS = (".jsonl", ".csv", ".parquet")
 VIEWS = ("best", "all", "last")
@@ -105,6 +107,11 @@ class ScoreTable:
     def metrics(self) -> list[str]:
         """Metrics in the table, in the order in which they were asked for."""
         return list(dict.fromkeys(record_label(r) for r in self._records if r["metric"]))
+
+    @property
+    def task_summaries(self) -> list[str]:
+        """How each task was understood, a line each; see ``Task.summary``."""
+        return list(dict.fromkeys(r["task_summary"] for r in self._records if r["task_summary"]))
 
     @property
     def failures(self) -> list[dict[str, Any]]:
@@ -262,7 +269,7 @@ class ScoreTable:
 
         The interval is one of 95 %, where the metric has a standard error; the probability of
         being the best is that of ``ranking``. Where a race dropped models, n tells on how many
-        examples each was scored.
+        examples each was scored. Below it stands how each task was understood.
         """
         if not self._records:
             return "(no records)"
@@ -299,13 +306,15 @@ class ScoreTable:
         count = len(lines[0])
         widths = [max(len(line[i]) for line in lines if len(line) == count) for i in range(count)]
         numeric = {i for i, title in enumerate(lines[0]) if title not in ("model", "layer")}
-        return "\n".join(
+        told = [
             "  ".join(
                 cell.rjust(widths[i]) if i in numeric else cell.ljust(widths[i])
                 for i, cell in enumerate(line)
             ).rstrip()
             for line in lines
-        )
+        ]
+        told += [f"\n{visible(text, 2_000)}" for text in self.task_summaries]
+        return "\n".join(told)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the long table as ``.jsonl``, ``.csv`` or ``.parquet``, by the file's ending.
@@ -320,7 +329,7 @@ class ScoreTable:
         with replacing(path) as temporary:
             if suffix == ".jsonl":
                 lines = (json.dumps(r, allow_nan=False, default=str) for r in self._records)
-                temporary.write_text("".join(f"{line}\n" for line in lines))
+                temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
             elif suffix == ".csv":
                 self.to_frame().to_csv(temporary, index=False)
             else:
@@ -389,6 +398,11 @@ class ScoreTable:
         for record in self._records:
             groups.setdefault(str(record["model"]), []).append(record)
         return groups
+
+
+def with_summary(records: Iterable[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
+    """Records with how their task was understood, of which the cache knows nothing."""
+    return [{**record, "task_summary": task.summary} for record in records]
 
 
 def chosen_records(records: list[dict[str, Any]], view: str) -> list[dict[str, Any]]:

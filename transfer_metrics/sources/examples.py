@@ -81,7 +81,7 @@ def upright(image: Image.Image) -> Image.Image:
     (2, 3)
     """
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        turn = _TURNS.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)))
     except Exception:  # a dozen different ones, of data that cameras and editors wrote
         turn = None
     return image if turn is None else image.transpose(turn)

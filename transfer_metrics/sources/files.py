@@ -90,7 +90,7 @@ class _Folder:
         self._left[why].append(path)
 
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """What is not used: its name or, of several, their number and the first, with the reason."""
+        """What is not used: its name, or the number of several and the first, with the reason."""
         told = []
         for why, paths in self._left.items():
             first = text_of(str(min(paths).relative_to(self.root)))

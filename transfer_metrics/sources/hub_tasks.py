@@ -203,7 +203,7 @@ def _of_words(
     splits: dict[str, Any], name: str, kind: Kind | None, label: str | None, words: str, bio: str
 ) -> Task:
     parts: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
-    classes = None
+    classes, column = None, label
     for split, data in splits.items():
         column = label or next((c for c in TAGS if _is_list(data.features.get(c))), None)
         if column is None:
@@ -214,7 +214,8 @@ def _of_words(
         _require(name, data, [words, column])
         classes = getattr(getattr(data.features[column], "feature", None), "names", classes)
         parts[split_name(split)] = (list(data[words][:]), list(data[column][:]))
-    return _told(words_task(name, parts, kind, classes, bio=bio), data, column, [words])
+    task = words_task(name, parts, kind, classes, bio=bio)
+    return _told(task, data, column or "", [words])
 
 
 def _told(task: Task, data: Any, label: str, inputs: Sequence[str]) -> Task:
@@ -300,7 +301,9 @@ def _examples(
     if len(wanted) in (1, 2):
         return HubTexts(data.select_columns(wanted), tuple(wanted)), wanted
     numbers = [
-        c for c, f in rest.items() if ("int" in str(f) or "float" in str(f)) and not _INDEX.fullmatch(c)
+        c
+        for c, f in rest.items()
+        if ("int" in str(f) or "float" in str(f)) and not _INDEX.fullmatch(c)
     ]
     if not numbers:
         raise InvalidInputError(

@@ -13,10 +13,10 @@ IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .bmp .tif .tiff .webp .gif".split()  # noqa: SIM905
 )
 # What systems and servers leave in folders that people copy, zip and share.
-_LITTER = frozenset(
-    ("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information")
-    + ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
-)
+_LITTER = (
+    "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information",
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+)  # fmt: skip
 _SPLIT_NAMES = {
     "training": "train",
     "testing": "test",
@@ -131,4 +131,3 @@ def inside(folder: str, path: str, where: str) -> Path:
 
 def _seen_from(path: Path) -> str:
     return f"{'' if path.is_absolute() else f' seen from {os.getcwd()!r}'}; check the path"
-

@@ -13,7 +13,7 @@ from transfer_metrics.sources.base import Split, Task, example_bytes
 from transfer_metrics.sources.examples import Examples
 
 MOST_EXAMPLES, MOST_BYTES = 100_000, 1 << 28
-"""Of two splits; what is larger is not compared. Reading or hashing so much takes about a second."""
+"""Of two splits; larger ones are not compared. Reading so much takes about a second."""
 _CHANCE = 1
 """Rows of numbers that may be equal by chance, as a pair of flowers of Fisher's iris is."""
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -116,7 +116,7 @@ def _header_is_data(task: Task) -> bool:
     numbers = [name for name in how.inputs if re.fullmatch(r"[-+]?\d*\.?\d+([eE][-+]?\d+)?", name)]
     # Columns without names are often numbered.
     counted = [name for name in numbers if re.fullmatch(r"\d+", name)]
-    rising = all(int(a) < int(b) for a, b in zip(counted, counted[1:], strict=False))
+    rising = all(int(a) < int(b) for a, b in pairwise(counted))
     return len(numbers) > len(counted) or not rising
 
 
