@@ -71,11 +71,13 @@ def run(args: argparse.Namespace) -> int:
 
     from transfer_metrics.heads.compare import DEFAULT_HEADS, compare
     from transfer_metrics.report.comparison import save_comparison
+    from transfer_metrics.sources.models import expand_models
 
     folder = Path(args.out)
     check_place(folder, folder=True)
+    models = expand_models(args.models)
     table = compare(
-        args.models,
+        models,
         loaded(args),
         args.heads or DEFAULT_HEADS,
         ood=_ood(args.ood),

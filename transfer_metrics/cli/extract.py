@@ -42,11 +42,12 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extract and print what was written, one layer per line."""
     from transfer_metrics.features.extract import extract
+    from transfer_metrics.sources.models import load_model
 
     options = extraction(args)
     check_place(args.out, folder=True)
     store = extract(
-        args.model,
+        load_model(args.model),
         loaded(args),
         args.layers,
         options.pop("pool"),

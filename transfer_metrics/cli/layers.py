@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking import score_layers
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.report.plots import plot_format, save_plot
+    from transfer_metrics.sources.models import load_model
 
     if args.plot:
         plot_format(args.plot)
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.task:
             raise InvalidInputError("--model needs --task")
         table = score_layers(
-            args.model,
+            load_model(args.model),
             loaded(args),
             metrics,
             layers=args.layers,

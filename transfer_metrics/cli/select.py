@@ -99,11 +99,13 @@ def _check(args: argparse.Namespace) -> None:
 def _store(args: argparse.Namespace) -> FeatureStore:
     from transfer_metrics.features.extract import extract
     from transfer_metrics.features.store import FeatureStore
+    from transfer_metrics.sources.models import load_model
 
     if args.store:
         refuse_examples(args)
         return FeatureStore.open(args.store)
-    return extract(args.model, loaded(args), layers=args.layers, **extraction(args))
+    model = load_model(args.model)
+    return extract(model, loaded(args), layers=args.layers, **extraction(args))
 
 
 def _layers(

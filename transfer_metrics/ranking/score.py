@@ -119,8 +119,18 @@ def score(
         "dim": int(np.shape(X)[1]),
         "n": len(place.labels),
         "num_classes": len(np.unique(place.labels)) if place.num_classes else 0,
+        "task_summary": _summary(kind, place.labels),
     }
     return ScoreTable(records_of(base, chosen, values))
+
+
+def _summary(kind: str, labels: np.ndarray) -> str:
+    """How labels of features were understood, as ``Task.summary`` says it of a task."""
+    told = f"{kind} of features, {len(labels)} examples"
+    if kind != "classification":
+        return f"{told} (targets {labels.min():.4g} to {labels.max():.4g})"
+    counts = np.unique(labels, return_counts=True)[1]
+    return f"{told} ({len(counts)} classes of {counts.min()} to {counts.max()})"
 
 
 def _array_place(X: Any, y: Any, kind: str, units: np.ndarray | None) -> Place:

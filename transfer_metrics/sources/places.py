@@ -87,7 +87,7 @@ def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
     elif path.is_file():
         found = [path]
     else:
-        found = [Path(f) for f in glob.glob(str(path), recursive=True) if os.path.isfile(f)]
+        found = _matching(path)
     if not found:
         raise InvalidInputError(
             f"task {name!r}: there is no file {place!r}{_seen_from(path)}, which is a {suffix} "
@@ -106,6 +106,14 @@ def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
             f"train, val or test, or name the files by a pattern"
         )
     return splits
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """The files of a pattern, of which folders that are there are no part, whatever their names."""
+    folder = next(p for p in pattern.parents if p.is_dir())
+    rest = str(pattern.relative_to(folder))
+    files = (folder / name for name in glob.glob(rest, root_dir=folder, recursive=True))
+    return [file for file in files if file.is_file()]
 
 
 def inside(folder: str, path: str, where: str) -> Path:

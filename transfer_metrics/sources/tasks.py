@@ -116,7 +116,7 @@ def load_task(
     if source:
         whole = _by_name(source, place, text_of(name or spec), kind, classes, options)
     else:
-        whole = _in_memory(spec, labels, name or "data", kind, classes, options)
+        whole = _in_memory(spec, labels, text_of(name or "data"), kind, classes, options)
     task = cut(whole)
     warn_of(whole, task)
     return task
