@@ -33,6 +33,7 @@ from transfer_metrics.errors import (
     CorruptStoreError,
     InvalidInputError,
     TransferMetricsError,
+    TransferMetricsWarning,
     UnknownNameError,
 )
 from transfer_metrics.features.store import FeatureStore
