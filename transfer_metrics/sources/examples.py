@@ -48,10 +48,12 @@ def decode(data: bytes, name: str) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
+            # Of what is not read here: EXIF of cameras, settings of printers.
+            warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        image.load()
-        return upright(image)
+            image.load()
+            return upright(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InvalidInputError(
             f"image {name!r} claims more pixels than Pillow deems safe ({error}); make it smaller "

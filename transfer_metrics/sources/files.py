@@ -99,11 +99,11 @@ class _Folder:
 
     def splits(self) -> dict[str, Path]:
         """The folder of each split; the whole where there is no ``train`` with class folders."""
-        folders = self.subfolders(self.root)
-        if not any(split_name(f.name) == "train" and self._folders(f) for f in folders):
+        inner = self._folders(self.root)
+        if not any(split_name(f.name) == "train" and self._folders(f) for f in inner):
             return {"train": self.root}
         found: dict[str, Path] = {}
-        for folder in folders:
+        for folder in self.subfolders(self.root):
             split = split_name(text_of(folder.name))
             if split in found:
                 raise InvalidInputError(
