@@ -51,7 +51,7 @@ def test_what_systems_leave_behind_is_no_class_and_no_image(tmp_path: Path) -> N
     assert task["train"].labels.tolist() == [0, 0, 0, 1]
     [(what, why)] = task.understood.left_out
     assert why.startswith("hidden")
-    assert what.startswith("6 such as ")
+    assert what.startswith("10 such as ")
     assert why in task.summary
 
 
@@ -105,7 +105,7 @@ def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
     for split in ("train", "val", "validation"):
         for name in ("a", "b"):
             fill(tmp_path / split / name, "1.png")
-    with pytest.raises(InvalidInputError, match="'val' and 'validation' .* are both split 'val'"):
+    with pytest.raises(InvalidInputError, match=r"'val' and 'validation' .* are both split 'val'"):
         load_task(f"imagefolder:{tmp_path}")
 
 
@@ -330,11 +330,12 @@ def test_pixels_of_unknown_range_are_refused_with_the_cure(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["LAB", "HSV", "YCbCr", "RGBX", "RGBa", "La", "PA"])
 @pytest.mark.parametrize("wanted", ["RGB", "L"])
 def test_rare_modes_are_right_or_one_sentence(mode: str, wanted: str) -> None:
-    try:
-        assert to_mode(Image.new(mode, (2, 2)), wanted).mode == wanted
-    except InvalidInputError as error:
-        assert mode == "LAB"
-        assert "save it as RGB" in str(error)
+    image = Image.new(mode, (2, 2))
+    if mode == "LAB":
+        with pytest.raises(InvalidInputError, match="save it as RGB"):
+            to_mode(image, wanted)
+    else:
+        assert to_mode(image, wanted).mode == wanted
 
 
 # ---------------------------------------------------------------- proportions

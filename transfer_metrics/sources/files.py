@@ -117,8 +117,10 @@ class _Folder:
     def subfolders(self, folder: Path) -> list[Path]:
         """The folders in a folder; files beside them are left out."""
         for path in self._entries(folder):
-            if not path.is_dir():
-                self.leave(path, LITTER if is_litter(path.name) else LOOSE)
+            if is_litter(path.name):
+                self.leave(path, LITTER)
+            elif not path.is_dir():
+                self.leave(path, LOOSE)
         return self._folders(folder)
 
     def images(self, folder: Path) -> list[Path]:
