@@ -142,10 +142,10 @@ def from_tar(
         parts[split] = (Members(paths, places, modality), index.labels)
     lost = [(neither, "neither image nor text"), (beside, "texts beside images")]
     left_out = [(f"{count} groups of files", why) for count, why in lost if count]
+    task = make_task(name, parts, kind, None, missing)
     if left_out:
         told = ", ".join(f"{what} ({why})" for what, why in left_out)
         warnings.warn(f"task {name!r}: left out {told}", TransferMetricsWarning, stacklevel=4)
-    task = make_task(name, parts, kind, None, missing)
     return replace(task, understood=task.understood.without(*left_out))
 
 
