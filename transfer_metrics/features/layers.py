@@ -161,12 +161,11 @@ def place(batch: Any, module: nn.Module) -> Any:
 def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
     """Trace a model, and find the classifier of one that is open about it."""
     if not isinstance(model, Model):
-        config = getattr(model, "pretrained_cfg", None)
-        named = isinstance(config, Mapping) and "classifier" in config
-        head = configured_head(model, config) if named else None
-        size = config.get("input_size") if isinstance(config, Mapping) else None
-        shape = tuple(size) if size else None
-        model = Model(type(model).__name__, model, None, "tensor", head, shape, open_head=not named)
+        given = getattr(model, "pretrained_cfg", None)
+        config: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+        shape = tuple(config.get("input_size") or ()) or None
+        head, is_open = configured_head(model, config), "classifier" not in config
+        model = Model(type(model).__name__, model, None, "tensor", head, shape, open_head=is_open)
     if is_lazy(model.module):  # the caller's stays so
         model = dataclasses.replace(model, module=copy.deepcopy(model.module))
     module = model.module
