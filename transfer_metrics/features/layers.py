@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import fnmatch
 import math
@@ -24,7 +23,7 @@ from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
 from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.classifier import configured_head
-from transfer_metrics.sources.evaluation import is_lazy
+from transfer_metrics.sources.evaluation import copied, is_lazy
 from transfer_metrics.sources.tokens import TextBatch
 from transfer_metrics.types import Layer
 
@@ -112,9 +111,8 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
         if call.shape is not None and len(call.shape) == 1:
             logits = (call.path, call.shape[0])
             break
-    proven = head is not None and any(
-        f"{path}.".startswith(f"{head}.") for path in traced.heads.paths
-    )
+    inside = (f"{path}.".startswith(f"{head}.") for path in traced.heads.paths)
+    proven = head is not None and any(inside)
     return Found(_listed(traced, head, layers, pool), head, proven, logits)
 
 
@@ -170,7 +168,7 @@ def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
         head, is_open = configured_head(model, config), "classifier" not in config
         model = Model(type(model).__name__, model, None, "tensor", head, shape, open_head=is_open)
     if is_lazy(model.module):  # the caller's stays so
-        model = dataclasses.replace(model, module=copy.deepcopy(model.module))
+        model = dataclasses.replace(model, module=copied(model.module))
     module = model.module
     batch = place(model.dummy(2) if example is None else example, module)
     traced = trace(model, module, batch, model.head)

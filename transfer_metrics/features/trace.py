@@ -61,7 +61,7 @@ class Trace:
     modules: dict[str, nn.Module]
     calls: list[Call] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    heads: Heads = Heads()
+    heads: Heads = field(default_factory=Heads)
 
     @property
     def output(self) -> Call:

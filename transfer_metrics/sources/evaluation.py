@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedBuffer
 
 from transfer_metrics.errors import InvalidInputError
 
@@ -32,7 +34,7 @@ def evaluation(module: nn.Module) -> Iterator[None]:
         (submodule, name, buffer, buffer.detach().clone())
         for submodule in module.modules()
         for name, buffer in submodule._buffers.items()
-        if buffer is not None and not isinstance(buffer, nn.parameter.UninitializedBuffer)
+        if buffer is not None and not isinstance(buffer, UninitializedBuffer)
     ]
     versions = [buffer._version for _, _, buffer, _ in buffers]
     module.eval()
@@ -85,3 +87,14 @@ def is_lazy(module: nn.Module) -> bool:
     (True, False)
     """
     return any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers())))
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy, also of lazy buffers, which torch cannot copy.
+
+    >>> is_lazy(copied(nn.LazyBatchNorm1d()))
+    True
+    """
+    lazy = (buffer for buffer in module.buffers() if nn.parameter.is_lazy(buffer))
+    made = {id(b): UninitializedBuffer(False, b.device, b.dtype) for b in lazy}
+    return copy.deepcopy(module, made)
