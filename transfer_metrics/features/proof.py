@@ -153,7 +153,8 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
             break
     else:
         if trouble:
-            raise _company_refusal(way, few, trouble)
+            way = way if needs_equal_lengths(way.model) else forward
+            raise _company_refusal(way, _few(way), trouble)
     if needs_equal_lengths(way.model):
         notes.append(EQUAL)
     return Proof(_settled(way, found), found, _behaviour(features, _tolerance(way)), tuple(notes))

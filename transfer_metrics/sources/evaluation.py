@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -96,5 +97,6 @@ def copied(module: nn.Module) -> nn.Module:
     True
     """
     lazy = (buffer for buffer in module.buffers() if nn.parameter.is_lazy(buffer))
-    made = {id(b): UninitializedBuffer(False, b.device, b.dtype) for b in lazy}
+    kind: Any = UninitializedBuffer
+    made = {id(b): kind(device=b.device, dtype=b.dtype) for b in lazy}
     return copy.deepcopy(module, made)
