@@ -27,9 +27,11 @@ from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 
+import torch
 from torch import nn
 
 from transfer_metrics.features.trace import Call, Trace
+from transfer_metrics.features.weights import is_leaf, matrices
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -45,11 +47,11 @@ def find_head(trace: Trace) -> str | None:
     if isinstance(config, Mapping) and "classifier" in config:
         named = config["classifier"]
         named = named[0] if isinstance(named, (tuple, list)) and named else named
-        has_weights = named in trace.counts and _matrices(trace.modules[named])
+        has_weights = named in trace.counts and matrices(trace.modules[named])
         return named if has_weights else None
     for call in reversed(trace.calls):
         module = trace.modules[call.path]
-        if next(module.children(), None) is None and _matrices(module):
+        if is_leaf(module) and matrices(module):
             break
     else:
         return None
@@ -127,9 +129,9 @@ def head_input(trace: Trace, head: str | None) -> Call | None:
 
 def _units(trace: Trace, head: str | None) -> dict[str, str]:
     """Paths of the blocks, and of the atomic modules outside them, ``weighted`` or ``plain``."""
-    outside = _matrices(trace.modules[""])
+    outside = matrices(trace.modules[""])
     if head is not None:
-        outside -= _matrices(trace.modules[head])
+        outside -= matrices(trace.modules[head])
     units: dict[str, str] = {}
 
     def walk(path: str) -> None:
@@ -141,8 +143,10 @@ def _units(trace: Trace, head: str | None) -> dict[str, str]:
             if below not in trace.counts or above_head:
                 walk(below)
             elif _is_atomic(child):
-                units[below] = "weighted" if _matrices(child) else "plain"
-            elif _matrices(child) == outside or _is_container(child) or _is_wrapper(trace, below):
+                units[below] = "weighted" if matrices(child) else "plain"
+            elif isinstance(child, torch.jit.ScriptModule):
+                units[below] = "block"  # what is inside runs no hooks
+            elif matrices(child) == outside or _is_container(child) or _is_wrapper(trace, below):
                 walk(below)
             else:
                 units[below] = "block"
@@ -151,17 +155,13 @@ def _units(trace: Trace, head: str | None) -> dict[str, str]:
     return units
 
 
-def _matrices(module: nn.Module) -> int:
-    return sum(parameter.ndim >= 2 for parameter in module.parameters())
-
-
 def _is_atomic(module: nn.Module) -> bool:
-    return next(module.children(), None) is None or _matrices(module) <= 1
+    return is_leaf(module) or matrices(module) <= 1
 
 
 def _is_container(module: nn.Module) -> bool:
-    own = type(module).forward
-    return isinstance(module, _CONTAINERS) and own in (nn.Sequential.forward, nn.Module.forward)
+    own = (nn.Sequential.forward, nn.Module.forward)
+    return isinstance(module, _CONTAINERS) and type(module).forward in own
 
 
 def _is_wrapper(trace: Trace, path: str) -> bool:

@@ -8,6 +8,7 @@ output. So outputs are pooled (or copied) at once, and calls are counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.frames import frame_masks
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import batch_size, first_tensor, parse_name
+from transfer_metrics.sources.plain import module_by_module
 from transfer_metrics.types import Layer
 
 
@@ -56,7 +58,7 @@ class LayerTaps:
         self._layers = list(layers)
         self._pool = resolve_pool(pool)
         self._logits_path = logits
-        self._handles: list[Any] = []
+        self._open = ExitStack()
         self._clear()
 
     def _clear(self) -> None:
@@ -69,21 +71,19 @@ class LayerTaps:
 
     def __enter__(self) -> LayerTaps:
         outputs: dict[str, dict[int, Layer]] = {}
-        add = self._handles.append
+        self._open.enter_context(module_by_module())
         modules = dict(self._module.named_modules())
-        add(self._module.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True))
+        self._before(self._module, self._begin, prepend=True)
         for layer in self._layers:
             path, call, is_input = parse_name(layer.name)
             if is_input:
-                hook = partial(self._on_input, layer)
-                add(modules[path].register_forward_pre_hook(hook, with_kwargs=True))
+                self._before(modules[path], partial(self._on_input, layer))
             else:
                 outputs.setdefault(path, {})[call or 0] = layer
         for path, wanted in outputs.items():
-            hook = partial(self._on_output, path, wanted)
-            add(modules[path].register_forward_hook(hook, prepend=True))
+            self._after(modules[path], partial(self._on_output, path, wanted))
         if self._logits_path is not None:
-            add(modules[self._logits_path].register_forward_hook(self._on_logits, prepend=True))
+            self._after(modules[self._logits_path], self._on_logits)
         return self
 
     def __exit__(
@@ -92,10 +92,16 @@ class LayerTaps:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._open.close()
         self._clear()
+
+    def _before(self, module: nn.Module, hook: Callable[..., None], prepend: bool = False) -> None:
+        # Script modules refuse the methods of their own, though the hooks run.
+        add = nn.Module.register_forward_pre_hook
+        self._open.callback(add(module, hook, with_kwargs=True, prepend=prepend).remove)
+
+    def _after(self, module: nn.Module, hook: Callable[..., None]) -> None:
+        self._open.callback(nn.Module.register_forward_hook(module, hook, prepend=True).remove)
 
     def collect(self) -> dict[str, Tensor]:
         """Pooled outputs of the last forward pass, (N, D) float32 by layer name, on its device.
@@ -149,6 +155,8 @@ class LayerTaps:
                 f"layer {layer.name!r} gave an output of shape {shape} for a batch of {self._n}; "
                 f"its first axis must be the batch, so leave this layer out"
             )
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
         if tensor.requires_grad:
             # Some poolings keep their input for the backward pass, where an in-place module that
             # runs later would spoil it.

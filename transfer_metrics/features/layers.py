@@ -19,7 +19,9 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.blocks import find_blocks, find_head, head_input
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
+from transfer_metrics.features.weights import is_leaf, matrices
 from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.plain import plain_module
 from transfer_metrics.sources.tokens import TextBatch
 from transfer_metrics.types import Layer
 
@@ -144,7 +146,7 @@ def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
     if isinstance(model, Model):
         head, module = model.head, model.module
     else:
-        module = model
+        module = plain_module(model)
         config = getattr(module, "pretrained_cfg", None)
         size = config.get("input_size") if isinstance(config, Mapping) else None
         shape = tuple(size) if size else None
@@ -170,6 +172,11 @@ def _resolve(traced: Trace, head: str | None, wanted: list[str | int]) -> list[C
     blocks = find_blocks(traced, head)
     entering = head_input(traced, head)
     calls = [call for call in traced.calls if call.path and not call.is_input]
+    if not calls:
+        raise LayerNotFoundError(
+            "the network is one module, inside which no other runs, so it has no layers; build it "
+            "of modules, such as nn.Sequential"
+        )
     known = {traced.name(call): call for call in calls}
     if entering is not None:
         known[traced.name(entering)] = entering
@@ -237,12 +244,11 @@ def _at(blocks: list[Call], position: int) -> Call:
 
 
 def _is_leaf(traced: Trace, call: Call) -> bool:
-    return call.shape is not None and next(traced.modules[call.path].children(), None) is None
+    return call.shape is not None and is_leaf(traced.modules[call.path])
 
 
 def _has_matrix(traced: Trace, call: Call) -> bool:
-    weight = getattr(traced.modules[call.path], "weight", None)
-    return _is_leaf(traced, call) and isinstance(weight, Tensor) and weight.ndim > 1
+    return _is_leaf(traced, call) and matrices(traced.modules[call.path]) > 0
 
 
 def _layer(traced: Trace, call: Call, index: int, pool: Pool) -> Layer:

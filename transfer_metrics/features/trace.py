@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
+from transfer_metrics.features.weights import holds_weights, is_leaf, matrices
+from transfer_metrics.sources.plain import module_by_module
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
 Value = tuple[int, int]
@@ -82,9 +84,9 @@ def parse_name(name: str) -> tuple[str, int | None, bool]:
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The first floating point tensor in a tensor, tuple, list, mapping or model output."""
+    """The first tensor of floating point, or quantised, in nested tuples, lists and mappings."""
     if isinstance(output, Tensor):
-        return output if output.is_floating_point() else None
+        return output if output.is_floating_point() or output.is_quantized else None
     if isinstance(output, Mapping):
         output = list(output.values())
     if isinstance(output, Sequence) and not isinstance(output, str):
@@ -126,7 +128,7 @@ def shapes(batch: Any) -> str:
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every submodule's mode is as it was.
+    """Evaluation mode without gradients, module by module; afterwards all modes are as they were.
 
     Gradients are switched off with ``no_grad``: under ``inference_mode`` a network that caches
     tensors in its forward pass could not be trained any more.
@@ -134,7 +136,7 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), module_by_module():
             yield
     finally:
         for submodule, mode in modes:
@@ -181,9 +183,12 @@ def trace(model: Any, module: nn.Module, batch: Any, head: str | None = None) ->
     handles = []
     try:
         for path, submodule in recorder.trace.modules.items():
+            if holds_weights(path):
+                continue
             enter, leave = partial(recorder.enter, path), partial(recorder.leave, path)
-            handles.append(submodule.register_forward_pre_hook(enter, with_kwargs=True))
-            handles.append(submodule.register_forward_hook(leave))
+            # Script modules refuse the methods of their own, though the hooks run.
+            handles.append(nn.Module.register_forward_pre_hook(submodule, enter, with_kwargs=True))
+            handles.append(nn.Module.register_forward_hook(submodule, leave))
         with evaluation(module):
             call_model(model, batch)
     finally:
@@ -235,9 +240,9 @@ class _Recorder:
         while begun.path != path:  # calls that ended in an exception which the model caught
             begun = self.open.pop()
         layout = None
-        if all(name == "parametrizations" for name, _ in module.named_children()):
+        if is_leaf(module):
             tensor = first_tensor(output)
-            if next(module.parameters(), None) is not None:
+            if next(module.parameters(), None) is not None or matrices(module):
                 self.leaf, self.leaf_end = module, len(self.trace.calls) + 1
             elif isinstance(module, _SEQUENCE_POOLS):
                 layout = "NCT"
@@ -303,15 +308,16 @@ def layout_of(
     """
     if len(shape) == 1:
         return "ND"
+    kind = getattr(leaf, "_FLOAT_MODULE", type(leaf))  # what a quantised module stands for
     channels = getattr(leaf, "out_channels", getattr(leaf, "num_features", None))
     if len(shape) == 2:
         if isinstance(leaf, nn.GroupNorm):
             channels = leaf.num_channels
         elif isinstance(leaf, nn.LayerNorm) and shape[1] != leaf.normalized_shape[-1]:
             channels = leaf.normalized_shape[-1]
-        known = isinstance(leaf, (*_SEQUENCE_LEAVES, nn.LayerNorm)) and shape[0] == channels
+        known = issubclass(kind, (*_SEQUENCE_LEAVES, nn.LayerNorm)) and shape[0] == channels
         return "NCT" if known else "NTC"
-    if isinstance(leaf, _MAP_LEAVES) and shape[0] == channels:
+    if issubclass(kind, _MAP_LEAVES) and shape[0] == channels:
         return "NCHW"
     height, width = image_size or (1, 1)
 

@@ -19,6 +19,7 @@ from transfer_metrics.sources.base import Modality, Model, choose
 from transfer_metrics.sources.checkpoints import load_checkpoint
 from transfer_metrics.sources.classifier import configured_head, last_linear, proven_head
 from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.plain import module_by_module, plain_module
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.registry import HUBS
 from transfer_metrics.sources.specs import ModelSpec
@@ -176,6 +177,7 @@ def from_module(
         channels: number of input channels where it differs from the configuration.
         prove: look for the classifier with a forward pass when the configuration is silent.
     """
+    module = plain_module(module)
     config = getattr(module, "pretrained_cfg", None) or {}
     config = config if isinstance(config, Mapping) else config.to_dict()
     size = (inputs or {}).get("input_size", config.get("input_size"))
@@ -201,7 +203,8 @@ def with_proven_head(model: Model) -> Model:
     batch = model.dummy()
     if not isinstance(batch, torch.Tensor):
         return model
-    head = proven_head(model.module, batch if first is None else batch.to(first.device))
+    with module_by_module():
+        head = proven_head(model.module, batch if first is None else batch.to(first.device))
     return dataclasses.replace(model, head=head)
 
 
