@@ -214,4 +214,4 @@ def _positions(call: Call) -> int:
         return shape[1] * shape[2]
     if call.layout == "NHWC":
         return shape[0] * shape[1]
-    return {"NTC": shape[0], "NCT": shape[-1], "ND": 1}[call.layout]
+    return {"NTC": shape[0], "TNC": shape[0], "NCT": shape[-1], "ND": 1}[call.layout]

@@ -101,7 +101,7 @@ class LayerTaps:
         self._open.callback(add(module, hook, with_kwargs=True, prepend=prepend).remove)
 
     def _after(self, module: nn.Module, hook: Callable[..., None]) -> None:
-        self._open.callback(nn.Module.register_forward_hook(module, hook, prepend=True).remove)
+        self._open.callback(nn.Module.register_forward_hook(module, hook).remove)
 
     def collect(self) -> dict[str, Tensor]:
         """Pooled outputs of the last forward pass, (N, D) float32 by layer name, on its device.
@@ -115,6 +115,13 @@ class LayerTaps:
                     f"layer {layer.name!r} did not run in this forward pass, though it did when "
                     f"the layers were listed; the network's path depends on its input, so leave "
                     f"this layer out"
+                )
+            path, call, is_input = parse_name(layer.name)
+            if call is None and not is_input and self._calls[path] > 1:
+                raise ExtractionError(
+                    f"layer {layer.name!r} ran {self._calls[path]} times in this forward pass, and "
+                    f"once when the layers were listed; the network's path depends on its input, "
+                    f"so leave this layer out"
                 )
         return {layer.name: self._features[layer.name] for layer in self._layers}
 
@@ -148,7 +155,9 @@ class LayerTaps:
             self.logits = logits.float() if logits.dtype != torch.float32 else logits.clone()
 
     def _keep(self, layer: Layer, output: Any) -> None:
-        tensor = first_tensor(output)
+        tensor, layout = first_tensor(output), layer.layout
+        if tensor is not None and layout == "TNC":
+            tensor, layout = tensor.transpose(0, 1), "NTC"
         if tensor is None or len(tensor) != self._n:
             shape = None if tensor is None else tuple(tensor.shape)
             raise ExtractionError(
@@ -164,9 +173,9 @@ class LayerTaps:
         try:
             # Autocast would run some reductions in half precision.
             with torch.autocast(tensor.device.type, enabled=False):
-                positions = tensor.shape[2 if layer.layout == "NCT" else 1]
+                positions = tensor.shape[2 if layout == "NCT" else 1]
                 mask = self._masks.get(positions, self._mask)
-                pooled = self._pool(tensor, layer.layout, mask)
+                pooled = self._pool(tensor, layout, mask)
         except TransferMetricsError as error:
             raise type(error)(f"layer {layer.name!r}: {error}") from error
         if pooled.shape[1] != layer.dim:

@@ -61,8 +61,9 @@ def list_layers(
             is not known.
 
     Returns:
-        The layers without repetition, in call order. Outputs whose first axis is not the batch, or
-        which are not floating point with 2 to 4 axes, are left out.
+        The layers without repetition, in call order. Outputs whose first axis is not the batch (the
+        second, where time comes first), or which are not floating point with 2 to 4 axes, are left
+        out.
 
     Raises:
         LayerNotFoundError: a name or position that matches nothing; suggests close names.
@@ -254,7 +255,8 @@ def _has_matrix(traced: Trace, call: Call) -> bool:
 def _layer(traced: Trace, call: Call, index: int, pool: Pool) -> Layer:
     name, shape = traced.name(call), call.shape or ()
     try:
-        dim = pool(torch.zeros(1, *shape), call.layout).shape[1]
+        layout = "NTC" if call.layout == "TNC" else call.layout
+        dim = pool(torch.zeros(1, *shape), layout).shape[1]
     except TransferMetricsError as error:
         raise type(error)(f"layer {name!r}: {error}") from error
     module = traced.modules[call.path]

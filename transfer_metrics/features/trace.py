@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.weights import holds_weights, is_leaf, matrices
@@ -33,6 +34,7 @@ class Call:
         call: how many times the module had run before.
         end: position of the call's end among all recorded events, from 1.
         shape: output shape without the batch axis; None if the output cannot be pooled.
+        sizes: shape of the whole output.
         layout: what the axes of the output mean.
         value: which tensor was returned.
         given: which tensor went in.
@@ -47,6 +49,7 @@ class Call:
     value: Value | None
     given: Value | None
     is_input: bool = False
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass
@@ -84,9 +87,17 @@ def parse_name(name: str) -> tuple[str, int | None, bool]:
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The first tensor of floating point, or quantised, in nested tuples, lists and mappings."""
+    """The first tensor of real numbers in nested tuples, lists, mappings and dataclasses.
+
+    Nested tensors and packed sequences have no axis of the batch, so they do not count.
+    """
     if isinstance(output, Tensor):
-        return output if output.is_floating_point() or output.is_quantized else None
+        real = output.is_floating_point() or output.is_quantized
+        return output if real and not output.is_nested else None
+    if isinstance(output, PackedSequence):
+        return None
+    if is_dataclass(output) and not isinstance(output, (type, Mapping)):
+        output = [getattr(output, part.name, None) for part in fields(output)]
     if isinstance(output, Mapping):
         output = list(output.values())
     if isinstance(output, Sequence) and not isinstance(output, str):
@@ -157,7 +168,11 @@ def call_model(model: Any, batch: Any) -> Any:
         raise
     except Exception as error:
         name = getattr(model, "name", type(model).__name__)
-        hint = "; use a smaller batch size" if "out of memory" in str(error) else ""
+        hint = ""
+        if "out of memory" in str(error):
+            hint = "; use a smaller batch size"
+        elif "positional argument" in str(error):
+            hint = "; let its forward take the batch as its one positional argument"
         raise ExtractionError(
             f"the forward pass of {name} failed on an input of shape {shapes(batch)}: "
             f"{type(error).__name__}: {error}{hint}"
@@ -179,6 +194,47 @@ def trace(model: Any, module: nn.Module, batch: Any, head: str | None = None) ->
     Raises:
         ExtractionError: the forward pass failed.
     """
+    traced, n = _recorded(model, module, batch, head), batch_size(batch)
+    unclear = [i for i, c in enumerate(traced.calls) if len(c.sizes) == 3 and c.sizes[1] == n]
+    if unclear:
+        try:
+            larger = _recorded(model, module, _one_more(batch, n), head)
+        except ExtractionError:  # a network that reads so many examples only
+            larger = Trace({})
+        _settle(traced, unclear, larger)
+    return traced
+
+
+def _settle(traced: Trace, unclear: list[int], larger: Trace) -> None:
+    """Tell the axis of the batch from that of time by the trace of a larger batch.
+
+    Recurrent networks and transformers of torch have time first unless told otherwise.
+    """
+    known = {(call.path, call.call, call.is_input): call.sizes for call in larger.calls}
+    for index in unclear:
+        call = traced.calls[index]
+        sizes = known.get((call.path, call.call, call.is_input), ())
+        grown = [axis for axis in range(len(sizes)) if sizes[axis] != call.sizes[axis]]
+        if grown == [1]:
+            shape = (call.sizes[0], call.sizes[2])
+            traced.calls[index] = replace(call, shape=shape, layout="TNC")
+        elif grown != [0]:
+            traced.calls[index] = replace(call, shape=None)
+
+
+def _one_more(batch: Any, n: int) -> Any:
+    """A batch with its first example once more at the end."""
+    if isinstance(batch, Tensor):
+        return torch.cat([batch, batch[:1]]) if batch.ndim and len(batch) == n else batch
+    if isinstance(batch, Mapping):
+        return {name: _one_more(item, n) for name, item in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_one_more(item, n) for item in batch)
+    return batch
+
+
+def _recorded(model: Any, module: nn.Module, batch: Any, head: str | None) -> Trace:
+    """The calls of one forward pass."""
     recorder = _Recorder(Trace(dict(module.named_modules())), batch, head)
     handles = []
     try:
@@ -194,6 +250,11 @@ def trace(model: Any, module: nn.Module, batch: Any, head: str | None = None) ->
     finally:
         for handle in handles:
             handle.remove()
+    if not recorder.trace.counts.get(""):
+        raise ExtractionError(
+            f"{type(module).__name__} runs without its hooks, since its class has a __call__ of "
+            f"its own, so its layers cannot be read; rename that method to forward"
+        )
     return recorder.trace
 
 
@@ -268,15 +329,16 @@ class _Recorder:
     ) -> None:
         tensor = first_tensor(output)
         shape, value = None, None
+        sizes: tuple[int, ...] = ()
         if tensor is not None:
-            value = self.value_of(tensor)
+            value, sizes = self.value_of(tensor), tuple(tensor.shape)
             if 2 <= tensor.ndim <= 4 and len(tensor) == self.n and tensor.numel():
                 shape = tuple(tensor.shape[1:])
                 layout = layout or layout_of(shape, leaf, self.image_size)
                 self.layouts[value] = layout
         call, end = self.trace.counts.get(path, 0), len(self.trace.calls) + 1
         self.trace.calls.append(
-            Call(path, call, end, shape, layout or "ND", value, given, is_input)
+            Call(path, call, end, shape, layout or "ND", value, given, is_input, sizes)
         )
 
     def value_of(self, tensor: Tensor) -> Value:
