@@ -200,6 +200,8 @@ def _composite_calls(trace: Trace, path: str) -> list[Call]:
 def _representative(group: list[Call]) -> list[Call]:
     """The call that stands for a group; none if no output can be pooled."""
     usable = [call for call in group if call.shape is not None]
+    # XLNet makes twice as many distances as it has tokens.
+    usable = [c for c in usable if c.layout != "TNC" or _positions(c) <= _positions(usable[0])]
     if usable and _positions(usable[0]) > 1:
         usable = [call for call in usable if _positions(call) > 1]
     if not usable:

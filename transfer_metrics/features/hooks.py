@@ -173,9 +173,7 @@ class LayerTaps:
         try:
             # Autocast would run some reductions in half precision.
             with torch.autocast(tensor.device.type, enabled=False):
-                positions = tensor.shape[2 if layout == "NCT" else 1]
-                mask = self._masks.get(positions, self._mask)
-                pooled = self._pool(tensor, layout, mask)
+                pooled = self._pool(tensor, layout, self._mask_of(tensor, layout))
         except TransferMetricsError as error:
             raise type(error)(f"layer {layer.name!r}: {error}") from error
         if pooled.shape[1] != layer.dim:
@@ -185,6 +183,14 @@ class LayerTaps:
                 f"{layer.shape}; where inputs differ in length or size use pool='avg' or 'max'"
             )
         self._features[layer.name] = pooled.clone() if _share_memory(pooled, tensor) else pooled
+
+    def _mask_of(self, tensor: Tensor, layout: str) -> Tensor | None:
+        """The mask at a layer's resolution; none where all that a shorter layer has counts."""
+        positions = tensor.shape[2 if layout == "NCT" else 1]
+        mask = self._masks.get(positions, self._mask)
+        if mask is not None and positions < mask.shape[1] and mask.all():
+            return None
+        return mask
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:
