@@ -152,6 +152,7 @@ class LayerTaps:
     def _on_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         logits = first_tensor(output)
         if logits is not None:
+            logits = logits.dequantize() if logits.is_quantized else logits
             self.logits = logits.float() if logits.dtype != torch.float32 else logits.clone()
 
     def _keep(self, layer: Layer, output: Any) -> None:

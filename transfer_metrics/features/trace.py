@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.weights import holds_weights, is_leaf, matrices
 from transfer_metrics.sources.plain import module_by_module
+from transfer_metrics.sources.tokens import TextBatch
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
 Value = tuple[int, int]
@@ -173,6 +174,12 @@ def call_model(model: Any, batch: Any) -> Any:
             hint = "; use a smaller batch size"
         elif "positional argument" in str(error):
             hint = "; let its forward take the batch as its one positional argument"
+        elif isinstance(error, IndexError) and isinstance(batch, TextBatch):
+            hint = (
+                "; a token or its position is beyond the network's embeddings: check that the "
+                "tokenizer is the network's own, or set a smaller model_max_length in its "
+                "tokenizer_config.json"
+            )
         raise ExtractionError(
             f"the forward pass of {name} failed on an input of shape {shapes(batch)}: "
             f"{type(error).__name__}: {error}{hint}"

@@ -68,7 +68,10 @@ def _plain(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
     found = module
     while (inside := _inside(found)) is not None:
         found = inside
-    children = {name: child and _plain(child, known) for name, child in found._modules.items()}
+    children = {
+        name: None if child is None else _plain(child, known)
+        for name, child in found._modules.items()
+    }
     if any(child is not found._modules[name] for name, child in children.items()):
         # Not copy.copy, which parametrised modules refuse.
         copied = type(found).__new__(type(found))
