@@ -26,7 +26,7 @@ class Model:
 
     Attributes:
         name: the specification that it was loaded from, or the class name of a module.
-        module: the network.
+        module: the network; what compiles it or spreads it over devices is taken off.
         preprocess: one raw example (PIL image, string, pair of strings or word of a sentence,
             sound, float array) to one input; ``None`` takes float arrays as they are.
         modality: what the examples are: ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``.
@@ -49,22 +49,32 @@ class Model:
     open_head: bool = False
     least: int = 1
 
+    def __post_init__(self) -> None:
+        from transfer_metrics.sources.plain import plain_module
+
+        object.__setattr__(self, "module", plain_module(self.module))
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over structure, parameters, buffers, preprocessing and head.
 
         Independent of the device and of train or eval mode. The structure counts because two
         networks can share every tensor and still compute different things (padding, activation).
+        What modules keep besides tensors (``get_extra_state``, packed weights) counts too.
         Cost: one pass over the weights, about a second per gigabyte. It is computed once; make a
         new ``Model`` after changing the weights.
         """
+        from transfer_metrics.sources.contents import contents
+
         digest = hashlib.sha256()
-        for text in (repr(self.module), describe(self.preprocess), describe(self.collate)):
+        structure = without_addresses(repr(self.module))
+        for text in (structure, describe(self.preprocess), describe(self.collate)):
             digest.update(f"{text}\0".encode())
         digest.update(f"{self.modality}\0{self.head}\0".encode())
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-            digest.update(_tensor_bytes(tensor))
+        for name, value in sorted(self.module.state_dict().items()):
+            digest.update(f"{name}\0".encode())
+            for part in contents(value):
+                digest.update(part)
         return digest.hexdigest()
 
     def batch(self, examples: Sequence[Any]) -> Any:
@@ -310,6 +320,15 @@ def example_bytes(example: Any) -> bytes:
     return f"{array.dtype}{array.shape}\0".encode() + array.tobytes()
 
 
+def without_addresses(text: str) -> str:
+    """A description without places in memory, which differ between processes.
+
+    >>> without_addresses("<object object at 0x7f00c0ffee>")
+    '<object object>'
+    """
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
 def describe(function: Any) -> str:
     """A description of a callable that is the same in every process."""
     if function is None:
@@ -317,13 +336,7 @@ def describe(function: Any) -> str:
     own = getattr(function, "__qualname__", None)
     if own is not None:
         return f"{function.__module__}.{own}"
-    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(function).__module__}.{function!r}")
-
-
-def _tensor_bytes(tensor: Any) -> Any:
-    import torch
-
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return without_addresses(f"{type(function).__module__}.{function!r}")
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from transfer_metrics.errors import LayerNotFoundError
 from transfer_metrics.sources.evaluation import evaluation
@@ -185,14 +186,18 @@ def _is_made_of(output: Tensor, rows: Tensor, any_order: bool) -> bool:
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:
-    """The floating point tensors in a tensor, tuple, list, mapping, dataclass or model output.
+    """The tensors of real numbers in a tensor, tuple, list, mapping, dataclass or model output.
+
+    Nested tensors and packed sequences have no axis of the batch, so they do not count.
 
     >>> [tuple(t.shape) for t in tensors_in({"a": (torch.zeros(2), None), "n": torch.tensor([1])})]
     [(2,)]
     """
     if isinstance(output, Tensor):
-        if output.is_floating_point():
+        if (output.is_floating_point() or output.is_quantized) and not output.is_nested:
             yield output
+    elif isinstance(output, PackedSequence):
+        return
     elif isinstance(output, Mapping):
         for item in output.values():
             yield from tensors_in(item)

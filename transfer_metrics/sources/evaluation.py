@@ -12,11 +12,14 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.plain import module_by_module
 
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards modes and buffers are as they were.
+    """Evaluation mode without gradients, module by module; afterwards all is as it was.
+
+    That is the modes of the modules, and their buffers.
 
     Gradients are switched off with ``no_grad``: under ``inference_mode`` a network that caches
     tensors in its forward pass could not be trained any more.
@@ -40,7 +43,7 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     versions = [buffer._version for _, _, buffer, _ in buffers]
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), module_by_module():
             yield
     finally:
         for submodule, mode in modes:

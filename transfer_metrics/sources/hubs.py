@@ -20,6 +20,7 @@ from transfer_metrics.sources.checkpoints import load_checkpoint
 from transfer_metrics.sources.classifier import configured_head, last_linear, proven_head
 from transfer_metrics.sources.evaluation import is_lazy
 from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.plain import plain_module
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.registry import HUBS
 from transfer_metrics.sources.specs import ModelSpec
@@ -177,6 +178,7 @@ def from_module(
         channels: number of input channels where it differs from the configuration.
         prove: look for the classifier with a forward pass when the configuration is silent.
     """
+    module = plain_module(module)
     config = getattr(module, "pretrained_cfg", None) or {}
     config = config if isinstance(config, Mapping) else config.to_dict()
     size = (inputs or {}).get("input_size", config.get("input_size"))

@@ -83,11 +83,13 @@ def load_model(
     from transfer_metrics.sources.base import Model
     from transfer_metrics.sources.classifier import check_head
     from transfer_metrics.sources.hubs import from_module, with_proven_head
+    from transfer_metrics.sources.plain import plain_module
 
     if isinstance(spec, Model):
         model = spec
     elif isinstance(spec, nn.Module):
-        model = from_module(spec, type(spec).__name__, prove=preprocess is None and head is None)
+        name = type(plain_module(spec)).__name__
+        model = from_module(spec, name, prove=preprocess is None and head is None)
     elif isinstance(spec, str):
         model = _by_name(spec)
     else:

@@ -53,6 +53,8 @@ class Tokens:
         tokenizer: of transformers.
         longest: tokens that a sequence may have, special ones included; texts are cut there.
         accepted: names of the network's arguments.
+        multiple: batches are padded to a length that it divides, as the network would do out of
+            sight, so that every layer has as many positions as the mask.
         equal_lengths: batches should hold texts of as many tokens, since padding would leak into
             the features. Who makes the batches sees to it.
     """
@@ -60,6 +62,7 @@ class Tokens:
     tokenizer: Any
     longest: int
     accepted: frozenset[str] = frozenset(("input_ids", "attention_mask", "token_type_ids"))
+    multiple: int = 1
     equal_lengths: bool = False
 
     def __call__(self, examples: Sequence[Any]) -> TextBatch:
@@ -124,7 +127,12 @@ class Tokens:
 
     def _encode(self, *texts: list[str]) -> Any:
         return self.tokenizer(
-            *texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
+            *texts,
+            padding=True,
+            truncation=True,
+            max_length=self.longest,
+            pad_to_multiple_of=self.multiple if self.multiple > 1 else None,
+            return_tensors="pt",
         )
 
     def _batch(self, encoded: Any, words: np.ndarray | None, by_word: bool = False) -> TextBatch:
@@ -139,4 +147,5 @@ class Tokens:
         content = f"{vocabulary}{self.tokenizer.special_tokens_map}"
         content += fast.to_str() if fast is not None else type(self.tokenizer).__name__
         digest = hashlib.sha256(content.encode()).hexdigest()
-        return f"Tokens({digest}, longest={self.longest}, separator={self.separator!r})"
+        parts = f"longest={self.longest}, separator={self.separator!r}, multiple={self.multiple}"
+        return f"Tokens({digest}, {parts})"
