@@ -36,6 +36,7 @@ from transfer_metrics.features.trace import call_model
 from transfer_metrics.sources.base import Model, Task
 from transfer_metrics.sources.classifier import tensors_in
 from transfer_metrics.sources.evaluation import copied, evaluation, is_lazy, on_device
+from transfer_metrics.sources.weights import is_quantised
 
 _LOOKED_AT = 64
 """Examples of which the lengths are compared."""
@@ -152,9 +153,11 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
         if _other_company(way, found, few, features) is None:
             break
     else:
+        if isinstance(trouble, Exception):
+            raise trouble
         if trouble:
             way = way if needs_equal_lengths(way.model) else forward
-            raise _company_refusal(way, _few(way), trouble)
+            raise _company_refusal(way, _few(way))
     if needs_equal_lengths(way.model):
         notes.append(EQUAL)
     return Proof(_settled(way, found), found, _behaviour(features, _tolerance(way)), tuple(notes))
@@ -186,13 +189,12 @@ def _other_company(
         features: of the three together.
     """
     try:
-        alone = forward.features(few[2:], found)
-        turned = forward.features(few[1::-1], found)
+        for some, rows in ((few[1::-1], [1, 0]), (few[2:], [2])):
+            if not _same(forward, forward.features(some, found), features, rows):
+                return "features depend on the batch"
     except Exception as error:  # whatever the network's own code raises
         return error
-    places = ((alone, [2]), (turned, [1, 0]))
-    same = all(_same(forward, some, features, rows) for some, rows in places)
-    return None if same else "features depend on the batch"
+    return None
 
 
 def _is_random(
@@ -228,7 +230,10 @@ def _same(
 def _tolerance(forward: Forward) -> float:
     """Rounding through as many layers as networks have, of the size of the features."""
     weight = next((p for p in forward.model.module.parameters() if p.is_floating_point()), None)
-    if forward.amp or (weight is not None and weight.dtype in (torch.float16, torch.bfloat16)):
+    half = weight is not None and weight.dtype in (torch.float16, torch.bfloat16)
+    if is_quantised(forward.model.module):
+        return 0.5
+    if forward.amp or half:
         return 0.2
     # Where products may be of ten bits.
     return 0.02 if weight is not None and weight.is_cuda else 1e-3
@@ -303,12 +308,9 @@ def _random_refusal(forward: Forward, few: Sequence[int]) -> ExtractionError:
     )
 
 
-def _company_refusal(forward: Forward, few: Sequence[int], trouble: Exception | str) -> Exception:
-    """That the batch decides; or what the network's own code raised, if that is all there is."""
+def _company_refusal(forward: Forward, few: Sequence[int]) -> ExtractionError:
     parted = (_parting(forward, few, some) for some in (few[1::-1], few[:0:-1], few[2:]))
     where = next(filter(None, parted), "")
-    if isinstance(trouble, Exception) and not where:
-        return trouble
     return ExtractionError(
         f"model {forward.model.name!r} gives an example other features in another batch{where}; "
         f"let it treat each example on its own, such as by a normalisation that keeps running "
@@ -348,9 +350,10 @@ def _events(forward: Forward, positions: Sequence[int]) -> list[tuple[str, str, 
     handles = []
     for path, module in forward.model.module.named_modules():
         enters, leaves = partial(note, path, "enters"), partial(note, path, "leaves")
+        # Script modules refuse the methods of their own, though the hooks run.
         handles += [
-            module.register_forward_pre_hook(lambda _m, given, f=enters: f(given)),
-            module.register_forward_hook(lambda _m, _given, given, f=leaves: f(given)),
+            nn.Module.register_forward_pre_hook(module, lambda _m, given, f=enters: f(given)),
+            nn.Module.register_forward_hook(module, lambda _m, _given, given, f=leaves: f(given)),
         ]
     try:
         call_model(forward.model, place(_load(forward, positions), forward.model.module))

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from transfer_metrics.errors import LayerNotFoundError
 from transfer_metrics.sources.evaluation import evaluation
+from transfer_metrics.sources.weights import is_leaf
 
 
 def check_head(module: nn.Module, head: str) -> str:
@@ -92,7 +93,9 @@ class LinearOutputs:
     def __enter__(self) -> LinearOutputs:
         for name, part in self._module.named_modules():
             if name and _width(part) is not None:
-                self._handles.append(part.register_forward_hook(partial(self._keep, name)))
+                # Script modules refuse the method of their own, though the hook runs.
+                hook = partial(self._keep, name)
+                self._handles.append(nn.Module.register_forward_hook(part, hook))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -168,7 +171,7 @@ def _width(part: nn.Module) -> int | None:
     if isinstance(part, _CONVOLUTIONS):
         return part.out_channels if set(part.kernel_size) == {1} else None
     width = getattr(part, "out_features", None)
-    return width if isinstance(width, int) and next(part.children(), None) is None else None
+    return width if isinstance(width, int) and is_leaf(part) else None
 
 
 def _is_made_of(output: Tensor, rows: Tensor, any_order: bool) -> bool:

@@ -32,7 +32,7 @@ def matrices(module: nn.Module) -> int:
     1
     """
     tensors = sum(p.ndim >= 2 for name, p in module.named_parameters() if not _makes(name))
-    return tensors + sum(map(_is_quantised, module.modules()))
+    return tensors + sum(map(_is_packed, module.modules()))
 
 
 def _makes(name: str) -> bool:
@@ -42,7 +42,12 @@ def _makes(name: str) -> bool:
     return (bool(parametrised) and not first) or name.endswith("weight_g")
 
 
-def _is_quantised(module: nn.Module) -> bool:
+def is_quantised(module: nn.Module) -> bool:
+    """Whether some weights are of eight bits, and with them the rounding of what is computed."""
+    return any(map(_is_packed, module.modules()))
+
+
+def _is_packed(module: nn.Module) -> bool:
     """Whether its weights are packed rather than parameters."""
     of = type(module)
     return ".quantized" in of.__module__ and (hasattr(of, "weight") or hasattr(of, "get_weight"))
