@@ -20,7 +20,7 @@ from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.frames import frame_masks
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import batch_size, first_tensor, parse_name
-from transfer_metrics.sources.plain import module_by_module
+from transfer_metrics.sources.plain import unfused
 from transfer_metrics.types import Layer
 
 
@@ -71,7 +71,7 @@ class LayerTaps:
 
     def __enter__(self) -> LayerTaps:
         outputs: dict[str, dict[int, Layer]] = {}
-        self._open.enter_context(module_by_module())
+        self._open.enter_context(unfused)
         modules = dict(self._module.named_modules())
         self._before(self._module, self._begin, prepend=True)
         for layer in self._layers:

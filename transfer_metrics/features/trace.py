@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.weights import holds_weights, is_leaf, matrices
-from transfer_metrics.sources.plain import module_by_module
+from transfer_metrics.sources.plain import uncompiled, unfused
 from transfer_metrics.sources.tokens import TextBatch
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
@@ -148,7 +148,7 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()
     try:
-        with torch.no_grad(), module_by_module():
+        with torch.no_grad(), unfused, uncompiled:
             yield
     finally:
         for submodule, mode in modes:

@@ -19,7 +19,7 @@ from transfer_metrics.sources.base import Modality, Model, choose
 from transfer_metrics.sources.checkpoints import load_checkpoint
 from transfer_metrics.sources.classifier import configured_head, last_linear, proven_head
 from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.plain import module_by_module, plain_module
+from transfer_metrics.sources.plain import plain_module, uncompiled, unfused
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.registry import HUBS
 from transfer_metrics.sources.specs import ModelSpec
@@ -203,7 +203,7 @@ def with_proven_head(model: Model) -> Model:
     batch = model.dummy()
     if not isinstance(batch, torch.Tensor):
         return model
-    with module_by_module():
+    with unfused, uncompiled:
         head = proven_head(model.module, batch if first is None else batch.to(first.device))
     return dataclasses.replace(model, head=head)
 
