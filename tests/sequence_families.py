@@ -87,7 +87,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
     "Mamba": ({"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}, 512),
     # Padded out of sight to the windows or blocks of their attention.
     "Longformer": ({**_BERT, "attention_window": [8, 8]}, 32),
-    "LED": ({**_LED, "attention_window": 8, "max_encoder_position_embeddings": 40}, 40),
+    "LED": ({**_LED, "attention_window": 64, "max_encoder_position_embeddings": 64}, 64),
     "BigBird": ({**_BERT, **_SPARSE}, 40),
     "BigBirdPegasus": ({**_BART, **_SPARSE}, 40),
     "LongT5": (

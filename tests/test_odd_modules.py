@@ -19,7 +19,7 @@ import transfer_metrics as tm
 from transfer_metrics.errors import ExtractionError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.trace import evaluation, first_tensor
-from transfer_metrics.sources.plain import module_by_module, plain_module
+from transfer_metrics.sources.plain import plain_module, unfused
 
 N = 24
 X = np.random.default_rng(0).normal(size=(N, 12)).astype("float32")
@@ -136,6 +136,15 @@ def test_a_compiled_method_inside():
 
     network = _run(Network())
     np.testing.assert_allclose(extract(network)["a"], by_hand(network)["a"].numpy(), atol=1e-6)
+
+
+def test_a_network_with_hooks_can_be_compiled_itself():
+    head = tm.LinearProbe().fit(extract(plain(), "blocks"))
+    network, x = head.network(plain()).eval(), torch.tensor(X)
+    compiled = torch.compile(network, backend="aot_eager")
+    with torch.no_grad():
+        for n in (N, 3):
+            torch.testing.assert_close(compiled(x[:n]), network(x[:n]))
 
 
 @pytest.mark.slow
@@ -429,13 +438,12 @@ def test_encoder_layers_on_the_fast_path_of_nested_tensors():
     np.testing.assert_allclose(pooled, expected["enc.layers.0"].mean(1).numpy(), atol=1e-6)
 
 
-def test_settings_of_the_process_are_restored_in_whatever_order_passes_end():
-    first, second = module_by_module(), module_by_module()
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert not torch.backends.mha.get_fastpath_enabled()
-    second.__exit__(None, None, None)
+def test_settings_of_the_process_are_restored_by_the_last_to_leave():
+    with unfused:
+        thread = threading.Thread(target=extract, args=(plain(),))
+        thread.start()
+        thread.join()
+        assert not torch.backends.mha.get_fastpath_enabled()
     assert torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     with evaluation(plain()):

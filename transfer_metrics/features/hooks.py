@@ -20,7 +20,7 @@ from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.frames import frame_masks
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import batch_size, first_tensor, parse_name
-from transfer_metrics.sources.plain import module_by_module
+from transfer_metrics.sources.plain import unfused
 from transfer_metrics.types import Layer
 
 
@@ -70,8 +70,14 @@ class LayerTaps:
         self.logits: Tensor | None = None
 
     def __enter__(self) -> LayerTaps:
+        with ExitStack() as self._open:
+            self._open.enter_context(unfused)
+            self._attach()
+            self._open = self._open.pop_all()
+        return self
+
+    def _attach(self) -> None:
         outputs: dict[str, dict[int, Layer]] = {}
-        self._open.enter_context(module_by_module())
         modules = dict(self._module.named_modules())
         self._before(self._module, self._begin, prepend=True)
         for layer in self._layers:
@@ -84,7 +90,6 @@ class LayerTaps:
             self._after(modules[path], partial(self._on_output, path, wanted))
         if self._logits_path is not None:
             self._after(modules[self._logits_path], self._on_logits)
-        return self
 
     def __exit__(
         self,

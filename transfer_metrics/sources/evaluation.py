@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.plain import module_by_module
+from transfer_metrics.sources.plain import uncompiled, unfused
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     versions = [buffer._version for _, _, buffer, _ in buffers]
     module.eval()
     try:
-        with torch.no_grad(), module_by_module():
+        with torch.no_grad(), unfused, uncompiled:
             yield
     finally:
         for submodule, mode in modes:

@@ -182,6 +182,8 @@ def text_model(of: Checkpoint) -> Model:
         )
     if hasattr(config, "use_cache"):
         config.use_cache = False  # of keys and values, for generation
+    if getattr(config, "attention_type", "") == "block_sparse":
+        config.attention_type = "original_full"  # BigBird does so itself, from a short text on
     module: Any = of.network(library.AutoModel, bare=True)
     if getattr(module, "main_input_name", "input_ids") != "input_ids":
         raise of.neither()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import nn
@@ -87,39 +88,49 @@ def _inside(module: nn.Module) -> nn.Module | None:
     return module.module if isinstance(module, _WRAPPERS) else module._modules.get("_orig_mod")
 
 
-_lock = threading.Lock()
-_users = 0
-_before = ExitStack()
+class Held:
+    """A setting of the process that is changed while anybody needs it to be.
 
+    The last to leave restores it, in whatever order passes end.
 
-@contextmanager
-def module_by_module() -> Iterator[None]:
-    """Every module runs as one, so that its hooks run: nothing compiled, no kernels for several.
-
-    The encoder layers of torch have a fast path that skips the modules inside, and drops padding
-    so that its outputs have no shape. Both settings are the process's; the last to leave restores
-    them, in whatever order passes end.
+    Args:
+        change: makes the change, and returns what undoes it.
     """
-    global _users, _before
-    with _lock:
-        if _users == 0:
-            _before = _settings()
-        _users += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _before.close()
+
+    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
+        self._change = change
+        self._lock = threading.Lock()
+        self._users = 0
+        self._undo: Callable[[], None] | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._undo = self._change()
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users and self._undo is not None:
+                self._undo()
 
 
-def _settings() -> ExitStack:
-    """Switch both off; closing what is returned restores them."""
-    stack = ExitStack()
-    fast = torch.backends.mha.get_fastpath_enabled()
+def _leave_fast_path() -> Callable[[], None]:
+    before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+    return partial(torch.backends.mha.set_fastpath_enabled, before)
+
+
+def _leave_compiled() -> Callable[[], None]:
+    stack = ExitStack()
     if "torch._dynamo" in sys.modules:  # else nothing was compiled, and importing takes seconds
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-    return stack
+    return stack.close
+
+
+unfused = Held(_leave_fast_path)
+"""Without the fast path of torch's encoder layers, which skips the modules inside and drops
+padding, so that outputs have no shape."""
+uncompiled = Held(_leave_compiled)
+"""Without code that was compiled before there were hooks, which it would not run."""

@@ -67,8 +67,6 @@ def window_multiple(config: Any) -> int:
     steps = [max(window) if isinstance(window, (list, tuple)) else window]
     for kind in set(getattr(config, "attn_layers", ())):  # Reformer
         steps.append(getattr(config, f"{kind}_attn_chunk_length", None) or 1)
-    if getattr(config, "attention_type", "") == "block_sparse" or hasattr(
-        config, "num_global_tokens"
-    ):  # BigBird, PEGASUS-X
+    if hasattr(config, "num_global_tokens"):  # PEGASUS-X
         steps.append(config.block_size)
     return math.lcm(*steps)

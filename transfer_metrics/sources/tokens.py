@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.word_spans import readable_pieces, sentence_spans, text_spans
@@ -127,16 +128,17 @@ class Tokens:
 
     def _encode(self, *texts: list[str]) -> Any:
         return self.tokenizer(
-            *texts,
-            padding=True,
-            truncation=True,
-            max_length=self.longest,
-            pad_to_multiple_of=self.multiple if self.multiple > 1 else None,
-            return_tensors="pt",
+            *texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
         )
 
     def _batch(self, encoded: Any, words: np.ndarray | None, by_word: bool = False) -> TextBatch:
-        batch = TextBatch((name, t) for name, t in encoded.items() if name in self.accepted)
+        fill = {"input_ids": self.tokenizer.pad_token_id}
+        batch = TextBatch(
+            # Not by the tokenizer, which pads to no more than it truncates to.
+            (name, F.pad(t, (0, -t.shape[1] % self.multiple), value=fill.get(name, 0)))
+            for name, t in encoded.items()
+            if name in self.accepted
+        )
         batch.words = None if words is None else torch.from_numpy(words.astype(np.int64))
         batch.by_word = by_word
         return batch
