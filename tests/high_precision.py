@@ -323,7 +323,9 @@ def pactran_gaussian(x, y):
 
     def loss(w):
         p = softmax(rows.dot(w))
-        return p, -mean(each(mp.log, (p * targets).sum(axis=1))) + (penalty[:, None] * w**2).sum() / 2
+        return p, -mean(each(mp.log, (p * targets).sum(axis=1))) + (
+            penalty[:, None] * w**2
+        ).sum() / 2
 
     w = exact(np.zeros((d + 1, size)))
     p, value = loss(w)

@@ -127,7 +127,7 @@ def test_imagefolder(tmp_path: Path) -> None:
     (tmp_path / ".cache").mkdir()
     (tmp_path / "cats" / ".hidden.png").write_bytes(b"x")
     (tmp_path / "cats" / "notes.txt").write_text("x")
-    with pytest.warns(UserWarning, match=r"skipped 1 files.*notes\.txt"):
+    with pytest.warns(UserWarning, match=r"left out cats/notes\.txt \(no image\)$"):
         task = load_task(f"imagefolder:{tmp_path}")
     assert task.classes == ("bees", "cats")
     assert list(task.splits) == ["train"]
@@ -138,9 +138,9 @@ def test_imagefolder(tmp_path: Path) -> None:
 
 
 def test_imagefolder_with_splits(tmp_path: Path) -> None:
-    for split in ("training", "validation", "ood"):
-        fill(tmp_path / split / "10", 2)
-        fill(tmp_path / split / "9", 1)
+    for shade, split in enumerate(("training", "validation", "ood")):
+        fill(tmp_path / split / "10", 2, shade)
+        fill(tmp_path / split / "9", 1, shade + 100)
     task = load_task(f"imagefolder:{tmp_path}")
     assert set(task.splits) == {"train", "val", "ood"}
     assert task.classes == ("10", "9")
@@ -175,8 +175,11 @@ def test_one_class_and_empty_class(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="1 class folders"):
         load_task(f"imagefolder:{tmp_path}")
     (tmp_path / "b").mkdir()
-    with pytest.raises(InvalidInputError, match="holds no image"):
+    with pytest.raises(InvalidInputError, match="1 class folders with images"):
         load_task(f"imagefolder:{tmp_path}")
+    fill(tmp_path / "c", 1)
+    with pytest.warns(UserWarning, match=r"left out b \(no image in it\)$"):
+        assert load_task(f"imagefolder:{tmp_path}").classes == ("a", "c")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
@@ -369,10 +372,11 @@ def test_hub_text(tmp_path: Path) -> None:
         {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
     )
     rows = {"sentence": ["a", "b", "c"], "label": [0, 1, 1]}
+    others = {"sentence": ["e", "f", "g"], "label": [0, 1, 1]}
     hidden = {"sentence": ["d"], "label": [-1]}
     datasets.DatasetDict(
         train=datasets.Dataset.from_dict(rows, features=features),
-        validation=datasets.Dataset.from_dict(rows, features=features),
+        validation=datasets.Dataset.from_dict(others, features=features),
         test=datasets.Dataset.from_dict(hidden, features=features),
     ).save_to_disk(tmp_path / "saved")
     with pytest.warns(UserWarning, match="no labels"):
@@ -458,7 +462,9 @@ def test_data_frame() -> None:
 
 
 def test_several_splits_share_their_classes() -> None:
-    task = load_task({"train": (NUMBERS, list("bcbccb")), "validation": (NUMBERS[:2], ["a", "c"])})
+    parts = {"train": (NUMBERS, list("bcbccb")), "validation": (-NUMBERS[:2], ["a", "c"])}
+    with pytest.warns(UserWarning, match="split 'val' has the class 'a', of which 'train' has no"):
+        task = load_task(parts)
     assert task.classes == ("a", "b", "c")
     assert task["train"].labels.tolist() == [1, 2, 1, 2, 2, 1]
     assert task["val"].labels.tolist() == [0, 2]

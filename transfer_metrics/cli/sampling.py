@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from transfer_metrics.cli.options import positive
+from transfer_metrics.cli.options import positive, say
+
+if TYPE_CHECKING:
+    from transfer_metrics.sources.base import Task
 
 
 def add_examples(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:
@@ -38,6 +42,24 @@ def sampled(args: argparse.Namespace) -> str:
             f"--examples draws from the split train, but --split {split} is used; leave one out"
         )
     return with_options(args.task, examples=args.examples, seed=args.seed or 0)
+
+
+def loaded(args: argparse.Namespace) -> Task:
+    """The task with its options, after one line on stderr that says how it was understood.
+
+    Raises:
+        InvalidInputError: as for ``sampled``, or it cannot be used.
+    """
+    from transfer_metrics.sources.tasks import load_task
+
+    return told(load_task(sampled(args)), args)
+
+
+def told(task: Task, args: argparse.Namespace) -> Task:
+    """A task, after one line on stderr that says how it was understood."""
+    if not args.quiet:
+        say(task.summary)
+    return task
 
 
 def refuse_examples(args: argparse.Namespace) -> None:

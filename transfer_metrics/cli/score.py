@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         except InvalidInputError as error:
             files = [file for file in (args.features, args.labels, args.source) if file]
             raise InvalidInputError(f"{' with '.join(files)}: {error}") from error
+    if not args.quiet:
+        say(table.task_summaries[0])
     lines = [
         f"{record_label(r)}\t{r['value']:.10g}"
         + (f"\t± {margin(r['stderr'], r['deviations']):.3g}" if r["stderr"] is not None else "")

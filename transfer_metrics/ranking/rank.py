@@ -29,7 +29,7 @@ from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory import worker_memory
 from transfer_metrics.ranking.race import race
 from transfer_metrics.ranking.stored import clear, sweep
-from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.ranking.table import ScoreTable, with_summary
 from transfer_metrics.ranking.works import Ranges, Whole, outcomes
 from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.models import expand_models
@@ -169,7 +169,7 @@ def rank_models(
         records = _ranked(job, candidates, run, share, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
-    return ScoreTable(combined(records, combinations), job.view)
+    return ScoreTable(combined(with_summary(records, task), combinations), job.view)
 
 
 def streams(

@@ -26,8 +26,9 @@ from transfer_metrics.ranking.asked import (
 from transfer_metrics.ranking.build import Place
 from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.intervals import interval_mode
-from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.ranking.table import ScoreTable, with_summary
 from transfer_metrics.ranking.values import failed, records_of, values_at
+from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens
 
 NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
@@ -118,8 +119,18 @@ def score(
         "dim": int(np.shape(X)[1]),
         "n": len(place.labels),
         "num_classes": len(np.unique(place.labels)) if place.num_classes else 0,
+        "task_summary": _summary(kind, place.labels),
     }
     return ScoreTable(records_of(base, chosen, values))
+
+
+def _summary(kind: str, labels: np.ndarray) -> str:
+    """How labels of features were understood, as ``Task.summary`` says it of a task."""
+    told = f"{kind} of features, {len(labels)} examples"
+    if kind != "classification":
+        return f"{told} (targets {labels.min():.4g} to {labels.max():.4g})"
+    counts = np.unique(labels, return_counts=True)[1]
+    return f"{told} ({len(counts)} classes of {counts.min()} to {counts.max()})"
 
 
 def _array_place(X: Any, y: Any, kind: str, units: np.ndarray | None) -> Place:
@@ -174,9 +185,12 @@ def score_layers(
     else:
         if task is None:
             raise InvalidInputError("score_layers needs a task with a model, or a FeatureStore")
+        task = load_task(task)
         store = extract(store_or_model, task, layers=layers, **options)
     chosen = resolve_metrics(metrics, store.kind)
     records = score_store(store, chosen, interval_mode(intervals))
+    if task is not None:
+        records = with_summary(records, task)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(chosen, records)
     return ScoreTable(combined(records, asked_combinations(metrics, store.kind)))

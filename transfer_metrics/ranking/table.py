@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from transfer_metrics.report.plots import TablePlots
+    from transfer_metrics.sources.base import Task
 
 COLUMNS = (
     "model",
@@ -51,6 +52,7 @@ COLUMNS = (
     "error",
     "version",
     "created",
+    "task_summary",
 )
 FORMATS = (".jsonl", ".csv", ".parquet")
 VIEWS = ("best", "all", "last")
@@ -106,6 +108,11 @@ class ScoreTable:
     def metrics(self) -> list[str]:
         """Metrics in the table, in the order in which they were asked for."""
         return list(dict.fromkeys(record_label(r) for r in self._records if r["metric"]))
+
+    @property
+    def task_summaries(self) -> list[str]:
+        """How each task was understood, a line each; see ``Task.summary``."""
+        return list(dict.fromkeys(r["task_summary"] for r in self._records if r["task_summary"]))
 
     @property
     def failures(self) -> list[dict[str, Any]]:
@@ -275,7 +282,8 @@ class ScoreTable:
 
         The interval is one of 95 %, where the metric has a standard error; the probability of
         being the best is that of ``ranking``. Where a race dropped models, n tells on how many
-        examples each was scored. What is to be known of single models stands below.
+        examples each was scored. Below it stands what is to be known of single models, and how
+        each task was understood.
         """
         if not self._records:
             return "(no records)"
@@ -320,7 +328,8 @@ class ScoreTable:
             for line in lines
         ]
         notes = [f"{_few(models)}: {visible(note, 600)}" for note, models in self.notes.items()]
-        return "\n".join([*told, *notes])
+        notes += [visible(text, 2_000) for text in self.task_summaries]
+        return "\n".join([*told, *(f"\n{note}" for note in notes)])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the long table as ``.jsonl``, ``.csv`` or ``.parquet``, by the file's ending.
@@ -335,7 +344,7 @@ class ScoreTable:
         with replacing(path) as temporary:
             if suffix == ".jsonl":
                 lines = (json.dumps(r, allow_nan=False, default=str) for r in self._records)
-                temporary.write_text("".join(f"{line}\n" for line in lines))
+                temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
             elif suffix == ".csv":
                 self.to_frame().to_csv(temporary, index=False)
             else:
@@ -404,6 +413,11 @@ class ScoreTable:
         for record in self._records:
             groups.setdefault(str(record["model"]), []).append(record)
         return groups
+
+
+def with_summary(records: Iterable[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
+    """Records with how their task was understood, of which the cache knows nothing."""
+    return [{**record, "task_summary": task.summary} for record in records]
 
 
 def chosen_records(records: list[dict[str, Any]], view: str) -> list[dict[str, Any]]:

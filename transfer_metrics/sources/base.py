@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -228,6 +228,14 @@ class Understood:
     left_out: tuple[tuple[str, str], ...] = ()
     suspicions: tuple[str, ...] = ()
 
+    def without(self, *left_out: tuple[str, str]) -> Understood:
+        """The same, with more that is left out.
+
+        >>> Understood("stars").without(("id", "it numbers the rows")).left_out
+        (('id', 'it numbers the rows'),)
+        """
+        return replace(self, left_out=(*self.left_out, *left_out))
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -260,6 +268,13 @@ class Task:
     def num_classes(self) -> int:
         """Number of classes; 0 for regression."""
         return len(self.classes)
+
+    @cached_property
+    def summary(self) -> str:
+        """How it was understood, on one line; see ``sources.summary``."""
+        from transfer_metrics.sources.summary import summary_of
+
+        return summary_of(self)
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:

@@ -107,9 +107,10 @@ def without_damaged(task: Task) -> Task:
     """
     if task.modality not in ("image", "audio"):
         return task
-    return dataclasses.replace(
-        task, splits={name: _readable(task, name, split) for name, split in task.splits.items()}
-    )
+    splits = {name: _readable(task, name, split) for name, split in task.splits.items()}
+    lost = {name: len(split) - len(splits[name]) for name, split in task.splits.items()}
+    told = [(f"{n} examples of {name}", "they cannot be read") for name, n in lost.items() if n]
+    return dataclasses.replace(task, splits=splits, understood=task.understood.without(*told))
 
 
 def _readable(task: Task, name: str, split: Split) -> Split:

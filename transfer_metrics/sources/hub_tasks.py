@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Kind, Task
+from transfer_metrics.sources.base import Kind, Task, example_bytes
 from transfer_metrics.sources.examples import Examples, decode
 from transfer_metrics.sources.memory import as_examples, make_task
 from transfer_metrics.sources.optional import require
@@ -19,6 +20,9 @@ from transfer_metrics.sources.table_columns import cell_text
 from transfer_metrics.sources.tables import TAGS, WORDS, text_columns
 from transfer_metrics.sources.words import words_task
 from transfer_metrics.untrusted import PICTURE, read_bytes
+
+_AT_A_TIME = 1_000
+_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +73,18 @@ class HubTexts(Examples):
     def read(self, index: int) -> Any:
         """One text, empty where there is none, or a pair."""
         row = self.data[index]
-        texts = tuple(cell_text(row[column]) for column in self.columns)
+        return self._example(row[column] for column in self.columns)
+
+    def each(self) -> Iterator[bytes]:
+        """What every example contains, read many at a time, which the library does far faster."""
+        for start in range(0, len(self), _AT_A_TIME):
+            rows = self.data[start : start + _AT_A_TIME]
+            for cells in zip(*(rows[column] for column in self.columns), strict=True):
+                yield example_bytes(self._example(cells))
+
+    @staticmethod
+    def _example(cells: Iterable[Any]) -> Any:
+        texts = tuple(map(cell_text, cells))
         return texts[0] if len(texts) == 1 else texts
 
 
@@ -167,9 +182,9 @@ def from_loaded(
         labels = np.asarray(data[column][:])
         if isinstance(feature, datasets.ClassLabel):
             classes = feature.names
-        examples = _examples(datasets, data, name, column, text, image)
+        examples, inputs = _examples(datasets, data, name, column, text, image)
         parts[split_name(split)] = (examples, labels)
-    return make_task(name, parts, kind, classes, missing)
+    return _told(make_task(name, parts, kind, classes, missing), first, column, inputs)
 
 
 def is_loaded(value: Any) -> bool:
@@ -188,7 +203,7 @@ def _of_words(
     splits: dict[str, Any], name: str, kind: Kind | None, label: str | None, words: str, bio: str
 ) -> Task:
     parts: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
-    classes = None
+    classes, column = None, label
     for split, data in splits.items():
         column = label or next((c for c in TAGS if _is_list(data.features.get(c))), None)
         if column is None:
@@ -199,7 +214,20 @@ def _of_words(
         _require(name, data, [words, column])
         classes = getattr(getattr(data.features[column], "feature", None), "names", classes)
         parts[split_name(split)] = (list(data[words][:]), list(data[column][:]))
-    return words_task(name, parts, kind, classes, bio=bio)
+    task = words_task(name, parts, kind, classes, bio=bio)
+    return _told(task, data, column or "", [words])
+
+
+def _told(task: Task, data: Any, label: str, inputs: Sequence[str]) -> Task:
+    """The task with the columns that were read as what."""
+    used = (label, *inputs)
+    left = [(column, _why(column)) for column in data.column_names if column not in used]
+    understood = replace(task.understood, label=label, inputs=tuple(inputs))
+    return replace(task, understood=understood.without(*left))
+
+
+def _why(column: str) -> str:
+    return "the index of a data frame" if _INDEX.fullmatch(column) else "other columns are read"
 
 
 def _is_list(feature: Any) -> bool:
@@ -251,7 +279,8 @@ def _require(name: str, data: Any, columns: Sequence[str]) -> None:
 
 def _examples(
     datasets: Any, data: Any, name: str, label: str, text: str | None, image: str | None
-) -> Sequence[Any]:
+) -> tuple[Sequence[Any], Sequence[str]]:
+    """The examples of a split, and the columns that they are read from."""
     rest = {c: f for c, f in data.features.items() if c != label}
     images = [image] if image else [c for c, f in rest.items() if isinstance(f, datasets.Image)]
     if images and not text:
@@ -261,7 +290,8 @@ def _examples(
                 f"task {name!r}: columns {', '.join(images)} hold images; say ?image=column"
             )
         raw = data.cast_column(images[0], datasets.Image(decode=False))
-        return HubImages(raw.select_columns(images[0])[images[0]], f"{name}:{images[0]}")
+        column = raw.select_columns(images[0])[images[0]]
+        return HubImages(column, f"{name}:{images[0]}"), images
     words = [c for c, f in rest.items() if getattr(f, "dtype", None) in ("string", "large_string")]
     if text:
         wanted = [column.strip() for column in text.split(",")]
@@ -269,12 +299,16 @@ def _examples(
     else:
         wanted = text_columns(name, words, len(words))
     if len(wanted) in (1, 2):
-        return HubTexts(data.select_columns(wanted), tuple(wanted))
-    numbers = [c for c, f in rest.items() if "int" in str(f) or "float" in str(f)]
+        return HubTexts(data.select_columns(wanted), tuple(wanted)), wanted
+    numbers = [
+        c
+        for c, f in rest.items()
+        if ("int" in str(f) or "float" in str(f)) and not _INDEX.fullmatch(c)
+    ]
     if not numbers:
         raise InvalidInputError(
             f"task {name!r}: no column of images, text or numbers besides label"
         )
     arrays = [np.asarray(data[column][:], dtype=np.float64) for column in numbers]
     arrays = [a[:, None] if a.ndim == 1 else a.reshape(len(a), -1) for a in arrays]
-    return as_examples(np.concatenate(arrays, axis=1), f"task {name!r}")
+    return as_examples(np.concatenate(arrays, axis=1), f"task {name!r}"), numbers

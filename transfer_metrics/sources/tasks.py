@@ -18,8 +18,9 @@ from transfer_metrics.sources.hub_tasks import from_loaded, is_loaded
 from transfer_metrics.sources.memory import as_examples, from_dataset, make_task
 from transfer_metrics.sources.places import split_name
 from transfer_metrics.sources.registry import TASK_SOURCES
-from transfer_metrics.sources.specs import parse_task
+from transfer_metrics.sources.specs import parse_task, text_of
 from transfer_metrics.sources.streams import from_stream, is_stream
+from transfer_metrics.sources.suspicions import warn_of
 from transfer_metrics.sources.words import is_labelled_words, words_task
 
 _SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
@@ -96,7 +97,7 @@ def load_task(
 
     Warns:
         TransferMetricsWarning: examples were left out, or a class has fewer than its equal share;
-            says how many.
+            says how many. Something looks like a mistake, as ``suspicions`` lists; says what to do.
 
     >>> task = load_task("sklearn:iris")
     >>> len(task["train"]), len(task["test"]), task.classes
@@ -113,8 +114,12 @@ def load_task(
         _check_options("loaded tasks", options)
         return cut(spec if name is None else dataclasses.replace(spec, name=name))
     if source:
-        return cut(_by_name(source, place, name or spec, kind, classes, options))
-    return cut(_in_memory(spec, labels, name or "data", kind, classes, options))
+        whole = _by_name(source, place, text_of(name or spec), kind, classes, options)
+    else:
+        whole = _in_memory(spec, labels, text_of(name or "data"), kind, classes, options)
+    task = cut(whole)
+    warn_of(whole, task)
+    return task
 
 
 def list_tasks() -> list[str]:
