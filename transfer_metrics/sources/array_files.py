@@ -16,7 +16,7 @@ from transfer_metrics.sources.memory import as_examples, make_task
 from transfer_metrics.sources.places import existing_file, split_name
 
 
-def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = "error") -> Task:
+def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = "skip") -> Task:
     """Read an npz archive of arrays; never unpickles, and refuses what unpacks to too much.
 
     Either ``X`` and ``y``, or per split ``x_<split>`` and ``y_<split>``. In place of ``x``, encoded
@@ -31,7 +31,7 @@ def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = 
     return _from_arrays(_read_npz(place, name), place, name, kind, missing)
 
 
-def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str = "error") -> Task:
+def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str = "skip") -> Task:
     """Read a file of ``torch.save``: a dictionary with the keys of an npz archive, or ``(X, y)``.
 
     It is read with ``weights_only=True``, so that nothing in it is executed. Images are uint8,

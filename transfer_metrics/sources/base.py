@@ -213,6 +213,9 @@ class Understood:
     suspicions: tuple[str, ...] = ()
 
 
+NOTHING = Understood()
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """A labelled data set: what the models are ranked on.
@@ -231,7 +234,7 @@ class Task:
     modality: Modality
     splits: Mapping[str, Split]
     classes: tuple[str, ...] = ()
-    understood: Understood = Understood()
+    understood: Understood = NOTHING
 
     def __post_init__(self) -> None:
         if "train" not in self.splits:

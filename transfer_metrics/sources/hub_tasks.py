@@ -84,7 +84,7 @@ def from_hub(
     image: str | None = None,
     words: str | None = None,
     bio: str = "keep",
-    missing: str = "error",
+    missing: str = "skip",
 ) -> Task:
     """Load ``name``, ``name@revision`` or a local folder with all its labelled splits.
 
@@ -130,7 +130,7 @@ def from_loaded(
     image: str | None = None,
     words: str | None = None,
     bio: str = "keep",
-    missing: str = "error",
+    missing: str = "skip",
 ) -> Task:
     """The task of a ``Dataset`` or ``DatasetDict`` of the ``datasets`` library.
 

@@ -91,7 +91,7 @@ def from_tar(
     kind: Kind | None = None,
     *,
     label: str | None = None,
-    missing: str = "error",
+    missing: str = "skip",
 ) -> Task:
     """Read tar shards: files of one name up to its first dot belong to one example.
 
