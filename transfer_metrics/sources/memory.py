@@ -116,7 +116,7 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
         names = None
     if getattr(dataset, "target_transform", None) is not None:
         names = None
-    if kept is None or not _agree(kept, dataset):
+    if kept is None or not _agree(kept, dataset, first[1]):
         labels = as_array([dataset[i][1] for i in range(len(dataset))])
         names = None if kept is not None else names
         kept = labels
@@ -138,15 +138,15 @@ def _kept_labels(dataset: Any) -> np.ndarray | None:
     return None
 
 
-def _agree(labels: np.ndarray, dataset: Any) -> bool:
+def _agree(labels: np.ndarray, dataset: Any, first: Any) -> bool:
     """Whether a dataset returns these labels: ends, middle, and an example of every class."""
     spread = np.linspace(0, len(labels) - 1, COMPARED // 2).round().astype(int)
     classes: dict[Any, int] = {}
     for position, label in enumerate(labels.tolist()):
         classes.setdefault(str(label), position)
     some = np.array(list(classes.values()))[: COMPARED // 2]
-    positions = np.unique([*spread, *some]).tolist()
-    returned = as_array([dataset[i][1] for i in positions])
+    positions = np.unique([*spread, *some]).tolist()  # the first is 0
+    returned = as_array([first, *(dataset[i][1] for i in positions[1:])])
     return bool(np.array_equal(returned, labels[positions]))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 SURE = (
     "label", "labels", "class", "classes", "target", "targets", "y",
-    "goldlabel", "classlabel", "groundtruth",
+    "goldlabel", "classlabel", "groundtruth", "cls",
 )  # fmt: skip
 """Names of the column of labels, the first that there is; ``y`` at either end only."""
 USUAL = (

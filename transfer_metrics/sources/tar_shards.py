@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Kind, Modality, Task
+from transfer_metrics.sources.base import Kind, Modality, Task, Understood
 from transfer_metrics.sources.examples import Examples, decode
 from transfer_metrics.sources.memory import make_task
 from transfer_metrics.sources.places import IMAGE_SUFFIXES, shards
+from transfer_metrics.sources.table_roles import named_label
 from transfer_metrics.untrusted import PICTURE, check_size, parse_json
 
 LABEL_BYTES = 1 << 20
 """Bytes of a file with a label that are read at most: 1 MiB."""
-_LABEL_KEYS = ("label", "cls", "class")
 _BLOCK, _AFTER = tarfile.BLOCKSIZE, 1 << 16
 
 
@@ -104,7 +104,7 @@ def from_tar(
         place: a file, a folder, or a pattern such as ``shards/train-*.tar``; see ``places.shards``.
         name: the task.
         kind: ``"classification"`` or ``"regression"``.
-        label: key of the ``.json``; ``label``, ``cls`` or ``class`` by default.
+        label: key of the ``.json``; one of a usual name (see ``table_roles``) by default.
         missing: what to do about examples without a label; see ``gaps.without_unlabelled``.
 
     Raises:
@@ -133,7 +133,8 @@ def from_tar(
         modality: Modality = "image" if images.places else "text"
         places = np.array(index.places, dtype=np.int64)
         parts[split] = (Members(paths, places, modality), index.labels)
-    return make_task(name, parts, kind, None, missing)
+    understood = Understood(label or "cls or json", ("image" if images.places else "txt",))
+    return make_task(name, parts, kind, None, missing, understood)
 
 
 def _examples(path: Path) -> Iterator[dict[str, tuple[int, int]]]:
@@ -208,12 +209,8 @@ def _label(members: dict[str, tuple[int, int]], path: Path, key: str | None) -> 
         text = file.read(size).decode("utf-8").strip()
     if which == "json":
         told = parse_json(text)
-        keys = (key,) if key else _LABEL_KEYS
-        value = next((told[k] for k in keys if k in told), None) if isinstance(told, dict) else None
+        named = told if isinstance(told, dict) else {}
+        found = key or (named_label(list(named)) if named else None)
+        value = named.get(found)
         return value if value is None or isinstance(value, (str, int, float)) else str(value)
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
     return text
