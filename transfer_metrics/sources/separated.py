@@ -72,6 +72,11 @@ def read_separated(
             )
         except pd.errors.ParserWarning:
             raise ValueError("a row has more cells than the header") from None
+        except pd.errors.ParserError as error:
+            line = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
+            raise ValueError(
+                f"a row has more cells than the header, or a quote has no end: {line}"
+            ) from None
     frame.columns = _stripped([str(column) for column in frame])
     suspicions = []
     if header != "no":
@@ -104,7 +109,7 @@ def _separator(text: str, suffix: str) -> str:
     for separator in (usual, *(s for s in SEPARATORS if s != usual)):
         rows = _rows(text, separator, _LOOKED_AT)
         if len(text) > _LONGEST and len(rows) < _LOOKED_AT:
-            rows = rows[:-1]  # may have been cut
+            rows = rows[:-1] or rows  # the last may have been cut
         if rows and len(rows[0]) > 1:
             several.append(separator)
             if len({len(row) for row in rows}) == 1:

@@ -14,7 +14,7 @@ from transfer_metrics.sources.examples import ImageFiles
 from transfer_metrics.sources.label_values import ABSENT, number_of
 from transfer_metrics.sources.places import IMAGE_SUFFIXES, inside
 
-_TRIED = 10
+_TRIED, _MOST_LOOKED_AT = 10, 1000
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 Holds = Literal["numbers", "text", "lists", "images", "paths"]
@@ -57,6 +57,10 @@ class Table:
 
     def class_names(self, column: str) -> Sequence[str] | None:
         """Names of the classes that a column of numbers stands for, where the file has them."""
+        return None
+
+    def odd_row(self, column: str) -> int | None:
+        """The first cell that is no number, in a column of text of which most cells are."""
         return None
 
     def texts(self, columns: Sequence[str]) -> Sequence[Any]:
@@ -136,6 +140,14 @@ class TextTable(Table):
         """The cells as they are."""
         return self._cells[column]
 
+    def odd_row(self, column: str) -> int | None:
+        """As for every table."""
+        cells = self._cells[column]
+        start = [_is_odd(cell) for cell in cells[:_MOST_LOOKED_AT]]
+        if 2 * sum(start) >= len(start):
+            return None
+        return next((row for row, cell in enumerate(cells) if _is_odd(cell)), None)
+
     def texts(self, columns: Sequence[str]) -> Sequence[Any]:
         """The cells, or pairs of them."""
         if len(columns) == 1:
@@ -204,6 +216,10 @@ def _mixed_numbers(cells: Sequence[Any]) -> np.ndarray | None:
             return None
         values.append(np.nan if number is None else float(str(number)))
     return None if np.isnan(values).all() else np.array(values)
+
+
+def _is_odd(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.strip() not in ABSENT and number_of(cell) is None
 
 
 def named_images(cells: Sequence[str], folder: str, name: str, column: str) -> ImageFiles:

@@ -98,6 +98,8 @@ def no_input(
     >>> no_input("id", 0, lambda _: ["7", "7"])
     ''
     """
+    if _plain(column) in SURE:
+        return ""
     if column in index or re.fullmatch(r"__index_level_\d+__|Unnamed: 0(\.\d+)?", column):
         return "the index of a data frame"
     unnamed = re.fullmatch(r"Unnamed: \d+", column) is not None

@@ -72,6 +72,30 @@ def from_table(
         MissingDependencyError: Parquet needs ``pyarrow``.
     """
     table = read_table(place, name, header)
+    try:
+        return _task_of(
+            table, name, kind, label, text, image, words, features, split, root, bio, missing
+        )
+    except InvalidInputError as error:
+        if not table.suspicions:
+            raise
+        raise InvalidInputError(f"{error}; besides, {'; '.join(table.suspicions)}") from error
+
+
+def _task_of(
+    table: Table,
+    name: str,
+    kind: Kind | None,
+    label: str | None,
+    text: str | None,
+    image: str | None,
+    words: str | None,
+    features: str | None,
+    split: str | None,
+    root: str | None,
+    bio: str,
+    missing: str,
+) -> Task:
     columns = table.columns
     split = split or ("split" if "split" in columns else None)
     _require_columns(name, columns, [split] if split else [])
@@ -158,6 +182,14 @@ def _examples(
         )
     if pictures:
         return table.images(pictures[0], root), pictures
+    for column in (c for c, held in rest.items() if held == "text"):
+        row = table.odd_row(column)
+        if row is not None:
+            raise InvalidInputError(
+                f"task {name!r}: row {row + 1} has {table.cells(column)[row]!r} in column "
+                f"{column!r}, of which most cells are numbers; correct it, name the columns of "
+                f"numbers with ?features=…, or say ?text={column} if it is text"
+            )
     wanted = text_columns(name, [c for c, held in rest.items() if held == "text"], len(rest))
     if wanted:
         return table.texts(wanted), wanted
