@@ -16,7 +16,7 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import Metric, task_kind
+from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.asked import (
     DEFAULT_METRICS,
     asked_combinations,
@@ -28,6 +28,7 @@ from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.intervals import interval_mode
 from transfer_metrics.ranking.table import ScoreTable, with_summary
 from transfer_metrics.ranking.values import failed, records_of, values_at
+from transfer_metrics.sources.labels import read_labels
 from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens
 
@@ -50,12 +51,12 @@ def score(
         X: features, (N, D), array or tensor; or (N, T, D) with a label for each of T tokens, which
             are then the examples. Where all metrics read the source head (LEEP, NCE) and
             ``source`` is not given, these are the source probabilities.
-        y: labels (N,), or (N, T) for tokens; floating point targets (N,) or (N, K), which mean
-            regression; or 0/1 integers (N, K), which mean several labels per example.
+        y: labels (N,) or (N, 1), or (N, T) for tokens; whole numbers, texts and booleans are
+            classes, other numbers (N,) or (N, K) targets of a regression, and 0 and 1 as (N, K)
+            several labels per example. ``sources.labels.kind_of`` has the rule.
         metrics: names, patterns, callables or a list of them; ``"*"`` is all that apply.
         source: source probabilities, (N, Z), for the metrics that read the source head.
-        kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` where the type of ``y``
-            does not tell.
+        kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` instead of that rule.
         intervals: True adds standard errors by a jackknife over twenty blocks of examples, for
             metrics of additive statistics; ``"bootstrap"`` adds half-samples for the others.
         ignore_index: tokens with this label are left out.
@@ -84,7 +85,7 @@ def score(
     units = None
     if np.ndim(X) == 3:
         X, y, units = as_tokens(X, y, ignore_index)
-    kind = kind or task_kind(y)
+    kind, y = read_labels(y, kind)
     chosen = resolve_metrics(metrics, kind, skip="" if source is not None else "source")
     asked = asked_combinations(metrics, kind)
     if asked:

@@ -237,6 +237,9 @@ class Understood:
         return replace(self, left_out=(*self.left_out, *left_out))
 
 
+NOTHING = Understood()
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """A labelled data set: what the models are ranked on.
@@ -255,7 +258,7 @@ class Task:
     modality: Modality
     splits: Mapping[str, Split]
     classes: tuple[str, ...] = ()
-    understood: Understood = Understood()
+    understood: Understood = NOTHING
 
     def __post_init__(self) -> None:
         if "train" not in self.splits:
