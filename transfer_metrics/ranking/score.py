@@ -17,6 +17,7 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric, task_kind
+from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.asked import (
     DEFAULT_METRICS,
     asked_combinations,
@@ -232,8 +233,10 @@ def slots_of(store: FeatureStore, metrics: Sequence[Metric]) -> list[Slot]:
     """The layers of a store that metrics read, and its head where some read that."""
     base = {
         "model": store.model,
+        "model_id": short_id(store.manifest["model_fingerprint"]),
         "revision": store.manifest.get("revision") or None,
         "task": store.task,
+        "task_id": short_id(store.manifest["task_fingerprint"]),
         "split": store.split,
         "pool": store.manifest["pool"],
         "n": len(store),

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "model",
+    "model_id",
     "revision",
     "task",
+    "task_id",
     "split",
     "layer",
     "layer_index",

@@ -17,12 +17,12 @@ from transfer_metrics.engines import Lost
 from transfer_metrics.errors import CorruptStoreError, StorageError, TransferMetricsError
 from transfer_metrics.features.averaged import MeanStore
 from transfer_metrics.metrics.base import Metric
+from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.build import built_of
 from transfer_metrics.ranking.cache import content_key
 from transfer_metrics.ranking.job import (
     Job,
     Outcome,
-    candidate_name,
     failure,
     keep_scores,
     known_scores,
@@ -43,7 +43,7 @@ from transfer_metrics.ranking.stored import (
 from transfer_metrics.ranking.table import record_label
 from transfer_metrics.ranking.values import failed, records_of, values_of
 from transfer_metrics.sources.base import Model
-from transfer_metrics.sources.models import load_model
+from transfer_metrics.sources.candidates import Candidate
 
 RANGES = 16
 """Most ranges that the shards of a model are cut into."""
@@ -52,17 +52,17 @@ RANGE_SHARDS = 4
 """Fewest shards of a range, where there are as many: each range leaves its own statistics."""
 
 
-def lost(job: Job, candidate: Any, result: Lost) -> Outcome:
+def lost(job: Job, candidate: Candidate, result: Lost) -> Outcome:
     """The record of a model on which workers died."""
     reason = (
         f"the worker on it died repeatedly ({result.reason}), as it does where memory runs out; "
         f"use fewer workers or a smaller batch_size"
     )
-    return failure(job, candidate_name(candidate), reason)
+    return failure(job, candidate.name, reason)
 
 
 def outcomes(
-    job: Job, candidates: Sequence[Any], found: Iterator[tuple[int, Any]]
+    job: Job, candidates: Sequence[Candidate], found: Iterator[tuple[int, Any]]
 ) -> Iterator[tuple[int, Outcome]]:
     """Outcomes as an engine has them; it ends at the first that says that nothing can be kept.
 
@@ -109,6 +109,7 @@ class Built:
 
     Attributes:
         name: name of the model.
+        model_id: what tells it from others of that name.
         scores: key of its scores in the cache.
         folder: the folder of its ranges.
         missing: labels of the metrics that are to be scored.
@@ -116,6 +117,7 @@ class Built:
     """
 
     name: str
+    model_id: str
     scores: str
     folder: Path
     missing: tuple[str, ...]
@@ -173,27 +175,26 @@ class Ranges:
         """What reads a range."""
         return RangeReader(self.job, self.memory, 1 / len(self.bounds))
 
-    def load(self, item: Any) -> Loaded | Outcome:
+    def load(self, item: Candidate) -> Loaded | Outcome:
         """A model, or its scores where they are known; what its code raises becomes a record."""
-        name = candidate_name(item)
         started = time.perf_counter()
         try:
-            model = load_model(item)
+            model = item.load()
             seconds = time.perf_counter() - started
-            name = model.name
+            model_id = short_id(model.fingerprint)
             key = self.job.scores_key(model)
             known, missing = known_scores(self.job, key)
             if not missing:
-                return Outcome(ordered(self.job, name, known))
+                return Outcome(ordered(self.job, item.name, model_id, known))
             manifest = self.reader.manifest(model)
             plan = self.reader.plan(model, manifest, missing)
             labels = tuple(m.label for m in missing)
             content = self.reader.content(manifest, plan, missing)
             folder = self.root / content_key(of=key, m=labels, r=self.run, content=content)
-            built = Built(name, key, folder, labels, seconds)
+            built = Built(item.name, model_id, key, folder, labels, seconds)
             return Loaded(model, built, manifest, plan, tuple(missing))
         except Exception as error:
-            return failure(self.job, name, error)
+            return failure(self.job, item.name, error)
 
     def settles(self, result: Any) -> bool:
         """Scores that were in the cache, and failures, need no statistics."""
@@ -269,7 +270,7 @@ class Ranges:
         keep_scores(job, built.scores, metrics, fresh)
         clear(built.folder)
         kept = [r for r in known if record_label(r) not in built.missing]
-        return Outcome(ordered(job, built.name, kept + fresh))
+        return Outcome(ordered(job, built.name, built.model_id, kept + fresh))
 
 
 def _leaving(outcome: Outcome, left: tuple[str, ...]) -> Outcome:

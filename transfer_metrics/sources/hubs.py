@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def from_zoo(spec: ModelSpec) -> Model:
     from transfer_metrics.sources import zoo
 
     choose("zoo model", spec.name, zoo.names())
-    if spec.options or spec.checkpoint:
+    if spec.options or spec.checkpoint or spec.seed is not None:
         raise InvalidInputError(
             f"model {spec.text!r}: bundled models take no options and no other weights"
         )
@@ -144,17 +145,57 @@ def _with_file(
 
 
 def from_factory(spec: ModelSpec) -> Model:
-    """Call ``package.module:factory``; the current directory is importable meanwhile."""
-    made = _construct(spec, lambda: _find(spec)(**spec.options))
+    """Call ``package.module:factory``; the current directory is importable meanwhile.
+
+    The factory gets every option that it has an argument for. What describes the input is used
+    here where it has none, and the generator of torch starts from the seed in any case.
+    """
+    given: dict[str, Any] = {}
+
+    def make() -> Any:
+        factory = _find(spec)
+        given.update(_taken(factory, spec))
+        if "seed" not in given:
+            _check_seed(spec)
+        return factory(**spec.options, **given)
+
+    made = _construct(spec, make)
+    inputs = {name: value for name, value in spec.inputs.items() if name not in given}
     if isinstance(made, Model):
-        return made
-    if not isinstance(made, nn.Module):
+        if inputs:
+            raise InvalidInputError(
+                f"model {spec.text!r}: the factory returns a Model, which has its preprocessing, "
+                f"and takes no {', '.join(inputs)}; leave it out"
+            )
+        model = made
+    elif isinstance(made, nn.Module):
+        model = from_module(made, spec.text, inputs, prove=True)
+    else:
         raise InvalidInputError(
             f"model {spec.text!r}: the factory returned a {type(made).__name__}; it must return "
             f"a torch.nn.Module"
         )
-    revision = load_checkpoint(made, spec.checkpoint)[1] if spec.checkpoint else ""
-    return from_module(made, spec.text, spec.inputs, revision, prove=True)
+    if not spec.checkpoint:
+        return model
+    _, revision = load_checkpoint(model.module, spec.checkpoint)
+    return dataclasses.replace(model, revision=revision)
+
+
+def _taken(factory: Callable[..., Any], spec: ModelSpec) -> dict[str, Any]:
+    """Those of the options that the toolkit knows too which a factory has arguments for."""
+    options = spec.inputs | ({} if spec.seed is None else {"seed": spec.seed})
+    try:
+        arguments = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # of some functions in C nothing is known
+        return {}
+    kinds = {argument.kind for argument in arguments.values()}
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return options
+    return {
+        name: value
+        for name, value in options.items()
+        if name in arguments and arguments[name].kind != inspect.Parameter.POSITIONAL_ONLY
+    }
 
 
 def from_module(
@@ -267,14 +308,30 @@ def _find(spec: ModelSpec) -> Callable[..., Any]:
             public = [n for n in dir(found) if not n.startswith("_")]
             raise UnknownNameError.of(f"factory in {spec.hub}", spec.name, public)
         found = getattr(found, part)
-    return (lambda: found) if isinstance(found, (nn.Module, Model)) else found
+    if not isinstance(found, (nn.Module, Model)):
+        return found
+    if spec.options or spec.seed is not None:
+        raise InvalidInputError(
+            f"model {spec.text!r}: {spec.name} is a network and not a function, so it takes no "
+            f"options; leave them out"
+        )
+    return lambda: found
+
+
+def _check_seed(spec: ModelSpec) -> None:
+    if spec.seed is not None and not isinstance(spec.seed, int):
+        raise InvalidInputError(
+            f"model {spec.text!r}: seed must be a whole number, not {spec.seed!r}"
+        )
 
 
 def _construct(spec: ModelSpec, make: Callable[[], Any]) -> Any:
     """Run a constructor reproducibly, and turn what it raises into one sentence."""
+    if spec.hub in HUBS:
+        _check_seed(spec)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
+            torch.manual_seed(spec.seed if isinstance(spec.seed, int) else 0)
             return make()
     except TransferMetricsError:
         raise
