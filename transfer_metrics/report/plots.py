@@ -82,14 +82,15 @@ def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | Non
         The axes.
 
     Raises:
-        InvalidInputError: no candidate has a score.
+        InvalidInputError: no candidate has a score, or the table has several tasks.
 
     >>> from transfer_metrics.ranking.table import ScoreTable
     >>> table = ScoreTable([{"model": "a", "layer": "fc", "metric": "knn", "value": 0.7}])
     >>> plot_ranking(table).get_xlabel()
     'knn'
     """
-    metric = metric or next(iter(table.metrics), None)
+    metric = metric or next(iter(table.metrics), "")
+    table.one_place(metric)
     ranking = table.ranking(metric)
     scored = ranking[ranking["score"].notna()]
     if not len(scored):
@@ -134,7 +135,7 @@ def plot_layers(
         The axes.
 
     Raises:
-        InvalidInputError: no layer has a score.
+        InvalidInputError: no layer has a score, or the table has several tasks.
 
     >>> from transfer_metrics.ranking.table import ScoreTable
     >>> record = {"model": "a", "metric": "knn", "value": 0.7}
@@ -142,7 +143,8 @@ def plot_layers(
     >>> len(plot_layers(table).lines)
     1
     """
-    metric = metric or next(iter(table.metrics), None)
+    metric = metric or next(iter(table.metrics), "")
+    table.one_place(metric)
     order = list(table.ranking(metric, view="best").dropna(subset="score")["model"])
     if not order:
         raise InvalidInputError("no layer has a score to plot; see table.failures")

@@ -58,9 +58,10 @@ def load_model(
     of the input (not for ``hf:``): ``timm:mobilenetv2_050(pad_type=same, input_size=96, mean=0.5,
     std=0.5)=net.safetensors``. ``seed`` is that of random weights. A factory gets all options that
     it has arguments for, these six too, and then they are its own affair. In a module or a
-    factory's result these settings, and the name of the classifier, are read from a dictionary ``pretrained_cfg`` as timm has it: ``input_size``
-    (C, H, W), ``mean``, ``std`` (where white is 1), ``interpolation``, ``crop_pct`` and
-    ``classifier``. A module without it reads arrays of numbers.
+    factory's result these settings, and the name of the classifier, are read from a dictionary
+    ``pretrained_cfg`` as timm has it: ``input_size`` (C, H, W), ``mean``, ``std`` (where white is
+    1), ``interpolation``, ``crop_pct`` and ``classifier``. A module without it reads arrays of
+    numbers.
 
     Args:
         spec: one of the above, a module, or a ``Model`` (returned with the changes below).
