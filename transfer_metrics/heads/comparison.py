@@ -47,9 +47,9 @@ class Comparison(ScoreTable):
         """One row per model and head, and task where there are several, means over the seeds.
 
         Returns:
-            A DataFrame indexed by model and head (and task) with the columns ``test`` and one per shifted
-            set, each with its 95 % half-width under ``± name``; ``ood_accuracy`` and ``ood_gap``
-            where there are shifted sets; ``distortion`` and ``relative_distortion`` in
+            A DataFrame indexed by model, head (and task) with the columns ``test`` and one per
+            shifted set, each with its 95 % half-width under ``± name``; ``ood_accuracy`` and
+            ``ood_gap`` where there are shifted sets; ``distortion`` and ``relative_distortion`` in
             distribution, and ``… name`` on each shifted set; ``fit_seconds``, ``train_flops``,
             ``stored_bytes``; ``seeds``; and ``error`` of a fit that failed. Half-widths are
             ``1.96 √(p (1 - p) / n + s² / k)``, for n test examples and the variance s² over k

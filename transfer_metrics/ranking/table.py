@@ -183,7 +183,7 @@ class ScoreTable:
         metric = self._metric(metric)
         view = self.view if view is None else view
         sign = -1.0 if self._higher_is_better(metric) else 1.0
-        places = self._places(metric)
+        places = self.places(metric)
         rows = []
         for place, records in places.items():
             part = _rows(records, metric, view)
@@ -325,7 +325,7 @@ class ScoreTable:
         if not self._records:
             return "(no records)"
         metric = self._metric(metric)
-        places = self._places(metric)
+        places = self.places(metric)
         if len(places) > 1:
             parts = zip(place_labels(list(places)), places.values(), strict=True)
             return "\n\n".join(
@@ -432,7 +432,7 @@ class ScoreTable:
         Raises:
             InvalidInputError: they are of several tasks, splits, poolings or numbers of examples.
         """
-        places = self._places(metric)
+        places = self.places(metric)
         if len(places) > 1:
             names = ("task", "split", "pool", "n")
             first, second = list(places)[:2]
@@ -444,8 +444,8 @@ class ScoreTable:
             )
         return next(iter(places.values()), [])
 
-    def _places(self, metric: str) -> dict[Place, list[dict[str, Any]]]:
-        """The records of a metric, and of failures, by what they compare with."""
+    def places(self, metric: str) -> dict[Place, list[dict[str, Any]]]:
+        """The records of a metric, and of failures, by task, split, pooling and n."""
         label = {metric, ""}
         return by_place(r for r in self._records if record_label(r) in label)
 
