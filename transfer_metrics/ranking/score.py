@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.ranking.values import failed, records_of, values_at
 from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens
 
+IDENTIFYING = 256
+"""Most rows of features that tell them from others."""
 NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
 
 
@@ -114,6 +117,7 @@ def score(
         warnings.warn(f"{label} failed: {reason}", TransferMetricsWarning, stacklevel=2)
     base = {
         "model": "features",
+        "model_id": _features_id(X, place.labels),
         "layer": "features",
         "layer_index": 0,
         "dim": int(np.shape(X)[1]),
@@ -121,6 +125,20 @@ def score(
         "num_classes": len(np.unique(place.labels)) if place.num_classes else 0,
     }
     return ScoreTable(records_of(base, chosen, values))
+
+
+def _features_id(X: Any, labels: np.ndarray) -> str:
+    """What tells features with their labels from others: the labels, and some of the rows."""
+    n = len(labels)
+    some = np.sort(np.random.default_rng(0).permutation(n)[:IDENTIFYING])
+    if hasattr(X, "detach"):
+        rows = X.detach()[some].double().cpu().numpy()
+    else:
+        rows = np.asarray(X)[some]
+    digest = hashlib.sha256(f"{n}\0{rows.shape}\0".encode())
+    digest.update(np.ascontiguousarray(labels).tobytes())
+    digest.update(np.ascontiguousarray(rows, np.float64).tobytes())
+    return short_id(digest.hexdigest())
 
 
 def _array_place(X: Any, y: Any, kind: str, units: np.ndarray | None) -> Place:
