@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import softmax
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
@@ -131,13 +132,11 @@ def _features_id(X: Any, labels: np.ndarray) -> str:
     """What tells features with their labels from others: the labels, and some of the rows."""
     n = len(labels)
     some = np.sort(np.random.default_rng(0).permutation(n)[:IDENTIFYING])
-    if hasattr(X, "detach"):
-        rows = X.detach()[some].double().cpu().numpy()
-    else:
-        rows = np.asarray(X)[some]
-    digest = hashlib.sha256(f"{n}\0{rows.shape}\0".encode())
+    rows = X[some] if isinstance(X, torch.Tensor) else torch.as_tensor(np.asarray(X)[some])
+    rows = rows.detach().double().cpu()
+    digest = hashlib.sha256(f"{n}\0{tuple(rows.shape)}\0".encode())
     digest.update(np.ascontiguousarray(labels).tobytes())
-    digest.update(np.ascontiguousarray(rows, np.float64).tobytes())
+    digest.update(rows.numpy().tobytes())
     return short_id(digest.hexdigest())
 
 
