@@ -198,19 +198,12 @@ def keep_scores(
     job.cache.update(key, change)
 
 
-def ordered(
-    job: Job, name: str, model_id: str, records: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def ordered(job: Job, name: str, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records by layer and metric; the same content may go by another name today."""
     order = [m.label for m in job.metrics]
     found = sorted(records, key=lambda r: (r["layer_index"], order.index(record_label(r))))
-    told = {
-        "model": name,
-        "model_id": model_id,
-        "task": job.task.name,
-        "task_id": job.task_id,
-    }
-    return [{**r, **told} for r in found]
+    names = {"model": name, "task": job.task.name, "task_id": job.task_id}
+    return [{**r, **names} for r in found]
 
 
 def _scored(job: Job, model: Model, loading: float) -> tuple[list[dict[str, Any]], bool]:
@@ -226,7 +219,7 @@ def _scored(job: Job, model: Model, loading: float) -> tuple[list[dict[str, Any]
                 job.cache.drop_features(features)
     if job.errors:
         _add_errors(job, model, records)
-    return ordered(job, model.name, short_id(model.fingerprint), records), bool(missing)
+    return ordered(job, model.name, records), bool(missing)
 
 
 def _computed(job: Job, model: Model, metrics: Sequence[Metric]) -> list[dict[str, Any]]:

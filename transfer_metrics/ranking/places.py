@@ -3,11 +3,12 @@
 A record says what its model and its task are by ``model_id`` and ``task_id``: the first digits of
 the SHA-256 of a network with its weights and preprocessing, and of the examples and labels of the
 split (of ``train`` where heads were measured). Records without them, as of hand-made tables, are
-believed to be of what their names say, until two values contradict each other.
+believed to be of what their names say, until two values of one measurement differ.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -86,8 +87,8 @@ def with_own_names(records: Sequence[Record]) -> list[Record]:
 def joined(first: Sequence[Record], second: Sequence[Record]) -> list[Record]:
     """The records of two tables.
 
-    A measurement that both have is there once, the later one where they differ. Where nothing says
-    that it is one and the same, and the values differ, the model of the second table gets a number.
+    A measurement that both have is there once. Where its values differ by more than rounding, it
+    cannot be one and the same, and the model of the second table gets a number.
     """
     both = with_own_names([*first, *second])
     first, second = both[: len(first)], both[len(first) :]
@@ -150,9 +151,10 @@ def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _contradict(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two records of one measurement differ, and need not be of the same things."""
-    same = all(a.get(name) and a.get(name) == b.get(name) for name in ("model_id", "task_id"))
-    return not same and a.get("value") is not None and a["value"] != b["value"]
+    """Whether two records of one measurement differ by more than rounding; times always do."""
+    if a.get("value") is None or str(a["metric"]).endswith("seconds"):
+        return False
+    return not math.isclose(a["value"], b["value"], rel_tol=1e-4, abs_tol=1e-6)
 
 
 def _says_more(record: Mapping[str, Any], known: Mapping[str, Any]) -> bool:

@@ -17,7 +17,6 @@ from transfer_metrics.engines import Lost
 from transfer_metrics.errors import CorruptStoreError, StorageError, TransferMetricsError
 from transfer_metrics.features.averaged import MeanStore
 from transfer_metrics.metrics.base import Metric
-from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.build import built_of
 from transfer_metrics.ranking.cache import content_key
 from transfer_metrics.ranking.job import (
@@ -109,7 +108,6 @@ class Built:
 
     Attributes:
         name: name of the model.
-        model_id: what tells it from others of that name.
         scores: key of its scores in the cache.
         folder: the folder of its ranges.
         missing: labels of the metrics that are to be scored.
@@ -117,7 +115,6 @@ class Built:
     """
 
     name: str
-    model_id: str
     scores: str
     folder: Path
     missing: tuple[str, ...]
@@ -181,17 +178,16 @@ class Ranges:
         try:
             model = item.load()
             seconds = time.perf_counter() - started
-            model_id = short_id(model.fingerprint)
             key = self.job.scores_key(model)
             known, missing = known_scores(self.job, key)
             if not missing:
-                return Outcome(ordered(self.job, item.name, model_id, known))
+                return Outcome(ordered(self.job, item.name, known))
             manifest = self.reader.manifest(model)
             plan = self.reader.plan(model, manifest, missing)
             labels = tuple(m.label for m in missing)
             content = self.reader.content(manifest, plan, missing)
             folder = self.root / content_key(of=key, m=labels, r=self.run, content=content)
-            built = Built(item.name, model_id, key, folder, labels, seconds)
+            built = Built(item.name, key, folder, labels, seconds)
             return Loaded(model, built, manifest, plan, tuple(missing))
         except Exception as error:
             return failure(self.job, item.name, error)
@@ -270,7 +266,7 @@ class Ranges:
         keep_scores(job, built.scores, metrics, fresh)
         clear(built.folder)
         kept = [r for r in known if record_label(r) not in built.missing]
-        return Outcome(ordered(job, built.name, built.model_id, kept + fresh))
+        return Outcome(ordered(job, built.name, kept + fresh))
 
 
 def _leaving(outcome: Outcome, left: tuple[str, ...]) -> Outcome:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import told_apart
 from transfer_metrics.sources.base import Model
-from transfer_metrics.sources.models import called, load_model, named_models
+from transfer_metrics.sources.lists import named_models
+from transfer_metrics.sources.models import called, load_model
 
 if TYPE_CHECKING:
     from torch import nn
