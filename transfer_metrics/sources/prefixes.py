@@ -69,7 +69,7 @@ def find_weights(
         tensors: all in the file, by name.
         wanted: those of the network, by name, less the classifier's.
         where: the file, for messages.
-        part: a word that the prefix must have, such as ``teacher``.
+        part: a word that the prefix must have, such as ``teacher``; the others are then no news.
 
     Raises:
         InvalidInputError: there is no such part, or several prefixes fit alike.
@@ -96,7 +96,7 @@ def find_weights(
     others = [
         name
         for name in tensors
-        if not name.startswith(prefix)
+        if not (part or name.startswith(prefix))
         and not any(name.startswith(r) and (r or name in wanted) for r in rejected)
     ]
     return Found(prefix, lead, weights, others)
