@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import softmax
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
@@ -17,6 +19,7 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
+from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.asked import (
     DEFAULT_METRICS,
     asked_combinations,
@@ -32,6 +35,8 @@ from transfer_metrics.sources.labels import read_labels
 from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens
 
+IDENTIFYING = 256
+"""Most rows of features that tell them from others."""
 NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
 
 
@@ -115,6 +120,7 @@ def score(
         warnings.warn(f"{label} failed: {reason}", TransferMetricsWarning, stacklevel=2)
     base = {
         "model": "features",
+        "model_id": _features_id(X, place.labels),
         "layer": "features",
         "layer_index": 0,
         "dim": int(np.shape(X)[1]),
@@ -132,6 +138,18 @@ def _summary(kind: str, labels: np.ndarray) -> str:
         return f"{told} (targets {labels.min():.4g} to {labels.max():.4g})"
     counts = np.unique(labels, return_counts=True)[1]
     return f"{told} ({len(counts)} classes of {counts.min()} to {counts.max()})"
+
+
+def _features_id(X: Any, labels: np.ndarray) -> str:
+    """What tells features with their labels from others: the labels, and some of the rows."""
+    n = len(labels)
+    some = np.sort(np.random.default_rng(0).permutation(n)[:IDENTIFYING])
+    rows = X[some] if isinstance(X, torch.Tensor) else torch.as_tensor(np.asarray(X)[some])
+    rows = rows.detach().double().cpu()
+    digest = hashlib.sha256(f"{n}\0{tuple(rows.shape)}\0".encode())
+    digest.update(np.ascontiguousarray(labels).tobytes())
+    digest.update(rows.numpy().tobytes())
+    return short_id(digest.hexdigest())
 
 
 def _array_place(X: Any, y: Any, kind: str, units: np.ndarray | None) -> Place:
@@ -247,8 +265,10 @@ def slots_of(store: FeatureStore, metrics: Sequence[Metric]) -> list[Slot]:
     """The layers of a store that metrics read, and its head where some read that."""
     base = {
         "model": store.model,
+        "model_id": short_id(store.manifest["model_fingerprint"]),
         "revision": store.manifest.get("revision") or None,
         "task": store.task,
+        "task_id": short_id(store.manifest["task_fingerprint"]),
         "split": store.split,
         "pool": store.manifest["pool"],
         "n": len(store),

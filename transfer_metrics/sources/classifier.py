@@ -31,12 +31,22 @@ def check_head(module: nn.Module, head: str) -> str:
 
 def configured_head(module: nn.Module, config: Mapping[str, Any]) -> str | None:
     """The classifier that a ``pretrained_cfg`` names, where the network has it with weights."""
-    named = config.get("classifier")
-    head = named[0] if isinstance(named, (tuple, list)) and named else named
-    if not isinstance(head, str) or not head:
+    head = next(iter(configured_heads(config)), None)
+    if not isinstance(head, str):
         return None
-    check_head(module, head)
-    return head if any(True for _ in module.get_submodule(head).parameters()) else None
+    return with_weights(module, check_head(module, head))
+
+
+def configured_heads(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """All classifiers that a ``pretrained_cfg`` names; distilled networks have two."""
+    named = config.get("classifier")
+    return tuple(named) if isinstance(named, (tuple, list)) else (named,) if named else ()
+
+
+def with_weights(module: nn.Module, head: str | None) -> str | None:
+    """The head where it has weights: one that a checkpoint lacks has become the identity."""
+    has = head is not None and any(True for _ in module.get_submodule(head).parameters())
+    return head if has else None
 
 
 def last_linear(module: nn.Module, outputs: int | None = None) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.naming import checked_name
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.array_files import from_npz
 from transfer_metrics.sources.base import Kind, Task, choose
@@ -84,14 +85,14 @@ def load_task(
     Args:
         spec: one of the above, or a ``Task``.
         labels: labels of the examples in ``spec``.
-        name: what to call the task.
+        name: what tables call the task, instead of its specification or ``data``.
         kind: ``"classification"`` or ``"regression"``. By default whole numbers, texts and booleans
             are classes and other numbers targets; ``labels.kind_of`` has the rule.
         classes: names of the classes, in the order of their numbers.
         **options: options of the source, and those above.
 
     Raises:
-        InvalidInputError: the data cannot be used; the message says where and why.
+        InvalidInputError: the data or the name cannot be used; the message says where and why.
         UnknownNameError: the source, the data set or an option has no such name.
         UnsupportedTaskError: a stream without ``first=``.
         MissingDependencyError: an optional package is needed.
@@ -105,6 +106,8 @@ def load_task(
     (112, 38, ('setosa', 'versicolor', 'virginica'))
     """
     source = place = ""
+    if name is not None:
+        name = checked_name(name, "a task")
     if isinstance(spec, str):
         if labels is not None:
             raise InvalidInputError(f"task {spec!r} has labels of its own; leave labels out")
