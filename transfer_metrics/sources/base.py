@@ -56,11 +56,12 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over structure, parameters, buffers, preprocessing and head.
+        """SHA-256 over structure, parameters, all buffers, preprocessing and head.
 
         Independent of the device and of train or eval mode. The structure counts because two
         networks can share every tensor and still compute different things (padding, activation).
-        What modules keep besides tensors (``get_extra_state``, packed weights) counts too.
+        What modules keep besides tensors (``get_extra_state``, packed weights) counts too, and so
+        do buffers that are not saved.
         Cost: one pass over the weights, about a second per gigabyte. It is computed once; make a
         new ``Model`` after changing the weights.
         """
@@ -71,7 +72,8 @@ class Model:
         for text in (structure, describe(self.preprocess), describe(self.collate)):
             digest.update(f"{text}\0".encode())
         digest.update(f"{self.modality}\0{self.head}\0".encode())
-        for name, value in sorted(self.module.state_dict().items()):
+        state = {**dict(self.module.named_buffers()), **self.module.state_dict()}
+        for name, value in sorted(state.items()):
             digest.update(f"{name}\0".encode())
             for part in contents(value):
                 digest.update(part)

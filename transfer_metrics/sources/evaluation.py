@@ -34,13 +34,13 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     True
     """
     modes = [(submodule, submodule.training) for submodule in module.modules()]
-    buffers = [
-        (submodule, name, buffer, buffer.detach().clone())
-        for submodule in module.modules()
-        for name, buffer in submodule._buffers.items()
-        if buffer is not None and not isinstance(buffer, UninitializedBuffer)
+    places = [(submodule, dict(submodule._buffers)) for submodule in module.modules()]
+    copies = [
+        (buffer, buffer._version, buffer.detach().clone())
+        for _, buffers in places
+        for buffer in buffers.values()
+        if buffer is not None and not nn.parameter.is_lazy(buffer)
     ]
-    versions = [buffer._version for _, _, buffer, _ in buffers]
     module.eval()
     try:
         with torch.no_grad(), unfused, uncompiled:
@@ -48,12 +48,13 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     finally:
         for submodule, mode in modes:
             submodule.training = mode
-        for (submodule, name, buffer, before), version in zip(buffers, versions, strict=True):
+        for submodule, buffers in places:
+            if not any(map(nn.parameter.is_lazy, buffers.values())):
+                submodule._buffers.update(buffers)
+        for buffer, version, before in copies:
             if buffer._version != version:
                 with torch.no_grad():
                     buffer.copy_(before)
-            if submodule._buffers.get(name) is not buffer and name in submodule._buffers:
-                submodule._buffers[name] = buffer
 
 
 def device_of(module: nn.Module) -> torch.device | None:
