@@ -49,7 +49,7 @@ def evaluation(module: nn.Module) -> Iterator[None]:
         for submodule, mode in modes:
             submodule.training = mode
         for submodule, buffers in places:
-            if not any(map(nn.parameter.is_lazy, buffers.values())):
+            if not any(b is not None and nn.parameter.is_lazy(b) for b in buffers.values()):
                 submodule._buffers.update(buffers)
         for buffer, version, before in copies:
             if buffer._version != version:
