@@ -18,6 +18,7 @@ from torch import nn
 import transfer_metrics as tm
 from tests import text_models
 from transfer_metrics.errors import ExtractionError, LayerNotFoundError
+from transfer_metrics.features import proof
 from transfer_metrics.features.proof import EQUAL, NO_HEAD, RANDOM
 from transfer_metrics.sources.classifier import proven_head
 
@@ -163,6 +164,23 @@ def test_a_failure_of_one_model_leaves_the_others():
     )
     reasons = [r["error"] for r in table.records]
     assert sum("another batch" in (reason or "") for reason in reasons) == 1
+
+
+def test_rounding_that_grows_from_layer_to_layer_is_no_leak(monkeypatch):
+    """Chaotic, as networks with random weights on data unlike theirs can be."""
+
+    class Chaotic(nn.Module):
+        def forward(self, x):
+            # Sums in another order for another batch, of which every step doubles the rounding.
+            x = (x / len(x)).repeat_interleave(len(x), 1).sum(1, keepdim=True).expand(-1, 12)
+            for _ in range(18):
+                x = (2 * x + 0.3) % 1
+            return x
+
+    quiet(plain(0, Chaotic()), layers="0")
+    monkeypatch.setattr(proof, "_is_rounding", lambda *_: False)
+    with pytest.raises(ExtractionError, match="in another batch"):
+        quiet(plain(0, Chaotic()), layers="0")
 
 
 def test_running_statistics_leak_nothing():
