@@ -58,6 +58,11 @@ def load_model(
     1), ``interpolation``, ``crop_pct`` and ``classifier``. A module without it reads arrays of
     numbers.
 
+    What compiles a network, spreads it over devices (``DataParallel``) or averages its weights
+    (``AveragedModel``) is taken off, so that layers have the names of the plain network.
+    TorchScript, exported programs and weights on the meta device are refused: their layers cannot
+    be read.
+
     Args:
         spec: one of the above, a module, or a ``Model`` (returned with the changes below).
         name: what tables call it, instead of the specification or the class of the module.
