@@ -189,7 +189,7 @@ def _max_evidence(problem: _Problem) -> tuple[Tensor, int]:
     Returns:
         Log evidence per target (K,), and the number of targets that are fitted almost exactly.
     """
-    n, squares = problem.n, problem.squares
+    n = problem.n
 
     def step(log_ratio: Tensor) -> Tensor:
         """How far one round of the published iteration moves ``log λ``."""
