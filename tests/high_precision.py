@@ -98,6 +98,8 @@ def log_evidence(sigma, h, t, log_ratio):
 def logme(x, y):
     total = mp.mpf(0)
     sigma, v = eigen(x.T.dot(x))
+    kept = [i for i, s in enumerate(sigma) if s > sigma[0] * mp.mpf(10) ** -50]
+    sigma, v = sigma[kept], v[:, kept]
     for c in classes(y):
         t = exact(y == c)
         h = v.T.dot(x.T.dot(t))

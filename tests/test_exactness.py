@@ -10,7 +10,7 @@ import pytest
 
 import transfer_metrics as tm
 from tests import high_precision
-from transfer_metrics.errors import TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import METRICS, build_statistic, task_kind
 
 N, D, C = 60, 5, 3
@@ -46,6 +46,20 @@ def labels_of(name, x, y):
     return np.sin(np.arange(N)) + 0.5 * y if name == "svd_regression" else y
 
 
+def wide_features(case):
+    """Fewer examples than features."""
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((24, 30)), np.arange(24) % C
+    x = x * np.linspace(0.3, 1.5, 30) + rng.standard_normal((C, 30))[y]
+    one = np.arange(30) == 7
+    return {
+        "offset 10000": x + 10_000,
+        "scale 1e6": 1e6 * x,
+        "one at 5000": x + 5_000 * one,
+        "one times 1e6": x * np.where(one, 1e6, 1),
+    }[case], y
+
+
 @functools.cache
 def truth(name, case, dtype):
     x, y = features(case, dtype)
@@ -67,8 +81,10 @@ def test_every_metric_has_its_definition_here():
     assert sorted([*OF_FEATURES, *OF_SOURCE, *ELSEWHERE]) == sorted(METRICS)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [*((c, "float64") for c in CASES), ("offset 10000", "float32"), ("one times 1e3", "float32")],
+)
 @pytest.mark.parametrize("name", OF_FEATURES)
 def test_a_metric_is_its_definition(name, case, dtype):
     x, y = features(case, dtype)
@@ -93,6 +109,43 @@ def test_merged_batches_are_the_definition(name, case):
     ]
     merged = parts[2] + parts[0] + (parts[3] + parts[1])
     assert quietly(metric, merged) == pytest.approx(truth(name, case, "float64"), rel=1e-8)
+
+
+@pytest.mark.parametrize("case", ["offset 10000", "scale 1e6", "one at 5000", "one times 1e6"])
+@pytest.mark.parametrize(
+    "name", ["conditional_coding_rate", "h_score", "lda", "lfc", "logme", "sfda", "transrate"]
+)
+def test_a_metric_is_its_definition_with_fewer_examples_than_features(name, case):
+    x, y = wide_features(case)
+    expected = float(getattr(high_precision, name)(high_precision.exact(x), y))
+    assert quietly(getattr(tm, name), x, y) == pytest.approx(expected, rel=1e-8)
+
+
+def test_doubled_features_of_large_scale_are_the_definition():
+    x, y = features("scale 1e6")
+    x = np.hstack([x, x])
+    expected = float(high_precision.transrate(high_precision.exact(x), y))
+    assert quietly(tm.transrate, x, y) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("name", sorted({*OF_FEATURES, *ELSEWHERE} - {"energy", "logme"}))
+@pytest.mark.parametrize(("n", "constant"), [(57, 0.1), (123, 1234.567)])
+def test_constant_features_are_constant_whatever_their_mean_rounds_to(name, n, constant):
+    """The mean of equal numbers may differ from them, and the differences are no features."""
+    x, y = np.full((n, 4), constant), np.arange(n) % C
+    labels = np.sin(np.arange(n)) if name == "svd_regression" else y
+    if name in ("transrate", "conditional_coding_rate"):
+        assert quietly(getattr(tm, name), x, labels) == pytest.approx(0.0, abs=1e-12)
+        return
+    with pytest.raises(InvalidInputError):
+        getattr(tm, name)(x, labels)
+
+
+@pytest.mark.parametrize("name", ["knn", "linear_probe", "ridge_probe", "svd_regression"])
+def test_a_constant_target_is_constant_whatever_its_mean_rounds_to(name):
+    x = np.random.default_rng(0).standard_normal((57, 4))
+    with pytest.raises(InvalidInputError, match="constant"):
+        getattr(tm, name)(x, np.full(57, 0.1))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -158,11 +158,10 @@ def linear_probe(
 
     _targets(statistic)
     x, y = statistic.x.cpu().numpy(), statistic.y.cpu().numpy()
-    x = x - x.mean(axis=0)
-    deviation = float(x.std())
-    if deviation == 0:
+    if (x == x[0]).all():
         raise InvalidInputError("all features are constant; a probe has nothing to learn from")
-    x /= deviation
+    x = x - x.mean(axis=0)
+    x /= x.std()
     # Neither names nor axes nor the order of the rows decide who shares a fold.
     lengths = np.linalg.norm(x, axis=1)
     order = np.lexsort([statistic.keys, np.round(lengths / lengths.max(), 9)])
@@ -191,7 +190,7 @@ def linear_probe(
 def _targets(statistic: FeatureSample) -> Tensor:
     """One-hot labels of the classes that occur, or the regression targets: (n, K)."""
     if not statistic.num_classes:
-        if bool((statistic.y.std(dim=0) == 0).any()):
+        if bool((statistic.y == statistic.y[0]).all(dim=0).any()):
             raise InvalidInputError("a regression target is constant; there is nothing to predict")
         return statistic.y.to(statistic.x.device)
     present, codes = torch.unique(statistic.y, return_inverse=True)

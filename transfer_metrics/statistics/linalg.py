@@ -90,6 +90,8 @@ def _stacked(top: Tensor, bottom: Tensor) -> Tensor:
 _ROUNDING = 1e-8
 # Largest over median variance from which factors are decomposed rather than products.
 UNEVEN = 1e6
+# Rounding of ``I + scale * S``, in units of I, from which its eigenvalues are taken one by one.
+LOST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +152,15 @@ class Scatter(Saved):
         """``factor * S`` for a factor >= 0."""
         return Scatter(self.data * (factor if self.dense else math.sqrt(factor)), self.dense)
 
+    def cleared(self, noise: Tensor) -> Scatter:
+        """The same without the features whose sum of squares is no more than ``noise``, (D,)."""
+        squares = self.data.diagonal() if self.dense else self.data.square().sum(dim=0)
+        quiet = (squares > 0) & (squares <= noise)
+        if not bool(quiet.any()):
+            return self
+        data = torch.where(quiet, 0.0, self.data)
+        return Scatter(torch.where(quiet[:, None], 0.0, data) if self.dense else data, self.dense)
+
     def select(self, columns: Any) -> Scatter:
         """The scatter of some of the columns, (k,): rows and columns of ``S``, O(k²) or O(n k).
 
@@ -182,6 +193,8 @@ class Scatter(Saved):
         """``log det(I + scale * S)``: O(m³) for the smaller side m."""
         if "eigh" in self.__dict__:
             return float(torch.log1p(scale * self.eigh[0]).sum())
+        if scale * self.trace() * torch.finfo(torch.float64).eps > LOST:
+            return float(torch.log1p(scale * self.eigenvalues).sum())
         small = _scaled(self.small, scale)
         if float(small.diagonal().sum()) < 1.0:
             # 1 + x would lose the digits of a small x.
@@ -243,7 +256,9 @@ class Scatter(Saved):
         factor = self._factor()
         variances = factor.square().sum(dim=0)
         order = variances.argsort(descending=True, stable=True)
-        _, singular, found = torch.linalg.svd(factor[:, order], full_matrices=False)
+        # A triangle that falls from the first row to the last keeps the digits of its small values.
+        triangle = torch.linalg.qr(factor[:, order], mode="r").R
+        _, singular, found = torch.linalg.svd(triangle, full_matrices=False)
         vectors = torch.empty_like(found.T)
         vectors[order] = found.T
         keep = singular > rank_cut(singular, max(factor.shape))
