@@ -6,8 +6,6 @@ a float64 goes in as the number that it is.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from mpmath import mp
 
@@ -100,6 +98,8 @@ def log_evidence(sigma, h, t, log_ratio):
 def logme(x, y):
     total = mp.mpf(0)
     sigma, v = eigen(x.T.dot(x))
+    kept = [i for i, s in enumerate(sigma) if s > sigma[0] * mp.mpf(10) ** -50]
+    sigma, v = sigma[kept], v[:, kept]
     for c in classes(y):
         t = exact(y == c)
         h = v.T.dot(x.T.dot(t))
@@ -143,8 +143,9 @@ def ridge_probe(x, y, strengths=tuple(10.0**e for e in range(-8, 4))):
     unit = s.trace() / min(n - 1, x.shape[1])
     best = None
     for strength in sorted(strengths, reverse=True):
-        hat = u.dot(solve(s + mp.mpf(strength) * unit * identity(len(s)), u.T)) + mp.mpf(1) / n
-        errors = (targets - hat.dot(targets)) / (1 - hat.diagonal())[:, None]
+        lift = solve(s + mp.mpf(strength) * unit * identity(len(s)), u.T)
+        leverage = (u * lift.T).sum(axis=1) + mp.mpf(1) / n
+        errors = (targets - mean(targets) - u.dot(lift.dot(targets))) / (1 - leverage)[:, None]
         press = (errors**2).sum()
         hits = mp.mpf(int(((targets - errors).argmax(axis=1) == y).sum())) / n
         if best is None or press < best[0]:
@@ -254,7 +255,8 @@ def sfda(x, y):
     return lda(mixed, y, lam)
 
 
-def ped(x, y, nu=mp.mpf(0.6), step=mp.mpf(0.1), rounds=6):
+def ped(x, y, nu=0.6, step=0.1, rounds=6):
+    nu, step = mp.mpf(nu), mp.mpf(step)
     deviation = each(lambda v: max(mp.sqrt(v), mp.mpf(1e-3)), scatter(x).diagonal() / len(x))
     first = None
     for _ in range(rounds):
@@ -323,9 +325,8 @@ def pactran_gaussian(x, y):
 
     def loss(w):
         p = softmax(rows.dot(w))
-        return p, -mean(each(mp.log, (p * targets).sum(axis=1))) + (
-            penalty[:, None] * w**2
-        ).sum() / 2
+        entropy = -mean(each(mp.log, (p * targets).sum(axis=1)))
+        return p, entropy + (penalty[:, None] * w**2).sum() / 2
 
     w = exact(np.zeros((d + 1, size)))
     p, value = loss(w)
@@ -354,8 +355,13 @@ def pactran_gaussian(x, y):
 
 
 def energy(x, y):
-    values = sorted(v + mp.log(mp.fsum(mp.exp(a - v) for a in r)) for r, v in zip(x, x.max(axis=1)))
-    return sum(values[: max(1, len(x) // 200)]) / max(1, len(x) // 200)
+    values = sorted(mp.log(mp.fsum(mp.exp(v) for v in row)) for row in x)
+    count = max(1, len(x) // 200)
+    return sum(values[:count]) / count
+
+
+def xlogy(x, y):
+    return x * mp.log(y) if x else mp.mpf(0)
 
 
 def joint(p, y):
@@ -370,8 +376,36 @@ def leep(p, y):
 
 def soft_nce(p, y):
     table = joint(p, y)
-    return (table * each(mp.log, table / table.sum(axis=0))).sum() / len(y)
+    sums = table.sum(axis=0)
+    return sum(xlogy(t, t / s) for row in table for t, s in zip(row, sums, strict=True) if t) / len(
+        y
+    )
 
 
-def to_float(value):
-    return math.nan if value is None else float(value)
+def nce(p, y):
+    return soft_nce(exact(np.eye(p.shape[1])[p.argmax(axis=1)]), y)
+
+
+def pactran_gamma(p, y):
+    return _pactran(p, y, lambda a: each(mp.digamma, a), gamma=True)
+
+
+def pactran_dirichlet(p, y):
+    return _pactran(p, y, lambda a: each(mp.digamma, a) - each(mp.digamma, a.sum(axis=0)))
+
+
+def _pactran(p, y, expected_log, gamma=False):
+    n, size = len(p), len(classes(y))
+    prior = np.array([mp.mpf(int((y == c).sum())) / n for c in classes(y)], dtype=object)
+    q = p
+    for _ in range(10):
+        a = prior[:, None] + joint(q, y)
+        weighted = p * each(mp.exp, expected_log(a))[y]
+        q = weighted / weighted.sum(axis=1)[:, None]
+    divergence = sum(xlogy(a, a / b) for a, b in zip(q.ravel(), p.ravel(), strict=True) if b)
+    logs = each(mp.loggamma, a).sum() - a.shape[1] * each(mp.loggamma, prior).sum()
+    if gamma:
+        normaliser = each(mp.log, p.dot(a.sum(axis=0))).sum() - n
+        return (logs - divergence - normaliser) / (n * size) - 1
+    logs = logs - each(mp.loggamma, a.sum(axis=0)).sum() + a.shape[1] * mp.loggamma(prior.sum())
+    return (logs - divergence) / (n * size)

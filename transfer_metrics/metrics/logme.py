@@ -85,7 +85,7 @@ def logme(statistic: ClassMoments | TargetMoments) -> float:
         spread=spread,
         offset=math.sqrt(n) * statistic.target_mean,
         inside=inside,
-        outside=_outside(row, inside, sigma),
+        outside=_outside(row, vectors),
         n=n,
         dim=dim,
     )
@@ -173,14 +173,15 @@ class _Problem:
         return len(self.sigma) >= self.n - 1
 
 
-def _outside(row: Tensor, inside: Tensor, sigma: Tensor) -> float:
+def _outside(row: Tensor, vectors: Tensor) -> float:
     """Squared length of ``row`` outside the eigenvectors, zero where it is rounding noise."""
-    if len(inside) == len(row):
+    if vectors.shape[1] == len(row):
         return 0.0
-    length = float(row.square().sum())
-    rest = length - float(inside.square().sum())
-    largest = max([length, *sigma[:1].tolist()])
-    return rest if rest > largest * len(row) * torch.finfo(torch.float64).eps else 0.0
+    rest = row - vectors @ (vectors.T @ row)
+    rest -= vectors @ (vectors.T @ rest)  # what rounding has left inside
+    noise = 1e3 * len(row) * torch.finfo(torch.float64).eps * float(row.norm())
+    length = float(rest.norm())
+    return length**2 if length > noise else 0.0
 
 
 def _max_evidence(problem: _Problem) -> tuple[Tensor, int]:
@@ -189,7 +190,7 @@ def _max_evidence(problem: _Problem) -> tuple[Tensor, int]:
     Returns:
         Log evidence per target (K,), and the number of targets that are fitted almost exactly.
     """
-    n, squares = problem.n, problem.squares
+    n = problem.n
 
     def step(log_ratio: Tensor) -> Tensor:
         """How far one round of the published iteration moves ``log λ``."""

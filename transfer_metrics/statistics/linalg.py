@@ -37,12 +37,24 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     return left @ right
 
 
+def _largest_first(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """A symmetric matrix with its diagonal in descending order, and the order.
+
+    Where a few features vary much less than others, what they are known by keeps more digits so.
+    """
+    order = matrix.diagonal().argsort(descending=True, stable=True)
+    return matrix[order[:, None], order], order
+
+
 def _symmetric_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, ascending, and eigenvectors, by the library that ``gram`` uses."""
+    ordered, order = _largest_first(matrix)
     if matrix.device.type == "cpu":
-        values, vectors = np.linalg.eigh(matrix.numpy())
-        return torch.from_numpy(values), torch.from_numpy(vectors)
-    values, vectors = torch.linalg.eigh(matrix)
+        values, found = map(torch.from_numpy, np.linalg.eigh(ordered.numpy()))
+    else:
+        values, found = torch.linalg.eigh(ordered)
+    vectors = torch.empty_like(found)
+    vectors[order] = found
     return values, vectors
 
 
@@ -78,6 +90,8 @@ def _stacked(top: Tensor, bottom: Tensor) -> Tensor:
 _ROUNDING = 1e-8
 # Largest over median variance from which factors are decomposed rather than products.
 UNEVEN = 1e6
+# Rounding of ``I + scale * S``, in units of I, from which its eigenvalues are taken one by one.
+LOST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +152,15 @@ class Scatter(Saved):
         """``factor * S`` for a factor >= 0."""
         return Scatter(self.data * (factor if self.dense else math.sqrt(factor)), self.dense)
 
+    def cleared(self, noise: Tensor) -> Scatter:
+        """The same without the features whose sum of squares is no more than ``noise``, (D,)."""
+        squares = self.data.diagonal() if self.dense else self.data.square().sum(dim=0)
+        quiet = (squares > 0) & (squares <= noise)
+        if not bool(quiet.any()):
+            return self
+        data = torch.where(quiet, 0.0, self.data)
+        return Scatter(torch.where(quiet[:, None], 0.0, data) if self.dense else data, self.dense)
+
     def select(self, columns: Any) -> Scatter:
         """The scatter of some of the columns, (k,): rows and columns of ``S``, O(k²) or O(n k).
 
@@ -170,6 +193,8 @@ class Scatter(Saved):
         """``log det(I + scale * S)``: O(m³) for the smaller side m."""
         if "eigh" in self.__dict__:
             return float(torch.log1p(scale * self.eigh[0]).sum())
+        if scale * self.trace() * torch.finfo(torch.float64).eps > LOST:
+            return float(torch.log1p(scale * self.eigenvalues).sum())
         small = _scaled(self.small, scale)
         if float(small.diagonal().sum()) < 1.0:
             # 1 + x would lose the digits of a small x.
@@ -184,7 +209,7 @@ class Scatter(Saved):
             return self.eigh[0]
         if self._uneven:
             return self.eigh[0]
-        values = torch.linalg.eigvalsh(self.small).flip(0)
+        values = torch.linalg.eigvalsh(_largest_first(self.small)[0]).flip(0)
         return values[values > rank_cut(values, max(self.data.shape))]
 
     @cached_property
@@ -229,9 +254,15 @@ class Scatter(Saved):
     def _eigh_of_factor(self) -> tuple[Tensor, Tensor]:
         """As ``eigh``, by a singular value decomposition: ten times slower, twice the digits."""
         factor = self._factor()
-        _, singular, rows = torch.linalg.svd(factor, full_matrices=False)
+        variances = factor.square().sum(dim=0)
+        order = variances.argsort(descending=True, stable=True)
+        # A triangle that falls from the first row to the last keeps the digits of its small values.
+        triangle = torch.linalg.qr(factor[:, order], mode="r").R
+        _, singular, found = torch.linalg.svd(triangle, full_matrices=False)
+        vectors = torch.empty_like(found.T)
+        vectors[order] = found.T
         keep = singular > rank_cut(singular, max(factor.shape))
-        varying = int((factor.square().sum(dim=0) > 0).sum())
+        varying = int((variances > 0).sum())
         if 2 * int(keep.sum()) < min(varying, len(factor)):
             warnings.warn(
                 f"a few features vary so much more than the others that only {int(keep.sum())} of "
@@ -240,7 +271,7 @@ class Scatter(Saved):
                 TransferMetricsWarning,
                 stacklevel=4,
             )
-        return singular[keep].square(), rows[keep].T
+        return singular[keep].square(), vectors[:, keep]
 
     def inverse_quadratic(self, rows: Tensor, shift: float) -> float:
         """``tr(rows (S + shift I)⁻¹ rows')`` for a shift > 0; rows is (k, D)."""
