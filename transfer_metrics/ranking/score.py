@@ -137,7 +137,8 @@ def _summary(kind: str, labels: np.ndarray) -> str:
     if kind != "classification":
         return f"{told} (targets {labels.min():.4g} to {labels.max():.4g})"
     counts = np.unique(labels, return_counts=True)[1]
-    return f"{told} ({len(counts)} classes of {counts.min()} to {counts.max()})"
+    sizes = " to ".join(dict.fromkeys([str(counts.min()), str(counts.max())]))
+    return f"{told} ({len(counts)} classes of {sizes})"
 
 
 def _features_id(X: Any, labels: np.ndarray) -> str:

@@ -24,6 +24,8 @@ _INTERPOLATIONS = {
     "hamming": Image.Resampling.HAMMING,
 }
 
+# What Pillow does not convert to all others at once.
+_ON_THE_WAY = {"La": "LA", "LAB": "RGB"}
 MOST_ASPECT = 128
 """Sides of an image beyond this proportion are cut before it is resized."""
 
@@ -167,15 +169,9 @@ def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
         )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    if image.mode == "La":
-        image = image.convert("LA")
-    try:
-        return image if image.mode == mode else image.convert(mode)
-    except ValueError as error:  # of spaces of colours such as LAB
-        raise InvalidInputError(
-            f"an image has colours of mode {image.mode!r}, which Pillow does not convert to "
-            f"{mode} ({error}); save it as RGB"
-        ) from error
+    if image.mode in _ON_THE_WAY:
+        image = image.convert(_ON_THE_WAY[image.mode])
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _from_16_bits(pixels: np.ndarray) -> Image.Image:

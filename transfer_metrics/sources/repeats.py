@@ -55,23 +55,19 @@ def _common(train: Split, split: Split) -> int:
         rows = np.flatnonzero(np.isin(one, shared)), np.flatnonzero(np.isin(other, shared))
         if one[rows[0]].sum() + other[rows[1]].sum() > MOST_BYTES:
             return 0
-    known: set[int] = set()
-    count = read = 0
+    read = 0
+    found: list[list[int]] = [[], []]
     try:
-        for part, which in zip((train, split), rows, strict=True):
+        for hashes, part, which in zip(found, (train, split), rows, strict=True):
             for content in _contents(part.examples, which):
                 read += len(content)
                 if read > MOST_BYTES:
                     return 0
-                # Of 64 bits, with a random key.
-                digest = hash(content)
-                if part is train:
-                    known.add(digest)
-                else:
-                    count += digest in known
+                hashes.append(hash(content))  # of 64 bits, with a random key
     except InvalidInputError:  # of a damaged file, which is told of when it is used
         return 0
-    return count
+    known = set(found[0])
+    return sum(one in known for one in found[1])
 
 
 def _is_stored(examples: Sequence[Any]) -> bool:

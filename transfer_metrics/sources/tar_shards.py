@@ -142,12 +142,13 @@ def from_tar(
         parts[split] = (Members(paths, places, modality), index.labels)
     lost = [(neither, "neither image nor text"), (beside, "texts beside images")]
     left_out = tuple((f"{count} groups of files", why) for count, why in lost if count)
+    inputs = ("image" if images.places else "txt",)
+    understood = Understood(label or "cls or json", inputs, left_out)
+    task = make_task(name, parts, kind, None, missing, understood)
     if left_out:
         told = ", ".join(f"{what} ({why})" for what, why in left_out)
         warnings.warn(f"task {name!r}: left out {told}", TransferMetricsWarning, stacklevel=4)
-    inputs = ("image" if images.places else "txt",)
-    understood = Understood(label or "cls or json", inputs, left_out)
-    return make_task(name, parts, kind, None, missing, understood)
+    return task
 
 
 def _examples(path: Path) -> Iterator[dict[str, tuple[int, int]]]:
