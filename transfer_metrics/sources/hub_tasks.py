@@ -326,7 +326,7 @@ def _examples(
         wanted = text_columns(name, words, len(words))
     if len(wanted) in (1, 2):
         return HubTexts(data.select_columns(wanted), tuple(wanted)), wanted
-    numbers = [c for c, f in rest.items() if "int" in str(f) or "float" in str(f)]
+    numbers = [c for c, f in rest.items() if any(t in str(f) for t in ("int", "float", "bool"))]
     if not numbers:
         raise InvalidInputError(
             f"task {name!r}: no column of images, text or numbers besides label"
