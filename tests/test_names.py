@@ -169,6 +169,8 @@ def test_names_that_are_given_twice_or_to_many() -> None:
         ranked("a = zoo:cnn-*")
     with pytest.raises(InvalidInputError, match=r"'a'.*stands for a list"):
         ranked({"a": "@models.txt"})
+    with pytest.raises(InvalidInputError, match="'b = zoo:cnn-mnist' has a name too"):
+        ranked({"a": "b = zoo:cnn-mnist"})
     with pytest.raises(InvalidInputError, match="nothing is named"):
         ranked("a = ")
 
@@ -241,6 +243,8 @@ def test_any_letter_in_a_path(name: str, tmp_path: Path, monkeypatch: Any) -> No
 def test_a_path_that_is_not_there_names_the_cure() -> None:
     with pytest.raises(InvalidInputError, match=r"no such file; .* in quotes"):
         tm.load_model("timm:resnet18=weights (1).pth")
+    [failure] = ranked("b").failures
+    assert "put a path with a comma in it in quotes" in failure["error"]
 
 
 # ---------------------------------------------------------------- tables that are joined
