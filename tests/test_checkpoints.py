@@ -296,6 +296,13 @@ def test_both_classifiers_of_a_distilled_network(tmp_path: Path) -> None:
         tm.load_model(f"timm:{name}(depth=1)={tmp_path / 'v.safetensors'}")
 
 
+def test_a_network_made_without_classifier_takes_the_file_of_one_with(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "w.pth")
+    model = tm.load_model(f"timm:resnet10t(num_classes=0)={tmp_path / 'w.pth'}")
+    assert model.head is None
+    assert holds(model, body())
+
+
 def test_pretrained_weights_with_a_random_classifier(tmp_path: Path, monkeypatch) -> None:
     import timm
 

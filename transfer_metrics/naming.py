@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
@@ -53,18 +53,6 @@ def checked_name(name: Any, what: str) -> str:
     return name
 
 
-def free_name(name: str, taken: Container[str]) -> str:
-    """The name, with a number after it where it is taken.
-
-    >>> free_name("net", {"net", "net (2)"}), free_name("net (2)", {"net (2)"})
-    ('net (3)', 'net (3)')
-    """
-    base, number, found = bare_name(name), 2, name
-    while found in taken:
-        found, number = f"{base} ({number})", number + 1
-    return found
-
-
 def bare_name(name: str) -> str:
     """The name without its number.
 
@@ -74,6 +62,29 @@ def bare_name(name: str) -> str:
     return _NUMBER.sub("", name)
 
 
+class Names:
+    """Names that are taken, and new ones beside them.
+
+    >>> names = Names(["net", "net (2)"])
+    >>> names.free("other"), names.free("net"), names.free("net (2)")
+    ('other', 'net (3)', 'net (4)')
+    """
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = set(taken)
+        self._next: dict[str, int] = {}
+
+    def free(self, name: str) -> str:
+        """The name, with a number after it where it is taken; it is taken then."""
+        base = bare_name(name)
+        number = self._next.get(base, 2)
+        while name in self._taken:
+            name, number = f"{base} ({number})", number + 1
+            self._next[base] = number
+        self._taken.add(name)
+        return name
+
+
 def told_apart(names: Iterable[str]) -> list[str]:
     """The names in their order, the later ones of equal ones with a number after them.
 
@@ -81,11 +92,8 @@ def told_apart(names: Iterable[str]) -> list[str]:
     ['net', 'other', 'net (3)', 'net (2)', 'net (4)']
     """
     listed = list(names)
-    once, taken = set[str](), set(listed)
-    found = []
+    known, met, found = Names(listed), set[str](), []
     for name in listed:
-        own = free_name(name, taken) if name in once else name
-        once.add(own)
-        taken.add(own)
-        found.append(own)
+        found.append(known.free(name) if name in met else name)
+        met.add(name)
     return found

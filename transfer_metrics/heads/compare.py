@@ -110,6 +110,7 @@ def compare(
     """
     if cache not in POLICIES:
         raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
+    candidates = candidates_of(models)
     given = [heads] if isinstance(heads, (str, Head)) or inspect.isclass(heads) else list(heads)
     asked = [
         resolve_head(part)
@@ -129,7 +130,6 @@ def compare(
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not chosen or not asked:
         raise InvalidInputError("nothing to compare; name at least one head and one seed")
-    candidates = candidates_of(models)
     records: list[dict[str, Any]] = []
     if metrics is not None:
         scores = rank_models(

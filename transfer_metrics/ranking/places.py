@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from transfer_metrics.naming import bare_name, free_name
+from transfer_metrics.naming import Names, bare_name
 
 Record = dict[str, Any]
 Place = tuple[str, str, str, int | None]
@@ -96,11 +96,9 @@ def joined(first: Sequence[Record], second: Sequence[Record]) -> list[Record]:
     clashing = {
         r["model"] for r in second if (twin := known.get(_identity(r))) and _contradict(r, twin)
     }
-    taken = {str(r["model"]) for r in both}
-    for model in sorted(clashing, key=str):
-        name = free_name(str(model), taken)
-        taken.add(name)
-        second = [{**r, "model": name} if r["model"] == model else r for r in second]
+    names = Names(str(r["model"]) for r in both)
+    new = {model: names.free(str(model)) for model in sorted(clashing, key=str)}
+    second = [{**r, "model": new[r["model"]]} if r["model"] in new else r for r in second]
     found: dict[Any, Record] = {}
     for i, record in enumerate((*first, *second)):
         key = _identity(record) if record.get("value") is not None else i
@@ -115,8 +113,9 @@ def _start(record: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _renamed(records: Sequence[Record], column: str) -> Sequence[Record]:
     """Records whose names in a column stand for one identity each."""
-    taken = {str(r.get(column)) for r in records}
+    known = Names(str(r.get(column)) for r in records)
     means: dict[tuple[str, str], str] = {}
+    twins: dict[tuple[str, str, str], str] = {}
     names: dict[tuple[str, str, str], str] = {}
     found = []
     for record in records:
@@ -124,16 +123,11 @@ def _renamed(records: Sequence[Record], column: str) -> Sequence[Record]:
         if name and own:
             part = _part(record) if column == "task" else ""
             if (name, part, own) not in names:
-                new = name
+                new, twin = name, (bare_name(name), part, own)
                 if means.setdefault((name, part), own) != own:
-                    twins = (
-                        n
-                        for (n, p), o in means.items()
-                        if (p, o) == (part, own) and bare_name(n) == bare_name(name)
-                    )
-                    new = next(twins, "") or free_name(name, taken)
-                    taken.add(new)
+                    new = twins.get(twin) or known.free(name)
                     means[new, part] = own
+                twins.setdefault(twin, new)
                 names[name, part, own] = new
             if (new := names[name, part, own]) != name:
                 record = {**record, column: new}

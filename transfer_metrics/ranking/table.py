@@ -168,10 +168,14 @@ class ScoreTable:
             raise UnknownNameError.of("task of this table", task, known)
         wanted = {"task": task, "split": split, "pool": pool, "n": n}
         wanted = {name: value for name, value in wanted.items() if value is not None}
+        # Models that a race dropped, on fewer examples, stand beside the others.
         kept = (
             r
             for r in self._records
-            if all(r[name] in (value, None) or r["round"] for name, value in wanted.items())
+            if all(
+                r[name] in (value, None) or (name == "n" and r["round"])
+                for name, value in wanted.items()
+            )
         )
         return type(self)(kept, self.view)
 

@@ -44,7 +44,7 @@ def load_checkpoint(
             ``#part`` for a part of it.
         remake: the same network for another number of classes; used where the file differs from
             ``module`` in nothing else.
-        heads: paths of the classifiers.
+        heads: paths of the classifiers, or where they would be in a network made without.
 
     Returns:
         The network, and ``"sha256:"`` with the first 12 digits of the file's hash.
@@ -73,9 +73,11 @@ def load_checkpoint(
     if count is not None and remake is not None:
         module = remake(count)
         expected = module.state_dict()
-    absent = () if any(_is_below(n, heads) for n in expected if n in found.weights) else heads
+    own = [name for name in expected if _is_below(name, heads)]
+    absent = heads if own and not any(name in found.weights for name in own) else ()
     needed = {n: t for n, t in expected.items() if not _is_below(n, absent)}
-    area = [_widest(head, heads, expected) for head in absent]
+    # A network that was made without classifier has no need of the file's.
+    area = [_widest(head, heads, expected) for head in absent] if own else list(heads)
     # What the network keeps in no file (positions, masks) may be there from when it did.
     known = {*expected, *(name for name, _ in module.named_buffers())}
     foreign = [n for n in found.weights if n not in known and not _is_minor(n)]
@@ -84,7 +86,8 @@ def load_checkpoint(
     _check(found.weights, needed, strange, module, path)
     given = {name: tensor for name, tensor in found.weights.items() if name in needed}
     module.load_state_dict(given, strict=False)
-    left = [found.prefix + name.removeprefix(found.lead) for name in foreign]
+    ours = [name for name in foreign if own or not _is_below(name, heads)]
+    left = [found.prefix + name.removeprefix(found.lead) for name in ours]
     left += [name for name in found.others if not _is_minor(name)]
     _tell(path, absent, left)
     for head in absent:
@@ -109,7 +112,7 @@ def _place(given: str | Path) -> tuple[Path, str]:
 
 def _read(path: Path) -> Any:
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)

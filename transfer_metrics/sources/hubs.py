@@ -91,7 +91,6 @@ def from_timm(spec: ModelSpec) -> Model:
     revision = getattr(module, "pretrained_cfg", {}).get("tag") if pretrained else "random"
     if spec.checkpoint:
         heads = configured_heads(config_of(module))
-        heads = tuple(head for head in heads if with_weights(module, head))
         module, revision = _with_file(module, make, spec, heads)
     elif pretrained and "num_classes" in options:
         _leave_out_random_head(module, options["num_classes"], spec)

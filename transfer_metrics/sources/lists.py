@@ -88,13 +88,15 @@ def _expand(text: str) -> list[tuple[str | None, str]]:
 
 def _only(name: str, spec: str) -> str:
     """The one model that is to have a name."""
-    found = [] if _is_list(spec) else [model for _, model in _expand(spec)]
+    found = [] if _is_list(spec) else _expand(spec)
+    if any(other is not None for other, _ in found):
+        raise InvalidInputError(f"model {name!r}: {spec!r} has a name too; give it one name")
     if len(found) != 1:
         raise InvalidInputError(
             f"model {name!r}: {spec!r} stands for "
             f"{f'{len(found)} models' if found else 'a list'}; give a name to one model each"
         )
-    return found[0]
+    return found[0][1]
 
 
 def _listed(place: str) -> list[tuple[str | None, str]]:

@@ -59,7 +59,7 @@ def parse_model(text: str) -> ModelSpec:
     if not (hub and colon and rest):
         raise InvalidInputError(
             f"model {text!r}: write <hub>:<name>, with a hub of zoo, timm, torchvision or hf, or "
-            f"package.module:factory"
+            f"package.module:factory; put a path with a comma in it in quotes"
         )
     if hub == "hf":
         rest = unquoted(rest)
