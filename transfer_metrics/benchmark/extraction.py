@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from transfer_metrics.features.extract import extract
-from transfer_metrics.features.trace import evaluation
 from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.evaluation import evaluation
 
 IMAGE = (3, 224, 224)
 

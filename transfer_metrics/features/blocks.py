@@ -34,38 +34,6 @@ from transfer_metrics.features.trace import Call, Trace
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def find_head(trace: Trace) -> str | None:
-    """The classifier of a traced network, if it can be told.
-
-    Where there is a ``pretrained_cfg`` with a ``classifier``, that decides. Else it is the Linear
-    or 1x1 convolution that runs last of all modules with a weight matrix, if the network's output
-    has its width, and is its output or comes from it without a block around it.
-    """
-    config = getattr(trace.modules[""], "pretrained_cfg", None)
-    if isinstance(config, Mapping) and "classifier" in config:
-        named = config["classifier"]
-        named = named[0] if isinstance(named, (tuple, list)) and named else named
-        has_weights = named in trace.counts and _matrices(trace.modules[named])
-        return named if has_weights else None
-    for call in reversed(trace.calls):
-        module = trace.modules[call.path]
-        if next(module.children(), None) is None and _matrices(module):
-            break
-    else:
-        return None
-    if isinstance(module, nn.Linear):
-        width = module.out_features
-    elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
-        width = module.out_channels
-    else:
-        return None
-    if not call.path or trace.output.shape != (width,):
-        return None
-    blocks = [path for path, kind in _units(trace, None).items() if kind == "block"]
-    inside = any(call.path.startswith(block + ".") for block in blocks)
-    return None if inside and call.value != trace.output.value else call.path
-
-
 def find_blocks(trace: Trace, head: str | None) -> list[Call]:
     """The calls that make up the default layers, in call order.
 

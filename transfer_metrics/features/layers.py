@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import fnmatch
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,10 +19,12 @@ from transfer_metrics.errors import (
     LayerNotFoundError,
     TransferMetricsError,
 )
-from transfer_metrics.features.blocks import find_blocks, find_head, head_input
+from transfer_metrics.features.blocks import find_blocks, head_input
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
 from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.classifier import configured_head
+from transfer_metrics.sources.evaluation import is_lazy
 from transfer_metrics.sources.tokens import TextBatch
 from transfer_metrics.types import Layer
 
@@ -78,14 +83,27 @@ def list_layers(
     return _listed(*_traced(model, example), items(layers), resolve_pool(pool))
 
 
-def layers_and_logits(
-    model: Model, layers: list[str | int], pool: Pool, example: Any
-) -> tuple[list[Layer], tuple[str, int] | None]:
-    """Like ``list_layers``; also the path and width of what gives the source logits.
+@dataclass(frozen=True)
+class Found:
+    """What one traced forward pass tells of a network.
 
-    That is the classifier, or the whole network where the classifier runs at every position and
-    the network makes one vector of them; None where there is neither.
+    Attributes:
+        layers: those that were asked for, in call order.
+        head: path of the classifier, None where there is none.
+        proven: whether the classifier's output is what the network returns.
+        logits: path and width of what gives the source logits: the classifier, or the whole
+            network where the classifier runs at every position and the network makes one vector
+            of them; None where there is neither.
     """
+
+    layers: list[Layer]
+    head: str | None
+    proven: bool
+    logits: tuple[str, int] | None
+
+
+def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any) -> Found:
+    """Like ``list_layers``, with what else the pass tells."""
     traced, head = _traced(model, example)
     ends = [call for call in traced.calls if call.path == head and not call.is_input]
     logits = None
@@ -93,7 +111,8 @@ def layers_and_logits(
         if call.shape is not None and len(call.shape) == 1:
             logits = (call.path, call.shape[0])
             break
-    return _listed(traced, head, layers, pool), logits
+    proven = any(path == head or path.startswith(f"{head}.") for path in traced.proven)
+    return Found(_listed(traced, head, layers, pool), head, proven, logits)
 
 
 def memory_bytes(layers: Sequence[Layer], n: int, dtype: str = "float32") -> int:
@@ -140,19 +159,23 @@ def place(batch: Any, module: nn.Module) -> Any:
 
 
 def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
-    """Trace a model, and find the classifier of a plain module."""
-    if isinstance(model, Model):
-        head, module = model.head, model.module
-    else:
-        module = model
-        config = getattr(module, "pretrained_cfg", None)
+    """Trace a model, and find the classifier of one that is open about it."""
+    if not isinstance(model, Model):
+        config = getattr(model, "pretrained_cfg", None)
+        named = isinstance(config, Mapping) and "classifier" in config
+        head = configured_head(model, config) if named else None
         size = config.get("input_size") if isinstance(config, Mapping) else None
         shape = tuple(size) if size else None
-        model = Model(type(module).__name__, module, None, "tensor", None, shape)
-        example = model.dummy(2) if example is None else example
-        head = find_head(trace(model, module, place(example, module)))
+        model = Model(type(model).__name__, model, None, "tensor", head, shape, open_head=not named)
+    if is_lazy(model.module):  # the caller's stays so
+        model = dataclasses.replace(model, module=copy.deepcopy(model.module))
+    module = model.module
     batch = place(model.dummy(2) if example is None else example, module)
-    traced = trace(model, module, batch, head)
+    traced = trace(model, module, batch, model.head)
+    head = model.head
+    if head is None and model.open_head and traced.proven:
+        head = traced.proven[-1]
+        traced = trace(model, module, batch, head)  # what enters it counts as a layer
     if head is not None and head not in traced.counts:
         raise InvalidInputError(
             f"the head {head!r} of model {model.name!r} does not run in its forward pass; "

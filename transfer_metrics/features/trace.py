@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import ref
 
-import torch
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
+from transfer_metrics.sources.classifier import LinearOutputs, tensors_in
+from transfer_metrics.sources.evaluation import evaluation
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
 Value = tuple[int, int]
@@ -49,11 +49,19 @@ class Call:
 
 @dataclass
 class Trace:
-    """All calls of one forward pass, in the order in which they ended."""
+    """All calls of one forward pass, in the order in which they ended.
+
+    Attributes:
+        modules: every module by its path.
+        calls: what ran.
+        counts: how often each module ran.
+        proven: paths of the linear layers that made what the network returned, in call order.
+    """
 
     modules: dict[str, nn.Module]
     calls: list[Call] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    proven: tuple[str, ...] = ()
 
     @property
     def output(self) -> Call:
@@ -82,22 +90,14 @@ def parse_name(name: str) -> tuple[str, int | None, bool]:
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The first floating point tensor in a tensor, tuple, list, mapping or model output."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() else None
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, Sequence) and not isinstance(output, str):
-        for item in output:
-            found = first_tensor(item)
-            if found is not None:
-                return found
-    return None
+    """The first floating point tensor in an output, as ``tensors_in`` has them."""
+    return next(tensors_in(output), None)
 
 
 def batch_size(batch: Any) -> int:
     """Number of examples in a batch: length of the first axis of its first tensor.
 
+    >>> import torch
     >>> batch_size({"use_cache": False, "ids": torch.zeros(2, 3)})
     2
     """
@@ -112,6 +112,7 @@ def batch_size(batch: Any) -> int:
 def shapes(batch: Any) -> str:
     """The shapes in a batch, for messages.
 
+    >>> import torch
     >>> shapes({"ids": torch.zeros(2, 3), "mask": torch.zeros(2, 3)})
     'ids (2, 3), mask (2, 3)'
     """
@@ -122,23 +123,6 @@ def shapes(batch: Any) -> str:
     if isinstance(batch, Sequence) and not isinstance(batch, str):
         return ", ".join(shapes(item) for item in batch)
     return type(batch).__name__
-
-
-@contextmanager
-def evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every submodule's mode is as it was.
-
-    Gradients are switched off with ``no_grad``: under ``inference_mode`` a network that caches
-    tensors in its forward pass could not be trained any more.
-    """
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for submodule, mode in modes:
-            submodule.training = mode
 
 
 def call_model(model: Any, batch: Any) -> Any:
@@ -184,8 +168,8 @@ def trace(model: Any, module: nn.Module, batch: Any, head: str | None = None) ->
             enter, leave = partial(recorder.enter, path), partial(recorder.leave, path)
             handles.append(submodule.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(submodule.register_forward_hook(leave))
-        with evaluation(module):
-            call_model(model, batch)
+        with evaluation(module), LinearOutputs(module) as linear:
+            recorder.trace.proven = linear.made(call_model(model, batch))
     finally:
         for handle in handles:
             handle.remove()

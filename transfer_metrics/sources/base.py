@@ -34,6 +34,8 @@ class Model:
         input_shape: shape of one input, (C, H, W) for images; ``None`` where it is free.
         revision: hub revision, name of the pretrained weights, or hash of the weights' file.
         collate: list of inputs to a batch; ``None`` stacks them.
+        open_head: whether a classifier is to be looked for on the first examples of a task.
+        least: examples that a batch must have at least; 2 where a network squeezes its axes.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Model:
     input_shape: tuple[int, ...] | None
     revision: str = ""
     collate: Callable[[list[Any]], Any] | None = None
+    open_head: bool = False
+    least: int = 1
 
     @cached_property
     def fingerprint(self) -> str:
@@ -154,10 +158,12 @@ class Split:
         examples: N lazily decoded examples: PIL images, strings or pairs of them, words of
             sentences, sounds, float32 arrays.
         labels: (N,) int64 in 0..C-1, or float64 (N,) or (N, K) for regression.
+        whole: the split that these are some rows of, if any.
     """
 
     examples: Sequence[Any]
     labels: np.ndarray
+    whole: Split | None = None
 
     def __post_init__(self) -> None:
         if len(self.examples) != len(self.labels):

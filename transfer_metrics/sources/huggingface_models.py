@@ -191,7 +191,8 @@ def text_model(of: Checkpoint) -> Model:
         tokenizer.pad_token = spare or tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side = "right"  # absolute positions count from the first token
     accepted = frozenset(inspect.signature(module.forward).parameters)
-    tokens = Tokens(tokenizer, _longest(of, tokenizer), accepted)
+    unmasked = "attention_mask" not in accepted
+    tokens = Tokens(tokenizer, _longest(of, tokenizer), accepted, equal_lengths=unmasked)
     return Model(of.spec.text, module, plain_text, "text", None, None, "", tokens)
 
 

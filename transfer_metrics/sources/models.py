@@ -105,9 +105,9 @@ def load_model(
         if head is None and not isinstance(spec, str):
             model = with_proven_head(model)
     if head is False:
-        model = dataclasses.replace(model, head=None)
+        model = dataclasses.replace(model, head=None, open_head=False)
     elif isinstance(head, str):
-        model = dataclasses.replace(model, head=check_head(model.module, head))
+        model = dataclasses.replace(model, head=check_head(model.module, head), open_head=False)
     if device is not None:
         model.module.to(device)
     return model

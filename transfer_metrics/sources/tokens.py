@@ -53,11 +53,14 @@ class Tokens:
         tokenizer: of transformers.
         longest: tokens that a sequence may have, special ones included; texts are cut there.
         accepted: names of the network's arguments.
+        equal_lengths: batches should hold texts of as many tokens, since padding would leak into
+            the features. Who makes the batches sees to it.
     """
 
     tokenizer: Any
     longest: int
     accepted: frozenset[str] = frozenset(("input_ids", "attention_mask", "token_type_ids"))
+    equal_lengths: bool = False
 
     def __call__(self, examples: Sequence[Any]) -> TextBatch:
         """Strings, pairs of strings, or ``Word`` to the keyword arguments of a text model.
@@ -77,6 +80,10 @@ class Tokens:
             else:
                 encoded = self._encode(first, second)
         return self._batch(encoded, text_spans(encoded) if encoded.is_fast else None)
+
+    def length(self, example: Any) -> int:
+        """Tokens of a text or pair, or of the sentence of a word."""
+        return self([example])["input_ids"].shape[1]
 
     @cached_property
     def separator(self) -> str:
