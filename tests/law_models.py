@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import transfer_metrics as tm
 from tests import audio_models, image_models, text_models
-from tests.law_tasks import images
+from tests.law_tasks import data_for
 from tests.model_families import Case, with_weights
 from transfer_metrics.sources.base import Model
 
@@ -155,10 +154,10 @@ def _shake(tensors: dict[str, torch.Tensor]) -> None:
 
 
 def _settle(model: Model) -> None:
-    """Give BatchNorm the statistics of some images: with others, rounding grows from layer to layer."""
+    """Give BatchNorm the statistics of the tasks: with others, rounding grows layer by layer."""
     norms = [m for m in model.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
-    batch = model.batch(images(np.random.default_rng(0)).examples)
+    batch = model.batch([example for data in data_for(model) for example in data.examples])
     with torch.random.fork_rng(), torch.no_grad():
         for norm in norms:
             norm.momentum = 1.0

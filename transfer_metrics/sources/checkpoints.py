@@ -6,6 +6,7 @@ import hashlib
 import os
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def load_checkpoint(
         module = remake(count)
         expected = module.state_dict()
     _check(given, expected, path)
-    module.load_state_dict(given, strict=False)
+    module.load_state_dict(_with_versions(given, module), strict=False)
     with path.open("rb") as file:
         return module, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
 
@@ -211,6 +212,20 @@ def _check(given: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], pa
             f"checkpoint {str(path)!r} does not fit the network: "
             f"{'; '.join(filter(None, problems))}; {advice}"
         )
+
+
+def _with_versions(given: Mapping[str, torch.Tensor], module: nn.Module) -> Mapping[str, Any]:
+    """The same with the versions of a network's own modules, which files do not tell.
+
+    Those of torch are left out, since a newer one asks for more, such as ``num_batches_tracked``.
+    """
+    state = OrderedDict(given)
+    state._metadata = {  # type: ignore[attr-defined]  # as state_dict() has it
+        path: {"version": part._version}
+        for path, part in module.named_modules()
+        if not type(part).__module__.startswith("torch.")
+    }
+    return state
 
 
 def _few(label: str, names: list[str], limit: int = 3) -> str:
