@@ -177,9 +177,7 @@ def test_an_interrupted_extraction_is_resumed(tmp_path):
     task, path = make_task(), tmp_path / "store"
     whole = quiet(make_model(), task, batch_size=5, shard_size=10)
     model = make_model()
-    model.module.stop_at = (
-        len(PROOF) + 5
-    )  # the proof, two shards of two batches, and one batch more
+    model.module.stop_at = len(PROOF) + 5  # two shards of two batches, and one batch more
     with pytest.raises(KeyboardInterrupt):
         quiet(model, task, batch_size=5, shard_size=10, out=path)
     assert sorted(p.name for p in (path / "shards").iterdir()) == [

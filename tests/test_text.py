@@ -26,7 +26,7 @@ from transfer_metrics.errors import (
     UnsupportedTaskError,
 )
 from transfer_metrics.features.averaged import MeanStore, hidden_layers
-from transfer_metrics.features.forward import batches_of
+from transfer_metrics.features.forward import Sizes, batches_of, example_size
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.words import pool_for
@@ -309,7 +309,7 @@ def test_a_data_set_of_the_datasets_library_in_memory():
 )
 def test_batches_hold_every_text_once_and_like_lengths_together(texts, size, start):
     data = Split([*["x"] * start, *texts], np.zeros(start + len(texts)))
-    batches = batches_of(data, range(start, start + len(texts)), size, by_length=True)
+    batches = batches_of(data, range(start, start + len(texts)), size, Sizes(example_size))
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(texts)))
     assert all(len(batch) == size for batch in batches[:-1])
     assert all((np.diff(batch) > 0).all() for batch in batches)

@@ -151,13 +151,19 @@ def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
     manifest = read_manifest(folder)
     key, wanted = plan.key, plan.layers
     differing = [field for field in KEY if manifest.get(field) != key[field]]
+    other_layers = manifest.get("layers_asked") != wanted and (
+        [layer["name"] for layer in plan.manifest()["layers"]]
+        != [layer["name"] for layer in manifest["layers"]]
+    )
     told = [
-        f"{field} is {_short(manifest.get(field))}, not {_short(key[field])}" for field in differing
+        f"{field} is {_short(manifest.get(field))}, not {_short(key[field])}"
+        for field in differing
+        if field != "behaviour"
     ]
-    if not differing and manifest.get("layers_asked") != wanted:
-        listed = [layer["name"] for layer in plan.manifest()["layers"]]
-        if listed != [layer["name"] for layer in manifest["layers"]]:
-            told = [f"layers is {_short(manifest['layers_asked'])}, not {_short(wanted)}"]
+    if other_layers and not told:
+        told = [f"layers is {_short(manifest['layers_asked'])}, not {_short(wanted)}"]
+    if differing and not told:
+        told = ["the network gave others then, though its weights are the same"]
     if told:
         raise IncompatibleStoreError(
             f"{folder} holds other features: {'; '.join(told)}; choose another out=, or delete "

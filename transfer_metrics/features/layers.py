@@ -92,8 +92,8 @@ class Found:
         head: path of the classifier, None where there is none.
         proven: whether the classifier's output is what the network returns.
         logits: path and width of what gives the source logits: the classifier, or the whole
-            network where the classifier runs at every position and the network makes one vector
-            of them; None where there is neither.
+            network where that makes one vector of the classifier's outputs at all positions, or of
+            several classifiers; None where there is neither.
     """
 
     layers: list[Layer]
@@ -107,11 +107,14 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
     traced, head = _traced(model, example)
     ends = [call for call in traced.calls if call.path == head and not call.is_input]
     logits = None
-    for call in [*ends[-1:], traced.output] if ends else []:
+    own = [] if traced.heads.averaged else ends[-1:]
+    for call in [*own, traced.output] if ends else []:
         if call.shape is not None and len(call.shape) == 1:
             logits = (call.path, call.shape[0])
             break
-    proven = any(path == head or path.startswith(f"{head}.") for path in traced.proven)
+    proven = head is not None and any(
+        f"{path}.".startswith(f"{head}.") for path in traced.heads.paths
+    )
     return Found(_listed(traced, head, layers, pool), head, proven, logits)
 
 
@@ -161,20 +164,19 @@ def place(batch: Any, module: nn.Module) -> Any:
 def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
     """Trace a model, and find the classifier of one that is open about it."""
     if not isinstance(model, Model):
-        config = getattr(model, "pretrained_cfg", None)
-        named = isinstance(config, Mapping) and "classifier" in config
-        head = configured_head(model, config) if named else None
-        size = config.get("input_size") if isinstance(config, Mapping) else None
-        shape = tuple(size) if size else None
-        model = Model(type(model).__name__, model, None, "tensor", head, shape, open_head=not named)
+        given = getattr(model, "pretrained_cfg", None)
+        config: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+        shape = tuple(config.get("input_size") or ()) or None
+        head, is_open = configured_head(model, config), "classifier" not in config
+        model = Model(type(model).__name__, model, None, "tensor", head, shape, open_head=is_open)
     if is_lazy(model.module):  # the caller's stays so
         model = dataclasses.replace(model, module=copy.deepcopy(model.module))
     module = model.module
     batch = place(model.dummy(2) if example is None else example, module)
     traced = trace(model, module, batch, model.head)
     head = model.head
-    if head is None and model.open_head and traced.proven:
-        head = traced.proven[-1]
+    if head is None and model.open_head and traced.heads.paths:
+        head = traced.heads.head
         traced = trace(model, module, batch, head)  # what enters it counts as a layer
     if head is not None and head not in traced.counts:
         raise InvalidInputError(

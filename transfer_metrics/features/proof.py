@@ -28,11 +28,12 @@ from transfer_metrics.features.forward import (
     Batches,
     Forward,
     example_length,
+    example_size,
     needs_equal_lengths,
 )
 from transfer_metrics.features.layers import Found, find_layers, place
 from transfer_metrics.features.trace import call_model
-from transfer_metrics.sources.base import Model, Split
+from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.classifier import tensors_in
 from transfer_metrics.sources.evaluation import evaluation, is_lazy, on_device
 
@@ -69,7 +70,7 @@ class Proof:
     notes: tuple[str, ...]
 
 
-_KNOWN: WeakKeyDictionary[Model, tuple[Split, tuple[Any, ...], Proof]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Model, tuple[tuple[Any, ...], Proof]] = WeakKeyDictionary()
 _MADE: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
 
 
@@ -102,16 +103,18 @@ def prove(
     """
     data, module = forward.task[forward.split], forward.model.module
     whole = data.whole or data
-    asked = (tuple(layers), forward.pool, forward.amp, device, allow_random)
+    task = (forward.task.name, whole.fingerprint)
+    asked = (task, tuple(layers), forward.pool, forward.amp, device, allow_random)
     known = _KNOWN.get(forward.model)
-    if known is None or known[0] is not whole or known[1] != asked:
+    if known is None or known[0] != asked:
         splits = {**forward.task.splits, forward.split: whole}
-        task = dataclasses.replace(forward.task, splits=splits)
-        forward = dataclasses.replace(forward, task=task)
+        forward = dataclasses.replace(
+            forward, task=dataclasses.replace(forward.task, splits=splits)
+        )
         with on_device(module, device), _same_random_state(module), evaluation(module):
-            known = whole, asked, _proven(forward, layers, allow_random)
+            known = asked, _proven(forward, layers, allow_random)
         _KNOWN[forward.model] = known
-    return known[2]
+    return known[1]
 
 
 def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Proof:
@@ -140,11 +143,10 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
         notes.append(RANDOM)
         return Proof(_settled(forward, found), found, RANDOM, tuple(notes))
     way = forward
-    for way, note in _ways(forward) if trouble else ():
+    for way in _ways(forward) if trouble else ():
         few = _few(way)
         features = way.features(few, found)
         if _other_company(way, found, few, features) is None:
-            notes += [note] if note else []
             break
     else:
         if isinstance(trouble, Exception):
@@ -155,6 +157,8 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
                 "let it treat each example on its own, such as by a normalisation that keeps "
                 "running statistics",
             )  # fmt: skip
+    if needs_equal_lengths(way.model):
+        notes.append(EQUAL)
     return Proof(_settled(way, found), found, _behaviour(features, _tolerance(way)), tuple(notes))
 
 
@@ -162,14 +166,14 @@ def _settled(forward: Forward, found: Found) -> Model:
     return dataclasses.replace(forward.model, head=found.head, open_head=False)
 
 
-def _ways(forward: Forward) -> Iterator[tuple[Forward, str]]:
-    """How else a network may be run, with what is to be said of it."""
+def _ways(forward: Forward) -> Iterator[Forward]:
+    """How else a network may be run."""
     model = forward.model
-    yield dataclasses.replace(forward, model=dataclasses.replace(model, least=2)), ""
+    yield dataclasses.replace(forward, model=dataclasses.replace(model, least=2))
     if getattr(model.collate, "equal_lengths", None) is False:
         collate: Any = model.collate
         equal = dataclasses.replace(model, collate=dataclasses.replace(collate, equal_lengths=True))
-        yield dataclasses.replace(forward, model=equal), EQUAL
+        yield dataclasses.replace(forward, model=equal)
 
 
 def _other_company(
@@ -249,8 +253,10 @@ def _few(forward: Forward) -> list[int]:
         firsts = np.unique(data.units, return_index=True)[1]
     some = firsts[np.unique(np.linspace(0, len(firsts) - 1, _LOOKED_AT).astype(int))]
     if model.modality in ("text", "audio"):
-        sizes = np.array([example_length(model, data.examples[int(i)]) for i in some])
-        if needs_equal_lengths(model):
+        equal = needs_equal_lengths(model)
+        size = partial(example_length, model) if equal else example_size
+        sizes = np.array([size(data.examples[int(i)]) for i in some])
+        if equal:
             some = some[sizes == np.bincount(sizes).argmax()]
         else:
             some = some[np.argsort(sizes, kind="stable")][int((sizes == 0).sum()) :]

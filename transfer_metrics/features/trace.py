@@ -11,7 +11,7 @@ from weakref import ref
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
-from transfer_metrics.sources.classifier import LinearOutputs, tensors_in
+from transfer_metrics.sources.classifier import Heads, LinearOutputs, tensors_in
 from transfer_metrics.sources.evaluation import evaluation
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
@@ -55,13 +55,13 @@ class Trace:
         modules: every module by its path.
         calls: what ran.
         counts: how often each module ran.
-        proven: paths of the linear layers that made what the network returned, in call order.
+        heads: the classifiers that made what the network returned.
     """
 
     modules: dict[str, nn.Module]
     calls: list[Call] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    proven: tuple[str, ...] = ()
+    heads: Heads = Heads()
 
     @property
     def output(self) -> Call:
@@ -169,7 +169,7 @@ def trace(model: Any, module: nn.Module, batch: Any, head: str | None = None) ->
             handles.append(submodule.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(submodule.register_forward_hook(leave))
         with evaluation(module), LinearOutputs(module) as linear:
-            recorder.trace.proven = linear.made(call_model(model, batch))
+            recorder.trace.heads = linear.heads(call_model(model, batch))
     finally:
         for handle in handles:
             handle.remove()

@@ -15,7 +15,7 @@ from transfer_metrics.untrusted import TABLE, check_size, parse_json, read_text
 
 TEXTS = (
     "model", "revision", "task", "split", "layer", "pool", "head", "metric", "options",
-    "intervals", "error", "version", "created",
+    "intervals", "note", "error", "version", "created",
 )  # fmt: skip
 NUMBERS = (
     "value", "stderr", "depth", "load_seconds", "extract_seconds", "statistics_seconds", "seconds",

@@ -239,6 +239,7 @@ def slots_of(store: FeatureStore, metrics: Sequence[Metric]) -> list[Slot]:
         "n": len(store),
         "num_classes": store.num_classes,
         "extract_seconds": store.seconds,
+        "note": "; ".join(store.manifest.get("notes") or ()) or None,
     }
     by_layer = tuple(m for m in metrics if m.requires != "source")
     of_source = tuple(m for m in metrics if m.requires == "source")

@@ -47,6 +47,7 @@ COLUMNS = (
     "extract_seconds",
     "statistics_seconds",
     "seconds",
+    "note",
     "error",
     "version",
     "created",
@@ -110,6 +111,18 @@ class ScoreTable:
     def failures(self) -> list[dict[str, Any]]:
         """Records without a value, each with its reason under ``error``."""
         return [dict(record) for record in self._records if record["error"]]
+
+    @property
+    def notes(self) -> dict[str, list[str]]:
+        """What is to be known of single models before their scores are read, each with its models.
+
+        Such as that no classifier was found, or that padding changes the features.
+        """
+        found: dict[str, dict[str, None]] = {}
+        for record in self._records:
+            if record["note"]:
+                found.setdefault(record["note"], {})[str(record["model"])] = None
+        return {note: list(models) for note, models in found.items()}
 
     def to_frame(self) -> pd.DataFrame:
         """The long table as a pandas DataFrame."""
@@ -262,7 +275,7 @@ class ScoreTable:
 
         The interval is one of 95 %, where the metric has a standard error; the probability of
         being the best is that of ``ranking``. Where a race dropped models, n tells on how many
-        examples each was scored.
+        examples each was scored. What is to be known of single models stands below.
         """
         if not self._records:
             return "(no records)"
@@ -299,13 +312,15 @@ class ScoreTable:
         count = len(lines[0])
         widths = [max(len(line[i]) for line in lines if len(line) == count) for i in range(count)]
         numeric = {i for i, title in enumerate(lines[0]) if title not in ("model", "layer")}
-        return "\n".join(
+        told = [
             "  ".join(
                 cell.rjust(widths[i]) if i in numeric else cell.ljust(widths[i])
                 for i, cell in enumerate(line)
             ).rstrip()
             for line in lines
-        )
+        ]
+        notes = [f"{_few(models)}: {visible(note, 600)}" for note, models in self.notes.items()]
+        return "\n".join([*told, *notes])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the long table as ``.jsonl``, ``.csv`` or ``.parquet``, by the file's ending.
@@ -423,6 +438,12 @@ def _add_intervals(rows: list[dict[str, Any]], higher_is_better: bool) -> None:
     )
     for i, probability in zip(last, best, strict=True):
         rows[i]["p_best"] = float(probability)
+
+
+def _few(models: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(models) - 3} more" if len(models) > 3 else ""
+    return ", ".join(map(visible, models[:3])) + more
 
 
 def _dropped(row: Mapping[str, Any]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -68,10 +69,9 @@ def proven_head(module: nn.Module, batch: Any) -> str | None:
     try:
         with evaluation(module), LinearOutputs(module) as linear:
             output = module(**batch) if isinstance(batch, Mapping) else module(batch)
-            made = linear.made(output)
+            return linear.heads(output).head
     except Exception:  # a network that cannot take the guessed input simply has no proven head
         return None
-    return made[-1] if made else None
 
 
 class LinearOutputs:
@@ -79,13 +79,13 @@ class LinearOutputs:
 
     >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> with LinearOutputs(network) as linear:
-    ...     linear.made({"logits": network(torch.eye(4))})
-    ('2',)
+    ...     linear.heads({"logits": network(torch.eye(4))}).head
+    '2'
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._seen: dict[str, Tensor] = {}
+        self._seen: dict[str, list[Tensor]] = {}
         self._handles: list[Any] = []
 
     def __enter__(self) -> LinearOutputs:
@@ -103,14 +103,17 @@ class LinearOutputs:
         if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
             return
         self._seen.pop(name, None)  # the last call counts, in its place
-        rows = output.detach()
-        if rows.ndim > 2:  # at every position, or on a map: what is left after averaging
-            rows = rows.flatten(2).mean(2) if isinstance(module, _CONVOLUTIONS) else rows
-            rows = rows.flatten(1, -2).mean(1) if rows.ndim > 2 else rows
-        self._seen[name] = rows.clone()
+        given = output.detach()
+        if output.ndim == 2:
+            self._seen[name] = [given.clone()]
+        elif isinstance(module, _CONVOLUTIONS):  # on a map, which is averaged, maybe after a ReLU
+            maps = given.flatten(2)
+            self._seen[name] = [maps.mean(2), maps.relu().mean(2)]
+        else:  # at every position
+            self._seen[name] = [given.flatten(1, -2).mean(1)]
 
-    def made(self, output: Any) -> tuple[str, ...]:
-        """Paths of the layers whose output is a tensor in what the network gave, in call order.
+    def heads(self, output: Any) -> Heads:
+        """The layers whose output is a tensor in what the network gave, by their paths.
 
         That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor
         is returned whatever else keeps the order of the entries of each row. (Among several
@@ -118,11 +121,36 @@ class LinearOutputs:
         """
         alone = isinstance(output, Tensor)
         given = [tensor.detach() for tensor in tensors_in(output) if tensor.ndim == 2]
-        return tuple(
+        made = tuple(
             name
-            for name, rows in self._seen.items()
-            if any(_is_made_of(tensor, rows, any_order=alone) for tensor in given)
+            for name, forms in self._seen.items()
+            if any(_is_made_of(tensor, rows, alone) for tensor in given for rows in forms)
         )
+        for tensor in () if made else given:
+            like = [name for name, [first, *_] in self._seen.items() if first.shape == tensor.shape]
+            if len(like) > 1:
+                mean = torch.stack([self._seen[name][0] for name in like]).mean(0)
+                if _is_made_of(tensor, mean, alone):
+                    return Heads(tuple(like), averaged=True)
+        return Heads(made)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Classifiers whose output is what a network returns, in call order.
+
+    Attributes:
+        paths: where they are; empty where none is found.
+        averaged: whether the network returns their mean, as distilled transformers do.
+    """
+
+    paths: tuple[str, ...] = ()
+    averaged: bool = False
+
+    @property
+    def head(self) -> str | None:
+        """The one whose input are the features: the last, or the first of those averaged."""
+        return None if not self.paths else self.paths[0 if self.averaged else -1]
 
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
