@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,11 +55,16 @@ class Subject:
 
     Attributes:
         model: as it was loaded.
-        again: saves its weights, and loads them into a fresh network.
+        reload: saves its weights, and loads them into a fresh network.
     """
 
     model: Model
-    again: Callable[[], Model]
+    reload: Callable[[], Model]
+
+    @functools.cached_property
+    def again(self) -> Model:
+        """The model, saved and loaded once more."""
+        return self.reload()
 
 
 def with_module(model: Model, module: nn.Module) -> Model:

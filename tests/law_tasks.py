@@ -109,8 +109,7 @@ def words() -> Data:
 def sounds(rng: np.random.Generator, n: int = 12) -> Data:
     """Noisy tones of three pitches; three of each length, so that some share a batch."""
     made = [
-        {"array": _tone(rng, 2500 + 611 * (i // 3), i % 3), "sampling_rate": RATE}
-        for i in range(n)
+        {"array": _tone(rng, 2500 + 611 * (i // 3), i % 3), "sampling_rate": RATE} for i in range(n)
     ]
     return Data("sounds", made, [i % 3 for i in range(n)])
 
