@@ -152,11 +152,15 @@ def _of_folder(saved: Path, copy: Path) -> Subject:
 
 
 def _shake(tensors: dict[str, torch.Tensor]) -> None:
-    """Make weights lively in place: as initialised, many are ones or zeros that do nothing."""
+    """Make weights lively in place: as initialised, many do nothing, or next to nothing."""
     noise = torch.Generator().manual_seed(1)
     for tensor in tensors.values():
-        if tensor.is_floating_point() and (tensor.ndim < 2 or tensor.std() < 1e-4):
+        if not tensor.is_floating_point():
+            continue
+        if tensor.ndim < 2 or not tensor.any():
             tensor.add_(0.2 * torch.randn(tensor.shape, generator=noise))
+        elif tensor.std() < (least := 0.7 * tensor[0].numel() ** -0.5):
+            tensor.mul_(least / tensor.std())
 
 
 def _settle(model: Model) -> None:

@@ -199,7 +199,7 @@ def test_warnings_are_one_line(capsys, tmp_path):
     )
     assert status == 0
     assert err.startswith("transfer-metrics: warning: TransRate with two classes")
-    assert len(err.splitlines()) == 1
+    assert err.splitlines()[1:] == ["classification: 20 examples of 2 classes"]
 
 
 def test_score_refuses_what_it_cannot_trust(capsys, tmp_path):

@@ -200,7 +200,7 @@ def test_an_interrupted_extraction_is_resumed(tmp_path):
     assert model.module.seen == PROOF
 
 
-PROOF = [2, 3, 1, 2]
+PROOF = [2, 3, 2, 1]
 """Examples of the batches that are read before the pass."""
 
 

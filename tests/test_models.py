@@ -240,7 +240,7 @@ def altered(state: dict, change: str) -> dict:
         for key in [k for k in state if k.startswith("layer1")]:
             del state[key]
     elif change == "unexpected":
-        state["extra.weight"] = torch.zeros(2)
+        state["layer1.0.extra.weight"] = torch.zeros(2)
     elif change == "shape":
         state["fc.weight"], state["fc.bias"] = torch.zeros(3, 512), torch.zeros(3)
     elif change == "type":
@@ -252,7 +252,7 @@ def altered(state: dict, change: str) -> dict:
     ("change", "message"),
     [
         ("missing", r"\d+ missing: layer1\S+, layer1\S+, layer1\S+, …"),
-        ("unexpected", r"1 unexpected: extra.weight"),
+        ("unexpected", r"1 unexpected: layer1.0.extra.weight"),
         ("shape", r"2 of another shape: fc.weight \(3, 512\) instead of \(7, 512\).*num_classes"),
         ("type", r"1 of another type: fc.weight torch.int8"),
     ],

@@ -270,7 +270,7 @@ def test_numbers_in_json_lines(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"text": "a", "label": 1}\n{"text": "b"}', "row 2 has no label"),
+        ('{"text": "a", "label": 1}\n{"text": "b"}', "1 labels are missing in column 'label'"),
         ('{"text": "a"\n', "cannot be read.*one JSON object per line"),
         ('{"text": "a", "label": 1}\n[1]', "line 2 is no object"),
         ('{"text": ["a"], "label": 1}\n{"text": ["b"], "label": 0}', "'text' holds lists"),
@@ -279,7 +279,7 @@ def test_numbers_in_json_lines(tmp_path):
 def test_json_lines_that_cannot_be_used(tmp_path, text, message):
     (tmp_path / "t.jsonl").write_text(text)
     with pytest.raises(InvalidInputError, match=message):
-        tm.load_task(f"jsonl:{tmp_path / 't.jsonl'}")
+        tm.load_task(f"jsonl:{tmp_path / 't.jsonl'}", missing="error")
 
 
 def test_a_data_set_of_the_datasets_library_in_memory():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import fnmatch
 import math
@@ -24,8 +23,10 @@ from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
 from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.classifier import configured_head
-from transfer_metrics.sources.evaluation import is_lazy
+from transfer_metrics.sources.evaluation import copied, is_lazy
+from transfer_metrics.sources.plain import plain_module
 from transfer_metrics.sources.tokens import TextBatch
+from transfer_metrics.sources.weights import is_leaf, matrices
 from transfer_metrics.types import Layer
 
 LayerSpec = str | int | Layer
@@ -64,8 +65,9 @@ def list_layers(
             is not known.
 
     Returns:
-        The layers without repetition, in call order. Outputs whose first axis is not the batch, or
-        which are not floating point with 2 to 4 axes, are left out.
+        The layers without repetition, in call order. Outputs whose first axis is not the batch (the
+        second, where time comes first), or which are not floating point with 2 to 4 axes, are left
+        out.
 
     Raises:
         LayerNotFoundError: a name or position that matches nothing; suggests close names.
@@ -112,9 +114,8 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
         if call.shape is not None and len(call.shape) == 1:
             logits = (call.path, call.shape[0])
             break
-    proven = head is not None and any(
-        f"{path}.".startswith(f"{head}.") for path in traced.heads.paths
-    )
+    inside = (f"{path}.".startswith(f"{head}.") for path in traced.heads.paths)
+    proven = head is not None and any(inside)
     return Found(_listed(traced, head, layers, pool), head, proven, logits)
 
 
@@ -164,13 +165,15 @@ def place(batch: Any, module: nn.Module) -> Any:
 def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
     """Trace a model, and find the classifier of one that is open about it."""
     if not isinstance(model, Model):
-        given = getattr(model, "pretrained_cfg", None)
+        module = plain_module(model)
+        given = getattr(module, "pretrained_cfg", None)
         config: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
         shape = tuple(config.get("input_size") or ()) or None
-        head, is_open = configured_head(model, config), "classifier" not in config
-        model = Model(type(model).__name__, model, None, "tensor", head, shape, open_head=is_open)
+        head, is_open = configured_head(module, config), "classifier" not in config
+        name = type(module).__name__
+        model = Model(name, module, None, "tensor", head, shape, open_head=is_open)
     if is_lazy(model.module):  # the caller's stays so
-        model = dataclasses.replace(model, module=copy.deepcopy(model.module))
+        model = dataclasses.replace(model, module=copied(model.module))
     module = model.module
     batch = place(model.dummy(2) if example is None else example, module)
     traced = trace(model, module, batch, model.head)
@@ -195,6 +198,11 @@ def _resolve(traced: Trace, head: str | None, wanted: list[str | int]) -> list[C
     blocks = find_blocks(traced, head)
     entering = head_input(traced, head)
     calls = [call for call in traced.calls if call.path and not call.is_input]
+    if not calls:
+        raise LayerNotFoundError(
+            "the network is one module, inside which no other runs, so it has no layers; build it "
+            "of modules, such as nn.Sequential"
+        )
     known = {traced.name(call): call for call in calls}
     if entering is not None:
         known[traced.name(entering)] = entering
@@ -262,18 +270,18 @@ def _at(blocks: list[Call], position: int) -> Call:
 
 
 def _is_leaf(traced: Trace, call: Call) -> bool:
-    return call.shape is not None and next(traced.modules[call.path].children(), None) is None
+    return call.shape is not None and is_leaf(traced.modules[call.path])
 
 
 def _has_matrix(traced: Trace, call: Call) -> bool:
-    weight = getattr(traced.modules[call.path], "weight", None)
-    return _is_leaf(traced, call) and isinstance(weight, Tensor) and weight.ndim > 1
+    return _is_leaf(traced, call) and matrices(traced.modules[call.path]) > 0
 
 
 def _layer(traced: Trace, call: Call, index: int, pool: Pool) -> Layer:
     name, shape = traced.name(call), call.shape or ()
     try:
-        dim = pool(torch.zeros(1, *shape), call.layout).shape[1]
+        layout = "NTC" if call.layout == "TNC" else call.layout
+        dim = pool(torch.zeros(1, *shape), layout).shape[1]
     except TransferMetricsError as error:
         raise type(error)(f"layer {name!r}: {error}") from error
     module = traced.modules[call.path]

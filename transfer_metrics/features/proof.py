@@ -9,7 +9,6 @@ and where nothing helps, the network is refused, with the name of the first laye
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,10 +31,12 @@ from transfer_metrics.features.forward import (
     needs_equal_lengths,
 )
 from transfer_metrics.features.layers import Found, find_layers, place
+from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.trace import call_model
-from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.base import Model, Task
 from transfer_metrics.sources.classifier import tensors_in
-from transfer_metrics.sources.evaluation import evaluation, is_lazy, on_device
+from transfer_metrics.sources.evaluation import copied, evaluation, is_lazy, on_device
+from transfer_metrics.sources.weights import is_quantised
 
 _LOOKED_AT = 64
 """Examples of which the lengths are compared."""
@@ -117,6 +118,14 @@ def prove(
     return known[1]
 
 
+def padding_proven(model: Model, task: Task, split: str = "train") -> Model:
+    """A model of texts or sounds as ``prove`` has it, for those who make batches on their own."""
+    if getattr(model.collate, "equal_lengths", True):
+        return model
+    forward = Forward(model, task, split, resolve_pool("avg"), 64, "float32", False, 0, False)
+    return prove(forward, ["last"], allow_random=True).model
+
+
 def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Proof:
     few = _few(forward)
     words = forward.task[forward.split].units is not None
@@ -134,12 +143,7 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
     trouble = _other_company(forward, found, few, features)
     if (draws or trouble) and _is_random(forward, found, few, features, draws):
         if not allow_random:
-            raise _refusal(
-                forward, few, few, "gives other features whenever it reads the same examples",
-                "make it deterministic in evaluation mode, such as by F.dropout(x, p, "
-                "self.training), or take one draw of its features with allow_random=True "
-                "(--allow-random)",
-            )  # fmt: skip
+            raise _random_refusal(forward, few)
         notes.append(RANDOM)
         return Proof(_settled(forward, found), found, RANDOM, tuple(notes))
     way = forward
@@ -152,11 +156,8 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
         if isinstance(trouble, Exception):
             raise trouble
         if trouble:
-            raise _refusal(
-                forward, few, few[1::-1], "gives an example other features in another batch",
-                "let it treat each example on its own, such as by a normalisation that keeps "
-                "running statistics",
-            )  # fmt: skip
+            way = way if needs_equal_lengths(way.model) else forward
+            raise _company_refusal(way, _few(way))
     if needs_equal_lengths(way.model):
         notes.append(EQUAL)
     return Proof(_settled(way, found), found, _behaviour(features, _tolerance(way)), tuple(notes))
@@ -188,13 +189,32 @@ def _other_company(
         features: of the three together.
     """
     try:
-        alone = forward.features(few[2:], found)
-        turned = forward.features(few[1::-1], found)
+        for some, rows in ((few[1::-1], [1, 0]), (few[2:], [2])):
+            read = forward.features(some, found)
+            if not (
+                _same(forward, read, features, rows) or _is_rounding(forward, found, few, some)
+            ):
+                return "features depend on the batch"
     except Exception as error:  # whatever the network's own code raises
         return error
-    places = ((alone, [2]), (turned, [1, 0]))
-    same = all(_same(forward, some, features, rows) for some, rows in places)
-    return None if same else "features depend on the batch"
+    return None
+
+
+def _is_rounding(forward: Forward, found: Found, few: Sequence[int], some: Sequence[int]) -> bool:
+    """Whether a copy in double precision gives examples the same features in both batches.
+
+    In single precision, rounding can grow from layer to layer of a network with random weights.
+    """
+    precisions = {p.dtype for p in forward.model.module.parameters() if p.is_floating_point()}
+    if forward.amp or precisions != {torch.float32}:
+        return False
+    model = dataclasses.replace(forward.model, module=copied(forward.model.module).double())
+    doubled = dataclasses.replace(forward, model=model)
+    try:
+        one, other = doubled.features(few, found), doubled.features(some, found)
+    except Exception:  # not every network can be that precise
+        return False
+    return _same(doubled, other, one, [list(few).index(position) for position in some])
 
 
 def _is_random(
@@ -219,27 +239,36 @@ def _same(
 ) -> bool:
     """Whether features are those of some rows, to rounding of as many layers as networks have."""
     tolerance = _tolerance(forward)
+    # What should be zero, as the mean of normalised features, is rounding of what it is made of.
+    largest = max(map(_typical, features.values()))
     return all(
-        _is_close(some[name], of_all[list(rows)], tolerance) for name, of_all in features.items()
+        _is_close(some[name], of_all[list(rows)], tolerance, tolerance * largest / 100)
+        for name, of_all in features.items()
     )
 
 
 def _tolerance(forward: Forward) -> float:
     """Rounding through as many layers as networks have, of the size of the features."""
     weight = next((p for p in forward.model.module.parameters() if p.is_floating_point()), None)
-    if forward.amp or (weight is not None and weight.dtype in (torch.float16, torch.bfloat16)):
+    half = weight is not None and weight.dtype in (torch.float16, torch.bfloat16)
+    if is_quantised(forward.model.module):
+        return 0.5
+    if forward.amp or half:
         return 0.2
     # Where products may be of ten bits.
     return 0.02 if weight is not None and weight.is_cuda else 1e-3
 
 
-def _is_close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+def _is_close(a: Tensor, b: Tensor, tolerance: float, least: float = 0.0) -> bool:
     """Whether two matrices differ by less than a share of their typical and their own entries."""
     if a.shape != b.shape:
         return False
-    typical = b[b.isfinite()].square().mean().nan_to_num().sqrt()
-    near = (a - b).abs() <= tolerance * (typical + b.abs())
+    near = (a - b).abs() <= tolerance * (_typical(b) + b.abs()) + least
     return bool((near | (a.isnan() & b.isnan()) | (a == b)).all())
+
+
+def _typical(rows: Tensor) -> float:
+    return float(rows[rows.isfinite()].square().mean().nan_to_num().sqrt())
 
 
 def _few(forward: Forward) -> list[int]:
@@ -287,19 +316,37 @@ def _behaviour(features: Mapping[str, Tensor], tolerance: float) -> str:
     return f"{exponent} " + " ".join(f"{number:.0f}" for number in total)
 
 
-def _refusal(
-    forward: Forward, first: Sequence[int], second: Sequence[int], what: str, cure: str
-) -> ExtractionError:
-    """An error that names the layer where two runs part: what differs first of a common example."""
-    where = _parting(forward, first, second)
-    return ExtractionError(f"model {forward.model.name!r} {what}{where}; {cure}")
+def _random_refusal(forward: Forward, few: Sequence[int]) -> ExtractionError:
+    where = ""
+    for _ in range(_REPEATS):
+        where = where or _parting(forward, few, few)
+    return ExtractionError(
+        f"model {forward.model.name!r} gives other features whenever it reads the same "
+        f"examples{where}; make it deterministic in evaluation mode, such as by "
+        f"F.dropout(x, p, self.training), or take one draw of its features with "
+        f"allow_random=True (--allow-random)"
+    )
+
+
+def _company_refusal(forward: Forward, few: Sequence[int]) -> ExtractionError:
+    parted = (_parting(forward, few, some) for some in (few[1::-1], few[:0:-1], few[2:]))
+    where = next(filter(None, parted), "")
+    return ExtractionError(
+        f"model {forward.model.name!r} gives an example other features in another batch{where}; "
+        f"let it treat each example on its own, such as by a normalisation that keeps running "
+        f"statistics"
+    )
 
 
 def _parting(forward: Forward, first: Sequence[int], second: Sequence[int]) -> str:
+    """Where a batch, and another with some of its examples, first differ; empty if they do not."""
     rows = [first.index(position) for position in second]
-    runs = zip(_events(forward, first), _events(forward, second), strict=False)
-    for (path, side, a), (other, _, b) in runs:
-        if path != other or not _is_close(b, a[rows], 1e-3):
+    try:
+        one, other = _events(forward, first), _events(forward, second)
+    except Exception:  # the network cannot take one of them, which is no difference
+        return ""
+    for (path, side, a), (also, _, b) in zip(one, other, strict=False):
+        if path != also or not _is_close(b, a[rows], 1e-3):
             kind = type(forward.model.module.get_submodule(path)).__name__
             title = f"layer {path!r} ({kind})" if path else f"the network ({kind}) itself"
             came = " (what enters it differs already)" if side == "enters" else ""
@@ -323,9 +370,10 @@ def _events(forward: Forward, positions: Sequence[int]) -> list[tuple[str, str, 
     handles = []
     for path, module in forward.model.module.named_modules():
         enters, leaves = partial(note, path, "enters"), partial(note, path, "leaves")
+        # Script modules refuse the methods of their own, though the hooks run.
         handles += [
-            module.register_forward_pre_hook(lambda _m, given, f=enters: f(given)),
-            module.register_forward_hook(lambda _m, _given, given, f=leaves: f(given)),
+            nn.Module.register_forward_pre_hook(module, lambda _m, given, f=enters: f(given)),
+            nn.Module.register_forward_hook(module, lambda _m, _given, given, f=leaves: f(given)),
         ]
     try:
         call_model(forward.model, place(_load(forward, positions), forward.model.module))
@@ -366,7 +414,7 @@ def materialised(forward: Forward) -> Forward:
     if not is_lazy(model.module):
         return forward
     if model not in _MADE:
-        made = dataclasses.replace(model, module=copy.deepcopy(model.module))
+        made = dataclasses.replace(model, module=copied(model.module))
         with _same_random_state(model.module), evaluation(made.module):
             torch.manual_seed(0)
             batch = _load(forward, _few(forward))

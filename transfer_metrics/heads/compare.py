@@ -24,11 +24,13 @@ from transfer_metrics.heads.distortion import distortion
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.registry import resolve_head
 from transfer_metrics.heads.splits import complete_task, shifted_splits
+from transfer_metrics.naming import short_id
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
+from transfer_metrics.ranking.table import with_summary
 from transfer_metrics.sources.base import Model, Split, Task
-from transfer_metrics.sources.models import expand_models, load_model
+from transfer_metrics.sources.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.syntax import split_list
 
@@ -40,6 +42,7 @@ class _Job:
     """Everything about a comparison that is the same for all models and heads."""
 
     task: Task
+    task_id: str
     shifted: Mapping[str, Split]
     cache: ResultCache
     policy: str
@@ -117,6 +120,7 @@ def compare(
     complete = complete_task(loaded)
     job = _Job(
         complete,
+        short_id(loaded["train"].fingerprint),
         shifted_splits(replace(loaded, splits={**loaded.splits, **complete.splits}), ood),
         ResultCache(cache_dir),
         cache,
@@ -125,7 +129,7 @@ def compare(
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not chosen or not asked:
         raise InvalidInputError("nothing to compare; name at least one head and one seed")
-    candidates = expand_models(models)
+    candidates = candidates_of(models)
     records: list[dict[str, Any]] = []
     if metrics is not None:
         scores = rank_models(
@@ -137,30 +141,32 @@ def compare(
             device=device,
             progress=progress,
         )
-        records += scores.records
+        # The task is the same, though examples may have been held out from it.
+        records += [{**r, "task_id": job.task_id} for r in scores.records]
     else:
         scores = ScoreTable([])
     with progress_bar("models", len(candidates), progress) as bar:
         for candidate in candidates:
             records += _compared(job, candidate, asked, chosen, scores)
             bar.update()
-    return Comparison(records)
+    return Comparison(with_summary(records, loaded))
 
 
 def _compared(
-    job: _Job, candidate: Any, heads: Sequence[Head], seeds: Sequence[int], scores: ScoreTable
+    job: _Job, candidate: Candidate, heads: Sequence[Head], seeds: Sequence[int], scores: ScoreTable
 ) -> list[dict[str, Any]]:
     """Records of all heads on one model; its failure as a record."""
     base: dict[str, Any] = {
-        "model": str(candidate),
+        "model": candidate.name,
         "task": job.task.name,
+        "task_id": job.task_id,
         "version": transfer_metrics.__version__,
     }
     try:
-        model = load_model(candidate)
+        model = candidate.load()
     except TransferMetricsError as error:
         return [{**base, "metric": "", "error": str(error)}]
-    base |= {"model": model.name, "revision": model.revision or None}
+    base |= {"model_id": short_id(model.fingerprint), "revision": model.revision or None}
     labelled = [(head.label, head) for head in heads]
     labelled += _favourites(model, scores)
     records = []

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError
 from transfer_metrics.features.forward import Batches, example_length, needs_equal_lengths
+from transfer_metrics.features.proof import padding_proven
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.base import Model, Split, Task
 from transfer_metrics.sources.evaluation import evaluation
@@ -104,7 +105,7 @@ class Inputs:
         def load(rows: np.ndarray) -> Any:
             return batches.load([int(row) for row in rows])
 
-        if needs_equal_lengths(model):
+        if needs_equal_lengths(padding_proven(model, task)):
             return cls(load, n, lengths=np.array([example_length(model, x) for x in examples]))
         if not keep or model.collate is not None:
             return cls(load, n)

@@ -29,10 +29,10 @@ from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory import worker_memory
 from transfer_metrics.ranking.race import race
 from transfer_metrics.ranking.stored import clear, sweep
-from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.ranking.table import ScoreTable, with_summary
 from transfer_metrics.ranking.works import Ranges, Whole, outcomes
 from transfer_metrics.sources.base import Task
-from transfer_metrics.sources.models import expand_models
+from transfer_metrics.sources.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.sources.words import refuse_words
 
@@ -76,7 +76,8 @@ def rank_models(
     network is the same.
 
     Args:
-        models: names, patterns such as ``"zoo:*"``, modules, or a list of them.
+        models: names, patterns such as ``"zoo:*"``, modules, or a list of them; or a mapping from
+            what the table is to call each. The second of equal names gets a number.
         task: a task, its name, or arrays, as for ``load_task``.
         metrics: names, patterns, callables or a list; the first one orders the ranking.
         layers: ``"best"`` scores every block and lets the best stand for the model, ``"blocks"``
@@ -137,9 +138,7 @@ def rank_models(
     """
     if cache not in POLICIES:
         raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
-    candidates = expand_models(models)
-    if not candidates:
-        raise InvalidInputError("no models to rank")
+    candidates = candidates_of(models)
     ENGINES[engine.partition(":")[0]]
     run = functools.partial(
         map_reduce, engine, workers=workers, gpus=_gpus(engine, options.get("device"))
@@ -156,6 +155,8 @@ def rank_models(
         keep_features=keep_features, intervals=intervals, dtype=dtype, amp=amp,
         options={**options, "progress": progress and serial},
     )  # fmt: skip
+    # The data are hashed here, once, and the hash goes to the workers with them.
+    _ = job.task_id
     if budget is not None:
         refuse_words(task, "a race adds single examples; leave out budget=")
         if combinations:
@@ -169,7 +170,7 @@ def rank_models(
         records = _ranked(job, candidates, run, share, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
-    return ScoreTable(combined(records, combinations), job.view)
+    return ScoreTable(combined(with_summary(records, task), combinations), job.view)
 
 
 def streams(
@@ -239,11 +240,9 @@ def make_job(
 
 
 def _ranked(
-    job: Job, candidates: Sequence[Any], run: Callable[..., Any], share: int, progress: bool
+    job: Job, candidates: Sequence[Candidate], run: Callable[..., Any], share: int, progress: bool
 ) -> list[dict[str, Any]]:
     """Records of all candidates, in their order; ``share`` is the memory of one that streams."""
-    # The data are hashed here, once, and the hash goes to the workers with them.
-    _ = job.task[job.split].fingerprint
     with contextlib.ExitStack() as stack:
         work: Any = Whole(job)
         parts = [1] * len(candidates)

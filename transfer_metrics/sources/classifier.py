@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from transfer_metrics.errors import LayerNotFoundError
 from transfer_metrics.sources.evaluation import evaluation
+from transfer_metrics.sources.weights import is_leaf
 
 
 def check_head(module: nn.Module, head: str) -> str:
@@ -29,12 +31,22 @@ def check_head(module: nn.Module, head: str) -> str:
 
 def configured_head(module: nn.Module, config: Mapping[str, Any]) -> str | None:
     """The classifier that a ``pretrained_cfg`` names, where the network has it with weights."""
-    named = config.get("classifier")
-    head = named[0] if isinstance(named, (tuple, list)) and named else named
-    if not isinstance(head, str) or not head:
+    head = next(iter(configured_heads(config)), None)
+    if not isinstance(head, str):
         return None
-    check_head(module, head)
-    return head if any(True for _ in module.get_submodule(head).parameters()) else None
+    return with_weights(module, check_head(module, head))
+
+
+def configured_heads(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """All classifiers that a ``pretrained_cfg`` names; distilled networks have two."""
+    named = config.get("classifier")
+    return tuple(named) if isinstance(named, (tuple, list)) else (named,) if named else ()
+
+
+def with_weights(module: nn.Module, head: str | None) -> str | None:
+    """The head where it has weights: one that a checkpoint lacks has become the identity."""
+    has = head is not None and any(True for _ in module.get_submodule(head).parameters())
+    return head if has else None
 
 
 def last_linear(module: nn.Module, outputs: int | None = None) -> str | None:
@@ -91,7 +103,9 @@ class LinearOutputs:
     def __enter__(self) -> LinearOutputs:
         for name, part in self._module.named_modules():
             if name and _width(part) is not None:
-                self._handles.append(part.register_forward_hook(partial(self._keep, name)))
+                # Script modules refuse the method of their own, though the hook runs.
+                hook = partial(self._keep, name)
+                self._handles.append(nn.Module.register_forward_hook(part, hook))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -167,7 +181,7 @@ def _width(part: nn.Module) -> int | None:
     if isinstance(part, _CONVOLUTIONS):
         return part.out_channels if set(part.kernel_size) == {1} else None
     width = getattr(part, "out_features", None)
-    return width if isinstance(width, int) and next(part.children(), None) is None else None
+    return width if isinstance(width, int) and is_leaf(part) else None
 
 
 def _is_made_of(output: Tensor, rows: Tensor, any_order: bool) -> bool:
@@ -185,14 +199,18 @@ def _is_made_of(output: Tensor, rows: Tensor, any_order: bool) -> bool:
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:
-    """The floating point tensors in a tensor, tuple, list, mapping, dataclass or model output.
+    """The tensors of real numbers in a tensor, tuple, list, mapping, dataclass or model output.
+
+    Nested tensors and packed sequences have no axis of the batch, so they do not count.
 
     >>> [tuple(t.shape) for t in tensors_in({"a": (torch.zeros(2), None), "n": torch.tensor([1])})]
     [(2,)]
     """
     if isinstance(output, Tensor):
-        if output.is_floating_point():
+        if (output.is_floating_point() or output.is_quantized) and not output.is_nested:
             yield output
+    elif isinstance(output, PackedSequence):
+        return
     elif isinstance(output, Mapping):
         for item in output.values():
             yield from tensors_in(item)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedBuffer
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.plain import uncompiled, unfused
 
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards modes and buffers are as they were.
+    """Evaluation mode without gradients, module by module; afterwards all is as it was.
+
+    That is the modes of the modules, and their buffers.
 
     Gradients are switched off with ``no_grad``: under ``inference_mode`` a network that caches
     tensors in its forward pass could not be trained any more.
@@ -28,26 +34,27 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     True
     """
     modes = [(submodule, submodule.training) for submodule in module.modules()]
-    buffers = [
-        (submodule, name, buffer, buffer.detach().clone())
-        for submodule in module.modules()
-        for name, buffer in submodule._buffers.items()
-        if buffer is not None and not isinstance(buffer, nn.parameter.UninitializedBuffer)
+    places = [(submodule, dict(submodule._buffers)) for submodule in module.modules()]
+    copies = [
+        (buffer, buffer._version, buffer.detach().clone())
+        for _, buffers in places
+        for buffer in buffers.values()
+        if buffer is not None and not nn.parameter.is_lazy(buffer)
     ]
-    versions = [buffer._version for _, _, buffer, _ in buffers]
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), unfused, uncompiled:
             yield
     finally:
         for submodule, mode in modes:
             submodule.training = mode
-        for (submodule, name, buffer, before), version in zip(buffers, versions, strict=True):
+        for submodule, buffers in places:
+            if not any(b is not None and nn.parameter.is_lazy(b) for b in buffers.values()):
+                submodule._buffers.update(buffers)
+        for buffer, version, before in copies:
             if buffer._version != version:
                 with torch.no_grad():
                     buffer.copy_(before)
-            if submodule._buffers.get(name) is not buffer and name in submodule._buffers:
-                submodule._buffers[name] = buffer
 
 
 def device_of(module: nn.Module) -> torch.device | None:
@@ -85,3 +92,15 @@ def is_lazy(module: nn.Module) -> bool:
     (True, False)
     """
     return any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers())))
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy, also of lazy buffers, which torch cannot copy.
+
+    >>> is_lazy(copied(nn.LazyBatchNorm1d()))
+    True
+    """
+    lazy = (buffer for buffer in module.buffers() if nn.parameter.is_lazy(buffer))
+    kind: Any = UninitializedBuffer
+    made = {id(b): kind(device=b.device, dtype=b.dtype) for b in lazy}
+    return copy.deepcopy(module, made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.statistics.inputs import as_columns
 from transfer_metrics.statistics.saving import Saved, require
 
@@ -75,6 +76,8 @@ def _stacked(top: Tensor, bottom: Tensor) -> Tensor:
 
 
 _ROUNDING = 1e-8
+# Largest over median variance from which factors are decomposed rather than products.
+UNEVEN = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,15 +182,42 @@ class Scatter(Saved):
         """Eigenvalues above rounding noise, descending: (rank,)."""
         if "eigh" in self.__dict__:
             return self.eigh[0]
+        if self._uneven:
+            return self.eigh[0]
         values = torch.linalg.eigvalsh(self.small).flip(0)
         return values[values > rank_cut(values, max(self.data.shape))]
+
+    @cached_property
+    def _uneven(self) -> bool:
+        """Whether some features vary so much more than most that a product hides the others.
+
+        The eigenvalues of a product are off by ``eps`` times the largest.
+        """
+        variances = self.data.diagonal() if self.dense else self.data.square().sum(dim=0)
+        varying = variances[variances > 0]
+        return len(varying) > 1 and float(varying.max()) > UNEVEN * float(varying.median())
+
+    def _factor(self) -> Tensor:
+        """``F`` with ``S = F'F``, through correlations: these are of one size in a matrix too."""
+        if not self.dense:
+            return self.data
+        deviations = self.data.diagonal().clamp_min(0.0).sqrt()
+        inverse = torch.where(deviations > 0, 1.0 / deviations, 0.0)
+        values, vectors = _symmetric_eigen(self.data * inverse * inverse[:, None])
+        keep = values > rank_cut(values, len(values))
+        return (vectors[:, keep] * values[keep].sqrt()).T * deviations
 
     @cached_property
     def eigh(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues above rounding noise (rank,), descending, and eigenvectors (D, rank).
 
         Computed once; every metric of the layer shares it.
+
+        Warns:
+            TransferMetricsWarning: features that vary much more than the others hide most of them.
         """
+        if self._uneven:
+            return self._eigh_of_factor()
         values, vectors = _symmetric_eigen(self.small)
         values, vectors = values.flip(0), vectors.flip(1)
         keep = values > rank_cut(values, max(self.data.shape))
@@ -195,6 +225,22 @@ class Scatter(Saved):
         if not self.dense:
             vectors = self.data.T @ (vectors / values.sqrt())
         return values, vectors
+
+    def _eigh_of_factor(self) -> tuple[Tensor, Tensor]:
+        """As ``eigh``, by a singular value decomposition: ten times slower, twice the digits."""
+        factor = self._factor()
+        _, singular, rows = torch.linalg.svd(factor, full_matrices=False)
+        keep = singular > rank_cut(singular, max(factor.shape))
+        varying = int((factor.square().sum(dim=0) > 0).sum())
+        if 2 * int(keep.sum()) < min(varying, len(factor)):
+            warnings.warn(
+                f"a few features vary so much more than the others that only {int(keep.sum())} of "
+                f"{varying} are seen above the rounding of float64; standardise the features, or "
+                f"leave the largest out",
+                TransferMetricsWarning,
+                stacklevel=4,
+            )
+        return singular[keep].square(), rows[keep].T
 
     def inverse_quadratic(self, rows: Tensor, shift: float) -> float:
         """``tr(rows (S + shift I)⁻¹ rows')`` for a shift > 0; rows is (k, D)."""
