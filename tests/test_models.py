@@ -224,13 +224,23 @@ def test_torchvision_checkpoint(tmp_path: Path) -> None:
     assert load_model(f"torchvision:squeezenet1_1={tmp_path / 'net.pt'}").head == "classifier.1"
 
 
+def test_checkpoint_of_a_network_that_asks_for_its_version(tmp_path: Path) -> None:
+    """MNASNet reads a version that safetensors files, and plain dictionaries, do not have."""
+    from torchvision.models import mnasnet0_5
+
+    wanted = mnasnet0_5(weights=None).state_dict()
+    save_file(wanted, tmp_path / "net.safetensors")
+    found = load_model(f"torchvision:mnasnet0_5={tmp_path / 'net.safetensors'}").module
+    assert all(torch.equal(found.state_dict()[name], wanted[name]) for name in wanted)
+
+
 def altered(state: dict, change: str) -> dict:
     state = dict(state)
     if change == "missing":
         for key in [k for k in state if k.startswith("layer1")]:
             del state[key]
     elif change == "unexpected":
-        state["extra.weight"] = torch.zeros(2)
+        state["layer1.0.extra.weight"] = torch.zeros(2)
     elif change == "shape":
         state["fc.weight"], state["fc.bias"] = torch.zeros(3, 512), torch.zeros(3)
     elif change == "type":
@@ -242,7 +252,7 @@ def altered(state: dict, change: str) -> dict:
     ("change", "message"),
     [
         ("missing", r"\d+ missing: layer1\S+, layer1\S+, layer1\S+, …"),
-        ("unexpected", r"1 unexpected: extra.weight"),
+        ("unexpected", r"1 unexpected: layer1.0.extra.weight"),
         ("shape", r"2 of another shape: fc.weight \(3, 512\) instead of \(7, 512\).*num_classes"),
         ("type", r"1 of another type: fc.weight torch.int8"),
     ],

@@ -374,9 +374,8 @@ def test_a_full_disk_leaves_the_old_table(table, tmp_path):
     path = tmp_path / "t.jsonl"
     table.save(path)
     before = path.read_text()
-    large = table
-    for _ in range(6):
-        large = large + large
+    names = (f"{r['model']} {i}" for i in range(64) for r in table.records)
+    large = tm.ScoreTable([{**r, "model": next(names)} for _ in range(64) for r in table.records])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     import signal
 

@@ -284,7 +284,7 @@ def test_npz_uint8_rows_are_numbers(tmp_path: Path) -> None:
 )
 def test_npz_that_cannot_be_used(tmp_path: Path, arrays: dict, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        load_task(save(tmp_path, **arrays))
+        load_task(save(tmp_path, **arrays), missing="error")
 
 
 def test_npz_that_is_something_else(tmp_path: Path) -> None:
@@ -346,8 +346,9 @@ def test_csv_of_numbers(tmp_path: Path) -> None:
         ("a,label\n1,x\n2,y\n", "?features=b", "no column 'b'"),
         ("a,b,label\n1,u,x\n2,v,y\n", "", "columns b hold words"),
         ("a,label\n1,x\n,y\n", "", "row 2 has nothing in column 'a'"),
-        ("a,label\n1,x\nnan,y\n", "", "row 1"),
-        ("a,label\n1,x\n2,\n", "", "row 2 has no label"),
+        ("a,label\n1,x\nnan,y\n", "", "row 2 has 'nan' in column 'a'.*fill it"),
+        ("a,b,label\n1,2,x\n1_1,3,y\n", "", "columns a hold words"),
+        ("a,label\n1,x\n2,\n", "?missing=error", "1 labels are missing in column 'label'"),
         ("a,label\n1,x\n2,x\n", "", "one class"),
         ("a,label\n1,x\n2,y\n", "?kind=regression", "regression needs numbers"),
         ("a,label\n1,3\n2,3\n", "?kind=regression", "all labels are equal"),
@@ -494,7 +495,7 @@ def test_torch_datasets() -> None:
     assert task["train"].labels.tolist() == Y.tolist()
     Pictures.fetched = 0
     assert load_task(Pictures(Y.tolist()))["train"].labels.tolist() == Y.tolist()
-    assert Pictures.fetched <= 2
+    assert Pictures.fetched == len(Y)
     tensors = TensorDataset(torch.tensor(NUMBERS), torch.tensor(Y))
     assert load_task({"train": tensors, "test": tensors})["test"].examples[0].shape == (4,)
     pixels = torch.tensor(PIXELS).permute(0, 3, 1, 2)
@@ -568,7 +569,7 @@ def test_encoding_keeps_equality_and_order(labels: list) -> None:
     ("labels", "kind"),
     [
         ([0.5, 1.5, 2.0], "regression"),
-        (np.arange(30.0), "regression"),
+        (np.arange(30.0), "classification"),
         (np.arange(30), "classification"),
         (np.arange(900.0) % 30, "classification"),
         (np.array([[0.0, 1], [1, 2], [2, 3]]), "regression"),
@@ -589,7 +590,7 @@ def test_several_targets() -> None:
 @pytest.mark.parametrize("missing", [None, float("nan"), "", -100])
 def test_missing_labels(missing) -> None:
     with pytest.raises(InvalidInputError, match=r"1 labels are missing.*example 1"):
-        load_task(list("xyz"), ["a", missing, "b"])
+        load_task(list("xyz"), ["a", missing, "b"], missing="error")
 
 
 def test_unhashable_labels() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
 
-_OPENING, _CLOSING = "([{", ")]}"
+_OPENING, _CLOSING, _QUOTES = "([{", ")]}", "'\""
 
 
 def call_options(arguments: str, what: str) -> dict[str, Any]:
@@ -39,31 +39,57 @@ def call_options(arguments: str, what: str) -> dict[str, Any]:
 
 
 def cut(text: str, mark: str) -> tuple[str, str, str]:
-    """``str.partition`` that does not look inside brackets.
+    """``str.partition`` that looks neither inside brackets nor inside quotes.
+
+    A quote that is not closed, or that follows a letter as in a name, is a letter like any other,
+    and so is a bracket that is not closed.
 
     >>> cut("knn(k=1)=x", "=")
     ('knn(k=1)', '=', 'x')
+    >>> cut("timm:resnet18='a,b.pth',it's,c", ",")
+    ("timm:resnet18='a,b.pth'", ',', "it's,c")
     """
-    depth = 0
+    depth, quote = 0, ""
+    last = {letter: text.rfind(letter) for letter in _QUOTES + _CLOSING}
     for position, letter in enumerate(text):
-        depth += (letter in _OPENING) - (letter in _CLOSING)
-        if letter == mark and depth == 0:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in _QUOTES:
+            follows_letter = position > 0 and text[position - 1].isalnum()
+            quote = letter if last[letter] > position and not follows_letter else ""
+        elif letter == mark and depth == 0:
             return text[:position], mark, text[position + 1 :]
+        elif letter in _OPENING:
+            depth += last[_CLOSING[_OPENING.index(letter)]] > position
+        elif letter in _CLOSING:
+            depth = max(depth - 1, 0)
     return text, "", ""
 
 
 def split_list(text: str) -> list[str]:
-    """Split at commas outside brackets.
+    """Split at commas outside brackets and quotes.
 
-    >>> split_list("zoo:*, timm:resnet18(pretrained=False, seed=1)")
-    ['zoo:*', 'timm:resnet18(pretrained=False, seed=1)']
+    >>> split_list("zoo:*, timm:resnet18(pretrained=False, seed=1), 'hf:a,b'")
+    ['zoo:*', 'timm:resnet18(pretrained=False, seed=1)', 'hf:a,b']
     """
     parts = []
     rest, comma = text, ","
     while comma:
         part, comma, rest = cut(rest, ",")
-        parts.append(part.strip())
+        parts.append(unquoted(part))
     return [part for part in parts if part]
+
+
+def unquoted(text: str) -> str:
+    """The text without space around it, and without the quotes where it stands in quotes whole.
+
+    >>> unquoted(" 'a, b.pth' "), unquoted("'a' or 'b'")
+    ('a, b.pth', "'a' or 'b'")
+    """
+    text = text.strip()
+    if len(text) > 1 and text[0] in _QUOTES and text.find(text[0], 1) == len(text) - 1:
+        return text[1:-1]
+    return text
 
 
 def _literal(node: ast.expr) -> Any:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.options import Records, add_layers, add_output, add_verb, print_table
-from transfer_metrics.cli.sampling import told
+from transfer_metrics.cli.sampling import add_kind, told, with_kind
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.base import Task
@@ -34,6 +34,7 @@ def add_parser(verbs: Any) -> None:
     )
     add_layers(parser, "blocks", "blocks, activations, *, last")
     parser.add_argument("--pool", default="avg")
+    add_kind(parser)
     add_output(parser)
 
 
@@ -72,7 +73,7 @@ def _tasks(args: argparse.Namespace) -> Listing:
 
     if not args.name:
         return _named(list_tasks())
-    return _described(told(load_task(args.name), args))
+    return _described(told(load_task(with_kind(args.name, args.kind)), args))
 
 
 def _described(task: Task) -> Listing:

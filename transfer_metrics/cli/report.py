@@ -20,7 +20,7 @@ from transfer_metrics.cli.options import (
     require_scores,
     say,
 )
-from transfer_metrics.cli.sampling import told
+from transfer_metrics.cli.sampling import add_kind, told, with_kind
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.base import Task
@@ -44,6 +44,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--models", help="rank these first, instead of reading files")
     parser.add_argument("--task", help="the task: to rank on, or to show its classes")
+    add_kind(parser)
     parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
     parser.add_argument("--out", default="report.html", metavar="FILE", help="default report.html")
     parser.add_argument("--title", help="heading of the page")
@@ -75,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInputError("--models needs --task")
     if args.metrics and args.files:
         raise InvalidInputError("--metrics goes with --models; files have their metrics already")
+    if args.kind and not args.task:
+        raise InvalidInputError("--kind says what the labels of --task are; name that too")
+    if args.task:
+        args.task = with_kind(args.task, args.kind)
     check_place(args.out)
     options = {"title": args.title, "view": args.view}
     if args.files:

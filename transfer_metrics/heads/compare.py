@@ -24,12 +24,13 @@ from transfer_metrics.heads.distortion import distortion
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.registry import resolve_head
 from transfer_metrics.heads.splits import complete_task, shifted_splits
+from transfer_metrics.naming import short_id
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
 from transfer_metrics.ranking.table import with_summary
 from transfer_metrics.sources.base import Model, Split, Task
-from transfer_metrics.sources.models import expand_models, load_model
+from transfer_metrics.sources.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.syntax import split_list
 
@@ -41,6 +42,7 @@ class _Job:
     """Everything about a comparison that is the same for all models and heads."""
 
     task: Task
+    task_id: str
     shifted: Mapping[str, Split]
     cache: ResultCache
     policy: str
@@ -108,6 +110,7 @@ def compare(
     """
     if cache not in POLICIES:
         raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
+    candidates = candidates_of(models)
     given = [heads] if isinstance(heads, (str, Head)) or inspect.isclass(heads) else list(heads)
     asked = [
         resolve_head(part)
@@ -118,6 +121,7 @@ def compare(
     complete = complete_task(loaded)
     job = _Job(
         complete,
+        short_id(loaded["train"].fingerprint),
         shifted_splits(replace(loaded, splits={**loaded.splits, **complete.splits}), ood),
         ResultCache(cache_dir),
         cache,
@@ -126,7 +130,6 @@ def compare(
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not chosen or not asked:
         raise InvalidInputError("nothing to compare; name at least one head and one seed")
-    candidates = expand_models(models)
     records: list[dict[str, Any]] = []
     if metrics is not None:
         scores = rank_models(
@@ -138,7 +141,8 @@ def compare(
             device=device,
             progress=progress,
         )
-        records += scores.records
+        # The task is the same, though examples may have been held out from it.
+        records += [{**r, "task_id": job.task_id} for r in scores.records]
     else:
         scores = ScoreTable([])
     with progress_bar("models", len(candidates), progress) as bar:
@@ -149,19 +153,20 @@ def compare(
 
 
 def _compared(
-    job: _Job, candidate: Any, heads: Sequence[Head], seeds: Sequence[int], scores: ScoreTable
+    job: _Job, candidate: Candidate, heads: Sequence[Head], seeds: Sequence[int], scores: ScoreTable
 ) -> list[dict[str, Any]]:
     """Records of all heads on one model; its failure as a record."""
     base: dict[str, Any] = {
-        "model": str(candidate),
+        "model": candidate.name,
         "task": job.task.name,
+        "task_id": job.task_id,
         "version": transfer_metrics.__version__,
     }
     try:
-        model = load_model(candidate)
+        model = candidate.load()
     except TransferMetricsError as error:
         return [{**base, "metric": "", "error": str(error)}]
-    base |= {"model": model.name, "revision": model.revision or None}
+    base |= {"model_id": short_id(model.fingerprint), "revision": model.revision or None}
     labelled = [(head.label, head) for head in heads]
     labelled += _favourites(model, scores)
     records = []

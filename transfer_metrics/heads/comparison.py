@@ -45,12 +45,12 @@ class Comparison(ScoreTable):
         return [name for name in dict.fromkeys(found) if name != "test"]
 
     def summary(self) -> pd.DataFrame:
-        """One row per model and head, means over the seeds.
+        """One row per model and head, and task where there are several, means over the seeds.
 
         Returns:
-            A DataFrame indexed by model and head with the columns ``test`` and one per shifted
-            set, each with its 95 % half-width under ``± name``; ``ood_accuracy`` and ``ood_gap``
-            where there are shifted sets; ``distortion`` and ``relative_distortion`` in
+            A DataFrame indexed by model, head (and task) with the columns ``test`` and one per
+            shifted set, each with its 95 % half-width under ``± name``; ``ood_accuracy`` and
+            ``ood_gap`` where there are shifted sets; ``distortion`` and ``relative_distortion`` in
             distribution, and ``… name`` on each shifted set; ``fit_seconds``, ``train_flops``,
             ``stored_bytes``; ``seeds``; and ``error`` of a fit that failed. Half-widths are
             ``1.96 √(p (1 - p) / n + s² / k)``, for n test examples and the variance s² over k
@@ -58,14 +58,16 @@ class Comparison(ScoreTable):
         """
         import pandas as pd
 
-        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for record in self._records:
             if record["metric"] in (*MEASURED, "") and (record["head"] or record["error"]):
-                key = (str(record["model"]), str(record["head"] or ""))
+                key = tuple(str(record[name] or "") for name in ("model", "head", "task"))
                 groups.setdefault(key, []).append(record)
         rows = [self._summarised(records) for records in groups.values()]
-        index = pd.MultiIndex.from_tuples(list(groups), names=["model", "head"])
-        return pd.DataFrame(rows, index=index)
+        index = pd.MultiIndex.from_tuples(list(groups), names=["model", "head", "task"])
+        summary = pd.DataFrame(rows, index=index)
+        several = len({task for *_, task in groups}) > 1
+        return summary if several else summary.droplevel("task")
 
     def verdict(self, metric: str | None = None, head: str | None = None) -> pd.DataFrame:
         """Whether the favourites of a score won.
@@ -82,13 +84,14 @@ class Comparison(ScoreTable):
             two accuracies: a smaller regret is a tie.
 
         Raises:
-            InvalidInputError: the table has no scores.
+            InvalidInputError: the table has no scores, or several tasks.
         """
         import pandas as pd
 
         if not self.metrics:
             raise InvalidInputError("there are no scores to check; compare with metrics=")
         metric = self._metric(metric)
+        self.one_place(metric)
         summary = self.summary()
         summary = summary[summary["test"].notna()] if "test" in summary else summary.iloc[:0]
         rows = []
@@ -136,7 +139,7 @@ class Comparison(ScoreTable):
         for name, (title, form) in titles.items():
             if name in shown:
                 shown[title] = [_text(value, form) for value in shown[name]]
-        wanted = ["model", "head", "test", *self.shifts, "ood_gap", "relative_distortion"]
+        wanted = ["model", "head", "task", "test", *self.shifts, "ood_gap", "relative_distortion"]
         wanted += ["seconds", "FLOPs", "bytes"]
         if shown["error"].notna().any():
             shown["error"] = shown["error"].fillna("")

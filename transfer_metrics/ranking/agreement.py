@@ -109,13 +109,20 @@ def accuracies_of(table: Any, head: str | None = None, split: str = "test") -> d
         split: which data.
 
     Raises:
-        InvalidInputError: there is no such accuracy, or several heads and none is named.
+        InvalidInputError: there is no such accuracy, or several heads and none is named, or there
+            are several tasks.
     """
     found = [
         r
         for r in table.records
         if r["metric"] == "accuracy" and r["split"] == split and r["value"] is not None
     ]
+    tasks = list(dict.fromkeys(str(r["task"]) for r in found))
+    if len(tasks) > 1:
+        raise InvalidInputError(
+            f"the accuracies are of several tasks ({', '.join(tasks)}); choose one with "
+            f"table.on({tasks[0]!r})"
+        )
     heads = sorted({r["head"] or "" for r in found})
     if head is None and len(heads) > 1:
         raise InvalidInputError(

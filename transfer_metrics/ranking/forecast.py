@@ -20,7 +20,7 @@ from transfer_metrics.ranking.ranges import RangeReader
 from transfer_metrics.ranking.rank import LAYER_CHOICES, make_job
 from transfer_metrics.ranking.works import Ranges
 from transfer_metrics.sources.base import Task
-from transfer_metrics.sources.models import expand_models, load_model
+from transfer_metrics.sources.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks import load_task
 
 TRIED = 32
@@ -106,7 +106,7 @@ def forecast(
     parts = [replace(task, splits={split: whole.rows(rows)}) for rows in (few[:2], few)]
     options = {**options, "split": split, "dtype": dtype, "progress": False}
     found = []
-    candidates = expand_models(models)
+    candidates = candidates_of(models)
     reader = None
     if stream:
         job = make_job(task, metrics, layers=layers, pool=pool, split=split, intervals=intervals)
@@ -119,7 +119,7 @@ def forecast(
 
 
 def _tried(
-    candidate: Any,
+    candidate: Candidate,
     parts: Sequence[Task],
     n: int,
     layers: Any,
@@ -127,16 +127,15 @@ def _tried(
     options: dict[str, Any],
     reader: RangeReader | None,
 ) -> Forecast:
-    name = candidate if isinstance(candidate, str) else type(candidate).__name__
     try:
-        model = load_model(candidate)
+        model = candidate.load()
         for part in parts:
             started = time.perf_counter()
             store = extract(model, part, layers, pool, **options)
             taken = time.perf_counter() - started
         plan = reader and reader.plan(model, store.manifest, reader.job.metrics)
     except TransferMetricsError as error:
-        return Forecast(name, error=str(error))
+        return Forecast(candidate.name, error=str(error))
     dims = [layer.dim for layer in store.layers]
     return Forecast(
         model=model.name,

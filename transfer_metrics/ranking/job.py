@@ -9,7 +9,9 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
 from transfer_metrics.features.averaged import MEAN
+from transfer_metrics.features.extraction import Extraction
 from transfer_metrics.metrics.base import METRICS, Metric
+from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
 from transfer_metrics.ranking.intervals import MODES
 from transfer_metrics.ranking.reading import reading
@@ -17,7 +19,7 @@ from transfer_metrics.ranking.score import score_store
 from transfer_metrics.ranking.subsets import Subset
 from transfer_metrics.ranking.table import chosen_records, record_label
 from transfer_metrics.sources.base import Model, Task
-from transfer_metrics.sources.models import load_model
+from transfer_metrics.sources.candidates import Candidate
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,25 @@ class Job:
             object.__setattr__(self, "unkept", found)
 
     @property
+    def task_id(self) -> str:
+        """What tells the data from others of that name; those of a part are those of the whole."""
+        return short_id(self.task[self.split].fingerprint)
+
+    @property
     def is_part(self) -> bool:
         """Whether only a part of the split is looked at."""
         return self.subset is not None and len(self.subset) < len(self.task[self.split])
+
+    def extraction(self, model: Model, task: Task | None = None) -> Extraction:
+        """The pass over the task, or over a part of it; the model is proven for the whole.
+
+        Raises:
+            ExtractionError: the features of the model cannot be used.
+        """
+        return Extraction.of(
+            model, task or self.task, self.layers, self.pool, split=self.split, dtype=self.dtype,
+            amp=self.amp, **self.options,
+        )  # fmt: skip
 
     def features_key(self, model: Model, data: str) -> str:
         """Key of the features of a model on data of a fingerprint, by the names they go by."""
@@ -97,8 +115,10 @@ class Job:
         return [self.features_key(model, fingerprint) for fingerprint in parts]
 
     def _content(self, model: Model, data: str) -> dict[str, Any]:
+        key = self.extraction(model).key
         return {
-            "model": model.fingerprint,
+            "model": key["model_fingerprint"],
+            "behaviour": key["behaviour"],
             "task": data,
             "kind": self.task.kind,
             "layers": self.layers,
@@ -126,42 +146,34 @@ class Outcome:
     left: tuple[str, ...] = ()
 
 
-def score_one(job: Job, candidate: Any) -> Outcome:
+def score_one(job: Job, candidate: Candidate) -> Outcome:
     """Score one candidate; whatever its own code raises becomes the reason in its record."""
-    name = candidate_name(candidate)
     try:
         started = time.perf_counter()
-        model = load_model(candidate)
+        model = candidate.load()
         loading = time.perf_counter() - started
-        name = model.name
         records, computed = _scored(job, model, loading)
         keys = tuple(job.feature_keys(model))
         used = computed and job.policy != "never" and not job.keep_features
         return Outcome(records, keys, left=keys if used else ())
     except Exception as error:
         # Anything a model's own code may raise must not stop the others.
-        return failure(job, name, error)
+        return failure(job, candidate.name, error)
 
 
-def failure(job: Job, name: str | None, error: BaseException | str) -> Outcome:
+def failure(job: Job, name: str, error: BaseException | str) -> Outcome:
     """The record of a model that cannot be scored."""
     known = isinstance(error, (str, TransferMetricsError))
     reason = str(error) if known else f"{type(error).__name__}: {error}"
     record = {
         "model": name,
         "task": job.task.name,
+        "task_id": job.task_id,
         "split": job.split,
         "metric": "",
         "error": reason,
     }
     return Outcome([record], stop=reason if isinstance(error, StorageError) else "")
-
-
-def candidate_name(candidate: Any) -> str:
-    """What a candidate is called before it is loaded."""
-    if isinstance(candidate, str):
-        return candidate
-    return getattr(candidate, "name", None) or type(candidate).__name__
 
 
 def known_scores(job: Job, key: str) -> tuple[list[dict[str, Any]], list[Metric]]:
@@ -204,7 +216,8 @@ def ordered(job: Job, name: str, records: Sequence[dict[str, Any]]) -> list[dict
     """Records by layer and metric; the same content may go by another name today."""
     order = [m.label for m in job.metrics]
     found = sorted(records, key=lambda r: (r["layer_index"], order.index(record_label(r))))
-    return [{**r, "model": name, "task": job.task.name} for r in found]
+    names = {"model": name, "task": job.task.name, "task_id": job.task_id}
+    return [{**r, **names} for r in found]
 
 
 def _scored(job: Job, model: Model, loading: float) -> tuple[list[dict[str, Any]], bool]:

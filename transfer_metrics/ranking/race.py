@@ -18,8 +18,7 @@ from transfer_metrics.ranking.plan import plan_race
 from transfer_metrics.ranking.subsets import nested_subsets
 from transfer_metrics.ranking.table import chosen_records, record_label
 from transfer_metrics.ranking.works import Whole, outcomes
-from transfer_metrics.sources.base import Model
-from transfer_metrics.sources.models import load_model
+from transfer_metrics.sources.candidates import Candidate
 
 # Chance that the race as a whole drops, by the errors of scores, a model whose score is the best.
 RISK = 0.05
@@ -29,7 +28,9 @@ Run = Callable[..., Iterator[tuple[int, Any]]]
 """``map_reduce`` with an engine that was chosen."""
 
 
-def race(job: Job, candidates: Sequence[Any], run: Run, budget: float) -> list[dict[str, Any]]:
+def race(
+    job: Job, candidates: Sequence[Candidate], run: Run, budget: float
+) -> list[dict[str, Any]]:
     """Records of all models, scored on as much of the data as they lasted.
 
     Rounds look at nested, class-stratified random subsets of the split, the same for all models,
@@ -50,7 +51,7 @@ def race(job: Job, candidates: Sequence[Any], run: Run, budget: float) -> list[d
 
     Args:
         job: the ranking.
-        candidates: models and names.
+        candidates: the models.
         run: the engine.
         budget: share of the forward passes of a full ranking, finding layers included. It is
             counted as if the cache were empty, so that the cache does not change the result.
@@ -98,7 +99,7 @@ def race(job: Job, candidates: Sequence[Any], run: Run, budget: float) -> list[d
 
 
 def _visited(
-    job: Job, candidates: Sequence[Any], chosen: Sequence[int], run: Run, title: str
+    job: Job, candidates: Sequence[Candidate], chosen: Sequence[int], run: Run, title: str
 ) -> dict[int, Outcome]:
     """Outcomes of some of the candidates, by their places."""
     found = {}
@@ -112,7 +113,7 @@ def _visited(
 
 def _survivors(
     job: Job,
-    candidates: Sequence[Any],
+    candidates: Sequence[Candidate],
     found: dict[int, Outcome],
     entered: Sequence[int],
     places: int,
@@ -170,11 +171,11 @@ def _keeping_features(job: Job) -> Iterator[Job]:
         yield dataclasses.replace(job, cache=ResultCache(folder), policy="only-missing")
 
 
-def _loaded(candidate: Any) -> Any:
+def _loaded(candidate: Candidate) -> Candidate:
     """A module as a model, so that its head is looked for once; a name stays for later."""
-    if isinstance(candidate, (str, Model)):
+    if isinstance(candidate.model, str):
         return candidate
     try:
-        return load_model(candidate)
+        return Candidate(candidate.name, candidate.load())
     except TransferMetricsError:
         return candidate

@@ -32,7 +32,7 @@ from transfer_metrics.ranking.stored import clear, sweep
 from transfer_metrics.ranking.table import ScoreTable, with_summary
 from transfer_metrics.ranking.works import Ranges, Whole, outcomes
 from transfer_metrics.sources.base import Task
-from transfer_metrics.sources.models import expand_models
+from transfer_metrics.sources.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.sources.words import refuse_words
 
@@ -72,10 +72,12 @@ def rank_models(
     Every model is run over the data once, whatever the number of layers and metrics. A model that
     fails leaves a record with its reason. Finished scores are kept by the content of model and
     task, finished feature shards by the same key, so an interrupted run goes on where it stopped
-    and a repeated one does no forward pass.
+    and a repeated one reads no more of the data than the few examples on which it sees that the
+    network is the same.
 
     Args:
-        models: names, patterns such as ``"zoo:*"``, modules, or a list of them.
+        models: names, patterns such as ``"zoo:*"``, modules, or a list of them; or a mapping from
+            what the table is to call each. The second of equal names gets a number.
         task: a task, its name, or arrays, as for ``load_task``.
         metrics: names, patterns, callables or a list; the first one orders the ranking.
         layers: ``"best"`` scores every block and lets the best stand for the model, ``"blocks"``
@@ -99,7 +101,7 @@ def rank_models(
             take more, the data are passed over once for as many layers as fit, and per-class
             scatter is built for as many classes at a time; scores stay exact.
         cache: ``"only-missing"`` computes what is not there yet, ``"always"`` computes all anew,
-            ``"never"`` neither reads nor writes, ``"only-cache"`` does no forward pass.
+            ``"never"`` neither reads nor writes, ``"only-cache"`` computes nothing.
         cache_dir: the cache; by default ``$TRANSFER_METRICS_CACHE`` or the user's cache folder.
         keep_features: keep the features of scored models in the cache, for further metrics.
         intervals: True adds 95 % intervals and the probability that each model is the best, by a
@@ -113,7 +115,8 @@ def rank_models(
         dtype: precision of stored features, ``"float32"`` or ``"float16"``.
         amp: run the forward pass in mixed precision.
         progress: show progress on stderr.
-        **options: ``batch_size``, ``device``, ``num_workers`` and ``shard_size`` of ``extract``.
+        **options: ``batch_size``, ``device``, ``num_workers``, ``shard_size`` and
+            ``allow_random`` of ``extract``.
 
     Returns:
         The table of all scores.
@@ -135,9 +138,7 @@ def rank_models(
     """
     if cache not in POLICIES:
         raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
-    candidates = expand_models(models)
-    if not candidates:
-        raise InvalidInputError("no models to rank")
+    candidates = candidates_of(models)
     ENGINES[engine.partition(":")[0]]
     run = functools.partial(
         map_reduce, engine, workers=workers, gpus=_gpus(engine, options.get("device"))
@@ -154,6 +155,8 @@ def rank_models(
         keep_features=keep_features, intervals=intervals, dtype=dtype, amp=amp,
         options={**options, "progress": progress and serial},
     )  # fmt: skip
+    # The data are hashed here, once, and the hash goes to the workers with them.
+    _ = job.task_id
     if budget is not None:
         refuse_words(task, "a race adds single examples; leave out budget=")
         if combinations:
@@ -237,11 +240,9 @@ def make_job(
 
 
 def _ranked(
-    job: Job, candidates: Sequence[Any], run: Callable[..., Any], share: int, progress: bool
+    job: Job, candidates: Sequence[Candidate], run: Callable[..., Any], share: int, progress: bool
 ) -> list[dict[str, Any]]:
     """Records of all candidates, in their order; ``share`` is the memory of one that streams."""
-    # The data are hashed here, once, and the hash goes to the workers with them.
-    _ = job.task[job.split].fingerprint
     with contextlib.ExitStack() as stack:
         work: Any = Whole(job)
         parts = [1] * len(candidates)

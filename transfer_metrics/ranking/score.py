@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import softmax
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import Metric, task_kind
+from transfer_metrics.metrics.base import Metric
+from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.asked import (
     DEFAULT_METRICS,
     asked_combinations,
@@ -28,9 +31,12 @@ from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.intervals import interval_mode
 from transfer_metrics.ranking.table import ScoreTable, with_summary
 from transfer_metrics.ranking.values import failed, records_of, values_at
+from transfer_metrics.sources.labels import read_labels
 from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens
 
+IDENTIFYING = 256
+"""Most rows of features that tell them from others."""
 NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
 
 
@@ -50,12 +56,12 @@ def score(
         X: features, (N, D), array or tensor; or (N, T, D) with a label for each of T tokens, which
             are then the examples. Where all metrics read the source head (LEEP, NCE) and
             ``source`` is not given, these are the source probabilities.
-        y: labels (N,), or (N, T) for tokens; floating point targets (N,) or (N, K), which mean
-            regression; or 0/1 integers (N, K), which mean several labels per example.
+        y: labels (N,) or (N, 1), or (N, T) for tokens; whole numbers, texts and booleans are
+            classes, other numbers (N,) or (N, K) targets of a regression, and 0 and 1 as (N, K)
+            several labels per example. ``sources.labels.kind_of`` has the rule.
         metrics: names, patterns, callables or a list of them; ``"*"`` is all that apply.
         source: source probabilities, (N, Z), for the metrics that read the source head.
-        kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` where the type of ``y``
-            does not tell.
+        kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` instead of that rule.
         intervals: True adds standard errors by a jackknife over twenty blocks of examples, for
             metrics of additive statistics; ``"bootstrap"`` adds half-samples for the others.
         ignore_index: tokens with this label are left out.
@@ -84,7 +90,7 @@ def score(
     units = None
     if np.ndim(X) == 3:
         X, y, units = as_tokens(X, y, ignore_index)
-    kind = kind or task_kind(y)
+    kind, y = read_labels(y, kind)
     chosen = resolve_metrics(metrics, kind, skip="" if source is not None else "source")
     asked = asked_combinations(metrics, kind)
     if asked:
@@ -114,6 +120,7 @@ def score(
         warnings.warn(f"{label} failed: {reason}", TransferMetricsWarning, stacklevel=2)
     base = {
         "model": "features",
+        "model_id": _features_id(X, place.labels),
         "layer": "features",
         "layer_index": 0,
         "dim": int(np.shape(X)[1]),
@@ -132,6 +139,18 @@ def _summary(kind: str, labels: np.ndarray) -> str:
     counts = np.unique(labels, return_counts=True)[1]
     sizes = " to ".join(dict.fromkeys([str(counts.min()), str(counts.max())]))
     return f"{told} ({len(counts)} classes of {sizes})"
+
+
+def _features_id(X: Any, labels: np.ndarray) -> str:
+    """What tells features with their labels from others: the labels, and some of the rows."""
+    n = len(labels)
+    some = np.sort(np.random.default_rng(0).permutation(n)[:IDENTIFYING])
+    rows = X[some] if isinstance(X, torch.Tensor) else torch.as_tensor(np.asarray(X)[some])
+    rows = rows.detach().double().cpu()
+    digest = hashlib.sha256(f"{n}\0{tuple(rows.shape)}\0".encode())
+    digest.update(np.ascontiguousarray(labels).tobytes())
+    digest.update(rows.numpy().tobytes())
+    return short_id(digest.hexdigest())
 
 
 def _array_place(X: Any, y: Any, kind: str, units: np.ndarray | None) -> Place:
@@ -247,13 +266,16 @@ def slots_of(store: FeatureStore, metrics: Sequence[Metric]) -> list[Slot]:
     """The layers of a store that metrics read, and its head where some read that."""
     base = {
         "model": store.model,
+        "model_id": short_id(store.manifest["model_fingerprint"]),
         "revision": store.manifest.get("revision") or None,
         "task": store.task,
+        "task_id": short_id(store.manifest["task_fingerprint"]),
         "split": store.split,
         "pool": store.manifest["pool"],
         "n": len(store),
         "num_classes": store.num_classes,
         "extract_seconds": store.seconds,
+        "note": "; ".join(store.manifest.get("notes") or ()) or None,
     }
     by_layer = tuple(m for m in metrics if m.requires != "source")
     of_source = tuple(m for m in metrics if m.requires == "source")

@@ -7,12 +7,14 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.files import replacing
+from transfer_metrics.naming import told_apart
 from transfer_metrics.ranking.agreement import accuracies_of, agreement, paired
 from transfer_metrics.ranking.intervals import margin, probability_of_best
+from transfer_metrics.ranking.places import Place, by_place, joined, place_labels, with_own_names
 from transfer_metrics.ranking.records import read_records
 from transfer_metrics.untrusted import visible
 
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "model",
+    "model_id",
     "revision",
     "task",
+    "task_id",
     "split",
     "layer",
     "layer_index",
@@ -48,6 +52,7 @@ COLUMNS = (
     "extract_seconds",
     "statistics_seconds",
     "seconds",
+    "note",
     "error",
     "version",
     "created",
@@ -75,6 +80,10 @@ class ScoreTable:
         view: which layers stand for a model in ``ranking``: the ``"best"``, the ``"last"``, or
             ``"all"`` of them, each as a candidate of its own.
 
+    A name stands for one model, and for one task: where ``model_id`` or ``task_id`` say that it
+    would stand for two, the later one gets a number, as in ``net (2)``. ``a + b`` has what is in
+    both tables once, and numbers a model as well where the two contradict each other.
+
     >>> table = ScoreTable([
     ...     {"model": "a", "layer": "fc", "metric": "knn", "value": 0.7, "higher_is_better": True},
     ...     {"model": "b", "layer": "fc", "metric": "knn", "value": 0.9, "higher_is_better": True},
@@ -86,14 +95,15 @@ class ScoreTable:
     def __init__(self, records: Iterable[Mapping[str, Any]], view: str = "best") -> None:
         if view not in VIEWS:
             raise InvalidInputError(f"view must be one of {VIEWS}, not {view!r}")
-        self._records = [{c: record.get(c) for c in COLUMNS} for record in records]
+        self._records = with_own_names([{c: record.get(c) for c in COLUMNS} for record in records])
         self.view = view
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __add__(self, other: ScoreTable) -> ScoreTable:
-        return ScoreTable([*self._records, *other._records], self.view)
+        kind = type(other) if isinstance(other, type(self)) else type(self)
+        return kind(joined(self._records, other._records), self.view)
 
     def __repr__(self) -> str:
         return f"ScoreTable({len(self)} records)\n{self.format()}"
@@ -118,6 +128,18 @@ class ScoreTable:
         """Records without a value, each with its reason under ``error``."""
         return [dict(record) for record in self._records if record["error"]]
 
+    @property
+    def notes(self) -> dict[str, list[str]]:
+        """What is to be known of single models before their scores are read, each with its models.
+
+        Such as that no classifier was found, or that padding changes the features.
+        """
+        found: dict[str, dict[str, None]] = {}
+        for record in self._records:
+            if record["note"]:
+                found.setdefault(record["note"], {})[str(record["model"])] = None
+        return {note: list(models) for note, models in found.items()}
+
     def to_frame(self) -> pd.DataFrame:
         """The long table as a pandas DataFrame."""
         import pandas as pd
@@ -128,11 +150,42 @@ class ScoreTable:
             frame[column] = frame[column].astype(float)
         return frame
 
+    def on(
+        self,
+        task: str | None = None,
+        *,
+        split: str | None = None,
+        pool: str | None = None,
+        n: int | None = None,
+    ) -> Self:
+        """The part of the table that is of one task, split, pooling or number of examples.
+
+        Raises:
+            UnknownNameError: the table has no such task.
+        """
+        known = dict.fromkeys(str(r["task"]) for r in self._records)
+        if task is not None and task not in known:
+            raise UnknownNameError.of("task of this table", task, known)
+        wanted = {"task": task, "split": split, "pool": pool, "n": n}
+        wanted = {name: value for name, value in wanted.items() if value is not None}
+        # Models that a race dropped, on fewer examples, stand beside the others.
+        kept = (
+            r
+            for r in self._records
+            if all(
+                r[name] in (value, None) or (name == "n" and r["round"])
+                for name, value in wanted.items()
+            )
+        )
+        return type(self)(kept, self.view)
+
     def ranking(self, metric: str | None = None, *, view: str | None = None) -> pd.DataFrame:
         """Candidates from best to worst under one metric, failed ones last.
 
         Models that a race dropped (see ``rank_models(budget=…)``) come after all that outlived
-        them, whatever their scores: those are of fewer examples and do not compare.
+        them, whatever their scores: those are of fewer examples and do not compare. Scores of
+        several tasks, splits, poolings or numbers of examples do not compare either: each has its
+        own rows, ranked among themselves.
 
         Args:
             metric: the metric, by default the first of the table.
@@ -144,7 +197,7 @@ class ScoreTable:
             p_best is the probability that the candidate has the best score, from errors over
             common blocks of examples where there are any, NaN where a standard error is missing
             or a race dropped the model; seconds is the forward pass plus all scoring under this
-            metric.
+            metric. Where there are several tasks, splits or poolings, a column tells which.
 
         Raises:
             UnknownNameError: the table has no such metric.
@@ -152,14 +205,25 @@ class ScoreTable:
         import pandas as pd
 
         metric = self._metric(metric)
-        rows = self._rows(metric, self.view if view is None else view)
+        view = self.view if view is None else view
         sign = -1.0 if self._higher_is_better(metric) else 1.0
-        rows.sort(key=lambda r: (*_dropped(r), sign * (r["score"] or 0.0)))
-        for rank, row in enumerate(rows, start=1):
-            row["rank"] = rank if row["score"] is not None else None
-        _add_intervals([r for r in rows if r["score"] is not None], sign < 0)
+        places = self.places(metric)
+        rows = []
+        for place, records in places.items():
+            part = _rows(records, metric, view)
+            part.sort(key=lambda r: (*_dropped(r), sign * (r["score"] or 0.0)))
+            for rank, row in enumerate(part, start=1):
+                row["rank"] = rank if row["score"] is not None else None
+                row.update(zip(("task", "split", "pool"), place[:3], strict=True))
+            _add_intervals([r for r in part if r["score"] is not None], sign < 0)
+            rows += part
+        differing = [
+            name
+            for i, name in enumerate(("task", "split", "pool"))
+            if len({place[i] for place in places}) > 1
+        ]
         numbers = ["score", "stderr", "low", "high", "p_best"]
-        columns = ["rank", "model", "layer", "dim", "n", *numbers, "seconds", "error"]
+        columns = ["rank", "model", *differing, "layer", "dim", "n", *numbers, "seconds", "error"]
         frame = pd.DataFrame(rows, columns=columns)
         whole = dict.fromkeys(("rank", "dim", "n"), "Int64")
         return frame.astype({**whole, **dict.fromkeys(numbers, float)})
@@ -173,14 +237,17 @@ class ScoreTable:
 
         Raises:
             UnknownNameError: the table has no such model or metric.
-            InvalidInputError: a model has no score, or a race scored them on different examples.
+            InvalidInputError: a model has no score, or a race scored them on different examples, or
+                the table has several tasks.
         """
         rows = {}
-        chosen = self._rows(self._metric(metric), "best" if self.view == "all" else self.view)
+        metric = self._metric(metric)
+        chosen = _rows(self.one_place(metric), metric, self._single)
         for name in (first, second):
             found = [r for r in chosen if r["model"] == name]
             if not found:
-                raise UnknownNameError.of("model of this table", name, self._by_model())
+                known = {str(r["model"]) for r in self._records}
+                raise UnknownNameError.of("model of this table", name, known)
             if found[0]["score"] is None:
                 raise InvalidInputError(f"{name} has no score: {found[0]['error']}")
             rows[name] = found[0]
@@ -221,7 +288,7 @@ class ScoreTable:
             A DataFrame with the columns metric, measure, value, low, high, n.
 
         Raises:
-            InvalidInputError: fewer than three models have both.
+            InvalidInputError: fewer than three models have both, or the table has several tasks.
         """
         import pandas as pd
 
@@ -229,11 +296,10 @@ class ScoreTable:
             accuracies = accuracies_of(accuracies, head, split)
         frames = []
         for name in [self._metric(metric)] if metric else self.metrics:
-            view = "best" if self.view == "all" else self.view
             sign = 1.0 if self._higher_is_better(name) else -1.0
             scores = {
                 str(r["model"]): math.nan if r["score"] is None or r["round"] else sign * r["score"]
-                for r in self._rows(name, view)
+                for r in _rows(self.one_place(name), name, self._single)
             }
             common = paired(scores, accuracies)
             found = agreement(
@@ -247,20 +313,29 @@ class ScoreTable:
         """Name of the model that ranks first.
 
         Raises:
-            InvalidInputError: every model failed.
+            InvalidInputError: every model failed, or the table has several tasks.
         """
+        self.one_place(self._metric(metric))
         first = self.ranking(metric)
         if not len(first) or first["score"].isna().iloc[0]:
             raise InvalidInputError("no model has a score; see table.failures for the reasons")
         return str(first["model"].iloc[0])
 
     def wide(self) -> pd.DataFrame:
-        """One row per model and layer, one column per metric."""
+        """One row per model and layer, one column per metric.
+
+        Tasks, splits, poolings, heads, seeds and numbers of examples tell rows apart as well, where
+        there are several.
+        """
         frame = self.to_frame()
         frame["metric"] = [record_label(r) for r in self._records]
         scored = frame[frame["value"].notna()]
+        others = ("task", "split", "pool", "head", "seed", "n")
+        several = [c for c in others if scored[c].nunique(dropna=False) > 1]
+        # A cell without a name would be left out of the index.
+        scored = scored.assign(**{c: scored[c].astype(object).fillna("") for c in several})
         wide = scored.pivot_table(
-            index=["model", "layer"], columns="metric", values="value", sort=False
+            index=["model", *several, "layer"], columns="metric", values="value", sort=False
         )
         return wide.reindex(columns=[m for m in self.metrics if m in wide.columns])
 
@@ -269,27 +344,37 @@ class ScoreTable:
 
         The interval is one of 95 %, where the metric has a standard error; the probability of
         being the best is that of ``ranking``. Where a race dropped models, n tells on how many
-        examples each was scored. Below it stands how each task was understood.
+        examples each was scored. Scores that do not compare are tables of their own. Below them
+        stands what is to be known of single models, and how each task was understood.
         """
         if not self._records:
             return "(no records)"
         metric = self._metric(metric)
+        places = self.places(metric)
+        if len(places) > 1:
+            parts = zip(place_labels(list(places)), places.values(), strict=True)
+            return "\n\n".join(
+                f"{visible(label)}\n{ScoreTable(records, self.view).format(metric)}"
+                for label, records in parts
+            )
         ranking = self.ranking(metric)
         with_best = bool(ranking["p_best"].notna().any())
         raced = any(r["round"] for r in self._records)
         lines = [
             ["#", "model", visible(metric), "± 95 %", "P(best)", "layer", "dim", "seconds", "n"]
         ]
+        shown = dict.fromkeys(map(str, ranking["model"]))
+        names = dict(zip(shown, told_apart(map(visible, shown)), strict=True))
         for row in ranking.to_dict("records"):
             if row["error"] and math.isnan(row["score"]):
                 reason = visible(row["error"], 600)
-                lines.append(["-", visible(row["model"]), "failed", "", "", reason])
+                lines.append(["-", names[str(row["model"])], "failed", "", "", reason])
                 continue
             half = row["high"] - row["score"]
             lines.append(
                 [
                     str(row["rank"]),
-                    visible(row["model"]),
+                    names[str(row["model"])],
                     f"{row['score']:.4g}",
                     "" if math.isnan(half) else f"{half:.3g}",
                     "" if math.isnan(row["p_best"]) else f"{row['p_best']:.2f}",
@@ -313,8 +398,9 @@ class ScoreTable:
             ).rstrip()
             for line in lines
         ]
-        told += [f"\n{visible(text, 2_000)}" for text in self.task_summaries]
-        return "\n".join(told)
+        notes = [f"{_few(models)}: {visible(note, 600)}" for note, models in self.notes.items()]
+        notes += [visible(text, 2_000) for text in self.task_summaries]
+        return "\n".join([*told, *(f"\n{note}" for note in notes)])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the long table as ``.jsonl``, ``.csv`` or ``.parquet``, by the file's ending.
@@ -368,18 +454,33 @@ class ScoreTable:
 
         return write_report(self, path, **options)
 
-    def _rows(self, metric: str, view: str) -> list[dict[str, Any]]:
-        """One row per candidate under a metric, in the order of the models."""
-        rows = []
-        for records in self._by_model().values():
-            scored = [r for r in records if record_label(r) == metric and r["value"] is not None]
-            failed = [r for r in records if r["error"] and (record_label(r) in (metric, ""))]
-            if not scored:
-                rows += [_ranking_row(r, 0.0) for r in failed[:1]]
-                continue
-            spent = (scored[0]["extract_seconds"] or 0.0) + sum(r["seconds"] or 0.0 for r in scored)
-            rows += [_ranking_row(r, spent) for r in chosen_records(scored, view)]
-        return rows
+    def one_place(self, metric: str) -> list[dict[str, Any]]:
+        """The records of a metric, and of failures, which all compare.
+
+        Raises:
+            InvalidInputError: they are of several tasks, splits, poolings or numbers of examples.
+        """
+        places = self.places(metric)
+        if len(places) > 1:
+            names = ("task", "split", "pool", "n")
+            first, second = list(places)[:2]
+            differing = [i for i in range(4) if len({place[i] for place in places}) > 1]
+            asked = ", ".join(f"{names[i]}={first[i]!r}" for i in differing)
+            raise InvalidInputError(
+                f"scores of {metric} of {' and '.join(place_labels([first, second]))} do not "
+                f"compare; choose one with table.on({asked})"
+            )
+        return next(iter(places.values()), [])
+
+    def places(self, metric: str) -> dict[Place, list[dict[str, Any]]]:
+        """The records of a metric, and of failures, by task, split, pooling and n."""
+        label = {metric, ""}
+        return by_place(r for r in self._records if record_label(r) in label)
+
+    @property
+    def _single(self) -> str:
+        """A view in which each model is one candidate."""
+        return "best" if self.view == "all" else self.view
 
     def _metric(self, metric: str | None) -> str:
         known = self.metrics
@@ -393,11 +494,25 @@ class ScoreTable:
         flags = [r["higher_is_better"] for r in self._records if record_label(r) == metric]
         return all(flag is not False for flag in flags)
 
-    def _by_model(self) -> dict[str, list[dict[str, Any]]]:
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for record in self._records:
-            groups.setdefault(str(record["model"]), []).append(record)
-        return groups
+
+def _rows(records: Iterable[dict[str, Any]], metric: str, view: str) -> list[dict[str, Any]]:
+    """One row per candidate under a metric, in the order of the models."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(str(record["model"]), []).append(record)
+    rows = []
+    for own in groups.values():
+        scored = [r for r in own if record_label(r) == metric and r["value"] is not None]
+        failed = [r for r in own if r["error"] and (record_label(r) in (metric, ""))]
+        if not scored:
+            rows += [_ranking_row(r, 0.0) for r in failed[:1]]
+            continue
+        # Of a model that one race dropped and another did not, the scores of most examples count.
+        most = max(r["n"] or 0 for r in scored)
+        scored = [r for r in scored if (r["n"] or 0) == most]
+        spent = (scored[0]["extract_seconds"] or 0.0) + sum(r["seconds"] or 0.0 for r in scored)
+        rows += [_ranking_row(r, spent) for r in chosen_records(scored, view)]
+    return rows
 
 
 def with_summary(records: Iterable[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
@@ -437,6 +552,12 @@ def _add_intervals(rows: list[dict[str, Any]], higher_is_better: bool) -> None:
     )
     for i, probability in zip(last, best, strict=True):
         rows[i]["p_best"] = float(probability)
+
+
+def _few(models: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(models) - 3} more" if len(models) > 3 else ""
+    return ", ".join(map(visible, models[:3])) + more
 
 
 def _dropped(row: Mapping[str, Any]) -> tuple[float, float]:

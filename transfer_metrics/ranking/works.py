@@ -22,7 +22,6 @@ from transfer_metrics.ranking.cache import content_key
 from transfer_metrics.ranking.job import (
     Job,
     Outcome,
-    candidate_name,
     failure,
     keep_scores,
     known_scores,
@@ -43,7 +42,7 @@ from transfer_metrics.ranking.stored import (
 from transfer_metrics.ranking.table import record_label
 from transfer_metrics.ranking.values import failed, records_of, values_of
 from transfer_metrics.sources.base import Model
-from transfer_metrics.sources.models import load_model
+from transfer_metrics.sources.candidates import Candidate
 
 RANGES = 16
 """Most ranges that the shards of a model are cut into."""
@@ -52,17 +51,17 @@ RANGE_SHARDS = 4
 """Fewest shards of a range, where there are as many: each range leaves its own statistics."""
 
 
-def lost(job: Job, candidate: Any, result: Lost) -> Outcome:
+def lost(job: Job, candidate: Candidate, result: Lost) -> Outcome:
     """The record of a model on which workers died."""
     reason = (
         f"the worker on it died repeatedly ({result.reason}), as it does where memory runs out; "
         f"use fewer workers or a smaller batch_size"
     )
-    return failure(job, candidate_name(candidate), reason)
+    return failure(job, candidate.name, reason)
 
 
 def outcomes(
-    job: Job, candidates: Sequence[Any], found: Iterator[tuple[int, Any]]
+    job: Job, candidates: Sequence[Candidate], found: Iterator[tuple[int, Any]]
 ) -> Iterator[tuple[int, Outcome]]:
     """Outcomes as an engine has them; it ends at the first that says that nothing can be kept.
 
@@ -173,27 +172,25 @@ class Ranges:
         """What reads a range."""
         return RangeReader(self.job, self.memory, 1 / len(self.bounds))
 
-    def load(self, item: Any) -> Loaded | Outcome:
+    def load(self, item: Candidate) -> Loaded | Outcome:
         """A model, or its scores where they are known; what its code raises becomes a record."""
-        name = candidate_name(item)
         started = time.perf_counter()
         try:
-            model = load_model(item)
+            model = item.load()
             seconds = time.perf_counter() - started
-            name = model.name
             key = self.job.scores_key(model)
             known, missing = known_scores(self.job, key)
             if not missing:
-                return Outcome(ordered(self.job, name, known))
+                return Outcome(ordered(self.job, item.name, known))
             manifest = self.reader.manifest(model)
             plan = self.reader.plan(model, manifest, missing)
             labels = tuple(m.label for m in missing)
             content = self.reader.content(manifest, plan, missing)
             folder = self.root / content_key(of=key, m=labels, r=self.run, content=content)
-            built = Built(name, key, folder, labels, seconds)
+            built = Built(item.name, key, folder, labels, seconds)
             return Loaded(model, built, manifest, plan, tuple(missing))
         except Exception as error:
-            return failure(self.job, name, error)
+            return failure(self.job, item.name, error)
 
     def settles(self, result: Any) -> bool:
         """Scores that were in the cache, and failures, need no statistics."""

@@ -75,6 +75,9 @@ def plot_comparison(table: Comparison, *, ax: Axes | None = None) -> Axes:
     heads = summary.index.get_level_values("head")
     several = len(set(models)) > 1
     labels = [f"{m}  {h}" if several else h for m, h in zip(models, heads, strict=True)]
+    if "task" in summary.index.names:
+        of_task = summary.index.get_level_values("task")
+        labels = [f"{label}  {task}" for label, task in zip(labels, of_task, strict=True)]
     ax.set_yticks(rows, [plot_label(label, 80) for label in labels])
     for edge in np.flatnonzero(models[1:] != models[:-1]):
         ax.axhline(edge + 0.5, color="#DDDDDD", lw=0.6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.comparison import MEASURED, Comparison
+from transfer_metrics.ranking.places import Place, by_place, place_labels, with_own_names
 from transfer_metrics.ranking.records import typed
 from transfer_metrics.ranking.table import FORMATS, ScoreTable, record_label
 from transfer_metrics.selection.saved import Selection
@@ -18,8 +20,6 @@ from transfer_metrics.untrusted import read_json
 
 # Endings of files of options, and how much of one is shown.
 OPTIONS, MOST_BYTES = (".yaml", ".yml"), 1 << 16
-# Task, split, pooling and number of examples.
-Key = tuple[str, str, str, int | None]
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ def gather(given: Any, view: str | None = None) -> Gathered:
             f"selection was given; give what `rank`, `compare` or `select --out` wrote"
         )
     view = view or next((table.view for table in tables), "best")
-    scores: dict[Key, dict[tuple[Any, ...], dict[str, Any]]] = {}
+    scores: dict[Place, dict[tuple[Any, ...], dict[str, Any]]] = {}
     measured: dict[str, list[dict[str, Any]]] = {}
-    for table in tables:
-        parts, heads = _parts(table)
-        for record in heads:
+    for given_records in _checked(tables):
+        for record in filter(is_measured, given_records):
             measured.setdefault(record["task"] or "", []).append(record)
+        parts = by_place(r for r in given_records if not is_measured(r))
         for key, records in parts.items():
             found.replaced += _merge(scores.setdefault(key, {}), records)
     found.settings = [
@@ -131,51 +131,23 @@ def setting_labels(settings: Sequence[Setting]) -> list[str]:
     >>> setting_labels(two)
     ['digits, n = 50', 'digits, n = 60']
     """
-    labels = []
-    for setting in settings:
-        twins = [s for s in settings if s.task == setting.task]
-        parts = [setting.task or "unnamed task"]
-        parts += [setting.split] if len({s.split for s in twins}) > 1 else []
-        parts += [f"pooling {setting.pool}"] if len({s.pool for s in twins}) > 1 else []
-        parts += [f"n = {setting.n}"] if len({s.n for s in twins}) > 1 else []
-        labels.append(", ".join(filter(None, parts)))
-    return labels
+    return place_labels([(s.task, s.split, s.pool, s.n) for s in settings])
 
 
-def _parts(table: ScoreTable) -> tuple[dict[Key, list[dict[str, Any]]], list[dict[str, Any]]]:
-    """Scores of a table by what they compare with, and measurements of heads."""
-    parts: dict[Key, list[dict[str, Any]]] = {}
-    measured, raced, failed = [], [], []
-    for i, given in enumerate(table.records, start=1):
-        record = typed(given, f"record {i}")
-        record["model"] = record["model"] or "unnamed"
-        record["metric"] = record["metric"] or ""
-        record["higher_is_better"] = record["higher_is_better"] is not False
-        if is_measured(record):
-            measured.append(record)
-        elif record["value"] is None and record["pool"] is None:
-            failed.append(record)
-        elif record["round"] is not None:
-            raced.append(record)
-        else:
-            parts.setdefault((*_place(record), record["pool"] or "", record["n"]), []).append(
-                record
-            )
-    for record in raced:
-        # Those that a race dropped stand beside those that it did not drop.
-        start = (*_place(record), record["pool"] or "")
-        beside = [key for key in parts if key[:3] == start]
-        whole = max(beside, key=lambda key: key[3] or 0, default=(*start, record["n"]))
-        parts.setdefault(whole, []).append(record)
-    for record in failed:
-        same = [key for key in parts if key[:2] == _place(record)]
-        for key in same or [(*_place(record), "", None)]:
-            parts.setdefault(key, []).append(record)
-    return parts, measured
-
-
-def _place(record: Mapping[str, Any]) -> tuple[str, str]:
-    return record["task"] or "", record["split"] or ""
+def _checked(tables: Iterable[ScoreTable]) -> list[list[dict[str, Any]]]:
+    """Records of each table with their types, names standing for one thing in all of them."""
+    checked = []
+    for table in tables:
+        records = []
+        for i, given in enumerate(table.records, start=1):
+            record = typed(given, f"record {i}")
+            record["model"] = record["model"] or "unnamed"
+            record["metric"] = record["metric"] or ""
+            record["higher_is_better"] = record["higher_is_better"] is not False
+            records.append(record)
+        checked.append(records)
+    named = iter(with_own_names([record for records in checked for record in records]))
+    return [list(itertools.islice(named, len(records))) for records in checked]
 
 
 def _merge(group: dict[tuple[Any, ...], dict[str, Any]], records: Iterable[dict[str, Any]]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from transfer_metrics.naming import told_apart
 from transfer_metrics.report.wording import plot_label
 
 if TYPE_CHECKING:
@@ -41,8 +42,14 @@ def short_labels(names: Sequence[object], limit: int = 30) -> list[str]:
     for longest in range(limit, MOST, 6):
         labels = [plot_label(text[cut:], longest) for text in texts]
         if len(set(labels)) == len(set(texts)):
-            break
-    return labels
+            return labels
+    # Equal names stay equal, as those of a model with several layers; others get a number.
+    numbered = dict(zip(dict.fromkeys(texts), told_apart(_one_each(texts, labels)), strict=True))
+    return [numbered[text] for text in texts]
+
+
+def _one_each(texts: Sequence[str], labels: Sequence[str]) -> list[str]:
+    return list(dict(zip(texts, labels, strict=True)).values())
 
 
 def free_places(

@@ -17,8 +17,10 @@ from transfer_metrics.report.names import MUTED, short_labels
 from transfer_metrics.report.wording import plot_label
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
+    from transfer_metrics.ranking.places import Place
     from transfer_metrics.ranking.table import ScoreTable
 
 # Okabe and Ito's palette, which stays apart for colour-blind readers.
@@ -89,7 +91,7 @@ def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | Non
     >>> plot_ranking(table).get_xlabel()
     'knn'
     """
-    metric = metric or next(iter(table.metrics), None)
+    metric = metric or next(iter(table.metrics), "")
     ranking = table.ranking(metric)
     scored = ranking[ranking["score"].notna()]
     if not len(scored):
@@ -110,8 +112,16 @@ def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | Non
     if dropped.any():
         ax.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
     layers = [plot_label(layer, 24) for layer in scored["layer"]]
-    names = zip(short_labels(list(scored["model"])), layers, strict=True)
-    ax.set_yticks(places, [f"{model}  ({layer})" for model, layer in names])
+    names = [
+        " on ".join(filter(None, [f"{model}  ({layer})", *map(plot_label, others)]))
+        for model, layer, *others in zip(
+            short_labels(list(scored["model"])),
+            layers,
+            *(scored[c] for c in ("task", "split", "pool") if c in scored),
+            strict=True,
+        )
+    ]
+    ax.set_yticks(places, names)
     ax.set_ylim(len(scored) - 0.4, -0.6)
     ax.set_xlabel(plot_label(metric))
     ax.set_title(_title(table), loc="left")
@@ -142,21 +152,29 @@ def plot_layers(
     >>> len(plot_layers(table).lines)
     1
     """
-    metric = metric or next(iter(table.metrics), None)
-    order = list(table.ranking(metric, view="best").dropna(subset="score")["model"])
-    if not order:
+    metric = metric or next(iter(table.metrics), "")
+    found: list[tuple[int, str, Place, pd.DataFrame]] = []
+    for place, records in table.places(metric).items():
+        part = type(table)(records, table.view)
+        frame, ranking = part.to_frame(), part.ranking(metric, view="best").dropna(subset="score")
+        frame = frame[[record_label(r) == metric for r in records]]
+        frame = frame.dropna(subset=["value", "depth"]).sort_values("depth")
+        names = enumerate(map(str, ranking["model"]))
+        found += [(rank, model, place, frame) for rank, model in names]
+    if not found:
         raise InvalidInputError("no layer has a score to plot; see table.failures")
-    frame = table.to_frame().assign(label=[record_label(r) for r in table.records])
-    frame = frame[(frame["label"] == metric) & frame["value"].notna() & frame["depth"].notna()]
+    found.sort(key=lambda row: row[0])
+    several = len({place for _, _, place, _ in found}) > 1
+    order = [f"{m} on {' '.join(filter(None, p[:3]))}" if several else m for _, m, p, _ in found]
     ax = new_axes(ax, height=4.2)
     handles = []
-    for place, model in reversed(list(enumerate(order))):
-        curve = frame[frame["model"] == model].sort_values("depth")
-        if place >= highlight:
+    for i, (_, model, _, frame) in reversed(list(enumerate(found))):
+        curve = frame[frame["model"] == model]
+        if i >= highlight:
             ax.plot(curve["depth"], curve["value"], color=MUTED, lw=0.8, alpha=0.6, zorder=1)
             continue
-        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-        halves = [margin(r.stderr, r.deviations) for r in curve.itertuples()]
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        halves = list(map(margin, curve["stderr"], curve["deviations"]))
         low, high = curve["value"] - halves, curve["value"] + halves
         ax.fill_between(curve["depth"], low, high, color=colour, alpha=0.12, lw=0, zorder=2)
         handles += ax.plot(

@@ -8,10 +8,12 @@ from typing import Any
 
 from transfer_metrics.heads.comparison import Comparison
 from transfer_metrics.metrics.base import METRICS
+from transfer_metrics.naming import bare_name
 from transfer_metrics.ranking.combine import COMBINATIONS
 from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.report.gather import Setting
 from transfer_metrics.report.wording import count, listed, visible
+from transfer_metrics.syntax import split_list
 
 MOST_MODELS = 300
 UNRECORDED = (
@@ -81,7 +83,7 @@ def metric_references(metrics: Iterable[str]) -> list[tuple[str, str]]:
 def rank_command(setting: Setting) -> str:
     """The command that ranks the same models on the same task, as far as the records tell."""
     records = setting.table.records
-    parts = ["transfer-metrics", "rank", "--models", ",".join(_values(records, "model"))]
+    parts = ["transfer-metrics", "rank", "--models", _models(records)]
     parts += ["--task", setting.task, "--metrics", ",".join(setting.table.metrics)]
     parts += ["--split", setting.split] if setting.split not in ("", "train") else []
     parts += ["--pool", setting.pool] if setting.pool not in ("", "avg") else []
@@ -98,11 +100,25 @@ def compare_command(task: str, comparison: Comparison) -> str:
     records = comparison.records
     heads = [h for h in _values(records, "head") if not h.startswith("linear_probe@")]
     seeds = len(_values(records, "seed"))
-    parts = ["transfer-metrics", "compare", "--models", ",".join(_values(records, "model"))]
+    parts = ["transfer-metrics", "compare", "--models", _models(records)]
     parts += ["--task", task, "--heads", ",".join(heads), "--seeds", str(seeds or 1)]
     for name in comparison.shifts:
         parts += ["--ood", f"{name}=TASK"] if name != "ood" else []
     return _shell(parts)
+
+
+def _models(records: Sequence[dict[str, Any]]) -> str:
+    """The models as they are asked for; of one with a name of its own only that is known.
+
+    >>> _models([{"model": "zoo:vit-mnist"}, {"model": "small"}, {"model": "hf:a,b"}])
+    "zoo:vit-mnist,small = MODEL,'hf:a,b'"
+    """
+    asked = []
+    for name in _values(records, "model"):
+        quoted = name if split_list(name) == [name] else f"'{name}'"
+        is_known = ":" in name and bare_name(name) == name
+        asked.append(quoted if is_known else f"{quoted} = MODEL")
+    return ",".join(asked)
 
 
 def _intervals(records: Sequence[dict[str, Any]]) -> str:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Kind, Task, example_bytes
-from transfer_metrics.sources.examples import Examples, decode
+from transfer_metrics.sources.base import NOTHING, Kind, Task, Understood, example_bytes
+from transfer_metrics.sources.examples import Examples, Rows, decode
 from transfer_metrics.sources.memory import as_examples, make_task
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.places import split_name
 from transfer_metrics.sources.table_columns import cell_text
+from transfer_metrics.sources.table_roles import counting, labels_among, named_label, no_input
 from transfer_metrics.sources.tables import TAGS, WORDS, text_columns
 from transfer_metrics.sources.words import words_task
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
 _AT_A_TIME = 1_000
-_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +98,7 @@ def from_hub(
     image: str | None = None,
     words: str | None = None,
     bio: str = "keep",
-    missing: str = "error",
+    missing: str = "skip",
 ) -> Task:
     """Load ``name``, ``name@revision`` or a local folder with all its labelled splits.
 
@@ -145,7 +144,7 @@ def from_loaded(
     image: str | None = None,
     words: str | None = None,
     bio: str = "keep",
-    missing: str = "error",
+    missing: str = "skip",
 ) -> Task:
     """The task of a ``Dataset`` or ``DatasetDict`` of the ``datasets`` library.
 
@@ -153,8 +152,9 @@ def from_loaded(
         loaded: the data; a single ``Dataset`` is training data.
         name: the task.
         kind: ``"classification"`` or ``"regression"``.
-        label: column of the label; ``label``, ``labels`` or the only column of classes. Of words
-            the column with a list of labels; ``ner_tags``, ``pos_tags``, ``tags`` or ``labels``.
+        label: column of the label; by default one of a usual name (see ``table_roles``), or the
+            only column of classes. Of words the column with a list of labels; ``ner_tags``,
+            ``pos_tags``, ``tags`` or ``labels``.
         text: column of the text, or two with a comma between.
         image: column of the images; the only one by default.
         words: column with a list of words, each of which has a label and is an example; ``tokens``
@@ -174,17 +174,28 @@ def from_loaded(
     if words:
         return _of_words(splits, name, kind, label, words, bio)
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
-    classes = None
+    classes, understood = None, NOTHING
     for split, data in splits.items():
         column = label or _label_column(datasets, data, name)
         _require(name, data, [column])
         feature = data.features[column]
-        labels = np.asarray(data[column][:])
         if isinstance(feature, datasets.ClassLabel):
             classes = feature.names
-        examples, inputs = _examples(datasets, data, name, column, text, image)
-        parts[split_name(split)] = (examples, labels)
-    return _told(make_task(name, parts, kind, classes, missing), first, column, inputs)
+        left = _unused(data, column)
+        examples, inputs = _examples(datasets, data, name, column, text, image, left)
+        parts[split_name(split)] = (examples, list(data[column][:]))
+        if understood is NOTHING:
+            rest = [c for c in data.column_names if c not in (column, *inputs)]
+            doubts = []
+            if isinstance(examples, Rows):
+                doubts = labels_among(inputs) + counting(examples.values, inputs)
+            understood = Understood(
+                column,
+                tuple(inputs),
+                tuple((f"column {c!r}", left.get(c, "it is not read")) for c in rest),
+                tuple(doubts),
+            )
+    return make_task(name, parts, kind, classes, missing, understood)
 
 
 def is_loaded(value: Any) -> bool:
@@ -221,13 +232,9 @@ def _of_words(
 def _told(task: Task, data: Any, label: str, inputs: Sequence[str]) -> Task:
     """The task with the columns that were read as what."""
     used = (label, *inputs)
-    left = [(column, _why(column)) for column in data.column_names if column not in used]
+    left = [(f"column {c!r}", "it is not read") for c in data.column_names if c not in used]
     understood = replace(task.understood, label=label, inputs=tuple(inputs))
     return replace(task, understood=understood.without(*left))
-
-
-def _why(column: str) -> str:
-    return "the index of a data frame" if _INDEX.fullmatch(column) else "other columns are read"
 
 
 def _is_list(feature: Any) -> bool:
@@ -257,15 +264,27 @@ def _load(datasets: Any, place: str, name: str, config: str | None) -> Any:
 
 
 def _label_column(datasets: Any, data: Any, name: str) -> str:
-    named = [c for c in ("label", "labels") if c in data.column_names]
+    named = named_label(data.column_names)
     kinds = [c for c, f in data.features.items() if isinstance(f, datasets.ClassLabel)]
-    found = named or kinds
-    if len(found) != 1:
+    found = named if named is not None and (named in kinds or len(kinds) != 1) else None
+    if found is None and len(kinds) == 1:
+        found = kinds[0]
+    if found is None:
         raise InvalidInputError(
             f"task {name!r}: cannot tell which column is the label; the columns are: "
             f"{', '.join(data.column_names)}; say ?label=column"
         )
-    return found[0]
+    return found
+
+
+def _unused(data: Any, label: str) -> dict[str, str]:
+    """Columns of numbers or texts that number the rows, and why they are no inputs."""
+    scalars = [c for c, f in data.features.items() if c != label and hasattr(f, "dtype")]
+    return {
+        c: why
+        for c in scalars
+        if (why := no_input(c, data.column_names.index(c), lambda column: data[column][:]))
+    }
 
 
 def _require(name: str, data: Any, columns: Sequence[str]) -> None:
@@ -278,10 +297,17 @@ def _require(name: str, data: Any, columns: Sequence[str]) -> None:
 
 
 def _examples(
-    datasets: Any, data: Any, name: str, label: str, text: str | None, image: str | None
-) -> tuple[Sequence[Any], Sequence[str]]:
-    """The examples of a split, and the columns that they are read from."""
-    rest = {c: f for c, f in data.features.items() if c != label}
+    datasets: Any,
+    data: Any,
+    name: str,
+    label: str,
+    text: str | None,
+    image: str | None,
+    left: Mapping[str, str],
+) -> tuple[Sequence[Any], list[str]]:
+    """Images, texts, pairs of texts or numbers, and the columns that they are from."""
+    others = {c: f for c, f in data.features.items() if c != label}
+    rest = {c: f for c, f in others.items() if c not in left} or others
     images = [image] if image else [c for c, f in rest.items() if isinstance(f, datasets.Image)]
     if images and not text:
         _require(name, data, images)
@@ -290,8 +316,8 @@ def _examples(
                 f"task {name!r}: columns {', '.join(images)} hold images; say ?image=column"
             )
         raw = data.cast_column(images[0], datasets.Image(decode=False))
-        column = raw.select_columns(images[0])[images[0]]
-        return HubImages(column, f"{name}:{images[0]}"), images
+        where = f"{name}:{images[0]}"
+        return HubImages(raw.select_columns(images[0])[images[0]], where), images
     words = [c for c, f in rest.items() if getattr(f, "dtype", None) in ("string", "large_string")]
     if text:
         wanted = [column.strip() for column in text.split(",")]
@@ -300,11 +326,7 @@ def _examples(
         wanted = text_columns(name, words, len(words))
     if len(wanted) in (1, 2):
         return HubTexts(data.select_columns(wanted), tuple(wanted)), wanted
-    numbers = [
-        c
-        for c, f in rest.items()
-        if ("int" in str(f) or "float" in str(f)) and not _INDEX.fullmatch(c)
-    ]
+    numbers = [c for c, f in rest.items() if any(t in str(f) for t in ("int", "float", "bool"))]
     if not numbers:
         raise InvalidInputError(
             f"task {name!r}: no column of images, text or numbers besides label"

@@ -1,24 +1,34 @@
-"""Models from the bundled zoo, timm, torchvision, factories and plain modules."""
+"""Models from the bundled zoo, timm, torchvision and plain modules."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError, UnknownNameError
+from transfer_metrics.errors import (
+    InvalidInputError,
+    TransferMetricsError,
+    TransferMetricsWarning,
+)
 from transfer_metrics.sources.base import Modality, Model, choose
 from transfer_metrics.sources.checkpoints import load_checkpoint
-from transfer_metrics.sources.classifier import configured_head, last_linear, proven_head
+from transfer_metrics.sources.classifier import (
+    configured_head,
+    configured_heads,
+    last_linear,
+    proven_head,
+    with_weights,
+)
+from transfer_metrics.sources.evaluation import is_lazy
 from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.plain import plain_module
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.registry import HUBS
 from transfer_metrics.sources.specs import ModelSpec
@@ -41,7 +51,7 @@ def from_zoo(spec: ModelSpec) -> Model:
     from transfer_metrics.sources import zoo
 
     choose("zoo model", spec.name, zoo.names())
-    if spec.options or spec.checkpoint:
+    if spec.options or spec.checkpoint or spec.seed is not None:
         raise InvalidInputError(
             f"model {spec.text!r}: bundled models take no options and no other weights"
         )
@@ -73,19 +83,38 @@ def from_timm(spec: ModelSpec) -> Model:
 
     def make(**classes: int) -> nn.Module:
         chosen = {**options, **classes}
-        return _construct(
+        return construct(
             spec, lambda: timm.create_model(spec.name, pretrained=pretrained, **chosen)
         )
 
     module = make()
     revision = getattr(module, "pretrained_cfg", {}).get("tag") if pretrained else "random"
     if spec.checkpoint:
-        module, revision = _with_file(module, make, spec)
+        heads = configured_heads(config_of(module))
+        module, revision = _with_file(module, make, spec, heads)
+    elif pretrained and "num_classes" in options:
+        _leave_out_random_head(module, options["num_classes"], spec)
     inputs = dict(spec.inputs)
     if "img_size" in options:
         inputs.setdefault("input_size", options["img_size"])
     channels = options.get("in_chans")
     return from_module(module, spec.text, inputs, revision or "", channels=channels)
+
+
+def _leave_out_random_head(module: nn.Module, classes: Any, spec: ModelSpec) -> None:
+    """Without a classifier of other classes than those of the weights: timm makes a random one."""
+    known = config_of(module).get("num_classes")
+    heads = [h for h in configured_heads(config_of(module)) if with_weights(module, h)]
+    if known is None or known == classes or not heads:
+        return
+    for head in heads:
+        module.set_submodule(head, nn.Identity())
+    warnings.warn(
+        f"model {spec.text!r}: its weights know {known} classes, so a classifier of {classes} "
+        f"would be random and is left out; without num_classes it keeps its own",
+        TransferMetricsWarning,
+        stacklevel=2,
+    )
 
 
 def from_torchvision(spec: ModelSpec) -> Model:
@@ -101,18 +130,19 @@ def from_torchvision(spec: ModelSpec) -> Model:
         choose(f"weights of torchvision model {spec.name!r}", label, known.__members__)
         chosen = known[label]
         # Read without unpickling first; torchvision's own loader would unpickle.
-        _construct(spec, lambda: chosen.get_state_dict(check_hash=True, weights_only=True))
+        construct(spec, lambda: chosen.get_state_dict(check_hash=True, weights_only=True))
     elif spec.name in ("googlenet", "inception_v3"):
         options.setdefault("init_weights", False)  # theirs takes half a minute
 
     def make(**classes: int) -> nn.Module:
         given = {**options, **classes}
-        return _construct(spec, lambda: models.get_model(spec.name, weights=chosen, **given))
+        return construct(spec, lambda: models.get_model(spec.name, weights=chosen, **given))
 
     module = make()
+    head = last_linear(module)
     revision = chosen.name if chosen is not None else "random"
     if spec.checkpoint:
-        module, revision = _with_file(module, make, spec)
+        module, revision = _with_file(module, make, spec, [head] if head else [])
     transforms = (chosen or known.DEFAULT).transforms()
     preprocess = ImagePreprocess.from_resize(
         transforms.crop_size[0],
@@ -129,32 +159,18 @@ def from_torchvision(spec: ModelSpec) -> Model:
         module,
         preprocess,
         "image",
-        last_linear(module),
+        with_weights(module, head),
         preprocess.shape,
         revision,
     )
 
 
 def _with_file(
-    module: nn.Module, make: Callable[..., nn.Module], spec: ModelSpec
+    module: nn.Module, make: Callable[..., nn.Module], spec: ModelSpec, heads: Sequence[str]
 ) -> tuple[nn.Module, str]:
     """A network with the weights of a file, whose number of classes counts unless one is given."""
     remake = None if "num_classes" in spec.options else lambda count: make(num_classes=count)
-    return load_checkpoint(module, spec.checkpoint, remake)
-
-
-def from_factory(spec: ModelSpec) -> Model:
-    """Call ``package.module:factory``; the current directory is importable meanwhile."""
-    made = _construct(spec, lambda: _find(spec)(**spec.options))
-    if isinstance(made, Model):
-        return made
-    if not isinstance(made, nn.Module):
-        raise InvalidInputError(
-            f"model {spec.text!r}: the factory returned a {type(made).__name__}; it must return "
-            f"a torch.nn.Module"
-        )
-    revision = load_checkpoint(made, spec.checkpoint)[1] if spec.checkpoint else ""
-    return from_module(made, spec.text, spec.inputs, revision, prove=True)
+    return load_checkpoint(module, spec.checkpoint, remake, heads)
 
 
 def from_module(
@@ -176,8 +192,8 @@ def from_module(
         channels: number of input channels where it differs from the configuration.
         prove: look for the classifier with a forward pass when the configuration is silent.
     """
-    config = getattr(module, "pretrained_cfg", None) or {}
-    config = config if isinstance(config, Mapping) else config.to_dict()
+    module = plain_module(module)
+    config = config_of(module)
     size = (inputs or {}).get("input_size", config.get("input_size"))
     preprocess: Any = None
     modality: Modality = "tensor"
@@ -193,22 +209,40 @@ def from_module(
     return with_proven_head(model) if prove and "classifier" not in config else model
 
 
+def config_of(module: nn.Module) -> Mapping[str, Any]:
+    """The ``pretrained_cfg`` of a network; empty where it has none."""
+    config = getattr(module, "pretrained_cfg", None) or {}
+    return config if isinstance(config, Mapping) else config.to_dict()
+
+
 def with_proven_head(model: Model) -> Model:
-    """The same model with its classifier, where a forward pass can show which one it is."""
-    if model.head is not None or model.input_shape is None:
+    """The same model with its classifier, where a forward pass can show which one it is.
+
+    Where the shape of the input is not known, or a made-up input shows nothing, that is left to
+    the first examples of a task.
+    """
+    if model.head is not None:
         return model
-    first = next(model.module.parameters(), None)
-    batch = model.dummy()
-    if not isinstance(batch, torch.Tensor):
-        return model
-    head = proven_head(model.module, batch if first is None else batch.to(first.device))
-    return dataclasses.replace(model, head=head)
+    head = None
+    if model.input_shape is not None and not is_lazy(model.module):
+        first = next((p for p in model.module.parameters() if p.is_floating_point()), None)
+        batch = model.dummy()
+        if isinstance(batch, torch.Tensor):
+            head = proven_head(model.module, batch if first is None else batch.to(first))
+    return dataclasses.replace(model, head=head, open_head=head is None)
 
 
 def _first_width(module: nn.Module) -> tuple[int, ...] | None:
+    """Shape of one input, where the first layer with weights tells."""
+    if is_lazy(module):
+        return None
     weighted = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))]
     first = weighted[0] if weighted else None
-    return (first.in_features,) if isinstance(first, nn.Linear) else None
+    if isinstance(first, nn.Linear):
+        return (first.in_features,)
+    if isinstance(first, nn.LayerNorm):
+        return first.normalized_shape
+    return (first.num_features,) if isinstance(first, nn.BatchNorm1d) else None
 
 
 def _image_preprocess(
@@ -245,36 +279,21 @@ def _image_preprocess(
     return Converted(transform, "L" if planes == 1 else "RGB")
 
 
-def _find(spec: ModelSpec) -> Callable[..., Any]:
-    """Import the factory, with the current directory in front as in ``python -m``."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(spec.hub)
-    except ModuleNotFoundError as error:
-        if error.name and spec.hub.startswith(error.name):
-            if "." not in spec.hub:
-                raise UnknownNameError.of("hub or module", spec.hub, HUBS) from error
-            raise InvalidInputError(
-                f"model {spec.text!r}: there is no module {error.name!r}; install it or run from "
-                f"the folder that holds it"
-            ) from error
-        raise
-    finally:
-        sys.path.remove(here)
-    for part in spec.name.split("."):
-        if not hasattr(found, part):
-            public = [n for n in dir(found) if not n.startswith("_")]
-            raise UnknownNameError.of(f"factory in {spec.hub}", spec.name, public)
-        found = getattr(found, part)
-    return (lambda: found) if isinstance(found, (nn.Module, Model)) else found
+def check_seed(spec: ModelSpec) -> None:
+    """Refuse a seed that the generator of torch cannot start from."""
+    if spec.seed is not None and not isinstance(spec.seed, int):
+        raise InvalidInputError(
+            f"model {spec.text!r}: seed must be a whole number, not {spec.seed!r}"
+        )
 
 
-def _construct(spec: ModelSpec, make: Callable[[], Any]) -> Any:
+def construct(spec: ModelSpec, make: Callable[[], Any]) -> Any:
     """Run a constructor reproducibly, and turn what it raises into one sentence."""
+    if spec.hub in HUBS:
+        check_seed(spec)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
+            torch.manual_seed(spec.seed if isinstance(spec.seed, int) else 0)
             return make()
     except TransferMetricsError:
         raise

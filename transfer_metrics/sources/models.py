@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import fnmatch
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.errors import (
     InvalidInputError,
     MissingDependencyError,
-    TransferMetricsError,
     UnknownNameError,
 )
+from transfer_metrics.naming import checked_name
 from transfer_metrics.sources.registry import HUBS
-from transfer_metrics.sources.specs import parse_model
-from transfer_metrics.syntax import split_list
-from transfer_metrics.untrusted import read_text
+from transfer_metrics.sources.specs import parse_model, parse_name
 
 if TYPE_CHECKING:
     import torch
@@ -25,13 +23,13 @@ if TYPE_CHECKING:
 
     from transfer_metrics.sources.base import Modality, Model
 
-_WILD = "*?["
-_COMMENT = re.compile(r"(?:^|\s)#.*")
+WILD = "*?["
 
 
 def load_model(
     spec: str | Model | nn.Module,
     *,
+    name: str | None = None,
     head: str | bool | None = None,
     preprocess: Callable[[Any], Any] | None = None,
     modality: Modality | None = None,
@@ -49,16 +47,25 @@ def load_model(
     - ``hf:google/vit-base-patch16-224@main``: Hugging Face, with a revision
     - ``hf:path/to/folder``: Hugging Face, written by ``save_pretrained``
     - ``package.module:factory(width=2)=w.safetensors``: a function that returns a network
+    - ``small = timm:resnet18``: any of them, under a name of its own
 
     ``input_size, mean, std, interpolation, crop_pct`` in the parentheses override the settings
     of the input (not for ``hf:``): ``timm:mobilenetv2_050(pad_type=same, input_size=96, mean=0.5,
-    std=0.5)=net.safetensors``. In a module or a factory's result these settings, and the name of
-    the classifier, are read from a dictionary ``pretrained_cfg`` as timm has it: ``input_size``
-    (C, H, W), ``mean``, ``std`` (where white is 1), ``interpolation``, ``crop_pct`` and
-    ``classifier``. A module without it reads arrays of numbers.
+    std=0.5)=net.safetensors``. ``seed`` is that of random weights. A factory gets all options that
+    it has arguments for, these six too, and then they are its own affair. In a module or a
+    factory's result these settings, and the name of the classifier, are read from a dictionary
+    ``pretrained_cfg`` as timm has it: ``input_size`` (C, H, W), ``mean``, ``std`` (where white is
+    1), ``interpolation``, ``crop_pct`` and ``classifier``. A module without it reads arrays of
+    numbers.
+
+    What compiles a network, spreads it over devices (``DataParallel``) or averages its weights
+    (``AveragedModel``) is taken off, so that layers have the names of the plain network.
+    TorchScript, exported programs and weights on the meta device are refused: their layers cannot
+    be read.
 
     Args:
         spec: one of the above, a module, or a ``Model`` (returned with the changes below).
+        name: what tables call it, instead of the specification or the class of the module.
         head: dotted path of the classifier; ``None`` finds it, ``False`` means none.
         preprocess: one raw example to one input, instead of the model's own.
         modality: what ``preprocess`` reads, ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``;
@@ -70,8 +77,8 @@ def load_model(
 
     Raises:
         UnknownNameError: no hub, model, weights or head has that name; with suggestions.
-        InvalidInputError: the specification cannot be read, weights cannot be had, or a
-            checkpoint does not fit.
+        InvalidInputError: the specification or the name cannot be read, weights cannot be had, or
+            a checkpoint does not fit.
         MissingDependencyError: the hub's package is not installed or does not import.
 
     >>> from torch import nn
@@ -83,13 +90,19 @@ def load_model(
     from transfer_metrics.sources.base import Model
     from transfer_metrics.sources.classifier import check_head
     from transfer_metrics.sources.hubs import from_module, with_proven_head
+    from transfer_metrics.sources.plain import plain_module
 
+    if name is not None:
+        name = checked_name(name, "a model")
     if isinstance(spec, Model):
         model = spec
     elif isinstance(spec, nn.Module):
-        model = from_module(spec, type(spec).__name__, prove=preprocess is None and head is None)
+        name = type(plain_module(spec)).__name__
+        model = from_module(spec, name, prove=preprocess is None and head is None)
     elif isinstance(spec, str):
-        model = _by_name(spec)
+        given, text = parse_name(spec)
+        name = name or given
+        model = _by_name(text)
     else:
         raise InvalidInputError(
             f"a model is a {type(spec).__name__}; give a name such as 'timm:resnet18', a "
@@ -105,16 +118,25 @@ def load_model(
         if head is None and not isinstance(spec, str):
             model = with_proven_head(model)
     if head is False:
-        model = dataclasses.replace(model, head=None)
+        model = dataclasses.replace(model, head=None, open_head=False)
     elif isinstance(head, str):
-        model = dataclasses.replace(model, head=check_head(model.module, head))
+        model = dataclasses.replace(model, head=check_head(model.module, head), open_head=False)
     if device is not None:
         model.module.to(device)
+    return model if name is None else called(model, name)
+
+
+def called(model: Model, name: str) -> Model:
+    """The same model under another name; its fingerprint, which may be known, is the same."""
+    if model.name == name:
+        return model
+    model = copy.copy(model)
+    object.__setattr__(model, "name", name)
     return model
 
 
 def _by_name(text: str) -> Model:
-    from transfer_metrics.sources.hubs import from_factory
+    from transfer_metrics.sources.factories import from_factory
 
     spec = parse_model(text)
     model = HUBS[spec.hub](spec) if spec.hub in HUBS else from_factory(spec)
@@ -157,7 +179,7 @@ def list_models(pattern: str = "*") -> list[str]:
     """
     hub, colon, _ = pattern.partition(":")
     listers = {"zoo": _zoo, "timm": _timm, "torchvision": _torchvision}
-    if colon and hub not in listers and not any(letter in hub for letter in _WILD):
+    if colon and hub not in listers and not any(letter in hub for letter in WILD):
         raise UnknownNameError.of("hub to list", hub, listers)
     wanted = [hub] if colon and hub in listers else list(listers)
     known: list[str] = []
@@ -195,79 +217,26 @@ def _torchvision(_pattern: str) -> Iterable[str]:
     return models.list_models(module=models)
 
 
-def expand_models(
-    models: str | Model | nn.Module | Iterable[str | Model | nn.Module],
-) -> list[str | Model | nn.Module]:
+def expand_models(models: Any) -> list[str | Model | nn.Module]:
     """Turn commas, wildcards, files and lists into one list of models, without repeats.
 
     Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``. ``@file``
     stands for the names in a text file, one or several to a line; what follows ``#`` at the
-    beginning of a line or after a space is a comment.
+    beginning of a line or after a space is a comment. A comma belongs to a file or folder that
+    is there with the comma in its name, and to what stands in quotes.
 
     Args:
-        models: names (commas between them, wildcards in them), files, modules, ``Model`` objects.
+        models: names (commas between them, wildcards in them), files, modules, ``Model`` objects,
+            mappings from a name to one of these, or a list of all that.
 
     Raises:
         UnknownNameError: a wildcard matches nothing.
-        InvalidInputError: there is no model at all, or a file cannot be read or used; names the
-            line.
+        InvalidInputError: there is no model at all, a name stands for several, or a file cannot be
+            read or used; names the line.
 
-    >>> expand_models("timm:resnet18(pretrained=False, seed=1), hf:bert-base-uncased")
+    >>> expand_models("timm:resnet18(pretrained=False, seed=1), small = hf:bert-base-uncased")
     ['timm:resnet18(pretrained=False, seed=1)', 'hf:bert-base-uncased']
     """
-    given: list[Any]
-    if isinstance(models, str):
-        given = list(split_list(models))
-    elif isinstance(models, (list, tuple, set, frozenset, Iterator)):
-        given = [
-            m for item in models for m in (split_list(item) if isinstance(item, str) else [item])
-        ]
-    else:
-        given = [models]
-    found: list[Any] = []
-    for model in given:
-        for item in _expand(model) if isinstance(model, str) else [model]:
-            if not any(item is seen or (isinstance(item, str) and item == seen) for seen in found):
-                found.append(item)
-    if not found:
-        raise InvalidInputError("no models; give at least one, such as zoo:*")
-    return found
+    from transfer_metrics.sources.lists import named_models
 
-
-def _expand(text: str) -> list[str]:
-    if text.startswith("@"):
-        return _listed(text[1:])
-    end = min((text.find(mark) for mark in "(=" if mark in text), default=len(text))
-    pattern, rest = text[:end], text[end:]
-    if not any(letter in pattern for letter in _WILD):
-        return [text]
-    return [name + rest for name in list_models(pattern)]
-
-
-def _listed(place: str) -> list[str]:
-    """The names in a file, checked as far as they can be without loading anything."""
-    from pathlib import Path
-
-    try:
-        text = read_text(Path(place).expanduser())
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidInputError(
-            f"the list of models {place!r} cannot be read ({reason}); give a text file with a name "
-            f"on each line"
-        ) from error
-    found: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            for name in split_list(_COMMENT.sub("", line)):
-                if name.startswith("@"):
-                    raise InvalidInputError(f"{name!r}: lists cannot name other lists")
-                expanded = _expand(name)
-                for one in expanded:
-                    parse_model(one)
-                found += expanded
-        except TransferMetricsError as error:
-            raise type(error)(f"{place}, line {number}: {error}") from error
-    if not found:
-        raise InvalidInputError(f"the list of models {place!r} names none; write one on each line")
-    return found
+    return [model for _, model in named_models(models)]

@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.syntax import call_options, cut
+from transfer_metrics.naming import checked_name
+from transfer_metrics.syntax import call_options, cut, unquoted
 
 INPUT_OPTIONS = ("input_size", "mean", "std", "interpolation", "crop_pct")
 
@@ -24,7 +25,7 @@ class ModelSpec:
         name: the name within the hub.
         options: what stands in parentheses, less the two below.
         inputs: the options that describe the input (``INPUT_OPTIONS``).
-        seed: for weights that are drawn at random.
+        seed: for weights that are drawn at random; None where it is not given.
         revision: what follows ``@``; only Hugging Face models have revisions.
         checkpoint: the file after ``=``.
     """
@@ -34,7 +35,7 @@ class ModelSpec:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
+    seed: Any = None
     revision: str = ""
     checkpoint: str = ""
 
@@ -49,6 +50,8 @@ def parse_model(text: str) -> ModelSpec:
     >>> spec.name, spec.revision
     ('google/vit-base-patch16-224', 'main')
 
+    A file or folder in quotes may have any letters in its name.
+
     Raises:
         InvalidInputError: it has no hub, or the parentheses cannot be read.
     """
@@ -56,10 +59,11 @@ def parse_model(text: str) -> ModelSpec:
     if not (hub and colon and rest):
         raise InvalidInputError(
             f"model {text!r}: write <hub>:<name>, with a hub of zoo, timm, torchvision or hf, or "
-            f"package.module:factory"
+            f"package.module:factory; put a path with a comma in it in quotes"
         )
     if hub == "hf":
-        if os.path.isdir(rest):
+        rest = unquoted(rest)
+        if os.path.isdir(os.path.expanduser(rest)):
             return ModelSpec(text, hub, rest)
         name, _, revision = rest.partition("@")
         return ModelSpec(text, hub, name, revision=revision)
@@ -69,10 +73,40 @@ def parse_model(text: str) -> ModelSpec:
     if parenthesis:
         options = call_options(parenthesis + arguments, f"model {text!r}")
     inputs = {key: options.pop(key) for key in INPUT_OPTIONS if key in options}
-    seed = options.pop("seed", 0)
-    if not isinstance(seed, int):
-        raise InvalidInputError(f"model {text!r}: seed must be a whole number, not {seed!r}")
-    return ModelSpec(text, hub, name.strip(), options, inputs, seed, "", checkpoint.strip())
+    seed = options.pop("seed", None)
+    return ModelSpec(text, hub, name.strip(), options, inputs, seed, "", unquoted(checkpoint))
+
+
+def parse_name(text: str) -> tuple[str | None, str]:
+    """Take ``name = specification`` apart; the name is None where there is none.
+
+    What stands before the first ``=`` is a name where it has no colon: before the ``=`` of a
+    checkpoint there is the colon of the hub.
+
+    >>> parse_name("small = timm:resnet18=a.pth"), parse_name("timm:resnet18 = a.pth")
+    (('small', 'timm:resnet18=a.pth'), (None, 'timm:resnet18 = a.pth'))
+
+    Raises:
+        InvalidInputError: the name is none, or nothing is named.
+    """
+    text = unquoted(text)
+    name, mark, rest = cut(text, "=")
+    if not mark or ":" in name or text.startswith("@"):
+        return None, text
+    if not rest.strip():
+        raise InvalidInputError(f"model {text!r}: nothing is named; write name = <hub>:<name>")
+    return checked_name(unquoted(name), f"model {rest.strip()!r}"), unquoted(rest)
+
+
+def local_path(text: str) -> str:
+    """The file or folder that a model specification names, or would name; empty where none.
+
+    >>> local_path("small = timm:resnet18='a,b.pth'"), local_path("hf:models/bert")
+    ('a,b.pth', 'models/bert')
+    """
+    hub, _, rest = text.partition(":")
+    is_folder = hub.rpartition("=")[2].strip() == "hf"
+    return os.path.expanduser(unquoted(rest if is_folder else cut(rest, "=")[2]))
 
 
 def text_of(name: str) -> str:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import tarfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Kind, Modality, Task
+from transfer_metrics.sources.base import Kind, Modality, Task, Understood
 from transfer_metrics.sources.examples import Examples, decode
 from transfer_metrics.sources.memory import make_task
 from transfer_metrics.sources.places import IMAGE_SUFFIXES, shards
+from transfer_metrics.sources.table_roles import named_label
 from transfer_metrics.untrusted import PICTURE, check_size, parse_json
 
 LABEL_BYTES = 1 << 20
 """Bytes of a file with a label that are read at most: 1 MiB."""
-_LABEL_KEYS = ("label", "cls", "class")
 _BLOCK, _AFTER = tarfile.BLOCKSIZE, 1 << 16
 
 
@@ -96,7 +96,7 @@ def from_tar(
     kind: Kind | None = None,
     *,
     label: str | None = None,
-    missing: str = "error",
+    missing: str = "skip",
 ) -> Task:
     """Read tar shards: files of one name up to its first dot belong to one example.
 
@@ -109,7 +109,7 @@ def from_tar(
         place: a file, a folder, or a pattern such as ``shards/train-*.tar``; see ``places.shards``.
         name: the task.
         kind: ``"classification"`` or ``"regression"``.
-        label: key of the ``.json``; ``label``, ``cls`` or ``class`` by default.
+        label: key of the ``.json``; one of a usual name (see ``table_roles``) by default.
         missing: what to do about examples without a label; see ``gaps.without_unlabelled``.
 
     Raises:
@@ -141,12 +141,14 @@ def from_tar(
         places = np.array(index.places, dtype=np.int64)
         parts[split] = (Members(paths, places, modality), index.labels)
     lost = [(neither, "neither image nor text"), (beside, "texts beside images")]
-    left_out = [(f"{count} groups of files", why) for count, why in lost if count]
-    task = make_task(name, parts, kind, None, missing)
+    left_out = tuple((f"{count} groups of files", why) for count, why in lost if count)
+    inputs = ("image" if images.places else "txt",)
+    understood = Understood(label or "cls or json", inputs, left_out)
+    task = make_task(name, parts, kind, None, missing, understood)
     if left_out:
         told = ", ".join(f"{what} ({why})" for what, why in left_out)
         warnings.warn(f"task {name!r}: left out {told}", TransferMetricsWarning, stacklevel=4)
-    return replace(task, understood=task.understood.without(*left_out))
+    return task
 
 
 def _examples(path: Path) -> Iterator[dict[str, tuple[int, int]]]:
@@ -222,12 +224,8 @@ def _label(members: dict[str, tuple[int, int]], path: Path, key: str | None) -> 
         text = file.read(size).decode("utf-8").strip()
     if which == "json":
         told = parse_json(text)
-        keys = (key,) if key else _LABEL_KEYS
-        value = next((told[k] for k in keys if k in told), None) if isinstance(told, dict) else None
+        named = told if isinstance(told, dict) else {}
+        found = key or (named_label(list(named)) if named else None)
+        value = named.get(found)
         return value if value is None or isinstance(value, (str, int, float)) else str(value)
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
     return text

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.naming import checked_name
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.array_files import from_npz
 from transfer_metrics.sources.base import Kind, Task, choose
@@ -72,9 +73,10 @@ def load_task(
     ``corrupt=skip``    read every image once and leave out those that do not decode, with a
                         warning that counts them; by default the first one used is an error
 
-    and all but sklearn and zoo take ``kind=`` and, where labels can be missing (empty, none, NaN,
-    -100, or -1 where classes have names), ``missing=skip`` to leave those examples out with a
-    warning that counts them rather than an error. Where words have labels (tagging, named entities)
+    and all but sklearn and zoo take ``kind=``. Examples whose label is missing (empty, none, NaN,
+    ``NA`` and the like, -100, or -1 where classes have names) are left out with a warning that
+    counts them; ``missing=error`` refuses them, and ``missing=keep`` takes texts such as ``None``
+    for classes. Where words have labels (tagging, named entities)
     every word is an example, and models read it in its sentence; the label -100 leaves a word out.
     uint8 arrays (N, H, W), (N, H, W, 1) and (N, H, W, 3), and tensors (N, C, H, W), are images;
     other numbers are float32. Classes are numbered in sorted order, the same in all splits. Nothing
@@ -83,14 +85,14 @@ def load_task(
     Args:
         spec: one of the above, or a ``Task``.
         labels: labels of the examples in ``spec``.
-        name: what to call the task.
-        kind: ``"classification"`` or ``"regression"``. By default float labels are targets of a
-            regression, unless all are whole and few.
+        name: what tables call the task, instead of its specification or ``data``.
+        kind: ``"classification"`` or ``"regression"``. By default whole numbers, texts and booleans
+            are classes and other numbers targets; ``labels.kind_of`` has the rule.
         classes: names of the classes, in the order of their numbers.
         **options: options of the source, and those above.
 
     Raises:
-        InvalidInputError: the data cannot be used; the message says where and why.
+        InvalidInputError: the data or the name cannot be used; the message says where and why.
         UnknownNameError: the source, the data set or an option has no such name.
         UnsupportedTaskError: a stream without ``first=``.
         MissingDependencyError: an optional package is needed.
@@ -104,6 +106,8 @@ def load_task(
     (112, 38, ('setosa', 'versicolor', 'virginica'))
     """
     source = place = ""
+    if name is not None:
+        name = checked_name(name, "a task")
     if isinstance(spec, str):
         if labels is not None:
             raise InvalidInputError(f"task {spec!r} has labels of its own; leave labels out")
@@ -152,19 +156,20 @@ def _in_memory(
         )
     given = spec if labels is None else (spec, labels)
     splits = given if isinstance(given, Mapping) else {"train": given}
-    missing = options.pop("missing", "error")
+    missing = options.pop("missing", "skip")
     if kind != "regression" and all(map(_is_words, splits.values())):
         words = {split_name(str(split)): part for split, part in splits.items()}
         return words_task(name, words, kind, classes, **options)
     if options:
         raise InvalidInputError("bio= applies to words with a label each only; leave it out")
-    parts = {split_name(str(split)): _part(part, name) for split, part in splits.items()}
+    read = {split_name(str(split)): _part(part, name) for split, part in splits.items()}
+    parts = {split: (examples, labels) for split, (examples, labels, _) in read.items()}
     if classes is None:
-        classes = next((c for p in splits.values() if (c := _own_classes(p)) is not None), None)
+        classes = next((names for *_, names in read.values() if names is not None), None)
     return make_task(name, parts, kind, classes, missing)
 
 
-def _part(part: Any, name: str) -> tuple[Sequence[Any], Any]:
+def _part(part: Any, name: str) -> tuple[Sequence[Any], Any, Sequence[Any] | None]:
     where = f"task {name!r}"
     if isinstance(part, (tuple, list)) and len(part) == 2:
         examples, labels = part
@@ -172,7 +177,7 @@ def _part(part: Any, name: str) -> tuple[Sequence[Any], Any]:
             raise InvalidInputError(
                 f"{where}: labels are a {type(labels).__name__}; give one per example"
             )
-        return as_examples(examples, where), labels
+        return as_examples(examples, where), labels, None
     if isinstance(part, (tuple, list)):
         raise InvalidInputError(f"{where}: give (examples, labels), not {len(part)} items")
     return from_dataset(part, where)
@@ -181,12 +186,6 @@ def _part(part: Any, name: str) -> tuple[Sequence[Any], Any]:
 def _is_words(part: Any) -> bool:
     pair = isinstance(part, (tuple, list)) and len(part) == 2
     return pair and is_labelled_words(*part)
-
-
-def _own_classes(part: Any) -> Sequence[Any] | None:
-    classes = getattr(part, "classes", None)
-    good = isinstance(classes, (list, tuple)) and all(isinstance(c, str) for c in classes)
-    return classes if good else None
 
 
 def _by_name(

@@ -1,0 +1,156 @@
+"""Which scores compare, and which names stand for one thing: the rules of tables that are joined.
+
+A record says what its model and its task are by ``model_id`` and ``task_id``: the first digits of
+the SHA-256 of a network with its weights and preprocessing, and of the examples and labels of the
+split (of ``train`` where heads were measured). Records without them, as of hand-made tables, are
+believed to be of what their names say, until two values of one measurement differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from transfer_metrics.naming import Names, bare_name
+
+Record = dict[str, Any]
+Place = tuple[str, str, str, int | None]
+"""Task, split, pooling and number of examples: scores compare where these are the same."""
+
+_SAME = (
+    "model", "task", "split", "layer", "pool", "head", "metric", "options", "n", "seed",
+)  # fmt: skip
+
+
+def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
+    """Records by what they compare with, in the order in which they come.
+
+    Models that a race dropped stand beside those that it did not drop, and models that failed
+    before any score beside all of their task and split.
+
+    >>> scores = [{"model": m, "task": "t", "value": 0.5, "n": n} for m, n in zip("ab", (9, 4))]
+    >>> [place[3] for place in by_place([*map(dict, scores)])]
+    [9, 4]
+    """
+    parts: dict[Place, list[Record]] = {}
+    raced, failed = [], []
+    for record in records:
+        if record.get("value") is None and record.get("pool") is None:
+            failed.append(record)
+        elif record.get("round") is not None:
+            raced.append(record)
+        else:
+            parts.setdefault((*_start(record), record.get("n")), []).append(record)
+    for record in raced:
+        start = _start(record)
+        beside = [place for place in parts if place[:3] == start]
+        alone = (*start, record.get("n"))
+        parts.setdefault(max(beside, key=lambda p: p[3] or 0, default=alone), []).append(record)
+    for record in failed:
+        task, split, _ = _start(record)
+        same = [p for p in parts if p[0] == task and (p[1] == split or not split)]
+        for place in same or [(task, split, "", None)]:
+            parts.setdefault(place, []).append(record)
+    return parts
+
+
+def place_labels(places: Sequence[Place]) -> list[str]:
+    """The task of each place, with what tells it from the others of that task.
+
+    >>> place_labels([("digits", "train", "avg", 50), ("digits", "train", "avg", 60)])
+    ['digits, n = 50', 'digits, n = 60']
+    """
+    labels = []
+    for task, split, pool, n in places:
+        twins = [other for other in places if other[0] == task]
+        parts = [task or "unnamed task"]
+        parts += [split] if len({t[1] for t in twins}) > 1 else []
+        parts += [f"pooling {pool}"] if len({t[2] for t in twins}) > 1 else []
+        parts += [f"n = {n}"] if len({t[3] for t in twins}) > 1 else []
+        labels.append(", ".join(filter(None, parts)))
+    return labels
+
+
+def with_own_names(records: Sequence[Record]) -> list[Record]:
+    """Records in which a name stands for one model, and for one task: later ones get a number.
+
+    >>> two = [{"model": "net", "model_id": i, "task": "t"} for i in ("a1", "b2", "a1")]
+    >>> [r["model"] for r in with_own_names(two)]
+    ['net', 'net (2)', 'net']
+    """
+    for column in ("model", "task"):
+        records = _renamed(records, column)
+    return list(records)
+
+
+def joined(first: Sequence[Record], second: Sequence[Record]) -> list[Record]:
+    """The records of two tables.
+
+    A measurement that both have is there once. Where its values differ by more than rounding, it
+    cannot be one and the same, and the model of the second table gets a number.
+    """
+    both = with_own_names([*first, *second])
+    first, second = both[: len(first)], both[len(first) :]
+    known = {_identity(r): r for r in first if r.get("value") is not None}
+    clashing = {
+        r["model"] for r in second if (twin := known.get(_identity(r))) and _contradict(r, twin)
+    }
+    names = Names(str(r["model"]) for r in both)
+    new = {model: names.free(str(model)) for model in sorted(clashing, key=str)}
+    second = [{**r, "model": new[r["model"]]} if r["model"] in new else r for r in second]
+    found: dict[Any, Record] = {}
+    for i, record in enumerate((*first, *second)):
+        key = _identity(record) if record.get("value") is not None else i
+        if key not in found or _says_more(record, found[key]):
+            found[key] = record
+    return list(found.values())
+
+
+def _start(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    return record.get("task") or "", record.get("split") or "", record.get("pool") or ""
+
+
+def _renamed(records: Sequence[Record], column: str) -> Sequence[Record]:
+    """Records whose names in a column stand for one identity each."""
+    known = Names(str(r.get(column)) for r in records)
+    means: dict[tuple[str, str], str] = {}
+    twins: dict[tuple[str, str, str], str] = {}
+    names: dict[tuple[str, str, str], str] = {}
+    found = []
+    for record in records:
+        name, own = record.get(column), record.get(f"{column}_id")
+        if name and own:
+            part = _part(record) if column == "task" else ""
+            if (name, part, own) not in names:
+                new, twin = name, (bare_name(name), part, own)
+                if means.setdefault((name, part), own) != own:
+                    new = twins.get(twin) or known.free(name)
+                    means[new, part] = own
+                twins.setdefault(twin, new)
+                names[name, part, own] = new
+            if (new := names[name, part, own]) != name:
+                record = {**record, column: new}
+        found.append(record)
+    return found
+
+
+def _part(record: Mapping[str, Any]) -> str:
+    """The split whose examples the identity of a task is of."""
+    return "train" if record.get("head") else record.get("split") or "train"
+
+
+def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(record.get(name) for name in _SAME)
+
+
+def _contradict(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two records of one measurement differ by more than rounding; times always do."""
+    if a.get("value") is None or str(a["metric"]).endswith("seconds"):
+        return False
+    return not math.isclose(a["value"], b["value"], rel_tol=1e-4, abs_tol=1e-6)
+
+
+def _says_more(record: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Whether a later record of a measurement replaces the one before: unless it lacks errors."""
+    return bool(record.get("deviations")) or not known.get("deviations")
