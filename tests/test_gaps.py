@@ -130,16 +130,17 @@ def test_sample_of_what_is_left(tmp_path: Path) -> None:
     ],
 )
 def test_which_labels_are_missing(labels, classes, kind, missing) -> None:
-    assert np.flatnonzero(unlabelled(labels, kind, classes)).tolist() == missing
+    found = unlabelled({"train": labels}, kind, classes)["train"]
+    assert np.flatnonzero(found).tolist() == missing
 
 
 @pytest.mark.parametrize("none", [None, float("nan"), "", -100])
 def test_missing_labels_are_errors_or_skipped(none) -> None:
     x, y = list("abcde"), ["u", "v", none, "u", "v"]
     with pytest.raises(InvalidInputError, match=r"1 labels are missing.*example 2.*missing=skip"):
-        load_task(x, y)
+        load_task(x, y, missing="error")
     with pytest.warns(TransferMetricsWarning, match="left out 1 of 5 examples, which have no"):
-        task = load_task(x, y, missing="skip")
+        task = load_task(x, y)
     assert list(task["train"].examples) == list("abde")
     assert task["train"].labels.tolist() == [0, 1, 0, 1]
     assert task.classes == ("u", "v")
@@ -169,12 +170,12 @@ def test_rows_of_a_table(tmp_path: Path) -> None:
     path.write_text(
         "text,label,label_name,split\na,1,good,train\nb,,,train\nc,0,bad,train\nd,,,test\n"
     )
-    with pytest.raises(InvalidInputError, match=r"row 2 has no label in column 'label' \(1 rows"):
-        load_task(f"csv:{path}")
+    with pytest.raises(InvalidInputError, match=r"1 labels are missing in column 'label'.*ample 1"):
+        load_task(f"csv:{path}?missing=error")
     with pytest.warns(TransferMetricsWarning) as told:
-        task = load_task(f"csv:{path}?missing=skip")
+        task = load_task(f"csv:{path}")
     assert [str(t.message).partition("left out ")[2] for t in told] == [
-        "1 of 3 examples, which have no label",
+        "1 of 3 examples, which have no label in column 'label'",
         "split 'test', which has no labels",
     ]
     assert list(task["train"].examples) == ["a", "c"]

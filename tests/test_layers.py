@@ -182,13 +182,13 @@ def test_layouts():
 
 
 class Recurrent(nn.Module):
-    """One block run three times, an output that is not batch first, and nested outputs."""
+    """One block run three times, outputs that are not batch first, and nested outputs."""
 
     def __init__(self):
         super().__init__()
         self.stem = nn.Linear(4, 8)
         self.block = nn.ModuleList([nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)])
-        self.swap = nn.Identity()
+        self.swap, self.flat = nn.Identity(), nn.Identity()
         self.head = nn.Linear(8, 3)
 
     def forward(self, tokens):
@@ -196,6 +196,7 @@ class Recurrent(nn.Module):
         for _ in range(3):
             x = self.block[0](x)
         x = self.swap(x.transpose(0, 1)).transpose(0, 1)
+        x = self.flat(x.flatten(0, 1)).view(x.shape)
         return {"extra": (None, [self.head(x.mean(1))])}
 
 
@@ -208,9 +209,11 @@ def test_repeated_blocks_nested_outputs_and_other_axes_first():
         "block.0:2",
         "head:input",
     ]
-    assert "swap" not in names(network, "*", example=x)
-    with pytest.raises(LayerNotFoundError, match="'swap' has no floating point output"):
-        list_layers(network, "swap", example=x)
+    [swap] = list_layers(network, "swap", example=x)
+    assert (swap.layout, swap.shape, swap.dim) == ("TNC", (5, 8), 8)
+    assert "flat" not in names(network, "*", example=x)
+    with pytest.raises(LayerNotFoundError, match="'flat' has no floating point output"):
+        list_layers(network, "flat", example=x)
 
 
 def expand(text):

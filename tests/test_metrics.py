@@ -235,11 +235,11 @@ def test_knn_is_scikit_learns_leave_one_out(k, distance):
         expected = cross_val_score(model, x, y, cv=LeaveOneOut()).mean()
         assert score == pytest.approx(expected, abs=1e-12)
     else:
-        # Ties go to the nearer class here, to the lower label there.
+        # Equal votes are shared or go to the nearer class here, to the lower label there.
         votes = cross_val_predict(model, x, y, cv=LeaveOneOut(), method="predict_proba")
         clear = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) == 1
         expected = (votes.argmax(axis=1) == y)[clear].sum()
-        assert expected <= round(score * 90) <= expected + (~clear).sum()
+        assert expected <= score * 90 + 1e-9 <= expected + (~clear).sum() + 2e-9
     assert score.stderr == pytest.approx(math.sqrt(score * (1 - score) / 90))
 
 
@@ -296,10 +296,10 @@ def test_ridge_probe_of_a_negligible_penalty_is_least_squares():
 def test_linear_probe_is_scikit_learns_cross_validation():
     x, y = load_digits(return_X_y=True)
     x, y = x[:300], y[:300]
-    sample = tm.FeatureSample.from_batch(x, y).ordered
-    z = sample.x.numpy() - x.mean(axis=0)
+    z = x - x.mean(axis=0)
+    order = np.argsort((z**2).sum(axis=1))
     scores = cross_val_score(
-        LogisticRegression(C=1.0, max_iter=200), z / z.std(), sample.y.numpy(),
+        LogisticRegression(C=1.0, max_iter=200), (z / z.std())[order], y[order],
         cv=StratifiedKFold(5, shuffle=True, random_state=0),
     )  # fmt: skip
     score = tm.linear_probe(x, y, C=[1.0])
@@ -396,7 +396,7 @@ def test_regression_and_several_labels_run_what_is_defined_for_them():
     labels = np.stack([t > 100, t > 200], axis=1).astype(int)
     [record] = tm.score(x, labels, "*").records
     assert record["metric"] == "logme"
-    each = [float(tm.logme(x, column.astype(float))) for column in labels.T]
+    each = [float(tm.logme(x, column, kind="regression")) for column in labels.T]
     assert record["value"] == pytest.approx(np.mean(each), rel=1e-9)
     with pytest.raises(tm.UnsupportedTaskError, match="multilabel"):
         tm.score(x, labels, "h_score")

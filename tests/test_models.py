@@ -224,6 +224,16 @@ def test_torchvision_checkpoint(tmp_path: Path) -> None:
     assert load_model(f"torchvision:squeezenet1_1={tmp_path / 'net.pt'}").head == "classifier.1"
 
 
+def test_checkpoint_of_a_network_that_asks_for_its_version(tmp_path: Path) -> None:
+    """MNASNet reads a version that safetensors files, and plain dictionaries, do not have."""
+    from torchvision.models import mnasnet0_5
+
+    wanted = mnasnet0_5(weights=None).state_dict()
+    save_file(wanted, tmp_path / "net.safetensors")
+    found = load_model(f"torchvision:mnasnet0_5={tmp_path / 'net.safetensors'}").module
+    assert all(torch.equal(found.state_dict()[name], wanted[name]) for name in wanted)
+
+
 def altered(state: dict, change: str) -> dict:
     state = dict(state)
     if change == "missing":

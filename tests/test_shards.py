@@ -89,7 +89,8 @@ def test_texts_and_splits(tmp_path: Path) -> None:
     files = [("a.txt", "ä b".encode()), ("a.cls", b"x"), ("b.txt", b"c"), ("b.cls", b"y")]
     for split in ("train", "test"):
         shard(tmp_path / f"{split}-0.tar", files)
-    task = load_task(f"tar:{tmp_path}")
+    with pytest.warns(TransferMetricsWarning, match="2 of 2 examples of split 'test' are in"):
+        task = load_task(f"tar:{tmp_path}")
     assert (task.modality, sorted(task.splits)) == ("text", ["test", "train"])
     assert list(task["test"].examples) == ["ä b", "c"]
     assert task.classes == ("x", "y")
@@ -99,10 +100,16 @@ def test_examples_without_label_or_image(tmp_path: Path) -> None:
     files = [m for m in members() if m[0] != "set/002.cls" and m[0] != "set/003.png"]
     path = shard(tmp_path / "s.tar", files)
     with pytest.raises(InvalidInputError, match=r"1 labels are missing.*example 2"):
-        load_task(f"tar:{path}")
-    with pytest.warns(TransferMetricsWarning, match="left out 1 of 5"):
-        task = load_task(f"tar:{path}?missing=skip")
+        load_task(f"tar:{path}?missing=error")
+    with (
+        pytest.warns(TransferMetricsWarning, match="left out 1 of 5"),
+        pytest.warns(TransferMetricsWarning, match="left out 1 groups of files"),
+    ):
+        task = load_task(f"tar:{path}")
     assert same(task, PIXELS[[0, 1, 4, 5]])
+    told = ("1 groups of files", "neither image nor text")
+    assert told in task.understood.left_out
+    assert "left out: 1 groups of files (neither image nor text)" in task.summary
 
 
 def test_damaged_images_in_a_shard(tmp_path: Path) -> None:
@@ -207,7 +214,7 @@ def test_memory_does_not_grow_with_the_shards(tmp_path: Path) -> None:
 def test_torch_files(tmp_path: Path) -> None:
     path = tmp_path / "data.pt"
     x, y = torch.rand(6, 3), torch.tensor(Y)
-    torch.save({"X": x, "y": y, "x_test": x[:2], "y_test": [0, 1], "classes": ["n", "y"]}, path)
+    torch.save({"X": x, "y": y, "x_test": -x[:2], "y_test": [0, 1], "classes": ["n", "y"]}, path)
     task = load_task(f"torch:{path}")
     assert task.classes == ("n", "y")
     assert np.array_equal(np.stack(task["train"].examples), x.numpy())
@@ -293,10 +300,10 @@ class Counted(Dataset):
 def test_labels_without_loading_images(name: str, kind) -> None:
     data = Counted(**{name: kind(Y)})
     assert load_task(data)["train"].labels.tolist() == Y
-    assert data.fetched == 2
+    assert data.fetched == 6
     part = load_task(Subset(data, [5, 1, 3]))
     assert part["train"].labels.tolist() == [0, 1, 1]
-    assert data.fetched == 4
+    assert data.fetched == 9
 
 
 def test_labels_that_are_not_those_returned() -> None:
@@ -346,7 +353,8 @@ def test_streams_of_columns() -> None:
 
     rows = {"text": list("abcdef"), "label": Y}
     stream = datasets.Dataset.from_dict(rows).to_iterable_dataset()
-    task = load_task({"train": stream, "test": stream}, first=4, label="label")
+    with pytest.warns(TransferMetricsWarning, match="4 of 4 examples of split 'test' are in"):
+        task = load_task({"train": stream, "test": stream}, first=4, label="label")
     assert list(task["test"].examples) == list("abcd")
     with pytest.raises(UnsupportedTaskError, match="IterableDataset"):
         load_task(stream)

@@ -206,11 +206,13 @@ def test_parquet_equals_csv(tmp_path: Path) -> None:
 def test_files_by_split(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": list("abcdef"), "label": Y})
     (tmp_path / "data").mkdir()
-    for name in ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"):
+    for name in ("train-00000-of-00002", "train-00001-of-00002"):
         write(frame, tmp_path / "data" / f"{name}.parquet")
+    others = frame.assign(text=list("ghijkl"))
+    write(others, tmp_path / "data" / "validation-00000-of-00001.parquet")
     task = load_task(f"parquet:{tmp_path}")
     assert {name: len(split) for name, split in task.splits.items()} == {"train": 12, "val": 6}
-    assert list(task["val"].examples) == list("abcdef")
+    assert list(task["val"].examples) == list("ghijkl")
     pattern = load_task(f"parquet:{tmp_path}/data/train-*.parquet")
     assert (list(pattern.splits), len(pattern["train"])) == (["train"], 12)
     write(frame, tmp_path / "extra.parquet")

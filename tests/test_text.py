@@ -26,7 +26,7 @@ from transfer_metrics.errors import (
     UnsupportedTaskError,
 )
 from transfer_metrics.features.averaged import MeanStore, hidden_layers
-from transfer_metrics.features.forward import batches_of
+from transfer_metrics.features.forward import Sizes, batches_of, example_size
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.words import pool_for
@@ -270,7 +270,7 @@ def test_numbers_in_json_lines(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"text": "a", "label": 1}\n{"text": "b"}', "row 2 has no label"),
+        ('{"text": "a", "label": 1}\n{"text": "b"}', "1 labels are missing in column 'label'"),
         ('{"text": "a"\n', "cannot be read.*one JSON object per line"),
         ('{"text": "a", "label": 1}\n[1]', "line 2 is no object"),
         ('{"text": ["a"], "label": 1}\n{"text": ["b"], "label": 0}', "'text' holds lists"),
@@ -279,7 +279,7 @@ def test_numbers_in_json_lines(tmp_path):
 def test_json_lines_that_cannot_be_used(tmp_path, text, message):
     (tmp_path / "t.jsonl").write_text(text)
     with pytest.raises(InvalidInputError, match=message):
-        tm.load_task(f"jsonl:{tmp_path / 't.jsonl'}")
+        tm.load_task(f"jsonl:{tmp_path / 't.jsonl'}", missing="error")
 
 
 def test_a_data_set_of_the_datasets_library_in_memory():
@@ -309,7 +309,7 @@ def test_a_data_set_of_the_datasets_library_in_memory():
 )
 def test_batches_hold_every_text_once_and_like_lengths_together(texts, size, start):
     data = Split([*["x"] * start, *texts], np.zeros(start + len(texts)))
-    batches = batches_of(data, range(start, start + len(texts)), size, by_length=True)
+    batches = batches_of(data, range(start, start + len(texts)), size, Sizes(example_size))
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(texts)))
     assert all(len(batch) == size for batch in batches[:-1])
     assert all((np.diff(batch) > 0).all() for batch in batches)

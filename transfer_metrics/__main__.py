@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TextIO
 
 import transfer_metrics
 from transfer_metrics.cli.completion import PrintCompletion
+from transfer_metrics.cli.console import console
 from transfer_metrics.cli.options import LONGEST
 from transfer_metrics.cli.parser import Parser, add_common
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
@@ -80,9 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 where all went well, 1 where some models failed, 2 for a usage or input error and for
         what nobody foresaw, 130 when interrupted (SIGINT) and 143 when told to end (SIGTERM).
     """
+    with console():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(argv: list[str]) -> int:
     from transfer_metrics.cli.config import with_config
 
-    argv = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     try:
         args = parser.parse_args(with_config(argv, parser))
@@ -90,16 +95,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings(), _ending_in_order():
             warnings.showwarning = _show_warning
             status = args.run(args)
-        sys.stdout.flush()
+        _flush()
         return int(status or 0)
     except KeyboardInterrupt as error:
         ended = isinstance(error, _Terminated)
         told = "told to end" if ended else "interrupted"
         print(f"transfer-metrics: {told}; run it again to go on where it stopped", file=sys.stderr)
         return 143 if ended else 130
+    except SystemExit:
+        # After --help and --version, which argparse prints.
+        _flush()
+        raise
     except BrokenPipeError:
-        # The reader of a pipe went away, as `head` does; nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _flush()
         return 0
     except Exception as error:
         # Asked of the arguments themselves, since these may be what cannot be parsed.
@@ -107,6 +115,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(visible_lines(traceback.format_exc()), file=sys.stderr)
         print(f"transfer-metrics: {sentence(error)}", file=sys.stderr)
         return 2
+
+
+def _flush() -> None:
+    """Write what is left, unless the reader of a pipe went away, as `head` does."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Terminated(KeyboardInterrupt):

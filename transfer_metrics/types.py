@@ -16,7 +16,7 @@ class Layer:
         depth: position among all traced calls, scaled to (0, 1].
         kind: class name of the module.
         shape: output shape of one example.
-        layout: ``NCHW``, ``NHWC``, ``NTC``, ``NCT`` or ``ND``; what the axes mean.
+        layout: ``NCHW``, ``NHWC``, ``NTC``, ``NCT``, ``TNC`` or ``ND``; what the axes mean.
         dim: number of features after pooling.
         bytes: float32 bytes of one pooled example.
         params: parameters inside the module.

@@ -6,6 +6,7 @@ below it.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -86,13 +87,15 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def read_text(path: str | os.PathLike[str], most: int = DOCUMENT) -> str:
-    """The text of a regular file in UTF-8, without a byte order mark.
+    """The text of a regular file in UTF-8, or in UTF-16 if its mark is there, without the mark.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: as for ``read_bytes``, or it is not UTF-8.
+        ValueError: as for ``read_bytes``, or it is neither.
     """
-    return read_bytes(path, most).decode("utf-8-sig")
+    data = read_bytes(path, most)
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if marked else "utf-8-sig")
 
 
 def parse_json(text: str) -> Any:

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from transfer_metrics.features.extract import extract
-from transfer_metrics.features.trace import evaluation
 from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.evaluation import evaluation
 
 IMAGE = (3, 224, 224)
 
@@ -114,7 +114,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-def measure(name: str, n: int = 64, batch_size: int = 16, repeats: int = 3) -> dict[str, float]:
+def measure(name: str, n: int = 500, batch_size: int = 16, repeats: int = 2) -> dict[str, float]:
     """Time the bare forward pass and the extraction of every block, in turn.
 
     Args:
@@ -161,7 +161,7 @@ def measure(name: str, n: int = 64, batch_size: int = 16, repeats: int = 3) -> d
 
 
 def run(
-    n: int = 64, batch_size: int = 16, repeats: int = 3, networks: Iterable[str] = NETWORKS
+    n: int = 500, batch_size: int = 16, repeats: int = 2, networks: Iterable[str] = NETWORKS
 ) -> Iterator[str]:
     """Describe the measurement of each network in a line of text.
 

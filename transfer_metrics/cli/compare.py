@@ -16,7 +16,7 @@ from transfer_metrics.cli.options import (
     require_scores,
     say,
 )
-from transfer_metrics.cli.sampling import add_examples, sampled
+from transfer_metrics.cli.sampling import add_examples, loaded
 
 EXAMPLES = """\
   transfer-metrics compare --models zoo:resnet-cifar10 --task zoo:glyphs
@@ -71,12 +71,14 @@ def run(args: argparse.Namespace) -> int:
 
     from transfer_metrics.heads.compare import DEFAULT_HEADS, compare
     from transfer_metrics.report.comparison import save_comparison
+    from transfer_metrics.sources.models import expand_models
 
     folder = Path(args.out)
     check_place(folder, folder=True)
+    models = expand_models(args.models)
     table = compare(
-        args.models,
-        sampled(args),
+        models,
+        loaded(args),
         args.heads or DEFAULT_HEADS,
         ood=_ood(args.ood),
         seeds=args.seeds,

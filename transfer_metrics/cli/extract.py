@@ -17,7 +17,7 @@ from transfer_metrics.cli.options import (
     print_table,
     say,
 )
-from transfer_metrics.cli.sampling import add_examples, sampled
+from transfer_metrics.cli.sampling import add_examples, loaded
 
 EXAMPLES = """\
   transfer-metrics extract --model zoo:resnet-cifar10 --task sklearn:digits --out features/
@@ -42,12 +42,13 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extract and print what was written, one layer per line."""
     from transfer_metrics.features.extract import extract
+    from transfer_metrics.sources.models import load_model
 
     options = extraction(args)
     check_place(args.out, folder=True)
     store = extract(
-        args.model,
-        sampled(args),
+        load_model(args.model),
+        loaded(args),
         args.layers,
         options.pop("pool"),
         args.out,

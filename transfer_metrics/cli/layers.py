@@ -17,7 +17,7 @@ from transfer_metrics.cli.options import (
     require_scores,
     say,
 )
-from transfer_metrics.cli.sampling import add_examples, refuse_examples, sampled
+from transfer_metrics.cli.sampling import add_examples, loaded, refuse_examples
 
 EXAMPLES = """\
   transfer-metrics layers --model zoo:resnet-cifar10 --task sklearn:digits
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking import score_layers
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.report.plots import plot_format, save_plot
+    from transfer_metrics.sources.models import load_model
 
     if args.plot:
         plot_format(args.plot)
@@ -63,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
         if not args.task:
             raise InvalidInputError("--model needs --task")
         table = score_layers(
-            args.model,
-            sampled(args),
+            load_model(args.model),
+            loaded(args),
             metrics,
             layers=args.layers,
             intervals=intervals,

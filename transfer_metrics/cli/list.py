@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.options import Records, add_layers, add_output, add_verb, print_table
+from transfer_metrics.cli.sampling import add_kind, told, with_kind
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.base import Task
@@ -33,6 +34,7 @@ def add_parser(verbs: Any) -> None:
     )
     add_layers(parser, "blocks", "blocks, activations, *, last")
     parser.add_argument("--pool", default="avg")
+    add_kind(parser)
     add_output(parser)
 
 
@@ -69,7 +71,9 @@ def _models(args: argparse.Namespace) -> Listing:
 def _tasks(args: argparse.Namespace) -> Listing:
     from transfer_metrics.sources.tasks import list_tasks, load_task
 
-    return _described(load_task(args.name)) if args.name else _named(list_tasks())
+    if not args.name:
+        return _named(list_tasks())
+    return _described(told(load_task(with_kind(args.name, args.kind)), args))
 
 
 def _described(task: Task) -> Listing:

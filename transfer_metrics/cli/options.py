@@ -69,6 +69,11 @@ def add_extraction(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-size", type=positive, default=64, metavar="N")
     group.add_argument("--num-workers", type=count, default=0, metavar="N", help="loader processes")
     group.add_argument("--amp", action="store_true", help="mixed precision")
+    group.add_argument(
+        "--allow-random",
+        action="store_true",
+        help="take one draw of the features of networks that draw random numbers",
+    )
     group.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     add_device(group)
 
@@ -89,6 +94,7 @@ def extraction(args: argparse.Namespace) -> dict[str, Any]:
         "device": args.device,
         "amp": args.amp,
         "dtype": args.dtype,
+        "allow_random": args.allow_random,
         "progress": not args.quiet,
     }
 

@@ -19,7 +19,7 @@ from transfer_metrics.cli.options import (
     say,
     show,
 )
-from transfer_metrics.cli.sampling import add_examples, sampled
+from transfer_metrics.cli.sampling import add_examples, loaded
 
 if TYPE_CHECKING:
     from transfer_metrics.ranking.table import ScoreTable
@@ -103,14 +103,16 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.report.plots import save_plot
+    from transfer_metrics.sources.models import expand_models
 
     if args.dry_run:
         return foretell(args)
     folder = Path(args.out)
     check_place(folder, folder=True)
+    models = expand_models(args.models)
     table = rank_models(
-        args.models,
-        sampled(args),
+        models,
+        loaded(args),
         args.metrics or DEFAULT_METRICS,
         layers=args.layers,
         engine=args.engine,
@@ -158,6 +160,7 @@ def foretell(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.ranking.forecast import forecast
     from transfer_metrics.ranking.rank import streams
+    from transfer_metrics.sources.models import expand_models
 
     stream = streams(
         args.stream or None,
@@ -166,9 +169,10 @@ def foretell(args: argparse.Namespace) -> int:
         keep_features=args.keep_features,
         budget=args.budget,
     )
+    models = expand_models(args.models)
     found = forecast(
-        args.models,
-        sampled(args),
+        models,
+        loaded(args),
         args.metrics or DEFAULT_METRICS,
         layers=args.layers,
         intervals=args.intervals or False,

@@ -8,7 +8,7 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.options import (
     add_extraction,
@@ -20,6 +20,10 @@ from transfer_metrics.cli.options import (
     require_scores,
     say,
 )
+from transfer_metrics.cli.sampling import add_kind, told, with_kind
+
+if TYPE_CHECKING:
+    from transfer_metrics.sources.base import Task
 
 EXAMPLES = """\
   transfer-metrics report transfer-metrics/scores.jsonl
@@ -40,6 +44,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--models", help="rank these first, instead of reading files")
     parser.add_argument("--task", help="the task: to rank on, or to show its classes")
+    add_kind(parser)
     parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
     parser.add_argument("--out", default="report.html", metavar="FILE", help="default report.html")
     parser.add_argument("--title", help="heading of the page")
@@ -63,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     """Read or rank, and write the page."""
     from transfer_metrics.errors import InvalidInputError
     from transfer_metrics.report.html import write_report
+    from transfer_metrics.sources.tasks import load_task
 
     if bool(args.files) == bool(args.models):
         raise InvalidInputError("give files to report on, or --models and --task, but not both")
@@ -70,15 +76,22 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInputError("--models needs --task")
     if args.metrics and args.files:
         raise InvalidInputError("--metrics goes with --models; files have their metrics already")
+    if args.kind and not args.task:
+        raise InvalidInputError("--kind says what the labels of --task are; name that too")
+    if args.task:
+        args.task = with_kind(args.task, args.kind)
     check_place(args.out)
-    options = {"title": args.title, "task": args.task, "view": args.view}
+    options = {"title": args.title, "view": args.view}
     if args.files:
-        say(f"wrote {write_report(_with_options(args.files), args.out, **options)}")
+        task = told(load_task(args.task), args) if args.task else None
+        files = _with_options(args.files)
+        say(f"wrote {write_report(files, args.out, task=task, **options)}")
         return 0
-    table, notes = _ranked(args)
+    table, task, notes = _ranked(args)
     require_scores(table)
     command = shlex.join(["transfer-metrics", *sys.argv[1:]]) if _is_command() else None
-    say(f"wrote {write_report(table, args.out, notes=notes, command=command, **options)}")
+    options |= {"task": task, "notes": notes, "command": command}
+    say(f"wrote {write_report(table, args.out, **options)}")
     for failure in table.failures:
         say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
     return 1 if table.failures else 0
@@ -98,17 +111,21 @@ def _with_options(files: list[str]) -> list[str]:
     return found
 
 
-def _ranked(args: argparse.Namespace) -> tuple[Any, list[str]]:
-    """The table of a ranking, and the warnings on the way, which are shown as well."""
+def _ranked(args: argparse.Namespace) -> tuple[Any, Task, list[str]]:
+    """The table of a ranking, its task, and the warnings on the way, which are shown as well."""
     from transfer_metrics.errors import TransferMetricsWarning
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
+    from transfer_metrics.sources.models import expand_models
+    from transfer_metrics.sources.tasks import load_task
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TransferMetricsWarning)
+        models = expand_models(args.models)
+        task = told(load_task(args.task), args)
         table = rank_models(
-            args.models,
-            args.task,
+            models,
+            task,
             args.metrics or DEFAULT_METRICS,
             layers=args.layers,
             cache=args.cache,
@@ -118,7 +135,7 @@ def _ranked(args: argparse.Namespace) -> tuple[Any, list[str]]:
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     ours = [w for w in caught if issubclass(w.category, TransferMetricsWarning)]
-    return table, list(dict.fromkeys(str(w.message) for w in ours))
+    return table, task, list(dict.fromkeys(str(w.message) for w in ours))
 
 
 def _is_command() -> bool:

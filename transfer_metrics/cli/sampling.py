@@ -1,14 +1,39 @@
-"""A class-balanced sample of the training examples, as verbs that take a task offer it."""
+"""How a task is read, as verbs that take one offer it: what its labels are, a balanced sample."""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from transfer_metrics.cli.options import positive
+from transfer_metrics.cli.options import positive, say
+
+if TYPE_CHECKING:
+    from transfer_metrics.sources.base import Task
+
+KINDS = ("classification", "regression")
+
+
+def add_kind(parser: argparse.ArgumentParser, kinds: tuple[str, ...] = KINDS) -> None:
+    """Add ``--kind``."""
+    parser.add_argument(
+        "--kind", choices=kinds, help="what the labels are, where they do not tell (docs/labels.md)"
+    )
+
+
+def with_kind(task: str, kind: str | None) -> str:
+    """The task with what ``add_kind`` stands for, as its name.
+
+    >>> with_kind("csv:a.csv", "regression"), with_kind("csv:a.csv", None)
+    ('csv:a.csv?kind=regression', 'csv:a.csv')
+    """
+    from transfer_metrics.sources.specs import with_options
+
+    return task if kind is None else with_options(task, kind=kind)
 
 
 def add_examples(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:
-    """Add ``--examples``, and ``--seed`` where the verb has none of its own."""
+    """Add ``--kind`` and ``--examples``, and ``--seed`` where the verb has none of its own."""
+    add_kind(parser)
     parser.add_argument(
         "--examples",
         type=positive,
@@ -30,18 +55,37 @@ def sampled(args: argparse.Namespace) -> str:
     from transfer_metrics.errors import InvalidInputError
     from transfer_metrics.sources.specs import with_options
 
+    task = with_kind(args.task, args.kind)
     if args.examples is None:
-        return str(args.task)
+        return task
     split = getattr(args, "split", "train")
     if split != "train":
         raise InvalidInputError(
             f"--examples draws from the split train, but --split {split} is used; leave one out"
         )
-    return with_options(args.task, examples=args.examples, seed=args.seed or 0)
+    return with_options(task, examples=args.examples, seed=args.seed or 0)
+
+
+def loaded(args: argparse.Namespace) -> Task:
+    """The task with its options, after one line on stderr that says how it was understood.
+
+    Raises:
+        InvalidInputError: as for ``sampled``, or it cannot be used.
+    """
+    from transfer_metrics.sources.tasks import load_task
+
+    return told(load_task(sampled(args)), args)
+
+
+def told(task: Task, args: argparse.Namespace) -> Task:
+    """A task, after one line on stderr that says how it was understood."""
+    if not args.quiet:
+        say(task.summary)
+    return task
 
 
 def refuse_examples(args: argparse.Namespace) -> None:
-    """Refuse ``--examples`` where features are there already.
+    """Refuse ``--examples`` and ``--kind`` where features are there already.
 
     Raises:
         InvalidInputError: it is given.
@@ -51,6 +95,10 @@ def refuse_examples(args: argparse.Namespace) -> None:
     if args.examples is not None:
         raise InvalidInputError(
             "--store has its examples already; leave --examples out, or extract fewer"
+        )
+    if args.kind is not None:
+        raise InvalidInputError(
+            "--store knows what its labels are; leave --kind out, or extract with it"
         )
 
 

@@ -6,10 +6,12 @@ import argparse
 from typing import Any
 
 from transfer_metrics.cli.options import add_intervals, add_output, add_verb, print_table, say
+from transfer_metrics.cli.sampling import KINDS, add_kind
 
 EXAMPLES = """\
   transfer-metrics score --features features.npy --labels labels.npy
   transfer-metrics score --features data.npz --metrics '*' --json
+  transfer-metrics score --features features.npy --labels ages.npy --kind regression
   transfer-metrics score --features data.npz --metrics transrate,logme --intervals
 """
 
@@ -21,6 +23,7 @@ def add_parser(verbs: Any) -> None:
         "--features", required=True, metavar="FILE", help=".npy (N, D), or .npz with X and y"
     )
     parser.add_argument("--labels", metavar="FILE", help=".npy (N,); not needed with an .npz")
+    add_kind(parser, (*KINDS, "multilabel"))
     parser.add_argument("--metrics", help="metrics, comma-separated")
     parser.add_argument(
         "--source", metavar="FILE", help=".npy (N, Z) of source probabilities, for LEEP and its kin"
@@ -71,11 +74,14 @@ def run(args: argparse.Namespace) -> int:
                 labels,
                 args.metrics or DEFAULT_METRICS,
                 source=source,
+                kind=args.kind,
                 intervals=args.intervals or False,
             )
         except InvalidInputError as error:
             files = [file for file in (args.features, args.labels, args.source) if file]
             raise InvalidInputError(f"{' with '.join(files)}: {error}") from error
+    if not args.quiet:
+        say(table.task_summaries[0])
     lines = [
         f"{record_label(r)}\t{r['value']:.10g}"
         + (f"\t± {margin(r['stderr'], r['deviations']):.3g}" if r["stderr"] is not None else "")

@@ -18,7 +18,7 @@ from transfer_metrics.cli.options import (
     print_table,
     say,
 )
-from transfer_metrics.cli.sampling import add_examples, refuse_examples, sampled
+from transfer_metrics.cli.sampling import add_examples, loaded, refuse_examples
 
 if TYPE_CHECKING:
     from transfer_metrics.features.store import FeatureStore
@@ -99,11 +99,13 @@ def _check(args: argparse.Namespace) -> None:
 def _store(args: argparse.Namespace) -> FeatureStore:
     from transfer_metrics.features.extract import extract
     from transfer_metrics.features.store import FeatureStore
+    from transfer_metrics.sources.models import load_model
 
     if args.store:
         refuse_examples(args)
         return FeatureStore.open(args.store)
-    return extract(args.model, sampled(args), layers=args.layers, **extraction(args))
+    model = load_model(args.model)
+    return extract(model, loaded(args), layers=args.layers, **extraction(args))
 
 
 def _layers(

@@ -14,7 +14,7 @@ from transfer_metrics.cli.options import (
     print_table,
     say,
 )
-from transfer_metrics.cli.sampling import add_examples, sampled
+from transfer_metrics.cli.sampling import add_examples, loaded
 
 EXAMPLES = """\
   transfer-metrics train --model zoo:resnet-cifar10 --task sklearn:digits --out head/
@@ -48,10 +48,9 @@ def run(args: argparse.Namespace) -> int:
 
     from transfer_metrics.heads.registry import resolve_head
     from transfer_metrics.ranking import ScoreTable
-    from transfer_metrics.sources.tasks import load_task
 
     check_place(args.out, folder=True)
-    task = load_task(sampled(args))
+    task = loaded(args)
     # Training that was interrupted goes on from here.
     state = Path(f"{args.out.rstrip('/')}.training")
     options = {
@@ -67,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     head.save(args.out)
     shutil.rmtree(state, ignore_errors=True)
     base = {"model": args.model, "task": task.name, "head": head.label, "seed": args.seed}
+    base["task_summary"] = task.summary
     tested = [name for name in task.splits if name not in ("train", "val")]
     table = ScoreTable(
         {

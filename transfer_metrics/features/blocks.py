@@ -27,43 +27,13 @@ from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 
+import torch
 from torch import nn
 
 from transfer_metrics.features.trace import Call, Trace
+from transfer_metrics.sources.weights import is_leaf, matrices
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
-
-def find_head(trace: Trace) -> str | None:
-    """The classifier of a traced network, if it can be told.
-
-    Where there is a ``pretrained_cfg`` with a ``classifier``, that decides. Else it is the Linear
-    or 1x1 convolution that runs last of all modules with a weight matrix, if the network's output
-    has its width, and is its output or comes from it without a block around it.
-    """
-    config = getattr(trace.modules[""], "pretrained_cfg", None)
-    if isinstance(config, Mapping) and "classifier" in config:
-        named = config["classifier"]
-        named = named[0] if isinstance(named, (tuple, list)) and named else named
-        has_weights = named in trace.counts and _matrices(trace.modules[named])
-        return named if has_weights else None
-    for call in reversed(trace.calls):
-        module = trace.modules[call.path]
-        if next(module.children(), None) is None and _matrices(module):
-            break
-    else:
-        return None
-    if isinstance(module, nn.Linear):
-        width = module.out_features
-    elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
-        width = module.out_channels
-    else:
-        return None
-    if not call.path or trace.output.shape != (width,):
-        return None
-    blocks = [path for path, kind in _units(trace, None).items() if kind == "block"]
-    inside = any(call.path.startswith(block + ".") for block in blocks)
-    return None if inside and call.value != trace.output.value else call.path
 
 
 def find_blocks(trace: Trace, head: str | None) -> list[Call]:
@@ -127,9 +97,9 @@ def head_input(trace: Trace, head: str | None) -> Call | None:
 
 def _units(trace: Trace, head: str | None) -> dict[str, str]:
     """Paths of the blocks, and of the atomic modules outside them, ``weighted`` or ``plain``."""
-    outside = _matrices(trace.modules[""])
+    outside = matrices(trace.modules[""])
     if head is not None:
-        outside -= _matrices(trace.modules[head])
+        outside -= matrices(trace.modules[head])
     units: dict[str, str] = {}
 
     def walk(path: str) -> None:
@@ -141,8 +111,10 @@ def _units(trace: Trace, head: str | None) -> dict[str, str]:
             if below not in trace.counts or above_head:
                 walk(below)
             elif _is_atomic(child):
-                units[below] = "weighted" if _matrices(child) else "plain"
-            elif _matrices(child) == outside or _is_container(child) or _is_wrapper(trace, below):
+                units[below] = "weighted" if matrices(child) else "plain"
+            elif isinstance(child, torch.jit.ScriptModule):
+                units[below] = "block"  # what is inside runs no hooks
+            elif matrices(child) == outside or _is_container(child) or _is_wrapper(trace, below):
                 walk(below)
             else:
                 units[below] = "block"
@@ -151,17 +123,13 @@ def _units(trace: Trace, head: str | None) -> dict[str, str]:
     return units
 
 
-def _matrices(module: nn.Module) -> int:
-    return sum(parameter.ndim >= 2 for parameter in module.parameters())
-
-
 def _is_atomic(module: nn.Module) -> bool:
-    return next(module.children(), None) is None or _matrices(module) <= 1
+    return is_leaf(module) or matrices(module) <= 1
 
 
 def _is_container(module: nn.Module) -> bool:
-    own = type(module).forward
-    return isinstance(module, _CONTAINERS) and own in (nn.Sequential.forward, nn.Module.forward)
+    own = (nn.Sequential.forward, nn.Module.forward)
+    return isinstance(module, _CONTAINERS) and type(module).forward in own
 
 
 def _is_wrapper(trace: Trace, path: str) -> bool:
@@ -200,6 +168,8 @@ def _composite_calls(trace: Trace, path: str) -> list[Call]:
 def _representative(group: list[Call]) -> list[Call]:
     """The call that stands for a group; none if no output can be pooled."""
     usable = [call for call in group if call.shape is not None]
+    # XLNet makes twice as many distances as it has tokens.
+    usable = [c for c in usable if c.layout != "TNC" or _positions(c) <= _positions(usable[0])]
     if usable and _positions(usable[0]) > 1:
         usable = [call for call in usable if _positions(call) > 1]
     if not usable:
@@ -214,4 +184,4 @@ def _positions(call: Call) -> int:
         return shape[1] * shape[2]
     if call.layout == "NHWC":
         return shape[0] * shape[1]
-    return {"NTC": shape[0], "NCT": shape[-1], "ND": 1}[call.layout]
+    return {"NTC": shape[0], "TNC": shape[0], "NCT": shape[-1], "ND": 1}[call.layout]

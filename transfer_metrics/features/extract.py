@@ -43,6 +43,7 @@ def extract(
     num_workers: int = 0,
     shard_size: int = 1024,
     progress: bool = True,
+    allow_random: bool = False,
 ) -> FeatureStore:
     """Run a model over a task once and keep the pooled output of every wanted layer.
 
@@ -51,7 +52,7 @@ def extract(
 
     With ``out``, shards are written as they are finished. The same call on the same folder keeps
     them and computes what is missing, so an interrupted extraction can be run again, and a
-    finished one costs no forward pass.
+    finished one costs no more than a look at a few examples.
 
     Args:
         model: a loaded model, or whatever ``load_model`` takes.
@@ -69,6 +70,8 @@ def extract(
         num_workers: processes that load and preprocess examples.
         shard_size: examples per file; a store that exists keeps its own.
         progress: show a progress bar on stderr.
+        allow_random: take one draw of the features of a network that draws random numbers in its
+            forward pass, which is refused otherwise.
 
     Returns:
         The features.
@@ -79,9 +82,11 @@ def extract(
         IncompatibleStoreError: ``out`` holds features of something else; says of what.
         CorruptStoreError: a file in ``out`` is damaged; says which and what to do.
         ExtractionError: the forward pass failed, features are NaN or infinite or too large for
-            float16, or a file cannot be written.
+            float16, or a file cannot be written; or the same example has other features when it is
+            read again or in another batch, which is tried on a few examples first.
 
-    Cost: the bare forward passes and at most a tenth more for all blocks of a network, and
+    Cost: the bare forward passes and, from some 500 examples on, at most a tenth more for all
+    blocks of a network (eight to ten examples are read beforehand); and
     ``memory_bytes`` of storage; in memory one shard at a time if ``out`` is given.
 
     >>> network = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -93,6 +98,7 @@ def extract(
     plan = Extraction.of(
         model, task, layers, pool, split=split, batch_size=batch_size, device=device, amp=amp,
         dtype=dtype, num_workers=num_workers, shard_size=shard_size, progress=progress,
+        allow_random=allow_random,
     )  # fmt: skip
     if out is None:
         manifest = plan.manifest()
@@ -101,11 +107,9 @@ def extract(
             arrays.append(shard)
             manifest["shards"][str(index)] = record
         return FeatureStore(manifest, arrays)
-    # What is wrong with the layers is found before any folder is made.
-    fresh = None if (Path(out) / MANIFEST).exists() else plan.manifest()
     folder = _folder(out)
     with writing(folder):
-        manifest = _resumed(folder, plan, fresh)
+        manifest = _resumed(folder, plan)
         for index, shard, record in plan.shards(manifest):
             record |= write_shard(shard_path(folder, index), shard)
             manifest["shards"][str(index)] = record
@@ -126,7 +130,7 @@ def _folder(out: str | Path) -> Path:
     return folder
 
 
-def _resumed(folder: Path, plan: Extraction, fresh: dict[str, Any] | None) -> dict[str, Any]:
+def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
     """The manifest of a folder: its own after checking everything in it, or a fresh one, written.
 
     Raises:
@@ -141,19 +145,25 @@ def _resumed(folder: Path, plan: Extraction, fresh: dict[str, Any] | None) -> di
                 f"{folder} has shards but no {MANIFEST}, so nothing says what they are; delete the "
                 f"folder, or choose another out="
             )
-        manifest = fresh or plan.manifest()
+        manifest = plan.manifest()
         write_manifest(folder, manifest)
         return manifest
     manifest = read_manifest(folder)
     key, wanted = plan.key, plan.layers
     differing = [field for field in KEY if manifest.get(field) != key[field]]
+    other_layers = manifest.get("layers_asked") != wanted and (
+        [layer["name"] for layer in plan.manifest()["layers"]]
+        != [layer["name"] for layer in manifest["layers"]]
+    )
     told = [
-        f"{field} is {_short(manifest.get(field))}, not {_short(key[field])}" for field in differing
+        f"{field} is {_short(manifest.get(field))}, not {_short(key[field])}"
+        for field in differing
+        if field != "behaviour"
     ]
-    if not differing and manifest.get("layers_asked") != wanted:
-        listed = [layer["name"] for layer in plan.manifest()["layers"]]
-        if listed != [layer["name"] for layer in manifest["layers"]]:
-            told = [f"layers is {_short(manifest['layers_asked'])}, not {_short(wanted)}"]
+    if other_layers and not told:
+        told = [f"layers is {_short(manifest['layers_asked'])}, not {_short(wanted)}"]
+    if differing and not told:
+        told = ["the network gave others then, though its weights are the same"]
     if told:
         raise IncompatibleStoreError(
             f"{folder} holds other features: {'; '.join(told)}; choose another out=, or delete "

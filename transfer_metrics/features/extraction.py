@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.features.forward import Batches, Forward
-from transfer_metrics.features.layers import LayerSpec, items, layers_and_logits
+from transfer_metrics.features.forward import Forward
+from transfer_metrics.features.layers import LayerSpec, items
 from transfer_metrics.features.pooling import Pool, resolve_pool
+from transfer_metrics.features.proof import Proof, hand_over, materialised, prove
 from transfer_metrics.features.shards import FORMAT
 from transfer_metrics.sources.base import Model, Task, describe
+from transfer_metrics.sources.evaluation import device_of, on_device
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,18 @@ class Extraction:
 
     Attributes:
         forward: how the model is run.
+        given: the model as it came.
         layers: which layers were asked for.
+        proof: what a few examples said of the network.
         key: what the features depend on, and what they are of.
         shard_size: examples per shard.
         device: where to run; None leaves a model where it is.
     """
 
     forward: Forward
+    given: Model
     layers: list[str | int]
+    proof: Proof
     key: Mapping[str, Any]
     shard_size: int
     device: torch.device | None
@@ -56,8 +63,14 @@ class Extraction:
         num_workers: int = 0,
         shard_size: int = 1024,
         progress: bool = True,
+        allow_random: bool = False,
     ) -> Extraction:
-        """What ``extract`` is asked for, with its arguments checked."""
+        """What ``extract`` is asked for, with its arguments checked, and the network too.
+
+        Raises:
+            InvalidInputError: an argument cannot be used.
+            ExtractionError: the network's features cannot; see ``prove``.
+        """
         model, task = _loaded(model, task)
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -68,43 +81,46 @@ class Extraction:
                 raise InvalidInputError(f"{name}={value!r}; use a whole number of at least {least}")
         if dtype not in ("float32", "float16"):
             raise InvalidInputError(f"dtype={dtype!r}; use 'float32' or 'float16'")
-        data, resolved = task[split], resolve_pool(pool)
-        where = torch.device(device) if device is not None else _device(model.module)
+        data, asked = task[split], items(layers)
+        how = (resolve_pool(pool), batch_size, dtype, amp, num_workers, progress)
+        forward = materialised(Forward(model, task, split, *how))
+        given, model = model, forward.model
+        where = torch.device(device) if device is not None else device_of(model.module)
         runs_on = where.type if where is not None else "cuda"
+        proof = prove(forward, asked, device=where, allow_random=allow_random)
         key = {
             "format": FORMAT,
             "model": model.name,
             "revision": model.revision,
             "model_fingerprint": model.fingerprint,
             "preprocess": describe(model.preprocess),
-            "head": model.head,
+            "head": proof.found.head,
+            "behaviour": proof.behaviour,
             "task": task.name,
             "kind": task.kind,
             "split": split,
             "task_fingerprint": data.fingerprint,
             "classes": list(task.classes),
             "n": len(data),
-            "pool": resolved.name,
+            "pool": forward.pool.name,
             "dtype": dtype,
             "amp": str(torch.get_autocast_dtype(runs_on)).removeprefix("torch.") if amp else None,
         }
-        forward = Forward(
-            model, task, split, resolved, batch_size, dtype, amp, num_workers, progress
-        )
-        return cls(forward, items(layers), key, shard_size, where)
+        proven = dataclasses.replace(forward, model=proof.model)
+        return cls(proven, given, asked, proof, key, shard_size, where)
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest of a store without shards; finding the layers takes two examples."""
-        forward = self.forward
-        with _on(forward.model.module, self.device):
-            batch = _two(forward.model, forward.task, forward.split)
-            listed, logits = layers_and_logits(forward.model, self.layers, forward.pool, batch)
-        kept = logits is not None and forward.task.kind == "classification"
+        """The manifest of a store without shards."""
+        found = self.proof.found
+        kept = found.logits is not None and self.forward.task.kind == "classification"
         return {
             **self.key,
             "layers_asked": self.layers,
-            "layers": [asdict(layer) for layer in listed],
-            "logits": {"path": logits[0], "dim": logits[1]} if kept and logits else None,
+            "layers": [asdict(layer) for layer in found.layers],
+            "logits": {"path": found.logits[0], "dim": found.logits[1]}
+            if kept and found.logits
+            else None,
+            "notes": list(self.proof.notes),
             "shard_size": self.shard_size,
             "versions": _versions(),
             "shards": {},
@@ -122,10 +138,11 @@ class Extraction:
             ExtractionError: the forward pass failed, or features are not finite.
         """
         with (
-            _on(self.forward.model.module, self.device),
+            on_device(self.forward.model.module, self.device),
             closing(self.forward.shards(manifest, wanted)) as computed,
         ):
             yield from computed
+        hand_over(self.forward.model.module, self.given.module)
 
 
 def _loaded(model: Any, task: Any) -> tuple[Model, Task]:
@@ -136,38 +153,6 @@ def _loaded(model: Any, task: Any) -> tuple[Model, Task]:
         model if isinstance(model, Model) else load_model(model),
         task if isinstance(task, Task) else load_task(task),
     )
-
-
-def _two(model: Model, task: Task, split: str) -> Any:
-    """A batch of two sequences, so that the axis of the batch can be told from others."""
-    data = task[split]
-    if data.units is not None:
-        return model.dummy(2)  # two words may be of one sentence, which is read once
-    return Batches(model, task, split).load([0, min(1, len(data) - 1)])
-
-
-def _device(module: nn.Module) -> torch.device | None:
-    """The device that holds the whole module, None if there are several."""
-    devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
-    return devices.pop() if len(devices) == 1 else None if devices else torch.device("cpu")
-
-
-@contextmanager
-def _on(module: nn.Module, device: torch.device | None) -> Iterator[None]:
-    """Move a module to a device and back."""
-    home = _device(module)
-    if device is None or home == device:
-        yield
-        return
-    if home is None:
-        raise InvalidInputError(
-            "the model is spread over several devices and cannot be moved; leave out device="
-        )
-    try:
-        module.to(device)
-        yield
-    finally:
-        module.to(home)
 
 
 def _versions() -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.hooks import LayerTaps
-from transfer_metrics.features.layers import place
+from transfer_metrics.features.layers import Found, place
 from transfer_metrics.features.pooling import Pool
 from transfer_metrics.features.shards import LABELS, LOGITS
 from transfer_metrics.features.store import layers_of
-from transfer_metrics.features.trace import call_model, evaluation
+from transfer_metrics.features.trace import call_model
 from transfer_metrics.features.words import pool_for
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.evaluation import evaluation
 from transfer_metrics.sources.sounds import as_sound
 from transfer_metrics.sources.words import Word, refuse_words
 from transfer_metrics.types import Layer
@@ -41,12 +43,14 @@ class Batches(Dataset):
         model: the model.
         task: the task.
         split: which of its splits.
-        by_word: whether who asks can read batches that have a row per word and not per sentence.
+        by_word: whether who asks can read batches that have a row per word and not per sentence,
+            and at the end some that it did not ask for.
     """
 
     def __init__(self, model: Model, task: Task, split: str, *, by_word: bool = False) -> None:
         self._model = model
         self._examples = task[split].examples
+        self._least = model.least if by_word else 1
         self._where = f"of {task.name!r} ({split})"
         if not by_word:
             refuse_words(
@@ -57,7 +61,8 @@ class Batches(Dataset):
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[list[int], Any]:
         try:
-            batch = self._model.batch([self._examples[index] for index in indices])
+            examples = [self._examples[index] for index in indices]
+            batch = self._model.batch(examples * -(-self._least // len(examples)))
         except TransferMetricsError as error:
             return list(indices), error
         except Exception as error:
@@ -111,7 +116,7 @@ class Forward:
         batches = [
             [rows.start + int(i) for i in batch]
             for rows in missing.values()
-            for batch in batches_of(data, rows, self.batch_size, **self._lengths())
+            for batch in batches_of(data, rows, self.batch_size, self._sizes)
         ]
         todo = sum(map(len, missing.values()))
         bar = progress_bar(
@@ -138,11 +143,13 @@ class Forward:
                 finished = {name: array.numpy() for name, array in arrays.items()}
                 yield index, finished | _labels(data, rows), {"rows": filled, "seconds": seconds}
 
-    def _lengths(self) -> dict[str, bool]:
-        """What the lengths of examples mean for the batches they are in."""
-        if self.model.modality == "audio":
-            return {"by_length": True, "equal": needs_equal_lengths(self.model)}
-        return {"by_length": self.task.modality == "text"}
+    @property
+    def _sizes(self) -> Sizes | None:
+        """What the lengths of examples mean for the batches they are in; None for nothing."""
+        if needs_equal_lengths(self.model):
+            return Sizes(functools.partial(example_length, self.model), equal=True)
+        padded = "text" in (self.task.modality, self.model.modality)
+        return Sizes(example_size) if padded or self.model.modality == "audio" else None
 
     def _loader(self, batches: list[list[int]]) -> DataLoader:
         return DataLoader(
@@ -164,6 +171,13 @@ class Forward:
         if manifest["logits"]:
             arrays[LOGITS] = torch.empty(rows, manifest["logits"]["dim"])
         return arrays
+
+    def features(self, indices: Sequence[int], found: Found) -> dict[str, Tensor]:
+        """Pooled features of some examples in one batch, and what the classifier gives for them."""
+        batches = Batches(self.model, self.task, self.split, by_word=True)
+        logits = {"path": found.logits[0]} if found.logits else None
+        pooled = self._pooled(batches.load(indices), found.layers, logits)
+        return {name: rows[: len(indices)] for name, rows in pooled.items()}
 
     def _pooled(
         self, batch: Any, layers: Sequence[Layer], logits: Mapping[str, Any] | None
@@ -191,7 +205,7 @@ class Forward:
         """Put the features of a batch into the shard whose first example is ``first``."""
         places = torch.tensor(indices) - first
         for name, array in arrays.items():
-            pooled, expected = features[name], (len(indices), array.shape[1])
+            pooled, expected = features[name][: len(indices)], (len(indices), array.shape[1])
             if pooled.shape != expected:
                 raise ExtractionError(
                     f"{_title(name)} of {self.model.name!r} has shape {tuple(pooled.shape)} for "
@@ -229,8 +243,21 @@ def _checked(batch: Any) -> Any:
     return batch
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How long examples are, for batches in which little or nothing is padded.
+
+    Attributes:
+        of: the length of an example.
+        equal: only examples of the same length may share a batch.
+    """
+
+    of: Callable[[Any], int]
+    equal: bool = False
+
+
 def batches_of(
-    data: Split, rows: range, batch_size: int, by_length: bool, equal: bool = False
+    data: Split, rows: range, batch_size: int, sizes: Sizes | None = None
 ) -> list[np.ndarray]:
     """Cut the examples of a shard into batches, each ascending, as positions within the shard.
 
@@ -241,21 +268,19 @@ def batches_of(
         data: the split.
         rows: the examples of the shard.
         batch_size: examples of a batch, at most.
-        by_length: texts or sounds of like length go together, the longest first, so that little
-            is padded.
-        equal: only examples of the same length go together, so that nothing is.
+        sizes: examples of like length go together, the longest first; None keeps their order.
 
     >>> data = Split(["a", "a long text", "another text", "b"], np.arange(4))
-    >>> [batch.tolist() for batch in batches_of(data, range(4), 2, by_length=True)]
+    >>> [batch.tolist() for batch in batches_of(data, range(4), 2, Sizes(example_size))]
     [[1, 2], [0, 3]]
     """
     units = np.arange(len(rows)) if data.units is None else data.units[rows.start : rows.stop]
     _, firsts, owner = np.unique(units, return_index=True, return_inverse=True)
     numbers = np.arange(len(firsts)) // batch_size
-    if by_length and (equal or len(firsts) > batch_size):
-        sizes = np.array([example_size(data.examples[rows[first]]) for first in firsts])
-        longest_first = np.argsort(-sizes, kind="stable")
-        numbers[longest_first] = _numbers(sizes[longest_first], batch_size, equal)
+    if sizes is not None and (sizes.equal or len(firsts) > batch_size):
+        lengths = np.array([sizes.of(data.examples[rows[first]]) for first in firsts])
+        longest_first = np.argsort(-lengths, kind="stable")
+        numbers[longest_first] = _numbers(lengths[longest_first], batch_size, sizes.equal)
     batch = numbers[owner]
     order = np.argsort(batch, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(batch[order])) + 1)
@@ -273,6 +298,12 @@ def _numbers(sizes: np.ndarray, batch_size: int, equal: bool) -> np.ndarray:
 def needs_equal_lengths(model: Model) -> bool:
     """Whether a batch must hold examples of one length, since padding would change features."""
     return getattr(model.collate, "equal_lengths", False)
+
+
+def example_length(model: Model, example: Any) -> int:
+    """How long an example is to the network: tokens of a text, samples of a sound."""
+    length = getattr(model.collate, "length", None)
+    return example_size(example) if length is None else length(example)
 
 
 def example_size(example: Any) -> int:

@@ -8,6 +8,7 @@ output. So outputs are pooled (or copied) at once, and calls are counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.frames import frame_masks
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import batch_size, first_tensor, parse_name
+from transfer_metrics.sources.plain import unfused
 from transfer_metrics.types import Layer
 
 
@@ -56,7 +58,7 @@ class LayerTaps:
         self._layers = list(layers)
         self._pool = resolve_pool(pool)
         self._logits_path = logits
-        self._handles: list[Any] = []
+        self._open = ExitStack()
         self._clear()
 
     def _clear(self) -> None:
@@ -68,23 +70,26 @@ class LayerTaps:
         self.logits: Tensor | None = None
 
     def __enter__(self) -> LayerTaps:
+        with ExitStack() as self._open:
+            self._open.enter_context(unfused)
+            self._attach()
+            self._open = self._open.pop_all()
+        return self
+
+    def _attach(self) -> None:
         outputs: dict[str, dict[int, Layer]] = {}
-        add = self._handles.append
         modules = dict(self._module.named_modules())
-        add(self._module.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True))
+        self._before(self._module, self._begin, prepend=True)
         for layer in self._layers:
             path, call, is_input = parse_name(layer.name)
             if is_input:
-                hook = partial(self._on_input, layer)
-                add(modules[path].register_forward_pre_hook(hook, with_kwargs=True))
+                self._before(modules[path], partial(self._on_input, layer))
             else:
                 outputs.setdefault(path, {})[call or 0] = layer
         for path, wanted in outputs.items():
-            hook = partial(self._on_output, path, wanted)
-            add(modules[path].register_forward_hook(hook, prepend=True))
+            self._after(modules[path], partial(self._on_output, path, wanted))
         if self._logits_path is not None:
-            add(modules[self._logits_path].register_forward_hook(self._on_logits, prepend=True))
-        return self
+            self._after(modules[self._logits_path], self._on_logits)
 
     def __exit__(
         self,
@@ -92,10 +97,16 @@ class LayerTaps:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._open.close()
         self._clear()
+
+    def _before(self, module: nn.Module, hook: Callable[..., None], prepend: bool = False) -> None:
+        # Script modules refuse the methods of their own, though the hooks run.
+        add = nn.Module.register_forward_pre_hook
+        self._open.callback(add(module, hook, with_kwargs=True, prepend=prepend).remove)
+
+    def _after(self, module: nn.Module, hook: Callable[..., None]) -> None:
+        self._open.callback(nn.Module.register_forward_hook(module, hook).remove)
 
     def collect(self) -> dict[str, Tensor]:
         """Pooled outputs of the last forward pass, (N, D) float32 by layer name, on its device.
@@ -109,6 +120,13 @@ class LayerTaps:
                     f"layer {layer.name!r} did not run in this forward pass, though it did when "
                     f"the layers were listed; the network's path depends on its input, so leave "
                     f"this layer out"
+                )
+            path, call, is_input = parse_name(layer.name)
+            if call is None and not is_input and self._calls[path] > 1:
+                raise ExtractionError(
+                    f"layer {layer.name!r} ran {self._calls[path]} times in this forward pass, and "
+                    f"once when the layers were listed; the network's path depends on its input, "
+                    f"so leave this layer out"
                 )
         return {layer.name: self._features[layer.name] for layer in self._layers}
 
@@ -139,16 +157,21 @@ class LayerTaps:
     def _on_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         logits = first_tensor(output)
         if logits is not None:
+            logits = logits.dequantize() if logits.is_quantized else logits
             self.logits = logits.float() if logits.dtype != torch.float32 else logits.clone()
 
     def _keep(self, layer: Layer, output: Any) -> None:
-        tensor = first_tensor(output)
+        tensor, layout = first_tensor(output), layer.layout
+        if tensor is not None and layout == "TNC":
+            tensor, layout = tensor.transpose(0, 1), "NTC"
         if tensor is None or len(tensor) != self._n:
             shape = None if tensor is None else tuple(tensor.shape)
             raise ExtractionError(
                 f"layer {layer.name!r} gave an output of shape {shape} for a batch of {self._n}; "
                 f"its first axis must be the batch, so leave this layer out"
             )
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
         if tensor.requires_grad:
             # Some poolings keep their input for the backward pass, where an in-place module that
             # runs later would spoil it.
@@ -156,9 +179,7 @@ class LayerTaps:
         try:
             # Autocast would run some reductions in half precision.
             with torch.autocast(tensor.device.type, enabled=False):
-                positions = tensor.shape[2 if layer.layout == "NCT" else 1]
-                mask = self._masks.get(positions, self._mask)
-                pooled = self._pool(tensor, layer.layout, mask)
+                pooled = self._pool(tensor, layout, self._mask_of(tensor, layout))
         except TransferMetricsError as error:
             raise type(error)(f"layer {layer.name!r}: {error}") from error
         if pooled.shape[1] != layer.dim:
@@ -168,6 +189,14 @@ class LayerTaps:
                 f"{layer.shape}; where inputs differ in length or size use pool='avg' or 'max'"
             )
         self._features[layer.name] = pooled.clone() if _share_memory(pooled, tensor) else pooled
+
+    def _mask_of(self, tensor: Tensor, layout: str) -> Tensor | None:
+        """The mask at a layer's resolution; none where all that a shorter layer has counts."""
+        positions = tensor.shape[2 if layout == "NCT" else 1]
+        mask = self._masks.get(positions, self._mask)
+        if mask is not None and positions < mask.shape[1] and mask.all():
+            return None
+        return mask
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:

@@ -36,7 +36,7 @@ class JoinedStore(FeatureStore):
 
     def __init__(self, stores: Sequence[FeatureStore], only: Sequence[str] | None = None) -> None:
         first = stores[0]
-        same = [field for field in KEY if field not in ("task_fingerprint", "n")]
+        same = [field for field in KEY if field not in ("task_fingerprint", "behaviour", "n")]
         for other in stores[1:]:
             differing = [f for f in same if other.manifest[f] != first.manifest[f]]
             differing += ["layers"] if other.names != first.names else []

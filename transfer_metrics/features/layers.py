@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,11 +18,15 @@ from transfer_metrics.errors import (
     LayerNotFoundError,
     TransferMetricsError,
 )
-from transfer_metrics.features.blocks import find_blocks, find_head, head_input
+from transfer_metrics.features.blocks import find_blocks, head_input
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
 from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.classifier import configured_head
+from transfer_metrics.sources.evaluation import copied, is_lazy
+from transfer_metrics.sources.plain import plain_module
 from transfer_metrics.sources.tokens import TextBatch
+from transfer_metrics.sources.weights import is_leaf, matrices
 from transfer_metrics.types import Layer
 
 LayerSpec = str | int | Layer
@@ -59,8 +65,9 @@ def list_layers(
             is not known.
 
     Returns:
-        The layers without repetition, in call order. Outputs whose first axis is not the batch, or
-        which are not floating point with 2 to 4 axes, are left out.
+        The layers without repetition, in call order. Outputs whose first axis is not the batch (the
+        second, where time comes first), or which are not floating point with 2 to 4 axes, are left
+        out.
 
     Raises:
         LayerNotFoundError: a name or position that matches nothing; suggests close names.
@@ -78,22 +85,38 @@ def list_layers(
     return _listed(*_traced(model, example), items(layers), resolve_pool(pool))
 
 
-def layers_and_logits(
-    model: Model, layers: list[str | int], pool: Pool, example: Any
-) -> tuple[list[Layer], tuple[str, int] | None]:
-    """Like ``list_layers``; also the path and width of what gives the source logits.
+@dataclass(frozen=True)
+class Found:
+    """What one traced forward pass tells of a network.
 
-    That is the classifier, or the whole network where the classifier runs at every position and
-    the network makes one vector of them; None where there is neither.
+    Attributes:
+        layers: those that were asked for, in call order.
+        head: path of the classifier, None where there is none.
+        proven: whether the classifier's output is what the network returns.
+        logits: path and width of what gives the source logits: the classifier, or the whole
+            network where that makes one vector of the classifier's outputs at all positions, or of
+            several classifiers; None where there is neither.
     """
+
+    layers: list[Layer]
+    head: str | None
+    proven: bool
+    logits: tuple[str, int] | None
+
+
+def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any) -> Found:
+    """Like ``list_layers``, with what else the pass tells."""
     traced, head = _traced(model, example)
     ends = [call for call in traced.calls if call.path == head and not call.is_input]
     logits = None
-    for call in [*ends[-1:], traced.output] if ends else []:
+    own = [] if traced.heads.averaged else ends[-1:]
+    for call in [*own, traced.output] if ends else []:
         if call.shape is not None and len(call.shape) == 1:
             logits = (call.path, call.shape[0])
             break
-    return _listed(traced, head, layers, pool), logits
+    inside = (f"{path}.".startswith(f"{head}.") for path in traced.heads.paths)
+    proven = head is not None and any(inside)
+    return Found(_listed(traced, head, layers, pool), head, proven, logits)
 
 
 def memory_bytes(layers: Sequence[Layer], n: int, dtype: str = "float32") -> int:
@@ -140,19 +163,24 @@ def place(batch: Any, module: nn.Module) -> Any:
 
 
 def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
-    """Trace a model, and find the classifier of a plain module."""
-    if isinstance(model, Model):
-        head, module = model.head, model.module
-    else:
-        module = model
-        config = getattr(module, "pretrained_cfg", None)
-        size = config.get("input_size") if isinstance(config, Mapping) else None
-        shape = tuple(size) if size else None
-        model = Model(type(module).__name__, module, None, "tensor", None, shape)
-        example = model.dummy(2) if example is None else example
-        head = find_head(trace(model, module, place(example, module)))
+    """Trace a model, and find the classifier of one that is open about it."""
+    if not isinstance(model, Model):
+        module = plain_module(model)
+        given = getattr(module, "pretrained_cfg", None)
+        config: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+        shape = tuple(config.get("input_size") or ()) or None
+        head, is_open = configured_head(module, config), "classifier" not in config
+        name = type(module).__name__
+        model = Model(name, module, None, "tensor", head, shape, open_head=is_open)
+    if is_lazy(model.module):  # the caller's stays so
+        model = dataclasses.replace(model, module=copied(model.module))
+    module = model.module
     batch = place(model.dummy(2) if example is None else example, module)
-    traced = trace(model, module, batch, head)
+    traced = trace(model, module, batch, model.head)
+    head = model.head
+    if head is None and model.open_head and traced.heads.paths:
+        head = traced.heads.head
+        traced = trace(model, module, batch, head)  # what enters it counts as a layer
     if head is not None and head not in traced.counts:
         raise InvalidInputError(
             f"the head {head!r} of model {model.name!r} does not run in its forward pass; "
@@ -170,6 +198,11 @@ def _resolve(traced: Trace, head: str | None, wanted: list[str | int]) -> list[C
     blocks = find_blocks(traced, head)
     entering = head_input(traced, head)
     calls = [call for call in traced.calls if call.path and not call.is_input]
+    if not calls:
+        raise LayerNotFoundError(
+            "the network is one module, inside which no other runs, so it has no layers; build it "
+            "of modules, such as nn.Sequential"
+        )
     known = {traced.name(call): call for call in calls}
     if entering is not None:
         known[traced.name(entering)] = entering
@@ -237,18 +270,18 @@ def _at(blocks: list[Call], position: int) -> Call:
 
 
 def _is_leaf(traced: Trace, call: Call) -> bool:
-    return call.shape is not None and next(traced.modules[call.path].children(), None) is None
+    return call.shape is not None and is_leaf(traced.modules[call.path])
 
 
 def _has_matrix(traced: Trace, call: Call) -> bool:
-    weight = getattr(traced.modules[call.path], "weight", None)
-    return _is_leaf(traced, call) and isinstance(weight, Tensor) and weight.ndim > 1
+    return _is_leaf(traced, call) and matrices(traced.modules[call.path]) > 0
 
 
 def _layer(traced: Trace, call: Call, index: int, pool: Pool) -> Layer:
     name, shape = traced.name(call), call.shape or ()
     try:
-        dim = pool(torch.zeros(1, *shape), call.layout).shape[1]
+        layout = "NTC" if call.layout == "TNC" else call.layout
+        dim = pool(torch.zeros(1, *shape), layout).shape[1]
     except TransferMetricsError as error:
         raise type(error)(f"layer {name!r}: {error}") from error
     module = traced.modules[call.path]

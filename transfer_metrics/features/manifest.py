@@ -11,7 +11,7 @@ MOST_FEATURES = 1 << 31
 _TEXTS = (
     "model", "model_fingerprint", "task", "kind", "split", "task_fingerprint", "pool", "dtype",
 )  # fmt: skip
-_MAYBE_TEXTS = ("revision", "head", "amp", "preprocess")
+_MAYBE_TEXTS = ("revision", "head", "amp", "preprocess", "behaviour")
 
 
 def check_manifest(manifest: Mapping[str, Any]) -> None:

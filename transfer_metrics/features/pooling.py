@@ -181,7 +181,8 @@ def _kept(output: Tensor, layout: str, mask: Tensor) -> Tensor:
     if mask.shape != (len(output), length):
         raise ExtractionError(
             f"the attention mask has shape {tuple(mask.shape)} and the layer gives {length} tokens "
-            f"per example, so padding cannot be told from text; leave this layer out"
+            f"per example, so padding cannot be told from the rest; leave this layer out, or use "
+            f"batch_size=1"
         )
     return mask.to(device=output.device, dtype=torch.bool)
 

@@ -38,6 +38,7 @@ KEY = (
     "model_fingerprint",
     "preprocess",
     "head",
+    "behaviour",
     "task",
     "kind",
     "split",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -13,6 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
+from transfer_metrics.sources.classifier import Heads, LinearOutputs, tensors_in
+from transfer_metrics.sources.evaluation import evaluation
+from transfer_metrics.sources.tokens import TextBatch
+from transfer_metrics.sources.weights import holds_weights, is_leaf, matrices
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
 Value = tuple[int, int]
@@ -31,6 +34,7 @@ class Call:
         call: how many times the module had run before.
         end: position of the call's end among all recorded events, from 1.
         shape: output shape without the batch axis; None if the output cannot be pooled.
+        sizes: shape of the whole output.
         layout: what the axes of the output mean.
         value: which tensor was returned.
         given: which tensor went in.
@@ -45,15 +49,24 @@ class Call:
     value: Value | None
     given: Value | None
     is_input: bool = False
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass
 class Trace:
-    """All calls of one forward pass, in the order in which they ended."""
+    """All calls of one forward pass, in the order in which they ended.
+
+    Attributes:
+        modules: every module by its path.
+        calls: what ran.
+        counts: how often each module ran.
+        heads: the classifiers that made what the network returned.
+    """
 
     modules: dict[str, nn.Module]
     calls: list[Call] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    heads: Heads = field(default_factory=Heads)
 
     @property
     def output(self) -> Call:
@@ -82,22 +95,14 @@ def parse_name(name: str) -> tuple[str, int | None, bool]:
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The first floating point tensor in a tensor, tuple, list, mapping or model output."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() else None
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, Sequence) and not isinstance(output, str):
-        for item in output:
-            found = first_tensor(item)
-            if found is not None:
-                return found
-    return None
+    """The first floating point tensor in an output, as ``tensors_in`` has them."""
+    return next(tensors_in(output), None)
 
 
 def batch_size(batch: Any) -> int:
     """Number of examples in a batch: length of the first axis of its first tensor.
 
+    >>> import torch
     >>> batch_size({"use_cache": False, "ids": torch.zeros(2, 3)})
     2
     """
@@ -112,6 +117,7 @@ def batch_size(batch: Any) -> int:
 def shapes(batch: Any) -> str:
     """The shapes in a batch, for messages.
 
+    >>> import torch
     >>> shapes({"ids": torch.zeros(2, 3), "mask": torch.zeros(2, 3)})
     'ids (2, 3), mask (2, 3)'
     """
@@ -122,23 +128,6 @@ def shapes(batch: Any) -> str:
     if isinstance(batch, Sequence) and not isinstance(batch, str):
         return ", ".join(shapes(item) for item in batch)
     return type(batch).__name__
-
-
-@contextmanager
-def evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every submodule's mode is as it was.
-
-    Gradients are switched off with ``no_grad``: under ``inference_mode`` a network that caches
-    tensors in its forward pass could not be trained any more.
-    """
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for submodule, mode in modes:
-            submodule.training = mode
 
 
 def call_model(model: Any, batch: Any) -> Any:
@@ -155,7 +144,17 @@ def call_model(model: Any, batch: Any) -> Any:
         raise
     except Exception as error:
         name = getattr(model, "name", type(model).__name__)
-        hint = "; use a smaller batch size" if "out of memory" in str(error) else ""
+        hint = ""
+        if "out of memory" in str(error):
+            hint = "; use a smaller batch size"
+        elif "positional argument" in str(error):
+            hint = "; let its forward take the batch as its one positional argument"
+        elif isinstance(error, IndexError) and isinstance(batch, TextBatch):
+            hint = (
+                "; a token or its position is beyond the network's embeddings: check that the "
+                "tokenizer is the network's own, or set a smaller model_max_length in its "
+                "tokenizer_config.json"
+            )
         raise ExtractionError(
             f"the forward pass of {name} failed on an input of shape {shapes(batch)}: "
             f"{type(error).__name__}: {error}{hint}"
@@ -177,18 +176,67 @@ def trace(model: Any, module: nn.Module, batch: Any, head: str | None = None) ->
     Raises:
         ExtractionError: the forward pass failed.
     """
+    traced, n = _recorded(model, module, batch, head), batch_size(batch)
+    unclear = [i for i, c in enumerate(traced.calls) if len(c.sizes) == 3 and c.sizes[1] == n]
+    if unclear:
+        try:
+            larger = _recorded(model, module, _one_more(batch, n), head)
+        except ExtractionError:  # a network that reads so many examples only
+            larger = Trace({})
+        _settle(traced, unclear, larger)
+    return traced
+
+
+def _settle(traced: Trace, unclear: list[int], larger: Trace) -> None:
+    """Tell the axis of the batch from that of time by the trace of a larger batch.
+
+    Recurrent networks and transformers of torch have time first unless told otherwise.
+    """
+    known = {(call.path, call.call, call.is_input): call.sizes for call in larger.calls}
+    for index in unclear:
+        call = traced.calls[index]
+        sizes = known.get((call.path, call.call, call.is_input), ())
+        grown = [axis for axis in range(len(sizes)) if sizes[axis] != call.sizes[axis]]
+        if grown == [1]:
+            shape = (call.sizes[0], call.sizes[2])
+            traced.calls[index] = replace(call, shape=shape, layout="TNC")
+        elif grown != [0]:
+            traced.calls[index] = replace(call, shape=None)
+
+
+def _one_more(batch: Any, n: int) -> Any:
+    """A batch with its first example once more at the end."""
+    if isinstance(batch, Tensor):
+        return torch.cat([batch, batch[:1]]) if batch.ndim and len(batch) == n else batch
+    if isinstance(batch, Mapping):
+        return {name: _one_more(item, n) for name, item in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_one_more(item, n) for item in batch)
+    return batch
+
+
+def _recorded(model: Any, module: nn.Module, batch: Any, head: str | None) -> Trace:
+    """The calls of one forward pass."""
     recorder = _Recorder(Trace(dict(module.named_modules())), batch, head)
     handles = []
     try:
         for path, submodule in recorder.trace.modules.items():
+            if holds_weights(path):
+                continue
             enter, leave = partial(recorder.enter, path), partial(recorder.leave, path)
-            handles.append(submodule.register_forward_pre_hook(enter, with_kwargs=True))
-            handles.append(submodule.register_forward_hook(leave))
-        with evaluation(module):
-            call_model(model, batch)
+            # Script modules refuse the methods of their own, though the hooks run.
+            handles.append(nn.Module.register_forward_pre_hook(submodule, enter, with_kwargs=True))
+            handles.append(nn.Module.register_forward_hook(submodule, leave))
+        with evaluation(module), LinearOutputs(module) as linear:
+            recorder.trace.heads = linear.heads(call_model(model, batch))
     finally:
         for handle in handles:
             handle.remove()
+    if not recorder.trace.counts.get(""):
+        raise ExtractionError(
+            f"{type(module).__name__} runs without its hooks, since its class has a __call__ of "
+            f"its own, so its layers cannot be read; rename that method to forward"
+        )
     return recorder.trace
 
 
@@ -235,9 +283,9 @@ class _Recorder:
         while begun.path != path:  # calls that ended in an exception which the model caught
             begun = self.open.pop()
         layout = None
-        if all(name == "parametrizations" for name, _ in module.named_children()):
+        if is_leaf(module):
             tensor = first_tensor(output)
-            if next(module.parameters(), None) is not None:
+            if next(module.parameters(), None) is not None or matrices(module):
                 self.leaf, self.leaf_end = module, len(self.trace.calls) + 1
             elif isinstance(module, _SEQUENCE_POOLS):
                 layout = "NCT"
@@ -263,15 +311,16 @@ class _Recorder:
     ) -> None:
         tensor = first_tensor(output)
         shape, value = None, None
+        sizes: tuple[int, ...] = ()
         if tensor is not None:
-            value = self.value_of(tensor)
+            value, sizes = self.value_of(tensor), tuple(tensor.shape)
             if 2 <= tensor.ndim <= 4 and len(tensor) == self.n and tensor.numel():
                 shape = tuple(tensor.shape[1:])
                 layout = layout or layout_of(shape, leaf, self.image_size)
                 self.layouts[value] = layout
         call, end = self.trace.counts.get(path, 0), len(self.trace.calls) + 1
         self.trace.calls.append(
-            Call(path, call, end, shape, layout or "ND", value, given, is_input)
+            Call(path, call, end, shape, layout or "ND", value, given, is_input, sizes)
         )
 
     def value_of(self, tensor: Tensor) -> Value:
@@ -303,15 +352,16 @@ def layout_of(
     """
     if len(shape) == 1:
         return "ND"
+    kind = getattr(leaf, "_FLOAT_MODULE", type(leaf))  # what a quantised module stands for
     channels = getattr(leaf, "out_channels", getattr(leaf, "num_features", None))
     if len(shape) == 2:
         if isinstance(leaf, nn.GroupNorm):
             channels = leaf.num_channels
         elif isinstance(leaf, nn.LayerNorm) and shape[1] != leaf.normalized_shape[-1]:
             channels = leaf.normalized_shape[-1]
-        known = isinstance(leaf, (*_SEQUENCE_LEAVES, nn.LayerNorm)) and shape[0] == channels
+        known = issubclass(kind, (*_SEQUENCE_LEAVES, nn.LayerNorm)) and shape[0] == channels
         return "NCT" if known else "NTC"
-    if isinstance(leaf, _MAP_LEAVES) and shape[0] == channels:
+    if issubclass(kind, _MAP_LEAVES) and shape[0] == channels:
         return "NCHW"
     height, width = image_size or (1, 1)
 

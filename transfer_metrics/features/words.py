@@ -89,11 +89,13 @@ class WordPool(Pool):
     Attributes:
         groups: the words of the batch.
         sequences: the sequence of each word, (M,).
+        length: tokens of each sequence, padding included.
         by_word: one row for each word, (M, D), rather than for each text, (S, D).
     """
 
     groups: tuple[Group, ...]
     sequences: Tensor
+    length: int
     by_word: bool
 
     def __call__(self, output: Tensor, layout: str, mask: Tensor | None = None) -> Tensor:
@@ -110,10 +112,10 @@ class WordPool(Pool):
                 "it has one vector per text and none per word; leave this layer out"
             )
         tokens = tokens_of(output, layout, pool=self.name)
-        if mask is not None and mask.shape != tokens.shape[:2]:
+        if tokens.shape[1] != self.length:
             raise ExtractionError(
                 f"it gives {tokens.shape[1]} tokens per text where the tokenizer gave "
-                f"{mask.shape[1]}, so words cannot be found in it; leave this layer out"
+                f"{self.length}, so words cannot be found in it; leave this layer out"
             )
         plain = Pool(self.name, self.fn)
         words = pool_words(plain, tokens, self.groups)
@@ -135,7 +137,8 @@ def pool_for(pool: Pool, batch: Any) -> Pool:
             f"tokenizer does not tell; use pool='mean'"
         )
     groups = tuple(group_words(batch.words))
-    return WordPool(pool.name, pool.fn, groups, batch.words[:, 0], by_word)
+    length = next(iter(batch.values())).shape[1]
+    return WordPool(pool.name, pool.fn, groups, batch.words[:, 0], length, by_word)
 
 
 def _mean_of(words: Tensor, sequences: Tensor, count: int) -> Tensor:

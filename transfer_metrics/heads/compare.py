@@ -28,6 +28,7 @@ from transfer_metrics.naming import short_id
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
+from transfer_metrics.ranking.table import with_summary
 from transfer_metrics.sources.base import Model, Split, Task
 from transfer_metrics.sources.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks import load_task
@@ -148,7 +149,7 @@ def compare(
         for candidate in candidates:
             records += _compared(job, candidate, asked, chosen, scores)
             bar.update()
-    return Comparison(records)
+    return Comparison(with_summary(records, loaded))
 
 
 def _compared(

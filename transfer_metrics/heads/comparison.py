@@ -10,6 +10,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +145,9 @@ class Comparison(ScoreTable):
             shown["error"] = shown["error"].fillna("")
             wanted.append("error")
         shown = shown[[name for name in wanted if name in shown]]
-        return shown.to_string(index=False, na_rep="")
+        told = [shown.to_string(index=False, na_rep="")]
+        told += [f"\n{visible(text, 2_000)}" for text in self.task_summaries]
+        return "\n".join(told)
 
     @property
     def plot(self) -> ComparisonPlots:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError
-from transfer_metrics.features.forward import Batches, example_size, needs_equal_lengths
-from transfer_metrics.features.trace import evaluation
+from transfer_metrics.features.forward import Batches, example_length, needs_equal_lengths
+from transfer_metrics.features.proof import padding_proven
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.evaluation import evaluation
 
 CACHE_BYTES = 2 << 30
 """Preprocessed inputs are kept up to this size, and made anew in every epoch beyond it."""
@@ -104,8 +105,8 @@ class Inputs:
         def load(rows: np.ndarray) -> Any:
             return batches.load([int(row) for row in rows])
 
-        if needs_equal_lengths(model):
-            return cls(load, n, lengths=np.array([example_size(x) for x in examples]))
+        if needs_equal_lengths(padding_proven(model, task)):
+            return cls(load, n, lengths=np.array([example_length(model, x) for x in examples]))
         if not keep or model.collate is not None:
             return cls(load, n)
         first = load(np.arange(1))

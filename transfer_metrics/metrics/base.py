@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from transfer_metrics.errors import (
     InvalidInputError,
     TransferMetricsWarning,
     UnsupportedTaskError,
 )
 from transfer_metrics.registry import Registry
+from transfer_metrics.sources.label_values import as_array
+from transfer_metrics.sources.labels import read_labels
 from transfer_metrics.statistics import ClassMoments, FeatureSample, SourceJoint, TargetMoments
-from transfer_metrics.statistics.inputs import is_continuous, quantile_bins
+from transfer_metrics.statistics.inputs import quantile_bins
 from transfer_metrics.syntax import call_options
 
 METRICS: Registry[Metric] = Registry(
@@ -208,17 +208,6 @@ def _has_one_class(statistic: Any) -> bool:
     return False
 
 
-def task_kind(y: Any) -> str:
-    """``"regression"`` for floating point labels, ``"multilabel"`` for (N, K) others.
-
-    >>> task_kind([0, 1]), task_kind([[0, 1], [1, 1]]), task_kind([0.5, 1.5])
-    ('classification', 'multilabel', 'regression')
-    """
-    if is_continuous(y):
-        return "regression"
-    return "multilabel" if np.ndim(y) == 2 else "classification"
-
-
 def build_statistic(
     requires: str,
     parts: Iterable[str],
@@ -265,7 +254,8 @@ def register_metric(
 ) -> Callable[[Callable[..., float]], Callable[..., Estimate]]:
     """Register a function of a statistic as a metric.
 
-    The decorated function accepts the statistic or ``(X, y)``, with the options as keywords.
+    The decorated function accepts the statistic or ``(X, y)``, with the options as keywords, and
+    ``kind=`` where ``sources.labels.kind_of`` does not tell what ``y`` is.
 
     Args:
         name: the registered name; the function's own by default.
@@ -324,18 +314,22 @@ def register_metric(
         METRICS.register(metric.name, metric)
 
         @functools.wraps(fn)
-        def call(features: Any, y: Any = None, **options: Any) -> Estimate:
+        def call(
+            features: Any, y: Any = None, *, kind: str | None = None, **options: Any
+        ) -> Estimate:
             chosen = metric.with_options(**options) if options else metric
             if y is None:
                 return chosen(features)
-            # Labels stored as floats are still labels for a metric that knows only classes.
-            kind = task_kind(y)
-            if kind == "regression" and kind not in metric.tasks:
-                kind = "classification"
-            check_task(metric, kind)
-            if metric.bins and kind == "regression":
-                kind, y = "classification", quantile_bins(y)
-            return chosen(build_statistic(chosen.requires, parts, kind, features, y))
+            found, labels = read_labels(y, kind)
+            if kind is None and found not in metric.tasks and found != "multilabel":
+                # Whole numbers are what a metric knows that knows but one; the statistic refuses
+                # what cannot be that.
+                found = "classification" if found == "regression" else "regression"
+                labels = as_array(y)
+            check_task(metric, found)
+            if metric.bins and found == "regression":
+                found, labels = "classification", quantile_bins(labels)
+            return chosen(build_statistic(chosen.requires, parts, found, features, labels))
 
         call.metric = metric  # type: ignore[attr-defined]
         return call

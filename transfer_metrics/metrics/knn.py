@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+
 import numpy as np
 import torch
+from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import Estimate, register_metric
+from transfer_metrics.metrics.neighbours import Neighbours, neighbours
 from transfer_metrics.statistics import FeatureSample
+
+EPS = torch.finfo(torch.float64).eps
+# Unit vectors that differ by less have lost half of their digits.
+FEW_DIGITS = 1e-8
 
 
 @register_metric(
@@ -19,20 +28,32 @@ from transfer_metrics.statistics import FeatureSample
 def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Estimate:
     """Leave-one-out accuracy of the k nearest neighbours; R² of their mean in regression.
 
-    ``(1/N) Σ_n [y_n = vote of the k nearest x_m, m ≠ n]``. The search is exact. A tied vote goes to
-    the class whose voters are nearer.
+    ``(1/N) Σ_n [y_n = vote of the k nearest x_m, m ≠ n]``. The neighbour of rank r = 1 … k has
+    ``1 + (k + 1 - r) / (2 k (k + 1))`` votes: a little more for the nearer, too little to outvote
+    anybody. Examples at the same distance share the votes of their ranks equally, also where the
+    k-th neighbour is one of them and more of them lie beyond it, and of m classes with the most
+    votes each is right by 1/m. In regression every rank weighs the same.
+
+    The search is exact: it equals float64 brute force on any features, with a large common offset,
+    a huge feature or tiny ones too, and changes neither with names of labels nor with the order of
+    rows or features. Distances are the same where they differ by less than 1e-10 of their size
+    (cosine: or by rounding of unit vectors). A row of zeros has cosine 0 with all others.
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
             examples are sampled by a hash of their content.
         k: neighbours that vote.
-        distance: ``"cosine"`` or ``"l2"`` (about the mean).
+        distance: ``"cosine"`` or ``"l2"``.
 
     Returns:
         Accuracy in [0, 1] with its binomial standard error, or R²; higher is better.
 
     Raises:
-        InvalidInputError: fewer than ``k + 1`` examples, or an unknown distance.
+        InvalidInputError: fewer than ``k + 1`` examples, an unknown distance, or examples that are
+            all equal (cosine: that all point in one direction).
+
+    Warns:
+        TransferMetricsWarning: a common offset leaves the cosines fewer than eight digits.
 
     Failure modes:
         - Near-duplicates (frames of one film, crops of one picture) find each other, and the
@@ -44,13 +65,14 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
 
     Source: Renggli et al. (2022), who take the error of the nearest neighbour for a proxy.
 
-    Cost: O(n² D) time, O(n (D + k)) memory.
+    Cost: O(n² D) time in float32, in float64 for examples with many neighbours at nearly the same
+    distance; O(n (D + k)) memory.
 
     >>> knn([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]], [0, 0, 1, 1], k=1)
     1.0
+    >>> knn([[0.0], [1.0], [2.0]], [0, 0, 1], k=1, distance="l2")  # 1.0 is as near to both
+    0.5
     """
-    import faiss
-
     if distance not in ("cosine", "l2"):
         raise InvalidInputError(f"distance must be 'cosine' or 'l2', not {distance!r}")
     if not 1 <= k < statistic.n:
@@ -58,41 +80,79 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
             f"k={k} neighbours cannot be found among {statistic.n} examples; use a k from 1 to "
             f"{statistic.n - 1}"
         )
-    statistic = statistic.ordered  # ties are broken by position
-    x = statistic.x.cpu()
-    x = torch.nn.functional.normalize(x, dim=1) if distance == "cosine" else x - x.mean(dim=0)
-    if not bool((x != x[0]).any()):
-        raise InvalidInputError("all rows of X are equal; no example is nearer than another")
-    rows = np.ascontiguousarray(x.numpy(), dtype=np.float32)
-    index = faiss.IndexFlatL2(rows.shape[1])
-    index.add(rows)
-    _, found = index.search(rows, k + 1)
-    found = _without_self(found)
+    x, y = statistic.x.cpu(), statistic.y.cpu().numpy()
+    cosine = distance == "cosine"
+    rows = (_directions(x) if cosine else x).contiguous().numpy()
+    found = neighbours(rows, k, slack=16.0 * EPS if cosine else 0.0)
     if statistic.num_classes:
-        return _accuracy(found, statistic.y.numpy(), statistic.num_classes)
-    return Estimate(_r2(found, statistic.y.numpy()))
+        credit = sum(_credit(near, y, k, statistic.num_classes) for near in found)
+        return Estimate.of_proportion(credit / statistic.n, statistic.n)
+    predicted = np.empty_like(y)
+    for near in found:
+        predicted[near.rows] = _means(near, y, k)
+    return Estimate(_r2(predicted, y))
 
 
-def _without_self(found: np.ndarray) -> np.ndarray:
-    """Drop each row's own index; among duplicates it may be missing, then the last goes."""
-    own = found == np.arange(len(found))[:, None]
-    own[~own.any(axis=1), -1] = True
-    return found[~own].reshape(len(found), -1)
+def _directions(x: Tensor) -> Tensor:
+    """Rows of unit length; rows of zeros share an axis of their own, at cosine 0 with the others.
+
+    Raises:
+        InvalidInputError: all rows have one direction.
+    """
+    # In two steps, so that no square under- or overflows.
+    largest = torch.linalg.vector_norm(x, ord=math.inf, dim=1, keepdim=True)
+    zero = largest == 0
+    z = x / torch.where(zero, 1.0, largest)
+    z /= torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp_min(1.0)
+    if bool(zero.any()):
+        z = torch.cat([z, zero.to(z)], dim=1)
+    spread = float((z.amax(dim=0) - z.amin(dim=0)).max())
+    if spread <= 8.0 * EPS:
+        raise InvalidInputError(
+            "all rows of X are equal, or multiples of one row; no cosine is larger than another: "
+            "use distance='l2'"
+        )
+    if spread < FEW_DIGITS:
+        warnings.warn(
+            f"knn: features have so large a common offset that unit vectors differ by {spread:.1g} "
+            f"at most, near the rounding of float64; use distance='l2', or subtract the offset",
+            TransferMetricsWarning,
+            stacklevel=5,
+        )
+    return z
 
 
-def _accuracy(found: np.ndarray, labels: np.ndarray, num_classes: int) -> Estimate:
-    n, k = found.shape
-    votes = np.zeros((n, num_classes))
-    # Nearer voters weigh a little more, too little to outvote anybody.
-    weights = 1.0 + (k - np.arange(k)) / (2.0 * k * (k + 1))
-    np.add.at(votes, (np.arange(n)[:, None], labels[found]), weights)
-    accuracy = float((votes.argmax(axis=1) == labels).mean())
-    return Estimate.of_proportion(accuracy, n)
+def _shares(near: Neighbours, weights: np.ndarray) -> np.ndarray:
+    """What each neighbour gets of the weights of the ranks 1 … k: ties share theirs equally."""
+    held = np.concatenate([[0.0], np.cumsum(weights)])
+    k = len(weights)
+    size = near.last - near.first
+    return (held[np.minimum(near.last, k)] - held[np.minimum(near.first, k)]) / size
 
 
-def _r2(found: np.ndarray, targets: np.ndarray) -> float:
-    residual = ((targets - targets[found].mean(axis=1)) ** 2).sum(axis=0)
-    spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
-    if (spread == 0).any():
+def _credit(near: Neighbours, labels: np.ndarray, k: int, num_classes: int) -> float:
+    """Sum over the rows of the share of the winning classes that is the true one."""
+    # Whole numbers, so that equal votes are equal.
+    shares = _shares(near, 2.0 * k * (k + 1) + np.arange(k, 0, -1))
+    cells = near.of * num_classes + labels[near.found]
+    votes = np.bincount(cells, shares, len(near.rows) * num_classes).reshape(-1, num_classes)
+    won = votes >= votes.max(axis=1, keepdims=True) * (1.0 - 1e-12)
+    right = won[np.arange(len(won)), labels[near.rows]]
+    return float((right / won.sum(axis=1)).sum())
+
+
+def _means(near: Neighbours, targets: np.ndarray, k: int) -> np.ndarray:
+    """Mean target of the neighbours of each row, (B, K)."""
+    shares = _shares(near, np.full(k, 1.0 / k))
+    sums = [
+        np.bincount(near.of, shares * column[near.found], len(near.rows)) for column in targets.T
+    ]
+    return np.stack(sums, axis=1)
+
+
+def _r2(predicted: np.ndarray, targets: np.ndarray) -> float:
+    if (targets == targets[0]).all(axis=0).any():
         raise InvalidInputError("a regression target is constant; there is nothing to predict")
+    residual = ((targets - predicted) ** 2).sum(axis=0)
+    spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
     return float((1.0 - residual / spread).mean())

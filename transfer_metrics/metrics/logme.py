@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, TargetMoments
 
 REFERENCE = "You et al., LogME: Practical Assessment of Pre-trained Models, ICML 2021"
+# Maxima of the evidence are at least this far apart in log(α / β).
+APART = 2.0
 
 
 @register_metric(
@@ -35,7 +38,8 @@ def logme(statistic: ClassMoments | TargetMoments) -> float:
     the value depend on the scale of the features and on where it stopped. Here the fixed point
     that the iteration moves towards is bracketed and solved for, to a relative precision of 1e-9
     in ``α / β``, where the evidence is flat, so the score is the maximum itself and does not
-    change when X is multiplied by a number. All D eigenvalues count, zero ones included. Where
+    change when X is multiplied by a number. Where there are several maxima, as with a large common
+    offset, the highest counts. All D eigenvalues count, zero ones included. Where
     the evidence still rises as ``β`` or ``α`` goes to infinity, its limit is the score.
 
     Args:
@@ -81,7 +85,7 @@ def logme(statistic: ClassMoments | TargetMoments) -> float:
         spread=spread,
         offset=math.sqrt(n) * statistic.target_mean,
         inside=inside,
-        outside=_outside(row, inside, sigma),
+        outside=_outside(row, vectors),
         n=n,
         dim=dim,
     )
@@ -169,14 +173,15 @@ class _Problem:
         return len(self.sigma) >= self.n - 1
 
 
-def _outside(row: Tensor, inside: Tensor, sigma: Tensor) -> float:
+def _outside(row: Tensor, vectors: Tensor) -> float:
     """Squared length of ``row`` outside the eigenvectors, zero where it is rounding noise."""
-    if len(inside) == len(row):
+    if vectors.shape[1] == len(row):
         return 0.0
-    length = float(row.square().sum())
-    rest = length - float(inside.square().sum())
-    largest = max([length, *sigma[:1].tolist()])
-    return rest if rest > largest * len(row) * torch.finfo(torch.float64).eps else 0.0
+    rest = row - vectors @ (vectors.T @ row)
+    rest -= vectors @ (vectors.T @ rest)  # what rounding has left inside
+    noise = 1e3 * len(row) * torch.finfo(torch.float64).eps * float(row.norm())
+    length = float(rest.norm())
+    return length**2 if length > noise else 0.0
 
 
 def _max_evidence(problem: _Problem) -> tuple[Tensor, int]:
@@ -185,7 +190,7 @@ def _max_evidence(problem: _Problem) -> tuple[Tensor, int]:
     Returns:
         Log evidence per target (K,), and the number of targets that are fitted almost exactly.
     """
-    n, squares = problem.n, problem.squares
+    n = problem.n
 
     def step(log_ratio: Tensor) -> Tensor:
         """How far one round of the published iteration moves ``log λ``."""
@@ -199,15 +204,33 @@ def _max_evidence(problem: _Problem) -> tuple[Tensor, int]:
     directions = [*problem.sigma[[0, -1]].tolist(), length] if len(problem.sigma) else [length]
     lowest = math.log(min(d for d in directions if d > 0) * 1e-12)
     highest = math.log(sum(directions) * 1e12)
-    mean_square = (float(problem.sigma.sum()) + length) / (n * problem.dim)
-    start = torch.full_like(squares, math.log(mean_square))
+    start = _best_start(problem, directions)
     log_ratio = _root_ahead(step, start, lowest, highest)
-    gamma, norm, residual, log_det = problem.at(log_ratio.exp())
-    # Given the ratio the best β is N / (residual + λ‖w‖²), which equals the fixed point's there.
-    energy = residual + log_ratio.exp() * norm
-    evidence = -0.5 * (n * torch.log(energy / n) + log_det + n + n * math.log(2.0 * math.pi))
-    exact = (residual <= 1e-10 * squares) | (n - gamma <= 1e-3 * n)
+    evidence, exact = _evidence(problem, log_ratio)
     return evidence, int(exact.sum())
+
+
+def _evidence(problem: _Problem, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """Log evidence (K,) at ``log λ`` (K,), and which targets are fitted almost exactly."""
+    n, ratio = problem.n, log_ratio.exp()
+    gamma, norm, residual, log_det = problem.at(ratio)
+    # Given the ratio the best β is N / (residual + λ‖w‖²), which equals the fixed point's there.
+    energy = residual + ratio * norm
+    evidence = -0.5 * (n * torch.log(energy / n) + log_det + n + n * math.log(2.0 * math.pi))
+    return evidence, (residual <= 1e-10 * problem.squares) | (n - gamma <= 1e-3 * n)
+
+
+def _best_start(problem: _Problem, directions: list[float]) -> Tensor:
+    """``log λ`` (K,) next to the highest of the maxima: they lie among the directions' lengths."""
+    lowest, highest = math.log(min(d for d in directions if d > 0)), math.log(sum(directions))
+    points = np.arange(lowest - APART, highest + APART, APART).tolist()
+    best = torch.full_like(problem.squares, -math.inf)
+    start = torch.empty_like(best)
+    for point in points:
+        evidence, _ = _evidence(problem, torch.full_like(best, point))
+        higher = evidence > best
+        best, start = torch.where(higher, evidence, best), torch.where(higher, point, start)
+    return start
 
 
 def _root_ahead(

@@ -76,9 +76,14 @@ def ncti_spread(statistic: FeatureSample) -> float:
     values, dim = statistic.moments.total.eigh[0], problem.rows.shape[1]
     variances = values[:dim] / problem.moments.n
     within = shrunk_within(problem.moments, shrinkage, dim)
-    total = torch.diag((1.0 - shrinkage) * variances + shrinkage * variances.mean())
     factor = torch.linalg.cholesky(within)
-    half = torch.linalg.solve_triangular(factor, total - within, upper=False)
+    # (S_t - r S, S) has the same eigenvectors for every r. This r leaves no multiples of I, beside
+    # which rounding hides the rest where λ is near 1.
+    scatter = problem.moments.within.matrix() / problem.moments.n
+    ratio = variances.mean() / scatter.diagonal().mean()
+    half = torch.linalg.solve_triangular(
+        factor, torch.diag(variances) - ratio * scatter, upper=False
+    )
     whitened = torch.linalg.solve_triangular(factor, half.T, upper=False)
     directions = min(len(problem.moments.present) - 1, dim)
     leading = torch.linalg.eigh(0.5 * (whitened + whitened.T))[1][:, dim - directions :]

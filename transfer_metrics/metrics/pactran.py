@@ -19,6 +19,8 @@ REFERENCE = (
 )
 
 CONJUGATE_STEPS = 200
+# Share of the loss that a Newton step cannot tell from rounding.
+ROUNDING = 1e-14
 
 
 @register_metric(requires="source", reference=REFERENCE)
@@ -135,9 +137,10 @@ def pactran_gaussian(
             examples are sampled by a hash of their content.
         lam: λ; the authors try 0.1, 1 and 10.
         s2_factor: prior variance times D over λ; the authors try 10 and 100.
-        tol: the fit ends with the first Newton step whose length, in the norm of the Hessian, is
-            at most this; the steps converge superlinearly, so the score is good to about nine
-            digits at the default; below 1e-8 rounding decides.
+        tol: the fit ends with the first Newton step whose squared length, in the norm of the
+            Hessian, is at most its square, times the loss where that is below 1; the steps converge
+            superlinearly, so the score is good to about nine digits at the default; below 1e-7
+            rounding decides.
         max_iter: most Newton steps, after which a warning says that the fit has not settled.
 
     Returns:
@@ -256,10 +259,13 @@ def _fit_logistic(
             length *= 0.5
             trial, trial_p = evaluate(weights + length * step)
         weights, loss, p = weights + length * step, trial, trial_p
-        if decrease <= tol**2:
+        if abs(decrease) <= max(tol**2, ROUNDING) * min(loss, 1.0):
             return loss, p
+        if decrease < 0.0:
+            break  # the classes are so far apart that rounding decides where the minimum is
     warnings.warn(
-        f"PACTran-Gaussian has not settled after {max_iter} steps; raise max_iter",
+        f"PACTran-Gaussian has not settled in {max_iter} steps or to the digits of float64; raise "
+        f"max_iter, or divide features that are large by their standard deviation",
         TransferMetricsWarning,
         stacklevel=5,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
 from transfer_metrics.features.averaged import MEAN
+from transfer_metrics.features.extraction import Extraction
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
@@ -80,6 +81,17 @@ class Job:
         """Whether only a part of the split is looked at."""
         return self.subset is not None and len(self.subset) < len(self.task[self.split])
 
+    def extraction(self, model: Model, task: Task | None = None) -> Extraction:
+        """The pass over the task, or over a part of it; the model is proven for the whole.
+
+        Raises:
+            ExtractionError: the features of the model cannot be used.
+        """
+        return Extraction.of(
+            model, task or self.task, self.layers, self.pool, split=self.split, dtype=self.dtype,
+            amp=self.amp, **self.options,
+        )  # fmt: skip
+
     def features_key(self, model: Model, data: str) -> str:
         """Key of the features of a model on data of a fingerprint, by the names they go by."""
         names = (model.name, model.revision, self.task.name, self.split)
@@ -103,8 +115,10 @@ class Job:
         return [self.features_key(model, fingerprint) for fingerprint in parts]
 
     def _content(self, model: Model, data: str) -> dict[str, Any]:
+        key = self.extraction(model).key
         return {
-            "model": model.fingerprint,
+            "model": key["model_fingerprint"],
+            "behaviour": key["behaviour"],
             "task": data,
             "kind": self.task.kind,
             "layers": self.layers,

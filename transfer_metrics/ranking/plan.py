@@ -11,8 +11,9 @@ from transfer_metrics.errors import InvalidInputError
 FIRST = 1 / 3
 # Fewer examples say too little, in all and per class.
 LEAST, LEAST_PER_CLASS = 40, 5
-# Finding the layers of a model runs this many examples each time that its features are extracted.
-PROBE = 2
+# A model that is loaded reads ten examples at most before its features count, twice in a round at
+# most: once for its scores, and once for their errors.
+PROBE = 20
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.features.averaged import MeanStore
-from transfer_metrics.features.extraction import Extraction
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
@@ -23,7 +22,7 @@ from transfer_metrics.ranking.pieces import Group, Needs, groups_of
 from transfer_metrics.ranking.score import slots_of
 from transfer_metrics.ranking.stored import RangeFolder, of_classes
 from transfer_metrics.ranking.subsets import part_of
-from transfer_metrics.sources.base import Model, Task
+from transfer_metrics.sources.base import Model
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class RangeReader:
 
     def manifest(self, model: Model) -> dict[str, Any]:
         """What a store of the features of a model would say of them, before there are any."""
-        return self._extraction(model, self.job.task).manifest()
+        return self.job.extraction(model).manifest()
 
     def content(self, whole: Mapping[str, Any], plan: Plan, metrics: Sequence[Metric]) -> Any:
         """What the statistics of a range depend on, beside the features and the examples."""
@@ -63,7 +62,7 @@ class RangeReader:
         folder: RangeFolder,
     ) -> None:
         """Pass over a range as often as the plan says, and keep what was built each time."""
-        extraction = self._extraction(model, self.job.task)
+        extraction = self.job.extraction(model)
         groups = self.groups(FeatureStore(whole, []), metrics)
         files: dict[str, Any] = {}
         records: dict[str, Any] = {}
@@ -105,7 +104,7 @@ class RangeReader:
         asked = {name: [Group(groups[name][0].metrics, labels, needs)] for name in one.layers}
         manifest = {**self._only(whole, one.layers), "n": len(rows)}
         found, read = read_range(
-            self._extraction(model, part),
+            self.job.extraction(model, part),
             manifest,
             range(-(-len(rows) // size)),
             Asked(asked, self._units[rows], self.job.mean),
@@ -115,13 +114,6 @@ class RangeReader:
             {of_classes(name, one.classes): partial for name, partial in found.items()},
             {str(shards.start): {"rows": 0, "seconds": seconds}},
         )
-
-    def _extraction(self, model: Model, task: Task) -> Extraction:
-        job = self.job
-        return Extraction.of(
-            model, task, job.layers, job.pool, split=job.split, dtype=job.dtype, amp=job.amp,
-            **job.options,
-        )  # fmt: skip
 
     def _only(self, manifest: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
         """A manifest of some layers; the mean needs all of them."""
@@ -136,7 +128,8 @@ class RangeReader:
             InvalidInputError: one layer alone does not fit.
         """
         task, data = self.job.task, self.job.task[self.job.split]
-        weights = sum(t.numel() * t.element_size() for t in model.module.state_dict().values())
+        module = self.job.extraction(model).forward.model.module
+        weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
         store = FeatureStore(manifest, [])
         groups = self.groups(store, metrics)
         store = MeanStore(store) if self.job.mean else store

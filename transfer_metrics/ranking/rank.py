@@ -29,7 +29,7 @@ from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory import worker_memory
 from transfer_metrics.ranking.race import race
 from transfer_metrics.ranking.stored import clear, sweep
-from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.ranking.table import ScoreTable, with_summary
 from transfer_metrics.ranking.works import Ranges, Whole, outcomes
 from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.candidates import Candidate, candidates_of
@@ -72,7 +72,8 @@ def rank_models(
     Every model is run over the data once, whatever the number of layers and metrics. A model that
     fails leaves a record with its reason. Finished scores are kept by the content of model and
     task, finished feature shards by the same key, so an interrupted run goes on where it stopped
-    and a repeated one does no forward pass.
+    and a repeated one reads no more of the data than the few examples on which it sees that the
+    network is the same.
 
     Args:
         models: names, patterns such as ``"zoo:*"``, modules, or a list of them; or a mapping from
@@ -100,7 +101,7 @@ def rank_models(
             take more, the data are passed over once for as many layers as fit, and per-class
             scatter is built for as many classes at a time; scores stay exact.
         cache: ``"only-missing"`` computes what is not there yet, ``"always"`` computes all anew,
-            ``"never"`` neither reads nor writes, ``"only-cache"`` does no forward pass.
+            ``"never"`` neither reads nor writes, ``"only-cache"`` computes nothing.
         cache_dir: the cache; by default ``$TRANSFER_METRICS_CACHE`` or the user's cache folder.
         keep_features: keep the features of scored models in the cache, for further metrics.
         intervals: True adds 95 % intervals and the probability that each model is the best, by a
@@ -114,7 +115,8 @@ def rank_models(
         dtype: precision of stored features, ``"float32"`` or ``"float16"``.
         amp: run the forward pass in mixed precision.
         progress: show progress on stderr.
-        **options: ``batch_size``, ``device``, ``num_workers`` and ``shard_size`` of ``extract``.
+        **options: ``batch_size``, ``device``, ``num_workers``, ``shard_size`` and
+            ``allow_random`` of ``extract``.
 
     Returns:
         The table of all scores.
@@ -168,7 +170,7 @@ def rank_models(
         records = _ranked(job, candidates, run, share, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
-    return ScoreTable(combined(records, combinations), job.view)
+    return ScoreTable(combined(with_summary(records, task), combinations), job.view)
 
 
 def streams(

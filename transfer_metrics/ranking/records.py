@@ -15,7 +15,7 @@ from transfer_metrics.untrusted import TABLE, check_size, parse_json, read_text
 
 TEXTS = (
     "model", "model_id", "revision", "task", "task_id", "split", "layer", "pool", "head", "metric",
-    "options", "intervals", "error", "version", "created",
+    "options", "intervals", "note", "error", "version", "created", "task_summary",
 )  # fmt: skip
 NUMBERS = (
     "value", "stderr", "depth", "load_seconds", "extract_seconds", "statistics_seconds", "seconds",

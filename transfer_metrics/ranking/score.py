@@ -18,7 +18,7 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import Metric, task_kind
+from transfer_metrics.metrics.base import Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.asked import (
     DEFAULT_METRICS,
@@ -29,8 +29,10 @@ from transfer_metrics.ranking.asked import (
 from transfer_metrics.ranking.build import Place
 from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.intervals import interval_mode
-from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.ranking.table import ScoreTable, with_summary
 from transfer_metrics.ranking.values import failed, records_of, values_at
+from transfer_metrics.sources.labels import read_labels
+from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens
 
 IDENTIFYING = 256
@@ -54,12 +56,12 @@ def score(
         X: features, (N, D), array or tensor; or (N, T, D) with a label for each of T tokens, which
             are then the examples. Where all metrics read the source head (LEEP, NCE) and
             ``source`` is not given, these are the source probabilities.
-        y: labels (N,), or (N, T) for tokens; floating point targets (N,) or (N, K), which mean
-            regression; or 0/1 integers (N, K), which mean several labels per example.
+        y: labels (N,) or (N, 1), or (N, T) for tokens; whole numbers, texts and booleans are
+            classes, other numbers (N,) or (N, K) targets of a regression, and 0 and 1 as (N, K)
+            several labels per example. ``sources.labels.kind_of`` has the rule.
         metrics: names, patterns, callables or a list of them; ``"*"`` is all that apply.
         source: source probabilities, (N, Z), for the metrics that read the source head.
-        kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` where the type of ``y``
-            does not tell.
+        kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` instead of that rule.
         intervals: True adds standard errors by a jackknife over twenty blocks of examples, for
             metrics of additive statistics; ``"bootstrap"`` adds half-samples for the others.
         ignore_index: tokens with this label are left out.
@@ -88,7 +90,7 @@ def score(
     units = None
     if np.ndim(X) == 3:
         X, y, units = as_tokens(X, y, ignore_index)
-    kind = kind or task_kind(y)
+    kind, y = read_labels(y, kind)
     chosen = resolve_metrics(metrics, kind, skip="" if source is not None else "source")
     asked = asked_combinations(metrics, kind)
     if asked:
@@ -124,8 +126,19 @@ def score(
         "dim": int(np.shape(X)[1]),
         "n": len(place.labels),
         "num_classes": len(np.unique(place.labels)) if place.num_classes else 0,
+        "task_summary": _summary(kind, place.labels),
     }
     return ScoreTable(records_of(base, chosen, values))
+
+
+def _summary(kind: str, labels: np.ndarray) -> str:
+    """How labels of features were understood, as ``Task.summary`` says it of a task."""
+    told = f"{kind} of features, {len(labels)} examples"
+    if kind != "classification":
+        return f"{told} (targets {labels.min():.4g} to {labels.max():.4g})"
+    counts = np.unique(labels, return_counts=True)[1]
+    sizes = " to ".join(dict.fromkeys([str(counts.min()), str(counts.max())]))
+    return f"{told} ({len(counts)} classes of {sizes})"
 
 
 def _features_id(X: Any, labels: np.ndarray) -> str:
@@ -192,9 +205,12 @@ def score_layers(
     else:
         if task is None:
             raise InvalidInputError("score_layers needs a task with a model, or a FeatureStore")
+        task = load_task(task)
         store = extract(store_or_model, task, layers=layers, **options)
     chosen = resolve_metrics(metrics, store.kind)
     records = score_store(store, chosen, interval_mode(intervals))
+    if task is not None:
+        records = with_summary(records, task)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(chosen, records)
     return ScoreTable(combined(records, asked_combinations(metrics, store.kind)))
@@ -259,6 +275,7 @@ def slots_of(store: FeatureStore, metrics: Sequence[Metric]) -> list[Slot]:
         "n": len(store),
         "num_classes": store.num_classes,
         "extract_seconds": store.seconds,
+        "note": "; ".join(store.manifest.get("notes") or ()) or None,
     }
     by_layer = tuple(m for m in metrics if m.requires != "source")
     of_source = tuple(m for m in metrics if m.requires == "source")

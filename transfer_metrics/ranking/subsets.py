@@ -63,7 +63,7 @@ def part_of(whole: Split, positions: np.ndarray) -> Split:
 
     So no example is read to hash it again.
     """
-    part = whole.rows(positions)
+    part = dataclasses.replace(whole.rows(positions), whole=whole.whole or whole)
     part.__dict__["fingerprint"] = _fingerprint(whole, positions)
     return part
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from transfer_metrics.report.plots import TablePlots
+    from transfer_metrics.sources.base import Task
 
 COLUMNS = (
     "model",
@@ -51,9 +52,11 @@ COLUMNS = (
     "extract_seconds",
     "statistics_seconds",
     "seconds",
+    "note",
     "error",
     "version",
     "created",
+    "task_summary",
 )
 FORMATS = (".jsonl", ".csv", ".parquet")
 VIEWS = ("best", "all", "last")
@@ -116,9 +119,26 @@ class ScoreTable:
         return list(dict.fromkeys(record_label(r) for r in self._records if r["metric"]))
 
     @property
+    def task_summaries(self) -> list[str]:
+        """How each task was understood, a line each; see ``Task.summary``."""
+        return list(dict.fromkeys(r["task_summary"] for r in self._records if r["task_summary"]))
+
+    @property
     def failures(self) -> list[dict[str, Any]]:
         """Records without a value, each with its reason under ``error``."""
         return [dict(record) for record in self._records if record["error"]]
+
+    @property
+    def notes(self) -> dict[str, list[str]]:
+        """What is to be known of single models before their scores are read, each with its models.
+
+        Such as that no classifier was found, or that padding changes the features.
+        """
+        found: dict[str, dict[str, None]] = {}
+        for record in self._records:
+            if record["note"]:
+                found.setdefault(record["note"], {})[str(record["model"])] = None
+        return {note: list(models) for note, models in found.items()}
 
     def to_frame(self) -> pd.DataFrame:
         """The long table as a pandas DataFrame."""
@@ -324,7 +344,8 @@ class ScoreTable:
 
         The interval is one of 95 %, where the metric has a standard error; the probability of
         being the best is that of ``ranking``. Where a race dropped models, n tells on how many
-        examples each was scored. Scores that do not compare are tables of their own.
+        examples each was scored. Scores that do not compare are tables of their own. Below them
+        stands what is to be known of single models, and how each task was understood.
         """
         if not self._records:
             return "(no records)"
@@ -370,13 +391,16 @@ class ScoreTable:
         count = len(lines[0])
         widths = [max(len(line[i]) for line in lines if len(line) == count) for i in range(count)]
         numeric = {i for i, title in enumerate(lines[0]) if title not in ("model", "layer")}
-        return "\n".join(
+        told = [
             "  ".join(
                 cell.rjust(widths[i]) if i in numeric else cell.ljust(widths[i])
                 for i, cell in enumerate(line)
             ).rstrip()
             for line in lines
-        )
+        ]
+        notes = [f"{_few(models)}: {visible(note, 600)}" for note, models in self.notes.items()]
+        notes += [visible(text, 2_000) for text in self.task_summaries]
+        return "\n".join([*told, *(f"\n{note}" for note in notes)])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the long table as ``.jsonl``, ``.csv`` or ``.parquet``, by the file's ending.
@@ -391,7 +415,7 @@ class ScoreTable:
         with replacing(path) as temporary:
             if suffix == ".jsonl":
                 lines = (json.dumps(r, allow_nan=False, default=str) for r in self._records)
-                temporary.write_text("".join(f"{line}\n" for line in lines))
+                temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
             elif suffix == ".csv":
                 self.to_frame().to_csv(temporary, index=False)
             else:
@@ -491,6 +515,11 @@ def _rows(records: Iterable[dict[str, Any]], metric: str, view: str) -> list[dic
     return rows
 
 
+def with_summary(records: Iterable[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
+    """Records with how their task was understood, of which the cache knows nothing."""
+    return [{**record, "task_summary": task.summary} for record in records]
+
+
 def chosen_records(records: list[dict[str, Any]], view: str) -> list[dict[str, Any]]:
     """Those of the scored records of a model under one metric that stand for it."""
     if view == "all":
@@ -523,6 +552,12 @@ def _add_intervals(rows: list[dict[str, Any]], higher_is_better: bool) -> None:
     )
     for i, probability in zip(last, best, strict=True):
         rows[i]["p_best"] = float(probability)
+
+
+def _few(models: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(models) - 3} more" if len(models) > 3 else ""
+    return ", ".join(map(visible, models[:3])) + more
 
 
 def _dropped(row: Mapping[str, Any]) -> tuple[float, float]:

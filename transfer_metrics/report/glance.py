@@ -113,6 +113,13 @@ def data_of(task: Task, split: str) -> Data:
     return Data(task.name, task.modality, splits, shown, len(classes), name, most)
 
 
+def summaries_of(gathered: Gathered, task: Task | None) -> list[str]:
+    """How each task was understood, as the records tell, and the one that was given beside them."""
+    tables = [*(s.table for s in gathered.settings), *gathered.comparisons.values()]
+    told = [text for table in tables for text in table.task_summaries]
+    return list(dict.fromkeys([*told, *([] if task is None else [task.summary])]))
+
+
 def facts_of(gathered: Gathered) -> list[tuple[str, Any]]:
     """Counts of what is in the report: tasks, models, layers, metrics, heads."""
     scores = [r for s in gathered.settings for r in s.table.records]

@@ -93,7 +93,11 @@ def _of_scores(setting: Setting) -> list[str]:
     scored = [r for r in records if r["value"] is not None]
     metrics = setting.table.metrics
     told = [_without_errors(scored, metrics), _raced(records), _revisions(records)]
-    return [*_widths(scored, metrics), *filter(None, told)]
+    notes = [
+        f"{listed([visible(m) for m in models])}: {visible(note, 1000)}."
+        for note, models in setting.table.notes.items()
+    ]
+    return [*_widths(scored, metrics), *filter(None, told), *notes]
 
 
 def _widths(scored: Sequence[dict[str, Any]], metrics: Sequence[str]) -> list[str]:

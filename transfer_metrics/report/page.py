@@ -8,7 +8,15 @@ from typing import Any
 
 from transfer_metrics.heads.comparison import Comparison
 from transfer_metrics.report.gather import Gathered, Setting, setting_labels
-from transfer_metrics.report.glance import Answer, Data, answer_of, data_of, facts_of, question
+from transfer_metrics.report.glance import (
+    Answer,
+    Data,
+    answer_of,
+    data_of,
+    facts_of,
+    question,
+    summaries_of,
+)
 from transfer_metrics.report.limits import bounded
 from transfer_metrics.report.measured import Check, Heads, checks_of, heads_of
 from transfer_metrics.report.notes import (
@@ -83,6 +91,7 @@ class Page:
     title: str
     answers: list[Answer]
     facts: list[tuple[str, Any]]
+    summaries: list[str]
     data_sets: list[Data]
     panels: list[Panel]
     left_out: list[str]
@@ -149,6 +158,7 @@ def page_of(
         title=title or question(gathered),
         answers=answers,
         facts=facts,
+        summaries=summaries_of(gathered, task),
         data_sets=[] if task is None else [data_of(task, settings[0].split if settings else "")],
         panels=panels,
         left_out=[*left_out, *_cut(settings, panels)],

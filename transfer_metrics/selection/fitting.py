@@ -12,8 +12,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import task_kind
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
+from transfer_metrics.sources.labels import kind_of
 
 
 class ColumnSelector(TransformerMixin, BaseEstimator):
@@ -93,7 +93,7 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
             raise InvalidInputError(
                 f"y must hold one label per example: got {len(labels)} for {len(columns)}"
             )
-        return columns, labels, kind or task_kind(labels)
+        return columns, labels, kind or kind_of({"y": labels})
 
     def _keep(self, columns: LayerColumns, inside: Mapping[str, np.ndarray]) -> None:
         """Remember the columns that are kept of each layer, counted inside the layer."""

@@ -10,13 +10,13 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.arrays import read_arrays
-from transfer_metrics.sources.base import Kind, Task
+from transfer_metrics.sources.base import Kind, Task, Understood
 from transfer_metrics.sources.examples import EncodedImages
 from transfer_metrics.sources.memory import as_examples, make_task
 from transfer_metrics.sources.places import existing_file, split_name
 
 
-def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = "error") -> Task:
+def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = "skip") -> Task:
     """Read an npz archive of arrays; never unpickles, and refuses what unpacks to too much.
 
     Either ``X`` and ``y``, or per split ``x_<split>`` and ``y_<split>``. In place of ``x``, encoded
@@ -31,7 +31,7 @@ def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = 
     return _from_arrays(_read_npz(place, name), place, name, kind, missing)
 
 
-def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str = "error") -> Task:
+def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str = "skip") -> Task:
     """Read a file of ``torch.save``: a dictionary with the keys of an npz archive, or ``(X, y)``.
 
     It is read with ``weights_only=True``, so that nothing in it is executed. Images are uint8,
@@ -56,6 +56,7 @@ def _from_arrays(
     arrays: Mapping[str, Any], place: str, name: str, kind: Kind | None, missing: str
 ) -> Task:
     classes = arrays.get("classes")
+    used = ["classes"]
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     for key in arrays:
         match = re.fullmatch(r"(x|jpeg)(?:_(\w+))?", key)
@@ -68,6 +69,7 @@ def _from_arrays(
             raise InvalidInputError(
                 f"task {name!r}: {place!r} has {key} but no {' and no '.join(lacking)}"
             )
+        used += [key, *needed]
         where = f"{place}:{key}"
         examples = (
             EncodedImages(np.asarray(arrays[key]), np.asarray(arrays[f"offsets{suffix}"]), where)
@@ -82,7 +84,12 @@ def _from_arrays(
         )
     if classes is not None:
         classes = classes.tolist() if hasattr(classes, "tolist") else list(classes)
-    return make_task(name, parts, kind, classes, missing)
+    understood = Understood(
+        "y",
+        ("x" if "x" in {key[0] for key in used} else "jpeg",),
+        tuple((f"array {key!r}", "it is not read") for key in arrays if key not in used),
+    )
+    return make_task(name, parts, kind, classes, missing, understood)
 
 
 def _read_npz(place: str, name: str) -> dict[str, np.ndarray]:

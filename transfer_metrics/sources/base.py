@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +26,7 @@ class Model:
 
     Attributes:
         name: the specification that it was loaded from, or the class name of a module.
-        module: the network.
+        module: the network; what compiles it or spreads it over devices is taken off.
         preprocess: one raw example (PIL image, string, pair of strings or word of a sentence,
             sound, float array) to one input; ``None`` takes float arrays as they are.
         modality: what the examples are: ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``.
@@ -34,6 +34,8 @@ class Model:
         input_shape: shape of one input, (C, H, W) for images; ``None`` where it is free.
         revision: hub revision, name of the pretrained weights, or hash of the weights' file.
         collate: list of inputs to a batch; ``None`` stacks them.
+        open_head: whether a classifier is to be looked for on the first examples of a task.
+        least: examples that a batch must have at least; 2 where a network squeezes its axes.
     """
 
     name: str
@@ -44,23 +46,37 @@ class Model:
     input_shape: tuple[int, ...] | None
     revision: str = ""
     collate: Callable[[list[Any]], Any] | None = None
+    open_head: bool = False
+    least: int = 1
+
+    def __post_init__(self) -> None:
+        from transfer_metrics.sources.plain import plain_module
+
+        object.__setattr__(self, "module", plain_module(self.module))
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over structure, parameters, buffers, preprocessing and head.
+        """SHA-256 over structure, parameters, all buffers, preprocessing and head.
 
         Independent of the device and of train or eval mode. The structure counts because two
         networks can share every tensor and still compute different things (padding, activation).
+        What modules keep besides tensors (``get_extra_state``, packed weights) counts too, and so
+        do buffers that are not saved.
         Cost: one pass over the weights, about a second per gigabyte. It is computed once; make a
         new ``Model`` after changing the weights.
         """
+        from transfer_metrics.sources.contents import contents
+
         digest = hashlib.sha256()
-        for text in (repr(self.module), describe(self.preprocess), describe(self.collate)):
+        structure = without_addresses(repr(self.module))
+        for text in (structure, describe(self.preprocess), describe(self.collate)):
             digest.update(f"{text}\0".encode())
         digest.update(f"{self.modality}\0{self.head}\0".encode())
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-            digest.update(_tensor_bytes(tensor))
+        state = {**dict(self.module.named_buffers()), **self.module.state_dict()}
+        for name, value in sorted(state.items()):
+            digest.update(f"{name}\0".encode())
+            for part in contents(value):
+                digest.update(part)
         return digest.hexdigest()
 
     def batch(self, examples: Sequence[Any]) -> Any:
@@ -154,10 +170,12 @@ class Split:
         examples: N lazily decoded examples: PIL images, strings or pairs of them, words of
             sentences, sounds, float32 arrays.
         labels: (N,) int64 in 0..C-1, or float64 (N,) or (N, K) for regression.
+        whole: the split that these are some rows of, if any.
     """
 
     examples: Sequence[Any]
     labels: np.ndarray
+    whole: Split | None = None
 
     def __post_init__(self) -> None:
         if len(self.examples) != len(self.labels):
@@ -212,6 +230,17 @@ class Understood:
     left_out: tuple[tuple[str, str], ...] = ()
     suspicions: tuple[str, ...] = ()
 
+    def without(self, *left_out: tuple[str, str]) -> Understood:
+        """The same, with more that is left out.
+
+        >>> Understood("stars").without(("id", "it numbers the rows")).left_out
+        (('id', 'it numbers the rows'),)
+        """
+        return replace(self, left_out=(*self.left_out, *left_out))
+
+
+NOTHING = Understood()
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -231,7 +260,7 @@ class Task:
     modality: Modality
     splits: Mapping[str, Split]
     classes: tuple[str, ...] = ()
-    understood: Understood = Understood()
+    understood: Understood = NOTHING
 
     def __post_init__(self) -> None:
         if "train" not in self.splits:
@@ -244,6 +273,13 @@ class Task:
     def num_classes(self) -> int:
         """Number of classes; 0 for regression."""
         return len(self.classes)
+
+    @cached_property
+    def summary(self) -> str:
+        """How it was understood, on one line; see ``sources.summary``."""
+        from transfer_metrics.sources.summary import summary_of
+
+        return summary_of(self)
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
@@ -304,6 +340,15 @@ def example_bytes(example: Any) -> bytes:
     return f"{array.dtype}{array.shape}\0".encode() + array.tobytes()
 
 
+def without_addresses(text: str) -> str:
+    """A description without places in memory, which differ between processes.
+
+    >>> without_addresses("<object object at 0x7f00c0ffee>")
+    '<object object>'
+    """
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
 def describe(function: Any) -> str:
     """A description of a callable that is the same in every process."""
     if function is None:
@@ -311,13 +356,7 @@ def describe(function: Any) -> str:
     own = getattr(function, "__qualname__", None)
     if own is not None:
         return f"{function.__module__}.{own}"
-    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(function).__module__}.{function!r}")
-
-
-def _tensor_bytes(tensor: Any) -> Any:
-    import torch
-
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return without_addresses(f"{type(function).__module__}.{function!r}")
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def load_checkpoint(
     strange = [n for n in foreign if not _is_below(n, area) and inside(n)]
     _check(found.weights, needed, strange, module, path)
     given = {name: tensor for name, tensor in found.weights.items() if name in needed}
-    module.load_state_dict(given, strict=False)
+    module.load_state_dict(_with_versions(given, module), strict=False)
     ours = [name for name in foreign if own or not _is_below(name, heads)]
     left = [found.prefix + name.removeprefix(found.lead) for name in ours]
     left += [name for name in found.others if not _is_minor(name)]
@@ -94,6 +95,20 @@ def load_checkpoint(
         module.set_submodule(head, nn.Identity())
     with path.open("rb") as file:
         return module, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
+
+
+def _with_versions(given: Mapping[str, torch.Tensor], module: nn.Module) -> Mapping[str, Any]:
+    """The same with the versions of a network's own modules, which files do not tell.
+
+    Those of torch are left out, since a newer one asks for more, such as ``num_batches_tracked``.
+    """
+    state = OrderedDict(given)
+    state._metadata = {  # type: ignore[attr-defined]  # as state_dict() has it
+        path: {"version": part._version}
+        for path, part in module.named_modules()
+        if not type(part).__module__.startswith("torch.")
+    }
+    return state
 
 
 def _place(given: str | Path) -> tuple[Path, str]:

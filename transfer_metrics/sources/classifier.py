@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from transfer_metrics.errors import LayerNotFoundError
+from transfer_metrics.sources.evaluation import evaluation
+from transfer_metrics.sources.weights import is_leaf
 
 
 def check_head(module: nn.Module, head: str) -> str:
@@ -55,46 +61,162 @@ def last_linear(module: nn.Module, outputs: int | None = None) -> str | None:
     """
     found = None
     for name, part in module.named_modules():
-        if isinstance(part, nn.Linear):
-            width = part.out_features
-        elif isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1):
-            width = part.out_channels
-        else:
-            continue
-        if name and outputs in (None, width):
+        width = _width(part)
+        if name and width is not None and outputs in (None, width):
             found = name
     return found
 
 
-def proven_head(module: nn.Module, batch: torch.Tensor) -> str | None:
-    """The last linear layer, where its output is what the network returns.
+def proven_head(module: nn.Module, batch: Any) -> str | None:
+    """The linear layer that made what a network returns for a batch, by ``LinearOutputs``.
 
-    One forward pass decides: the two have one shape, and the entries of each row the same order,
-    so that a softmax after the classifier does not hide it while the last layer of a network
-    without classifier is not mistaken for one.
+    Args:
+        module: the network.
+        batch: at least two inputs on its device, a mapping for keyword arguments.
+
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.Softmax(1))
+    >>> proven_head(network, torch.eye(4))
+    '2'
     """
-    head = last_linear(module)
-    if head is None:
-        return None
-    seen: list[torch.Tensor] = []
-    handle = module.get_submodule(head).register_forward_hook(
-        lambda _module, _inputs, output: seen.append(output.detach().clone())
-    )
-    training = [part for part in module.modules() if part.training]
-    module.eval()
     try:
-        with torch.inference_mode():
-            output = module(batch)
+        with evaluation(module), LinearOutputs(module) as linear:
+            output = module(**batch) if isinstance(batch, Mapping) else module(batch)
+            return linear.heads(output).head
     except Exception:  # a network that cannot take the guessed input simply has no proven head
         return None
-    finally:
-        handle.remove()
-        for part in training:
-            part.training = True
-    if not seen or not isinstance(output, torch.Tensor):
-        return None
-    logits = seen[-1].flatten(1)
-    if output.ndim != 2 or output.shape != logits.shape:
-        return None
-    same = torch.equal(output, logits) or torch.equal(output.argsort(1), logits.argsort(1))
-    return head if same else None
+
+
+class LinearOutputs:
+    """Context manager that keeps what linear layers and 1x1 convolutions give in a forward pass.
+
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> with LinearOutputs(network) as linear:
+    ...     linear.heads({"logits": network(torch.eye(4))}).head
+    '2'
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._seen: dict[str, list[Tensor]] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> LinearOutputs:
+        for name, part in self._module.named_modules():
+            if name and _width(part) is not None:
+                # Script modules refuse the method of their own, though the hook runs.
+                hook = partial(self._keep, name)
+                self._handles.append(nn.Module.register_forward_hook(part, hook))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
+            return
+        self._seen.pop(name, None)  # the last call counts, in its place
+        given = output.detach()
+        if output.ndim == 2:
+            self._seen[name] = [given.clone()]
+        elif isinstance(module, _CONVOLUTIONS):  # on a map, which is averaged, maybe after a ReLU
+            maps = given.flatten(2)
+            self._seen[name] = [maps.mean(2), maps.relu().mean(2)]
+        else:  # at every position
+            self._seen[name] = [given.flatten(1, -2).mean(1)]
+
+    def heads(self, output: Any) -> Heads:
+        """The layers whose output is a tensor in what the network gave, by their paths.
+
+        That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor
+        is returned whatever else keeps the order of the entries of each row. (Among several
+        tensors, one behind a tanh is rather a pooled feature.)
+        """
+        alone = isinstance(output, Tensor)
+        given = [tensor.detach() for tensor in tensors_in(output) if tensor.ndim == 2]
+        made = tuple(
+            name
+            for name, forms in self._seen.items()
+            if any(_is_made_of(tensor, rows, alone) for tensor in given for rows in forms)
+        )
+        for tensor in () if made else given:
+            like = [name for name, [first, *_] in self._seen.items() if first.shape == tensor.shape]
+            if len(like) > 1:
+                mean = torch.stack([self._seen[name][0] for name in like]).mean(0)
+                if _is_made_of(tensor, mean, alone):
+                    return Heads(tuple(like), averaged=True)
+        return Heads(made)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Classifiers whose output is what a network returns, in call order.
+
+    Attributes:
+        paths: where they are; empty where none is found.
+        averaged: whether the network returns their mean, as distilled transformers do.
+    """
+
+    paths: tuple[str, ...] = ()
+    averaged: bool = False
+
+    @property
+    def head(self) -> str | None:
+        """The one whose input are the features: the last, or the first of those averaged."""
+        return None if not self.paths else self.paths[0 if self.averaged else -1]
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+_LINKS = (
+    lambda rows: rows,
+    lambda rows: rows.softmax(1),
+    lambda rows: rows.log_softmax(1),
+    lambda rows: rows.sigmoid(),
+)
+
+
+def _width(part: nn.Module) -> int | None:
+    """Outputs of a linear layer, also a quantised one, or of a 1x1 convolution."""
+    if isinstance(part, _CONVOLUTIONS):
+        return part.out_channels if set(part.kernel_size) == {1} else None
+    width = getattr(part, "out_features", None)
+    return width if isinstance(width, int) and is_leaf(part) else None
+
+
+def _is_made_of(output: Tensor, rows: Tensor, any_order: bool) -> bool:
+    if output.shape != rows.shape or not output.numel():
+        return False
+    given, logits = output.double(), rows.double()
+    # Of the largest entry; half of the digits of each precision.
+    tolerance = torch.finfo(output.dtype).eps ** 0.5
+    for link in _LINKS:
+        expected = link(logits)
+        if (given - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1e-30):
+            return True
+    ordered = any_order and output.shape[1] > 1
+    return ordered and torch.equal(given.argsort(1), logits.argsort(1))
+
+
+def tensors_in(output: Any) -> Iterator[Tensor]:
+    """The tensors of real numbers in a tensor, tuple, list, mapping, dataclass or model output.
+
+    Nested tensors and packed sequences have no axis of the batch, so they do not count.
+
+    >>> [tuple(t.shape) for t in tensors_in({"a": (torch.zeros(2), None), "n": torch.tensor([1])})]
+    [(2,)]
+    """
+    if isinstance(output, Tensor):
+        if (output.is_floating_point() or output.is_quantized) and not output.is_nested:
+            yield output
+    elif isinstance(output, PackedSequence):
+        return
+    elif isinstance(output, Mapping):
+        for item in output.values():
+            yield from tensors_in(item)
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        for field in dataclasses.fields(output):
+            yield from tensors_in(getattr(output, field.name, None))
+    elif isinstance(output, Sequence) and not isinstance(output, str):
+        for item in output:
+            yield from tensors_in(item)

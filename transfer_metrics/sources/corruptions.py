@@ -13,6 +13,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.sources.base import Split, choose, example_modality
 from transfer_metrics.sources.examples import Examples
+from transfer_metrics.sources.preprocess import to_mode
 
 SEVERITIES = 5
 
@@ -80,7 +81,7 @@ class CorruptedImages(Examples):
     def read(self, index: int) -> Image.Image:
         """Decode and corrupt one image."""
         image = self.images[index]
-        image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+        image = image if image.mode in ("L", "RGB") else to_mode(image, "RGB")
         rng = np.random.default_rng((self.seed, index))
         return CORRUPTIONS[self.kind](image, self.severity, rng)
 

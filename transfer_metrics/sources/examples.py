@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.base import Modality, example_bytes
@@ -18,6 +20,16 @@ from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
 # Pillow can also open formats that start other programs; these do not.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By the number of the orientation in EXIF."""
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 
 
@@ -36,10 +48,12 @@ def decode(data: bytes, name: str) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
+            # Of what is not read here: EXIF of cameras, settings of printers.
+            warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        image.load()
-        return ImageOps.exif_transpose(image)
+            image.load()
+            return upright(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InvalidInputError(
             f"image {name!r} claims more pixels than Pillow deems safe ({error}); make it smaller "
@@ -57,14 +71,36 @@ def decode(data: bytes, name: str) -> Image.Image:
         ) from error
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """An image turned as its EXIF data says; as it is where they say nothing that can be read.
+
+    Pillow's own function fails, or leaves the image as it lies, where anything else in the data is
+    damaged.
+
+    >>> image = Image.new("L", (3, 2))
+    >>> image.getexif()[0x0112] = 6  # to be turned by a quarter
+    >>> upright(image).size
+    (2, 3)
+    """
+    try:
+        turn = _TURNS.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)))
+    except Exception:  # a dozen different ones, of data that cameras and editors wrote
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
 class Examples(Sequence[Any]):
     """Base of the sequences below: integer access only, decoded when asked for.
 
     Attributes:
         modality: what the examples are, where that is known before one is decoded.
+        kept: whether ``stored`` gives what is there, and neither decodes nor runs foreign code.
+        sizes: bytes of each as stored, (N,), where they are known without reading.
     """
 
     modality: Modality | None = None
+    kept: bool = True
+    sizes: np.ndarray | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -77,9 +113,13 @@ class Examples(Sequence[Any]):
         """What one example contains, for fingerprints; undecoded where that is cheaper."""
         return example_bytes(self.read(index))
 
+    def each(self) -> Iterator[bytes]:
+        """What every example contains, one after the other."""
+        return map(self.stored, range(len(self)))
+
     def content(self) -> Iterator[bytes]:
-        """What all examples contain, one after the other."""
-        return (self.stored(index) for index in range(len(self)))
+        """What all examples contain, in as many pieces as is quickest."""
+        return self.each()
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -103,6 +143,11 @@ class ImageFiles(Examples):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        """Bytes of each file, -1 where it cannot be found."""
+        return np.array([_size(path) for path in self.paths], np.int64)
 
     def read(self, index: int) -> Image.Image:
         """Decode one file."""
@@ -152,6 +197,11 @@ class EncodedImages(Examples):
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        """Bytes of each image."""
+        return np.diff(self.offsets.astype(np.int64))
 
     def read(self, index: int) -> Image.Image:
         """Decode one image."""
@@ -214,6 +264,7 @@ class Pairs(Examples):
     dataset: Any
     convert: Callable[[Any], Any]
     modality: Modality | None = None
+    kept = False
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -235,6 +286,17 @@ class Chosen(Examples):
         """That of the sequence."""
         return getattr(self.examples, "modality", None)
 
+    @property
+    def kept(self) -> bool:  # type: ignore[override]
+        """As the sequence has it."""
+        return getattr(self.examples, "kept", True)
+
+    @property
+    def sizes(self) -> np.ndarray | None:  # type: ignore[override]
+        """Those of the sequence, where it knows."""
+        sizes = getattr(self.examples, "sizes", None)
+        return None if sizes is None else sizes[self.positions]
+
     def __len__(self) -> int:
         return len(self.positions)
 
@@ -247,3 +309,10 @@ class Chosen(Examples):
     def read(self, index: int) -> Any:
         """Read one of them."""
         return self.examples[int(self.positions[index])]
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return -1

@@ -12,25 +12,28 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.sources.base import Kind, Split, Task
 from transfer_metrics.sources.examples import Chosen
+from transfer_metrics.sources.label_values import as_array, number_of
 from transfer_metrics.sources.labels import IGNORED, unlabelled
 
-POLICIES = ("error", "skip")
+POLICIES = {
+    "error": "to be told of the first one",
+    "skip": "to leave them out",
+    "keep": "to take texts such as None and NA for names of classes",
+}
 
 
-def check_policy(option: str, value: Any) -> str:
-    """``"error"`` or ``"skip"``.
+def check_policy(option: str, value: Any, policies: Sequence[str] = ("error", "skip")) -> str:
+    """``"error"``, ``"skip"``, or what else there is.
 
     Raises:
-        InvalidInputError: it is neither.
+        InvalidInputError: it is none of them.
 
     >>> check_policy("missing", "skip")
     'skip'
     """
-    if value not in POLICIES:
-        raise InvalidInputError(
-            f"{option}={value!r}; say {option}=error to be told of the first one, or "
-            f"{option}=skip to leave them out"
-        )
+    if value not in policies:
+        known = ", or ".join(f"{option}={policy} {POLICIES[policy]}" for policy in policies)
+        raise InvalidInputError(f"{option}={value!r}; say {known}")
     return str(value)
 
 
@@ -40,8 +43,9 @@ def without_unlabelled(
     kind: Kind | None,
     classes: Sequence[Any] | None,
     missing: str,
-) -> dict[str, tuple[Sequence[Any], Any]]:
-    """Leave out the examples without a label, where that is asked for.
+    where: str = "",
+) -> tuple[dict[str, tuple[Sequence[Any], np.ndarray]], list[tuple[str, str]]]:
+    """Leave out the examples without a label, or refuse them.
 
     Splits other than ``train`` in which no example has a label, as of a contest, are left out in
     any case.
@@ -51,38 +55,49 @@ def without_unlabelled(
         parts: per split, the examples and as many raw labels.
         kind: as for ``labels.encode``.
         classes: as for ``labels.encode``.
-        missing: ``"error"`` or ``"skip"``.
+        missing: ``"skip"``; ``"error"``; or ``"keep"``, which skips what is empty and takes texts
+            such as ``"None"`` for classes.
+        where: the column of the labels, for messages.
 
     Returns:
-        The same parts, less what is left out.
+        The same parts with labels as arrays, less what is left out; and what that is and why.
 
     Raises:
-        InvalidInputError: a label is missing and ``missing`` is ``"error"``.
+        InvalidInputError: a label is missing and ``missing`` is ``"error"``, or all are.
 
     Warns:
         TransferMetricsWarning: something was left out; says how many.
     """
-    check_policy("missing", missing)
-    kept = {}
-    for split, (examples, labels) in parts.items():
-        lacking = unlabelled(labels, kind, classes)
-        count = int(lacking.sum())
-        where = f"task {name!r}, split {split!r}"
-        if count == len(lacking) > 0 and split != "train":
+    check_policy("missing", missing, tuple(POLICIES))
+    arrays = {split: as_array(labels) for split, (_, labels) in parts.items()}
+    lacking = unlabelled(arrays, kind, classes, texts=missing != "keep")
+    column = f" in column {where!r}" if where else ""
+    kept, left = {}, []
+    for split, (examples, _) in parts.items():
+        labels, gone = arrays[split], lacking[split]
+        count = int(gone.sum())
+        of_split = f"task {name!r}, split {split!r}"
+        if count == len(gone) > 0 and split != "train":
             _warn(f"task {name!r}: left out split {split!r}, which has no labels")
+            left.append((f"split {split!r}", "it has no labels"))
             continue
-        if count and missing == "error":
+        if count and (missing == "error" or count == len(gone)):
             raise InvalidInputError(
-                f"{where}: {count} labels are missing (NaN, none, {IGNORED}, or -1 of named "
-                f"classes), the first at example {int(lacking.argmax())}; label them, or leave "
-                f"them out with missing=skip"
+                f"{of_split}: {count} labels are missing{column} (empty, NaN, NA, none, {IGNORED}, "
+                f"or -1 of named classes), the first at example {int(gone.argmax())}; label them, "
+                f"or leave them out with missing=skip"
             )
         if count:
-            _warn(f"{where}: left out {count} of {len(lacking)} examples, which have no label")
-            rows = np.flatnonzero(~lacking)
-            examples, labels = some(examples, rows), _labels_at(labels, rows)
+            _warn(
+                f"{of_split}: left out {count} of {len(gone)} examples, which have no "
+                f"label{column}{_cure(labels[gone], labels[~gone])}"
+            )
+            left.append((f"{count} of {len(gone)} {split} examples", f"no label{column}"))
+            rows = np.flatnonzero(~gone)
+            # Judged anew without what was missing.
+            examples, labels = some(examples, rows), as_array(labels[rows])
         kept[split] = (examples, labels)
-    return kept
+    return kept, left
 
 
 def some(examples: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
@@ -107,9 +122,10 @@ def without_damaged(task: Task) -> Task:
     """
     if task.modality not in ("image", "audio"):
         return task
-    return dataclasses.replace(
-        task, splits={name: _readable(task, name, split) for name, split in task.splits.items()}
-    )
+    splits = {name: _readable(task, name, split) for name, split in task.splits.items()}
+    lost = {name: len(split) - len(splits[name]) for name, split in task.splits.items()}
+    told = [(f"{n} examples of {name}", "they cannot be read") for name, n in lost.items() if n]
+    return dataclasses.replace(task, splits=splits, understood=task.understood.without(*told))
 
 
 def _readable(task: Task, name: str, split: Split) -> Split:
@@ -138,14 +154,11 @@ def _readable(task: Task, name: str, split: Split) -> Split:
     return split.rows(rows)
 
 
-def _labels_at(labels: Any, rows: np.ndarray) -> Any:
-    """Labels at some positions; a list has its type judged anew, without what was missing."""
-    if hasattr(labels, "detach"):
-        labels = labels.detach().cpu().numpy()
-    if isinstance(labels, np.ndarray) and labels.dtype.kind != "O":
-        return labels[rows]
-    cells = labels.tolist() if isinstance(labels, np.ndarray) else labels
-    return [cells[row] for row in rows]
+def _cure(gone: np.ndarray, kept: np.ndarray) -> str:
+    """What to do where texts such as None were left out among names of classes."""
+    words = sorted({v for v in gone.tolist() if isinstance(v, str) and v.strip()})
+    named = any(isinstance(v, str) and number_of(v) is None for v in kept.tolist())
+    return f"; if {words[0]!r} names a class, say missing=keep" if words and named else ""
 
 
 def _warn(text: str) -> None:

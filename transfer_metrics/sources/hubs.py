@@ -26,7 +26,9 @@ from transfer_metrics.sources.classifier import (
     proven_head,
     with_weights,
 )
+from transfer_metrics.sources.evaluation import is_lazy
 from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.plain import plain_module
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.registry import HUBS
 from transfer_metrics.sources.specs import ModelSpec
@@ -190,6 +192,7 @@ def from_module(
         channels: number of input channels where it differs from the configuration.
         prove: look for the classifier with a forward pass when the configuration is silent.
     """
+    module = plain_module(module)
     config = config_of(module)
     size = (inputs or {}).get("input_size", config.get("input_size"))
     preprocess: Any = None
@@ -213,21 +216,33 @@ def config_of(module: nn.Module) -> Mapping[str, Any]:
 
 
 def with_proven_head(model: Model) -> Model:
-    """The same model with its classifier, where a forward pass can show which one it is."""
-    if model.head is not None or model.input_shape is None:
+    """The same model with its classifier, where a forward pass can show which one it is.
+
+    Where the shape of the input is not known, or a made-up input shows nothing, that is left to
+    the first examples of a task.
+    """
+    if model.head is not None:
         return model
-    first = next(model.module.parameters(), None)
-    batch = model.dummy()
-    if not isinstance(batch, torch.Tensor):
-        return model
-    head = proven_head(model.module, batch if first is None else batch.to(first.device))
-    return dataclasses.replace(model, head=head)
+    head = None
+    if model.input_shape is not None and not is_lazy(model.module):
+        first = next((p for p in model.module.parameters() if p.is_floating_point()), None)
+        batch = model.dummy()
+        if isinstance(batch, torch.Tensor):
+            head = proven_head(model.module, batch if first is None else batch.to(first))
+    return dataclasses.replace(model, head=head, open_head=head is None)
 
 
 def _first_width(module: nn.Module) -> tuple[int, ...] | None:
+    """Shape of one input, where the first layer with weights tells."""
+    if is_lazy(module):
+        return None
     weighted = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))]
     first = weighted[0] if weighted else None
-    return (first.in_features,) if isinstance(first, nn.Linear) else None
+    if isinstance(first, nn.Linear):
+        return (first.in_features,)
+    if isinstance(first, nn.LayerNorm):
+        return first.normalized_shape
+    return (first.num_features,) if isinstance(first, nn.BatchNorm1d) else None
 
 
 def _image_preprocess(

@@ -15,6 +15,7 @@ from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.classifier import last_linear
 from transfer_metrics.sources.huggingface_audio import adapters
+from transfer_metrics.sources.positions import text_limit, window_multiple
 from transfer_metrics.sources.preprocess import to_mode
 from transfer_metrics.sources.specs import ModelSpec
 from transfer_metrics.sources.tokens import Tokens
@@ -181,6 +182,8 @@ def text_model(of: Checkpoint) -> Model:
         )
     if hasattr(config, "use_cache"):
         config.use_cache = False  # of keys and values, for generation
+    if getattr(config, "attention_type", "") == "block_sparse":
+        config.attention_type = "original_full"  # BigBird does so itself, from a short text on
     module: Any = of.network(library.AutoModel, bare=True)
     if getattr(module, "main_input_name", "input_ids") != "input_ids":
         raise of.neither()
@@ -191,31 +194,23 @@ def text_model(of: Checkpoint) -> Model:
         tokenizer.pad_token = spare or tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side = "right"  # absolute positions count from the first token
     accepted = frozenset(inspect.signature(module.forward).parameters)
-    tokens = Tokens(tokenizer, _longest(of, tokenizer), accepted)
+    multiple = window_multiple(module.config)
+    longest = text_limit(module, min(_LONGEST, tokenizer.model_max_length, *_sentence_limit(of)))
+    longest = longest // multiple * multiple or longest
+    unmasked = "attention_mask" not in accepted
+    tokens = Tokens(tokenizer, longest, accepted, multiple, equal_lengths=unmasked)
     return Model(of.spec.text, module, plain_text, "text", None, None, "", tokens)
 
 
-def _longest(of: Checkpoint, tokenizer: Any) -> int:
-    """Tokens that the network may be given at a time."""
-    limits = [_LONGEST, _sentence_limit(of)]
-    positions = getattr(of.config, "max_position_embeddings", None) or 0
-    if tokenizer.model_max_length < 1_000_000:
-        limits += [tokenizer.model_max_length, positions]
-    else:
-        # RoBERTa and its kin number positions from padding + 1, which costs two of them.
-        limits.append(positions - 2)
-    return min(limit for limit in limits if limit > 0)
-
-
-def _sentence_limit(of: Checkpoint) -> int:
-    """Tokens that a sentence encoder reads by its own settings; 0 where there are none."""
+def _sentence_limit(of: Checkpoint) -> list[int]:
+    """Tokens that a sentence encoder reads by its own settings; none where it has none."""
     options = {k: v for k, v in of.place.items() if k == "revision"}
     try:
         path = of.library.utils.cached_file(of.name, "sentence_bert_config.json", **options)
         with open(path, encoding="utf-8") as file:
-            return int(json.load(file)["max_seq_length"])
+            return [limit for limit in [int(json.load(file)["max_seq_length"])] if limit > 0]
     except Exception:  # most models have no such file, which the library says in many ways
-        return 0
+        return []
 
 
 # ---------------------------------------------------------------- sounds

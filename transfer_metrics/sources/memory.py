@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Kind, Modality, Split, Task, example_modality
+from transfer_metrics.sources.base import (
+    NOTHING,
+    Kind,
+    Modality,
+    Split,
+    Task,
+    Understood,
+    example_modality,
+)
 from transfer_metrics.sources.examples import ImageArray, Pairs, Rows
 from transfer_metrics.sources.gaps import without_unlabelled
-from transfer_metrics.sources.labels import encode
+from transfer_metrics.sources.label_values import as_array
+from transfer_metrics.sources.labels import doubts, encode
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.sounds import as_sound, as_sounds, is_sound
+
+COMPARED = 64
+"""Labels of a dataset that are compared with those that it returns."""
 
 
 def make_task(
@@ -21,7 +34,8 @@ def make_task(
     parts: Mapping[str, tuple[Sequence[Any], Any]],
     kind: Kind | None = None,
     classes: Sequence[Any] | None = None,
-    missing: str = "error",
+    missing: str = "skip",
+    understood: Understood = NOTHING,
 ) -> Task:
     """Assemble a task from examples and raw labels per split.
 
@@ -31,6 +45,7 @@ def make_task(
         kind: see ``labels.encode``.
         classes: see ``labels.encode``.
         missing: what to do about missing labels; see ``gaps.without_unlabelled``.
+        understood: what the source has to say about how it was read.
 
     Raises:
         InvalidInputError: lengths differ, a split is empty, kinds of examples are mixed, or the
@@ -48,15 +63,22 @@ def make_task(
                 f"task {name!r}, split {split!r}: there are no examples; add some, or leave the "
                 f"split out"
             )
-    parts = without_unlabelled(name, parts, kind, classes, missing)
-    kind, labels, names = encode(name, {s: y for s, (_, y) in parts.items()}, kind, classes)
-    splits = {split: Split(x, labels[split]) for split, (x, _) in parts.items()}
+    kept, left = without_unlabelled(name, parts, kind, classes, missing, understood.label)
+    given = {split: y for split, (_, y) in kept.items()}
+    found_kind, labels, names = encode(name, given, kind, classes)
+    understood = dataclasses.replace(
+        understood,
+        left_out=(*understood.left_out, *left),
+        suspicions=(*understood.suspicions, *(doubts(given) if kind is None else ())),
+    )
+    splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
     found = {_modality(split.examples) for split in splits.values()}
     if len(found) > 1:
         raise InvalidInputError(
             f"task {name!r}: the splits hold different kinds of examples: {sorted(found)}"
         )
-    return Task(name, kind, found.pop() if found else "tensor", splits, names)
+    modality = found.pop() if found else "tensor"
+    return Task(name, found_kind, modality, splits, names, understood)
 
 
 def _modality(examples: Sequence[Any]) -> Modality:
@@ -64,14 +86,17 @@ def _modality(examples: Sequence[Any]) -> Modality:
     return getattr(examples, "modality", None) or example_modality(examples[0])
 
 
-def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any]:
-    """Examples and labels of a map-style dataset of (x, y) pairs.
+def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence[str] | None]:
+    """Examples, labels and names of classes of a map-style dataset of (x, y) pairs.
 
-    Labels come from ``dataset.targets`` or where else torchvision's data sets keep them, if the
-    first and the last are as they are returned; otherwise every pair is fetched once.
+    Labels come from ``dataset.targets`` or where else torchvision's data sets keep them, if up to
+    ``COMPARED`` of them, every class among these, are as they are returned; otherwise every pair
+    is fetched once. The names are ``dataset.classes``, unless other labels are returned than kept.
 
     Raises:
         InvalidInputError: it has no length, or its items are no pairs.
+
+    Cost: decodes ``COMPARED`` examples, or all.
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InvalidInputError(
@@ -79,36 +104,50 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any]:
             f"dataset, or lists: load_task(examples, labels)"
         )
     if not len(dataset):
-        return [], []
+        return [], [], None
     first = dataset[0]
     if not (isinstance(first, (tuple, list)) and len(first) == 2):
         raise InvalidInputError(
             f"{where}: items of the dataset are {type(first).__name__}, not pairs (x, y)"
         )
-    labels: Any = _kept_labels(dataset)
-    last = dataset[len(dataset) - 1]
-    if labels is None or not (_same(labels[0], first[1]) and _same(labels[-1], last[1])):
-        labels = [dataset[i][1] for i in range(len(dataset))]
-    return Pairs(dataset, as_example, example_modality(as_example(first[0]))), labels
+    kept = _kept_labels(dataset)
+    names = getattr(dataset, "classes", None)
+    if not (isinstance(names, (list, tuple)) and all(isinstance(c, str) for c in names)):
+        names = None
+    if getattr(dataset, "target_transform", None) is not None:
+        names = None
+    if kept is None or not _agree(kept, dataset, first[1]):
+        labels = as_array([dataset[i][1] for i in range(len(dataset))])
+        names = None if kept is not None else names
+        kept = labels
+    return Pairs(dataset, as_example, example_modality(as_example(first[0]))), kept, names
 
 
-def _kept_labels(dataset: Any) -> Any:
+def _kept_labels(dataset: Any) -> np.ndarray | None:
     """Labels that a torch dataset keeps beside its examples, also one cut out of another."""
     rows, parent = getattr(dataset, "indices", None), getattr(dataset, "dataset", None)
     if rows is not None and parent is not None:
-        whole: Any = _kept_labels(parent)
-        return None if whole is None else [whole[row] for row in rows]
+        whole = _kept_labels(parent)
+        return None if whole is None else whole[np.asarray(rows, dtype=np.int64)]
     if getattr(dataset, "target_transform", None) is not None:
         return None
     for name in ("targets", "labels", "_labels"):
         labels: Any = getattr(dataset, name, None)
         if hasattr(labels, "__len__") and len(labels) == len(dataset):
-            return labels
+            return None if isinstance(labels, (str, Mapping)) else as_array(labels)
     return None
 
 
-def _same(one: Any, other: Any) -> bool:
-    return bool(np.array_equal(np.asarray(one), np.asarray(other)))
+def _agree(labels: np.ndarray, dataset: Any, first: Any) -> bool:
+    """Whether a dataset returns these labels: ends, middle, and an example of every class."""
+    spread = np.linspace(0, len(labels) - 1, COMPARED // 2).round().astype(int)
+    classes: dict[Any, int] = {}
+    for position, label in enumerate(labels.tolist()):
+        classes.setdefault(str(label), position)
+    some = np.array(list(classes.values()))[: COMPARED // 2]
+    positions = np.unique([*spread, *some]).tolist()  # the first is 0
+    returned = as_array([first, *(dataset[i][1] for i in positions[1:])])
+    return bool(np.array_equal(returned, labels[positions]))
 
 
 def as_example(value: Any) -> Any:

@@ -58,6 +58,11 @@ def load_model(
     1), ``interpolation``, ``crop_pct`` and ``classifier``. A module without it reads arrays of
     numbers.
 
+    What compiles a network, spreads it over devices (``DataParallel``) or averages its weights
+    (``AveragedModel``) is taken off, so that layers have the names of the plain network.
+    TorchScript, exported programs and weights on the meta device are refused: their layers cannot
+    be read.
+
     Args:
         spec: one of the above, a module, or a ``Model`` (returned with the changes below).
         name: what tables call it, instead of the specification or the class of the module.
@@ -85,13 +90,15 @@ def load_model(
     from transfer_metrics.sources.base import Model
     from transfer_metrics.sources.classifier import check_head
     from transfer_metrics.sources.hubs import from_module, with_proven_head
+    from transfer_metrics.sources.plain import plain_module
 
     if name is not None:
         name = checked_name(name, "a model")
     if isinstance(spec, Model):
         model = spec
     elif isinstance(spec, nn.Module):
-        model = from_module(spec, type(spec).__name__, prove=preprocess is None and head is None)
+        name = type(plain_module(spec)).__name__
+        model = from_module(spec, name, prove=preprocess is None and head is None)
     elif isinstance(spec, str):
         given, text = parse_name(spec)
         name = name or given
@@ -111,9 +118,9 @@ def load_model(
         if head is None and not isinstance(spec, str):
             model = with_proven_head(model)
     if head is False:
-        model = dataclasses.replace(model, head=None)
+        model = dataclasses.replace(model, head=None, open_head=False)
     elif isinstance(head, str):
-        model = dataclasses.replace(model, head=check_head(model.module, head))
+        model = dataclasses.replace(model, head=check_head(model.module, head), open_head=False)
     if device is not None:
         model.module.to(device)
     return model if name is None else called(model, name)

@@ -20,6 +20,7 @@ from transfer_metrics.sources.table_columns import (
 )
 
 _LOOKED_AT = 100
+_NUMBERS = ("int", "uint", "float", "double", "halffloat", "bool", "decimal")
 
 
 def is_parquet(place: str) -> bool:
@@ -65,7 +66,9 @@ class ParquetTable(Table):
                 f"task {name!r}: {str(paths[0])!r} has no rows; write one per example"
             )
         self.columns = tuple(self._groups.schema.names)
-        self._features = _features(self._groups.schema.metadata or {})
+        metadata = self._groups.schema.metadata or {}
+        self._features = _features(metadata)
+        self.index = _index(metadata)
         if len(files) > 1:
             ends = np.cumsum([0, *self._groups.rows_of_files])
             last = np.cumsum([0, *map(len, files.values())])
@@ -75,7 +78,7 @@ class ParquetTable(Table):
 
     def holds(self, column: str) -> Holds:
         """By the type of the column; text is paths where the first cells end like image files."""
-        kind = str(self._groups.schema.field(column).type)
+        kind = self._type(column)
         if self._features.get(column, {}).get("_type") == "Audio":
             raise UnsupportedTaskError(
                 f"task {self.name!r}: column {column!r} holds sounds, which are read by "
@@ -88,10 +91,14 @@ class ParquetTable(Table):
         if kind.startswith(("list<", "large_list<", "fixed_size_list<")):
             inner = kind.partition(": ")[2]
             return "numbers" if inner.startswith(("float", "double", "halffloat")) else "lists"
-        if kind.startswith(("int", "uint", "float", "double", "halffloat", "bool")):
+        if kind.startswith(_NUMBERS):
             return "numbers"
         first = self._groups.beginning(column, _LOOKED_AT)
         return "paths" if all(isinstance(c, str) and is_image_name(c) for c in first) else "text"
+
+    def is_empty(self, column: str) -> bool:
+        """Whether the type of a column is that of nothing."""
+        return self._type(column) == "null"
 
     def cells(self, column: str) -> list[Any]:
         """All cells of a column."""
@@ -122,6 +129,11 @@ class ParquetTable(Table):
             return named_images(self.cells(column), folder, self.name, column)
         return ParquetImages(self._groups, column, folder, self.name)
 
+    def _type(self, column: str) -> str:
+        """The type of a column, of one with a dictionary that of its values."""
+        kind = self._groups.schema.field(column).type
+        return str(getattr(kind, "value_type", kind) if "dictionary<" in str(kind) else kind)
+
     def _matrix(self, column: str) -> np.ndarray:
         try:
             chunks = self._groups.whole(column).chunks
@@ -147,3 +159,11 @@ def _features(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:
         return {column: told for column, told in features.items() if isinstance(told, dict)}
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def _index(metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    """The columns that are the index of the data frame of ``pandas`` that was written."""
+    try:
+        return tuple(c for c in json.loads(metadata[b"pandas"])["index_columns"] if type(c) is str)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return ()

@@ -10,8 +10,13 @@ from pathlib import Path
 from transfer_metrics.errors import InvalidInputError
 
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .png .ppm .pgm .pbm .bmp .tif .tiff .webp .gif".split()  # noqa: SIM905
+    ".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .bmp .tif .tiff .webp .gif".split()  # noqa: SIM905
 )
+# What systems and servers leave in folders that people copy, zip and share.
+_LITTER = (
+    "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information",
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+)  # fmt: skip
 _SPLIT_NAMES = {
     "training": "train",
     "testing": "test",
@@ -29,6 +34,15 @@ def split_name(name: str) -> str:
     ('val', 'ood')
     """
     return _SPLIT_NAMES.get(name.lower(), name.lower())
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that systems make without being asked.
+
+    >>> is_litter("._cat.jpg"), is_litter("__MACOSX"), is_litter("cat.jpg")
+    (True, True, False)
+    """
+    return name.startswith(".") or name.lower() in _LITTER
 
 
 def existing_file(place: str, name: str) -> Path:
@@ -68,11 +82,12 @@ def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
     """
     path = Path(place).expanduser()
     if path.is_dir():
-        found = [f for f in path.rglob(f"*{suffix}") if not _is_hidden(f.relative_to(path))]
+        all_of_it = path.rglob(f"*{suffix}")
+        found = [f for f in all_of_it if not any(map(is_litter, f.relative_to(path).parts))]
     elif path.is_file():
         found = [path]
     else:
-        found = [Path(f) for f in glob.glob(str(path), recursive=True) if os.path.isfile(f)]
+        found = _matching(path)
     if not found:
         raise InvalidInputError(
             f"task {name!r}: there is no file {place!r}{_seen_from(path)}, which is a {suffix} "
@@ -91,6 +106,14 @@ def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
             f"train, val or test, or name the files by a pattern"
         )
     return splits
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """The files of a pattern, of which folders that are there are no part, whatever their names."""
+    folder = next(p for p in pattern.parents if p.is_dir())
+    rest = str(pattern.relative_to(folder))
+    files = (folder / name for name in glob.glob(rest, root_dir=folder, recursive=True))
+    return [file for file in files if file.is_file()]
 
 
 def inside(folder: str, path: str, where: str) -> Path:
@@ -116,7 +139,3 @@ def inside(folder: str, path: str, where: str) -> Path:
 
 def _seen_from(path: Path) -> str:
     return f"{'' if path.is_absolute() else f' seen from {os.getcwd()!r}'}; check the path"
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

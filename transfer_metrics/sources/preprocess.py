@@ -24,6 +24,11 @@ _INTERPOLATIONS = {
     "hamming": Image.Resampling.HAMMING,
 }
 
+# What Pillow does not convert to all others at once.
+_ON_THE_WAY = {"La": "LA", "LAB": "RGB"}
+MOST_ASPECT = 128
+"""Sides of an image beyond this proportion are cut before it is resized."""
+
 
 @dataclass(frozen=True)
 class ImagePreprocess:
@@ -31,7 +36,8 @@ class ImagePreprocess:
 
     The shorter side is resized to ``floor(size / crop_pct)``, the longer one keeps the aspect
     ratio (rounded down), then the centre ``size`` x ``size`` is cut out. The result equals the
-    evaluation transforms of timm (crop mode ``center``) and torchvision bit for bit.
+    evaluation transforms of timm (crop mode ``center``) and torchvision bit for bit, but for strips
+    longer than ``MOST_ASPECT`` times their width, whose far ends are not resized.
 
     Args:
         size: height and width of the result, in pixels.
@@ -116,6 +122,7 @@ class ImagePreprocess:
         return values.sub_(mean).div_(std)
 
     def _resized(self, image: Image.Image) -> Image.Image:
+        image = _without_ends(image)
         width, height = image.size
         short, long = self.resize, int(self.resize * max(width, height) / min(width, height))
         target = (short, long) if width <= height else (long, short)
@@ -126,19 +133,35 @@ class ImagePreprocess:
         return image.crop((left, top, left + self.size, top + self.size))
 
 
+def _without_ends(image: Image.Image) -> Image.Image:
+    """A long strip less its ends, which no crop of the centre reaches but which fill the memory."""
+    width, height = image.size
+    most = MOST_ASPECT * min(width, height)
+    # An even number is cut off, so that the centre stays the centre.
+    cut_x, cut_y = (max(0, side - most) // 2 for side in (width, height))
+    return image.crop((cut_x, cut_y, width - cut_x, height - cut_y)) if cut_x or cut_y else image
+
+
 def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
     """Convert any 8 or 16 bit image to ``"RGB"`` or ``"L"``; transparency is dropped.
 
+    Grey values of 16 bits are scaled, where Pillow and torchvision cut them off at 255: an image
+    whose brightest pixel takes 8 bits keeps them, one of up to 12 bits, as cameras and scanners
+    write them into 16, counts as one of 12 bits, and the others as of 16. Pillow itself reads
+    colours of 16 bits by their upper 8.
+
     >>> to_mode(np.zeros((2, 3), np.uint8), "RGB").size
     (3, 2)
+    >>> to_mode(Image.fromarray(np.array([[0, 2048, 4095]], np.uint16)), "L").tobytes().hex()
+    '0080ff'
 
     Raises:
-        InvalidInputError: the type of the pixels cannot be read as 8 bits.
+        InvalidInputError: the pixels cannot be read as 8 bits.
     """
     if not isinstance(image, Image.Image):
         image = array_to_image(image)
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = _from_16_bits(np.asarray(image))
     if image.mode in ("I", "F"):
         raise InvalidInputError(
             f"an image has 32-bit pixels (mode {image.mode!r}), whose range is not known; "
@@ -146,7 +169,15 @@ def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
         )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
+    if image.mode in _ON_THE_WAY:
+        image = image.convert(_ON_THE_WAY[image.mode])
     return image if image.mode == mode else image.convert(mode)
+
+
+def _from_16_bits(pixels: np.ndarray) -> Image.Image:
+    bits = max(8, int(pixels.max()).bit_length())
+    bits = 8 if bits == 8 else 12 if bits <= 12 else 16
+    return Image.fromarray((pixels >> (bits - 8)).astype(np.uint8))
 
 
 def array_to_image(array: Any) -> Image.Image:

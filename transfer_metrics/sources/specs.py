@@ -109,6 +109,15 @@ def local_path(text: str) -> str:
     return os.path.expanduser(unquoted(rest if is_folder else cut(rest, "=")[2]))
 
 
+def text_of(name: str) -> str:
+    """A name of a file as text that can be written: bytes that are no UTF-8 as ``\\x…``.
+
+    >>> text_of("caf" + chr(0xDCE9)), text_of("café")
+    ('caf\\\\xe9', 'café')
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def parse_task(text: str) -> tuple[str, str, dict[str, str]]:
     """Take a task specification apart: ``source:place?option=value&option=value``.
 
@@ -118,26 +127,35 @@ def parse_task(text: str) -> tuple[str, str, dict[str, str]]:
     Raises:
         InvalidInputError: it has no source, or options that cannot be read.
     """
-    source, colon, place = text.strip().partition(":")
+    source, colon, place = text.lstrip().partition(":")
+    # A name may end in a space, which is typed by mistake more often.
+    place = place if _exists(place) else place.rstrip()
     if not (source and colon and place):
-        if source == "glyphs":
+        if source.rstrip() == "glyphs":
             return "zoo", "glyphs", {}
         raise InvalidInputError(
             f"task {text!r}: write <source>:<place>, for example sklearn:digits, "
-            f"imagefolder:photos/, npz:data.npz, csv:table.csv or hf:imdb"
+            f"imagefolder:photos/, npz:data.npz, csv:table.csv or hf:imdb; in a list of several, "
+            f"put one with a comma in its name in quotes"
         )
     head, mark, query = place.rpartition("?")
-    if not mark or os.path.exists(place):
-        return source, place, {}
-    if not re.match(r"\w+=", query):
+    if not mark or _exists(place) or not re.match(r"\w+=", query):
         return source, place, {}
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
     except ValueError as error:
         raise InvalidInputError(
-            f"task {text!r}: cannot read the options {query!r}; write ?name=value&name=value"
+            f"task {text!r}: cannot read the options {query!r}; write ?name=value&name=value, with "
+            f"%26 for an & in a value, %2B for a + and %25 for a %"
         ) from error
     return source, head, dict(pairs)
+
+
+def _exists(place: str) -> bool:
+    try:
+        return os.path.exists(os.path.expanduser(place))
+    except ValueError:  # of a null character
+        return False
 
 
 def with_options(text: str, **options: object) -> str:
@@ -150,5 +168,5 @@ def with_options(text: str, **options: object) -> str:
         InvalidInputError: as for ``parse_task``.
     """
     source, place, written = parse_task(text)
-    start = text.strip() if written else f"{source}:{place}"
+    start = text if written else f"{source}:{place}"
     return f"{start}{'&' if written else '?'}{urlencode(options)}"

@@ -18,7 +18,7 @@ def from_stream(
     kind: Kind | None = None,
     *,
     first: Any = None,
-    missing: str = "error",
+    missing: str = "skip",
     **options: Any,
 ) -> Task:
     """Take the first examples of a stream into memory.

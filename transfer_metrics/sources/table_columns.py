@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -10,9 +11,11 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.examples import ImageFiles
+from transfer_metrics.sources.label_values import ABSENT, number_of
 from transfer_metrics.sources.places import IMAGE_SUFFIXES, inside
 
-_TRIED = 10
+_TRIED, _MOST_LOOKED_AT = 10, 1000
+_TRUTH = {"true": 1.0, "false": 0.0}
 
 Holds = Literal["numbers", "text", "lists", "images", "paths"]
 
@@ -25,15 +28,23 @@ class Table:
         columns: their names.
         rows: how many there are.
         splits: rows by split, where files rather than a column tell them apart.
+        index: columns of which the file says that they are the index of a data frame.
+        suspicions: what may be a mistake in the file, each with its cure.
     """
 
     name: str
     columns: tuple[str, ...]
     rows: int
     splits: Mapping[str, np.ndarray] | None = None
+    index: tuple[str, ...] = ()
+    suspicions: tuple[str, ...] = ()
 
     def holds(self, column: str) -> Holds:
         """What the cells of a column are; ``"paths"`` are names of image files."""
+        raise NotImplementedError
+
+    def is_empty(self, column: str) -> bool:
+        """Whether a column has nothing in any row."""
         raise NotImplementedError
 
     def cells(self, column: str) -> list[Any]:
@@ -41,11 +52,15 @@ class Table:
         raise NotImplementedError
 
     def labels(self, column: str) -> list[Any]:
-        """Cells as labels: numbers where all are, None where there is nothing."""
+        """Cells as the file has them, to be judged by ``labels.encode``."""
         raise NotImplementedError
 
     def class_names(self, column: str) -> Sequence[str] | None:
         """Names of the classes that a column of numbers stands for, where the file has them."""
+        return None
+
+    def odd_row(self, column: str) -> int | None:
+        """The first cell that is no number, in a column of text of which most cells are."""
         return None
 
     def texts(self, columns: Sequence[str]) -> Sequence[Any]:
@@ -74,63 +89,137 @@ class Table:
 
 
 class TextTable(Table):
-    """A table whose cells are all text, or lists, in memory."""
+    """A table in memory whose cells are texts, or what JSON knows: numbers, booleans, lists, none.
 
-    def __init__(self, cells: Mapping[str, list[Any]], name: str, folder: str) -> None:
+    Args:
+        cells: the columns.
+        name: of the task, for messages.
+        folder: where paths of images start.
+        suspicions: what may be a mistake in the file.
+    """
+
+    def __init__(
+        self,
+        cells: Mapping[str, list[Any]],
+        name: str,
+        folder: str,
+        suspicions: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.columns = tuple(cells)
         self.rows = len(next(iter(cells.values())))
+        self.suspicions = tuple(suspicions)
         self._cells = cells
         self._folder = folder
+        self._numbers: dict[str, np.ndarray | None] = {}
 
     def holds(self, column: str) -> Holds:
-        """Numbers where all cells are or are empty, paths where all end like image files."""
+        """Numbers where all cells are or are absent, paths where all end like image files."""
         cells = self._cells[column]
         if any(isinstance(cell, list) for cell in cells):
             return "lists"
-        if _are_numbers(cells):
+        if self._read(column) is not None:
             return "numbers"
-        return "paths" if all(map(is_image_name, cells)) else "text"
+        return "paths" if all(map(is_image_name, self.cells(column))) else "text"
+
+    def is_empty(self, column: str) -> bool:
+        """Whether no cell has more than blanks."""
+        return not any(c is not None and str(c).strip() for c in self._cells[column])
 
     def cells(self, column: str) -> list[Any]:
+        """The cells; numbers are written as JSON has them."""
+        cells = self._cells[column]
+        if all(type(cell) is str for cell in cells):
+            return cells
+        return [
+            cell if isinstance(cell, (str, list)) else "" if cell is None else json.dumps(cell)
+            for cell in cells
+        ]
+
+    def labels(self, column: str) -> list[Any]:
         """The cells as they are."""
         return self._cells[column]
 
-    def labels(self, column: str) -> list[Any]:
-        """Whole numbers, numbers or words, whichever fits all."""
+    def odd_row(self, column: str) -> int | None:
+        """As for every table."""
         cells = self._cells[column]
-        for convert in (int, float):
-            try:
-                return [convert(cell) if cell.strip() else None for cell in cells]
-            except (ValueError, OverflowError):
-                continue
-        return [cell if cell.strip() else None for cell in cells]
+        start = [_is_odd(cell) for cell in cells[:_MOST_LOOKED_AT]]
+        if 2 * sum(start) >= len(start):
+            return None
+        return next((row for row, cell in enumerate(cells) if _is_odd(cell)), None)
 
     def texts(self, columns: Sequence[str]) -> Sequence[Any]:
         """The cells, or pairs of them."""
         if len(columns) == 1:
-            return self._cells[columns[0]]
-        return list(zip(*(self._cells[c] for c in columns), strict=True))
+            return self.cells(columns[0])
+        return list(zip(*map(self.cells, columns), strict=True))
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
         """The cells, read as numbers."""
-        for column in columns:
-            for row, cell in enumerate(self._cells[column]):
-                if not cell.strip():
-                    raise InvalidInputError(
-                        f"task {self.name!r}: row {row + 1} has nothing in column {column!r}; fill "
-                        f"it or leave the row out"
-                    )
-                if not _are_numbers([cell]):
-                    raise InvalidInputError(
-                        f"task {self.name!r}: row {row + 1} has {cell!r} in column {column!r}, "
-                        f"which is no number; leave the column out with ?features=…"
-                    )
-        return np.array([[float(x) for x in self._cells[c]] for c in columns], np.float64).T
+        return np.stack([self._whole(column) for column in columns], axis=1)
 
     def images(self, column: str, root: str | None) -> Sequence[Any]:
         """The files that the cells name."""
-        return named_images(self._cells[column], root or self._folder, self.name, column)
+        return named_images(self.cells(column), root or self._folder, self.name, column)
+
+    def _read(self, column: str) -> np.ndarray | None:
+        if column not in self._numbers:
+            self._numbers[column] = read_numbers(self._cells[column])
+        return self._numbers[column]
+
+    def _whole(self, column: str) -> np.ndarray:
+        values = self._read(column)
+        if values is not None and not np.isnan(values).any():
+            return values
+        for row, cell in enumerate(self.cells(column)):
+            if not cell.strip():
+                raise InvalidInputError(
+                    f"task {self.name!r}: row {row + 1} has nothing in column {column!r}; fill "
+                    f"it or leave the row out"
+                )
+            if cell.strip() in ABSENT or number_of(cell) is None:
+                cure = "leave the column out" if values is None else "fill it, or leave it out"
+                raise InvalidInputError(
+                    f"task {self.name!r}: row {row + 1} has {cell!r} in column {column!r}, "
+                    f"which is no number; {cure} with ?features=…"
+                )
+        raise InvalidInputError(f"task {self.name!r}: column {column!r} holds no numbers")
+
+
+def read_numbers(cells: Sequence[Any]) -> np.ndarray | None:
+    """Cells as float64, NaN where there is nothing; None where some are no numbers, or all absent.
+
+    A column of which all texts are true or false, in any case, is one of 1 and 0.
+
+    >>> read_numbers(["1", "NA", "2.5"]).tolist(), read_numbers(["1_1", "2"])
+    ([1.0, nan, 2.5], None)
+    """
+    try:
+        values = np.array(list(map(float, cells)))
+    except (TypeError, ValueError, OverflowError):
+        return _mixed_numbers(cells)
+    # What Python reads as a number and nobody else writes.
+    odd = any(isinstance(cell, str) and ("_" in cell or not cell.isascii()) for cell in cells)
+    return _mixed_numbers(cells) if odd else values
+
+
+def _mixed_numbers(cells: Sequence[Any]) -> np.ndarray | None:
+    if isinstance(cells[0], str) and cells[0].strip().lower() in _TRUTH:
+        truths = [_TRUTH.get(str(cell).strip().lower()) for cell in cells]
+        return None if None in truths else np.array(truths, np.float64)
+    values = []
+    for cell in cells:
+        number = number_of(cell) if isinstance(cell, str) else cell
+        if number is not None and not isinstance(number, (int, float)):
+            return None
+        if number is None and cell is not None and cell.strip() not in ABSENT:
+            return None
+        values.append(np.nan if number is None else float(str(number)))
+    return None if np.isnan(values).all() else np.array(values)
+
+
+def _is_odd(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.strip() not in ABSENT and number_of(cell) is None
 
 
 def named_images(cells: Sequence[str], folder: str, name: str, column: str) -> ImageFiles:
@@ -171,13 +260,3 @@ def cell_text(value: Any) -> str:
     if value is None:
         return ""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def _are_numbers(cells: Sequence[str]) -> bool:
-    try:
-        for cell in cells:
-            if cell.strip():
-                float(cell)
-    except ValueError:
-        return False
-    return True

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Kind, Task
+from transfer_metrics.sources.base import Kind, Task, Understood
 from transfer_metrics.sources.gaps import some
+from transfer_metrics.sources.label_values import ABSENT
 from transfer_metrics.sources.memory import as_examples, make_task
 from transfer_metrics.sources.places import split_name
 from transfer_metrics.sources.table_columns import Holds, Table
 from transfer_metrics.sources.table_files import lists_in, read_table
+from transfer_metrics.sources.table_roles import counting, find_label, labels_among, no_input
 from transfer_metrics.sources.words import words_task
 
 WORDS = ("tokens", "words")
@@ -32,8 +34,9 @@ def from_table(
     features: str | None = None,
     split: str | None = None,
     root: str | None = None,
+    header: str | None = None,
     bio: str = "keep",
-    missing: str = "error",
+    missing: str = "skip",
 ) -> Task:
     """Read a table: images, texts, pairs, words or numbers, one per row.
 
@@ -41,19 +44,23 @@ def from_table(
         place: the file, or files of Parquet; see ``table_files.read_table``.
         name: the task.
         kind: ``"classification"`` or ``"regression"``; see ``labels.encode`` for the default.
-        label: column of the label; ``label``, or else the last. Of words the column with a list of
-            labels; ``ner_tags``, ``pos_tags``, ``tags`` or ``labels``.
+        label: column of the label; by default that of a usual name, wherever it stands, or else
+            the last; see ``table_roles``. Of words the column with a list of labels; ``ner_tags``,
+            ``pos_tags``, ``tags`` or ``labels``.
         text: column of the text, or two with a comma between; ``text`` or else the only columns
             that hold words.
         image: column of images or of the paths of image files; by default the only column that
             holds images, or of which all cells end in ``.jpg``, ``.png`` and so on.
         words: column with a list of words, each of which has a label and is an example;
             ``tokens`` or ``words`` where these are lists in JSON.
-        features: columns of numbers, commas between; all others by default.
+        features: columns of numbers, commas between; all others by default, but for those that
+            number the rows.
         split: column that says ``train``, ``test`` and so on; ``split`` where there is one. Without
             it everything is training data, or the names of several Parquet files tell.
         root: folder that paths of images start at, and which they must not leave; by default that
             of the table.
+        header: ``"no"`` where the first line of separated values is data; columns are then called
+            ``0``, ``1`` and so on.
         bio: for words; see ``words_task``.
         missing: what to do about rows without a label; see ``gaps.without_unlabelled``.
 
@@ -64,7 +71,31 @@ def from_table(
             the columns are not clear.
         MissingDependencyError: Parquet needs ``pyarrow``.
     """
-    table = read_table(place, name)
+    table = read_table(place, name, header)
+    try:
+        return _task_of(
+            table, name, kind, label, text, image, words, features, split, root, bio, missing
+        )
+    except InvalidInputError as error:
+        if not table.suspicions:
+            raise
+        raise InvalidInputError(f"{error}; besides, {'; '.join(table.suspicions)}") from error
+
+
+def _task_of(
+    table: Table,
+    name: str,
+    kind: Kind | None,
+    label: str | None,
+    text: str | None,
+    image: str | None,
+    words: str | None,
+    features: str | None,
+    split: str | None,
+    root: str | None,
+    bio: str,
+    missing: str,
+) -> Task:
     columns = table.columns
     split = split or ("split" if "split" in columns else None)
     _require_columns(name, columns, [split] if split else [])
@@ -73,30 +104,53 @@ def from_table(
         words = words or next((c for c in WORDS if holds.get(c) == "lists"), None)
     if words:
         return _words_of(table, name, kind, label, words, split, bio)
-    label = label or ("label" if "label" in columns else columns[-1])
+    left = {
+        c: why for c in columns if c not in (label, split) and (why := _unused(table, c, holds))
+    }
+    suspicions = list(table.suspicions)
+    if label is None:
+        label, doubts = find_label([c for c in columns if c not in (*left, split)] or [columns[-1]])
+        suspicions += doubts
     _require_columns(name, columns, [label])
     titles = f"{label}_name" if f"{label}_name" in columns else None
-    rest = {c: holds[c] for c in columns if c not in (label, split, titles)}
+    others = {c: holds[c] for c in columns if c not in (label, split, titles)}
+    # An index is better than nothing at all.
+    rest = {c: held for c, held in others.items() if c not in left} or others
     for column in (label, *rest):
         if holds[column] == "lists":
             raise InvalidInputError(
                 f"task {name!r}: column {column!r} holds lists; say ?words={column} if they are "
                 f"words with a label each, or leave the column out of the file"
             )
-    examples = _examples(table, rest, text, image, features, root)
+    examples, inputs = _examples(table, rest, text, image, features, root)
+    if isinstance(examples, np.ndarray):
+        suspicions += labels_among(inputs) + ([] if features else counting(examples, inputs))
+    understood = Understood(
+        label,
+        tuple(inputs),
+        tuple((f"column {c!r}", left.get(c, "it is not read")) for c in others if c not in inputs),
+        tuple(suspicions),
+    )
     labels = table.labels(label)
-    rows = _rows(table, split)
-    _refuse_unlabelled(name, label, labels, rows, missing)
     classes = table.class_names(label)
     if titles and kind != "regression":
         classes = _titles(labels, table.cells(titles))
         given = zip(labels, table.cells(titles), strict=True)
-        labels = [None if y is None else title for y, title in given] if classes else labels
+        labels = [y if _is_blank(y) else title for y, title in given] if classes else labels
     parts: dict[str, tuple[Sequence[Any], Any]] = {
         part: (_some(examples, index, name), [labels[i] for i in index])
-        for part, index in rows.items()
+        for part, index in _rows(table, split).items()
     }
-    return make_task(name, parts, kind, classes, missing)
+    return make_task(name, parts, kind, classes, missing, understood)
+
+
+def _unused(table: Table, column: str, holds: Mapping[str, Holds]) -> str:
+    """Why a column is no input; empty if it may be one."""
+    if table.is_empty(column):
+        return "it has no values"
+    if holds[column] not in ("numbers", "text"):
+        return ""
+    return no_input(column, table.columns.index(column), table.cells, table.index)
 
 
 def _examples(
@@ -106,11 +160,12 @@ def _examples(
     image: str | None,
     features: str | None,
     root: str | None,
-) -> Any:
-    """Images, texts, pairs of texts, or numbers (N, D) of the columns besides the label."""
+) -> tuple[Any, list[str]]:
+    """Images, texts, pairs of texts, or numbers (N, D), and the columns that they are from."""
     name, columns = table.name, table.columns
     if features:
-        return table.numbers(_listed(name, columns, features))
+        wanted = _listed(name, columns, features)
+        return table.numbers(wanted), wanted
     if text:
         wanted = _listed(name, columns, text)
         if len(wanted) > 2:
@@ -118,7 +173,7 @@ def _examples(
                 f"task {name!r}: columns {', '.join(wanted)} are to be the text, which is one "
                 f"column or two; name fewer"
             )
-        return table.texts(wanted)
+        return table.texts(wanted), wanted
     pictures = [image] if image else [c for c, held in rest.items() if held in ("images", "paths")]
     _require_columns(name, columns, pictures)
     if len(pictures) > 1:
@@ -126,15 +181,23 @@ def _examples(
             f"task {name!r}: columns {', '.join(pictures)} hold images; say ?image=column"
         )
     if pictures:
-        return table.images(pictures[0], root)
+        return table.images(pictures[0], root), pictures
+    for column in (c for c, held in rest.items() if held == "text"):
+        row = table.odd_row(column)
+        if row is not None:
+            raise InvalidInputError(
+                f"task {name!r}: row {row + 1} has {table.cells(column)[row]!r} in column "
+                f"{column!r}, of which most cells are numbers; correct it, name the columns of "
+                f"numbers with ?features=…, or say ?text={column} if it is text"
+            )
     wanted = text_columns(name, [c for c, held in rest.items() if held == "text"], len(rest))
     if wanted:
-        return table.texts(wanted)
+        return table.texts(wanted), wanted
     if not rest:
         raise InvalidInputError(
             f"task {name!r}: there are no columns besides the label; add what models are to read"
         )
-    return table.numbers(list(rest))
+    return table.numbers(list(rest)), list(rest)
 
 
 def _words_of(
@@ -216,21 +279,6 @@ def _listed(name: str, columns: Sequence[str], wanted: str) -> list[str]:
     return listed
 
 
-def _refuse_unlabelled(
-    name: str, label: str, labels: Sequence[Any], rows: Mapping[str, np.ndarray], missing: str
-) -> None:
-    """Name the first row without a label; a split without any is left out later."""
-    lacking = []
-    for part, index in rows.items():
-        none = [int(i) for i in index if labels[i] is None]
-        lacking += none if part == "train" or len(none) < len(index) else []
-    if lacking and missing == "error":
-        raise InvalidInputError(
-            f"task {name!r}: row {min(lacking) + 1} has no label in column {label!r} "
-            f"({len(lacking)} rows have none); label them, or leave them out with missing=skip"
-        )
-
-
 def _rows(table: Table, split: str | None) -> Mapping[str, np.ndarray]:
     if split is None:
         return table.splits or {"train": np.arange(table.rows)}
@@ -248,7 +296,15 @@ def _some(examples: Any, index: np.ndarray, name: str) -> Sequence[Any]:
 
 def _titles(labels: Sequence[Any], titles: Sequence[str]) -> list[str] | None:
     """Names of the classes in the order of their labels, if each label has one name."""
-    pairs = {pair for pair in zip(labels, titles, strict=True) if pair[0] is not None}
+    pairs = {pair for pair in zip(labels, titles, strict=True) if not _is_blank(pair[0])}
     if not len(pairs) == len({p[0] for p in pairs}) == len({p[1] for p in pairs}):
         return None
-    return [title for _, title in sorted(pairs)]
+    names = dict(pairs)
+    try:
+        return [names[label] for label in sorted(names, key=float)]
+    except (TypeError, ValueError):
+        return [names[label] for label in sorted(names, key=str)]
+
+
+def _is_blank(label: Any) -> bool:
+    return label is None or label != label or str(label).strip() in ABSENT

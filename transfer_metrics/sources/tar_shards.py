@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Kind, Modality, Task
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.sources.base import Kind, Modality, Task, Understood
 from transfer_metrics.sources.examples import Examples, decode
 from transfer_metrics.sources.memory import make_task
 from transfer_metrics.sources.places import IMAGE_SUFFIXES, shards
+from transfer_metrics.sources.table_roles import named_label
 from transfer_metrics.untrusted import PICTURE, check_size, parse_json
 
 LABEL_BYTES = 1 << 20
 """Bytes of a file with a label that are read at most: 1 MiB."""
-_LABEL_KEYS = ("label", "cls", "class")
 _BLOCK, _AFTER = tarfile.BLOCKSIZE, 1 << 16
 
 
@@ -39,6 +40,11 @@ class Members(Examples):
 
     def __len__(self) -> int:
         return len(self.places)
+
+    @property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        """Bytes of each file."""
+        return self.places[:, 2]
 
     def read(self, index: int) -> Any:
         """Decode one file."""
@@ -82,7 +88,6 @@ class _Index:
 
     places: list[tuple[int, int, int]] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
-    without: int = 0
 
 
 def from_tar(
@@ -91,7 +96,7 @@ def from_tar(
     kind: Kind | None = None,
     *,
     label: str | None = None,
-    missing: str = "error",
+    missing: str = "skip",
 ) -> Task:
     """Read tar shards: files of one name up to its first dot belong to one example.
 
@@ -104,19 +109,20 @@ def from_tar(
         place: a file, a folder, or a pattern such as ``shards/train-*.tar``; see ``places.shards``.
         name: the task.
         kind: ``"classification"`` or ``"regression"``.
-        label: key of the ``.json``; ``label``, ``cls`` or ``class`` by default.
+        label: key of the ``.json``; one of a usual name (see ``table_roles``) by default.
         missing: what to do about examples without a label; see ``gaps.without_unlabelled``.
 
     Raises:
         InvalidInputError: a file is missing, compressed, cut or no archive, or holds no example.
     """
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
+    neither = beside = 0
     for split, paths in shards(place, name, ".tar").items():
         images, texts = _Index(), _Index()
         for number, path in enumerate(paths):
             try:
                 for members in _examples(path):
-                    _add(members, number, path, label, images, texts)
+                    neither += not _add(members, number, path, label, images, texts)
             except (tarfile.TarError, OSError, ValueError) as error:
                 if isinstance(error, InvalidInputError):
                     raise
@@ -130,10 +136,19 @@ def from_tar(
                 f"task {name!r}: {str(paths[0])!r} holds neither images nor texts; name the files "
                 f"of an example alike, as 0001.jpg and 0001.cls"
             )
+        beside += len(texts.places) if images.places else 0
         modality: Modality = "image" if images.places else "text"
         places = np.array(index.places, dtype=np.int64)
         parts[split] = (Members(paths, places, modality), index.labels)
-    return make_task(name, parts, kind, None, missing)
+    lost = [(neither, "neither image nor text"), (beside, "texts beside images")]
+    left_out = tuple((f"{count} groups of files", why) for count, why in lost if count)
+    inputs = ("image" if images.places else "txt",)
+    understood = Understood(label or "cls or json", inputs, left_out)
+    task = make_task(name, parts, kind, None, missing, understood)
+    if left_out:
+        told = ", ".join(f"{what} ({why})" for what, why in left_out)
+        warnings.warn(f"task {name!r}: left out {told}", TransferMetricsWarning, stacklevel=4)
+    return task
 
 
 def _examples(path: Path) -> Iterator[dict[str, tuple[int, int]]]:
@@ -187,14 +202,15 @@ def _add(
     key: str | None,
     images: _Index,
     texts: _Index,
-) -> None:
-    """Note one example with its label."""
+) -> bool:
+    """Note one example with its label; False where there is none."""
     image = next((place for end, place in members.items() if f".{end}" in IMAGE_SUFFIXES), None)
     place, index = (image, images) if image else (members.get("txt"), texts)
     if place is None:
-        return
+        return False
     index.places.append((number, *place))
     index.labels.append(_label(members, path, key))
+    return True
 
 
 def _label(members: dict[str, tuple[int, int]], path: Path, key: str | None) -> Any:
@@ -208,12 +224,8 @@ def _label(members: dict[str, tuple[int, int]], path: Path, key: str | None) -> 
         text = file.read(size).decode("utf-8").strip()
     if which == "json":
         told = parse_json(text)
-        keys = (key,) if key else _LABEL_KEYS
-        value = next((told[k] for k in keys if k in told), None) if isinstance(told, dict) else None
+        named = told if isinstance(told, dict) else {}
+        found = key or (named_label(list(named)) if named else None)
+        value = named.get(found)
         return value if value is None or isinstance(value, (str, int, float)) else str(value)
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
     return text

@@ -19,8 +19,9 @@ from transfer_metrics.sources.hub_tasks import from_loaded, is_loaded
 from transfer_metrics.sources.memory import as_examples, from_dataset, make_task
 from transfer_metrics.sources.places import split_name
 from transfer_metrics.sources.registry import TASK_SOURCES
-from transfer_metrics.sources.specs import parse_task
+from transfer_metrics.sources.specs import parse_task, text_of
 from transfer_metrics.sources.streams import from_stream, is_stream
+from transfer_metrics.sources.suspicions import warn_of
 from transfer_metrics.sources.words import is_labelled_words, words_task
 
 _SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
@@ -72,9 +73,10 @@ def load_task(
     ``corrupt=skip``    read every image once and leave out those that do not decode, with a
                         warning that counts them; by default the first one used is an error
 
-    and all but sklearn and zoo take ``kind=`` and, where labels can be missing (empty, none, NaN,
-    -100, or -1 where classes have names), ``missing=skip`` to leave those examples out with a
-    warning that counts them rather than an error. Where words have labels (tagging, named entities)
+    and all but sklearn and zoo take ``kind=``. Examples whose label is missing (empty, none, NaN,
+    ``NA`` and the like, -100, or -1 where classes have names) are left out with a warning that
+    counts them; ``missing=error`` refuses them, and ``missing=keep`` takes texts such as ``None``
+    for classes. Where words have labels (tagging, named entities)
     every word is an example, and models read it in its sentence; the label -100 leaves a word out.
     uint8 arrays (N, H, W), (N, H, W, 1) and (N, H, W, 3), and tensors (N, C, H, W), are images;
     other numbers are float32. Classes are numbered in sorted order, the same in all splits. Nothing
@@ -84,8 +86,8 @@ def load_task(
         spec: one of the above, or a ``Task``.
         labels: labels of the examples in ``spec``.
         name: what tables call the task, instead of its specification or ``data``.
-        kind: ``"classification"`` or ``"regression"``. By default float labels are targets of a
-            regression, unless all are whole and few.
+        kind: ``"classification"`` or ``"regression"``. By default whole numbers, texts and booleans
+            are classes and other numbers targets; ``labels.kind_of`` has the rule.
         classes: names of the classes, in the order of their numbers.
         **options: options of the source, and those above.
 
@@ -97,7 +99,7 @@ def load_task(
 
     Warns:
         TransferMetricsWarning: examples were left out, or a class has fewer than its equal share;
-            says how many.
+            says how many. Something looks like a mistake, as ``suspicions`` lists; says what to do.
 
     >>> task = load_task("sklearn:iris")
     >>> len(task["train"]), len(task["test"]), task.classes
@@ -116,8 +118,12 @@ def load_task(
         _check_options("loaded tasks", options)
         return cut(spec if name is None else dataclasses.replace(spec, name=name))
     if source:
-        return cut(_by_name(source, place, name or spec, kind, classes, options))
-    return cut(_in_memory(spec, labels, name or "data", kind, classes, options))
+        whole = _by_name(source, place, text_of(name or spec), kind, classes, options)
+    else:
+        whole = _in_memory(spec, labels, text_of(name or "data"), kind, classes, options)
+    task = cut(whole)
+    warn_of(whole, task)
+    return task
 
 
 def list_tasks() -> list[str]:
@@ -150,19 +156,20 @@ def _in_memory(
         )
     given = spec if labels is None else (spec, labels)
     splits = given if isinstance(given, Mapping) else {"train": given}
-    missing = options.pop("missing", "error")
+    missing = options.pop("missing", "skip")
     if kind != "regression" and all(map(_is_words, splits.values())):
         words = {split_name(str(split)): part for split, part in splits.items()}
         return words_task(name, words, kind, classes, **options)
     if options:
         raise InvalidInputError("bio= applies to words with a label each only; leave it out")
-    parts = {split_name(str(split)): _part(part, name) for split, part in splits.items()}
+    read = {split_name(str(split)): _part(part, name) for split, part in splits.items()}
+    parts = {split: (examples, labels) for split, (examples, labels, _) in read.items()}
     if classes is None:
-        classes = next((c for p in splits.values() if (c := _own_classes(p)) is not None), None)
+        classes = next((names for *_, names in read.values() if names is not None), None)
     return make_task(name, parts, kind, classes, missing)
 
 
-def _part(part: Any, name: str) -> tuple[Sequence[Any], Any]:
+def _part(part: Any, name: str) -> tuple[Sequence[Any], Any, Sequence[Any] | None]:
     where = f"task {name!r}"
     if isinstance(part, (tuple, list)) and len(part) == 2:
         examples, labels = part
@@ -170,7 +177,7 @@ def _part(part: Any, name: str) -> tuple[Sequence[Any], Any]:
             raise InvalidInputError(
                 f"{where}: labels are a {type(labels).__name__}; give one per example"
             )
-        return as_examples(examples, where), labels
+        return as_examples(examples, where), labels, None
     if isinstance(part, (tuple, list)):
         raise InvalidInputError(f"{where}: give (examples, labels), not {len(part)} items")
     return from_dataset(part, where)
@@ -179,12 +186,6 @@ def _part(part: Any, name: str) -> tuple[Sequence[Any], Any]:
 def _is_words(part: Any) -> bool:
     pair = isinstance(part, (tuple, list)) and len(part) == 2
     return pair and is_labelled_words(*part)
-
-
-def _own_classes(part: Any) -> Sequence[Any] | None:
-    classes = getattr(part, "classes", None)
-    good = isinstance(classes, (list, tuple)) and all(isinstance(c, str) for c in classes)
-    return classes if good else None
 
 
 def _by_name(

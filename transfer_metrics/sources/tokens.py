@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.word_spans import readable_pieces, sentence_spans, text_spans
@@ -53,11 +54,17 @@ class Tokens:
         tokenizer: of transformers.
         longest: tokens that a sequence may have, special ones included; texts are cut there.
         accepted: names of the network's arguments.
+        multiple: batches are padded to a length that it divides, as the network would do out of
+            sight, so that every layer has as many positions as the mask.
+        equal_lengths: batches should hold texts of as many tokens, since padding would leak into
+            the features. Who makes the batches sees to it.
     """
 
     tokenizer: Any
     longest: int
     accepted: frozenset[str] = frozenset(("input_ids", "attention_mask", "token_type_ids"))
+    multiple: int = 1
+    equal_lengths: bool = False
 
     def __call__(self, examples: Sequence[Any]) -> TextBatch:
         """Strings, pairs of strings, or ``Word`` to the keyword arguments of a text model.
@@ -77,6 +84,10 @@ class Tokens:
             else:
                 encoded = self._encode(first, second)
         return self._batch(encoded, text_spans(encoded) if encoded.is_fast else None)
+
+    def length(self, example: Any) -> int:
+        """Tokens of a text or pair, or of the sentence of a word."""
+        return self([example])["input_ids"].shape[1]
 
     @cached_property
     def separator(self) -> str:
@@ -121,7 +132,13 @@ class Tokens:
         )
 
     def _batch(self, encoded: Any, words: np.ndarray | None, by_word: bool = False) -> TextBatch:
-        batch = TextBatch((name, t) for name, t in encoded.items() if name in self.accepted)
+        fill = {"input_ids": self.tokenizer.pad_token_id}
+        batch = TextBatch(
+            # Not by the tokenizer, which pads to no more than it truncates to.
+            (name, F.pad(t, (0, -t.shape[1] % self.multiple), value=fill.get(name, 0)))
+            for name, t in encoded.items()
+            if name in self.accepted
+        )
         batch.words = None if words is None else torch.from_numpy(words.astype(np.int64))
         batch.by_word = by_word
         return batch
@@ -132,4 +149,5 @@ class Tokens:
         content = f"{vocabulary}{self.tokenizer.special_tokens_map}"
         content += fast.to_str() if fast is not None else type(self.tokenizer).__name__
         digest = hashlib.sha256(content.encode()).hexdigest()
-        return f"Tokens({digest}, longest={self.longest}, separator={self.separator!r})"
+        parts = f"longest={self.longest}, separator={self.separator!r}, multiple={self.multiple}"
+        return f"Tokens({digest}, {parts})"

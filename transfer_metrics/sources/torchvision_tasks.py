@@ -48,7 +48,7 @@ def from_torchvision(
     kind: Kind | None = None,
     *,
     root: str = "data",
-    missing: str = "error",
+    missing: str = "skip",
     **options: Any,
 ) -> Task:
     """A data set of ``torchvision.datasets`` with all its splits; nothing is downloaded.
@@ -96,7 +96,6 @@ def from_torchvision(
             f"task {name!r}: torchvision cannot read {place} below {root!r} ({reason[:200]}); "
             f"fetch it with torchvision.datasets.{place}({root!r}, download=True), or say ?root="
         )
-    classes = getattr(found["train"], "classes", None)
-    named = isinstance(classes, list) and all(isinstance(c, str) for c in classes)
-    parts = {split: from_dataset(data, f"task {name!r}") for split, data in found.items()}
-    return make_task(name, parts, kind, classes if named else None, missing)
+    read = {split: from_dataset(data, f"task {name!r}") for split, data in found.items()}
+    parts = {split: (examples, labels) for split, (examples, labels, _) in read.items()}
+    return make_task(name, parts, kind, read["train"][2], missing)

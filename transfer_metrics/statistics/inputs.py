@@ -167,14 +167,6 @@ def quantile_bins(y: Any, bins: int = 10) -> np.ndarray:
     return np.unique(codes, return_inverse=True)[1].astype(np.int64)
 
 
-def is_continuous(y: Any) -> bool:
-    """Whether labels are floating point numbers, which mean regression."""
-    dtype = y.dtype if isinstance(y, Tensor) else np.asarray(y).dtype
-    if isinstance(dtype, torch.dtype):
-        return dtype.is_floating_point
-    return bool(np.issubdtype(dtype, np.floating))
-
-
 def _as_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.statistics.inputs import as_columns
 from transfer_metrics.statistics.saving import Saved, require
 
@@ -36,12 +37,24 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     return left @ right
 
 
+def _largest_first(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """A symmetric matrix with its diagonal in descending order, and the order.
+
+    Where a few features vary much less than others, what they are known by keeps more digits so.
+    """
+    order = matrix.diagonal().argsort(descending=True, stable=True)
+    return matrix[order[:, None], order], order
+
+
 def _symmetric_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, ascending, and eigenvectors, by the library that ``gram`` uses."""
+    ordered, order = _largest_first(matrix)
     if matrix.device.type == "cpu":
-        values, vectors = np.linalg.eigh(matrix.numpy())
-        return torch.from_numpy(values), torch.from_numpy(vectors)
-    values, vectors = torch.linalg.eigh(matrix)
+        values, found = map(torch.from_numpy, np.linalg.eigh(ordered.numpy()))
+    else:
+        values, found = torch.linalg.eigh(ordered)
+    vectors = torch.empty_like(found)
+    vectors[order] = found
     return values, vectors
 
 
@@ -75,6 +88,10 @@ def _stacked(top: Tensor, bottom: Tensor) -> Tensor:
 
 
 _ROUNDING = 1e-8
+# Largest over median variance from which factors are decomposed rather than products.
+UNEVEN = 1e6
+# Rounding of ``I + scale * S``, in units of I, from which its eigenvalues are taken one by one.
+LOST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +152,15 @@ class Scatter(Saved):
         """``factor * S`` for a factor >= 0."""
         return Scatter(self.data * (factor if self.dense else math.sqrt(factor)), self.dense)
 
+    def cleared(self, noise: Tensor) -> Scatter:
+        """The same without the features whose sum of squares is no more than ``noise``, (D,)."""
+        squares = self.data.diagonal() if self.dense else self.data.square().sum(dim=0)
+        quiet = (squares > 0) & (squares <= noise)
+        if not bool(quiet.any()):
+            return self
+        data = torch.where(quiet, 0.0, self.data)
+        return Scatter(torch.where(quiet[:, None], 0.0, data) if self.dense else data, self.dense)
+
     def select(self, columns: Any) -> Scatter:
         """The scatter of some of the columns, (k,): rows and columns of ``S``, O(k²) or O(n k).
 
@@ -167,6 +193,8 @@ class Scatter(Saved):
         """``log det(I + scale * S)``: O(m³) for the smaller side m."""
         if "eigh" in self.__dict__:
             return float(torch.log1p(scale * self.eigh[0]).sum())
+        if scale * self.trace() * torch.finfo(torch.float64).eps > LOST:
+            return float(torch.log1p(scale * self.eigenvalues).sum())
         small = _scaled(self.small, scale)
         if float(small.diagonal().sum()) < 1.0:
             # 1 + x would lose the digits of a small x.
@@ -179,15 +207,42 @@ class Scatter(Saved):
         """Eigenvalues above rounding noise, descending: (rank,)."""
         if "eigh" in self.__dict__:
             return self.eigh[0]
-        values = torch.linalg.eigvalsh(self.small).flip(0)
+        if self._uneven:
+            return self.eigh[0]
+        values = torch.linalg.eigvalsh(_largest_first(self.small)[0]).flip(0)
         return values[values > rank_cut(values, max(self.data.shape))]
+
+    @cached_property
+    def _uneven(self) -> bool:
+        """Whether some features vary so much more than most that a product hides the others.
+
+        The eigenvalues of a product are off by ``eps`` times the largest.
+        """
+        variances = self.data.diagonal() if self.dense else self.data.square().sum(dim=0)
+        varying = variances[variances > 0]
+        return len(varying) > 1 and float(varying.max()) > UNEVEN * float(varying.median())
+
+    def _factor(self) -> Tensor:
+        """``F`` with ``S = F'F``, through correlations: these are of one size in a matrix too."""
+        if not self.dense:
+            return self.data
+        deviations = self.data.diagonal().clamp_min(0.0).sqrt()
+        inverse = torch.where(deviations > 0, 1.0 / deviations, 0.0)
+        values, vectors = _symmetric_eigen(self.data * inverse * inverse[:, None])
+        keep = values > rank_cut(values, len(values))
+        return (vectors[:, keep] * values[keep].sqrt()).T * deviations
 
     @cached_property
     def eigh(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues above rounding noise (rank,), descending, and eigenvectors (D, rank).
 
         Computed once; every metric of the layer shares it.
+
+        Warns:
+            TransferMetricsWarning: features that vary much more than the others hide most of them.
         """
+        if self._uneven:
+            return self._eigh_of_factor()
         values, vectors = _symmetric_eigen(self.small)
         values, vectors = values.flip(0), vectors.flip(1)
         keep = values > rank_cut(values, max(self.data.shape))
@@ -195,6 +250,28 @@ class Scatter(Saved):
         if not self.dense:
             vectors = self.data.T @ (vectors / values.sqrt())
         return values, vectors
+
+    def _eigh_of_factor(self) -> tuple[Tensor, Tensor]:
+        """As ``eigh``, by a singular value decomposition: ten times slower, twice the digits."""
+        factor = self._factor()
+        variances = factor.square().sum(dim=0)
+        order = variances.argsort(descending=True, stable=True)
+        # A triangle that falls from the first row to the last keeps the digits of its small values.
+        triangle = torch.linalg.qr(factor[:, order], mode="r").R
+        _, singular, found = torch.linalg.svd(triangle, full_matrices=False)
+        vectors = torch.empty_like(found.T)
+        vectors[order] = found.T
+        keep = singular > rank_cut(singular, max(factor.shape))
+        varying = int((variances > 0).sum())
+        if 2 * int(keep.sum()) < min(varying, len(factor)):
+            warnings.warn(
+                f"a few features vary so much more than the others that only {int(keep.sum())} of "
+                f"{varying} are seen above the rounding of float64; standardise the features, or "
+                f"leave the largest out",
+                TransferMetricsWarning,
+                stacklevel=4,
+            )
+        return singular[keep].square(), vectors[:, keep]
 
     def inverse_quadratic(self, rows: Tensor, shift: float) -> float:
         """``tr(rows (S + shift I)⁻¹ rows')`` for a shift > 0; rows is (k, D)."""

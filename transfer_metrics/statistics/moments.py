@@ -190,8 +190,9 @@ class ClassMoments(Saved):
 
     @cached_property
     def total(self) -> Scatter:
-        """Scatter about the global mean."""
-        return self.within + Scatter.of_rows(self.between_rows)
+        """Scatter about the global mean; that of constant features is zero, not rounding."""
+        total = self.within + Scatter.of_rows(self.between_rows)
+        return total.cleared(_rounding(self.mean, self.n))
 
     @cached_property
     def target_mean(self) -> Tensor:
@@ -350,8 +351,10 @@ class TargetMoments(Saved):
         """Scatter of the features about their mean."""
         data, d = self.joint.within.data, self.dim
         if self.joint.within.dense:
-            return Scatter(data[:d, :d], dense=True)
-        return Scatter.of_rows(data[:, :d].contiguous())
+            total = Scatter(data[:d, :d], dense=True)
+        else:
+            total = Scatter.of_rows(data[:, :d].contiguous())
+        return total.cleared(_rounding(self.mean, self.n))
 
     @cached_property
     def cross(self) -> Tensor:
@@ -363,7 +366,9 @@ class TargetMoments(Saved):
     def spread(self) -> Tensor:
         """``Σ (t - target mean)²`` of each target, (K,)."""
         data, d = self.joint.within.data, self.dim
-        return data.diagonal()[d:] if self.joint.within.dense else data[:, d:].square().sum(dim=0)
+        dense = self.joint.within.dense
+        spread = data.diagonal()[d:] if dense else data[:, d:].square().sum(dim=0)
+        return torch.where(spread <= _rounding(self.target_mean, self.n), 0.0, spread)
 
     def __add__(self, other: TargetMoments) -> TargetMoments:
         if self.num_targets != other.num_targets:
@@ -371,6 +376,11 @@ class TargetMoments(Saved):
                 f"cannot merge moments of {self.num_targets} and {other.num_targets} targets"
             )
         return TargetMoments(self.joint + other.joint, self.num_targets)
+
+
+def _rounding(mean: Tensor, n: int) -> Tensor:
+    """Sum of squares about a mean (D,) that n equal numbers can have, as means are rounded."""
+    return n * (8.0 * torch.finfo(torch.float64).eps * mean).square()
 
 
 def _empty_like(features: Tensor) -> Tensor:

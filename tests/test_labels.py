@@ -1,0 +1,440 @@
+"""One rule for labels: which are classes and which targets, wherever they come from."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_diabetes
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+
+import transfer_metrics as tm
+from transfer_metrics.__main__ import main
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
+from transfer_metrics.sources.label_values import as_array, number_of
+from transfer_metrics.sources.labels import doubts, encode, kind_of, read_labels
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 4))
+Y = np.arange(60) % 3
+FORMS = {
+    "ints": Y,
+    "int8": Y.astype(np.int8),
+    "uint64": Y.astype(np.uint64),
+    "floats": Y.astype(float),
+    "half": Y.astype(np.float16),
+    "column": Y[:, None],
+    "float column": Y[:, None].astype(float),
+    "list": Y.tolist(),
+    "lists of one": [[int(y)] for y in Y],
+    "numpy scalars": list(Y),
+    "arrays of one": [np.array([y]) for y in Y],
+    "tensor": torch.tensor(Y),
+    "float tensor": torch.tensor(Y, dtype=torch.float32),
+    "bfloat16": torch.tensor(Y, dtype=torch.bfloat16),
+    "tensors": [torch.tensor(int(y)) for y in Y],
+    "tensors of one": [torch.tensor([int(y)]) for y in Y],
+    "float tensors of one": [torch.tensor([float(y)]) for y in Y],
+    "texts": [str(y) for y in Y],
+    "texts of floats": [f"{y}.0" for y in Y],
+    "bytes": [str(y).encode() for y in Y],
+    "series": pd.Series(Y, index=RNG.permutation(60)),
+    "frame": pd.DataFrame({"y": Y}),
+    "categories": pd.Categorical(Y),
+    "nullable": pd.Series(Y, dtype="Int64"),
+    "decimals": [Decimal(int(y)) for y in Y],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_classes_in_any_form(form: str) -> None:
+    given = FORMS[form]
+    task = tm.load_task(X, given)
+    assert (task.kind, task.classes) == ("classification", ("0", "1", "2"))
+    assert task["train"].labels.tolist() == Y.tolist()
+    kind, numbers = read_labels(given)
+    assert (kind, numbers.tolist()) == ("classification", Y.tolist())
+    assert tm.knn(X, given) == tm.knn(X, Y)
+    assert tm.score(X, given, "logme").records[0]["value"] == pytest.approx(float(tm.logme(X, Y)))
+    target = tm.load_task(X, given, kind="regression")
+    assert (target.kind, target["train"].labels.tolist()) == ("regression", Y.tolist())
+    expected = tm.score(X, Y, "logme", kind="regression").records[0]["value"]
+    assert tm.score(X, given, "logme", kind="regression").records[0]["value"] == expected
+    assert expected != pytest.approx(float(tm.logme(X, Y)))
+
+
+@pytest.mark.parametrize("form", [bool, str, np.bool_])
+def test_booleans_and_names(form) -> None:
+    labels = [form(y == 1) for y in Y]
+    task = tm.load_task(X, labels)
+    assert task.classes == ("False", "True")
+    assert task["train"].labels.tolist() == (Y == 1).tolist()
+
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_what_is_not_whole_is_measured(make) -> None:
+    labels = make([float(y) / 2 for y in Y])
+    assert tm.load_task(X, labels).kind == "regression"
+    assert read_labels(labels)[0] == "regression"
+    named = tm.load_task(X, labels, kind="classification")
+    assert named.classes == ("0", "0.5", "1")
+    with pytest.raises(InvalidInputError, match="continuous"):
+        tm.leep(np.full((60, 3), 1 / 3), labels)
+
+
+MANY = RNG.choice(5000, size=(2, 150), replace=False)
+KINDS = [
+    # Ages: nearly all between the least and the greatest occur.
+    (np.arange(300) % 60 + 18, "classification"),
+    (np.arange(30), "classification"),
+    # Codes with gaps, ten examples each, and with fewer than ten.
+    (np.repeat(MANY[0], 10), "classification"),
+    (np.repeat(MANY[0], 9), "regression"),
+    (MANY[0], "regression"),
+    (np.repeat(MANY[0][:20], 2), "classification"),
+    (load_diabetes().target, "regression"),
+]
+
+
+@pytest.mark.parametrize(("labels", "kind"), KINDS)
+def test_whole_numbers_in_every_type_are_of_one_kind(labels, kind: str) -> None:
+    whole = labels.astype(int)
+    forms = [whole, whole.astype(float), list(map(str, whole)), [f"{v}.0" for v in whole]]
+    forms += [torch.tensor(whole), whole[:, None], whole.tolist()]
+    assert {kind_of({"train": form}) for form in forms} == {kind}
+    assert {read_labels(form)[0] for form in forms} == {kind}
+    assert {encode("t", {"train": form})[0] for form in forms} == {kind}
+
+
+@pytest.mark.parametrize(
+    ("texts", "classes"),
+    [
+        (["1_1", "11", "2"], ("11", "1_1", "2")),
+        (["007", "7", "2"], ("007", "2", "7")),
+        (["1e3", "1000", "2"], ("1000", "1e3", "2")),
+        (["1", "1.0"], ("1", "1.0")),
+        (["+1", "1"], ("+1", "1")),
+        (["-1", "+1"], ("+1", "-1")),
+        ([" 1", "1"], (" 1", "1")),
+        (["-0", "0"], ("-0", "0")),
+        (["1.0", "1.00"], ("1.0", "1.00")),
+        (["0x1", "1"], ("0x1", "1")),
+        (["1L", "1"], ("1", "1L")),
+        (["١", "1"], ("1", "١")),
+        (["9007199254740993", "9007199254740992"], ("9007199254740992", "9007199254740993")),
+        (["18446744073709551616", "-1"], ("-1", "18446744073709551616")),
+        (["007", "008"], ("007", "008")),
+        (["10", "9"], ("9", "10")),
+        (["10.0", "9.0"], ("9", "10")),
+        (["True", "true"], ("True", "true")),
+        (["a", "a\0"], ("a", "a\0")),
+    ],
+)
+def test_text_is_a_number_where_it_reads_back(texts, classes) -> None:
+    for labels in (texts * 3, np.array(texts * 3, object)):
+        kind, numbers, names = encode("t", {"train": labels})
+        assert (kind, names) == ("classification", classes)
+        found = [names[i] for i in numbers["train"]]
+        assert found == [t if t in classes else t.removesuffix(".0") for t in labels]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.text(alphabet="0123456789+-._e x", max_size=5),
+            st.integers(-200, 200).map(str),
+            st.floats(allow_nan=False).map(str),
+        ),
+        min_size=2,
+        max_size=20,
+    )
+)
+def test_different_texts_stay_different_classes(texts: list[str]) -> None:
+    texts = [t for t in texts if t.strip()]
+    if len(set(texts)) < 2:
+        return
+    kind, numbers, names = encode("t", {"train": texts}, "classification")
+    assert kind == "classification"
+    assert len(names) == len(set(names)) == len(set(texts))
+    for text, number in zip(texts, numbers["train"], strict=True):
+        assert names[number] == text or number_of(names[number]) == number_of(text)
+
+
+@pytest.mark.parametrize(
+    "texts", [["1e3", "0.5", "2"], ["1.50", "2.25", "10"], [" 0.5", "1"], ["+0.5", "-1", ".25"]]
+)
+def test_targets_in_any_notation(texts: list[str]) -> None:
+    kind, numbers, _ = encode("t", {"train": texts})
+    assert kind == "regression"
+    assert numbers["train"].tolist() == [float(t) for t in texts]
+    assert set(encode("t", {"train": texts}, "classification")[2]) == set(texts)
+
+
+@pytest.mark.parametrize("texts", [["1_1", "0.5"], ["0.5", "x"], ["0x1", "2"], ["0.5", "1,5"]])
+def test_regression_needs_numbers(texts: list[str]) -> None:
+    with pytest.raises(InvalidInputError, match="regression needs numbers"):
+        encode("t", {"train": texts}, "regression")
+    assert encode("t", {"train": texts})[0] == "classification"
+
+
+def test_infinite_targets_are_refused() -> None:
+    for labels in ([0.5, float("inf"), 1.0], ["0.5", "inf", "1"], [1.0, float("inf"), 2.0]):
+        with pytest.raises(InvalidInputError, match="infinite"):
+            encode("t", {"train": labels})
+
+
+def test_splits_are_read_alike() -> None:
+    kind, numbers, names = encode("t", {"train": ["1", "2"], "test": ["007", "1"]})
+    assert (kind, names) == ("classification", ("007", "1", "2"))
+    assert numbers["test"].tolist() == [0, 1]
+    assert encode("t", {"train": [1, 2], "test": [1.0, 2.0]})[2] == ("1", "2")
+
+
+def test_named_classes() -> None:
+    assert encode("t", {"train": ["1", "0"]}, classes=["b", "a"])[1]["train"].tolist() == [1, 0]
+    # Texts that are names are names, not numbers of names.
+    assert encode("t", {"train": ["1", "0"]}, classes=["1", "0"])[1]["train"].tolist() == [0, 1]
+    assert encode("t", {"train": [1.0, 0.0]}, classes=["b", "a"])[1]["train"].tolist() == [1, 0]
+
+
+def test_several_numbers_per_example() -> None:
+    hot = np.eye(3)[Y]
+    for form in (hot, hot.astype(int), hot.astype(bool), hot.tolist(), torch.tensor(hot)):
+        assert kind_of({"y": form}) == "multilabel"
+        with pytest.raises(InvalidInputError, match=r"labels\.argmax\(1\).*kind='regression'"):
+            tm.load_task(X, form)
+        assert tm.load_task(X, form, kind="regression")["train"].labels.shape == (60, 3)
+        assert tm.score(X, form, "*").metrics == ["logme"]
+    for form in (hot * 2, (hot * 2).astype(int), hot + 0.5):
+        assert kind_of({"y": form}) == "regression"
+        assert tm.load_task(X, form).kind == "regression"
+
+
+def test_metrics_of_one_kind_know_which() -> None:
+    assert tm.svd_regression(X, Y) == tm.svd_regression(X, Y.astype(float), kind="regression")
+    sparse = load_diabetes().target[:60]
+    assert tm.lda(X[:, :2], np.r_[sparse[:30], sparse[:30]]) == tm.lda(
+        X[:, :2], np.r_[sparse[:30], sparse[:30]].astype(int).astype(str), kind="classification"
+    )
+    with pytest.raises(UnsupportedTaskError, match="classification, not regression"):
+        tm.lda(X, Y, kind="regression")
+    with pytest.raises(InvalidInputError, match="missing labels, the first at row 1"):
+        tm.knn(X, ["a", "NA", *["b"] * 58])
+    with pytest.raises(InvalidInputError, match="kind 'ranking'"):
+        tm.score(X, Y, kind="ranking")
+
+
+def test_doubts_name_the_cure() -> None:
+    assert doubts({"train": Y}) == doubts({"train": Y / 2}) == []
+    [doubt] = doubts({"train": load_diabetes().target})
+    assert "214 different whole numbers" in doubt
+    assert "kind=classification" in doubt
+    [doubt] = doubts({"train": ["1.1", "1.10", "2"]})
+    assert "'1.1' and '1.10' are one number" in doubt
+    task = tm.load_task(np.eye(442), load_diabetes().target)
+    assert "kind=classification" in task.understood.suspicions[0]
+    said = tm.load_task(np.eye(442), load_diabetes().target, kind="regression")
+    assert said.understood.suspicions == ()
+
+
+# ---------------------------------------------------------------- what is missing
+
+
+ABSENT = ["NA", "N/A", "nan", "NaN", "null", "None", "NULL", "<NA>", "", " ", None, float("nan")]
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+@pytest.mark.parametrize("others", [[0.5, 1.5, 2.5], ["a", "b", "a"], [3, 4, 3], ["3", "4", "3"]])
+def test_absent_labels_are_left_out(absent, others: list) -> None:
+    labels = [others[0], absent, *others[1:]]
+    with pytest.warns(TransferMetricsWarning, match="left out 1 of 4 examples"):
+        task = tm.load_task(np.eye(4), labels)
+    plain = tm.load_task(np.eye(4)[[0, 2, 3]], others)
+    assert (task.kind, task.classes) == (plain.kind, plain.classes)
+    assert np.array_equal(task["train"].labels, plain["train"].labels)
+    assert np.array_equal(np.stack(list(task["train"].examples)), np.eye(4)[[0, 2, 3]])
+    assert task.understood.left_out == (("1 of 4 train examples", "no label"),)
+
+
+def test_a_class_of_the_name_none() -> None:
+    labels = ["None", "Brick", "Stone", "None", ""]
+    with pytest.warns(TransferMetricsWarning, match=r"left out 3 of 5.*'None' .*missing=keep"):
+        assert tm.load_task(np.eye(5), labels).classes == ("Brick", "Stone")
+    with pytest.warns(TransferMetricsWarning, match="left out 1 of 5"):
+        kept = tm.load_task(np.eye(5), labels, missing="keep")
+    assert kept.classes == ("Brick", "None", "Stone")
+    with pytest.raises(InvalidInputError, match="3 labels are missing"):
+        tm.load_task(np.eye(5), labels, missing="error")
+
+
+def test_ignored_numbers_are_missing_in_any_type() -> None:
+    for labels in (
+        [0, -100, 1],
+        [0.0, -100.0, 1.0],
+        ["0", "-100", "1"],
+        torch.tensor([0, -100, 1]),
+    ):
+        with pytest.warns(TransferMetricsWarning, match="left out 1 of 3"):
+            assert tm.load_task(np.eye(3), labels).classes == ("0", "1")
+
+
+# ---------------------------------------------------------------- datasets of torch
+
+
+class Items(Dataset):
+    """Returns one thing, keeps another."""
+
+    def __init__(self, returned, **kept) -> None:
+        self.returned, self.fetched = returned, 0
+        vars(self).update(kept)
+
+    def __len__(self) -> int:
+        return len(self.returned)
+
+    def __getitem__(self, index: int):
+        self.fetched += 1
+        return torch.full((4,), float(index)), self.returned[index]
+
+
+def test_kept_labels_that_are_remapped() -> None:
+    fine = [i % 5 for i in range(21)]
+    coarse = [{0: 0, 1: 1, 2: 1, 3: 3, 4: 3}[i] for i in fine]
+    names = list("abcde")
+    task = tm.load_task(Items(coarse, targets=fine, classes=names))
+    # The names are those of other labels.
+    assert task.classes == ("0", "1", "3")
+    assert [task.classes[i] for i in task["train"].labels] == list(map(str, coarse))
+    believed = tm.load_task(Items(fine, targets=fine, classes=names))
+    assert believed.classes == tuple(names)
+
+
+def test_a_single_class_that_is_remapped_is_seen() -> None:
+    kept = np.zeros(5000, int)
+    kept[1::2] = 1
+    kept[1234] = 2
+    returned = np.where(kept == 2, 0, kept).tolist()
+    data = Items(returned, targets=kept)
+    assert tm.load_task(data).classes == ("0", "1")
+    whole = Items(kept.tolist(), targets=torch.tensor(kept))
+    assert tm.load_task(whole).classes == ("0", "1", "2")
+    assert whole.fetched <= 64
+
+
+@pytest.mark.parametrize("kept", [pd.Series(Y, index=range(60, 0, -1)), torch.tensor(Y), list(Y)])
+def test_kept_labels_in_any_container(kept) -> None:
+    data = Items(Y.tolist(), targets=kept)
+    assert tm.load_task(data)["train"].labels.tolist() == Y.tolist()
+    part = Subset(Subset(data, [3, 1, 5, 7]), [2, 0, 1])
+    assert [int(part[i][1]) for i in range(3)] == [2, 0, 1]
+    assert tm.load_task(part).classes == ("0", "1", "2")
+    assert tm.load_task(part)["train"].labels.tolist() == [2, 0, 1]
+
+
+def test_target_transforms_and_cuts() -> None:
+    data = Items([y // 2 for y in Y], targets=Y, target_transform=lambda y: y // 2)
+    data.classes = ["a", "b", "c"]
+    assert tm.load_task(data).classes == ("0", "1")
+    assert tm.load_task(Subset(data, range(2, 9))).classes == ("0", "1")
+    both = ConcatDataset([Items([5, 5], targets=[0, 0]), Items([6, 6], targets=[0, 0])])
+    assert tm.load_task(both).classes == ("5", "6")
+    odd = Items(Y.tolist(), targets=dict.fromkeys(range(60), 0), labels="x" * 60)
+    assert tm.load_task(odd)["train"].labels.tolist() == Y.tolist()
+
+
+def test_labels_of_shape_one() -> None:
+    column = TensorDataset(torch.tensor(X), torch.tensor(Y)[:, None])
+    floats = TensorDataset(torch.tensor(X), torch.tensor(Y)[:, None].float())
+    for data in (column, floats, Items([torch.tensor([int(y)]) for y in Y], targets=Y)):
+        task = tm.load_task(data)
+        assert (task.kind, task.classes) == ("classification", ("0", "1", "2"))
+
+
+# ---------------------------------------------------------------- files and the command line
+
+
+def test_every_loader_of_arrays(tmp_path: Path) -> None:
+    for name, y in {
+        "f": Y.astype(float),
+        "i": Y,
+        "s": Y.astype(str),
+        "c": Y[:, None] * 1.0,
+    }.items():
+        np.savez(tmp_path / f"{name}.npz", X=X, y=y)
+        task = tm.load_task(f"npz:{tmp_path}/{name}.npz")
+        assert (task.kind, task.classes) == ("classification", ("0", "1", "2"))
+        assert (task.understood.label, task.understood.inputs) == ("y", ("x",))
+        asked = tm.load_task(f"npz:{tmp_path}/{name}.npz?kind=regression")
+        assert asked.kind == "regression"
+    np.savez(tmp_path / "g.npz", X=X, y=Y, groups=Y)
+    left = tm.load_task(f"npz:{tmp_path}/g.npz").understood.left_out
+    assert left == (("array 'groups'", "it is not read"),)
+    torch.save({"X": torch.tensor(X), "y": torch.tensor(Y)[:, None].float()}, tmp_path / "t.pt")
+    assert tm.load_task(f"torch:{tmp_path}/t.pt").classes == ("0", "1", "2")
+    datasets = pytest.importorskip("datasets")
+    for y in (Y, Y.astype(float), Y.astype(str)):
+        data = datasets.Dataset.from_dict({"a": X[:, 0], "b": X[:, 1], "Target": y})
+        task = tm.load_task(data)
+        assert (task.kind, task.classes) == ("classification", ("0", "1", "2"))
+        assert (task.understood.label, task.understood.inputs) == ("Target", ("a", "b"))
+
+
+def run(capsys, *argv) -> tuple[int, str, str]:
+    status = main([str(a) for a in argv])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_score_reads_labels_as_tasks_are_read(capsys, tmp_path: Path) -> None:
+    np.save(tmp_path / "X.npy", X)
+    found = {}
+    for name, y in {"i": Y, "f": Y.astype(float), "s": Y.astype(str), "c": Y[:, None]}.items():
+        np.save(tmp_path / f"{name}.npy", y)
+        argv = ["score", "--features", tmp_path / "X.npy", "--labels", tmp_path / f"{name}.npy"]
+        argv += ["--metrics", "knn,logme"]
+        status, out, err = run(capsys, *argv)
+        assert (status, err) == (0, "classification: 60 examples of 3 classes\n")
+        found[name] = out
+        status, out, err = run(capsys, *argv[:-1], "logme", "--kind", "regression", "--json")
+        assert (status, err) == (0, "regression: 60 examples\n")
+        expected = float(tm.logme(X, Y, kind="regression"))
+        assert json.loads(out)[0]["value"] == pytest.approx(expected)
+    assert len(set(found.values())) == 1
+
+
+def test_kind_on_verbs_that_take_a_task(capsys, tmp_path: Path) -> None:
+    rows = "".join(f"{a},{b},{y}\n" for (a, b, *_), y in zip(X, Y, strict=True))
+    (tmp_path / "t.csv").write_text(f"a,b,label\n{rows}")
+    spec = f"csv:{tmp_path}/t.csv"
+    assert run(capsys, "list", "tasks", spec)[1].startswith("classification")
+    assert run(capsys, "list", "tasks", spec, "--kind", "regression")[1].startswith("regression")
+    assert run(capsys, "list", "tasks", f"{spec}?kind=regression")[1].startswith("regression")
+    texts = tmp_path / "p.csv"
+    texts.write_text("image,label\n" + "".join(f"{i}.png,{i % 3}\n" for i in range(9)))
+    from PIL import Image
+
+    for i in range(9):
+        Image.new("RGB", (8, 8), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    argv = ["--model", "zoo:cnn-mnist", "--task", f"csv:{texts}", "--kind", "regression", "--quiet"]
+    status, out, err = run(capsys, "layers", *argv, "--metrics", "logme", "--json")
+    assert (status, {r["num_classes"] for r in json.loads(out)}) == (0, {0}), err
+    status, _, err = run(capsys, "train", *argv, "--out", tmp_path / "head")
+    assert status == 2
+    assert "is a regression" in err
+    status, _, err = run(capsys, "layers", "--store", tmp_path, "--kind", "regression")
+    assert (status, "leave --kind out" in err) == (2, True)
+    status, _, err = run(capsys, "report", tmp_path / "x.jsonl", "--kind", "regression")
+    assert (status, "--kind says what the labels of --task are" in err) == (2, True)
+
+
+def test_as_array_keeps_everything_apart() -> None:
+    assert as_array([1, 2**63, -1]).dtype == object
+    assert as_array(["a\0", "a"]).tolist() == ["a\0", "a"]
+    assert as_array(np.array([b"\xff", b"\xfe"])).tolist() == ["\\xff", "\\xfe"]
+    assert as_array([[1, 2], [3, 4]]).dtype.kind == "i"

@@ -1,0 +1,79 @@
+"""Batches, order, processes, precision, wrapping and saving change nothing about any model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.law_page import page
+from tests.law_rows import CASES, HOLDS, QUICK, cells, group, row, start, with_workers
+from tests.model_families import Case, NotHere
+
+pytest.importorskip("timm")
+pytest.importorskip("transformers")
+
+# Of torch, for what WavLM's network does, and of tiny spectrograms.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask"),
+    pytest.mark.filterwarnings("ignore:At least one mel filter"),
+]
+PAGE = Path(__file__).parents[1] / "docs" / "laws-models.md"
+
+
+def kept(case: Case) -> str:
+    """The line of a case that the page has already."""
+    lines = PAGE.read_text().splitlines() if PAGE.exists() else []
+    found = [line for line in lines if line.startswith(start(case))]
+    assert len(found) == 1, f"{start(case)} is not in {PAGE.name} once"
+    return found[0]
+
+
+def kept_cells(case: Case) -> list[str]:
+    """The cells of that line."""
+    return kept(case).removeprefix(start(case)).removesuffix("|").strip().split(" | ")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, id=c.key, marks=[] if c.key in QUICK else [pytest.mark.slow]) for c in CASES],
+)
+def test_laws(case: Case, request: pytest.FixtureRequest) -> None:
+    try:
+        found = cells(case)
+    except NotHere as reason:
+        pytest.skip(str(reason))
+    if not request.config.getoption("--write-docs"):
+        assert list(found.values()) == kept_cells(case)[:-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "cases", [pytest.param(g, id=g[0].key) for g in dict.fromkeys(map(group, CASES))]
+)
+def test_two_workers(cases: tuple[Case, ...], request: pytest.FixtureRequest) -> None:
+    try:
+        found = with_workers(cases)
+    except NotHere as reason:
+        pytest.skip(str(reason))
+    if not request.config.getoption("--write-docs"):
+        assert list(found.values()) == [kept_cells(case)[-1] for case in cases]
+
+
+def test_the_page_is_up_to_date(request: pytest.FixtureRequest) -> None:
+    def tried(case: Case) -> str:
+        try:
+            return row(case)
+        except NotHere:
+            return kept(case)
+
+    if request.config.getoption("--write-docs"):
+        PAGE.write_text(page(tried))
+    hint = "run pytest tests/test_metamorphic.py --slow --write-docs"
+    assert PAGE.read_text() == page(kept), hint
+
+
+def test_every_cell_holds_or_is_refused() -> None:
+    told = {cell for case in CASES for cell in kept_cells(case)}
+    assert all(cell == HOLDS or cell.startswith("refused: ") for cell in told)
+    assert sum(cell != HOLDS for case in CASES for cell in kept_cells(case)) < len(CASES)

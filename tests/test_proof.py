@@ -1,0 +1,559 @@
+"""Features that do not belong to their examples are refused, and networks stay as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import json
+import random
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import transfer_metrics as tm
+from tests import text_models
+from transfer_metrics.errors import ExtractionError, LayerNotFoundError
+from transfer_metrics.features import proof
+from transfer_metrics.features.proof import EQUAL, NO_HEAD, RANDOM
+from transfer_metrics.sources.classifier import proven_head
+
+N = 96
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(N, 12)).astype("float32")
+Y = np.arange(N) % 3
+OWN = torch.Generator().manual_seed(0)
+
+
+def quiet(model, **options):
+    return tm.extract(model, (X, Y), progress=False, **options)
+
+
+def rank(models, **options):
+    options = {"cache": "never", "metrics": "knn", **options}
+    return tm.rank_models(models, (X, Y), progress=False, **options)
+
+
+def plain(seed=0, *first):
+    torch.manual_seed(seed)
+    return nn.Sequential(*first, nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+# --- random networks ------------------------------------------------------------------------------
+
+
+class Careless(nn.Module):
+    """``F.dropout`` drops in evaluation mode too, unless it is told not to."""
+
+    def __init__(self, p=0.5):
+        super().__init__()
+        torch.manual_seed(0)
+        self.p, self.a, self.b, self.head = (
+            p,
+            nn.Linear(12, 32),
+            nn.Linear(32, 16),
+            nn.Linear(16, 3),
+        )
+
+    def forward(self, x):
+        return self.head(self.b(F.dropout(self.a(x).relu(), self.p)).relu())
+
+
+class Noise(nn.Module):
+    def __init__(self, draw):
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x):
+        return x + self.draw(x)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.1, 0.01])
+def test_dropout_in_evaluation_is_refused_by_the_layer_that_it_enters(p):
+    with pytest.raises(ExtractionError, match=r"whenever it reads .*layer 'b' .*--allow-random"):
+        quiet(Careless(p))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        torch.randn_like,
+        lambda x: float(np.random.standard_normal()),  # noqa: NPY002
+        lambda x: random.random(),
+        lambda x: torch.randn(x.shape, generator=OWN),
+    ],
+    ids=["torch", "numpy", "random", "own generator"],
+)
+def test_noise_of_any_source_is_refused_by_its_layer(draw):
+    with pytest.raises(ExtractionError, match=r"the first that differs is layer '0' \(Noise\);"):
+        quiet(plain(0, Noise(draw)))
+
+
+def test_random_numbers_that_change_nothing_are_no_reason():
+    """As of layers that are skipped at random, but only in training."""
+
+    class Skips(nn.Module):
+        def forward(self, x):
+            return x if torch.rand([]) < 2 else 0 * x
+
+    np.testing.assert_array_equal(quiet(plain(0, Skips()))["3:input"], quiet(plain())["2:input"])
+
+
+def test_one_draw_is_taken_where_it_is_asked_for_and_said():
+    table = rank(Careless(), allow_random=True)
+    assert table.ranking().error.isna().all()
+    assert table.records[0]["note"] == RANDOM
+    assert RANDOM in table.format()
+
+
+def test_the_random_numbers_of_the_caller_go_on_as_if_nothing_had_been(tmp_path):
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)  # noqa: NPY002
+    expected = torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)  # noqa: NPY002
+    quiet(plain(5))
+    torch.manual_seed(5)
+    with pytest.raises(ExtractionError):
+        quiet(plain(5, Noise(torch.randn_like)))
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(3), expected[0])
+    np.testing.assert_array_equal(np.random.rand(3), expected[1])  # noqa: NPY002
+    assert random.random() == expected[2]
+
+
+# --- company --------------------------------------------------------------------------------------
+
+
+class Centred(nn.Module):
+    """Takes the mean of the batch off, or what came before."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        return self.how(x)
+
+
+@pytest.mark.parametrize("batch_size", [1, 32, 128])
+@pytest.mark.parametrize(
+    "leak",
+    [
+        nn.BatchNorm1d(12, track_running_stats=False),
+        nn.BatchNorm1d(12, affine=False, track_running_stats=False),
+        Centred(lambda x: x - x.mean(0)),
+        Centred(lambda x: x - x.cumsum(0) / 9),
+        Centred(lambda x: x / x.abs().max()),
+        Centred(lambda x: x + torch.arange(len(x))[:, None]),
+    ],
+    ids=["batch norm", "not affine", "mean", "those before", "largest", "place in the batch"],
+)
+def test_what_the_batch_leaks_is_refused_by_its_layer(leak, batch_size):
+    with pytest.raises(ExtractionError, match=r"in another batch: the first.* layer '0'"):
+        quiet(plain(0, copy.deepcopy(leak)), batch_size=batch_size)
+
+
+def test_a_failure_of_one_model_leaves_the_others():
+    table = rank(
+        {"leaks": plain(0, nn.BatchNorm1d(12, track_running_stats=False))}
+        if False
+        else [plain(0, nn.BatchNorm1d(12, track_running_stats=False)), plain()]
+    )
+    reasons = [r["error"] for r in table.records]
+    assert sum("another batch" in (reason or "") for reason in reasons) == 1
+
+
+def test_rounding_that_grows_from_layer_to_layer_is_no_leak(monkeypatch):
+    """Chaotic, as networks with random weights on data unlike theirs can be."""
+
+    class Chaotic(nn.Module):
+        def forward(self, x):
+            # Sums in another order for another batch, of which every step doubles the rounding.
+            x = (x / len(x)).repeat_interleave(len(x), 1).sum(1, keepdim=True).expand(-1, 12)
+            for _ in range(18):
+                x = (2 * x + 0.3) % 1
+            return x
+
+    quiet(plain(0, Chaotic()), layers="0")
+    monkeypatch.setattr(proof, "_is_rounding", lambda *_: False)
+    with pytest.raises(ExtractionError, match="in another batch"):
+        quiet(plain(0, Chaotic()), layers="0")
+
+
+def test_running_statistics_leak_nothing():
+    network = plain(0, nn.BatchNorm1d(12))
+    expected = (
+        torch.from_numpy(X) / (1 + 1e-5) ** 0.5 @ network[1].weight.T + network[1].bias
+    ).relu()
+    np.testing.assert_allclose(quiet(network)["3:input"], expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+class Squeezes(nn.Module):
+    """Works on any batch but one of a single example."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.c, self.p = nn.Conv1d(1, 8, 3), nn.AdaptiveAvgPool1d(1)
+        self.b, self.fc = nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.fc(self.b(self.p(self.c(x[:, None])).squeeze()))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_a_network_that_cannot_take_a_single_example(batch_size):
+    network = Squeezes()
+    x = torch.from_numpy(X)[:, None]
+    expected = network.b(network.c(x).mean(2)).detach()
+    store = quiet(network, batch_size=batch_size, layers="last")
+    np.testing.assert_allclose(store["fc:input"], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        store.source_logits, network.fc(expected).detach(), rtol=1e-4, atol=1e-6
+    )
+
+
+TEXTS = ["good", "a bad film, really bad, in the United States", "rain", "a film"] * 3
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory):
+    """Networks of text in which padding reaches the features, and one in which it does not."""
+    library, tokenizer = text_models.library(), text_models.word_pieces()
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32}
+    small |= {"vocab_size": len(tokenizer), "max_position_embeddings": 48}
+    heads = {"num_attention_heads": 2}
+    made = {
+        "fnet": library.FNetModel(library.FNetConfig(**small)),
+        "convbert": library.ConvBertModel(
+            library.ConvBertConfig(**small, **heads, embedding_size=16)
+        ),
+        "bert": library.BertModel(library.BertConfig(**small, **heads)),
+    }
+    root = tmp_path_factory.mktemp("leaky")
+    for name, network in made.items():
+        network.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+    return root
+
+
+@pytest.mark.parametrize("name", ["fnet", "convbert", "bert"])
+def test_texts_have_the_same_features_beside_longer_ones(leaky, name):
+    model = tm.load_model(f"hf:{leaky / name}")
+    task = (TEXTS, [0, 1, 0, 1] * 3)
+    store = tm.extract(model, task, batch_size=12, progress=False)
+    for place, text in enumerate(TEXTS[:4]):  # alone, without the toolkit
+        with torch.no_grad():
+            hidden = model(model.batch([text])).last_hidden_state[0]
+        np.testing.assert_allclose(store[store.names[-1]][place], hidden.mean(0), atol=1e-5)
+    assert store.manifest["notes"] == ([] if name == "bert" else [EQUAL])
+    np.testing.assert_array_equal(store[store.names[-1]][0], store[store.names[-1]][4])
+
+
+def test_heads_read_texts_as_the_features_were_read(leaky):
+    task = tm.load_task(TEXTS * 4, [0, 1, 0, 1] * 12)
+    probe = tm.LinearProbe(layers="last", C_grid=(1.0,)).fit(
+        tm.load_model(f"hf:{leaky / 'convbert'}"), task
+    )
+    together = probe.predict_proba(TEXTS[:4])
+    alone = np.concatenate([probe.predict_proba([text]) for text in TEXTS[:4]])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+# --- the classifier -------------------------------------------------------------------------------
+
+
+class Body(nn.Module):
+    """A network whose output is wrapped in something."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        torch.manual_seed(0)
+        self.wrap, self.body, self.fc = wrap, nn.Linear(12, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        hidden = self.body(x).relu()
+        return self.wrap(hidden, self.fc(hidden))
+
+
+@dataclasses.dataclass
+class Output:
+    hidden: torch.Tensor
+    logits: torch.Tensor
+
+
+class Named(NamedTuple):
+    hidden: torch.Tensor
+    logits: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda h, z: z,
+        lambda h, z: {"logits": z},
+        lambda h, z: {"hidden": h, "logits": z},
+        lambda h, z: (h, z),
+        lambda h, z: [None, {"deep": (z,)}],
+        Output,
+        Named,
+        lambda h, z: z.softmax(1),
+        lambda h, z: (h, z.log_softmax(1)),
+        lambda h, z: {"probabilities": z.sigmoid()},
+    ],
+)
+def test_the_classifier_is_found_in_any_output(wrap):
+    network = Body(wrap)
+    store = quiet(network, layers="last")
+    hidden = (torch.from_numpy(X) @ network.body.weight.T + network.body.bias).relu().detach()
+    assert store.names == ["fc:input"]
+    assert store.manifest["notes"] == []
+    np.testing.assert_allclose(store["fc:input"], hidden, rtol=1e-4, atol=1e-6)
+    logits = hidden @ network.fc.weight.T + network.fc.bias
+    np.testing.assert_allclose(store.source_logits, logits.detach(), rtol=1e-4, atol=1e-6)
+
+
+class Sequence(nn.Module):
+    def __init__(self, first, width):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.fc = first, nn.Linear(width, 3)
+
+    def forward(self, x):
+        out = self.first(x.reshape(len(x), 3, 4))
+        return self.fc(out[0][:, -1] if isinstance(out, tuple) else out.mean(2))
+
+
+CONVOLUTIONS = nn.Sequential(
+    nn.Unflatten(1, (3, 2, 2)),
+    nn.Conv2d(3, 5, 1),
+    nn.ReLU(),
+    nn.Conv2d(5, 4, 1),
+    nn.AdaptiveAvgPool2d(1),
+    nn.Flatten(),
+)
+
+
+@pytest.mark.parametrize(
+    ("network", "head", "dim"),
+    [
+        (plain().double(), "2", 8),
+        (plain().bfloat16(), "2", 8),
+        (plain().half(), "2", 8),
+        (plain(0, nn.LayerNorm(12)), "3", 8),
+        (plain(0, nn.BatchNorm1d(12)), "3", 8),
+        (Sequence(nn.LSTM(4, 6, batch_first=True), 6), "fc", 6),
+        (Sequence(nn.GRU(4, 6, batch_first=True), 6), "fc", 6),
+        (Sequence(nn.Conv1d(3, 6, 2), 6), "fc", 6),
+        (Sequence(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 3), "fc", 3),
+        (CONVOLUTIONS, "3", 5),
+    ],
+)  # fmt: skip
+def test_the_classifier_of_networks_of_any_precision_and_beginning(network, head, dim):
+    store = quiet(network, layers="last")
+    assert store.manifest["head"] == head
+    assert [(layer.name, layer.dim) for layer in store.layers] == [(f"{head}:input", dim)]
+    listed = tm.list_layers(network, "last", example=torch.from_numpy(X[:2]))
+    assert [layer.name for layer in listed] == store.names
+    assert store.manifest["notes"] == []
+
+
+def test_the_input_of_the_classifier_times_its_weights_is_the_output():
+    network = plain(3, nn.LayerNorm(12)).double()
+    store = quiet(network, layers="last")
+    given = store["3:input"].astype(np.float64)
+    made = given @ network[3].weight.detach().numpy().T + network[3].bias.detach().numpy()
+    np.testing.assert_allclose(made, network(torch.from_numpy(X).double()).detach(), rtol=1e-5)
+
+
+class Functional(nn.Module):
+    """A classifier that is no module."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.weight = nn.Linear(12, 8), nn.Parameter(torch.randn(3, 8))
+
+    def forward(self, x):
+        return F.linear(self.body(x).relu(), self.weight)
+
+
+def test_a_classifier_that_is_not_found_is_said(tmp_path):
+    table = rank(Functional())
+    assert {r["note"] for r in table.records} == {NO_HEAD}
+    assert NO_HEAD in str(table)
+    table.save(tmp_path / "scores.jsonl")
+    assert json.loads((tmp_path / "scores.jsonl").read_text().splitlines()[0])["note"] == NO_HEAD
+    again = tm.ScoreTable.load(tmp_path / "scores.jsonl")
+    assert again.notes == {NO_HEAD: ["Functional"]}
+    again.report(tmp_path / "report.html")
+    assert "no classifier was found" in (tmp_path / "report.html").read_text()
+    # Who says that there is none is not told so again.
+    assert rank(tm.load_model(Functional(), head=False)).notes == {}
+
+
+def test_a_layer_that_is_not_what_the_network_returns_is_no_classifier():
+    x = torch.from_numpy(X[:4])
+    assert proven_head(nn.Sequential(nn.Linear(12, 3), nn.ReLU()), x) is None
+    residual = Centred(lambda x: x)
+    residual.layer = nn.Linear(12, 12)
+    residual.how = lambda x: x + residual.layer(x)
+    assert proven_head(residual, x) is None
+    two = nn.ModuleDict({"a": nn.Linear(12, 3), "b": nn.Linear(12, 3)})
+    two.forward = lambda x: (two["a"](x) + two["b"](x)) / 2  # as in distilled transformers
+    assert proven_head(two, x) == "a"
+
+
+# --- the caller's module --------------------------------------------------------------------------
+
+
+def state(network):
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules())
+    return {
+        "tensors": {name: tensor.detach().clone() for name, tensor in tensors.items()},
+        "modes": [m.training for m in network.modules()],
+        "grad": [p.requires_grad for p in network.parameters()],
+        "hooks": hooks,
+        "types": [type(m) for m in network.modules()],
+    }
+
+
+def assert_same(before, after):
+    assert before["tensors"].keys() == after["tensors"].keys()
+    assert all(torch.equal(t, after["tensors"][name]) for name, t in before["tensors"].items())
+    assert {k: v for k, v in before.items() if k != "tensors"} == {
+        k: v for k, v in after.items() if k != "tensors"
+    }
+
+
+class Counts(nn.Module):
+    """Writes to its buffers when it runs, in place and anew."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("runs", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(12), persistent=False)
+
+    def forward(self, x):
+        self.runs += 1
+        self.last = x.mean(0)
+        return x
+
+
+@pytest.mark.parametrize("layers", ["blocks", "no_such_layer"])
+@pytest.mark.parametrize(
+    "first", [Counts(), nn.BatchNorm1d(12), nn.BatchNorm1d(12, track_running_stats=False)]
+)
+def test_the_network_is_as_it_was_whatever_happens(first, layers):
+    network = plain(0, copy.deepcopy(first))
+    network[1].train(), network[2].eval()
+    network[1].weight.requires_grad_(False)
+    before = state(network)
+    with contextlib.suppress(ExtractionError, LayerNotFoundError):
+        quiet(network, layers=layers)
+    assert_same(before, state(network))
+
+
+def lazy():
+    return nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(3))
+
+
+def test_a_lazy_network_takes_its_shapes_from_the_task():
+    network = lazy()
+    store = quiet(network, layers="last")
+    assert [tuple(p.shape) for p in network.parameters()] == [(8, 12), (8,), (3, 8), (3,)]
+    assert [type(m) for m in network] == [nn.Linear, nn.ReLU, nn.Linear]
+    expected = network[1](network[0](torch.from_numpy(X))).detach()
+    np.testing.assert_allclose(store["2:input"], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(store["2:input"], quiet(lazy(), layers="last")["2:input"])
+
+
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [
+        (lazy(), {"layers": "no_such_layer"}),
+        (nn.Sequential(nn.LazyLinear(8), nn.Linear(7, 3)), {}),
+        (nn.Sequential(nn.LazyLinear(8), Noise(torch.randn_like)), {}),
+        (nn.Sequential(nn.LazyBatchNorm1d(), nn.LazyLinear(8)), {"layers": "no_such_layer"}),
+    ],
+)
+def test_a_lazy_network_stays_lazy_when_something_fails(network, options):
+    types = [type(m) for m in network.modules()]
+    with pytest.raises(tm.TransferMetricsError):
+        quiet(network, **options)
+    assert [type(m) for m in network.modules()] == types
+    assert nn.parameter.is_lazy(next(network.parameters()))
+    fresh = network[0](torch.from_numpy(X))  # and can still be used
+    assert len(fresh) == N
+
+
+def test_listing_layers_leaves_a_lazy_network_lazy():
+    network = lazy()
+    listed = tm.list_layers(network, example=torch.from_numpy(X[:2]))
+    assert [layer.dim for layer in listed] == [8]
+    assert nn.parameter.is_lazy(network[0].weight)
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+class Masked(nn.Module):
+    """Networks that differ in what no checkpoint has."""
+
+    scale = 1.0
+
+    def __init__(self, keep=12, buffer=True, power=1.0, function=torch.relu):
+        super().__init__()
+        torch.manual_seed(0)
+        mask = (torch.arange(12) < keep).float()
+        if buffer:
+            self.register_buffer("mask", mask, persistent=False)
+        else:
+            self.mask = mask
+        self.power, self.function = power, function
+        self.a, self.head = nn.Linear(12, 32), nn.Linear(32, 3)
+
+    def forward(self, x):
+        return self.head(self.function(self.a(x * self.mask) * Masked.scale) ** self.power)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keep": 1},
+        {"keep": 1, "buffer": False},
+        {"power": 2.0},
+        {"function": torch.abs},
+        {"function": lambda x: x.relu() + 1},
+    ],
+)
+@pytest.mark.parametrize("engine", [{}, {"stream": True}])
+def test_networks_that_differ_in_what_is_not_saved_have_scores_of_their_own(
+    tmp_path, options, engine
+):
+    keep = {"cache": "only-missing", "cache_dir": tmp_path, "metrics": "logme", **engine}
+    first = rank(Masked(), **keep).ranking().score[0]
+    second = rank(Masked(**options), **keep).ranking().score[0]
+    assert second == rank(Masked(**options), metrics="logme").ranking().score[0] != first
+    assert rank(Masked(), **{**keep, "cache": "only-cache"}).ranking().score[0] == first
+
+
+def test_a_global_of_the_forward_counts(tmp_path, monkeypatch):
+    keep = {"cache": "only-missing", "cache_dir": tmp_path, "metrics": "logme"}
+    first = rank(Masked(), **keep).ranking().score[0]
+    monkeypatch.setattr(Masked, "scale", 3.0)
+    assert rank(Masked(), **keep).ranking().score[0] != first
+
+
+def test_few_examples_are_read_beforehand():
+    network, seen = plain(), []
+    handle = network.register_forward_pre_hook(lambda _m, given: seen.append(len(given[0])))
+    model = tm.load_model(network)
+    seen.clear()
+    quiet(model, batch_size=N)
+    assert seen == [2, 3, 2, 1, N]
+    handle.remove()

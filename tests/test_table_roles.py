@@ -1,0 +1,375 @@
+"""Which columns of a table are label, inputs or neither; separators, headers and encodings."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+
+import transfer_metrics as tm
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.sources.separated import read_separated
+from transfer_metrics.sources.table_roles import find_label, named_label
+
+RNG = np.random.default_rng(0)
+NOISE = pd.DataFrame(RNG.normal(size=(300, 2)), columns=["a", "b"]).assign(
+    label=np.repeat([0, 1, 2], 100)
+)
+
+
+def load(folder: Path, text: str, name: str = "t.csv", **options):
+    (folder / name).write_text(text)
+    return tm.load_task(f"csv:{folder / name}", **options)
+
+
+def values(task) -> np.ndarray:
+    return np.stack(list(task["train"].examples))
+
+
+# ---------------------------------------------------------------- the label
+
+
+@pytest.mark.parametrize(
+    ("columns", "label", "doubted"),
+    [
+        (["sentiment", "review"], "sentiment", False),
+        (["review", "Sentiment"], "Sentiment", False),
+        (["class", "alcohol", "ash"], "class", False),
+        (["a", "TARGET", "b"], "TARGET", False),
+        (["Class Label", "a", "b"], "Class Label", False),
+        (["target", "label"], "label", False),
+        (["y", "a"], "y", False),
+        (["a", "Y"], "Y", False),
+        (["x", "y", "material"], "material", True),
+        (["a", "b"], "b", True),
+        (["v1", "v2"], "v2", True),
+        (["Diagnosis", "radius"], "Diagnosis", False),
+        (["a", "species", "b"], "species", True),
+        (["category", "rating", "text"], "category", True),
+        (["text", "category", "stars"], "stars", True),
+    ],
+)
+def test_label_columns(columns: list[str], label: str, doubted: bool) -> None:
+    found, doubts = find_label(columns)
+    assert (found, bool(doubts)) == (label, doubted)
+    assert all("label=" in doubt for doubt in doubts)
+
+
+def test_label_first(tmp_path: Path) -> None:
+    rows = "".join(f"{'pos' if i % 2 else 'neg'},review number {i}\n" for i in range(20))
+    task = load(tmp_path, f"sentiment,review\n{rows}")
+    assert (task.kind, task.classes) == ("classification", ("neg", "pos"))
+    assert task["train"].examples[0] == "review number 0"
+    understood = task.understood
+    assert (understood.label, understood.inputs) == ("sentiment", ("review",))
+    assert (understood.left_out, understood.suspicions) == ((), ())
+    wine = load_wine(as_frame=True)
+    pd.concat([wine.target.rename("class"), wine.data], axis=1).to_csv(
+        tmp_path / "wine.csv", index=False
+    )
+    task = tm.load_task(f"csv:{tmp_path}/wine.csv")
+    assert task.classes == ("0", "1", "2")
+    assert np.array_equal(values(task), wine.data.to_numpy(np.float32))
+
+
+def test_a_label_of_no_usual_name_is_doubted(tmp_path: Path) -> None:
+    task = load(tmp_path, "a,kind\n1,x\n2,y\n")
+    assert "'kind', is taken; say label=COLUMN" in task.understood.suspicions[0]
+    assert load(tmp_path, "a,kind\n1,x\n2,y\n", label="kind").understood.suspicions == ()
+
+
+def test_a_second_label_among_the_inputs_is_doubted(tmp_path: Path) -> None:
+    task = load(tmp_path, "a,label,target\n1,x,0\n2,y,1\n")
+    assert task.understood.inputs == ("a", "target")
+    assert "'target' has the name of a label" in task.understood.suspicions[0]
+
+
+def test_diabetes_as_it_is_written(tmp_path: Path) -> None:
+    load_diabetes(as_frame=True).frame.to_csv(tmp_path / "d.csv", index=False)
+    task = tm.load_task(f"csv:{tmp_path}/d.csv")
+    assert (task.kind, task.understood.label) == ("regression", "target")
+
+
+def test_kaggles_breast_cancer(tmp_path: Path) -> None:
+    """An identifier first, the label second, a comma too many at the end of the header."""
+    data = load_breast_cancer()
+    frame = pd.DataFrame(data.data, columns=data.feature_names)
+    frame.insert(0, "diagnosis", np.where(data.target, "B", "M"))
+    frame.insert(0, "id", RNG.permutation(10**6)[: len(frame)] + 842302)
+    text = frame.to_csv(index=False).replace("\n", ",\n")
+    task = load(tmp_path, text)
+    assert task.classes == ("B", "M")
+    assert np.array_equal(values(task), data.data.astype(np.float32))
+    assert task.understood.left_out == (
+        ("column 'id'", "it numbers the rows"),
+        ("column 'Unnamed: 32'", "it has no values"),
+    )
+    assert task.understood.suspicions == ()
+
+
+# ---------------------------------------------------------------- index columns
+
+
+def written(folder: Path) -> dict[str, str]:
+    """The table with its index, in the ways that people write it; the rows may be in any order."""
+    mixed = NOISE.sample(frac=1, random_state=0)
+    sorted_ = NOISE.sort_values(["label", "a"])
+    frames = {
+        "index.csv": NOISE,
+        "mixed.csv": mixed,
+        "named.csv": NOISE.rename_axis("id"),
+        "one.csv": NOISE.set_axis(range(1, 301)).rename_axis("Index"),
+        "rownames.csv": NOISE.set_axis([f"r{i}" for i in range(300)]).rename_axis("rownames"),
+        "dates.csv": NOISE.set_axis(pd.date_range("2020", periods=300)),
+        "sorted.parquet": sorted_,
+        "named.parquet": sorted_.rename_axis("sample"),
+        "plain.parquet": NOISE,
+    }
+    for name, frame in frames.items():
+        path = folder / name
+        frame.to_csv(path) if name.endswith("csv") else frame.to_parquet(path)
+    pd.read_csv(folder / "index.csv").to_csv(folder / "twice.csv")
+    return {name: f"{name.rpartition('.')[2]}:{folder / name}" for name in [*frames, "twice.csv"]}
+
+
+def test_an_index_is_no_input(tmp_path: Path) -> None:
+    expected = np.sort(NOISE[["a", "b"]].to_numpy(np.float32), axis=0)
+    for name, spec in written(tmp_path).items():
+        task = tm.load_task(spec)
+        assert task.understood.inputs == ("a", "b"), name
+        assert np.array_equal(np.sort(values(task), axis=0), expected), name
+        assert tm.knn(values(task), task["train"].labels, distance="l2") < 0.4, name
+        said = [why for _, why in task.understood.left_out]
+        assert said or name == "plain.parquet", name
+        assert task.understood.suspicions == (), name
+
+
+def test_named_inputs_win(tmp_path: Path) -> None:
+    spec = written(tmp_path)["named.csv"]
+    task = tm.load_task(spec, features="id,a")
+    assert task.understood.inputs == ("id", "a")
+    assert values(task)[:, 0].tolist() == list(range(300))
+    assert tm.load_task(spec, label="id", kind="regression").understood.label == "id"
+
+
+def test_an_index_is_better_than_nothing(tmp_path: Path) -> None:
+    task = load(tmp_path, "id,label\n3,x\n5,y\n9,x\n")
+    assert task.understood.inputs == ("id",)
+    frame = pd.DataFrame({"label": [0, 1, 0]}, index=pd.Index(["p", "q", "r"], name="text"))
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert list(tm.load_task(f"parquet:{tmp_path}/t.parquet")["train"].examples) == ["p", "q", "r"]
+    NOISE.set_index("label").to_parquet(tmp_path / "l.parquet")
+    assert tm.load_task(f"parquet:{tmp_path}/l.parquet").understood.label == "label"
+
+
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_column_that_counts_is_doubted(tmp_path: Path, start: int, mixed: bool) -> None:
+    counts = np.arange(start, 300 + start)
+    frame = NOISE.assign(n=RNG.permutation(counts) if mixed else counts)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    for kind in ("csv", "parquet"):
+        task = tm.load_task(f"{kind}:{tmp_path}/t.{kind}")
+        assert task.understood.inputs == ("a", "b", "n")
+        [doubt] = task.understood.suspicions
+        assert "column 'n' counts the examples" in doubt
+        assert "features=a,b" in doubt
+        asked = tm.load_task(f"{kind}:{tmp_path}/t.{kind}", features="a,n")
+        assert asked.understood.suspicions == ()
+    frame["n"] *= 2
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    assert tm.load_task(f"csv:{tmp_path}/t.csv").understood.suspicions == ()
+
+
+def test_an_identifier_that_repeats_is_an_input(tmp_path: Path) -> None:
+    task = load(tmp_path, "id,a,label\n1,2,x\n1,3,y\n2,4,x\n")
+    assert task.understood.inputs == ("id", "a")
+
+
+def test_indices_beside_text_and_images(tmp_path: Path) -> None:
+    task = load(tmp_path, "id,review,sentiment\n0,good,pos\n1,bad,neg\n")
+    assert list(task["train"].examples) == ["good", "bad"]
+    assert task.understood.left_out == (("column 'id'", "it numbers the rows"),)
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_pandas(NOISE.sort_values(["label", "a"]))
+    task = tm.load_task(data)
+    assert task.understood.inputs == ("a", "b")
+    assert task.understood.left_out == (
+        ("column '__index_level_0__'", "the index of a data frame"),
+    )
+
+
+# ---------------------------------------------------------------- separators, headers, encodings
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "first"),
+    [
+        ("text;label\ngood film;pos\nbad film;neg\n", ["text", "label"], "good film"),
+        ("text;label\ngood, really;pos\nbad, really;neg\n", ["text", "label"], "good, really"),
+        ("text\tlabel\ngood\tpos\nbad\tneg\n", ["text", "label"], "good"),
+        ("text|label\ngood|pos\nbad|neg\n", ["text", "label"], "good"),
+        ('text,label\n"good; really",pos\n"bad; really",neg\n', ["text", "label"], "good; really"),
+        ("text,label\r\ngood,pos\r\nbad,neg\r\n", ["text", "label"], "good"),
+        ('text,label\n"two\nlines",pos\nbad,neg\n', ["text", "label"], "two\nlines"),
+        ("text, label\ngood,pos\nbad,neg\n", ["text", "label"], "good"),
+        ("sep=;\ntext;label\ngood;pos\nbad;neg\n", ["text", "label"], "good"),
+        ("a, b;label\nx, y;pos\nz, w;neg\n", ["a, b", "label"], "x, y"),
+    ],
+)
+def test_separators(tmp_path: Path, text: str, names: list[str], first: str) -> None:
+    for name in ("t.csv", "t.txt", "t.tsv"):
+        (tmp_path / name).write_text(text, newline="")
+        task = tm.load_task(f"csv:{tmp_path / name}")
+        assert task.classes == ("neg", "pos")
+        assert task["train"].examples[0] == first
+        assert [*task.understood.inputs, task.understood.label] == names
+        assert task.understood.suspicions == ()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    text = "text,label\nsehr schön,ja\nnaïve,nein\n"
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    (tmp_path / "t.csv").write_bytes((mark + text).encode(encoding))
+    task = tm.load_task(f"csv:{tmp_path}/t.csv")
+    assert task.understood.inputs == ("text",)
+    assert list(task["train"].examples) == ["sehr schön", "naïve"]
+    (tmp_path / "t.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InvalidInputError, match="needs UTF-8"):
+        tm.load_task(f"csv:{tmp_path}/t.csv")
+
+
+def test_decimal_commas(tmp_path: Path) -> None:
+    task = load(tmp_path, "a;b;label\n1,5;2;x\n-2,25;3;y\n")
+    assert values(task).tolist() == [[1.5, 2], [-2.25, 3]]
+    assert task.understood.suspicions == ()
+    target = load(tmp_path, "a;target\n1;1,5\n2;2,25\n")
+    assert target["train"].labels.tolist() == [1.5, 2.25]
+    odd = load(tmp_path, "a;label\n1,500;x\n2,250;y\n")
+    assert "separate thousands" in odd.understood.suspicions[0]
+
+
+HEADERLESS = {
+    "5.1,3.5,setosa\n4.9,3.0,setosa\n6.1,2.8,virginica\n": ("2", ["0", "1"]),
+    "good film,pos\nbad film,neg\nnice,pos\n": ("1", ["0"]),
+    "5,0,0,0\n4,0,1,0\n5,1,1,0\n": ("0", ["1", "2", "3"]),
+}
+
+
+@pytest.mark.parametrize("text", HEADERLESS)
+def test_a_header_that_looks_like_data(tmp_path: Path, text: str) -> None:
+    if text.startswith("5,0"):
+        with pytest.raises(InvalidInputError, match=r"of one class .*; besides, .*header=no"):
+            load(tmp_path, text)
+    else:
+        assert "header=no" in load(tmp_path, text).understood.suspicions[0]
+    label, inputs = HEADERLESS[text]
+    whole = load(tmp_path, text, header="no", label=label)
+    assert len(whole["train"]) == 3
+    assert list(whole.understood.inputs) == inputs
+    assert whole.understood.suspicions == ()
+    said = load(tmp_path, text, header="yes", label=text.split("\n")[0].split(",")[int(label)])
+    assert not any("header" in doubt for doubt in said.understood.suspicions)
+
+
+@pytest.mark.parametrize(
+    "header", ["0,1,2,label", "1,2,3,label", "400.5,401,401.5,402,402.5,label", "a,b,label"]
+)
+def test_a_header_of_numbers_that_is_one(tmp_path: Path, header: str) -> None:
+    count = header.count(",")
+    rows = "".join(",".join(str(v) for v in RNG.normal(size=count)) + f",{c}\n" for c in "xyx")
+    assert load(tmp_path, f"{header}\n{rows}").understood.suspicions == ()
+
+
+def test_files_written_one_after_another(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="row 3 repeats the header; remove that line"):
+        load(tmp_path, "text,label\na,x\nb,y\ntext,label\nc,x\n")
+
+
+def test_ragged_rows_and_twins(tmp_path: Path) -> None:
+    for rows in ("1,2,x\n3,4,y\n5,6,x,7\n", "1,2,x,9\n3,4,y,9\n"):
+        with pytest.raises(InvalidInputError, match="more cells than the header"):
+            load(tmp_path, f"a,b,label\n{rows}")
+    with pytest.raises(InvalidInputError, match="row 2 has nothing in column 'b'"):
+        load(tmp_path, "label,a,b\nx,1,2\ny,3\n")
+    task = load(tmp_path, "a,a,label\n1,2,x\n3,4,y\n")
+    assert values(task).tolist() == [[1, 2], [3, 4]]
+
+
+def test_header_goes_with_separated_values(tmp_path: Path) -> None:
+    NOISE.to_parquet(tmp_path / "t.parquet")
+    NOISE.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    for kind in ("parquet", "jsonl"):
+        with pytest.raises(InvalidInputError, match="separated values only"):
+            tm.load_task(f"{kind}:{tmp_path}/t.{kind}?header=no")
+    with pytest.raises(InvalidInputError, match="header='maybe'; say header=no"):
+        load(tmp_path, "a,label\n1,x\n2,y\n", header="maybe")
+
+
+# ---------------------------------------------------------------- numbers and what is none
+
+
+def test_cells_that_are_no_numbers(tmp_path: Path) -> None:
+    rows = "".join(f"{i}.5,{i * 7 % 5},{'xy'[i % 2]}\n" for i in range(20))
+    with pytest.raises(InvalidInputError, match=r"row 21 has '\?' in column 'a', of which most"):
+        load(tmp_path, f"a,b,label\n{rows}?,1,x\n")
+    with pytest.raises(InvalidInputError, match=r"row 21 has 'NA' in column 'a'.*fill it"):
+        load(tmp_path, f"a,b,label\n{rows}NA,1,x\n")
+    asked = load(tmp_path, f"a,b,label\n{rows}NA,1,x\n", features="b")
+    assert asked.understood.left_out == (("column 'a'", "it is not read"),)
+    # A text that says so stays a text.
+    task = load(tmp_path, "text,label\nNone,x\nnull,y\nNA,x\n")
+    assert list(task["train"].examples) == ["None", "null", "NA"]
+
+
+def test_a_missing_number_as_label(tmp_path: Path) -> None:
+    def rows(label) -> str:
+        return "".join(f"{i * i % 7},{'NA' if i == 3 else label(i)}\n" for i in range(30))
+
+    with pytest.warns(TransferMetricsWarning, match="left out 1 of 30.*column 'label'$"):
+        task = load(tmp_path, "b,label\n" + rows(lambda i: i / 10))
+    assert (task.kind, len(task["train"])) == ("regression", 29)
+    assert task.understood.left_out == (("1 of 30 train examples", "no label in column 'label'"),)
+    with pytest.warns(TransferMetricsWarning, match="left out 1 of 30"):
+        task = load(tmp_path, "b,label\n" + rows(lambda i: i % 5 + 1))
+    assert (task.kind, task.classes) == ("classification", ("1", "2", "3", "4", "5"))
+
+
+def test_labels_that_would_merge(tmp_path: Path) -> None:
+    for a, b in (("1_1", "11"), ("007", "7"), ("1e3", "1000"), (" pos", "pos")):
+        task = load(tmp_path, "text,label\n" + f"one,{a}\ntwo,{b}\nthree,2\n" * 4)
+        assert set(task.classes) == {a, b, "2"}
+
+
+def test_types_of_json_and_of_parquet(tmp_path: Path) -> None:
+    lines = '{"a": 1, "label": 1}\n{"a": 2, "label": 2.0}\n{"a": 3, "label": 1.0}\n'
+    (tmp_path / "t.jsonl").write_text(lines)
+    assert tm.load_task(f"jsonl:{tmp_path}/t.jsonl").classes == ("1", "2")
+    (tmp_path / "t.jsonl").write_text(lines.replace("2.0", '"007"').replace(" 1,", " true,"))
+    task = tm.load_task(f"jsonl:{tmp_path}/t.jsonl")
+    assert task.classes == ("1", "007")
+    assert values(task).tolist() == [[1], [2], [3]]
+    frame = pd.DataFrame({"a": pd.Categorical([3, 4, 3]), "label": pd.Categorical(list("xyx"))})
+    frame.to_parquet(tmp_path / "t.parquet")
+    task = tm.load_task(f"parquet:{tmp_path}/t.parquet")
+    assert values(task).tolist() == [[3], [4], [3]]
+
+
+def test_names_of_labels_are_found_in_any_case() -> None:
+    assert named_label(["a", "LaBeL"]) == "LaBeL"
+    assert named_label(["a", "b"]) is None
+
+
+def test_a_large_file_is_cut_for_a_look_only() -> None:
+    text = "text;label\n" + ('"' + "word, " * 30_000 + '";pos\n') * 8
+    columns, _ = read_separated(text, ".csv")
+    assert list(columns) == ["text", "label"]
+    assert len(columns["text"]) == 8
+    frame = pd.read_csv(io.StringIO(text), sep=";")
+    assert columns["text"] == frame["text"].tolist()

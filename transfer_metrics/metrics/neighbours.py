@@ -1,0 +1,176 @@
+"""Exact nearest neighbours: candidates by faiss, proof that none is missing, float64 ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError
+
+# Distances of one row that differ by less than this share are the same.
+SAME = 1e-10
+# Numbers in a block of distances, and in a block of rows that stays in the processor's cache.
+DISTANCES, ROWS = 1 << 22, 1 << 17
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest rows of some rows, with all that are as near as the k-th.
+
+    Attributes:
+        rows: row numbers, (B,).
+        of: position in ``rows`` of the row that each neighbour belongs to, ascending, (P,).
+        found: row number of each neighbour, (P,).
+        first: how many neighbours of the same row are nearer, (P,).
+        last: how many are nearer or at the same distance, (P,).
+    """
+
+    rows: np.ndarray
+    of: np.ndarray
+    found: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+
+def neighbours(x: np.ndarray, k: int, slack: float = 0.0) -> Iterator[Neighbours]:
+    """The k nearest other rows of each row by Euclidean distance, and those that tie with the k-th.
+
+    Faiss finds candidates in float32, in which a squared distance ``s`` of centred rows is off by
+    no more than ``g (‖a‖ + ‖b‖)²``, ``g = (D + 16) 2⁻²⁴``, whatever the order of the sums. Where
+    that leaves room for a row that is no candidate, all distances of the row are computed in
+    float64, with ``2⁻⁵³`` for ``2⁻²⁴``. What remains within the bound is measured as
+    ``Σ (a - b)²`` in float64, which does not cancel, and ranked by that.
+
+    Args:
+        x: rows, (N, D), float64, C-contiguous.
+        k: at least 1 and less than N.
+        slack: distances that differ by no more than this are the same, beside those that differ
+            by no more than ``SAME`` of their size.
+
+    Raises:
+        InvalidInputError: all rows are equal, or too large for float64.
+
+    >>> [found] = neighbours(np.array([[0.0], [1.0], [2.0], [5.0]]), 1)
+    >>> found.of.tolist(), found.found.tolist(), found.last.tolist()
+    ([0, 1, 1, 2, 3], [1, 0, 2, 1, 2], [1, 2, 2, 1, 1])
+    """
+    import faiss
+
+    n, dim = x.shape
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre, spread = x.mean(axis=0), float((x.max(axis=0) - x.min(axis=0)).max())
+    if not (np.isfinite(centre).all() and math.isfinite(spread)):
+        raise InvalidInputError("X has values too large for distances in float64; rescale it")
+    if spread == 0:
+        raise InvalidInputError("all rows of X are equal; no example is nearer than another")
+    # A power of two, so that no digit changes and no square under- or overflows.
+    scale = math.ldexp(1.0, -min(max(math.frexp(spread)[1], -1000), 1000))
+    rows, squares = np.empty(x.shape, dtype=np.float32), np.empty(n)
+    for block in _slices(n, ROWS // dim):
+        centred = (x[block] - centre) * scale
+        rows[block] = centred
+        squares[block] = np.einsum("ij,ij->i", centred, centred)
+    bound = _Bound(squares, slack * scale, (dim + 16) * 2.0**-24, dim * 2.0**-126)
+    width = min(2 * k + 16, n)
+    index = faiss.IndexFlatL2(dim)
+    index.add(rows)
+    rough, candidates = index.search(rows, width)
+    del index, rows
+    rough[candidates == np.arange(n)[:, None]] = np.inf
+    rough[candidates < 0] = np.inf
+    limit = bound(np.partition(rough, k - 1, axis=1)[:, k - 1], np.arange(n))
+    farthest = np.where(np.isfinite(rough), rough, -np.inf).max(axis=1)
+    complete = (farthest > limit) | (width == n)
+    for block in _slices(n, DISTANCES // width // 4):
+        chosen = np.flatnonzero(complete[block]) + block.start
+        of, column = np.nonzero(rough[chosen] <= np.minimum(limit, 1e300)[chosen, None])
+        found = candidates[chosen[of], column]
+        distances = _distances(x, chosen[of], found, scale)
+        yield _ranked(chosen, of, found, distances, k, slack * scale)
+    rest = np.flatnonzero(~complete)
+    if not len(rest):
+        return
+    centred = (x - centre) * scale
+    first = _first_equal(x)
+    bound = _Bound(squares, slack * scale, (dim + 16) * 2.0**-53, 0.0)
+    for block in _slices(len(rest), DISTANCES // n):
+        chosen = rest[block]
+        table = squares[chosen, None] + squares - 2.0 * (centred[chosen] @ centred.T)
+        table[np.arange(len(chosen)), chosen] = np.inf
+        limit = bound(np.partition(table, k - 1, axis=1)[:, k - 1], chosen)
+        of, found = np.nonzero(table <= limit[:, None])
+        # Rows that occur often are measured once.
+        pairs, place = np.unique(first[chosen[of]] * n + first[found], return_inverse=True)
+        distances = _distances(x, pairs // n, pairs % n, scale)[place]
+        yield _ranked(chosen, of, found, distances, k, slack * scale)
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """Up to which rough squared distance a row as near as the k-th can lie.
+
+    A row b at a true squared distance s of a has ``‖b‖ <= ‖a‖ + √s``, so its rough one is off by at
+    most ``g (2 ‖a‖ + √s)² <= g (8 ‖a‖² + 2 s)``. The k smallest rough ones bound the true k-th.
+    """
+
+    squares: np.ndarray
+    slack: float
+    g: float
+    tiny: float
+
+    def __call__(self, kth: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        if self.g > 0.1:
+            return np.full(len(rows), np.inf)
+        error = 8.0 * self.g * self.squares[rows] + self.tiny
+        highest = (np.maximum(kth.astype(np.float64), 0.0) + error) / (1.0 - 2.0 * self.g)
+        highest = (np.sqrt(highest) * (1.0 + 2.0 * SAME) + self.slack) ** 2
+        return highest * (1.0 + 2.0 * self.g) + error
+
+
+def _distances(x: np.ndarray, left: np.ndarray, right: np.ndarray, scale: float) -> np.ndarray:
+    """Scaled Euclidean distances of pairs of rows: the differences are exact but for rounding."""
+    found = np.empty(len(left))
+    for block in _slices(len(left), ROWS // x.shape[1]):
+        difference = x[left[block]]
+        difference -= x[right[block]]
+        difference *= scale
+        found[block] = np.einsum("ij,ij->i", difference, difference)
+    return np.sqrt(found, out=found)
+
+
+def _ranked(
+    rows: np.ndarray,
+    of: np.ndarray,
+    found: np.ndarray,
+    distances: np.ndarray,
+    k: int,
+    slack: float,
+) -> Neighbours:
+    """Sort the neighbours of each row, leave out those beyond the k-th, and find ties."""
+    order = np.lexsort((distances, of))
+    of, found, distances = of[order], found[order], distances[order]
+    start = np.searchsorted(of, np.arange(len(rows)))
+    kth = distances[start + k - 1]
+    kept = distances <= (kth * (1.0 + SAME) + slack)[of]
+    of, found, distances = of[kept], found[kept], distances[kept]
+    gap = np.diff(distances, prepend=-np.inf)
+    new = np.diff(of, prepend=-1).astype(bool) | (gap > SAME * distances + slack)
+    ends = np.append(np.flatnonzero(new), len(of))
+    group = np.cumsum(new) - 1
+    start = np.searchsorted(of, np.arange(len(rows)))[of]
+    return Neighbours(rows, of, found, ends[group] - start, ends[group + 1] - start)
+
+
+def _first_equal(x: np.ndarray) -> np.ndarray:
+    """For each row the number of the first row that equals it bit for bit, (N,)."""
+    whole = np.ascontiguousarray(x).view(np.dtype((np.void, x.strides[0]))).ravel()
+    _, first, group = np.unique(whole, return_index=True, return_inverse=True)
+    return first[group]
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    size = max(size, 1)
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

@@ -1,0 +1,153 @@
+"""Labels as people have them: one array of them, texts that are numbers, what is missing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+ABSENT = frozenset(
+    ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "-nan", "null", "NULL", "None", "<NA>")
+)
+"""Texts that stand for no value, as tables have them."""
+_WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?[Ii]nf(inity)?")
+_POINT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+([eE][+-]?[0-9]+)?")
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Labels of any container as one array: (N,), or (N, K) for several numbers per example.
+
+    One label may be a number, a text, a boolean, or an array, tensor or list of one of these; a
+    column (N, 1) is (N,). What is no array of numbers or booleans has the type ``object``, so that
+    nothing is rounded or cut.
+
+    >>> as_array([np.array([2]), np.array([0])]), as_array(np.array([[1.5], [2.0]]))
+    (array([2, 0]), array([1.5, 2. ]))
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    elif hasattr(values, "to_numpy") or not isinstance(values, (list, tuple, np.ndarray)):
+        values = np.asarray(values)
+    if isinstance(values, np.ndarray) and values.ndim > 1 and values.size == len(values):
+        values = values.ravel()
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+        return values
+    cells = values.tolist() if isinstance(values, np.ndarray) else values
+    kinds = set(map(type, cells))
+    if not kinds <= {str, bool, int, float}:
+        cells = [_single(cell) for cell in cells]
+        kinds = set(map(type, cells))
+    if kinds <= {bool, int, float}:
+        array = np.asarray(cells)
+        # Whole numbers that no type of numpy holds become floats, of which some are equal.
+        if float in kinds or array.dtype.kind != "f":
+            return array
+    elif not kinds & {str, type(None)}:
+        try:
+            table = np.asarray(cells)
+        except ValueError:  # of different lengths
+            table = np.empty(0)
+        if table.ndim == 2 and table.dtype.kind in "biuf":
+            return table
+    found = np.empty(len(cells), dtype=object)
+    found[:] = cells
+    return found
+
+
+def absent(labels: np.ndarray, texts: bool = True) -> np.ndarray:
+    """(N,) which labels of ``as_array`` are none, NaN, or a text such as ``NA``.
+
+    Args:
+        labels: as ``as_array`` gives them.
+        texts: whether texts count, beside the empty one.
+
+    >>> absent(as_array([0.5, float("nan")])).tolist(), absent(as_array(["None", "x"])).tolist()
+    ([False, True], [True, False])
+    """
+    if labels.dtype.kind == "f":
+        return np.asarray(np.isnan(labels.reshape(len(labels), -1)).any(axis=1))
+    if labels.dtype != object:
+        return np.zeros(len(labels), bool)
+    return np.fromiter((_is_absent(cell, texts) for cell in labels), bool, len(labels))
+
+
+def read_texts(labels: Mapping[str, np.ndarray], kind: str | None) -> dict[str, np.ndarray]:
+    """Labels with texts turned into numbers, in all splits alike, where that loses nothing.
+
+    Texts are numbers where every one reads back the same: ``"7"``, ``"0.5"``, ``"2.0"``, not
+    ``"007"``, ``"1_1"``, ``"+1"`` or ``"1e3"``. Where all are numbers in any notation and some are
+    not whole they are measured rather than named, so the notation does not matter.
+
+    Args:
+        labels: per split as ``as_array`` gives them, without what is absent.
+        kind: what the labels are to be, if that was said.
+
+    >>> read_texts({"train": as_array(["7", "10"])}, None)
+    {'train': array([ 7, 10])}
+    >>> read_texts({"train": as_array(["7", "007"])}, None)["train"].tolist()
+    ['7', '007']
+    """
+    cells = [cell for array in labels.values() if array.dtype == object for cell in array.tolist()]
+    if not cells or any(array.dtype != object for array in labels.values()):
+        return dict(labels)
+    if not all(isinstance(cell, str) for cell in cells):
+        return dict(labels)
+    numbers: dict[str, int | float] = {}
+    for text in set(cells):
+        number = number_of(text)
+        if number is None:
+            return dict(labels)
+        numbers[text] = number
+    exact = all(map(_reads_back, numbers)) and len(set(numbers.values())) == len(numbers)
+    measured = any(isinstance(n, float) and not n.is_integer() for n in numbers.values())
+    if not (exact or kind == "regression" or (kind is None and measured)):
+        return dict(labels)
+    return {split: as_array([numbers[text] for text in array]) for split, array in labels.items()}
+
+
+def number_of(text: str) -> int | float | None:
+    """The number that a text is in decimal notation, blanks around it aside, or none.
+
+    >>> number_of("12"), number_of(" 1e3"), number_of("1_1"), number_of("nan")
+    (12, 1000.0, None, None)
+    """
+    text = text.strip()
+    if _WHOLE.fullmatch(text):
+        return int(text) if len(text) < _LONGEST else None
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+_LONGEST = 4_000  # digits; Python refuses to read more than 4 300
+
+
+def _reads_back(text: str) -> bool:
+    if _WHOLE.fullmatch(text):
+        return True
+    value = float(text)
+    # 2.00 is plainly a float and a whole number, so a class of the name 2.
+    return repr(value) == text or (value.is_integer() and _POINT.fullmatch(text) is not None)
+
+
+def _single(value: Any) -> Any:
+    """One label as Python has it."""
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        return _single(value[0])
+    if hasattr(value, "item") and math.prod(getattr(value, "shape", ())) == 1:
+        value = value.item()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, Decimal) and value.is_finite():
+        return int(value) if value == value.to_integral_value() else float(value)
+    return None if type(value).__name__ in ("NAType", "NaTType") else value
+
+
+def _is_absent(value: Any, texts: bool) -> bool:
+    if isinstance(value, str):
+        return value.strip() in ABSENT if texts else not value.strip()
+    return value is None or (isinstance(value, (float, Decimal)) and value != value)
