@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -105,15 +106,19 @@ def test_the_streams_are_put_back(monkeypatch) -> None:
     assert (sys.stdout, sys.stderr) == before
 
 
-def closed() -> io.TextIOWrapper:
+@pytest.fixture
+def unread() -> Iterator[io.TextIOWrapper]:
     """A stream whose reader has gone."""
     reader, writer = os.pipe()
     os.close(reader)
-    return io.TextIOWrapper(os.fdopen(writer, "wb", buffering=0), write_through=True)
+    with io.TextIOWrapper(os.fdopen(writer, "wb", buffering=0), write_through=True) as stream:
+        yield stream
 
 
-def test_work_goes_on_when_nobody_reads_the_progress(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "stderr", closed())
+def test_work_goes_on_when_nobody_reads_the_progress(
+    monkeypatch, unread: io.TextIOWrapper, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "stderr", unread)
     argv = ["rank", "--models", "zoo:cnn-mnist", "--task", TASK, "--no-plots"]
     assert main([*argv, "--out", str(tmp_path)]) == 0
     table = tm.ScoreTable.load(tmp_path / "scores.jsonl")
