@@ -121,7 +121,7 @@ def close(name: str, found: np.ndarray, wanted: np.ndarray) -> None:
     differ(f"{name} has shape", found.shape, wanted.shape)
     spread = float(np.sqrt(wanted.var(0).mean()))
     apart = float(np.abs(found - wanted).max())
-    if apart > ROUNDING * spread + DIGITS * float(np.abs(wanted).max()):
+    if not apart <= ROUNDING * spread + DIGITS * float(np.abs(wanted).max()):
         raise Broken(f"{name} differs by {apart / (spread or 1e-30):.2g} standard deviations")
 
 
