@@ -138,19 +138,17 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
     elif found.head is not None and not found.proven:
         notes.append(f"the output of its classifier {found.head!r} is not what it returns")
     before = _random_state(forward.model.module)
-    features = forward.features(few, found)
+    features, trouble = _read(forward, found, few)
     draws = before != _random_state(forward.model.module)
-    trouble = _other_company(forward, found, few, features)
-    if (draws or trouble) and _is_random(forward, found, few, features, draws):
+    if features and (draws or trouble) and _is_random(forward, found, few, features, draws):
         if not allow_random:
             raise _random_refusal(forward, few)
         notes.append(RANDOM)
         return Proof(_settled(forward, found), found, RANDOM, tuple(notes))
     way = forward
     for way in _ways(forward) if trouble else ():
-        few = _few(way)
-        features = way.features(few, found)
-        if _other_company(way, found, few, features) is None:
+        features, worse = _read(way, found, _few(way))
+        if worse is None:
             break
     else:
         if isinstance(trouble, Exception):
@@ -177,27 +175,25 @@ def _ways(forward: Forward) -> Iterator[Forward]:
         yield dataclasses.replace(forward, model=equal)
 
 
-def _other_company(
-    forward: Forward, found: Found, few: Sequence[int], features: Mapping[str, Tensor]
-) -> Exception | str | None:
-    """What is wrong with examples read alone, and in another order; None if nothing is.
+def _read(
+    forward: Forward, found: Found, few: Sequence[int]
+) -> tuple[dict[str, Tensor], Exception | str | None]:
+    """Features of three examples, and what is wrong with them; None if nothing is.
 
-    Args:
-        forward: how the network is run.
-        found: its layers.
-        few: three examples.
-        features: of the three together.
+    That is, whether they are the same when examples are read in another order, and alone.
     """
+    features: dict[str, Tensor] = {}
     try:
+        features = forward.features(few, found)
         for some, rows in ((few[1::-1], [1, 0]), (few[2:], [2])):
             read = forward.features(some, found)
             if not (
                 _same(forward, read, features, rows) or _is_rounding(forward, found, few, some)
             ):
-                return "features depend on the batch"
+                return features, "they depend on the batch"
     except Exception as error:  # whatever the network's own code raises
-        return error
-    return None
+        return features, error
+    return features, None
 
 
 def _is_rounding(forward: Forward, found: Found, few: Sequence[int], some: Sequence[int]) -> bool:
