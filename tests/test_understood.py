@@ -96,8 +96,8 @@ def test_hub_data_say_their_columns() -> None:
     assert task.understood == Understood("label", ("text",), left_out)
     only = datasets.Dataset.from_dict({k: v for k, v in rows.items() if k != "text"})
     task = load_task(only.add_column("b", [0.5, 1.5, 2.5]))
-    assert task.understood.inputs == ("idx", "b")
-    assert task["train"].examples[2].tolist() == [2, 2.5]
+    assert task.understood.inputs == ("b",)
+    assert task["train"].examples[2].tolist() == [2.5]
 
 
 def test_damaged_images_are_told(tmp_path: Path) -> None:
