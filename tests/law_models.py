@@ -157,7 +157,7 @@ def _shake(tensors: dict[str, torch.Tensor]) -> None:
     for tensor in tensors.values():
         if not tensor.is_floating_point():
             continue
-        if tensor.ndim < 2 or not tensor.any():
+        if tensor.ndim < 2 or not tensor.std() > 0:
             tensor.add_(0.2 * torch.randn(tensor.shape, generator=noise))
         elif tensor.std() < (least := 0.7 * tensor[0].numel() ** -0.5):
             tensor.mul_(least / tensor.std())

@@ -101,8 +101,8 @@ def pairs(rng: np.random.Generator, n: int = 12) -> Data:
 def words() -> Data:
     """Sentences of one to many words, with a class for each word."""
     made = [*(text.split() for text in TEXTS), WORDS[7:9]]
-    # Some of these just fit into the small models, and some have to be cut.
-    made += [(3 * WORDS)[start : start + 7 * start] for start in range(3, 8)]
+    # Some of these just fit into the small models, and some have to be cut. No two begin alike.
+    made += [(3 * WORDS)[start : start + 20 + start * 2] for start in (1, 2, 10, 14, 17)]
     # Not of the word alone: LogME has nothing to say where the classes are fitted exactly.
     labels = [[(len(word) + i) % 3 for i, word in enumerate(sentence)] for sentence in made]
     return Data("words", made, labels)

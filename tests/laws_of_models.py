@@ -121,7 +121,7 @@ def close(name: str, found: np.ndarray, wanted: np.ndarray) -> None:
     differ(f"{name} has shape", found.shape, wanted.shape)
     spread = float(np.sqrt(wanted.var(0).mean()))
     apart = float(np.abs(found - wanted).max())
-    if apart > ROUNDING * spread + DIGITS * float(np.abs(wanted).max()):
+    if not apart <= ROUNDING * spread + DIGITS * float(np.abs(wanted).max()):
         raise Broken(f"{name} differs by {apart / (spread or 1e-30):.2g} standard deviations")
 
 
@@ -239,7 +239,10 @@ def pooled(layer: Layer, tensor: Tensor, inputs: Any, spans: Any) -> list[Tensor
 def word_tokens(model: Model, sentence: list[str]) -> list[list[int]] | None:
     """Which tokens begin in each word or the space before it; None for more than are read."""
     found = model.collate.tokenizer(
-        " ".join(sentence), return_offsets_mapping=True, return_special_tokens_mask=True
+        " ".join(sentence),
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        verbose=False,
     )
     if len(found["input_ids"]) > model.collate.longest:
         return None

@@ -11,7 +11,8 @@ import pytest
 import transfer_metrics as tm
 from tests import high_precision
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.metrics.base import METRICS, build_statistic, task_kind
+from transfer_metrics.metrics.base import METRICS, build_statistic
+from transfer_metrics.sources.labels import kind_of
 
 N, D, C = 60, 5, 3
 CASES = {
@@ -104,7 +105,7 @@ def test_merged_batches_are_the_definition(name, case):
     labels, metric = labels_of(name, x, y), METRICS[name]
     order = np.random.default_rng(1).permutation(N)
     parts = [
-        build_statistic(metric.requires, metric.parts, task_kind(labels), x[i], labels[i], C)
+        build_statistic(metric.requires, metric.parts, kind_of({"": labels}), x[i], labels[i], C)
         for i in np.split(order, [1, 4, 30])
     ]
     merged = parts[2] + parts[0] + (parts[3] + parts[1])

@@ -621,7 +621,7 @@ GBC = METRICS[-1:]
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ({}, {"shard_size": 13}),
+        ({}, {"shard_size": 14}),
         ({}, {"intervals": True}),
         ({}, {"metrics": METRICS[:2]}),
     ],

@@ -166,8 +166,8 @@ def test_ties_by_hand():
 
 def test_tied_neighbours_share_in_regression():
     # The nearest of 0 are 1 and -1, at the same distance: their mean is predicted.
-    x, t = np.array([[0.0], [1.0], [-1.0]]), np.array([3.0, 1.0, 7.0])
-    predicted = np.array([4.0, 3.0, 3.0])
+    x, t = np.array([[0.0], [1.0], [-1.0]]), np.array([3.5, 1.5, 7.5])
+    predicted = np.array([4.5, 3.5, 3.5])
     expected = 1 - ((t - predicted) ** 2).sum() / ((t - t.mean()) ** 2).sum()
     assert tm.knn(x, t, k=1, distance="l2") == pytest.approx(expected, abs=1e-12)
     with pytest.raises(InvalidInputError, match="constant"):

@@ -238,7 +238,8 @@ def test_doubts_name_the_cure() -> None:
     assert "kind=classification" in doubt
     [doubt] = doubts({"train": ["1.1", "1.10", "2"]})
     assert "'1.1' and '1.10' are one number" in doubt
-    task = tm.load_task(np.eye(442), load_diabetes().target)
+    with pytest.warns(TransferMetricsWarning, match="say kind=classification"):
+        task = tm.load_task(np.eye(442), load_diabetes().target)
     assert "kind=classification" in task.understood.suspicions[0]
     said = tm.load_task(np.eye(442), load_diabetes().target, kind="regression")
     assert said.understood.suspicions == ()
@@ -399,10 +400,12 @@ def test_score_reads_labels_as_tasks_are_read(capsys, tmp_path: Path) -> None:
         argv = ["score", "--features", tmp_path / "X.npy", "--labels", tmp_path / f"{name}.npy"]
         argv += ["--metrics", "knn,logme"]
         status, out, err = run(capsys, *argv)
-        assert (status, err) == (0, "classification: 60 examples of 3 classes\n")
+        said = "classification of features, 60 examples (3 classes of 20)\n"
+        assert (status, err) == (0, said)
         found[name] = out
         status, out, err = run(capsys, *argv[:-1], "logme", "--kind", "regression", "--json")
-        assert (status, err) == (0, "regression: 60 examples\n")
+        assert status == 0
+        assert err == "regression of features, 60 examples (targets 0 to 2)\n"
         expected = float(tm.logme(X, Y, kind="regression"))
         assert json.loads(out)[0]["value"] == pytest.approx(expected)
     assert len(set(found.values())) == 1

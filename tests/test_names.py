@@ -81,7 +81,7 @@ def test_two_networks_of_one_class(options: dict[str, Any]) -> None:
 def test_a_race_of_networks_of_one_class() -> None:
     modules = [network(4 + i, i) for i in range(5)]
     for again in ("only-missing", "only-cache"):
-        table = ranked(modules, budget=0.6, cache=again)
+        table = ranked(modules, budget=0.8, cache=again)
         dims = dict(zip(table.ranking()["model"], table.ranking()["dim"], strict=True))
         names = ["Sequential", *(f"Sequential ({i})" for i in range(2, 6))]
         assert dims == {name: 4 + i for i, name in enumerate(names)}
@@ -331,7 +331,7 @@ def test_what_contradicts_itself_is_told_apart_without_identities() -> None:
 
 def test_a_race_yields_to_all_examples() -> None:
     modules = {f"net {i}": network(4 + i, i) for i in range(6)}
-    race, whole = ranked(modules, budget=0.6), ranked(modules)
+    race, whole = ranked(modules, budget=0.8), ranked(modules)
     assert any(r["round"] for r in race.records)
     for both in (race + whole, whole + race):
         assert scores(both) == pytest.approx(scores(whole))

@@ -208,6 +208,6 @@ def test_meaningless_regression_is_refused():
         with pytest.raises(InvalidInputError, match="share"):
             tm.svd_regression(x, t, share=share)
     with pytest.raises(UnsupportedTaskError):
-        tm.svd_regression(x, np.arange(10))
+        tm.svd_regression(x, ["a", "b"] * 5)
     with pytest.raises(InvalidInputError, match="regression targets"):
         tm.svd_regression(tm.ClassMoments.from_batch(x, np.arange(10) % 2, parts=()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,23 @@ NOISE = pd.DataFrame(RNG.normal(size=(300, 2)), columns=["a", "b"]).assign(
 )
 
 
+def told(spec, *labels, **options):
+    """A task whose suspicions are all told in a warning each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task = tm.load_task(spec, *labels, **options)
+    messages = [str(warning.message) for warning in caught]
+    for doubt in task.understood.suspicions:
+        assert sum(doubt in message for message in messages) == 1, messages
+    for warning in caught:
+        if not any(doubt in str(warning.message) for doubt in task.understood.suspicions):
+            warnings.warn(warning.message, stacklevel=2)
+    return task
+
+
 def load(folder: Path, text: str, name: str = "t.csv", **options):
     (folder / name).write_text(text)
-    return tm.load_task(f"csv:{folder / name}", **options)
+    return told(f"csv:{folder / name}", **options)
 
 
 def values(task) -> np.ndarray:
@@ -71,7 +86,7 @@ def test_label_first(tmp_path: Path) -> None:
     pd.concat([wine.target.rename("class"), wine.data], axis=1).to_csv(
         tmp_path / "wine.csv", index=False
     )
-    task = tm.load_task(f"csv:{tmp_path}/wine.csv")
+    task = told(f"csv:{tmp_path}/wine.csv")
     assert task.classes == ("0", "1", "2")
     assert np.array_equal(values(task), wine.data.to_numpy(np.float32))
 
@@ -90,7 +105,7 @@ def test_a_second_label_among_the_inputs_is_doubted(tmp_path: Path) -> None:
 
 def test_diabetes_as_it_is_written(tmp_path: Path) -> None:
     load_diabetes(as_frame=True).frame.to_csv(tmp_path / "d.csv", index=False)
-    task = tm.load_task(f"csv:{tmp_path}/d.csv")
+    task = told(f"csv:{tmp_path}/d.csv")
     assert (task.kind, task.understood.label) == ("regression", "target")
 
 
@@ -150,10 +165,10 @@ def test_an_index_is_no_input(tmp_path: Path) -> None:
 
 def test_named_inputs_win(tmp_path: Path) -> None:
     spec = written(tmp_path)["named.csv"]
-    task = tm.load_task(spec, features="id,a")
+    task = told(spec, features="id,a")
     assert task.understood.inputs == ("id", "a")
     assert values(task)[:, 0].tolist() == list(range(300))
-    assert tm.load_task(spec, label="id", kind="regression").understood.label == "id"
+    assert told(spec, label="id", kind="regression").understood.label == "id"
 
 
 def test_an_index_is_better_than_nothing(tmp_path: Path) -> None:
@@ -174,7 +189,7 @@ def test_a_column_that_counts_is_doubted(tmp_path: Path, start: int, mixed: bool
     frame.to_csv(tmp_path / "t.csv", index=False)
     frame.to_parquet(tmp_path / "t.parquet")
     for kind in ("csv", "parquet"):
-        task = tm.load_task(f"{kind}:{tmp_path}/t.{kind}")
+        task = told(f"{kind}:{tmp_path}/t.{kind}")
         assert task.understood.inputs == ("a", "b", "n")
         [doubt] = task.understood.suspicions
         assert "column 'n' counts the examples" in doubt
@@ -197,7 +212,7 @@ def test_indices_beside_text_and_images(tmp_path: Path) -> None:
     assert task.understood.left_out == (("column 'id'", "it numbers the rows"),)
     datasets = pytest.importorskip("datasets")
     data = datasets.Dataset.from_pandas(NOISE.sort_values(["label", "a"]))
-    task = tm.load_task(data)
+    task = told(data)
     assert task.understood.inputs == ("a", "b")
     assert task.understood.left_out == (
         ("column '__index_level_0__'", "the index of a data frame"),
@@ -342,9 +357,14 @@ def test_a_missing_number_as_label(tmp_path: Path) -> None:
 
 
 def test_labels_that_would_merge(tmp_path: Path) -> None:
-    for a, b in (("1_1", "11"), ("007", "7"), ("1e3", "1000"), (" pos", "pos")):
-        task = load(tmp_path, "text,label\n" + f"one,{a}\ntwo,{b}\nthree,2\n" * 4)
-        assert set(task.classes) == {a, b, "2"}
+    def classes(a: str, b: str) -> set[str]:
+        text = "text,label\n" + f"one,{a}\ntwo,{b}\nthree,2\n" * 4
+        return set(load(tmp_path, text).classes)
+
+    for a, b in (("1_1", "11"), ("007", "7"), ("1e3", "1000")):
+        assert classes(a, b) == {a, b, "2"}
+    with pytest.warns(TransferMetricsWarning, match="differ only by case, space"):
+        assert classes(" pos", "pos") == {" pos", "pos", "2"}
 
 
 def test_types_of_json_and_of_parquet(tmp_path: Path) -> None:

@@ -345,6 +345,21 @@ def test_long_sentences_are_read_in_pieces(name, checkpoints):
         assert (start == end) if other == row else start <= 2
 
 
+@pytest.mark.parametrize("name", ["gpt2", "roberta", "bart"])
+@pytest.mark.parametrize("other", [["good", "film"] * 20, ["good", "\u200b"]])
+def test_a_sentence_that_fits_is_read_whole_whatever_is_beside_it(name, other, checkpoints):
+    """Some of these words take more tokens at the beginning of a piece than inside a sentence."""
+    folder = checkpoints(name)
+    model = tm.load_model(f"hf:{folder}")
+    words = ["a", "good", "film", "is", "not", "bad", "in", "Berlin", "and", "York", "really"]
+    fits = len(model.collate.tokenizer(" ".join(words))["input_ids"])
+    model = dataclasses.replace(model, collate=dataclasses.replace(model.collate, longest=fits))
+    task = tm.load_task([words, other], [[0, 1] * 5 + [0], [0, 1] * (len(other) // 2)])
+    store = quiet(model, task, layers="last")
+    wanted = by_hand(folder, words, lambda x: x.mean(0)).numpy()
+    np.testing.assert_allclose(store[store.names[0]][: len(words)], wanted, atol=3e-6)
+
+
 def test_a_word_that_the_tokenizer_drops(checkpoints):
     model = tm.load_model(f"hf:{checkpoints('bert')}")
     task = tm.load_task([["good", "\u200b", "film"], ["bad"]], [[0, 1, 0], [1]])

@@ -71,11 +71,11 @@ def run(args: argparse.Namespace) -> int:
 
     from transfer_metrics.heads.compare import DEFAULT_HEADS, compare
     from transfer_metrics.report.comparison import save_comparison
-    from transfer_metrics.sources.models import expand_models
+    from transfer_metrics.sources.candidates import candidates_of
 
     folder = Path(args.out)
     check_place(folder, folder=True)
-    models = expand_models(args.models)
+    models = candidates_of(args.models)
     table = compare(
         models,
         loaded(args),

@@ -103,13 +103,13 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.report.plots import save_plot
-    from transfer_metrics.sources.models import expand_models
+    from transfer_metrics.sources.candidates import candidates_of
 
     if args.dry_run:
         return foretell(args)
     folder = Path(args.out)
     check_place(folder, folder=True)
-    models = expand_models(args.models)
+    models = candidates_of(args.models)
     table = rank_models(
         models,
         loaded(args),
@@ -160,7 +160,7 @@ def foretell(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.ranking.forecast import forecast
     from transfer_metrics.ranking.rank import streams
-    from transfer_metrics.sources.models import expand_models
+    from transfer_metrics.sources.candidates import candidates_of
 
     stream = streams(
         args.stream or None,
@@ -169,7 +169,7 @@ def foretell(args: argparse.Namespace) -> int:
         keep_features=args.keep_features,
         budget=args.budget,
     )
-    models = expand_models(args.models)
+    models = candidates_of(args.models)
     found = forecast(
         models,
         loaded(args),

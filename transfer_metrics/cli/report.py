@@ -116,12 +116,12 @@ def _ranked(args: argparse.Namespace) -> tuple[Any, Task, list[str]]:
     from transfer_metrics.errors import TransferMetricsWarning
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
-    from transfer_metrics.sources.models import expand_models
+    from transfer_metrics.sources.candidates import candidates_of
     from transfer_metrics.sources.tasks import load_task
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TransferMetricsWarning)
-        models = expand_models(args.models)
+        models = candidates_of(args.models)
         task = told(load_task(args.task), args)
         table = rank_models(
             models,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfer_metrics.sources.huggingface_audio import convolutions
 
@@ -17,7 +17,8 @@ def frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:
     that of the shortened length. For a network without such convolutions there is only ``mask``.
 
     Args:
-        module: the network; its ``config`` tells kernels and strides.
+        module: the network; its ``config``, or that of the first part with one, tells kernels and
+            strides.
         mask: (N, T), nonzero where the input is no padding.
 
     >>> from types import SimpleNamespace
@@ -26,7 +27,8 @@ def frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:
     >>> masks[3].tolist()
     [[1, 1, 1], [1, 0, 0]]
     """
-    config = getattr(module, "config", None)
+    parts = module.modules() if isinstance(module, nn.Module) else [module]
+    config = next((part.config for part in parts if hasattr(part, "config")), None)
     masks = {mask.shape[1]: mask}
     lengths, total = mask.bool().sum(1), mask.shape[1]
     for kernel, stride, padding in convolutions(config):

@@ -27,7 +27,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     for name in ("n", "shard_size"):
         _require(_whole(manifest[name], 1), f"{name} is {manifest[name]!r:.60}")
     for name in (*_TEXTS, *_MAYBE_TEXTS):
-        value = manifest[name]
+        value = manifest[name] if name in _TEXTS else manifest.get(name)
         good = isinstance(value, str) or (value is None and name in _MAYBE_TEXTS)
         _require(good, f"{name} is {value!r:.60}")
     _require(manifest["kind"] in ("classification", "regression"), f"kind {manifest['kind']!r:.60}")

@@ -10,36 +10,29 @@ and where nothing helps, the network is refused, with the name of the first laye
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from transfer_metrics.errors import ExtractionError
-from transfer_metrics.features.forward import (
-    Batches,
-    Forward,
-    example_length,
-    example_size,
-    needs_equal_lengths,
+from transfer_metrics.features.few import few_examples, load, random_state, same_random_state
+from transfer_metrics.features.forward import Forward, needs_equal_lengths
+from transfer_metrics.features.layers import Found, find_layers
+from transfer_metrics.features.parting import (
+    company_refusal,
+    is_close,
+    random_refusal,
+    tolerance_of,
+    typical,
 )
-from transfer_metrics.features.layers import Found, find_layers, place
 from transfer_metrics.features.pooling import resolve_pool
-from transfer_metrics.features.trace import call_model
 from transfer_metrics.sources.base import Model, Task
-from transfer_metrics.sources.classifier import tensors_in
-from transfer_metrics.sources.evaluation import copied, evaluation, is_lazy, on_device
-from transfer_metrics.sources.weights import is_quantised
+from transfer_metrics.sources.evaluation import copied, evaluation, on_device
 
-_LOOKED_AT = 64
-"""Examples of which the lengths are compared."""
 _REPEATS = 5
 """Times that a batch is read again by a network that draws random numbers."""
 _NUMBERS = 16
@@ -72,7 +65,6 @@ class Proof:
 
 
 _KNOWN: WeakKeyDictionary[Model, tuple[tuple[Any, ...], Proof]] = WeakKeyDictionary()
-_MADE: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
 
 
 def prove(
@@ -112,7 +104,7 @@ def prove(
         forward = dataclasses.replace(
             forward, task=dataclasses.replace(forward.task, splits=splits)
         )
-        with on_device(module, device), _same_random_state(module), evaluation(module):
+        with on_device(module, device), same_random_state(module), evaluation(module):
             known = asked, _proven(forward, layers, allow_random)
         _KNOWN[forward.model] = known
     return known[1]
@@ -127,40 +119,38 @@ def padding_proven(model: Model, task: Task, split: str = "train") -> Model:
 
 
 def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Proof:
-    few = _few(forward)
+    few = few_examples(forward)
     words = forward.task[forward.split].units is not None
     # Two words may be of one sentence, which is read once.
-    two = forward.model.dummy(2) if words and len(set(few)) == 1 else _load(forward, few[1:])
+    two = forward.model.dummy(2) if words and len(set(few)) == 1 else load(forward, few[1:])
     found = find_layers(forward.model, layers, forward.pool, two)
     notes = []
     if found.head is None and forward.model.open_head:
         notes.append(NO_HEAD)
     elif found.head is not None and not found.proven:
         notes.append(f"the output of its classifier {found.head!r} is not what it returns")
-    before = _random_state(forward.model.module)
-    features = forward.features(few, found)
-    draws = before != _random_state(forward.model.module)
-    trouble = _other_company(forward, found, few, features)
-    if (draws or trouble) and _is_random(forward, found, few, features, draws):
+    before = random_state(forward.model.module)
+    features, trouble = _read(forward, found, few)
+    draws = before != random_state(forward.model.module)
+    if features and (draws or trouble) and _is_random(forward, found, few, features, draws):
         if not allow_random:
-            raise _random_refusal(forward, few)
+            raise random_refusal(forward, few)
         notes.append(RANDOM)
         return Proof(_settled(forward, found), found, RANDOM, tuple(notes))
     way = forward
     for way in _ways(forward) if trouble else ():
-        few = _few(way)
-        features = way.features(few, found)
-        if _other_company(way, found, few, features) is None:
+        features, worse = _read(way, found, few_examples(way))
+        if worse is None:
             break
     else:
         if isinstance(trouble, Exception):
             raise trouble
         if trouble:
             way = way if needs_equal_lengths(way.model) else forward
-            raise _company_refusal(way, _few(way))
+            raise company_refusal(way, few_examples(way))
     if needs_equal_lengths(way.model):
         notes.append(EQUAL)
-    return Proof(_settled(way, found), found, _behaviour(features, _tolerance(way)), tuple(notes))
+    return Proof(_settled(way, found), found, _behaviour(features, tolerance_of(way)), tuple(notes))
 
 
 def _settled(forward: Forward, found: Found) -> Model:
@@ -177,27 +167,25 @@ def _ways(forward: Forward) -> Iterator[Forward]:
         yield dataclasses.replace(forward, model=equal)
 
 
-def _other_company(
-    forward: Forward, found: Found, few: Sequence[int], features: Mapping[str, Tensor]
-) -> Exception | str | None:
-    """What is wrong with examples read alone, and in another order; None if nothing is.
+def _read(
+    forward: Forward, found: Found, few: Sequence[int]
+) -> tuple[dict[str, Tensor], Exception | str | None]:
+    """Features of three examples, and what is wrong with them; None if nothing is.
 
-    Args:
-        forward: how the network is run.
-        found: its layers.
-        few: three examples.
-        features: of the three together.
+    That is, whether they are the same when examples are read in another order, and alone.
     """
+    features: dict[str, Tensor] = {}
     try:
+        features = forward.features(few, found)
         for some, rows in ((few[1::-1], [1, 0]), (few[2:], [2])):
             read = forward.features(some, found)
             if not (
                 _same(forward, read, features, rows) or _is_rounding(forward, found, few, some)
             ):
-                return "features depend on the batch"
+                return features, "they depend on the batch"
     except Exception as error:  # whatever the network's own code raises
-        return error
-    return None
+        return features, error
+    return features, None
 
 
 def _is_rounding(forward: Forward, found: Found, few: Sequence[int], some: Sequence[int]) -> bool:
@@ -238,63 +226,13 @@ def _same(
     rows: Sequence[int],
 ) -> bool:
     """Whether features are those of some rows, to rounding of as many layers as networks have."""
-    tolerance = _tolerance(forward)
+    tolerance = tolerance_of(forward)
     # What should be zero, as the mean of normalised features, is rounding of what it is made of.
-    largest = max(map(_typical, features.values()))
+    largest = max(map(typical, features.values()))
     return all(
-        _is_close(some[name], of_all[list(rows)], tolerance, tolerance * largest / 100)
+        is_close(some[name], of_all[list(rows)], tolerance, tolerance * largest / 100)
         for name, of_all in features.items()
     )
-
-
-def _tolerance(forward: Forward) -> float:
-    """Rounding through as many layers as networks have, of the size of the features."""
-    weight = next((p for p in forward.model.module.parameters() if p.is_floating_point()), None)
-    half = weight is not None and weight.dtype in (torch.float16, torch.bfloat16)
-    if is_quantised(forward.model.module):
-        return 0.5
-    if forward.amp or half:
-        return 0.2
-    # Where products may be of ten bits.
-    return 0.02 if weight is not None and weight.is_cuda else 1e-3
-
-
-def _is_close(a: Tensor, b: Tensor, tolerance: float, least: float = 0.0) -> bool:
-    """Whether two matrices differ by less than a share of their typical and their own entries."""
-    if a.shape != b.shape:
-        return False
-    near = (a - b).abs() <= tolerance * (_typical(b) + b.abs()) + least
-    return bool((near | (a.isnan() & b.isnan()) | (a == b)).all())
-
-
-def _typical(rows: Tensor) -> float:
-    return float(rows[rows.isfinite()].square().mean().nan_to_num().sqrt())
-
-
-def _few(forward: Forward) -> list[int]:
-    """Positions of three examples: one of middle length, the longest, and the shortest.
-
-    Where batches are of equal length, all three are of the most frequent one.
-    """
-    data, model = forward.task[forward.split], forward.model
-    firsts = np.arange(len(data))
-    if data.units is not None:
-        firsts = np.unique(data.units, return_index=True)[1]
-    some = firsts[np.unique(np.linspace(0, len(firsts) - 1, _LOOKED_AT).astype(int))]
-    if model.modality in ("text", "audio"):
-        equal = needs_equal_lengths(model)
-        size = partial(example_length, model) if equal else example_size
-        sizes = np.array([size(data.examples[int(i)]) for i in some])
-        if equal:
-            some = some[sizes == np.bincount(sizes).argmax()]
-        else:
-            some = some[np.argsort(sizes, kind="stable")][int((sizes == 0).sum()) :]
-            some = some if len(some) else firsts  # all are empty, which the pass will say
-    return [int(some[len(some) // 2]), int(some[-1]), int(some[0])]
-
-
-def _load(forward: Forward, positions: Sequence[int]) -> Any:
-    return Batches(forward.model, forward.task, forward.split, by_word=True).load(positions)
 
 
 def _behaviour(features: Mapping[str, Tensor], tolerance: float) -> str:
@@ -314,118 +252,3 @@ def _behaviour(features: Mapping[str, Tensor], tolerance: float) -> str:
     total *= 4 / (tolerance * max(len(features), 1)) ** 0.5
     exponent = f"{np.log2(size) * 16:.0f}" if size else "-"
     return f"{exponent} " + " ".join(f"{number:.0f}" for number in total)
-
-
-def _random_refusal(forward: Forward, few: Sequence[int]) -> ExtractionError:
-    where = ""
-    for _ in range(_REPEATS):
-        where = where or _parting(forward, few, few)
-    return ExtractionError(
-        f"model {forward.model.name!r} gives other features whenever it reads the same "
-        f"examples{where}; make it deterministic in evaluation mode, such as by "
-        f"F.dropout(x, p, self.training), or take one draw of its features with "
-        f"allow_random=True (--allow-random)"
-    )
-
-
-def _company_refusal(forward: Forward, few: Sequence[int]) -> ExtractionError:
-    parted = (_parting(forward, few, some) for some in (few[1::-1], few[:0:-1], few[2:]))
-    where = next(filter(None, parted), "")
-    return ExtractionError(
-        f"model {forward.model.name!r} gives an example other features in another batch{where}; "
-        f"let it treat each example on its own, such as by a normalisation that keeps running "
-        f"statistics"
-    )
-
-
-def _parting(forward: Forward, first: Sequence[int], second: Sequence[int]) -> str:
-    """Where a batch, and another with some of its examples, first differ; empty if they do not."""
-    rows = [first.index(position) for position in second]
-    try:
-        one, other = _events(forward, first), _events(forward, second)
-    except Exception:  # the network cannot take one of them, which is no difference
-        return ""
-    for (path, side, a), (also, _, b) in zip(one, other, strict=False):
-        if path != also or not _is_close(b, a[rows], 1e-3):
-            kind = type(forward.model.module.get_submodule(path)).__name__
-            title = f"layer {path!r} ({kind})" if path else f"the network ({kind}) itself"
-            came = " (what enters it differs already)" if side == "enters" else ""
-            return f": the first that differs is {title}{came}"
-    return ""
-
-
-def _events(forward: Forward, positions: Sequence[int]) -> list[tuple[str, str, Tensor]]:
-    """What enters and leaves each module in turn, each example's tensors as four numbers."""
-    found: list[tuple[str, str, Tensor]] = []
-
-    def note(path: str, side: str, given: Any) -> None:
-        for tensor in tensors_in(given):
-            if tensor.ndim and len(tensor) == len(positions):
-                rows = tensor.detach().double().flatten(1) if tensor.ndim > 1 else tensor[:, None]
-                alternating = rows * (torch.arange(rows.shape[1], device=rows.device) % 2 * 2 - 1)
-                numbers = (rows.mean(1), alternating.mean(1), rows.std(1, False), rows.amax(1))
-                found.append((path, side, torch.stack(numbers, 1).cpu()))
-                return
-
-    handles = []
-    for path, module in forward.model.module.named_modules():
-        enters, leaves = partial(note, path, "enters"), partial(note, path, "leaves")
-        # Script modules refuse the methods of their own, though the hooks run.
-        handles += [
-            nn.Module.register_forward_pre_hook(module, lambda _m, given, f=enters: f(given)),
-            nn.Module.register_forward_hook(module, lambda _m, _given, given, f=leaves: f(given)),
-        ]
-    try:
-        call_model(forward.model, place(_load(forward, positions), forward.model.module))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
-
-
-def _random_state(module: nn.Module) -> list[Any]:
-    """How far all sources of random numbers are."""
-    gpus = {p.device for p in module.parameters() if p.is_cuda}
-    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus)]
-    numbers = list(np.random.get_state())[2:]  # noqa: NPY002  (what networks draw from)
-    return [numbers, random.getstate(), *(state.numpy().tobytes() for state in states)]
-
-
-@contextmanager
-def _same_random_state(module: nn.Module) -> Iterator[None]:
-    """Leave random numbers as if none had been drawn."""
-    devices = {p.device.index for p in module.parameters() if p.is_cuda}
-    own, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(sorted(devices)):
-            yield
-    finally:
-        random.setstate(own)
-        np.random.set_state(numbers)  # noqa: NPY002
-
-
-def materialised(forward: Forward) -> Forward:
-    """The same with a network whose weights all have shapes, which lazy ones take from a batch.
-
-    That is a copy, so that the caller's stays lazy should anything fail. Its weights are drawn from
-    a fixed seed, since every worker makes its own.
-    """
-    model = forward.model
-    if not is_lazy(model.module):
-        return forward
-    if model not in _MADE:
-        made = dataclasses.replace(model, module=copied(model.module))
-        with _same_random_state(model.module), evaluation(made.module):
-            torch.manual_seed(0)
-            batch = _load(forward, _few(forward))
-            call_model(made, place(batch, made.module))
-        _MADE[model] = made
-    return dataclasses.replace(forward, model=_MADE[model])
-
-
-def hand_over(made: nn.Module, lazy: nn.Module) -> None:
-    """Give a lazy network the weights that its features were made with."""
-    if is_lazy(lazy):
-        for own, given in zip(lazy.modules(), made.modules(), strict=True):
-            own.__class__ = given.__class__
-            own.__dict__ |= {k: v for k, v in vars(given).items() if k != "_modules"}

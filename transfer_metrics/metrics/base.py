@@ -235,7 +235,8 @@ def check_task(metric: Metric, kind: str) -> None:
         raise UnsupportedTaskError(
             f"metric {metric.name!r} is defined for {' and '.join(metric.tasks)}, not {kind}; "
             f"metrics for {kind}: "
-            f"{', '.join(n for n in METRICS if kind in METRICS[n].tasks)}"
+            f"{', '.join(n for n in METRICS if kind in METRICS[n].tasks)}; say kind= if these "
+            f"labels are of another kind"
         )
 
 
@@ -321,11 +322,13 @@ def register_metric(
             if y is None:
                 return chosen(features)
             found, labels = read_labels(y, kind)
-            if kind is None and found not in metric.tasks and found != "multilabel":
+            numbers = as_array(y)
+            only = kind is None and found not in metric.tasks and found != "multilabel"
+            if only and numbers.dtype.kind in "iuf":
                 # Whole numbers are what a metric knows that knows but one; the statistic refuses
                 # what cannot be that.
                 found = "classification" if found == "regression" else "regression"
-                labels = as_array(y)
+                labels = numbers
             check_task(metric, found)
             if metric.bins and found == "regression":
                 found, labels = "classification", quantile_bins(labels)

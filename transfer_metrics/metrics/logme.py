@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -204,9 +203,11 @@ def _max_evidence(problem: _Problem) -> tuple[Tensor, int]:
     directions = [*problem.sigma[[0, -1]].tolist(), length] if len(problem.sigma) else [length]
     lowest = math.log(min(d for d in directions if d > 0) * 1e-12)
     highest = math.log(sum(directions) * 1e12)
-    start = _best_start(problem, directions)
-    log_ratio = _root_ahead(step, start, lowest, highest)
-    evidence, exact = _evidence(problem, log_ratio)
+    evidence, exact = torch.full_like(problem.squares, -math.inf), problem.squares < 0
+    for start in _starts(problem, directions):
+        found, fitted = _evidence(problem, _root_ahead(step, start, lowest, highest))
+        exact = torch.where(found > evidence, fitted, exact)
+        evidence = torch.maximum(found, evidence)
     return evidence, int(exact.sum())
 
 
@@ -220,17 +221,22 @@ def _evidence(problem: _Problem, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
     return evidence, (residual <= 1e-10 * problem.squares) | (n - gamma <= 1e-3 * n)
 
 
-def _best_start(problem: _Problem, directions: list[float]) -> Tensor:
-    """``log λ`` (K,) next to the highest of the maxima: they lie among the directions' lengths."""
+def _starts(problem: _Problem, directions: list[float]) -> list[Tensor]:
+    """``log λ`` (K,) next to the highest maximum and the one after it, where there are several.
+
+    They lie among the lengths of the directions.
+    """
     lowest, highest = math.log(min(d for d in directions if d > 0)), math.log(sum(directions))
-    points = np.arange(lowest - APART, highest + APART, APART).tolist()
-    best = torch.full_like(problem.squares, -math.inf)
-    start = torch.empty_like(best)
-    for point in points:
-        evidence, _ = _evidence(problem, torch.full_like(best, point))
-        higher = evidence > best
-        best, start = torch.where(higher, evidence, best), torch.where(higher, point, start)
-    return start
+    points = torch.arange(lowest - APART, highest + 2.0 * APART, APART).to(problem.squares)
+    values = torch.stack([_evidence(problem, p.expand_as(problem.squares))[0] for p in points])
+    beyond = values.new_full((1, values.shape[1]), -math.inf)
+    before, after = torch.cat([beyond, values[:-1]]), torch.cat([values[1:], beyond])
+    peaks = torch.where((values > before) & (values >= after), values, -math.inf)
+    heights, places = peaks.topk(2, dim=0)
+    starts = points[places]
+    if not bool(heights[1].isfinite().any()):
+        return [starts[0]]
+    return [starts[0], torch.where(heights[1].isfinite(), starts[1], starts[0])]
 
 
 def _root_ahead(

@@ -62,7 +62,7 @@ def plan_race(models: int, n: int, num_classes: int, budget: float) -> Plan:
             and one of them on all examples.
 
     >>> plan_race(models=100, n=4000, num_classes=10, budget=1 / 3)
-    Plan(sizes=(442, 921, 1919, 4000), allowed=133333)
+    Plan(sizes=(424, 896, 1893, 4000), allowed=133333)
     """
     number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
     if not number or not 0 < budget < 1:

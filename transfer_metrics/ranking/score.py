@@ -266,10 +266,10 @@ def slots_of(store: FeatureStore, metrics: Sequence[Metric]) -> list[Slot]:
     """The layers of a store that metrics read, and its head where some read that."""
     base = {
         "model": store.model,
-        "model_id": short_id(store.manifest["model_fingerprint"]),
+        "model_id": short_id(store.manifest.get("model_fingerprint", "")),
         "revision": store.manifest.get("revision") or None,
         "task": store.task,
-        "task_id": short_id(store.manifest["task_fingerprint"]),
+        "task_id": short_id(store.manifest.get("task_fingerprint", "")),
         "split": store.split,
         "pool": store.manifest["pool"],
         "n": len(store),

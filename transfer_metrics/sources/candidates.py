@@ -6,11 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.naming import told_apart
 from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.lists import named_models
 from transfer_metrics.sources.models import called, load_model
+from transfer_metrics.sources.plain import plain_module
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,4 +65,9 @@ def candidates_of(models: Any) -> list[Candidate]:
 def _own_name(model: Any) -> str:
     if isinstance(model, str):
         return model
-    return model.name if isinstance(model, Model) else type(model).__name__
+    if isinstance(model, Model):
+        return model.name
+    try:
+        return type(plain_module(model)).__name__
+    except TransferMetricsError:  # which it is refused for when it is loaded
+        return type(model).__name__

@@ -34,7 +34,11 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     True
     """
     modes = [(submodule, submodule.training) for submodule in module.modules()]
-    places = [(submodule, dict(submodule._buffers)) for submodule in module.modules()]
+    places = [
+        (submodule, dict(submodule._buffers))
+        for submodule in module.modules()
+        if not isinstance(submodule, torch.jit.ScriptModule)
+    ]
     copies = [
         (buffer, buffer._version, buffer.detach().clone())
         for _, buffers in places
@@ -49,8 +53,9 @@ def evaluation(module: nn.Module) -> Iterator[None]:
         for submodule, mode in modes:
             submodule.training = mode
         for submodule, buffers in places:
-            if not any(b is not None and nn.parameter.is_lazy(b) for b in buffers.values()):
-                submodule._buffers.update(buffers)
+            for name, buffer in buffers.items():
+                if buffer is None or not nn.parameter.is_lazy(buffer):
+                    submodule._buffers[name] = buffer
         for buffer, version, before in copies:
             if buffer._version != version:
                 with torch.no_grad():

@@ -133,6 +133,24 @@ class Pixels:
         return batch["pixel_values"][0]
 
 
+@dataclass(frozen=True)
+class UnshuffledPixels:
+    """Tensors to the keyword arguments of a masked autoencoder, which keeps its patches in order.
+
+    It would shuffle them by random numbers before it masks some, also where it masks none.
+
+    Attributes:
+        patches: number of patches of an image.
+    """
+
+    patches: int
+
+    def __call__(self, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Tensors to keyword arguments."""
+        noise = torch.arange(float(self.patches)).repeat(len(inputs), 1)
+        return {**stack_pixels(inputs), "noise": noise}
+
+
 def stack_pixels(inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tensors to the keyword arguments of an image model."""
     return {"pixel_values": torch.stack(inputs)}
@@ -154,7 +172,10 @@ def image_model(of: Checkpoint) -> Model:
 
     shape = tuple(preprocess(Image.new("RGB", (64, 64))).shape)
     head = last_linear(module, config.num_labels) if classifies else None
-    return Model(of.spec.text, module, preprocess, "image", head, shape, "", stack_pixels)
+    collate: Callable[[list[torch.Tensor]], Any] = stack_pixels
+    if "noise" in inspect.signature(module.forward).parameters:
+        collate = UnshuffledPixels((config.image_size // config.patch_size) ** 2)
+    return Model(of.spec.text, module, preprocess, "image", head, shape, "", collate)
 
 
 # ---------------------------------------------------------------- text

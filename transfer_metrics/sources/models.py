@@ -97,8 +97,8 @@ def load_model(
     if isinstance(spec, Model):
         model = spec
     elif isinstance(spec, nn.Module):
-        name = type(plain_module(spec)).__name__
-        model = from_module(spec, name, prove=preprocess is None and head is None)
+        own = type(plain_module(spec)).__name__
+        model = from_module(spec, own, prove=preprocess is None and head is None)
     elif isinstance(spec, str):
         given, text = parse_name(spec)
         name = name or given

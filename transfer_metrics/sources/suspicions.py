@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import chain
 
 import numpy as np
 
@@ -38,9 +37,8 @@ def warn_of(task: Task, used: Task) -> None:
 def suspicions(task: Task) -> list[str]:
     """What may be a mistake, from names and labels alone, and what the source suspects itself.
 
-    A class per example, one class above ``MOST_ONE_CLASS``, a header that looks like data, classes
-    that differ by case, space or Unicode form only, and classes of other splits that ``train``
-    lacks.
+    A class per example, one class above ``MOST_ONE_CLASS``, classes that differ by case, space or
+    Unicode form only, and classes of other splits that ``train`` lacks.
 
     >>> from transfer_metrics.sources.tasks import load_task
     >>> suspicions(load_task("sklearn:iris"))
@@ -49,12 +47,6 @@ def suspicions(task: Task) -> list[str]:
     Cost: that of counting the labels.
     """
     told = list(task.understood.suspicions)
-    if _header_is_data(task):
-        names = [name for name in (*task.understood.inputs, task.understood.label) if name]
-        told.append(
-            f"the header ({_some(names)}) looks like a row of data, which is then lost as an "
-            f"example; give the file a first line with names"
-        )
     if task.num_classes:
         told += _of_classes(task)
     return told
@@ -107,17 +99,6 @@ def _shown(name: str) -> str:
     """A name in quotes; where it cannot be told from its twin, with its unusual signs by code."""
     plain = unicodedata.normalize("NFKC", name) == name
     return repr(visible(name)) if plain else ascii(name)
-
-
-def _header_is_data(task: Task) -> bool:
-    how = task.understood
-    if how.label and how.label in task.classes:
-        return True
-    numbers = [name for name in how.inputs if re.fullmatch(r"[-+]?\d*\.?\d+([eE][-+]?\d+)?", name)]
-    # Columns without names are often numbered.
-    counted = [name for name in numbers if re.fullmatch(r"\d+", name)]
-    rising = all(int(a) < int(b) for a, b in pairwise(counted))
-    return len(numbers) > len(counted) or not rising
 
 
 def _some(names: Sequence[str]) -> str:

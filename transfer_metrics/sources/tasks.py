@@ -13,7 +13,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.array_files import from_npz
-from transfer_metrics.sources.base import Kind, Task, choose
+from transfer_metrics.sources.base import NOTHING, Kind, Task, choose
 from transfer_metrics.sources.cuts import CUTS, Cut
 from transfer_metrics.sources.hub_tasks import from_loaded, is_loaded
 from transfer_metrics.sources.memory import as_examples, from_dataset, make_task
@@ -250,4 +250,5 @@ def _from_sklearn(place: str, name: str) -> Task:
 
 
 def _from_zoo(place: str, name: str) -> Task:
-    return from_npz(str(zoo.task_path(place)), name)
+    task = from_npz(str(zoo.task_path(place)), name)
+    return dataclasses.replace(task, understood=NOTHING)  # how it is stored is nobody's concern

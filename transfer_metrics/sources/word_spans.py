@@ -74,7 +74,7 @@ def readable_pieces(
 
     Returns:
         The pieces, whose words follow each other as in the sentences. A word of which the tokenizer
-        makes nothing is its unknown token there.
+        makes nothing is its unknown token there. What becomes of a sentence depends on it alone.
 
     Raises:
         InvalidInputError: the tokenizer makes nothing of a word and has no unknown token.
@@ -82,11 +82,17 @@ def readable_pieces(
     room = longest - tokenizer.num_special_tokens_to_add(False)
     # The first word of a piece is read without the space before it, which can take more tokens.
     each = [[word] for words in sentences for word in words]
-    counts = iter(np.maximum(_counts(tokenizer, sentences), _counts(tokenizer, each)).tolist())
+    inside, totals = _counts(tokenizer, sentences)
+    alone, _ = _counts(tokenizer, each)
     pieces: list[list[str]] = []
-    for sentence in sentences:
+    ends = np.cumsum([len(sentence) for sentence in sentences])
+    for sentence, end, total in zip(sentences, ends, totals, strict=True):
+        own = slice(end - len(sentence), end)
+        if total <= room and inside[own].all():
+            pieces.append(list(sentence))
+            continue
         filled = room  # so that the first word opens a piece
-        for word, count in zip(sentence, counts, strict=False):
+        for word, count in zip(sentence, np.maximum(inside[own], alone[own]), strict=True):
             if not count:
                 word, count = _unknown(tokenizer, word), 1
             if filled + count > room or not pieces:
@@ -97,11 +103,12 @@ def readable_pieces(
     return pieces
 
 
-def _counts(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> np.ndarray:
-    """Tokens of every word, (M,), in sentences of any length."""
+def _counts(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, Sequence[int]]:
+    """Tokens of every word, (M,), and of every sentence, whatever its length."""
     texts = [" ".join(words) for words in sentences]
-    spans = sentence_spans(tokenizer(texts, add_special_tokens=False, verbose=False), sentences)
-    return spans[:, 2] - spans[:, 1]
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)
+    spans = sentence_spans(encoded, sentences)
+    return spans[:, 2] - spans[:, 1], [len(ids) for ids in encoded["input_ids"]]
 
 
 def _runs(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
