@@ -82,15 +82,25 @@ tokenizer or feature extractor.
 ## Getting weights
 
 - **A list in a file**: `--models @models.txt`, a name or pattern on each line, `#` begins a
-  comment.
+  comment, `small = timm:resnet18` gives [a name](ranking.md#names).
+- **Paths with commas, brackets or `#`**: a file or folder that is there is found whole; else put it
+  in quotes, `timm:resnet18="a,b.pth"`. In Python the items of a list are read the same way.
 - **Fine-tuned with transformers**: `hf:folder`, what `save_pretrained` or the Trainer wrote, with
   its tokenizer, processor or feature extractor. An adapter has to be merged first.
 - **Fine-tuned with timm or torchvision**: `timm:resnet18=file`, safetensors or a state dict that
   loads with `weights_only=True`; the number of classes is read from the file.
-- **Wrapped state dicts**: `state_dict`, `model` and the like, `module.` (DDP), `_orig_mod.`
-  (compiled) and `model.` (Lightning) are taken off; of `model_ema` and `model` in one file the
-  average is taken, with a warning.
-- **A network of one's own**: `package.module:factory(width=2)=file`.
+- **Wrapped state dicts**: the weights are taken from under the one prefix that fits best, at any
+  level: `state_dict.model.` (Lightning), `module.` (DDP), `module.encoder_q.` (MoCo),
+  `teacher.backbone.` (DINO). Where several fit alike, an average (`ema`) is taken, or a teacher, or
+  of MoCo's and BYOL's pairs the encoder that was trained, with a warning; other pairs are refused.
+  `timm:resnet18=file.pth#student` says which.
+- **No classifier in the file**: the model has no source logits, so LEEP and its kin do not apply,
+  with a warning. Anything else that is missing is refused: nothing stays random. A criterion, a
+  queue or a projection head that the network has no place for is left out, with a warning.
+- **A network of one's own**: `package.module:factory(width=2)=file`. The factory gets every option
+  that it has an argument for (or `**options`). `seed`, `input_size`, `mean`, `std`, `interpolation`
+  and `crop_pct` that it has none for are used as for timm; torch's generator starts from a whole
+  `seed` in any case.
 - **Offline**: whatever the caches of the hubs hold, `HF_HOME` for hf and timm and `TORCH_HOME` for
   torchvision. Nothing is asked of the network for an hf or torchvision model that is there; timm
   asks several times before it turns to its cache, so set `HF_HUB_OFFLINE=1`.

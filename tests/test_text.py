@@ -22,6 +22,7 @@ from tests.text_models import FAMILIES, TEXTS
 from transfer_metrics.errors import (
     ExtractionError,
     InvalidInputError,
+    TransferMetricsWarning,
     UnknownNameError,
     UnsupportedTaskError,
 )
@@ -288,7 +289,8 @@ def test_a_data_set_of_the_datasets_library_in_memory():
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
     )
     data = datasets.Dataset.from_dict({"text": TEXTS, "label": LABELS}, features=features)
-    task = tm.load_task(datasets.DatasetDict(train=data, validation=data))
+    with pytest.warns(TransferMetricsWarning, match="6 of 6 examples of split 'val'"):
+        task = tm.load_task(datasets.DatasetDict(train=data, validation=data))
     assert set(task.splits) == {"train", "val"}
     assert task.classes == ("neg", "pos")
     plain = tm.load_task((TEXTS, LABELS))

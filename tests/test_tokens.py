@@ -184,7 +184,8 @@ def test_tables_with_lists(tmp_path, write):
         writer.writerow(["split", "words", "tags"])
         for i, (words, tags) in enumerate(zip(SENTENCES, TAGS, strict=True)):
             writer.writerow(["dev" if i == 1 else "train", write(words), write(tags)])
-    task = tm.load_task(f"csv:{tmp_path / 'ner.csv'}?words=words")
+    with pytest.warns(TransferMetricsWarning, match="'val' has the class 'I-LOC'"):
+        task = tm.load_task(f"csv:{tmp_path / 'ner.csv'}?words=words")
     assert {split: len(part) for split, part in task.splits.items()} == {"train": 15, "val": 7}
     assert task["val"].examples[6] == Word(tuple(SENTENCES[1]), 6)
     dropped = tm.load_task(f"csv:{tmp_path / 'ner.csv'}?words=words&bio=drop")
@@ -233,7 +234,8 @@ def test_the_datasets_library(tmp_path):
     assert [names[c] for c in task["train"].labels] == [tag for tags in TAGS for tag in tags]
     assert tm.load_task(data, bio="drop").classes == ("O", "PER", "LOC")
     datasets.DatasetDict(train=data, test=data).save_to_disk(tmp_path / "saved")
-    saved = tm.load_task(f"hf:{tmp_path / 'saved'}?words=tokens&label=ner_tags")
+    with pytest.warns(TransferMetricsWarning, match="22 of 22 examples of split 'test'"):
+        saved = tm.load_task(f"hf:{tmp_path / 'saved'}?words=tokens&label=ner_tags")
     assert set(saved.splits) == {"train", "test"}
     assert saved["test"].fingerprint == task["train"].fingerprint
     with pytest.raises(InvalidInputError, match="cannot tell which column labels the words"):
