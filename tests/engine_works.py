@@ -71,3 +71,14 @@ class Environment:
 
     def reduce(self, item: str, results: list[Any]) -> Any:
         return results
+
+
+class Unreadable:
+    """An item that the process which made it can pickle, and no other can read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    raise ValueError("cannot be read here")

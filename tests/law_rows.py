@@ -80,8 +80,10 @@ def with_workers(group: tuple[Case, ...]) -> dict[Case, str]:
         warnings.simplefilter("ignore", TransferMetricsWarning)
         held = {case: subject(case, Path(folder) / str(i)).model for i, case in enumerate(group)}
         data = data_for(next(iter(held.values())))[0]
+        # Networks with parametrisations cannot be pickled; those of a folder go by its name.
+        given = [m.name if m.name.startswith("hf:") else m for m in held.values()]
         here, there = (
-            _scores(held.values(), data.task(), **options)
+            _scores(given, data.task(), **options)
             for options in ({}, {"engine": "processes", "workers": 2})
         )
     for model in held.values():

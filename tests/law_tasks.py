@@ -56,7 +56,7 @@ def data_for(model: Model) -> list[Data]:
         return [texts(), pairs(rng), words()]
     if model.modality == "audio":
         return [sounds(rng), tuned(rng)]
-    return [arrays(rng, model), of_numbers(rng, model)]
+    return [of_numbers(rng, model), arrays(rng, model)]
 
 
 def images(rng: np.random.Generator, n: int = 18) -> Data:

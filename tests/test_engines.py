@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transfer_metrics as tm
-from tests.engine_works import Environment, Squares, notes_of
+from tests.engine_works import Environment, Squares, Unreadable, notes_of
 from transfer_metrics.engines import ENGINES, Lost, map_reduce
 from transfer_metrics.engines.schedule import ATTEMPTS, Schedule
 from transfer_metrics.engines.work import REDUCE, Unit
@@ -85,6 +85,11 @@ def test_a_part_that_kills_every_worker_is_given_up(engine: str, tmp_path: Path)
     work = Squares(tmp_path, die_at=(4, 1), always=True)
     found = dict(map_reduce(engine, work, ITEMS, [3, 3, 3], workers=2))
     assert found == SUMS | {1: "lost"}
+
+
+def test_an_item_that_cannot_be_read_in_a_worker_says_why(tmp_path: Path) -> None:
+    found = dict(map_reduce("processes", Squares(tmp_path), [Unreadable()], [1], workers=1))
+    assert found == {0: Lost("ValueError: cannot be read here")}
 
 
 def test_workers_take_turns_on_gpus_and_share_the_threads() -> None:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from transfer_metrics.engines.crew import drive
 from transfer_metrics.engines.work import Hands, Unit, Work
 from transfer_metrics.errors import EngineError
+from transfer_metrics.sources.optional import is_mended
 
 GRACE = 5.0
 """Seconds that a worker gets to end."""
@@ -62,7 +63,10 @@ class _Process:
         context = get_context("loky")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, os.getpid(), threads), env=env, name="transfer-metrics"
+            target=_serve,
+            args=(theirs, os.getpid(), threads, is_mended()),
+            env=env,
+            name="transfer-metrics",
         )
         try:
             self._process.start()
@@ -120,7 +124,7 @@ def _end_of(exit_code: int | None) -> str:
     return f"its process ended with status {exit_code}"
 
 
-def _serve(pipe: Connection, parent: int, threads: int) -> None:
+def _serve(pipe: Connection, parent: int, threads: int, mended: bool) -> None:
     """Do what comes through the pipe, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to the parent as well, which decides
     signal.signal(signal.SIGTERM, _end)
@@ -129,12 +133,13 @@ def _serve(pipe: Connection, parent: int, threads: int) -> None:
     hands = None
     while True:
         try:
-            message = pickle.loads(pipe.recv_bytes())  # noqa: S301 from our own parent
+            received = pipe.recv_bytes()
         except (EOFError, OSError):
             return
         try:
+            message = pickle.loads(received)  # noqa: S301 from our own parent
             if hands is None:
-                hands = Hands(message, threads)
+                hands = Hands(message, threads, mended)
                 continue
             answer = (True, hands.do(*message))
         except Exception as error:

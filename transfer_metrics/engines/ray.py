@@ -10,7 +10,7 @@ from typing import Any
 from transfer_metrics.engines.crew import drive
 from transfer_metrics.engines.work import Hands, Unit, Work
 from transfer_metrics.errors import EngineError
-from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.optional import is_mended, require
 
 
 def ray(
@@ -43,7 +43,7 @@ def ray(
     )
 
     def start(number: int) -> _Actor:
-        return _Actor(cluster, actor.remote(shared, 1))
+        return _Actor(cluster, actor.remote(shared, 1, is_mended()))
 
     try:
         yield from drive(start, work, items, parts, workers, tick)

@@ -51,15 +51,20 @@ class Hands:
     Args:
         work: the work.
         threads: threads of each numerical library; None leaves them as they are.
+        mended: torchvision has to be mended here too, before an item whose classes import it.
     """
 
-    def __init__(self, work: Work, threads: int | None = None) -> None:
+    def __init__(self, work: Work, threads: int | None = None, mended: bool = False) -> None:
         self._work = work
         self._held: tuple[int | None, Any] = (None, None)
         if threads is not None:
             from transfer_metrics.threads import use_threads
 
             use_threads(threads)
+        if mended:
+            from transfer_metrics.sources.optional import mend_torchvision
+
+            mend_torchvision()
 
     def do(self, unit: Unit, given: Any) -> Any:
         """Do one unit.

@@ -37,7 +37,7 @@ def require(package: str, purpose: str, *, install: str = "'transfer-metrics[hub
     transfer_metrics.errors.MissingDependencyError: the impossible needs no_such_package_at_all: ...
     """
     if package in ("torchvision", "timm", "transformers"):
-        _mend_torchvision()
+        mend_torchvision()
     try:
         return importlib.import_module(package)
     except (ImportError, RuntimeError, AttributeError) as error:
@@ -62,7 +62,12 @@ def _explain(package: str, purpose: str, install: str, error: Exception) -> Miss
     return MissingDependencyError(f"{purpose} needs {package}: {reason}; {advice}")
 
 
-def _mend_torchvision() -> None:
+def is_mended() -> bool:
+    """Whether torchvision imports here only since it was mended."""
+    return bool(_declared)
+
+
+def mend_torchvision() -> None:
     """Make a torchvision built for CUDA importable beside a CPU build of torch.
 
     Such a wheel cannot load its compiled operators, and its import stops because the schemas of
