@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import transfer_metrics as tm
 from tests.engine_works import Environment, Squares, Unreadable, notes_of
@@ -295,3 +296,12 @@ def test_a_race_on_processes_is_the_race_of_this_process() -> None:
     )
     _same(a, b)
     assert [r["round"] for r in a.records] == [r["round"] for r in b.records]
+
+
+def test_what_cannot_be_sent_to_a_worker_says_what_to_do() -> None:
+    linear = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    X, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
+    with pytest.raises(EngineError, match="cannot be sent to another process.*engine='serial'"):
+        tm.rank_models(
+            nn.Sequential(linear), (X, y), "knn", engine="processes", workers=1, progress=False
+        )

@@ -75,14 +75,14 @@ class _Process:
                 f"no process can be started ({error.strerror or error}); use fewer workers"
             ) from error
         theirs.close()  # so that the pipe ends when the worker does
-        self._work: bytes | None = cloudpickle.dumps(work)
+        self._work: bytes | None = _packed(work)
         self._busy = False
 
     def submit(self, unit: Unit, given: Any) -> Future:
         """Begin a unit."""
         future: Future = Future()
         self._busy = True
-        message = cloudpickle.dumps((unit, given))
+        message = _packed((unit, given))
         threading.Thread(target=self._ask, args=(future, message), daemon=True).start()
         return future
 
@@ -122,6 +122,22 @@ def _end_of(exit_code: int | None) -> str:
         with contextlib.suppress(ValueError):
             return f"its process was ended by {signal.Signals(-exit_code).name}"
     return f"its process ended with status {exit_code}"
+
+
+def _packed(value: Any) -> bytes:
+    """What is sent to a worker.
+
+    Raises:
+        EngineError: it cannot be; not every network can.
+    """
+    try:
+        return cloudpickle.dumps(value)
+    except Exception as error:  # whatever an object's own code raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise EngineError(
+            f"something cannot be sent to another process ({reason}); give models and tasks by "
+            f"name, or use engine='serial'"
+        ) from error
 
 
 def _serve(pipe: Connection, parent: int, threads: int, mended: bool) -> None:
