@@ -301,7 +301,7 @@ def test_a_race_on_processes_is_the_race_of_this_process() -> None:
 def test_what_cannot_be_sent_to_a_worker_says_what_to_do() -> None:
     linear = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
     X, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
-    with pytest.raises(EngineError, match="cannot be sent to another process.*engine='serial'"):
+    with pytest.raises(EngineError, match=r"cannot be sent to another process.*engine='serial'"):
         tm.rank_models(
             nn.Sequential(linear), (X, y), "knn", engine="processes", workers=1, progress=False
         )
