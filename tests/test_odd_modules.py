@@ -608,7 +608,7 @@ def test_loops_and_layers_that_run_more_often_than_when_they_were_listed():
             return self.fc(x)
 
     x = X.copy()
-    x[5, 0] = 100
+    x[5, 0], x[7, 1] = 100, 1000
     with pytest.raises(ExtractionError, match="layer 'a' ran 2 times"):
         tm.extract(Network(), (x, Y), "a", progress=False)
 

@@ -557,3 +557,137 @@ def test_few_examples_are_read_beforehand():
     quiet(model, batch_size=N)
     assert seen == [2, 3, 2, 1, N]
     handle.remove()
+
+
+# --- neighbours of these --------------------------------------------------------------------------
+
+
+class Two(nn.Module):
+    """Returns the outputs of two classifiers, one of them of a side task."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        torch.manual_seed(0)
+        self.wrap, self.a, self.b = wrap, nn.Linear(12, 32), nn.Linear(32, 16)
+        self.fc, self.domain = nn.Linear(16, 3), nn.Linear(32, 2)
+
+    def forward(self, x):
+        h = self.a(x).relu()
+        return self.wrap(self.fc(self.b(h).relu()), self.domain(h))
+
+
+def test_what_is_called_logits_is_the_classifier():
+    store = quiet(Two(lambda logits, domain: {"logits": logits, "domain": domain}), layers="last")
+    assert (store.names, store.manifest["notes"]) == (["fc:input"], [])
+
+
+def test_several_classifiers_are_said():
+    table = rank(Two(lambda logits, domain: (logits, domain)))
+    assert "'domain' is taken for the classifier" in table.records[0]["note"]
+    assert "such as 'fc'" in table.records[0]["note"]
+    named = rank(tm.load_model(Two(lambda logits, domain: (logits, domain)), head="fc"))
+    assert named.notes == {}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_gate_of_as_many_outputs_is_no_classifier(seed):
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.a, self.g, self.u, self.v = (
+                nn.Linear(12, 16),
+                nn.Linear(16, 2),
+                nn.Linear(16, 16),
+                nn.Linear(16, 16),
+            )
+            self.w = nn.Parameter(torch.randn(2, 16))
+
+        def forward(self, x):
+            h = self.a(x).relu()
+            gate = self.g(h).softmax(1)
+            return F.linear(gate[:, :1] * self.u(h) + gate[:, 1:] * self.v(h), self.w)
+
+    assert quiet(Gated(), layers="blocks").manifest["head"] is None
+
+
+def test_a_stretched_output_of_two_classes_has_a_classifier():
+    network = Body(lambda h, z: 3 * z[:, :2] + 1)
+    network.fc = nn.Linear(8, 2)
+    assert quiet(network, layers="last").manifest["head"] == "fc"
+
+
+def test_thresholds_that_a_few_examples_do_not_meet_have_scores_of_their_own(tmp_path):
+    class Clipped(nn.Module):
+        def __init__(self, limit):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.head, self.limit = nn.Linear(12, 32), nn.Linear(32, 3), limit
+
+        def forward(self, x):
+            h = self.a(x)
+            return self.head(torch.where(h.abs() > self.limit, 0 * h, h))
+
+    for limit in (9.0, 2.0, 1.5, 1.2):
+        kept = rank(Clipped(limit), cache="only-missing", cache_dir=tmp_path, metrics="logme")
+        true = rank(Clipped(limit), metrics="logme")
+        assert kept.records[0]["value"] == true.records[0]["value"]
+
+
+def test_what_a_network_remembers_of_the_batch_before_is_refused():
+    class Remembers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.head, self.last = nn.Linear(12, 16), nn.Linear(16, 3), torch.zeros(1, 16)
+
+        def forward(self, x):
+            h = self.a(x).relu()
+            out = h + 3 * self.last
+            self.last = h[-1:].detach()
+            return self.head(out)
+
+    with pytest.raises(ExtractionError, match=r"whenever it reads|in another batch"):
+        quiet(Remembers())
+
+
+def test_a_network_that_counts_its_passes_is_found_in_the_cache(tmp_path):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.head, self.seen = nn.Linear(12, 16), nn.Linear(16, 3), 0
+
+        def forward(self, x):
+            self.seen += len(x)
+            return self.head(self.a(x).relu())
+
+    network = Counting()
+    keep = {"cache": "only-missing", "cache_dir": tmp_path}
+    rank(network, **keep)
+    before = network.seen
+    rank(network, **keep)
+    assert network.seen - before <= 16  # what it takes to find the head, and to know it again
+
+
+def test_random_numbers_that_show_seldom_are_said():
+    class Rare(nn.Module):
+        def forward(self, x):
+            return x * (torch.rand(len(x), 1) > 1e-4)
+
+    assert "draws random numbers" in rank(plain(0, Rare())).records[0]["note"]
+
+
+def test_a_classifier_that_is_a_convolution_reads_channels():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body, self.head = nn.Linear(12, 16), nn.Conv1d(16, 3, 1)
+
+        def forward(self, x):
+            return self.head(self.body(x).relu()[:, :, None])[:, :, 0]
+
+    network = Last()
+    store = quiet(network, layers="last")
+    expected = network.body(torch.from_numpy(X)).relu().detach()
+    np.testing.assert_allclose(store["head:input"], expected, rtol=1e-4, atol=1e-6)

@@ -25,6 +25,7 @@ from transfer_metrics.features.layers import place
 from transfer_metrics.features.trace import call_model
 from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.evaluation import copied, evaluation, is_lazy
+from transfer_metrics.sources.examples import Rows
 
 _LOOKED_AT = 64
 """Examples of which the lengths are compared."""
@@ -51,6 +52,9 @@ def few_examples(forward: Forward) -> list[int]:
         else:
             some = some[np.argsort(sizes, kind="stable")][int((sizes == 0).sum()) :]
             some = some if len(some) else firsts  # all are empty, which the pass will say
+    elif isinstance(data.examples, Rows):  # those that differ, so that what they share shows
+        rows = data.examples.values[some].reshape(len(some), -1).astype(float)
+        some = some[np.argsort(np.linalg.norm(rows, axis=1), kind="stable")]
     return [int(some[len(some) // 2]), int(some[-1]), int(some[0])]
 
 

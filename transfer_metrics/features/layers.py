@@ -96,12 +96,14 @@ class Found:
         logits: path and width of what gives the source logits: the classifier, or the whole
             network where that makes one vector of the classifier's outputs at all positions, or of
             several classifiers; None where there is neither.
+        others: layers that are not the classifier, of which the network returns the output too.
     """
 
     layers: list[Layer]
     head: str | None
     proven: bool
     logits: tuple[str, int] | None
+    others: tuple[str, ...]
 
 
 def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any) -> Found:
@@ -116,7 +118,14 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
             break
     inside = (f"{path}.".startswith(f"{head}.") for path in traced.heads.paths)
     proven = head is not None and any(inside)
-    return Found(_listed(traced, head, layers, pool), head, proven, logits)
+    others = () if traced.heads.averaged else traced.heads.paths
+    return Found(
+        _listed(traced, head, layers, pool),
+        head,
+        proven,
+        logits,
+        tuple(path for path in others if path != head),
+    )
 
 
 def memory_bytes(layers: Sequence[Layer], n: int, dtype: str = "float32") -> int:
@@ -178,7 +187,7 @@ def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
     batch = place(model.dummy(2) if example is None else example, module)
     traced = trace(model, module, batch, model.head)
     head = model.head
-    if head is None and model.open_head and traced.heads.paths:
+    if model.open_head and traced.heads.head not in (None, head):
         head = traced.heads.head
         traced = trace(model, module, batch, head)  # what enters it counts as a layer
     if head is not None and head not in traced.counts:

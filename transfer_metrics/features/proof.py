@@ -10,6 +10,7 @@ and where nothing helps, the network is refused, with the name of the first laye
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ from transfer_metrics.features.parting import (
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.sources.base import Model, Task
 from transfer_metrics.sources.evaluation import copied, evaluation, on_device
+from transfer_metrics.sources.unsaved import unsaved
 
 _REPEATS = 5
 """Times that a batch is read again by a network that draws random numbers."""
@@ -43,6 +45,7 @@ NO_HEAD = (
     "scores: name the classifier (load_model(…, head='…')), or say that there is none (head=False)"
 )
 RANDOM = "it draws random numbers, so its scores are of one draw"
+DRAWS = "it draws random numbers, which changed nothing on the few examples that were looked at"
 EQUAL = "padding changes its features, so batches are of equal length"
 
 
@@ -55,12 +58,14 @@ class Proof:
         found: its layers.
         behaviour: tells networks apart that give other features, if only through what their
             state does not say, such as functions and global variables.
+        own: tells networks apart that differ in attributes or code, whether it shows or not.
         notes: what a reader of its scores should know.
     """
 
     model: Model
     found: Found
     behaviour: str
+    own: str
     notes: tuple[str, ...]
 
 
@@ -124,23 +129,25 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
     # Two words may be of one sentence, which is read once.
     two = forward.model.dummy(2) if words and len(set(few)) == 1 else load(forward, few[1:])
     found = find_layers(forward.model, layers, forward.pool, two)
-    notes = []
-    if found.head is None and forward.model.open_head:
-        notes.append(NO_HEAD)
-    elif found.head is not None and not found.proven:
-        notes.append(f"the output of its classifier {found.head!r} is not what it returns")
+    notes = _of_head(forward.model, found)
+    attributes = unsaved(forward.model.module)
     before = random_state(forward.model.module)
     features, trouble = _read(forward, found, few)
     draws = before != random_state(forward.model.module)
     if features and (draws or trouble) and _is_random(forward, found, few, features, draws):
         if not allow_random:
             raise random_refusal(forward, few)
-        notes.append(RANDOM)
-        return Proof(_settled(forward, found), found, RANDOM, tuple(notes))
+        own = _lasting(attributes, forward.model)
+        return Proof(_settled(forward, found), found, RANDOM, own, (*notes, RANDOM))
+    if draws:
+        notes.append(DRAWS)
     way = forward
+    if isinstance(trouble, str) and _is_rounding(forward, found, few):
+        trouble = None
     for way in _ways(forward) if trouble else ():
-        features, worse = _read(way, found, few_examples(way))
-        if worse is None:
+        of_way = few_examples(way)
+        features, worse = _read(way, found, of_way)
+        if worse is None or (isinstance(worse, str) and _is_rounding(way, found, of_way)):
             break
     else:
         if isinstance(trouble, Exception):
@@ -150,7 +157,30 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
             raise company_refusal(way, few_examples(way))
     if needs_equal_lengths(way.model):
         notes.append(EQUAL)
-    return Proof(_settled(way, found), found, _behaviour(features, tolerance_of(way)), tuple(notes))
+    behaviour = _behaviour(features, tolerance_of(way))
+    own = _lasting(attributes, forward.model)
+    return Proof(_settled(way, found), found, behaviour, own, tuple(notes))
+
+
+def _lasting(attributes: Mapping[tuple[str, str], str], model: Model) -> str:
+    """A hash of the attributes that forward passes leave alone: those others are no settings."""
+    after = unsaved(model.module)
+    same = sorted((*key, value) for key, value in attributes.items() if after.get(key) == value)
+    return hashlib.sha256(repr(same).encode()).hexdigest()[:16]
+
+
+def _of_head(model: Model, found: Found) -> list[str]:
+    """What is to be said of the classifier."""
+    if found.head is None:
+        return [NO_HEAD] if model.open_head else []
+    if not found.proven:
+        return [f"the output of its classifier {found.head!r} is not what it returns"]
+    if model.open_head and found.others:
+        return [
+            f"it returns the outputs of several layers, of which {found.head!r} is taken for the "
+            f"classifier; load_model(…, head=) names another, such as {found.others[0]!r}"
+        ]
+    return []
 
 
 def _settled(forward: Forward, found: Found) -> Model:
@@ -168,7 +198,7 @@ def _ways(forward: Forward) -> Iterator[Forward]:
 
 
 def _read(
-    forward: Forward, found: Found, few: Sequence[int]
+    forward: Forward, found: Found, few: list[int]
 ) -> tuple[dict[str, Tensor], Exception | str | None]:
     """Features of three examples, and what is wrong with them; None if nothing is.
 
@@ -177,32 +207,39 @@ def _read(
     features: dict[str, Tensor] = {}
     try:
         features = forward.features(few, found)
-        for some, rows in ((few[1::-1], [1, 0]), (few[2:], [2])):
-            read = forward.features(some, found)
-            if not (
-                _same(forward, read, features, rows) or _is_rounding(forward, found, few, some)
-            ):
+        for some in _companies(few):
+            rows = [few.index(position) for position in some]
+            if not _same(forward, forward.features(some, found), features, rows):
                 return features, "they depend on the batch"
     except Exception as error:  # whatever the network's own code raises
         return features, error
     return features, None
 
 
-def _is_rounding(forward: Forward, found: Found, few: Sequence[int], some: Sequence[int]) -> bool:
-    """Whether a copy in double precision gives examples the same features in both batches.
+def _companies(few: list[int]) -> tuple[list[int], ...]:
+    """Two of three examples the other way round, and the third alone."""
+    return few[1::-1], few[2:]
+
+
+def _is_rounding(forward: Forward, found: Found, few: list[int]) -> bool:
+    """Whether a copy in double precision gives examples the same features in every company.
 
     In single precision, rounding can grow from layer to layer of a network with random weights.
     """
     precisions = {p.dtype for p in forward.model.module.parameters() if p.is_floating_point()}
     if forward.amp or precisions != {torch.float32}:
         return False
+
     model = dataclasses.replace(forward.model, module=copied(forward.model.module).double())
     doubled = dataclasses.replace(forward, model=model)
     try:
-        one, other = doubled.features(few, found), doubled.features(some, found)
+        together = doubled.features(few, found)
+        return all(
+            _same(doubled, doubled.features(some, found), together, [few.index(p) for p in some])
+            for some in _companies(few)
+        )
     except Exception:  # not every network can be that precise
         return False
-    return _same(doubled, other, one, [list(few).index(position) for position in some])
 
 
 def _is_random(

@@ -22,6 +22,8 @@ Value = tuple[int, int]
 
 _MAP_LEAVES = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
 _SEQUENCE_LEAVES = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.GroupNorm)
+_READS: dict[type, dict[int, str]] = {nn.Conv1d: {3: "NCT"}, nn.Conv2d: {4: "NCHW"}}
+"""What the axes of an input are to a module, whatever made it."""
 _SEQUENCE_POOLS = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)
 
 
@@ -275,7 +277,8 @@ class _Recorder:
         given = None if tensor is None else self.value_of(tensor)
         layout = None if given is None else self.layouts.get(given)
         if path == self.head:
-            self.record(path, inputs, given, layout, self.leaf, is_input=True)
+            reads = _READS.get(type(module), {}).get(0 if tensor is None else tensor.ndim)
+            self.record(path, inputs, given, reads or layout, self.leaf, is_input=True)
         self.open.append(_Open(path, len(self.trace.calls), shape, layout, given))
 
     def leave(self, path: str, module: nn.Module, args: Any, output: Any) -> None:

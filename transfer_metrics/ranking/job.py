@@ -115,10 +115,11 @@ class Job:
         return [self.features_key(model, fingerprint) for fingerprint in parts]
 
     def _content(self, model: Model, data: str) -> dict[str, Any]:
-        key = self.extraction(model).key
+        extraction = self.extraction(model)
+        key = extraction.key
         return {
             "model": key["model_fingerprint"],
-            "behaviour": key["behaviour"],
+            "behaviour": (key["behaviour"], extraction.proof.own),
             "task": data,
             "kind": self.task.kind,
             "layers": self.layers,

@@ -34,7 +34,8 @@ class Model:
         input_shape: shape of one input, (C, H, W) for images; ``None`` where it is free.
         revision: hub revision, name of the pretrained weights, or hash of the weights' file.
         collate: list of inputs to a batch; ``None`` stacks them.
-        open_head: whether a classifier is to be looked for on the first examples of a task.
+        open_head: whether the classifier is a guess, or none, until it is looked for on the first
+            examples of a task.
         least: examples that a batch must have at least; 2 where a network squeezes its axes.
     """
 

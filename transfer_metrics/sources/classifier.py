@@ -131,15 +131,20 @@ class LinearOutputs:
 
         That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor
         is returned whatever else keeps the order of the entries of each row. (Among several
-        tensors, one behind a tanh is rather a pooled feature.)
+        tensors, one behind a tanh is rather a pooled feature.) What is called logits comes first.
         """
         alone = isinstance(output, Tensor)
         given = [tensor.detach() for tensor in tensors_in(output) if tensor.ndim == 2]
-        made = tuple(
-            name
-            for name, forms in self._seen.items()
-            if any(_is_made_of(tensor, rows, alone) for tensor in given for rows in forms)
-        )
+
+        def makers(tensors: Sequence[Tensor]) -> tuple[str, ...]:
+            return tuple(
+                name
+                for name, forms in self._seen.items()
+                if any(_is_made_of(tensor, rows, alone) for tensor in tensors for rows in forms)
+            )
+
+        named = [t for t in tensors_in(_named_logits(output)) if t.ndim == 2]
+        made = makers([tensor.detach() for tensor in named]) or makers(given)
         for tensor in () if made else given:
             like = [name for name, [first, *_] in self._seen.items() if first.shape == tensor.shape]
             if len(like) > 1:
@@ -194,8 +199,26 @@ def _is_made_of(output: Tensor, rows: Tensor, any_order: bool) -> bool:
         expected = link(logits)
         if (given - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1e-30):
             return True
-    ordered = any_order and output.shape[1] > 1
-    return ordered and torch.equal(given.argsort(1), logits.argsort(1))
+    if not any_order:
+        return False
+    # Among a few entries an order is met by chance; what follows is then a stretch and a shift.
+    if output.shape[1] > 3:
+        return torch.equal(given.argsort(1), logits.argsort(1))
+    return output.numel() > 2 and _is_stretched(given, logits, tolerance)
+
+
+def _is_stretched(given: Tensor, logits: Tensor, tolerance: float) -> bool:
+    """Whether all entries are one positive multiple of others, and a constant."""
+    x, y = logits - logits.mean(), given - given.mean()
+    slope = float((x * y).sum() / x.square().sum().clamp(min=1e-300))
+    return slope > 0 and float((y - slope * x).abs().max()) <= tolerance * float(y.abs().max())
+
+
+def _named_logits(output: Any) -> Any:
+    """What an output calls its logits; None where it has no such name."""
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    return None if isinstance(output, Tensor) else getattr(output, "logits", None)
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:

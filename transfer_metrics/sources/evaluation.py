@@ -56,10 +56,10 @@ def evaluation(module: nn.Module) -> Iterator[None]:
             for name, buffer in buffers.items():
                 if buffer is None or not nn.parameter.is_lazy(buffer):
                     submodule._buffers[name] = buffer
-        for buffer, version, before in copies:
+        for buffer, version, content in copies:
             if buffer._version != version:
                 with torch.no_grad():
-                    buffer.copy_(before)
+                    buffer.copy_(content)
 
 
 def device_of(module: nn.Module) -> torch.device | None:

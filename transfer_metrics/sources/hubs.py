@@ -229,7 +229,7 @@ def with_proven_head(model: Model) -> Model:
         batch = model.dummy()
         if isinstance(batch, torch.Tensor):
             head = proven_head(model.module, batch if first is None else batch.to(first))
-    return dataclasses.replace(model, head=head, open_head=head is None)
+    return dataclasses.replace(model, head=head, open_head=True)
 
 
 def _first_width(module: nn.Module) -> tuple[int, ...] | None:
