@@ -317,6 +317,29 @@ def test_ragged_rows_and_twins(tmp_path: Path) -> None:
     assert values(task).tolist() == [[1, 2], [3, 4]]
 
 
+def test_quotes_that_only_begin(tmp_path: Path) -> None:
+    def rows(first: str, last: str) -> str:
+        texts = [f"film {i}" for i in range(60)]
+        texts[10], texts[40] = first, last
+        lines = (f"{t}\t{'pos' if i % 2 else 'neg'}\n" for i, t in enumerate(texts))
+        return "text\tlabel\n" + "".join(lines)
+
+    with pytest.warns(TransferMetricsWarning, match="begin with a quote that does not end"):
+        task = tm.load_task(_at(tmp_path, rows('"film 10', '"film 40')))
+    assert len(task["train"]) == 60
+    assert [task["train"].examples[i] for i in (10, 11, 40)] == ['"film 10', "film 11", '"film 40']
+    with pytest.raises(InvalidInputError, match=r"row 11 has a cell of several lines.*double"):
+        tm.load_task(_at(tmp_path, rows('"film 10', 'film 40"')))
+    # Quoted as it should be, over several lines.
+    columns, doubts = read_separated('text,label\n"a, ""b"",\nc, d, e",x\n"f, g",y\n', ".csv")
+    assert (columns["text"], doubts) == (['a, "b",\nc, d, e', "f, g"], [])
+
+
+def _at(folder: Path, text: str) -> str:
+    (folder / "t.tsv").write_text(text)
+    return f"csv:{folder / 't.tsv'}"
+
+
 def test_header_goes_with_separated_values(tmp_path: Path) -> None:
     NOISE.to_parquet(tmp_path / "t.parquet")
     NOISE.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
