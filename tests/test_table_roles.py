@@ -196,9 +196,51 @@ def test_a_column_that_counts_is_doubted(tmp_path: Path, start: int, mixed: bool
         assert "features=a,b" in doubt
         asked = tm.load_task(f"{kind}:{tmp_path}/t.{kind}", features="a,n")
         assert asked.understood.suspicions == ()
-    frame["n"] *= 2
+    frame["n"] = RNG.permutation(300) ** 2
     frame.to_csv(tmp_path / "t.csv", index=False)
     assert tm.load_task(f"csv:{tmp_path}/t.csv").understood.suspicions == ()
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        np.arange(1000, 1300),
+        np.arange(0, 3000, 10),
+        RNG.permutation(np.arange(0, 3000, 10)),
+        1_700_000_000 + 60 * np.arange(300),
+        np.sort(RNG.choice(5000, 300, replace=False)),
+        np.sort(RNG.choice(5000, 300, replace=False))[::-1].astype(float),
+    ],
+)
+def test_a_column_that_runs_is_doubted(tmp_path: Path, numbers: np.ndarray) -> None:
+    NOISE.assign(n=numbers)[["n", "a", "b", "label"]].to_csv(tmp_path / "t.csv", index=False)
+    [doubt] = told(f"csv:{tmp_path}/t.csv").understood.suspicions
+    assert doubt.startswith("column 'n' ")
+    assert "features=a,b" in doubt
+    sorted_ = np.sort(NOISE["a"])  # measured
+    NOISE.assign(n=sorted_).to_csv(tmp_path / "t.csv", index=False)
+    assert tm.load_task(f"csv:{tmp_path}/t.csv").understood.suspicions == ()
+    NOISE.assign(n=numbers)[:9].assign(label=[0, 1, 2] * 3).to_csv(tmp_path / "t.csv", index=False)
+    assert tm.load_task(f"csv:{tmp_path}/t.csv").understood.suspicions == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [
+        *((n, True) for n in ("sample_id", "sample id", "PassengerId", "Customer ID", "level_0")),
+        *((n, True) for n in ("level_1", "No", "case nr", "Sample Number", "no.")),
+        *((n, False) for n in ("acid", "humid", "solid", "piano", "casino", "level")),
+    ],
+)
+def test_names_of_identifiers(tmp_path: Path, name: str, left_out: bool) -> None:
+    numbers = RNG.permutation(300) ** 2
+    for cells, leaves in ((numbers, left_out), (numbers // 4, False), (numbers + 0.5, False)):
+        frame = NOISE.copy()
+        frame.insert(0, name, cells)
+        frame.to_csv(tmp_path / "t.csv", index=False)
+        task = told(f"csv:{tmp_path}/t.csv")
+        assert task.understood.inputs == (("a", "b") if leaves else (name, "a", "b"))
+        assert task.understood.suspicions == ()
 
 
 def test_an_identifier_that_repeats_is_an_input(tmp_path: Path) -> None:
