@@ -21,7 +21,7 @@ from transfer_metrics.sources.base import (
 from transfer_metrics.sources.examples import ImageArray, Pairs, Rows
 from transfer_metrics.sources.gaps import without_unlabelled
 from transfer_metrics.sources.label_values import as_array
-from transfer_metrics.sources.labels import doubts, encode
+from transfer_metrics.sources.labels import doubts, encode, odd_texts
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.sounds import as_sound, as_sounds, is_sound
 
@@ -66,10 +66,15 @@ def make_task(
     kept, left = without_unlabelled(name, parts, kind, classes, missing, understood.label)
     given = {split: y for split, (_, y) in kept.items()}
     found_kind, labels, names = encode(name, given, kind, classes)
+    told = []
+    if kind is None:
+        told = doubts(given)
+        if classes is None:
+            told += odd_texts({split: y for split, (_, y) in parts.items()})
     understood = dataclasses.replace(
         understood,
         left_out=(*understood.left_out, *left),
-        suspicions=(*understood.suspicions, *(doubts(given) if kind is None else ())),
+        suspicions=(*understood.suspicions, *told),
     )
     splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
     found = {_modality(split.examples) for split in splits.values()}

@@ -132,10 +132,11 @@ def counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
     count = len(values)
     if count < COUNTED or values.shape[1] != len(names):
         return []
-    steps = np.diff(values[:COUNTED], axis=0)  # a look, so that few columns are gone through
-    runs = (steps > 0).all(axis=0) | (steps < 0).all(axis=0)
-    spread = values.max(axis=0) - values.min(axis=0)
-    even = (spread > 0) & (spread % (count - 1) == 0)
+    with np.errstate(invalid="ignore"):  # infinite ones are refused elsewhere
+        steps = np.diff(values[:COUNTED], axis=0)  # a look, so that few columns are gone through
+        runs = (steps > 0).all(axis=0) | (steps < 0).all(axis=0)
+        spread = values.max(axis=0) - values.min(axis=0)
+        even = (spread > 0) & (spread % (count - 1) == 0)
     suspicions = []
     for place in np.flatnonzero(runs | even).tolist():
         told = _numbering(values[:, place])
@@ -148,7 +149,7 @@ def counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
 
 def _numbering(column: np.ndarray) -> str:
     """How (N,) numbers number the rows; empty if they do not."""
-    if not (column == np.floor(column)).all():
+    if not (np.isfinite(column) & (column == np.floor(column))).all():
         return ""
     if len(np.unique(np.diff(np.sort(column)))) == 1:
         return "counts the examples"
