@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 from sklearn.datasets import load_diabetes
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
@@ -219,9 +220,9 @@ def test_several_numbers_per_example() -> None:
 
 def test_metrics_of_one_kind_know_which() -> None:
     assert tm.svd_regression(X, Y) == tm.svd_regression(X, Y.astype(float), kind="regression")
-    sparse = load_diabetes().target[:60]
-    assert tm.lda(X[:, :2], np.r_[sparse[:30], sparse[:30]]) == tm.lda(
-        X[:, :2], np.r_[sparse[:30], sparse[:30]].astype(int).astype(str), kind="classification"
+    targets = load_diabetes().target[:60]
+    assert tm.lda(X[:, :2], np.r_[targets[:30], targets[:30]]) == tm.lda(
+        X[:, :2], np.r_[targets[:30], targets[:30]].astype(int).astype(str), kind="classification"
     )
     with pytest.raises(UnsupportedTaskError, match="classification, not regression"):
         tm.lda(X, Y, kind="regression")
@@ -302,6 +303,38 @@ def test_labels_that_are_masks(shape: tuple[int, ...]) -> None:
             tm.load_task(spec)
     with pytest.raises(InvalidInputError, match="as masks have"):
         tm.score(np.ones((12, 3)), masks)
+
+
+class TooLong(Dataset):
+    """Three items that claim to be eighty."""
+
+    def __len__(self) -> int:
+        return 80
+
+    def __getitem__(self, index: int):
+        return torch.ones(2), [0, 1, 0][index]
+
+
+def test_containers_that_would_lose_something() -> None:
+    for make in (sparse.csr_matrix, sparse.coo_array):
+        for use in (
+            lambda x: tm.load_task(x, Y),
+            lambda x: tm.load_task({"train": (x, Y), "test": (X, Y)}),
+            lambda x: tm.score(x, Y),
+            lambda x: tm.knn(x, Y),
+        ):
+            with pytest.raises(InvalidInputError, match=r"sparse matrix .* give X\.toarray\(\)"):
+                use(make(X))
+    masked = np.ma.masked_array(X, X > 1.5)
+    first = int(np.argwhere(X > 1.5)[0][0])
+    for use in (lambda x: tm.load_task(x, Y), lambda x: tm.score(x, Y), lambda x: tm.knn(x, Y)):
+        with pytest.raises(InvalidInputError, match=f"are masked, the first in row {first};"):
+            use(masked)
+        use(np.ma.masked_array(X))  # of which nothing is masked
+    with pytest.raises(InvalidInputError, match="labels are masked"):
+        tm.load_task(X, np.ma.masked_array(Y, Y == 2))
+    with pytest.raises(InvalidInputError, match=r"no item 3 .*length is 80; correct its __len__"):
+        tm.load_task(TooLong())
 
 
 # ---------------------------------------------------------------- what is missing

@@ -302,6 +302,22 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
         tm.load_task(f"csv:{tmp_path}/t.csv")
 
 
+def test_utf_16_without_its_mark(tmp_path: Path) -> None:
+    for encoding in ("utf-16-le", "utf-16-be"):
+        (tmp_path / "t.csv").write_bytes("text,label\ngood,x\nbad,y\n".encode(encoding))
+        with pytest.raises(InvalidInputError, match=r"UTF-16 without its mark.*save it as UTF-8"):
+            tm.load_task(f"csv:{tmp_path / 't.csv'}")
+
+
+@pytest.mark.parametrize("separator", [" ", ":", "  "])
+def test_separators_that_are_none(tmp_path: Path, separator: str) -> None:
+    text = "a,b,label\n1,2,x\n3,4,y\n5,6,x\n".replace(",", separator)
+    with pytest.raises(
+        InvalidInputError, match=r"or put one of , ; \| or a tab between the columns"
+    ):
+        load(tmp_path, text)
+
+
 def test_decimal_commas(tmp_path: Path) -> None:
     task = load(tmp_path, "a;b;label\n1,5;2;x\n-2,25;3;y\n")
     assert values(task).tolist() == [[1.5, 2], [-2.25, 3]]
