@@ -312,9 +312,7 @@ def test_utf_16_without_its_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize("separator", [" ", ":", "  "])
 def test_separators_that_are_none(tmp_path: Path, separator: str) -> None:
     text = "a,b,label\n1,2,x\n3,4,y\n5,6,x\n".replace(",", separator)
-    with pytest.raises(
-        InvalidInputError, match=r"put one of , ; \| or a tab between the columns"
-    ):
+    with pytest.raises(InvalidInputError, match=r"put one of , ; \| or a tab between the columns"):
         load(tmp_path, text)
 
 
