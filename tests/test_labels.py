@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 from sklearn.datasets import load_diabetes
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
@@ -19,7 +20,7 @@ import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
 from transfer_metrics.sources.label_values import as_array, number_of
-from transfer_metrics.sources.labels import doubts, encode, kind_of, read_labels
+from transfer_metrics.sources.labels import doubts, encode, kind_of, odd_texts, read_labels
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4))
@@ -219,9 +220,9 @@ def test_several_numbers_per_example() -> None:
 
 def test_metrics_of_one_kind_know_which() -> None:
     assert tm.svd_regression(X, Y) == tm.svd_regression(X, Y.astype(float), kind="regression")
-    sparse = load_diabetes().target[:60]
-    assert tm.lda(X[:, :2], np.r_[sparse[:30], sparse[:30]]) == tm.lda(
-        X[:, :2], np.r_[sparse[:30], sparse[:30]].astype(int).astype(str), kind="classification"
+    targets = load_diabetes().target[:60]
+    assert tm.lda(X[:, :2], np.r_[targets[:30], targets[:30]]) == tm.lda(
+        X[:, :2], np.r_[targets[:30], targets[:30]].astype(int).astype(str), kind="classification"
     )
     with pytest.raises(UnsupportedTaskError, match="classification, not regression"):
         tm.lda(X, Y, kind="regression")
@@ -243,6 +244,97 @@ def test_doubts_name_the_cure() -> None:
     assert "kind=classification" in task.understood.suspicions[0]
     said = tm.load_task(np.eye(442), load_diabetes().target, kind="regression")
     assert said.understood.suspicions == ()
+
+
+@pytest.mark.parametrize("odd", ["?", "-", "missing"])
+@pytest.mark.parametrize("numbers", [np.arange(40) / 8, np.arange(40) % 5 + 1])
+@pytest.mark.parametrize("form", [str, float])
+def test_a_text_among_numbers_is_doubted(odd: str, numbers: np.ndarray, form) -> None:
+    labels: list = [form(n) for n in numbers]
+    labels[7] = odd
+    labels[3] = ""  # which is left out, and no reason to count otherwise
+    with pytest.warns(TransferMetricsWarning) as caught:
+        task = tm.load_task(np.eye(40), labels)
+    [doubt] = [d for d in task.understood.suspicions if repr(odd) in d]
+    assert "the first in row 8 of train" in doubt
+    assert "leave such labels empty" in doubt
+    assert any(doubt in str(warning.message) for warning in caught)
+    with pytest.warns(TransferMetricsWarning, match="numbers but for"):
+        read_labels([y for y in labels if y != ""])
+    assert odd_texts({"train": numbers}) == []
+    assert odd_texts({"train": [*"0123456789", *"abc"] * 3}) == []
+    assert odd_texts({"train": ["1", "2"] * 4 + ["x"]}) == []
+
+
+def test_classes_of_one_name_are_refused() -> None:
+    mixed = [i % 2 if i % 4 < 2 else str(i % 2) for i in range(40)]
+    for use in (
+        lambda: encode("t", {"train": mixed}),
+        lambda: tm.load_task(np.eye(40), mixed),
+        lambda: read_labels(mixed),
+        lambda: tm.knn(RNG.normal(size=(40, 3)), mixed),
+        lambda: tm.score(RNG.normal(size=(40, 3)), mixed, "knn"),
+        lambda: encode("t", {"train": [0, 1, 7], "test": ["007", "1"]}),
+    ):
+        with pytest.raises(InvalidInputError, match=r"different types int and str; use one"):
+            use()
+    # Texts of one split that are the numbers of another are these.
+    for train, test in (([0, 1, 1], ["1", "0"]), (["0", "1", "1"], np.array([1, 0]))):
+        _, numbers, names = encode("t", {"train": train, "test": test})
+        assert names == ("0", "1")
+        assert numbers["train"].tolist() == [0, 1, 1]
+        assert numbers["test"].tolist() == [1, 0]
+    kind, numbers, _ = encode("t", {"train": [0.5, 1.0], "test": ["0.25"]})
+    assert (kind, numbers["test"].tolist()) == ("regression", [0.25])
+
+
+def test_names_of_one_sign_that_are_equal_are_doubted() -> None:
+    with pytest.warns(TransferMetricsWarning, match="differ only by case"):
+        tm.load_task(X, Y, classes=["a", "b", "b"])
+    assert tm.load_task(X, Y, classes=["a", "b", "B"]).understood.suspicions == ()
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8)])
+def test_labels_that_are_masks(shape: tuple[int, ...]) -> None:
+    masks = torch.zeros(12, *shape, dtype=torch.long)
+    images = torch.rand(12, 3, 8, 8)
+    for spec in (TensorDataset(images, masks), (images, masks), (images, list(masks))):
+        with pytest.raises(InvalidInputError, match=r"the shape .*, as masks have; give one label"):
+            tm.load_task(spec)
+    with pytest.raises(InvalidInputError, match="as masks have"):
+        tm.score(np.ones((12, 3)), masks)
+
+
+class TooLong(Dataset):
+    """Three items that claim to be eighty."""
+
+    def __len__(self) -> int:
+        return 80
+
+    def __getitem__(self, index: int):
+        return torch.ones(2), [0, 1, 0][index]
+
+
+def test_containers_that_would_lose_something() -> None:
+    for make in (sparse.csr_matrix, sparse.coo_array):
+        for use in (
+            lambda x: tm.load_task(x, Y),
+            lambda x: tm.load_task({"train": (x, Y), "test": (X, Y)}),
+            lambda x: tm.score(x, Y),
+            lambda x: tm.knn(x, Y),
+        ):
+            with pytest.raises(InvalidInputError, match=r"sparse matrix .* give X\.toarray\(\)"):
+                use(make(X))
+    masked = np.ma.masked_array(X, X > 1.5)
+    first = int(np.argwhere(X > 1.5)[0][0])
+    for use in (lambda x: tm.load_task(x, Y), lambda x: tm.score(x, Y), lambda x: tm.knn(x, Y)):
+        with pytest.raises(InvalidInputError, match=f"are masked, the first in row {first};"):
+            use(masked)
+        use(np.ma.masked_array(X))  # of which nothing is masked
+    with pytest.raises(InvalidInputError, match="labels are masked"):
+        tm.load_task(X, np.ma.masked_array(Y, Y == 2))
+    with pytest.raises(InvalidInputError, match=r"no item 3 .*length is 80; correct its __len__"):
+        tm.load_task(TooLong())
 
 
 # ---------------------------------------------------------------- what is missing

@@ -196,9 +196,51 @@ def test_a_column_that_counts_is_doubted(tmp_path: Path, start: int, mixed: bool
         assert "features=a,b" in doubt
         asked = tm.load_task(f"{kind}:{tmp_path}/t.{kind}", features="a,n")
         assert asked.understood.suspicions == ()
-    frame["n"] *= 2
+    frame["n"] = RNG.permutation(300) ** 2
     frame.to_csv(tmp_path / "t.csv", index=False)
     assert tm.load_task(f"csv:{tmp_path}/t.csv").understood.suspicions == ()
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        np.arange(1000, 1300),
+        np.arange(0, 3000, 10),
+        RNG.permutation(np.arange(0, 3000, 10)),
+        1_700_000_000 + 60 * np.arange(300),
+        np.sort(RNG.choice(5000, 300, replace=False)),
+        np.sort(RNG.choice(5000, 300, replace=False))[::-1].astype(float),
+    ],
+)
+def test_a_column_that_runs_is_doubted(tmp_path: Path, numbers: np.ndarray) -> None:
+    NOISE.assign(n=numbers)[["n", "a", "b", "label"]].to_csv(tmp_path / "t.csv", index=False)
+    [doubt] = told(f"csv:{tmp_path}/t.csv").understood.suspicions
+    assert doubt.startswith("column 'n' ")
+    assert "features=a,b" in doubt
+    sorted_ = np.sort(NOISE["a"])  # measured
+    NOISE.assign(n=sorted_).to_csv(tmp_path / "t.csv", index=False)
+    assert tm.load_task(f"csv:{tmp_path}/t.csv").understood.suspicions == ()
+    NOISE.assign(n=numbers)[:9].assign(label=[0, 1, 2] * 3).to_csv(tmp_path / "t.csv", index=False)
+    assert tm.load_task(f"csv:{tmp_path}/t.csv").understood.suspicions == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [
+        *((n, True) for n in ("sample_id", "sample id", "PassengerId", "Customer ID", "level_0")),
+        *((n, True) for n in ("level_1", "No", "case nr", "Sample Number", "no.")),
+        *((n, False) for n in ("acid", "humid", "solid", "piano", "casino", "level")),
+    ],
+)
+def test_names_of_identifiers(tmp_path: Path, name: str, left_out: bool) -> None:
+    numbers = RNG.permutation(300) ** 2
+    for cells, leaves in ((numbers, left_out), (numbers // 4, False), (numbers + 0.5, False)):
+        frame = NOISE.copy()
+        frame.insert(0, name, cells)
+        frame.to_csv(tmp_path / "t.csv", index=False)
+        task = told(f"csv:{tmp_path}/t.csv")
+        assert task.understood.inputs == (("a", "b") if leaves else (name, "a", "b"))
+        assert task.understood.suspicions == ()
 
 
 def test_an_identifier_that_repeats_is_an_input(tmp_path: Path) -> None:
@@ -260,6 +302,20 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
         tm.load_task(f"csv:{tmp_path}/t.csv")
 
 
+def test_utf_16_without_its_mark(tmp_path: Path) -> None:
+    for encoding in ("utf-16-le", "utf-16-be"):
+        (tmp_path / "t.csv").write_bytes("text,label\ngood,x\nbad,y\n".encode(encoding))
+        with pytest.raises(InvalidInputError, match=r"UTF-16 without its mark.*save it as UTF-8"):
+            tm.load_task(f"csv:{tmp_path / 't.csv'}")
+
+
+@pytest.mark.parametrize("separator", [" ", ":", "  "])
+def test_separators_that_are_none(tmp_path: Path, separator: str) -> None:
+    text = "a,b,label\n1,2,x\n3,4,y\n5,6,x\n".replace(",", separator)
+    with pytest.raises(InvalidInputError, match=r"put one of , ; \| or a tab between the columns"):
+        load(tmp_path, text)
+
+
 def test_decimal_commas(tmp_path: Path) -> None:
     task = load(tmp_path, "a;b;label\n1,5;2;x\n-2,25;3;y\n")
     assert values(task).tolist() == [[1.5, 2], [-2.25, 3]]
@@ -315,6 +371,29 @@ def test_ragged_rows_and_twins(tmp_path: Path) -> None:
         load(tmp_path, "label,a,b\nx,1,2\ny,3\n")
     task = load(tmp_path, "a,a,label\n1,2,x\n3,4,y\n")
     assert values(task).tolist() == [[1, 2], [3, 4]]
+
+
+def test_quotes_that_only_begin(tmp_path: Path) -> None:
+    def rows(first: str, last: str) -> str:
+        texts = [f"film {i}" for i in range(60)]
+        texts[10], texts[40] = first, last
+        lines = (f"{t}\t{'pos' if i % 2 else 'neg'}\n" for i, t in enumerate(texts))
+        return "text\tlabel\n" + "".join(lines)
+
+    with pytest.warns(TransferMetricsWarning, match="begin with a quote that does not end"):
+        task = tm.load_task(_at(tmp_path, rows('"film 10', '"film 40')))
+    assert len(task["train"]) == 60
+    assert [task["train"].examples[i] for i in (10, 11, 40)] == ['"film 10', "film 11", '"film 40']
+    with pytest.raises(InvalidInputError, match=r"row 11 has a cell of several lines.*double"):
+        tm.load_task(_at(tmp_path, rows('"film 10', 'film 40"')))
+    # Quoted as it should be, over several lines.
+    columns, doubts = read_separated('text,label\n"a, ""b"",\nc, d, e",x\n"f, g",y\n', ".csv")
+    assert (columns["text"], doubts) == (['a, "b",\nc, d, e', "f, g"], [])
+
+
+def _at(folder: Path, text: str) -> str:
+    (folder / "t.tsv").write_text(text)
+    return f"csv:{folder / 't.tsv'}"
 
 
 def test_header_goes_with_separated_values(tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ def read_text(path: str | os.PathLike[str], most: int = DOCUMENT) -> str:
     """
     data = read_bytes(path, most)
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not marked and b"\0" in data:
+        raise ValueError("it has NUL characters, as UTF-16 without its mark has; save it as UTF-8")
     return data.decode("utf-16" if marked else "utf-8-sig")
 
 

@@ -31,6 +31,7 @@ from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.intervals import interval_mode
 from transfer_metrics.ranking.table import ScoreTable, with_summary
 from transfer_metrics.ranking.values import failed, records_of, values_at
+from transfer_metrics.sources.containers import check_container
 from transfer_metrics.sources.labels import read_labels
 from transfer_metrics.sources.tasks import load_task
 from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens
@@ -87,6 +88,7 @@ def score(
     model    layer
     features features       0.5894 -0.1601
     """
+    check_container(X, "X")
     units = None
     if np.ndim(X) == 3:
         X, y, units = as_tokens(X, y, ignore_index)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from transfer_metrics.errors import InvalidInputError
+
 ABSENT = frozenset(
     ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "-nan", "null", "NULL", "None", "<NA>")
 )
@@ -26,6 +28,9 @@ def as_array(values: Any) -> np.ndarray:
     column (N, 1) is (N,). What is no array of numbers or booleans has the type ``object``, so that
     nothing is rounded or cut.
 
+    Raises:
+        InvalidInputError: a label has more than one axis, or some are masked.
+
     >>> as_array([np.array([2]), np.array([0])]), as_array(np.array([[1.5], [2.0]]))
     (array([2, 0]), array([1.5, 2. ]))
     """
@@ -34,8 +39,12 @@ def as_array(values: Any) -> np.ndarray:
         values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
     elif hasattr(values, "to_numpy") or not isinstance(values, (list, tuple, np.ndarray)):
         values = np.asarray(values)
+    if np.ma.is_masked(values):
+        raise InvalidInputError("some labels are masked; leave those examples out")
     if isinstance(values, np.ndarray) and values.ndim > 1 and values.size == len(values):
         values = values.ravel()
+    if isinstance(values, np.ndarray) and values.ndim > 2:
+        raise _of_shape(values.shape[1:])
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
         return values
     cells = values.tolist() if isinstance(values, np.ndarray) else values
@@ -53,11 +62,20 @@ def as_array(values: Any) -> np.ndarray:
             table = np.asarray(cells)
         except ValueError:  # of different lengths
             table = np.empty(0)
+        if table.ndim > 2:
+            raise _of_shape(table.shape[1:])
         if table.ndim == 2 and table.dtype.kind in "biuf":
             return table
     found = np.empty(len(cells), dtype=object)
     found[:] = cells
     return found
+
+
+def _of_shape(shape: tuple[int, ...]) -> InvalidInputError:
+    return InvalidInputError(
+        f"each label has the shape {shape}, as masks have; give one label per example, or (K,) "
+        f"numbers as targets of a regression"
+    )
 
 
 def absent(labels: np.ndarray, texts: bool = True) -> np.ndarray:
@@ -82,7 +100,8 @@ def read_texts(labels: Mapping[str, np.ndarray], kind: str | None) -> dict[str, 
 
     Texts are numbers where every one reads back the same: ``"7"``, ``"0.5"``, ``"2.0"``, not
     ``"007"``, ``"1_1"``, ``"+1"`` or ``"1e3"``. Where all are numbers in any notation and some are
-    not whole they are measured rather than named, so the notation does not matter.
+    not whole they are measured rather than named, so the notation does not matter. Splits that
+    have numbers stay as they are.
 
     Args:
         labels: per split as ``as_array`` gives them, without what is absent.
@@ -94,7 +113,7 @@ def read_texts(labels: Mapping[str, np.ndarray], kind: str | None) -> dict[str, 
     ['7', '007']
     """
     cells = [cell for array in labels.values() if array.dtype == object for cell in array.tolist()]
-    if not cells or any(array.dtype != object for array in labels.values()):
+    if not cells or any(array.dtype.kind not in "iufO" for array in labels.values()):
         return dict(labels)
     if not all(isinstance(cell, str) for cell in cells):
         return dict(labels)
@@ -108,7 +127,10 @@ def read_texts(labels: Mapping[str, np.ndarray], kind: str | None) -> dict[str, 
     measured = any(isinstance(n, float) and not n.is_integer() for n in numbers.values())
     if not (exact or kind == "regression" or (kind is None and measured)):
         return dict(labels)
-    return {split: as_array([numbers[text] for text in array]) for split, array in labels.items()}
+    return {
+        split: as_array([numbers[text] for text in array]) if array.dtype == object else array
+        for split, array in labels.items()
+    }
 
 
 def number_of(text: str) -> int | float | None:

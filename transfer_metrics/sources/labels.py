@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.sources.base import Kind
 from transfer_metrics.sources.label_values import absent, as_array, number_of, read_texts
 
@@ -24,6 +25,8 @@ OFTEN = 10
 """Whole numbers are classes where each has so many examples on average."""
 DENSE = 0.8
 """Whole numbers are classes where such a share of those from the least to the greatest occur."""
+_MOSTLY = 0.9
+"""Share of numbers from which on texts among them are hardly names."""
 KINDS = ("classification", "regression")
 
 
@@ -74,6 +77,9 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
     Raises:
         InvalidInputError: some are missing, or they do not fit the kind.
 
+    Warns:
+        TransferMetricsWarning: see ``odd_texts``.
+
     >>> read_labels(["b", "a", "b"]), read_labels([0.5, 2.0])
     (('classification', array([1, 0, 1])), ('regression', array([0.5, 2. ])))
     """
@@ -83,6 +89,9 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
         raise InvalidInputError(
             f"y has missing labels, the first at row {int(lacking.argmax())}; drop those rows"
         )
+    if kind is None:
+        for doubt in odd_texts({"y": array}):
+            warnings.warn(doubt, TransferMetricsWarning, stacklevel=3)
     kind = kind or kind_of({"y": array})
     if kind == "multilabel":
         return kind, _targets("y", array)
@@ -218,6 +227,40 @@ name classes"]
     return []
 
 
+def odd_texts(labels: Mapping[str, Any]) -> list[str]:
+    """What may be a mistake where a few texts among numbers make all of them names of classes.
+
+    Args:
+        labels: per split, labels in any container; what is missing does not count.
+
+    >>> odd_texts({"train": [*map(str, range(12)), "?"]})
+    ["the labels are numbers but for '?', the first in row 13 of train, which makes them names of \
+classes; leave such labels empty, or say kind=classification if they are names"]
+    """
+    numbers, odd = 0, []
+    for split, values in labels.items():
+        array = as_array(values)
+        if array.dtype != object:
+            numbers += len(array)
+            continue
+        lacking = absent(array)
+        for row in np.flatnonzero(~lacking).tolist():
+            if isinstance(array[row], str) and number_of(array[row]) is None:
+                odd.append((split, row, array[row]))
+            else:
+                numbers += 1
+    if not odd or numbers < _MOSTLY * (numbers + len(odd)) or numbers < OFTEN:
+        return []
+    split, row, _ = odd[0]
+    texts = list(dict.fromkeys(text for *_, text in odd))
+    named = ", ".join(repr(text[:30]) for text in texts[:3]) + (" …" if len(texts) > 3 else "")
+    return [
+        f"the labels are numbers but for {named}, the first in row {row + 1} of {split}, which "
+        f"makes them names of classes; leave such labels empty, or say kind=classification if "
+        f"they are names"
+    ]
+
+
 def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
     if array.dtype != object:
         return np.isin(array, numbers)
@@ -262,7 +305,17 @@ def _numbering(
         ) from error
     if classes is None:
         ordered = sorted(found, key=_order)
-        return {v: i for i, v in enumerate(ordered)}, tuple(_text(v) for v in ordered)
+        named: dict[str, Any] = {}
+        for value in ordered:
+            other = named.setdefault(_text(value), value)
+            if other is not value:
+                types = sorted({type(other).__name__, type(value).__name__})
+                raise InvalidInputError(
+                    f"{where}: labels {other!r} and {value!r} would be two classes of one name, "
+                    f"since labels are of {'different types ' * (len(types) > 1)}"
+                    f"{' and '.join(types)}; use one type, such as str(label) for each"
+                )
+        return {v: i for i, v in enumerate(ordered)}, tuple(named)
     names = tuple(_text(c) for c in classes)
     if len(names) > max(MOST_NAMED, sum(map(len, values.values()))):
         raise InvalidInputError(

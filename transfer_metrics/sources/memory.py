@@ -18,10 +18,11 @@ from transfer_metrics.sources.base import (
     Understood,
     example_modality,
 )
+from transfer_metrics.sources.containers import check_container
 from transfer_metrics.sources.examples import ImageArray, Pairs, Rows
 from transfer_metrics.sources.gaps import without_unlabelled
 from transfer_metrics.sources.label_values import as_array
-from transfer_metrics.sources.labels import doubts, encode
+from transfer_metrics.sources.labels import doubts, encode, odd_texts
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.sounds import as_sound, as_sounds, is_sound
 
@@ -66,10 +67,15 @@ def make_task(
     kept, left = without_unlabelled(name, parts, kind, classes, missing, understood.label)
     given = {split: y for split, (_, y) in kept.items()}
     found_kind, labels, names = encode(name, given, kind, classes)
+    told = []
+    if kind is None:
+        told = doubts(given)
+        if classes is None:
+            told += odd_texts({split: y for split, (_, y) in parts.items()})
     understood = dataclasses.replace(
         understood,
         left_out=(*understood.left_out, *left),
-        suspicions=(*understood.suspicions, *(doubts(given) if kind is None else ())),
+        suspicions=(*understood.suspicions, *told),
     )
     splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
     found = {_modality(split.examples) for split in splits.values()}
@@ -105,7 +111,7 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
         )
     if not len(dataset):
         return [], [], None
-    first = dataset[0]
+    first = _item(dataset, 0, where)
     if not (isinstance(first, (tuple, list)) and len(first) == 2):
         raise InvalidInputError(
             f"{where}: items of the dataset are {type(first).__name__}, not pairs (x, y)"
@@ -116,8 +122,8 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
         names = None
     if getattr(dataset, "target_transform", None) is not None:
         names = None
-    if kept is None or not _agree(kept, dataset, first[1]):
-        labels = as_array([dataset[i][1] for i in range(len(dataset))])
+    if kept is None or not _agree(kept, dataset, first[1], where):
+        labels = as_array([_item(dataset, i, where)[1] for i in range(len(dataset))])
         names = None if kept is not None else names
         kept = labels
     return Pairs(dataset, as_example, example_modality(as_example(first[0]))), kept, names
@@ -138,7 +144,17 @@ def _kept_labels(dataset: Any) -> np.ndarray | None:
     return None
 
 
-def _agree(labels: np.ndarray, dataset: Any, first: Any) -> bool:
+def _item(dataset: Any, index: int, where: str) -> Any:
+    try:
+        return dataset[index]
+    except IndexError as error:
+        raise InvalidInputError(
+            f"{where}: the dataset has no item {index} ({error}), but its length is "
+            f"{len(dataset)}; correct its __len__"
+        ) from error
+
+
+def _agree(labels: np.ndarray, dataset: Any, first: Any, where: str) -> bool:
     """Whether a dataset returns these labels: ends, middle, and an example of every class."""
     spread = np.linspace(0, len(labels) - 1, COMPARED // 2).round().astype(int)
     classes: dict[Any, int] = {}
@@ -146,7 +162,7 @@ def _agree(labels: np.ndarray, dataset: Any, first: Any) -> bool:
         classes.setdefault(str(label), position)
     some = np.array(list(classes.values()))[: COMPARED // 2]
     positions = np.unique([*spread, *some]).tolist()  # the first is 0
-    returned = as_array([first, *(dataset[i][1] for i in positions[1:])])
+    returned = as_array([first, *(_item(dataset, i, where)[1] for i in positions[1:])])
     return bool(np.array_equal(returned, labels[positions]))
 
 
@@ -180,6 +196,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     Raises:
         InvalidInputError: the values are none of these, or not finite.
     """
+    check_container(values, where)
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
         if values.dtype == np.uint8 and values.ndim == 4 and values.shape[-1] not in (1, 3):

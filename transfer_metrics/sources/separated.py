@@ -8,7 +8,7 @@ import io
 import itertools
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.label_values import ABSENT, number_of
@@ -44,8 +44,6 @@ def read_separated(
     >>> read_separated("text;label\\ngood, really;pos\\n", ".csv")
     ({'text': ['good, really'], 'label': ['pos']}, [])
     """
-    import pandas as pd
-
     if header not in (None, "yes", "no"):
         raise InvalidInputError(f"header={header!r}; say header=no where the first line is data")
     told = re.match(r"sep=(.)\r?\n", text[:10])  # Excel's own hint
@@ -58,27 +56,15 @@ def read_separated(
     if len(first) > 1 and len(first[1]) > len(names):
         raise ValueError("the first row has more cells than the header")
     # Everything as text first: a review that says "null" is no missing value.
-    with warnings.catch_warnings():
-        # Cells beyond the header would otherwise shift all others, or be left out.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        try:
-            frame = pd.read_csv(
-                io.StringIO(text),
-                sep=separator,
-                header=None if header == "no" else 0,
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-            )
-        except pd.errors.ParserWarning:
-            raise ValueError("a row has more cells than the header") from None
-        except pd.errors.ParserError as error:
-            line = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
-            raise ValueError(
-                f"a row has more cells than the header, or a quote has no end: {line}"
-            ) from None
-    frame.columns = _stripped([str(column) for column in frame])
+    frame = _frame(text, separator, header)
     suspicions = []
+    if _swallowed(frame, text, separator):
+        frame = _frame(text, separator, header, csv.QUOTE_NONE)
+        suspicions.append(
+            "some cells begin with a quote that does not end, so quotes are read as any other "
+            "sign; put texts that hold quotes into quotes, and double those inside"
+        )
+    frame.columns = _stripped([str(column) for column in frame])
     if header != "no":
         _refuse_second_header(frame, names)
         if header is None and _looks_like_data(frame, names):
@@ -92,9 +78,77 @@ def read_separated(
     return columns, suspicions
 
 
-def _rows(text: str, separator: str, count: int) -> list[list[str]]:
-    """The first rows that are not empty, as far as they can be read."""
-    rows = (row for row in csv.reader(io.StringIO(text[:_LONGEST]), delimiter=separator) if row)
+def _frame(
+    text: str, separator: str, header: str | None, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+) -> pd.DataFrame:
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        # Cells beyond the header would otherwise shift all others, or be left out.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(
+                io.StringIO(text),
+                sep=separator,
+                header=None if header == "no" else 0,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                quoting=quoting,
+            )
+        except pd.errors.ParserWarning:
+            raise ValueError("a row has more cells than the header") from None
+        except pd.errors.ParserError as error:
+            line = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
+            raise ValueError(
+                f"a row has more cells than the header, or a quote has no end: {line}"
+            ) from None
+
+
+def _swallowed(frame: pd.DataFrame, text: str, separator: str) -> bool:
+    """Whether quotes that open nothing made cells of whole rows, and rows are even without them.
+
+    Raises:
+        ValueError: there are such cells, or may be, and it is not certain what is meant.
+    """
+    least = max(1, len(frame.columns) - 1)
+    lines = text.count("\n") or text.count("\r")
+    if '"' not in text or lines <= len(frame):
+        return False
+    found = (
+        (row, cell)
+        for column in range(len(frame.columns))
+        for row, cell in enumerate(frame.iloc[:, column].tolist())
+        if isinstance(cell, str) and ("\n" in cell or "\r" in cell)
+    )
+    whole = [(row, cell) for row, cell in found if cell.count(separator) >= least]
+    if not whole:
+        return False
+    plain = {len(row) for row in _rows(text, separator, None, quoting=csv.QUOTE_NONE)}
+    even = plain == {len(frame.columns)}
+    broken = False
+    try:
+        for _ in csv.reader(io.StringIO(text), delimiter=separator, strict=True):
+            pass
+    except csv.Error as error:
+        broken = "expected" in str(error)  # and not a long cell
+    if even and broken:
+        return True
+    if even or broken:
+        row, cell = min(whole)
+        raise ValueError(
+            f"row {row + 1} has a cell of several lines, {cell[:30]!r} …, that may be rows after a "
+            f"quote without an end; double the quotes inside of texts, and take line breaks out"
+        )
+    return False
+
+
+def _rows(
+    text: str, separator: str, count: int | None, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+) -> list[list[str]]:
+    """The first rows that are not empty, or all, as far as they can be read."""
+    file = io.StringIO(text if count is None else text[:_LONGEST])
+    rows = (row for row in csv.reader(file, delimiter=separator, quoting=quoting) if row)
     found = []
     with contextlib.suppress(csv.Error):  # of a long text; pandas has no such limit
         for row in itertools.islice(rows, count):

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from transfer_metrics.sources.label_values import number_of
+
 SURE = (
     "label", "labels", "class", "classes", "target", "targets", "y",
     "goldlabel", "classlabel", "groundtruth", "cls",
@@ -24,6 +26,8 @@ IDENTIFIERS = (
     "uid", "uuid", "guid",
 )  # fmt: skip
 """Names of columns that number the rows."""
+_NAMES_ROWS = re.compile(r".*([\W_][iI][dD]|[a-z]I[dD])|level_(\d+|N)", re.DOTALL)
+_NUMBERS_ROWS = re.compile(r".*[\W_](no|nr|number)\.?|no\.?|nr\.?|number", re.I | re.DOTALL)
 COUNTED = 10
 """Rows from which on a column that counts them is hardly by chance."""
 
@@ -105,14 +109,22 @@ def no_input(
     unnamed = re.fullmatch(r"Unnamed: \d+", column) is not None
     if not column and place == 0:
         return "the index of a data frame"
-    if _plain(column) in IDENTIFIERS or unnamed:
+    # Of other names only whole numbers and words: "Reynolds number" may be measured, and a last
+    # column of numbers may be the label.
+    named = _NAMES_ROWS.fullmatch(column) or (place == 0 and _NUMBERS_ROWS.fullmatch(column))
+    known = _plain(column) in IDENTIFIERS or unnamed
+    if known or named:
         found = [str(cell) for cell in cells(column)]
-        return "it numbers the rows" if len(set(found)) == len(found) > 1 else ""
+        if len(set(found)) == len(found) > 1 and (known or not any(map(_measured, found))):
+            return "it numbers the rows"
     return ""
 
 
 def counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
-    """What may be a mistake where a column of (N, D) inputs has each of N numbers from 0 or 1 on.
+    """What may be a mistake where a column of (N, D) inputs numbers the examples.
+
+    Its N numbers are whole and different, and in even steps in any order, or rise or fall through
+    all rows, as an index does that others were cut out of, or a time.
 
     >>> counting(np.arange(12.0)[::-1, None], ["n"])[0][:31]
     "column 'n' counts the examples;"
@@ -120,17 +132,36 @@ def counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
     count = len(values)
     if count < COUNTED or values.shape[1] != len(names):
         return []
-    least, most = values.min(axis=0), values.max(axis=0)
+    with np.errstate(invalid="ignore"):  # infinite ones are refused elsewhere
+        steps = np.diff(values[:COUNTED], axis=0)  # a look, so that few columns are gone through
+        runs = (steps > 0).all(axis=0) | (steps < 0).all(axis=0)
+        spread = values.max(axis=0) - values.min(axis=0)
+        even = (spread > 0) & (spread % (count - 1) == 0)
     suspicions = []
-    counts = ((least == 0) | (least == 1)) & (most - least == count - 1)
-    for place in np.flatnonzero(counts).tolist():
-        if np.array_equal(np.sort(values[:, place]), np.arange(count) + least[place]):
+    for place in np.flatnonzero(runs | even).tolist():
+        told = _numbering(values[:, place])
+        if told:
             others = [name for name in names if name != names[place]]
             cure = f"say features={','.join(others)}" if 0 < len(others) < 6 else "remove it"
-            suspicions.append(
-                f"column {names[place]!r} counts the examples; if it is an index, {cure}"
-            )
+            suspicions.append(f"column {names[place]!r} {told}; if it is an index, {cure}")
     return suspicions
+
+
+def _numbering(column: np.ndarray) -> str:
+    """How (N,) numbers number the rows; empty if they do not."""
+    if not (np.isfinite(column) & (column == np.floor(column))).all():
+        return ""
+    if len(np.unique(np.diff(np.sort(column)))) == 1:
+        return "counts the examples"
+    steps = np.diff(column)
+    if (steps > 0).all() or (steps < 0).all():
+        return f"{'rises' if steps[0] > 0 else 'falls'} from each row to the next"
+    return ""
+
+
+def _measured(cell: str) -> bool:
+    number = number_of(cell)
+    return number is not None and number != number // 1
 
 
 def _plain(name: str) -> str:

@@ -194,8 +194,10 @@ def _examples(
     if wanted:
         return table.texts(wanted), wanted
     if not rest:
+        single = f", or put one of , ; | or a tab between the columns in {columns[0]!r}"
         raise InvalidInputError(
             f"task {name!r}: there are no columns besides the label; add what models are to read"
+            f"{single if len(columns) == 1 else ''}"
         )
     return table.numbers(list(rest)), list(rest)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.containers import check_container
 
 
 def as_features(x: Any, name: str = "X") -> Tensor:
@@ -170,6 +171,7 @@ def quantile_bins(y: Any, bins: int = 10) -> np.ndarray:
 def _as_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
+    check_container(value, name)
     try:
         array = np.asarray(value)
         return torch.from_numpy(np.ascontiguousarray(array))
