@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from transfer_metrics import list_layers, rank_models
 from transfer_metrics.errors import (
     InvalidInputError,
     LayerNotFoundError,
@@ -602,6 +603,26 @@ def test_wildcards() -> None:
         list_models("timm:no_such_*")
     with pytest.raises(UnknownNameError):
         list_models("hf:*")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (3, "type int is not a model"),
+        (None, "type NoneType is not a model"),
+        (nn.Linear, r"class Linear is not a model; give a network of it: Linear\(…\)"),
+        (lambda x: x, "type function is not a model"),
+        ([nn.Linear(4, 2), 3], "not a model"),
+        ({"mine": nn.Linear}, "not a model"),
+    ],
+)
+def test_what_is_no_model_is_said_before_anything_runs(given: object, told: str) -> None:
+    data = np.zeros((4, 4), np.float32), [0, 1, 0, 1]
+    with pytest.raises(InvalidInputError, match=told):
+        rank_models(given, data)
+    for call in (load_model, list_layers):
+        with pytest.raises(InvalidInputError, match="not a model"):
+            call(given)
 
 
 def test_expand_models() -> None:
