@@ -692,3 +692,13 @@ def test_packages_that_do_not_import(tmp_path: Path, monkeypatch) -> None:
     assert "model 'timm:x' needs broken_wheel" in str(caught.value)
     with pytest.raises(MissingDependencyError, match=r"transfer-metrics\[hubs\]"):
         require("absent_package", "model 'x:y'")
+
+
+@pytest.mark.parametrize("kind", ["ValueError", "TypeError"])
+def test_what_a_factory_says_is_cut(kind: str, tmp_path: Path, monkeypatch) -> None:
+    text = f"def make():\n    raise {kind}('no ' * 5000)\n"
+    (tmp_path / f"wordy_{kind}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match="no no") as caught:
+        load_model(f"wordy_{kind}:make")
+    assert len(str(caught.value)) < 500
