@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -496,3 +497,17 @@ def test_a_table_of_one_set_of_features_shows_every_metric():
     assert shown[3] == f"knn(k=200)  failed: {failed['error']}"
     assert "model" in table.format("logme").splitlines()[0]  # a ranking where one is named
     assert "model" in tm.score(x, y, "knn").format().splitlines()[0]
+
+
+@pytest.mark.parametrize(("metrics", "times"), [({}, 1), ({"metrics": ["transrate"]}, 4)])
+def test_what_default_metrics_say_of_all_layers_is_said_once(metrics, times, digits):
+    x, y = digits
+    nets = named(Net(), Net(seed=1, width=12))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        tm.rank_models(nets, (x[y < 2], y[y < 2]), cache="never", progress=False, **metrics)
+    texts = [str(w.message) for w in told if w.category is TransferMetricsWarning]
+    assert sum("two classes" in text for text in texts) >= times
+    if not metrics:
+        assert sum("two classes" in text for text in texts) == 1
+        assert sum("almost exactly" in text for text in texts) <= 1
