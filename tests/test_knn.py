@@ -21,12 +21,14 @@ def brute_force(x, y, k=5, distance="cosine"):
     if distance == "cosine":
         lengths = np.sqrt((x * x).sum(axis=1))[:, None]
         dead = lengths == 0
-        x = np.hstack([x / np.where(dead, 1, lengths), dead])  # cosine 0 with all others
+        x = np.hstack([x / np.where(dead, 1, lengths), dead])
     votes_of = [1 + Fraction(k + 1 - rank, 2 * k * (k + 1)) for rank in range(1, k + 1)]
     slack = 1e-17 if distance == "cosine" else 0.0
     total = Fraction(0)
     for n in range(len(x)):
         d = np.sqrt(((x - x[n]) ** 2).sum(axis=1))
+        if distance == "cosine" and dead[n]:
+            d[:] = 1  # cosine 0 with all others
         order = [m for m in np.argsort(d, kind="stable") if m != n]
         votes, rank = dict.fromkeys(np.unique(y).tolist(), Fraction(0)), 0
         while rank < k:
@@ -214,3 +216,39 @@ def test_rows_that_float32_cannot_resolve_are_searched_in_float64():
     for found in (in_float32, in_float64):
         nearest = np.argsort(exact[found.rows], axis=1)[:, :5]
         assert found.found.reshape(-1, 5).tolist() == nearest.tolist()
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("zeros", [0, 1, 2, 30, 148])
+def test_a_row_of_zeros_has_cosine_0_with_every_other_row(zeros, k):
+    rng = np.random.default_rng(zeros)
+    x, y = rng.standard_normal((150, 4)), rng.integers(0, 3, 150)
+    x[:, 0] += y
+    dead = rng.permutation(150)[:zeros]
+    x[dead], y[dead] = 0, y[dead] % 2
+    length = np.linalg.norm(x, axis=1)
+    cosines = x @ x.T / np.where(length == 0, 1, length)[:, None]
+    cosines /= np.where(length == 0, 1, length)
+    credit = 0.0
+    for n in range(150):
+        others = np.delete(np.arange(150), n)
+        near = np.round(cosines[n, others], 12)
+        votes, rank = np.zeros(3), 0
+        for value in np.unique(near)[::-1]:
+            tied = others[near == value]
+            ranks = np.arange(rank + 1, min(rank + len(tied), k) + 1)
+            share = (1 + (k + 1 - ranks) / (2 * k * (k + 1))).sum() / len(tied)
+            votes += share * np.bincount(y[tied], minlength=3)
+            rank += len(tied)
+            if rank >= k:
+                break
+        best = np.flatnonzero(votes > votes.max() - 1e-9)
+        credit += (y[n] in best) / len(best)
+    assert float(tm.knn(x, y, k=k)) == pytest.approx(credit / 150, abs=1e-12)
+
+
+def test_rows_of_zeros_predict_the_mean_of_all_others():
+    x, y = np.array([[0.0, 0], [0, 0], [1, 0], [1, 0.1]]), np.array([0.25, 0.5, 0.75, 1.5])
+    predicted = np.array([2.75 / 3, 2.5 / 3, 1.5, 0.75])
+    expected = 1 - ((y - predicted) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    assert tm.knn(x, y, k=1) == pytest.approx(expected)

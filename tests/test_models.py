@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from transfer_metrics import list_layers, rank_models
 from transfer_metrics.errors import (
     InvalidInputError,
     LayerNotFoundError,
@@ -604,6 +605,26 @@ def test_wildcards() -> None:
         list_models("hf:*")
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (3, "type int is not a model"),
+        (None, "type NoneType is not a model"),
+        (nn.Linear, r"class Linear is not a model; give a network of it: Linear\(…\)"),
+        (lambda x: x, "type function is not a model"),
+        ([nn.Linear(4, 2), 3], "not a model"),
+        ({"mine": nn.Linear}, "not a model"),
+    ],
+)
+def test_what_is_no_model_is_said_before_anything_runs(given: object, told: str) -> None:
+    data = np.zeros((4, 4), np.float32), [0, 1, 0, 1]
+    with pytest.raises(InvalidInputError, match=told):
+        rank_models(given, data)
+    for call in (load_model, list_layers):
+        with pytest.raises(InvalidInputError, match="not a model"):
+            call(given)
+
+
 def test_expand_models() -> None:
     module = nn.Linear(2, 2)
     found = expand_models(["zoo:*", "zoo:resnet-cifar10", module, module])
@@ -671,3 +692,13 @@ def test_packages_that_do_not_import(tmp_path: Path, monkeypatch) -> None:
     assert "model 'timm:x' needs broken_wheel" in str(caught.value)
     with pytest.raises(MissingDependencyError, match=r"transfer-metrics\[hubs\]"):
         require("absent_package", "model 'x:y'")
+
+
+@pytest.mark.parametrize("kind", ["ValueError", "TypeError"])
+def test_what_a_factory_says_is_cut(kind: str, tmp_path: Path, monkeypatch) -> None:
+    text = f"def make():\n    raise {kind}('no ' * 5000)\n"
+    (tmp_path / f"wordy_{kind}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match="no no") as caught:
+        load_model(f"wordy_{kind}:make")
+    assert len(str(caught.value)) < 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from sklearn.datasets import load_digits, load_iris
 from torch import nn
 
 import transfer_metrics as tm
-from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
 
 METRICS = ["knn", "transrate"]
 
@@ -481,3 +482,32 @@ def test_widths_are_warned_about_where_they_decide(digits):
     tm.rank_models(nets, digits, "transrate(eps=auto)", **options)
     tm.rank_models(nets, digits, "logme,transrate", **options)
     tm.rank_models(named(Net(8), Net(8, seed=1)), digits, "transrate", **options)
+
+
+def test_a_table_of_one_set_of_features_shows_every_metric():
+    x, y = load_iris(return_X_y=True)
+    with pytest.warns(TransferMetricsWarning, match="failed"):
+        table = tm.score(x, y, ["knn", "logme", "knn(k=200)"])
+    knn, logme, failed = table.records
+    shown = table.format().splitlines()
+    assert shown[0].split() == ["metric", "value", "±", "95", "%"]
+    value, half = f"{knn['value']:.4g}", f"{1.96 * knn['stderr']:.3g}"
+    assert shown[1].split() == ["knn", value, half]
+    assert shown[2].split() == ["logme", f"{logme['value']:.4g}"]
+    assert shown[3] == f"knn(k=200)  failed: {failed['error']}"
+    assert "model" in table.format("logme").splitlines()[0]  # a ranking where one is named
+    assert "model" in tm.score(x, y, "knn").format().splitlines()[0]
+
+
+@pytest.mark.parametrize(("metrics", "times"), [({}, 1), ({"metrics": ["transrate"]}, 4)])
+def test_what_default_metrics_say_of_all_layers_is_said_once(metrics, times, digits):
+    x, y = digits
+    nets = named(Net(), Net(seed=1, width=12))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        tm.rank_models(nets, (x[y < 2], y[y < 2]), cache="never", progress=False, **metrics)
+    texts = [str(w.message) for w in told if w.category is TransferMetricsWarning]
+    assert sum("two classes" in text for text in texts) >= times
+    if not metrics:
+        assert sum("two classes" in text for text in texts) == 1
+        assert sum("almost exactly" in text for text in texts) <= 1

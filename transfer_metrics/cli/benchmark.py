@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from transfer_metrics.cli.options import (
     require_scores,
     say,
     show,
+    tell,
 )
 from transfer_metrics.errors import InvalidInputError
 
@@ -200,7 +202,7 @@ def run_speed(args: argparse.Namespace) -> int:
             f"transfer-metrics benchmark speed --sizes {written} "
             f"--rounds {args.rounds} --limit {args.limit:g}"
         )
-        _write(args.out, speed_report.markdown(table, command))
+        _write(args, speed_report.markdown(table, command))
     for row in table.disagreements:
         say(f"failed: {row.size}: {row.metric}: {row.code}: {row.note}")
     return 1 if table.disagreements else 0
@@ -218,7 +220,7 @@ def run_selection(args: argparse.Namespace) -> int:
             f"transfer-metrics benchmark selection --features {','.join(map(str, args.features))} "
             f"--examples {args.examples} --classes {args.classes}"
         )
-        _write(args.out, selection_report.markdown(table, command))
+        _write(args, selection_report.markdown(table, command))
     return 0
 
 
@@ -236,7 +238,7 @@ def run_scaling(args: argparse.Namespace) -> int:
             f"transfer-metrics benchmark scaling{' --quick' if args.quick else ''} "
             f"--throughput {args.throughput:g} --price {args.price:g}"
         )
-        _write(args.out, scaling_report.markdown(table, command, assumed))
+        _write(args, scaling_report.markdown(table, command, assumed))
     return 0
 
 
@@ -250,7 +252,7 @@ def run_published(args: argparse.Namespace) -> int:
     if args.out:
         command = f"transfer-metrics benchmark published --resamples {args.resamples}"
         page = published_report.markdown(judged, " ".join([command, *args.names]))
-        _write(args.out, page)
+        _write(args, page)
     return 0
 
 
@@ -310,11 +312,11 @@ def run_build(args: argparse.Namespace) -> int:
     if args.out:
         picture = Path(args.out).with_suffix(".png")
         evidence_report.draw(found, picture)
-        say(f"wrote {picture}")
+        tell(args, f"wrote {picture}")
         command = " ".join(
             ["transfer-metrics benchmark build", *args.truth, "--scores", args.scores]
         )
-        _write(args.out, evidence_report.markdown(found, command, picture.name))
+        _write(args, evidence_report.markdown(found, command, picture.name))
     failures = [r for r in records if not r["metric"]]
     for failure in failures:
         say(f"failed: {failure['model']} on {failure['task']}: {failure['error']}")
@@ -327,16 +329,16 @@ def _check_out(args: argparse.Namespace) -> None:
 
 
 def _teller(args: argparse.Namespace) -> Callable[[str], None]:
-    return (lambda message: None) if args.quiet else say
+    return functools.partial(tell, args)
 
 
-def _write(path: str, page: str) -> None:
+def _write(args: argparse.Namespace, page: str) -> None:
     """Write a page, whole or not at all, and say so."""
     from transfer_metrics.files import replacing
 
-    with replacing(path) as temporary:
+    with replacing(args.out) as temporary:
         temporary.write_text(page, "utf-8")
-    say(f"wrote {path}")
+    tell(args, f"wrote {args.out}")
 
 
 def _seconds(text: str) -> float:

@@ -15,6 +15,7 @@ from transfer_metrics.cli.options import (
     print_table,
     require_scores,
     say,
+    tell,
 )
 from transfer_metrics.cli.sampling import add_examples, loaded
 
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     for failure in table.failures:
         what = failure["head"] or failure["metric"] or "model"
         say(f"failed: {failure['model']}: {what}: {failure['error']}")
-    say(f"wrote {', '.join(map(str, written))}")
+    tell(args, f"wrote {', '.join(map(str, written))}")
     return 1 if table.failures else 0
 
 

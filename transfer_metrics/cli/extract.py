@@ -15,7 +15,7 @@ from transfer_metrics.cli.options import (
     extraction,
     positive,
     print_table,
-    say,
+    tell,
 )
 from transfer_metrics.cli.sampling import add_examples, loaded
 
@@ -58,5 +58,5 @@ def run(args: argparse.Namespace) -> int:
     records = [{"layer": la.name, "n": len(store), "dim": la.dim} for la in store.layers]
     lines = [f"{r['layer']}\t{r['n']} x {r['dim']}" for r in records]
     print_table(Records(records), args, "\n".join(lines))
-    say(f"wrote {args.out}")
+    tell(args, f"wrote {args.out}")
     return 0

@@ -16,6 +16,7 @@ from transfer_metrics.cli.options import (
     print_table,
     require_scores,
     say,
+    tell,
 )
 from transfer_metrics.cli.sampling import add_examples, loaded, refuse_examples
 
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     wide = table.wide().reset_index().drop(columns="model")
     print_table(table, args, wide.to_string(index=False, float_format="{:.4g}".format))
     if args.plot:
-        say(f"wrote {args.plot}")
+        tell(args, f"wrote {args.plot}")
     for failure in table.failures:
         say(f"failed: {failure['layer']}: {failure['metric']}: {failure['error']}")
     return 1 if table.failures else 0

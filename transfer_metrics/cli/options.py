@@ -149,6 +149,12 @@ def show(text: str) -> None:
     print(visible_lines(text), flush=True)
 
 
+def tell(args: argparse.Namespace, message: str) -> None:
+    """What went as it should, on stderr; nothing with ``--quiet``."""
+    if not args.quiet:
+        say(message)
+
+
 def say(message: str) -> None:
     """A line for the person at the terminal, on stderr."""
     print(visible(message, LONGEST), file=sys.stderr)

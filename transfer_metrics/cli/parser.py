@@ -29,5 +29,5 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """Add ``--quiet`` and ``--debug``, which may stand before or after the verb."""
     # A default here would undo what was said before the verb.
     flag: dict[str, Any] = {"action": "store_true", "default": argparse.SUPPRESS}
-    parser.add_argument("--quiet", **flag, help="no progress on stderr")
+    parser.add_argument("--quiet", **flag, help="only errors and warnings on stderr")
     parser.add_argument("--debug", **flag, help="show the traceback of an error")

@@ -18,6 +18,7 @@ from transfer_metrics.cli.options import (
     require_scores,
     say,
     show,
+    tell,
 )
 from transfer_metrics.cli.sampling import add_examples, loaded
 
@@ -138,8 +139,8 @@ def run(args: argparse.Namespace) -> int:
     failed = {r["model"] for r in table.failures}
     for failure in table.failures:
         say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
-    say(spent(table))
-    say(f"wrote {', '.join(map(str, written))}")
+    tell(args, spent(table))
+    tell(args, f"wrote {', '.join(map(str, written))}")
     return 1 if failed else 0
 
 

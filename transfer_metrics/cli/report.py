@@ -19,6 +19,7 @@ from transfer_metrics.cli.options import (
     extraction,
     require_scores,
     say,
+    tell,
 )
 from transfer_metrics.cli.sampling import add_kind, told, with_kind
 
@@ -85,13 +86,13 @@ def run(args: argparse.Namespace) -> int:
     if args.files:
         task = told(load_task(args.task), args) if args.task else None
         files = _with_options(args.files)
-        say(f"wrote {write_report(files, args.out, task=task, **options)}")
+        tell(args, f"wrote {write_report(files, args.out, task=task, **options)}")
         return 0
     table, task, notes = _ranked(args)
     require_scores(table)
     command = shlex.join(["transfer-metrics", *sys.argv[1:]]) if _is_command() else None
     options |= {"task": task, "notes": notes, "command": command}
-    say(f"wrote {write_report(table, args.out, **options)}")
+    tell(args, f"wrote {write_report(table, args.out, **options)}")
     for failure in table.failures:
         say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
     return 1 if table.failures else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from transfer_metrics.cli.options import positive, say
+from transfer_metrics.cli.options import positive, tell
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.base import Task
@@ -79,8 +79,7 @@ def loaded(args: argparse.Namespace) -> Task:
 
 def told(task: Task, args: argparse.Namespace) -> Task:
     """A task, after one line on stderr that says how it was understood."""
-    if not args.quiet:
-        say(task.summary)
+    tell(args, task.summary)
     return task
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.options import add_intervals, add_output, add_verb, print_table, say
+from transfer_metrics.cli.options import add_intervals, add_output, add_verb, print_table, say, tell
 from transfer_metrics.cli.sampling import KINDS, add_kind
 
 EXAMPLES = """\
@@ -80,8 +80,7 @@ def run(args: argparse.Namespace) -> int:
         except InvalidInputError as error:
             files = [file for file in (args.features, args.labels, args.source) if file]
             raise InvalidInputError(f"{' with '.join(files)}: {error}") from error
-    if not args.quiet:
-        say(table.task_summaries[0])
+    tell(args, table.task_summaries[0])
     lines = [
         f"{record_label(r)}\t{r['value']:.10g}"
         + (f"\t± {margin(r['stderr'], r['deviations']):.3g}" if r["stderr"] is not None else "")

@@ -17,6 +17,7 @@ from transfer_metrics.cli.options import (
     positive,
     print_table,
     say,
+    tell,
 )
 from transfer_metrics.cli.sampling import add_examples, loaded, refuse_examples
 
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         if record.get("error"):
             say(f"failed: {record['layer']}: {record['error']}")
     if args.out:
-        say(f"wrote {args.out}")
+        tell(args, f"wrote {args.out}")
     return 1 if any(record.get("error") for record in records) else 0
 
 

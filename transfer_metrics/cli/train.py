@@ -12,7 +12,7 @@ from transfer_metrics.cli.options import (
     check_place,
     count,
     print_table,
-    say,
+    tell,
 )
 from transfer_metrics.cli.sampling import add_examples, loaded
 
@@ -83,5 +83,5 @@ def run(args: argparse.Namespace) -> int:
         f"accuracy on {r['split']}: {r['value']:.4f} ({r['n']} examples)" for r in table.records
     ]
     print_table(table, args, "\n".join(lines or ["the task has no split to test on"]))
-    say(f"wrote {args.out}")
+    tell(args, f"wrote {args.out}")
     return 0

@@ -37,7 +37,8 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
     The search is exact: it equals float64 brute force on any features, with a large common offset,
     a huge feature or tiny ones too, and changes neither with names of labels nor with the order of
     rows or features. Distances are the same where they differ by less than 1e-10 of their size
-    (cosine: or by rounding of unit vectors). A row of zeros has cosine 0 with all others.
+    (cosine: or by rounding of unit vectors). A row of zeros has cosine 0 with all
+    others, rows of zeros among them.
 
     Args:
         statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
@@ -82,8 +83,11 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
         )
     x, y = statistic.x.cpu(), statistic.y.cpu().numpy()
     cosine = distance == "cosine"
-    rows = (_directions(x) if cosine else x).contiguous().numpy()
-    found = neighbours(rows, k, slack=16.0 * EPS if cosine else 0.0)
+    if cosine:
+        directions, zero = _directions(x)
+        found = neighbours(directions.numpy(), k, slack=16.0 * EPS, apart=zero.numpy())
+    else:
+        found = neighbours(x.contiguous().numpy(), k)
     if statistic.num_classes:
         credit = sum(_credit(near, y, k, statistic.num_classes) for near in found)
         return Estimate.of_proportion(credit / statistic.n, statistic.n)
@@ -93,8 +97,10 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
     return Estimate(_r2(predicted, y))
 
 
-def _directions(x: Tensor) -> Tensor:
-    """Rows of unit length; rows of zeros share an axis of their own, at cosine 0 with the others.
+def _directions(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of unit length, and which rows were zeros: those get an axis of their own.
+
+    There they are at cosine 0 with all that are not zeros.
 
     Raises:
         InvalidInputError: all rows have one direction.
@@ -102,7 +108,7 @@ def _directions(x: Tensor) -> Tensor:
     # In two steps, so that no square under- or overflows.
     largest = torch.linalg.vector_norm(x, ord=math.inf, dim=1, keepdim=True)
     zero = largest == 0
-    z = x / torch.where(zero, 1.0, largest)
+    z = x.contiguous() / torch.where(zero, 1.0, largest)
     z /= torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp_min(1.0)
     if bool(zero.any()):
         z = torch.cat([z, zero.to(z)], dim=1)
@@ -119,7 +125,7 @@ def _directions(x: Tensor) -> Tensor:
             TransferMetricsWarning,
             stacklevel=5,
         )
-    return z
+    return z, zero[:, 0]
 
 
 def _shares(near: Neighbours, weights: np.ndarray) -> np.ndarray:

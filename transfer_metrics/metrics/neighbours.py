@@ -35,7 +35,9 @@ class Neighbours:
     last: np.ndarray
 
 
-def neighbours(x: np.ndarray, k: int, slack: float = 0.0) -> Iterator[Neighbours]:
+def neighbours(
+    x: np.ndarray, k: int, slack: float = 0.0, apart: np.ndarray | None = None
+) -> Iterator[Neighbours]:
     """The k nearest other rows of each row by Euclidean distance, and those that tie with the k-th.
 
     Faiss finds candidates in float32, in which a squared distance ``s`` of centred rows is off by
@@ -49,6 +51,8 @@ def neighbours(x: np.ndarray, k: int, slack: float = 0.0) -> Iterator[Neighbours
         k: at least 1 and less than N.
         slack: distances that differ by no more than this are the same, beside those that differ
             by no more than ``SAME`` of their size.
+        apart: which rows are as far from every other row as from any, whatever ``x`` says of them
+            among each other, (N,) bool; none unless given.
 
     Raises:
         InvalidInputError: all rows are equal, or too large for float64.
@@ -84,13 +88,17 @@ def neighbours(x: np.ndarray, k: int, slack: float = 0.0) -> Iterator[Neighbours
     limit = bound(np.partition(rough, k - 1, axis=1)[:, k - 1], np.arange(n))
     farthest = np.where(np.isfinite(rough), rough, -np.inf).max(axis=1)
     complete = (farthest > limit) | (width == n)
+    asked = np.ones(n, dtype=bool) if apart is None else ~apart
     for block in _slices(n, DISTANCES // width // 4):
-        chosen = np.flatnonzero(complete[block]) + block.start
+        chosen = np.flatnonzero(complete[block] & asked[block]) + block.start
         of, column = np.nonzero(rough[chosen] <= np.minimum(limit, 1e300)[chosen, None])
         found = candidates[chosen[of], column]
         distances = _distances(x, chosen[of], found, scale)
         yield _ranked(chosen, of, found, distances, k, slack * scale)
-    rest = np.flatnonzero(~complete)
+    for block in _slices(n, DISTANCES // n):
+        if not asked[block].all():
+            yield _all_tied(np.flatnonzero(~asked[block]) + block.start, n)
+    rest = np.flatnonzero(~complete & asked)
     if not len(rest):
         return
     centred = (x - centre) * scale
@@ -162,6 +170,13 @@ def _ranked(
     group = np.cumsum(new) - 1
     start = np.searchsorted(of, np.arange(len(rows)))[of]
     return Neighbours(rows, of, found, ends[group] - start, ends[group + 1] - start)
+
+
+def _all_tied(rows: np.ndarray, n: int) -> Neighbours:
+    """All other rows are the nearest of these."""
+    of, found = np.nonzero(rows[:, None] != np.arange(n))
+    first = np.zeros(len(of), dtype=np.int64)
+    return Neighbours(rows, of, found, first, first + (n - 1))
 
 
 def _first_equal(x: np.ndarray) -> np.ndarray:

@@ -262,7 +262,7 @@ def _warn_of_blind_spots(moments: ClassMoments, class_weights: str, class_center
     if len(counts) == 2 and not class_center:
         warnings.warn(
             "TransRate with two classes does not see how far apart they are; "
-            "pass class_center=True",
+            "transrate(class_center=True) does",
             TransferMetricsWarning,
             stacklevel=5,
         )

@@ -30,6 +30,7 @@ from transfer_metrics.ranking.memory import worker_memory
 from transfer_metrics.ranking.race import race
 from transfer_metrics.ranking.stored import clear, sweep
 from transfer_metrics.ranking.table import ScoreTable, with_summary
+from transfer_metrics.ranking.told import told_once
 from transfer_metrics.ranking.works import Ranges, Whole, outcomes
 from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.candidates import Candidate, candidates_of
@@ -165,9 +166,12 @@ def rank_models(
                 f"drops some; leave out budget=, or rank by its terms "
                 f"{', '.join(combinations[0].terms)}"
             )
-        records = race(job, candidates, run, budget)
-    else:
-        records = _ranked(job, candidates, run, share, progress)
+    # Of metrics that nobody named, what holds of all layers alike is no news at each.
+    with told_once() if metrics is DEFAULT_METRICS else contextlib.nullcontext():
+        if budget is not None:
+            records = race(job, candidates, run, budget)
+        else:
+            records = _ranked(job, candidates, run, share, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
     return ScoreTable(combined(with_summary(records, task), combinations), job.view)

@@ -345,10 +345,14 @@ class ScoreTable:
         The interval is one of 95 %, where the metric has a standard error; the probability of
         being the best is that of ``ranking``. Where a race dropped models, n tells on how many
         examples each was scored. Scores that do not compare are tables of their own. Below them
-        stands what is to be known of single models, and how each task was understood.
+        stands what is to be known of single models, and how each task was understood. Where the
+        table is of one candidate alone, as that of ``score``, and no metric is named, each metric
+        has its row.
         """
         if not self._records:
             return "(no records)"
+        if metric is None and len(self.metrics) > 1 and self._of_features:
+            return self._told(_metric_lines(self._records), {"metric"})
         metric = self._metric(metric)
         places = self.places(metric)
         if len(places) > 1:
@@ -388,9 +392,19 @@ class ScoreTable:
             lines = [line[:8] for line in lines]
         if not with_best:
             lines = [line[:4] + line[5:] for line in lines]
+        return self._told(lines, {"model", "layer"})
+
+    @property
+    def _of_features(self) -> bool:
+        """Whether all records are of the same features that were given, of no model's."""
+        named = {(r["model"], r["layer"]) for r in self._records}
+        return named == {("features", "features")} and len(by_place(self._records)) == 1
+
+    def _told(self, lines: list[list[str]], words: set[str]) -> str:
+        """Lines as aligned columns, those of ``words`` to the left, and what is to be known."""
         count = len(lines[0])
         widths = [max(len(line[i]) for line in lines if len(line) == count) for i in range(count)]
-        numeric = {i for i, title in enumerate(lines[0]) if title not in ("model", "layer")}
+        numeric = {i for i, title in enumerate(lines[0]) if title not in words}
         told = [
             "  ".join(
                 cell.rjust(widths[i]) if i in numeric else cell.ljust(widths[i])
@@ -552,6 +566,23 @@ def _add_intervals(rows: list[dict[str, Any]], higher_is_better: bool) -> None:
     )
     for i, probability in zip(last, best, strict=True):
         rows[i]["p_best"] = float(probability)
+
+
+def _metric_lines(records: list[dict[str, Any]]) -> list[list[str]]:
+    """A row per record with its metric, value and half of its 95 % interval."""
+    labels = [visible(record_label(record)) for record in records]
+    longest = max(map(len, labels))
+    lines = [["metric", "value", "± 95 %"]]
+    for label, record in zip(labels, records, strict=True):
+        if record["value"] is None:
+            reason = visible(record["error"] or "", 600)
+            lines.append([label.ljust(longest), f"failed: {reason}"])
+            continue
+        error = math.nan if record["stderr"] is None else record["stderr"]
+        half = margin(error, record["deviations"])
+        value = f"{record['value']:.4g}"
+        lines.append([label.ljust(longest), value, "" if math.isnan(half) else f"{half:.3g}"])
+    return lines
 
 
 def _few(models: list[str]) -> str:

@@ -84,7 +84,8 @@ class Model:
         """Preprocess raw examples into one batch on the CPU.
 
         Float arrays (C, H, W) given to an image model count as preprocessed already, and arrays
-        (T,) given to an audio model as waveforms of the sampling rate that it reads.
+        (T,) given to an audio model as waveforms of the sampling rate that it reads. Whole numbers
+        given to a network that begins with an embedding are numbers of its rows.
 
         Raises:
             InvalidInputError: the model reads another kind of example.
@@ -100,7 +101,17 @@ class Model:
                 f"model {self.name!r}: examples of different shapes {sorted(shapes)[:3]} do not "
                 f"form a batch; give the model a preprocess that resizes them"
             )
-        return torch.stack(inputs)
+        batch = torch.stack(inputs)
+        return batch.long() if self._reads_ids and _are_ids(batch) else batch
+
+    @cached_property
+    def _reads_ids(self) -> bool:
+        """Whether the first layer with weights looks its inputs up."""
+        from torch import nn
+
+        modules = (m for m in self.module.modules() if not any(True for _ in m.children()))
+        first = next((m for m in modules if any(True for _ in m.parameters())), None)
+        return isinstance(first, (nn.Embedding, nn.EmbeddingBag))
 
     def _input(self, example: Any) -> Any:
         import torch
@@ -320,6 +331,10 @@ def example_modality(example: Any) -> Modality:
         f"an example is a {type(example).__name__}; examples are PIL images, strings, pairs of "
         f"strings, sounds, arrays or tensors"
     )
+
+
+def _are_ids(batch: Any) -> bool:
+    return bool(((batch >= 0) & (batch == batch.round())).all())
 
 
 def example_bytes(example: Any) -> bytes:

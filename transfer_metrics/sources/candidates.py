@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.naming import told_apart
 from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.lists import named_models
 from transfer_metrics.sources.models import called, load_model
-from transfer_metrics.sources.plain import plain_module
-
-if TYPE_CHECKING:
-    from torch import nn
+from transfer_metrics.sources.plain import not_a_model, plain_module
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ def candidates_of(models: Any) -> list[Candidate]:
     equal names gets a number. The same module or specification given twice is one candidate.
 
     Raises:
-        InvalidInputError: two models were given one name, or there is none at all.
+        InvalidInputError: two models were given one name, there is none at all, or something else
+            is given for one.
         UnknownNameError: a wildcard matches nothing.
 
     >>> from torch import nn
@@ -51,6 +51,9 @@ def candidates_of(models: Any) -> list[Candidate]:
     if isinstance(models, list) and models and all(isinstance(m, Candidate) for m in models):
         return models
     pairs = named_models(models)
+    for _, model in pairs:
+        if not isinstance(model, (str, Model, nn.Module)):
+            raise not_a_model(model)
     given = [name for name, _ in pairs if name is not None]
     twice = [name for name, count in Counter(given).items() if count > 1]
     if twice:

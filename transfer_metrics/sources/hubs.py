@@ -32,6 +32,10 @@ from transfer_metrics.sources.plain import plain_module
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.registry import HUBS
 from transfer_metrics.sources.specs import ModelSpec
+from transfer_metrics.untrusted import visible
+
+# Characters of what a constructor says of its failure.
+MOST = 300
 
 
 @dataclass(frozen=True)
@@ -299,10 +303,12 @@ def construct(spec: ModelSpec, make: Callable[[], Any]) -> Any:
         raise
     except TypeError as error:
         raise InvalidInputError(
-            f"model {spec.text!r}: the constructor refuses the options {spec.options} ({error})"
+            f"model {spec.text!r}: the constructor refuses the options {spec.options} "
+            f"({visible(error, MOST)})"
         ) from error
     except Exception as error:  # downloads and constructors raise anything
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        line = (str(error).splitlines() or [""])[0]
+        reason = f"{type(error).__name__}: {visible(line, MOST)}"
         if spec.hub in HUBS and not spec.checkpoint:
             raise InvalidInputError(
                 f"model {spec.text!r}: its pretrained weights are not in the local cache and "

@@ -90,7 +90,7 @@ def load_model(
     from transfer_metrics.sources.base import Model
     from transfer_metrics.sources.classifier import check_head
     from transfer_metrics.sources.hubs import from_module, with_proven_head
-    from transfer_metrics.sources.plain import plain_module
+    from transfer_metrics.sources.plain import not_a_model, plain_module
 
     if name is not None:
         name = checked_name(name, "a model")
@@ -104,10 +104,7 @@ def load_model(
         name = name or given
         model = _by_name(text)
     else:
-        raise InvalidInputError(
-            f"a model is a {type(spec).__name__}; give a name such as 'timm:resnet18', a "
-            f"torch.nn.Module or a Model"
-        )
+        raise not_a_model(spec)
     if preprocess is not None:
         model = dataclasses.replace(
             model,

@@ -19,6 +19,22 @@ from transfer_metrics.errors import InvalidInputError
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
+def not_a_model(given: object) -> InvalidInputError:
+    """What to say of something that is neither a name nor a network.
+
+    >>> print(not_a_model(nn.Linear))
+    the class Linear is not a model; give a network of it: Linear(…)
+    """
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        return InvalidInputError(
+            f"the class {given.__name__} is not a model; give a network of it: {given.__name__}(…)"
+        )
+    return InvalidInputError(
+        f"an object of type {type(given).__name__} is not a model; give a name such as "
+        f"'timm:resnet18', a torch.nn.Module or a Model"
+    )
+
+
 def plain_module(module: nn.Module) -> nn.Module:
     """The network with what was wrapped around it, or around parts of it, taken off.
 
@@ -27,13 +43,15 @@ def plain_module(module: nn.Module) -> nn.Module:
     above it are replaced by others that share their parameters and buffers.
 
     Raises:
-        InvalidInputError: it is TorchScript or an exported program, whose parts do not run hooks,
-            or lacks its weights.
+        InvalidInputError: it is no module, or TorchScript or an exported program, whose parts do
+            not run hooks, or lacks its weights.
 
     >>> network = nn.Sequential(nn.Linear(4, 2))
     >>> plain_module(nn.DataParallel(network)) is network, plain_module(network) is network
     (True, True)
     """
+    if not isinstance(module, nn.Module):
+        raise not_a_model(module)
     found = _plain(module, {})
     if isinstance(found, torch.jit.ScriptModule):
         raise InvalidInputError(
