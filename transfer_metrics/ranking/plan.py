@@ -11,9 +11,8 @@ from transfer_metrics.errors import InvalidInputError
 FIRST = 1 / 3
 # Fewer examples say too little, in all and per class.
 LEAST, LEAST_PER_CLASS = 40, 5
-# A model that is loaded reads ten examples at most before its features count, twice in a round at
-# most: once for its scores, and once for their errors.
-PROBE = 20
+# A model reads ten examples at most in each round before its features count.
+PROBE = 10
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def plan_race(models: int, n: int, num_classes: int, budget: float) -> Plan:
             and one of them on all examples.
 
     >>> plan_race(models=100, n=4000, num_classes=10, budget=1 / 3)
-    Plan(sizes=(424, 896, 1893, 4000), allowed=133333)
+    Plan(sizes=(434, 910, 1908, 4000), allowed=133333)
     """
     number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
     if not number or not 0 < budget < 1:
