@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import transfer_metrics as tm
-from tests import audio_models
+from tests import audio_models, written
 from tests.audio_models import LABELS, RATE, tones
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.averaged import hidden_layers
@@ -42,12 +42,7 @@ REDUCE = {
 def checkpoints(tmp_path_factory: pytest.TempPathFactory):
     """Folder of a family's checkpoint, written when it is first asked for."""
     root = tmp_path_factory.mktemp("audio-models")
-
-    def folder(name: str) -> Path:
-        path = root / name
-        return path if path.exists() else audio_models.save(name, path)
-
-    return folder
+    return written.once(root, audio_models.save)
 
 
 def quiet(model: Any, task: Any, **options: Any):

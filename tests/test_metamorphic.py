@@ -9,6 +9,7 @@ import pytest
 from tests.law_page import page
 from tests.law_rows import CASES, HOLDS, QUICK, cells, group, row, start, with_workers
 from tests.model_families import Case, NotHere
+from tests.written import check_page, kept_line
 
 pytest.importorskip("timm")
 pytest.importorskip("transformers")
@@ -23,10 +24,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "laws-models.md"
 
 def kept(case: Case) -> str:
     """The line of a case that the page has already."""
-    lines = PAGE.read_text().splitlines() if PAGE.exists() else []
-    found = [line for line in lines if line.startswith(start(case))]
-    assert len(found) == 1, f"{start(case)} is not in {PAGE.name} once"
-    return found[0]
+    return kept_line(PAGE, start(case))
 
 
 def kept_cells(case: Case) -> list[str]:
@@ -61,16 +59,7 @@ def test_two_workers(cases: tuple[Case, ...], request: pytest.FixtureRequest) ->
 
 
 def test_the_page_is_up_to_date(request: pytest.FixtureRequest) -> None:
-    def tried(case: Case) -> str:
-        try:
-            return row(case)
-        except NotHere:
-            return kept(case)
-
-    if request.config.getoption("--write-docs"):
-        PAGE.write_text(page(tried))
-    hint = "run pytest tests/test_metamorphic.py --slow --write-docs"
-    assert PAGE.read_text() == page(kept), hint
+    check_page(PAGE, page, row, kept, request.config)
 
 
 def test_every_cell_holds_or_is_refused() -> None:

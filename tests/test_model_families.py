@@ -9,6 +9,7 @@ import pytest
 
 from tests.model_families import CASES, Case, NotHere, row
 from tests.model_page import page
+from tests.written import check_page, kept_line
 
 pytest.importorskip("timm")
 pytest.importorskip("transformers")
@@ -23,10 +24,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 
 def kept(case: Case) -> str:
     """The line of a case that the page has already."""
-    start = f"| {case.hub} | `{case.name}` |"
-    found = [line for line in PAGE.read_text().splitlines() if line.startswith(start)]
-    assert len(found) == 1, f"{start} is not in {PAGE.name} once"
-    return found[0]
+    return kept_line(PAGE, f"| {case.hub} | `{case.name}` |")
 
 
 @pytest.mark.parametrize(
@@ -43,16 +41,7 @@ def test_family(case: Case, request: pytest.FixtureRequest) -> None:
 
 
 def test_the_page_is_up_to_date(request: pytest.FixtureRequest) -> None:
-    def tried(case: Case) -> str:
-        try:
-            return row(case)
-        except NotHere:
-            return kept(case)
-
-    if request.config.getoption("--write-docs"):
-        PAGE.write_text(page(tried))
-    hint = "run pytest tests/test_model_families.py --slow --write-docs"
-    assert PAGE.read_text() == page(kept), hint
+    check_page(PAGE, page, row, kept, request.config)
 
 
 def test_there_are_enough_families() -> None:

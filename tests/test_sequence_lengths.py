@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import transfer_metrics as tm
-from tests import sequence_families, text_models
+from tests import sequence_families, text_models, written
 from tests.sequence_families import FAMILIES, LEAKING
 from tests.text_models import TEXTS
 from transfer_metrics.errors import ExtractionError
@@ -37,12 +37,7 @@ POOLS = {
 def checkpoints(tmp_path_factory: pytest.TempPathFactory):
     """Folder of a family's checkpoint, written when it is first asked for."""
     root = tmp_path_factory.mktemp("sequences")
-
-    def folder(name: str) -> Path:
-        path = root / name
-        return path if path.exists() else sequence_families.save(name, path)
-
-    return folder
+    return written.once(root, sequence_families.save)
 
 
 def alone(folder: Path, layers: Any, text: str) -> dict[str, torch.Tensor]:

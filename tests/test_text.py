@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transfer_metrics as tm
-from tests import text_models
+from tests import text_models, written
 from tests.text_models import FAMILIES, TEXTS
 from transfer_metrics.errors import (
     ExtractionError,
@@ -44,12 +44,7 @@ DECODERS = ("gpt2", "opt", "llama", "qwen2")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory):
     """Folder of a family's checkpoint, written when it is first asked for."""
     root = tmp_path_factory.mktemp("text-models")
-
-    def folder(name: str) -> Path:
-        path = root / name
-        return path if path.exists() else text_models.save(name, path)
-
-    return folder
+    return written.once(root, text_models.save)
 
 
 def quiet(model: Any, task: Any, **options: Any):

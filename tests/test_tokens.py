@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import transfer_metrics as tm
-from tests import text_models
+from tests import text_models, written
 from tests.text_models import FAMILIES
 from transfer_metrics.errors import (
     ExtractionError,
@@ -51,12 +51,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory):
     """Folder of a family's checkpoint, written when it is first asked for."""
     pytest.importorskip("transformers")
     root = tmp_path_factory.mktemp("token-models")
-
-    def folder(name: str) -> Path:
-        path = root / name
-        return path if path.exists() else text_models.save(name, path)
-
-    return folder
+    return written.once(root, text_models.save)
 
 
 def quiet(model: Any, task: Any, **options: Any):
