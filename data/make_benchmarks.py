@@ -25,11 +25,11 @@ import numpy as np
 import pandas as pd
 
 import transfer_metrics as tm
-from transfer_metrics.benchmark import evidence, evidence_report, ground_truth, journal
-from transfer_metrics.benchmark.judgement import at_last, tables
-from transfer_metrics.benchmark.published import MEASURED_HERE, TEXTS
+from transfer_metrics.evidence import evidence, evidence_report, ground_truth, journal
+from transfer_metrics.evidence.judgement import at_last, tables
+from transfer_metrics.evidence.published import MEASURED_HERE, TEXTS
 from transfer_metrics.files import replacing
-from transfer_metrics.heads.comparison import Comparison
+from transfer_metrics.results.comparison import Comparison
 
 LICENCE = "figures are facts; only they were copied, no text and no code of the source"
 OWN = "measured by this project"

@@ -30,7 +30,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from transfer_metrics.sources import networks
+from transfer_metrics.sources.models import networks
 
 SIZE = 32
 TEST_FRACTION = 0.1
@@ -252,7 +252,7 @@ def make(
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
         "architecture": {
-            "factory": f"transfer_metrics.sources.networks:{architecture}",
+            "factory": f"transfer_metrics.sources.models.networks:{architecture}",
             "kwargs": {"num_classes": num_classes},
         },
         "params": sum(p.numel() for p in model.parameters()),

@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from tests.plain_networks import shared_models
-from transfer_metrics.benchmark.machine import describe
+from transfer_metrics.evidence.machine import describe
 from transfer_metrics.heads.compare import compare
-from transfer_metrics.heads.comparison import Comparison
-from transfer_metrics.heads.registry import resolve_head
+from transfer_metrics.heads.names import resolve_head
+from transfer_metrics.results.comparison import Comparison
 
 HEADS = (
     "linear_probe",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transfer_metrics.engines import Lost
+from transfer_metrics.ranking.engines import Lost
 
 
 @dataclass(frozen=True)

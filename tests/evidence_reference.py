@@ -15,10 +15,10 @@ import warnings
 from pathlib import Path
 
 from tests.plain_networks import shared_models
-from transfer_metrics.benchmark import evidence, evidence_report, ground_truth
 from transfer_metrics.errors import TransferMetricsWarning
+from transfer_metrics.evidence import evidence, evidence_report, ground_truth
 from transfer_metrics.files import replacing
-from transfer_metrics.heads.comparison import Comparison
+from transfer_metrics.results.comparison import Comparison
 
 # About 250 steps of training everywhere, so small sets are seen more often.
 EPOCHS = {

@@ -25,22 +25,22 @@ from torch import nn
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import build_parser, main
-from transfer_metrics.benchmark import journal
 from transfer_metrics.cli.config import with_config
+from transfer_metrics.evidence import journal
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.checkpoint import read_checkpoint, write_checkpoint
+from transfer_metrics.heads.head_files import load_head
 from transfer_metrics.heads.linear import LinearProbe
-from transfer_metrics.heads.saving import load_head
 from transfer_metrics.metrics.base import get_metric
-from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.report.html import write_report
+from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.saved import Selection
 from transfer_metrics.sources.arrays import read_arrays
-from transfer_metrics.sources.checkpoints import load_checkpoint
-from transfer_metrics.sources.examples import decode
+from transfer_metrics.sources.example import decode
+from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.specs import parse_model, parse_task
-from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.joint import SourceJoint
 from transfer_metrics.statistics.moments import ClassMoments
 from transfer_metrics.statistics.sample import FeatureSample

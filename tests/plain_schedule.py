@@ -1,12 +1,12 @@
-"""The decisions of ``engines.schedule`` in a slow and plain way: all is looked up anew."""
+"""The decisions of ``ranking.engines.schedule`` in a slow and plain way: all is looked up anew."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any
 
-from transfer_metrics.engines.schedule import Schedule
-from transfer_metrics.engines.work import REDUCE, Unit
+from transfer_metrics.ranking.engines.schedule import Schedule
+from transfer_metrics.ranking.engines.work import REDUCE, Unit
 
 
 class PlainSchedule(Schedule):

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.heads.comparison import Comparison
-from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.saved import Selection
 
 HOSTILE = [

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.ranking.agreement import agreement
-from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.results.agreement import agreement
+from transfer_metrics.results.table import ScoreTable
 
 SCORES = [0.1, 0.4, 0.3, 0.9, 0.5]
 ACCURACIES = [50.0, 70.0, 80.0, 75.0, 60.0]

@@ -14,19 +14,12 @@ import numpy as np
 import pytest
 
 import transfer_metrics as tm
+from tests.benchmarks import extraction, listings, memory, peers, speed, speed_report
+from tests.benchmarks.examples import Size, features, probabilities
+from tests.benchmarks.speed_table import OURS, PRODUCT, TOGETHER, Row, SpeedTable
+from tests.benchmarks.timing import interleaved
 from transfer_metrics.__main__ import main
-from transfer_metrics.benchmark import (
-    extraction,
-    listings,
-    memory,
-    peers,
-    speed,
-    speed_report,
-)
-from transfer_metrics.benchmark.examples import Size, features, probabilities
-from transfer_metrics.benchmark.machine import describe
-from transfer_metrics.benchmark.speed_table import OURS, PRODUCT, TOGETHER, Row, SpeedTable
-from transfer_metrics.benchmark.timing import interleaved
+from transfer_metrics.evidence.machine import describe
 
 SMALL = Size(90, 12, 3)
 SAME = [p for p in peers.PEERS if p.tolerance is not None and not peers.absent(p.package or "json")]

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import transfer_metrics as tm
+from tests.benchmarks import selection, selection_report
+from tests.benchmarks.selection import Row, SelectionTable, write_store
 from transfer_metrics.__main__ import main
-from transfer_metrics.benchmark import selection, selection_report
-from transfer_metrics.benchmark.machine import describe
-from transfer_metrics.benchmark.selection import Row, SelectionTable, write_store
+from transfer_metrics.evidence.machine import describe
 
 ARGV = ["benchmark", "selection", "--features", "60", "--examples", "40", "--classes", "4"]
 

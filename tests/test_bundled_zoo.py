@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from transfer_metrics.errors import CorruptStoreError, UnknownNameError
-from transfer_metrics.sources import networks, zoo
+from transfer_metrics.sources import zoo
+from transfer_metrics.sources.models import networks
 from transfer_metrics.sources.preprocess import ImagePreprocess
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -167,7 +168,7 @@ class TestWrongOrDamaged:
         manifest = json.loads(path.read_text())
         for record in manifest["models"]:
             if record["name"] == "resnet-random":
-                record["architecture"]["factory"] = "transfer_metrics.sources.networks:vit"
+                record["architecture"]["factory"] = "transfer_metrics.sources.models.networks:vit"
         path.write_text(json.dumps(manifest))
         with pytest.raises(CorruptStoreError, match="do not fit the architecture"):
             zoo.build("resnet-random")

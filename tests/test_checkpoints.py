@@ -14,8 +14,8 @@ from torch import nn
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.checkpoints import load_checkpoint
-from transfer_metrics.sources.networks import cnn
+from transfer_metrics.sources.models.checkpoints import load_checkpoint
+from transfer_metrics.sources.models.networks import cnn
 
 NAME = "timm:resnet10t(input_size=32)"
 

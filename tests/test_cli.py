@@ -19,7 +19,7 @@ from sklearn.datasets import load_iris
 import transfer_metrics as tm
 from transfer_metrics.__main__ import VERBS, build_parser, main
 from transfer_metrics.metrics.base import METRICS
-from transfer_metrics.ranking.phases import phases
+from transfer_metrics.results.phases import phases
 
 MODELS = "zoo:resnet-usps,zoo:resnet-random"
 

@@ -239,7 +239,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_traceback_on_demand(capsys, m
     def broken(*_):
         raise RuntimeError("first line\nsecond\x1b[31m line")
 
-    monkeypatch.setattr("transfer_metrics.sources.tasks.list_tasks", broken)
+    monkeypatch.setattr("transfer_metrics.sources.tasks.load_task.list_tasks", broken)
     for argv in (["list", "tasks"], ["list", "tasks", "--quiet"]):
         assert main(argv) == 2
         [line] = capsys.readouterr().err.splitlines()

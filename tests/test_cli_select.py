@@ -13,7 +13,7 @@ import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
 from transfer_metrics.selection.feature_maps import FeatureMapSelector
-from transfer_metrics.selection.layers import LayerSelector
+from transfer_metrics.selection.layer_selector import LayerSelector
 from transfer_metrics.selection.saved import Selection
 
 

@@ -20,11 +20,11 @@ from markdown_it.token import Token
 
 from tests import metric_pages
 from transfer_metrics.__main__ import build_parser
-from transfer_metrics.engines import ENGINES
 from transfer_metrics.features.pooling import POOLINGS
-from transfer_metrics.heads.registry import HEADS
+from transfer_metrics.heads.names import HEADS
 from transfer_metrics.metrics.base import METRICS
-from transfer_metrics.sources.registry import HUBS, TASK_SOURCES
+from transfer_metrics.ranking.engines import ENGINES
+from transfer_metrics.sources.kinds_of_source import HUBS, TASK_SOURCES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

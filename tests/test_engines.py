@@ -14,10 +14,10 @@ from torch import nn
 
 import transfer_metrics as tm
 from tests.engine_works import Environment, Squares, Unreadable, notes_of
-from transfer_metrics.engines import ENGINES, Lost, map_reduce
-from transfer_metrics.engines.schedule import ATTEMPTS, Schedule
-from transfer_metrics.engines.work import REDUCE, Unit
 from transfer_metrics.errors import EngineError, InvalidInputError, UnknownNameError
+from transfer_metrics.ranking.engines import ENGINES, Lost, map_reduce
+from transfer_metrics.ranking.engines.schedule import ATTEMPTS, Schedule
+from transfer_metrics.ranking.engines.work import REDUCE, Unit
 
 ITEMS = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 SUMS = {0: 14, 1: 77, 2: 194}

@@ -17,11 +17,11 @@ from transfer_metrics.errors import (
     LayerNotFoundError,
     TransferMetricsWarning,
 )
-from transfer_metrics.report.plots import MUTED
+from transfer_metrics.results.plots import MUTED
 from transfer_metrics.selection.columns import unit_rows
 from transfer_metrics.selection.episodes import FewShotResult, _episodes, few_shot
 from transfer_metrics.selection.feature_maps import FeatureMapSelector
-from transfer_metrics.selection.layers import LayerSelector
+from transfer_metrics.selection.layer_selector import LayerSelector
 
 matplotlib.use("Agg")
 

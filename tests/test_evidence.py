@@ -12,10 +12,10 @@ from scipy.stats import kendalltau, weightedtau
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
-from transfer_metrics.benchmark import choice, evidence, evidence_report, ground_truth, judgement
-from transfer_metrics.benchmark.ground_truth import short_name, shortened
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.heads.comparison import Comparison
+from transfer_metrics.evidence import choice, evidence, evidence_report, ground_truth, judgement
+from transfer_metrics.evidence.ground_truth import short_name, shortened
+from transfer_metrics.results.comparison import Comparison
 
 MODELS = ["zoo:cnn-mnist", "zoo:mixer-usps", "zoo:vit-mnist"]
 TASK = "sklearn:digits"

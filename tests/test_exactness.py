@@ -12,7 +12,7 @@ import transfer_metrics as tm
 from tests import high_precision
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import METRICS, build_statistic
-from transfer_metrics.sources.labels import kind_of
+from transfer_metrics.sources.tasks.labels import kind_of
 
 N, D, C = 60, 5, 3
 CASES = {

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from transfer_metrics.engines import ENGINES
 from transfer_metrics.features.pooling import POOLINGS
-from transfer_metrics.heads.registry import HEADS
+from transfer_metrics.heads.names import HEADS
 from transfer_metrics.metrics.base import METRICS
-from transfer_metrics.sources.registry import HUBS, TASK_SOURCES
+from transfer_metrics.ranking.engines import ENGINES
+from transfer_metrics.sources.kinds_of_source import HUBS, TASK_SOURCES
 
 REGISTRIES = {
     "metrics": METRICS,
@@ -28,7 +28,7 @@ import sys
 from sklearn.datasets import make_blobs
 from torch import nn
 import transfer_metrics as tm
-from transfer_metrics.engines.serial import serial
+from transfer_metrics.ranking.engines.serial import serial
 from transfer_metrics.features.pooling import avg
 from transfer_metrics.heads.linear import LinearProbe
 

@@ -24,7 +24,7 @@ from tests.fault_runs import METRICS, MODELS, NOTES, SHARD, SIZE, Place, rank, v
 from transfer_metrics.errors import StorageError, TransferMetricsWarning
 from transfer_metrics.ranking import ranges
 from transfer_metrics.ranking.cache import ResultCache
-from transfer_metrics.ranking.memory import Pass, Plan
+from transfer_metrics.ranking.memory_budget import Pass, Plan
 from transfer_metrics.ranking.works import RANGE_SHARDS, Ranges
 
 ALL = len(MODELS) * SIZE

@@ -30,17 +30,22 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
     UnsupportedTaskError,
 )
-from transfer_metrics.heads import inputs as inputs_module
+from transfer_metrics.heads import preprocessed as inputs_module
 from transfer_metrics.heads import training
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.finetune import LPFT, FineTune
 from transfer_metrics.heads.grid import FT_EVAL_RATES, FT_RATES, LPFT_RATES
-from transfer_metrics.heads.inputs import Inputs, network_logits
 from transfer_metrics.heads.linear import LinearProbe
-from transfer_metrics.heads.settings import TrainSettings, augmented, epoch_batches, epoch_seed
+from transfer_metrics.heads.preprocessed import Inputs, network_logits
 from transfer_metrics.heads.training import train
+from transfer_metrics.heads.training_settings import (
+    TrainSettings,
+    augmented,
+    epoch_batches,
+    epoch_seed,
+)
 from transfer_metrics.sources.base import Model, Split
-from transfer_metrics.sources.models import load_model
+from transfer_metrics.sources.models.load_model import load_model
 
 ZOO = "zoo:cnn-mnist"
 QUICK = {"progress": False, "epochs": 2}
@@ -458,7 +463,7 @@ class TestFineTune:
         own = dataclasses.replace(task, splits={"train": task["train"], "test": task["test"]})
         one = FineTune(lr=1e-3, progress=False, epochs=1).fit(net(), own)
         labels = task["train"].labels.copy()
-        from transfer_metrics.sources.sampling import stratified_holdout
+        from transfer_metrics.sources.tasks.subsamples import stratified_holdout
 
         _, held = stratified_holdout(labels, 0.2, 0)
         given_split = FineTune(lr=1e-3, progress=False, epochs=1)

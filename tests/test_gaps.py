@@ -12,8 +12,8 @@ from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.extract import extract
-from transfer_metrics.sources.labels import unlabelled
-from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources.tasks.labels import unlabelled
+from transfer_metrics.sources.tasks.load_task import load_task
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (4, 24, 24, 3), np.uint8)

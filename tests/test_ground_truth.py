@@ -8,8 +8,8 @@ import pytest
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
-from transfer_metrics.benchmark import ground_truth, journal
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
+from transfer_metrics.evidence import ground_truth, journal
 from transfer_metrics.heads.splits import complete_task
 
 HEADS = ("linear_probe(C_grid=(0.01, 1.0))", "head2toe(keep=0.05, steps=5)")

@@ -38,13 +38,13 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.ranking.cache import ResultCache
-from transfer_metrics.ranking.table import ScoreTable
+from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.saved import Selection
 from transfer_metrics.sources.arrays import read_arrays
-from transfer_metrics.sources.checkpoints import load_checkpoint
-from transfer_metrics.sources.examples import decode
-from transfer_metrics.sources.models import load_model
-from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources.example import decode
+from transfer_metrics.sources.models.checkpoints import load_checkpoint
+from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.untrusted import DEEPEST, parse_json, visible, visible_lines
 
 PACKAGE = Path(tm.__file__).parent
@@ -670,7 +670,7 @@ def test_memory_of_attacks_in_a_small_process(tmp_path: Path) -> None:
     (tmp_path / "b.npz").write_bytes(bomb(3 << 30))
     script = (
         "import resource, sys, transfer_metrics as tm\n"
-        "from transfer_metrics.sources.tasks import load_task\n"
+        "from transfer_metrics.sources.tasks.load_task import load_task\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30),) * 2)\n"
         "try:\n    load_task(f'npz:{sys.argv[1]}')\n"

@@ -10,14 +10,14 @@ import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import METRICS, build_statistic
 from transfer_metrics.ranking.build import Place, build
-from transfer_metrics.ranking.intervals import (
+from transfer_metrics.ranking.pieces import block_of
+from transfer_metrics.results.error_bars import (
     BLOCKS,
     deviations,
     interval_mode,
     probability_of_best,
     without_each,
 )
-from transfer_metrics.ranking.pieces import block_of
 from transfer_metrics.statistics.inputs import as_tokens
 
 N, D, C = 240, 6, 3

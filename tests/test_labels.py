@@ -19,8 +19,8 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
-from transfer_metrics.sources.label_values import as_array, number_of
-from transfer_metrics.sources.labels import doubts, encode, kind_of, odd_texts, read_labels
+from transfer_metrics.sources.tasks.label_values import as_array, number_of
+from transfer_metrics.sources.tasks.labels import doubts, encode, kind_of, odd_texts, read_labels
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4))

@@ -31,6 +31,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.heads import folder
 from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.head_files import load_head
 from transfer_metrics.heads.linear import (
     LINEAR_C,
     LinearProbe,
@@ -39,10 +40,9 @@ from transfer_metrics.heads.linear import (
     padded,
     unnormalised,
 )
-from transfer_metrics.heads.registry import HEADS, resolve_head
-from transfer_metrics.heads.saving import load_head
+from transfer_metrics.heads.names import HEADS, resolve_head
 from transfer_metrics.sources.base import Split
-from transfer_metrics.sources.sampling import stratified_holdout
+from transfer_metrics.sources.tasks.subsamples import stratified_holdout
 
 SMALL = (1e-3, 1e-1, 1e1)
 MODEL = "zoo:cnn-mnist"

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transfer_metrics.heads.inputs import Inputs
-from transfer_metrics.heads.settings import TrainSettings
+from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.training import train
+from transfer_metrics.heads.training_settings import TrainSettings
 
 
 class TwoLayers(nn.Module):

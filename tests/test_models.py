@@ -23,7 +23,7 @@ from transfer_metrics.errors import (
     MissingDependencyError,
     UnknownNameError,
 )
-from transfer_metrics.sources.models import expand_models, list_models, load_model
+from transfer_metrics.sources.models.load_model import expand_models, list_models, load_model
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import ImagePreprocess
 from transfer_metrics.sources.specs import parse_model
@@ -666,9 +666,9 @@ def run(code: str) -> str:
 
 def test_listing_bundled_models_does_not_load_torch() -> None:
     code = (
-        "import sys; from transfer_metrics.sources.models import list_models\n"
+        "import sys; from transfer_metrics.sources.models.load_model import list_models\n"
         "assert list_models('zoo:*')\n"
-        "from transfer_metrics.sources.tasks import list_tasks; list_tasks()\n"
+        "from transfer_metrics.sources.tasks.load_task import list_tasks; list_tasks()\n"
         "print('torch' in sys.modules)"
     )
     assert run(code) == "False"
@@ -677,7 +677,7 @@ def test_listing_bundled_models_does_not_load_torch() -> None:
 def test_a_mismatched_torchvision_is_mended_or_explained() -> None:
     # Beside a CPU torch, wheels built for CUDA fail to import unless their schemas are declared.
     code = (
-        "from transfer_metrics.sources.models import load_model\n"
+        "from transfer_metrics.sources.models.load_model import load_model\n"
         "print(load_model('torchvision:squeezenet1_1(weights=None)').head)\n"
         "print(load_model('timm:resnet10t(pretrained=False)').head)"
     )

@@ -13,14 +13,14 @@ from torch import nn
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
-from transfer_metrics.heads.comparison import Comparison
 from transfer_metrics.naming import told_apart
 from transfer_metrics.report.gather import gather
-from transfer_metrics.report.heat_map import task_scores
-from transfer_metrics.report.names import short_labels
-from transfer_metrics.sources.candidates import candidates_of
-from transfer_metrics.sources.lists import named_models
-from transfer_metrics.sources.models import expand_models
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.heat_map import task_scores
+from transfer_metrics.results.plot_names import short_labels
+from transfer_metrics.sources.models.candidates import candidates_of
+from transfer_metrics.sources.models.lists import named_models
+from transfer_metrics.sources.models.load_model import expand_models
 from transfer_metrics.sources.specs import parse_model
 
 X = np.random.default_rng(0).normal(size=(120, 12)).astype("float32")

@@ -21,7 +21,7 @@ from transfer_metrics.heads.network import (
     unit_length,
 )
 from transfer_metrics.selection.columns import unit_rows
-from transfer_metrics.sources.models import load_model
+from transfer_metrics.sources.models.load_model import load_model
 
 
 def noise(*shape, seed=0):

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.examples import decode
+from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.preprocess import MOST_ASPECT, ImagePreprocess, to_mode
 from transfer_metrics.sources.specs import parse_task, with_options
-from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources.tasks.load_task import load_task
 
 RNG = np.random.default_rng(0)
 

@@ -12,12 +12,11 @@ from matplotlib.text import Text
 
 from tests.report_examples import HOSTILE, comparison, scores
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
-from transfer_metrics.ranking.table import ScoreTable
-from transfer_metrics.report import plot_heat_map, task_scores
-from transfer_metrics.report.heat_map import MAP
-from transfer_metrics.report.names import name_points, short_labels
-from transfer_metrics.report.plots import COLOURS, save_figure
-from transfer_metrics.report.trade_off import plot_trade_off
+from transfer_metrics.results.heat_map import MAP, plot_heat_map, task_scores
+from transfer_metrics.results.plot_names import name_points, short_labels
+from transfer_metrics.results.plots import COLOURS, save_figure
+from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.trade_off import plot_trade_off
 
 matplotlib.use("Agg")
 

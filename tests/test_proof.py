@@ -20,7 +20,7 @@ from tests import text_models
 from transfer_metrics.errors import ExtractionError, LayerNotFoundError
 from transfer_metrics.features import proof
 from transfer_metrics.features.proof import EQUAL, NO_HEAD, RANDOM
-from transfer_metrics.sources.classifier import proven_head
+from transfer_metrics.sources.models.classifier import proven_head
 
 N = 96
 RNG = np.random.default_rng(0)

@@ -18,18 +18,18 @@ from scipy.stats import weightedtau
 from tests.published_correlations import LOGME, SPIDER, SPIDER_TASKS, TRANSRATE
 from tests.test_bundled_zoo import DATA, script
 from transfer_metrics.__main__ import main
-from transfer_metrics.benchmark import published, published_report
-from transfer_metrics.benchmark.published import (
+from transfer_metrics.errors import CorruptStoreError, TransferMetricsWarning, UnknownNameError
+from transfer_metrics.evidence import published, published_report
+from transfer_metrics.evidence.published import (
     MEASURED_HERE,
     TEXTS,
     Benchmark,
     list_benchmarks,
     load_benchmark,
 )
-from transfer_metrics.errors import CorruptStoreError, TransferMetricsWarning, UnknownNameError
 from transfer_metrics.metrics.base import list_metrics
-from transfer_metrics.ranking.agreement import agreement
-from transfer_metrics.ranking.agreement_tasks import agreement_by_task
+from transfer_metrics.results.agreement import agreement
+from transfer_metrics.results.agreement_tasks import agreement_by_task
 
 # Scores of the sources that the toolkit has not, or only in parts.
 FOREIGN = {"otce", "fu", "imagenet_top1", "ncti"}

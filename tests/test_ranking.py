@@ -410,7 +410,7 @@ def test_plots_show_the_numbers_of_the_table(table):
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_plots_are_written_whole(table, tmp_path, ending):
-    from transfer_metrics.report.plots import save_plot
+    from transfer_metrics.results.plots import save_plot
 
     for kind in ("ranking", "layers"):
         save_plot(table, kind, tmp_path / f"{kind}.{ending}")

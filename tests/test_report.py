@@ -24,9 +24,6 @@ import transfer_metrics as tm
 from tests.report_examples import HOSTILE, comparison, scores, selection
 from transfer_metrics.__main__ import build_parser, main
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.heads.comparison import Comparison
-from transfer_metrics.ranking.records import typed
-from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.report.gather import gather, setting_labels
 from transfer_metrics.report.html import write_report
 from transfer_metrics.report.measured import checks_of
@@ -34,8 +31,11 @@ from transfer_metrics.report.notes import warnings_of
 from transfer_metrics.report.ranked import MOST_CURVES, MOST_ROWS, ranking_of
 from transfer_metrics.report.scale import Scale
 from transfer_metrics.report.settings import compare_command, rank_command
-from transfer_metrics.report.wording import visible
-from transfer_metrics.sources.models import expand_models
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.record import typed
+from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.wording import visible
+from transfer_metrics.sources.models.load_model import expand_models
 
 
 @dataclass

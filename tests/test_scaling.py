@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transfer_metrics as tm
+from tests.benchmarks import projection_report, scaling, scaling_case, scaling_report
+from tests.benchmarks.projection import Assumed, projected
+from tests.benchmarks.recipe import Recipe
+from tests.benchmarks.scaling import Exponent, Row, ScalingTable, cases
+from tests.benchmarks.scaling_case import Case, Found, Note, measured, models_of
 from transfer_metrics.__main__ import main
-from transfer_metrics.benchmark import projection_report, scaling, scaling_case, scaling_report
-from transfer_metrics.benchmark.projection import Assumed, projected
-from transfer_metrics.benchmark.recipe import Recipe
-from transfer_metrics.benchmark.scaling import Exponent, Row, ScalingTable, cases
-from transfer_metrics.benchmark.scaling_case import Case, Found, Note, measured, models_of
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.ranking.memory import as_bytes, plan_passes
+from transfer_metrics.ranking.memory_budget import as_bytes, plan_passes
 from transfer_metrics.ranking.pieces import Needs
 
 MIB = 2**20

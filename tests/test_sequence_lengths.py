@@ -19,8 +19,8 @@ from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import list_layers
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.trace import first_tensor
-from transfer_metrics.features.words import pool_for
-from transfer_metrics.sources.tokens import TextBatch
+from transfer_metrics.features.word_pooling import pool_for
+from transfer_metrics.sources.models.tokens import TextBatch
 
 transformers = pytest.importorskip("transformers")
 

@@ -24,8 +24,8 @@ from transfer_metrics.errors import (
     UnsupportedTaskError,
 )
 from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.tar_shards import Members
-from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.tar_shards import Members
 
 RNG = np.random.default_rng(0)
 

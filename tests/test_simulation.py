@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.benchmarks import simulation
+from tests.benchmarks.simulation import Cluster, Load, simulate
 from tests.plain_schedule import PlainSchedule
-from transfer_metrics.benchmark import simulation
-from transfer_metrics.benchmark.simulation import Cluster, Load, simulate
-from transfer_metrics.engines.schedule import Schedule
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.ranking.engines.schedule import Schedule
 
 FOREVER = float("inf")
 

@@ -20,8 +20,8 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
     UnsupportedTaskError,
 )
-from transfer_metrics.sources import optional, row_groups
-from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources import optional
+from transfer_metrics.sources.tasks.load_task import load_task, row_groups
 
 RNG = np.random.default_rng(0)
 

@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(quiet=False)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
-        importlib.import_module(f"transfer_metrics.cli.{verb}").add_parser(verbs)
+        importlib.import_module(f"transfer_metrics.cli.{verb}_command").add_parser(verbs)
     return parser
 
 

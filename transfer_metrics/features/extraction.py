@@ -23,7 +23,7 @@ from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.proof import Proof, prove
 from transfer_metrics.features.shards import FORMAT
 from transfer_metrics.sources.base import Model, Task, describe
-from transfer_metrics.sources.evaluation import device_of, on_device
+from transfer_metrics.sources.models.evaluation import device_of, on_device
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ class Extraction:
 
 
 def _loaded(model: Any, task: Any) -> tuple[Model, Task]:
-    from transfer_metrics.sources.models import load_model
-    from transfer_metrics.sources.tasks import load_task
+    from transfer_metrics.sources.models.load_model import load_model
+    from transfer_metrics.sources.tasks.load_task import load_task
 
     return (
         model if isinstance(model, Model) else load_model(model),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transfer_metrics.sources.huggingface_audio import convolutions
+from transfer_metrics.sources.models.huggingface_audio import convolutions
 
 
 def frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:

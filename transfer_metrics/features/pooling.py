@@ -115,7 +115,7 @@ def mean_words(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """Mean over words of the mean over their tokens; special tokens do not count.
 
     Only ``extract`` knows which tokens make up a word, and sees to it
-    (``transfer_metrics.features.words``). Without a mask every token is a word.
+    (``transfer_metrics.features.word_pooling``). Without a mask every token is a word.
     """
     if layout != "ND":
         tokens_of(output, layout, pool="mean_words")

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
-from transfer_metrics.sources.classifier import Heads, LinearOutputs, tensors_in
-from transfer_metrics.sources.evaluation import evaluation
-from transfer_metrics.sources.tokens import TextBatch
-from transfer_metrics.sources.weights import holds_weights, is_leaf, matrices
+from transfer_metrics.sources.models.classifier import Heads, LinearOutputs, tensors_in
+from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.tokens import TextBatch
+from transfer_metrics.sources.models.weights import holds_weights, is_leaf, matrices
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
 Value = tuple[int, int]

@@ -21,9 +21,7 @@ from transfer_metrics.heads.data import (
     is_model,
     read_features,
 )
-from transfer_metrics.heads.inputs import network_logits
-from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
-from transfer_metrics.heads.reading import (
+from transfer_metrics.heads.given import (
     check_store,
     example_inputs,
     is_raw,
@@ -31,6 +29,8 @@ from transfer_metrics.heads.reading import (
     linear_logits,
     used_features,
 )
+from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
+from transfer_metrics.heads.preprocessed import network_logits
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers
 from transfer_metrics.types import Layer
@@ -189,14 +189,14 @@ class Head(ClassifierMixin, BaseEstimator):
         Raises:
             InvalidInputError: the folder holds something else, or cannot be written.
         """
-        from transfer_metrics.heads.saving import save
+        from transfer_metrics.heads.head_files import save
 
         save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Any = None) -> Self:
         """Read what ``save`` wrote; see ``load_head``."""
-        from transfer_metrics.heads.saving import load_head
+        from transfer_metrics.heads.head_files import load_head
 
         head = load_head(path, model)
         if not isinstance(head, cls):

@@ -18,20 +18,20 @@ from sklearn.base import clone
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.comparison import Comparison
 from transfer_metrics.heads.cost import cost_of, forward_flops
 from transfer_metrics.heads.distortion import distortion
 from transfer_metrics.heads.linear import LinearProbe
-from transfer_metrics.heads.registry import resolve_head
+from transfer_metrics.heads.names import resolve_head
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
-from transfer_metrics.ranking.table import with_summary
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.table import with_summary
 from transfer_metrics.sources.base import Model, Split, Task
-from transfer_metrics.sources.candidates import Candidate, candidates_of
-from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources.models.candidates import Candidate, candidates_of
+from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.syntax import split_list
 
 DEFAULT_HEADS = ("linear_probe", "head2toe", "finetune", "lpft")

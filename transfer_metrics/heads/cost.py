@@ -55,7 +55,7 @@ def forward_flops(model: Model) -> int:
 
     Cost: one forward pass.
 
-    >>> from transfer_metrics.sources.models import load_model
+    >>> from transfer_metrics.sources.models.load_model import load_model
     >>> forward_flops(load_model("zoo:resnet-random")) > 1_000_000
     True
     """
@@ -63,7 +63,7 @@ def forward_flops(model: Model) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     from transfer_metrics.features.layers import place
-    from transfer_metrics.sources.evaluation import evaluation
+    from transfer_metrics.sources.models.evaluation import evaluation
 
     batch = place(model.dummy(1), model.module)
     with FlopCounterMode(display=False) as counter, evaluation(model.module), torch.no_grad():

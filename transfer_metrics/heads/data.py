@@ -16,7 +16,7 @@ from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.base import Split, Task
-from transfer_metrics.sources.sampling import stratified_holdout
+from transfer_metrics.sources.tasks.subsamples import stratified_holdout
 from transfer_metrics.types import Layer
 
 EVERY = ("all", "*", "activations", "blocks")

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from transfer_metrics.heads.inputs import Inputs
 from transfer_metrics.heads.network import TransferNet
+from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.sources.base import Model, Split
-from transfer_metrics.sources.evaluation import evaluation
+from transfer_metrics.sources.models.evaluation import evaluation
 
 
 class Distortion(NamedTuple):

@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.heads.inputs import Inputs
 from transfer_metrics.heads.network import TransferNet
-from transfer_metrics.heads.settings import TrainSettings
+from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.training import Run, train
+from transfer_metrics.heads.training_settings import TrainSettings
 
 FT_RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """The LP-FT paper's learning rates for fine-tuning."""

@@ -17,12 +17,12 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import is_model
 from transfer_metrics.heads.grid import FT_EVAL_RATES, FT_RATES, Tuned, tune
-from transfer_metrics.heads.inputs import Inputs
 from transfer_metrics.heads.network import TransferNet
-from transfer_metrics.heads.settings import TrainSettings
+from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.heads.task_data import HELD, TRAIN, TaskData, read_task
-from transfer_metrics.sources.sampling import check_share
+from transfer_metrics.heads.training_settings import TrainSettings
+from transfer_metrics.sources.tasks.subsamples import check_share
 
 
 class NetworkHead(Head):

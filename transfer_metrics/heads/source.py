@@ -78,7 +78,7 @@ class ModelRef:
         Raises:
             IncompatibleStoreError: it is another model.
         """
-        from transfer_metrics.sources.models import load_model
+        from transfer_metrics.sources.models.load_model import load_model
 
         model = load_model(model)
         if model.fingerprint != self.fingerprint:

@@ -11,9 +11,9 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.sources.base import Split, Task
-from transfer_metrics.sources.corruptions import corrupted
-from transfer_metrics.sources.subtasks import hold_out
-from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources.tasks.corruptions import corrupted
+from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.subtasks import hold_out
 
 HELD_OUT = 0.2
 CORRUPTED = "corrupted:"

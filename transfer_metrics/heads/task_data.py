@@ -72,8 +72,8 @@ def read_task(
         UnsupportedTaskError: the task is a regression.
         InvalidInputError: there is no task, one class only, or ``validation`` is something else.
     """
-    from transfer_metrics.sources.models import load_model
-    from transfer_metrics.sources.tasks import load_task
+    from transfer_metrics.sources.models.load_model import load_model
+    from transfer_metrics.sources.tasks.load_task import load_task
 
     if task is None:
         raise InvalidInputError("a model needs a task to be fitted on: fit(model, task)")
@@ -140,7 +140,7 @@ def _extract(data: TaskData, split: str, options: Mapping[str, Any]) -> FeatureS
 
 
 def _as_split(validation: Any, task: Task) -> Split:
-    from transfer_metrics.sources.memory import as_examples
+    from transfer_metrics.sources.tasks.in_memory import as_examples
 
     if isinstance(validation, Split):
         return validation

@@ -18,9 +18,14 @@ from torch.optim import SGD
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.checkpoint import read_checkpoint, weights_hash, write_checkpoint
-from transfer_metrics.heads.inputs import Inputs, raw_logits, to_device
 from transfer_metrics.heads.modes import choose_parameters, set_modes
-from transfer_metrics.heads.settings import TrainSettings, augmented, epoch_batches, epoch_seed
+from transfer_metrics.heads.preprocessed import Inputs, raw_logits, to_device
+from transfer_metrics.heads.training_settings import (
+    TrainSettings,
+    augmented,
+    epoch_batches,
+    epoch_seed,
+)
 from transfer_metrics.progress import progress_bar
 
 Loss = Callable[[Tensor, Tensor], Tensor]

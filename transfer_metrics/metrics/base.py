@@ -17,8 +17,8 @@ from transfer_metrics.errors import (
     UnsupportedTaskError,
 )
 from transfer_metrics.registry import Registry
-from transfer_metrics.sources.label_values import as_array
-from transfer_metrics.sources.labels import read_labels
+from transfer_metrics.sources.tasks.label_values import as_array
+from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.statistics import ClassMoments, FeatureSample, SourceJoint, TargetMoments
 from transfer_metrics.statistics.inputs import quantile_bins
 from transfer_metrics.syntax import call_options
@@ -256,7 +256,7 @@ def register_metric(
     """Register a function of a statistic as a metric.
 
     The decorated function accepts the statistic or ``(X, y)``, with the options as keywords, and
-    ``kind=`` where ``sources.labels.kind_of`` does not tell what ``y`` is.
+    ``kind=`` where ``sources.tasks.labels.kind_of`` does not tell what ``y`` is.
 
     Args:
         name: the registered name; the function's own by default.

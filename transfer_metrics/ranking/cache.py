@@ -17,7 +17,7 @@ import platformdirs
 import transfer_metrics
 from transfer_metrics.errors import StorageError, TransferMetricsWarning
 from transfer_metrics.files import TEMPORARY, locked, remove_folder, replacing
-from transfer_metrics.ranking.records import typed
+from transfer_metrics.results.record import typed
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 POLICIES = ("only-missing", "always", "never", "only-cache")

@@ -15,13 +15,13 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import memory_bytes
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.asked import DEFAULT_METRICS
-from transfer_metrics.ranking.memory import worker_memory
+from transfer_metrics.ranking.memory_budget import worker_memory
 from transfer_metrics.ranking.ranges import RangeReader
 from transfer_metrics.ranking.rank import LAYER_CHOICES, make_job
 from transfer_metrics.ranking.works import Ranges
 from transfer_metrics.sources.base import Task
-from transfer_metrics.sources.candidates import Candidate, candidates_of
-from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources.models.candidates import Candidate, candidates_of
+from transfer_metrics.sources.tasks.load_task import load_task
 
 TRIED = 32
 

@@ -13,13 +13,13 @@ from transfer_metrics.features.extraction import Extraction
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
-from transfer_metrics.ranking.intervals import MODES
 from transfer_metrics.ranking.reading import reading
 from transfer_metrics.ranking.score import score_store
 from transfer_metrics.ranking.subsets import Subset
-from transfer_metrics.ranking.table import chosen_records, record_label
+from transfer_metrics.results.error_bars import MODES
+from transfer_metrics.results.table import chosen_records, record_label
 from transfer_metrics.sources.base import Model, Task
-from transfer_metrics.sources.candidates import Candidate
+from transfer_metrics.sources.models.candidates import Candidate
 
 
 @dataclass(frozen=True)

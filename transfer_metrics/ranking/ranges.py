@@ -14,14 +14,14 @@ from transfer_metrics.features.averaged import MeanStore
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
-from transfer_metrics.ranking.intervals import BLOCKS
 from transfer_metrics.ranking.job import Job
-from transfer_metrics.ranking.memory import Pass, Plan, plan_passes, release
+from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes, release
 from transfer_metrics.ranking.partial import Asked, Partial, read_range
 from transfer_metrics.ranking.pieces import Group, Needs, groups_of
 from transfer_metrics.ranking.score import slots_of
 from transfer_metrics.ranking.stored import RangeFolder, of_classes
 from transfer_metrics.ranking.subsets import part_of
+from transfer_metrics.results.error_bars import BLOCKS
 from transfer_metrics.sources.base import Model
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from transfer_metrics.engines import ENGINES, map_reduce
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.averaged import MEAN
 from transfer_metrics.features.pooling import resolve_pool
@@ -24,18 +23,19 @@ from transfer_metrics.ranking.asked import (
 )
 from transfer_metrics.ranking.cache import POLICIES, ResultCache
 from transfer_metrics.ranking.combine import combined
-from transfer_metrics.ranking.intervals import interval_mode
+from transfer_metrics.ranking.engines import ENGINES, map_reduce
 from transfer_metrics.ranking.job import Job
-from transfer_metrics.ranking.memory import worker_memory
+from transfer_metrics.ranking.memory_budget import worker_memory
 from transfer_metrics.ranking.race import race
 from transfer_metrics.ranking.stored import clear, sweep
-from transfer_metrics.ranking.table import ScoreTable, with_summary
 from transfer_metrics.ranking.told import told_once
 from transfer_metrics.ranking.works import Ranges, Whole, outcomes
+from transfer_metrics.results.error_bars import interval_mode
+from transfer_metrics.results.table import ScoreTable, with_summary
 from transfer_metrics.sources.base import Task
-from transfer_metrics.sources.candidates import Candidate, candidates_of
-from transfer_metrics.sources.tasks import load_task
-from transfer_metrics.sources.words import refuse_words
+from transfer_metrics.sources.models.candidates import Candidate, candidates_of
+from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.words import refuse_words
 
 # How each choice of layers is extracted, and which rows then stand for the model.
 LAYER_CHOICES = {

@@ -28,12 +28,12 @@ from transfer_metrics.ranking.asked import (
 )
 from transfer_metrics.ranking.build import Place
 from transfer_metrics.ranking.combine import combined
-from transfer_metrics.ranking.intervals import interval_mode
-from transfer_metrics.ranking.table import ScoreTable, with_summary
 from transfer_metrics.ranking.values import failed, records_of, values_at
+from transfer_metrics.results.error_bars import interval_mode
+from transfer_metrics.results.table import ScoreTable, with_summary
 from transfer_metrics.sources.containers import check_container
-from transfer_metrics.sources.labels import read_labels
-from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources.tasks.labels import read_labels
+from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens
 
 IDENTIFYING = 256
@@ -59,7 +59,7 @@ def score(
             ``source`` is not given, these are the source probabilities.
         y: labels (N,) or (N, 1), or (N, T) for tokens; whole numbers, texts and booleans are
             classes, other numbers (N,) or (N, K) targets of a regression, and 0 and 1 as (N, K)
-            several labels per example. ``sources.labels.kind_of`` has the rule.
+            several labels per example. ``sources.tasks.labels.kind_of`` has the rule.
         metrics: names, patterns, callables or a list of them; ``"*"`` is all that apply.
         source: source probabilities, (N, Z), for the metrics that read the source head.
         kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` instead of that rule.

@@ -22,7 +22,7 @@ from transfer_metrics.features.shards import verify_shard
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.files import TEMPORARY, fcntl, locked, remove_folder, replacing
 from transfer_metrics.ranking.cache import ADVICE
-from transfer_metrics.ranking.memory import release
+from transfer_metrics.ranking.memory_budget import release
 from transfer_metrics.ranking.partial import Partial
 from transfer_metrics.statistics.linalg import Scatter
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transfer_metrics.sources.base import Split, Task
-from transfer_metrics.sources.sampling import nested_order
+from transfer_metrics.sources.tasks.subsamples import nested_order
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ import transfer_metrics
 from transfer_metrics.errors import CorruptStoreError, TransferMetricsError
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.build import Built, Place, build
-from transfer_metrics.ranking.intervals import BLOCKS, deviations
 from transfer_metrics.ranking.pieces import Group, groups_of
+from transfer_metrics.results.error_bars import BLOCKS, deviations
 
 
 def values_at(

@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transfer_metrics.engines import Lost
 from transfer_metrics.errors import CorruptStoreError, StorageError, TransferMetricsError
 from transfer_metrics.features.averaged import MeanStore
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.build import built_of
 from transfer_metrics.ranking.cache import content_key
+from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.ranking.job import (
     Job,
     Outcome,
@@ -28,7 +28,7 @@ from transfer_metrics.ranking.job import (
     ordered,
     score_one,
 )
-from transfer_metrics.ranking.memory import Plan, release
+from transfer_metrics.ranking.memory_budget import Plan, release
 from transfer_metrics.ranking.pieces import Group
 from transfer_metrics.ranking.ranges import RangeReader
 from transfer_metrics.ranking.score import NO_HEAD, Slot, slots_of
@@ -39,10 +39,10 @@ from transfer_metrics.ranking.stored import (
     merged,
     merged_store,
 )
-from transfer_metrics.ranking.table import record_label
 from transfer_metrics.ranking.values import failed, records_of, values_of
+from transfer_metrics.results.table import record_label
 from transfer_metrics.sources.base import Model
-from transfer_metrics.sources.candidates import Candidate
+from transfer_metrics.sources.models.candidates import Candidate
 
 RANGES = 16
 """Most ranges that the shards of a model are cut into."""

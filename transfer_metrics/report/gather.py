@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.heads.comparison import MEASURED, Comparison
-from transfer_metrics.ranking.places import Place, by_place, place_labels, with_own_names
-from transfer_metrics.ranking.records import typed
-from transfer_metrics.ranking.table import FORMATS, ScoreTable, record_label
+from transfer_metrics.results.comparable import Place, by_place, place_labels, with_own_names
+from transfer_metrics.results.comparison import MEASURED, Comparison
+from transfer_metrics.results.record import typed
+from transfer_metrics.results.table import FORMATS, ScoreTable, record_label
 from transfer_metrics.selection.saved import Selection
 from transfer_metrics.untrusted import read_json
 

@@ -13,7 +13,7 @@ import transfer_metrics
 from transfer_metrics.files import replacing
 from transfer_metrics.report.gather import gather
 from transfer_metrics.report.page import Page, page_of
-from transfer_metrics.report.wording import (
+from transfer_metrics.results.wording import (
     count,
     duration,
     fixed,
@@ -23,7 +23,7 @@ from transfer_metrics.report.wording import (
     short,
     visible,
 )
-from transfer_metrics.sources.tasks import load_task
+from transfer_metrics.sources.tasks.load_task import load_task
 
 if TYPE_CHECKING:
     import jinja2
@@ -76,7 +76,7 @@ def write_report(
 
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from transfer_metrics.ranking.table import ScoreTable
+    >>> from transfer_metrics.results.table import ScoreTable
     >>> table = ScoreTable([{"model": "<a>", "layer": "fc", "metric": "knn", "value": 0.7}])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     page = Path(write_report(table, f"{folder}/report.html")).read_text()

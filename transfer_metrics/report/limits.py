@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from transfer_metrics.ranking.table import ScoreTable, record_label
 from transfer_metrics.report.gather import Gathered, Setting
-from transfer_metrics.report.wording import count
+from transfer_metrics.results.table import ScoreTable, record_label
+from transfer_metrics.results.wording import count
 
 MOST_SETTINGS, MOST_METRICS, MOST_SELECTIONS = 24, 12, 20
 

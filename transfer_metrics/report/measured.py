@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.heads.comparison import Comparison
-from transfer_metrics.ranking.agreement import FEWEST, accuracies_of
 from transfer_metrics.report.gather import Setting
 from transfer_metrics.report.scale import Scale
+from transfer_metrics.results.agreement import FEWEST, accuracies_of
+from transfer_metrics.results.comparison import Comparison
 
 MOST_HEADS, MOST_CHECKS = 300, 24
 

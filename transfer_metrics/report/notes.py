@@ -10,10 +10,10 @@ from typing import Any
 from transfer_metrics.errors import TransferMetricsError, TransferMetricsWarning
 from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.ranking.asked import warn_of_widths
-from transfer_metrics.ranking.phases import phases
-from transfer_metrics.ranking.table import record_label
 from transfer_metrics.report.gather import Gathered, Setting
-from transfer_metrics.report.wording import count, duration, listed, several, visible
+from transfer_metrics.results.phases import phases
+from transfer_metrics.results.table import record_label
+from transfer_metrics.results.wording import count, duration, listed, several, visible
 
 MOST_FAILURES = 100
 # Longer ones are no metric's options, and parsing them could take long.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transfer_metrics.heads.comparison import Comparison
 from transfer_metrics.report.gather import Gathered, Setting, setting_labels
 from transfer_metrics.report.glance import (
     Answer,
@@ -45,7 +44,8 @@ from transfer_metrics.report.settings import (
     rank_command,
     settings_of,
 )
-from transfer_metrics.report.wording import visible
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.wording import visible
 from transfer_metrics.selection.saved import Selection
 from transfer_metrics.sources.base import Task
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transfer_metrics.ranking.table import record_label
 from transfer_metrics.report.gather import Setting
 from transfer_metrics.report.scale import Scale
-from transfer_metrics.report.wording import fixed, number
+from transfer_metrics.results.table import record_label
+from transfer_metrics.results.wording import fixed, number
 
 MOST_ROWS, MOST_CURVES, MOST_LAYERS = 300, 40, 200
 MOST_NUMBERS = 1000
@@ -210,7 +210,7 @@ def _is_missing(value: Any) -> bool:
 
 def _curves(records: Sequence[dict[str, Any]], order: Sequence[str]) -> tuple[list[Curve], int]:
     """Curves of the models that have several depths, in an order; and how many those are."""
-    from transfer_metrics.ranking.intervals import margin
+    from transfer_metrics.results.error_bars import margin
 
     by_model: dict[str, list[dict[str, Any]]] = {}
     for r in records:

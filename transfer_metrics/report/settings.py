@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from transfer_metrics.heads.comparison import Comparison
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.naming import bare_name
 from transfer_metrics.ranking.combine import COMBINATIONS
-from transfer_metrics.ranking.table import ScoreTable
 from transfer_metrics.report.gather import Setting
-from transfer_metrics.report.wording import count, listed, visible
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.wording import count, listed, visible
 from transfer_metrics.syntax import split_list
 
 MOST_MODELS = 300

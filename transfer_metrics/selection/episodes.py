@@ -89,8 +89,8 @@ class FewShotResult:
         return pd.DataFrame(rows)
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Accuracy against shots, with intervals; see ``report.episodes.plot_episodes``."""
-        from transfer_metrics.report.episodes import plot_episodes
+        """Accuracy against shots, with intervals; see ``selection.episode_plot.plot_episodes``."""
+        from transfer_metrics.selection.episode_plot import plot_episodes
 
         return plot_episodes(self, ax=ax)
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
-from transfer_metrics.sources.labels import kind_of
+from transfer_metrics.sources.tasks.labels import kind_of
 
 
 class ColumnSelector(TransformerMixin, BaseEstimator):

@@ -51,7 +51,7 @@ class Model:
     least: int = 1
 
     def __post_init__(self) -> None:
-        from transfer_metrics.sources.plain import plain_module
+        from transfer_metrics.sources.models.plain import plain_module
 
         object.__setattr__(self, "module", plain_module(self.module))
 
@@ -66,7 +66,7 @@ class Model:
         Cost: one pass over the weights, about a second per gigabyte. It is computed once; make a
         new ``Model`` after changing the weights.
         """
-        from transfer_metrics.sources.contents import contents
+        from transfer_metrics.sources.models.contents import contents
 
         digest = hashlib.sha256()
         structure = without_addresses(repr(self.module))
@@ -208,7 +208,7 @@ class Split:
 
     def rows(self, positions: np.ndarray) -> Split:
         """The examples at some positions, decoded no sooner than before."""
-        from transfer_metrics.sources.examples import Chosen
+        from transfer_metrics.sources.example import Chosen
 
         own = getattr(self.examples, "rows", None)
         examples = Chosen(self.examples, positions) if own is None else own(positions)
@@ -288,8 +288,8 @@ class Task:
 
     @cached_property
     def summary(self) -> str:
-        """How it was understood, on one line; see ``sources.summary``."""
-        from transfer_metrics.sources.summary import summary_of
+        """How it was understood, on one line; see ``sources.tasks.summary``."""
+        from transfer_metrics.sources.tasks.summary import summary_of
 
         return summary_of(self)
 
@@ -313,7 +313,7 @@ def example_modality(example: Any) -> Modality:
     from PIL import Image
 
     from transfer_metrics.sources.sounds import is_sound
-    from transfer_metrics.sources.words import Word
+    from transfer_metrics.sources.tasks.words import Word
 
     if isinstance(example, Image.Image):
         return "image"
@@ -340,7 +340,7 @@ def _are_ids(batch: Any) -> bool:
 def example_bytes(example: Any) -> bytes:
     """What identifies one decoded example, for fingerprints."""
     from transfer_metrics.sources.sounds import as_sound
-    from transfer_metrics.sources.words import Word
+    from transfer_metrics.sources.tasks.words import Word
 
     if isinstance(example, (str, Word)):
         return example.encode()

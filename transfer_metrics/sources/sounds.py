@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.examples import Examples
+from transfer_metrics.sources.example import Examples
 
 _LOUDEST = 32.0
 """Far above what a waveform in -1 to 1 reaches, far below unscaled integers."""

@@ -1,0 +1,1 @@
+"""Measurements that pages of docs/ quote; each prints ratios taken within one run."""

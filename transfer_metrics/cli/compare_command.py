@@ -1,0 +1,128 @@
+"""``transfer-metrics compare``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from transfer_metrics.cli.options import (
+    add_device,
+    add_output,
+    add_plot_format,
+    add_verb,
+    check_place,
+    positive,
+    print_table,
+    require_scores,
+    say,
+    tell,
+)
+from transfer_metrics.cli.reading_options import add_examples, loaded
+
+EXAMPLES = """\
+  transfer-metrics compare --models zoo:resnet-cifar10 --task zoo:glyphs
+  transfer-metrics compare --models 'zoo:cnn-*' --task sklearn:digits --metrics logme \\
+      --heads 'linear_probe,head2toe(keep=0.05),finetune(lr=0.003,epochs=5),lpft(epochs=5)'
+  transfer-metrics compare --models timm:resnet18 --task imagefolder:photos/ \\
+      --ood sketches=imagefolder:sketches/ --ood blurred=corrupted:blur:3
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    help = "train heads and fine-tune, and test in and out of distribution"
+    parser = add_verb(verbs, "compare", help, EXAMPLES, run)
+    parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
+    parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
+    parser.add_argument(
+        "--heads",
+        help="comma-separated (default linear_probe,head2toe,finetune,lpft; see `list heads`)",
+    )
+    parser.add_argument(
+        "--ood",
+        action="append",
+        default=[],
+        metavar="NAME=TASK",
+        help="shifted data: a task with classes of the same names, or corrupted:KIND:SEVERITY; "
+        "may be repeated (default the task's split ood)",
+    )
+    add_examples(parser)
+    parser.add_argument("--seeds", type=positive, default=3, metavar="K", help="default 3")
+    parser.add_argument("--metrics", help="scores to check, comma-separated, such as logme")
+    parser.add_argument(
+        "--out",
+        default="transfer-metrics",
+        metavar="FOLDER",
+        help="folder for the long table and the plot (default ./transfer-metrics)",
+    )
+    add_plot_format(parser)
+    parser.add_argument(
+        "--cache",
+        choices=("only-missing", "always", "never", "only-cache"),
+        default="only-missing",
+        help="what to take from earlier runs (default only-missing)",
+    )
+    add_device(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print, and write the table and the plot."""
+    from pathlib import Path
+
+    from transfer_metrics.heads.compare import DEFAULT_HEADS, compare
+    from transfer_metrics.results.comparison_plot import save_comparison
+    from transfer_metrics.sources.models.candidates import candidates_of
+
+    folder = Path(args.out)
+    check_place(folder, folder=True)
+    models = candidates_of(args.models)
+    table = compare(
+        models,
+        loaded(args),
+        args.heads or DEFAULT_HEADS,
+        ood=_ood(args.ood),
+        seeds=args.seeds,
+        metrics=args.metrics,
+        cache=args.cache,
+        device=args.device,
+        progress=not args.quiet,
+    )
+    require_scores(table)
+    written = [folder / "comparison.jsonl"]
+    table.save(written[0])
+    if any(r["metric"] == "accuracy" for r in table.records):
+        written.append(folder / f"comparison.{args.plot_format}")
+        save_comparison(table, written[-1])
+    print_table(table, args, _text(table))
+    for failure in table.failures:
+        what = failure["head"] or failure["metric"] or "model"
+        say(f"failed: {failure['model']}: {what}: {failure['error']}")
+    tell(args, f"wrote {', '.join(map(str, written))}")
+    return 1 if table.failures else 0
+
+
+def _ood(given: list[str]) -> dict[str, str] | None:
+    from transfer_metrics.errors import InvalidInputError
+
+    pairs = [text.partition("=") for text in given]
+    for name, mark, place in pairs:
+        if not (name and mark and place):
+            raise InvalidInputError(
+                f"--ood {name}{mark}{place}: write NAME=TASK, such as "
+                f"sketches=imagefolder:sketches/"
+            )
+    return {name: place for name, _, place in pairs} or None
+
+
+def _text(table: Any) -> str:
+    """The summary, and where there are scores, whether their favourites won."""
+    parts = [table.format()]
+    for metric in table.metrics:
+        verdict = table.verdict(metric)
+        if len(verdict):
+            told = verdict.to_string(index=False, float_format="{:.3f}".format)
+            parts.append(
+                f"Did the favourites of {metric} win? (a regret below the margin is a tie)\n{told}"
+            )
+    return "\n\n".join(parts)

@@ -1,0 +1,214 @@
+"""``transfer-metrics rank``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from transfer_metrics.cli.options import (
+    add_extraction,
+    add_intervals,
+    add_layers,
+    add_output,
+    add_plot_format,
+    add_verb,
+    check_place,
+    extraction,
+    print_table,
+    require_scores,
+    say,
+    show,
+    tell,
+)
+from transfer_metrics.cli.reading_options import add_examples, loaded
+
+if TYPE_CHECKING:
+    from transfer_metrics.results.table import ScoreTable
+
+EXAMPLES = """\
+  transfer-metrics rank --models 'zoo:*' --task sklearn:digits
+  transfer-metrics rank --models 'zoo:*' --task zoo:glyphs --metrics 'transrate,knn(k=1)'
+  transfer-metrics rank --models 'zoo:cnn-*' --task sklearn:digits --intervals
+  transfer-metrics rank --models 'timm:mobilenet*' --task imagefolder:photos/ --budget 0.3
+  transfer-metrics rank --models timm:resnet18,torchvision:resnet50 --task imagefolder:photos/
+  transfer-metrics rank --models @models.txt --task imagefolder:photos/
+  transfer-metrics rank --models 'zoo:*' --task sklearn:digits --dry-run
+  transfer-metrics rank --models 'zoo:*' --task sklearn:digits --engine processes --memory 2GiB
+  transfer-metrics rank --config transfer-metrics/run.yaml --intervals
+  transfer-metrics rank --models hf:google/vit-base-patch16-224 --task csv:labels.csv --json
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(verbs, "rank", "rank pretrained models on one task", EXAMPLES, run)
+    parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
+    parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
+    parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
+    add_layers(parser, "best", "best (the best block stands for the model), blocks, last")
+    parser.add_argument(
+        "--out",
+        default="transfer-metrics",
+        metavar="FOLDER",
+        help="folder for the long table and the plots (default ./transfer-metrics)",
+    )
+    parser.add_argument("--no-plots", action="store_true", help="write the table only")
+    add_plot_format(parser)
+    parser.add_argument(
+        "--cache",
+        choices=("only-missing", "always", "never", "only-cache"),
+        default="only-missing",
+        help="what to take from earlier runs (default only-missing)",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SHARE",
+        help="share of the forward passes to spend, such as 0.3: models race and fall out early",
+    )
+    add_intervals(parser)
+    parser.add_argument("--keep-features", action="store_true", help="keep features in the cache")
+    parser.add_argument(
+        "--engine",
+        default="serial",
+        help="where to run: serial (default), processes, ray, or ray:ADDRESS to join a cluster",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes or actors (default one per core)"
+    )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="keep statistics only, no features on disk; several workers do so anyway",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="stream within so much for weights and statistics of all workers, such as 2GiB",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what it would take: models, layers, disk, time; compute and write nothing",
+    )
+    add_examples(parser)
+    add_extraction(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Rank, print, and write the table, the plots and the options."""
+    from pathlib import Path
+
+    from transfer_metrics.cli.config import write_config
+    from transfer_metrics.ranking import rank_models
+    from transfer_metrics.ranking.asked import DEFAULT_METRICS
+    from transfer_metrics.results.plots import save_plot
+    from transfer_metrics.sources.models.candidates import candidates_of
+
+    if args.dry_run:
+        return foretell(args)
+    folder = Path(args.out)
+    check_place(folder, folder=True)
+    models = candidates_of(args.models)
+    table = rank_models(
+        models,
+        loaded(args),
+        args.metrics or DEFAULT_METRICS,
+        layers=args.layers,
+        engine=args.engine,
+        workers=args.workers,
+        stream=args.stream or None,
+        memory=args.memory,
+        cache=args.cache,
+        keep_features=args.keep_features,
+        intervals=args.intervals or False,
+        budget=args.budget,
+        **extraction(args),
+    )
+    require_scores(table)
+    written = [folder / "scores.jsonl", folder / "run.yaml"]
+    table.save(written[0])
+    write_config(args, written[1])
+    if not args.no_plots:
+        several = table.to_frame().groupby("model")["layer"].nunique().max() > 1
+        for kind in ("ranking", "layers") if several else ("ranking",):
+            written.append(folder / f"{kind}.{args.plot_format}")
+            save_plot(table, kind, written[-1])
+    print_table(table, args, table.format())
+    failed = {r["model"] for r in table.failures}
+    for failure in table.failures:
+        say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
+    tell(args, spent(table))
+    tell(args, f"wrote {', '.join(map(str, written))}")
+    return 1 if failed else 0
+
+
+def spent(table: ScoreTable) -> str:
+    """One line on what was ranked, and where the time went when it was computed."""
+    from transfer_metrics.results.phases import phases
+
+    models = {r["model"] for r in table.records if r["value"] is not None}
+    parts = [f"{phase} {seconds:.1f} s" for phase, seconds in phases(table.records).items()]
+    return f"{len(models)} models scored; {', '.join(parts)}"
+
+
+def foretell(args: argparse.Namespace) -> int:
+    """Print what every model would take; fails where one would."""
+    import json
+    from dataclasses import asdict
+
+    from transfer_metrics.ranking.asked import DEFAULT_METRICS
+    from transfer_metrics.ranking.forecast import forecast
+    from transfer_metrics.ranking.rank import streams
+    from transfer_metrics.sources.models.candidates import candidates_of
+
+    stream = streams(
+        args.stream or None,
+        engine=args.engine,
+        memory=args.memory,
+        keep_features=args.keep_features,
+        budget=args.budget,
+    )
+    models = candidates_of(args.models)
+    found = forecast(
+        models,
+        loaded(args),
+        args.metrics or DEFAULT_METRICS,
+        layers=args.layers,
+        intervals=args.intervals or False,
+        stream=stream,
+        memory=args.memory,
+        workers=1 if args.engine == "serial" else args.workers,
+        **extraction(args),
+    )
+    if args.json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+    else:
+        import pandas as pd
+
+        good = [one for one in found if not one.error]
+        rows = [
+            {
+                "model": one.model,
+                "params": f"{one.params / 1e6:.2f} M",
+                "layers": one.layers,
+                "dims": f"{one.dims[0]} to {one.dims[1]}",
+                "memory" if stream else "disk": f"{one.bytes / 2**20:.1f} MiB",
+                **({"passes": f"{one.readings:g}"} if stream else {}),
+                "forward": f"{one.seconds:.0f} s",
+            }
+            for one in good
+        ]
+        show(pd.DataFrame(rows).to_string(index=False) if rows else "(no models)")
+        what = "statistics in memory for each worker" if stream else "features on disk"
+        most = max((one.bytes for one in good), default=0) / 2**20
+        say(
+            f"{len(good)} models, about {sum(one.seconds for one in good):.0f} s of forward "
+            f"passes and {most:.1f} MiB of {what} at a time, beside the scores; nothing was "
+            f"computed or written"
+        )
+    for one in found:
+        if one.error:
+            say(f"would fail: {one.model}: {one.error}")
+    return 1 if any(one.error for one in found) else 0

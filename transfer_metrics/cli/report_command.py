@@ -1,0 +1,144 @@
+"""``transfer-metrics report``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer_metrics.cli.options import (
+    add_extraction,
+    add_intervals,
+    add_layers,
+    add_verb,
+    check_place,
+    extraction,
+    require_scores,
+    say,
+    tell,
+)
+from transfer_metrics.cli.reading_options import add_kind, told, with_kind
+
+if TYPE_CHECKING:
+    from transfer_metrics.sources.base import Task
+
+EXAMPLES = """\
+  transfer-metrics report transfer-metrics/scores.jsonl
+  transfer-metrics report scores.jsonl comparison.jsonl chosen.json --task imagefolder:photos/
+  transfer-metrics report --models 'zoo:*' --task sklearn:digits --intervals --out digits.html
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    help = "write results as one HTML page that needs no network"
+    parser = add_verb(verbs, "report", help, EXAMPLES, run)
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="what rank, compare and `select --out` wrote, a run.yaml, or what --json printed",
+    )
+    parser.add_argument("--models", help="rank these first, instead of reading files")
+    parser.add_argument("--task", help="the task: to rank on, or to show its classes")
+    add_kind(parser)
+    parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
+    parser.add_argument("--out", default="report.html", metavar="FILE", help="default report.html")
+    parser.add_argument("--title", help="heading of the page")
+    parser.add_argument(
+        "--view",
+        choices=("best", "last", "all"),
+        help="which layers stand for a model (default best; all: each on its own)",
+    )
+    add_layers(parser, "best", "with --models: best, blocks, last")
+    parser.add_argument(
+        "--cache",
+        choices=("only-missing", "always", "never", "only-cache"),
+        default="only-missing",
+        help="with --models: what to take from earlier runs (default only-missing)",
+    )
+    add_intervals(parser)
+    add_extraction(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read or rank, and write the page."""
+    from transfer_metrics.errors import InvalidInputError
+    from transfer_metrics.report.html import write_report
+    from transfer_metrics.sources.tasks.load_task import load_task
+
+    if bool(args.files) == bool(args.models):
+        raise InvalidInputError("give files to report on, or --models and --task, but not both")
+    if args.models and not args.task:
+        raise InvalidInputError("--models needs --task")
+    if args.metrics and args.files:
+        raise InvalidInputError("--metrics goes with --models; files have their metrics already")
+    if args.kind and not args.task:
+        raise InvalidInputError("--kind says what the labels of --task are; name that too")
+    if args.task:
+        args.task = with_kind(args.task, args.kind)
+    check_place(args.out)
+    options = {"title": args.title, "view": args.view}
+    if args.files:
+        task = told(load_task(args.task), args) if args.task else None
+        files = _with_options(args.files)
+        tell(args, f"wrote {write_report(files, args.out, task=task, **options)}")
+        return 0
+    table, task, notes = _ranked(args)
+    require_scores(table)
+    command = shlex.join(["transfer-metrics", *sys.argv[1:]]) if _is_command() else None
+    options |= {"task": task, "notes": notes, "command": command}
+    tell(args, f"wrote {write_report(table, args.out, **options)}")
+    for failure in table.failures:
+        say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
+    return 1 if table.failures else 0
+
+
+def _with_options(files: list[str]) -> list[str]:
+    """The files, and the options that ``rank`` wrote beside its scores."""
+    found = list(files)
+    for file in files:
+        beside = Path(file).with_name("run.yaml")
+        if (
+            Path(file).name == "scores.jsonl"
+            and os.path.isfile(beside)
+            and str(beside) not in found
+        ):
+            found.append(str(beside))
+    return found
+
+
+def _ranked(args: argparse.Namespace) -> tuple[Any, Task, list[str]]:
+    """The table of a ranking, its task, and the warnings on the way, which are shown as well."""
+    from transfer_metrics.errors import TransferMetricsWarning
+    from transfer_metrics.ranking import rank_models
+    from transfer_metrics.ranking.asked import DEFAULT_METRICS
+    from transfer_metrics.sources.models.candidates import candidates_of
+    from transfer_metrics.sources.tasks.load_task import load_task
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TransferMetricsWarning)
+        models = candidates_of(args.models)
+        task = told(load_task(args.task), args)
+        table = rank_models(
+            models,
+            task,
+            args.metrics or DEFAULT_METRICS,
+            layers=args.layers,
+            cache=args.cache,
+            intervals=args.intervals or False,
+            **extraction(args),
+        )
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    ours = [w for w in caught if issubclass(w.category, TransferMetricsWarning)]
+    return table, task, list(dict.fromkeys(str(w.message) for w in ours))
+
+
+def _is_command() -> bool:
+    """Whether this process is the command line, whose arguments made the report."""
+    return sys.argv[1:2] == ["report"]

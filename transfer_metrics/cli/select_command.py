@@ -1,0 +1,209 @@
+"""``transfer-metrics select``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING, Any
+
+from transfer_metrics.cli.options import (
+    Records,
+    add_extraction,
+    add_layers,
+    add_output,
+    add_verb,
+    check_place,
+    extraction,
+    positive,
+    print_table,
+    say,
+    tell,
+)
+from transfer_metrics.cli.reading_options import add_examples, loaded, refuse_examples
+
+if TYPE_CHECKING:
+    from transfer_metrics.features.store import FeatureStore
+    from transfer_metrics.selection.saved import Selection
+
+EXAMPLES = """\
+  transfer-metrics select --model zoo:resnet-cifar10 --task sklearn:digits --by logme
+  transfer-metrics select --store features/ --by linear_probe --mode forward --max-dim 512
+  transfer-metrics select --store features/ --features group_lasso --keep 0.1 --out chosen.json
+"""
+CRITERIA = ("group_lasso", "fisher", "transrate", "cv")
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    help = "choose layers, or feature maps of layers, of one model"
+    parser = add_verb(verbs, "select", help, EXAMPLES, run)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", help="a model; needs --task")
+    source.add_argument("--store", help="features written by `extract`")
+    parser.add_argument("--task", help="task, such as imagefolder:photos/")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--by", metavar="METRIC", help="choose whole layers by a metric")
+    what.add_argument("--features", choices=CRITERIA, help="choose feature maps of all layers")
+    parser.add_argument(
+        "--mode",
+        choices=("best", "forward", "drop_last"),
+        help="with --by: the best layers, a set grown layer by layer, or how many of the last "
+        "blocks to drop (default best)",
+    )
+    parser.add_argument("--k", type=positive, metavar="N", help="with --by: the most layers")
+    parser.add_argument("--max-dim", type=positive, metavar="N", help="with --by: most columns")
+    parser.add_argument(
+        "--keep", type=_share, metavar="F", help="with --features: share of the columns to keep"
+    )
+    parser.add_argument("--out", metavar="FILE", help="write layers and columns as JSON")
+    add_layers(parser, "blocks", "blocks, *, last")
+    add_examples(parser)
+    add_extraction(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Choose, print what was chosen, and write it where asked."""
+    _check(args)
+    if args.out:
+        check_place(args.out)
+    store = _store(args)
+    selection, records = (_layers if args.by else _features)(args, store)
+    if args.out:
+        selection.save(args.out)
+    table = Records(records)
+    print_table(table, args, _text(selection, table))
+    for record in records:
+        if record.get("error"):
+            say(f"failed: {record['layer']}: {record['error']}")
+    if args.out:
+        tell(args, f"wrote {args.out}")
+    return 1 if any(record.get("error") for record in records) else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    from transfer_metrics.errors import InvalidInputError
+
+    if bool(args.model) != bool(args.task):
+        raise InvalidInputError(
+            "--model needs --task" if args.model else "--store has its task; leave --task out"
+        )
+    if args.features and (args.mode or args.k or args.max_dim):
+        raise InvalidInputError("--mode, --k and --max-dim choose whole layers; use them with --by")
+    if args.keep is not None and (args.by or args.features == "cv"):
+        raise InvalidInputError(
+            "--keep goes with --features group_lasso, fisher or transrate; "
+            "--by has --k and --max-dim, and cv decides itself"
+        )
+
+
+def _store(args: argparse.Namespace) -> FeatureStore:
+    from transfer_metrics.features.extract import extract
+    from transfer_metrics.features.store import FeatureStore
+    from transfer_metrics.sources.models.load_model import load_model
+
+    if args.store:
+        refuse_examples(args)
+        return FeatureStore.open(args.store)
+    model = load_model(args.model)
+    return extract(model, loaded(args), layers=args.layers, **extraction(args))
+
+
+def _layers(
+    args: argparse.Namespace, store: FeatureStore
+) -> tuple[Selection, list[dict[str, Any]]]:
+    """Choose whole layers; one record per layer or set that was tried."""
+    from transfer_metrics.results.table import record_label
+    from transfer_metrics.selection.layer_selector import LayerSelector
+    from transfer_metrics.selection.saved import Selection
+
+    mode = args.mode or "best"
+    selector = LayerSelector(
+        args.by, mode=mode, k=args.k, max_dim=args.max_dim, progress=not args.quiet
+    ).fit(store)
+    selection = Selection.of(
+        store,
+        selector.columns_,
+        mode == "forward",
+        selector.metric_,
+        score=selector.score_,
+        model=store.model,
+        task=store.task,
+    )
+    chosen = ["+".join(selector.layers_)] if mode == "forward" else selector.layers_
+    fields = ("model", "task", "layer", "dim", "metric", "options", "value", "seconds", "error")
+    records = [
+        {**{field: record[field] for field in fields}, "chosen": record["layer"] in chosen}
+        for record in selector.scores_.records
+        if record_label(record) == selector.metric_
+    ]
+    return selection, records
+
+
+def _features(
+    args: argparse.Namespace, store: FeatureStore
+) -> tuple[Selection, list[dict[str, Any]]]:
+    """Choose feature maps; one record per layer."""
+    from transfer_metrics.selection.saved import Selection
+
+    selector: Any
+    score = None
+    if args.features == "group_lasso":
+        from transfer_metrics.selection.group_lasso import GroupLassoSelector
+
+        selector = GroupLassoSelector(progress=not args.quiet)
+        if args.keep is not None:
+            selector.set_params(keep=args.keep)
+        selector.fit(store)
+    else:
+        from transfer_metrics.selection.feature_maps import FeatureMapSelector
+
+        selector = FeatureMapSelector(args.features)
+        if args.keep is not None:
+            selector.set_params(shares=(args.keep,))
+        selector.fit(store)
+        score = None if math.isnan(selector.objective_) else selector.objective_
+    selection = Selection.of(
+        store,
+        selector.columns_,
+        # Group lasso takes columns as they are; the other criteria judge them at unit length.
+        args.features != "group_lasso",
+        args.features,
+        score=score,
+        model=store.model,
+        task=store.task,
+    )
+    records = [
+        {
+            "model": store.model,
+            "task": store.task,
+            "layer": layer.name,
+            "dim": layer.dim,
+            "columns": selection.counts.get(layer.name, 0),
+            "share": selection.counts.get(layer.name, 0) / layer.dim,
+        }
+        for layer in store.layers
+    ]
+    return selection, records
+
+
+def _text(selection: Selection, table: Records) -> str:
+    frame = table.to_frame()
+    shown = [c for c in ("layer", "dim", "columns", "share", "value", "chosen") if c in frame]
+    frame = frame[shown].rename(columns={"value": selection.chosen_by})
+    if "chosen" in frame:
+        frame["chosen"] = frame["chosen"].map({True: "*", False: ""})
+    kept = ", ".join(f"{name} ({count})" for name, count in selection.counts.items())
+    score = "" if selection.score is None else f", score {selection.score:.4g}"
+    head = f"{kept}: {sum(selection.counts.values())} columns by {selection.chosen_by}{score}"
+    return f"{head}\n\n{frame.to_string(index=False, float_format='{:.4g}'.format)}"
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share in (0, 1]")
+    return value

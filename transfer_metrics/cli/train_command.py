@@ -1,0 +1,87 @@
+"""``transfer-metrics train``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from transfer_metrics.cli.options import (
+    add_device,
+    add_output,
+    add_verb,
+    check_place,
+    count,
+    print_table,
+    tell,
+)
+from transfer_metrics.cli.reading_options import add_examples, loaded
+
+EXAMPLES = """\
+  transfer-metrics train --model zoo:resnet-cifar10 --task sklearn:digits --out head/
+  transfer-metrics train --model zoo:resnet-cifar10 --task zoo:glyphs \\
+      --head 'head2toe(keep=0.05)' --out head/
+  transfer-metrics train --model timm:resnet18 --task imagefolder:photos/ \\
+      --head 'lpft(lr=1e-4,epochs=10)' --device cuda --out tuned/
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    help = "train a head, or fine-tune, and write it to disk"
+    parser = add_verb(verbs, "train", help, EXAMPLES, run)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--task", required=True)
+    parser.add_argument(
+        "--head", default="linear_probe", help="a head with options (see `list heads`)"
+    )
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder for the head")
+    add_examples(parser, seed=False)
+    parser.add_argument("--seed", type=count, default=0)
+    add_device(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, write, and print the accuracy on every split that was not fitted on."""
+    import shutil
+    from pathlib import Path
+
+    from transfer_metrics.heads.names import resolve_head
+    from transfer_metrics.ranking import ScoreTable
+
+    check_place(args.out, folder=True)
+    task = loaded(args)
+    # Training that was interrupted goes on from here.
+    state = Path(f"{args.out.rstrip('/')}.training")
+    options = {
+        "random_state": args.seed,
+        "device": args.device,
+        "progress": not args.quiet,
+        "checkpoint": state,
+    }
+    head = resolve_head(args.head)
+    known = head.get_params(deep=False)
+    head.set_params(**{name: value for name, value in options.items() if name in known})
+    head.fit(args.model, task)
+    head.save(args.out)
+    shutil.rmtree(state, ignore_errors=True)
+    base = {"model": args.model, "task": task.name, "head": head.label, "seed": args.seed}
+    base["task_summary"] = task.summary
+    tested = [name for name in task.splits if name not in ("train", "val")]
+    table = ScoreTable(
+        {
+            **base,
+            "split": name,
+            "metric": "accuracy",
+            "value": head.score(task, split=name),
+            "n": len(task[name]),
+            "higher_is_better": True,
+        }
+        for name in tested
+    )
+    lines = [
+        f"accuracy on {r['split']}: {r['value']:.4f} ({r['n']} examples)" for r in table.records
+    ]
+    print_table(table, args, "\n".join(lines or ["the task has no split to test on"]))
+    tell(args, f"wrote {args.out}")
+    return 0

@@ -1,0 +1,283 @@
+"""Every metric on every pair of a ground truth: its score, its cost, and how it holds on few data.
+
+A ground truth says what models reached on tasks; the scores measured here are what a user would
+have seen before. Which of them deserved trust is judged in ``evidence.judgement``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
+from transfer_metrics.evidence.journal import append, read
+from transfer_metrics.features.extract import extract
+from transfer_metrics.features.layers import list_layers
+from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.heads.linear import LinearProbe
+from transfer_metrics.heads.splits import complete_task
+from transfer_metrics.metrics.base import Metric
+from transfer_metrics.progress import progress_bar
+from transfer_metrics.ranking.asked import resolve_metrics
+from transfer_metrics.ranking.score import score
+from transfer_metrics.sources.base import Task
+from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.subsamples import nested_order
+from transfer_metrics.types import Layer
+
+SIZES = (100, 200, 500, 1000)
+METRICS = ("*", "transrate(eps=auto)")
+"""All that are registered, and what repairs the one that grows with the width."""
+AT_LAST_ONLY = ("linear_probe", "nleep", "pactran_gaussian")
+"""Too slow for every block; the blocks have a probe on test data beside their scores."""
+BLOCKS = 6
+"""How many blocks are scored and probed, evenly spaced, the last one among them."""
+REPAIRS = ("projected", "unit rows", "less permuted")
+"""What might take the width out of a score: principal components, as many for all; rows of unit
+length; and the score of shuffled labels subtracted."""
+COMPONENTS = 32
+IDENTITY = ("model", "task", "layer", "metric", "options", "n", "split", "repair")
+SEED = 0
+
+
+def measure(
+    pairs: Sequence[tuple[str, str]],
+    out: str | os.PathLike[str],
+    *,
+    metrics: Any = METRICS,
+    sizes: Sequence[int] = SIZES,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Score every pair of a model and a task, and probe its layers.
+
+    For each pair, from one pass over the task's training examples and one over its test examples:
+
+    - every metric on the classifier's input, each on its own, so that ``seconds`` is what it takes
+      alone;
+    - the same metrics on parts of ``sizes`` examples, each of which contains the one before, and
+      on all of them after each of the ``REPAIRS``;
+    - every metric, but the slowest, on six blocks from the first to the last;
+    - of these blocks the test accuracy of a linear probe (metric ``accuracy``, split ``test``).
+
+    Args:
+        pairs: model and task of each.
+        out: file of JSON lines, which the pairs are appended to as they are finished; those that
+            are there are not computed again. A pair that failed leaves its reason and is tried
+            again.
+        metrics: names, patterns or callables.
+        sizes: numbers of examples.
+        progress: show progress on stderr.
+
+    Returns:
+        The records of all these pairs, as in a ``ScoreTable``.
+
+    Raises:
+        InvalidInputError: no pairs, or a file that cannot be written.
+        CorruptStoreError: the file holds something else.
+
+    Cost: per pair two forward passes, about a dozen scorings of one layer, and per block a
+    scoring and a probe; a third of a minute for 1000 examples.
+    """
+    path = Path(out)
+    if not pairs:
+        raise InvalidInputError(
+            "no pairs of a model and a task to score; give files that `benchmark run` wrote"
+        )
+    done = finished(path)
+    missing = [pair for pair in dict.fromkeys(pairs) if pair not in done]
+    tasks: dict[str, Task] = {}
+    with progress_bar("pairs", len(missing), progress) as bar:
+        for model, task in missing:
+            try:
+                if task not in tasks:
+                    tasks[task] = tested(task)
+                records = list(_of_pair(model, tasks[task], metrics, sizes))
+            except TransferMetricsError as error:
+                blank = {**dict.fromkeys(IDENTITY), "metric": "", "error": str(error)}
+                records = [blank]
+            append(path, ({**r, "model": model, "task": task} for r in records))
+            bar.update()
+    wanted = set(pairs)
+    return [r for r in read(path, IDENTITY) if (r["model"], r["task"]) in wanted]
+
+
+def finished(path: Path) -> set[tuple[str, str]]:
+    """The pairs of which a file has the scores.
+
+    Raises:
+        CorruptStoreError: the file holds something else.
+    """
+    if not path.exists():
+        return set()
+    return {(r["model"], r["task"]) for r in read(path, IDENTITY) if r["metric"]}
+
+
+def tested(task: str) -> Task:
+    """A task with a test split, a fifth of its training examples where it has none of its own."""
+    loaded = load_task(task)
+    return loaded if "test" in loaded.splits else complete_task(loaded)
+
+
+def spaced(layers: Sequence[Layer], most: int = BLOCKS) -> list[Layer]:
+    """Some of the layers, evenly spaced, the first and the last among them.
+
+    >>> spaced(list("abcdefghi"), 4)
+    ['a', 'd', 'f', 'i']
+    """
+    positions = np.linspace(0, len(layers) - 1, min(most, len(layers)))
+    return [layers[round(float(position))] for position in positions]
+
+
+def _of_pair(
+    model: str, task: Task, metrics: Any, sizes: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    loaded = load_model(model)
+    example = loaded.batch([task["train"].examples[row] for row in (0, 1)])
+    layers = spaced(list_layers(loaded, "blocks", example=example))
+    train, test = (
+        extract(loaded, task, layers=layers, split=split, progress=False)
+        for split in ("train", "test")
+    )
+    with warnings.catch_warnings():
+        # What scores warn of is in the page of the metrics; here it would come in thousands.
+        warnings.simplefilter("ignore", TransferMetricsWarning)
+        yield from _at_last(train, resolve_metrics(metrics, task.kind), sizes)
+        for layer in train.layers:
+            yield _probed(train, test, layer)
+
+
+def _at_last(
+    store: FeatureStore, metrics: Sequence[Metric], sizes: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Scores on the classifier's input, of all examples and of parts; and on the other blocks."""
+    logits = store.source_logits
+    source = None if logits is None else softmax(logits.astype(np.float64), axis=1)
+    usable = [m for m in metrics if m.requires != "source" or source is not None]
+    *blocks, last = store.layers
+    order = nested_order(store.labels, store.num_classes)
+    features = store[last.name]
+    for metric in usable:
+        yield from _scored(store, last, features, None, source, [metric])
+    quick = [m for m in usable if m.name != "linear_probe"]
+    for size in sizes:
+        if size < len(store):
+            yield from _scored(store, last, features, order[:size], source, quick)
+    everywhere = [m for m in usable if m.requires != "source" and m.name not in AT_LAST_ONLY]
+    for repair in REPAIRS:
+        yield from _repaired(store, last, features, everywhere, repair)
+    for layer in blocks:
+        yield from _scored(store, layer, store[layer.name], None, None, everywhere)
+
+
+def _scored(
+    store: FeatureStore,
+    layer: Layer,
+    features: np.ndarray,
+    rows: np.ndarray | None,
+    source: np.ndarray | None,
+    metrics: Sequence[Metric],
+    *,
+    labels: np.ndarray | None = None,
+) -> list[dict[str, Any]]:
+    """Records of some metrics on some examples of one layer; reasons in place of failed scores."""
+    rows = np.arange(len(store)) if rows is None else rows
+    labels = store.labels if labels is None else labels
+    read_head = source is not None and any(m.requires == "source" for m in metrics)
+    base = {
+        "split": "train",
+        "layer": layer.name,
+        "layer_index": layer.index,
+        "depth": layer.depth,
+        "dim": layer.dim,
+        "n": len(rows),
+        "extract_seconds": store.seconds,
+        "higher_is_better": True,
+        "repair": None,
+    }
+    started = time.perf_counter()
+    try:
+        table = score(
+            features[rows],
+            labels[rows],
+            list(metrics),
+            source=source[rows] if source is not None and read_head else None,
+        )
+    except TransferMetricsError as error:
+        failed = {"value": None, "seconds": None, "error": str(error)}
+        return [{**base, "metric": m.name, "options": _options(m), **failed} for m in metrics]
+    taken = time.perf_counter() - started
+    kept = ("metric", "options", "value", "error", "seconds", "higher_is_better")
+    records = [{**base, **{k: r[k] for k in kept}} for r in table.records]
+    # Alone, a metric also pays for looking at its input.
+    return [{**r, "seconds": taken} for r in records] if len(records) == 1 else records
+
+
+def _probed(train: FeatureStore, test: FeatureStore, layer: Layer) -> dict[str, Any]:
+    started = time.perf_counter()
+    probe = LinearProbe().fit(train[layer.name], train.labels)
+    return {
+        "split": "test",
+        "layer": layer.name,
+        "layer_index": layer.index,
+        "depth": layer.depth,
+        "dim": layer.dim,
+        "metric": "accuracy",
+        "options": None,
+        "value": float(probe.score(test[layer.name], test.labels)),
+        "n": len(test),
+        "higher_is_better": True,
+        "seconds": time.perf_counter() - started,
+        "error": None,
+        "repair": None,
+    }
+
+
+def principal(features: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
+    """Coordinates along the leading principal components, (N, min(N, D, components)).
+
+    >>> principal(np.array([[0.0, 0.0], [3.0, 4.0]]), 1).round(6).tolist() in (
+    ...     [[-2.5], [2.5]], [[2.5], [-2.5]])
+    True
+    """
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    return left[:, :components] * singular[:components]
+
+
+def _repaired(
+    store: FeatureStore, layer: Layer, features: np.ndarray, metrics: Sequence[Metric], repair: str
+) -> Iterator[dict[str, Any]]:
+    if repair == "projected":
+        scored = _scored(store, layer, principal(features), None, None, metrics)
+    elif repair == "unit rows":
+        lengths = np.linalg.norm(features, axis=1, keepdims=True)
+        scored = _scored(
+            store, layer, features / np.where(lengths > 0, lengths, 1), None, None, metrics
+        )
+    else:
+        shuffled = np.random.default_rng(SEED).permutation(store.labels)
+        true = _scored(store, layer, features, None, None, metrics)
+        chance = _scored(store, layer, features, None, None, metrics, labels=shuffled)
+        scored = [
+            r if r["error"] or c["error"] else {**r, "value": r["value"] - c["value"]}
+            for r, c in zip(true, chance, strict=True)
+        ]
+    yield from ({**r, "repair": repair} for r in scored)
+
+
+def _options(metric: Metric) -> str | None:
+    return ",".join(f"{k}={v}" for k, v in sorted(metric.options.items())) or None
+
+
+def pairs_of(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The pairs of a model and a task of which a ground truth has an accuracy, in order."""
+    found = {(r["model"], r["task"]) for r in records if r["metric"] == "accuracy"}
+    return sorted(found)

@@ -1,0 +1,298 @@
+"""Which scores deserved trust: scores against what the models then reached."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.ranking.combine import COMBINATIONS, combined
+from transfer_metrics.results.agreement import RESAMPLES
+from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
+from transfer_metrics.results.cells import MEAN
+from transfer_metrics.results.table import record_label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURE = "weighted_kendall"
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric on a ground truth; means over the tasks.
+
+    Attributes:
+        metric: its label.
+        value: weighted tau between its scores of the classifier's input and the accuracies.
+        low: lower end of the 95 % interval of ``value``.
+        high: upper end.
+        regret: accuracy of the best model less that of its favourite.
+        best: weighted tau where the layer with the highest score stands for each model.
+        probe: weighted tau with linear probes of the classifier's input.
+        width: Kendall's tau of its scores with the number of features.
+        on_parts: weighted tau by number of examples that were scored.
+        seconds: of one scoring of all examples, alone, mean.
+        failures: pairs that have no score.
+        layer_regret: probe accuracy of the best block less that of the block it scores highest,
+            mean over pairs.
+        against: ``"better"``, ``"worse"`` or ``"tie"``: the paired test against the reference.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    regret: float
+    best: float
+    probe: float
+    width: float
+    on_parts: Mapping[int, float]
+    seconds: float
+    failures: int
+    layer_regret: float
+    against: str
+
+
+def judge(
+    records: Sequence[Record],
+    accuracies: pd.DataFrame,
+    probes: pd.DataFrame,
+    *,
+    noise: pd.DataFrame | None = None,
+    reference: str = "",
+    sizes: Sequence[int] = (),
+    resamples: int = RESAMPLES,
+) -> list[Row]:
+    """Judge every metric, best first.
+
+    Args:
+        records: what ``evidence.measure`` returns.
+        accuracies: models x tasks, after fine-tuning.
+        probes: models x tasks, of linear probes.
+        noise: standard errors of the accuracies.
+        reference: the metric that the others are tested against, by default the best.
+        sizes: numbers of examples to judge the scores of.
+        resamples: of models, for intervals and tests.
+
+    Cost: a few seconds per metric.
+    """
+    scores = tables(at_last(records))
+    best = tables(at_best(records))
+    widths = width_of(records)
+    parts = {size: tables(at_last(records, size)) for size in sizes}
+    timing = seconds_of(records)
+    layers = layer_regrets(records)
+    measured = {name: mean_agreement(t, accuracies, noise, resamples) for name, t in scores.items()}
+    reference = reference or max(measured, key=lambda name: measured[name][MEASURE][0])
+    pairs = int(accuracies.notna().to_numpy().sum())
+    rows = []
+    for name, table in scores.items():
+        value, low, high = measured[name][MEASURE]
+        found = table.reindex(index=accuracies.index, columns=accuracies.columns)
+        scored = int((found.notna() & accuracies.notna()).to_numpy().sum())
+        rows.append(
+            Row(
+                metric=name,
+                value=value,
+                low=low,
+                high=high,
+                regret=measured[name]["regret"][0],
+                best=_plain(best.get(name), accuracies),
+                probe=_plain(table, probes),
+                width=mean_over_tasks(table, widths, rank_correlation),
+                on_parts={n: _plain(of.get(name), accuracies) for n, of in parts.items()},
+                seconds=timing.get(name, np.nan),
+                failures=pairs - scored,
+                layer_regret=layers.get(name, np.nan),
+                against=_against(table, scores[reference], accuracies, noise, resamples),
+            )
+        )
+    return sorted(rows, key=lambda row: -row.value)
+
+
+def at_last(
+    records: Iterable[Record], size: int | None = None, repair: str | None = None
+) -> list[Record]:
+    """Scores of the classifier's input, of all examples or of a part of them, combinations too.
+
+    Combinations are made of the models of a task.
+    """
+    kept: dict[str, list[Record]] = {}
+    for group in _by_pair(records).values():
+        scored = [r for r in group if r["split"] == "train" and r["repair"] == repair]
+        last = max((r["layer_index"] for r in scored), default=None)
+        whole = max((r["n"] for r in scored), default=None)
+        chosen = [r for r in scored if r["layer_index"] == last and r["n"] == (size or whole)]
+        if chosen:
+            kept.setdefault(chosen[0]["task"], []).extend(chosen)
+    return [record for group in kept.values() for record in _with_combinations(group)]
+
+
+def probed_last(records: Iterable[Record]) -> list[Record]:
+    """The linear probe of the last block of every pair."""
+    found = []
+    for group in _by_pair(records).values():
+        probes = [r for r in group if r["metric"] == "accuracy" and r["value"] is not None]
+        found += [max(probes, key=lambda r: r["layer_index"])] if probes else []
+    return found
+
+
+def at_best(records: Iterable[Record]) -> list[Record]:
+    """The highest score over the blocks of each model, of all examples."""
+    found = []
+    for group in _by_pair(records).values():
+        scored = [r for r in _plainly_scored(group) if r["value"] is not None]
+        whole = max((r["n"] for r in scored), default=None)
+        for label in dict.fromkeys(map(record_label, scored)):
+            of_metric = [r for r in scored if record_label(r) == label and r["n"] == whole]
+            found += [max(of_metric, key=_signed)] if of_metric else []
+    return found
+
+
+def tables(records: Iterable[Record]) -> dict[str, pd.DataFrame]:
+    """One table of models x tasks per metric; higher is better in all of them."""
+    import pandas as pd
+
+    cells: dict[str, dict[str, dict[str, float]]] = {}
+    for r in records:
+        column = cells.setdefault(record_label(r), {}).setdefault(r["task"], {})
+        column[r["model"]] = np.nan if r["value"] is None else _signed(r)
+    return {label: pd.DataFrame(columns) for label, columns in cells.items()}
+
+
+def width_of(records: Iterable[Record]) -> dict[str, float]:
+    """Number of features of the classifier's input, by model."""
+    found: dict[str, tuple[int, float]] = {}
+    for r in records:
+        if r["split"] == "train":
+            new = (r["layer_index"], float(r["dim"]))
+            found[r["model"]] = max(found.get(r["model"], new), new)
+    return {model: dim for model, (_, dim) in found.items()}
+
+
+def seconds_of(records: Iterable[Record]) -> dict[str, float]:
+    """Mean time of one scoring of the classifier's input of all examples, by metric."""
+    spent: dict[str, list[float]] = {}
+    for r in at_last(records):
+        if r["seconds"] is not None:
+            spent.setdefault(record_label(r), []).append(r["seconds"])
+    return {label: float(np.mean(values)) for label, values in spent.items()}
+
+
+def layer_regrets(records: Iterable[Record]) -> dict[str, float]:
+    """What choosing a block by each metric costs, in probe accuracy; ``"last"`` takes the last.
+
+    Mean over the pairs of the probe accuracy of the best block less that of the chosen one. The
+    best is the best in hindsight, on the test examples themselves, so that even a perfect choice
+    of layers would lose a little.
+    """
+    lost: dict[str, list[float]] = {}
+    for group in _by_pair(records).values():
+        probes = {
+            r["layer"]: (r["layer_index"], r["value"])
+            for r in group
+            if r["metric"] == "accuracy" and r["value"] is not None
+        }
+        if not probes:
+            continue
+        top = max(value for _, value in probes.values())
+        lost.setdefault("last", []).append(top - max(probes.values())[1])
+        whole = max((r["n"] for r in _plainly_scored(group)), default=None)
+        scores: dict[str, dict[str, float]] = {}
+        for r in _plainly_scored(group):
+            if r["n"] == whole and r["value"] is not None:
+                scores.setdefault(record_label(r), {})[r["layer"]] = _signed(r)
+        for label, of_layer in scores.items():
+            if set(of_layer) >= set(probes):
+                chosen = max(probes, key=lambda layer: of_layer[layer])
+                lost.setdefault(label, []).append(top - probes[chosen][1])
+    return {label: float(np.mean(values)) for label, values in lost.items()}
+
+
+def mean_agreement(
+    scores: pd.DataFrame, accuracies: pd.DataFrame, noise: pd.DataFrame | None, resamples: int
+) -> dict[str, tuple[float, float, float]]:
+    """Mean over tasks of every measure of agreement, with its interval."""
+    with warnings.catch_warnings():
+        # Pairs without a score are counted and told.
+        warnings.simplefilter("ignore", TransferMetricsWarning)
+        found = agreement_by_task(scores, accuracies, at=(), noise=noise, resamples=resamples)
+    means = found[found["task"] == MEAN].set_index("measure")
+    return {
+        str(name): (float(row["value"]), float(row["low"]), float(row["high"]))
+        for name, row in means.iterrows()
+    }
+
+
+def mean_over_tasks(
+    table: pd.DataFrame, by_model: Mapping[str, float], fn: Callable[..., float]
+) -> float:
+    """Mean over tasks of a measure between scores and a property of the models."""
+    values = []
+    for _, column in table.items():
+        known = column.dropna()
+        values.append(fn(known.to_numpy(), np.array([by_model[m] for m in known.index])))
+    return float(np.nanmean(values))
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Kendall's tau; NaN where one of them is constant."""
+    return float(kendalltau(x, y).statistic)
+
+
+def _plain(table: pd.DataFrame | None, accuracies: pd.DataFrame) -> float:
+    """Mean weighted tau without an interval; NaN where there is no score."""
+    if table is None:
+        return float("nan")
+    try:
+        return mean_agreement(table, accuracies, None, 0)[MEASURE][0]
+    except InvalidInputError:
+        return float("nan")
+
+
+def _against(
+    table: pd.DataFrame,
+    reference: pd.DataFrame,
+    accuracies: pd.DataFrame,
+    noise: pd.DataFrame | None,
+    resamples: int,
+) -> str:
+    if table is reference or not resamples:
+        return "–"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TransferMetricsWarning)
+        found = compare_metrics(
+            table, reference, accuracies, measure=MEASURE, noise=noise, resamples=resamples
+        )
+    return {"a": "better", "b": "worse", "tie": "tie"}[found.verdict]
+
+
+def _by_pair(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for r in records:
+        if r["metric"]:
+            groups.setdefault((r["model"], r["task"]), []).append(r)
+    return groups
+
+
+def _plainly_scored(group: Iterable[Record]) -> list[Record]:
+    return [r for r in group if r["split"] == "train" and r["repair"] is None]
+
+
+def _with_combinations(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Combinations compare models, so their layers have to go by one name."""
+    alike = [{**r, "layer": "last"} for r in records]
+    kinds = [by_kind["classification"] for by_kind in COMBINATIONS.values()]
+    return combined(alike, kinds)
+
+
+def _signed(record: Record) -> float:
+    value = float(record["value"])
+    return value if record["higher_is_better"] else -value

@@ -1,0 +1,174 @@
+"""Several processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
+
+import cloudpickle
+from loky.backend import get_context
+from tqdm import tqdm
+
+from transfer_metrics.errors import EngineError
+from transfer_metrics.ranking.engines.crew import drive
+from transfer_metrics.ranking.engines.work import Hands, Unit, Work
+from transfer_metrics.sources.optional import is_mended
+
+GRACE = 5.0
+"""Seconds that a worker gets to end."""
+
+
+def processes(
+    work: Work,
+    items: Sequence[Any],
+    parts: Sequence[int],
+    tick: Callable[[], object],
+    *,
+    workers: int,
+    gpus: int = 0,
+    **options: Any,
+) -> Iterator[tuple[int, Any]]:
+    """Yield the place of each item and what became of it, as items are done.
+
+    Work and items are pickled by value where they come from a script, so that metrics that are
+    defined there can be used. Each worker gets its share of the threads, and of the GPUs one, in
+    turn. A worker ends when this process does, however that ends.
+    """
+    threads = max(1, (os.cpu_count() or 1) // workers)
+
+    def start(number: int) -> _Process:
+        return _Process(work, threads, str(number % gpus) if gpus else None)
+
+    return drive(start, work, items, parts, workers, tick)
+
+
+class _Process:
+    """A worker: a fresh interpreter at the other end of a pipe."""
+
+    def __init__(self, work: Work, threads: int, gpu: str | None) -> None:
+        # Read by numerical libraries when they are loaded.
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        env = dict.fromkeys(names, str(threads))
+        if gpu is not None:
+            env["CUDA_VISIBLE_DEVICES"] = gpu
+        context = get_context("loky")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve,
+            args=(theirs, os.getpid(), threads, is_mended()),
+            env=env,
+            name="transfer-metrics",
+        )
+        try:
+            self._process.start()
+        except OSError as error:
+            raise EngineError(
+                f"no process can be started ({error.strerror or error}); use fewer workers"
+            ) from error
+        theirs.close()  # so that the pipe ends when the worker does
+        self._work: bytes | None = _packed(work)
+        self._busy = False
+
+    def submit(self, unit: Unit, given: Any) -> Future:
+        """Begin a unit."""
+        future: Future = Future()
+        self._busy = True
+        message = _packed((unit, given))
+        threading.Thread(target=self._ask, args=(future, message), daemon=True).start()
+        return future
+
+    def stop(self) -> None:
+        """End the process: an idle one by itself, a busy one after clearing up, or by force."""
+        self._pipe.close()
+        self._process.join(0 if self._busy else GRACE)
+        if self._process.exitcode is None:
+            self._process.terminate()
+            self._process.join(GRACE)
+        if self._process.exitcode is None:
+            # Its end may have been seen elsewhere, and then there is nothing left to kill.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            self._process.join(GRACE)
+
+    def _ask(self, future: Future, message: bytes) -> None:
+        try:
+            if self._work is not None:
+                self._pipe.send_bytes(self._work)
+                self._work = None
+            self._pipe.send_bytes(message)
+            done, result = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 from our own child
+        except (EOFError, OSError):
+            self._process.join(1)
+            future.set_exception(EngineError(_end_of(self._process.exitcode)))
+        else:
+            self._busy = False
+            if done:
+                future.set_result(result)
+            else:
+                future.set_exception(EngineError(result))
+
+
+def _end_of(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return f"its process was ended by {signal.Signals(-exit_code).name}"
+    return f"its process ended with status {exit_code}"
+
+
+def _packed(value: Any) -> bytes:
+    """What is sent to a worker.
+
+    Raises:
+        EngineError: it cannot be; not every network can.
+    """
+    try:
+        return cloudpickle.dumps(value)
+    except Exception as error:  # whatever an object's own code raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise EngineError(
+            f"something cannot be sent to another process ({reason}); give models and tasks by "
+            f"name, or use engine='serial'"
+        ) from error
+
+
+def _serve(pipe: Connection, parent: int, threads: int, mended: bool) -> None:
+    """Do what comes through the pipe, until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to the parent as well, which decides
+    signal.signal(signal.SIGTERM, _end)
+    tqdm.set_lock(threading.RLock())  # not one that is shared by processes, and left by this one
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    hands = None
+    while True:
+        try:
+            received = pipe.recv_bytes()
+        except (EOFError, OSError):
+            return
+        try:
+            message = pickle.loads(received)  # noqa: S301 from our own parent
+            if hands is None:
+                hands = Hands(message, threads, mended)
+                continue
+            answer = (True, hands.do(*message))
+        except Exception as error:
+            answer = (False, f"{type(error).__name__}: {error}")
+        pipe.send_bytes(cloudpickle.dumps(answer))
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    """End in an orderly way, so that temporary files are removed."""
+    sys.exit(128 + number)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

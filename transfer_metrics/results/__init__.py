@@ -1,0 +1,1 @@
+"""What a score is, the table of scores, and what is read from it."""

@@ -1,0 +1,212 @@
+"""The table of a comparison, with its views."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.untrusted import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from transfer_metrics.results.comparison_plot import ComparisonPlots
+
+ACCURACIES = ("accuracy", "ood_accuracy", "ood_gap")
+COSTS = ("fit_seconds", "train_flops", "stored_bytes")
+MOVES = ("distortion", "relative_distortion")
+MEASURED = (*ACCURACIES, *MOVES, *COSTS)
+Z95 = 1.959963984540054
+
+
+class Comparison(ScoreTable):
+    """Measurements of heads on models, and the scores that they check, if there are any.
+
+    >>> record = {"model": "a", "head": "lpft", "metric": "accuracy", "split": "test", "n": 400}
+    >>> table = Comparison([{**record, "seed": s, "value": v} for s, v in enumerate((0.8, 0.9))])
+    >>> table.summary().loc[("a", "lpft"), "test"].round(3).item()
+    0.85
+    """
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics whose scores are in the table; what was measured is in ``summary``."""
+        return [name for name in super().metrics if name not in MEASURED]
+
+    @property
+    def shifts(self) -> list[str]:
+        """Names of the shifted data, in the order in which they were given."""
+        found = (str(r["split"]) for r in self._records if r["metric"] == "accuracy")
+        return [name for name in dict.fromkeys(found) if name != "test"]
+
+    def summary(self) -> pd.DataFrame:
+        """One row per model and head, and task where there are several, means over the seeds.
+
+        Returns:
+            A DataFrame indexed by model, head (and task) with the columns ``test`` and one per
+            shifted set, each with its 95 % half-width under ``± name``; ``ood_accuracy`` and
+            ``ood_gap`` where there are shifted sets; ``distortion`` and ``relative_distortion`` in
+            distribution, and ``… name`` on each shifted set; ``fit_seconds``, ``train_flops``,
+            ``stored_bytes``; ``seeds``; and ``error`` of a fit that failed. Half-widths are
+            ``1.96 √(p (1 - p) / n + s² / k)``, for n test examples and the variance s² over k
+            seeds.
+        """
+        import pandas as pd
+
+        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for record in self._records:
+            if record["metric"] in (*MEASURED, "") and (record["head"] or record["error"]):
+                key = tuple(str(record[name] or "") for name in ("model", "head", "task"))
+                groups.setdefault(key, []).append(record)
+        rows = [self._summarised(records) for records in groups.values()]
+        index = pd.MultiIndex.from_tuples(list(groups), names=["model", "head", "task"])
+        summary = pd.DataFrame(rows, index=index)
+        several = len({task for *_, task in groups}) > 1
+        return summary if several else summary.droplevel("task")
+
+    def verdict(self, metric: str | None = None, head: str | None = None) -> pd.DataFrame:
+        """Whether the favourites of a score won.
+
+        Args:
+            metric: the score, by default the first.
+            head: the head that decides between models, by default the first of the table.
+
+        Returns:
+            One row per question: ``which model`` where there are several, by the accuracy of the
+            head, and ``which layer`` for each model whose favourite layer was probed, against the
+            probe on the last layer; with the columns question, favourite, accuracy, best,
+            best_accuracy, regret, margin. ``margin`` is the 95 % half-width of the difference of
+            two accuracies: a smaller regret is a tie.
+
+        Raises:
+            InvalidInputError: the table has no scores, or several tasks.
+        """
+        import pandas as pd
+
+        if not self.metrics:
+            raise InvalidInputError("there are no scores to check; compare with metrics=")
+        metric = self._metric(metric)
+        self.one_place(metric)
+        summary = self.summary()
+        summary = summary[summary["test"].notna()] if "test" in summary else summary.iloc[:0]
+        rows = []
+        heads = list(dict.fromkeys(summary.index.get_level_values("head")))
+        head = head or next(iter(heads), "")
+        if head in heads:
+            of_head = summary.xs(head, level="head")
+            ranking = self.ranking(metric, view="best").dropna(subset="score")
+            order = [m for m in ranking["model"] if m in of_head.index]
+            if len(order) > 1:
+                rows.append(_judged("which model", order[0], of_head))
+        probes = {"linear_probe", f"linear_probe@{metric}"}
+        if probes <= set(heads):
+            for model in dict.fromkeys(summary.index.get_level_values("model")):
+                of_model = summary.xs(model, level="model")
+                of_model = of_model[of_model.index.isin(probes)]
+                if len(of_model) == len(probes):
+                    row = _judged("which layer", f"linear_probe@{metric}", of_model)
+                    rows.append({**row, "question": f"which layer of {model}"})
+        columns = [
+            "question", "favourite", "accuracy", "best", "best_accuracy", "regret", "margin",
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=columns)
+
+    def format(self, metric: str | None = None) -> str:
+        """The summary as aligned text, or the ranking under a metric."""
+        if metric is not None:
+            return super().format(metric)
+        summary = self.summary()
+        if summary.empty:
+            return "(no records)"
+        shown = summary.reset_index()
+        for name in ("test", *self.shifts):
+            if name in shown:
+                pairs = zip(shown[name], shown[f"± {name}"], strict=True)
+                shown[name] = [_with_margin(value, half) for value, half in pairs]
+        for name in ("ood_gap", "relative_distortion"):
+            if name in shown:
+                shown[name] = [_text(value, "{:.3f}") for value in shown[name]]
+        titles = {
+            "fit_seconds": ("seconds", "{:.1f}"),
+            "train_flops": ("FLOPs", "{:.1e}"),
+            "stored_bytes": ("bytes", "{:.1e}"),
+        }
+        for name, (title, form) in titles.items():
+            if name in shown:
+                shown[title] = [_text(value, form) for value in shown[name]]
+        wanted = ["model", "head", "task", "test", *self.shifts, "ood_gap", "relative_distortion"]
+        wanted += ["seconds", "FLOPs", "bytes"]
+        if shown["error"].notna().any():
+            shown["error"] = shown["error"].fillna("")
+            wanted.append("error")
+        shown = shown[[name for name in wanted if name in shown]]
+        told = [shown.to_string(index=False, na_rep="")]
+        told += [f"\n{visible(text, 2_000)}" for text in self.task_summaries]
+        return "\n".join(told)
+
+    @property
+    def plot(self) -> ComparisonPlots:
+        """Plots: ``table.plot.comparison()``, and those of every score table."""
+        from transfer_metrics.results.comparison_plot import ComparisonPlots
+
+        return ComparisonPlots(self)
+
+    def _summarised(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        row: dict[str, Any] = {}
+        for name in ("test", *self.shifts):
+            chosen = [r for r in records if r["metric"] == "accuracy" and r["split"] == name]
+            row[name], row[f"± {name}"] = _mean_and_margin(chosen)
+        for metric in (*ACCURACIES[1:], *COSTS):
+            row[metric] = _mean(r["value"] for r in records if r["metric"] == metric)
+        for metric in MOVES:
+            for name in ("test", *self.shifts):
+                moved = [r for r in records if r["metric"] == metric and r["split"] == name]
+                label = metric if name == "test" else f"{metric} {name}"
+                row[label] = _mean(r["value"] for r in moved)
+        row["seeds"] = len({r["seed"] for r in records if not r["error"]})
+        row["error"] = next((r["error"] for r in records if r["error"]), None)
+        empty = [n for n, v in row.items() if isinstance(v, float) and math.isnan(v)]
+        return {n: v for n, v in row.items() if n not in empty or n == "test"}
+
+
+def _judged(question: str, favourite: str, accuracies: Any) -> dict[str, Any]:
+    values, halves = (accuracies[n].astype(float).to_dict() for n in ("test", "± test"))
+    best = max(values, key=lambda name: values[name])
+    return {
+        "question": question,
+        "favourite": favourite,
+        "accuracy": values[favourite],
+        "best": best,
+        "best_accuracy": values[best],
+        "regret": values[best] - values[favourite],
+        "margin": math.hypot(halves[favourite], halves[best]),
+    }
+
+
+def _mean(values: Any) -> float:
+    found = [v for v in values if v is not None]
+    return float(np.mean(found)) if found else math.nan
+
+
+def _mean_and_margin(records: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    values = [r["value"] for r in records if r["value"] is not None]
+    if not values:
+        return math.nan, math.nan
+    p = float(np.mean(values))
+    variance = p * (1 - p) / (records[0]["n"] or math.inf)
+    if len(values) > 1:
+        variance += float(np.var(values, ddof=1)) / len(values)
+    return p, Z95 * math.sqrt(variance)
+
+
+def _text(value: float, form: str) -> str:
+    return "" if math.isnan(value) else form.format(value)
+
+
+def _with_margin(value: float, half: float) -> str:
+    return "" if math.isnan(value) else f"{100 * value:.1f} ± {100 * half:.1f}"

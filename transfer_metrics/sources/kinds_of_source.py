@@ -1,0 +1,44 @@
+"""Where models and tasks come from, by the word before the colon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from transfer_metrics.registry import Registry
+
+if TYPE_CHECKING:
+    from transfer_metrics.sources.base import Model, Task
+    from transfer_metrics.sources.specs import ModelSpec
+
+HUBS: Registry[Callable[[ModelSpec], Model]] = Registry(
+    "hub",
+    {
+        "hf": "transfer_metrics.sources.models.huggingface:from_huggingface",
+        "timm": "transfer_metrics.sources.models.hubs:from_timm",
+        "torchvision": "transfer_metrics.sources.models.hubs:from_torchvision",
+        "zoo": "transfer_metrics.sources.models.hubs:from_zoo",
+    },
+    group="transfer_metrics.hubs",
+)
+"""Functions from the parts of a specification to a model."""
+
+TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
+    "task source",
+    {
+        "csv": "transfer_metrics.sources.tasks.tables:from_table",
+        "hf": "transfer_metrics.sources.tasks.hub_tasks:from_hub",
+        "imagefolder": "transfer_metrics.sources.tasks.image_folders:from_imagefolder",
+        "jsonl": "transfer_metrics.sources.tasks.tables:from_table",
+        "npz": "transfer_metrics.sources.tasks.array_files:from_npz",
+        "parquet": "transfer_metrics.sources.tasks.tables:from_table",
+        "sklearn": "transfer_metrics.sources.tasks.load_task:_from_sklearn",
+        "tar": "transfer_metrics.sources.tasks.tar_shards:from_tar",
+        "torch": "transfer_metrics.sources.tasks.array_files:from_torch",
+        "torchvision": "transfer_metrics.sources.tasks.torchvision_tasks:from_torchvision",
+        "tsv": "transfer_metrics.sources.tasks.tables:from_table",
+        "zoo": "transfer_metrics.sources.tasks.load_task:_from_zoo",
+    },
+    group="transfer_metrics.tasks",
+)
+"""Functions ``(place, name, **options) -> Task``; what stands after ``?`` becomes the options."""

@@ -1,0 +1,1 @@
+"""Pretrained models: loading them by name, and what a network is."""

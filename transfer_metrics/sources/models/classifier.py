@@ -1,0 +1,245 @@
+"""Which module of a network is its classifier."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from transfer_metrics.errors import LayerNotFoundError
+from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.weights import is_leaf
+
+
+def check_head(module: nn.Module, head: str) -> str:
+    """Return ``head`` when ``module`` has a submodule of that name.
+
+    Raises:
+        LayerNotFoundError: it has none; with suggestions.
+    """
+    names = [name for name, _ in module.named_modules() if name]
+    if head not in names:
+        raise LayerNotFoundError.of("head", head, names)
+    return head
+
+
+def configured_head(module: nn.Module, config: Mapping[str, Any]) -> str | None:
+    """The classifier that a ``pretrained_cfg`` names, where the network has it with weights."""
+    head = next(iter(configured_heads(config)), None)
+    if not isinstance(head, str):
+        return None
+    return with_weights(module, check_head(module, head))
+
+
+def configured_heads(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """All classifiers that a ``pretrained_cfg`` names; distilled networks have two."""
+    named = config.get("classifier")
+    return tuple(named) if isinstance(named, (tuple, list)) else (named,) if named else ()
+
+
+def with_weights(module: nn.Module, head: str | None) -> str | None:
+    """The head where it has weights: one that a checkpoint lacks has become the identity."""
+    has = head is not None and any(True for _ in module.get_submodule(head).parameters())
+    return head if has else None
+
+
+def last_linear(module: nn.Module, outputs: int | None = None) -> str | None:
+    """The last fully connected layer or 1x1 convolution in order of registration.
+
+    Args:
+        module: the network.
+        outputs: count only layers with so many outputs.
+
+    >>> last_linear(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.Softmax(1)))
+    '2'
+    """
+    found = None
+    for name, part in module.named_modules():
+        width = _width(part)
+        if name and width is not None and outputs in (None, width):
+            found = name
+    return found
+
+
+def proven_head(module: nn.Module, batch: Any) -> str | None:
+    """The linear layer that made what a network returns for a batch, by ``LinearOutputs``.
+
+    Args:
+        module: the network.
+        batch: at least two inputs on its device, a mapping for keyword arguments.
+
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.Softmax(1))
+    >>> proven_head(network, torch.eye(4))
+    '2'
+    """
+    try:
+        with evaluation(module), LinearOutputs(module) as linear:
+            output = module(**batch) if isinstance(batch, Mapping) else module(batch)
+            return linear.heads(output).head
+    except Exception:  # a network that cannot take the guessed input simply has no proven head
+        return None
+
+
+class LinearOutputs:
+    """Context manager that keeps what linear layers and 1x1 convolutions give in a forward pass.
+
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> with LinearOutputs(network) as linear:
+    ...     linear.heads({"logits": network(torch.eye(4))}).head
+    '2'
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._seen: dict[str, list[Tensor]] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> LinearOutputs:
+        for name, part in self._module.named_modules():
+            if name and _width(part) is not None:
+                # Script modules refuse the method of their own, though the hook runs.
+                hook = partial(self._keep, name)
+                self._handles.append(nn.Module.register_forward_hook(part, hook))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
+            return
+        self._seen.pop(name, None)  # the last call counts, in its place
+        given = output.detach()
+        if output.ndim == 2:
+            self._seen[name] = [given.clone()]
+        elif isinstance(module, _CONVOLUTIONS):  # on a map, which is averaged, maybe after a ReLU
+            maps = given.flatten(2)
+            self._seen[name] = [maps.mean(2), maps.relu().mean(2)]
+        else:  # at every position
+            self._seen[name] = [given.flatten(1, -2).mean(1)]
+
+    def heads(self, output: Any) -> Heads:
+        """The layers whose output is a tensor in what the network gave, by their paths.
+
+        That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor
+        is returned whatever else keeps the order of the entries of each row. (Among several
+        tensors, one behind a tanh is rather a pooled feature.) What is called logits comes first.
+        """
+        alone = isinstance(output, Tensor)
+        given = [tensor.detach() for tensor in tensors_in(output) if tensor.ndim == 2]
+
+        def makers(tensors: Sequence[Tensor]) -> tuple[str, ...]:
+            return tuple(
+                name
+                for name, forms in self._seen.items()
+                if any(_is_made_of(tensor, rows, alone) for tensor in tensors for rows in forms)
+            )
+
+        named = [t for t in tensors_in(_named_logits(output)) if t.ndim == 2]
+        made = makers([tensor.detach() for tensor in named]) or makers(given)
+        for tensor in () if made else given:
+            like = [name for name, [first, *_] in self._seen.items() if first.shape == tensor.shape]
+            if len(like) > 1:
+                mean = torch.stack([self._seen[name][0] for name in like]).mean(0)
+                if _is_made_of(tensor, mean, alone):
+                    return Heads(tuple(like), averaged=True)
+        return Heads(made)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Classifiers whose output is what a network returns, in call order.
+
+    Attributes:
+        paths: where they are; empty where none is found.
+        averaged: whether the network returns their mean, as distilled transformers do.
+    """
+
+    paths: tuple[str, ...] = ()
+    averaged: bool = False
+
+    @property
+    def head(self) -> str | None:
+        """The one whose input are the features: the last, or the first of those averaged."""
+        return None if not self.paths else self.paths[0 if self.averaged else -1]
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+_LINKS = (
+    lambda rows: rows,
+    lambda rows: rows.softmax(1),
+    lambda rows: rows.log_softmax(1),
+    lambda rows: rows.sigmoid(),
+)
+
+
+def _width(part: nn.Module) -> int | None:
+    """Outputs of a linear layer, also a quantised one, or of a 1x1 convolution."""
+    if isinstance(part, _CONVOLUTIONS):
+        return part.out_channels if set(part.kernel_size) == {1} else None
+    width = getattr(part, "out_features", None)
+    return width if isinstance(width, int) and is_leaf(part) else None
+
+
+def _is_made_of(output: Tensor, rows: Tensor, any_order: bool) -> bool:
+    if output.shape != rows.shape or not output.numel():
+        return False
+    given, logits = output.double(), rows.double()
+    # Of the largest entry; half of the digits of each precision.
+    tolerance = torch.finfo(output.dtype).eps ** 0.5
+    for link in _LINKS:
+        expected = link(logits)
+        if (given - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1e-30):
+            return True
+    if not any_order:
+        return False
+    # Among a few entries an order is met by chance; what follows is then a stretch and a shift.
+    if output.shape[1] > 3:
+        return torch.equal(given.argsort(1), logits.argsort(1))
+    return output.numel() > 2 and _is_stretched(given, logits, tolerance)
+
+
+def _is_stretched(given: Tensor, logits: Tensor, tolerance: float) -> bool:
+    """Whether all entries are one positive multiple of others, and a constant."""
+    x, y = logits - logits.mean(), given - given.mean()
+    slope = float((x * y).sum() / x.square().sum().clamp(min=1e-300))
+    return slope > 0 and float((y - slope * x).abs().max()) <= tolerance * float(y.abs().max())
+
+
+def _named_logits(output: Any) -> Any:
+    """What an output calls its logits; None where it has no such name."""
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    return None if isinstance(output, Tensor) else getattr(output, "logits", None)
+
+
+def tensors_in(output: Any) -> Iterator[Tensor]:
+    """The tensors of real numbers in a tensor, tuple, list, mapping, dataclass or model output.
+
+    Nested tensors and packed sequences have no axis of the batch, so they do not count.
+
+    >>> [tuple(t.shape) for t in tensors_in({"a": (torch.zeros(2), None), "n": torch.tensor([1])})]
+    [(2,)]
+    """
+    if isinstance(output, Tensor):
+        if (output.is_floating_point() or output.is_quantized) and not output.is_nested:
+            yield output
+    elif isinstance(output, PackedSequence):
+        return
+    elif isinstance(output, Mapping):
+        for item in output.values():
+            yield from tensors_in(item)
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        for field in dataclasses.fields(output):
+            yield from tensors_in(getattr(output, field.name, None))
+    elif isinstance(output, Sequence) and not isinstance(output, str):
+        for item in output:
+            yield from tensors_in(item)

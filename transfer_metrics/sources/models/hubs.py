@@ -1,0 +1,318 @@
+"""Models from the bundled zoo, timm, torchvision and plain modules."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from transfer_metrics.errors import (
+    InvalidInputError,
+    TransferMetricsError,
+    TransferMetricsWarning,
+)
+from transfer_metrics.sources.base import Modality, Model, choose
+from transfer_metrics.sources.kinds_of_source import HUBS
+from transfer_metrics.sources.models.checkpoints import load_checkpoint
+from transfer_metrics.sources.models.classifier import (
+    configured_head,
+    configured_heads,
+    last_linear,
+    proven_head,
+    with_weights,
+)
+from transfer_metrics.sources.models.evaluation import is_lazy
+from transfer_metrics.sources.models.plain import plain_module
+from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
+from transfer_metrics.sources.specs import ModelSpec
+from transfer_metrics.untrusted import visible
+
+# Characters of what a constructor says of its failure.
+MOST = 300
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Somebody else's image transform, preceded by the conversion to RGB or greyscale."""
+
+    transform: Callable[[Any], torch.Tensor]
+    mode: str
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        """One image to one input."""
+        return self.transform(to_mode(image, self.mode))
+
+
+def from_zoo(spec: ModelSpec) -> Model:
+    """Load a bundled model."""
+    from transfer_metrics.sources import zoo
+
+    choose("zoo model", spec.name, zoo.names())
+    if spec.options or spec.checkpoint or spec.seed is not None:
+        raise InvalidInputError(
+            f"model {spec.text!r}: bundled models take no options and no other weights"
+        )
+    revision = str(zoo.record(spec.name).get("sha256", ""))[:12]
+    return from_module(zoo.build(spec.name), spec.text, spec.inputs, revision)
+
+
+def from_timm(spec: ModelSpec) -> Model:
+    """Load a timm model with pretrained, local or random weights."""
+    timm = require("timm", f"model {spec.text!r}")
+    options = dict(spec.options)
+    if "checkpoint_path" in options:
+        # Some versions of timm unpickle it.
+        raise InvalidInputError(
+            f"model {spec.text!r}: checkpoint_path is not taken; write timm:{spec.name}=FILE"
+        )
+    pretrained = bool(options.pop("pretrained", True)) and not spec.checkpoint
+    architecture, _, tag = spec.name.partition(".")
+    if ":" not in spec.name:  # hf-hub:… and local-dir:… name no registered architecture
+        choose("timm model", architecture, timm.list_models())
+        tags = [n.partition(".")[2] for n in timm.list_models(f"{architecture}.*", pretrained=True)]
+        if tag:
+            choose(f"weights of timm model {architecture!r}", tag, tags)
+        elif pretrained and not tags:
+            raise InvalidInputError(
+                f"model {spec.text!r}: timm has no pretrained weights for it; give a file, "
+                f"{spec.text}=weights.safetensors, or random ones, {spec.text}(pretrained=False)"
+            )
+
+    def make(**classes: int) -> nn.Module:
+        chosen = {**options, **classes}
+        return construct(
+            spec, lambda: timm.create_model(spec.name, pretrained=pretrained, **chosen)
+        )
+
+    module = make()
+    revision = getattr(module, "pretrained_cfg", {}).get("tag") if pretrained else "random"
+    if spec.checkpoint:
+        heads = configured_heads(config_of(module))
+        module, revision = _with_file(module, make, spec, heads)
+    elif pretrained and "num_classes" in options:
+        _leave_out_random_head(module, options["num_classes"], spec)
+    inputs = dict(spec.inputs)
+    if "img_size" in options:
+        inputs.setdefault("input_size", options["img_size"])
+    channels = options.get("in_chans")
+    return from_module(module, spec.text, inputs, revision or "", channels=channels)
+
+
+def _leave_out_random_head(module: nn.Module, classes: Any, spec: ModelSpec) -> None:
+    """Without a classifier of other classes than those of the weights: timm makes a random one."""
+    known = config_of(module).get("num_classes")
+    heads = [h for h in configured_heads(config_of(module)) if with_weights(module, h)]
+    if known is None or known == classes or not heads:
+        return
+    for head in heads:
+        module.set_submodule(head, nn.Identity())
+    warnings.warn(
+        f"model {spec.text!r}: its weights know {known} classes, so a classifier of {classes} "
+        f"would be random and is left out; without num_classes it keeps its own",
+        TransferMetricsWarning,
+        stacklevel=2,
+    )
+
+
+def from_torchvision(spec: ModelSpec) -> Model:
+    """Load a torchvision classifier with pretrained, local or random weights."""
+    models = require("torchvision", f"model {spec.text!r}").models
+    choose("torchvision model", spec.name, models.list_models(module=models))
+    known = models.get_model_weights(spec.name)
+    options = dict(spec.options)
+    asked = options.pop("weights", None if spec.checkpoint else "DEFAULT")
+    chosen: Any = None
+    if asked is not None:
+        label = str(asked).rpartition(".")[2]
+        choose(f"weights of torchvision model {spec.name!r}", label, known.__members__)
+        chosen = known[label]
+        # Read without unpickling first; torchvision's own loader would unpickle.
+        construct(spec, lambda: chosen.get_state_dict(check_hash=True, weights_only=True))
+    elif spec.name in ("googlenet", "inception_v3"):
+        options.setdefault("init_weights", False)  # theirs takes half a minute
+
+    def make(**classes: int) -> nn.Module:
+        given = {**options, **classes}
+        return construct(spec, lambda: models.get_model(spec.name, weights=chosen, **given))
+
+    module = make()
+    head = last_linear(module)
+    revision = chosen.name if chosen is not None else "random"
+    if spec.checkpoint:
+        module, revision = _with_file(module, make, spec, [head] if head else [])
+    transforms = (chosen or known.DEFAULT).transforms()
+    preprocess = ImagePreprocess.from_resize(
+        transforms.crop_size[0],
+        transforms.resize_size[0],
+        mean=transforms.mean,
+        std=transforms.std,
+        interpolation=transforms.interpolation.value,
+    )
+    if spec.inputs:
+        config = {**vars(preprocess), "input_size": preprocess.shape}
+        preprocess = _image_preprocess(config, spec.inputs, None, spec.text)
+    return Model(
+        spec.text,
+        module,
+        preprocess,
+        "image",
+        with_weights(module, head),
+        preprocess.shape,
+        revision,
+    )
+
+
+def _with_file(
+    module: nn.Module, make: Callable[..., nn.Module], spec: ModelSpec, heads: Sequence[str]
+) -> tuple[nn.Module, str]:
+    """A network with the weights of a file, whose number of classes counts unless one is given."""
+    remake = None if "num_classes" in spec.options else lambda count: make(num_classes=count)
+    return load_checkpoint(module, spec.checkpoint, remake, heads)
+
+
+def from_module(
+    module: nn.Module,
+    name: str,
+    inputs: Mapping[str, Any] | None = None,
+    revision: str = "",
+    *,
+    channels: int | None = None,
+    prove: bool = False,
+) -> Model:
+    """Wrap a network, reading its ``pretrained_cfg`` where it has one.
+
+    Args:
+        module: the network.
+        name: what to call it.
+        inputs: overrides of the configuration's input settings.
+        revision: which weights these are.
+        channels: number of input channels where it differs from the configuration.
+        prove: look for the classifier with a forward pass when the configuration is silent.
+    """
+    module = plain_module(module)
+    config = config_of(module)
+    size = (inputs or {}).get("input_size", config.get("input_size"))
+    preprocess: Any = None
+    modality: Modality = "tensor"
+    if size is None or (isinstance(size, (tuple, list)) and len(size) != 3):
+        shape = tuple(size) if size is not None else _first_width(module)
+    else:
+        preprocess = _image_preprocess(config, inputs or {}, channels, name)
+        modality = "image"
+        shape = getattr(preprocess, "shape", None)
+        shape = shape or tuple(preprocess(Image.new("RGB", (64, 64))).shape)
+    head = configured_head(module, config)
+    model = Model(name, module, preprocess, modality, head, shape, revision)
+    return with_proven_head(model) if prove and "classifier" not in config else model
+
+
+def config_of(module: nn.Module) -> Mapping[str, Any]:
+    """The ``pretrained_cfg`` of a network; empty where it has none."""
+    config = getattr(module, "pretrained_cfg", None) or {}
+    return config if isinstance(config, Mapping) else config.to_dict()
+
+
+def with_proven_head(model: Model) -> Model:
+    """The same model with its classifier, where a forward pass can show which one it is.
+
+    Where the shape of the input is not known, or a made-up input shows nothing, that is left to
+    the first examples of a task.
+    """
+    if model.head is not None:
+        return model
+    head = None
+    if model.input_shape is not None and not is_lazy(model.module):
+        first = next((p for p in model.module.parameters() if p.is_floating_point()), None)
+        batch = model.dummy()
+        if isinstance(batch, torch.Tensor):
+            head = proven_head(model.module, batch if first is None else batch.to(first))
+    return dataclasses.replace(model, head=head, open_head=True)
+
+
+def _first_width(module: nn.Module) -> tuple[int, ...] | None:
+    """Shape of one input, where the first layer with weights tells."""
+    if is_lazy(module):
+        return None
+    weighted = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))]
+    first = weighted[0] if weighted else None
+    if isinstance(first, nn.Linear):
+        return (first.in_features,)
+    if isinstance(first, nn.LayerNorm):
+        return first.normalized_shape
+    return (first.num_features,) if isinstance(first, nn.BatchNorm1d) else None
+
+
+def _image_preprocess(
+    config: Mapping[str, Any], inputs: Mapping[str, Any], channels: int | None, name: str
+) -> Any:
+    settings = {**config, **inputs}
+    size = settings["input_size"]
+    planes = channels or (config.get("input_size") or (3,) if isinstance(size, int) else size)[0]
+    height, width = (size, size) if isinstance(size, int) else size[1:]
+    for key in ("mean", "std"):
+        if settings.get(key) is None:
+            raise InvalidInputError(
+                f"model {name!r}: its pretrained_cfg gives no {key}; add it (one value per "
+                f"channel, in units where white is 1), or pass preprocess=…"
+            )
+        values = settings[key] if isinstance(settings[key], (tuple, list)) else (settings[key],)
+        if planes == 1:  # a greyscale image copied into RGB has the mean of the three on average
+            values = (sum(values) / len(values),)
+        settings[key] = tuple(values) * (planes if len(values) == 1 else 1)
+    interpolation = settings.get("interpolation") or "bilinear"
+    if height == width and settings.get("crop_mode", "center") in (None, "", "center"):
+        fraction = settings.get("crop_pct") or 1.0
+        return ImagePreprocess(height, settings["mean"], settings["std"], interpolation, fraction)
+    data = require("timm", f"the {settings.get('crop_mode')} preprocessing of {name!r}").data
+    transform = data.create_transform(
+        (planes, height, width),
+        is_training=False,
+        interpolation=interpolation,
+        mean=settings["mean"],
+        std=settings["std"],
+        crop_pct=settings.get("crop_pct") or 1.0,
+        crop_mode=settings.get("crop_mode"),
+    )
+    return Converted(transform, "L" if planes == 1 else "RGB")
+
+
+def check_seed(spec: ModelSpec) -> None:
+    """Refuse a seed that the generator of torch cannot start from."""
+    if spec.seed is not None and not isinstance(spec.seed, int):
+        raise InvalidInputError(
+            f"model {spec.text!r}: seed must be a whole number, not {spec.seed!r}"
+        )
+
+
+def construct(spec: ModelSpec, make: Callable[[], Any]) -> Any:
+    """Run a constructor reproducibly, and turn what it raises into one sentence."""
+    if spec.hub in HUBS:
+        check_seed(spec)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed if isinstance(spec.seed, int) else 0)
+            return make()
+    except TransferMetricsError:
+        raise
+    except TypeError as error:
+        raise InvalidInputError(
+            f"model {spec.text!r}: the constructor refuses the options {spec.options} "
+            f"({visible(error, MOST)})"
+        ) from error
+    except Exception as error:  # downloads and constructors raise anything
+        line = (str(error).splitlines() or [""])[0]
+        reason = f"{type(error).__name__}: {visible(line, MOST)}"
+        if spec.hub in HUBS and not spec.checkpoint:
+            raise InvalidInputError(
+                f"model {spec.text!r}: its pretrained weights are not in the local cache and "
+                f"could not be fetched ({reason}); connect to the network once, or give a file: "
+                f"{spec.hub}:{spec.name}=weights.safetensors"
+            ) from error
+        raise InvalidInputError(f"model {spec.text!r} could not be made ({reason})") from error

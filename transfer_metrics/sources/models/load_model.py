@@ -1,0 +1,239 @@
+"""Load models by name, from any source, each with its own preprocessing."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from transfer_metrics.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    UnknownNameError,
+)
+from transfer_metrics.naming import checked_name
+from transfer_metrics.sources.kinds_of_source import HUBS
+from transfer_metrics.sources.specs import parse_model, parse_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from transfer_metrics.sources.base import Modality, Model
+
+WILD = "*?["
+
+
+def load_model(
+    spec: str | Model | nn.Module,
+    *,
+    name: str | None = None,
+    head: str | bool | None = None,
+    preprocess: Callable[[Any], Any] | None = None,
+    modality: Modality | None = None,
+    device: str | torch.device | None = None,
+) -> Model:
+    """Load a model with its own preprocessing.
+
+    - ``zoo:resnet-cifar10``: bundled with this package
+    - ``timm:resnet18``, ``timm:resnet18.a1_in1k``: timm, pretrained
+    - ``torchvision:resnet18``: torchvision, its best weights
+    - ``torchvision:resnet50(weights=IMAGENET1K_V1)``: options of the constructor
+    - ``timm:resnet18(pretrained=False, seed=1)``: random weights, the same every time
+    - ``timm:resnet18=weights.safetensors``: an architecture with a local checkpoint
+    - ``timm:resnet18(num_classes=10)=weights.pth``: with options of the constructor
+    - ``hf:google/vit-base-patch16-224@main``: Hugging Face, with a revision
+    - ``hf:path/to/folder``: Hugging Face, written by ``save_pretrained``
+    - ``package.module:factory(width=2)=w.safetensors``: a function that returns a network
+    - ``small = timm:resnet18``: any of them, under a name of its own
+
+    ``input_size, mean, std, interpolation, crop_pct`` in the parentheses override the settings
+    of the input (not for ``hf:``): ``timm:mobilenetv2_050(pad_type=same, input_size=96, mean=0.5,
+    std=0.5)=net.safetensors``. ``seed`` is that of random weights. A factory gets all options that
+    it has arguments for, these six too, and then they are its own affair. In a module or a
+    factory's result these settings, and the name of the classifier, are read from a dictionary
+    ``pretrained_cfg`` as timm has it: ``input_size`` (C, H, W), ``mean``, ``std`` (where white is
+    1), ``interpolation``, ``crop_pct`` and ``classifier``. A module without it reads arrays of
+    numbers.
+
+    What compiles a network, spreads it over devices (``DataParallel``) or averages its weights
+    (``AveragedModel``) is taken off, so that layers have the names of the plain network.
+    TorchScript, exported programs and weights on the meta device are refused: their layers cannot
+    be read.
+
+    Args:
+        spec: one of the above, a module, or a ``Model`` (returned with the changes below).
+        name: what tables call it, instead of the specification or the class of the module.
+        head: dotted path of the classifier; ``None`` finds it, ``False`` means none.
+        preprocess: one raw example to one input, instead of the model's own.
+        modality: what ``preprocess`` reads, ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``;
+            ``"image"`` unless given.
+        device: where to put the network.
+
+    Returns:
+        The model. Networks loaded by name are in eval mode; a module given is left as it is.
+
+    Raises:
+        UnknownNameError: no hub, model, weights or head has that name; with suggestions.
+        InvalidInputError: the specification or the name cannot be read, weights cannot be had, or
+            a checkpoint does not fit.
+        MissingDependencyError: the hub's package is not installed or does not import.
+
+    >>> from torch import nn
+    >>> load_model(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))).head
+    '2'
+    """
+    from torch import nn
+
+    from transfer_metrics.sources.base import Model
+    from transfer_metrics.sources.models.classifier import check_head
+    from transfer_metrics.sources.models.hubs import from_module, with_proven_head
+    from transfer_metrics.sources.models.plain import not_a_model, plain_module
+
+    if name is not None:
+        name = checked_name(name, "a model")
+    if isinstance(spec, Model):
+        model = spec
+    elif isinstance(spec, nn.Module):
+        own = type(plain_module(spec)).__name__
+        model = from_module(spec, own, prove=preprocess is None and head is None)
+    elif isinstance(spec, str):
+        given, text = parse_name(spec)
+        name = name or given
+        model = _by_name(text)
+    else:
+        raise not_a_model(spec)
+    if preprocess is not None:
+        model = dataclasses.replace(
+            model,
+            preprocess=preprocess,
+            modality=modality or "image",
+            input_shape=_input_shape(preprocess, modality or "image"),
+        )
+        if head is None and not isinstance(spec, str):
+            model = with_proven_head(model)
+    if head is False:
+        model = dataclasses.replace(model, head=None, open_head=False)
+    elif isinstance(head, str):
+        model = dataclasses.replace(model, head=check_head(model.module, head), open_head=False)
+    if device is not None:
+        model.module.to(device)
+    return model if name is None else called(model, name)
+
+
+def called(model: Model, name: str) -> Model:
+    """The same model under another name; its fingerprint, which may be known, is the same."""
+    if model.name == name:
+        return model
+    model = copy.copy(model)
+    object.__setattr__(model, "name", name)
+    return model
+
+
+def _by_name(text: str) -> Model:
+    from transfer_metrics.sources.models.factories import from_factory
+
+    spec = parse_model(text)
+    model = HUBS[spec.hub](spec) if spec.hub in HUBS else from_factory(spec)
+    model.module.eval()
+    return model
+
+
+def _input_shape(preprocess: Callable[[Any], Any], modality: str) -> tuple[int, ...] | None:
+    from PIL import Image
+
+    if modality != "image":
+        return None
+    shape = getattr(preprocess, "shape", None)
+    try:
+        return shape or tuple(preprocess(Image.new("RGB", (224, 224))).shape)
+    except Exception as error:  # the function is the caller's
+        raise InvalidInputError(
+            f"preprocess {preprocess!r} failed on an RGB image of 224 x 224 pixels "
+            f"({type(error).__name__}: {error}); it must turn a PIL image into a tensor, or else "
+            f"give modality="
+        ) from error
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that ``load_model`` accepts and that match a shell pattern.
+
+    Covers the bundled zoo, and the installed timm and torchvision as far as they have pretrained
+    weights. A pattern with a dot in timm's part matches architecture and weights together
+    (``timm:resnet*.*in1k``). Case matters. Hugging Face models cannot be listed.
+
+    Args:
+        pattern: such as ``zoo:*``, ``timm:mobilenet*`` or ``*resnet18``.
+
+    Raises:
+        UnknownNameError: nothing matches.
+        MissingDependencyError: the pattern names a hub whose package does not import.
+
+    >>> "zoo:" in list_models("zoo:*")[0]
+    True
+    """
+    hub, colon, _ = pattern.partition(":")
+    listers = {"zoo": _zoo, "timm": _timm, "torchvision": _torchvision}
+    if colon and hub not in listers and not any(letter in hub for letter in WILD):
+        raise UnknownNameError.of("hub to list", hub, listers)
+    wanted = [hub] if colon and hub in listers else list(listers)
+    known: list[str] = []
+    for name in wanted:
+        try:
+            known += [f"{name}:{model}" for model in listers[name](pattern)]
+        except MissingDependencyError:
+            if len(wanted) == 1:
+                raise
+    found = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        raise UnknownNameError.of("model", pattern, known)
+    return found
+
+
+def _zoo(_pattern: str) -> Iterable[str]:
+    from transfer_metrics.sources import zoo
+
+    return zoo.names()
+
+
+def _timm(pattern: str) -> Iterable[str]:
+    from transfer_metrics.sources.optional import require
+
+    names = require("timm", "listing timm models").list_models(pretrained=True)
+    if "." in pattern:
+        return names
+    return dict.fromkeys(name.partition(".")[0] for name in names)
+
+
+def _torchvision(_pattern: str) -> Iterable[str]:
+    from transfer_metrics.sources.optional import require
+
+    models = require("torchvision", "listing torchvision models").models
+    return models.list_models(module=models)
+
+
+def expand_models(models: Any) -> list[str | Model | nn.Module]:
+    """Turn commas, wildcards, files and lists into one list of models, without repeats.
+
+    Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``. ``@file``
+    stands for the names in a text file, one or several to a line; what follows ``#`` at the
+    beginning of a line or after a space is a comment. A comma belongs to a file or folder that
+    is there with the comma in its name, and to what stands in quotes.
+
+    Args:
+        models: names (commas between them, wildcards in them), files, modules, ``Model`` objects,
+            mappings from a name to one of these, or a list of all that.
+
+    Raises:
+        UnknownNameError: a wildcard matches nothing.
+        InvalidInputError: there is no model at all, a name stands for several, or a file cannot be
+            read or used; names the line.
+
+    >>> expand_models("timm:resnet18(pretrained=False, seed=1), small = hf:bert-base-uncased")
+    ['timm:resnet18(pretrained=False, seed=1)', 'hf:bert-base-uncased']
+    """
+    from transfer_metrics.sources.models.lists import named_models
+
+    return [model for _, model in named_models(models)]

@@ -1,0 +1,1 @@
+"""Labelled data: loading them by name, and what a task is."""

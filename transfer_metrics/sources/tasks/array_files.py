@@ -1,0 +1,119 @@
+"""Tasks from files of arrays: npz archives, and what torch saves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.arrays import read_arrays
+from transfer_metrics.sources.base import Kind, Task, Understood
+from transfer_metrics.sources.example import EncodedImages
+from transfer_metrics.sources.tasks.in_memory import as_examples, make_task
+from transfer_metrics.sources.tasks.paths import existing_file, split_name
+
+
+def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = "skip") -> Task:
+    """Read an npz archive of arrays; never unpickles, and refuses what unpacks to too much.
+
+    Either ``X`` and ``y``, or per split ``x_<split>`` and ``y_<split>``. In place of ``x``, encoded
+    images: ``jpeg`` (one-dimensional uint8, the files one after the other) with ``offsets`` (N + 1
+    starts and ends). uint8 arrays (N, H, W), (N, H, W, 1) and (N, H, W, 3) are images, everything
+    else numbers. ``classes`` names the classes, in the order of their numbers.
+
+    Raises:
+        InvalidInputError: the file is missing or no archive, holds pickled objects, lacks arrays,
+            or unpacks to more than ``arrays.read_arrays`` allows.
+    """
+    return _from_arrays(_read_npz(place, name), place, name, kind, missing)
+
+
+def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str = "skip") -> Task:
+    """Read a file of ``torch.save``: a dictionary with the keys of an npz archive, or ``(X, y)``.
+
+    It is read with ``weights_only=True``, so that nothing in it is executed. Images are uint8,
+    (N, C, H, W) as torch has them or as in npz archives; classes and labels may be lists.
+
+    Raises:
+        InvalidInputError: the file is missing, holds more than tensors, numbers and texts, or
+            lacks some.
+    """
+    content = _read_torch(place, name)
+    if isinstance(content, (tuple, list)) and len(content) == 2:
+        content = {"x": content[0], "y": content[1]}
+    if not isinstance(content, dict):
+        raise InvalidInputError(
+            f"task {name!r}: {place!r} holds a {type(content).__name__}; save a dictionary of "
+            f"tensors, {{'X': …, 'y': …}}, or the pair (X, y)"
+        )
+    return _from_arrays({str(k).lower(): v for k, v in content.items()}, place, name, kind, missing)
+
+
+def _from_arrays(
+    arrays: Mapping[str, Any], place: str, name: str, kind: Kind | None, missing: str
+) -> Task:
+    classes = arrays.get("classes")
+    used = ["classes"]
+    parts: dict[str, tuple[Sequence[Any], Any]] = {}
+    for key in arrays:
+        match = re.fullmatch(r"(x|jpeg)(?:_(\w+))?", key)
+        if not match:
+            continue
+        suffix = f"_{match[2]}" if match[2] else ""
+        needed = [f"y{suffix}"] + ([f"offsets{suffix}"] if match[1] == "jpeg" else [])
+        lacking = [other for other in needed if other not in arrays]
+        if lacking:
+            raise InvalidInputError(
+                f"task {name!r}: {place!r} has {key} but no {' and no '.join(lacking)}"
+            )
+        used += [key, *needed]
+        where = f"{place}:{key}"
+        examples = (
+            EncodedImages(np.asarray(arrays[key]), np.asarray(arrays[f"offsets{suffix}"]), where)
+            if match[1] == "jpeg"
+            else as_examples(arrays[key], where)
+        )
+        parts[split_name(match[2] or "train")] = (examples, arrays[f"y{suffix}"])
+    if not parts:
+        raise InvalidInputError(
+            f"task {name!r}: {place!r} holds {', '.join(sorted(arrays)) or 'nothing'}; it needs X "
+            f"and y, or x_train and y_train (and x_test, …), or jpeg_train, offsets_train, y_train"
+        )
+    if classes is not None:
+        classes = classes.tolist() if hasattr(classes, "tolist") else list(classes)
+    understood = Understood(
+        "y",
+        ("x" if "x" in {key[0] for key in used} else "jpeg",),
+        tuple((f"array {key!r}", "it is not read") for key in arrays if key not in used),
+    )
+    return make_task(name, parts, kind, classes, missing, understood)
+
+
+def _read_npz(place: str, name: str) -> dict[str, np.ndarray]:
+    path = existing_file(place, name)
+    try:
+        arrays = read_arrays(path)
+        if isinstance(arrays, np.ndarray):
+            raise InvalidInputError(f"{place!r} is one array and no npz archive; write numpy.savez")
+    except InvalidInputError as error:
+        raise InvalidInputError(f"task {name!r}: {error}") from error
+    return {key.lower(): array for key, array in arrays.items()}  # X and x are both usual
+
+
+def _read_torch(place: str, name: str) -> Any:
+    from transfer_metrics.sources.models.checkpoints import read_torch
+
+    path = existing_file(place, name)
+    try:
+        return read_torch(path)
+    except Exception as error:  # torch and pickle raise a dozen for damaged files
+        refused = "eights only" in str(error) or "weights_only" in str(error)
+        told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        reason = "it holds more than tensors, which is never executed" if refused else told
+        raise InvalidInputError(
+            f"task {name!r}: {place!r} cannot be read ({reason}); write a dictionary of tensors "
+            f"with torch.save({{'X': x, 'y': y}}, path)"
+        ) from error

@@ -1,0 +1,165 @@
+"""Examples that cannot be used: without a label, or damaged. An error, or left out and counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.sources.base import Kind, Split, Task
+from transfer_metrics.sources.example import Chosen
+from transfer_metrics.sources.tasks.label_values import as_array, number_of
+from transfer_metrics.sources.tasks.labels import IGNORED, unlabelled
+
+POLICIES = {
+    "error": "to be told of the first one",
+    "skip": "to leave them out",
+    "keep": "to take texts such as None and NA for names of classes",
+}
+
+
+def check_policy(option: str, value: Any, policies: Sequence[str] = ("error", "skip")) -> str:
+    """``"error"``, ``"skip"``, or what else there is.
+
+    Raises:
+        InvalidInputError: it is none of them.
+
+    >>> check_policy("missing", "skip")
+    'skip'
+    """
+    if value not in policies:
+        known = ", or ".join(f"{option}={policy} {POLICIES[policy]}" for policy in policies)
+        raise InvalidInputError(f"{option}={value!r}; say {known}")
+    return str(value)
+
+
+def without_unlabelled(
+    name: str,
+    parts: Mapping[str, tuple[Sequence[Any], Any]],
+    kind: Kind | None,
+    classes: Sequence[Any] | None,
+    missing: str,
+    where: str = "",
+) -> tuple[dict[str, tuple[Sequence[Any], np.ndarray]], list[tuple[str, str]]]:
+    """Leave out the examples without a label, or refuse them.
+
+    Splits other than ``train`` in which no example has a label, as of a contest, are left out in
+    any case.
+
+    Args:
+        name: the task.
+        parts: per split, the examples and as many raw labels.
+        kind: as for ``labels.encode``.
+        classes: as for ``labels.encode``.
+        missing: ``"skip"``; ``"error"``; or ``"keep"``, which skips what is empty and takes texts
+            such as ``"None"`` for classes.
+        where: the column of the labels, for messages.
+
+    Returns:
+        The same parts with labels as arrays, less what is left out; and what that is and why.
+
+    Raises:
+        InvalidInputError: a label is missing and ``missing`` is ``"error"``, or all are.
+
+    Warns:
+        TransferMetricsWarning: something was left out; says how many.
+    """
+    check_policy("missing", missing, tuple(POLICIES))
+    arrays = {split: as_array(labels) for split, (_, labels) in parts.items()}
+    lacking = unlabelled(arrays, kind, classes, texts=missing != "keep")
+    column = f" in column {where!r}" if where else ""
+    kept, left = {}, []
+    for split, (examples, _) in parts.items():
+        labels, gone = arrays[split], lacking[split]
+        count = int(gone.sum())
+        of_split = f"task {name!r}, split {split!r}"
+        if count == len(gone) > 0 and split != "train":
+            _warn(f"task {name!r}: left out split {split!r}, which has no labels")
+            left.append((f"split {split!r}", "it has no labels"))
+            continue
+        if count and (missing == "error" or count == len(gone)):
+            raise InvalidInputError(
+                f"{of_split}: {count} labels are missing{column} (empty, NaN, NA, none, {IGNORED}, "
+                f"or -1 of named classes), the first at example {int(gone.argmax())}; label them, "
+                f"or leave them out with missing=skip"
+            )
+        if count:
+            _warn(
+                f"{of_split}: left out {count} of {len(gone)} examples, which have no "
+                f"label{column}{_cure(labels[gone], labels[~gone])}"
+            )
+            left.append((f"{count} of {len(gone)} {split} examples", f"no label{column}"))
+            rows = np.flatnonzero(~gone)
+            # Judged anew without what was missing.
+            examples, labels = some(examples, rows), as_array(labels[rows])
+        kept[split] = (examples, labels)
+    return kept, left
+
+
+def some(examples: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
+    """The examples at some positions, decoded no sooner than before."""
+    own = getattr(examples, "rows", None)
+    return Chosen(examples, rows) if own is None else own(rows)
+
+
+def without_damaged(task: Task) -> Task:
+    """Leave out the images and sounds that cannot be read, by reading every one once.
+
+    What is left is fixed when the task is loaded, so that fingerprints, shards and folds are those
+    of the good examples alone, whatever reads them later. Texts and numbers are as they are.
+
+    Raises:
+        InvalidInputError: a split has none left, or the training data one class.
+
+    Warns:
+        TransferMetricsWarning: something was left out; says how many.
+
+    Cost: decodes every example, some milliseconds for a photograph.
+    """
+    if task.modality not in ("image", "audio"):
+        return task
+    splits = {name: _readable(task, name, split) for name, split in task.splits.items()}
+    lost = {name: len(split) - len(splits[name]) for name, split in task.splits.items()}
+    told = [(f"{n} examples of {name}", "they cannot be read") for name, n in lost.items() if n]
+    return dataclasses.replace(task, splits=splits, understood=task.understood.without(*told))
+
+
+def _readable(task: Task, name: str, split: Split) -> Split:
+    good, first = [], None
+    for position in range(len(split)):
+        try:
+            split.examples[position]
+        except InvalidInputError as error:
+            first = first or error
+        else:
+            good.append(position)
+    if first is None:
+        return split
+    where = f"task {task.name!r}, split {name!r}"
+    if not good:
+        raise InvalidInputError(f"{where}: none of {len(split)} examples can be read: {first}")
+    _warn(
+        f"{where}: left out {len(split) - len(good)} of {len(split)} examples, which cannot be "
+        f"read; the first: {first}"
+    )
+    rows = np.array(good)
+    if name == "train" and task.num_classes and len(np.unique(split.labels[rows])) < 2:
+        raise InvalidInputError(
+            f"{where}: the examples that can be read are all of one class; replace the damaged ones"
+        )
+    return split.rows(rows)
+
+
+def _cure(gone: np.ndarray, kept: np.ndarray) -> str:
+    """What to do where texts such as None were left out among names of classes."""
+    words = sorted({v for v in gone.tolist() if isinstance(v, str) and v.strip()})
+    named = any(isinstance(v, str) and number_of(v) is None for v in kept.tolist())
+    return f"; if {words[0]!r} names a class, say missing=keep" if words and named else ""
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, TransferMetricsWarning, stacklevel=3)

@@ -1,0 +1,173 @@
+"""Tasks from folders of images."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+import warnings
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.sources.base import Task
+from transfer_metrics.sources.example import ImageFiles
+from transfer_metrics.sources.specs import text_of
+from transfer_metrics.sources.tasks.in_memory import make_task
+from transfer_metrics.sources.tasks.paths import (
+    IMAGE_SUFFIXES,
+    existing_folder,
+    is_litter,
+    split_name,
+)
+
+OTHER, LOOSE, LINK = "no image", "in no class folder", "a broken link, or one to a folder"
+EMPTY, LITTER = "no image in it", "hidden, or left there by a system"
+"""Why something is left out."""
+
+
+def from_imagefolder(place: str, name: str) -> Task:
+    """Read ``folder/<class>/**/image`` or ``folder/<split>/<class>/**/image``.
+
+    Classes are the sorted names of the folders, in the Unicode form NFC, so that a name that macOS
+    wrote in another form is the same. Images are decoded when they are used, and turned upright by
+    their EXIF data. Hidden files, and what systems leave behind, are ignored; all else that is not
+    used is left out with a warning that counts it: other files, images in no class folder, folders
+    without images. Links to images, and links in place of class folders, are followed, wherever
+    they lead; links to folders further down are not. Nothing is ever written there.
+
+    Raises:
+        InvalidInputError: the folder is missing, cannot be read, or has fewer than two classes with
+            images; or two of its folders are one split.
+
+    Warns:
+        TransferMetricsWarning: something was left out; says how much, and why.
+    """
+    found = _Folder(existing_folder(place, name), name)
+    parts = {}
+    for split, folder in found.splits().items():
+        paths: list[Path] = []
+        labels: list[str] = []
+        for class_folder in found.subfolders(folder):
+            images = found.images(class_folder)
+            paths += images
+            labels += [class_name(class_folder.name)] * len(images)
+        if paths:
+            parts[split] = (ImageFiles(paths), labels)
+        elif folder != found.root:
+            found.leave(folder, EMPTY)
+    classes = sorted(set().union(*(labels for _, labels in parts.values())))
+    if "train" not in parts or len(classes) < 2:
+        raise found.unusable(len(classes))
+    left_out = found.left_out()
+    lost = [f"{what} ({why})" for what, why in left_out if why != LITTER]
+    if lost:
+        warnings.warn(
+            f"task {name!r}: left out {', '.join(lost)}", TransferMetricsWarning, stacklevel=4
+        )
+    task = make_task(name, parts, "classification", classes)
+    return replace(task, understood=task.understood.without(*left_out))
+
+
+def class_name(folder: str) -> str:
+    """The class that a folder of some name holds: text in the Unicode form NFC.
+
+    >>> class_name("cafe" + chr(0x301)) == "café"
+    True
+    """
+    return unicodedata.normalize("NFC", text_of(folder))
+
+
+class _Folder:
+    """A folder that is looked through, and what in it is left out for which reason."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root, self._name = root, name
+        self._left: defaultdict[str, list[Path]] = defaultdict(list)
+
+    def leave(self, path: Path, why: str) -> None:
+        """Note that something is not used."""
+        self._left[why].append(path)
+
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """What is not used: its name, or the number of several and the first, with the reason."""
+        told = []
+        for why, paths in self._left.items():
+            first = text_of(str(min(paths).relative_to(self.root)))
+            told.append((first if len(paths) == 1 else f"{len(paths)} such as {first}", why))
+        return tuple(told)
+
+    def splits(self) -> dict[str, Path]:
+        """The folder of each split; the whole where there is no ``train`` with class folders."""
+        inner = self._folders(self.root)
+        if not any(split_name(f.name) == "train" and self._folders(f) for f in inner):
+            return {"train": self.root}
+        found: dict[str, Path] = {}
+        for folder in self.subfolders(self.root):
+            split = split_name(text_of(folder.name))
+            if split in found:
+                raise InvalidInputError(
+                    f"task {self._name!r}: {found[split].name!r} and {folder.name!r} in "
+                    f"{str(self.root)!r} are both split {split!r}; put them into one folder, or "
+                    f"rename one"
+                )
+            found[split] = folder
+        return found
+
+    def subfolders(self, folder: Path) -> list[Path]:
+        """The folders in a folder; files beside them are left out."""
+        for path in self._entries(folder):
+            if is_litter(path.name):
+                self.leave(path, LITTER)
+            elif not path.is_dir():
+                self.leave(path, LOOSE)
+        return self._folders(folder)
+
+    def images(self, folder: Path) -> list[Path]:
+        """The images in a class folder, however deep; others are left out."""
+        images: list[Path] = []
+        for place, inner, files in os.walk(folder, onerror=self._refuse):
+            here = Path(place)
+            for part in list(inner):
+                if is_litter(part) or (here / part).is_symlink():
+                    inner.remove(part)
+                    self.leave(here / part, LITTER if is_litter(part) else LINK)
+            for file in files:
+                path = here / file
+                if is_litter(file):
+                    self.leave(path, LITTER)
+                elif not path.is_file():
+                    self.leave(path, LINK if path.is_symlink() else OTHER)
+                elif path.suffix.lower() not in IMAGE_SUFFIXES:
+                    self.leave(path, OTHER)
+                else:
+                    images.append(path)
+        if not images:
+            self.leave(folder, EMPTY)
+        return sorted(images)
+
+    def unusable(self, classes: int) -> InvalidInputError:
+        """The error for too few classes."""
+        inner = [f for f in self._folders(self.root) if len(self._folders(f)) > 1]
+        hint = f"; or name imagefolder:{inner[0]}" if len(inner) == 1 else ""
+        return InvalidInputError(
+            f"task {self._name!r}: {str(self.root)!r} holds {classes} class folders with images; "
+            f"arrange the images ({', '.join(sorted(IMAGE_SUFFIXES))}) in one folder per class, at "
+            f"least two{hint}"
+        )
+
+    def _folders(self, folder: Path) -> list[Path]:
+        return [p for p in self._entries(folder) if p.is_dir() and not is_litter(p.name)]
+
+    def _entries(self, folder: Path) -> list[Path]:
+        try:
+            return sorted(folder.iterdir())
+        except OSError as error:
+            self._refuse(error)
+            return []
+
+    def _refuse(self, error: OSError) -> None:
+        raise InvalidInputError(
+            f"task {self._name!r}: {str(error.filename)!r} cannot be read ({error.strerror}); "
+            f"make it readable, or take it out of the folder"
+        ) from error

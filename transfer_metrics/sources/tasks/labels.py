@@ -1,0 +1,369 @@
+"""The one rule for labels: which are classes, which are targets, and their numbers.
+
+``docs/labels.md`` has it for people. Whatever labels come from, they are decided here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.sources.base import Kind
+from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
+
+MOST_NAMED = 100_000
+"""Classes that may be named without an example of each; every class costs memory per feature."""
+IGNORED = -100
+"""A number that is no class, by the convention of losses."""
+FEW = 20
+"""So many whole numbers are classes in any case."""
+OFTEN = 10
+"""Whole numbers are classes where each has so many examples on average."""
+DENSE = 0.8
+"""Whole numbers are classes where such a share of those from the least to the greatest occur."""
+_MOSTLY = 0.9
+"""Share of numbers from which on texts among them are hardly names."""
+KINDS = ("classification", "regression")
+
+
+def kind_of(labels: Mapping[str, Any]) -> str:
+    """What labels are: of a classification, a regression, or ``"multilabel"``.
+
+    Texts and booleans name classes. Numbers of which some are not whole are targets, and so are
+    several numbers per example, unless all are 0 or 1, which say which of several labels apply.
+    Whole numbers, whether stored as integers, floats or texts, are classes; but more than ``FEW``
+    different ones are targets if each has fewer than ``OFTEN`` examples on average and less than
+    the share ``DENSE`` of the numbers between the least and the greatest occur, as it is with
+    prices and counts.
+
+    Args:
+        labels: per split, labels in any container.
+
+    >>> kind_of({"": [0.0, 1.0]}), kind_of({"": [0.5, 1.0]}), kind_of({"": [[0, 1], [1, 1]]})
+    ('classification', 'regression', 'multilabel')
+    """
+    arrays = read_texts({split: as_array(values) for split, values in labels.items()}, None)
+    if any(array.dtype.kind not in "iuf" for array in arrays.values()):
+        several = bool(arrays) and all(a.dtype == bool and a.ndim > 1 for a in arrays.values())
+        return "multilabel" if several else "classification"
+    if any(array.ndim > 1 for array in arrays.values()):
+        binary = all(bool(((array == 0) | (array == 1)).all()) for array in arrays.values())
+        return "multilabel" if binary else "regression"
+    values = np.concatenate([*arrays.values()]) if arrays else np.empty(0)
+    if not bool((np.isfinite(values) & (values == np.floor(values))).all()):
+        return "regression"
+    found = np.unique(values)
+    if len(found) <= FEW:
+        return "classification"
+    often = len(values) >= OFTEN * len(found)
+    dense = len(found) >= DENSE * (float(found[-1]) - float(found[0]) + 1)
+    return "classification" if often or dense else "regression"
+
+
+def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
+    """Labels of features that are there already: what they are, and their numbers.
+
+    Args:
+        y: (N,) labels of any type, or (N, K) numbers.
+        kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` instead of the rule.
+
+    Returns:
+        The kind; int64 class numbers (N,), or float64 targets (N,) or (N, K).
+
+    Raises:
+        InvalidInputError: some are missing, or they do not fit the kind.
+
+    Warns:
+        TransferMetricsWarning: see ``odd_texts``.
+
+    >>> read_labels(["b", "a", "b"]), read_labels([0.5, 2.0])
+    (('classification', array([1, 0, 1])), ('regression', array([0.5, 2. ])))
+    """
+    array = as_array(y)
+    lacking = absent(array)
+    if lacking.any():
+        raise InvalidInputError(
+            f"y has missing labels, the first at row {int(lacking.argmax())}; drop those rows"
+        )
+    if kind is None:
+        for doubt in odd_texts({"y": array}):
+            warnings.warn(doubt, TransferMetricsWarning, stacklevel=3)
+    kind = kind or kind_of({"y": array})
+    if kind == "multilabel":
+        return kind, _targets("y", array)
+    if kind not in KINDS:
+        raise InvalidInputError(
+            f"kind {kind!r}; give 'classification', 'regression' or 'multilabel'"
+        )
+    texts = read_texts({"y": array}, kind)["y"]
+    if kind == "regression":
+        return kind, _targets("y", texts)
+    return kind, _numbered("y", {"y": texts}, None)[0]["y"]
+
+
+def encode(
+    name: str,
+    labels: Mapping[str, Any],
+    kind: Kind | None = None,
+    classes: Sequence[Any] | None = None,
+) -> tuple[Kind, dict[str, np.ndarray], tuple[str, ...]]:
+    """Number the classes in sorted order, the same in every split.
+
+    ``kind_of`` says what the labels are, unless ``kind`` or the names of the classes do.
+
+    Args:
+        name: the task, for messages.
+        labels: per split, N labels of any hashable type, or (N, K) numbers for regression.
+        kind: ``"classification"`` or ``"regression"``.
+        classes: names of the classes, where labels are already numbered or are these names.
+
+    Returns:
+        The kind, per split int64 (N,) or float64 (N,) / (N, K), and the names of the classes.
+
+    Raises:
+        InvalidInputError: all are equal, or they do not fit the kind.
+
+    >>> encode("pets", {"train": ["dog", "cat", "dog"]})
+    ('classification', {'train': array([1, 0, 1])}, ('cat', 'dog'))
+    """
+    if kind not in (None, *KINDS):
+        raise InvalidInputError(
+            f"task {name!r}: kind {kind!r}; give 'classification' or 'regression'"
+        )
+    arrays = {split: as_array(values) for split, values in labels.items()}
+    if kind is None:
+        found = "classification" if classes is not None else kind_of(arrays)
+        kind = "regression" if found == "regression" else "classification"
+    if classes is None or kind == "regression" or not _are_names(arrays, classes):
+        arrays = read_texts(arrays, kind)
+    if kind == "regression":
+        targets = {s: _targets(f"task {name!r}, split {s!r}", a) for s, a in arrays.items()}
+        if "train" in targets and (np.ptp(targets["train"], axis=0) == 0).any():
+            raise InvalidInputError(
+                f"task {name!r}, split 'train': all labels are equal; there is nothing to predict"
+            )
+        return kind, targets, ()
+    for split, array in arrays.items():
+        if array.ndim != 1:
+            raise InvalidInputError(
+                f"task {name!r}, split {split!r}: labels of shape {array.shape}; give one class "
+                f"per example (labels.argmax(1) where one of each row is 1), or "
+                f"kind='regression' for several targets"
+            )
+    numbered, names = _numbered(f"task {name!r}", arrays, classes)
+    present = {split: np.unique(a) for split, a in numbered.items()}
+    if "train" in present and len(present["train"]) < 2:
+        only = names[present["train"][0]] if len(present["train"]) else "none"
+        raise InvalidInputError(
+            f"task {name!r}: all training examples are of one class ({only!r}); at least two "
+            f"classes are needed"
+        )
+    return kind, numbered, names
+
+
+def unlabelled(
+    labels: Mapping[str, Any],
+    kind: Kind | None,
+    classes: Sequence[Any] | None,
+    texts: bool = True,
+) -> dict[str, np.ndarray]:
+    """Which labels are missing: none, NaN, texts as ``NA``; of classes -100, and -1 of named ones.
+
+    Args:
+        labels: per split, labels in any container.
+        kind: as for ``encode``.
+        classes: as for ``encode``.
+        texts: whether ``"NA"``, ``"None"`` and the like are missing, beside the empty text.
+
+    >>> unlabelled({"train": [0, None, -100, -1]}, None, ["a", "b"])["train"].tolist()
+    [False, True, True, True]
+    >>> unlabelled({"train": [0.5, float("nan"), -1.0]}, None, None)["train"].tolist()
+    [False, True, False]
+    """
+    arrays = {split: as_array(values) for split, values in labels.items()}
+    lacking = {split: absent(array, texts) for split, array in arrays.items()}
+    there = {split: as_array(array[~lacking[split]]) for split, array in arrays.items()}
+    if kind == "regression" or (classes is None and kind_of(there) == "regression"):
+        return lacking
+    no_class = (IGNORED,) if classes is None else (IGNORED, -1)
+    for split, array in read_texts(there, "classification").items():
+        if array.ndim == 1 and array.dtype != bool:
+            rows = np.flatnonzero(~lacking[split])
+            lacking[split][rows[_among(array, no_class)]] = True
+    return lacking
+
+
+def doubts(labels: Mapping[str, Any]) -> list[str]:
+    """What may be a mistake where ``kind_of`` found targets, each with its cure.
+
+    >>> doubts({"train": ["1.1", "1.10", "2"]})
+    ["the labels '1.1' and '1.10' are one number to a regression; say kind=classification if they \
+name classes"]
+    """
+    arrays = {split: as_array(values) for split, values in labels.items()}
+    read = read_texts(arrays, None)
+    if kind_of(read) != "regression" or any(array.ndim > 1 for array in read.values()):
+        return []
+    written: dict[Any, Any] = {}
+    for split, array in arrays.items():
+        if array.dtype == object:
+            for text, number in zip(array.tolist(), read[split].tolist(), strict=True):
+                if written.setdefault(number, text) != text:
+                    return [
+                        f"the labels {written[number]!r} and {text!r} are one number to a "
+                        f"regression; say kind=classification if they name classes"
+                    ]
+    values = np.concatenate([*read.values()])
+    count = len(np.unique(values))
+    if bool((values == np.floor(values)).all()) and count < len(values):
+        return [
+            f"{count} different whole numbers as labels of {len(values)} examples are taken for "
+            f"targets of a regression; say kind=classification if they name classes"
+        ]
+    return []
+
+
+def odd_texts(labels: Mapping[str, Any]) -> list[str]:
+    """What may be a mistake where a few texts among numbers make all of them names of classes.
+
+    Args:
+        labels: per split, labels in any container; what is missing does not count.
+
+    >>> odd_texts({"train": [*map(str, range(12)), "?"]})
+    ["the labels are numbers but for '?', the first in row 13 of train, which makes them names of \
+classes; leave such labels empty, or say kind=classification if they are names"]
+    """
+    numbers, odd = 0, []
+    for split, values in labels.items():
+        array = as_array(values)
+        if array.dtype != object:
+            numbers += len(array)
+            continue
+        lacking = absent(array)
+        for row in np.flatnonzero(~lacking).tolist():
+            if isinstance(array[row], str) and number_of(array[row]) is None:
+                odd.append((split, row, array[row]))
+            else:
+                numbers += 1
+    if not odd or numbers < _MOSTLY * (numbers + len(odd)) or numbers < OFTEN:
+        return []
+    split, row, _ = odd[0]
+    texts = list(dict.fromkeys(text for *_, text in odd))
+    named = ", ".join(repr(text[:30]) for text in texts[:3]) + (" …" if len(texts) > 3 else "")
+    return [
+        f"the labels are numbers but for {named}, the first in row {row + 1} of {split}, which "
+        f"makes them names of classes; leave such labels empty, or say kind=classification if "
+        f"they are names"
+    ]
+
+
+def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
+    if array.dtype != object:
+        return np.isin(array, numbers)
+    found = (isinstance(v, int) and not isinstance(v, bool) and v in numbers for v in array)
+    return np.fromiter(found, bool, len(array))
+
+
+def _are_names(arrays: Mapping[str, np.ndarray], classes: Sequence[Any]) -> bool:
+    """Whether all labels are texts that name classes; numbers in texts would be their order."""
+    names = {_text(c) for c in classes}
+    return all(a.dtype == object and {*a.tolist()} <= names for a in arrays.values() if a.ndim == 1)
+
+
+def _numbered(
+    where: str, arrays: Mapping[str, np.ndarray], classes: Sequence[Any] | None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    if classes is None and arrays and _comparable(list(arrays.values())):
+        found = np.unique(np.concatenate([*arrays.values()]))
+        codes = {s: np.searchsorted(found, a).astype(np.int64) for s, a in arrays.items()}
+        return codes, tuple(map(_text, found.tolist()))
+    values = {split: [_whole(v) for v in array.tolist()] for split, array in arrays.items()}
+    numbers, names = _numbering(where, values, classes)
+    return {s: np.array([numbers[v] for v in vs], np.int64) for s, vs in values.items()}, names
+
+
+def _comparable(arrays: list[np.ndarray]) -> bool:
+    """Whether all are numbers that share a type without being rounded."""
+    common = np.result_type(*arrays)
+    return common.kind in "biuf" and (
+        common.kind != "f" or any(a.dtype.kind == "f" for a in arrays)
+    )
+
+
+def _numbering(
+    where: str, values: Mapping[str, list[Any]], classes: Sequence[Any] | None
+) -> tuple[dict[Any, int], tuple[str, ...]]:
+    try:
+        found = set().union(*values.values())
+    except TypeError as error:
+        raise InvalidInputError(
+            f"{where}: labels must be numbers, strings or other hashable values ({error})"
+        ) from error
+    if classes is None:
+        ordered = sorted(found, key=_order)
+        named: dict[str, Any] = {}
+        for value in ordered:
+            other = named.setdefault(_text(value), value)
+            if other is not value:
+                types = sorted({type(other).__name__, type(value).__name__})
+                raise InvalidInputError(
+                    f"{where}: labels {other!r} and {value!r} would be two classes of one name, "
+                    f"since labels are of {'different types ' * (len(types) > 1)}"
+                    f"{' and '.join(types)}; use one type, such as str(label) for each"
+                )
+        return {v: i for i, v in enumerate(ordered)}, tuple(named)
+    names = tuple(_text(c) for c in classes)
+    if len(names) > max(MOST_NAMED, sum(map(len, values.values()))):
+        raise InvalidInputError(
+            f"{where}: {len(names)} classes are named, more than there are examples; name "
+            f"those that occur"
+        )
+    if all(isinstance(v, int) and 0 <= v < len(names) for v in found):
+        return {v: int(v) for v in found}, names
+    if len(set(names)) == len(names) and {_text(v) for v in found} <= set(names):
+        numbers = {title: number for number, title in enumerate(names)}
+        return {v: numbers[_text(v)] for v in found}, names
+    known = set(names)
+    strange = sorted((v for v in found if _text(v) not in known), key=_order)[:3]
+    raise InvalidInputError(
+        f"{where}: labels {strange} are neither numbers of the {len(names)} classes nor their names"
+    )
+
+
+def _targets(where: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype == object:
+        numbers = [number_of(v) if isinstance(v, str) else v for v in array]
+        for row, number in enumerate(numbers):
+            if not isinstance(number, (int, float)):
+                raise InvalidInputError(
+                    f"{where}: regression needs numbers as labels, and example {row} has "
+                    f"{array[row]!r}; leave it out, or say kind=classification"
+                )
+        array = np.array(numbers, dtype=np.float64)
+    targets = array.astype(np.float64)
+    if targets.ndim not in (1, 2) or not np.isfinite(targets).all():
+        raise InvalidInputError(
+            f"{where}: targets must be finite numbers of shape (N,) or (N, K), not "
+            f"{targets.shape}{'' if np.isfinite(targets).all() else ' with infinite values'}"
+        )
+    return targets
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _order(value: Any) -> tuple[str, Any]:
+    if isinstance(value, (bool, int, float)):
+        return "", value
+    return type(value).__name__, value if isinstance(value, (str, bytes)) else str(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return str(_whole(value))

@@ -1,0 +1,254 @@
+"""Load tasks by name or from memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.naming import checked_name
+from transfer_metrics.sources import zoo
+from transfer_metrics.sources.base import NOTHING, Kind, Task, choose
+from transfer_metrics.sources.kinds_of_source import TASK_SOURCES
+from transfer_metrics.sources.specs import parse_task, text_of
+from transfer_metrics.sources.tasks.array_files import from_npz
+from transfer_metrics.sources.tasks.cuts import CUTS, Cut
+from transfer_metrics.sources.tasks.hub_tasks import from_loaded, is_loaded
+from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset, make_task
+from transfer_metrics.sources.tasks.paths import split_name
+from transfer_metrics.sources.tasks.streams import from_stream, is_stream
+from transfer_metrics.sources.tasks.suspicions import warn_of
+from transfer_metrics.sources.tasks.words import is_labelled_words, words_task
+
+_SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+
+
+def load_task(
+    spec: Any,
+    labels: Any = None,
+    *,
+    name: str | None = None,
+    kind: Kind | None = None,
+    classes: Sequence[Any] | None = None,
+    **options: Any,
+) -> Task:
+    """Load a labelled data set.
+
+    ================================================  ============================================
+    ``sklearn:digits``                                also iris, wine, breast_cancer, diabetes; a
+                                                      fixed stratified split, 75 % train, 25 % test
+    ``zoo:glyphs``                                    bundled: rendered characters, with ``ood``
+    ``imagefolder:photos/``                           a folder per class, or per split and class
+    ``csv:reviews.csv?label=stars&text=review``       text, pairs (``text=a,b``), numbers
+                                                      (``features=a,b``), or paths to images
+                                                      (``image=a``, ``root=``); ``split=column``
+    ``jsonl:ner.jsonl?words=tokens&label=ner_tags``   the same from JSON lines; here lists of words
+                                                      with a label each (``bio=drop``)
+    ``parquet:data/``                                 the same, and images inside, in one or more
+                                                      files of any size; needs ``pyarrow``
+    ``tar:shards/train-*.tar?label=key``              images or texts with ``.cls`` or ``.json``, as
+                                                      WebDataset writes them, of any size
+    ``npz:data.npz``, ``torch:data.pt``               ``X``, ``y``, or ``x_<split>``, ``y_<split>``
+    ``torchvision:CIFAR10?root=data``                 a data set of torchvision that is on the disk
+    ``hf:glue?config=mrpc``, ``hf:name@revision``     the ``datasets`` library; also a local folder;
+                                                      ``label=``, ``text=``, ``image=``, ``words=``
+    ``(X, y)`` or ``load_task(X, y)``                 arrays, lists of images, texts or sounds, or
+                                                      words with a list of labels for each
+    ``{"train": (X, y), "test": (X, y)}``             several splits
+    a ``Dataset`` or ``DatasetDict`` of ``datasets``  with the options of ``hf:``
+    a torch ``Dataset`` of (x, y) pairs               images, texts or tensors; map-style
+    an ``IterableDataset`` of either                  with ``first=N``: so many are read into memory
+    ================================================  ============================================
+
+    Options follow ``?`` with ``&`` between them, or are given as keywords. Every task takes
+
+    ``examples=N``      keep N training examples, as many of every class; see ``subsample``
+    ``test_size=0.2``   hold out a share of the training examples as ``test``, by class
+    ``protocol=vtab-1k``  800 random training and 200 random validation examples; see ``vtab_1k``
+    ``seed=S``          of these choices, 0 by default
+    ``corrupt=skip``    read every image once and leave out those that do not decode, with a
+                        warning that counts them; by default the first one used is an error
+
+    and all but sklearn and zoo take ``kind=``. Examples whose label is missing (empty, none, NaN,
+    ``NA`` and the like, -100, or -1 where classes have names) are left out with a warning that
+    counts them; ``missing=error`` refuses them, and ``missing=keep`` takes texts such as ``None``
+    for classes. Where words have labels (tagging, named entities)
+    every word is an example, and models read it in its sentence; the label -100 leaves a word out.
+    uint8 arrays (N, H, W), (N, H, W, 1) and (N, H, W, 3), and tensors (N, C, H, W), are images;
+    other numbers are float32. Classes are numbered in sorted order, the same in all splits. Nothing
+    is unpickled or executed. Images are decoded when they are used.
+
+    Args:
+        spec: one of the above, or a ``Task``.
+        labels: labels of the examples in ``spec``.
+        name: what tables call the task, instead of its specification or ``data``.
+        kind: ``"classification"`` or ``"regression"``. By default whole numbers, texts and booleans
+            are classes and other numbers targets; ``labels.kind_of`` has the rule.
+        classes: names of the classes, in the order of their numbers.
+        **options: options of the source, and those above.
+
+    Raises:
+        InvalidInputError: the data or the name cannot be used; the message says where and why.
+        UnknownNameError: the source, the data set or an option has no such name.
+        UnsupportedTaskError: a stream without ``first=``.
+        MissingDependencyError: an optional package is needed.
+
+    Warns:
+        TransferMetricsWarning: examples were left out, or a class has fewer than its equal share;
+            says how many. Something looks like a mistake, as ``suspicions`` lists; says what to do.
+
+    >>> task = load_task("sklearn:iris")
+    >>> len(task["train"]), len(task["test"]), task.classes
+    (112, 38, ('setosa', 'versicolor', 'virginica'))
+    """
+    source = place = ""
+    if name is not None:
+        name = checked_name(name, "a task")
+    if isinstance(spec, str):
+        if labels is not None:
+            raise InvalidInputError(f"task {spec!r} has labels of its own; leave labels out")
+        source, place, written = parse_task(spec)
+        options = {**written, **options}
+    cut = Cut.of({option: options.pop(option) for option in CUTS if option in options})
+    if isinstance(spec, Task):
+        _check_options("loaded tasks", options)
+        return cut(spec if name is None else dataclasses.replace(spec, name=name))
+    if source:
+        whole = _by_name(source, place, text_of(name or spec), kind, classes, options)
+    else:
+        whole = _in_memory(spec, labels, text_of(name or "data"), kind, classes, options)
+    task = cut(whole)
+    warn_of(whole, task)
+    return task
+
+
+def list_tasks() -> list[str]:
+    """Names of the tasks that come with the package or with scikit-learn.
+
+    >>> list_tasks()[-1]
+    'zoo:glyphs'
+    """
+    return [f"sklearn:{name}" for name in _SKLEARN] + [f"zoo:{name}" for name in zoo.task_names()]
+
+
+def _in_memory(
+    spec: Any,
+    labels: Any,
+    name: str,
+    kind: Kind | None,
+    classes: Sequence[Any] | None,
+    options: dict[str, Any],
+) -> Task:
+    if labels is None and is_loaded(spec):
+        _check_options("data sets", options, from_loaded)
+        return _renamed(from_loaded(spec, name, kind, **options), classes)
+    if labels is None and is_stream(spec):
+        _check_options("streams", options, from_stream, from_loaded)
+        return from_stream(spec, name, kind, **options)
+    if set(options) - {"bio", "missing"}:
+        raise InvalidInputError(
+            f"options {', '.join(sorted(options))} apply to tasks given by name only; leave them "
+            f"out"
+        )
+    given = spec if labels is None else (spec, labels)
+    splits = given if isinstance(given, Mapping) else {"train": given}
+    missing = options.pop("missing", "skip")
+    if kind != "regression" and all(map(_is_words, splits.values())):
+        words = {split_name(str(split)): part for split, part in splits.items()}
+        return words_task(name, words, kind, classes, **options)
+    if options:
+        raise InvalidInputError("bio= applies to words with a label each only; leave it out")
+    read = {split_name(str(split)): _part(part, name) for split, part in splits.items()}
+    parts = {split: (examples, labels) for split, (examples, labels, _) in read.items()}
+    if classes is None:
+        classes = next((names for *_, names in read.values() if names is not None), None)
+    return make_task(name, parts, kind, classes, missing)
+
+
+def _part(part: Any, name: str) -> tuple[Sequence[Any], Any, Sequence[Any] | None]:
+    where = f"task {name!r}"
+    if isinstance(part, (tuple, list)) and len(part) == 2:
+        examples, labels = part
+        if not hasattr(labels, "__len__"):
+            raise InvalidInputError(
+                f"{where}: labels are a {type(labels).__name__}; give one per example"
+            )
+        return as_examples(examples, where), labels, None
+    if isinstance(part, (tuple, list)):
+        raise InvalidInputError(f"{where}: give (examples, labels), not {len(part)} items")
+    return from_dataset(part, where)
+
+
+def _is_words(part: Any) -> bool:
+    pair = isinstance(part, (tuple, list)) and len(part) == 2
+    return pair and is_labelled_words(*part)
+
+
+def _by_name(
+    source: str,
+    place: str,
+    name: str,
+    kind: Kind | None,
+    classes: Sequence[Any] | None,
+    options: dict[str, Any],
+) -> Task:
+    kind = options.pop("kind", kind)
+    loader = TASK_SOURCES[source]
+    if kind is not None:
+        options["kind"] = kind
+    _check_options(f"{source}: tasks", options, loader)
+    return _renamed(loader(place, name, **options), classes)
+
+
+def _check_options(what: str, options: Mapping[str, Any], *loaders: Callable[..., Task]) -> None:
+    accepted = set(CUTS)
+    for loader in loaders:
+        accepted |= set(inspect.signature(loader).parameters)
+    accepted -= {"place", "name", "loaded", "options"}
+    for option in options:
+        choose(f"option of {what}", option, accepted)
+
+
+def _renamed(task: Task, classes: Sequence[Any] | None) -> Task:
+    """The task with other names of its classes."""
+    if classes is None:
+        return task
+    if len(classes) != task.num_classes:
+        raise InvalidInputError(
+            f"task {task.name!r}: {len(classes)} names for {task.num_classes} classes"
+        )
+    return dataclasses.replace(task, classes=tuple(str(c) for c in classes))
+
+
+def _from_sklearn(place: str, name: str) -> Task:
+    from sklearn import datasets
+    from sklearn.model_selection import train_test_split
+
+    choose("scikit-learn task", place, _SKLEARN)
+    data = getattr(datasets, f"load_{place}")()
+    regression = place == "diabetes"
+    values = data.data
+    if place == "digits":
+        values = np.round(data.images * (255 / 16)).astype(np.uint8)
+    train, test = train_test_split(
+        np.arange(len(values)),
+        test_size=0.25,
+        random_state=0,
+        stratify=None if regression else data.target,
+    )
+    parts = {
+        split: (as_examples(values[rows], name), data.target[rows])
+        for split, rows in (("train", train), ("test", test))
+    }
+    if regression:
+        return make_task(name, parts, "regression")
+    return make_task(name, parts, "classification", [str(c) for c in data.target_names])
+
+
+def _from_zoo(place: str, name: str) -> Task:
+    task = from_npz(str(zoo.task_path(place)), name)
+    return dataclasses.replace(task, understood=NOTHING)  # how it is stored is nobody's concern

@@ -1,0 +1,231 @@
+"""Tasks from tar shards, as WebDataset writes them; nothing is unpacked."""
+
+from __future__ import annotations
+
+import tarfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.sources.base import Kind, Modality, Task, Understood
+from transfer_metrics.sources.example import Examples, decode
+from transfer_metrics.sources.tasks.in_memory import make_task
+from transfer_metrics.sources.tasks.paths import IMAGE_SUFFIXES, shards
+from transfer_metrics.sources.tasks.table_roles import named_label
+from transfer_metrics.untrusted import PICTURE, check_size, parse_json
+
+LABEL_BYTES = 1 << 20
+"""Bytes of a file with a label that are read at most: 1 MiB."""
+_BLOCK, _AFTER = tarfile.BLOCKSIZE, 1 << 16
+
+
+@dataclass(eq=False)
+class Members(Examples):
+    """Files inside of tar archives, read where they lie.
+
+    Attributes:
+        paths: the archives.
+        places: (N, 3) of every file: number of its archive, first byte, number of bytes.
+        modality: ``"image"`` or ``"text"``.
+    """
+
+    paths: Sequence[Path]
+    places: np.ndarray
+    modality: Modality
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        """Bytes of each file."""
+        return self.places[:, 2]
+
+    def read(self, index: int) -> Any:
+        """Decode one file."""
+        data = self.stored(index)
+        if self.modality == "image":
+            return decode(data, self._where(index))
+        return data.decode("utf-8", errors="replace")
+
+    def stored(self, index: int) -> bytes:
+        """The bytes of one file."""
+        number, start, size = map(int, self.places[index])
+        try:
+            check_size(size, PICTURE)
+            with self.paths[number].open("rb") as file:
+                file.seek(start)
+                data = file.read(size)
+            if len(data) < size:
+                raise ValueError("the archive was cut")
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(
+                f"{self._where(index)} cannot be read ({error}); restore it or load the task again"
+            ) from error
+        return data
+
+    def _where(self, index: int) -> str:
+        number, start, _ = map(int, self.places[index])
+        name = f"at byte {start}"
+        try:
+            with self.paths[number].open("rb") as file:
+                file.seek(start - _BLOCK)
+                header = file.read(_BLOCK)
+            name = tarfile.TarInfo.frombuf(header, "utf-8", "replace").name
+        except (OSError, tarfile.HeaderError):
+            pass
+        return f"{self.paths[number]}: {name}"
+
+
+@dataclass
+class _Index:
+    """What the headers of the archives of one split say."""
+
+    places: list[tuple[int, int, int]] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
+
+
+def from_tar(
+    place: str,
+    name: str,
+    kind: Kind | None = None,
+    *,
+    label: str | None = None,
+    missing: str = "skip",
+) -> Task:
+    """Read tar shards: files of one name up to its first dot belong to one example.
+
+    The example is the image (``.jpg``, ``.png`` and so on), or else the ``.txt``; the label is the
+    ``.cls``, or a key of the ``.json``. Headers are read once, and examples where they lie when
+    they are used, so that memory holds 24 bytes and a label per example. Nothing is unpacked, so
+    names that climb out of a folder do no harm.
+
+    Args:
+        place: a file, a folder, or a pattern such as ``shards/train-*.tar``; see ``places.shards``.
+        name: the task.
+        kind: ``"classification"`` or ``"regression"``.
+        label: key of the ``.json``; one of a usual name (see ``table_roles``) by default.
+        missing: what to do about examples without a label; see ``gaps.without_unlabelled``.
+
+    Raises:
+        InvalidInputError: a file is missing, compressed, cut or no archive, or holds no example.
+    """
+    parts: dict[str, tuple[Sequence[Any], Any]] = {}
+    neither = beside = 0
+    for split, paths in shards(place, name, ".tar").items():
+        images, texts = _Index(), _Index()
+        for number, path in enumerate(paths):
+            try:
+                for members in _examples(path):
+                    neither += not _add(members, number, path, label, images, texts)
+            except (tarfile.TarError, OSError, ValueError) as error:
+                if isinstance(error, InvalidInputError):
+                    raise
+                raise InvalidInputError(
+                    f"task {name!r}: {str(path)!r} cannot be read as a tar archive ({error}); "
+                    f"give uncompressed .tar files, and fetch or write a damaged one anew"
+                ) from error
+        index: _Index = images if images.places else texts
+        if not index.places:
+            raise InvalidInputError(
+                f"task {name!r}: {str(paths[0])!r} holds neither images nor texts; name the files "
+                f"of an example alike, as 0001.jpg and 0001.cls"
+            )
+        beside += len(texts.places) if images.places else 0
+        modality: Modality = "image" if images.places else "text"
+        places = np.array(index.places, dtype=np.int64)
+        parts[split] = (Members(paths, places, modality), index.labels)
+    lost = [(neither, "neither image nor text"), (beside, "texts beside images")]
+    left_out = tuple((f"{count} groups of files", why) for count, why in lost if count)
+    inputs = ("image" if images.places else "txt",)
+    understood = Understood(label or "cls or json", inputs, left_out)
+    task = make_task(name, parts, kind, None, missing, understood)
+    if left_out:
+        told = ", ".join(f"{what} ({why})" for what, why in left_out)
+        warnings.warn(f"task {name!r}: left out {told}", TransferMetricsWarning, stacklevel=4)
+    return task
+
+
+def _examples(path: Path) -> Iterator[dict[str, tuple[int, int]]]:
+    """First byte and size of the files of each example, by the lower-case ends of their names."""
+    size = path.stat().st_size
+    last, members = None, dict[str, tuple[int, int]]()
+    with tarfile.open(path, "r:") as archive:
+        reached = -1
+        while (member := archive.next()) is not None:
+            # Or every header would stay in memory.
+            vars(archive)["members"].clear()
+            if archive.offset <= reached or member.size < 0:
+                raise ValueError(f"the header of {member.name!r} is damaged")
+            reached = archive.offset
+            if not member.isreg() or member.issparse():
+                continue
+            if member.offset_data + member.size > size:
+                raise ValueError(f"it ends within {member.name!r}")
+            folder, _, file = member.name.rpartition("/")
+            stem, dot, suffix = file.partition(".")
+            if not stem or not dot:
+                continue
+            if (folder, stem) != last and members:
+                yield members
+                members = {}
+            last = folder, stem
+            members[suffix.lower()] = (member.offset_data, member.size)
+    if members:
+        yield members
+        reached = archive.offset
+    _check_end(path, reached)
+
+
+def _check_end(path: Path, reached: int) -> None:
+    """Refuse what tarfile takes for an end: a cut, a damaged header, a second archive behind."""
+    with path.open("rb") as file:
+        file.seek(reached)
+        end = file.read(_AFTER)
+    if len(end) < _BLOCK:
+        raise ValueError("its end is missing")
+    if any(end[:_BLOCK]):
+        raise ValueError(f"the header at byte {reached} is damaged")
+    if any(end):
+        raise ValueError("another archive follows its end; give them as several files")
+
+
+def _add(
+    members: dict[str, tuple[int, int]],
+    number: int,
+    path: Path,
+    key: str | None,
+    images: _Index,
+    texts: _Index,
+) -> bool:
+    """Note one example with its label; False where there is none."""
+    image = next((place for end, place in members.items() if f".{end}" in IMAGE_SUFFIXES), None)
+    place, index = (image, images) if image else (members.get("txt"), texts)
+    if place is None:
+        return False
+    index.places.append((number, *place))
+    index.labels.append(_label(members, path, key))
+    return True
+
+
+def _label(members: dict[str, tuple[int, int]], path: Path, key: str | None) -> Any:
+    which = "json" if key or "cls" not in members else "cls"
+    if which not in members:
+        return None
+    start, size = members[which]
+    check_size(size, LABEL_BYTES, "a label has")
+    with path.open("rb") as file:
+        file.seek(start)
+        text = file.read(size).decode("utf-8").strip()
+    if which == "json":
+        told = parse_json(text)
+        named = told if isinstance(told, dict) else {}
+        found = key or (named_label(list(named)) if named else None)
+        value = named.get(found)
+        return value if value is None or isinstance(value, (str, int, float)) else str(value)
+    return text

@@ -1,0 +1,101 @@
+"""Tasks from torchvision's data sets that are on the disk."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.base import Kind, Task, choose
+from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.tasks.in_memory import from_dataset, make_task
+
+NAMES = [
+    "CIFAR10",
+    "CIFAR100",
+    "Caltech101",
+    "Country211",
+    "DTD",
+    "EMNIST",
+    "EuroSAT",
+    "FGVCAircraft",
+    "FakeData",
+    "FashionMNIST",
+    "Flowers102",
+    "Food101",
+    "GTSRB",
+    "Imagenette",
+    "KMNIST",
+    "MNIST",
+    "OxfordIIITPet",
+    "PCAM",
+    "QMNIST",
+    "RenderedSST2",
+    "SEMEION",
+    "STL10",
+    "SUN397",
+    "SVHN",
+    "StanfordCars",
+    "USPS",
+]
+"""Data sets of labelled images."""
+_SPLITS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
+
+
+def from_torchvision(
+    place: str,
+    name: str,
+    kind: Kind | None = None,
+    *,
+    root: str = "data",
+    missing: str = "skip",
+    **options: Any,
+) -> Task:
+    """A data set of ``torchvision.datasets`` with all its splits; nothing is downloaded.
+
+    The files must be below ``root``, where ``torchvision.datasets.<name>(root, download=True)``
+    puts them. CIFAR and SEMEION are read by torchvision's own code, of which CIFAR's unpickles
+    files after comparing their checksums with the published ones.
+
+    Args:
+        place: name of the class, such as ``CIFAR10``.
+        name: the task.
+        kind: ``"classification"`` or ``"regression"``.
+        root: folder that holds the data set.
+        missing: what to do about missing labels; see ``gaps.without_unlabelled``.
+        **options: further arguments of the class that are texts, such as EMNIST's ``split``.
+
+    Raises:
+        UnknownNameError: there is no such data set.
+        InvalidInputError: the files are not there, or an argument is wrong.
+        MissingDependencyError: ``torchvision`` is not installed.
+    """
+    torchvision = require("torchvision", f"task {name!r}")
+    choose("torchvision data set", place, NAMES)
+    make = getattr(torchvision.datasets, place)
+    accepted = inspect.signature(make).parameters
+    variants: dict[str, list[dict[str, Any]]]
+    if "train" in accepted:
+        variants = {"train": [{"train": True}], "test": [{"train": False}]}
+    elif "split" in accepted and "split" not in options:
+        variants = {s: [{"split": word} for word in words] for s, words in _SPLITS.items()}
+    else:
+        variants = {"train": [{}]}
+    fixed = {**options, **({"root": root} if "root" in accepted else {})}
+    fixed |= {"download": False} if "download" in accepted else {}
+    found, reason = {}, ""
+    for split, arguments in variants.items():
+        for argument in arguments:
+            try:
+                found[split] = make(**fixed, **argument)
+                break
+            except (RuntimeError, OSError, ValueError, TypeError) as error:
+                reason = reason or " ".join(str(error).split())
+    if "train" not in found:
+        raise InvalidInputError(
+            f"task {name!r}: torchvision cannot read {place} below {root!r} ({reason[:200]}); "
+            f"fetch it with torchvision.datasets.{place}({root!r}, download=True), or say ?root="
+        )
+    read = {split: from_dataset(data, f"task {name!r}") for split, data in found.items()}
+    parts = {split: (examples, labels) for split, (examples, labels, _) in read.items()}
+    return make_task(name, parts, kind, read["train"][2], missing)
