@@ -26,7 +26,7 @@ from transfer_metrics.errors import (
     UnknownNameError,
     UnsupportedTaskError,
 )
-from transfer_metrics.features.averaged import MeanStore, hidden_layers
+from transfer_metrics.features.batches import MeanStore, hidden_layers
 from transfer_metrics.features.forward import Sizes, batches_of, example_size
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.pooling import resolve_pool

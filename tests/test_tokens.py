@@ -22,7 +22,7 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
     UnsupportedTaskError,
 )
-from transfer_metrics.features.averaged import MeanStore
+from transfer_metrics.features.batches import MeanStore
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.features.word_pooling import group_words, pool_words
