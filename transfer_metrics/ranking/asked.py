@@ -9,7 +9,7 @@ from typing import Any
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import METRICS, Metric, check_task, get_metric
 from transfer_metrics.ranking.combine import COMBINATIONS, Combination, combination_of
-from transfer_metrics.results.table import record_label
+from transfer_metrics.results.record import record_label
 from transfer_metrics.syntax import split_list
 
 # The first one ranks: the best by the evidence in docs/evidence.md. Others are shown beside it.

@@ -17,7 +17,7 @@ import platformdirs
 import transfer_metrics
 from transfer_metrics.errors import StorageError, TransferMetricsWarning
 from transfer_metrics.files import TEMPORARY, locked, remove_folder, replacing
-from transfer_metrics.results.record import typed
+from transfer_metrics.results.record import Record
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 POLICIES = ("only-missing", "always", "never", "only-cache")
@@ -164,7 +164,7 @@ def _parsed(text: str) -> list[dict[str, Any]]:
     *lines, end = text.splitlines(keepends=True) or [""]
     if parse_json(end) != {"sha256": _digest("".join(lines))}:
         raise ValueError("its SHA-256 does not match")
-    return [typed(parse_json(line), "a record") for line in lines]
+    return [Record.checked(parse_json(line), "a record").as_dict() for line in lines]
 
 
 def _digest(text: str) -> str:

@@ -17,7 +17,8 @@ from transfer_metrics.ranking.reading import reading
 from transfer_metrics.ranking.score import score_store
 from transfer_metrics.ranking.subsets import Subset
 from transfer_metrics.results.error_bars import MODES
-from transfer_metrics.results.table import chosen_records, record_label
+from transfer_metrics.results.ranks import chosen_records
+from transfer_metrics.results.record import record_label
 from transfer_metrics.sources.base import Model, Task
 from transfer_metrics.sources.models.candidates import Candidate
 

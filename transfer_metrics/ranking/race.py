@@ -17,7 +17,8 @@ from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.plan import plan_race
 from transfer_metrics.ranking.subsets import nested_subsets
 from transfer_metrics.ranking.works import Whole, outcomes
-from transfer_metrics.results.table import chosen_records, record_label
+from transfer_metrics.results.ranks import chosen_records
+from transfer_metrics.results.record import record_label
 from transfer_metrics.sources.models.candidates import Candidate
 
 # Chance that the race as a whole drops, by the errors of scores, a model whose score is the best.

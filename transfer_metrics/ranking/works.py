@@ -40,7 +40,7 @@ from transfer_metrics.ranking.stored import (
     merged_store,
 )
 from transfer_metrics.ranking.values import failed, records_of, values_of
-from transfer_metrics.results.table import record_label
+from transfer_metrics.results.record import record_label
 from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.candidates import Candidate
 
