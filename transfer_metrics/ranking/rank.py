@@ -7,6 +7,7 @@ import functools
 import os
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -31,7 +32,7 @@ from transfer_metrics.ranking.ranges import Ranges, drop, outcomes, ranges_of
 from transfer_metrics.ranking.told import told_once
 from transfer_metrics.results.error_bars import interval_mode
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.table import ScoreTable, with_summary
+from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
@@ -172,7 +173,8 @@ def rank_models(
             records = _ranked(work, candidates, run, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
-    return ScoreTable(combined(with_summary(records, task), combinations), job.view)
+    records = [replace(record, task_summary=task.summary) for record in records]
+    return ScoreTable(combined(records, combinations), job.view)
 
 
 def features_first(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.scoring import records_of, score_stores
 from transfer_metrics.results.error_bars import interval_mode
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.table import ScoreTable, with_summary
+from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.sources.tasks.containers import check_container
 from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
@@ -211,7 +212,7 @@ def score_layers(
     labels = Labels.of(store.labels, store.kind, store.num_classes, None, chosen)
     records = score_stores([store], chosen, [labels], mode=interval_mode(intervals))
     if task is not None:
-        records = with_summary(records, task)
+        records = [replace(record, task_summary=task.summary) for record in records]
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(chosen, records)
     return ScoreTable(combined(records, asked_combinations(metrics, store.kind)))
