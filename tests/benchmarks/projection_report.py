@@ -13,7 +13,7 @@ from tests.benchmarks.projection import (
     simulated,
 )
 from transfer_metrics.evidence.layout import Grid, wrapped
-from transfer_metrics.ranking.works import RANGES
+from transfer_metrics.ranking.ranges import RANGES
 
 SIZES = {64: CONDITIONS, 128: CONDITIONS[:1], 256: CONDITIONS[:1], 512: CONDITIONS}
 """GPUs, and what is let happen to them."""

@@ -15,7 +15,7 @@ from tests.benchmarks.scaling_case import METRICS, Case, Found
 from transfer_metrics.evidence.layout import Grid, aligned, piped, wrapped
 from transfer_metrics.evidence.machine import describe
 from transfer_metrics.ranking.memory_budget import as_bytes
-from transfer_metrics.ranking.works import RANGE_SHARDS, RANGES
+from transfer_metrics.ranking.ranges import RANGE_SHARDS, RANGES
 
 MOST_BYSTANDERS = 0.05
 MIB = 2**20

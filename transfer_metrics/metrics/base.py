@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from transfer_metrics.sources.tasks.label_values import as_array
 from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.statistics import ClassMoments, FeatureSample, SourceJoint, TargetMoments
 from transfer_metrics.statistics.inputs import quantile_bins
+from transfer_metrics.statistics.statistics import build_statistic
 from transfer_metrics.syntax import call_options
 
 METRICS: Registry[Metric] = Registry(
@@ -206,27 +207,6 @@ def _has_one_class(statistic: Any) -> bool:
     if isinstance(statistic, FeatureSample) and statistic.num_classes:
         return bool((statistic.y == statistic.y[0]).all())
     return False
-
-
-def build_statistic(
-    requires: str,
-    parts: Iterable[str],
-    kind: str,
-    x: Any,
-    y: Any,
-    num_classes: int | None = None,
-) -> Any:
-    """The statistic of one family for one batch: features, or source probabilities, and labels."""
-    if requires == "moments" and kind != "classification":
-        return TargetMoments.from_batch(x, y)
-    if requires == "moments":
-        return ClassMoments.from_batch(x, y, num_classes, parts=parts)
-    if requires == "examples":
-        of_classes = kind == "classification"
-        return FeatureSample.from_batch(
-            x, y, num_classes if of_classes else None, regression=not of_classes, parts=parts
-        )
-    return SourceJoint.from_batch(x, y, num_classes)
 
 
 def check_task(metric: Metric, kind: str) -> None:

@@ -181,7 +181,9 @@ class Job:
             InvalidInputError: some are lacking and nothing may be computed.
         """
         known = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
-        done = {r.label for r in known if self.mode is None or r.intervals in (self.mode, MODES[-1])}
+        done = {
+            r.label for r in known if self.mode is None or r.intervals in (self.mode, MODES[-1])
+        }
         done &= {m.label for m in self.metrics} - (self.unkept or set())
         missing = [m for m in self.metrics if m.label not in done]
         if self.policy == "only-cache" and missing:
@@ -193,8 +195,6 @@ class Job:
 
     def keep_scores(self, key: str, labels: frozenset[str], fresh: Sequence[Record]) -> None:
         """Put the records of metrics that were missing into the cache."""
-        if self.policy == "never":
-            return
         # Failures may have passing causes, so they are tried again.
         unkept = {r.label for r in fresh if r.error} | (self.unkept or set())
         added = [r for r in fresh if r.label not in unkept]

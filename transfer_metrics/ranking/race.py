@@ -18,8 +18,8 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.budget import plan_race
 from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.ranges import RANGE_SHARDS, Ranges, drop, outcomes
-from transfer_metrics.results.record import Record
 from transfer_metrics.results.ranks import chosen_records
+from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.tasks.subsamples import nested_order
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import functools
 import hashlib
 import json
-import operator
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +17,6 @@ import torch
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError, StorageError
 from transfer_metrics.features.shards import verify_shard
-from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.files import TEMPORARY, fcntl, locked, remove_folder, replacing
 from transfer_metrics.ranking.cache import ADVICE
 from transfer_metrics.ranking.memory_budget import release

@@ -46,8 +46,8 @@ from transfer_metrics.ranking.scoring import (
     score_stores,
 )
 from transfer_metrics.results.error_bars import MODES
-from transfer_metrics.results.record import Record
 from transfer_metrics.results.ranks import chosen_records
+from transfer_metrics.results.record import Record
 from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.statistics.statistics import Needs, Statistics
@@ -320,14 +320,12 @@ class Ranges:
         job = self.job
         positions = job.seen[place] if job.stored else range(len(job.data))
         task = job.part(positions)
-        folder = None
-        if job.policy != "never":
-            key = job.features_key(model, positions)
-            before = job.racing[job.stage - 1] if job.stage else 0
-            if job.policy == "always" and place >= before:
-                job.cache.drop_features(key, wait=True)
-            # What is there stays until it was scored, whatever other runs do.
-            folder = stack.enter_context(job.cache.using(key))
+        key = job.features_key(model, positions)
+        before = job.racing[job.stage - 1] if job.stage else 0
+        if job.policy == "always" and place >= before:
+            job.cache.drop_features(key, wait=True)
+        # What is there stays until it was scored, whatever other runs do.
+        folder = stack.enter_context(job.cache.using(key))
         for everything in (False, True, None):
             try:
                 return extract(
@@ -335,7 +333,7 @@ class Ranges:
                     amp=job.amp, **job.options,
                 )  # fmt: skip
             except (CorruptStoreError, IncompatibleStoreError) as error:
-                if folder is None or everything is None:
+                if everything is None:
                     raise
                 told = str(error).partition(";")[0]  # without its advice to delete by hand
                 warnings.warn(
@@ -351,8 +349,7 @@ class Ranges:
 
     def _in_memory(self, loaded: Loaded) -> Outcome:
         """The outcome of a model whose only range is passed over once."""
-        if self.job.policy != "never":
-            self.job.cache.check_writable()
+        self.job.cache.check_writable()
         seconds: list[float] = []
         [one], [positions] = loaded.plan.passes, self.job.seen
         found = self._pass(loaded, one, positions, seconds)
@@ -374,7 +371,7 @@ class Ranges:
                 only=built.layer,
             )  # fmt: skip
         outcome = self._kept(built, fresh)
-        if not (job.keep_features or job.policy == "never"):
+        if not job.keep_features:
             job.cache.drop_features(built.key)
         return outcome
 
@@ -430,7 +427,9 @@ class Ranges:
         job = self.job
         left = self._left(built)
         if built.layer is not None:
-            return Outcome(job.ordered(built.name, _with_error(job, built, fresh)), built.key, left=left)
+            return Outcome(
+                job.ordered(built.name, _with_error(job, built, fresh)), built.key, left=left
+            )
         known, missing = job.known_scores(built.scores)
         if not {m.label for m in missing} <= built.labels:
             raise CorruptStoreError(f"scores of {built.name} in the cache are gone; run again")
@@ -441,7 +440,7 @@ class Ranges:
 
     def _left(self, built: Built) -> tuple[str, ...]:
         """What is of no more use once a model is scored."""
-        if self.job.keep_features or self.job.policy == "never":
+        if self.job.keep_features:
             return (str(built.folder),)
         return str(built.folder), str(self.job.cache.features(built.key))
 

@@ -150,10 +150,12 @@ def rank_models(
     if budget is not None:
         _refuse_race(task, combinations)
     with contextlib.ExitStack() as stack:
+        policy = cache
         if cache == "never":
+            policy = "only-missing"
             cache_dir = stack.enter_context(TemporaryDirectory(prefix="transfer-metrics-"))
         job = make_job(
-            task, metrics, layers=layers, pool=pool, split=split, cache=cache,
+            task, metrics, layers=layers, pool=pool, split=split, cache=policy,
             cache_dir=cache_dir, stored=stored, keep_features=keep_features, intervals=intervals,
             dtype=dtype, amp=amp, options={**options, "progress": progress and serial},
         )  # fmt: skip

@@ -263,7 +263,8 @@ class Statistics(Saved):
             spent[key] += time.perf_counter() - started
         for key, sample in found.items():
             moments = found.get(key.replace("examples", "moments"))
-            if isinstance(sample, FeatureSample) and sample.n == sample.seen and moments is not None:
+            whole = isinstance(sample, FeatureSample) and sample.n == sample.seen
+            if whole and moments is not None:
                 sample.adopt(moments)
         for key in found.keys() & set(self.shared):
             started = time.perf_counter()
