@@ -1,4 +1,4 @@
-"""What is the same for all models of a ranking: what is asked, on which examples, kept under what."""
+"""What is the same for all models of a ranking: what is asked, and under what it is kept."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Job:
 
     @property
     def block_mode(self) -> str | None:
-        """Which errors the statistics are to allow: a race tests its first metric by a jackknife."""
+        """Which errors statistics allow: a race tests its first metric by a jackknife."""
         tested = self.racing and self.metrics[0].requires != "examples"
         return self.mode or (MODES[0] if tested else None)
 
@@ -181,9 +181,8 @@ class Job:
             InvalidInputError: some are lacking and nothing may be computed.
         """
         known = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
-        done = {
-            r.label for r in known if self.mode is None or r.intervals in (self.mode, MODES[-1])
-        }
+        enough = (None, *MODES) if self.mode is None else (self.mode, MODES[-1])
+        done = {r.label for r in known if r.intervals in enough}
         done &= {m.label for m in self.metrics} - (self.unkept or set())
         missing = [m for m in self.metrics if m.label not in done]
         if self.policy == "only-cache" and missing:

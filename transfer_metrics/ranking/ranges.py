@@ -297,7 +297,7 @@ class Ranges:
         labels = replace(labels, values=labels.values - first)
         scatter = Needs(("moments",), frozenset({"class"}), "classification", stop - first)
         batches = self._batches(loaded, one.layers, np.asarray(positions)[chosen], seconds)
-        found = Statistics.of_batches(batches, dict.fromkeys(one.layers, [scatter]), labels)
+        found = Statistics.of_batches(batches, {name: [scatter] for name in one.layers}, labels)
         return {of_classes(name, one.classes): statistics for name, statistics in found.items()}
 
     def _batches(

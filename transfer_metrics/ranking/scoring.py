@@ -1,4 +1,4 @@
-"""From statistics to records: values of many metrics, their errors and times, reasons of failures."""
+"""From statistics to records: values of metrics, their errors and times, or why there are none."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def needs_by_layer(
 
 
 def bases_of(store: FeatureStore, mean: bool = False) -> dict[str, Record]:
-    """What the records of each layer of a store say of it, and those of the head; without metrics."""
+    """What records of each layer of a store say of it, and of the head, before any metric."""
     manifest = store.manifest
     base = Record(
         model=store.model,
