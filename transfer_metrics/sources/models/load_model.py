@@ -14,14 +14,26 @@ from transfer_metrics.errors import (
     UnknownNameError,
 )
 from transfer_metrics.naming import checked_name
-from transfer_metrics.sources.kinds_of_source import HUBS
-from transfer_metrics.sources.specs import parse_model, parse_name
+from transfer_metrics.registry import Registry
+from transfer_metrics.sources.specs import ModelSpec, parse_model, parse_name
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from transfer_metrics.sources.base import Modality, Model
+
+HUBS: Registry[Callable[[ModelSpec], Model]] = Registry(
+    "hub",
+    {
+        "hf": "transfer_metrics.sources.models.huggingface:from_huggingface",
+        "timm": "transfer_metrics.sources.models.hubs:from_timm",
+        "torchvision": "transfer_metrics.sources.models.hubs:from_torchvision",
+        "zoo": "transfer_metrics.sources.models.hubs:from_zoo",
+    },
+    group="transfer_metrics.hubs",
+)
+"""Functions from the parts of a specification to a model."""
 
 WILD = "*?["
 
@@ -136,7 +148,7 @@ def _by_name(text: str) -> Model:
     from transfer_metrics.sources.models.factories import from_factory
 
     spec = parse_model(text)
-    model = HUBS[spec.hub](spec) if spec.hub in HUBS else from_factory(spec)
+    model = HUBS[spec.hub](spec) if spec.hub in HUBS else from_factory(spec, HUBS)
     model.module.eval()
     return model
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
+from transfer_metrics.registry import Registry
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.base import NOTHING, Kind, Task, choose
-from transfer_metrics.sources.kinds_of_source import TASK_SOURCES
 from transfer_metrics.sources.specs import parse_task, text_of
 from transfer_metrics.sources.tasks.array_files import from_npz
 from transfer_metrics.sources.tasks.cuts import CUTS, Cut
@@ -23,6 +23,26 @@ from transfer_metrics.sources.tasks.paths import split_name
 from transfer_metrics.sources.tasks.streams import from_stream, is_stream
 from transfer_metrics.sources.tasks.suspicions import warn_of
 from transfer_metrics.sources.tasks.words import is_labelled_words, words_task
+
+TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
+    "task source",
+    {
+        "csv": "transfer_metrics.sources.tasks.tables:from_table",
+        "hf": "transfer_metrics.sources.tasks.hub_tasks:from_hub",
+        "imagefolder": "transfer_metrics.sources.tasks.image_folders:from_imagefolder",
+        "jsonl": "transfer_metrics.sources.tasks.tables:from_table",
+        "npz": "transfer_metrics.sources.tasks.array_files:from_npz",
+        "parquet": "transfer_metrics.sources.tasks.tables:from_table",
+        "sklearn": "transfer_metrics.sources.tasks.load_task:_from_sklearn",
+        "tar": "transfer_metrics.sources.tasks.tar_shards:from_tar",
+        "torch": "transfer_metrics.sources.tasks.array_files:from_torch",
+        "torchvision": "transfer_metrics.sources.tasks.torchvision_tasks:from_torchvision",
+        "tsv": "transfer_metrics.sources.tasks.tables:from_table",
+        "zoo": "transfer_metrics.sources.tasks.load_task:_from_zoo",
+    },
+    group="transfer_metrics.tasks",
+)
+"""Functions ``(place, name, **options) -> Task``; what stands after ``?`` becomes the options."""
 
 _SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 
