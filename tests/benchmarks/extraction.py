@@ -16,7 +16,7 @@ from torch import nn
 
 from transfer_metrics.features.extract import extract
 from transfer_metrics.sources.base import Model, Split, Task
-from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.modules import evaluation
 
 IMAGE = (3, 224, 224)
 

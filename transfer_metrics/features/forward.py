@@ -24,7 +24,7 @@ from transfer_metrics.features.trace import call_model
 from transfer_metrics.features.word_pooling import pool_for
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.base import Model, Split, Task
-from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.sounds import as_sound
 from transfer_metrics.sources.tasks.words import Word, refuse_words
 

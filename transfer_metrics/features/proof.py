@@ -32,7 +32,7 @@ from transfer_metrics.features.parting import (
 )
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.sources.base import Model, Task
-from transfer_metrics.sources.models.evaluation import copied, evaluation, on_device
+from transfer_metrics.sources.models.modules import copied, evaluation, on_device
 from transfer_metrics.sources.models.unsaved import unsaved
 
 _REPEATS = 5

@@ -51,7 +51,7 @@ class Model:
     least: int = 1
 
     def __post_init__(self) -> None:
-        from transfer_metrics.sources.models.plain import plain_module
+        from transfer_metrics.sources.models.modules import plain_module
 
         object.__setattr__(self, "module", plain_module(self.module))
 

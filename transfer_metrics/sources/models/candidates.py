@@ -13,7 +13,7 @@ from transfer_metrics.naming import told_apart
 from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.lists import named_models
 from transfer_metrics.sources.models.load_model import called, load_model
-from transfer_metrics.sources.models.plain import not_a_model, plain_module
+from transfer_metrics.sources.models.modules import not_a_model, plain_module
 
 
 @dataclass(frozen=True)

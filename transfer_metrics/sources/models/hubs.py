@@ -26,8 +26,7 @@ from transfer_metrics.sources.models.classifier import (
     proven_head,
     with_weights,
 )
-from transfer_metrics.sources.models.evaluation import is_lazy
-from transfer_metrics.sources.models.plain import plain_module
+from transfer_metrics.sources.models.modules import is_lazy, plain_module
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.specs import ModelSpec

@@ -102,7 +102,7 @@ def load_model(
     from transfer_metrics.sources.base import Model
     from transfer_metrics.sources.models.classifier import check_head
     from transfer_metrics.sources.models.hubs import from_module, with_proven_head
-    from transfer_metrics.sources.models.plain import not_a_model, plain_module
+    from transfer_metrics.sources.models.modules import not_a_model, plain_module
 
     if name is not None:
         name = checked_name(name, "a model")
