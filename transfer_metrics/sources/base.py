@@ -66,7 +66,7 @@ class Model:
         Cost: one pass over the weights, about a second per gigabyte. It is computed once; make a
         new ``Model`` after changing the weights.
         """
-        from transfer_metrics.sources.models.contents import contents
+        from transfer_metrics.sources.models.identity import contents
 
         digest = hashlib.sha256()
         structure = without_addresses(repr(self.module))
