@@ -224,28 +224,3 @@ def _torchvision(_pattern: str) -> Iterable[str]:
 
     models = require("torchvision", "listing torchvision models").models
     return models.list_models(module=models)
-
-
-def expand_models(models: Any) -> list[str | Model | nn.Module]:
-    """Turn commas, wildcards, files and lists into one list of models, without repeats.
-
-    Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``. ``@file``
-    stands for the names in a text file, one or several to a line; what follows ``#`` at the
-    beginning of a line or after a space is a comment. A comma belongs to a file or folder that
-    is there with the comma in its name, and to what stands in quotes.
-
-    Args:
-        models: names (commas between them, wildcards in them), files, modules, ``Model`` objects,
-            mappings from a name to one of these, or a list of all that.
-
-    Raises:
-        UnknownNameError: a wildcard matches nothing.
-        InvalidInputError: there is no model at all, a name stands for several, or a file cannot be
-            read or used; names the line.
-
-    >>> expand_models("timm:resnet18(pretrained=False, seed=1), small = hf:bert-base-uncased")
-    ['timm:resnet18(pretrained=False, seed=1)', 'hf:bert-base-uncased']
-    """
-    from transfer_metrics.sources.models.lists import named_models
-
-    return [model for _, model in named_models(models)]
