@@ -44,8 +44,9 @@ from transfer_metrics.heads.training_settings import (
     epoch_batches,
     epoch_seed,
 )
-from transfer_metrics.sources.base import Model, Split
 from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Split
 
 ZOO = "zoo:cnn-mnist"
 QUICK = {"progress": False, "epochs": 2}

@@ -16,10 +16,10 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, UnsupportedTaskError
-from transfer_metrics.sources.base import Split, Task
 from transfer_metrics.sources.specs import parse_task
 from transfer_metrics.sources.tasks.labels import encode
 from transfer_metrics.sources.tasks.load_task import list_tasks, load_task
+from transfer_metrics.sources.tasks.task import Split, Task
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 9, 7, 3), np.uint8)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from transfer_metrics.registry import Registry
 
 if TYPE_CHECKING:
-    from transfer_metrics.sources.base import Model, Task
+    from transfer_metrics.sources.models.model import Model
     from transfer_metrics.sources.specs import ModelSpec
+    from transfer_metrics.sources.tasks.task import Task
 
 HUBS: Registry[Callable[[ModelSpec], Model]] = Registry(
     "hub",

@@ -10,9 +10,9 @@ from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.naming import told_apart
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.lists import named_models
 from transfer_metrics.sources.models.load_model import called, load_model
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.plain import not_a_model, plain_module
 
 

@@ -15,8 +15,8 @@ from transfer_metrics.errors import (
     MissingDependencyError,
     TransferMetricsError,
 )
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.huggingface_models import BUILDERS, Checkpoint, reads
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.specs import ModelSpec
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.classifier import last_linear
 from transfer_metrics.sources.models.huggingface_audio import adapters
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.positions import text_limit, window_multiple
 from transfer_metrics.sources.models.tokens import Tokens
 from transfer_metrics.sources.preprocess import to_mode

@@ -18,7 +18,7 @@ from transfer_metrics.untrusted import read_text
 if TYPE_CHECKING:
     from torch import nn
 
-    from transfer_metrics.sources.base import Model
+    from transfer_metrics.sources.models.model import Model
 
 
 def named_models(models: Any) -> list[tuple[str | None, str | Model | nn.Module]]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from transfer_metrics.sources.base import Modality, Model
+    from transfer_metrics.sources.example import Modality
+    from transfer_metrics.sources.models.model import Model
 
 WILD = "*?["
 
@@ -87,9 +88,9 @@ def load_model(
     """
     from torch import nn
 
-    from transfer_metrics.sources.base import Model
     from transfer_metrics.sources.models.classifier import check_head
     from transfer_metrics.sources.models.hubs import from_module, with_proven_head
+    from transfer_metrics.sources.models.model import Model
     from transfer_metrics.sources.models.plain import not_a_model, plain_module
 
     if name is not None:

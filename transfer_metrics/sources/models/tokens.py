@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.example import Word
 from transfer_metrics.sources.models.word_spans import readable_pieces, sentence_spans, text_spans
-from transfer_metrics.sources.tasks.words import Word
 
 
 class TextBatch(dict[str, Tensor]):

@@ -10,10 +10,11 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.arrays import read_arrays
-from transfer_metrics.sources.base import Kind, Task, Understood
-from transfer_metrics.sources.example import EncodedImages
 from transfer_metrics.sources.tasks.in_memory import as_examples, make_task
+from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import existing_file, split_name
+from transfer_metrics.sources.tasks.sequences import EncodedImages
+from transfer_metrics.sources.tasks.task import Task, Understood
 
 
 def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = "skip") -> Task:

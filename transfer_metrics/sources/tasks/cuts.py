@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.tasks.gaps import check_policy, without_damaged
 from transfer_metrics.sources.tasks.subtasks import VTAB, hold_out, subsample, vtab_1k
+from transfer_metrics.sources.tasks.task import Task
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Kind, Split, Task
-from transfer_metrics.sources.example import Chosen
 from transfer_metrics.sources.tasks.label_values import as_array, number_of
-from transfer_metrics.sources.tasks.labels import IGNORED, unlabelled
+from transfer_metrics.sources.tasks.labels import IGNORED, Kind, unlabelled
+from transfer_metrics.sources.tasks.sequences import some
+from transfer_metrics.sources.tasks.task import Split, Task
 
 POLICIES = {
     "error": "to be told of the first one",
@@ -98,12 +98,6 @@ def without_unlabelled(
             examples, labels = some(examples, rows), as_array(labels[rows])
         kept[split] = (examples, labels)
     return kept, left
-
-
-def some(examples: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
-    """The examples at some positions, decoded no sooner than before."""
-    own = getattr(examples, "rows", None)
-    return Chosen(examples, rows) if own is None else own(rows)
 
 
 def without_damaged(task: Task) -> Task:

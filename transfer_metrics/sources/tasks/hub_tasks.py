@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import NOTHING, Kind, Task, Understood, example_bytes
-from transfer_metrics.sources.example import Examples, Rows, decode
+from transfer_metrics.sources.example import decode, example_bytes
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.in_memory import as_examples, make_task
+from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import split_name
+from transfer_metrics.sources.tasks.sequences import Examples, Rows
 from transfer_metrics.sources.tasks.table_columns import cell_text
 from transfer_metrics.sources.tasks.table_roles import counting, labels_among, named_label, no_input
 from transfer_metrics.sources.tasks.tables import TAGS, WORDS, text_columns
+from transfer_metrics.sources.tasks.task import NOTHING, Task, Understood
 from transfer_metrics.sources.tasks.words import words_task
 from transfer_metrics.untrusted import PICTURE, read_bytes
 

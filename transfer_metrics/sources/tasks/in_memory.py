@@ -9,22 +9,14 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import (
-    NOTHING,
-    Kind,
-    Modality,
-    Split,
-    Task,
-    Understood,
-    example_modality,
-)
 from transfer_metrics.sources.containers import check_container
-from transfer_metrics.sources.example import ImageArray, Pairs, Rows
+from transfer_metrics.sources.example import Modality, as_sound, example_modality, is_sound
 from transfer_metrics.sources.preprocess import array_to_image
-from transfer_metrics.sources.sounds import as_sound, as_sounds, is_sound
 from transfer_metrics.sources.tasks.gaps import without_unlabelled
 from transfer_metrics.sources.tasks.label_values import as_array
-from transfer_metrics.sources.tasks.labels import doubts, encode, odd_texts
+from transfer_metrics.sources.tasks.labels import Kind, doubts, encode, odd_texts
+from transfer_metrics.sources.tasks.sequences import ImageArray, Pairs, Rows, Sounds
+from transfer_metrics.sources.tasks.task import NOTHING, Split, Task, Understood
 
 COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
@@ -218,7 +210,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     first = values[0]
     if _is_pair(first) or not isinstance(first, (int, float, list, tuple)):
         if is_sound(first) or _are_waveforms(values):
-            return as_sounds(values, where)
+            return _as_sounds(values, where)
         if hasattr(first, "dtype") and isinstance(values, (list, tuple)):
             return as_examples(_stack(values, where), where)
         given = example_modality(first)
@@ -272,3 +264,21 @@ def as_float32(values: np.ndarray, where: str) -> np.ndarray:
             f"{int(bad.argmax())}; remove or fill them"
         )
     return result
+
+
+def _as_sounds(values: Sequence[Any], where: str) -> Sounds:
+    """A list of waveforms or of mappings as examples.
+
+    Raises:
+        InvalidInputError: one of them cannot be used; says which.
+
+    >>> len(_as_sounds([np.zeros(100), np.zeros(80)], "task 'noises'"))
+    2
+    """
+    sounds = []
+    for place, value in enumerate(values):
+        try:
+            sounds.append(as_sound(value))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{where}, example {place}: {error}") from error
+    return Sounds(sounds)

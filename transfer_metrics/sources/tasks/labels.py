@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Kind
 from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
 
+Kind = Literal["classification", "regression"]
 MOST_NAMED = 100_000
 """Classes that may be named without an example of each; every class costs memory per feature."""
 IGNORED = -100

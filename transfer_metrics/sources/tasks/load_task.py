@@ -11,17 +11,19 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
+from transfer_metrics.registry import choose
 from transfer_metrics.sources import zoo
-from transfer_metrics.sources.base import NOTHING, Kind, Task, choose
 from transfer_metrics.sources.kinds_of_source import TASK_SOURCES
 from transfer_metrics.sources.specs import parse_task, text_of
 from transfer_metrics.sources.tasks.array_files import from_npz
 from transfer_metrics.sources.tasks.cuts import CUTS, Cut
 from transfer_metrics.sources.tasks.hub_tasks import from_loaded, is_loaded
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset, make_task
+from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import split_name
 from transfer_metrics.sources.tasks.streams import from_stream, is_stream
 from transfer_metrics.sources.tasks.suspicions import warn_of
+from transfer_metrics.sources.tasks.task import NOTHING, Task
 from transfer_metrics.sources.tasks.words import is_labelled_words, words_task
 
 _SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")

@@ -9,8 +9,9 @@ import numpy as np
 from PIL.ImageFile import ImageFile
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Split, Task, example_bytes
-from transfer_metrics.sources.example import Examples
+from transfer_metrics.sources.example import example_bytes
+from transfer_metrics.sources.tasks.sequences import Examples
+from transfer_metrics.sources.tasks.task import Split, Task
 
 MOST_EXAMPLES, MOST_BYTES = 100_000, 1 << 28
 """Of two splits; larger ones are not compared. Reading so much takes about a second."""

@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.example import Examples, decode
+from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.paths import inside
+from transfer_metrics.sources.tasks.sequences import Examples
 from transfer_metrics.sources.tasks.table_columns import cell_text
 from transfer_metrics.untrusted import PICTURE, check_unpacked, read_bytes
 

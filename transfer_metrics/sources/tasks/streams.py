@@ -6,10 +6,11 @@ import itertools
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
-from transfer_metrics.sources.base import Kind, Task
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.hub_tasks import from_loaded
 from transfer_metrics.sources.tasks.in_memory import as_example, as_examples, make_task
+from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.task import Task
 
 
 def from_stream(

@@ -17,8 +17,8 @@ from sklearn.model_selection import (
 )
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Split, Task
 from transfer_metrics.sources.tasks.subsamples import nested_order, stratified_holdout
+from transfer_metrics.sources.tasks.task import Split, Task
 
 VTAB = "vtab-1k"
 VTAB_TRAIN, VTAB_VAL = 800, 200

@@ -10,8 +10,8 @@ from itertools import chain
 import numpy as np
 
 from transfer_metrics.errors import TransferMetricsWarning
-from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.tasks.repeats import repeats
+from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import visible
 
 MOST_ONE_CLASS = 0.95

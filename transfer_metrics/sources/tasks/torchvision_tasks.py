@@ -6,9 +6,11 @@ import inspect
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Kind, Task, choose
+from transfer_metrics.registry import choose
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.in_memory import from_dataset, make_task
+from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.task import Task
 
 NAMES = [
     "CIFAR10",
