@@ -464,7 +464,7 @@ class TestFineTune:
         own = dataclasses.replace(task, splits={"train": task["train"], "test": task["test"]})
         one = FineTune(lr=1e-3, progress=False, epochs=1).fit(net(), own)
         labels = task["train"].labels.copy()
-        from transfer_metrics.sources.tasks.subsamples import stratified_holdout
+        from transfer_metrics.sources.tasks.subtasks import stratified_holdout
 
         _, held = stratified_holdout(labels, 0.2, 0)
         given_split = FineTune(lr=1e-3, progress=False, epochs=1)

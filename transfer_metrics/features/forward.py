@@ -26,8 +26,7 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.example import Word, as_sound
 from transfer_metrics.sources.models.evaluation import evaluation
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.tasks.task import Split, Task
-from transfer_metrics.sources.tasks.words import refuse_words
+from transfer_metrics.sources.tasks.task import Split, Task, refuse_words
 from transfer_metrics.types import Layer
 
 UNITS = "__units__"

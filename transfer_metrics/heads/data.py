@@ -15,7 +15,7 @@ from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, Unsup
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
-from transfer_metrics.sources.tasks.subsamples import stratified_holdout
+from transfer_metrics.sources.tasks.subtasks import stratified_holdout
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.types import Layer
 

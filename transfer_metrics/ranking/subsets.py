@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transfer_metrics.sources.tasks.subsamples import nested_order
+from transfer_metrics.sources.tasks.subtasks import nested_order
 from transfer_metrics.sources.tasks.task import Split, Task
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.sources.specs import text_of
-from transfer_metrics.sources.tasks.in_memory import make_task
+from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.paths import (
     IMAGE_SUFFIXES,
     existing_folder,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.tasks.in_memory import as_examples, make_task
+from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import ABSENT
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import split_name
@@ -63,7 +64,7 @@ def from_table(
         header: ``"no"`` where the first line of separated values is data; columns are then called
             ``0``, ``1`` and so on.
         bio: for words; see ``words_task``.
-        missing: what to do about rows without a label; see ``gaps.without_unlabelled``.
+        missing: what to do about rows without a label; see ``assembly.make_task``.
 
     A column ``<label>_name`` names the classes.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.sources.example import Modality, example_bytes
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.sequences import some
@@ -141,6 +141,16 @@ class Task:
                 f"task {self.name!r} has no split {split!r}; it has: {', '.join(self.splits)}"
             )
         return self.splits[split]
+
+
+def refuse_words(task: Task, what: str) -> None:
+    """Raise where a task's examples are words of sentences.
+
+    Raises:
+        UnsupportedTaskError: they are.
+    """
+    if any(split.units is not None for split in task.splits.values()):
+        raise UnsupportedTaskError(f"{what}; task {task.name!r} labels the words of sentences")
 
 
 def _summary(task: Task) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
-from transfer_metrics.sources.tasks.in_memory import make_task
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.labels import IGNORED, Kind
 from transfer_metrics.sources.tasks.sequences import Words
 from transfer_metrics.sources.tasks.task import Task
@@ -66,16 +66,6 @@ def is_labelled_words(examples: Any, labels: Any) -> bool:
     if not examples or len(examples) != len(labels):
         return False
     return all(map(_is_words, examples)) and all(map(_is_tags, labels))
-
-
-def refuse_words(task: Task, what: str) -> None:
-    """Raise where a task's examples are words of sentences.
-
-    Raises:
-        UnsupportedTaskError: they are.
-    """
-    if any(split.units is not None for split in task.splits.values()):
-        raise UnsupportedTaskError(f"{what}; task {task.name!r} labels the words of sentences")
 
 
 def _is_words(value: Any) -> bool:
