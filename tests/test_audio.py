@@ -21,8 +21,8 @@ from transfer_metrics.features.averaged import hidden_layers
 from transfer_metrics.features.forward import Sizes, batches_of
 from transfer_metrics.features.frames import frame_masks
 from transfer_metrics.features.proof import EQUAL
-from transfer_metrics.sources.base import Split
-from transfer_metrics.sources.sounds import Sound, as_sound
+from transfer_metrics.sources.example import Sound, as_sound
+from transfer_metrics.sources.tasks.task import Split
 
 transformers = pytest.importorskip("transformers")
 # Of torch, for what WavLM's network does, and of tiny spectrograms.

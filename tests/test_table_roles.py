@@ -13,7 +13,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.tasks.separated import read_separated
+from transfer_metrics.sources.tasks.table_files import read_separated
 from transfer_metrics.sources.tasks.table_roles import find_label, named_label
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
@@ -105,3 +105,11 @@ def resolve(target: str) -> Any:
     for part in attribute.split("."):
         found = getattr(found, part)
     return found
+
+
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
+    """A name that is known; an error with suggestions else."""
+    known = list(known)
+    if name not in known:
+        raise UnknownNameError.of(kind, name, known)
+    return name

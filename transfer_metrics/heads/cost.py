@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from transfer_metrics.heads.base import Head
-from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.models.model import Model
 
 BYTES_PER_NUMBER = 4
 

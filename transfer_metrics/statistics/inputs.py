@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.containers import check_container
+from transfer_metrics.sources.tasks.label_values import check_container
 
 
 def as_features(x: Any, name: str = "X") -> Tensor:

@@ -14,8 +14,8 @@ from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.naming import checked_name, told_apart
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.load_model import WILD, called, list_models, load_model
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import not_a_model, plain_module
 from transfer_metrics.sources.specs import local_path, parse_model, parse_name
 from transfer_metrics.syntax import cut, unquoted

@@ -13,10 +13,10 @@ from typing import Any
 from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.models.classifier import with_weights
 from transfer_metrics.sources.models.hubs import check_seed, construct, from_module
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.specs import ModelSpec
 
 

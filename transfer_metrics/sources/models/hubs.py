@@ -17,7 +17,8 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     TransferMetricsWarning,
 )
-from transfer_metrics.sources.base import Modality, Model, choose
+from transfer_metrics.registry import choose
+from transfer_metrics.sources.example import Modality
 from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.models.classifier import (
     configured_head,
@@ -26,6 +27,7 @@ from transfer_metrics.sources.models.classifier import (
     proven_head,
     with_weights,
 )
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import is_lazy, plain_module
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode

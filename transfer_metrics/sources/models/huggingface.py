@@ -21,9 +21,9 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     UnsupportedTaskError,
 )
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.classifier import last_linear
 from transfer_metrics.sources.models.huggingface_audio import adapters
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.tokens import Tokens, text_limit, window_multiple
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import to_mode

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.sounds import as_sound
+from transfer_metrics.sources.example import as_sound
 
 _Convolution = tuple[int, int, int]
 """Kernel, stride and padding along time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from enum import Enum
 from types import CodeType, FunctionType
@@ -13,7 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transfer_metrics.sources.base import without_addresses
+
+def without_addresses(text: str) -> str:
+    """A description without places in memory, which differ between processes.
+
+    >>> without_addresses("<object object at 0x7f00c0ffee>")
+    '<object object>'
+    """
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def describe(function: Any) -> str:
+    """A description of a callable that is the same in every process."""
+    if function is None:
+        return ""
+    own = getattr(function, "__qualname__", None)
+    if own is not None:
+        return f"{function.__module__}.{own}"
+    return without_addresses(f"{type(function).__module__}.{function!r}")
+
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"training"}
 # Where it was loaded from says nothing of it.

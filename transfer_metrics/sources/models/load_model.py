@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from transfer_metrics.sources.base import Modality, Model
+    from transfer_metrics.sources.example import Modality
+    from transfer_metrics.sources.models.model import Model
 
 HUBS: Registry[Callable[[ModelSpec], Model]] = Registry(
     "hub",
@@ -99,9 +100,9 @@ def load_model(
     """
     from torch import nn
 
-    from transfer_metrics.sources.base import Model
     from transfer_metrics.sources.models.classifier import check_head
     from transfer_metrics.sources.models.hubs import from_module, with_proven_head
+    from transfer_metrics.sources.models.model import Model
     from transfer_metrics.sources.models.modules import not_a_model, plain_module
 
     if name is not None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.tasks.words import Word
+from transfer_metrics.sources.example import Word
 
 # What the configurations call the length that the network was built or trained for.
 _LENGTHS = (

@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
-from transfer_metrics.sources.base import Split, choose, example_modality
-from transfer_metrics.sources.example import Examples
+from transfer_metrics.registry import choose
+from transfer_metrics.sources.example import example_modality
 from transfer_metrics.sources.preprocess import to_mode
+from transfer_metrics.sources.tasks.sequences import Examples
+from transfer_metrics.sources.tasks.task import Split
 
 SEVERITIES = 5
 

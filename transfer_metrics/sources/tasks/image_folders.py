@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Task
-from transfer_metrics.sources.example import ImageFiles
 from transfer_metrics.sources.specs import text_of
-from transfer_metrics.sources.tasks.in_memory import make_task
+from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.paths import (
     IMAGE_SUFFIXES,
     existing_folder,
     is_litter,
     split_name,
 )
+from transfer_metrics.sources.tasks.sequences import ImageFiles
+from transfer_metrics.sources.tasks.task import Task
 
 OTHER, LOOSE, LINK = "no image", "in no class folder", "a broken link, or one to a folder"
 EMPTY, LITTER = "no image in it", "hidden, or left there by a system"

@@ -2,94 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import (
-    NOTHING,
-    Kind,
-    Modality,
-    Split,
-    Task,
-    Understood,
-    example_modality,
-)
-from transfer_metrics.sources.containers import check_container
-from transfer_metrics.sources.example import ImageArray, Pairs, Rows
+from transfer_metrics.sources.example import as_sound, example_modality, is_sound
 from transfer_metrics.sources.preprocess import array_to_image
-from transfer_metrics.sources.sounds import as_sound, as_sounds, is_sound
-from transfer_metrics.sources.tasks.gaps import without_unlabelled
-from transfer_metrics.sources.tasks.label_values import as_array
-from transfer_metrics.sources.tasks.labels import doubts, encode, odd_texts
+from transfer_metrics.sources.tasks.label_values import as_array, check_container
+from transfer_metrics.sources.tasks.sequences import ImageArray, Pairs, Rows, Sounds
 
 COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
-
-
-def make_task(
-    name: str,
-    parts: Mapping[str, tuple[Sequence[Any], Any]],
-    kind: Kind | None = None,
-    classes: Sequence[Any] | None = None,
-    missing: str = "skip",
-    understood: Understood = NOTHING,
-) -> Task:
-    """Assemble a task from examples and raw labels per split.
-
-    Args:
-        name: the task.
-        parts: per split, the examples and as many labels.
-        kind: see ``labels.encode``.
-        classes: see ``labels.encode``.
-        missing: what to do about missing labels; see ``gaps.without_unlabelled``.
-        understood: what the source has to say about how it was read.
-
-    Raises:
-        InvalidInputError: lengths differ, a split is empty, kinds of examples are mixed, or the
-            labels cannot be used.
-    """
-    for split, (examples, labels) in parts.items():
-        count = len(labels)
-        if len(examples) != count:
-            raise InvalidInputError(
-                f"task {name!r}, split {split!r}: {len(examples)} examples but {count} labels; "
-                f"each example needs one label"
-            )
-        if not count:
-            raise InvalidInputError(
-                f"task {name!r}, split {split!r}: there are no examples; add some, or leave the "
-                f"split out"
-            )
-    kept, left = without_unlabelled(name, parts, kind, classes, missing, understood.label)
-    given = {split: y for split, (_, y) in kept.items()}
-    found_kind, labels, names = encode(name, given, kind, classes)
-    told = []
-    if kind is None:
-        told = doubts(given)
-        if classes is None:
-            told += odd_texts({split: y for split, (_, y) in parts.items()})
-    understood = dataclasses.replace(
-        understood,
-        left_out=(*understood.left_out, *left),
-        suspicions=(*understood.suspicions, *told),
-    )
-    splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
-    found = {_modality(split.examples) for split in splits.values()}
-    if len(found) > 1:
-        raise InvalidInputError(
-            f"task {name!r}: the splits hold different kinds of examples: {sorted(found)}"
-        )
-    modality = found.pop() if found else "tensor"
-    return Task(name, found_kind, modality, splits, names, understood)
-
-
-def _modality(examples: Sequence[Any]) -> Modality:
-    # Nothing is decoded where the sequence itself knows, so that a damaged file is told of later.
-    return getattr(examples, "modality", None) or example_modality(examples[0])
 
 
 def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence[str] | None]:
@@ -218,7 +143,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     first = values[0]
     if _is_pair(first) or not isinstance(first, (int, float, list, tuple)):
         if is_sound(first) or _are_waveforms(values):
-            return as_sounds(values, where)
+            return _as_sounds(values, where)
         if hasattr(first, "dtype") and isinstance(values, (list, tuple)):
             return as_examples(_stack(values, where), where)
         given = example_modality(first)
@@ -272,3 +197,21 @@ def as_float32(values: np.ndarray, where: str) -> np.ndarray:
             f"{int(bad.argmax())}; remove or fill them"
         )
     return result
+
+
+def _as_sounds(values: Sequence[Any], where: str) -> Sounds:
+    """A list of waveforms or of mappings as examples.
+
+    Raises:
+        InvalidInputError: one of them cannot be used; says which.
+
+    >>> len(_as_sounds([np.zeros(100), np.zeros(80)], "task 'noises'"))
+    2
+    """
+    sounds = []
+    for place, value in enumerate(values):
+        try:
+            sounds.append(as_sound(value))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{where}, example {place}: {error}") from error
+    return Sounds(sounds)

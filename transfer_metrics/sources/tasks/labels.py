@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Kind
 from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
 
+Kind = Literal["classification", "regression"]
 MOST_NAMED = 100_000
 """Classes that may be named without an example of each; every class costs memory per feature."""
 IGNORED = -100
@@ -165,38 +165,6 @@ def encode(
     return kind, numbered, names
 
 
-def unlabelled(
-    labels: Mapping[str, Any],
-    kind: Kind | None,
-    classes: Sequence[Any] | None,
-    texts: bool = True,
-) -> dict[str, np.ndarray]:
-    """Which labels are missing: none, NaN, texts as ``NA``; of classes -100, and -1 of named ones.
-
-    Args:
-        labels: per split, labels in any container.
-        kind: as for ``encode``.
-        classes: as for ``encode``.
-        texts: whether ``"NA"``, ``"None"`` and the like are missing, beside the empty text.
-
-    >>> unlabelled({"train": [0, None, -100, -1]}, None, ["a", "b"])["train"].tolist()
-    [False, True, True, True]
-    >>> unlabelled({"train": [0.5, float("nan"), -1.0]}, None, None)["train"].tolist()
-    [False, True, False]
-    """
-    arrays = {split: as_array(values) for split, values in labels.items()}
-    lacking = {split: absent(array, texts) for split, array in arrays.items()}
-    there = {split: as_array(array[~lacking[split]]) for split, array in arrays.items()}
-    if kind == "regression" or (classes is None and kind_of(there) == "regression"):
-        return lacking
-    no_class = (IGNORED,) if classes is None else (IGNORED, -1)
-    for split, array in read_texts(there, "classification").items():
-        if array.ndim == 1 and array.dtype != bool:
-            rows = np.flatnonzero(~lacking[split])
-            lacking[split][rows[_among(array, no_class)]] = True
-    return lacking
-
-
 def doubts(labels: Mapping[str, Any]) -> list[str]:
     """What may be a mistake where ``kind_of`` found targets, each with its cure.
 
@@ -259,13 +227,6 @@ classes; leave such labels empty, or say kind=classification if they are names"]
         f"makes them names of classes; leave such labels empty, or say kind=classification if "
         f"they are names"
     ]
-
-
-def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
-    if array.dtype != object:
-        return np.isin(array, numbers)
-    found = (isinstance(v, int) and not isinstance(v, bool) and v in numbers for v in array)
-    return np.fromiter(found, bool, len(array))
 
 
 def _are_names(arrays: Mapping[str, np.ndarray], classes: Sequence[Any]) -> bool:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.example import ImageFiles
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.paths import IMAGE_SUFFIXES, inside
+from transfer_metrics.sources.tasks.sequences import ImageFiles
 
 _TRIED, _MOST_LOOKED_AT = 10, 1000
 _TRUTH = {"true": 1.0, "false": 0.0}

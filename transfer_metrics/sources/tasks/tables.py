@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Kind, Task, Understood
-from transfer_metrics.sources.tasks.gaps import some
-from transfer_metrics.sources.tasks.in_memory import as_examples, make_task
+from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import ABSENT
+from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import split_name
+from transfer_metrics.sources.tasks.sequences import some
 from transfer_metrics.sources.tasks.table_columns import Holds, Table
 from transfer_metrics.sources.tasks.table_files import lists_in, read_table
 from transfer_metrics.sources.tasks.table_roles import counting, find_label, labels_among, no_input
+from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.sources.tasks.words import words_task
 
 WORDS = ("tokens", "words")
@@ -62,7 +64,7 @@ def from_table(
         header: ``"no"`` where the first line of separated values is data; columns are then called
             ``0``, ``1`` and so on.
         bio: for words; see ``words_task``.
-        missing: what to do about rows without a label; see ``gaps.without_unlabelled``.
+        missing: what to do about rows without a label; see ``assembly.make_task``.
 
     A column ``<label>_name`` names the classes.
 

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Kind, Modality, Task, Understood
-from transfer_metrics.sources.example import Examples, decode
-from transfer_metrics.sources.tasks.in_memory import make_task
+from transfer_metrics.sources.example import Modality, decode
+from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import IMAGE_SUFFIXES, shards
+from transfer_metrics.sources.tasks.sequences import Examples
 from transfer_metrics.sources.tasks.table_roles import named_label
+from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import PICTURE, check_size, parse_json
 
 LABEL_BYTES = 1 << 20
@@ -110,7 +112,7 @@ def from_tar(
         name: the task.
         kind: ``"classification"`` or ``"regression"``.
         label: key of the ``.json``; one of a usual name (see ``table_roles``) by default.
-        missing: what to do about examples without a label; see ``gaps.without_unlabelled``.
+        missing: what to do about examples without a label; see ``assembly.make_task``.
 
     Raises:
         InvalidInputError: a file is missing, compressed, cut or no archive, or holds no example.

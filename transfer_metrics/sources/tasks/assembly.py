@@ -1,4 +1,4 @@
-"""Examples that cannot be used: without a label, or damaged. An error, or left out and counted."""
+"""Tasks out of parts: examples and labels per split, less what cannot be used."""
 
 from __future__ import annotations
 
@@ -10,16 +10,79 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Kind, Split, Task
-from transfer_metrics.sources.example import Chosen
-from transfer_metrics.sources.tasks.label_values import as_array, number_of
-from transfer_metrics.sources.tasks.labels import IGNORED, unlabelled
+from transfer_metrics.sources.example import Modality, example_modality
+from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
+from transfer_metrics.sources.tasks.labels import IGNORED, Kind, doubts, encode, kind_of, odd_texts
+from transfer_metrics.sources.tasks.sequences import some
+from transfer_metrics.sources.tasks.task import NOTHING, Split, Task, Understood
 
 POLICIES = {
     "error": "to be told of the first one",
     "skip": "to leave them out",
     "keep": "to take texts such as None and NA for names of classes",
 }
+
+
+def make_task(
+    name: str,
+    parts: Mapping[str, tuple[Sequence[Any], Any]],
+    kind: Kind | None = None,
+    classes: Sequence[Any] | None = None,
+    missing: str = "skip",
+    understood: Understood = NOTHING,
+) -> Task:
+    """Assemble a task from examples and raw labels per split.
+
+    Args:
+        name: the task.
+        parts: per split, the examples and as many labels.
+        kind: see ``labels.encode``.
+        classes: see ``labels.encode``.
+        missing: what to do about missing labels; see ``_without_unlabelled``.
+        understood: what the source has to say about how it was read.
+
+    Raises:
+        InvalidInputError: lengths differ, a split is empty, kinds of examples are mixed, or the
+            labels cannot be used.
+    """
+    for split, (examples, labels) in parts.items():
+        count = len(labels)
+        if len(examples) != count:
+            raise InvalidInputError(
+                f"task {name!r}, split {split!r}: {len(examples)} examples but {count} labels; "
+                f"each example needs one label"
+            )
+        if not count:
+            raise InvalidInputError(
+                f"task {name!r}, split {split!r}: there are no examples; add some, or leave the "
+                f"split out"
+            )
+    kept, left = _without_unlabelled(name, parts, kind, classes, missing, understood.label)
+    given = {split: y for split, (_, y) in kept.items()}
+    found_kind, labels, names = encode(name, given, kind, classes)
+    told = []
+    if kind is None:
+        told = doubts(given)
+        if classes is None:
+            told += odd_texts({split: y for split, (_, y) in parts.items()})
+    understood = dataclasses.replace(
+        understood,
+        left_out=(*understood.left_out, *left),
+        suspicions=(*understood.suspicions, *told),
+    )
+    splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
+    found = {_modality(split.examples) for split in splits.values()}
+    if len(found) > 1:
+        raise InvalidInputError(
+            f"task {name!r}: the splits hold different kinds of examples: {sorted(found)}"
+        )
+    modality = found.pop() if found else "tensor"
+    return Task(name, found_kind, modality, splits, names, understood)
+
+
+def _modality(examples: Sequence[Any]) -> Modality:
+    # Nothing is decoded where the sequence itself knows, so that a damaged file is told of later.
+    return getattr(examples, "modality", None) or example_modality(examples[0])
 
 
 def check_policy(option: str, value: Any, policies: Sequence[str] = ("error", "skip")) -> str:
@@ -37,7 +100,7 @@ def check_policy(option: str, value: Any, policies: Sequence[str] = ("error", "s
     return str(value)
 
 
-def without_unlabelled(
+def _without_unlabelled(
     name: str,
     parts: Mapping[str, tuple[Sequence[Any], Any]],
     kind: Kind | None,
@@ -100,10 +163,43 @@ def without_unlabelled(
     return kept, left
 
 
-def some(examples: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
-    """The examples at some positions, decoded no sooner than before."""
-    own = getattr(examples, "rows", None)
-    return Chosen(examples, rows) if own is None else own(rows)
+def unlabelled(
+    labels: Mapping[str, Any],
+    kind: Kind | None,
+    classes: Sequence[Any] | None,
+    texts: bool = True,
+) -> dict[str, np.ndarray]:
+    """Which labels are missing: none, NaN, texts as ``NA``; of classes -100, and -1 of named ones.
+
+    Args:
+        labels: per split, labels in any container.
+        kind: as for ``encode``.
+        classes: as for ``encode``.
+        texts: whether ``"NA"``, ``"None"`` and the like are missing, beside the empty text.
+
+    >>> unlabelled({"train": [0, None, -100, -1]}, None, ["a", "b"])["train"].tolist()
+    [False, True, True, True]
+    >>> unlabelled({"train": [0.5, float("nan"), -1.0]}, None, None)["train"].tolist()
+    [False, True, False]
+    """
+    arrays = {split: as_array(values) for split, values in labels.items()}
+    lacking = {split: absent(array, texts) for split, array in arrays.items()}
+    there = {split: as_array(array[~lacking[split]]) for split, array in arrays.items()}
+    if kind == "regression" or (classes is None and kind_of(there) == "regression"):
+        return lacking
+    no_class = (IGNORED,) if classes is None else (IGNORED, -1)
+    for split, array in read_texts(there, "classification").items():
+        if array.ndim == 1 and array.dtype != bool:
+            rows = np.flatnonzero(~lacking[split])
+            lacking[split][rows[_among(array, no_class)]] = True
+    return lacking
+
+
+def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
+    if array.dtype != object:
+        return np.isin(array, numbers)
+    found = (isinstance(v, int) and not isinstance(v, bool) and v in numbers for v in array)
+    return np.fromiter(found, bool, len(array))
 
 
 def without_damaged(task: Task) -> Task:
