@@ -58,7 +58,7 @@ class Waves:
 
     Attributes:
         extractor: of the checkpoint.
-        accepted: names of the network's arguments.
+        accepted: names of the network's arguments, sorted, since fingerprints tell of them.
         masked: hand the network a mask of what is padding, since it was trained with one, or
             since poolings need it.
         equal_lengths: batches should hold sounds of one length, since padding would leak into
@@ -66,7 +66,7 @@ class Waves:
     """
 
     extractor: Any
-    accepted: frozenset[str]
+    accepted: tuple[str, ...]
     masked: bool
     equal_lengths: bool
 
@@ -126,7 +126,7 @@ def adapters(extractor: Any, config: Any, accepted: frozenset[str]) -> tuple[Wav
     # In a window only poolings need the mask.
     masked = "attention_mask" in accepted and bool(chain) and (window or tight)
     waveform = Waveform(extractor.sampling_rate, shortest, longest)
-    return waveform, Waves(extractor, accepted, masked, not (window or tight))
+    return waveform, Waves(extractor, tuple(sorted(accepted)), masked, not (window or tight))
 
 
 def _receptive_field(chain: Sequence[_Convolution]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ from torch import nn
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.example import Modality, example_modality
-from transfer_metrics.sources.models.identity import contents, describe, without_addresses
+from transfer_metrics.sources.models.identity import describe, identity
 from transfer_metrics.sources.models.modules import plain_module
 
 
@@ -61,17 +60,8 @@ class Model:
         Cost: one pass over the weights, about a second per gigabyte. It is computed once; make a
         new ``Model`` after changing the weights.
         """
-        digest = hashlib.sha256()
-        structure = without_addresses(repr(self.module))
-        for text in (structure, describe(self.preprocess), describe(self.collate)):
-            digest.update(f"{text}\0".encode())
-        digest.update(f"{self.modality}\0{self.head}\0".encode())
-        state = {**dict(self.module.named_buffers()), **self.module.state_dict()}
-        for name, value in sorted(state.items()):
-            digest.update(f"{name}\0".encode())
-            for part in contents(value):
-                digest.update(part)
-        return digest.hexdigest()
+        fed = (describe(self.preprocess), describe(self.collate), self.modality, str(self.head))
+        return identity(self.module, *fed)
 
     def batch(self, examples: Sequence[Any]) -> Any:
         """Preprocess raw examples into one batch on the CPU.
