@@ -17,7 +17,7 @@ from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.paths import inside
 from transfer_metrics.sources.tasks.sequences import Examples
-from transfer_metrics.sources.tasks.table_columns import (
+from transfer_metrics.sources.tasks.tables import (
     Holds,
     Table,
     cell_text,

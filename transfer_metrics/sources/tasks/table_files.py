@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import csv
 import io
 import itertools
 import re
 import warnings
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.tasks.column_roles import named_label
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.parquet import ParquetTable, is_parquet
 from transfer_metrics.sources.tasks.paths import existing_file, shards
-from transfer_metrics.sources.tasks.table_columns import Table, TextTable
-from transfer_metrics.sources.tasks.table_roles import named_label
+from transfer_metrics.sources.tasks.tables import Table, TextTable
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 if TYPE_CHECKING:
@@ -79,43 +77,6 @@ def read_table(place: str, name: str, header: str | None = None) -> Table:
 def _refuse_header(header: str | None, name: str) -> None:
     if header is not None:
         raise InvalidInputError(f"header= applies to separated values only; leave it out ({name})")
-
-
-def lists_in(cells: Sequence[Any], where: str) -> list[list[Any]]:
-    """Cells that hold lists: JSON's, written as in JSON or Python, or words with spaces between.
-
-    Raises:
-        InvalidInputError: a cell is none of these.
-
-    >>> lists_in(['["a", "b"]', "['a', 'b']", "a b", ["a", "b"]], "words")
-    [['a', 'b'], ['a', 'b'], ['a', 'b'], ['a', 'b']]
-    """
-    found = []
-    for row, cell in enumerate(cells):
-        if isinstance(cell, str):
-            cell = _parsed(cell, where, row) if cell.lstrip().startswith("[") else cell.split()
-        if not isinstance(cell, list):
-            raise InvalidInputError(f"{where}: row {row + 1} has {cell!r}, which is no list")
-        found.append(cell)
-    return found
-
-
-def _parsed(cell: str, where: str, row: int) -> Any:
-    for parse in (parse_json, _literal):
-        try:
-            return parse(cell)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-    raise InvalidInputError(
-        f"{where}: row {row + 1} has {cell[:40]!r}, which cannot be read as a list; write "
-        f'["a", "b"], or words with spaces between'
-    )
-
-
-def _literal(cell: str) -> Any:
-    if len(cell) > _LONGEST:
-        raise ValueError("it is long, and Python's literals are slow to read")
-    return ast.literal_eval(cell)
 
 
 def _json_lines(text: str) -> dict[str, list[Any]]:

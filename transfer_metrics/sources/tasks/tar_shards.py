@@ -14,10 +14,10 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.sources.example import Modality, decode
 from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.column_roles import named_label
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import IMAGE_SUFFIXES, shards
 from transfer_metrics.sources.tasks.sequences import Examples
-from transfer_metrics.sources.tasks.table_roles import named_label
 from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import PICTURE, check_size, parse_json
 

@@ -11,7 +11,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.labels import IGNORED, Kind
 from transfer_metrics.sources.tasks.sequences import Words
-from transfer_metrics.sources.tasks.task import Task
+from transfer_metrics.sources.tasks.task import NOTHING, Task, Understood
 
 SCHEMES = ("keep", "drop")
 
@@ -23,6 +23,7 @@ def words_task(
     classes: Sequence[Any] | None = None,
     *,
     bio: str = "keep",
+    understood: Understood = NOTHING,
 ) -> Task:
     """A task of words from sentences with a label per word.
 
@@ -36,6 +37,7 @@ def words_task(
         classes: see ``labels.encode``.
         bio: ``"drop"`` makes ``PER`` of ``B-PER`` and ``I-PER``, so that the classes are types of
             entities rather than their beginnings and insides; ``"keep"`` does not.
+        understood: what the source has to say about how it was read.
 
     Raises:
         InvalidInputError: a sentence is no list of words, or has another number of labels; no word
@@ -52,7 +54,7 @@ def words_task(
         flat[split] = _flat(f"task {name!r}, split {split!r}", sentences, labels)
     if bio == "drop":
         flat, classes = _without_prefixes(flat, classes)
-    return make_task(name, flat, kind, classes)
+    return make_task(name, flat, kind, classes, understood=understood)
 
 
 def is_labelled_words(examples: Any, labels: Any) -> bool:
