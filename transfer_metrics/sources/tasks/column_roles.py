@@ -80,11 +80,7 @@ class Roles:
 
 
 def find_roles(table: Table, asked: Asked) -> Roles:
-    """Decide what every column is.
-
-    Raises:
-        InvalidInputError: a column does not exist, or it is not clear what they are.
-    """
+    """Decide what every column is; it is an error where that is not clear."""
     name, columns = table.name, table.columns
     split = asked.split or ("split" if "split" in columns and not table.declared else None)
     table.require([split] if split else [])
@@ -260,13 +256,7 @@ def named_label(columns: Sequence[str]) -> str | None:
 
 
 def find_label(columns: Sequence[str]) -> tuple[str, list[str]]:
-    """The column of the label, by its name or else the last, and what may be a mistake.
-
-    >>> find_label(["a", "Class", "b"])
-    ('Class', [])
-    >>> find_label(["a", "b"])[0]
-    'b'
-    """
+    """The column of the label, by its name or else the last, and what may be a mistake."""
     found = named_label(columns)
     if found is None:
         return columns[-1], [
@@ -300,11 +290,8 @@ def _no_input(
 ) -> str:
     """Why a column is no input, empty if it may be one.
 
-    Args:
-        column: its name.
-        place: where it stands, from 0.
-        cells: gives its cells; asked only where the name alone does not tell.
-        index: columns of which the file says that they are the index of a data frame.
+    Its cells are asked for only where the name alone does not tell; ``index`` are columns of which
+    the file says that they are the index of a data frame.
 
     >>> _no_input("Unnamed: 0", 0, list), _no_input("Id", 0, lambda _: ["7", "4"])
     ('the index of a data frame', 'it numbers the rows')
@@ -334,9 +321,6 @@ def counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
 
     Its N numbers are whole and different, and in even steps in any order, or rise or fall through
     all rows, as an index does that others were cut out of, or a time.
-
-    >>> counting(np.arange(12.0)[::-1, None], ["n"])[0][:31]
-    "column 'n' counts the examples;"
     """
     count = len(values)
     if count < _COUNTED or values.shape[1] != len(names):

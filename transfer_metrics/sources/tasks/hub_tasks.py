@@ -29,7 +29,7 @@ _TEXT = ("string", "large_string")
 
 
 @dataclass(frozen=True, eq=False)
-class HubImages(Examples):
+class _HubImages(Examples):
     """An image column whose files are decoded on access."""
 
     column: Any
@@ -40,11 +40,9 @@ class HubImages(Examples):
         return len(self.column)
 
     def read(self, index: int) -> Any:
-        """Decode one image."""
         return decode(self.stored(index), f"{self.name}[{index}]")
 
     def stored(self, index: int) -> bytes:
-        """The bytes of one file."""
         cell = self.column[index]
         if not cell:
             raise InvalidInputError(
@@ -63,7 +61,7 @@ class HubImages(Examples):
 
 
 @dataclass(frozen=True, eq=False)
-class HubTexts(Examples):
+class _HubTexts(Examples):
     """Texts of one column, or pairs of texts of two, read from the disk on access."""
 
     data: Any
@@ -74,12 +72,10 @@ class HubTexts(Examples):
         return len(self.data)
 
     def read(self, index: int) -> Any:
-        """One text, empty where there is none, or a pair."""
         row = self.data[index]
         return self._example(row[column] for column in self.columns)
 
     def each(self) -> Iterator[bytes]:
-        """What every example contains, read many at a time, which the library does far faster."""
         for start in range(0, len(self), _AT_A_TIME):
             rows = self.data[start : start + _AT_A_TIME]
             for cells in zip(*(rows[column] for column in self.columns), strict=True):
@@ -91,7 +87,7 @@ class HubTexts(Examples):
         return texts[0] if len(texts) == 1 else texts
 
 
-class HubTable(Table):
+class _HubTable(Table):
     """One split of a data set, whose columns have types."""
 
     declared = True
@@ -102,7 +98,6 @@ class HubTable(Table):
         self._datasets, self._data = datasets, data
 
     def holds(self, column: str) -> Holds:
-        """By the type of the column."""
         kind = self._data.features[column]
         if isinstance(kind, self._datasets.Image):
             return "images"
@@ -113,37 +108,30 @@ class HubTable(Table):
         return "numbers" if any(t in str(kind) for t in ("int", "float", "bool")) else "other"
 
     def may_hold_lists(self, column: str) -> bool:
-        """By the type of the column."""
         return hasattr(self._data.features[column], "feature")
 
     def is_empty(self, column: str) -> bool:
-        """Whether the type of a column is that of nothing."""
         return getattr(self._data.features[column], "dtype", None) == "null"
 
     def cells(self, column: str) -> list[Any]:
-        """Cells as they are."""
         return list(self._data[column][:])
 
     labels = cells
 
     def class_names(self, column: str) -> Sequence[str] | None:
-        """Names of a column of classes, or of lists of classes."""
         kind = self._data.features[column]
         return getattr(getattr(kind, "feature", kind), "names", None)
 
     def texts(self, columns: Sequence[str]) -> Sequence[Any]:
-        """Texts that are read from the disk on access."""
-        return HubTexts(self._data.select_columns(list(columns)), tuple(columns))
+        return _HubTexts(self._data.select_columns(list(columns)), tuple(columns))
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
-        """Numbers, and arrays of one shape laid out flat, side by side."""
         arrays = [np.asarray(self._data[column][:], dtype=np.float64) for column in columns]
         return np.concatenate([a.reshape(len(a), -1) for a in arrays], axis=1)
 
     def images(self, column: str, root: str | None) -> Sequence[Any]:
-        """Images as they are encoded."""
         raw = self._data.cast_column(column, self._datasets.Image(decode=False))
-        return HubImages(raw.select_columns(column)[column], f"{self.name}:{column}")
+        return _HubImages(raw.select_columns(column)[column], f"{self.name}:{column}")
 
 
 def from_hub(
@@ -161,22 +149,9 @@ def from_hub(
 ) -> Task:
     """Load ``name``, ``name@revision`` or a local folder with all its labelled splits.
 
-    Args:
-        place: name on the hub with an optional revision, a folder written by ``save_to_disk``, or
-            a folder that ``datasets.load_dataset`` understands.
-        name: the task.
-        kind: ``"classification"`` or ``"regression"``.
-        config: the data set's configuration, such as ``mrpc`` of ``glue``.
-        label: as for ``from_loaded``.
-        text: as for ``from_loaded``.
-        image: as for ``from_loaded``.
-        words: as for ``from_loaded``.
-        bio: as for ``from_loaded``.
-        missing: as for ``from_loaded``.
-
-    Raises:
-        InvalidInputError: it cannot be had, or the roles of the columns are not clear.
-        MissingDependencyError: ``datasets`` is not installed.
+    A folder is one that ``save_to_disk`` wrote or ``datasets.load_dataset`` understands; ``config``
+    is the data set's configuration, such as ``mrpc`` of ``glue``. The others are as for
+    ``from_loaded``.
     """
     datasets = require("datasets", f"task {name!r}")
     loaded = _load(datasets, place, name, config)
@@ -205,13 +180,13 @@ def from_loaded(
     bio: str = "keep",
     missing: str = "skip",
 ) -> Task:
-    """The task of a ``Dataset`` or ``DatasetDict`` of the ``datasets`` library.
+    """The task of a ``Dataset``, which is training data, or a ``DatasetDict``.
 
     Args:
-        loaded: the data; a single ``Dataset`` is training data.
+        loaded: the data.
         name: the task.
         kind: ``"classification"`` or ``"regression"``.
-        label: column of the label; by default one of a usual name (see ``table_roles``), or the
+        label: column of the label; by default one of a usual name (see ``column_roles``), or the
             only column of classes. Of words the column with a list of labels; ``ner_tags``,
             ``pos_tags``, ``tags`` or ``labels``.
         text: column of the text, or two with a comma between.
@@ -220,14 +195,10 @@ def from_loaded(
             or ``words`` where they hold lists.
         bio: for words; see ``words_task``.
         missing: what to do about missing labels; see ``assembly.make_task``.
-
-    Raises:
-        InvalidInputError: the roles of the columns are not clear, or the data cannot be used.
-        MissingDependencyError: ``datasets`` is not installed.
     """
     datasets = require("datasets", f"task {name!r}")
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
-    tables = [HubTable(datasets, data, split, name) for split, data in splits.items()]
+    tables = [_HubTable(datasets, data, split, name) for split, data in splits.items()]
     return task_of(tables, name, kind, Asked(label, text, image, words), bio=bio, missing=missing)
 
 
@@ -270,26 +241,12 @@ def from_stream(
     missing: str = "skip",
     **options: Any,
 ) -> Task:
-    """Take the first examples of a stream into memory.
+    """Take the ``first`` examples of every split of a stream into memory.
 
     Scores, splits and samples need to know how many examples there are, and every model reads them
-    again, so a stream is read once, as far as it is told to.
-
-    Args:
-        loaded: an ``IterableDataset`` of ``datasets`` (or a mapping of splits to them), or of
-            torch that yields pairs (x, y).
-        name: the task.
-        kind: ``"classification"`` or ``"regression"``.
-        first: how many examples to take of every split.
-        missing: what to do about missing labels; see ``assembly.make_task``.
-        **options: for streams of ``datasets`` those of ``hub_tasks.from_loaded``.
-
-    Raises:
-        UnsupportedTaskError: ``first`` is not given.
-        InvalidInputError: the data cannot be used.
-        MissingDependencyError: ``datasets`` is not installed.
-
-    Cost: memory for ``first`` examples; images of ``datasets`` stay encoded.
+    again, so a stream is read once, as far as it is told to. It is an ``IterableDataset`` of
+    ``datasets`` (or a mapping of splits to them), with the options of ``from_loaded``, or of torch
+    that yields pairs (x, y). Images of ``datasets`` stay encoded.
     """
     count = _count(loaded, first)
     if not _has_columns(loaded):

@@ -84,22 +84,13 @@ class Table:
         raise NotImplementedError
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
-        """(N, D) numbers of some columns.
-
-        Raises:
-            InvalidInputError: a cell is empty or no number.
-        """
+        """(N, D) numbers of some columns; a cell that is empty or no number is an error."""
         raise NotImplementedError
 
     def images(self, column: str, root: str | None) -> Sequence[Any]:
         """Images of a column, or of the files that it names.
 
-        Args:
-            column: the column.
-            root: folder that the paths start at and must not leave; by default the table's own.
-
-        Raises:
-            InvalidInputError: a path leaves the folder, or no file is there.
+        Paths start at the folder ``root``, by default the table's own, and must not leave it.
         """
         raise NotImplementedError
 
@@ -107,11 +98,7 @@ class Table:
 class TextTable(Table):
     """A table in memory whose cells are texts, or what JSON knows: numbers, booleans, lists, none.
 
-    Args:
-        cells: the columns.
-        name: of the task, for messages.
-        folder: where paths of images start.
-        suspicions: what may be a mistake in the file.
+    ``folder`` is where paths of images start.
     """
 
     def __init__(
@@ -180,7 +167,7 @@ class TextTable(Table):
 
     def _read(self, column: str) -> np.ndarray | None:
         if column not in self._numbers:
-            self._numbers[column] = read_numbers(self._cells[column])
+            self._numbers[column] = _read_numbers(self._cells[column])
         return self._numbers[column]
 
     def _whole(self, column: str) -> np.ndarray:
@@ -202,12 +189,12 @@ class TextTable(Table):
         raise InvalidInputError(f"task {self.name!r}: column {column!r} holds no numbers")
 
 
-def read_numbers(cells: Sequence[Any]) -> np.ndarray | None:
+def _read_numbers(cells: Sequence[Any]) -> np.ndarray | None:
     """Cells as float64, NaN where there is nothing; None where some are no numbers, or all absent.
 
     A column of which all texts are true or false, in any case, is one of 1 and 0.
 
-    >>> read_numbers(["1", "NA", "2.5"]).tolist(), read_numbers(["1_1", "2"])
+    >>> _read_numbers(["1", "NA", "2.5"]).tolist(), _read_numbers(["1_1", "2"])
     ([1.0, nan, 2.5], None)
     """
     try:
@@ -239,12 +226,7 @@ def _is_odd(cell: Any) -> bool:
 
 
 def named_images(cells: Sequence[str], folder: str, name: str, column: str) -> ImageFiles:
-    """The image files that the cells of a column name, below a folder.
-
-    Raises:
-        InvalidInputError: a cell is empty or leaves the folder, or none of the first files is
-            there.
-    """
+    """The image files that the cells of a column name, below a folder; the first must be there."""
     where = f"task {name!r}, column {column!r}"
     for row, cell in enumerate(cells):
         if not cell:
@@ -259,20 +241,12 @@ def named_images(cells: Sequence[str], folder: str, name: str, column: str) -> I
 
 
 def is_image_name(text: str) -> bool:
-    """Whether a text ends like the name of an image file.
-
-    >>> is_image_name("cats/0.JPG"), is_image_name("a cat.")
-    (True, False)
-    """
+    """Whether a text ends like the name of an image file."""
     return os.path.splitext(text)[1].lower() in IMAGE_SUFFIXES
 
 
 def cell_text(value: Any) -> str:
-    """A cell as text, empty where there is nothing.
-
-    >>> cell_text(None), cell_text(b"a"), cell_text(1)
-    ('', 'a', '1')
-    """
+    """A cell as text, empty where there is nothing."""
     if value is None:
         return ""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

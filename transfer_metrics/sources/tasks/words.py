@@ -13,7 +13,7 @@ from transfer_metrics.sources.tasks.labels import IGNORED, Kind
 from transfer_metrics.sources.tasks.sequences import Words
 from transfer_metrics.sources.tasks.task import NOTHING, Task, Understood
 
-SCHEMES = ("keep", "drop")
+_SCHEMES = ("keep", "drop")
 
 
 def words_task(
@@ -39,15 +39,11 @@ def words_task(
             entities rather than their beginnings and insides; ``"keep"`` does not.
         understood: what the source has to say about how it was read.
 
-    Raises:
-        InvalidInputError: a sentence is no list of words, or has another number of labels; no word
-            is labelled; ``bio`` is something else; labels that cannot be used.
-
     >>> task = words_task("ner", {"train": ([["Ada", "sleeps"]], [["B-PER", "O"]])}, bio="drop")
     >>> task.classes, task["train"].labels.tolist(), task["train"].units.tolist()
     (('O', 'PER'), [1, 0], [0, 0])
     """
-    if bio not in SCHEMES:
+    if bio not in _SCHEMES:
         raise InvalidInputError(f"task {name!r}: bio={bio!r}; use 'keep' or 'drop'")
     flat: dict[str, tuple[Words, list[Any]]] = {}
     for split, (sentences, labels) in parts.items():
