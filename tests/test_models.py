@@ -23,7 +23,8 @@ from transfer_metrics.errors import (
     MissingDependencyError,
     UnknownNameError,
 )
-from transfer_metrics.sources.models.load_model import expand_models, list_models, load_model
+from transfer_metrics.sources.models.candidates import expand_models
+from transfer_metrics.sources.models.load_model import list_models, load_model
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import ImagePreprocess
 from transfer_metrics.sources.specs import parse_model

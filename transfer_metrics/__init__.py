@@ -28,7 +28,7 @@ _PUBLIC = {
     ),
     "transfer_metrics.evidence.published": ("list_benchmarks", "load_benchmark"),
     "transfer_metrics.features.extract": ("extract",),
-    "transfer_metrics.features.layers": ("list_layers",),
+    "transfer_metrics.features.layers": ("Layer", "list_layers"),
     "transfer_metrics.features.store": ("FeatureStore",),
     "transfer_metrics.heads.compare": ("compare",),
     "transfer_metrics.results.comparison": ("Comparison",),
@@ -92,7 +92,6 @@ _PUBLIC = {
         "TargetMoments",
     ),
     "transfer_metrics.statistics.inputs": ("quantile_bins",),
-    "transfer_metrics.types": ("Layer",),
 }
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
 

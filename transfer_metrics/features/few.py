@@ -23,8 +23,8 @@ from transfer_metrics.features.forward import (
 )
 from transfer_metrics.features.layers import place
 from transfer_metrics.features.trace import call_model
-from transfer_metrics.sources.models.evaluation import copied, evaluation, is_lazy
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import copied, evaluation, is_lazy
 from transfer_metrics.sources.tasks.sequences import Rows
 
 _LOOKED_AT = 64

@@ -63,7 +63,7 @@ def forward_flops(model: Model) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     from transfer_metrics.features.layers import place
-    from transfer_metrics.sources.models.evaluation import evaluation
+    from transfer_metrics.sources.models.modules import evaluation
 
     batch = place(model.dummy(1), model.module)
     with FlopCounterMode(display=False) as counter, evaluation(model.module), torch.no_grad():

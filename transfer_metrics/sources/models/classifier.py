@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from transfer_metrics.errors import LayerNotFoundError
-from transfer_metrics.sources.models.evaluation import evaluation
-from transfer_metrics.sources.models.weights import is_leaf
+from transfer_metrics.sources.models.modules import evaluation, is_leaf
 
 
 def check_head(module: nn.Module, head: str) -> str:

@@ -19,7 +19,6 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import Modality
-from transfer_metrics.sources.kinds_of_source import HUBS
 from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.models.classifier import (
     configured_head,
@@ -28,9 +27,8 @@ from transfer_metrics.sources.models.classifier import (
     proven_head,
     with_weights,
 )
-from transfer_metrics.sources.models.evaluation import is_lazy
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.plain import plain_module
+from transfer_metrics.sources.models.modules import is_lazy, plain_module
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.specs import ModelSpec
@@ -293,9 +291,9 @@ def check_seed(spec: ModelSpec) -> None:
         )
 
 
-def construct(spec: ModelSpec, make: Callable[[], Any]) -> Any:
+def construct(spec: ModelSpec, make: Callable[[], Any], *, of_hub: bool = True) -> Any:
     """Run a constructor reproducibly, and turn what it raises into one sentence."""
-    if spec.hub in HUBS:
+    if of_hub:
         check_seed(spec)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -311,7 +309,7 @@ def construct(spec: ModelSpec, make: Callable[[], Any]) -> Any:
     except Exception as error:  # downloads and constructors raise anything
         line = (str(error).splitlines() or [""])[0]
         reason = f"{type(error).__name__}: {visible(line, MOST)}"
-        if spec.hub in HUBS and not spec.checkpoint:
+        if of_hub and not spec.checkpoint:
             raise InvalidInputError(
                 f"model {spec.text!r}: its pretrained weights are not in the local cache and "
                 f"could not be fetched ({reason}); connect to the network once, or give a file: "

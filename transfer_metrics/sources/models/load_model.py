@@ -14,8 +14,8 @@ from transfer_metrics.errors import (
     UnknownNameError,
 )
 from transfer_metrics.naming import checked_name
-from transfer_metrics.sources.kinds_of_source import HUBS
-from transfer_metrics.sources.specs import parse_model, parse_name
+from transfer_metrics.registry import Registry
+from transfer_metrics.sources.specs import ModelSpec, parse_model, parse_name
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 
     from transfer_metrics.sources.example import Modality
     from transfer_metrics.sources.models.model import Model
+
+HUBS: Registry[Callable[[ModelSpec], Model]] = Registry(
+    "hub",
+    {
+        "hf": "transfer_metrics.sources.models.huggingface:from_huggingface",
+        "timm": "transfer_metrics.sources.models.hubs:from_timm",
+        "torchvision": "transfer_metrics.sources.models.hubs:from_torchvision",
+        "zoo": "transfer_metrics.sources.models.hubs:from_zoo",
+    },
+    group="transfer_metrics.hubs",
+)
+"""Functions from the parts of a specification to a model."""
 
 WILD = "*?["
 
@@ -91,7 +103,7 @@ def load_model(
     from transfer_metrics.sources.models.classifier import check_head
     from transfer_metrics.sources.models.hubs import from_module, with_proven_head
     from transfer_metrics.sources.models.model import Model
-    from transfer_metrics.sources.models.plain import not_a_model, plain_module
+    from transfer_metrics.sources.models.modules import not_a_model, plain_module
 
     if name is not None:
         name = checked_name(name, "a model")
@@ -137,7 +149,7 @@ def _by_name(text: str) -> Model:
     from transfer_metrics.sources.models.factories import from_factory
 
     spec = parse_model(text)
-    model = HUBS[spec.hub](spec) if spec.hub in HUBS else from_factory(spec)
+    model = HUBS[spec.hub](spec) if spec.hub in HUBS else from_factory(spec, HUBS)
     model.module.eval()
     return model
 
@@ -213,28 +225,3 @@ def _torchvision(_pattern: str) -> Iterable[str]:
 
     models = require("torchvision", "listing torchvision models").models
     return models.list_models(module=models)
-
-
-def expand_models(models: Any) -> list[str | Model | nn.Module]:
-    """Turn commas, wildcards, files and lists into one list of models, without repeats.
-
-    Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``. ``@file``
-    stands for the names in a text file, one or several to a line; what follows ``#`` at the
-    beginning of a line or after a space is a comment. A comma belongs to a file or folder that
-    is there with the comma in its name, and to what stands in quotes.
-
-    Args:
-        models: names (commas between them, wildcards in them), files, modules, ``Model`` objects,
-            mappings from a name to one of these, or a list of all that.
-
-    Raises:
-        UnknownNameError: a wildcard matches nothing.
-        InvalidInputError: there is no model at all, a name stands for several, or a file cannot be
-            read or used; names the line.
-
-    >>> expand_models("timm:resnet18(pretrained=False, seed=1), small = hf:bert-base-uncased")
-    ['timm:resnet18(pretrained=False, seed=1)', 'hf:bert-base-uncased']
-    """
-    from transfer_metrics.sources.models.lists import named_models
-
-    return [model for _, model in named_models(models)]

@@ -13,8 +13,8 @@ from torch import nn
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.example import Modality, example_modality
-from transfer_metrics.sources.models.contents import contents, describe, without_addresses
-from transfer_metrics.sources.models.plain import plain_module
+from transfer_metrics.sources.models.identity import contents, describe, without_addresses
+from transfer_metrics.sources.models.modules import plain_module
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,8 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
-from transfer_metrics.registry import choose
+from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
-from transfer_metrics.sources.kinds_of_source import TASK_SOURCES
 from transfer_metrics.sources.specs import parse_task, text_of
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.hub_tasks import from_loaded, from_stream, is_loaded, is_stream
@@ -23,6 +22,26 @@ from transfer_metrics.sources.tasks.subtasks import CUTS, Cut
 from transfer_metrics.sources.tasks.suspicions import warn_of
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.sources.tasks.words import is_labelled_words, words_task
+
+TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
+    "task source",
+    {
+        "csv": "transfer_metrics.sources.tasks.table_tasks:from_table",
+        "hf": "transfer_metrics.sources.tasks.hub_tasks:from_hub",
+        "imagefolder": "transfer_metrics.sources.tasks.image_folders:from_imagefolder",
+        "jsonl": "transfer_metrics.sources.tasks.table_tasks:from_table",
+        "npz": "transfer_metrics.sources.tasks.array_files:from_npz",
+        "parquet": "transfer_metrics.sources.tasks.table_tasks:from_table",
+        "sklearn": "transfer_metrics.sources.tasks.library_tasks:from_sklearn",
+        "tar": "transfer_metrics.sources.tasks.tar_shards:from_tar",
+        "torch": "transfer_metrics.sources.tasks.array_files:from_torch",
+        "torchvision": "transfer_metrics.sources.tasks.library_tasks:from_torchvision",
+        "tsv": "transfer_metrics.sources.tasks.table_tasks:from_table",
+        "zoo": "transfer_metrics.sources.tasks.library_tasks:from_zoo",
+    },
+    group="transfer_metrics.tasks",
+)
+"""Functions ``(place, name, **options) -> Task``; what stands after ``?`` becomes the options."""
 
 
 def load_task(

@@ -255,7 +255,7 @@ class Sounds(Examples):
 
 @dataclass(frozen=True, eq=False)
 class Words(Examples):
-    """Words in the order of their sentences, each with the sentence's number and its place there."""
+    """Words in the order of their sentences, each with the sentence's number and its place."""
 
     sentences: Sequence[tuple[str, ...]]
     units: np.ndarray

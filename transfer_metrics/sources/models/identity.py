@@ -1,16 +1,18 @@
-"""What the state of a network holds, byte by byte, for its fingerprint."""
+"""What makes a network the one that it is: its state, and what no checkpoint has."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from enum import Enum
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def without_addresses(text: str) -> str:
@@ -30,6 +32,13 @@ def describe(function: Any) -> str:
     if own is not None:
         return f"{function.__module__}.{own}"
     return without_addresses(f"{type(function).__module__}.{function!r}")
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"training"}
+# Where it was loaded from says nothing of it.
+_OF_PLACE = frozenset(("name_or_path", "_is_hf_initialized"))
+_PLAIN = (bool, int, float, complex, str, bytes, Tensor, np.ndarray, torch.dtype, type(None))
+_DEEPEST = 4
 
 
 def contents(value: Any, _above: tuple[int, ...] = ()) -> Iterator[Any]:
@@ -97,3 +106,61 @@ def _tensor(tensor: Tensor) -> Iterator[Any]:
         tensor = tensor.to_dense()
     tensor = tensor.cpu().resolve_conj().resolve_neg().as_subclass(Tensor)
     yield tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def unsaved(module: nn.Module) -> dict[tuple[str, str], str]:
+    """A hash of each plain attribute of a network and its parts, and of the code that runs them.
+
+    By path of the part and name of the attribute. Numbers, texts, arrays and tensors count, in
+    lists and mappings too, and the code of functions with what they hold; other objects do not.
+
+    >>> linear = nn.Linear(2, 2)
+    >>> linear.limit = 3.0
+    >>> sorted(unsaved(linear))
+    [('', 'forward'), ('', 'in_features'), ('', 'limit'), ('', 'out_features')]
+    """
+    found = {}
+    for path, part in module.named_modules():
+        if not isinstance(part, torch.jit.ScriptModule):
+            own = {k: v for k, v in vars(part).items() if k not in _OF_EVERY_MODULE | _OF_PLACE}
+            for name, value in {"forward": type(part).forward, **own}.items():
+                digest = hashlib.sha256()
+                for piece in _pieces(value, _DEEPEST):
+                    digest.update(piece)
+                found[path, name] = digest.hexdigest()
+    return found
+
+
+def _pieces(value: Any, depth: int) -> Iterator[Any]:
+    if depth == 0:
+        return
+    if isinstance(value, _PLAIN):
+        yield from contents(value)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _pieces(str(key), 1)
+            yield from _pieces(item, depth - 1)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield f"{type(value).__name__} {len(value)}".encode()
+        for item in sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value:
+            yield from _pieces(item, depth - 1)
+    elif isinstance(value, FunctionType):
+        yield from _code(value.__code__)
+        yield from _pieces(value.__defaults__, depth - 1)
+        for cell in value.__closure__ or ():
+            try:
+                yield from _pieces(cell.cell_contents, depth - 1)
+            except ValueError:  # not filled yet
+                continue
+    elif isinstance(value, type) or callable(value):
+        yield str(getattr(value, "__qualname__", type(value).__qualname__)).encode()
+
+
+def _code(code: CodeType) -> Iterator[Any]:
+    yield code.co_code
+    yield " ".join(code.co_names).encode()
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _code(constant)
+        else:
+            yield repr(constant).encode()
