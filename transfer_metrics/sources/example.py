@@ -32,12 +32,7 @@ _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 
 @dataclass(frozen=True)
 class Word:
-    """One word of a sentence.
-
-    Attributes:
-        sentence: all words of the sentence.
-        position: which of them, from 0.
-    """
+    """One word of a sentence: all its words, and which of them, from 0."""
 
     sentence: tuple[str, ...]
     position: int
@@ -53,12 +48,7 @@ class Word:
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """One waveform.
-
-    Attributes:
-        samples: (T,) float32, in -1 to 1.
-        rate: samples per second; None where it is not known.
-    """
+    """One waveform: (T,) float32 in -1 to 1, and samples per second where that is known."""
 
     samples: np.ndarray
     rate: int | None = None
@@ -69,10 +59,6 @@ class Sound:
 
 def as_sound(example: Any) -> Sound:
     """A waveform (T,), or a mapping with ``array`` and ``sampling_rate`` as ``datasets`` gives it.
-
-    Raises:
-        InvalidInputError: it is neither, is empty, has several channels, or its values are not
-            finite or not scaled to -1 to 1.
 
     >>> sound = as_sound({"array": [0.0, 0.5, -0.5], "sampling_rate": 16000})
     >>> len(sound), sound.rate
@@ -119,9 +105,6 @@ def example_modality(example: Any) -> Modality:
 
     >>> example_modality("some words"), example_modality(np.zeros(3))
     ('text', 'tensor')
-
-    Raises:
-        InvalidInputError: it is none of them.
     """
     if isinstance(example, Image.Image):
         return "image"
@@ -158,17 +141,10 @@ def example_bytes(example: Any) -> bytes:
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """Decode an image file, turned upright as its EXIF data says.
+    """Decode an image file, turned upright as its EXIF data says; ``name`` is for messages.
 
     Of at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, by default 89 million; programs that trust
     their images can raise it.
-
-    Args:
-        data: the contents of the file.
-        name: what to call it in messages.
-
-    Raises:
-        InvalidInputError: it does not decode, or has an absurd number of pixels.
     """
     try:
         with warnings.catch_warnings():
@@ -177,7 +153,7 @@ def decode(data: bytes, name: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             image.load()
-            return upright(image)
+            return _upright(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InvalidInputError(
             f"image {name!r} claims more pixels than Pillow deems safe ({error}); make it smaller "
@@ -195,7 +171,7 @@ def decode(data: bytes, name: str) -> Image.Image:
         ) from error
 
 
-def upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     """An image turned as its EXIF data says; as it is where they say nothing that can be read.
 
     Pillow's own function fails, or leaves the image as it lies, where anything else in the data is
@@ -203,7 +179,7 @@ def upright(image: Image.Image) -> Image.Image:
 
     >>> image = Image.new("L", (3, 2))
     >>> image.getexif()[0x0112] = 6  # to be turned by a quarter
-    >>> upright(image).size
+    >>> _upright(image).size
     (2, 3)
     """
     try:

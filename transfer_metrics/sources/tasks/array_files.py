@@ -21,7 +21,7 @@ from transfer_metrics.sources.tasks.sequences import EncodedImages
 from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import check_unpacked
 
-MOST_ARRAYS = 10_000
+_MOST_ARRAYS = 10_000
 """Arrays in one archive."""
 _EMPTY, _PIECE = 1 << 20, 1 << 20
 
@@ -32,16 +32,6 @@ def read_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarr
     Sizes are compared with what the headers claim before anything is unpacked: an archive may
     unpack to ``untrusted.PROPORTION`` times its own size, and to ``untrusted.TABLE`` bytes in any
     case; see there for how to raise this.
-
-    Raises:
-        InvalidInputError: it is neither, holds pickled objects, claims another size than it has,
-            or unpacks to more than the bound.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     np.savez(f"{folder}/a.npz", X=np.eye(2))
-    ...     read_arrays(f"{folder}/a.npz")["X"].shape
-    (2, 2)
     """
     try:
         if not os.path.isfile(path):
@@ -62,8 +52,8 @@ def _archive(file: BinaryIO) -> dict[str, np.ndarray]:
     packed = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-        if len(members) > MOST_ARRAYS:
-            raise ValueError(f"it has {len(members)} arrays, and at most {MOST_ARRAYS} are read")
+        if len(members) > _MOST_ARRAYS:
+            raise ValueError(f"it has {len(members)} arrays, and at most {_MOST_ARRAYS} are read")
         # The archive reads no further than these sizes, whatever follows.
         check_unpacked(sum(member.file_size for member in members), packed)
         found = {}
@@ -109,10 +99,6 @@ def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = 
     images: ``jpeg`` (one-dimensional uint8, the files one after the other) with ``offsets`` (N + 1
     starts and ends). uint8 arrays (N, H, W), (N, H, W, 1) and (N, H, W, 3) are images, everything
     else numbers. ``classes`` names the classes, in the order of their numbers.
-
-    Raises:
-        InvalidInputError: the file is missing or no archive, holds pickled objects, lacks arrays,
-            or unpacks to more than ``arrays.read_arrays`` allows.
     """
     return _from_arrays(_read_npz(place, name), place, name, kind, missing)
 
@@ -122,10 +108,6 @@ def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str 
 
     It is read with ``weights_only=True``, so that nothing in it is executed. Images are uint8,
     (N, C, H, W) as torch has them or as in npz archives; classes and labels may be lists.
-
-    Raises:
-        InvalidInputError: the file is missing, holds more than tensors, numbers and texts, or
-            lacks some.
     """
     content = _read_torch(place, name)
     if isinstance(content, (tuple, list)) and len(content) == 2:

@@ -38,12 +38,9 @@ def make_task(
         parts: per split, the examples and as many labels.
         kind: see ``labels.encode``.
         classes: see ``labels.encode``.
-        missing: what to do about missing labels; see ``_without_unlabelled``.
+        missing: what to do about missing labels: ``"skip"``; ``"error"``; or ``"keep"``, which
+            skips what is empty and takes texts such as ``"None"`` for classes.
         understood: what the source has to say about how it was read.
-
-    Raises:
-        InvalidInputError: lengths differ, a split is empty, kinds of examples are mixed, or the
-            labels cannot be used.
     """
     for split, (examples, labels) in parts.items():
         count = len(labels)
@@ -86,14 +83,7 @@ def _modality(examples: Sequence[Any]) -> Modality:
 
 
 def check_policy(option: str, value: Any, policies: Sequence[str] = ("error", "skip")) -> str:
-    """``"error"``, ``"skip"``, or what else there is.
-
-    Raises:
-        InvalidInputError: it is none of them.
-
-    >>> check_policy("missing", "skip")
-    'skip'
-    """
+    """``"error"``, ``"skip"``, or what else there is; anything else is refused."""
     if value not in policies:
         known = ", or ".join(f"{option}={policy} {POLICIES[policy]}" for policy in policies)
         raise InvalidInputError(f"{option}={value!r}; say {known}")
@@ -108,28 +98,10 @@ def _without_unlabelled(
     missing: str,
     where: str = "",
 ) -> tuple[dict[str, tuple[Sequence[Any], np.ndarray]], list[tuple[str, str]]]:
-    """Leave out the examples without a label, or refuse them.
+    """The parts, with labels as arrays, less the examples without one; and what that is and why.
 
     Splits other than ``train`` in which no example has a label, as of a contest, are left out in
-    any case.
-
-    Args:
-        name: the task.
-        parts: per split, the examples and as many raw labels.
-        kind: as for ``labels.encode``.
-        classes: as for ``labels.encode``.
-        missing: ``"skip"``; ``"error"``; or ``"keep"``, which skips what is empty and takes texts
-            such as ``"None"`` for classes.
-        where: the column of the labels, for messages.
-
-    Returns:
-        The same parts with labels as arrays, less what is left out; and what that is and why.
-
-    Raises:
-        InvalidInputError: a label is missing and ``missing`` is ``"error"``, or all are.
-
-    Warns:
-        TransferMetricsWarning: something was left out; says how many.
+    any case. ``where`` is the column of the labels, for messages.
     """
     check_policy("missing", missing, tuple(POLICIES))
     arrays = {split: as_array(labels) for split, (_, labels) in parts.items()}
@@ -171,11 +143,7 @@ def unlabelled(
 ) -> dict[str, np.ndarray]:
     """Which labels are missing: none, NaN, texts as ``NA``; of classes -100, and -1 of named ones.
 
-    Args:
-        labels: per split, labels in any container.
-        kind: as for ``encode``.
-        classes: as for ``encode``.
-        texts: whether ``"NA"``, ``"None"`` and the like are missing, beside the empty text.
+    Without ``texts`` only the empty one of them is missing.
 
     >>> unlabelled({"train": [0, None, -100, -1]}, None, ["a", "b"])["train"].tolist()
     [False, True, True, True]
@@ -207,14 +175,6 @@ def without_damaged(task: Task) -> Task:
 
     What is left is fixed when the task is loaded, so that fingerprints, shards and folds are those
     of the good examples alone, whatever reads them later. Texts and numbers are as they are.
-
-    Raises:
-        InvalidInputError: a split has none left, or the training data one class.
-
-    Warns:
-        TransferMetricsWarning: something was left out; says how many.
-
-    Cost: decodes every example, some milliseconds for a photograph.
     """
     if task.modality not in ("image", "audio"):
         return task

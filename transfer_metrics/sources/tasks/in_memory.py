@@ -13,7 +13,7 @@ from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.label_values import as_array, check_container
 from transfer_metrics.sources.tasks.sequences import ImageArray, Pairs, Rows, Sounds
 
-COMPARED = 64
+_COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
 
 
@@ -21,13 +21,8 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
     """Examples, labels and names of classes of a map-style dataset of (x, y) pairs.
 
     Labels come from ``dataset.targets`` or where else torchvision's data sets keep them, if up to
-    ``COMPARED`` of them, every class among these, are as they are returned; otherwise every pair
+    ``_COMPARED`` of them, every class among these, are as they are returned; otherwise every pair
     is fetched once. The names are ``dataset.classes``, unless other labels are returned than kept.
-
-    Raises:
-        InvalidInputError: it has no length, or its items are no pairs.
-
-    Cost: decodes ``COMPARED`` examples, or all.
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InvalidInputError(
@@ -81,11 +76,11 @@ def _item(dataset: Any, index: int, where: str) -> Any:
 
 def _agree(labels: np.ndarray, dataset: Any, first: Any, where: str) -> bool:
     """Whether a dataset returns these labels: ends, middle, and an example of every class."""
-    spread = np.linspace(0, len(labels) - 1, COMPARED // 2).round().astype(int)
+    spread = np.linspace(0, len(labels) - 1, _COMPARED // 2).round().astype(int)
     classes: dict[Any, int] = {}
     for position, label in enumerate(labels.tolist()):
         classes.setdefault(str(label), position)
-    some = np.array(list(classes.values()))[: COMPARED // 2]
+    some = np.array(list(classes.values()))[: _COMPARED // 2]
     positions = np.unique([*spread, *some]).tolist()  # the first is 0
     returned = as_array([first, *(_item(dataset, i, where)[1] for i in positions[1:])])
     return bool(np.array_equal(returned, labels[positions]))
@@ -106,20 +101,16 @@ def as_example(value: Any) -> Any:
         return np.array([value], np.float32) if isinstance(value, (int, float)) else value
     if value.dtype == np.uint8 and value.ndim in (2, 3):
         return array_to_image(value.transpose(1, 2, 0) if tensor and value.ndim == 3 else value)
-    return as_float32(value[None], "an example of the dataset")[0]
+    return _as_float32(value[None], "an example of the dataset")[0]
 
 
 def as_examples(values: Any, where: str) -> Sequence[Any]:
     """Arrays, tensors, data frames and lists as a sequence of examples.
 
     uint8 arrays with three or four axes are images, (N, H, W) or (N, H, W, C), and tensors also
-    (N, C, H, W), as torch has them; other numbers
-    become float32, one example per entry of the first axis. Lists hold images, texts, pairs of
-    texts, sounds (waveforms of different lengths, or mappings with ``array`` and
-    ``sampling_rate``), or numbers.
-
-    Raises:
-        InvalidInputError: the values are none of these, or not finite.
+    (N, C, H, W), as torch has them; other numbers become float32, one example per entry of the
+    first axis. Lists hold images, texts, pairs of texts, sounds (waveforms of different lengths, or
+    mappings with ``array`` and ``sampling_rate``), or numbers.
     """
     check_container(values, where)
     if hasattr(values, "detach"):
@@ -133,7 +124,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     if isinstance(values, np.ndarray):
         if values.dtype == np.uint8 and values.ndim in (3, 4):
             return ImageArray(values)
-        return Rows(as_float32(values, where))
+        return Rows(_as_float32(values, where))
     if not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
         raise InvalidInputError(
             f"{where}: examples are a {type(values).__name__}; give an array, a tensor or a list"
@@ -150,7 +141,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
         if isinstance(values, list) and any(example_modality(v) != given for v in values):
             raise InvalidInputError(f"{where}: the list mixes different kinds of examples")
         return values
-    return Rows(as_float32(_stack(values, where), where))
+    return Rows(_as_float32(_stack(values, where), where))
 
 
 def _are_waveforms(values: Sequence[Any]) -> bool:
@@ -176,12 +167,8 @@ def _stack(values: Sequence[Any], where: str) -> np.ndarray:
         ) from error
 
 
-def as_float32(values: np.ndarray, where: str) -> np.ndarray:
-    """Numbers as float32, one example per entry of the first axis.
-
-    Raises:
-        InvalidInputError: they are no numbers, or NaN or infinite (in float32).
-    """
+def _as_float32(values: np.ndarray, where: str) -> np.ndarray:
+    """Finite numbers as float32, one example per entry of the first axis."""
     if values.dtype.kind not in "fiub" or values.ndim == 0:
         raise InvalidInputError(
             f"{where}: examples of type {values.dtype} and shape {values.shape}; give real numbers "
@@ -200,14 +187,7 @@ def as_float32(values: np.ndarray, where: str) -> np.ndarray:
 
 
 def _as_sounds(values: Sequence[Any], where: str) -> Sounds:
-    """A list of waveforms or of mappings as examples.
-
-    Raises:
-        InvalidInputError: one of them cannot be used; says which.
-
-    >>> len(_as_sounds([np.zeros(100), np.zeros(80)], "task 'noises'"))
-    2
-    """
+    """A list of waveforms or of mappings as examples; an error says which is none."""
     sounds = []
     for place, value in enumerate(values):
         try:

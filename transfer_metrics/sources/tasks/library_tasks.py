@@ -64,20 +64,8 @@ def from_torchvision(
 
     The files must be below ``root``, where ``torchvision.datasets.<name>(root, download=True)``
     puts them. CIFAR and SEMEION are read by torchvision's own code, of which CIFAR's unpickles
-    files after comparing their checksums with the published ones.
-
-    Args:
-        place: name of the class, such as ``CIFAR10``.
-        name: the task.
-        kind: ``"classification"`` or ``"regression"``.
-        root: folder that holds the data set.
-        missing: what to do about missing labels; see ``assembly.make_task``.
-        **options: further arguments of the class that are texts, such as EMNIST's ``split``.
-
-    Raises:
-        UnknownNameError: there is no such data set.
-        InvalidInputError: the files are not there, or an argument is wrong.
-        MissingDependencyError: ``torchvision`` is not installed.
+    files after comparing their checksums with the published ones. Further options are arguments of
+    the class that are texts, such as EMNIST's ``split``.
     """
     torchvision = require("torchvision", f"task {name!r}")
     choose("torchvision data set", place, _TORCHVISION)

@@ -17,7 +17,7 @@ from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.paths import inside
 from transfer_metrics.sources.tasks.sequences import Examples
-from transfer_metrics.sources.tasks.table_columns import (
+from transfer_metrics.sources.tasks.tables import (
     Holds,
     Table,
     cell_text,
@@ -33,23 +33,12 @@ LARGE = 1 << 30
 _AT_ONCE = 65_536
 
 
-class RowGroups:
-    """Parquet files of the same columns, one after the other.
-
-    Args:
-        paths: the files.
-        name: of the task, for messages.
+class _RowGroups:
+    """Parquet files of the same columns, one after the other, of which one row group is kept.
 
     Attributes:
         schema: that of the first file, of ``pyarrow``.
         rows_of_files: number of rows of every file.
-
-    Raises:
-        InvalidInputError: a file is no Parquet, or has other columns than the first.
-        MissingDependencyError: ``pyarrow`` is not installed.
-
-    Warns:
-        TransferMetricsWarning: a row group is larger than ``LARGE``.
     """
 
     def __init__(self, paths: Sequence[Path], name: str) -> None:
@@ -109,13 +98,11 @@ class RowGroups:
         return cells
 
     def beginning(self, column: str, count: int) -> list[Any]:
-        """The first cells of a column, at most so many."""
         with self._open(0) as file:
             batch = next(file.iter_batches(count, columns=[column]), None)
             return [] if batch is None else batch.column(0).to_pylist()
 
     def row(self, columns: tuple[str, ...], index: int) -> tuple[Any, ...]:
-        """The cells of one row."""
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
         number, position = self._places[group]
         with self._told(number):
@@ -150,36 +137,31 @@ class RowGroups:
             ) from error
 
 
-class ParquetTexts(Examples):
+class _ParquetTexts(Examples):
     """Texts of one column, or pairs of texts of two."""
 
     modality = "text"
 
-    def __init__(self, groups: RowGroups, columns: Sequence[str]) -> None:
+    def __init__(self, groups: _RowGroups, columns: Sequence[str]) -> None:
         self._groups, self._columns = groups, tuple(columns)
 
     def __len__(self) -> int:
         return len(self._groups)
 
     def read(self, index: int) -> Any:
-        """One text, empty where there is none, or a pair."""
         texts = tuple(map(cell_text, self._groups.row(self._columns, index)))
         return texts[0] if len(texts) == 1 else texts
 
 
-class ParquetImages(Examples):
+class _ParquetImages(Examples):
     """Encoded images of a column: bytes, or as ``datasets`` has them ``{"bytes", "path"}``.
 
-    Args:
-        groups: the rows.
-        column: the column.
-        folder: where paths start, and which they must not leave.
-        name: of the task, for messages.
+    Paths start at the folder and must not leave it.
     """
 
     modality = "image"
 
-    def __init__(self, groups: RowGroups, column: str, folder: str, name: str) -> None:
+    def __init__(self, groups: _RowGroups, column: str, folder: str, name: str) -> None:
         self._groups, self._column = groups, column
         self._folder, self._name = folder, name
 
@@ -187,11 +169,9 @@ class ParquetImages(Examples):
         return len(self._groups)
 
     def read(self, index: int) -> Image.Image:
-        """Decode one image."""
         return decode(self.stored(index), self._where(index))
 
     def stored(self, index: int) -> bytes:
-        """One encoded image."""
         [cell] = self._groups.row((self._column,), index)
         if isinstance(cell, dict):
             path, cell = cell.get("path"), cell.get("bytes")
@@ -226,11 +206,7 @@ _NUMBERS = ("int", "uint", "float", "double", "halffloat", "bool", "decimal")
 
 
 def is_parquet(place: str) -> bool:
-    """Whether a place is a Parquet file, by its first bytes, or a folder or pattern of such files.
-
-    >>> is_parquet("data/train-*.parquet"), is_parquet("data.csv")
-    (True, False)
-    """
+    """Whether a place is a Parquet file by its first bytes, or a folder or pattern of such."""
     path = Path(place).expanduser()
     if not path.is_file():
         return place.endswith(".parquet") or (path.is_dir() and any(path.rglob("*.parquet")))
@@ -242,26 +218,18 @@ def is_parquet(place: str) -> bool:
 
 
 class ParquetTable(Table):
-    """A table in one or more Parquet files of the same columns.
+    """A table in one or more Parquet files of the same columns, by split.
 
     Labels, numbers and paths are read whole; images and texts by row groups, of which one is kept
     in memory, so that its size does not grow with the table. Reading in another order than that of
     the rows reads row groups again and again.
-
-    Args:
-        files: the files of each split.
-        name: of the task, for messages.
-
-    Raises:
-        InvalidInputError: a file is no Parquet, has other columns than the first, or no rows.
-        MissingDependencyError: ``pyarrow`` is not installed.
     """
 
     def __init__(self, files: Mapping[str, Sequence[Path]], name: str) -> None:
         self.name = name
         paths = [path for of_split in files.values() for path in of_split]
         self._folder = str(paths[0].parent)
-        self._groups = RowGroups(paths, name)
+        self._groups = _RowGroups(paths, name)
         self.rows = len(self._groups)
         if not self.rows:
             raise InvalidInputError(
@@ -318,7 +286,7 @@ class ParquetTable(Table):
 
     def texts(self, columns: Sequence[str]) -> Sequence[Any]:
         """Texts that are read by row groups."""
-        return ParquetTexts(self._groups, columns)
+        return _ParquetTexts(self._groups, columns)
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
         """Numbers, and vectors of one length, side by side; what is empty is NaN."""
@@ -329,7 +297,7 @@ class ParquetTable(Table):
         folder = root or self._folder
         if self.holds(column) in ("paths", "text"):
             return named_images(self.cells(column), folder, self.name, column)
-        return ParquetImages(self._groups, column, folder, self.name)
+        return _ParquetImages(self._groups, column, folder, self.name)
 
     def _type(self, column: str) -> str:
         """The type of a column, of one with a dictionary that of its values."""

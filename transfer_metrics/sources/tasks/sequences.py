@@ -95,12 +95,9 @@ class ImageFiles(Examples):
 
 @dataclass(frozen=True, eq=False)
 class EncodedImages(Examples):
-    """Encoded images one after the other in one uint8 array, decoded on access.
+    """Encoded images one after the other in a uint8 array, decoded on access.
 
-    Attributes:
-        data: (B,) uint8.
-        offsets: (N + 1,) integers; image i is ``data[offsets[i]:offsets[i + 1]]``.
-        name: where they come from.
+    Image i is ``data[offsets[i]:offsets[i + 1]]``; ``name`` says where they come from.
     """
 
     data: np.ndarray
@@ -204,7 +201,7 @@ class Pairs(Examples):
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen(Examples):
+class _Chosen(Examples):
     """Some examples of a sequence, by position."""
 
     examples: Sequence[Any]
@@ -258,13 +255,7 @@ class Sounds(Examples):
 
 @dataclass(frozen=True, eq=False)
 class Words(Examples):
-    """Words in the order of their sentences.
-
-    Attributes:
-        sentences: the words of each sentence.
-        units: number of the sentence of each example, (N,).
-        positions: position of each example in its sentence, (N,).
-    """
+    """Words in the order of their sentences, each with the sentence's number and its place."""
 
     sentences: Sequence[tuple[str, ...]]
     units: np.ndarray
@@ -292,7 +283,7 @@ class Words(Examples):
 def some(examples: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
     """The examples at some positions, decoded no sooner than before."""
     own = getattr(examples, "rows", None)
-    return Chosen(examples, rows) if own is None else own(rows)
+    return _Chosen(examples, rows) if own is None else own(rows)
 
 
 def _size(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Tasks made of a task: nested and balanced samples, held-out tests, folds, VTAB-1k's splits."""
+"""Tasks made of a task: nested and balanced samples, held-out tests, folds, _VTAB-1k's splits."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.sources.tasks.assembly import check_policy, without_damaged
 from transfer_metrics.sources.tasks.task import Split, Task
 
-SEED = 0
+_SEED = 0
 
 
 def nested_order(
-    labels: np.ndarray, num_classes: int, seed: int = SEED, *, balanced: bool = False
+    labels: np.ndarray, num_classes: int, seed: int = _SEED, *, balanced: bool = False
 ) -> np.ndarray:
     """An order of the examples of which every beginning is a random sample fair to the classes.
 
@@ -35,17 +35,8 @@ def nested_order(
     classes. Stratified, a class of which there are c of n examples has at most one more than
     ``c s / n``, and at most ``C c / n`` fewer, what the first examples of the rare classes
     displace. Balanced, no two classes differ by more than one until the smaller is used up, after
-    which the others fill its places. Regression targets are shuffled. The order depends on the
-    labels, their order and the seed only.
-
-    Args:
-        labels: class numbers (n,), or targets, of which only the number matters.
-        num_classes: number of classes, 0 for regression.
-        seed: of the random choice.
-        balanced: equal numbers of every class rather than their shares.
-
-    Returns:
-        (n,) positions.
+    which the others fill its places. Regression targets, of no classes, are shuffled. The order
+    depends on the labels, their order and the seed only.
 
     Cost: O(n log n), and O(n) for each class.
 
@@ -69,21 +60,10 @@ def nested_order(
 def stratified_holdout(
     labels: np.ndarray, fraction: float, seed: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split positions at random so that each class gives the same share.
+    """Positions that stay and those held out, ascending: at random, the same share of each class.
 
     The total is rounded, the classes with the largest remainders give the rest, and every class
     keeps at least one example.
-
-    Args:
-        labels: (N,).
-        fraction: share to hold out, in (0, 1).
-        seed: of the random choice.
-
-    Returns:
-        Positions that stay and positions held out, both ascending.
-
-    Raises:
-        InvalidInputError: the fraction is out of range, or no class has two examples.
 
     >>> stay, out = stratified_holdout(np.array([0] * 8 + [1] * 2), 0.2, seed=0)
     >>> len(stay), len(out)
@@ -113,17 +93,13 @@ def stratified_holdout(
 
 
 def check_share(validation: Any) -> None:
-    """Refuse a head that would make its choices on the data it was fitted to.
-
-    Raises:
-        InvalidInputError: there is no share to hold out.
-    """
+    """Refuse a head that would make its choices on the data it was fitted to."""
     if not isinstance(validation, (int, float)) or not 0 < validation < 1:
         raise InvalidInputError(f"validation={validation!r}; use a share between 0 and 1, as 0.2")
 
 
-VTAB = "vtab-1k"
-VTAB_TRAIN, VTAB_VAL = 800, 200
+_VTAB = "vtab-1k"
+_VTAB_TRAIN, _VTAB_VAL = 800, 200
 
 
 def subsample(task: Task, examples: int, seed: int = 0) -> Task:
@@ -176,16 +152,6 @@ def hold_out(task: Task, split: str, share: float, seed: int = 0) -> Task:
     """Cut a part of the training examples off as another split, with every class in its share.
 
     Words are cut off by sentences, so that no sentence is in both.
-
-    Args:
-        task: the task.
-        split: the new split, such as ``"test"``.
-        share: of the training examples, in (0, 1).
-        seed: of the random choice.
-
-    Raises:
-        InvalidInputError: there is such a split, the share is out of range, or nothing can be held
-            out.
 
     >>> from transfer_metrics.sources.tasks.load_task import load_task
     >>> iris = hold_out(load_task("sklearn:iris"), "val", 0.25)
@@ -255,7 +221,7 @@ def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
 
 
 def vtab_1k(task: Task, seed: int = 0) -> Task:
-    """The training data of VTAB-1k: 800 random examples to train on, 200 random ones to validate.
+    """The training data of _VTAB-1k: 800 random examples to train on, 200 random ones to validate.
 
     As in the benchmark (Zhai et al. 2019), they are not balanced: 800 of the split ``train`` and
     200 of ``val``, or where there is none 1 000 of ``train``. Other splits stay as they are. The
@@ -269,22 +235,22 @@ def vtab_1k(task: Task, seed: int = 0) -> Task:
     {'train': 800, 'test': 450, 'val': 200}
     """
     train = task["train"]
-    wanted = {"train": VTAB_TRAIN} if "val" in task.splits else {"train": VTAB_TRAIN + VTAB_VAL}
-    wanted |= {"val": VTAB_VAL} if "val" in task.splits else {}
+    wanted = {"train": _VTAB_TRAIN} if "val" in task.splits else {"train": _VTAB_TRAIN + _VTAB_VAL}
+    wanted |= {"val": _VTAB_VAL} if "val" in task.splits else {}
     drawn: dict[str, np.ndarray] = {}
     for name, count in wanted.items():
         have = len(task[name])
         if have < count:
             raise InvalidInputError(
-                f"task {task.name!r}: {VTAB} takes {count} examples of split {name!r}, which has "
+                f"task {task.name!r}: {_VTAB} takes {count} examples of split {name!r}, which has "
                 f"{have}; use examples=… and test_size=… instead"
             )
         drawn[name] = np.random.default_rng(seed).permutation(have)[:count]
     if "val" in drawn:
         val = task["val"].rows(np.sort(drawn["val"]))
     else:
-        val = train.rows(np.sort(drawn["train"][VTAB_TRAIN:]))
-    splits = {**task.splits, "train": train.rows(np.sort(drawn["train"][:VTAB_TRAIN])), "val": val}
+        val = train.rows(np.sort(drawn["train"][_VTAB_TRAIN:]))
+    splits = {**task.splits, "train": train.rows(np.sort(drawn["train"][:_VTAB_TRAIN])), "val": val}
     return dataclasses.replace(task, splits=splits)
 
 
@@ -342,19 +308,16 @@ class Cut:
     def of(cls, options: Mapping[str, Any]) -> Cut:
         """From options as they are written, text or values.
 
-        Raises:
-            InvalidInputError: a value cannot be used.
-
         >>> Cut.of({"examples": "1000", "seed": 1})
         Cut(corrupt='error', test_size=None, examples=1000, protocol=None, seed=1)
         """
         given = {name: value for name, value in options.items() if value is not None}
         examples, share = given.get("examples"), given.get("test_size")
         protocol = given.get("protocol")
-        if protocol not in (None, VTAB):
-            raise InvalidInputError(f"protocol={protocol!r}; the one that is known is {VTAB}")
+        if protocol not in (None, _VTAB):
+            raise InvalidInputError(f"protocol={protocol!r}; the one that is known is {_VTAB}")
         if protocol and examples is not None:
-            raise InvalidInputError(f"protocol={VTAB} says how many examples; leave examples out")
+            raise InvalidInputError(f"protocol={_VTAB} says how many examples; leave examples out")
         return cls(
             check_policy("corrupt", given.get("corrupt", "error")),
             None if share is None else _share(share),

@@ -17,7 +17,7 @@ from transfer_metrics.sources.tasks.sequences import Examples
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.untrusted import visible
 
-MOST_ONE_CLASS = 0.95
+_MOST_ONE_CLASS = 0.95
 """Share of the largest class that is still taken for meant."""
 _LEAST = 5
 """Classes from which on one of them per example is strange."""
@@ -26,12 +26,8 @@ _LEAST = 5
 def warn_of(task: Task, used: Task) -> None:
     """Tell what may be a mistake, once, where a task is loaded.
 
-    Args:
-        task: as its source has it.
-        used: what is used of it.
-
-    Warns:
-        TransferMetricsWarning: one for each of ``suspicions`` and ``repeats``.
+    What is suspicious is told of the ``task`` as its source has it, what repeats of what is
+    ``used`` of it.
     """
     for text in (*suspicions(task), *repeats(used)):
         warnings.warn(f"task {visible(task.name)!r}: {text}", TransferMetricsWarning, stacklevel=3)
@@ -40,7 +36,7 @@ def warn_of(task: Task, used: Task) -> None:
 def suspicions(task: Task) -> list[str]:
     """What may be a mistake, from names and labels alone, and what the source suspects itself.
 
-    A class per example, one class above ``MOST_ONE_CLASS``, classes that differ by case, space or
+    A class per example, one class above ``_MOST_ONE_CLASS``, classes that differ by case, space or
     Unicode form only, and classes of other splits that ``train`` lacks.
 
     >>> from transfer_metrics.sources.tasks.load_task import load_task
@@ -63,7 +59,7 @@ def _of_classes(task: Task) -> Iterator[str]:
             f"{present} classes for {total} training examples, about one each, as of a running "
             f"number or a measurement; name another column with label=, or say kind=regression"
         )
-    if counts.max() > MOST_ONE_CLASS * total:
+    if counts.max() > _MOST_ONE_CLASS * total:
         largest = visible(task.classes[int(counts.argmax())])
         yield (
             f"class {largest!r} has {int(counts.max())} of {total} training examples, so always "

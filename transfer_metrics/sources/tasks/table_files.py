@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import csv
 import io
 import itertools
 import re
 import warnings
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.tasks.column_roles import named_label
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.parquet import ParquetTable, is_parquet
 from transfer_metrics.sources.tasks.paths import existing_file, shards
-from transfer_metrics.sources.tasks.table_columns import Table, TextTable
-from transfer_metrics.sources.tasks.table_roles import named_label
+from transfer_metrics.sources.tasks.tables import Table, TextTable
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LONGEST = 1_000_000
-MOST_CELLS = 100_000_000
+_MOST_CELLS = 100_000_000
 """Rows times columns of a table in JSON, where a short line can add a column to all others."""
 
 
 def read_table(place: str, name: str, header: str | None = None) -> Table:
     """A table from a file of separated values or JSON lines, or from files of Parquet.
 
-    Parquet may be in several files; see ``places.shards``. A file that begins with ``{`` has a
-    JSON object per line. Of any other ``separated.read_separated`` finds the separator.
-
-    Args:
-        place: the file or files.
-        name: of the task, for messages.
-        header: of separated values: ``"no"`` where the first line is data.
-
-    Raises:
-        InvalidInputError: the file is missing, has no rows, cannot be read, or has more bytes than
-            ``untrusted.TABLE``.
+    Parquet may be in several files; see ``paths.shards``. A file that begins with ``{`` has a JSON
+    object per line. Of any other ``read_separated`` finds the separator. No more than
+    ``untrusted.TABLE`` bytes are read.
     """
     if is_parquet(place):
         _refuse_header(header, name)
@@ -81,43 +71,6 @@ def _refuse_header(header: str | None, name: str) -> None:
         raise InvalidInputError(f"header= applies to separated values only; leave it out ({name})")
 
 
-def lists_in(cells: Sequence[Any], where: str) -> list[list[Any]]:
-    """Cells that hold lists: JSON's, written as in JSON or Python, or words with spaces between.
-
-    Raises:
-        InvalidInputError: a cell is none of these.
-
-    >>> lists_in(['["a", "b"]', "['a', 'b']", "a b", ["a", "b"]], "words")
-    [['a', 'b'], ['a', 'b'], ['a', 'b'], ['a', 'b']]
-    """
-    found = []
-    for row, cell in enumerate(cells):
-        if isinstance(cell, str):
-            cell = _parsed(cell, where, row) if cell.lstrip().startswith("[") else cell.split()
-        if not isinstance(cell, list):
-            raise InvalidInputError(f"{where}: row {row + 1} has {cell!r}, which is no list")
-        found.append(cell)
-    return found
-
-
-def _parsed(cell: str, where: str, row: int) -> Any:
-    for parse in (parse_json, _literal):
-        try:
-            return parse(cell)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-    raise InvalidInputError(
-        f"{where}: row {row + 1} has {cell[:40]!r}, which cannot be read as a list; write "
-        f'["a", "b"], or words with spaces between'
-    )
-
-
-def _literal(cell: str) -> Any:
-    if len(cell) > _LONGEST:
-        raise ValueError("it is long, and Python's literals are slow to read")
-    return ast.literal_eval(cell)
-
-
 def _json_lines(text: str) -> dict[str, list[Any]]:
     rows = []
     # Not splitlines, which splits inside of strings.
@@ -128,12 +81,12 @@ def _json_lines(text: str) -> dict[str, list[Any]]:
                 raise ValueError(f"line {number} is no object")
             rows.append(row)
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    if len(columns) * len(rows) > MOST_CELLS:
+    if len(columns) * len(rows) > _MOST_CELLS:
         raise ValueError(f"its {len(rows)} rows have {len(columns)} different names of columns")
     return {column: [row.get(column) for row in rows] for column in columns}
 
 
-SEPARATORS = (",", ";", "\t", "|")
+_SEPARATORS = (",", ";", "\t", "|")
 _MOST_TWINS, _LOOKED_AT, _SPECTRUM = 100, 50, 5
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3},[0-9]{3}")
@@ -145,17 +98,9 @@ def read_separated(
     """The columns of a file of separated values, as text, and what may be a mistake.
 
     The separator is the usual one of the file's name, a tab for ``.tsv`` and a comma for others,
-    if it cuts the first rows into as many cells as the header; otherwise one of ``SEPARATORS``
+    if it cuts the first rows into as many cells as the header; otherwise one of ``_SEPARATORS``
     that does. Where it is no comma, columns of numbers with decimal commas have points instead.
-
-    Args:
-        text: the file.
-        suffix: the end of its name.
-        header: ``"no"`` if the first line is data, ``"yes"`` if it is known to be none.
-
-    Raises:
-        ValueError: rows have more cells than the header, or one repeats it.
-        InvalidInputError: ``header`` is something else.
+    ``header`` is ``"no"`` if the first line is data, ``"yes"`` if it is known to be none.
 
     >>> read_separated("text;label\\ngood, really;pos\\n", ".csv")
     ({'text': ['good, really'], 'label': ['pos']}, [])
@@ -224,8 +169,7 @@ def _frame(
 def _swallowed(frame: pd.DataFrame, text: str, separator: str) -> bool:
     """Whether quotes that open nothing made cells of whole rows, and rows are even without them.
 
-    Raises:
-        ValueError: there are such cells, or may be, and it is not certain what is meant.
+    It is an error where it is not certain what is meant.
     """
     least = max(1, len(frame.columns) - 1)
     lines = text.count("\n") or text.count("\r")
@@ -276,7 +220,7 @@ def _separator(text: str, suffix: str) -> str:
     usual = "\t" if suffix in (".tsv", ".tab") else ","
     even: list[tuple[bool, int, str]] = []
     several: list[str] = []
-    for separator in (usual, *(s for s in SEPARATORS if s != usual)):
+    for separator in (usual, *(s for s in _SEPARATORS if s != usual)):
         rows = _rows(text, separator, _LOOKED_AT)
         if len(text) > _LONGEST and len(rows) < _LOOKED_AT:
             rows = rows[:-1] or rows  # the last may have been cut

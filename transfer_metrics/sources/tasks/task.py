@@ -16,7 +16,7 @@ from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.sequences import some
 from transfer_metrics.untrusted import visible
 
-MOST_CLASSES, MOST_INPUTS, MOST_LEFT_OUT = 5, 6, 4
+_MOST_CLASSES, _MOST_INPUTS, _MOST_LEFT_OUT = 5, 6, 4
 """Classes, columns and things left out that are told; of more, the first two and the last."""
 _LONGEST_NAME, _LONGEST_THING = 40, 120
 _EXAMPLES = {"image": "images", "text": "texts", "audio": "sounds", "tensor": "numbers"}
@@ -144,11 +144,7 @@ class Task:
 
 
 def refuse_words(task: Task, what: str) -> None:
-    """Raise where a task's examples are words of sentences.
-
-    Raises:
-        UnsupportedTaskError: they are.
-    """
+    """Raise where a task's examples are words of sentences."""
     if any(split.units is not None for split in task.splits.values()):
         raise UnsupportedTaskError(f"{what}; task {task.name!r} labels the words of sentences")
 
@@ -158,12 +154,6 @@ def _summary(task: Task) -> str:
 
     Counts are those of the split ``train``; nothing is decoded. Names are as ``visible`` shows
     them, on one line.
-
-    >>> from transfer_metrics.sources.tasks.load_task import load_task
-    >>> _summary(load_task(["good", "bad", "poor"] * 2, ["pos", "neg", "neg"] * 2, name="films"))
-    'films: classification of texts, train 6 (2 classes: neg ×4, pos ×2)'
-    >>> _summary(load_task("sklearn:diabetes"))
-    'sklearn:diabetes: regression of numbers, train 331 (targets 25 to 346), test 111'
     """
     of_words = task["train"].units is not None
     what = "words in sentences" if of_words else _EXAMPLES[task.modality]
@@ -184,7 +174,7 @@ def _summary(task: Task) -> str:
 def _classes(task: Task) -> str:
     counts = np.bincount(task["train"].labels, minlength=task.num_classes)
     told = [f"{_name(c)} ×{n}" for c, n in zip(task.classes, counts.tolist(), strict=True)]
-    return f"{task.num_classes} classes: {', '.join(_ends(told, MOST_CLASSES))}"
+    return f"{task.num_classes} classes: {', '.join(_ends(told, _MOST_CLASSES))}"
 
 
 def _targets(task: Task) -> str:
@@ -194,16 +184,16 @@ def _targets(task: Task) -> str:
 
 
 def _inputs(names: Sequence[str]) -> str:
-    told = ", ".join(_ends([_name(name) for name in names], MOST_INPUTS))
-    return told if len(names) <= MOST_INPUTS else f"{told} ({len(names)} columns)"
+    told = ", ".join(_ends([_name(name) for name in names], _MOST_INPUTS))
+    return told if len(names) <= _MOST_INPUTS else f"{told} ({len(names)} columns)"
 
 
 def _left_out(things: Sequence[tuple[str, str]]) -> str:
     told = [
         f"{visible(what, _LONGEST_NAME)} ({visible(why, _LONGEST_THING)})"
-        for what, why in things[:MOST_LEFT_OUT]
+        for what, why in things[:_MOST_LEFT_OUT]
     ]
-    more = len(things) - MOST_LEFT_OUT
+    more = len(things) - _MOST_LEFT_OUT
     return ", ".join(told) + (f" and {more} more" if more > 0 else "")
 
 

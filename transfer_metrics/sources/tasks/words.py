@@ -11,9 +11,9 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.labels import IGNORED, Kind
 from transfer_metrics.sources.tasks.sequences import Words
-from transfer_metrics.sources.tasks.task import Task
+from transfer_metrics.sources.tasks.task import NOTHING, Task, Understood
 
-SCHEMES = ("keep", "drop")
+_SCHEMES = ("keep", "drop")
 
 
 def words_task(
@@ -23,6 +23,7 @@ def words_task(
     classes: Sequence[Any] | None = None,
     *,
     bio: str = "keep",
+    understood: Understood = NOTHING,
 ) -> Task:
     """A task of words from sentences with a label per word.
 
@@ -36,23 +37,20 @@ def words_task(
         classes: see ``labels.encode``.
         bio: ``"drop"`` makes ``PER`` of ``B-PER`` and ``I-PER``, so that the classes are types of
             entities rather than their beginnings and insides; ``"keep"`` does not.
-
-    Raises:
-        InvalidInputError: a sentence is no list of words, or has another number of labels; no word
-            is labelled; ``bio`` is something else; labels that cannot be used.
+        understood: what the source has to say about how it was read.
 
     >>> task = words_task("ner", {"train": ([["Ada", "sleeps"]], [["B-PER", "O"]])}, bio="drop")
     >>> task.classes, task["train"].labels.tolist(), task["train"].units.tolist()
     (('O', 'PER'), [1, 0], [0, 0])
     """
-    if bio not in SCHEMES:
+    if bio not in _SCHEMES:
         raise InvalidInputError(f"task {name!r}: bio={bio!r}; use 'keep' or 'drop'")
     flat: dict[str, tuple[Words, list[Any]]] = {}
     for split, (sentences, labels) in parts.items():
         flat[split] = _flat(f"task {name!r}, split {split!r}", sentences, labels)
     if bio == "drop":
         flat, classes = _without_prefixes(flat, classes)
-    return make_task(name, flat, kind, classes)
+    return make_task(name, flat, kind, classes, understood=understood)
 
 
 def is_labelled_words(examples: Any, labels: Any) -> bool:
