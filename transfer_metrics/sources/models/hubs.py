@@ -35,7 +35,7 @@ from transfer_metrics.sources.specs import ModelSpec
 from transfer_metrics.untrusted import visible
 
 # Characters of what a constructor says of its failure.
-MOST = 300
+_MOST = 300
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def from_timm(spec: ModelSpec) -> Model:
     module = make()
     revision = getattr(module, "pretrained_cfg", {}).get("tag") if pretrained else "random"
     if spec.checkpoint:
-        heads = configured_heads(config_of(module))
+        heads = configured_heads(_config_of(module))
         module, revision = _with_file(module, make, spec, heads)
     elif pretrained and "num_classes" in options:
         _leave_out_random_head(module, options["num_classes"], spec)
@@ -107,8 +107,8 @@ def from_timm(spec: ModelSpec) -> Model:
 
 def _leave_out_random_head(module: nn.Module, classes: Any, spec: ModelSpec) -> None:
     """Without a classifier of other classes than those of the weights: timm makes a random one."""
-    known = config_of(module).get("num_classes")
-    heads = [h for h in configured_heads(config_of(module)) if with_weights(module, h)]
+    known = _config_of(module).get("num_classes")
+    heads = [h for h in configured_heads(_config_of(module)) if with_weights(module, h)]
     if known is None or known == classes or not heads:
         return
     for head in heads:
@@ -197,7 +197,7 @@ def from_module(
         prove: look for the classifier with a forward pass when the configuration is silent.
     """
     module = plain_module(module)
-    config = config_of(module)
+    config = _config_of(module)
     size = (inputs or {}).get("input_size", config.get("input_size"))
     preprocess: Any = None
     modality: Modality = "tensor"
@@ -213,7 +213,7 @@ def from_module(
     return with_proven_head(model) if prove and "classifier" not in config else model
 
 
-def config_of(module: nn.Module) -> Mapping[str, Any]:
+def _config_of(module: nn.Module) -> Mapping[str, Any]:
     """The ``pretrained_cfg`` of a network; empty where it has none."""
     config = getattr(module, "pretrained_cfg", None) or {}
     return config if isinstance(config, Mapping) else config.to_dict()
@@ -304,11 +304,11 @@ def construct(spec: ModelSpec, make: Callable[[], Any], *, of_hub: bool = True) 
     except TypeError as error:
         raise InvalidInputError(
             f"model {spec.text!r}: the constructor refuses the options {spec.options} "
-            f"({visible(error, MOST)})"
+            f"({visible(error, _MOST)})"
         ) from error
     except Exception as error:  # downloads and constructors raise anything
         line = (str(error).splitlines() or [""])[0]
-        reason = f"{type(error).__name__}: {visible(line, MOST)}"
+        reason = f"{type(error).__name__}: {visible(line, _MOST)}"
         if of_hub and not spec.checkpoint:
             raise InvalidInputError(
                 f"model {spec.text!r}: its pretrained weights are not in the local cache and "

@@ -224,7 +224,7 @@ def _leave_compiled() -> Callable[[], None]:
 unfused = _Held(_leave_fast_path)
 """Without the fast path of torch's encoder layers, which skips the modules inside and drops
 padding, so that outputs have no shape."""
-uncompiled = _Held(_leave_compiled)
+_uncompiled = _Held(_leave_compiled)
 """Without code that was compiled before there were hooks, which it would not run."""
 
 
@@ -258,7 +258,7 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     ]
     module.eval()
     try:
-        with torch.no_grad(), unfused, uncompiled:
+        with torch.no_grad(), unfused, _uncompiled:
             yield
     finally:
         for submodule, mode in modes:

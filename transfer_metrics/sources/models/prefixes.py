@@ -21,7 +21,7 @@ _PREFERRED = ("ema", "teacher", "encoder_q", "base_encoder", "online")
 
 
 @dataclass(frozen=True)
-class Found:
+class _Found:
     """The weights of a network in a file.
 
     Attributes:
@@ -59,7 +59,7 @@ def flattened(content: Any, lead: str = "") -> dict[str, Any]:
 
 def find_weights(
     tensors: Mapping[str, Any], wanted: Mapping[str, torch.Tensor], where: str, part: str = ""
-) -> Found:
+) -> _Found:
     """The tensors under the prefix under which most of those that are wanted are.
 
     Where several fit alike, one that is an average (``ema``) or a teacher counts, or MoCo's
@@ -99,7 +99,7 @@ def find_weights(
         if not (part or name.startswith(prefix))
         and not any(name.startswith(r) and (r or name in wanted) for r in rejected)
     ]
-    return Found(prefix, lead, weights, others)
+    return _Found(prefix, lead, weights, others)
 
 
 def same_shape(a: Any, b: Any) -> bool:

@@ -30,7 +30,7 @@ def read_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarr
     """The array of an ``.npy`` file, or those of an ``.npz`` archive by name.
 
     Sizes are compared with what the headers claim before anything is unpacked: an archive may
-    unpack to ``untrusted.PROPORTION`` times its own size, and to ``untrusted.TABLE`` bytes in any
+    unpack to twenty times its own size, and to ``untrusted.TABLE`` bytes in any
     case; see there for how to raise this.
     """
     try:
