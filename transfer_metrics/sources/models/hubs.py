@@ -92,7 +92,7 @@ def from_timm(spec: ModelSpec) -> Model:
         )
 
     module = make()
-    revision = getattr(module, "pretrained_cfg", {}).get("tag") if pretrained else "random"
+    revision = _config_of(module).get("tag") if pretrained else "random"
     if spec.checkpoint:
         heads = configured_heads(_config_of(module))
         module, revision = _with_file(module, make, spec, heads)
@@ -179,7 +179,7 @@ def _with_file(
 
 def from_module(
     module: nn.Module,
-    name: str,
+    name: str = "",
     inputs: Mapping[str, Any] | None = None,
     revision: str = "",
     *,
@@ -190,13 +190,14 @@ def from_module(
 
     Args:
         module: the network.
-        name: what to call it.
+        name: what to call it; else the class of the network inside its wrappers.
         inputs: overrides of the configuration's input settings.
         revision: which weights these are.
         channels: number of input channels where it differs from the configuration.
         prove: look for the classifier with a forward pass when the configuration is silent.
     """
     module = plain_module(module)
+    name = name or type(module).__name__
     config = _config_of(module)
     size = (inputs or {}).get("input_size", config.get("input_size"))
     preprocess: Any = None

@@ -103,15 +103,14 @@ def load_model(
     from transfer_metrics.sources.models.classifier import check_head
     from transfer_metrics.sources.models.hubs import from_module, with_proven_head
     from transfer_metrics.sources.models.model import Model
-    from transfer_metrics.sources.models.modules import not_a_model, plain_module
+    from transfer_metrics.sources.models.modules import not_a_model
 
     if name is not None:
         name = checked_name(name, "a model")
     if isinstance(spec, Model):
         model = spec
     elif isinstance(spec, nn.Module):
-        own = type(plain_module(spec)).__name__
-        model = from_module(spec, own, prove=preprocess is None and head is None)
+        model = from_module(spec, prove=preprocess is None and head is None)
     elif isinstance(spec, str):
         given, text = parse_name(spec)
         name = name or given
