@@ -15,6 +15,8 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.naming import checked_name
 from transfer_metrics.registry import Registry
+from transfer_metrics.sources import zoo
+from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.specs import ModelSpec, parse_model, parse_name
 
 if TYPE_CHECKING:
@@ -187,7 +189,7 @@ def list_models(pattern: str = "*") -> list[str]:
     True
     """
     hub, colon, _ = pattern.partition(":")
-    listers = {"zoo": _zoo, "timm": _timm, "torchvision": _torchvision}
+    listers = {"zoo": lambda _: zoo.names(), "timm": _timm, "torchvision": _torchvision}
     if colon and hub not in listers and not any(letter in hub for letter in WILD):
         raise UnknownNameError.of("hub to list", hub, listers)
     wanted = [hub] if colon and hub in listers else list(listers)
@@ -204,15 +206,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return found
 
 
-def _zoo(_pattern: str) -> Iterable[str]:
-    from transfer_metrics.sources import zoo
-
-    return zoo.names()
-
-
 def _timm(pattern: str) -> Iterable[str]:
-    from transfer_metrics.sources.optional import require
-
     names = require("timm", "listing timm models").list_models(pretrained=True)
     if "." in pattern:
         return names
@@ -220,7 +214,5 @@ def _timm(pattern: str) -> Iterable[str]:
 
 
 def _torchvision(_pattern: str) -> Iterable[str]:
-    from transfer_metrics.sources.optional import require
-
     models = require("torchvision", "listing torchvision models").models
     return models.list_models(module=models)
