@@ -70,12 +70,7 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
     >>> read_labels(["b", "a", "b"]), read_labels([0.5, 2.0])
     (('classification', array([1, 0, 1])), ('regression', array([0.5, 2. ])))
     """
-    array = as_array(y)
-    lacking = absent(array)
-    if lacking.any():
-        raise InvalidInputError(
-            f"y has missing labels, the first at row {int(lacking.argmax())}; drop those rows"
-        )
+    array = _complete(y)
     if kind is None:
         for doubt in odd_texts({"y": array}):
             warnings.warn(doubt, TransferMetricsWarning, stacklevel=3)
@@ -86,10 +81,54 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
         raise InvalidInputError(
             f"kind {kind!r}; give 'classification', 'regression' or 'multilabel'"
         )
-    texts = read_texts({"y": array}, kind)["y"]
     if kind == "regression":
-        return kind, _targets("y", texts)
-    return kind, _numbered("y", {"y": texts}, None)[0]["y"]
+        return kind, _targets("y", read_texts({"y": array}, kind)["y"])
+    return kind, _class_numbers(array)
+
+
+def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
+    """Labels of n examples that must be classes, (n,) int64: numbered in sorted order.
+
+    Where it is known how many classes there are, they must be whole numbers below that already, so
+    that batches agree with each other.
+    """
+    array = _complete(y)
+    if array.shape != (n,):
+        raise InvalidInputError(
+            f"y must hold one label per row of X: expected shape ({n},), got {array.shape}"
+        )
+    if array.dtype.kind == "f" and (array != np.floor(array)).any():
+        raise InvalidInputError(
+            "y holds continuous values where class labels are needed; pass integers, or use a "
+            "metric for regression"
+        )
+    if count is None:
+        return _class_numbers(array)
+    if array.dtype.kind not in "biuf":
+        raise InvalidInputError(
+            f"with num_classes, y must hold integers 0..{count - 1}, not {array.dtype}"
+        )
+    if array.size and (array.min() < 0 or array.max() >= count):
+        raise InvalidInputError(
+            f"labels must lie in 0..{count - 1} for num_classes={count}; "
+            f"got {array.min()}..{array.max()}"
+        )
+    return array.astype(np.int64)
+
+
+def _complete(y: Any) -> np.ndarray:
+    """Labels as an array; it is an error where one is missing."""
+    array = as_array(y)
+    lacking = absent(array)
+    if lacking.any():
+        raise InvalidInputError(
+            f"y has missing labels, the first at row {int(lacking.argmax())}; drop those rows"
+        )
+    return array
+
+
+def _class_numbers(array: np.ndarray) -> np.ndarray:
+    return _numbered("y", read_texts({"y": array}, "classification"), None)[0]["y"]
 
 
 def encode(
