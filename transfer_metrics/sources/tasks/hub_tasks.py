@@ -147,19 +147,9 @@ def from_hub(
     is the data set's configuration, such as ``mrpc`` of ``glue``. The others are as for
     ``from_loaded``.
     """
-    datasets = require("datasets", f"task {name!r}")
-    loaded = _load(datasets, place, name, config)
-    return from_loaded(
-        loaded,
-        name,
-        kind,
-        label=label,
-        text=text,
-        image=image,
-        words=words,
-        bio=bio,
-        missing=missing,
-    )
+    loaded = _load(require("datasets", f"task {name!r}"), place, name, config)
+    named = {"label": label, "text": text, "image": image, "words": words}
+    return from_loaded(loaded, name, kind, **named, bio=bio, missing=missing)
 
 
 def from_loaded(

@@ -97,7 +97,8 @@ def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
         raise InvalidInputError(
             f"y must hold one label per row of X: expected shape ({n},), got {array.shape}"
         )
-    if array.dtype.kind == "f" and (array != np.floor(array)).any():
+    whole = array.dtype.kind != "f" or np.isfinite(array) & (array == np.floor(array))
+    if not np.all(whole):
         raise InvalidInputError(
             "y holds continuous values where class labels are needed; pass integers, or use a "
             "metric for regression"
