@@ -97,7 +97,7 @@ def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
         raise InvalidInputError(
             f"y must hold one label per row of X: expected shape ({n},), got {array.shape}"
         )
-    if array.dtype.kind == "f" and (array != np.floor(array)).any():
+    if array.dtype.kind == "f" and (np.isinf(array) | (array != np.floor(array))).any():
         raise InvalidInputError(
             "y holds continuous values where class labels are needed; pass integers, or use a "
             "metric for regression"
@@ -218,7 +218,7 @@ def odd_texts(labels: Mapping[str, Any]) -> list[str]:
 
     >>> odd_texts({"train": [*map(str, range(12)), "?"]})
     ["the labels are numbers but for '?', the first in row 13 of train, which makes them names of \
-    classes; leave such labels empty, or say kind=classification if they are names"]
+classes; leave such labels empty, or say kind=classification if they are names"]
     """
     numbers, odd = 0, []
     for split, values in labels.items():
