@@ -18,8 +18,8 @@ from transfer_metrics.ranking.budget import LEAST, LEAST_PER_CLASS, PROBE, plan_
 from transfer_metrics.ranking.race import Standing, contenders, rounds_of
 from transfer_metrics.ranking.ranges import RANGE_SHARDS
 from transfer_metrics.ranking.rank import make_job
-from transfer_metrics.sources.base import Model
-from transfer_metrics.sources.tasks.subsamples import nested_order
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.subtasks import nested_order
 
 CLASSES, SIGNAL, NOISE = 4, 8, 16
 

@@ -28,7 +28,7 @@ _PUBLIC = {
     ),
     "transfer_metrics.evidence.published": ("list_benchmarks", "load_benchmark"),
     "transfer_metrics.features.extract": ("extract",),
-    "transfer_metrics.features.layers": ("list_layers",),
+    "transfer_metrics.features.layers": ("Layer", "list_layers"),
     "transfer_metrics.features.store": ("FeatureStore",),
     "transfer_metrics.heads.compare": ("compare",),
     "transfer_metrics.results.comparison": ("Comparison",),
@@ -78,7 +78,8 @@ _PUBLIC = {
     "transfer_metrics.selection.feature_maps": ("FeatureMapSelector",),
     "transfer_metrics.selection.group_lasso": ("GroupLassoSelector",),
     "transfer_metrics.selection.layer_selector": ("LayerSelector",),
-    "transfer_metrics.sources.base": ("Model", "Split", "Task"),
+    "transfer_metrics.sources.models.model": ("Model",),
+    "transfer_metrics.sources.tasks.task": ("Split", "Task"),
     "transfer_metrics.sources.tasks.corruptions": ("corrupted",),
     "transfer_metrics.sources.tasks.subtasks": ("folds", "subsample", "vtab_1k"),
     "transfer_metrics.sources.models.load_model": ("list_models", "load_model"),
@@ -91,7 +92,6 @@ _PUBLIC = {
         "TargetMoments",
     ),
     "transfer_metrics.statistics.inputs": ("quantile_bins",),
-    "transfer_metrics.types": ("Layer",),
 }
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
 

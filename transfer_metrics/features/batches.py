@@ -10,8 +10,8 @@ import numpy as np
 from scipy.special import softmax
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.shards import LOGITS
-from transfer_metrics.types import Layer
 
 MEAN = "mean"
 """Name of the layer that is the mean of the hidden layers."""

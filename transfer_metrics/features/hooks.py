@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.frames import frame_masks
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import batch_size, first_tensor, parse_name
-from transfer_metrics.sources.models.plain import unfused
-from transfer_metrics.types import Layer
+from transfer_metrics.sources.models.modules import unfused
 
 
 class LayerTaps:

@@ -15,7 +15,7 @@ from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.layers import place
 from transfer_metrics.features.trace import call_model
 from transfer_metrics.sources.models.classifier import tensors_in
-from transfer_metrics.sources.models.weights import is_quantised
+from transfer_metrics.sources.models.modules import is_quantised
 
 _REPEATS = 5
 """Times that random numbers get to show themselves."""

@@ -31,9 +31,10 @@ from transfer_metrics.features.parting import (
     typical,
 )
 from transfer_metrics.features.pooling import resolve_pool
-from transfer_metrics.sources.base import Model, Task
-from transfer_metrics.sources.models.evaluation import copied, evaluation, on_device
-from transfer_metrics.sources.models.unsaved import unsaved
+from transfer_metrics.sources.models.identity import unsaved
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import copied, evaluation, on_device
+from transfer_metrics.sources.tasks.task import Task
 
 _REPEATS = 5
 """Times that a batch is read again by a network that draws random numbers."""

@@ -20,7 +20,8 @@ from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
 from transfer_metrics.results.error_bars import MODES
 from transfer_metrics.results.record import Record
-from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.statistics.statistics import Labels
 
 

@@ -21,7 +21,7 @@ from transfer_metrics.ranking.ranges import RANGE_SHARDS, Ranges, drop, outcomes
 from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
-from transfer_metrics.sources.tasks.subsamples import nested_order
+from transfer_metrics.sources.tasks.subtasks import nested_order
 
 # Chance that the race as a whole drops, by the errors of scores, a model whose score is the best.
 RISK = 0.05

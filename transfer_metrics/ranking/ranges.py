@@ -48,8 +48,8 @@ from transfer_metrics.ranking.scoring import (
 from transfer_metrics.results.error_bars import MODES
 from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.candidates import Candidate
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
 RANGES = 16

@@ -14,9 +14,10 @@ import transfer_metrics
 from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
-from transfer_metrics.ranking.build import Place, build
+from transfer_metrics.results.comparable import Place
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.selection.unions import JointStatistic
+from transfer_metrics.sources.zoo import build
 from transfer_metrics.statistics.inputs import as_labels, as_targets, quantile_bins
 
 

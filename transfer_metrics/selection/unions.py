@@ -13,7 +13,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import Estimate, Metric, build_statistic
-from transfer_metrics.ranking.build import Place
+from transfer_metrics.results.comparable import Place
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.statistics import FeatureSample
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT

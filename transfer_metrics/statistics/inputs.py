@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.containers import check_container
+from transfer_metrics.sources.tasks.label_values import check_container
+from transfer_metrics.sources.tasks.labels import read_classes
 
 
 def as_features(x: Any, name: str = "X") -> Tensor:
@@ -62,20 +63,8 @@ def as_labels(y: Any, n: int, num_classes: int | None = None) -> tuple[Tensor, i
     Raises:
         InvalidInputError: wrong length or shape, missing values, or labels out of range.
     """
-    labels = _label_array(y, n)
-    if num_classes is None:
-        values, codes = np.unique(labels, return_inverse=True)
-        return torch.from_numpy(codes.astype(np.int64)), len(values)
-    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
-        raise InvalidInputError(
-            f"with num_classes, y must hold integers 0..{num_classes - 1}, not {labels.dtype}"
-        )
-    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
-        raise InvalidInputError(
-            f"labels must lie in 0..{num_classes - 1} for num_classes={num_classes}; "
-            f"got {labels.min()}..{labels.max()}"
-        )
-    return torch.from_numpy(labels.astype(np.int64)), num_classes
+    codes = read_classes(y, n, num_classes)
+    return torch.from_numpy(codes), len(np.unique(codes)) if num_classes is None else num_classes
 
 
 def as_columns(columns: Any, dim: int) -> Tensor:
@@ -177,31 +166,3 @@ def _as_tensor(value: Any, name: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"{name} is not a numeric array: {error}") from error
-
-
-def _label_array(y: Any, n: int) -> np.ndarray:
-    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    if labels.ndim != 1 or len(labels) != n:
-        raise InvalidInputError(
-            f"y must hold one label per row of X: expected shape ({n},), got {labels.shape}"
-        )
-    if np.issubdtype(labels.dtype, np.floating):
-        if not np.isfinite(labels).all():
-            raise InvalidInputError(
-                f"y has missing labels, the first at row {int(np.argmin(np.isfinite(labels)))}; "
-                f"drop those rows"
-            )
-        if (labels != np.floor(labels)).any():
-            raise InvalidInputError(
-                "y holds continuous values where class labels are needed; "
-                "pass integers, or use a metric for regression"
-            )
-        labels = labels.astype(np.int64)
-    if labels.dtype == object:
-        missing = [i for i, label in enumerate(labels) if label is None or label != label]
-        if missing:
-            raise InvalidInputError(
-                f"y has missing labels, the first at row {missing[0]}; drop those rows"
-            )
-        labels = labels.astype(str)
-    return labels
