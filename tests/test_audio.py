@@ -19,7 +19,7 @@ from tests.audio_models import LABELS, RATE, tones
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.averaged import hidden_layers
 from transfer_metrics.features.forward import Sizes, batches_of
-from transfer_metrics.features.frames import frame_masks
+from transfer_metrics.features.hooks import frame_masks
 from transfer_metrics.features.proof import EQUAL
 from transfer_metrics.sources.base import Split
 from transfer_metrics.sources.sounds import Sound, as_sound

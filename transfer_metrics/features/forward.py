@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.hooks import LayerTaps
-from transfer_metrics.features.layers import Found, place
+from transfer_metrics.features.layers import Found, Layer, place
 from transfer_metrics.features.pooling import Pool
 from transfer_metrics.features.shards import LABELS, LOGITS
 from transfer_metrics.features.store import layers_of
@@ -27,7 +27,6 @@ from transfer_metrics.sources.base import Model, Split, Task
 from transfer_metrics.sources.models.evaluation import evaluation
 from transfer_metrics.sources.sounds import as_sound
 from transfer_metrics.sources.tasks.words import Word, refuse_words
-from transfer_metrics.types import Layer
 
 UNITS = "__units__"
 """Name of the array of a shard that has the number of the sentence of each word."""

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.data import (
@@ -33,7 +34,6 @@ from transfer_metrics.heads.network import TransferNet, full_precision, linear_l
 from transfer_metrics.heads.preprocessed import network_logits
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers
-from transfer_metrics.types import Layer
 
 RUNNING = ("device", "progress", "checkpoint", "random_state")
 """Parameters that say how and where a head runs, not what it computes."""

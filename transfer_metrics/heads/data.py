@@ -12,12 +12,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, UnsupportedTaskError
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.base import Split, Task
 from transfer_metrics.sources.tasks.subsamples import stratified_holdout
-from transfer_metrics.types import Layer
 
 EVERY = ("all", "*", "activations", "blocks")
 """Choices of layers that mean all that a store has; what it has was chosen when it was made."""

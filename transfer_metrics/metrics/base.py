@@ -16,6 +16,7 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
     UnsupportedTaskError,
 )
+from transfer_metrics.metrics import NAMES
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources.tasks.label_values import as_array
 from transfer_metrics.sources.tasks.labels import read_labels
@@ -26,25 +27,8 @@ from transfer_metrics.syntax import call_options
 METRICS: Registry[Metric] = Registry(
     "metric",
     {
-        name: f"transfer_metrics.metrics.{module}:{name}.metric"
-        for module, names in {
-            "discriminant": ("lda", "sfda"),
-            "emms": ("emms",),
-            "energy": ("energy",),
-            "etran": ("svd_regression",),
-            "gbc": ("gbc",),
-            "h_score": ("h_score",),
-            "kernel_alignment": ("lfc", "parc"),
-            "knn": ("knn",),
-            "logme": ("logme",),
-            "ncti": ("ncti_posterior", "ncti_rank", "ncti_spread"),
-            "nleep": ("nleep",),
-            "pactran": ("pactran_dirichlet", "pactran_gamma", "pactran_gaussian"),
-            "ped": ("ped",),
-            "probes": ("linear_probe", "ridge_probe"),
-            "source_head": ("leep", "nce", "soft_nce"),
-            "transrate": ("conditional_coding_rate", "transrate"),
-        }.items()
+        name: f"{__package__}.{file}:{name}.metric"
+        for file, names in NAMES.items()
         for name in names
     },
     group="transfer_metrics.metrics",

@@ -21,8 +21,9 @@ from transfer_metrics.statistics.inputs import (
     as_targets,
     check_finite,
 )
-from transfer_metrics.statistics.moments import ClassMoments, TargetMoments
+from transfer_metrics.statistics.moments import ClassMoments
 from transfer_metrics.statistics.saving import MOST_CLASSES, Saved, require
+from transfer_metrics.statistics.targets import TargetMoments
 
 DEFAULT_LIMIT = 20_000
 # Bits of a key that tell equal rows of different labels apart.
