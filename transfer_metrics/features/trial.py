@@ -27,9 +27,7 @@ from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.example import Rows
 from transfer_metrics.sources.models.evaluation import copied, evaluation, is_lazy
 
-_LOOKED_AT = 64
-"""Examples of which the lengths are compared."""
-
+_LOOKED_AT = 64  # examples of which the lengths are compared
 _MADE: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
 
 

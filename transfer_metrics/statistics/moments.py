@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
@@ -31,15 +32,10 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True, eq=False)
 class FourthMoments(Saved):
-    """Third and fourth moments about the global mean that Ledoit-Wolf shrinkage needs.
+    """Third and fourth moments about the global mean that Ledoit-Wolf shrinkage needs."""
 
-    Attributes:
-        cubic: ``Σ ‖u‖² u`` with ``u = x - mean``: (D,).
-        quartic: ``Σ ‖u‖⁴``.
-    """
-
-    cubic: Tensor
-    quartic: float
+    cubic: Tensor  # ``Σ ‖u‖² u`` with ``u = x - mean``: (D,)
+    quartic: float  # ``Σ ‖u‖⁴``
 
     def _require_fit(self) -> None:
         require(self.cubic.ndim == 1, "third moments of more than one axis")
@@ -68,14 +64,9 @@ class ClassRows(Sequence[Scatter]):
     """Scatter of each class about its own mean, from features that can be read by position.
 
     C matrices of D x D do not fit where both are large (34 GB for C = 1 000, D = 2 048); one after
-    the other they need a single one, and one more reading of the features.
+    the other they need a single one, and one more reading of the features, by ``read``, which gives
+    those (k, D) at positions (k,), for class numbers (N,) and class means (C, D).
 
-    Args:
-        read: features (k, D) at positions (k,).
-        labels: class numbers, (N,).
-        means: class means, (C, D).
-
-    >>> import torch
     >>> x, y = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1])
     >>> scatter = ClassRows(x.__getitem__, y, torch.tensor([[2.0, 3.0], [4.0, 5.0]]))
     >>> scatter[1].trace()
@@ -213,8 +204,7 @@ class ClassMoments(Saved):
         means = features.new_zeros(size, features.shape[1])
         rows = _empty_like(features)
         class_rows = []
-        for c in range(size):
-            start, stop = bounds[c], bounds[c + 1]
+        for c, (start, stop) in enumerate(pairwise(bounds)):
             block = rows[start:stop]
             if stop > start:
                 _gather(features, order[start:stop], block)
