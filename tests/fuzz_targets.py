@@ -36,10 +36,10 @@ from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.report.html import write_report
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.saved import Selection
-from transfer_metrics.sources.arrays import read_arrays
 from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.specs import parse_model, parse_task
+from transfer_metrics.sources.tasks.array_files import read_arrays
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.joint import SourceJoint
 from transfer_metrics.statistics.moments import ClassMoments

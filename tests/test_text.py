@@ -32,7 +32,7 @@ from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.word_pooling import pool_for
-from transfer_metrics.sources.base import Split
+from transfer_metrics.sources.tasks.task import Split
 
 transformers = pytest.importorskip("transformers")
 

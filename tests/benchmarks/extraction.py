@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from transfer_metrics.features.extract import extract
-from transfer_metrics.sources.base import Model, Split, Task
-from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.tasks.task import Split, Task
 
 IMAGE = (3, 224, 224)
 

@@ -9,7 +9,7 @@ from transfer_metrics.cli.options import Records, add_layers, add_output, add_ve
 from transfer_metrics.cli.reading_options import add_kind, told, with_kind
 
 if TYPE_CHECKING:
-    from transfer_metrics.sources.base import Task
+    from transfer_metrics.sources.tasks.task import Task
 
 EXAMPLES = """\
   transfer-metrics list metrics

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from transfer_metrics.cli.options import positive, tell
 
 if TYPE_CHECKING:
-    from transfer_metrics.sources.base import Task
+    from transfer_metrics.sources.tasks.task import Task
 
 KINDS = ("classification", "regression")
 

@@ -24,7 +24,7 @@ from transfer_metrics.cli.options import (
 from transfer_metrics.cli.reading_options import add_kind, told, with_kind
 
 if TYPE_CHECKING:
-    from transfer_metrics.sources.base import Task
+    from transfer_metrics.sources.tasks.task import Task
 
 EXAMPLES = """\
   transfer-metrics report transfer-metrics/scores.jsonl

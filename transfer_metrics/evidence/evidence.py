@@ -27,10 +27,10 @@ from transfer_metrics.metrics.base import Metric
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.asked import resolve_metrics
 from transfer_metrics.ranking.score import score
-from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.subsamples import nested_order
+from transfer_metrics.sources.tasks.subtasks import nested_order
+from transfer_metrics.sources.tasks.task import Task
 
 SIZES = (100, 200, 500, 1000)
 METRICS = ("*", "transrate(eps=auto)")

@@ -11,7 +11,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transfer_metrics.sources.bundled import data_folder, entries, entry, verified
+from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -31,7 +31,7 @@ import torch
 from torch import nn
 
 from transfer_metrics.features.trace import Call, Trace
-from transfer_metrics.sources.models.weights import is_leaf, matrices
+from transfer_metrics.sources.models.modules import is_leaf, matrices
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 

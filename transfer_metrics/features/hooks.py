@@ -21,7 +21,7 @@ from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import batch_size, first_tensor, parse_name
 from transfer_metrics.sources.models.huggingface_audio import convolutions
-from transfer_metrics.sources.models.plain import unfused
+from transfer_metrics.sources.models.modules import unfused
 
 
 class LayerTaps:

@@ -21,12 +21,10 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.blocks import find_blocks, head_input
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.classifier import configured_head
-from transfer_metrics.sources.models.evaluation import copied, is_lazy
-from transfer_metrics.sources.models.plain import plain_module
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import copied, is_lazy, is_leaf, matrices, plain_module
 from transfer_metrics.sources.models.tokens import TextBatch
-from transfer_metrics.sources.models.weights import is_leaf, matrices
 
 
 @dataclass(frozen=True)

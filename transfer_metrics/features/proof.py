@@ -27,11 +27,11 @@ from transfer_metrics.features.layers import Found, find_layers, place
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.trace import call_model
 from transfer_metrics.features.trial import few_examples, load, random_state, same_random_state
-from transfer_metrics.sources.base import Model, Task
 from transfer_metrics.sources.models.classifier import tensors_in
-from transfer_metrics.sources.models.evaluation import copied, evaluation, on_device
-from transfer_metrics.sources.models.unsaved import unsaved
-from transfer_metrics.sources.models.weights import is_quantised
+from transfer_metrics.sources.models.identity import unsaved
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import copied, evaluation, is_quantised, on_device
+from transfer_metrics.sources.tasks.task import Task
 
 _REPEATS = 5  # times that random numbers get to show themselves
 _NUMBERS = 16  # that stand for what a network gave

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.sources.models.classifier import Heads, LinearOutputs, tensors_in
-from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.modules import evaluation, holds_weights, is_leaf, matrices
 from transfer_metrics.sources.models.tokens import TextBatch
-from transfer_metrics.sources.models.weights import holds_weights, is_leaf, matrices
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
 _Value = tuple[int, int]

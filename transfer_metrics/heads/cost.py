@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from transfer_metrics.heads.base import Head
-from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.models.model import Model
 
 BYTES_PER_NUMBER = 4
 
@@ -63,7 +63,7 @@ def forward_flops(model: Model) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     from transfer_metrics.features.layers import place
-    from transfer_metrics.sources.models.evaluation import evaluation
+    from transfer_metrics.sources.models.modules import evaluation
 
     batch = place(model.dummy(1), model.module)
     with FlopCounterMode(display=False) as counter, evaluation(model.module), torch.no_grad():

@@ -16,8 +16,8 @@ from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
-from transfer_metrics.sources.base import Split, Task
-from transfer_metrics.sources.tasks.subsamples import stratified_holdout
+from transfer_metrics.sources.tasks.subtasks import stratified_holdout
+from transfer_metrics.sources.tasks.task import Split, Task
 
 EVERY = ("all", "*", "activations", "blocks")
 """Choices of layers that mean all that a store has; what it has was chosen when it was made."""
@@ -71,7 +71,7 @@ def is_model(X: Any) -> bool:
     """Whether something is a model or the name of one."""
     from torch import nn
 
-    from transfer_metrics.sources.base import Model
+    from transfer_metrics.sources.models.model import Model
 
     return isinstance(X, (str, Model, nn.Module))
 

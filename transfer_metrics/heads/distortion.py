@@ -9,8 +9,9 @@ import torch
 
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs
-from transfer_metrics.sources.base import Model, Split
-from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.tasks.task import Split
 
 
 class Distortion(NamedTuple):

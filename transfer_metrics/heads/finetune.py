@@ -15,7 +15,7 @@ from transfer_metrics.heads.linear import LINEAR_C, logistic_path
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
 from transfer_metrics.heads.network_head import NetworkHead
 from transfer_metrics.heads.task_data import TRAIN, TaskData, task_features
-from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.models.model import Model
 
 
 class FineTune(NetworkHead):

@@ -14,9 +14,10 @@ from transfer_metrics.heads.data import check_class_names
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, unit_rows
-from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.task import Split, Task
 
 
 def is_raw(X: Any) -> bool:

@@ -15,7 +15,7 @@ from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import FeatureData, Labelled, is_model
 from transfer_metrics.heads.head2toe import Head2Toe, gathered
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.sources.base import choose
+from transfer_metrics.registry import choose
 
 PAPER_GRID: Mapping[str, tuple[Any, ...]] = {
     "pool": ("grid:512", "grid:8192"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.registry import Registry
-from transfer_metrics.sources.base import choose
+from transfer_metrics.registry import Registry, choose
 from transfer_metrics.syntax import call_options
 
 if TYPE_CHECKING:

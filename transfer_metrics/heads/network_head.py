@@ -22,7 +22,7 @@ from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.heads.task_data import HELD, TRAIN, TaskData, read_task
 from transfer_metrics.heads.training_settings import TrainSettings
-from transfer_metrics.sources.tasks.subsamples import check_share
+from transfer_metrics.sources.tasks.subtasks import check_share
 
 
 class NetworkHead(Head):

@@ -13,8 +13,9 @@ from transfer_metrics.errors import ExtractionError
 from transfer_metrics.features.forward import Batches, example_length, needs_equal_lengths
 from transfer_metrics.features.proof import padding_proven
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.sources.base import Model, Split, Task
-from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.tasks.task import Split, Task
 
 CACHE_BYTES = 2 << 30
 """Preprocessed inputs are kept up to this size, and made anew in every epoch beyond it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from transfer_metrics.errors import IncompatibleStoreError, InvalidInputError
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.models.model import Model
 
 HUBS = ("zoo", "timm", "torchvision", "hf")
 

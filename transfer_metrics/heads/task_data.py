@@ -21,7 +21,8 @@ from transfer_metrics.heads.data import (
     stratified_holdout,
 )
 from transfer_metrics.selection.columns import layer_columns
-from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Split, Task
 
 TRAIN, HELD = "train", "val"
 

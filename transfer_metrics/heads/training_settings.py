@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import describe
+from transfer_metrics.sources.models.identity import describe
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 

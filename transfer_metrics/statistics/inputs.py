@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.containers import check_container
-from transfer_metrics.sources.tasks.label_values import as_array
-from transfer_metrics.sources.tasks.labels import read_labels
+from transfer_metrics.sources.tasks.label_values import check_container
+from transfer_metrics.sources.tasks.labels import read_classes
 
 
 def as_features(x: Any, name: str = "X") -> Tensor:
@@ -50,34 +49,12 @@ def check_finite(x: Tensor, name: str = "X") -> None:
 def as_labels(y: Any, n: int, num_classes: int | None = None) -> tuple[Tensor, int]:
     """Class labels as an int64 tensor 0..C-1, and C.
 
-    Without ``num_classes`` labels are numbered by the one rule for them, ``read_labels``. With it
-    they must be integers below it already, so that batches agree with each other.
+    Without ``num_classes`` labels of any kind are numbered in sorted order. With it they must be
+    integers below it already, so that batches agree with each other.
     """
-    labels = as_array(y)
-    if labels.shape != (n,):
-        raise InvalidInputError(
-            f"y must hold one label per row of X: expected shape ({n},), got {labels.shape}"
-        )
-    numbers = labels[~np.isnan(labels)] if labels.dtype.kind == "f" else labels[:0]
-    if len(numbers) and not (np.isfinite(numbers) & (numbers == np.floor(numbers))).all():
-        raise InvalidInputError(
-            "y holds continuous values where class labels are needed; "
-            "pass integers, or use a metric for regression"
-        )
-    if num_classes is None or labels.dtype.kind not in "biu":
-        codes = read_labels(labels, "classification")[1]
-    if num_classes is None:
-        return torch.from_numpy(codes), int(codes.max(initial=-1)) + 1
-    if labels.dtype.kind not in "biuf":
-        raise InvalidInputError(
-            f"with num_classes, y must hold integers 0..{num_classes - 1}, not {labels.dtype}"
-        )
-    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
-        raise InvalidInputError(
-            f"labels must lie in 0..{num_classes - 1} for num_classes={num_classes}; "
-            f"got {labels.min()}..{labels.max()}"
-        )
-    return torch.from_numpy(labels.astype(np.int64)), num_classes
+    codes = read_classes(y, n, num_classes)
+    size = int(codes.max(initial=-1)) + 1 if num_classes is None else num_classes
+    return torch.from_numpy(codes), size
 
 
 def as_columns(columns: Any, dim: int) -> Tensor:
