@@ -6,16 +6,11 @@ import dataclasses
 import functools
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transfer_metrics.errors import (
-    InvalidInputError,
-    TransferMetricsWarning,
-    UnsupportedTaskError,
-)
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, warn
 from transfer_metrics.metrics import NAMES
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources.tasks.label_values import as_array
@@ -152,11 +147,7 @@ class Metric:
                 f"look for constant, empty or overflowing features"
             )
         if _has_one_class(statistic):
-            warnings.warn(
-                f"{self.label}: all examples have one label, so there is nothing to tell apart",
-                TransferMetricsWarning,
-                stacklevel=3,
-            )
+            warn(f"{self.label}: all examples have one label, so there is nothing to tell apart")
         return Estimate(value, getattr(result, "stderr", math.nan))
 
 
