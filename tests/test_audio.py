@@ -22,7 +22,7 @@ from tests.audio_models import LABELS, RATE, tones
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.batches import hidden_layers
 from transfer_metrics.features.forward import Sizes, batches_of
-from transfer_metrics.features.frames import frame_masks
+from transfer_metrics.features.hooks import frame_masks
 from transfer_metrics.features.proof import EQUAL
 from transfer_metrics.sources.example import Sound, as_sound
 from transfer_metrics.sources.tasks.task import Split

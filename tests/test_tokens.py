@@ -23,9 +23,8 @@ from transfer_metrics.errors import (
     UnsupportedTaskError,
 )
 from transfer_metrics.features.batches import Batch, hidden_layers
-from transfer_metrics.features.pooling import Pool, resolve_pool
+from transfer_metrics.features.pooling import Pool, group_words, pool_words, resolve_pool
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.features.word_pooling import group_words, pool_words
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.sources.example import Word
 from transfer_metrics.sources.tasks.task import Split, Task

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from transfer_metrics.metrics import NAMES
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -39,38 +41,7 @@ _PUBLIC = {
     "transfer_metrics.heads.linear": ("LinearProbe",),
     "transfer_metrics.heads.network": ("TransferNet",),
     "transfer_metrics.heads.head_files": ("load_head",),
-    "transfer_metrics.metrics": (
-        "conditional_coding_rate",
-        "emms",
-        "energy",
-        "gbc",
-        "get_metric",
-        "h_score",
-        "knn",
-        "lda",
-        "leep",
-        "lfc",
-        "linear_probe",
-        "list_metrics",
-        "logme",
-        "nce",
-        "ncti_posterior",
-        "ncti_rank",
-        "ncti_spread",
-        "nleep",
-        "pactran_dirichlet",
-        "pactran_gamma",
-        "pactran_gaussian",
-        "parc",
-        "ped",
-        "register_metric",
-        "ridge_probe",
-        "sfda",
-        "soft_nce",
-        "svd_regression",
-        "transrate",
-        "transrate_from_spectrum",
-    ),
+    "transfer_metrics.metrics.base": ("get_metric", "list_metrics", "register_metric"),
     "transfer_metrics.results.agreement_tasks": ("agreement_by_task", "compare_metrics"),
     "transfer_metrics.ranking": ("ScoreTable", "rank_models", "score", "score_layers"),
     "transfer_metrics.report.html": ("write_report",),
@@ -93,7 +64,11 @@ _PUBLIC = {
     ),
     "transfer_metrics.statistics.inputs": ("quantile_bins",),
 }
-_WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
+_WHERE = {
+    **{name: module for module, names in _PUBLIC.items() for name in names},
+    **{name: f"transfer_metrics.metrics.{file}" for file, names in NAMES.items() for name in names},
+    "transrate_from_spectrum": "transfer_metrics.metrics.transrate",
+}
 
 __all__ = ["__version__", *sorted(_WHERE)]
 

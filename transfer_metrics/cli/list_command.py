@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 def _metrics(args: argparse.Namespace) -> Listing:
     from fnmatch import fnmatchcase
 
-    from transfer_metrics.metrics import get_metric, list_metrics
+    from transfer_metrics.metrics.base import get_metric, list_metrics
     from transfer_metrics.ranking.combine import COMBINATIONS
 
     pattern = args.name or "*"

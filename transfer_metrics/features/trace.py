@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from transfer_metrics.sources.models.modules import evaluation, holds_weights, i
 from transfer_metrics.sources.models.tokens import TextBatch
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
-Value = tuple[int, int]
+_Value = tuple[int, int]
 
 _MAP_LEAVES = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
 _SEQUENCE_LEAVES = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.GroupNorm)
@@ -28,46 +29,27 @@ _SEQUENCE_POOLS = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.Adaptive
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one module, or what entered the classifier.
+    """One call of one module, or what entered the classifier."""
 
-    Attributes:
-        path: dotted module path; empty for the whole model.
-        call: how many times the module had run before.
-        end: position of the call's end among all recorded events, from 1.
-        shape: output shape without the batch axis; None if the output cannot be pooled.
-        sizes: shape of the whole output.
-        layout: what the axes of the output mean.
-        value: which tensor was returned.
-        given: which tensor went in.
-        is_input: the classifier's input rather than a module's output.
-    """
-
-    path: str
-    call: int
-    end: int
-    shape: tuple[int, ...] | None
-    layout: str
-    value: Value | None
-    given: Value | None
+    path: str  # dotted; empty for the whole model
+    call: int  # how many times the module had run before
+    end: int  # position of the call's end among all recorded events, from 1
+    shape: tuple[int, ...] | None  # without the batch axis; None if it cannot be pooled
+    layout: str  # what the axes of the output mean
+    value: _Value | None  # which tensor was returned
+    given: _Value | None  # which tensor went in
     is_input: bool = False
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()  # of the whole output
 
 
 @dataclass
 class Trace:
-    """All calls of one forward pass, in the order in which they ended.
-
-    Attributes:
-        modules: every module by its path.
-        calls: what ran.
-        counts: how often each module ran.
-        heads: the classifiers that made what the network returned.
-    """
+    """All calls of one forward pass, in the order in which they ended."""
 
     modules: dict[str, nn.Module]
     calls: list[Call] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    heads: Heads = field(default_factory=Heads)
+    counts: dict[str, int] = field(default_factory=dict)  # how often each module ran
+    heads: Heads = field(default_factory=Heads)  # what made what the network returned
 
     @property
     def output(self) -> Call:
@@ -103,7 +85,6 @@ def first_tensor(output: Any) -> Tensor | None:
 def batch_size(batch: Any) -> int:
     """Number of examples in a batch: length of the first axis of its first tensor.
 
-    >>> import torch
     >>> batch_size({"use_cache": False, "ids": torch.zeros(2, 3)})
     2
     """
@@ -115,28 +96,19 @@ def batch_size(batch: Any) -> int:
     return next((size for size in sizes if size), 0)
 
 
-def shapes(batch: Any) -> str:
-    """The shapes in a batch, for messages.
-
-    >>> import torch
-    >>> shapes({"ids": torch.zeros(2, 3), "mask": torch.zeros(2, 3)})
-    'ids (2, 3), mask (2, 3)'
-    """
+def _shapes(batch: Any) -> str:
+    """The shapes in a batch, for messages."""
     if isinstance(batch, Tensor):
         return str(tuple(batch.shape))
     if isinstance(batch, Mapping):
-        return ", ".join(f"{name} {shapes(item)}" for name, item in batch.items())
+        return ", ".join(f"{name} {_shapes(item)}" for name, item in batch.items())
     if isinstance(batch, Sequence) and not isinstance(batch, str):
-        return ", ".join(shapes(item) for item in batch)
+        return ", ".join(_shapes(item) for item in batch)
     return type(batch).__name__
 
 
 def call_model(model: Any, batch: Any) -> Any:
-    """Run a Model or a module on one batch.
-
-    Raises:
-        ExtractionError: the forward pass failed; has the input shapes and the cause.
-    """
+    """Run a Model or a module on one batch; its errors get the shapes of the batch."""
     try:
         if isinstance(model, nn.Module) and isinstance(batch, Mapping):
             return model(**batch)
@@ -157,25 +129,33 @@ def call_model(model: Any, batch: Any) -> Any:
                 "tokenizer_config.json"
             )
         raise ExtractionError(
-            f"the forward pass of {name} failed on an input of shape {shapes(batch)}: "
+            f"the forward pass of {name} failed on an input of shape {_shapes(batch)}: "
             f"{type(error).__name__}: {error}{hint}"
         ) from error
 
 
+@contextmanager
+def every_call(
+    module: nn.Module, enter: Callable[..., None], leave: Callable[..., None]
+) -> Iterator[None]:
+    """Call ``enter(path, module, args, kwargs)`` and ``leave(path, module, args, output)``.
+
+    For every module that runs, but those that make weights.
+    """
+    with ExitStack() as handles:
+        for path, part in module.named_modules():
+            if not holds_weights(path):
+                # Script modules refuse the methods of their own, though the hooks run.
+                before, after = nn.Module.register_forward_pre_hook, nn.Module.register_forward_hook
+                handles.callback(before(part, partial(enter, path), with_kwargs=True).remove)
+                handles.callback(after(part, partial(leave, path)).remove)
+        yield
+
+
 def trace(model: Any, module: nn.Module, batch: Any, head: str | None = None) -> Trace:
-    """Run one batch and record every call.
+    """Run one batch and record every call, and the input of the classifier at the path ``head``.
 
-    Args:
-        model: a Model or module to call with ``batch``.
-        module: the network inside ``model``.
-        batch: at least two examples, so that the batch axis can be told from others.
-        head: path of the classifier, whose input is recorded too.
-
-    Returns:
-        The calls, in the order in which they ended.
-
-    Raises:
-        ExtractionError: the forward pass failed.
+    The batch has at least two examples, so that its axis can be told from others.
     """
     traced, n = _recorded(model, module, batch, head), batch_size(batch)
     unclear = [i for i, c in enumerate(traced.calls) if len(c.sizes) == 3 and c.sizes[1] == n]
@@ -217,22 +197,13 @@ def _one_more(batch: Any, n: int) -> Any:
 
 
 def _recorded(model: Any, module: nn.Module, batch: Any, head: str | None) -> Trace:
-    """The calls of one forward pass."""
     recorder = _Recorder(Trace(dict(module.named_modules())), batch, head)
-    handles = []
-    try:
-        for path, submodule in recorder.trace.modules.items():
-            if holds_weights(path):
-                continue
-            enter, leave = partial(recorder.enter, path), partial(recorder.leave, path)
-            # Script modules refuse the methods of their own, though the hooks run.
-            handles.append(nn.Module.register_forward_pre_hook(submodule, enter, with_kwargs=True))
-            handles.append(nn.Module.register_forward_hook(submodule, leave))
-        with evaluation(module), LinearOutputs(module) as linear:
-            recorder.trace.heads = linear.heads(call_model(model, batch))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with (
+        every_call(module, recorder.enter, recorder.leave),
+        evaluation(module),
+        LinearOutputs(module) as linear,
+    ):
+        recorder.trace.heads = linear.heads(call_model(model, batch))
     if not recorder.trace.counts.get(""):
         raise ExtractionError(
             f"{type(module).__name__} runs without its hooks, since its class has a __call__ of "
@@ -243,13 +214,13 @@ def _recorded(model: Any, module: nn.Module, batch: Any, head: str | None) -> Tr
 
 @dataclass(frozen=True)
 class _Open:
-    """A call that has begun: where, after how many events, and what went in."""
+    """A call that has begun, and what went in."""
 
     path: str
-    start: int
+    start: int  # after how many events
     shape: tuple[int, ...]
     layout: str | None
-    given: Value | None
+    given: _Value | None
 
 
 class _Recorder:
@@ -263,7 +234,7 @@ class _Recorder:
         self.image_size = tuple(image.shape[2:]) if image is not None and image.ndim == 4 else None
         self.serial = 0
         self.values: dict[int, tuple[ref[Tensor], int]] = {}
-        self.layouts: dict[Value, str] = {}
+        self.layouts: dict[_Value, str] = {}
         self.open: list[_Open] = []
         # The last module with own parameters and no children, and when it ended.
         self.leaf: nn.Module | None = None
@@ -306,7 +277,7 @@ class _Recorder:
         self,
         path: str,
         output: Any,
-        given: Value | None,
+        given: _Value | None,
         layout: str | None,
         leaf: nn.Module | None,
         is_input: bool = False,
@@ -325,7 +296,7 @@ class _Recorder:
             Call(path, call, end, shape, layout or "ND", value, given, is_input, sizes)
         )
 
-    def value_of(self, tensor: Tensor) -> Value:
+    def value_of(self, tensor: Tensor) -> _Value:
         # The address of a tensor that has died can be used again; the weak reference tells.
         known = self.values.get(id(tensor))
         if known is None or known[0]() is not tensor:
@@ -337,17 +308,12 @@ class _Recorder:
 def layout_of(
     shape: tuple[int, ...], leaf: nn.Module | None, image_size: tuple[int, ...] | None = None
 ) -> str:
-    """What the axes of an output mean.
+    """What the axes of an output mean, of which the shape does not have that of the batch.
 
-    Args:
-        shape: output shape without the batch axis, 1 to 3 axes.
-        leaf: the last module with own parameters that ran inside; it settles unclear cases. A
-            LayerNorm whose channels are the first axis was given the output turned around.
-        image_size: height and width of the input, whose proportions a map keeps.
-
-    Returns:
-        ``ND``; ``NTC``, or ``NCT`` where the leaf is Conv1d or a norm of its channels; ``NHWC`` if
-        the first two axes are in the image's proportions and the last two are not, else ``NCHW``.
+    ``ND``; ``NTC``, or ``NCT`` where ``leaf``, the last module with own parameters that ran inside,
+    is Conv1d or a norm of its channels; ``NHWC`` if the first two axes are in the image's
+    proportions and the last two are not, else ``NCHW``. A LayerNorm whose channels are the first
+    axis was given the output turned around.
 
     >>> layout_of((512, 7, 7), None), layout_of((7, 7, 768), None), layout_of((197, 768), None)
     ('NCHW', 'NHWC', 'NTC')

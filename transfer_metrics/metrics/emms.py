@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments
 from transfer_metrics.statistics.inputs import as_features, check_finite
@@ -84,11 +83,9 @@ def emms(
     counts = statistic.counts[statistic.present].to(vectors.dtype)
     tables = _standardised(_tables(statistic, embeddings), counts)
     if len(values) >= n - 1:
-        warnings.warn(
+        warn(
             f"EMMS is 0 whatever the features: {len(values)} independent ones fit any labels of "
-            f"{n} examples exactly",
-            TransferMetricsWarning,
-            stacklevel=4,
+            f"{n} examples exactly"
         )
         return 0.0
     # U'H for an orthonormal basis U of the centred features and one-hot labels H.
@@ -99,10 +96,8 @@ def emms(
     weights, settled = _alternate(gram, fitted, rounds, tol)
     # One round is asked for by those who want the authors' number.
     if not settled and rounds > 1:
-        warnings.warn(
-            f"the weights of the embeddings still move after {rounds} rounds of EMMS; raise rounds",
-            TransferMetricsWarning,
-            stacklevel=4,
+        warn(
+            f"the weights of the embeddings still move after {rounds} rounds of EMMS; raise rounds"
         )
     residual = float(weights @ (gram - fitted) @ weights) / (n * tables.shape[2])
     return -max(residual, 0.0)
@@ -112,9 +107,6 @@ def sparsemax(z: Tensor) -> Tensor:
     """The point of the probability simplex nearest to ``z`` (K,): exact, by sorting.
 
     Source: Martins and Astudillo, From Softmax to Sparsemax, ICML 2016, algorithm 1.
-
-    >>> sparsemax(torch.tensor([0.5, 0.9, -1.0])).tolist()
-    [0.30000001192092896, 0.699999988079071, 0.0]
     """
     ordered = z.sort(descending=True).values
     excess = (ordered.cumsum(0) - 1.0) / torch.arange(1, len(z) + 1, device=z.device)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, Scatter
 from transfer_metrics.statistics.linalg import product
 
-COVARIANCES = ("spherical", "diagonal", "full")
+_COVARIANCES = ("spherical", "diagonal", "full")
 # Numbers that the differences or covariances of one block of pairs may take: 2 MiB.
-BLOCK = 2**18
+_BLOCK = 2**18
 
 
 @register_metric(
@@ -77,8 +76,8 @@ def gbc(
     >>> round(gbc(*load_iris(return_X_y=True)), 6)
     -0.330088
     """
-    if covariance not in COVARIANCES:
-        raise InvalidInputError(f"covariance must be one of {COVARIANCES}, not {covariance!r}")
+    if covariance not in _COVARIANCES:
+        raise InvalidInputError(f"covariance must be one of {_COVARIANCES}, not {covariance!r}")
     if dim < 1 or not 0 < floor < math.inf:
         raise InvalidInputError(f"dim and floor must be positive, not {dim!r} and {floor!r}")
     present = statistic.present
@@ -102,11 +101,9 @@ def gbc(
         coefficients = _log_coefficients(means, variances.clamp_min(floor))
     log_sum = math.log(2.0) + float(torch.logsumexp(coefficients, dim=0))
     if log_sum < math.log(torch.finfo(torch.float64).tiny):
-        warnings.warn(
+        warn(
             f"GBC: no two classes overlap, the sum is exp({log_sum:.0f}) and rounds to zero; "
-            f"models that separate the classes this well tie",
-            TransferMetricsWarning,
-            stacklevel=4,
+            f"models that separate the classes this well tie"
         )
     return -math.exp(log_sum)
 
@@ -122,12 +119,10 @@ def _warn_of_floor(spreads: Tensor, floor: float, full: bool) -> None:
     diagonals = spreads.diagonal(dim1=1, dim2=2) if full else spreads
     below = int((diagonals.mean(dim=1) < floor).sum())
     if below:
-        warnings.warn(
+        warn(
             f"GBC: {below} of {len(spreads)} classes have a mean variance below the floor of "
             f"{floor:g} (one example has none), which then stands for it; rescale the features or "
-            f"lower the floor",
-            TransferMetricsWarning,
-            stacklevel=5,
+            f"lower the floor"
         )
 
 
@@ -142,7 +137,7 @@ def _log_coefficients(means: Tensor, variances: Tensor) -> Tensor:
     dim = means.shape[1]
     logdets = 0.5 * variances.log()
     found = []
-    for i, j in _pairs(means, BLOCK // dim):
+    for i, j in _pairs(means, _BLOCK // dim):
         average = (variances[i] + variances[j]) / 2.0
         distance = ((means[i] - means[j]).square() / average).sum(dim=1) / 8.0
         logdet = (average.log() - logdets[i] - logdets[j]).mean(dim=1) * (dim / 2.0)
@@ -155,7 +150,7 @@ def _log_coefficients_full(means: Tensor, covariances: Tensor) -> Tensor:
     dim = means.shape[1]
     logdets = 0.25 * _logdet(_cholesky(covariances))
     found = []
-    for i, j in _pairs(means, BLOCK // dim**2):
+    for i, j in _pairs(means, _BLOCK // dim**2):
         factor = _cholesky((covariances[i] + covariances[j]) / 2.0)
         difference = (means[i] - means[j])[:, :, None]
         solved = torch.linalg.solve_triangular(factor, difference, upper=False)

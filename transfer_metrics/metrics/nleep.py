@@ -5,17 +5,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import warnings
 
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.metrics.source_head import leep
 from transfer_metrics.statistics import FeatureSample, SourceJoint
 
-LLOYD_ROUNDS = 100
+_LLOYD_ROUNDS = 100
 
 
 @register_metric(
@@ -49,8 +48,7 @@ def nleep(
     With as many Gaussians as examples each would explain itself, so there are at most n / 2.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
-            examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
         share: share of the variance that is kept, in (0, 1].
         components_per_class: Gaussians per class that occurs.
         covariance: ``"diag"``; ``"spherical"``; or ``"full"``, that of the best-known copy, which
@@ -95,21 +93,15 @@ def nleep(
         raise InvalidInputError(f"N-LEEP needs at least four examples, got {statistic.n}")
     size = components_per_class * len(torch.unique(statistic.y))
     if size > statistic.n // 2:
-        warnings.warn(
+        warn(
             f"N-LEEP uses {statistic.n // 2} Gaussians, not {size}: there are only {statistic.n} "
-            f"examples, and the score is optimistic",
-            TransferMetricsWarning,
-            stacklevel=4,
+            f"examples, and the score is optimistic"
         )
         size = statistic.n // 2
     z = _components(statistic, share)
     posteriors, settled = _fit_mixture(z, _clusters(z, size), covariance, floor, tol, rounds)
     if not settled:
-        warnings.warn(
-            f"the mixture of N-LEEP has not settled after {rounds} rounds; raise rounds",
-            TransferMetricsWarning,
-            stacklevel=4,
-        )
+        warn(f"the mixture of N-LEEP has not settled after {rounds} rounds; raise rounds")
     return leep(SourceJoint(posteriors, statistic.y.to(z.device), statistic.num_classes))
 
 
@@ -128,7 +120,7 @@ def _components(statistic: FeatureSample, share: float) -> Tensor:
 def _clusters(z: Tensor, size: int) -> Tensor:
     """Cluster of each row, (n,): k-means from a partition by variance."""
     assigned = _partition(z, size)
-    for _ in range(LLOYD_ROUNDS):
+    for _ in range(_LLOYD_ROUNDS):
         _, assigned = torch.unique(assigned, return_inverse=True)
         counts = torch.bincount(assigned)[:, None]
         centres = z.new_zeros(len(counts), z.shape[1]).index_add_(0, assigned, z) / counts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, FeatureSample, Scatter
 from transfer_metrics.statistics.linalg import rank_cut
@@ -20,8 +19,8 @@ from transfer_metrics.statistics.linalg import rank_cut
 RELATIVE_DISTORTION = 0.1
 CLASS_WEIGHTS = ("uniform", "frequency")
 # Largest over smallest class from which uniform weights are warned about.
-IMBALANCE = 10
-REFERENCE = "Huang et al., Frustratingly Easy Transferability Estimation, ICML 2022"
+_IMBALANCE = 10
+_REFERENCE = "Huang et al., Frustratingly Easy Transferability Estimation, ICML 2022"
 
 
 @register_metric(
@@ -35,7 +34,7 @@ REFERENCE = "Huang et al., Frustratingly Easy Transferability Estimation, ICML 2
         "preset=centred",
         "preset=projected",
     ),
-    reference=REFERENCE,
+    reference=_REFERENCE,
     invariant=("shift", "rotation"),
     overrides={("preset", "centred"): "examples"},
 )
@@ -193,7 +192,7 @@ def transrate_from_spectrum(
 @register_metric(
     parts=("class",),
     higher_is_better=False,
-    reference=REFERENCE,
+    reference=_REFERENCE,
     invariant=("shift", "rotation"),
 )
 def conditional_coding_rate(
@@ -260,18 +259,14 @@ def _warn_of_blind_spots(moments: ClassMoments, class_weights: str, class_center
     counts = moments.counts[moments.present]
     fewest, most = int(counts.min()), int(counts.max())
     if len(counts) == 2 and not class_center:
-        warnings.warn(
+        warn(
             "TransRate with two classes does not see how far apart they are; "
-            "transrate(class_center=True) does",
-            TransferMetricsWarning,
-            stacklevel=5,
+            "transrate(class_center=True) does"
         )
-    if most >= IMBALANCE * fewest and class_weights == "uniform":
-        warnings.warn(
+    if most >= _IMBALANCE * fewest and class_weights == "uniform":
+        warn(
             f"TransRate gives a class of {fewest} examples the weight of one of {most}; "
-            f"pass class_weights='frequency'",
-            TransferMetricsWarning,
-            stacklevel=5,
+            f"pass class_weights='frequency'"
         )
 
 

@@ -14,20 +14,12 @@ from transfer_metrics.sources.tasks.labels import read_classes
 
 
 def as_features(x: Any, name: str = "X") -> Tensor:
-    """A (N, D) float64 tensor on the device of ``x``.
-
-    Raises:
-        InvalidInputError: not two-dimensional, empty, or not numeric.
-    """
+    """A (N, D) float64 tensor on the device of ``x``."""
     return as_rows(x, name).to(torch.float64)
 
 
 def as_rows(x: Any, name: str = "X") -> Tensor:
-    """A (N, D) tensor of real numbers in the precision and on the device of ``x``.
-
-    Raises:
-        InvalidInputError: not two-dimensional, empty, or not numeric.
-    """
+    """A (N, D) tensor of real numbers in the precision and on the device of ``x``."""
     tensor = _as_tensor(x, name)
     if tensor.ndim != 2:
         raise InvalidInputError(
@@ -59,20 +51,14 @@ def as_labels(y: Any, n: int, num_classes: int | None = None) -> tuple[Tensor, i
 
     Without ``num_classes`` labels of any kind are numbered in sorted order. With it they must be
     integers below it already, so that batches agree with each other.
-
-    Raises:
-        InvalidInputError: wrong length or shape, missing values, or labels out of range.
     """
     codes = read_classes(y, n, num_classes)
-    return torch.from_numpy(codes), len(np.unique(codes)) if num_classes is None else num_classes
+    size = int(codes.max(initial=-1)) + 1 if num_classes is None else num_classes
+    return torch.from_numpy(codes), size
 
 
 def as_columns(columns: Any, dim: int) -> Tensor:
-    """Numbers of features as an int64 tensor (k,), all below ``dim``.
-
-    Raises:
-        InvalidInputError: not a list of whole numbers, an empty one, or numbers out of range.
-    """
+    """Numbers of features as an int64 tensor (k,), all below ``dim``."""
     numbers = np.asarray(columns.cpu() if isinstance(columns, Tensor) else columns)
     if numbers.ndim != 1 or not numbers.size or not np.issubdtype(numbers.dtype, np.integer):
         raise InvalidInputError(
@@ -86,11 +72,7 @@ def as_columns(columns: Any, dim: int) -> Tensor:
 
 
 def as_targets(y: Any, n: int) -> Tensor:
-    """Regression targets as a finite float64 (N, K) tensor.
-
-    Raises:
-        InvalidInputError: wrong length or shape, or values that are not finite numbers.
-    """
+    """Regression targets as a finite float64 (N, K) tensor."""
     targets = _as_tensor(y, "y").to(torch.float64)
     if targets.ndim == 1:
         targets = targets[:, None]
@@ -105,11 +87,7 @@ def as_targets(y: Any, n: int) -> Tensor:
 def as_tokens(x: Any, y: Any, ignore_index: int = -100) -> tuple[Tensor, Tensor, np.ndarray]:
     """Token features (N, T, D) and labels (N, T) as examples, without the ignored ones.
 
-    Returns:
-        Features (M, D), labels (M,), and the number of the sequence of each token, (M,).
-
-    Raises:
-        InvalidInputError: labels that are not (N, T), or no token with a label.
+    They are features (M, D), labels (M,), and the number of the sequence of each token, (M,).
 
     >>> x, y, sequence = as_tokens(np.zeros((2, 3, 4)), [[0, 1, -100], [1, -100, -100]])
     >>> tuple(x.shape), y.tolist(), sequence.tolist()

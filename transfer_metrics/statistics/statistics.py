@@ -17,9 +17,10 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.statistics.inputs import quantile_bins
 from transfer_metrics.statistics.joint import SourceJoint
 from transfer_metrics.statistics.linalg import Scatter
-from transfer_metrics.statistics.moments import ClassMoments, TargetMoments
+from transfer_metrics.statistics.moments import ClassMoments
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT, FeatureSample
 from transfer_metrics.statistics.saving import Saved
+from transfer_metrics.statistics.targets import TargetMoments
 
 FLOAT = 8
 

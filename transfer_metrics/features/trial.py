@@ -27,9 +27,7 @@ from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied, evaluation, is_lazy
 from transfer_metrics.sources.tasks.sequences import Rows
 
-_LOOKED_AT = 64
-"""Examples of which the lengths are compared."""
-
+_LOOKED_AT = 64  # examples of which the lengths are compared
 _MADE: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
 
 
