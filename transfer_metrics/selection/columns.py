@@ -10,7 +10,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.store import FeatureStore
 
-COLUMNS_AT_ONCE = 8192
+_COLUMNS_AT_ONCE = 8192
 
 
 class LayerColumns:
@@ -67,20 +67,12 @@ class LayerColumns:
         return LayerColumns(self.names, self.dims, self._n, self._read, chosen, self.unit)
 
     def only(self, names: Sequence[str]) -> LayerColumns:
-        """The same with some layers, in the order given.
-
-        Raises:
-            LayerNotFoundError: there is no such layer.
-        """
+        """The same with some layers, in the order given."""
         dims = [self.dims[self._index(name)] for name in names]
         return LayerColumns(names, dims, self._n, self._read, self._rows, self.unit)
 
     def layer(self, name: str) -> np.ndarray:
-        """Features of one layer, (N, D), in the precision in which they are kept.
-
-        Raises:
-            LayerNotFoundError: there is no such layer.
-        """
+        """Features of one layer, (N, D), in the precision in which they are kept."""
         self._index(name)
         features = self._read(name, self._rows)
         return unit_rows(features) if self.unit else features
@@ -98,10 +90,11 @@ class LayerColumns:
         """
         columns = np.sort(np.asarray(columns, dtype=np.int64))
         owner = self.layer_of(columns)
-        return {
-            self.names[index]: columns[owner == index] - self.starts[index]
-            for index in np.unique(owner)
-        }
+        return {self.names[i]: columns[owner == i] - self.starts[i] for i in np.unique(owner)}
+
+    def numbers(self, inside: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Numbers across layers of columns that are counted inside each layer, in that order."""
+        return np.concatenate([self.starts[self._index(n)] + c for n, c in inside.items()])
 
     def take(self, columns: Any) -> np.ndarray:
         """Some columns, (N, k), in the order asked for."""
@@ -118,7 +111,7 @@ class LayerColumns:
             found[:, places] = features[:, columns[places] - self.starts[index]]
         return np.empty((len(self), 0), np.float32) if found is None else found
 
-    def blocks(self, width: int = COLUMNS_AT_ONCE) -> Iterator[tuple[int, np.ndarray]]:
+    def blocks(self, width: int = _COLUMNS_AT_ONCE) -> Iterator[tuple[int, np.ndarray]]:
         """All columns in blocks of at most ``width``: number of the first column, and (N, w)."""
         for index, name in enumerate(self.names):
             features = self.layer(name)

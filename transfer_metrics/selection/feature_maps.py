@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, TransferMetricsWarning
+from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.coding_gain import forward_gains, gains_beside
 from transfer_metrics.selection.columns import LayerColumns, unit_rows
-from transfer_metrics.selection.fitting import ColumnSelector
 from transfer_metrics.selection.support import (
     Folds,
     fisher_ratios,
@@ -201,8 +201,7 @@ class FeatureMapSelector(ColumnSelector):
                 best = right
                 kept = np.sort(_ranked(x, labels, self.criterion)[:size])
         self.objective_ = best / (len(labels) * self.repeats)
-        layers = columns.layer_of(kept)
-        return {columns.names[i]: kept[layers == i] - columns.starts[i] for i in np.unique(layers)}
+        return columns.inside(kept)
 
 
 class _Views:

@@ -18,8 +18,8 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.selection.adam import train_softmax
+from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.columns import LayerColumns
-from transfer_metrics.selection.fitting import ColumnSelector
 from transfer_metrics.selection.proximal import group_lasso
 from transfer_metrics.selection.relevance import (
     OF_FEATURES,

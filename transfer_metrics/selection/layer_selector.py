@@ -14,8 +14,8 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.asked import asked_combinations, resolve_metrics, warn_of_widths
 from transfer_metrics.ranking.combine import combined
 from transfer_metrics.results.table import ScoreTable, record_label
+from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.columns import LayerColumns
-from transfer_metrics.selection.fitting import ColumnSelector
 from transfer_metrics.selection.layer_scores import LayerScores, drop_candidates, place_of
 from transfer_metrics.selection.unions import JointStatistic, warn_of_sets
 
