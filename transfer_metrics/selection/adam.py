@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim.adam import adam
 
 from transfer_metrics.errors import CorruptStoreError, IncompatibleStoreError, InvalidInputError
 from transfer_metrics.files import replacing
@@ -24,7 +26,6 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.statistics.inputs import as_labels
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
@@ -156,28 +157,29 @@ class _State:
 
 def _step(state: _State, x: Tensor, labels: Tensor, rate: float, lam: float) -> None:
     """One step of Adam on one batch."""
-    residual = torch.softmax(x @ state.weights + state.bias, dim=1)
-    residual[torch.arange(len(x), device=x.device), labels] -= 1.0
-    residual /= len(x)
-    gradient = x.T @ residual
+    parameters = [state.weights, state.bias]
+    weights, bias = (value.detach().requires_grad_() for value in parameters)
+    loss = cross_entropy(x @ weights + bias, labels)
     if lam:
-        lengths = torch.linalg.vector_norm(state.weights, dim=1, keepdim=True)
-        # The subgradient of a row of zeros is zero.
-        gradient.addcdiv_(state.weights, lengths.masked_fill_(lengths == 0, 1.0), value=lam)
+        loss = loss + lam * torch.linalg.vector_norm(weights, dim=1).sum()
+    # The optimizer's class would import torch's compiler, which takes as long as all the steps.
+    adam(
+        parameters,
+        list(torch.autograd.grad(loss, [weights, bias])),
+        [state.weights_mean, state.bias_mean],
+        [state.weights_square, state.bias_square],
+        [],
+        [torch.tensor(float(state.step)) for _ in parameters],
+        foreach=False,
+        lr=rate,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        weight_decay=0.0,
+        amsgrad=False,
+        maximize=False,
+    )
     state.step += 1
-    _adam(state.weights, gradient, state.weights_mean, state.weights_square, rate, state.step)
-    bias_gradient = residual.sum(dim=0)
-    _adam(state.bias, bias_gradient, state.bias_mean, state.bias_square, rate, state.step)
-
-
-def _adam(
-    value: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, rate: float, step: int
-) -> None:
-    first, second = BETAS
-    mean.lerp_(gradient, 1.0 - first)
-    square.mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
-    spread = (square / (1.0 - second**step)).sqrt_().add_(EPSILON)
-    value.addcdiv_(mean, spread, value=-rate / (1.0 - first**step))
 
 
 class _Checkpoint:
