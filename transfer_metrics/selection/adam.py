@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim.adam import adam
 
-from transfer_metrics.errors import CorruptStoreError, IncompatibleStoreError, InvalidInputError
-from transfer_metrics.files import replacing
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.progress import progress_bar
+from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.statistics.inputs import as_labels
 
@@ -186,42 +186,24 @@ class _Checkpoint:
     """The state of a training in a file."""
 
     def __init__(self, path: Path, fingerprint: str) -> None:
-        self.path, self.fingerprint = path, fingerprint
+        self.path, self.key = path, {"features, labels or settings": fingerprint}
         self.written = time.monotonic()
 
     def restored(self, state: _State) -> _State:
         """The state in the file; the one given where there is no file."""
-        from safetensors import SafetensorError, safe_open
-
-        if not self.path.exists():
+        found = read_checkpoint(self.path, self.key)
+        if found is None:
             return state
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                about = file.metadata() or {}
-                if about.get("fingerprint") != self.fingerprint:
-                    raise IncompatibleStoreError(
-                        f"{self.path} is the checkpoint of another training (other features, "
-                        f"labels or settings); delete it or choose another file"
-                    )
-                device = state.weights.device
-                found = {name: file.get_tensor(name).to(device) for name in state.tensors}
-                return _State(**found, step=int(about["step"]))
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise CorruptStoreError(
-                f"{self.path} cannot be read ({error}); delete it to train from the start"
-            ) from error
+        numbers, tensors = found
+        device = state.weights.device
+        moved = {name: tensor.to(device) for name, tensor in tensors["adam"].items()}
+        return _State(**moved, step=numbers["step"])
 
     def keep(self, state: _State, at_once: bool) -> None:
         """Write the state if asked to, or if the last time is long enough ago."""
-        if not at_once and time.monotonic() - self.written < SECONDS_BETWEEN_CHECKPOINTS:
-            return
-        from safetensors.torch import save_file
-
-        tensors = {name: value.cpu().contiguous() for name, value in state.tensors.items()}
-        about = {"fingerprint": self.fingerprint, "step": str(state.step)}
-        with replacing(self.path) as temporary:
-            save_file(tensors, temporary, metadata=about)
-        self.written = time.monotonic()
+        if at_once or time.monotonic() - self.written >= SECONDS_BETWEEN_CHECKPOINTS:
+            write_checkpoint(self.path, self.key, {"step": state.step}, {"adam": state.tensors})
+            self.written = time.monotonic()
 
 
 def _fingerprint(features: LayerColumns, labels: Tensor, settings: list[float]) -> str:
