@@ -49,10 +49,10 @@ class GroupLassoSelector(ColumnSelector):
     The paper trains with Adam, which leaves no weight at zero. The default solver finds the
     minimum itself, where most rows are zero; when more columns are kept than have weights, the
     others follow by the norm of their gradient, that is, by how near they are to getting some.
-    From a hundredth of the features on, Adam's unfinished weights rank them better than the sparse
+    From a fiftieth of the features on, Adam's unfinished weights rank them better than the sparse
     minimum does (``docs/head2toe.md``), which is why ``Head2Toe`` trains with Adam. The minimum is
-    for features that do not fit in memory, since it is found with one layer in memory at a time
-    where Adam has all; for fewer features than that; and for a choice without chance.
+    for fewer features, for a choice without chance, and for features that do not fit in memory,
+    since it is found with one layer in memory at a time where Adam has all.
 
     Args:
         keep: share of the columns to keep, ``int(D * keep)`` of them and at least one.
