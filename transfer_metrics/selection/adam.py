@@ -26,7 +26,7 @@ from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpo
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.statistics.inputs import as_labels
 
-SECONDS_BETWEEN_CHECKPOINTS = 30.0
+_SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class _Checkpoint:
 
     def keep(self, state: _State, at_once: bool) -> None:
         """Write the state if asked to, or if the last time is long enough ago."""
-        if at_once or time.monotonic() - self.written >= SECONDS_BETWEEN_CHECKPOINTS:
+        if at_once or time.monotonic() - self.written >= _SECONDS_BETWEEN_CHECKPOINTS:
             write_checkpoint(self.path, self.key, {"step": state.step}, {"adam": state.tensors})
             self.written = time.monotonic()
 

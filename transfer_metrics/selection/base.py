@@ -96,7 +96,7 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
     def _keep(self, columns: LayerColumns, inside: Mapping[str, np.ndarray]) -> None:
         """Remember the columns that are kept of each layer, counted inside the layer."""
         self._inside = {name: np.asarray(c, dtype=np.int64) for name, c in inside.items()}
-        self._dims = dict(zip(columns.names, columns.dims, strict=True))
+        self._dims = columns.widths
         self.layers_ = list(self._inside)
         self.columns_ = columns.numbers(self._inside)
 
@@ -224,7 +224,7 @@ def _taken(
 ) -> np.ndarray:
     """Columns (N, k) that were chosen of some layers, which must still be as wide."""
     columns = layer_columns(X).only(list(inside))
-    for name, dim in zip(columns.names, columns.dims, strict=True):
+    for name, dim in columns.widths.items():
         if dim != dims[name]:
             raise InvalidInputError(
                 f"layer {name!r} had {dims[name]} features {when} and has {dim} now"

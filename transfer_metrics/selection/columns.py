@@ -16,15 +16,9 @@ _COLUMNS_AT_ONCE = 8192
 class LayerColumns:
     """The columns of several layers side by side, (N, ΣD), of which only one layer is in memory.
 
-    Columns are numbered across layers, in the order of the layers.
-
-    Args:
-        names: names of the layers.
-        dims: features per layer.
-        n: number of examples N.
-        read: ``(layer, positions or None) -> (n, D)`` features of one layer, all rows or some.
-        rows: positions that count; None for all.
-        unit: divide each layer's rows by their length, as Head2Toe does; zero rows stay zero.
+    Columns are numbered across layers, in the order of the layers. ``read(layer, positions or
+    None)`` gives features of one layer, all rows or some. ``rows`` are the positions that count,
+    None for all; ``unit`` divides each layer's rows by their length, as Head2Toe does.
 
     >>> columns = layer_columns({"a": np.ones((2, 3)), "b": np.eye(2)})
     >>> columns.dim, columns.take([4, 0]).tolist(), columns.layer_of([0, 3]).tolist()
@@ -55,6 +49,15 @@ class LayerColumns:
     def dim(self) -> int:
         """Number of columns, ΣD."""
         return int(self.starts[-1])
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Features per layer, by name."""
+        return dict(zip(self.names, self.dims, strict=True))
+
+    def whole(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """All columns of some layers, counted inside each."""
+        return {name: np.arange(self.widths[name]) for name in names}
 
     def unit_rows(self) -> LayerColumns:
         """The same with each layer's rows at length one."""
@@ -129,15 +132,10 @@ class LayerColumns:
 
 
 def layer_columns(X: Any, layer_sizes: Sequence[int] | None = None) -> LayerColumns:
-    """Columns of a store, of a mapping, or of an array.
+    """Columns of a ``FeatureStore``, of a mapping from layer to (N, D), or of an (N, D) array.
 
-    Args:
-        X: a ``FeatureStore``; a mapping from layer to (N, D); or an (N, D) array.
-        layer_sizes: how many of an array's columns each layer has, in order; all are one layer
-            unless given.
-
-    Raises:
-        InvalidInputError: none of these, arrays of different lengths, or sizes that do not add up.
+    ``layer_sizes`` are how many of an array's columns each layer has, in order; all are one layer
+    unless given.
     """
     if isinstance(X, LayerColumns):
         return X

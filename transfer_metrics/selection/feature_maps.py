@@ -19,7 +19,7 @@ from transfer_metrics.statistics import ClassMoments
 from transfer_metrics.statistics.inputs import as_labels
 from transfer_metrics.threads import threads_for
 
-Folds = list[tuple[np.ndarray, np.ndarray]]
+_Folds = list[tuple[np.ndarray, np.ndarray]]
 CRITERIA = ("cv", "fisher", "transrate")
 
 
@@ -152,10 +152,10 @@ class FeatureMapSelector(ColumnSelector):
         return self._take(X, unit=True)
 
     def _grown(
-        self, columns: LayerColumns, labels: np.ndarray, last: str, folds: Folds
+        self, columns: LayerColumns, labels: np.ndarray, last: str, folds: _Folds
     ) -> dict[str, np.ndarray]:
         """Greedy forward selection of layers."""
-        dims = dict(zip(columns.names, columns.dims, strict=True))
+        dims = columns.widths
         features = {name: _unit(columns, name) for name in columns.names}
         views = _Views(features, by_products=self.student is None)
         chosen = [last]
@@ -174,10 +174,10 @@ class FeatureMapSelector(ColumnSelector):
             chosen.append(name)
             best = tried[name]
         self.objective_ = best / (len(labels) * self.repeats)
-        return {name: np.arange(dims[name]) for name in chosen}
+        return columns.whole(chosen)
 
     def _filtered(
-        self, columns: LayerColumns, labels: np.ndarray, last: str, folds: Folds
+        self, columns: LayerColumns, labels: np.ndarray, last: str, folds: _Folds
     ) -> dict[str, np.ndarray]:
         """The best maps of all layers, or the penultimate layer."""
         if not len(self.shares) or not all(0 < share <= 1 for share in self.shares):
@@ -214,7 +214,7 @@ class _Views:
         """Features (N, k) of some layers."""
         width = sum(self._features[name].shape[1] for name in layers)
         if self._products and width > len(self._products[layers[0]]):
-            return rotated(np.sum([self._products[name] for name in layers], axis=0))
+            return _rotated(np.sum([self._products[name] for name in layers], axis=0))
         return np.concatenate([self._features[name] for name in layers], axis=1)
 
 
@@ -254,7 +254,7 @@ def default_student() -> LogisticRegression:
     return LogisticRegression(max_iter=1000)
 
 
-def support_folds(labels: np.ndarray, folds: int, repeats: int, seed: int) -> Folds:
+def support_folds(labels: np.ndarray, folds: int, repeats: int, seed: int) -> _Folds:
     """Positions to train on and to test on, stratified by class, ``repeats`` times over.
 
     There are no more folds than examples of the smallest class, so that with few examples one of
@@ -281,7 +281,7 @@ def support_folds(labels: np.ndarray, folds: int, repeats: int, seed: int) -> Fo
         return list(parts.split(labels, labels))
 
 
-def left_out_right(x: np.ndarray, labels: np.ndarray, folds: Folds, student: Any) -> int:
+def left_out_right(x: np.ndarray, labels: np.ndarray, folds: _Folds, student: Any) -> int:
     """How many examples the students get right that were trained without them.
 
     A count and not a share, so that equals are equal.
@@ -301,7 +301,7 @@ def predicted(student: Any, x: np.ndarray, labels: np.ndarray, others: np.ndarra
         return np.asarray(fitted.predict(others))
 
 
-def rotated(products: np.ndarray) -> np.ndarray:
+def _rotated(products: np.ndarray) -> np.ndarray:
     """Rows (N, r <= N) that have the scalar products (N, N) of others.
 
     A linear student with an L2 penalty depends on features through their scalar products alone,
@@ -314,7 +314,7 @@ def rotated(products: np.ndarray) -> np.ndarray:
 
 def narrowed(x: np.ndarray, student: Any) -> np.ndarray:
     """Features as wide as there are examples, where the default student cannot tell."""
-    return x if student is not None or x.shape[1] <= len(x) else rotated(x @ x.T)
+    return x if student is not None or x.shape[1] <= len(x) else _rotated(x @ x.T)
 
 
 def fisher_ratios(x: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ class LayerScores:
         }
         self._known: dict[str, dict[str, Any]] = {
             name: {"layer_index": i, "dim": dim}
-            for i, (name, dim) in enumerate(zip(columns.names, columns.dims, strict=True))
+            for i, (name, dim) in enumerate(columns.widths.items())
         }
         if isinstance(X, FeatureStore):
             self._base |= {
@@ -138,9 +138,7 @@ class JointStatistic:
 
     def score(self, layers: Sequence[str]) -> Estimate:
         """The metric of some layers side by side, as if their features had been scored."""
-        dims = dict(zip(self._columns.names, self._columns.dims, strict=True))
-        numbers = self._columns.numbers({name: np.arange(dims[name]) for name in layers})
-        selected = self._statistic.select(numbers)
+        selected = self._statistic.select(self._columns.numbers(self._columns.whole(layers)))
         return self._metric(selected.moments if _by_examples(self._metric) else selected)
 
 

@@ -158,8 +158,7 @@ class LayerSelector(ColumnSelector):
                 chosen = self._forward(sampled, scores, metrics[0], joint, bar.update)
             else:
                 chosen = self._alone(sampled, scores, metrics, bar.update)
-        dims = dict(zip(columns.names, columns.dims, strict=True))
-        self._keep(columns, {name: np.arange(dims[name]) for name in chosen})
+        self._keep(columns, columns.whole(chosen))
         if self.mode == "forward":
             warn_of_sets(metrics[0])
         else:
@@ -266,7 +265,7 @@ class LayerSelector(ColumnSelector):
         tick: Callable[[], Any],
     ) -> list[str]:
         """Grow a set of layers by the score of their concatenation."""
-        dims = dict(zip(columns.names, columns.dims, strict=True))
+        dims = columns.widths
         room = self.max_dim or math.inf
         chosen, records, best = list[str](), list[dict[str, Any]](), -math.inf
         owed = joint.seconds / len(dims)

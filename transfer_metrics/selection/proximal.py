@@ -83,23 +83,14 @@ def group_lasso(
     columns are read and those that violate the conditions of optimality join, until none does.
     So only a working set is in memory beside one layer.
 
-    Args:
-        features: N examples of D columns.
-        y: labels 0..C-1, (N,). Classes without examples get zero weights.
-        num_classes: C.
-        lam: λ > 0.
-        tol: largest violation of the conditions of optimality that is left, as a share of λ.
-            All columns are compared with λ in their own precision, and the nearest again in
-            float64.
-        max_iter: most proximal steps on one working set.
-        relative: ``lam`` is a share of ``lambda_max``.
-        path: each λ on the way as a share of the one before.
-        screen: False puts all columns into the working set at once, in float64.
-        progress: show a bar on stderr.
+    ``tol`` is the largest violation of the conditions of optimality that is left, as a share of
+    λ: all columns are compared with λ in their own precision, and the nearest again in float64.
+    ``max_iter`` is the most proximal steps on one working set. With ``relative`` λ is a share of
+    ``lambda_max``; ``path`` is each λ on the way as a share of the one before. Without ``screen``
+    all columns are in the working set at once, in float64.
 
-    Returns:
-        The minimum. Where it is not unique, as with duplicated columns, it is one of them: only
-        the sum of the rows of duplicates is determined.
+    Where the minimum is not unique, as with duplicated columns, it is one of them: only the sum of
+    the rows of duplicates is determined. Classes without examples get zero weights.
 
     Raises:
         InvalidInputError: λ or another number out of range, labels that do not fit, one class
