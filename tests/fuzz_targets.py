@@ -29,13 +29,13 @@ from transfer_metrics.cli.config import with_config
 from transfer_metrics.evidence import journal
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.heads.checkpoint import read_checkpoint, write_checkpoint
 from transfer_metrics.heads.head_files import load_head
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.report.html import write_report
 from transfer_metrics.results.table import ScoreTable
-from transfer_metrics.selection.saved import Selection
+from transfer_metrics.selection.base import Selection
+from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
 from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.specs import parse_model, parse_task

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.heads.checkpoint import read_checkpoint, weights_hash, write_checkpoint
 from transfer_metrics.heads.modes import choose_parameters, set_modes
 from transfer_metrics.heads.preprocessed import Inputs, raw_logits, to_device
 from transfer_metrics.heads.training_settings import (
@@ -27,6 +26,7 @@ from transfer_metrics.heads.training_settings import (
     epoch_seed,
 )
 from transfer_metrics.progress import progress_bar
+from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -243,7 +243,17 @@ def _key(
     content = targets.detach().cpu().contiguous().numpy().tobytes()
     return {
         "settings": settings.record(),
-        "initial weights": weights_hash(network),
+        "initial weights": _weights_hash(network),
         "targets": hashlib.sha256(content).hexdigest(),
         **(identity or {}),
     }
+
+
+def _weights_hash(module: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(plain.numpy().tobytes())
+    return digest.hexdigest()

@@ -15,7 +15,6 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.asked import (
     DEFAULT_METRICS,
@@ -31,7 +30,7 @@ from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.sources.tasks.label_values import check_container
 from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens
+from transfer_metrics.statistics.inputs import as_tokens
 from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
 
 IDENTIFYING = 256
@@ -97,7 +96,7 @@ def score(
             f"{asked[0].name} compares candidates and has no value for a single one; use "
             f"rank_models or score_layers, or its terms {', '.join(asked[0].terms)}"
         )
-    labels = _labels(y, kind, len(X), units, chosen)
+    labels = Labels.read(y, kind, len(X), units, chosen)
     of_source = [m for m in chosen if m.requires == "source"]
     if of_source and source is None and len(of_source) < len(chosen):
         raise InvalidInputError(
@@ -154,15 +153,6 @@ def _features_id(X: Any, labels: np.ndarray) -> str:
     digest.update(np.ascontiguousarray(labels).tobytes())
     digest.update(rows.numpy().tobytes())
     return short_id(digest.hexdigest())
-
-
-def _labels(
-    y: Any, kind: str, n: int, units: np.ndarray | None, metrics: Sequence[Metric]
-) -> Labels:
-    if kind == "classification":
-        codes, num_classes = as_labels(y, n)
-        return Labels.of(codes.numpy(), kind, num_classes, units)
-    return Labels.of(as_targets(y, n).cpu().numpy(), kind, 0, units, metrics)
 
 
 def score_layers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,26 +16,23 @@ from transfer_metrics.errors import CorruptStoreError, TransferMetricsError
 from transfer_metrics.features.batches import Batch, hidden_layers, layers_read, mean_of
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import Metric
+from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.results.error_bars import BLOCKS, deviations
 from transfer_metrics.results.record import Record
 from transfer_metrics.statistics import ClassMoments, ClassRows
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.statistics import (
-    FLOAT,
     Labels,
     Needs,
     Statistics,
+    has_large_classes,
     key_of,
     needs_of,
     reads_bins,
 )
 
 NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
-CLASS_BYTES = 1 << 30
-"""Scatter of the classes that takes more is computed class by class where rows can be read."""
-
 ClassScatter = Callable[[ClassMoments], Sequence[Scatter]]
 Read = Callable[[str, Sequence[Needs]], tuple[Statistics, ClassScatter | None]]
 """Statistics of a layer by its name, and the scatter of its classes where that is kept apart."""
@@ -65,13 +63,13 @@ def records_of(
         if not chosen:
             continue
         if name == LOGITS and base.dim is None:
-            records += [replace(r, error=NO_HEAD) for r in _empty(base, chosen)]
+            records += [replace(r, error=NO_HEAD) for r in unscored(base, chosen)]
             continue
         needs = needs_of(chosen, labels, blocks)
         if needs:
             records += _scored(base, chosen, labels, mode, *read(name, needs))
         else:
-            records += [replace(r, error=labels.unbinned) for r in _empty(base, chosen)]
+            records += [replace(r, error=labels.unbinned) for r in unscored(base, chosen)]
     return records
 
 
@@ -158,7 +156,7 @@ def score_stores(
         return found
 
     def read(name: str, needs: Sequence[Needs]) -> tuple[Statistics, ClassScatter | None]:
-        late = name != LOGITS and _is_large(needs, everything, bases[name].dim or 0)
+        late = name != LOGITS and has_large_classes(needs, everything, bases[name].dim or 0)
         kept = [need.without_classes() if late else need for need in needs]
         total: Statistics | None = None
         for store, known in zip(stores, labels, strict=True):
@@ -192,15 +190,6 @@ def joined(parts: Sequence[Labels]) -> Labels:
     )
 
 
-def _is_large(needs: Sequence[Needs], labels: Labels, dim: int) -> bool:
-    """Whether scatter of the classes is better computed class by class, from the rows."""
-    wanted = [need for need in needs if "class" in need.parts and not need.of_bins]
-    if labels.kind != "classification" or not wanted or wanted[0].blocks:
-        return False
-    counts = np.bincount(labels.values, minlength=labels.num_classes)
-    return int(np.minimum(counts, dim).sum()) * dim * FLOAT > CLASS_BYTES
-
-
 def _scored(
     base: Record,
     metrics: Sequence[Metric],
@@ -214,7 +203,7 @@ def _scored(
     keys = {metric.label: key_of(metric, labels.kind) for metric in metrics}
     shares = {key: sum(k == key for k in keys.values()) for key in whole}
     found: dict[str, Record] = {}
-    for metric, record in zip(metrics, _empty(base, metrics), strict=True):
+    for metric, record in zip(metrics, unscored(base, metrics), strict=True):
         key = keys[metric.label]
         if reads_bins(metric, labels.kind) and labels.bins is None:
             found[metric.label] = replace(record, error=labels.unbinned)
@@ -222,14 +211,15 @@ def _scored(
             found[metric.label] = replace(record, error=statistics.reason(key))
         else:
             statistic, built = whole[key]
-            found[metric.label] = _valued(record, metric, statistic, built / shares[key], mode)
+            score = functools.partial(metric, statistic)
+            found[metric.label] = valued(record, score, built / shares[key], mode)
     for key in whole if mode else ():
         scored = [m for m in metrics if keys[m.label] == key and not found[m.label].error]
         _add_errors(found, scored, whole[key][0], statistics.blocks(key), mode)
     return list(found.values())
 
 
-def _empty(base: Record, metrics: Iterable[Metric]) -> list[Record]:
+def unscored(base: Record, metrics: Iterable[Metric]) -> list[Record]:
     """Records that say of which metric they are, without a value."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return [
@@ -245,12 +235,16 @@ def _empty(base: Record, metrics: Iterable[Metric]) -> list[Record]:
     ]
 
 
-def _valued(
-    record: Record, metric: Metric, statistic: Any, built: float, mode: str | None
+def valued(
+    record: Record, score: Callable[[], Estimate], built: float = 0.0, mode: str | None = None
 ) -> Record:
+    """A record with the value of a score and its time, or why there is none.
+
+    ``built`` is the time that its statistics took, and ``mode`` says which errors are wanted.
+    """
     started = time.perf_counter()
     try:
-        value = metric(statistic)
+        value = score()
     except CorruptStoreError:
         raise  # it says nothing of the metric, and is mended by building statistics anew
     except (TransferMetricsError, ArithmeticError, RuntimeError) as error:

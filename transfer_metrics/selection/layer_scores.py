@@ -1,95 +1,137 @@
-"""Scores of layers on their own and in sets, as records of the long table."""
+"""Scores of layers alone and in sets, as records of the long table."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+import operator
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-import transfer_metrics
-from transfer_metrics.errors import TransferMetricsError
+from transfer_metrics.errors import (
+    InvalidInputError,
+    TransferMetricsWarning,
+)
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import Metric
-from transfer_metrics.results.comparable import Place
+from transfer_metrics.metrics.base import Estimate, Metric
+from transfer_metrics.ranking.scoring import ClassScatter, bases_of, records_of, unscored, valued
+from transfer_metrics.results.record import Record
 from transfer_metrics.selection.columns import LayerColumns
-from transfer_metrics.selection.unions import JointStatistic
-from transfer_metrics.sources.zoo import build
-from transfer_metrics.statistics.inputs import as_labels, as_targets, quantile_bins
+from transfer_metrics.statistics import ClassMoments, ClassRows, FeatureSample
+from transfer_metrics.statistics.linalg import Scatter
+from transfer_metrics.statistics.sample import DEFAULT_LIMIT
+from transfer_metrics.statistics.statistics import (
+    Labels,
+    Needs,
+    Statistics,
+    build_statistic,
+    has_large_classes,
+)
+
+_ROWS_AT_ONCE = 4096
 
 
 class LayerScores:
     """Scores layers of one input, and writes down what was found.
 
-    Args:
-        X: what the columns were read from; a store tells where they come from.
-        columns: the layers.
-        place: labels and kind of the task, without features.
-        seed: seed of the sample of examples.
+    A store ``X`` tells where its columns come from; ``seed`` is that of the sample of examples.
     """
 
-    def __init__(self, X: Any, columns: LayerColumns, place: Place, seed: int) -> None:
+    def __init__(self, X: Any, columns: LayerColumns, labels: Labels, seed: int) -> None:
         self._columns = columns
-        self._place = place
-        self._base: dict[str, Any] = {
-            "model": "features",
-            "seed": seed,
-            "n": len(place.labels),
-            "num_classes": place.num_classes,
-        }
-        self._known: dict[str, dict[str, Any]] = {
-            name: {"layer_index": i, "dim": dim}
-            for i, (name, dim) in enumerate(zip(columns.names, columns.dims, strict=True))
+        self._labels = labels
+        base = Record(model="features", seed=seed, num_classes=labels.num_classes)
+        self._bases = {
+            name: replace(base, layer=name, layer_index=i, dim=dim)
+            for i, (name, dim) in enumerate(columns.widths.items())
         }
         if isinstance(X, FeatureStore):
-            self._base |= {
-                "model": X.model,
-                "revision": X.manifest.get("revision") or None,
-                "task": X.task,
-                "split": X.split,
-                "pool": X.manifest["pool"],
-                "extract_seconds": X.seconds,
-            }
-            for layer in X.layers:
-                self._known[layer.name] |= {"layer_index": layer.index, "depth": layer.depth}
+            for name, known in bases_of(X).items():
+                if name in self._bases:
+                    self._bases[name] = replace(
+                        known, seed=seed, model_id=None, task_id=None, note=None,
+                        num_classes=labels.num_classes,
+                    )  # fmt: skip
+        self._bases = {n: replace(base, n=len(labels)) for n, base in self._bases.items()}
 
-    def alone(self, name: str, metric: Metric) -> dict[str, Any]:
+    def alone(self, name: str, metric: Metric) -> Record:
         """The record of one layer; its reason under ``error`` where it has no score."""
-        place = dataclasses.replace(
-            self._place,
-            batches=lambda: [self._columns.layer(name)],
-            rows=lambda positions: self._columns.rows(positions).layer(name),
-        )
-        outcome = _outcome(lambda: metric(build(place, [metric]).of[metric.requires]))
-        return self._record([name], metric, outcome)
+
+        def read(_: str, needs: Sequence[Needs]) -> tuple[Statistics, ClassScatter | None]:
+            late = has_large_classes(needs, self._labels, self._columns.widths[name])
+            kept = [need.without_classes() if late else need for need in needs]
+
+            def scatter(moments: ClassMoments) -> Sequence[Scatter]:
+                rows = self._columns.rows
+                return ClassRows(
+                    lambda at: rows(at).layer(name), self._labels.values, moments.means
+                )
+
+            built = Statistics.of(kept, self._columns.layer(name), self._labels)
+            return built, scatter if late else None
+
+        [record] = records_of({name: self._bases[name]}, [metric], self._labels, read)
+        return record
 
     def union(
         self, layers: Sequence[str], metric: Metric, joint: JointStatistic, owed: float = 0.0
-    ) -> dict[str, Any]:
+    ) -> Record:
         """The record of some layers side by side; ``owed`` is time already spent on them."""
-        outcome = _outcome(lambda: joint.score(layers))
-        outcome["seconds"] += owed
-        return self._record(layers, metric, outcome)
+        base = self._bases[layers[0]]
+        if len(layers) > 1:
+            dim = sum(self._bases[name].dim or 0 for name in layers)
+            base = replace(base, layer="+".join(layers), layer_index=None, depth=None, dim=dim)
+        [record] = unscored(base, [metric])
+        return valued(record, lambda: joint.score(layers), owed)
 
-    def _record(
-        self, layers: Sequence[str], metric: Metric, outcome: dict[str, Any]
-    ) -> dict[str, Any]:
-        options = ",".join(f"{k}={v}" for k, v in sorted(metric.options.items()))
-        return {
-            **self._base,
-            **(self._known[layers[0]] if len(layers) == 1 else {}),
-            "layer": "+".join(layers),
-            "dim": sum(self._known[name]["dim"] for name in layers),
-            "metric": metric.name,
-            "options": options or None,
-            "higher_is_better": metric.higher_is_better,
-            "version": transfer_metrics.__version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            **outcome,
-        }
+
+class JointStatistic:
+    """The statistic of all layers side by side, of which any union of layers is a part.
+
+    Moments of a union are rows and columns of the joint moments, so no union is built anew. Fourth
+    moments cannot be cut that way: for a metric that reads them all examples are kept, and the
+    moments of a union are computed from those. More than ``max_bytes`` are refused.
+
+    Cost: one pass over the features. Moments: O(N D min(N, D)) time, O(D min(N, D)) memory, and
+    ``Σ_c min(n_c, D) D`` more for metrics that read per-class scatter. Examples: O(min(N, 20 000)
+    D) memory. A union of width d then costs O(C d²) beside the metric itself.
+
+    >>> from transfer_metrics.metrics.base import get_metric
+    >>> from transfer_metrics.selection.columns import layer_columns
+    >>> from sklearn.datasets import load_iris
+    >>> x, y = load_iris(return_X_y=True)
+    >>> columns = layer_columns({"a": x[:, :2], "b": x[:, 2:]})
+    >>> labels = Labels.read(y, "classification", 150)
+    >>> joint = JointStatistic(columns, labels, get_metric("transrate"))
+    >>> round(joint.score(["a", "b"]), 10)
+    0.5894054064
+    """
+
+    def __init__(
+        self, columns: LayerColumns, labels: Labels, metric: Metric, max_bytes: int = 4 << 30
+    ) -> None:
+        needed = joint_bytes(metric, labels, columns.dim)
+        if needed > max_bytes:
+            raise InvalidInputError(
+                f"the joint statistic of {len(columns.names)} layers with {columns.dim} features "
+                f"would take {needed / 1e9:.1f} GB, more than max_bytes={max_bytes} allows; use "
+                f"fewer layers{_fewer_examples(metric, labels, columns.dim)}, or mode='best', "
+                f"which holds one layer at a time"
+            )
+        started = time.perf_counter()
+        self._columns = columns
+        self._metric = metric
+        self._statistic = _built(columns, labels, metric)
+        self.seconds = time.perf_counter() - started
+
+    def score(self, layers: Sequence[str]) -> Estimate:
+        """The metric of some layers side by side, as if their features had been scored."""
+        selected = self._statistic.select(self._columns.numbers(self._columns.whole(layers)))
+        return self._metric(selected.moments if _by_examples(self._metric) else selected)
 
 
 def drop_candidates(
@@ -117,31 +159,59 @@ def drop_candidates(
     return [name for name, _ in blocks[:end]]
 
 
-def place_of(labels: np.ndarray, kind: str, bins: bool) -> Place:
-    """Labels as metrics want them; with ``bins`` regression targets are cut into classes.
-
-    Raises:
-        InvalidInputError: labels that the kind of task does not have.
-    """
-    units = np.arange(len(labels))
-    if kind == "classification":
-        codes, num_classes = as_labels(labels, len(labels))
-        return Place(list, codes.numpy(), kind, num_classes, units)
-    targets = as_targets(labels, len(labels)).cpu().numpy()
-    if bins and kind == "regression":
-        binned = quantile_bins(targets)
-        return Place(list, binned, "classification", int(binned.max()) + 1, units)
-    return Place(list, targets, kind, 0, units)
+def joint_bytes(metric: Metric, labels: Labels, dim: int) -> int:
+    """Memory of the joint statistic of D features, and of what scoring all of them adds to it."""
+    n = len(labels)
+    if metric.requires == "examples" or _by_examples(metric):
+        kept = n if _by_examples(metric) else min(n, DEFAULT_LIMIT)
+        # The examples, their centred copy, and the moments of the widest union.
+        return 8 * dim * (2 * kept + min(n, dim))
+    # Scatter within classes, in all, and one factor of it.
+    numbers = 3 * min(n, dim) * dim
+    if "class" in metric.parts and labels.num_classes:
+        counts = np.bincount(labels.values, minlength=labels.num_classes)
+        numbers += int(np.minimum(counts, dim).sum()) * dim
+    return 8 * numbers
 
 
-def _outcome(score: Callable[[], Any]) -> dict[str, Any]:
-    """Value and seconds, or why there is no value."""
-    started = time.perf_counter()
-    outcome: dict[str, Any]
-    try:
-        value = score()
-        stderr = None if np.isnan(value.stderr) else float(value.stderr)
-        outcome = {"value": float(value), "stderr": stderr}
-    except (TransferMetricsError, ArithmeticError, RuntimeError) as error:
-        outcome = {"value": None, "error": str(error)}
-    return {**outcome, "seconds": time.perf_counter() - started}
+def warn_of_sets(metric: Metric) -> None:
+    """Warn of a metric that rises with every layer that is added, of noise even."""
+    if metric.width_cures and not {"dim_normalize", "preset"}.intersection(metric.options):
+        warnings.warn(
+            f"{metric.label} of a set grows with its number of columns, so it tends to add every "
+            f"layer; use {metric.name}(eps=auto,dim_normalize=rank), linear_probe or logme",
+            TransferMetricsWarning,
+            stacklevel=3,
+        )
+
+
+def _by_examples(metric: Metric) -> bool:
+    return metric.requires == "moments" and "fourth" in metric.parts
+
+
+def _fewer_examples(metric: Metric, labels: Labels, dim: int) -> str:
+    """Whether fewer examples would help: they do where rows are kept."""
+    rows = metric.requires == "examples" or _by_examples(metric) or len(labels) < dim
+    return ", set max_examples" if rows or "class" in metric.parts else ""
+
+
+def _built(columns: LayerColumns, labels: Labels, metric: Metric) -> Any:
+    if _by_examples(metric):
+        return FeatureSample.from_batch(
+            np.concatenate([x for x, _ in _batches(columns, labels.values)]),
+            labels.values,
+            labels.num_classes,
+            limit=len(labels),
+            parts=metric.parts,
+        )
+    pieces = (
+        build_statistic(metric.requires, metric.parts, labels.kind, x, y, labels.num_classes)
+        for x, y in _batches(columns, labels.values)
+    )
+    return functools.reduce(operator.add, pieces)
+
+
+def _batches(columns: LayerColumns, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, len(columns), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        yield columns.rows(rows).dense(), labels[rows]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.statistics.inputs import quantile_bins
+from transfer_metrics.statistics.inputs import as_labels, as_targets, quantile_bins
 from transfer_metrics.statistics.joint import SourceJoint
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.moments import ClassMoments
@@ -23,6 +23,8 @@ from transfer_metrics.statistics.saving import Saved
 from transfer_metrics.statistics.targets import TargetMoments
 
 FLOAT = 8
+CLASS_BYTES = 1 << 30
+"""Scatter of the classes that takes more is computed class by class where rows can be read."""
 
 
 class Reader(Protocol):
@@ -80,6 +82,37 @@ class Labels:
             except InvalidInputError as error:
                 why = str(error)
         return cls(values, kind, num_classes, units, bins, why)
+
+    @classmethod
+    def read(
+        cls,
+        y: Any,
+        kind: str,
+        n: int,
+        units: np.ndarray | None = None,
+        readers: Iterable[Reader] = (),
+    ) -> Labels:
+        """Labels of n rows of features as people have them, which become codes or targets here.
+
+        Raises:
+            InvalidInputError: labels that the kind of task does not have, or of other examples.
+        """
+        if kind == "classification":
+            codes, num_classes = as_labels(y, n)
+            return cls.of(codes.numpy(), kind, num_classes, units)
+        return cls.of(as_targets(y, n).cpu().numpy(), kind, 0, units, readers)
+
+    def seen_by(self, reader: Reader) -> Labels:
+        """The labels that a reader reads: these, or their quantile bins as classes.
+
+        Raises:
+            InvalidInputError: there are no bins.
+        """
+        if not reads_bins(reader, self.kind):
+            return self
+        if self.bins is None:
+            raise InvalidInputError(self.unbinned)
+        return Labels(self.bins, "classification", int(self.bins.max()) + 1, self.units)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -153,11 +186,18 @@ def needs_of(readers: Sequence[Reader], labels: Labels, blocks: int = 0) -> list
             continue
         families = tuple(dict.fromkeys(r.requires for r in chosen))
         parts = frozenset[str]().union(*(r.parts for r in chosen))
-        kind, num_classes = labels.kind, labels.num_classes
-        if of_bins:
-            kind, num_classes = "classification", int(labels.bins.max()) + 1  # type: ignore[union-attr]
-        found.append(Needs(families, parts, kind, num_classes, blocks, of_bins))
+        seen = labels.seen_by(chosen[0])
+        found.append(Needs(families, parts, seen.kind, seen.num_classes, blocks, of_bins))
     return found
+
+
+def has_large_classes(needs: Sequence[Needs], labels: Labels, dim: int) -> bool:
+    """Whether scatter of the classes is better computed class by class, from rows read again."""
+    wanted = [need for need in needs if "class" in need.parts and not need.of_bins]
+    if labels.kind != "classification" or not wanted or wanted[0].blocks:
+        return False
+    counts = np.bincount(labels.values, minlength=labels.num_classes)
+    return int(np.minimum(counts, dim).sum()) * dim * FLOAT > CLASS_BYTES
 
 
 def reads_bins(reader: Reader, kind: str) -> bool:

@@ -1,43 +1,36 @@
-"""The state of a training run in one safetensors file, replaced after every epoch."""
+"""The state of an interrupted training in one safetensors file, replaced as training goes on."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from transfer_metrics.errors import CorruptStoreError, IncompatibleStoreError
 from transfer_metrics.files import replacing
 from transfer_metrics.untrusted import parse_json
 
-FORMAT = "transfer_metrics training 1"
+_FORMAT = "transfer_metrics training 1"
+
+Key = Mapping[str, Any]
+"""What is trained, to recognise a file by: values that JSON can hold, by what they are."""
+Groups = Mapping[str, Mapping[str, Tensor]]
+"""Tensors by name, in groups by what they are of."""
 
 
-def write_checkpoint(
-    path: Path,
-    key: Mapping[str, Any],
-    state: Mapping[str, Any],
-    tensors: Mapping[str, Mapping[str, Tensor]],
-) -> None:
+def write_checkpoint(path: Path, key: Key, state: Mapping[str, Any], tensors: Groups) -> None:
     """Replace a checkpoint; numbers and tensors share one file, so that they always fit together.
-
-    Args:
-        path: the file.
-        key: what is trained, to recognise it by.
-        state: numbers that JSON can hold.
-        tensors: groups of tensors by name.
 
     Raises:
         InvalidInputError: the file cannot be written; the one before is still there.
     """
     from safetensors.torch import save
 
-    header = json.dumps({"format": FORMAT, "key": key, "state": state})
+    header = json.dumps({"format": _FORMAT, "key": key, "state": state})
     flat = {
         f"{group}/{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for group, named in tensors.items()
@@ -48,9 +41,9 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    path: Path, key: Mapping[str, Any]
+    path: Path, key: Key
 ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]] | None:
-    """State and tensors of a checkpoint, None if there is none yet.
+    """State and tensors of a checkpoint, on the CPU; None if there is none yet.
 
     Raises:
         IncompatibleStoreError: it belongs to another training; says what differs.
@@ -64,7 +57,7 @@ def read_checkpoint(
         with safe_open(path, framework="pt") as file:
             header = parse_json((file.metadata() or {}).get("training", "{}"))
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header.get("format") != FORMAT:
+        if header.get("format") != _FORMAT:
             raise ValueError("it is no checkpoint of this version's format")
         found, state = dict(header["key"]), dict(header["state"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -83,13 +76,3 @@ def read_checkpoint(
         group, _, rest = name.partition("/")
         tensors.setdefault(group, {})[rest] = tensor
     return state, tensors
-
-
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(plain.numpy().tobytes())
-    return digest.hexdigest()
