@@ -32,7 +32,7 @@ import transfer_metrics.ranking.rank
 from transfer_metrics.__main__ import sentence
 
 NOTES = "FAULT_NOTES"
-SIZE, BATCH, SHARD = 400, 10, 20
+SIZE, BATCH, SHARD = 400, 10, 25
 MODELS = tuple(f"tests.fault_runs:{name}" for name in ("narrow", "middle", "wide"))
 METRICS = ["logme", "transrate", "knn", "gbc(covariance=full)"]
 PATIENCE = 300.0

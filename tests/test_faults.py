@@ -25,10 +25,10 @@ from transfer_metrics.errors import StorageError, TransferMetricsWarning
 from transfer_metrics.ranking import ranges
 from transfer_metrics.ranking.cache import ResultCache
 from transfer_metrics.ranking.memory_budget import Pass, Plan
-from transfer_metrics.ranking.ranges import RANGE_SHARDS, Ranges
+from transfer_metrics.ranking.ranges import Ranges
 
 ALL = len(MODELS) * SIZE
-RANGE = RANGE_SHARDS * SHARD
+RANGE = SHARD
 STORED = {"engine": "serial", "stream": False}
 STREAMED = {"engine": "serial", "stream": True}
 PROCESSES = {"engine": "processes", "workers": 2}
@@ -491,13 +491,13 @@ NARROW = {"models": [MODELS[0]]}
         ("shards/00003.safetensors", empty, 1),
         ("shards/00003.safetensors", flip, 1),
         ("shards/00000.safetensors", swap, 2),
-        ("manifest.json", cut, 20),
-        ("manifest.json", empty, 20),
-        ("manifest.json", Path.unlink, 20),
-        ("manifest.json", edit(format=99), 20),
-        ("manifest.json", edit(shards={"0": 3}), 20),
-        ("manifest.json", edit(shard_size=2 * SHARD), 20),
-        ("manifest.json", edit(layers=None), 20),
+        ("manifest.json", cut, SIZE // SHARD),
+        ("manifest.json", empty, SIZE // SHARD),
+        ("manifest.json", Path.unlink, SIZE // SHARD),
+        ("manifest.json", edit(format=99), SIZE // SHARD),
+        ("manifest.json", edit(shards={"0": 3}), SIZE // SHARD),
+        ("manifest.json", edit(shard_size=2 * SHARD), SIZE // SHARD),
+        ("manifest.json", edit(layers=None), SIZE // SHARD),
     ],
 )
 def test_damaged_features_are_computed_anew(

@@ -22,9 +22,9 @@ from transfer_metrics.selection.layer_scores import (
     JointStatistic,
     drop_candidates,
     joint_bytes,
-    place_of,
 )
 from transfer_metrics.selection.layer_selector import LayerSelector
+from transfer_metrics.statistics.statistics import Labels
 
 quiet = pytest.mark.filterwarnings("ignore::transfer_metrics.errors.TransferMetricsWarning")
 AUTO = "transrate(eps=auto,class_weights=frequency,dim_normalize=rank)"
@@ -269,15 +269,15 @@ def test_a_joint_statistic_that_does_not_fit_is_refused_before_it_is_built():
 def test_the_estimate_covers_what_the_statistic_holds(metric):
     layers, y = complementary(90)
     columns = layer_columns(layers)
-    place = place_of(y, "classification", False)
-    joint = JointStatistic(columns, place, get_metric(metric))
+    labels = Labels.read(y, "classification", len(y))
+    joint = JointStatistic(columns, labels, get_metric(metric))
     statistic = joint._statistic
     if hasattr(statistic, "x"):
         held = statistic.x.numel()
     else:
         scatters = [statistic.within, *(statistic.class_scatter or ())]
         held = sum(s.data.numel() for s in scatters)
-    assert held * 8 <= joint_bytes(get_metric(metric), place, columns.dim)
+    assert held * 8 <= joint_bytes(get_metric(metric), labels, columns.dim)
 
 
 def test_a_sample_of_the_examples():

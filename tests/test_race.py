@@ -16,7 +16,6 @@ import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.ranking.budget import LEAST, LEAST_PER_CLASS, PROBE, plan_race
 from transfer_metrics.ranking.race import Standing, contenders, rounds_of
-from transfer_metrics.ranking.ranges import RANGE_SHARDS
 from transfer_metrics.ranking.rank import make_job
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.subtasks import nested_order
@@ -440,7 +439,7 @@ def test_rounds_are_nested_and_keyed_by_content():
     assert (seen[2][:120] == seen[1]).all()
     order = nested_order(y, CLASSES)
     assert set(seen[0]) == set(order[:50])
-    assert max(map(len, whole.ranges)) <= RANGE_SHARDS * 16
+    assert max(map(len, whole.ranges)) <= 16
     positions = whole.ranges[1]
     part = whole.part(positions)["train"]
     assert (np.stack(list(part.examples)) == x[positions]).all()

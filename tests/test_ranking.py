@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import json
 import warnings
 
@@ -117,7 +119,7 @@ def test_a_second_run_does_no_forward_pass(digits, tmp_path):
     assert values(again) == values(first)
     # Listing layers may trace a dummy batch; the data are not run again.
     assert all(net.examples - before < 10 for net, before in zip(nets, seen, strict=True))
-    assert not any((tmp_path / "features").iterdir())
+    assert not [path for part in ("features", "statistics") for path in tmp_path.glob(f"{part}/*")]
 
 
 def test_new_metrics_reuse_features_where_they_were_kept(digits, tmp_path):
@@ -441,16 +443,17 @@ def test_combinations_are_sums_of_scaled_terms_over_the_candidates(digits):
 
 def test_combinations_leave_out_candidates_without_all_terms():
     from transfer_metrics.ranking.combine import combination_of, combined
+    from transfer_metrics.results.record import Record
 
-    base = {"layer": "l", "options": None, "seconds": 1.0, "higher_is_better": True}
+    base = Record(layer="l", seconds=1.0, higher_is_better=True)
     records = [
-        {**base, "model": m, "metric": t, "value": v, "error": None}
+        dataclasses.replace(base, model=m, metric=t, value=v)
         for m, t, v in [("a", "energy", 1.0), ("a", "lda", 0.5), ("b", "energy", 3.0),
                         ("b", "lda", 0.5), ("c", "energy", 9.0)]
     ]  # fmt: skip
     found = [r for r in combined(records, [combination_of("etran", "classification")])
-             if r["metric"] == "etran"]  # fmt: skip
-    assert {r["model"]: r["value"] for r in found} == {"a": -1.0, "b": 1.0}
+             if r.metric == "etran"]  # fmt: skip
+    assert {r.model: r.value for r in found} == {"a": -1.0, "b": 1.0}
     with pytest.raises(tm.UnsupportedTaskError, match="ncti"):
         combination_of("ncti", "regression")
 

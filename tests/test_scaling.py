@@ -134,7 +134,7 @@ def planned(case: Case, budget: int):
     names = [str(i) for i in range(case.layers)]
     labels = Labels.of(np.empty(0, int), "classification", case.classes)
     needs = needs_of([tm.get_metric(m) for m in case.metrics.split(",")], labels)
-    ranges = min(16, case.examples // case.shard_size // 4)
+    ranges = min(16, case.examples // case.shard_size)
     return plan_passes(
         dict.fromkeys(names, case.dim), dict.fromkeys(names, needs), counts, 1 / ranges, budget,
         shard=case.shard_size,

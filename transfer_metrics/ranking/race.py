@@ -17,7 +17,7 @@ from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.budget import plan_race
 from transfer_metrics.ranking.job import Job, Outcome
-from transfer_metrics.ranking.ranges import RANGE_SHARDS, Ranges, drop, outcomes
+from transfer_metrics.ranking.ranges import Ranges, drop, outcomes
 from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
@@ -106,10 +106,10 @@ def rounds_of(job: Job, sizes: Sequence[int]) -> dict[str, Any]:
     """The ranges of a race, and how many of them each round of a size looks at.
 
     Rounds look at nested random parts of the split, each with the classes in their shares.
-    Positions are ascending within what a round adds, which is cut into ranges of few shards.
+    Positions are ascending within what a round adds, and its ranges are as long as those of all.
     """
     order = nested_order(job.data.labels, job.task.num_classes)
-    size = len(order) if job.stored else RANGE_SHARDS * job.options.get("shard_size", 1024)
+    size = max(map(len, job.ranges))
     ranges: list[np.ndarray] = []
     counts = []
     for start, stop in itertools.pairwise([0, *sizes]):

@@ -53,16 +53,13 @@ from transfer_metrics.sources.models.model import Model
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
 RANGES = 16
-"""Most ranges that the shards of a model are cut into."""
-
-RANGE_SHARDS = 4
-"""Fewest shards of a range, where there are as many: each range leaves its own statistics."""
+"""Most ranges that the shards of a model are cut into: each leaves its own statistics."""
 
 
 def ranges_of(n: int, shard_size: int) -> tuple[range, ...]:
     """Cut n examples into ranges of whole shards, which depend on the data alone."""
     shards = -(-n // shard_size)
-    count = min(RANGES, -(-shards // RANGE_SHARDS))
+    count = min(RANGES, shards)
     ends = [min(n, shards * i // count * shard_size) for i in range(count + 1)]
     return tuple(range(a, b) for a, b in itertools.pairwise(ends))
 

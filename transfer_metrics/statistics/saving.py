@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import types
@@ -125,12 +126,17 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
         return tensors[value["array"]].numpy().view(dtype)
     kind = Saved._kinds[value["kind"]]
     fields = {name: _unpack(item, tensors) for name, item in value["fields"].items()}
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in _hints(kind).items():
         if name in fields:
             require(_is(fields[name], hint), f"its {name} is a {type(fields[name]).__name__}")
     found = kind(**fields)
     found._require_fit()
     return found
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _is(value: Any, hint: Any) -> bool:
