@@ -26,6 +26,7 @@ from transfer_metrics.ranking import ranges
 from transfer_metrics.ranking.cache import ResultCache
 from transfer_metrics.ranking.memory_budget import Pass, Plan
 from transfer_metrics.ranking.ranges import Ranges
+from transfer_metrics.results.record import Record
 
 ALL = len(MODELS) * SIZE
 RANGE = SHARD
@@ -408,7 +409,7 @@ def test_who_waits_for_features_that_are_dropped_gets_new_ones(tmp_path: Path) -
 def test_no_score_is_lost_where_many_add_some(tmp_path: Path) -> None:
     def add(name: str) -> None:
         for number in range(10):
-            record = {"model": name, "metric": "m", "layer": str(number), "value": 1.0}
+            record = Record(model=name, metric="m", layer=str(number), value=1.0)
             ResultCache(tmp_path).update("key", lambda known, record=record: [*known, record])
 
     threads = [threading.Thread(target=add, args=(name,)) for name in "abcd"]
@@ -416,7 +417,7 @@ def test_no_score_is_lost_where_many_add_some(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    found = {(r["model"], r["layer"]) for r in ResultCache(tmp_path).read("key")}
+    found = {(r.model, r.layer) for r in ResultCache(tmp_path).read("key")}
     assert len(found) == 40
 
 

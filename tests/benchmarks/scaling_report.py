@@ -15,7 +15,7 @@ from tests.benchmarks.scaling_case import METRICS, Case, Found
 from transfer_metrics.evidence.layout import Grid, aligned, piped, wrapped
 from transfer_metrics.evidence.machine import describe
 from transfer_metrics.ranking.memory_budget import as_bytes
-from transfer_metrics.ranking.ranges import RANGE_SHARDS, RANGES
+from transfer_metrics.ranking.ranges import RANGES
 
 MOST_BYSTANDERS = 0.05
 MIB = 2**20
@@ -29,11 +29,11 @@ this machine, `ray` on a Ray cluster that is started here, `ray:ADDRESS` on one 
     transfer-metrics rank --models @models.txt --task imagefolder:photos/ --engine ray:auto \\
         --workers 64
 
-On several workers, or with `--stream`, nothing but statistics is kept. The shards of a task are
-cut into ranges, at most {RANGES} and of {RANGE_SHARDS} shards or more. A worker holds one model
-at a time, runs it over a range, and leaves the statistics of that range in the cache; when all
-ranges of a model are there, one worker merges and scores them. Ranges depend on the data alone, so
-scores are those of one process, to rounding. `--memory 2GiB` is what weights and statistics of all
+Nothing but statistics is kept, unless features are to be. The shards of a task are cut into
+ranges, {RANGES} at most. A worker holds one model at a time, runs it over a range, and leaves the
+statistics of that range in the cache; when all ranges of a model are there, one worker merges and
+scores them. Ranges depend on the data alone, so scores are those of one process, to rounding.
+`--memory 2GiB` is what weights and statistics of all
 workers together may take: where they take more, the data are passed over again for as many layers,
 and as many classes, as fit.
 
