@@ -29,7 +29,7 @@ from transfer_metrics.cli.config import with_config
 from transfer_metrics.evidence import journal
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.heads.head_files import load_head
+from transfer_metrics.heads.base import load_head
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.report.html import write_report

@@ -21,7 +21,7 @@ from markdown_it.token import Token
 from tests import metric_pages
 from transfer_metrics.__main__ import build_parser
 from transfer_metrics.features.pooling import POOLINGS
-from transfer_metrics.heads.names import HEADS
+from transfer_metrics.heads.base import HEADS
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.ranking.engines import ENGINES
 from transfer_metrics.sources.kinds_of_source import HUBS, TASK_SOURCES

@@ -33,16 +33,15 @@ from transfer_metrics.errors import (
 from transfer_metrics.heads import preprocessed as inputs_module
 from transfer_metrics.heads import training
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.finetune import LPFT, FineTune
-from transfer_metrics.heads.grid import FT_EVAL_RATES, FT_RATES, LPFT_RATES
+from transfer_metrics.heads.finetune import FT_EVAL_RATES, FT_RATES, LPFT, LPFT_RATES, FineTune
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.preprocessed import Inputs, network_logits
-from transfer_metrics.heads.training import train
-from transfer_metrics.heads.training_settings import (
+from transfer_metrics.heads.training import (
     TrainSettings,
     augmented,
     epoch_batches,
     epoch_seed,
+    train,
 )
 from transfer_metrics.sources.base import Model, Split
 from transfer_metrics.sources.models.load_model import load_model

@@ -107,7 +107,7 @@ def _poolings(args: argparse.Namespace) -> Listing:
 def _heads(args: argparse.Namespace) -> Listing:
     from fnmatch import fnmatchcase
 
-    from transfer_metrics.heads.names import HEADS
+    from transfer_metrics.heads.base import HEADS
 
     names = [name for name in HEADS if fnmatchcase(name, args.name or "*")]
     records = [{"name": n, "about": (HEADS[n].__doc__ or "").partition("\n")[0]} for n in names]

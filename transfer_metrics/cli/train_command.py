@@ -46,22 +46,16 @@ def run(args: argparse.Namespace) -> int:
     import shutil
     from pathlib import Path
 
-    from transfer_metrics.heads.names import resolve_head
+    from transfer_metrics.heads.base import resolve_head
     from transfer_metrics.ranking import ScoreTable
 
     check_place(args.out, folder=True)
     task = loaded(args)
     # Training that was interrupted goes on from here.
     state = Path(f"{args.out.rstrip('/')}.training")
-    options = {
-        "random_state": args.seed,
-        "device": args.device,
-        "progress": not args.quiet,
-        "checkpoint": state,
-    }
-    head = resolve_head(args.head)
-    known = head.get_params(deep=False)
-    head.set_params(**{name: value for name, value in options.items() if name in known})
+    head = resolve_head(args.head).set_known(
+        random_state=args.seed, device=args.device, progress=not args.quiet, checkpoint=state
+    )
     head.fit(args.model, task)
     head.save(args.out)
     shutil.rmtree(state, ignore_errors=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence.journal import append, read
+from transfer_metrics.heads.base import resolve_head
 from transfer_metrics.heads.compare import compare
-from transfer_metrics.heads.names import resolve_head
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.models.load_model import expand_models

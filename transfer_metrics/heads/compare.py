@@ -10,18 +10,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.base import clone
 
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.cost import cost_of, forward_flops
-from transfer_metrics.heads.distortion import distortion
 from transfer_metrics.heads.linear import LinearProbe
-from transfer_metrics.heads.names import resolve_head
+from transfer_metrics.heads.network import TransferNet
+from transfer_metrics.heads.preprocessed import Inputs, chunks
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import progress_bar
@@ -31,6 +32,7 @@ from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.table import with_summary
 from transfer_metrics.sources.base import Model, Split, Task
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
+from transfer_metrics.sources.models.evaluation import evaluation
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.syntax import split_list
 
@@ -46,7 +48,8 @@ class _Job:
     shifted: Mapping[str, Split]
     cache: ResultCache
     policy: str
-    options: Mapping[str, Any]
+    device: Any
+    progress: bool
 
     @property
     def tests(self) -> dict[str, Split]:
@@ -125,7 +128,8 @@ def compare(
         shifted_splits(replace(loaded, splits={**loaded.splits, **complete.splits}), ood),
         ResultCache(cache_dir),
         cache,
-        {"device": device, "progress": progress},
+        device,
+        progress,
     )
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not chosen or not asked:
@@ -209,20 +213,19 @@ def _kept(job: _Job, model: Model, head: Head, base: Mapping[str, Any]) -> list[
     folder = job.cache.root / "training" / key
     try:
         checkpoint = None if job.policy == "never" else folder
-        records = _measured(job, model, _prepared(head, job, base["seed"], checkpoint))
+        fresh = clone(head).set_known(
+            random_state=base["seed"],
+            checkpoint=checkpoint,
+            device=job.device,
+            progress=job.progress,
+        )
+        records = _measured(job, model, fresh)
     except TransferMetricsError as error:
         return [{**base, "metric": "", "error": str(error)}]
     if job.policy != "never":
         job.cache.write(key, records)
         shutil.rmtree(folder, ignore_errors=True)
     return [{**record, **base} for record in records]
-
-
-def _prepared(head: Head, job: _Job, seed: int, checkpoint: Any) -> Head:
-    fresh = clone(head)
-    options = {**job.options, "random_state": seed, "checkpoint": checkpoint}
-    known = fresh.get_params(deep=False)
-    return fresh.set_params(**{name: v for name, v in options.items() if name in known})
 
 
 def _measured(job: _Job, model: Model, head: Head) -> list[dict[str, Any]]:
@@ -265,3 +268,47 @@ def _accuracy(head: Head, split: Split) -> dict[str, Any]:
 
 def _value(metric: str, value: float, better: bool = True) -> dict[str, Any]:
     return {"metric": metric, "value": value, "higher_is_better": better}
+
+
+class Distortion(NamedTuple):
+    """Mean distance between features before and after, over examples.
+
+    Attributes:
+        raw: ``‖f1 - f0‖``, in the features' unit.
+        relative: ``‖f1 - f0‖ / ‖f0‖``; examples whose features were all zero do not count.
+    """
+
+    raw: float
+    relative: float
+
+
+def distortion(
+    model: Model, network: TransferNet, split: Split, batch_size: int = 64
+) -> Distortion:
+    """How far training has moved the features that a head reads from those of the model.
+
+    Source: Kumar et al., ICLR 2022 (arXiv 2202.10054), who report the raw distance; its scale
+        depends on the network, so the relative one is ours.
+
+    Cost: two forward passes over the examples.
+    """
+    before = TransferNet(
+        model.module,
+        network.layers,
+        network.pool,
+        network.head,
+        columns=network.chosen_columns(),
+        unit_norm=network.unit_norm,
+    )
+    inputs = Inputs.of_examples(model, split.examples, name="the split", keep=False)
+    moved, lengths = [], []
+    with evaluation(model.module), evaluation(network), torch.inference_mode():
+        for rows in chunks(len(split), batch_size):
+            batch = inputs.batch(rows)
+            old, new = before.features(batch).cpu(), network.features(batch).cpu()
+            moved.append((new.double() - old.double()).norm(dim=1))
+            lengths.append(old.double().norm(dim=1))
+    distance, length = torch.cat(moved), torch.cat(lengths)
+    some = length > 0
+    relative = float((distance[some] / length[some]).mean()) if some.any() else 0.0
+    return Distortion(float(distance.mean()), relative)

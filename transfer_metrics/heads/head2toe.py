@@ -11,7 +11,6 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.data import FeatureData
 from transfer_metrics.selection.adam import SoftmaxFit, train_softmax
 from transfer_metrics.selection.columns import LayerColumns, layer_columns
 from transfer_metrics.selection.group_lasso import GroupLassoSelector
@@ -119,15 +118,7 @@ class Head2Toe(Head):
             InvalidInputError: data or a parameter that cannot be used.
             UnsupportedTaskError: a regression.
         """
-        self.fit_data(self.feature_data(X, y))
-        return self
-
-    def feature_data(self, X: Any, y: Any = None) -> FeatureData:
-        """Read what ``fit`` is given; a model is run over its task."""
-        return self._feature_data(X, y, None)
-
-    def fit_data(self, data: FeatureData) -> None:
-        """Fit on features that have been read, as ``fit`` does."""
+        data = self._feature_data(X, y, None)
         features, codes = data.train.columns, data.train.codes
         self.selector_ = self.selector
         if self.selector_ is None:
@@ -144,6 +135,7 @@ class Head2Toe(Head):
             path = self._state_file(part)
             if path is not None:
                 path.unlink(missing_ok=True)
+        return self
 
     def train(
         self,

@@ -107,7 +107,7 @@ class Head2ToeCV(Head):
         with progress_bar("settings x folds", total, self.progress) as bar:
             for pool in grid["pool"]:
                 owner = clone(start).set_params(pool=pool)
-                read[pool] = owner, owner.feature_data(X, y)
+                read[pool] = owner, owner._feature_data(X, y, None)
                 for lam, lr, steps in settings:
                     head = clone(owner).set_params(lam=lam, lr=lr, steps=steps)
                     results += self._tried(head, read[pool][1].train, grid["keep"], bar)
@@ -115,7 +115,7 @@ class Head2ToeCV(Head):
         self.cv_results_, self.best_score_ = results, best["mean"]
         self.best_params_ = {name: best[name] for name in NAMES}
         owner, data = read[best["pool"]]
-        owner.set_params(**self.best_params_).fit_data(data)
+        owner.set_params(**self.best_params_).fit(data)
         for name, value in vars(owner).items():
             if name.endswith("_"):
                 setattr(self, name, value)
