@@ -34,8 +34,7 @@ _PUBLIC = {
     "transfer_metrics.heads.compare": ("compare",),
     "transfer_metrics.results.comparison": ("Comparison",),
     "transfer_metrics.heads.finetune": ("FineTune", "H2TFT", "LPFT"),
-    "transfer_metrics.heads.head2toe": ("Head2Toe",),
-    "transfer_metrics.heads.head2toe_cv": ("Head2ToeCV",),
+    "transfer_metrics.heads.head2toe": ("Head2Toe", "Head2ToeCV"),
     "transfer_metrics.heads.linear": ("LinearProbe",),
     "transfer_metrics.heads.network": ("TransferNet",),
     "transfer_metrics.metrics": (

@@ -230,9 +230,7 @@ class Head(ClassifierMixin, BaseEstimator):
             data = self._task_features(read_task(X, y, validation, fraction, seed))
         else:
             layers = options["layers"]
-            data = read_features(
-                self, X, y, validation, layers=layers, fraction=fraction, seed=seed
-            )
+            data = read_features(self, X, y, validation, layers, fraction, seed)
         self.n_features_in_ = data.whole.columns.dim
         return data
 
@@ -338,7 +336,7 @@ HEADS: Registry[type[Head]] = Registry(
         "finetune": "transfer_metrics.heads.finetune:FineTune",
         "h2t_ft": "transfer_metrics.heads.finetune:H2TFT",
         "head2toe": "transfer_metrics.heads.head2toe:Head2Toe",
-        "head2toe_cv": "transfer_metrics.heads.head2toe_cv:Head2ToeCV",
+        "head2toe_cv": "transfer_metrics.heads.head2toe:Head2ToeCV",
         "linear_probe": "transfer_metrics.heads.linear:LinearProbe",
         "lpft": "transfer_metrics.heads.finetune:LPFT",
     },
@@ -348,11 +346,7 @@ HEADS: Registry[type[Head]] = Registry(
 
 
 def resolve_head(spec: Any) -> Head:
-    """Make a head from its name, with options if wanted.
-
-    Args:
-        spec: a name, such as ``"lpft"`` or ``"lpft(epochs=5)"``; a class; or a head, which is
-            returned as it is.
+    """Make a head from its name, with options if wanted, or its class; one that is made stays.
 
     Raises:
         UnknownNameError: no such head or option; with suggestions.

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.base import clone
+from torch.utils.flop_counter import FlopCounterMode
 
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.features.layers import place
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.cost import cost_of, forward_flops
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs, chunks
@@ -268,6 +269,56 @@ def _accuracy(head: Head, split: Split) -> dict[str, Any]:
 
 def _value(metric: str, value: float, better: bool = True) -> dict[str, Any]:
     return {"metric": metric, "value": value, "higher_is_better": better}
+
+
+class Cost(NamedTuple):
+    """What one fitted head costs.
+
+    Attributes:
+        train_flops: operations of the final training, without any search for its settings; for
+            heads on features with the forward passes that make them.
+        stored_bytes: what has to be kept for the task beside the pretrained network, in float32.
+    """
+
+    train_flops: int
+    stored_bytes: int
+
+
+def cost_of(head: Head, forward: int, examples: int) -> Cost:
+    """The cost of a head fitted on a model whose ``forward`` pass takes so many operations.
+
+    By Head2Toe's formulas (Evci et al., ICML 2022, section on cost): a backward pass counts twice a
+    forward pass, a multiplication and an addition are two operations, and where features were
+    chosen a bitmask over all of them is stored too.
+    """
+    kept, classes = head.coef_.shape[1], len(head.classes_)
+    stored = 4 * (kept + 1) * classes
+    if head.network_ is not None:
+        numbers = sum(t.numel() for t in head.network_.backbone.state_dict().values())
+        steps, batch_size = head.run_steps_, min(head.batch_size, examples)
+        return Cost(steps * batch_size * 3 * forward, 4 * numbers + stored)
+    reads, width = head.training_reads(examples)
+    candidates = getattr(head, "candidates_", kept)
+    mask = 0 if candidates == kept else -(-candidates // 8)
+    return Cost(examples * forward + 6 * reads * width * classes, stored + mask)
+
+
+def forward_flops(model: Model) -> int:
+    """Operations of one forward pass of one example, counted by torch on a meaningless input.
+
+    Convolutions, matrix products and attention count; element-wise operations do not.
+
+    Raises:
+        InvalidInputError: the shape of the input is not known.
+
+    >>> from transfer_metrics.sources.models.load_model import load_model
+    >>> forward_flops(load_model("zoo:resnet-random")) > 1_000_000
+    True
+    """
+    batch = place(model.dummy(1), model.module)
+    with FlopCounterMode(display=False) as counter, evaluation(model.module), torch.no_grad():
+        model(batch)
+    return int(counter.get_total_flops())
 
 
 class Distortion(NamedTuple):

@@ -180,7 +180,6 @@ def read_features(
     X: Any,
     y: Any,
     validation: Any,
-    *,
     layers: Any,
     fraction: float | None,
     seed: Any,

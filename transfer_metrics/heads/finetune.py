@@ -177,7 +177,7 @@ class FineTune(Head):
         if self.start is None:
             return None
         if isinstance(self.start, str) and self.start == "probe":
-            return LinearProbe(self.layers, self.pool, refit=False, batch_size=self.batch_size)
+            return LinearProbe(self.layers, self.pool, batch_size=self.batch_size)
         start = clone(resolve_head(self.start))
         if isinstance(start, FineTune):
             raise InvalidInputError(
@@ -192,20 +192,23 @@ class FineTune(Head):
     def _initial(self, data: TaskData, seed: int) -> TransferNet:
         """The network to start from, with a copy of the model's as its backbone."""
         start = self._start()
+        backbone = full_precision(copy.deepcopy(data.model.module))
         if start is None:
             example = data.model.batch([data.task[TRAIN].examples[row] for row in (0, 1)])
             layers = list_layers(data.model, self.layers, self.pool, example=example)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 head = nn.Linear(sum(layer.dim for layer in layers), data.task.num_classes)
-            return TransferNet(_backbone(data), layers, self.pool, head)
+            return TransferNet(backbone, layers, self.pool, head)
         start.set_known(random_state=seed, device=self.device, progress=self.progress)
-        start.fit(start._task_features(data))
+        features = start._task_features(data)
+        # What chooses the epoch is not to be refitted to.
+        start.fit(dataclasses.replace(features, whole=features.train))
         for theirs, ours in (("C_", "C_"), ("val_score_", "probe_val_score_"), ("kept_", "kept_")):
             if hasattr(start, theirs):
                 setattr(self, ours, getattr(start, theirs))
         return TransferNet(
-            _backbone(data),
+            backbone,
             start.layers_,
             start._pool(),
             linear_layer(start.coef_, start.intercept_),
@@ -290,11 +293,6 @@ class FineTune(Head):
         self.seconds_ = sum(run.seconds for run in tuned.runs)
 
 
-def _backbone(data: TaskData) -> nn.Module:
-    """A copy of a model's network to train, in float32 where it was in half precision."""
-    return full_precision(copy.deepcopy(data.model.module))
-
-
 def _preset(*fixed: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give an ``__init__`` the options of ``FineTune`` but those that are fixed.
 
@@ -364,8 +362,13 @@ class LPFT(FineTune):
         self.max_iter = max_iter
 
     def _start(self) -> Head:
-        probe = LinearProbe(self.layers, self.pool, refit=False, batch_size=self.batch_size)
-        return probe.set_params(C_grid=self.C_grid, max_iter=self.max_iter)
+        return LinearProbe(
+            self.layers,
+            self.pool,
+            C_grid=self.C_grid,
+            max_iter=self.max_iter,
+            batch_size=self.batch_size,
+        )
 
 
 class H2TFT(FineTune):

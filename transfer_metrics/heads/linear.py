@@ -164,17 +164,7 @@ def logistic_path(
 ) -> LogisticPath:
     """Logistic regressions along a path of inverse strengths, the best by validation accuracy.
 
-    Args:
-        x: (N, D) training features.
-        codes: (N,) their classes, at least two.
-        x_held: (M, D) validation features.
-        codes_held: (M,) their classes.
-        num_classes: C; classes without a training example get zeros.
-        C_grid: inverse strengths.
-        max_iter: iterations per fit.
-
-    Returns:
-        The first of the best, for features as they are.
+    The first of the best, for features as they are; classes without a training example get zeros.
 
     Raises:
         InvalidInputError: constant features, fewer than two classes, or a C that is not positive.
@@ -187,7 +177,7 @@ def logistic_path(
     if not grid or not grid[0] > 0:
         raise InvalidInputError(f"C_grid={C_grid!r}; give positive numbers")
     x, x_held = _matrix(x), _matrix(x_held)
-    mean, std = scalar_normalisation(x)
+    mean, std = _scalar_normalisation(x)
     model = LogisticRegression(C=grid[0], max_iter=max_iter, warm_start=True)
     scaled, scaled_held = (x - mean) / std, (x_held - mean) / std
     scores, unconverged, iterations, best = [], 0, 0, -1.0
@@ -204,12 +194,8 @@ def logistic_path(
     return LogisticPath(coef, intercept, C, np.array(scores), unconverged, n_iter)
 
 
-def scalar_normalisation(x: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation over all entries.
-
-    Raises:
-        InvalidInputError: all entries are the same.
-    """
+def _scalar_normalisation(x: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation over all entries."""
     mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
     if not std > 0:
         raise InvalidInputError("all features are the same number; there is nothing to learn from")
@@ -262,7 +248,7 @@ def _refitted(
     from sklearn.linear_model import LogisticRegression
 
     x, codes = _matrix(whole.columns.dense()), whole.codes
-    mean, std = scalar_normalisation(x)
+    mean, std = _scalar_normalisation(x)
     model = LogisticRegression(C=path.C, max_iter=max_iter, warm_start=True)
     present = np.unique(codes)
     start, bias = path.coef * std, path.intercept + mean * path.coef.sum(axis=1)

@@ -135,8 +135,8 @@ def train(
         settings: how to train.
         validation: examples and class numbers that choose the epoch.
         loss: of output and targets of a batch.
-        checkpoint: file to keep the state in after every epoch. With the same call it goes on
-            from there; on the CPU the weights are the same bits as without the interruption.
+        checkpoint: file for the state after every epoch. The same call goes on from there; on the
+            CPU the weights are the same bits as without the interruption.
         identity: what else the checkpoint is recognised by, such as a fingerprint of the data.
         progress: show a bar.
         title: its caption.
@@ -151,7 +151,13 @@ def train(
     was_training, training = network.training, _Training(network, settings)
     key: dict[str, Any] = {}
     if checkpoint is not None:
-        key = _key(network, targets, settings, identity)
+        content = targets.detach().cpu().contiguous().numpy().tobytes()
+        key = {
+            "settings": settings.record(),
+            "initial weights": _weights_hash(network),
+            "targets": hashlib.sha256(content).hexdigest(),
+            **(identity or {}),
+        }
         training.resume(checkpoint, key)
     run = training.run
     start = time.perf_counter() - run.seconds
@@ -276,7 +282,8 @@ class _Training:
         set_modes(network, settings.batch_norm, settings.freeze)
         total = torch.zeros((), dtype=torch.float64, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            _seed_dropout(seed, device)
+            # For dropout; torch.manual_seed takes a millisecond where there is no accelerator.
+            (torch.default_generator if device.type == "cpu" else torch).manual_seed(seed)
             for rows in epoch_batches(len(inputs), settings.batch_size, random):
                 batch = augmented(inputs.batch(rows.numpy()), settings.augment, random)
                 self.optimizer.zero_grad(set_to_none=True)
@@ -339,29 +346,6 @@ class _Training:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _seed_dropout(seed: int, device: torch.device) -> None:
-    # torch.manual_seed takes a millisecond where there is no accelerator.
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
-
-
-def _key(
-    network: nn.Module,
-    targets: Tensor,
-    settings: TrainSettings,
-    identity: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    content = targets.detach().cpu().contiguous().numpy().tobytes()
-    return {
-        "settings": settings.record(),
-        "initial weights": _weights_hash(network),
-        "targets": hashlib.sha256(content).hexdigest(),
-        **(identity or {}),
-    }
 
 
 def _weights_hash(module: nn.Module) -> str:
