@@ -339,6 +339,21 @@ def test_a_head_of_ones_own_takes_part(glyphs: tm.Task) -> None:
     assert table.summary()["test"].iloc[0] == pytest.approx(expected)
 
 
+def test_a_head_with_a_fitted_selector_takes_part(glyphs: tm.Task, tmp_path: Path) -> None:
+    task = complete_task(glyphs)
+    store = tm.extract("zoo:cnn-mnist", task, "activations", "grid:512", progress=False)
+    accuracies = []
+    for seed in (0, 1):
+        labels = np.random.default_rng(seed).permutation(store.labels)
+        selector = tm.GroupLassoSelector(keep=0.02, steps=5).fit(store, labels)
+        head = tm.Head2Toe(selector=selector, steps=20)
+        options = {"seeds": 1, "cache_dir": tmp_path, "progress": False}
+        table = tm.compare("zoo:cnn-mnist", glyphs, head, **options)
+        accuracies.append(table.summary()["test"].iloc[0])
+        assert accuracies[-1] == head.fit("zoo:cnn-mnist", task).score(task)
+    assert accuracies[0] != accuracies[1]
+
+
 def test_distortion_by_hand() -> None:
     backbone = nn.Linear(2, 2, bias=False)
     with torch.no_grad():

@@ -31,7 +31,7 @@ from transfer_metrics.heads.network import TransferNet, full_precision, linear_l
 from transfer_metrics.heads.preprocessed import Inputs, is_raw, network_logits
 from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.registry import Registry
-from transfer_metrics.selection.columns import LayerColumns, has_layers, unit_rows
+from transfer_metrics.selection.columns import has_layers, unit_rows
 from transfer_metrics.sources.base import choose
 from transfer_metrics.syntax import call_options
 from transfer_metrics.types import Layer
@@ -89,10 +89,9 @@ class Head(ClassifierMixin, BaseEstimator):
         How and where a head runs (device, progress, checkpoint, seed) is left out.
         """
         defaults = type(self)().get_params(deep=False)
-        given = self.get_params(deep=False)
         told = [
             f"{name}={value!r}"
-            for name, value in given.items()
+            for name, value in self.get_params(deep=False).items()
             if name not in _RUNNING and repr(value) != repr(defaults[name])
         ]
         return f"{self.name}({', '.join(told)})" if told else self.name
@@ -115,7 +114,7 @@ class Head(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "classes_")
         if has_layers(X) or (self.fitted_on_ == "features" and not is_raw(X)):
-            return self._linear_logits(self._columns(X))
+            return self._feature_logits(X)
         inputs = Inputs.of_any(self._source().get(), X, split)
         network = self._network()
         device = getattr(self, "device", None)
@@ -229,8 +228,7 @@ class Head(ClassifierMixin, BaseEstimator):
         elif is_model(X):
             data = self._task_features(read_task(X, y, validation, fraction, seed))
         else:
-            layers = options["layers"]
-            data = read_features(self, X, y, validation, layers, fraction, seed)
+            data = read_features(self, X, y, validation, options["layers"], fraction, seed)
         self.n_features_in_ = data.whole.columns.dim
         return data
 
@@ -298,12 +296,12 @@ class Head(ClassifierMixin, BaseEstimator):
     def _pool(self) -> Pool:
         """The pooling that was fitted with; a function of the caller's own is the parameter."""
         given = getattr(self, "pool", None)
-        pool = None if given is None else resolve_pool(given)
         assert self.pool_ is not None
-        return pool if pool is not None and pool.name == self.pool_ else resolve_pool(self.pool_)
+        pool = resolve_pool(self.pool_ if given is None else given)
+        return pool if pool.name == self.pool_ else resolve_pool(self.pool_)
 
-    def _columns(self, X: Any) -> LayerColumns:
-        """Features with this head's layers."""
+    def _feature_logits(self, X: Any) -> np.ndarray:
+        """Logits (N, C) in float64 of features, with one layer in memory at a time."""
         if self._trained_state() is not None:
             raise UnsupportedTaskError(
                 f"{type(self).__name__} has trained the network itself, so features of the network "
@@ -314,10 +312,7 @@ class Head(ClassifierMixin, BaseEstimator):
         elif not has_layers(X):
             X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         dims = [layer.dim for layer in self.layers_]
-        return aligned(X, [layer.name for layer in self.layers_], dims)
-
-    def _linear_logits(self, columns: LayerColumns) -> np.ndarray:
-        """Logits (N, C) in float64, with one layer in memory at a time."""
+        columns = aligned(X, [layer.name for layer in self.layers_], dims)
         logits, start = np.zeros(()), 0
         for name in columns.names:
             x = columns.layer(name)

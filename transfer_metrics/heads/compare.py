@@ -195,7 +195,12 @@ def _favourites(model: Model, scores: ScoreTable) -> list[tuple[str, Head]]:
 
 def _kept(job: _Job, model: Model, head: Head, base: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Records of one fit, from the cache or computed; its failure as a record."""
+    # Two selectors that were fitted to other data look the same in a label.
+    chosen = {
+        n: p.columns_.tolist() for n, p in head.get_params().items() if hasattr(p, "columns_")
+    }
     key = content_key(
+        **({"chosen": chosen} if chosen else {}),
         model=model.fingerprint,
         train=job.task["train"].fingerprint,
         val=job.task["val"].fingerprint,
@@ -271,7 +276,7 @@ def _value(metric: str, value: float, better: bool = True) -> dict[str, Any]:
     return {"metric": metric, "value": value, "higher_is_better": better}
 
 
-class Cost(NamedTuple):
+class _Cost(NamedTuple):
     """What one fitted head costs.
 
     Attributes:
@@ -284,7 +289,7 @@ class Cost(NamedTuple):
     stored_bytes: int
 
 
-def cost_of(head: Head, forward: int, examples: int) -> Cost:
+def cost_of(head: Head, forward: int, examples: int) -> _Cost:
     """The cost of a head fitted on a model whose ``forward`` pass takes so many operations.
 
     By Head2Toe's formulas (Evci et al., ICML 2022, section on cost): a backward pass counts twice a
@@ -296,11 +301,11 @@ def cost_of(head: Head, forward: int, examples: int) -> Cost:
     if head.network_ is not None:
         numbers = sum(t.numel() for t in head.network_.backbone.state_dict().values())
         steps, batch_size = head.run_steps_, min(head.batch_size, examples)
-        return Cost(steps * batch_size * 3 * forward, 4 * numbers + stored)
+        return _Cost(steps * batch_size * 3 * forward, 4 * numbers + stored)
     reads, width = head.training_reads(examples)
-    candidates = getattr(head, "candidates_", kept)
+    candidates: int = getattr(head, "candidates_", kept)
     mask = 0 if candidates == kept else -(-candidates // 8)
-    return Cost(examples * forward + 6 * reads * width * classes, stored + mask)
+    return _Cost(examples * forward + 6 * reads * width * classes, stored + mask)
 
 
 def forward_flops(model: Model) -> int:
@@ -321,7 +326,7 @@ def forward_flops(model: Model) -> int:
     return int(counter.get_total_flops())
 
 
-class Distortion(NamedTuple):
+class _Distortion(NamedTuple):
     """Mean distance between features before and after, over examples.
 
     Attributes:
@@ -335,7 +340,7 @@ class Distortion(NamedTuple):
 
 def distortion(
     model: Model, network: TransferNet, split: Split, batch_size: int = 64
-) -> Distortion:
+) -> _Distortion:
     """How far training has moved the features that a head reads from those of the model.
 
     Source: Kumar et al., ICLR 2022 (arXiv 2202.10054), who report the raw distance; its scale
@@ -362,4 +367,4 @@ def distortion(
     distance, length = torch.cat(moved), torch.cat(lengths)
     some = length > 0
     relative = float((distance[some] / length[some]).mean()) if some.any() else 0.0
-    return Distortion(float(distance.mean()), relative)
+    return _Distortion(float(distance.mean()), relative)

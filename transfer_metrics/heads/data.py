@@ -150,7 +150,7 @@ def read_task(
     """Load a model and a task, and say what validates.
 
     That is ``validation`` if given, else the task's own split ``val``, else a stratified part of
-    ``train``; None for ``fraction`` holds out nothing, and then all data are in both.
+    ``train``.
 
     Raises:
         UnsupportedTaskError: the task is a regression.
@@ -186,14 +186,8 @@ def read_features(
 ) -> FeatureData:
     """Features and labels in any of the accepted forms, with a part for validation.
 
-    Args:
-        owner: the estimator; arrays set its ``n_features_in_``.
-        X: a store, a mapping of layers, or an array (N, D).
-        y: labels; None takes a store's own.
-        validation: a store, or features and labels; None holds out a part.
-        layers: ``"last"``, ``"all"``, or names of the layers to use.
-        fraction: how much to hold out; None for nothing, and then ``held`` is all the data.
-        seed: which examples to hold out.
+    ``owner`` is the estimator, which arrays tell its ``n_features_in_``; ``layers`` are ``"last"``,
+    ``"all"`` or names; None for ``fraction`` holds out nothing, and then all data are in both.
 
     Raises:
         InvalidInputError: labels are missing or do not fit, or there are fewer than two classes.
@@ -231,12 +225,7 @@ def read_features(
 
 
 def aligned(X: Any, names: Sequence[str], dims: Sequence[int]) -> LayerColumns:
-    """Features with given layers, from a store, a mapping, or an array with all their columns.
-
-    Raises:
-        LayerNotFoundError: a layer is missing.
-        InvalidInputError: a layer has another width.
-    """
+    """Features with given layers, from a store, a mapping, or an array with all their columns."""
     if has_layers(X):
         columns = layer_columns(X).only(names)
     else:
@@ -257,11 +246,7 @@ def aligned(X: Any, names: Sequence[str], dims: Sequence[int]) -> LayerColumns:
 
 
 def labelled(X: Any, split: str, class_names: tuple[str, ...]) -> tuple[Any, np.ndarray]:
-    """What to predict from, with its own labels.
-
-    Raises:
-        InvalidInputError: it has none, or other classes than those given.
-    """
+    """What to predict from, with its own labels; other classes than those given are refused."""
     X = load_task(X) if isinstance(X, str) else X
     if isinstance(X, Task):
         _check_class_names(tuple(X.classes), class_names)
@@ -338,11 +323,7 @@ def _bare(columns: LayerColumns) -> list[Layer]:
 
 
 def _pick(names: Sequence[str], layers: Any) -> list[str]:
-    """The layers of a store that are wanted.
-
-    >>> _pick(["a", "b", "c"], "last"), _pick(["a", "b", "c"], ["c", "a"])
-    (['c'], ['c', 'a'])
-    """
+    """The layers of a store that are wanted."""
     if layers == "last":
         return list(names[-1:])
     if layers in _EVERY:

@@ -333,8 +333,6 @@ class LPFT(FineTune):
         max_iter: iterations per fit of the probe.
         **options: all others of ``FineTune``.
 
-    Attributes: those of ``FineTune``.
-
     Source: Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022 (arXiv 2202.10054).
 
     Cost: a forward pass and the probe, then as ``FineTune``.
@@ -380,8 +378,6 @@ class H2TFT(FineTune):
     Args:
         head2toe: a ``Head2Toe`` that says how features are chosen; None for its defaults.
         **options: those of ``FineTune`` but ``layers`` and ``pool``.
-
-    Attributes: those of ``FineTune``.
 
     Source: Evci et al., ICML 2022 (arXiv 2201.03529), H2T-FT. Whether the paper's head starts
         anew or from Head2Toe's could not be made out; here it starts from Head2Toe's.

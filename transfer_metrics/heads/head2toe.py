@@ -204,6 +204,11 @@ class Head2Toe(Head):
             progress=self.progress,
         )
 
+    def __sklearn_clone__(self) -> Self:
+        copy = super().__sklearn_clone__()
+        copy.selector = self.selector  # which is fitted, and is to stay so
+        return copy
+
     def _state_file(self, part: str) -> Path | None:
         return None if self.checkpoint is None else Path(self.checkpoint) / f"{part}.safetensors"
 

@@ -72,11 +72,7 @@ class SavedHead:
     state: dict[str, Tensor] | None
 
     def check(self) -> None:
-        """Compare the parts with each other.
-
-        Raises:
-            ValueError: they do not fit.
-        """
+        """Raise a ``ValueError`` where the parts do not fit each other."""
         coef, intercept, columns = self.coef, self.intercept, self.layer_columns or {}
         fits = coef.ndim == 2 and intercept.shape == coef.shape[:1] and coef.dtype.kind == "f"
         if not (fits and intercept.dtype.kind == "f" and np.isfinite(coef).all()):
@@ -93,12 +89,7 @@ class SavedHead:
 
 
 def write_head(path: Path, head: SavedHead) -> None:
-    """Write a head to a folder.
-
-    Raises:
-        InvalidInputError: the folder holds something else, cannot be written, or the head pools
-            with a function that has no name.
-    """
+    """Write a head to a folder, which then holds it or is as it was."""
     from safetensors.torch import save
 
     record, data = _record(head), save(_tensors(head))
@@ -108,13 +99,7 @@ def write_head(path: Path, head: SavedHead) -> None:
 
 
 def read_head(folder: Path) -> SavedHead:
-    """Read what ``write_head`` wrote; inside ``told_as_damage``.
-
-    Raises:
-        InvalidInputError: there is no head at ``folder``.
-        CorruptStoreError: a file is missing, truncated or altered.
-        IncompatibleStoreError: another version of the format.
-    """
+    """Read what ``write_head`` wrote; inside ``told_as_damage``."""
     record = _read_record(folder)
     tensors = _read_tensors(folder, record)
     classes = record["classes"]

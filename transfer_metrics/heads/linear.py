@@ -19,7 +19,7 @@ LINEAR_C = tuple(float(c) for c in np.logspace(-7, 2, 50))
 
 
 @dataclass(frozen=True)
-class LogisticPath:
+class _LogisticPath:
     """The best of a path of logistic regressions.
 
     Attributes:
@@ -161,7 +161,7 @@ def logistic_path(
     *,
     C_grid: Sequence[float] = LINEAR_C,
     max_iter: int = 200,
-) -> LogisticPath:
+) -> _LogisticPath:
     """Logistic regressions along a path of inverse strengths, the best by validation accuracy.
 
     The first of the best, for features as they are; classes without a training example get zeros.
@@ -191,7 +191,7 @@ def logistic_path(
             best, chosen = score, (C, weight, bias, iterations)
     C, weight, bias, n_iter = chosen
     coef, intercept = unnormalised(weight, bias, mean, std)
-    return LogisticPath(coef, intercept, C, np.array(scores), unconverged, n_iter)
+    return _LogisticPath(coef, intercept, C, np.array(scores), unconverged, n_iter)
 
 
 def _scalar_normalisation(x: np.ndarray) -> tuple[float, float]:
@@ -242,7 +242,7 @@ def fit_quietly(model: Any, x: np.ndarray, codes: np.ndarray) -> int:
 
 
 def _refitted(
-    whole: Any, path: LogisticPath, num_classes: int, max_iter: int
+    whole: Any, path: _LogisticPath, num_classes: int, max_iter: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights and biases of the chosen C on all data, started from those that were chosen."""
     from sklearn.linear_model import LogisticRegression

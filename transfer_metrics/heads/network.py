@@ -161,12 +161,6 @@ def choose_parameters(
 ) -> dict[str, nn.Parameter]:
     """Switch gradients on for what is trained, which is returned by name, and off for the rest.
 
-    ``freeze`` is ``"none"``; ``"backbone"``; or names of its modules or parameters, with wildcards.
-
-    Raises:
-        LayerNotFoundError: a name that matches nothing.
-        InvalidInputError: everything is frozen.
-
     >>> network = nn.Module()
     >>> network.backbone, network.head = nn.Linear(3, 2), nn.Linear(2, 2)
     >>> list(choose_parameters(network, "backbone"))

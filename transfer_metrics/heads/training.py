@@ -26,8 +26,8 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
 from transfer_metrics.sources.base import describe
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
+_Augment = Callable[[Tensor, torch.Generator], Tensor]
+_Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class TrainSettings:
     schedule: str = "cosine"
     batch_norm: str = "train"
     freeze: str | tuple[str, ...] = "none"
-    augment: str | Augment | None = None
+    augment: str | _Augment | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ def train(
     settings: TrainSettings,
     *,
     validation: tuple[Inputs, Tensor] | None = None,
-    loss: Loss = F.cross_entropy,
+    loss: _Loss = F.cross_entropy,
     checkpoint: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -140,11 +140,6 @@ def train(
         identity: what else the checkpoint is recognised by, such as a fingerprint of the data.
         progress: show a bar.
         title: its caption.
-
-    Raises:
-        InvalidInputError: settings that do not fit, or a checkpoint that cannot be written.
-        IncompatibleStoreError: the checkpoint belongs to another training.
-        CorruptStoreError: the checkpoint cannot be read.
     """
     if len(inputs) != len(targets):
         raise InvalidInputError(f"{len(inputs)} inputs but {len(targets)} targets")
@@ -203,10 +198,6 @@ def tune(
     """Train a copy of a network per setting; the first of the best by validation wins.
 
     ``checkpoint`` is a folder for one file per setting; the others are as for ``train``.
-
-    Raises:
-        InvalidInputError: every training diverged.
-        IncompatibleStoreError: the checkpoints belong to another training.
     """
     runs: list[Run] = []
     best: tuple[TransferNet, TrainSettings, Run] | None = None
@@ -270,7 +261,7 @@ class _Training:
         self.best: dict[str, Tensor] | None = None
 
     def epoch(
-        self, inputs: Inputs, targets: Tensor, loss: Loss, advance: Callable[[int], Any]
+        self, inputs: Inputs, targets: Tensor, loss: _Loss, advance: Callable[[int], Any]
     ) -> float:
         """One pass over the data; the mean of the batches' losses, weighted by their size."""
         network, settings, run = self.network, self.settings, self.run
@@ -358,7 +349,7 @@ def _weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def augmented(batch: Any, augment: str | Augment | None, random: torch.Generator) -> Any:
+def augmented(batch: Any, augment: str | _Augment | None, random: torch.Generator) -> Any:
     """A batch with random changes; of text there are none, and only images can be flipped."""
     if augment is None:
         return batch
