@@ -34,8 +34,8 @@ from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.report.html import write_report
 from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.selection.base import Selection
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
-from transfer_metrics.selection.saved import Selection
 from transfer_metrics.sources.arrays import read_arrays
 from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.models.checkpoints import load_checkpoint

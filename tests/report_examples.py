@@ -8,7 +8,7 @@ import numpy as np
 
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.table import ScoreTable
-from transfer_metrics.selection.saved import Selection
+from transfer_metrics.selection.base import Selection
 
 HOSTILE = [
     "</script><script>document.title='owned'</script>",

@@ -110,7 +110,7 @@ def break_at(monkeypatch, step, fail):
 def test_after_a_failure_training_goes_on_bit_for_bit(monkeypatch, tmp_path):
     path = tmp_path / "state" / "training.safetensors"
     expected = train(lam=0.01)
-    monkeypatch.setattr(adam, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(adam, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 
     def fail():
         raise RuntimeError("power cut")
@@ -151,7 +151,7 @@ def test_ctrl_c_waits_for_the_step_and_keeps_it(monkeypatch, tmp_path):
 
 def test_a_failure_while_writing_leaves_the_state_before(monkeypatch, tmp_path):
     path = tmp_path / "training.safetensors"
-    monkeypatch.setattr(adam, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(adam, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     train(steps=5, checkpoint=path)
     kept = path.read_bytes()
 
@@ -168,7 +168,7 @@ def test_a_failure_while_writing_leaves_the_state_before(monkeypatch, tmp_path):
 
 def test_the_state_of_another_training_is_refused(monkeypatch, tmp_path):
     path = tmp_path / "training.safetensors"
-    monkeypatch.setattr(adam, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(adam, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     train(checkpoint=path)
     for options in ({"lam": 0.5}, {"seed": 9}, {"steps": 31}, {"batch_size": 8}, {"lr": 0.1}):
         with pytest.raises(IncompatibleStoreError, match="another training"):

@@ -12,9 +12,9 @@ import pytest
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
+from transfer_metrics.selection.base import Selection
 from transfer_metrics.selection.feature_maps import FeatureMapSelector
 from transfer_metrics.selection.layer_selector import LayerSelector
-from transfer_metrics.selection.saved import Selection
 
 
 @pytest.fixture(scope="module")

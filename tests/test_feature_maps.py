@@ -22,8 +22,9 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
 )
 from transfer_metrics.selection.columns import layer_columns, unit_rows
-from transfer_metrics.selection.feature_maps import CRITERIA, FeatureMapSelector
-from transfer_metrics.selection.support import (
+from transfer_metrics.selection.feature_maps import (
+    CRITERIA,
+    FeatureMapSelector,
     default_student,
     fisher_ratios,
     left_out_right,

@@ -25,12 +25,12 @@ from transfer_metrics.errors import (
     UnknownNameError,
     UnsupportedTaskError,
 )
-from transfer_metrics.selection import screening
+from transfer_metrics.selection import proximal
 from transfer_metrics.selection.adam import train_softmax
 from transfer_metrics.selection.columns import layer_columns, unit_rows
 from transfer_metrics.selection.group_lasso import GroupLassoSelector
 from transfer_metrics.selection.group_softmax import group_soft_threshold
-from transfer_metrics.selection.proximal import group_lasso, lambda_max
+from transfer_metrics.selection.proximal import group_lasso
 
 LAMBDA_MAX = 0.49504782726938185
 # Share of lambda_max, minimum, and lengths of the rows, from an independent solver.
@@ -65,6 +65,10 @@ def objective(x, y, weights, bias, lam):
 
 def solve(x, y, lam, **options):
     return group_lasso(layer_columns(x), y, int(np.max(y)) + 1, lam, **options)
+
+
+def lambda_max(columns, y, num_classes):
+    return group_lasso(columns, y, num_classes, 1e9).lambda_max
 
 
 def plain_proximal_gradient(x, y, lam, steps):
@@ -234,8 +238,8 @@ def test_screening_changes_nothing(seed, d, classes, share):
 def test_a_working_set_that_is_too_small_grows(monkeypatch):
     x, y = made_up(60, 300, 4, 5, informative=60)
     free = solve(x, y, 0.05, relative=True, path=0.01)
-    monkeypatch.setattr(screening, "MOST_COLUMNS", 8)
-    monkeypatch.setattr(screening, "FEWEST_COLUMNS", 8)
+    monkeypatch.setattr(proximal, "_MOST_COLUMNS", 8)
+    monkeypatch.setattr(proximal, "_FEWEST_COLUMNS", 8)
     narrow = solve(x, y, 0.05, relative=True, path=0.01)
     assert len(free.columns) > 16
     assert narrow.passes > free.passes

@@ -155,7 +155,7 @@ def test_interrupted_training_goes_on_to_the_same_head(
         step(*args)
 
     monkeypatch.setattr(adam, "_step", stops)
-    monkeypatch.setattr(adam, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(adam, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     interrupted = tm.Head2Toe(steps=40, checkpoint=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         interrupted.fit(layers, y)

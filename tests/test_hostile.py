@@ -39,7 +39,7 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.ranking.cache import ResultCache
 from transfer_metrics.results.table import ScoreTable
-from transfer_metrics.selection.saved import Selection
+from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.arrays import read_arrays
 from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.models.checkpoints import load_checkpoint

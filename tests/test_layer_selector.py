@@ -18,9 +18,13 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.metrics.base import METRICS, get_metric
 from transfer_metrics.selection.columns import layer_columns, unit_rows
-from transfer_metrics.selection.layer_scores import drop_candidates, place_of
+from transfer_metrics.selection.layer_scores import (
+    JointStatistic,
+    drop_candidates,
+    joint_bytes,
+    place_of,
+)
 from transfer_metrics.selection.layer_selector import LayerSelector
-from transfer_metrics.selection.unions import JointStatistic, joint_bytes
 
 quiet = pytest.mark.filterwarnings("ignore::transfer_metrics.errors.TransferMetricsWarning")
 AUTO = "transrate(eps=auto,class_weights=frequency,dim_normalize=rank)"

@@ -23,7 +23,7 @@ from transfer_metrics.cli.reading_options import add_examples, loaded, refuse_ex
 
 if TYPE_CHECKING:
     from transfer_metrics.features.store import FeatureStore
-    from transfer_metrics.selection.saved import Selection
+    from transfer_metrics.selection.base import Selection
 
 EXAMPLES = """\
   transfer-metrics select --model zoo:resnet-cifar10 --task sklearn:digits --by logme
@@ -114,8 +114,8 @@ def _layers(
 ) -> tuple[Selection, list[dict[str, Any]]]:
     """Choose whole layers; one record per layer or set that was tried."""
     from transfer_metrics.results.table import record_label
+    from transfer_metrics.selection.base import Selection
     from transfer_metrics.selection.layer_selector import LayerSelector
-    from transfer_metrics.selection.saved import Selection
 
     mode = args.mode or "best"
     selector = LayerSelector(
@@ -144,7 +144,7 @@ def _features(
     args: argparse.Namespace, store: FeatureStore
 ) -> tuple[Selection, list[dict[str, Any]]]:
     """Choose feature maps; one record per layer."""
-    from transfer_metrics.selection.saved import Selection
+    from transfer_metrics.selection.base import Selection
 
     selector: Any
     score = None

@@ -15,7 +15,7 @@ from transfer_metrics.results.comparable import Place, by_place, place_labels, w
 from transfer_metrics.results.comparison import MEASURED, Comparison
 from transfer_metrics.results.record import typed
 from transfer_metrics.results.table import FORMATS, ScoreTable, record_label
-from transfer_metrics.selection.saved import Selection
+from transfer_metrics.selection.base import Selection
 from transfer_metrics.untrusted import read_json
 
 # Endings of files of options, and how much of one is shown.

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim.adam import adam
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.progress import progress_bar
@@ -24,18 +26,12 @@ from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpo
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.statistics.inputs import as_labels
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
-SECONDS_BETWEEN_CHECKPOINTS = 30.0
+_SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
 @dataclass(frozen=True)
 class SoftmaxFit:
-    """A linear softmax classifier.
-
-    Attributes:
-        weights: (D, C) float32.
-        bias: (C,) float32.
-    """
+    """A linear softmax classifier: weights (D, C) and bias (C,), float32."""
 
     weights: np.ndarray
     bias: np.ndarray
@@ -57,29 +53,15 @@ def train_softmax(
 ) -> SoftmaxFit:
     """Train ``softmax(xW + b)`` on mean cross-entropy plus ``lam Σ_i ‖W_i‖₂``, the bias free.
 
-    Adam with a learning rate that falls to zero along a cosine; Glorot-uniform weights and zero
-    bias to start with. As in the published code batches follow one another in a fixed order that
-    is repeated and never shuffled again; here that order is a permutation drawn from ``seed``,
-    and the loss of a batch is its mean, also for a smaller last one (the published code divides
-    that one by ``batch_size`` too).
+    Adam with a learning rate that falls from ``lr`` to zero along a cosine; Glorot-uniform weights
+    and zero bias to start with. As in the published code batches follow one another in a fixed
+    order that is repeated and never shuffled again; here that order is a permutation drawn from
+    ``seed``, and the loss of a batch is its mean, also for a smaller last one (the published code
+    divides that one by ``batch_size`` too).
 
-    Args:
-        features: N examples of D columns.
-        y: labels 0..C-1, (N,).
-        num_classes: C.
-        lam: strength of the penalty; 0 for a plain classifier.
-        lr: learning rate of the first step.
-        steps: number of batches.
-        batch_size: examples in each.
-        seed: draws the order of the examples and the weights to start with.
-        device: where to train; the CPU unless given.
-        checkpoint: a safetensors file that keeps the state, written every 30 seconds and on
-            Ctrl-C. If it is there, training goes on from it, to weights that are the same bit for
-            bit. Whoever calls removes it.
-        progress: show a bar on stderr.
-
-    Returns:
-        Weights and bias.
+    With ``checkpoint`` a safetensors file keeps the state, written every 30 seconds and on Ctrl-C.
+    If it is there, training goes on from it, to weights that are the same bit for bit. Whoever
+    calls removes it.
 
     Raises:
         InvalidInputError: a number out of range, or labels that do not fit.
@@ -89,7 +71,7 @@ def train_softmax(
     Source: Evci et al. (2022), Head2Toe, relevance scores and final head.
 
     Cost: O(steps · batch_size · D C); the features are in memory as float32, 4 N D bytes, and
-    six arrays of 4 D C bytes.
+    seven arrays of 4 D C bytes.
 
     >>> from transfer_metrics.selection.columns import layer_columns
     >>> fit = train_softmax(layer_columns(np.eye(4)), [0, 0, 1, 1], 2, lr=0.1, steps=100)
@@ -104,8 +86,9 @@ def train_softmax(
     state = _State.start(features.dim, num_classes, generator, device)
     saved = None
     if checkpoint is not None:
-        about = [num_classes, lam, lr, steps, batch_size, seed]
-        saved = _Checkpoint(Path(checkpoint), _fingerprint(features, labels, about))
+        settings = {"lam": lam, "lr": lr, "steps": steps, "batch_size": batch_size, "seed": seed}
+        about = {"features or labels": _fingerprint(features, labels, num_classes)}
+        saved = _Checkpoint(Path(checkpoint), {**about, **settings})
         state = saved.restored(state)
     x = _in_memory(features.rows(order.numpy())).to(device)
     labels = labels[order].to(device)
@@ -156,35 +139,36 @@ class _State:
 
 def _step(state: _State, x: Tensor, labels: Tensor, rate: float, lam: float) -> None:
     """One step of Adam on one batch."""
-    residual = torch.softmax(x @ state.weights + state.bias, dim=1)
-    residual[torch.arange(len(x), device=x.device), labels] -= 1.0
-    residual /= len(x)
-    gradient = x.T @ residual
+    parameters = [state.weights, state.bias]
+    weights, bias = (value.detach().requires_grad_() for value in parameters)
+    loss = cross_entropy(x @ weights + bias, labels)
     if lam:
-        lengths = torch.linalg.vector_norm(state.weights, dim=1, keepdim=True)
-        # The subgradient of a row of zeros is zero.
-        gradient.addcdiv_(state.weights, lengths.masked_fill_(lengths == 0, 1.0), value=lam)
+        loss = loss + lam * torch.linalg.vector_norm(weights, dim=1).sum()
+    # The optimizer's class would import torch's compiler, which takes as long as all the steps.
+    adam(
+        parameters,
+        list(torch.autograd.grad(loss, [weights, bias])),
+        [state.weights_mean, state.bias_mean],
+        [state.weights_square, state.bias_square],
+        [],
+        [torch.tensor(float(state.step)) for _ in parameters],
+        foreach=False,
+        lr=rate,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        weight_decay=0.0,
+        amsgrad=False,
+        maximize=False,
+    )
     state.step += 1
-    _adam(state.weights, gradient, state.weights_mean, state.weights_square, rate, state.step)
-    bias_gradient = residual.sum(dim=0)
-    _adam(state.bias, bias_gradient, state.bias_mean, state.bias_square, rate, state.step)
-
-
-def _adam(
-    value: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, rate: float, step: int
-) -> None:
-    first, second = BETAS
-    mean.lerp_(gradient, 1.0 - first)
-    square.mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
-    spread = (square / (1.0 - second**step)).sqrt_().add_(EPSILON)
-    value.addcdiv_(mean, spread, value=-rate / (1.0 - first**step))
 
 
 class _Checkpoint:
     """The state of a training in a file."""
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self.path, self.key = path, {"features, labels or settings": fingerprint}
+    def __init__(self, path: Path, key: dict[str, Any]) -> None:
+        self.path, self.key = path, key
         self.written = time.monotonic()
 
     def restored(self, state: _State) -> _State:
@@ -199,14 +183,14 @@ class _Checkpoint:
 
     def keep(self, state: _State, at_once: bool) -> None:
         """Write the state if asked to, or if the last time is long enough ago."""
-        if at_once or time.monotonic() - self.written >= SECONDS_BETWEEN_CHECKPOINTS:
+        if at_once or time.monotonic() - self.written >= _SECONDS_BETWEEN_CHECKPOINTS:
             write_checkpoint(self.path, self.key, {"step": state.step}, {"adam": state.tensors})
             self.written = time.monotonic()
 
 
-def _fingerprint(features: LayerColumns, labels: Tensor, settings: list[float]) -> str:
-    """What a training depends on; of the features their first and last examples."""
-    about = json.dumps([features.names, features.dims, settings])
+def _fingerprint(features: LayerColumns, labels: Tensor, num_classes: int) -> str:
+    """What is trained on; of the features their first and last examples."""
+    about = json.dumps([features.names, features.dims, num_classes])
     found = hashlib.sha256(about.encode() + labels.numpy().tobytes())
     for _, block in features.rows([0, -1]).blocks():
         found.update(np.ascontiguousarray(block).tobytes())

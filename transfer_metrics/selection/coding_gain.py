@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,11 +13,10 @@ from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.transrate import CLASS_WEIGHTS, RELATIVE_DISTORTION
-from transfer_metrics.selection.growing import Growing, growing
 from transfer_metrics.statistics import ClassMoments, Scatter
 from transfer_metrics.statistics.inputs import as_columns
 
-LEAST_GAIN = 1e-12
+_LEAST_GAIN = 1e-12
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,7 @@ def contributions(
     moments: ClassMoments,
     *,
     groups: Sequence[Any] | None = None,
-    eps: float | str = 1e-4,
-    class_weights: str = "uniform",
-    class_center: bool = False,
-    scale: str | None = None,
+    **options: Any,
 ) -> Contributions:
     """TransRate of all features minus TransRate without a feature, for all D of them at once.
 
@@ -73,11 +69,9 @@ def contributions(
         moments: moments of features (N, D) with per-class scatter.
         groups: lists of column numbers that are left out together, such as one per layer; by
             default every feature on its own.
-        eps: as in ``transrate``. ``"auto"`` and ``scale="trace"`` are computed from all features
-            and then stay fixed, so that scores with and without a feature have one distortion.
-        class_weights: as in ``transrate``.
-        class_center: as in ``transrate``.
-        scale: as in ``transrate``.
+        **options: ``eps``, ``class_weights``, ``class_center`` and ``scale`` of ``transrate``.
+            ``eps="auto"`` and ``scale="trace"`` are computed from all features and then stay
+            fixed, so that scores with and without a feature have one distortion.
 
     Returns:
         The losses, for G = D features or G groups.
@@ -97,7 +91,7 @@ def contributions(
     >>> int(found.values.argmax())
     1
     """
-    rates = _rates(moments, eps, class_weights, class_center, scale)
+    rates = _rates(moments, **options)
     chosen = None if groups is None else [as_columns(g, moments.dim) for g in groups]
     losses = np.stack([_left_out(rate, chosen) for rate in rates])
     weights = np.array([-rate.weight for rate in rates[1:]])
@@ -110,10 +104,7 @@ def forward_gains(
     *,
     groups: Sequence[Any] | None = None,
     start: Any = None,
-    eps: float | str = 1e-4,
-    class_weights: str = "uniform",
-    class_center: bool = False,
-    scale: str | None = None,
+    **options: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features in the order in which greedy forward selection by TransRate takes them.
 
@@ -128,10 +119,7 @@ def forward_gains(
         steps: the most features, or groups, that are taken.
         groups: lists of columns that enter together, such as one per layer.
         start: columns that are in from the beginning.
-        eps: as in ``contributions``.
-        class_weights: as in ``transrate``.
-        class_center: as in ``transrate``.
-        scale: as in ``transrate``.
+        **options: as in ``contributions``.
 
     Returns:
         Numbers of the features, or groups, in the order taken (k,), and what each added to
@@ -152,7 +140,7 @@ def forward_gains(
     """
     if steps is not None and steps < 1:
         raise InvalidInputError(f"steps must be at least 1, got {steps}")
-    grown = _grown(moments, start, eps, class_weights, class_center, scale)
+    grown = _grown(moments, start, options)
     members = None if groups is None else [as_columns(g, moments.dim).numpy() for g in groups]
     count = moments.dim if members is None else len(members)
     open_ = np.ones(count, dtype=bool)
@@ -164,7 +152,7 @@ def forward_gains(
         values = sum(weight * side.gains(members) for weight, side in grown)
         values = np.where(open_, values, -math.inf)
         best = int(values.argmax())
-        if values[best] <= LEAST_GAIN:
+        if values[best] <= _LEAST_GAIN:
             break
         for _, side in grown:
             side.add(np.array([best]) if members is None else members[best])
@@ -177,11 +165,7 @@ def forward_gains(
 def gains_beside(
     moments: ClassMoments,
     start: Any = None,
-    *,
-    eps: float | str = 1e-4,
-    class_weights: str = "uniform",
-    class_center: bool = False,
-    scale: str | None = None,
+    **options: Any,
 ) -> np.ndarray:
     """What each feature would add to TransRate of those in ``start``, (D,).
 
@@ -192,21 +176,16 @@ def gains_beside(
     >>> gains_beside(ClassMoments.from_batch(x, y, parts={"class"})).shape
     (2,)
     """
-    grown = _grown(moments, start, eps, class_weights, class_center, scale)
+    grown = _grown(moments, start, options)
     return np.sum([weight * side.gains(None) for weight, side in grown], axis=0)
 
 
 def _grown(
-    moments: ClassMoments,
-    start: Any,
-    eps: float | str,
-    class_weights: str,
-    class_center: bool,
-    scale: str | None,
-) -> list[tuple[float, Growing]]:
+    moments: ClassMoments, start: Any, options: Mapping[str, Any]
+) -> list[tuple[float, _Growing]]:
     """The weight of each term, and its log determinant with ``start`` in it."""
-    rates = _rates(moments, eps, class_weights, class_center, scale)
-    grown = [(rate.weight, growing(rate.scatter, rate.scale)) for rate in rates]
+    rates = _rates(moments, **options)
+    grown = [(rate.weight, _growing(rate.scatter, rate.scale)) for rate in rates]
     if start is not None:
         columns = as_columns(start, moments.dim).numpy()
         for _, side in grown:
@@ -216,10 +195,10 @@ def _grown(
 
 def _rates(
     moments: ClassMoments,
-    eps: float | str,
-    class_weights: str,
-    class_center: bool,
-    scale: str | None,
+    eps: float | str = 1e-4,
+    class_weights: str = "uniform",
+    class_center: bool = False,
+    scale: str | None = None,
 ) -> list[_Rate]:
     """The terms of TransRate, the total first, with the distortion of all features."""
     if class_weights not in CLASS_WEIGHTS or scale not in (None, "trace"):
@@ -271,3 +250,85 @@ def _group_loss(w: Tensor, dense: bool) -> float:
     if not dense:
         inverse = torch.eye(w.shape[1], dtype=w.dtype) - inverse
     return -float(torch.linalg.cholesky(inverse).diagonal().log().sum())
+
+
+class _Growing(Protocol):
+    """The matrix ``I + scale S_AA`` of a growing set A of columns."""
+
+    def gains(self, groups: Sequence[np.ndarray] | None) -> np.ndarray:
+        """What each column, or group, would add to half the log determinant."""
+
+    def add(self, columns: np.ndarray) -> None:
+        """Put columns into A."""
+
+
+def _growing(scatter: Scatter, scale: float) -> _Growing:
+    """Start with A empty, on the smaller side of the scatter."""
+    data = scatter.data.cpu().numpy()
+    return _Pivoted(scale * data) if scatter.dense else _Whitened(math.sqrt(scale) * data)
+
+
+class _Whitened:
+    """Rows of S's factor (n, D), whitened by ``(I + F_A F_A')^-½``; O(n D) per added column."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows = rows
+
+    def gains(self, groups: Sequence[np.ndarray] | None) -> np.ndarray:
+        if groups is None:
+            return 0.5 * np.log1p(np.einsum("nd,nd->d", self._rows, self._rows))
+        return np.array([0.5 * _logdet_plus(self._rows[:, g]) for g in groups])
+
+    def add(self, columns: np.ndarray) -> None:
+        for column in columns:
+            v = self._rows[:, column].copy()
+            square = float(v @ v)
+            if square > 0:
+                # (I + v v')^-½ = I - b v v', with b that does not cancel for a small v.
+                root = math.sqrt(1.0 + square)
+                b = 1.0 / (root * (1.0 + root))
+                self._rows = self._rows - np.outer(b * v, v @ self._rows)
+
+
+class _Pivoted:
+    """A Cholesky factor of ``I + matrix`` whose columns are taken in any order."""
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self._matrix = matrix
+        self._factor = np.empty((16, len(matrix)))
+        self._taken: list[int] = []
+        self._pivots = 1.0 + matrix.diagonal()
+
+    def gains(self, groups: Sequence[np.ndarray] | None) -> np.ndarray:
+        if groups is None:
+            return 0.5 * np.log(np.maximum(self._pivots, 1.0))
+        return np.array([0.5 * self._block(group) for group in groups])
+
+    def add(self, columns: np.ndarray) -> None:
+        for column in columns:
+            done = len(self._taken)
+            if done == len(self._factor):
+                self._factor = np.concatenate([self._factor, np.empty_like(self._factor)])
+            past = self._factor[:done]
+            row = self._matrix[column] - past[:, column] @ past
+            row[column] += 1.0
+            row /= math.sqrt(row[column])
+            row[self._taken] = 0.0
+            self._factor[done] = row
+            self._pivots = self._pivots - row**2
+            self._taken.append(int(column))
+
+    def _block(self, group: np.ndarray) -> float:
+        past = self._factor[: len(self._taken), group]
+        inside = self._matrix[np.ix_(group, group)] - past.T @ past
+        inside[np.diag_indices_from(inside)] += 1.0
+        # Columns that are in already add nothing.
+        new = ~np.isin(group, self._taken)
+        return float(np.linalg.slogdet(inside[np.ix_(new, new)])[1])
+
+
+def _logdet_plus(rows: np.ndarray) -> float:
+    """``log det(I + rows' rows)`` on the smaller side."""
+    small = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
+    small[np.diag_indices_from(small)] += 1.0
+    return float(np.linalg.slogdet(small)[1])

@@ -10,21 +10,15 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.store import FeatureStore
 
-COLUMNS_AT_ONCE = 8192
+_COLUMNS_AT_ONCE = 8192
 
 
 class LayerColumns:
     """The columns of several layers side by side, (N, ΣD), of which only one layer is in memory.
 
-    Columns are numbered across layers, in the order of the layers.
-
-    Args:
-        names: names of the layers.
-        dims: features per layer.
-        n: number of examples N.
-        read: ``(layer, positions or None) -> (n, D)`` features of one layer, all rows or some.
-        rows: positions that count; None for all.
-        unit: divide each layer's rows by their length, as Head2Toe does; zero rows stay zero.
+    Columns are numbered across layers, in the order of the layers. ``read(layer, positions or
+    None)`` gives features of one layer, all rows or some. ``rows`` are the positions that count,
+    None for all; ``unit`` divides each layer's rows by their length, as Head2Toe does.
 
     >>> columns = layer_columns({"a": np.ones((2, 3)), "b": np.eye(2)})
     >>> columns.dim, columns.take([4, 0]).tolist(), columns.layer_of([0, 3]).tolist()
@@ -56,6 +50,15 @@ class LayerColumns:
         """Number of columns, ΣD."""
         return int(self.starts[-1])
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Features per layer, by name."""
+        return dict(zip(self.names, self.dims, strict=True))
+
+    def whole(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """All columns of some layers, counted inside each."""
+        return {name: np.arange(self.widths[name]) for name in names}
+
     def unit_rows(self) -> LayerColumns:
         """The same with each layer's rows at length one."""
         return LayerColumns(self.names, self.dims, self._n, self._read, self._rows, True)
@@ -67,20 +70,12 @@ class LayerColumns:
         return LayerColumns(self.names, self.dims, self._n, self._read, chosen, self.unit)
 
     def only(self, names: Sequence[str]) -> LayerColumns:
-        """The same with some layers, in the order given.
-
-        Raises:
-            LayerNotFoundError: there is no such layer.
-        """
+        """The same with some layers, in the order given."""
         dims = [self.dims[self._index(name)] for name in names]
         return LayerColumns(names, dims, self._n, self._read, self._rows, self.unit)
 
     def layer(self, name: str) -> np.ndarray:
-        """Features of one layer, (N, D), in the precision in which they are kept.
-
-        Raises:
-            LayerNotFoundError: there is no such layer.
-        """
+        """Features of one layer, (N, D), in the precision in which they are kept."""
         self._index(name)
         features = self._read(name, self._rows)
         return unit_rows(features) if self.unit else features
@@ -98,10 +93,11 @@ class LayerColumns:
         """
         columns = np.sort(np.asarray(columns, dtype=np.int64))
         owner = self.layer_of(columns)
-        return {
-            self.names[index]: columns[owner == index] - self.starts[index]
-            for index in np.unique(owner)
-        }
+        return {self.names[i]: columns[owner == i] - self.starts[i] for i in np.unique(owner)}
+
+    def numbers(self, inside: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Numbers across layers of columns that are counted inside each layer, in that order."""
+        return np.concatenate([self.starts[self._index(n)] + c for n, c in inside.items()])
 
     def take(self, columns: Any) -> np.ndarray:
         """Some columns, (N, k), in the order asked for."""
@@ -118,7 +114,7 @@ class LayerColumns:
             found[:, places] = features[:, columns[places] - self.starts[index]]
         return np.empty((len(self), 0), np.float32) if found is None else found
 
-    def blocks(self, width: int = COLUMNS_AT_ONCE) -> Iterator[tuple[int, np.ndarray]]:
+    def blocks(self, width: int = _COLUMNS_AT_ONCE) -> Iterator[tuple[int, np.ndarray]]:
         """All columns in blocks of at most ``width``: number of the first column, and (N, w)."""
         for index, name in enumerate(self.names):
             features = self.layer(name)
@@ -136,15 +132,10 @@ class LayerColumns:
 
 
 def layer_columns(X: Any, layer_sizes: Sequence[int] | None = None) -> LayerColumns:
-    """Columns of a store, of a mapping, or of an array.
+    """Columns of a ``FeatureStore``, of a mapping from layer to (N, D), or of an (N, D) array.
 
-    Args:
-        X: a ``FeatureStore``; a mapping from layer to (N, D); or an (N, D) array.
-        layer_sizes: how many of an array's columns each layer has, in order; all are one layer
-            unless given.
-
-    Raises:
-        InvalidInputError: none of these, arrays of different lengths, or sizes that do not add up.
+    ``layer_sizes`` are how many of an array's columns each layer has, in order; all are one layer
+    unless given.
     """
     if isinstance(X, LayerColumns):
         return X

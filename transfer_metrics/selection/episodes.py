@@ -19,16 +19,18 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.progress import progress_bar
+from transfer_metrics.results.plot_names import MUTED
+from transfer_metrics.results.plots import COLOURS, MARKERS, clean, new_axes
+from transfer_metrics.results.wording import plot_label
 from transfer_metrics.selection.columns import LayerColumns, layer_columns
-from transfer_metrics.selection.feature_maps import FeatureMapSelector
-from transfer_metrics.selection.support import narrowed, predicted
+from transfer_metrics.selection.feature_maps import FeatureMapSelector, narrowed, predicted
 from transfer_metrics.statistics.inputs import as_labels
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-PENULTIMATE, ALL = "penultimate", "all layers"
+_PENULTIMATE, _ALL = "penultimate", "all layers"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +91,48 @@ class FewShotResult:
         return pd.DataFrame(rows)
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Accuracy against shots, with intervals; see ``selection.episode_plot.plot_episodes``."""
-        from transfer_metrics.selection.episode_plot import plot_episodes
+        """Accuracy on the query set against examples per class, with 95 % intervals over episodes.
 
-        return plot_episodes(self, ax=ax)
+        The penultimate layer, which the others are compared to, is grey. The points of one number
+        of shots stand a little apart, so that intervals do not cover each other.
+
+        Args:
+            ax: where to draw; by default a new figure.
+
+        >>> accuracies = np.array([[[0.5, 0.6], [0.7, 0.8]]])
+        >>> result = FewShotResult(("penultimate",), (1, 5), accuracies, accuracies, 5, 15, 0)
+        >>> result.plot().get_xlabel()
+        'examples per class'
+        """
+        ax = new_axes(ax, height=4.2)
+        frame = self.to_frame()
+        places = range(len(self.shots))
+        for number, method in enumerate(self.methods):
+            curve = frame[frame["method"] == method]
+            step = 0.06 * (number - (len(self.methods) - 1) / 2)
+            ax.errorbar(
+                [place + step for place in places],
+                curve["accuracy"].to_numpy(),
+                yerr=(curve["high"] - curve["accuracy"]).to_numpy(),
+                color=MUTED if number == 0 else COLOURS[(number - 1) % len(COLOURS)],
+                marker=MARKERS[number % len(MARKERS)],
+                ms=4.5,
+                lw=1.4,
+                elinewidth=1.0,
+                capsize=2.0,
+                label=plot_label(method),
+            )
+        ax.set_xticks(list(places), [str(k) for k in self.shots])
+        ax.set_xlabel("examples per class")
+        ax.set_ylabel("accuracy on the query set")
+        episodes = self.accuracies.shape[2]
+        title = [plot_label(self.title or ""), f"{self.ways}-way, {episodes} episodes"]
+        ax.set_title(", ".join(filter(None, title)), loc="left")
+        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        clean(ax)
+        ax.grid(axis="y", color="#EEEEEE", zorder=0)
+        ax.grid(axis="x", visible=False)
+        return ax
 
 
 def few_shot(
@@ -166,7 +206,7 @@ def few_shot(
     if selectors is None:
         selectors = {"ATL-style": FeatureMapSelector(penultimate=last, student=student)}
     shots = _checked(shots, episodes, queries, selectors)
-    methods = {PENULTIMATE: [last], ALL: list(columns.names), **selectors}
+    methods = {_PENULTIMATE: [last], _ALL: list(columns.names), **selectors}
     accuracies = np.empty((len(methods), len(shots), episodes))
     used = np.empty(accuracies.shape)
     draws = _episodes(labels, ways, shots[-1], queries, episodes, seed)
@@ -206,7 +246,7 @@ def _checked(
             f"shots and queries must be at least 1 and episodes at least 2, got shots={shots}, "
             f"queries={queries}, episodes={episodes}"
         )
-    taken = {PENULTIMATE, ALL} & set(selectors)
+    taken = {_PENULTIMATE, _ALL} & set(selectors)
     if taken:
         raise InvalidInputError(f"selectors may not be named {sorted(taken)}; choose other names")
     return numbers

@@ -7,24 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 
 # How far it still is is looked at once in so many iterations: that costs half an iteration.
-LOOK_EVERY = 10
+_LOOK_EVERY = 10
 # Rows are looked at again when those that move are this much nearer to their optimum, and then at
 # least this many of those that violate theirs join.
-NEXT = 0.1
-FEWEST_NEW = 100
+_NEXT = 0.1
+_FEWEST_NEW = 100
 
 
 @dataclass(frozen=True)
 class Solution:
     """Where an iteration has come to.
 
-    Attributes:
-        weights: (k, C).
-        bias: (C,).
-        residual: ``(P - Y) / N``, (N, C); ``X'`` times it is the gradient of the loss.
-        loss: mean cross-entropy in nats, without the penalty.
-        kkt: largest violation of the conditions of optimality, as a share of λ.
-        iterations: how many it took.
+    Weights are (k, C), the bias (C,). ``X'`` times the residual ``(P - Y) / N``, (N, C), is the
+    gradient of the loss: mean cross-entropy in nats, without the penalty. ``kkt`` is the largest
+    violation of the conditions of optimality, as a share of λ.
     """
 
     weights: np.ndarray
@@ -36,11 +32,7 @@ class Solution:
 
 
 def row_lengths(rows: np.ndarray) -> np.ndarray:
-    """Euclidean length of each row.
-
-    >>> row_lengths(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [5.0, 0.0]
-    """
+    """Euclidean length of each row."""
     return np.sqrt(np.einsum("kc,kc->k", rows, rows))
 
 
@@ -48,11 +40,7 @@ def group_soft_threshold(weights: np.ndarray, by: float | np.ndarray) -> np.ndar
     """Rows shortened by ``by``, those that are no longer set to zero: ``max(0, 1 - t/‖W_i‖) W_i``.
 
     The proximal operator of ``t Σ ‖W_i‖``; for orthonormal features and the squared loss it gives
-    the group lasso itself.
-
-    Args:
-        weights: (k, C).
-        by: the length ``t`` to take off, one for all rows or (k,).
+    the group lasso itself. ``by`` is ``t``, one for all rows or (k,).
 
     >>> group_soft_threshold(np.array([[3.0, 4.0], [0.3, 0.4]]), 1.0).round(12).tolist()
     [[2.4, 3.2], [0.0, 0.0]]
@@ -62,12 +50,12 @@ def group_soft_threshold(weights: np.ndarray, by: float | np.ndarray) -> np.ndar
     return weights * (1.0 - shares)[:, None]
 
 
-def kkt_violations(gradient: np.ndarray, weights: np.ndarray, lam: float) -> np.ndarray:
+def _kkt_violations(gradient: np.ndarray, weights: np.ndarray, lam: float) -> np.ndarray:
     """How far each row is from the conditions of optimality, as a share of λ: (k,).
 
     ``‖g_i‖ <= λ`` for a zero row, ``g_i = -λ W_i / ‖W_i‖`` for another.
 
-    >>> kkt_violations(np.array([[0.5, 0.0], [-1.0, 0.0]]), np.array([[0.0, 0], [2, 0]]), 1.0)
+    >>> _kkt_violations(np.array([[0.5, 0.0], [-1.0, 0.0]]), np.array([[0.0, 0], [2, 0]]), 1.0)
     array([0., 0.])
     """
     lengths = row_lengths(weights)
@@ -91,16 +79,11 @@ def minimise(
     """Minimise ``mean CE + λ Σ ‖W_i‖`` over the rows of W and the free bias.
 
     Only rows that are not zero, or that violate the conditions of optimality, are moved; the
-    others are looked at again whenever those have settled.
-
-    Args:
-        x: centred features, (N, k) float64.
-        targets: one-hot labels, (N, C) float64; every class occurs.
-        lam: λ > 0.
-        weights: where to start, (k, C).
-        bias: where to start, (C,).
-        tol: largest violation of the conditions of optimality that is left, as a share of λ.
-        max_iter: most iterations; the solution tells how far it came.
+    others are looked at again whenever those have settled. ``x`` are centred features, (N, k)
+    float64, ``targets`` one-hot labels, (N, C) float64, in which every class occurs; ``weights``
+    (k, C) and ``bias`` (C,) are where to start. ``tol`` is the largest violation of the conditions
+    of optimality that is left, as a share of λ; after ``max_iter`` iterations the solution tells
+    how far it came.
 
     Cost: O(N k C) per look at all rows, O(N a C) per iteration over a rows.
     """
@@ -115,7 +98,7 @@ def minimise(
             break
         moved = _moved(row_lengths(gradient), row_lengths(weights), lam)
         iteration = _Accelerated(x[:, moved], targets, lam, weights[moved], bias)
-        steps = iteration.run(max(0.5 * tol, NEXT * kkt), max_iter - spent)
+        steps = iteration.run(max(0.5 * tol, _NEXT * kkt), max_iter - spent)
         if not steps:  # rounding differs between products of different sizes
             break
         weights[moved], bias = iteration.weights, iteration.bias
@@ -128,7 +111,7 @@ def _moved(pulls: np.ndarray, lengths: np.ndarray, lam: float) -> np.ndarray:
     active = np.flatnonzero(lengths > 0)
     violating = np.flatnonzero((lengths == 0) & (pulls > lam))
     order = np.argsort(-pulls[violating], kind="stable")
-    return np.concatenate([active, violating[order[: max(FEWEST_NEW, len(active))]]])
+    return np.concatenate([active, violating[order[: max(_FEWEST_NEW, len(active))]]])
 
 
 class _Accelerated:
@@ -155,7 +138,7 @@ class _Accelerated:
     def run(self, tol: float, max_iter: int) -> int:
         """Iterate until every row is within ``tol``; the number of iterations."""
         for step in range(max_iter):
-            if step % LOOK_EVERY == 0:
+            if step % _LOOK_EVERY == 0:
                 residual = _residual(self.logits, self.targets)
                 if _worst(self.x.T @ residual, residual, self.weights, self.lam) <= tol:
                     return step
@@ -199,7 +182,7 @@ class _Accelerated:
 
 def _worst(gradient: np.ndarray, residual: np.ndarray, weights: np.ndarray, lam: float) -> float:
     """The largest violation, the bias's zero gradient among them."""
-    rows = kkt_violations(gradient, weights, lam).max(initial=0.0)
+    rows = _kkt_violations(gradient, weights, lam).max(initial=0.0)
     return float(max(rows, np.abs(residual.sum(axis=0)).max() / lam))
 
 

@@ -14,13 +14,18 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.asked import asked_combinations, resolve_metrics, warn_of_widths
 from transfer_metrics.ranking.combine import combined
 from transfer_metrics.results.table import ScoreTable, record_label
+from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.columns import LayerColumns
-from transfer_metrics.selection.fitting import ColumnSelector
-from transfer_metrics.selection.layer_scores import LayerScores, drop_candidates, place_of
-from transfer_metrics.selection.unions import JointStatistic, warn_of_sets
+from transfer_metrics.selection.layer_scores import (
+    JointStatistic,
+    LayerScores,
+    drop_candidates,
+    place_of,
+    warn_of_sets,
+)
 
-MODES = ("best", "forward", "drop_last")
-PUBLISHED = "transrate(preset=centred)"
+_MODES = ("best", "forward", "drop_last")
+_PUBLISHED = "transrate(preset=centred)"
 
 
 class LayerSelector(ColumnSelector):
@@ -153,8 +158,7 @@ class LayerSelector(ColumnSelector):
                 chosen = self._forward(sampled, scores, metrics[0], joint, bar.update)
             else:
                 chosen = self._alone(sampled, scores, metrics, bar.update)
-        dims = dict(zip(columns.names, columns.dims, strict=True))
-        self._keep(columns, {name: np.arange(dims[name]) for name in chosen})
+        self._keep(columns, columns.whole(chosen))
         if self.mode == "forward":
             warn_of_sets(metrics[0])
         else:
@@ -170,9 +174,9 @@ class LayerSelector(ColumnSelector):
         return self._take(X, getattr(self, "_unit", False))
 
     def _check(self) -> None:
-        if self.mode not in MODES or self.normalise not in ("auto", "unit", None):
+        if self.mode not in _MODES or self.normalise not in ("auto", "unit", None):
             raise InvalidInputError(
-                f"mode must be one of {MODES} and normalise 'auto', 'unit' or None, not "
+                f"mode must be one of {_MODES} and normalise 'auto', 'unit' or None, not "
                 f"{self.mode!r} and {self.normalise!r}"
             )
         if self.mode == "drop_last" and self.k not in (None, 1):
@@ -187,7 +191,7 @@ class LayerSelector(ColumnSelector):
     def _metrics(self, kind: str, fixed: bool) -> tuple[list[Metric], str, str]:
         """The metric, or the terms of a combination; its label; and the kind of task."""
         published = self.mode == "drop_last" and self.metric == "transrate"
-        asked = PUBLISHED if published else self.metric
+        asked = _PUBLISHED if published else self.metric
         try:
             metrics = resolve_metrics(asked, kind)
         except UnsupportedTaskError:
@@ -261,7 +265,7 @@ class LayerSelector(ColumnSelector):
         tick: Callable[[], Any],
     ) -> list[str]:
         """Grow a set of layers by the score of their concatenation."""
-        dims = dict(zip(columns.names, columns.dims, strict=True))
+        dims = columns.widths
         room = self.max_dim or math.inf
         chosen, records, best = list[str](), list[dict[str, Any]](), -math.inf
         owed = joint.seconds / len(dims)

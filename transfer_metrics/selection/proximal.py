@@ -13,19 +13,17 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.columns import LayerColumns
-from transfer_metrics.selection.group_softmax import (
-    Solution,
-    minimise,
-    row_lengths,
-)
-from transfer_metrics.selection.screening import Screened, WorkingSet, most_columns, screen_columns
+from transfer_metrics.selection.group_softmax import Solution, minimise, row_lengths
 from transfer_metrics.statistics.inputs import as_labels
 
 # On the way to λ a rough solution is enough: it only says where to look next.
-ROUGH = 1e-2
+_ROUGH = 1e-2
 # At λ, columns this near to the bound join too: most of those that come to violate it are here.
-NEARBY = 0.9
-MOST_ROUNDS = 100
+_NEARBY = 0.9
+_MOST_ROUNDS = 100
+# How many columns one pass collects at most, and in how much memory.
+_MOST_COLUMNS, _FEWEST_COLUMNS = 4096, 64
+_MOST_BYTES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,8 @@ class GroupLassoFit:
 
     Attributes:
         lam: λ.
-        lambda_max: the smallest λ at which all weights are zero.
+        lambda_max: the smallest λ at which all weights are zero, ``max_i ‖x_i'(π - Y)‖ / N`` with
+            the shares π of the classes.
         columns: columns whose weights are not zero, ascending, (k,) int64.
         weights: their rows of W, (k, C) float64.
         bias: (C,) float64; minus infinity for a class without examples.
@@ -64,29 +63,6 @@ class GroupLassoFit:
         return whole
 
 
-def lambda_max(features: LayerColumns, y: Any, num_classes: int) -> float:
-    """The smallest λ at which all weights are zero: ``max_i ‖x_i'(π - Y)‖ / N``.
-
-    π are the shares of the classes.
-
-    Args:
-        features: N examples of D columns.
-        y: labels 0..C-1, (N,).
-        num_classes: C.
-
-    Raises:
-        InvalidInputError: labels that do not fit, one class only, or NaN or infinite features.
-
-    Cost: O(N D C), one pass over the columns in their own precision.
-
-    >>> from transfer_metrics.selection.columns import layer_columns
-    >>> lambda_max(layer_columns(np.array([[1.0], [2.0], [4.0], [5.0]])), [0, 0, 1, 1], 2)
-    1.0606601717798212
-    """
-    targets, _ = _targets(features, y, num_classes)
-    return float(screen_columns(features, _at_zero(targets), most=1).norms.max())
-
-
 def group_lasso(
     features: LayerColumns,
     y: Any,
@@ -107,23 +83,14 @@ def group_lasso(
     columns are read and those that violate the conditions of optimality join, until none does.
     So only a working set is in memory beside one layer.
 
-    Args:
-        features: N examples of D columns.
-        y: labels 0..C-1, (N,). Classes without examples get zero weights.
-        num_classes: C.
-        lam: λ > 0.
-        tol: largest violation of the conditions of optimality that is left, as a share of λ.
-            All columns are compared with λ in their own precision, and the nearest again in
-            float64.
-        max_iter: most proximal steps on one working set.
-        relative: ``lam`` is a share of ``lambda_max``.
-        path: each λ on the way as a share of the one before.
-        screen: False puts all columns into the working set at once, in float64.
-        progress: show a bar on stderr.
+    ``tol`` is the largest violation of the conditions of optimality that is left, as a share of
+    λ: all columns are compared with λ in their own precision, and the nearest again in float64.
+    ``max_iter`` is the most proximal steps on one working set. With ``relative`` λ is a share of
+    ``lambda_max``; ``path`` is each λ on the way as a share of the one before. Without ``screen``
+    all columns are in the working set at once, in float64.
 
-    Returns:
-        The minimum. Where it is not unique, as with duplicated columns, it is one of them: only
-        the sum of the rows of duplicates is determined.
+    Where the minimum is not unique, as with duplicated columns, it is one of them: only the sum of
+    the rows of duplicates is determined. Classes without examples get zero weights.
 
     Raises:
         InvalidInputError: λ or another number out of range, labels that do not fit, one class
@@ -145,13 +112,13 @@ def group_lasso(
     >>> fit.columns.tolist(), round(fit.objective, 6)
     ([0, 6, 9, 11, 12], 0.925278)
     """
-    _check(lam=lam, tol=tol, max_iter=max_iter)
+    for name, value in (("lam", lam), ("tol", tol), ("max_iter", max_iter)):
+        if not 0 < value < np.inf:
+            raise InvalidInputError(f"{name} must be a positive number, not {value}")
     if not 0 < path < 1:
         raise InvalidInputError(f"path must lie between 0 and 1, not {path}")
     targets, present = _targets(features, y, num_classes)
-    most = most_columns(len(features)) if screen else features.dim
-    solver = _Solver(features, targets, tol, max_iter, most, screen)
-    found = solver.solve(lam, relative, path, progress)
+    found = _Solver(features, targets, tol, max_iter, screen).solve(lam, relative, path, progress)
     if not found.kkt_residual <= tol:
         warnings.warn(
             f"the group lasso stopped at {found.kkt_residual:.1e} of lam from its optimum and "
@@ -170,25 +137,22 @@ class _Solver:
     """One problem on its way from ``lambda_max`` down to λ."""
 
     def __init__(
-        self,
-        features: LayerColumns,
-        targets: np.ndarray,
-        tol: float,
-        max_iter: int,
-        most: int,
-        screen: bool,
+        self, features: LayerColumns, targets: np.ndarray, tol: float, max_iter: int, screen: bool
     ) -> None:
         self.features, self.targets = features, targets
-        self.tol, self.max_iter, self.most, self.screen = tol, max_iter, most, screen
+        self.tol, self.max_iter, self.screen = tol, max_iter, screen
+        fitting = int(np.clip(_MOST_BYTES // (8 * len(features)), _FEWEST_COLUMNS, _MOST_COLUMNS))
+        self.most = fitting if screen else features.dim
         self.iterations, self.passes = 0, 0
 
     def solve(self, lam: float, relative: bool, path: float, progress: bool) -> GroupLassoFit:
         """The minimum, by way of a path of decreasing λ."""
-        near = self._pass(_at_zero(self.targets))
+        # Where all weights are zero the best bias gives every class its share.
+        near = self._pass((self.targets.mean(axis=0) - self.targets) / len(self.targets))
         largest = previous = float(near.norms.max())
         lam = lam * largest if relative else lam
         bias = np.log(self.targets.mean(axis=0))
-        working = WorkingSet.empty(*self.targets.shape)
+        working = _WorkingSet.empty(*self.targets.shape)
         if lam >= largest:
             loss = -float((self.targets @ bias).mean())
             return self._fit(working, bias, near, (lam, largest, loss, 0.0))
@@ -197,15 +161,15 @@ class _Solver:
         with progress_bar("group lasso", len(strengths), progress, unit="step") as bar:
             for strength, following in itertools.pairwise(strengths):
                 working = working.with_columns(near, self._from(above))
-                working, solution = self._minimise(working, bias, strength, max(ROUGH, self.tol))
+                working, solution = self._minimise(working, bias, strength, max(_ROUGH, self.tol))
                 bias, above = solution.bias, 2.0 * following - strength
-                near = self._pass(solution.residual, above, working)
+                near = self._pass(solution.residual, above, working.columns)
                 bar.update()
-            for _ in range(MOST_ROUNDS):
+            for _ in range(_MOST_ROUNDS):
                 working = working.with_columns(near, self._from(above))
                 working, solution = self._minimise(working, bias, lam, self.tol)
-                bias, above = solution.bias, NEARBY * lam
-                near = self._pass(solution.residual, above, working)
+                bias, above = solution.bias, _NEARBY * lam
+                near = self._pass(solution.residual, above, working.columns)
                 outside = float(near.exact.max(initial=0.0)) / lam - 1.0
                 if outside <= self.tol or solution.kkt > self.tol:
                     break
@@ -213,17 +177,12 @@ class _Solver:
         return self._fit(working, bias, near, (lam, largest, solution.loss, kkt))
 
     def _minimise(
-        self, working: WorkingSet, bias: np.ndarray, lam: float, tol: float
-    ) -> tuple[WorkingSet, Solution]:
+        self, working: _WorkingSet, bias: np.ndarray, lam: float, tol: float
+    ) -> tuple[_WorkingSet, Solution]:
         """Solve on the working set; of its columns those with weights remain."""
+        start = working.weights
         solution = minimise(
-            working.x,
-            self.targets,
-            lam,
-            working.weights,
-            bias,
-            tol=tol,
-            max_iter=self.max_iter,
+            working.x, self.targets, lam, start, bias, tol=tol, max_iter=self.max_iter
         )
         self.iterations += solution.iterations
         return working.solved(solution.weights), solution
@@ -232,19 +191,16 @@ class _Solver:
         return above if self.screen else 0.0
 
     def _pass(
-        self, residual: np.ndarray, above: float = 0.0, working: WorkingSet | None = None
-    ) -> Screened:
+        self, residual: np.ndarray, above: float = 0.0, known: np.ndarray | None = None
+    ) -> _Screened:
         self.passes += 1
-        known = None if working is None else working.columns
-        return screen_columns(
-            self.features, residual, most=self.most, above=self._from(above), known=known
-        )
+        return _screened(self.features, residual, self.most, self._from(above), known)
 
     def _fit(
         self,
-        working: WorkingSet,
+        working: _WorkingSet,
         bias: np.ndarray,
-        near: Screened,
+        near: _Screened,
         numbers: tuple[float, float, float, float],
     ) -> GroupLassoFit:
         lam, largest, loss, kkt = numbers
@@ -266,17 +222,134 @@ class _Solver:
         )
 
 
+@dataclass(frozen=True)
+class _Screened:
+    """What one pass over all columns found.
+
+    ``norms`` are ``‖x_i'R‖`` of all columns, (D,); ``columns`` the strongest that were not known
+    before, (k,); ``x`` those columns as they are, (N, k) float64.
+    """
+
+    norms: np.ndarray
+    columns: np.ndarray
+    x: np.ndarray
+
+    @property
+    def exact(self) -> np.ndarray:
+        """Norms of the collected columns, (k,), computed in float64."""
+        return self.norms[self.columns]
+
+
+@dataclass(frozen=True)
+class _WorkingSet:
+    """The columns that are being solved for, in no order.
+
+    ``columns`` are their numbers, (k,); ``x`` the columns less their ``means``, (N, k) float64;
+    ``weights`` are (k, C).
+    """
+
+    columns: np.ndarray
+    x: np.ndarray
+    means: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def empty(cls, n: int, classes: int) -> _WorkingSet:
+        return cls(np.zeros(0, np.int64), np.zeros((n, 0)), np.zeros(0), np.zeros((0, classes)))
+
+    def with_columns(self, found: _Screened, above: float) -> _WorkingSet:
+        """The same with the collected columns whose norm is at least ``above``, at weight zero."""
+        chosen = found.exact >= above
+        x, means = _centred(found.x[:, chosen])
+        return _WorkingSet(
+            np.concatenate([self.columns, found.columns[chosen]]),
+            np.concatenate([self.x, x], axis=1),
+            np.concatenate([self.means, means]),
+            np.concatenate([self.weights, np.zeros((len(means), self.weights.shape[1]))]),
+        )
+
+    def solved(self, weights: np.ndarray) -> _WorkingSet:
+        """The columns whose new weights are not zero, with these."""
+        kept = row_lengths(weights) > 0
+        return _WorkingSet(self.columns[kept], self.x[:, kept], self.means[kept], weights[kept])
+
+
+def _screened(
+    features: LayerColumns, residual: np.ndarray, most: int, above: float, known: np.ndarray | None
+) -> _Screened:
+    """Read all columns once and collect the strongest, at most ``most``, from a norm on.
+
+    R is (N, C) float64 and its columns sum to zero. Norms are in the columns' own precision except
+    those of the collected ones. One layer and ``2 most`` columns are in memory.
+    """
+    norms, strongest = np.empty(features.dim), _Strongest(most, above)
+    fresh = np.ones(features.dim, dtype=bool)
+    if known is not None:
+        fresh[known] = False
+    with np.errstate(invalid="ignore", over="ignore"):  # said below, with the layer's name
+        for start, block in features.blocks():
+            found = _norms(block, residual)
+            here = slice(start, start + len(found))
+            norms[here] = found
+            if not np.isfinite(found.sum()):
+                layer = features.names[int(features.layer_of(start))]
+                raise InvalidInputError(
+                    f"layer {layer!r} has NaN or infinite values, or too large ones; drop those "
+                    f"examples or fix the network"
+                )
+            strongest.add(start, block, np.where(fresh[here], found, -1.0))
+    columns, x = strongest.columns, np.empty((len(features), len(strongest.rows)))
+    for place, row in enumerate(strongest.rows):
+        x[:, place] = row
+    norms[columns] = row_lengths(_centred(x)[0].T @ residual)
+    return _Screened(norms, columns, x)
+
+
+class _Strongest:
+    """The columns of largest norm so far; ``above`` rises as they become many."""
+
+    def __init__(self, most: int, above: float) -> None:
+        self.most, self.above = most, above
+        self.columns = np.zeros(0, np.int64)
+        self.norms = np.zeros(0)
+        self.rows: list[np.ndarray] = []
+
+    def add(self, start: int, block: np.ndarray, norms: np.ndarray) -> None:
+        """Offer the columns of a block."""
+        chosen = np.flatnonzero(norms >= self.above)
+        # Only the strongest of this block can stay; the others need not be copied.
+        chosen = chosen[np.argsort(-norms[chosen], kind="stable")[: self.most]]
+        self.columns = np.concatenate([self.columns, start + chosen])
+        self.norms = np.concatenate([self.norms, norms[chosen]])
+        self.rows += list(np.ascontiguousarray(block[:, chosen].T))
+        if len(self.columns) > self.most:
+            kept = np.argsort(-self.norms, kind="stable")[: self.most]
+            self.columns, self.norms = self.columns[kept], self.norms[kept]
+            self.rows = [self.rows[i].copy() for i in kept]
+            self.above = max(self.above, float(self.norms[-1]))
+
+
+def _norms(block: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """``‖x_i'R‖`` of the columns of a block, without the digits that a common offset costs."""
+    precision = np.float32 if block.dtype in (np.float16, np.float32) else np.float64
+    block = block.astype(precision, copy=False)
+    # R sums to zero, so any offset may be taken off; with a row's, constants are exactly zero.
+    return row_lengths(((block - block[:1]).T @ residual.astype(precision)).astype(np.float64))
+
+
+def _centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (N, k) less their means, and the means; constant columns are exactly zero."""
+    shifted = x - x[:1]
+    means = shifted.mean(axis=0)
+    return shifted - means, means + x[0]
+
+
 def _path(largest: float, lam: float, ratio: float) -> Iterator[float]:
     strength = largest * ratio
     while strength > lam / ratio**0.5:
         yield strength
         strength *= ratio
     yield lam
-
-
-def _at_zero(targets: np.ndarray) -> np.ndarray:
-    """``(P - Y) / N`` where all weights are zero and the bias is at its best."""
-    return (targets.mean(axis=0) - targets) / len(targets)
 
 
 def _targets(features: LayerColumns, y: Any, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -288,9 +361,3 @@ def _targets(features: LayerColumns, y: Any, num_classes: int) -> tuple[np.ndarr
     if len(present) < 2:
         raise InvalidInputError("all examples have one class; there is nothing to tell apart")
     return np.eye(len(present))[codes], present
-
-
-def _check(**numbers: float) -> None:
-    for name, value in numbers.items():
-        if not 0 < value < np.inf:
-            raise InvalidInputError(f"{name} must be a positive number, not {value}")

@@ -1,0 +1,233 @@
+"""What the selectors share, and a choice of columns in a file that people can read too."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.files import replacing
+from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
+from transfer_metrics.sources.tasks.labels import kind_of
+from transfer_metrics.untrusted import read_json
+
+_FORMAT = "transfer_metrics selection 1"
+
+
+class ColumnSelector(TransformerMixin, BaseEstimator):
+    """A transformer that keeps some columns of some layers.
+
+    Subclasses call ``_read_fit`` and then ``_keep``.
+
+    Attributes:
+        layers_: names of the layers of which something is kept.
+        columns_: the columns that are kept, numbered across all layers, (k,) int64.
+    """
+
+    layer_sizes: Sequence[int] | None
+    layers_: list[str]
+    columns_: np.ndarray
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+    @property
+    def layer_counts_(self) -> dict[str, int]:
+        """Number of columns that were kept of each chosen layer."""
+        check_is_fitted(self)
+        return {name: len(columns) for name, columns in self._inside.items()}
+
+    def get_support(self, indices: bool = False) -> np.ndarray:
+        """Which columns are kept: a mask over all columns, (D,), or their numbers, ascending."""
+        check_is_fitted(self)
+        if indices:
+            return np.sort(self.columns_)
+        mask = np.zeros(sum(self._dims.values()), dtype=bool)
+        mask[self.columns_] = True
+        return mask
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns that are kept: ``layer[number]``, or those of a data frame."""
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        names = names if input_features is None else np.asarray(input_features, dtype=object)
+        if names is not None:
+            return np.asarray(names, dtype=object)[self.columns_]
+        told = [f"{layer}[{c}]" for layer, inside in self._inside.items() for c in inside]
+        return np.array(told, dtype=object)
+
+    def _read_fit(self, X: Any, y: Any, labelled: bool = True) -> tuple[LayerColumns, Any, str]:
+        """Columns, labels and the kind of task; arrays are checked as scikit-learn does."""
+        kind = ""
+        if isinstance(X, FeatureStore) and y is None:
+            columns, y, kind = layer_columns(X), X.labels, X.kind
+        elif y is None and labelled:
+            raise InvalidInputError("requires y to be passed, but the target y is None")
+        elif has_layers(X):
+            columns = layer_columns(X)
+        elif y is None:
+            columns = layer_columns(validate_data(self, X), self.layer_sizes)
+        else:
+            shape = np.asarray(y).shape
+            several = len(shape) == 2 and shape[1] > 1
+            X, y = validate_data(self, X, y, ensure_min_samples=2, multi_output=several)
+            columns = layer_columns(X, self.layer_sizes)
+        self.n_features_in_ = columns.dim
+        if y is None:
+            return columns, None, kind
+        labels = np.asarray(y)
+        if len(labels) != len(columns):
+            raise InvalidInputError(
+                f"y must hold one label per example: got {len(labels)} for {len(columns)}"
+            )
+        return columns, labels, kind or kind_of({"y": labels})
+
+    def _keep(self, columns: LayerColumns, inside: Mapping[str, np.ndarray]) -> None:
+        """Remember the columns that are kept of each layer, counted inside the layer."""
+        self._inside = {name: np.asarray(c, dtype=np.int64) for name, c in inside.items()}
+        self._dims = columns.widths
+        self.layers_ = list(self._inside)
+        self.columns_ = columns.numbers(self._inside)
+
+    def _take(self, X: Any, unit: bool) -> np.ndarray:
+        """The kept columns of other examples, (N, k)."""
+        check_is_fitted(self)
+        if not has_layers(X):
+            array, ends = validate_data(self, X, reset=False), np.cumsum(list(self._dims.values()))
+            X = dict(zip(self._dims, np.split(array, ends[:-1], axis=1), strict=True))
+        return _taken(X, self._inside, self._dims, unit, "in fit")
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which columns of which layers were chosen, and by what.
+
+    Attributes:
+        layers: columns that are kept of each layer, counted inside the layer, in the order in
+            which they stand side by side.
+        dims: number of features of each of these layers.
+        unit: whether rows have unit length in each layer before columns are taken.
+        chosen_by: the metric or criterion.
+        score: its value for what was chosen, None where there is none.
+        model: the model, where it is known.
+        task: the task, where it is known.
+
+    >>> chosen = Selection({"a": np.array([1, 2])}, {"a": 3}, False, "logme")
+    >>> chosen.transform({"a": np.eye(3)}).tolist()
+    [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    """
+
+    layers: Mapping[str, np.ndarray]
+    dims: Mapping[str, int]
+    unit: bool
+    chosen_by: str
+    score: float | None = None
+    model: str | None = None
+    task: str | None = None
+
+    @classmethod
+    def of(cls, X: Any, columns: np.ndarray, unit: bool, chosen_by: str, **known: Any) -> Self:
+        """A choice by numbers over all layers of ``X``, as selectors have it in ``columns_``.
+
+        Args:
+            X: a ``FeatureStore``, or a mapping from layer to (N, D).
+            columns: numbers of columns, those of one layer together.
+            unit: as the attribute.
+            chosen_by: as the attribute.
+            **known: the other attributes.
+        """
+        whole = layer_columns(X)
+        where = whole.layer_of(columns)
+        order = list(dict.fromkeys(int(i) for i in where))
+        layers = {whole.names[i]: columns[where == i] - whole.starts[i] for i in order}
+        dims = {whole.names[i]: whole.dims[i] for i in order}
+        return cls(layers, dims, unit, chosen_by, **known)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of columns per layer."""
+        return {name: len(columns) for name, columns in self.layers.items()}
+
+    def transform(self, X: Any) -> np.ndarray:
+        """The chosen columns, (N, k), of a store, a mapping or ``LayerColumns``.
+
+        Raises:
+            LayerNotFoundError: a layer is missing.
+            InvalidInputError: a layer has another width.
+        """
+        return _taken(X, self.layers, self.dims, self.unit, "when columns were chosen")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a JSON file, which appears whole or not at all.
+
+        Raises:
+            InvalidInputError: the place cannot be written to.
+        """
+        content = {
+            "format": _FORMAT,
+            "model": self.model,
+            "task": self.task,
+            "chosen_by": self.chosen_by,
+            "score": self.score,
+            "unit_rows": self.unit,
+            "layers": [
+                {"name": name, "dim": self.dims[name], "columns": columns.tolist()}
+                for name, columns in self.layers.items()
+            ],
+        }
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(content, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InvalidInputError: there is no such file, or it holds no selection.
+        """
+        if not os.path.isfile(path):
+            raise InvalidInputError(f"there is no selection at {path}")
+        try:
+            content = read_json(path)
+            if content["format"] != _FORMAT:
+                raise ValueError(f"its format is {content['format']!r}")
+            layers = {
+                layer["name"]: np.array(layer["columns"], dtype=np.int64)
+                for layer in content["layers"]
+            }
+            dims = {layer["name"]: int(layer["dim"]) for layer in content["layers"]}
+            for name, columns in layers.items():
+                if not columns.size or columns.min() < 0 or columns.max() >= dims[name]:
+                    raise ValueError(f"layer {name!r} has no such columns")
+            known = {key: content.get(key) for key in ("score", "model", "task")}
+            return cls(layers, dims, bool(content["unit_rows"]), content["chosen_by"], **known)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidInputError(
+                f"{path} holds no selection ({type(error).__name__}: {error}); write it again "
+                f"with `transfer-metrics select --out`"
+            ) from error
+
+
+def _taken(
+    X: Any, inside: Mapping[str, np.ndarray], dims: Mapping[str, int], unit: bool, when: str
+) -> np.ndarray:
+    """Columns (N, k) that were chosen of some layers, which must still be as wide."""
+    columns = layer_columns(X).only(list(inside))
+    for name, dim in columns.widths.items():
+        if dim != dims[name]:
+            raise InvalidInputError(
+                f"layer {name!r} had {dims[name]} features {when} and has {dim} now"
+            )
+    columns = columns.unit_rows() if unit else columns
+    return columns.take(columns.numbers(inside))
