@@ -8,18 +8,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from transfer_metrics.cli.options import (
-    add_device,
-    add_output,
-    add_verb,
-    check_place,
-    positive,
-    print_table,
-    require_scores,
-    say,
-    show,
-    tell,
-)
+from transfer_metrics.cli.console import print_table, require_scores, say, show, tell
+from transfer_metrics.cli.options import add_device, add_output, check_place, positive
+from transfer_metrics.cli.parser import add_verb
 from transfer_metrics.errors import InvalidInputError
 
 EXAMPLES = """\

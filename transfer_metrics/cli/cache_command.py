@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.options import Records, add_output, add_verb, print_table
+from transfer_metrics.cli.console import Records, print_table
+from transfer_metrics.cli.options import add_output
+from transfer_metrics.cli.parser import add_verb
 
 EXAMPLES = """\
   transfer-metrics cache

@@ -48,7 +48,7 @@ def content_key(**fields: Any) -> str:
 
 
 class ResultCache:
-    """Scores as one file per key; features, statistics and training in progress as a folder per key.
+    """Scores as a file per key; features, statistics and training in progress as a folder per key.
 
     A file of scores has one JSON record per line, and then a line with the SHA-256 of those before.
 
