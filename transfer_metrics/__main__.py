@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 where all went well, 1 where some models failed, 2 for a usage or input error and for
         what nobody foresaw, 130 when interrupted (SIGINT) and 143 when told to end (SIGTERM).
     """
-    with console():
-        return run(build_parser(), sys.argv[1:] if argv is None else argv)
+    return run(build_parser(), sys.argv[1:] if argv is None else argv)
 
 
+@console()
 def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     """Run what a command line asks for; whatever goes wrong is one sentence."""
     try:

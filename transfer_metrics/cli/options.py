@@ -184,6 +184,15 @@ def check_place(path: str | os.PathLike[str], folder: bool = False) -> None:
         )
 
 
+def write_page(args: argparse.Namespace, page: str) -> None:
+    """Write ``--out``, whole or not at all, and say so."""
+    from transfer_metrics.files import replacing
+
+    with replacing(args.out) as temporary:
+        temporary.write_text(page, "utf-8")
+    tell(args, f"wrote {args.out}")
+
+
 def _device(text: str) -> str:
     import torch
 

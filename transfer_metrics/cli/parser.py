@@ -24,8 +24,14 @@ class Parser(argparse.ArgumentParser):
     transfer_metrics.errors.InvalidInputError: unrecognized arguments: --all; see `count --help`
     """
 
+    moved: Mapping[str, str] = {}
+    """What to say where a choice is asked for that has gone, by its name."""
+
     def error(self, message: str) -> NoReturn:
         """See ``argparse.ArgumentParser``."""
+        for name, told in self.moved.items():
+            if f"invalid choice: {name!r}" in message:
+                raise InvalidInputError(told)
         raise InvalidInputError(f"{message}; see `{self.prog} --help`")
 
 
@@ -37,9 +43,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", **flag, help="show the traceback of an error")
 
 
-def add_verb(verbs: Any, name: str, help: str, examples: str, run: Any) -> argparse.ArgumentParser:
+def add_verb(verbs: Any, name: str, help: str, examples: str, run: Any) -> Parser:
     """A verb with its one-line help and worked examples."""
-    parser = verbs.add_parser(
+    parser: Parser = verbs.add_parser(
         name,
         help=help,
         description=help[0].upper() + help[1:] + ".",
