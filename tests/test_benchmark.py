@@ -21,7 +21,7 @@ from tests.benchmarks.cost import interleaved
 from tests.benchmarks.examples import Size, features, probabilities
 from tests.benchmarks.speed_table import OURS, PRODUCT, TOGETHER, Row, SpeedTable
 from transfer_metrics.__main__ import main, run
-from transfer_metrics.evidence.machine import describe
+from transfer_metrics.evidence.layout import describe
 
 SMALL = Size(90, 12, 3)
 SAME = [p for p in peers.PEERS if p.tolerance is not None and not peers.absent(p.package or "json")]

@@ -16,7 +16,7 @@ import transfer_metrics as tm
 from tests.benchmarks import selection
 from tests.benchmarks.selection import Row, SelectionTable, write_store
 from transfer_metrics.__main__ import run
-from transfer_metrics.evidence.machine import describe
+from transfer_metrics.evidence.layout import describe
 
 ARGV = ["--features", "60", "--examples", "40", "--classes", "4"]
 

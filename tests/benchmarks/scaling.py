@@ -11,12 +11,19 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from tests.benchmarks import scaling_table
-from tests.benchmarks.command import above_zero, add_page, finish, parser_of, run_module, teller
+from tests.benchmarks.command import (
+    above_zero,
+    add_page,
+    bystanders,
+    finish,
+    parser_of,
+    run_module,
+    teller,
+)
 from tests.benchmarks.projection import Assumed
 from tests.benchmarks.scaling_case import Case, measured
 from tests.benchmarks.scaling_table import AXES, BASE, Row, ScalingTable
 from transfer_metrics.cli.parser import Parser
-from transfer_metrics.evidence.machine import bystanders
 
 FLAT = (5_000, 20_000, 80_000)
 """Examples against which the memory of the driver is held."""

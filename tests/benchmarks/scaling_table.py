@@ -12,8 +12,7 @@ from scipy.stats import linregress
 from tests.benchmarks.command import MOST_BYSTANDERS, origin
 from tests.benchmarks.projection import Assumed, planned, planned_title
 from tests.benchmarks.scaling_case import METRICS, Case, Found
-from transfer_metrics.evidence.layout import Grid, aligned, piped, wrapped
-from transfer_metrics.evidence.machine import describe
+from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
 from transfer_metrics.ranking.memory_budget import as_bytes
 from transfer_metrics.ranking.works import RANGE_SHARDS, RANGES
 

@@ -19,13 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.benchmarks.command import add_page, finish, origin, parser_of, run_module, teller
+from tests.benchmarks.command import (
+    add_page,
+    bystanders,
+    finish,
+    origin,
+    parser_of,
+    run_module,
+    teller,
+)
 from tests.benchmarks.cost import Growth, timed
 from transfer_metrics.cli.options import positive
 from transfer_metrics.cli.parser import Parser
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.evidence.layout import aligned, piped, wrapped
-from transfer_metrics.evidence.machine import bystanders, describe
+from transfer_metrics.evidence.layout import aligned, describe, piped, wrapped
 from transfer_metrics.features.shards import FORMAT, LABELS, shard_path, write_manifest, write_shard
 
 if TYPE_CHECKING:

@@ -17,7 +17,15 @@ import torch
 
 import transfer_metrics as tm
 from tests.benchmarks import speed_table
-from tests.benchmarks.command import above_zero, add_page, finish, parser_of, run_module, teller
+from tests.benchmarks.command import (
+    above_zero,
+    add_page,
+    bystanders,
+    finish,
+    parser_of,
+    run_module,
+    teller,
+)
 from tests.benchmarks.cost import interleaved, peak, timed
 from tests.benchmarks.examples import Size, features, probabilities
 from tests.benchmarks.peers import PAIRWISE, PEERS, SIX, SOURCE, Peer, absent
@@ -25,7 +33,6 @@ from tests.benchmarks.speed_table import ANOTHER_NUMBER, OURS, PRODUCT, TOGETHER
 from transfer_metrics.cli.console import say
 from transfer_metrics.cli.options import positive
 from transfer_metrics.cli.parser import Parser
-from transfer_metrics.evidence.machine import bystanders
 from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT, FeatureSample
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.benchmarks.command import MOST_BYSTANDERS, origin
 from tests.benchmarks.examples import SOURCES, Size
 from tests.benchmarks.peers import ABSENT, PAIRWISE, SIX, SOURCE
-from transfer_metrics.evidence.layout import Grid, aligned, piped, wrapped
-from transfer_metrics.evidence.machine import describe
+from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
 from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT
 

@@ -120,7 +120,7 @@ def run_build(args: argparse.Namespace) -> int:
     """Score what is missing, judge, print, and write the page and its picture."""
     from pathlib import Path
 
-    from transfer_metrics.evidence import evidence, evidence_report, ground_truth
+    from transfer_metrics.evidence import evidence_report, ground_truth, scored_pairs
     from transfer_metrics.results.comparison import Comparison
 
     for path in filter(None, (args.out, args.scores)):
@@ -130,7 +130,9 @@ def run_build(args: argparse.Namespace) -> int:
         raise InvalidInputError(
             f"no record in {', '.join(args.truth)}; give files that `benchmark run` wrote"
         )
-    records = evidence.measure(evidence.pairs_of(truth), args.scores, progress=not args.quiet)
+    records = scored_pairs.measure(
+        scored_pairs.pairs_of(truth), args.scores, progress=not args.quiet
+    )
     found = evidence_report.gather(
         Comparison(ground_truth.shortened(truth)),
         ground_truth.shortened(records),
@@ -153,13 +155,13 @@ def run_build(args: argparse.Namespace) -> int:
 
 def run_published(args: argparse.Namespace) -> int:
     """Judge, print, and write the page."""
-    from transfer_metrics.evidence import published_report
+    from transfer_metrics.evidence import published
 
     if args.out:
         check_place(args.out)
-    judged = published_report.measure(args.names, resamples=args.resamples)
-    show(published_report.text(judged))
+    judged = published.judge_published(args.names, resamples=args.resamples)
+    show(published.text(judged))
     if args.out:
         command = f"transfer-metrics benchmark published --resamples {args.resamples}"
-        write_page(args, published_report.markdown(judged, " ".join([command, *args.names])))
+        write_page(args, published.markdown(judged, " ".join([command, *args.names])))
     return 0
