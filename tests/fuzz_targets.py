@@ -25,7 +25,7 @@ from torch import nn
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import build_parser, main
-from transfer_metrics.cli.config import with_config
+from transfer_metrics.cli.parser import with_config
 from transfer_metrics.evidence import journal
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.store import FeatureStore

@@ -167,6 +167,55 @@ def test_repeated_it_computes_nothing_and_interrupted_it_goes_on(
     assert not list((tmp_path / "training").glob("*"))
 
 
+class Leaving(nn.Module):
+    """A network that is interrupted in its ``steps``-th step of training, where that is above 0."""
+
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU())
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            Leaving.steps -= 1
+            if Leaving.steps == 0:
+                raise KeyboardInterrupt
+        return self.head(self.body(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*has no test split")
+def test_interrupted_training_is_shown_and_cleared(monkeypatch, tmp_path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 4)).astype(np.float32), np.arange(40) % 2
+    monkeypatch.setenv("TRANSFER_METRICS_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    net = Leaving()
+    monkeypatch.setattr(Leaving, "steps", 6)
+
+    def compared() -> Comparison:
+        head = tm.FineTune(lr=0.01, epochs=3, batch_size=8)
+        return tm.compare(net, (x, y), head, seeds=1, progress=False)
+
+    def shown(*argv: str) -> dict[str, tuple[int, int]]:
+        assert main(["cache", *argv, "--json"]) == 0
+        return {r["part"]: (r["files"], r["bytes"]) for r in json.loads(capsys.readouterr().out)}
+
+    with pytest.raises(KeyboardInterrupt):
+        compared()
+    files, size = shown()["training"]
+    kept = [path for path in (tmp_path / "training").rglob("*") if path.is_file()]
+    assert files == len(kept) > 0
+    assert size == sum(path.stat().st_size for path in kept) > 0
+    assert shown("clear", "--only", "scores")["training"] == (files, size)
+    assert shown("clear", "--only", "training")["training"] == (0, 0)
+    assert not (tmp_path / "training").exists()
+    table = compared()
+    assert not table.failures
+    assert shown()["training"] == (0, 0)
+
+
 def test_a_head_that_fails_is_a_row_with_its_reason(glyphs: tm.Task) -> None:
     table = tm.compare(
         ["zoo:cnn-mnist", "zoo:none"],

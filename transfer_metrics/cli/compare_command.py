@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from transfer_metrics.cli.console import print_table, require_scores, say, tell
 from transfer_metrics.cli.options import (
+    add_cache,
     add_device,
+    add_examples,
     add_output,
     add_plot_format,
-    add_verb,
     check_place,
+    loaded,
     positive,
-    print_table,
-    require_scores,
-    say,
-    tell,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded
+from transfer_metrics.cli.parser import add_verb
 
 EXAMPLES = """\
   transfer-metrics compare --models zoo:resnet-cifar10 --task zoo:glyphs
@@ -56,12 +55,7 @@ def add_parser(verbs: Any) -> None:
         help="folder for the long table and the plot (default ./transfer-metrics)",
     )
     add_plot_format(parser)
-    parser.add_argument(
-        "--cache",
-        choices=("only-missing", "always", "never", "only-cache"),
-        default="only-missing",
-        help="what to take from earlier runs (default only-missing)",
-    )
+    add_cache(parser)
     add_device(parser)
     add_output(parser)
 

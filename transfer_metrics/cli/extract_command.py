@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from transfer_metrics.cli.console import Records, print_table, tell
 from transfer_metrics.cli.options import (
-    Records,
+    add_examples,
     add_extraction,
     add_layers,
     add_output,
-    add_verb,
     check_place,
     extraction,
+    loaded,
     positive,
-    print_table,
-    tell,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded
+from transfer_metrics.cli.parser import add_verb
 
 EXAMPLES = """\
   transfer-metrics extract --model zoo:resnet-cifar10 --task sklearn:digits --out features/

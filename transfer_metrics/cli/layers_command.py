@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from transfer_metrics.cli.console import print_table, require_scores, say, tell
 from transfer_metrics.cli.options import (
+    add_examples,
     add_extraction,
     add_intervals,
     add_layers,
     add_output,
-    add_verb,
     check_place,
     extraction,
-    print_table,
-    require_scores,
-    say,
-    tell,
+    loaded,
+    refuse_examples,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded, refuse_examples
+from transfer_metrics.cli.parser import add_verb
 
 EXAMPLES = """\
   transfer-metrics layers --model zoo:resnet-cifar10 --task sklearn:digits

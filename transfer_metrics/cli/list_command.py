@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.options import Records, add_layers, add_output, add_verb, print_table
-from transfer_metrics.cli.reading_options import add_kind, told, with_kind
+from transfer_metrics.cli.console import Records, print_table
+from transfer_metrics.cli.options import add_kind, add_layers, add_output, told, with_kind
+from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.base import Task

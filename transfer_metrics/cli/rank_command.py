@@ -5,22 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from transfer_metrics.cli.console import print_table, require_scores, say, show, tell
 from transfer_metrics.cli.options import (
+    add_cache,
+    add_examples,
     add_extraction,
     add_intervals,
     add_layers,
     add_output,
     add_plot_format,
-    add_verb,
     check_place,
     extraction,
-    print_table,
-    require_scores,
-    say,
-    show,
-    tell,
+    loaded,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded
+from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
     from transfer_metrics.results.table import ScoreTable
@@ -54,12 +52,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--no-plots", action="store_true", help="write the table only")
     add_plot_format(parser)
-    parser.add_argument(
-        "--cache",
-        choices=("only-missing", "always", "never", "only-cache"),
-        default="only-missing",
-        help="what to take from earlier runs (default only-missing)",
-    )
+    add_cache(parser)
     parser.add_argument(
         "--budget",
         type=float,
@@ -100,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     """Rank, print, and write the table, the plots and the options."""
     from pathlib import Path
 
-    from transfer_metrics.cli.config import write_config
+    from transfer_metrics.cli.parser import write_config
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.results.plots import save_plot

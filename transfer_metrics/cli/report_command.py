@@ -10,18 +10,19 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transfer_metrics.cli.console import require_scores, say, tell
 from transfer_metrics.cli.options import (
+    add_cache,
     add_extraction,
     add_intervals,
+    add_kind,
     add_layers,
-    add_verb,
     check_place,
     extraction,
-    require_scores,
-    say,
-    tell,
+    told,
+    with_kind,
 )
-from transfer_metrics.cli.reading_options import add_kind, told, with_kind
+from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.base import Task
@@ -55,12 +56,7 @@ def add_parser(verbs: Any) -> None:
         help="which layers stand for a model (default best; all: each on its own)",
     )
     add_layers(parser, "best", "with --models: best, blocks, last")
-    parser.add_argument(
-        "--cache",
-        choices=("only-missing", "always", "never", "only-cache"),
-        default="only-missing",
-        help="with --models: what to take from earlier runs (default only-missing)",
-    )
+    add_cache(parser, "with --models: ")
     add_intervals(parser)
     add_extraction(parser)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.options import add_intervals, add_output, add_verb, print_table, say, tell
-from transfer_metrics.cli.reading_options import KINDS, add_kind
+from transfer_metrics.cli.console import print_table, say, tell
+from transfer_metrics.cli.options import KINDS, add_intervals, add_kind, add_output
+from transfer_metrics.cli.parser import add_verb
 
 EXAMPLES = """\
   transfer-metrics score --features features.npy --labels labels.npy

@@ -6,20 +6,19 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
+from transfer_metrics.cli.console import Records, print_table, say, tell
 from transfer_metrics.cli.options import (
-    Records,
+    add_examples,
     add_extraction,
     add_layers,
     add_output,
-    add_verb,
     check_place,
     extraction,
+    loaded,
     positive,
-    print_table,
-    say,
-    tell,
+    refuse_examples,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded, refuse_examples
+from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
     from transfer_metrics.features.store import FeatureStore

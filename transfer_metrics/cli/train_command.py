@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from transfer_metrics.cli.console import print_table, tell
 from transfer_metrics.cli.options import (
     add_device,
+    add_examples,
     add_output,
-    add_verb,
     check_place,
     count,
-    print_table,
-    tell,
+    loaded,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded
+from transfer_metrics.cli.parser import add_verb
 
 EXAMPLES = """\
   transfer-metrics train --model zoo:resnet-cifar10 --task sklearn:digits --out head/

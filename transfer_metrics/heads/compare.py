@@ -216,7 +216,7 @@ def _kept(job: _Job, model: Model, head: Head, base: Mapping[str, Any]) -> list[
             f"{base['head']} on {model.name} is not in the cache; compare with "
             f"cache='only-missing' to compute it"
         )
-    folder = job.cache.root / "training" / key
+    folder = job.cache.training(key)
     try:
         checkpoint = None if job.policy == "never" else folder
         fresh = clone(head).set_known(

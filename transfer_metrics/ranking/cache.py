@@ -21,7 +21,7 @@ from transfer_metrics.results.record import typed
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 POLICIES = ("only-missing", "always", "never", "only-cache")
-PARTS = ("scores", "features", "statistics")
+PARTS = ("scores", "features", "statistics", "training")
 ADVICE = (
     "make room, set TRANSFER_METRICS_CACHE to another folder, or use cache='never'; what was "
     "finished is kept"
@@ -48,7 +48,7 @@ def content_key(**fields: Any) -> str:
 
 
 class ResultCache:
-    """Scores as one file per key, and features and statistics in progress as one folder per key.
+    """Scores as a file per key; features, statistics and training in progress as a folder per key.
 
     A file of scores has one JSON record per line, and then a line with the SHA-256 of those before.
 
@@ -62,6 +62,10 @@ class ResultCache:
     def features(self, key: str) -> Path:
         """Folder for the feature store of a key."""
         return self.root / "features" / key
+
+    def training(self, key: str) -> Path:
+        """Folder for the checkpoints of a training that is not finished."""
+        return self.root / "training" / key
 
     def read(self, key: str) -> list[dict[str, Any]]:
         """Records that were kept under a key; a file that is not as it was written has none.
@@ -147,7 +151,7 @@ class ResultCache:
         return sizes
 
     def clear(self, part: str | None = None) -> None:
-        """Remove scores, features, statistics, or all of it."""
+        """Remove one of ``PARTS``, or all of them."""
         for name in PARTS if part is None else (part,):
             shutil.rmtree(self.root / name, ignore_errors=True)
 
