@@ -26,7 +26,7 @@ from torch import nn
 import transfer_metrics as tm
 from transfer_metrics.__main__ import build_parser, main
 from transfer_metrics.cli.parser import with_config
-from transfer_metrics.evidence import journal
+from transfer_metrics.evidence.ground_truth import read_lines
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.base import load_head
@@ -36,10 +36,10 @@ from transfer_metrics.report.html import write_report
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
-from transfer_metrics.sources.arrays import read_arrays
 from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.specs import parse_model, parse_task
+from transfer_metrics.sources.tasks.array_files import read_arrays
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.joint import SourceJoint
 from transfer_metrics.statistics.moments import ClassMoments
@@ -324,7 +324,7 @@ def _config(data: bytes, folder: Path) -> None:
 
 def _journal(data: bytes, folder: Path) -> None:
     (folder / "j.jsonl").write_bytes(data)
-    assert isinstance(journal.read(folder / "j.jsonl", ("model", "task")), list)
+    assert isinstance(read_lines(folder / "j.jsonl", ("model", "task")), list)
 
 
 # ---------------------------------------------------------------- what is typed, or stands in files

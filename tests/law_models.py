@@ -18,7 +18,7 @@ import transfer_metrics as tm
 from tests import audio_models, image_models, text_models
 from tests.law_tasks import data_for
 from tests.model_families import Case, with_weights
-from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.models.model import Model
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "mlp": lambda: nn.Sequential(

@@ -11,7 +11,8 @@ from PIL import Image
 
 import transfer_metrics as tm
 from tests.text_models import TEXTS
-from transfer_metrics.sources.base import Model, Task
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Task
 
 RATE = 16_000
 SIDES = ((40, 40), (72, 33), (28, 60), (40, 40), (16, 16), (90, 64))

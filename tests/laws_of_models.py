@@ -18,8 +18,9 @@ import transfer_metrics as tm
 from tests.law_models import Subject, Wrap, with_module
 from tests.law_tasks import Data
 from transfer_metrics.errors import TransferMetricsWarning
-from transfer_metrics.sources.base import Model, Task
-from transfer_metrics.types import Layer
+from transfer_metrics.features.layers import Layer
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Task
 
 ROUNDING, DIGITS = 5e-4, 2e-6
 """Largest difference of features that float32 explains: in standard deviations of their layer (most

@@ -19,7 +19,7 @@ import torch
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Task
+from transfer_metrics.sources.tasks.task import Task
 
 N = 12
 HOLDS = "holds"

@@ -16,7 +16,8 @@ import transfer_metrics as tm
 from tests import audio_models, image_models, text_models
 from tests.plain_networks import shared_models
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Model, Task
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Task
 
 N = 12
 SIDE = 40

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +22,10 @@ from tests.audio_models import LABELS, RATE, tones
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.averaged import hidden_layers
 from transfer_metrics.features.forward import Sizes, batches_of
-from transfer_metrics.features.frames import frame_masks
+from transfer_metrics.features.hooks import frame_masks
 from transfer_metrics.features.proof import EQUAL
-from transfer_metrics.sources.base import Split
-from transfer_metrics.sources.sounds import Sound, as_sound
+from transfer_metrics.sources.example import Sound, as_sound
+from transfer_metrics.sources.tasks.task import Split
 
 transformers = pytest.importorskip("transformers")
 # Of torch, for what WavLM's network does, and of tiny spectrograms.
@@ -89,6 +92,17 @@ def test_features_are_those_of_transformers(name, checkpoints):
                 continue
             wanted = torch.stack([by_hand(of[depth]) for of in states])
             np.testing.assert_allclose(store[layer.name], wanted.numpy(), atol=5e-6)
+
+
+def test_the_fingerprint_is_the_same_in_every_process(checkpoints):
+    # Sets show their members in an order of their own in each process.
+    model = tm.load_model(f"hf:{checkpoints('wav2vec2')}")
+    code = f"import transfer_metrics as tm; print(tm.load_model({model.name!r}).fingerprint)"
+    for seed in "12":
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        assert done.stdout.split()[-1] == model.fingerprint
 
 
 @pytest.mark.parametrize("layers", ["*", "blocks"])

@@ -25,7 +25,8 @@ from transfer_metrics.features.pooling import POOLINGS
 from transfer_metrics.heads.base import HEADS
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.ranking.engines import ENGINES
-from transfer_metrics.sources.kinds_of_source import HUBS, TASK_SOURCES
+from transfer_metrics.sources.models.load_model import HUBS
+from transfer_metrics.sources.tasks.load_task import TASK_SOURCES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

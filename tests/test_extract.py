@@ -19,7 +19,8 @@ from torch import nn
 from transfer_metrics.errors import ExtractionError, InvalidInputError
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Split, Task
 
 
 class Network(nn.Module):

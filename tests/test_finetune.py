@@ -43,8 +43,9 @@ from transfer_metrics.heads.training import (
     epoch_seed,
     train,
 )
-from transfer_metrics.sources.base import Model, Split
 from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Split
 
 ZOO = "zoo:cnn-mnist"
 QUICK = {"progress": False, "epochs": 2}
@@ -462,7 +463,7 @@ class TestFineTune:
         own = dataclasses.replace(task, splits={"train": task["train"], "test": task["test"]})
         one = FineTune(lr=1e-3, progress=False, epochs=1).fit(net(), own)
         labels = task["train"].labels.copy()
-        from transfer_metrics.sources.tasks.subsamples import stratified_holdout
+        from transfer_metrics.sources.tasks.subtasks import stratified_holdout
 
         _, held = stratified_holdout(labels, 0.2, 0)
         given_split = FineTune(lr=1e-3, progress=False, epochs=1)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.extract import extract
-from transfer_metrics.sources.tasks.labels import unlabelled
+from transfer_metrics.sources.tasks.assembly import unlabelled
 from transfer_metrics.sources.tasks.load_task import load_task
 
 RNG = np.random.default_rng(0)

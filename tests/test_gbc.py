@@ -75,7 +75,7 @@ def test_blocks_of_pairs_change_nothing(covariance, monkeypatch):
     x, y = features(300, 6, 20)
     whole = tm.gbc(x, y, covariance=covariance)
     # The package has a function of the same name as the module.
-    monkeypatch.setattr(sys.modules["transfer_metrics.metrics.gbc"], "BLOCK", 70)
+    monkeypatch.setattr(sys.modules["transfer_metrics.metrics.gbc"], "_BLOCK", 70)
     assert tm.gbc(x, y, covariance=covariance) == pytest.approx(whole, rel=1e-13)
 
 

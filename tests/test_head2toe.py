@@ -215,6 +215,6 @@ def test_h2t_ft_starts_from_head2toe() -> None:
 
 
 def _held_out(task: tm.Task) -> tuple[np.ndarray, np.ndarray]:
-    from transfer_metrics.sources.tasks.subsamples import stratified_holdout
+    from transfer_metrics.sources.tasks.subtasks import stratified_holdout
 
     return stratified_holdout(task["train"].labels, 0.2, 0)

@@ -40,10 +40,10 @@ from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.ranking.cache import ResultCache
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.base import Selection
-from transfer_metrics.sources.arrays import read_arrays
 from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.tasks.array_files import read_arrays
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.untrusted import DEEPEST, parse_json, visible, visible_lines
 

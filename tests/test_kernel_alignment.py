@@ -171,8 +171,8 @@ def test_slices_and_blocks_change_nothing(seed, dim, most):
     distances = np.round((1 - directions @ directions.T)[above], 9)
     expected = spearmanr(distances, (labels[:, None] != labels)[above])[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel_alignment, "MOST_PAIRS", most)
-        patch.setattr(kernel_alignment, "BLOCK", 90)
+        patch.setattr(kernel_alignment, "_MOST_PAIRS", most)
+        patch.setattr(kernel_alignment, "_BLOCK", 90)
         value = kernel_alignment._rank_correlation(directions, labels, 0)
     assert value == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
@@ -189,7 +189,7 @@ def test_slices_bound_what_is_sorted_at_once(monkeypatch):
         return found
 
     monkeypatch.setattr(kernel_alignment, "_counts", counted)
-    monkeypatch.setattr(kernel_alignment, "MOST_PAIRS", 2000)
+    monkeypatch.setattr(kernel_alignment, "_MOST_PAIRS", 2000)
     assert tm.parc(x, y) == pytest.approx(whole, rel=1e-12)
     assert len(sizes) == 23
     assert max(sizes) < 3000

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transfer_metrics.errors import ExtractionError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.layers import list_layers, memory_bytes
 from transfer_metrics.features.trace import layout_of
-from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.models.model import Model
 
 
 def names(*args, **options):

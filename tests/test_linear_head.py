@@ -39,8 +39,8 @@ from transfer_metrics.heads.linear import (
     padded,
     unnormalised,
 )
-from transfer_metrics.sources.base import Split
-from transfer_metrics.sources.tasks.subsamples import stratified_holdout
+from transfer_metrics.sources.tasks.subtasks import stratified_holdout
+from transfer_metrics.sources.tasks.task import Split
 
 SMALL = (1e-3, 1e-1, 1e1)
 MODEL = "zoo:cnn-mnist"

@@ -24,8 +24,9 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
     UnknownNameError,
 )
+from transfer_metrics.sources.models.candidates import expand_models
 from transfer_metrics.sources.models.huggingface import _lacking_package
-from transfer_metrics.sources.models.load_model import expand_models, list_models
+from transfer_metrics.sources.models.load_model import list_models
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,11 @@ from transfer_metrics.errors import (
     MissingDependencyError,
     UnknownNameError,
 )
-from transfer_metrics.sources.models.load_model import expand_models, list_models, load_model
+from transfer_metrics.sources.models import hubs, huggingface, huggingface_audio
+from transfer_metrics.sources.models.candidates import expand_models
+from transfer_metrics.sources.models.identity import describe
+from transfer_metrics.sources.models.load_model import list_models, load_model
+from transfer_metrics.sources.models.tokens import Tokens
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import ImagePreprocess
 from transfer_metrics.sources.specs import parse_model
@@ -403,6 +408,24 @@ def test_images_that_are_preprocessed_already_pass_through() -> None:
         model.batch([np.zeros(64)])
     with pytest.raises(InvalidInputError, match="reads images"):
         model.batch(["some words"])
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        (hubs.Converted, "hubs.Converted"),
+        (ImagePreprocess, "preprocess.ImagePreprocess"),
+        (huggingface.Pixels, "huggingface_models.Pixels"),
+        (huggingface.UnshuffledPixels, "huggingface_models.UnshuffledPixels"),
+        (huggingface.stack_pixels, "huggingface_models.stack_pixels"),
+        (huggingface.plain_text, "huggingface_models.plain_text"),
+        (huggingface_audio.Waveform, "huggingface_audio.Waveform"),
+        (huggingface_audio.Waves, "huggingface_audio.Waves"),
+        (Tokens, "tokens.Tokens"),
+    ],
+)
+def test_a_file_that_moves_changes_no_fingerprint(part: Any, name: str) -> None:
+    assert describe(part) == f"transfer_metrics.sources.{name}"
 
 
 def test_fingerprint_knows_weights_structure_and_preprocessing_only() -> None:

@@ -18,9 +18,7 @@ from transfer_metrics.report.gather import gather
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.heat_map import task_scores
 from transfer_metrics.results.plot_names import short_labels
-from transfer_metrics.sources.models.candidates import candidates_of
-from transfer_metrics.sources.models.lists import named_models
-from transfer_metrics.sources.models.load_model import expand_models
+from transfer_metrics.sources.models.candidates import candidates_of, expand_models, named_models
 from transfer_metrics.sources.specs import parse_model
 
 X = np.random.default_rng(0).normal(size=(120, 12)).astype("float32")

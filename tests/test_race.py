@@ -18,8 +18,8 @@ from transfer_metrics.features.joined import JoinedStore
 from transfer_metrics.ranking.contenders import Standing, contenders
 from transfer_metrics.ranking.plan import LEAST, LEAST_PER_CLASS, PROBE, plan_race
 from transfer_metrics.ranking.subsets import nested_subsets
-from transfer_metrics.sources.base import Model
-from transfer_metrics.sources.tasks.subsamples import nested_order
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.subtasks import nested_order
 
 CLASSES, SIGNAL, NOISE = 4, 8, 16
 

@@ -44,7 +44,7 @@ def digits():
 
 
 def named(*nets):
-    from transfer_metrics.sources.base import Model
+    from transfer_metrics.sources.models.model import Model
 
     return [Model(f"net{i}", net, None, "tensor", "head", (64,)) for i, net in enumerate(nets)]
 
@@ -212,7 +212,7 @@ class Scale(nn.Module):
 
 @pytest.mark.parametrize("options", [{"shard_size": 37, "batch_size": 13}, {"batch_size": 400}])
 def test_shards_batches_and_order_do_not_change_a_score(digits, options):
-    from transfer_metrics.sources.base import Model
+    from transfer_metrics.sources.models.model import Model
 
     x, y = digits
     model = Model("scale", nn.Sequential(Scale()), None, "tensor", None, (64,))
@@ -253,7 +253,7 @@ def test_source_metrics_use_the_head(digits):
         "leep": pytest.approx(float(tm.leep(p, y)), rel=1e-6),
         "nce": pytest.approx(float(tm.nce(p, y)), rel=1e-6),
     }
-    from transfer_metrics.sources.base import Model
+    from transfer_metrics.sources.models.model import Model
 
     headless = Model(
         "bare", nn.Sequential(nn.Linear(64, 8), nn.ReLU()), None, "tensor", None, (64,)
@@ -267,7 +267,7 @@ def test_regression(tmp_path):
     x, _ = load_iris(return_X_y=True)
     data = (x[:, :3].astype(np.float32), x[:, 3])
     net = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
-    from transfer_metrics.sources.base import Model
+    from transfer_metrics.sources.models.model import Model
 
     model = Model("net", net, None, "tensor", "2", (3,))
     table = tm.rank_models(model, data, "*", progress=False, cache_dir=tmp_path)

@@ -35,7 +35,7 @@ from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import typed
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import visible
-from transfer_metrics.sources.models.load_model import expand_models
+from transfer_metrics.sources.models.candidates import expand_models
 
 
 @dataclass

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.plain_networks import shared_models
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.load_task import load_task
 
 pytestmark = pytest.mark.shared

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.statistics.joint import BLOCK
+from transfer_metrics.statistics.joint import _BLOCK
 
 
 def probabilities(n=80, z=6, seed=0, sharpness=2.0):
@@ -44,7 +44,7 @@ def test_soft_nce_is_at_most_leep(seed, classes, sharpness):
     assert tm.soft_nce(p, y) <= tm.leep(p, y) + 1e-12
 
 
-@pytest.mark.parametrize("n", [9, BLOCK // 6, 2 * (BLOCK // 6) + 3])
+@pytest.mark.parametrize("n", [9, _BLOCK // 6, 2 * (_BLOCK // 6) + 3])
 def test_leep_does_not_depend_on_its_blocks(n):
     p, y = probabilities(n), np.arange(n) % 7
     joint = np.zeros((7, 6))

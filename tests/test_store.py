@@ -17,7 +17,8 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.sources.base import Model, Split, Task
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Split, Task
 
 
 def make_model(seed=0):

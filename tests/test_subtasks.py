@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
 from transfer_metrics.sources.specs import parse_task, with_options
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.subsamples import nested_order
-from transfer_metrics.sources.tasks.subtasks import folds, hold_out, subsample, vtab_1k
+from transfer_metrics.sources.tasks.subtasks import (
+    folds,
+    hold_out,
+    nested_order,
+    subsample,
+    vtab_1k,
+)
 
 COUNTS = [40, 25, 9, 3]
 

@@ -16,10 +16,10 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, UnsupportedTaskError
-from transfer_metrics.sources.base import Split, Task
 from transfer_metrics.sources.specs import parse_task
 from transfer_metrics.sources.tasks.labels import encode
 from transfer_metrics.sources.tasks.load_task import list_tasks, load_task
+from transfer_metrics.sources.tasks.task import Split, Task
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 9, 7, 3), np.uint8)
@@ -554,7 +554,8 @@ def test_labels_of_any_kind(labels, numbers, classes) -> None:
 
 @given(st.lists(st.one_of(st.integers(-99, 99), st.text(max_size=3)), min_size=2, max_size=30))
 def test_encoding_keeps_equality_and_order(labels: list) -> None:
-    if len(set(labels)) < 2:
+    # 0 and "0" would be two classes of one name, which is refused.
+    if len(set(labels)) < 2 or len({str(label) for label in labels}) < len(set(labels)):
         return
     encoded = encode("t", {"train": labels})[1]["train"]
     for i, a in enumerate(labels):

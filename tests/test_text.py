@@ -29,10 +29,10 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.averaged import MeanStore, hidden_layers
 from transfer_metrics.features.forward import Sizes, batches_of, example_size
 from transfer_metrics.features.hooks import LayerTaps
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.word_pooling import pool_for
-from transfer_metrics.sources.base import Split
-from transfer_metrics.types import Layer
+from transfer_metrics.sources.tasks.task import Split
 
 transformers = pytest.importorskip("transformers")
 

@@ -27,8 +27,9 @@ from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.features.word_pooling import group_words, pool_words
 from transfer_metrics.metrics.base import METRICS
-from transfer_metrics.sources.base import Split, Task
-from transfer_metrics.sources.tasks.words import Word, words_task
+from transfer_metrics.sources.example import Word
+from transfer_metrics.sources.tasks.task import Split, Task
+from transfer_metrics.sources.tasks.words import words_task
 
 SENTENCES = [
     ["Wolfgang", "lives", "in", "Berlin"],

@@ -19,12 +19,11 @@ import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.report.html import write_report
-from transfer_metrics.sources.base import Understood
-from transfer_metrics.sources.example import ImageFiles
-from transfer_metrics.sources.tasks import repeats as repeats_module
+from transfer_metrics.sources.tasks import suspicions as repeats_module
 from transfer_metrics.sources.tasks.load_task import list_tasks, load_task
-from transfer_metrics.sources.tasks.repeats import repeats
-from transfer_metrics.sources.tasks.suspicions import suspicions
+from transfer_metrics.sources.tasks.sequences import ImageFiles
+from transfer_metrics.sources.tasks.suspicions import repeats, suspicions
+from transfer_metrics.sources.tasks.task import Understood
 
 RNG = np.random.default_rng(0)
 GLYPHS = "zoo:glyphs?examples=216"

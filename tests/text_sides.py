@@ -14,7 +14,7 @@ from typing import Any
 
 import transfer_metrics as tm
 from tests import text_models
-from transfer_metrics.sources.base import Task
+from transfer_metrics.sources.tasks.task import Task
 
 BATCH = 32
 THEIR_NAMES = {"logme": "logme", "h_score": "hscore"}

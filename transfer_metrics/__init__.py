@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from transfer_metrics.metrics import NAMES
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -28,7 +30,7 @@ _PUBLIC = {
     ),
     "transfer_metrics.evidence.published": ("list_benchmarks", "load_benchmark"),
     "transfer_metrics.features.extract": ("extract",),
-    "transfer_metrics.features.layers": ("list_layers",),
+    "transfer_metrics.features.layers": ("Layer", "list_layers"),
     "transfer_metrics.features.store": ("FeatureStore",),
     "transfer_metrics.heads.base": ("load_head",),
     "transfer_metrics.heads.compare": ("compare",),
@@ -37,38 +39,7 @@ _PUBLIC = {
     "transfer_metrics.heads.head2toe": ("Head2Toe", "Head2ToeCV"),
     "transfer_metrics.heads.linear": ("LinearProbe",),
     "transfer_metrics.heads.network": ("TransferNet",),
-    "transfer_metrics.metrics": (
-        "conditional_coding_rate",
-        "emms",
-        "energy",
-        "gbc",
-        "get_metric",
-        "h_score",
-        "knn",
-        "lda",
-        "leep",
-        "lfc",
-        "linear_probe",
-        "list_metrics",
-        "logme",
-        "nce",
-        "ncti_posterior",
-        "ncti_rank",
-        "ncti_spread",
-        "nleep",
-        "pactran_dirichlet",
-        "pactran_gamma",
-        "pactran_gaussian",
-        "parc",
-        "ped",
-        "register_metric",
-        "ridge_probe",
-        "sfda",
-        "soft_nce",
-        "svd_regression",
-        "transrate",
-        "transrate_from_spectrum",
-    ),
+    "transfer_metrics.metrics.base": ("get_metric", "list_metrics", "register_metric"),
     "transfer_metrics.results.agreement_tasks": ("agreement_by_task", "compare_metrics"),
     "transfer_metrics.ranking": ("ScoreTable", "rank_models", "score", "score_layers"),
     "transfer_metrics.report.html": ("write_report",),
@@ -76,7 +47,8 @@ _PUBLIC = {
     "transfer_metrics.selection.feature_maps": ("FeatureMapSelector",),
     "transfer_metrics.selection.group_lasso": ("GroupLassoSelector",),
     "transfer_metrics.selection.layer_selector": ("LayerSelector",),
-    "transfer_metrics.sources.base": ("Model", "Split", "Task"),
+    "transfer_metrics.sources.models.model": ("Model",),
+    "transfer_metrics.sources.tasks.task": ("Split", "Task"),
     "transfer_metrics.sources.tasks.corruptions": ("corrupted",),
     "transfer_metrics.sources.tasks.subtasks": ("folds", "subsample", "vtab_1k"),
     "transfer_metrics.sources.models.load_model": ("list_models", "load_model"),
@@ -89,9 +61,12 @@ _PUBLIC = {
         "TargetMoments",
     ),
     "transfer_metrics.statistics.inputs": ("quantile_bins",),
-    "transfer_metrics.types": ("Layer",),
 }
-_WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
+_WHERE = {
+    **{name: module for module, names in _PUBLIC.items() for name in names},
+    **{name: f"transfer_metrics.metrics.{file}" for file, names in NAMES.items() for name in names},
+    "transrate_from_spectrum": "transfer_metrics.metrics.transrate",
+}
 
 __all__ = ["__version__", *sorted(_WHERE)]
 

@@ -22,7 +22,7 @@ except ImportError:  # no such locks on Windows
 ADVICE = "free some space or choose another folder"
 TEMPORARY = ".tmp"
 """How the names of files and folders end that are being written."""
-ATTEMPTS = 1000
+_ATTEMPTS = 1000
 """How often a folder is made that disappears."""
 
 
@@ -31,14 +31,8 @@ def replacing(path: str | os.PathLike[str], advice: str = ADVICE) -> Iterator[Pa
     """A temporary file beside ``path`` that takes its name when the block ends without error.
 
     Missing folders are made. After an error nothing is left behind and ``path`` is as it was; only
-    a process that is killed on the spot can leave a file that ends in ``.tmp``.
-
-    Args:
-        path: the file to write.
-        advice: what the message says to do where it cannot be written.
-
-    Raises:
-        StorageError: a place that cannot be written to, or a full disk.
+    a process that is killed on the spot can leave a file that ends in ``.tmp``. A place that
+    cannot be written to, or a full disk, is a StorageError, which ends in ``advice``.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(Path(folder) / "note.txt") as temporary:
@@ -73,19 +67,8 @@ def locked(
     """Hold a lock on a file, which is made where it is absent, and its folders with it.
 
     The lock dies with its process. A file that is removed while others wait for it is made anew.
-
-    Args:
-        path: the file.
-        shared: let others hold it that share it too.
-        wait: wait until it is free.
-        advice: what the message says to do where the file cannot be made.
-
-    Yields:
-        Whether it is held: False where another holds it and there was no waiting. Where the system
-        or the file system has no such locks, True.
-
-    Raises:
-        StorageError: the file cannot be made.
+    Yields whether it is held: False where another holds it and there was no waiting. Where the
+    system or the file system has no such locks, True.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with locked(Path(folder) / "a"), locked(Path(folder) / "a", wait=False) as held:
@@ -102,7 +85,7 @@ def locked(
             file = path.open("a+")  # NFS wants it readable for shared locks
         except OSError as error:
             # Somebody may have removed the folder at that moment.
-            if isinstance(error, (FileNotFoundError, FileExistsError)) and attempt < ATTEMPTS:
+            if isinstance(error, (FileNotFoundError, FileExistsError)) and attempt < _ATTEMPTS:
                 continue
             raise _unwritable(path, error, advice) from error
         with file:

@@ -8,7 +8,7 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
 
-LONGEST = 160
+_LONGEST = 160
 """Characters of a name that somebody gives; so many are shown whole."""
 
 _NUMBER = re.compile(r" \(\d+\)$")
@@ -24,14 +24,9 @@ def short_id(fingerprint: str) -> str:
 
 
 def checked_name(name: Any, what: str) -> str:
-    """A name that was given, without space around it.
+    """A name that was given to ``what``, without space around it.
 
-    Args:
-        name: what was given.
-        what: what is called so, for the message.
-
-    Raises:
-        InvalidInputError: it is no text, empty, longer than ``LONGEST``, or cannot be seen.
+    One that is no text, empty, longer than ``_LONGEST`` or cannot be seen is refused.
 
     >>> checked_name(" small ", "a model")
     'small'
@@ -46,9 +41,9 @@ def checked_name(name: Any, what: str) -> str:
         raise InvalidInputError(
             f"the name {name!r:.60} of {what} {reason}; give letters that can be seen"
         )
-    if len(name) > LONGEST:
+    if len(name) > _LONGEST:
         raise InvalidInputError(
-            f"the name {name[:40]!r}… of {what} has {len(name)} characters; give at most {LONGEST}"
+            f"the name {name[:40]!r}… of {what} has {len(name)} characters; give at most {_LONGEST}"
         )
     return name
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-class Registry(Generic[T]):
+class Registry(Generic[_T]):
     """Names to targets, with suggestions for wrong names and wildcards.
 
     Args:
@@ -34,13 +34,13 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self, kind: str, targets: Mapping[str, T | str] | None = None, group: str | None = None
+        self, kind: str, targets: Mapping[str, _T | str] | None = None, group: str | None = None
     ) -> None:
         self.kind = kind
         self._targets: dict[str, Any] = dict(targets or {})
         self._group = group
 
-    def register(self, name: str, target: T | str, *, replace: bool = False) -> None:
+    def register(self, name: str, target: _T | str, *, replace: bool = False) -> None:
         """Add an entry; a name that is taken is refused unless ``replace``."""
         known = self._targets.get(name)
         if known is not None and not isinstance(known, str) and not replace:
@@ -55,7 +55,7 @@ class Registry(Generic[T]):
         self[name]
         del self._targets[name]
 
-    def __getitem__(self, name: str) -> T:
+    def __getitem__(self, name: str) -> _T:
         if name not in self._targets:
             self._load_entry_points()
         try:
@@ -105,3 +105,11 @@ def resolve(target: str) -> Any:
     for part in attribute.split("."):
         found = getattr(found, part)
     return found
+
+
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
+    """A name that is known; an error with suggestions else."""
+    known = list(known)
+    if name not in known:
+        raise UnknownNameError.of(kind, name, known)
+    return name

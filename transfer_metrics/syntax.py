@@ -14,13 +14,7 @@ def call_options(arguments: str, what: str) -> dict[str, Any]:
     """Options written as in a call: ``"(eps=1e-3, preset=centred)"``.
 
     Values are Python literals; a bare word is a string, so that shells need no inner quotes.
-
-    Args:
-        arguments: the text from the opening parenthesis to the closing one.
-        what: what they belong to, for the message.
-
-    Raises:
-        InvalidInputError: they cannot be read.
+    ``what`` they belong to is named where they cannot be read.
 
     >>> call_options("(eps=1e-3, preset=centred)", "metric 'transrate'")
     {'eps': 0.001, 'preset': 'centred'}

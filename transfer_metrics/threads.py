@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
-SMALL = 100_000_000
+_SMALL = 100_000_000
 """Multiplications per product below which waiting for other threads costs more than it brings."""
 
 
@@ -19,15 +19,12 @@ def threads_for(multiplications: int) -> Iterator[None]:
     """One thread of BLAS inside, if its products are small; else as many as before.
 
     An iterative fit makes thousands of small products, and on two cores a second thread has made
-    such fits up to seven times slower.
-
-    Args:
-        multiplications: in one product, such as N D C.
+    such fits up to seven times slower. One product takes N D C ``multiplications`` or so.
 
     >>> with threads_for(1000):
     ...     pass
     """
-    if multiplications >= SMALL:
+    if multiplications >= _SMALL:
         yield
         return
     with _controller().limit(limits=1, user_api="blas"):

@@ -15,13 +15,13 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-DOCUMENT = 1 << 28
+_DOCUMENT = 1 << 28
 """Bytes of a JSON document (manifest, head, selection) that are read at most: 256 MiB."""
 TABLE = 1 << 30
 """Bytes of a table, or that an archive may unpack to, however small it is: 1 GiB."""
 PICTURE = 1 << 28
 """Bytes of one encoded image that are read at most: 256 MiB."""
-PROPORTION = 20
+_PROPORTION = 20
 """An archive may unpack to this many times its own size, where that is more than ``TABLE``."""
 DEEPEST = 64
 """Levels of lists and objects in JSON."""
@@ -34,12 +34,8 @@ _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
-def bound(default: int) -> int:
-    """A bound in bytes, or what the environment raises it to.
-
-    Raises:
-        ValueError: the variable is no whole number.
-    """
+def _bound(default: int) -> int:
+    """A bound in bytes, or what the environment raises it to."""
     given = os.environ.get(_KNOB, "")
     if given and not (given.isascii() and given.isdigit() and len(given) < 20):
         raise ValueError(f"{_KNOB}={given[:40]!r} must be a number of bytes")
@@ -47,12 +43,8 @@ def bound(default: int) -> int:
 
 
 def check_size(size: int, most: int, what: str = "it has") -> None:
-    """Refuse more bytes than ``most``.
-
-    Raises:
-        ValueError: says how many, and how to raise the bound.
-    """
-    most = bound(most)
+    """A ValueError for more bytes than ``most``, which says how to raise the bound."""
+    most = _bound(most)
     if size > most:
         raise ValueError(
             f"{what} {size:,} bytes and at most {most:,} are read; if you trust it, set {_KNOB}"
@@ -60,38 +52,23 @@ def check_size(size: int, most: int, what: str = "it has") -> None:
 
 
 def check_unpacked(size: int, packed: int) -> None:
-    """Refuse an archive that unpacks to far more than it weighs.
-
-    Args:
-        size: bytes when unpacked.
-        packed: bytes of the file.
-
-    Raises:
-        ValueError: ``size`` is over ``TABLE`` and over ``PROPORTION`` times ``packed``.
-    """
-    check_size(size, max(TABLE, PROPORTION * packed), "it unpacks to")
+    """A ValueError for an archive that unpacks to far more bytes than it has."""
+    check_size(size, max(TABLE, _PROPORTION * packed), "it unpacks to")
 
 
 def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
-    """The bytes of a regular file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is a pipe, a device or a folder, or has more than ``most`` bytes.
-    """
+    """The bytes of a file; a ValueError if it is a pipe, a device or a folder, or has more."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("it is no regular file")
     with open(path, "rb") as file:
         check_size(os.fstat(file.fileno()).st_size, most)
-        return file.read(bound(most))
+        return file.read(_bound(most))
 
 
-def read_text(path: str | os.PathLike[str], most: int = DOCUMENT) -> str:
-    """The text of a regular file in UTF-8, or in UTF-16 if its mark is there, without the mark.
+def read_text(path: str | os.PathLike[str], most: int = _DOCUMENT) -> str:
+    """The text of a file in UTF-8, or in UTF-16 if its mark is there, without the mark.
 
-    Raises:
-        OSError: it cannot be read.
-        ValueError: as for ``read_bytes``, or it is neither.
+    Raises what ``read_bytes`` raises, and a ValueError if it is neither.
     """
     data = read_bytes(path, most)
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -104,10 +81,8 @@ def parse_json(text: str) -> Any:
     """A JSON value of at most ``DEEPEST`` levels; of a key that is given twice the last counts.
 
     ``NaN`` and ``Infinity`` are read, as Python writes them. Halves of surrogate pairs, which are
-    no text and cannot be written, become question marks.
-
-    Raises:
-        ValueError: it is no JSON, or too deep.
+    no text and cannot be written, become question marks. Other text, and what is too deep, is a
+    ValueError.
 
     >>> parse_json('[1, "a"]'), parse_json('"' + chr(92) + 'ud800"')
     ([1, 'a'], '?')
@@ -125,21 +100,14 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The JSON value of a regular file of at most ``DOCUMENT`` bytes.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: as for ``read_text`` and ``parse_json``.
-    """
+    """The JSON value of a file; raises what ``read_text`` and ``parse_json`` raise."""
     return parse_json(read_text(Path(path)))
 
 
 def visible(name: object, limit: int = 160) -> str:
     """A name as it can safely be shown: on one line, nothing invisible, of bounded length.
 
-    Args:
-        name: any text, such as the name of a model, which may come from a stranger's file.
-        limit: the most characters; longer names lose their middle.
+    Names may come from a stranger's file. Longer ones than ``limit`` lose their middle.
 
     >>> visible("net" + chr(0x202E) + "gnp.exe"), visible("a" * 9, limit=5)
     ('net\\\\u202egnp.exe', 'aa…aa')

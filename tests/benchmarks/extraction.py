@@ -19,8 +19,9 @@ from tests.benchmarks.command import parser_of, run_module
 from transfer_metrics.cli.console import show
 from transfer_metrics.cli.parser import Parser
 from transfer_metrics.features.extract import extract
-from transfer_metrics.sources.base import Model, Split, Task
-from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.tasks.task import Split, Task
 
 IMAGE = (3, 224, 224)
 

@@ -10,7 +10,7 @@ from transfer_metrics.cli.options import add_kind, add_layers, add_output, told,
 from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
-    from transfer_metrics.sources.base import Task
+    from transfer_metrics.sources.tasks.task import Task
 
 EXAMPLES = """\
   transfer-metrics list metrics
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 def _metrics(args: argparse.Namespace) -> Listing:
     from fnmatch import fnmatchcase
 
-    from transfer_metrics.metrics import get_metric, list_metrics
+    from transfer_metrics.metrics.base import get_metric, list_metrics
     from transfer_metrics.ranking.combine import COMBINATIONS
 
     pattern = args.name or "*"

@@ -13,7 +13,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.syntax import split_list
 
 if TYPE_CHECKING:
-    from transfer_metrics.sources.base import Task
+    from transfer_metrics.sources.tasks.task import Task
 
 KINDS = ("classification", "regression")
 

@@ -25,7 +25,7 @@ from transfer_metrics.cli.options import (
 from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
-    from transfer_metrics.sources.base import Task
+    from transfer_metrics.sources.tasks.task import Task
 
 EXAMPLES = """\
   transfer-metrics report transfer-metrics/scores.jsonl

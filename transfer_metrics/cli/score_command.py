@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.results.error_bars import margin
     from transfer_metrics.results.table import record_label
-    from transfer_metrics.sources.arrays import read_arrays
+    from transfer_metrics.sources.tasks.array_files import read_arrays
 
     if args.source and not args.metrics:
         raise InvalidInputError(

@@ -13,7 +13,7 @@ from transfer_metrics.heads.base import resolve_head
 from transfer_metrics.heads.compare import compare
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.sources.models.load_model import expand_models
+from transfer_metrics.sources.models.candidates import expand_models
 from transfer_metrics.syntax import split_list
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 

@@ -19,7 +19,7 @@ from scipy.special import softmax
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
 from transfer_metrics.evidence.ground_truth import append_lines, read_lines
 from transfer_metrics.features.extract import extract
-from transfer_metrics.features.layers import list_layers
+from transfer_metrics.features.layers import Layer, list_layers
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.splits import complete_task
@@ -27,11 +27,10 @@ from transfer_metrics.metrics.base import Metric
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.asked import resolve_metrics
 from transfer_metrics.ranking.score import score
-from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.subsamples import nested_order
-from transfer_metrics.types import Layer
+from transfer_metrics.sources.tasks.subtasks import nested_order
+from transfer_metrics.sources.tasks.task import Task
 
 SIZES = (100, 200, 500, 1000)
 METRICS = ("*", "transrate(eps=auto)")

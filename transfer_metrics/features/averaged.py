@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.types import Layer
 
 MEAN = "mean"
 """Name of the layer."""

@@ -31,21 +31,13 @@ import torch
 from torch import nn
 
 from transfer_metrics.features.trace import Call, Trace
-from transfer_metrics.sources.models.weights import is_leaf, matrices
+from transfer_metrics.sources.models.modules import is_leaf, matrices
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def find_blocks(trace: Trace, head: str | None) -> list[Call]:
-    """The calls that make up the default layers, in call order.
-
-    Args:
-        trace: of one forward pass, with the classifier's input recorded.
-        head: path of the classifier, or None.
-
-    Returns:
-        One call per block and group, and the classifier's input last where there is one.
-    """
+    """A call per block and group, in call order, and the classifier's input where there is one."""
     units = _units(trace, head)
     entries: list[Call] = []
     group: list[Call] = []
@@ -137,9 +129,7 @@ def _is_wrapper(trace: Trace, path: str) -> bool:
         return True
     for below, module in trace.modules[path].named_modules(prefix=path):
         if _is_container(module):
-            runs = Counter(
-                type(trace.modules[call.path]) for call in _composite_calls(trace, below)
-            )
+            runs = Counter(type(trace.modules[c.path]) for c in _composite_calls(trace, below))
             if runs and max(runs.values()) >= 2:
                 return True
     return False
@@ -147,11 +137,10 @@ def _is_wrapper(trace: Trace, path: str) -> bool:
 
 def _is_chain(trace: Trace, path: str) -> bool:
     """Whether composite children of one class run on each other's output."""
-    calls = _composite_calls(trace, path)
     return any(
         first.value == second.given
         and type(trace.modules[first.path]) is type(trace.modules[second.path])
-        for first, second in pairwise(calls)
+        for first, second in pairwise(_composite_calls(trace, path))
     )
 
 

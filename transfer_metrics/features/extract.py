@@ -25,7 +25,8 @@ from transfer_metrics.features.shards import (
     writing,
 )
 from transfer_metrics.features.store import KEY, FeatureStore
-from transfer_metrics.sources.base import Model, Task
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Task
 
 
 def extract(

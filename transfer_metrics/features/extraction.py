@@ -16,14 +16,16 @@ from torch import Tensor, nn
 
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.features.few import hand_over, materialised
 from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.layers import LayerSpec, items
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.proof import Proof, prove
 from transfer_metrics.features.shards import FORMAT
-from transfer_metrics.sources.base import Model, Task, describe
-from transfer_metrics.sources.models.evaluation import device_of, on_device
+from transfer_metrics.features.trial import hand_over, materialised
+from transfer_metrics.sources.models.identity import describe
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import device_of, on_device
+from transfer_metrics.sources.tasks.task import Task
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.hooks import LayerTaps
-from transfer_metrics.features.layers import Found, place
+from transfer_metrics.features.layers import Found, Layer, place
 from transfer_metrics.features.pooling import Pool
 from transfer_metrics.features.shards import LABELS, LOGITS
 from transfer_metrics.features.store import layers_of
 from transfer_metrics.features.trace import call_model
 from transfer_metrics.features.word_pooling import pool_for
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.sources.base import Model, Split, Task
-from transfer_metrics.sources.models.evaluation import evaluation
-from transfer_metrics.sources.sounds import as_sound
-from transfer_metrics.sources.tasks.words import Word, refuse_words
-from transfer_metrics.types import Layer
+from transfer_metrics.sources.example import Word, as_sound
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.tasks.task import Split, Task, refuse_words
 
 UNITS = "__units__"
 """Name of the array of a shard that has the number of the sentence of each word."""

@@ -17,25 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
-from transfer_metrics.features.frames import frame_masks
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import batch_size, first_tensor, parse_name
-from transfer_metrics.sources.models.plain import unfused
-from transfer_metrics.types import Layer
+from transfer_metrics.sources.models.huggingface_audio import convolutions
+from transfer_metrics.sources.models.modules import unfused
 
 
 class LayerTaps:
     """Context manager that pools the output of layers whenever a module runs.
 
-    The attention mask of a batch of texts or sounds is taken from the module's ``attention_mask``
-    argument; of sounds it is carried over to the resolution of each layer.
-    Gradients flow through what is collected, unless they are switched off.
-
-    Args:
-        module: the network; it must be called itself, not its ``forward``.
-        layers: from ``list_layers`` on the same network.
-        pool: how each output is pooled.
-        logits: path of the module whose output are the source logits ("" for the network).
+    The network must be called itself, not its ``forward``, and ``logits`` is the path of the module
+    whose output are the source logits ("" for the network). The attention mask of a batch of texts
+    or sounds is taken from the argument ``attention_mask``; of sounds it is carried over to the
+    resolution of each layer. Gradients flow through what is collected, unless switched off.
 
     >>> from transfer_metrics.features.layers import list_layers
     >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)).eval()
@@ -83,7 +78,8 @@ class LayerTaps:
         for layer in self._layers:
             path, call, is_input = parse_name(layer.name)
             if is_input:
-                self._before(modules[path], partial(self._on_input, layer))
+                keep = partial(self._keep, layer)
+                self._before(modules[path], lambda _, a, k, keep=keep: keep((*a, *k.values())))
             else:
                 outputs.setdefault(path, {})[call or 0] = layer
         for path, wanted in outputs.items():
@@ -109,11 +105,7 @@ class LayerTaps:
         self._open.callback(nn.Module.register_forward_hook(module, hook).remove)
 
     def collect(self) -> dict[str, Tensor]:
-        """Pooled outputs of the last forward pass, (N, D) float32 by layer name, on its device.
-
-        Raises:
-            ExtractionError: a layer did not run.
-        """
+        """Pooled outputs of the last forward pass, (N, D) float32 by layer name, on its device."""
         for layer in self._layers:
             if layer.name not in self._features:
                 raise ExtractionError(
@@ -142,9 +134,6 @@ class LayerTaps:
                     f"example {empty[0].item()} of a batch has no token, so there is nothing to "
                     f"pool; leave empty texts out of the task"
                 )
-
-    def _on_input(self, layer: Layer, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._keep(layer, (*args, *kwargs.values()))
 
     def _on_output(
         self, path: str, wanted: dict[int, Layer], module: nn.Module, args: Any, output: Any
@@ -204,3 +193,34 @@ def _share_memory(one: Tensor, other: Tensor) -> bool:
         return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
     except RuntimeError:  # torch.export traces with tensors that have no memory
         return True
+
+
+def frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:
+    """The mask (N, T) of a batch of sounds at every resolution in time, by number of positions.
+
+    A convolution shortens the sound and the padding behind it; so the mask of its output is that of
+    the shortened length. The ``config`` of the network, or of its first part with one, tells
+    kernels and strides; without such convolutions there is only ``mask``.
+
+    >>> from types import SimpleNamespace
+    >>> network = SimpleNamespace(config=SimpleNamespace(conv_kernel=[3], conv_stride=[2]))
+    >>> masks = frame_masks(network, torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]]))
+    >>> masks[3].tolist()
+    [[1, 1, 1], [1, 0, 0]]
+    """
+
+    def mask_of(lengths: Tensor, total: int) -> Tensor:
+        return (torch.arange(total, device=lengths.device) < lengths[:, None]).to(mask.dtype)
+
+    parts = module.modules() if isinstance(module, nn.Module) else [module]
+    config = next((part.config for part in parts if hasattr(part, "config")), None)
+    masks = {mask.shape[1]: mask}
+    lengths, total = mask.bool().sum(1), mask.shape[1]
+    for kernel, stride, padding in convolutions(config):
+        lengths = (lengths + 2 * padding - kernel).div(stride, rounding_mode="floor") + 1
+        total = (total + 2 * padding - kernel) // stride + 1
+        masks[total] = mask_of(lengths, total)
+    if getattr(config, "num_conv_pos_embeddings", 1) % 2 == 0:
+        # A convolution of even width for the positions adds a frame, which is cut off again.
+        masks.setdefault(total + 1, mask_of(lengths + 1, total + 1))
+    return masks

@@ -21,13 +21,39 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.blocks import find_blocks, head_input
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.classifier import configured_head
-from transfer_metrics.sources.models.evaluation import copied, is_lazy
-from transfer_metrics.sources.models.plain import plain_module
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import copied, is_lazy, is_leaf, matrices, plain_module
 from transfer_metrics.sources.models.tokens import TextBatch
-from transfer_metrics.sources.models.weights import is_leaf, matrices
-from transfer_metrics.types import Layer
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One place in a network where features are read.
+
+    Attributes:
+        name: dotted module path, with ``:k`` for the k-th call of a module that runs more than
+            once; ``"<head>:input"`` is what enters the classifier.
+        index: position among the listed layers, in call order.
+        depth: position among all traced calls, scaled to (0, 1].
+        kind: class name of the module.
+        shape: output shape of one example.
+        layout: ``NCHW``, ``NHWC``, ``NTC``, ``NCT``, ``TNC`` or ``ND``; what the axes mean.
+        dim: number of features after pooling.
+        bytes: float32 bytes of one pooled example.
+        params: parameters inside the module.
+    """
+
+    name: str
+    index: int
+    depth: float
+    kind: str
+    shape: tuple[int, ...]
+    layout: str
+    dim: int
+    bytes: int
+    params: int
+
 
 LayerSpec = str | int | Layer
 """One item of a layer specification."""
@@ -89,21 +115,16 @@ def list_layers(
 class Found:
     """What one traced forward pass tells of a network.
 
-    Attributes:
-        layers: those that were asked for, in call order.
-        head: path of the classifier, None where there is none.
-        proven: whether the classifier's output is what the network returns.
-        logits: path and width of what gives the source logits: the classifier, or the whole
-            network where that makes one vector of the classifier's outputs at all positions, or of
-            several classifiers; None where there is neither.
-        others: layers that are not the classifier, of which the network returns the output too.
+    Path and width in ``logits`` are of what gives the source logits: the classifier, or the whole
+    network where that makes one vector of the classifier's outputs at all positions, or of several
+    classifiers.
     """
 
-    layers: list[Layer]
-    head: str | None
-    proven: bool
+    layers: list[Layer]  # those that were asked for, in call order
+    head: str | None  # path of the classifier
+    proven: bool  # whether the classifier's output is what the network returns
     logits: tuple[str, int] | None
-    others: tuple[str, ...]
+    others: tuple[str, ...]  # other layers of which the network returns the output too
 
 
 def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any) -> Found:
@@ -139,11 +160,7 @@ def memory_bytes(layers: Sequence[Layer], n: int, dtype: str = "float32") -> int
 
 
 def items(layers: LayerSpec | Iterable[LayerSpec]) -> list[str | int]:
-    """A layer specification as a list of names, patterns and numbers.
-
-    Raises:
-        InvalidInputError: it is empty or holds something else.
-    """
+    """A layer specification as a list of names, patterns and numbers."""
     listed = [layers] if isinstance(layers, (str, int, Layer)) else list(layers)
     plain = [item.name if isinstance(item, Layer) else item for item in listed]
     if not plain:
@@ -199,30 +216,29 @@ def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
 
 
 def _listed(traced: Trace, head: str | None, wanted: list[str | int], pool: Pool) -> list[Layer]:
-    found = _resolve(traced, head, wanted)
-    return [_layer(traced, call, index, pool) for index, call in enumerate(found)]
+    calls = _resolve(traced, head, wanted)
+    return [_layer(traced, call, index, pool) for index, call in enumerate(calls)]
 
 
 def _resolve(traced: Trace, head: str | None, wanted: list[str | int]) -> list[Call]:
-    blocks = find_blocks(traced, head)
-    entering = head_input(traced, head)
+    blocks, entering = find_blocks(traced, head), head_input(traced, head)
+    at_end = [] if entering is None else [entering]
     calls = [call for call in traced.calls if call.path and not call.is_input]
     if not calls:
         raise LayerNotFoundError(
             "the network is one module, inside which no other runs, so it has no layers; build it "
             "of modules, such as nn.Sequential"
         )
-    known = {traced.name(call): call for call in calls}
-    if entering is not None:
-        known[traced.name(entering)] = entering
+    known = {traced.name(call): call for call in calls + at_end}
+    leaves = [c for c in calls if c.shape is not None and is_leaf(traced.modules[c.path])]
     found: dict[int, Call] = {}
     for item in wanted:
         if item == "blocks":
             matches = blocks
         elif item == "*":
-            matches = [c for c in known.values() if _is_leaf(traced, c) or c.is_input]
+            matches = leaves + at_end
         elif item == "activations":
-            matches = [c for c in known.values() if _has_matrix(traced, c) or c.is_input]
+            matches = [c for c in leaves if matrices(traced.modules[c.path])] + at_end
         elif item == "last":
             made = [call for call in blocks if call.value == traced.output.value]
             matches = blocks[-1:] if head is not None or not made else made[-1:]
@@ -232,7 +248,12 @@ def _resolve(traced: Trace, head: str | None, wanted: list[str | int]) -> list[C
                 raise InvalidInputError("layers='last:0' names no layer; use 'last:1' or more")
             matches = blocks[-count:]
         elif isinstance(item, int) or re.fullmatch(r"-\d+", item):
-            matches = [_at(blocks, int(item))]
+            if not -len(blocks) <= int(item) < len(blocks):
+                raise LayerNotFoundError(
+                    f"there is no block {int(item)}: the model has {len(blocks)}, "
+                    f"0 to {len(blocks) - 1}, or -1 for the last"
+                )
+            matches = [blocks[int(item)]]
         else:
             matches = _named(traced, known, item)
         usable = [call for call in matches if call.shape is not None]
@@ -267,23 +288,6 @@ def _named(traced: Trace, known: dict[str, Call], item: str) -> list[Call]:
             f"choose a layer that list_layers(model, '*') shows"
         )
     raise LayerNotFoundError.of("layer", item, known)
-
-
-def _at(blocks: list[Call], position: int) -> Call:
-    if not -len(blocks) <= position < len(blocks):
-        raise LayerNotFoundError(
-            f"there is no block {position}: the model has {len(blocks)}, "
-            f"0 to {len(blocks) - 1}, or -1 for the last"
-        )
-    return blocks[position]
-
-
-def _is_leaf(traced: Trace, call: Call) -> bool:
-    return call.shape is not None and is_leaf(traced.modules[call.path])
-
-
-def _has_matrix(traced: Trace, call: Call) -> bool:
-    return _is_leaf(traced, call) and matrices(traced.modules[call.path]) > 0
 
 
 def _layer(traced: Trace, call: Call, index: int, pool: Pool) -> Layer:

@@ -1,8 +1,9 @@
 """From a layer's output to one vector per example.
 
 A pooling is a function ``(output, layout, mask) -> (N, D)``. ``layout`` says what the axes of
-``output`` mean, and ``mask`` (N, T) is the attention mask of a text batch, or None. Where the words
-of sentences are the examples, the same poolings work over the tokens of each word.
+``output`` mean: ``NCHW``, ``NHWC``, ``NTC``, ``NCT`` or ``ND``. ``mask`` (N, T), nonzero where a
+token counts, is the attention mask of a text batch, or None. Where the words of sentences are the
+examples, the same poolings work over the tokens of each word.
 """
 
 from __future__ import annotations
@@ -20,33 +21,20 @@ from torch.nn import functional as F
 from transfer_metrics.errors import ExtractionError, InvalidInputError
 from transfer_metrics.registry import Registry
 
-PoolFn = Callable[..., Tensor]
+_PoolFn = Callable[..., Tensor]
 
 _SPATIAL = {"NCHW": (2, 3), "NHWC": (1, 2), "NCT": (2,)}
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A pooling with its name.
-
-    Attributes:
-        name: the specification that selects it, such as ``avg`` or ``grid:512``.
-        fn: ``(output, layout, mask) -> (N, D)``.
-    """
+    """A pooling with its name, the specification that selects it: ``avg`` or ``grid:512``."""
 
     name: str
-    fn: PoolFn
+    fn: _PoolFn
 
     def __call__(self, output: Tensor, layout: str, mask: Tensor | None = None) -> Tensor:
-        """Pool one layer's output.
-
-        Args:
-            output: (N, ...) floating point, in the given layout.
-            layout: ``NCHW``, ``NHWC``, ``NTC``, ``NCT`` or ``ND``.
-            mask: (N, T), nonzero where a token counts; None where every position counts.
-
-        Returns:
-            (N, D) float32. It may share memory with ``output``.
+        """Pool one layer's output, (N, ...), to (N, D) float32, which may share its memory.
 
         Raises:
             InvalidInputError: the pooling does not apply to the layout.
@@ -73,7 +61,7 @@ def avg(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     return total / counts.sum(1, keepdim=True)
 
 
-def maximum(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+def _maximum(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """Maximum over positions, over the unmasked ones where there is a mask."""
     if layout == "ND":
         return output
@@ -83,7 +71,7 @@ def maximum(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     return tokens_of(output, layout).masked_fill(~kept[:, :, None], -math.inf).amax(1)
 
 
-def cls(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+def _cls(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """The first token, the first unmasked one where there is a mask; of a word the first too."""
     if layout == "ND":
         return output
@@ -93,7 +81,7 @@ def cls(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     return _take(tokens, _kept(output, layout, mask).int().argmax(1))
 
 
-def last_token(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+def _last_token(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """The last token, the last unmasked one where there is a mask."""
     if layout == "ND":
         return output
@@ -104,14 +92,14 @@ def last_token(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     return _take(tokens, kept.shape[1] - 1 - kept.flip(1).int().argmax(1))
 
 
-def mean_tokens(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+def _mean_tokens(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """Mean over the unmasked tokens; refuses maps, unlike ``avg``."""
     if layout != "ND":
         tokens_of(output, layout, pool="mean_tokens")
     return avg(output, layout, mask)
 
 
-def mean_words(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+def _mean_words(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """Mean over words of the mean over their tokens; special tokens do not count.
 
     Only ``extract`` knows which tokens make up a word, and sees to it
@@ -127,12 +115,12 @@ def mean_words(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     return avg(output, layout, None)
 
 
-def flatten(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+def _flatten(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """Every value, in memory order of the output's axes."""
     return output.flatten(1)
 
 
-def grid(output: Tensor, layout: str, mask: Tensor | None, size: int) -> Tensor:
+def _grid(output: Tensor, layout: str, mask: Tensor | None, size: int) -> Tensor:
     """Pool to about ``size`` features, by Head2Toe's rule (arXiv 2201.03529, ``grid:T``).
 
     A map of W x W positions and C channels is averaged over windows of p = W // n with
@@ -160,11 +148,7 @@ def grid(output: Tensor, layout: str, mask: Tensor | None, size: int) -> Tensor:
 
 
 def tokens_of(output: Tensor, layout: str, pool: str = "") -> Tensor:
-    """(N, T, C) from a token layout.
-
-    Raises:
-        InvalidInputError: the output has no tokens.
-    """
+    """(N, T, C) from a token layout."""
     if layout == "NTC":
         return output
     if layout == "NCT":
@@ -176,7 +160,7 @@ def tokens_of(output: Tensor, layout: str, pool: str = "") -> Tensor:
 
 
 def _kept(output: Tensor, layout: str, mask: Tensor) -> Tensor:
-    """The mask as (N, T) booleans, checked against the output."""
+    """The mask as (N, T) booleans."""
     length = tokens_of(output, layout).shape[1]
     if mask.shape != (len(output), length):
         raise ExtractionError(
@@ -191,34 +175,27 @@ def _take(tokens: Tensor, position: Tensor) -> Tensor:
     return tokens[torch.arange(len(tokens), device=tokens.device), position]
 
 
-POOLINGS: Registry[PoolFn] = Registry(
+POOLINGS: Registry[_PoolFn] = Registry(
     "pooling",
     {
         "avg": avg,
-        "max": maximum,
-        "cls": cls,
-        "mean": mean_tokens,
-        "mean_tokens": mean_tokens,
-        "mean_words": mean_words,
-        "last": last_token,
-        "last_token": last_token,
-        "flatten": flatten,
-        "grid": grid,
+        "max": _maximum,
+        "cls": _cls,
+        "mean": _mean_tokens,
+        "mean_tokens": _mean_tokens,
+        "mean_words": _mean_words,
+        "last": _last_token,
+        "last_token": _last_token,
+        "flatten": _flatten,
+        "grid": _grid,
     },
     group="transfer_metrics.poolings",
 )
 """Poolings by name. A function with a fourth parameter takes the integer after the colon."""
 
 
-def resolve_pool(spec: str | Pool | PoolFn) -> Pool:
-    """Find a pooling.
-
-    Args:
-        spec: a registered name (``avg``), a name with its number (``grid:512``), a
-            ``(output, layout, mask) -> (N, D)`` function, or a Pool.
-
-    Returns:
-        The pooling.
+def resolve_pool(spec: str | Pool | _PoolFn) -> Pool:
+    """Find a pooling: by name (``avg``), by name and number (``grid:512``), or any function.
 
     Raises:
         UnknownNameError: no such pooling; suggests close names.
@@ -235,13 +212,10 @@ def resolve_pool(spec: str | Pool | PoolFn) -> Pool:
         return Pool(f"{spec.__module__}:{getattr(spec, '__qualname__', type(spec).__name__)}", spec)
     name, colon, argument = spec.partition(":")
     fn = POOLINGS[name]
-    takes_number = len(inspect.signature(fn).parameters) > 3
+    parameters = list(inspect.signature(fn).parameters)
+    takes_number = len(parameters) > 3
     if takes_number and not argument.isdecimal():
         raise InvalidInputError(f"pool={spec!r} needs a whole number, as in '{name}:512'")
     if colon and not takes_number:
         raise InvalidInputError(f"pool={spec!r}: {name!r} takes no number; write pool={name!r}")
-    return Pool(spec, partial(fn, **{_last_parameter(fn): int(argument)}) if takes_number else fn)
-
-
-def _last_parameter(fn: PoolFn) -> str:
-    return list(inspect.signature(fn).parameters)[3]
+    return Pool(spec, partial(fn, **{parameters[3]: int(argument)}) if takes_number else fn)

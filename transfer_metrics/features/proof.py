@@ -13,39 +13,35 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from transfer_metrics.features.few import few_examples, load, random_state, same_random_state
+from transfer_metrics.errors import ExtractionError
 from transfer_metrics.features.forward import Forward, needs_equal_lengths
-from transfer_metrics.features.layers import Found, find_layers
-from transfer_metrics.features.parting import (
-    company_refusal,
-    is_close,
-    random_refusal,
-    tolerance_of,
-    typical,
-)
+from transfer_metrics.features.layers import Found, find_layers, place
 from transfer_metrics.features.pooling import resolve_pool
-from transfer_metrics.sources.base import Model, Task
-from transfer_metrics.sources.models.evaluation import copied, evaluation, on_device
-from transfer_metrics.sources.models.unsaved import unsaved
+from transfer_metrics.features.trace import call_model
+from transfer_metrics.features.trial import few_examples, load, random_state, same_random_state
+from transfer_metrics.sources.models.classifier import tensors_in
+from transfer_metrics.sources.models.identity import unsaved
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import copied, evaluation, is_quantised, on_device
+from transfer_metrics.sources.tasks.task import Task
 
-_REPEATS = 5
-"""Times that a batch is read again by a network that draws random numbers."""
-_NUMBERS = 16
-"""Numbers that stand for what a network gave."""
+_REPEATS = 5  # times that random numbers get to show themselves
+_NUMBERS = 16  # that stand for what a network gave
 
 NO_HEAD = (
     "no classifier was found, so its last layer is the network's output, which may be class "
     "scores: name the classifier (load_model(…, head='…')), or say that there is none (head=False)"
 )
 RANDOM = "it draws random numbers, so its scores are of one draw"
-DRAWS = "it draws random numbers, which changed nothing on the few examples that were looked at"
+_DRAWS = "it draws random numbers, which changed nothing on the few examples that were looked at"
 EQUAL = "padding changes its features, so batches are of equal length"
 
 
@@ -53,20 +49,16 @@ EQUAL = "padding changes its features, so batches are of equal length"
 class Proof:
     """What a few examples of a task say of a network.
 
-    Attributes:
-        model: the model, with the classifier that was found and with what its batches need.
-        found: its layers.
-        behaviour: tells networks apart that give other features, if only through what their
-            state does not say, such as functions and global variables.
-        own: tells networks apart that differ in attributes or code, whether it shows or not.
-        notes: what a reader of its scores should know.
+    ``behaviour`` tells networks apart that give other features, if only through what their state
+    does not say, such as functions and global variables; ``own`` those that differ in attributes or
+    code, whether it shows or not.
     """
 
-    model: Model
+    model: Model  # with the classifier that was found and with what its batches need
     found: Found
     behaviour: str
     own: str
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what a reader of its scores should know
 
 
 _KNOWN: WeakKeyDictionary[Model, tuple[tuple[Any, ...], Proof]] = WeakKeyDictionary()
@@ -79,25 +71,11 @@ def prove(
     device: torch.device | None = None,
     allow_random: bool = False,
 ) -> Proof:
-    """See on a few examples that features belong to the examples.
+    """See on a few examples that features belong to the examples, or raise ``ExtractionError``.
 
     It is done once for a model, a task and what is asked of them; parts of a split are taken for
-    the whole.
-
-    Args:
-        forward: how the network is to be run.
-        layers: the layers that are asked for.
-        device: where it is to be run; None leaves it where it is.
-        allow_random: take the features of a network that draws random numbers as they come.
-
-    Returns:
-        How to run the network, and what was found.
-
-    Raises:
-        ExtractionError: features are random, or depend on what else is in the batch; names the
-            first layer that differs.
-
-    Cost: forward passes of eight examples, and two more where a classifier has to be found.
+    the whole. It costs forward passes of eight examples, and two more where a classifier has to be
+    found.
     """
     data, module = forward.task[forward.split], forward.model.module
     whole = data.whole or data
@@ -136,11 +114,11 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
     draws = before != random_state(forward.model.module)
     if features and (draws or trouble) and _is_random(forward, found, few, features, draws):
         if not allow_random:
-            raise random_refusal(forward, few)
+            raise _random_refusal(forward, few)
         own = _lasting(attributes, forward.model)
         return Proof(_settled(forward, found), found, RANDOM, own, (*notes, RANDOM))
     if draws:
-        notes.append(DRAWS)
+        notes.append(_DRAWS)
     way = forward
     if isinstance(trouble, str) and _is_rounding(forward, found, few):
         trouble = None
@@ -154,11 +132,10 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
             raise trouble
         if trouble:
             way = way if needs_equal_lengths(way.model) else forward
-            raise company_refusal(way, few_examples(way))
+            raise _company_refusal(way, few_examples(way))
     if needs_equal_lengths(way.model):
         notes.append(EQUAL)
-    behaviour = _behaviour(features, tolerance_of(way))
-    own = _lasting(attributes, forward.model)
+    behaviour, own = _behaviour(features, _tolerance_of(way)), _lasting(attributes, forward.model)
     return Proof(_settled(way, found), found, behaviour, own, tuple(notes))
 
 
@@ -170,7 +147,6 @@ def _lasting(attributes: Mapping[tuple[str, str], str], model: Model) -> str:
 
 
 def _of_head(model: Model, found: Found) -> list[str]:
-    """What is to be said of the classifier."""
     if found.head is None:
         return [NO_HEAD] if model.open_head else []
     if not found.proven:
@@ -200,25 +176,24 @@ def _ways(forward: Forward) -> Iterator[Forward]:
 def _read(
     forward: Forward, found: Found, few: list[int]
 ) -> tuple[dict[str, Tensor], Exception | str | None]:
-    """Features of three examples, and what is wrong with them; None if nothing is.
-
-    That is, whether they are the same when examples are read in another order, and alone.
-    """
+    """Features of three examples, and what is wrong with them when read in other company."""
     features: dict[str, Tensor] = {}
     try:
         features = forward.features(few, found)
-        for some in _companies(few):
-            rows = [few.index(position) for position in some]
-            if not _same(forward, forward.features(some, found), features, rows):
-                return features, "they depend on the batch"
+        steady = _is_steady(forward, found, few, features)
     except Exception as error:  # whatever the network's own code raises
         return features, error
-    return features, None
+    return features, None if steady else "they depend on the batch"
 
 
-def _companies(few: list[int]) -> tuple[list[int], ...]:
-    """Two of three examples the other way round, and the third alone."""
-    return few[1::-1], few[2:]
+def _is_steady(
+    forward: Forward, found: Found, few: list[int], features: Mapping[str, Tensor]
+) -> bool:
+    """Whether two of three examples the other way round, and the third alone, have theirs again."""
+    return all(
+        _same(forward, forward.features(some, found), features, [few.index(p) for p in some])
+        for some in (few[1::-1], few[2:])
+    )
 
 
 def _is_rounding(forward: Forward, found: Found, few: list[int]) -> bool:
@@ -229,15 +204,10 @@ def _is_rounding(forward: Forward, found: Found, few: list[int]) -> bool:
     precisions = {p.dtype for p in forward.model.module.parameters() if p.is_floating_point()}
     if forward.amp or precisions != {torch.float32}:
         return False
-
     model = dataclasses.replace(forward.model, module=copied(forward.model.module).double())
     doubled = dataclasses.replace(forward, model=model)
     try:
-        together = doubled.features(few, found)
-        return all(
-            _same(doubled, doubled.features(some, found), together, [few.index(p) for p in some])
-            for some in _companies(few)
-        )
+        return _is_steady(doubled, found, few, doubled.features(few, found))
     except Exception:  # not every network can be that precise
         return False
 
@@ -250,10 +220,10 @@ def _is_random(
     draws: bool,
 ) -> bool:
     """Whether the same batch gives other features when it is read again."""
-    for _ in range(_REPEATS if draws else 1):
-        if not _same(forward, forward.features(few, found), features, range(len(few))):
-            return True
-    return False
+    return not all(
+        _same(forward, forward.features(few, found), features, range(len(few)))
+        for _ in range(_REPEATS if draws else 1)
+    )
 
 
 def _same(
@@ -263,11 +233,11 @@ def _same(
     rows: Sequence[int],
 ) -> bool:
     """Whether features are those of some rows, to rounding of as many layers as networks have."""
-    tolerance = tolerance_of(forward)
+    tolerance = _tolerance_of(forward)
     # What should be zero, as the mean of normalised features, is rounding of what it is made of.
-    largest = max(map(typical, features.values()))
+    largest = max(map(_typical, features.values()))
     return all(
-        is_close(some[name], of_all[list(rows)], tolerance, tolerance * largest / 100)
+        _is_close(some[name], of_all[list(rows)], tolerance, tolerance * largest / 100)
         for name, of_all in features.items()
     )
 
@@ -289,3 +259,95 @@ def _behaviour(features: Mapping[str, Tensor], tolerance: float) -> str:
     total *= 4 / (tolerance * max(len(features), 1)) ** 0.5
     exponent = f"{np.log2(size) * 16:.0f}" if size else "-"
     return f"{exponent} " + " ".join(f"{number:.0f}" for number in total)
+
+
+def _tolerance_of(forward: Forward) -> float:
+    """Rounding through as many layers as networks have, of the size of the features."""
+    weight = next((p for p in forward.model.module.parameters() if p.is_floating_point()), None)
+    half = weight is not None and weight.dtype in (torch.float16, torch.bfloat16)
+    if is_quantised(forward.model.module):
+        return 0.5
+    if forward.amp or half:
+        return 0.2
+    # Where products may be of ten bits.
+    return 0.02 if weight is not None and weight.is_cuda else 1e-3
+
+
+def _is_close(a: Tensor, b: Tensor, tolerance: float, least: float = 0.0) -> bool:
+    """Whether two matrices differ by less than a share of their typical and their own entries."""
+    if a.shape != b.shape:
+        return False
+    near = (a - b).abs() <= tolerance * (_typical(b) + b.abs()) + least
+    return bool((near | (a.isnan() & b.isnan()) | (a == b)).all())
+
+
+def _typical(rows: Tensor) -> float:
+    """Root mean square of the entries that are finite."""
+    return float(rows[rows.isfinite()].square().mean().nan_to_num().sqrt())
+
+
+def _random_refusal(forward: Forward, few: Sequence[int]) -> ExtractionError:
+    where = ""
+    for _ in range(_REPEATS):
+        where = where or _parting(forward, few, few)
+    return ExtractionError(
+        f"model {forward.model.name!r} gives other features whenever it reads the same "
+        f"examples{where}; make it deterministic in evaluation mode, such as by "
+        f"F.dropout(x, p, self.training), or take one draw of its features with "
+        f"allow_random=True (--allow-random)"
+    )
+
+
+def _company_refusal(forward: Forward, few: Sequence[int]) -> ExtractionError:
+    parted = (_parting(forward, few, some) for some in (few[1::-1], few[:0:-1], few[2:]))
+    where = next(filter(None, parted), "")
+    return ExtractionError(
+        f"model {forward.model.name!r} gives an example other features in another batch{where}; "
+        f"let it treat each example on its own, such as by a normalisation that keeps running "
+        f"statistics"
+    )
+
+
+def _parting(forward: Forward, first: Sequence[int], second: Sequence[int]) -> str:
+    """Where a batch, and another with some of its examples, first differ; empty if they do not."""
+    rows = [first.index(position) for position in second]
+    try:
+        one, other = _events(forward, first), _events(forward, second)
+    except Exception:  # the network cannot take one of them, which is no difference
+        return ""
+    for (path, side, a), (also, _, b) in zip(one, other, strict=False):
+        if path != also or not _is_close(b, a[rows], 1e-3):
+            kind = type(forward.model.module.get_submodule(path)).__name__
+            title = f"layer {path!r} ({kind})" if path else f"the network ({kind}) itself"
+            came = " (what enters it differs already)" if side == "enters" else ""
+            return f": the first that differs is {title}{came}"
+    return ""
+
+
+def _events(forward: Forward, positions: Sequence[int]) -> list[tuple[str, str, Tensor]]:
+    """What enters and leaves each module in turn, each example's tensors as four numbers."""
+    found: list[tuple[str, str, Tensor]] = []
+
+    def note(path: str, side: str, given: Any) -> None:
+        for tensor in tensors_in(given):
+            if tensor.ndim and len(tensor) == len(positions):
+                rows = tensor.detach().double().flatten(1) if tensor.ndim > 1 else tensor[:, None]
+                alternating = rows * (torch.arange(rows.shape[1], device=rows.device) % 2 * 2 - 1)
+                numbers = (rows.mean(1), alternating.mean(1), rows.std(1, False), rows.amax(1))
+                found.append((path, side, torch.stack(numbers, 1).cpu()))
+                return
+
+    handles = []
+    for path, module in forward.model.module.named_modules():
+        enters, leaves = partial(note, path, "enters"), partial(note, path, "leaves")
+        # Script modules refuse the methods of their own, though the hooks run.
+        handles += [
+            nn.Module.register_forward_pre_hook(module, lambda _m, given, f=enters: f(given)),
+            nn.Module.register_forward_hook(module, lambda _m, _given, given, f=leaves: f(given)),
+        ]
+    try:
+        call_model(forward.model, place(load(forward, positions), forward.model.module))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

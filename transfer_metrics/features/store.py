@@ -16,6 +16,7 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     LayerNotFoundError,
 )
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.manifest import check_layers
 from transfer_metrics.features.shards import (
     FORMAT,
@@ -29,7 +30,6 @@ from transfer_metrics.features.shards import (
     verify_layout,
     verify_shard,
 )
-from transfer_metrics.types import Layer
 
 KEY = (
     "format",

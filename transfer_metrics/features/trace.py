@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.sources.models.classifier import Heads, LinearOutputs, tensors_in
-from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.modules import evaluation, holds_weights, is_leaf, matrices
 from transfer_metrics.sources.models.tokens import TextBatch
-from transfer_metrics.sources.models.weights import holds_weights, is_leaf, matrices
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
-Value = tuple[int, int]
+_Value = tuple[int, int]
 
 _MAP_LEAVES = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
 _SEQUENCE_LEAVES = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.GroupNorm)
@@ -29,46 +28,27 @@ _SEQUENCE_POOLS = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.Adaptive
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one module, or what entered the classifier.
+    """One call of one module, or what entered the classifier."""
 
-    Attributes:
-        path: dotted module path; empty for the whole model.
-        call: how many times the module had run before.
-        end: position of the call's end among all recorded events, from 1.
-        shape: output shape without the batch axis; None if the output cannot be pooled.
-        sizes: shape of the whole output.
-        layout: what the axes of the output mean.
-        value: which tensor was returned.
-        given: which tensor went in.
-        is_input: the classifier's input rather than a module's output.
-    """
-
-    path: str
-    call: int
-    end: int
-    shape: tuple[int, ...] | None
-    layout: str
-    value: Value | None
-    given: Value | None
+    path: str  # dotted; empty for the whole model
+    call: int  # how many times the module had run before
+    end: int  # position of the call's end among all recorded events, from 1
+    shape: tuple[int, ...] | None  # without the batch axis; None if it cannot be pooled
+    layout: str  # what the axes of the output mean
+    value: _Value | None  # which tensor was returned
+    given: _Value | None  # which tensor went in
     is_input: bool = False
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()  # of the whole output
 
 
 @dataclass
 class Trace:
-    """All calls of one forward pass, in the order in which they ended.
-
-    Attributes:
-        modules: every module by its path.
-        calls: what ran.
-        counts: how often each module ran.
-        heads: the classifiers that made what the network returned.
-    """
+    """All calls of one forward pass, in the order in which they ended."""
 
     modules: dict[str, nn.Module]
     calls: list[Call] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    heads: Heads = field(default_factory=Heads)
+    counts: dict[str, int] = field(default_factory=dict)  # how often each module ran
+    heads: Heads = field(default_factory=Heads)  # what made what the network returned
 
     @property
     def output(self) -> Call:
@@ -104,7 +84,6 @@ def first_tensor(output: Any) -> Tensor | None:
 def batch_size(batch: Any) -> int:
     """Number of examples in a batch: length of the first axis of its first tensor.
 
-    >>> import torch
     >>> batch_size({"use_cache": False, "ids": torch.zeros(2, 3)})
     2
     """
@@ -116,28 +95,19 @@ def batch_size(batch: Any) -> int:
     return next((size for size in sizes if size), 0)
 
 
-def shapes(batch: Any) -> str:
-    """The shapes in a batch, for messages.
-
-    >>> import torch
-    >>> shapes({"ids": torch.zeros(2, 3), "mask": torch.zeros(2, 3)})
-    'ids (2, 3), mask (2, 3)'
-    """
+def _shapes(batch: Any) -> str:
+    """The shapes in a batch, for messages."""
     if isinstance(batch, Tensor):
         return str(tuple(batch.shape))
     if isinstance(batch, Mapping):
-        return ", ".join(f"{name} {shapes(item)}" for name, item in batch.items())
+        return ", ".join(f"{name} {_shapes(item)}" for name, item in batch.items())
     if isinstance(batch, Sequence) and not isinstance(batch, str):
-        return ", ".join(shapes(item) for item in batch)
+        return ", ".join(_shapes(item) for item in batch)
     return type(batch).__name__
 
 
 def call_model(model: Any, batch: Any) -> Any:
-    """Run a Model or a module on one batch.
-
-    Raises:
-        ExtractionError: the forward pass failed; has the input shapes and the cause.
-    """
+    """Run a Model or a module on one batch; its errors get the shapes of the batch."""
     try:
         if isinstance(model, nn.Module) and isinstance(batch, Mapping):
             return model(**batch)
@@ -158,25 +128,15 @@ def call_model(model: Any, batch: Any) -> Any:
                 "tokenizer_config.json"
             )
         raise ExtractionError(
-            f"the forward pass of {name} failed on an input of shape {shapes(batch)}: "
+            f"the forward pass of {name} failed on an input of shape {_shapes(batch)}: "
             f"{type(error).__name__}: {error}{hint}"
         ) from error
 
 
 def trace(model: Any, module: nn.Module, batch: Any, head: str | None = None) -> Trace:
-    """Run one batch and record every call.
+    """Run one batch and record every call, and the input of the classifier at the path ``head``.
 
-    Args:
-        model: a Model or module to call with ``batch``.
-        module: the network inside ``model``.
-        batch: at least two examples, so that the batch axis can be told from others.
-        head: path of the classifier, whose input is recorded too.
-
-    Returns:
-        The calls, in the order in which they ended.
-
-    Raises:
-        ExtractionError: the forward pass failed.
+    The batch has at least two examples, so that its axis can be told from others.
     """
     traced, n = _recorded(model, module, batch, head), batch_size(batch)
     unclear = [i for i, c in enumerate(traced.calls) if len(c.sizes) == 3 and c.sizes[1] == n]
@@ -218,7 +178,6 @@ def _one_more(batch: Any, n: int) -> Any:
 
 
 def _recorded(model: Any, module: nn.Module, batch: Any, head: str | None) -> Trace:
-    """The calls of one forward pass."""
     recorder = _Recorder(Trace(dict(module.named_modules())), batch, head)
     handles = []
     try:
@@ -244,13 +203,13 @@ def _recorded(model: Any, module: nn.Module, batch: Any, head: str | None) -> Tr
 
 @dataclass(frozen=True)
 class _Open:
-    """A call that has begun: where, after how many events, and what went in."""
+    """A call that has begun, and what went in."""
 
     path: str
-    start: int
+    start: int  # after how many events
     shape: tuple[int, ...]
     layout: str | None
-    given: Value | None
+    given: _Value | None
 
 
 class _Recorder:
@@ -264,7 +223,7 @@ class _Recorder:
         self.image_size = tuple(image.shape[2:]) if image is not None and image.ndim == 4 else None
         self.serial = 0
         self.values: dict[int, tuple[ref[Tensor], int]] = {}
-        self.layouts: dict[Value, str] = {}
+        self.layouts: dict[_Value, str] = {}
         self.open: list[_Open] = []
         # The last module with own parameters and no children, and when it ended.
         self.leaf: nn.Module | None = None
@@ -307,7 +266,7 @@ class _Recorder:
         self,
         path: str,
         output: Any,
-        given: Value | None,
+        given: _Value | None,
         layout: str | None,
         leaf: nn.Module | None,
         is_input: bool = False,
@@ -326,7 +285,7 @@ class _Recorder:
             Call(path, call, end, shape, layout or "ND", value, given, is_input, sizes)
         )
 
-    def value_of(self, tensor: Tensor) -> Value:
+    def value_of(self, tensor: Tensor) -> _Value:
         # The address of a tensor that has died can be used again; the weak reference tells.
         known = self.values.get(id(tensor))
         if known is None or known[0]() is not tensor:
@@ -338,17 +297,12 @@ class _Recorder:
 def layout_of(
     shape: tuple[int, ...], leaf: nn.Module | None, image_size: tuple[int, ...] | None = None
 ) -> str:
-    """What the axes of an output mean.
+    """What the axes of an output mean, of which the shape does not have that of the batch.
 
-    Args:
-        shape: output shape without the batch axis, 1 to 3 axes.
-        leaf: the last module with own parameters that ran inside; it settles unclear cases. A
-            LayerNorm whose channels are the first axis was given the output turned around.
-        image_size: height and width of the input, whose proportions a map keeps.
-
-    Returns:
-        ``ND``; ``NTC``, or ``NCT`` where the leaf is Conv1d or a norm of its channels; ``NHWC`` if
-        the first two axes are in the image's proportions and the last two are not, else ``NCHW``.
+    ``ND``; ``NTC``, or ``NCT`` where ``leaf``, the last module with own parameters that ran inside,
+    is Conv1d or a norm of its channels; ``NHWC`` if the first two axes are in the image's
+    proportions and the last two are not, else ``NCHW``. A LayerNorm whose channels are the first
+    axis was given the output turned around.
 
     >>> layout_of((512, 7, 7), None), layout_of((7, 7, 768), None), layout_of((197, 768), None)
     ('NCHW', 'NHWC', 'NTC')

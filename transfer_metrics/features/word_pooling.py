@@ -13,29 +13,22 @@ from transfer_metrics.errors import ExtractionError, InvalidInputError
 from transfer_metrics.features.pooling import Pool, tokens_of
 from transfer_metrics.sources.models.tokens import TextBatch
 
-MEAN_WORDS = "mean_words"
+_MEAN_WORDS = "mean_words"
 
 
 @dataclass(frozen=True)
-class Group:
-    """Words of as many tokens each.
+class _Group:
+    """Words of as many tokens each."""
 
-    Attributes:
-        words: numbers of the words among those of the batch, (m,).
-        sequences: the sequence of each, (m, 1).
-        positions: their tokens, (m, k).
-    """
-
-    words: Tensor
-    sequences: Tensor
-    positions: Tensor
+    words: Tensor  # numbers of the words among those of the batch, (m,)
+    sequences: Tensor  # the sequence of each, (m, 1)
+    positions: Tensor  # their tokens, (m, k)
 
 
-def group_words(spans: Tensor) -> list[Group]:
+def group_words(spans: Tensor) -> list[_Group]:
     """Words with equally many tokens together, so that none needs padding.
 
-    Args:
-        spans: (M, 3) sequence, first token and end of each word.
+    ``spans`` (M, 3) are sequence, first token and end of each word.
 
     >>> groups = group_words(torch.tensor([[0, 1, 2], [0, 2, 4], [1, 1, 2]]))
     >>> [(g.words.tolist(), g.positions.tolist()) for g in groups]
@@ -46,23 +39,12 @@ def group_words(spans: Tensor) -> list[Group]:
     for length in lengths.unique():
         words = (lengths == length).nonzero()[:, 0]
         positions = spans[words, 1, None] + torch.arange(int(length), device=spans.device)
-        groups.append(Group(words, spans[words, 0, None], positions))
+        groups.append(_Group(words, spans[words, 0, None], positions))
     return groups
 
 
-def pool_words(pool: Pool, tokens: Tensor, groups: Sequence[Group]) -> Tensor:
-    """Pool the tokens of each word.
-
-    Args:
-        pool: a pooling of tokens, which sees the tokens of one word at a time.
-        tokens: (S, T, D) output of a layer for a batch of S sequences.
-        groups: of all M words.
-
-    Returns:
-        (M, D') float32.
-
-    Raises:
-        ExtractionError: the pooling gives words of different lengths different widths.
+def pool_words(pool: Pool, tokens: Tensor, groups: Sequence[_Group]) -> Tensor:
+    """Pool the tokens (S, T, D) of a layer for S sequences, word by word: (M, D') float32.
 
     >>> from transfer_metrics.features.pooling import resolve_pool
     >>> tokens = torch.tensor([[[0.0], [1.0], [3.0]]])
@@ -83,28 +65,15 @@ def pool_words(pool: Pool, tokens: Tensor, groups: Sequence[Group]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class WordPool(Pool):
-    """A pooling for one batch of texts, whose words are known.
+class _WordPool(Pool):
+    """A pooling for one batch of texts, whose words are known."""
 
-    Attributes:
-        groups: the words of the batch.
-        sequences: the sequence of each word, (M,).
-        length: tokens of each sequence, padding included.
-        by_word: one row for each word, (M, D), rather than for each text, (S, D).
-    """
-
-    groups: tuple[Group, ...]
-    sequences: Tensor
-    length: int
-    by_word: bool
+    groups: tuple[_Group, ...]
+    sequences: Tensor  # the sequence of each word, (M,)
+    length: int  # tokens of each sequence, padding included
+    by_word: bool  # one row for each word, (M, D), rather than for each text, (S, D)
 
     def __call__(self, output: Tensor, layout: str, mask: Tensor | None = None) -> Tensor:
-        """Pool one layer's output; see ``Pool``.
-
-        Raises:
-            ExtractionError: the layer has no tokens, other ones than the tokenizer's, or a text
-                has no words.
-        """
         if layout == "ND":
             if not self.by_word:
                 return output.float()
@@ -117,19 +86,14 @@ class WordPool(Pool):
                 f"it gives {tokens.shape[1]} tokens per text where the tokenizer gave "
                 f"{self.length}, so words cannot be found in it; leave this layer out"
             )
-        plain = Pool(self.name, self.fn)
-        words = pool_words(plain, tokens, self.groups)
+        words = pool_words(Pool(self.name, self.fn), tokens, self.groups)
         return words if self.by_word else _mean_of(words, self.sequences, len(tokens))
 
 
 def pool_for(pool: Pool, batch: Any) -> Pool:
-    """The pooling to read a batch with, once the batch is where the network is.
-
-    Raises:
-        InvalidInputError: ``mean_words`` of a batch whose words are not known.
-    """
+    """The pooling to read a batch with, once the batch is where the network is."""
     by_word = isinstance(batch, TextBatch) and batch.by_word
-    if not by_word and pool.name != MEAN_WORDS:
+    if not by_word and pool.name != _MEAN_WORDS:
         return pool
     if not isinstance(batch, TextBatch) or batch.words is None:
         raise InvalidInputError(
@@ -138,7 +102,7 @@ def pool_for(pool: Pool, batch: Any) -> Pool:
         )
     groups = tuple(group_words(batch.words))
     length = next(iter(batch.values())).shape[1]
-    return WordPool(pool.name, pool.fn, groups, batch.words[:, 0], length, by_word)
+    return _WordPool(pool.name, pool.fn, groups, batch.words[:, 0], length, by_word)
 
 
 def _mean_of(words: Tensor, sequences: Tensor, count: int) -> Tensor:

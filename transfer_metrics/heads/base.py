@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.data import (
@@ -30,11 +31,9 @@ from transfer_metrics.heads.head_files import SavedHead, read_head, told_as_dama
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
 from transfer_metrics.heads.preprocessed import Inputs, is_raw, network_logits
 from transfer_metrics.heads.source import ModelRef, check_store
-from transfer_metrics.registry import Registry
+from transfer_metrics.registry import Registry, choose
 from transfer_metrics.selection.columns import has_layers, unit_rows
-from transfer_metrics.sources.base import choose
 from transfer_metrics.syntax import call_options
-from transfer_metrics.types import Layer
 
 _RUNNING = ("device", "progress", "checkpoint", "random_state")
 """Parameters that say how and where a head runs, not what it computes."""

@@ -31,10 +31,11 @@ from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.table import with_summary
-from transfer_metrics.sources.base import Model, Split, Task
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
-from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.syntax import split_list
 
 DEFAULT_HEADS = ("linear_probe", "head2toe", "finetune", "lpft")

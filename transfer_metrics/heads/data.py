@@ -15,15 +15,16 @@ from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, UnsupportedTaskError
 from transfer_metrics.features.extract import extract
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
-from transfer_metrics.sources.base import Model, Split, Task
 from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.subsamples import stratified_holdout
-from transfer_metrics.types import Layer
+from transfer_metrics.sources.tasks.subtasks import stratified_holdout
+from transfer_metrics.sources.tasks.task import Split, Task
 
 TRAIN, HELD = "train", "val"
 _EVERY = ("all", "*", "activations", "blocks")

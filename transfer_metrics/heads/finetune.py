@@ -28,7 +28,7 @@ from transfer_metrics.heads.network import TransferNet, full_precision, linear_l
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.heads.training import TrainSettings, Tuned, tune
-from transfer_metrics.sources.tasks.subsamples import check_share
+from transfer_metrics.sources.tasks.subtasks import check_share
 
 FT_RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """The LP-FT paper's learning rates for fine-tuning."""

@@ -17,10 +17,10 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import FeatureData, Labelled, TaskData, is_model
 from transfer_metrics.progress import progress_bar
+from transfer_metrics.registry import choose
 from transfer_metrics.selection.adam import SoftmaxFit, train_softmax
 from transfer_metrics.selection.columns import LayerColumns, layer_columns
 from transfer_metrics.selection.group_lasso import GroupLassoSelector
-from transfer_metrics.sources.base import choose
 
 PAPER_GRID: Mapping[str, tuple[Any, ...]] = {
     "pool": ("grid:512", "grid:8192"),

@@ -31,10 +31,10 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     TransferMetricsWarning,
 )
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.store import layers_of
 from transfer_metrics.heads.source import ModelRef
-from transfer_metrics.types import Layer
 from transfer_metrics.untrusted import read_json, visible
 
 _FORMAT = "transfer_metrics head 1"

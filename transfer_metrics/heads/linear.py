@@ -11,7 +11,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
-from transfer_metrics.sources.tasks.subsamples import check_share
+from transfer_metrics.sources.tasks.subtasks import check_share
 from transfer_metrics.threads import threads_for
 
 LINEAR_C = tuple(float(c) for c in np.logspace(-7, 2, 50))

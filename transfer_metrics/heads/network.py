@@ -13,10 +13,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.hooks import LayerTaps
-from transfer_metrics.features.layers import place
+from transfer_metrics.features.layers import Layer, place
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import call_model
-from transfer_metrics.types import Layer
 
 
 class TransferNet(nn.Module):

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from transfer_metrics.errors import ExtractionError, InvalidInputError
 from transfer_metrics.features.forward import Batches, example_length, needs_equal_lengths
 from transfer_metrics.features.proof import padding_proven
-from transfer_metrics.sources.base import Model, Split, Task
-from transfer_metrics.sources.models.evaluation import evaluation
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.task import Split, Task
 
 CACHE_BYTES = 2 << 30
 """Preprocessed inputs are kept up to this size, and made anew in every epoch beyond it."""

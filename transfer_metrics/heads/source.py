@@ -7,8 +7,8 @@ from typing import Any
 
 from transfer_metrics.errors import IncompatibleStoreError, InvalidInputError
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.models.model import Model
 
 _HUBS = ("zoo", "timm", "torchvision", "hf")
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Split, Task
 from transfer_metrics.sources.tasks.corruptions import corrupted
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import hold_out
+from transfer_metrics.sources.tasks.task import Split, Task
 
 _HELD_OUT = 0.2
 _CORRUPTED = "corrupted:"

@@ -24,7 +24,7 @@ from transfer_metrics.heads.network import TransferNet, choose_parameters, set_m
 from transfer_metrics.heads.preprocessed import Inputs, raw_logits, to_device
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
-from transfer_metrics.sources.base import describe
+from transfer_metrics.sources.models.identity import describe
 
 _Augment = Callable[[Tensor, torch.Generator], Tensor]
 _Loss = Callable[[Tensor, Tensor], Tensor]

@@ -16,6 +16,7 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
     UnsupportedTaskError,
 )
+from transfer_metrics.metrics import NAMES
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources.tasks.label_values import as_array
 from transfer_metrics.sources.tasks.labels import read_labels
@@ -26,41 +27,24 @@ from transfer_metrics.syntax import call_options
 METRICS: Registry[Metric] = Registry(
     "metric",
     {
-        name: f"transfer_metrics.metrics.{module}:{name}.metric"
-        for module, names in {
-            "discriminant": ("lda", "sfda"),
-            "emms": ("emms",),
-            "energy": ("energy",),
-            "etran": ("svd_regression",),
-            "gbc": ("gbc",),
-            "h_score": ("h_score",),
-            "kernel_alignment": ("lfc", "parc"),
-            "knn": ("knn",),
-            "logme": ("logme",),
-            "ncti": ("ncti_posterior", "ncti_rank", "ncti_spread"),
-            "nleep": ("nleep",),
-            "pactran": ("pactran_dirichlet", "pactran_gamma", "pactran_gaussian"),
-            "ped": ("ped",),
-            "probes": ("linear_probe", "ridge_probe"),
-            "source_head": ("leep", "nce", "soft_nce"),
-            "transrate": ("conditional_coding_rate", "transrate"),
-        }.items()
+        name: f"{__package__}.{file}:{name}.metric"
+        for file, names in NAMES.items()
         for name in names
     },
     group="transfer_metrics.metrics",
 )
 
-FAMILIES: dict[str, tuple[type, ...]] = {
+_STATISTICS: dict[str, tuple[type, ...]] = {
     "moments": (ClassMoments, TargetMoments),
     "examples": (FeatureSample,),
     "source": (SourceJoint,),
 }
-TASKS = ("classification", "regression", "multilabel")
-INVARIANCES = ("scale", "shift", "rotation")
+_TASKS = ("classification", "regression", "multilabel")
+_INVARIANCES = ("scale", "shift", "rotation")
 
 
-# Types of options that are numbers, by how they are annotated.
 _NUMBERS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
+"""Types of options that are numbers, by how they are annotated."""
 
 
 class Estimate(float):
@@ -96,25 +80,10 @@ class Estimate(float):
 
 @dataclass(frozen=True)
 class Metric:
-    """A named score of how well features suit a task.
+    """A named score of how well features suit a task, by ``fn(statistic, **options) -> float``.
 
-    Attributes:
-        name: registered name.
-        fn: pure function ``fn(statistic, **options) -> float``.
-        requires: ``"moments"``, ``"examples"`` or ``"source"``: the family of the statistic.
-        parts: what it reads beyond counts, means and scatter: ``"class"`` for per-class scatter,
-            ``"fourth"`` for fourth moments, ``"spectrum"`` for the eigendecomposition of the
-            total scatter.
-        tasks: task kinds it is defined for.
-        bins: whether regression targets are cut into quantile bins and taken for classes.
-        width_cures: options, such as ``"eps=auto"``, without which the score grows with the
-            number of features; empty for scores that do not.
-        higher_is_better: the direction of the score.
-        reference: where it was published.
-        invariant: what leaves the score alone by definition: ``"scale"`` (multiplying X by a
-            number), ``"shift"`` (adding a vector to every row), ``"rotation"`` (orthogonal maps).
-        options: fixed options, from a specification such as ``"transrate(eps=1e-3)"``.
-        overrides: ``(option, value)`` pairs that require another family of statistic.
+    The attributes are the arguments of ``register_metric``, beside ``options``: those that a
+    specification such as ``"transrate(eps=1e-3)"`` fixes.
     """
 
     name: str
@@ -159,16 +128,9 @@ class Metric:
                     f"metric {self.name!r}: {name}={options[name]!r} is no {annotation}; write a "
                     f"{annotation} such as {name}={known[name].default}"
                 )
-        changed = [
-            requires
-            for (option, value), requires in self.overrides.items()
-            if options.get(option) == value
-        ]
-        return dataclasses.replace(
-            self,
-            options={**self.options, **options},
-            requires=changed[0] if changed else self.requires,
-        )
+        changed = (r for (o, value), r in self.overrides.items() if options.get(o) == value)
+        requires = next(changed, self.requires)
+        return dataclasses.replace(self, options={**self.options, **options}, requires=requires)
 
     def __call__(self, statistic: Any) -> Estimate:
         """Score a statistic.
@@ -176,8 +138,8 @@ class Metric:
         Raises:
             InvalidInputError: the wrong kind of statistic, or a result that is no finite number.
         """
-        if not isinstance(statistic, FAMILIES[self.requires]):
-            expected = " or ".join(t.__name__ for t in FAMILIES[self.requires])
+        if not isinstance(statistic, _STATISTICS[self.requires]):
+            expected = " or ".join(t.__name__ for t in _STATISTICS[self.requires])
             raise InvalidInputError(
                 f"metric {self.label!r} needs a {expected}, or features with labels; "
                 f"got {type(statistic).__name__}"
@@ -217,16 +179,15 @@ def build_statistic(
     num_classes: int | None = None,
 ) -> Any:
     """The statistic of one family for one batch: features, or source probabilities, and labels."""
-    if requires == "moments" and kind != "classification":
-        return TargetMoments.from_batch(x, y)
-    if requires == "moments":
-        return ClassMoments.from_batch(x, y, num_classes, parts=parts)
+    regression = kind != "classification"
+    if requires == "source":
+        return SourceJoint.from_batch(x, y, num_classes)
     if requires == "examples":
-        of_classes = kind == "classification"
-        return FeatureSample.from_batch(
-            x, y, num_classes if of_classes else None, regression=not of_classes, parts=parts
-        )
-    return SourceJoint.from_batch(x, y, num_classes)
+        size = None if regression else num_classes
+        return FeatureSample.from_batch(x, y, size, regression=regression, parts=parts)
+    if regression:
+        return TargetMoments.from_batch(x, y)
+    return ClassMoments.from_batch(x, y, num_classes, parts=parts)
 
 
 def check_task(metric: Metric, kind: str) -> None:
@@ -291,12 +252,12 @@ def register_metric(
     True
     >>> METRICS.unregister("separation")
     """
-    if requires not in FAMILIES:
-        raise InvalidInputError(f"requires must be one of {tuple(FAMILIES)}, not {requires!r}")
-    if not set(tasks) <= set(TASKS):
-        raise InvalidInputError(f"tasks must be among {TASKS}, not {tuple(tasks)!r}")
-    if not set(invariant) <= set(INVARIANCES):
-        raise InvalidInputError(f"invariant must be among {INVARIANCES}, not {tuple(invariant)!r}")
+    if requires not in _STATISTICS:
+        raise InvalidInputError(f"requires must be one of {tuple(_STATISTICS)}, not {requires!r}")
+    if not set(tasks) <= set(_TASKS):
+        raise InvalidInputError(f"tasks must be among {_TASKS}, not {tuple(tasks)!r}")
+    if not set(invariant) <= set(_INVARIANCES):
+        raise InvalidInputError(f"invariant must be among {_INVARIANCES}, not {tuple(invariant)!r}")
 
     def decorate(fn: Callable[..., float]) -> Callable[..., Estimate]:
         metric = Metric(
@@ -370,17 +331,13 @@ def get_metric(spec: Any) -> Metric:
         metric = METRICS[name.strip()]
         if not bracket:
             return metric
-        options = call_options(bracket + rest, f"metric {spec!r}")
-        return metric.with_options(**options)
+        return metric.with_options(**call_options(bracket + rest, f"metric {spec!r}"))
     if callable(spec):
         registered = getattr(spec, "metric", None)
         if registered is not None:
             return registered
-        return Metric(
-            getattr(spec, "__name__", type(spec).__name__),
-            spec,
-            parts=frozenset({"class", "fourth"}),
-        )
+        name = getattr(spec, "__name__", type(spec).__name__)
+        return Metric(name, spec, parts=frozenset({"class", "fourth"}))
     raise InvalidInputError(
         f"a metric is a name, a callable or a Metric, not {type(spec).__name__}"
     )

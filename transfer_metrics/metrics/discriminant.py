@@ -39,8 +39,7 @@ def lda(statistic: FeatureSample) -> float:
     discriminant its paper describes is computed here, which is also the first pass of SFDA.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
-            examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
 
     Returns:
         The score in (0, 1]; higher is better.
@@ -94,8 +93,7 @@ def sfda(statistic: FeatureSample) -> float:
     class, without a logarithm. X itself is left alone (the published code overwrites it).
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
-            examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
 
     Returns:
         The score in (0, 1]; higher is better.
@@ -141,16 +139,10 @@ def self_challenged(problem: Problem, shrinkage: float, dim: int) -> float:
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows in coordinates that span no more than the features do, with their moments.
+    """Rows in coordinates that span no more than the features do, with their moments."""
 
-    Attributes:
-        rows: examples, (n, d).
-        labels: class of each example, (n,).
-        moments: class moments of the rows.
-    """
-
-    rows: Tensor
-    labels: Tensor
+    rows: Tensor  # (n, d)
+    labels: Tensor  # (n,)
     moments: ClassMoments
 
     @classmethod
@@ -159,9 +151,6 @@ class Problem:
 
         The regularised ``S_w`` is ``a S_w + b I``. Outside the span of the centred rows it is
         ``b I`` and meets no difference of means, so an orthonormal basis of the span suffices.
-
-        Raises:
-            InvalidInputError: one class only, or no spread within the classes.
         """
         moments = statistic.moments
         assert isinstance(moments, ClassMoments)
@@ -206,16 +195,11 @@ class Discriminant:
 
     The definition by generalised eigenvectors of ``(S_b, S)`` with ``w' S w = 1`` keeps all D of
     them, ``V V' = S⁻¹``, so a Cholesky factor of ``S`` gives the same posterior.
-
-    Attributes:
-        centre: global mean, (d,).
-        weights: ``S⁻¹ (m_c - m)``, (d, C) for the classes that occur.
-        offsets: ``log π_c - ½ (m_c - m)' S⁻¹ (m_c - m)``, (C,).
     """
 
-    centre: Tensor
-    weights: Tensor
-    offsets: Tensor
+    centre: Tensor  # global mean, (d,)
+    weights: Tensor  # ``S⁻¹ (m_c - m)``, (d, C) for the classes that occur
+    offsets: Tensor  # ``log π_c - ½ (m_c - m)' S⁻¹ (m_c - m)``, (C,)
 
     @classmethod
     def fit(cls, moments: ClassMoments, shrinkage: float, dim: int) -> Discriminant:
@@ -240,22 +224,13 @@ def shrunk_within(moments: ClassMoments, shrinkage: float, dim: int) -> Tensor:
 
 
 def fisher_shrinkage(moments: ClassMoments) -> float:
-    """``λ = max(exp(-5 σ_max(S_w)), 1e-10)``.
-
-    >>> moments = ClassMoments.from_batch([[0.0], [0.2], [1.0], [1.2]], [0, 0, 1, 1])
-    >>> round(fisher_shrinkage(moments), 6) == round(math.exp(-5 * 0.01), 6)
-    True
-    """
+    """``λ = max(exp(-5 σ_max(S_w)), 1e-10)``."""
     largest = float(moments.within.eigenvalues[0]) / moments.n
     return max(math.exp(-5.0 * largest), LOWEST_SHRINKAGE)
 
 
 def check_classes(moments: ClassMoments) -> None:
-    """Refuse what a discriminant is not defined for.
-
-    Raises:
-        InvalidInputError: one class only, or no spread within the classes.
-    """
+    """Refuse what a discriminant is not defined for."""
     if len(moments.present) < 2:
         raise InvalidInputError("a discriminant needs at least two classes with examples")
     rounding = torch.finfo(torch.float64).eps * float(moments.means.abs().max())

@@ -112,9 +112,6 @@ def sparsemax(z: Tensor) -> Tensor:
     """The point of the probability simplex nearest to ``z`` (K,): exact, by sorting.
 
     Source: Martins and Astudillo, From Softmax to Sparsemax, ICML 2016, algorithm 1.
-
-    >>> sparsemax(torch.tensor([0.5, 0.9, -1.0])).tolist()
-    [0.30000001192092896, 0.699999988079071, 0.0]
     """
     ordered = z.sort(descending=True).values
     excess = (ordered.cumsum(0) - 1.0) / torch.arange(1, len(z) + 1, device=z.device)

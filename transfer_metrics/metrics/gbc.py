@@ -13,9 +13,9 @@ from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, Scatter
 from transfer_metrics.statistics.linalg import product
 
-COVARIANCES = ("spherical", "diagonal", "full")
+_COVARIANCES = ("spherical", "diagonal", "full")
 # Numbers that the differences or covariances of one block of pairs may take: 2 MiB.
-BLOCK = 2**18
+_BLOCK = 2**18
 
 
 @register_metric(
@@ -77,8 +77,8 @@ def gbc(
     >>> round(gbc(*load_iris(return_X_y=True)), 6)
     -0.330088
     """
-    if covariance not in COVARIANCES:
-        raise InvalidInputError(f"covariance must be one of {COVARIANCES}, not {covariance!r}")
+    if covariance not in _COVARIANCES:
+        raise InvalidInputError(f"covariance must be one of {_COVARIANCES}, not {covariance!r}")
     if dim < 1 or not 0 < floor < math.inf:
         raise InvalidInputError(f"dim and floor must be positive, not {dim!r} and {floor!r}")
     present = statistic.present
@@ -142,7 +142,7 @@ def _log_coefficients(means: Tensor, variances: Tensor) -> Tensor:
     dim = means.shape[1]
     logdets = 0.5 * variances.log()
     found = []
-    for i, j in _pairs(means, BLOCK // dim):
+    for i, j in _pairs(means, _BLOCK // dim):
         average = (variances[i] + variances[j]) / 2.0
         distance = ((means[i] - means[j]).square() / average).sum(dim=1) / 8.0
         logdet = (average.log() - logdets[i] - logdets[j]).mean(dim=1) * (dim / 2.0)
@@ -155,7 +155,7 @@ def _log_coefficients_full(means: Tensor, covariances: Tensor) -> Tensor:
     dim = means.shape[1]
     logdets = 0.25 * _logdet(_cholesky(covariances))
     found = []
-    for i, j in _pairs(means, BLOCK // dim**2):
+    for i, j in _pairs(means, _BLOCK // dim**2):
         factor = _cholesky((covariances[i] + covariances[j]) / 2.0)
         difference = (means[i] - means[j])[:, :, None]
         solved = torch.linalg.solve_triangular(factor, difference, upper=False)

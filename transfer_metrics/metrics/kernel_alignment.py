@@ -15,14 +15,13 @@ from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, FeatureSample
 from transfer_metrics.statistics.linalg import product
 
-EPS = torch.finfo(torch.float64).eps
 # Distances are rounded to this, so that those equal but for rounding tie.
-GRID = 1e-12
+_GRID = 1e-12
 # Scores this symmetric have no sign of their own beyond rounding.
-SYMMETRIC = 1e-9
+_SYMMETRIC = 1e-9
 # Distances computed at once, and distances sorted at once.
-BLOCK = 2**20
-MOST_PAIRS = 2**23
+_BLOCK = 2**20
+_MOST_PAIRS = 2**23
 
 
 @register_metric(
@@ -126,8 +125,7 @@ def parc(
     of the rows.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
-            examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
         dim: principal components kept; fewer where the features have a smaller rank.
         distance: ``"correlation"``, or ``"cosine"``, which does not subtract the mean of z_i.
         limit: the most examples whose pairs are ranked.
@@ -178,7 +176,7 @@ def parc(
     if distance == "correlation":
         scores = scores - scores.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(scores, axis=1)
-    alone = lengths <= SYMMETRIC * math.sqrt(scores.shape[1])
+    alone = lengths <= _SYMMETRIC * math.sqrt(scores.shape[1])
     if alone.any():
         warnings.warn(
             f"PARC: {int(alone.sum())} of {len(alone)} examples have no direction (all principal "
@@ -198,11 +196,11 @@ def _scores(statistic: FeatureSample, dim: int) -> Tensor:
     scores = product(statistic.x, basis).sub_(moments.mean @ basis)
     cubes = scores.square().mul_(scores)
     skew, size = cubes.sum(dim=0), cubes.abs_().sum(dim=0)
-    symmetric = skew.abs() <= SYMMETRIC * size
+    symmetric = skew.abs() <= _SYMMETRIC * size
     if bool(symmetric.any()):
         first = torch.from_numpy(np.argsort(statistic.keys, kind="stable")).to(scores.device)
         columns = scores[first][:, symmetric]
-        row = (columns.abs() > SYMMETRIC).to(torch.uint8).argmax(dim=0, keepdim=True)
+        row = (columns.abs() > _SYMMETRIC).to(torch.uint8).argmax(dim=0, keepdim=True)
         skew[symmetric] = columns.gather(0, row)[0]
     return scores.mul_(torch.where(skew < 0, -1.0, 1.0).to(scores))
 
@@ -231,11 +229,11 @@ def _rank_correlation(directions: np.ndarray, labels: np.ndarray, seed: int) -> 
 
 def _edges(directions: np.ndarray, pairs: int, seed: int) -> list[float]:
     """Bounds of slices of the distances with about ``MOST_PAIRS`` in each, in units of ``GRID``."""
-    slices = -(-pairs // MOST_PAIRS)
+    slices = -(-pairs // _MOST_PAIRS)
     inner = np.empty(0)
     if slices > 1:
         left, right = np.random.default_rng(seed).integers(len(directions), size=(2, 2**15))
-        sample = np.sort(1.0 - np.einsum("ij,ij->i", directions[left], directions[right])) / GRID
+        sample = np.sort(1.0 - np.einsum("ij,ij->i", directions[left], directions[right])) / _GRID
         # Between the points of the grid, so that ties stay together.
         inner = np.unique(np.floor(sample[np.arange(1, slices) * len(sample) // slices])) + 0.5
     return [-math.inf, *inner.tolist(), math.inf]
@@ -250,10 +248,10 @@ def _counts(
     """
     n = len(labels)
     found: list[tuple[np.ndarray, np.ndarray]] = []
-    step = max(1, BLOCK // n)
+    step = max(1, _BLOCK // n)
     for start in range(0, n, step):
         stop = min(start + step, n)
-        steps = np.rint((1.0 - directions[start:stop] @ directions[start:].T) / GRID)
+        steps = np.rint((1.0 - directions[start:stop] @ directions[start:].T) / _GRID)
         wanted = np.arange(start, n) > np.arange(start, stop)[:, None]
         if math.isfinite(lower) or math.isfinite(upper):
             wanted &= (steps > lower) & (steps < upper)

@@ -14,9 +14,9 @@ from transfer_metrics.metrics.base import Estimate, register_metric
 from transfer_metrics.metrics.neighbours import Neighbours, neighbours
 from transfer_metrics.statistics import FeatureSample
 
-EPS = torch.finfo(torch.float64).eps
+_EPS = torch.finfo(torch.float64).eps
 # Unit vectors that differ by less have lost half of their digits.
-FEW_DIGITS = 1e-8
+_FEW_DIGITS = 1e-8
 
 
 @register_metric(
@@ -41,8 +41,7 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
     others, rows of zeros among them.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
-            examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
         k: neighbours that vote.
         distance: ``"cosine"`` or ``"l2"``.
 
@@ -85,7 +84,7 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
     cosine = distance == "cosine"
     if cosine:
         directions, zero = _directions(x)
-        found = neighbours(directions.numpy(), k, slack=16.0 * EPS, apart=zero.numpy())
+        found = neighbours(directions.numpy(), k, slack=16.0 * _EPS, apart=zero.numpy())
     else:
         found = neighbours(x.contiguous().numpy(), k)
     if statistic.num_classes:
@@ -101,9 +100,6 @@ def _directions(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of unit length, and which rows were zeros: those get an axis of their own.
 
     There they are at cosine 0 with all that are not zeros.
-
-    Raises:
-        InvalidInputError: all rows have one direction.
     """
     # In two steps, so that no square under- or overflows.
     largest = torch.linalg.vector_norm(x, ord=math.inf, dim=1, keepdim=True)
@@ -113,12 +109,12 @@ def _directions(x: Tensor) -> tuple[Tensor, Tensor]:
     if bool(zero.any()):
         z = torch.cat([z, zero.to(z)], dim=1)
     spread = float((z.amax(dim=0) - z.amin(dim=0)).max())
-    if spread <= 8.0 * EPS:
+    if spread <= 8.0 * _EPS:
         raise InvalidInputError(
             "all rows of X are equal, or multiples of one row; no cosine is larger than another: "
             "use distance='l2'"
         )
-    if spread < FEW_DIGITS:
+    if spread < _FEW_DIGITS:
         warnings.warn(
             f"knn: features have so large a common offset that unit vectors differ by {spread:.1g} "
             f"at most, near the rounding of float64; use distance='l2', or subtract the offset",

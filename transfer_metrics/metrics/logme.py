@@ -15,15 +15,14 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, TargetMoments
 
-REFERENCE = "You et al., LogME: Practical Assessment of Pre-trained Models, ICML 2021"
 # Maxima of the evidence are at least this far apart in log(α / β).
-APART = 2.0
+_APART = 2.0
 
 
 @register_metric(
     parts=("spectrum",),
     tasks=("classification", "regression", "multilabel"),
-    reference=REFERENCE,
+    reference="You et al., LogME: Practical Assessment of Pre-trained Models, ICML 2021",
     invariant=("scale", "rotation"),
 )
 def logme(statistic: ClassMoments | TargetMoments) -> float:
@@ -86,7 +85,6 @@ def logme(statistic: ClassMoments | TargetMoments) -> float:
         inside=inside,
         outside=_outside(row, vectors),
         n=n,
-        dim=dim,
     )
     evidence, exact = _max_evidence(problem)
     if exact:
@@ -105,26 +103,15 @@ class _Problem:
 
     ``X'X = S + u u'`` with ``u = √n m`` and ``X't = V a + √n t̄ u``, so that one decomposition of S
     serves this metric and those that centre, and a large offset costs no digits.
-
-    Attributes:
-        sigma: non-zero eigenvalues of S, (r,).
-        projected: ``a = V'(X - m)'(t - t̄)``, (r, K).
-        spread: ``‖t - t̄‖²``, (K,).
-        offset: ``√n t̄``, (K,).
-        inside: ``V'u``, (r,).
-        outside: squared length of u outside the span of V.
-        n: N.
-        dim: D.
     """
 
-    sigma: Tensor
-    projected: Tensor
-    spread: Tensor
-    offset: Tensor
-    inside: Tensor
-    outside: float
+    sigma: Tensor  # non-zero eigenvalues of S, (r,)
+    projected: Tensor  # ``a = V'(X - m)'(t - t̄)``, (r, K)
+    spread: Tensor  # ``‖t - t̄‖²``, (K,)
+    offset: Tensor  # ``√n t̄``, (K,)
+    inside: Tensor  # ``V'u``, (r,)
+    outside: float  # squared length of u outside the span of V
     n: int
-    dim: int
 
     def at(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """At ``λ = α / β`` (K,): effective parameters γ, ``‖w‖²``, residual, ``log|I + X'X/λ|``.
@@ -184,10 +171,9 @@ def _outside(row: Tensor, vectors: Tensor) -> float:
 
 
 def _max_evidence(problem: _Problem) -> tuple[Tensor, int]:
-    """Log evidence of all targets at the fixed point of (α, β), in terms of ``λ = α / β``.
+    """Log evidence (K,) at the fixed point of (α, β), in terms of ``λ = α / β``.
 
-    Returns:
-        Log evidence per target (K,), and the number of targets that are fitted almost exactly.
+    And the number of targets that are fitted almost exactly.
     """
     n = problem.n
 
@@ -227,7 +213,7 @@ def _starts(problem: _Problem, directions: list[float]) -> list[Tensor]:
     They lie among the lengths of the directions.
     """
     lowest, highest = math.log(min(d for d in directions if d > 0)), math.log(sum(directions))
-    points = torch.arange(lowest - APART, highest + 2.0 * APART, APART).to(problem.squares)
+    points = torch.arange(lowest - _APART, highest + 2.0 * _APART, _APART).to(problem.squares)
     values = torch.stack([_evidence(problem, p.expand_as(problem.squares))[0] for p in points])
     beyond = values.new_full((1, values.shape[1]), -math.inf)
     before, after = torch.cat([beyond, values[:-1]]), torch.cat([values[1:], beyond])

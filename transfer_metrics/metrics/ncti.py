@@ -21,15 +21,15 @@ from transfer_metrics.metrics.discriminant import (
 )
 from transfer_metrics.statistics import ClassMoments, FeatureSample
 
-REFERENCE = (
+_REFERENCE = (
     "Wang et al., How Far Pre-trained Models Are from Neural Collapse on the Target Dataset "
     "Informs their Transferability, ICCV 2023"
 )
-COMPONENTS = 64
-SHRINKAGE_COMPONENTS = 32
+_COMPONENTS = 64
+_SHRINKAGE_COMPONENTS = 32
 
 
-@register_metric(requires="examples", reference=REFERENCE, invariant=("shift", "rotation"))
+@register_metric(requires="examples", reference=_REFERENCE, invariant=("shift", "rotation"))
 def ncti_spread(statistic: FeatureSample) -> float:
     """NCTI's term A: nuclear norm of the features in the discriminant directions.
 
@@ -44,8 +44,7 @@ def ncti_spread(statistic: FeatureSample) -> float:
     formula is kept here for every λ.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
-            examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
 
     Returns:
         The term; higher is better.
@@ -92,7 +91,7 @@ def ncti_spread(statistic: FeatureSample) -> float:
     return float(torch.linalg.svdvals(values[:dim].sqrt()[:, None] * scalings).sum())
 
 
-@register_metric(requires="examples", reference=REFERENCE, invariant=("shift", "rotation"))
+@register_metric(requires="examples", reference=_REFERENCE, invariant=("shift", "rotation"))
 def ncti_posterior(statistic: FeatureSample) -> float:
     """NCTI's term B: mean posterior of the true class under the discriminant of term A.
 
@@ -100,8 +99,7 @@ def ncti_posterior(statistic: FeatureSample) -> float:
     log priors, ``(1/N) Σ_n p(y_n | x_n)``; ``λ`` is that of term A.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
-            examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
 
     Returns:
         The term, in (0, 1]; higher is better.
@@ -135,7 +133,7 @@ def ncti_posterior(statistic: FeatureSample) -> float:
 @register_metric(
     requires="examples",
     higher_is_better=False,
-    reference=REFERENCE,
+    reference=_REFERENCE,
     invariant=("shift", "rotation"),
 )
 def ncti_rank(statistic: FeatureSample) -> float:
@@ -146,8 +144,7 @@ def ncti_rank(statistic: FeatureSample) -> float:
     number of directions in which they differ. It means something beside terms A and B.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
-            examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
 
     Returns:
         The term; lower is better (NCTI subtracts it).
@@ -181,19 +178,15 @@ def ncti_rank(statistic: FeatureSample) -> float:
 
 
 def _principal(statistic: FeatureSample) -> tuple[Problem, float]:
-    """The leading 64 principal coordinates, and the shrinkage ``λ`` that NCTI takes from them.
-
-    Raises:
-        InvalidInputError: one class only, or no spread within the classes.
-    """
+    """The leading 64 principal coordinates, and the shrinkage ``λ`` that NCTI takes from them."""
     moments = statistic.moments
     assert isinstance(moments, ClassMoments)
     check_classes(moments)
     values, vectors = moments.total.eigh
-    rows = (statistic.x - moments.mean) @ vectors[:, :COMPONENTS]
+    rows = (statistic.x - moments.mean) @ vectors[:, :_COMPONENTS]
     problem = Problem(statistic.x, statistic.y, moments).with_rows(rows)
     check_classes(problem.moments)
-    explained = float(values[:SHRINKAGE_COMPONENTS].sum()) / (moments.n - 1)
+    explained = float(values[:_SHRINKAGE_COMPONENTS].sum()) / (moments.n - 1)
     return problem, max(math.exp(-explained), LOWEST_SHRINKAGE)
 
 

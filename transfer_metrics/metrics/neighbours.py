@@ -11,28 +11,20 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError
 
 # Distances of one row that differ by less than this share are the same.
-SAME = 1e-10
+_SAME = 1e-10
 # Numbers in a block of distances, and in a block of rows that stays in the processor's cache.
-DISTANCES, ROWS = 1 << 22, 1 << 17
+_DISTANCES, _ROWS = 1 << 22, 1 << 17
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest rows of some rows, with all that are as near as the k-th.
+    """The nearest rows of some rows, with all that are as near as the k-th."""
 
-    Attributes:
-        rows: row numbers, (B,).
-        of: position in ``rows`` of the row that each neighbour belongs to, ascending, (P,).
-        found: row number of each neighbour, (P,).
-        first: how many neighbours of the same row are nearer, (P,).
-        last: how many are nearer or at the same distance, (P,).
-    """
-
-    rows: np.ndarray
-    of: np.ndarray
-    found: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
+    rows: np.ndarray  # row numbers, (B,)
+    of: np.ndarray  # position in ``rows`` of the row that each belongs to, ascending, (P,)
+    found: np.ndarray  # row number of each neighbour, (P,)
+    first: np.ndarray  # how many neighbours of the same row are nearer, (P,)
+    last: np.ndarray  # how many are nearer or at the same distance, (P,)
 
 
 def neighbours(
@@ -46,16 +38,9 @@ def neighbours(
     float64, with ``2⁻⁵³`` for ``2⁻²⁴``. What remains within the bound is measured as
     ``Σ (a - b)²`` in float64, which does not cancel, and ranked by that.
 
-    Args:
-        x: rows, (N, D), float64, C-contiguous.
-        k: at least 1 and less than N.
-        slack: distances that differ by no more than this are the same, beside those that differ
-            by no more than ``SAME`` of their size.
-        apart: which rows are as far from every other row as from any, whatever ``x`` says of them
-            among each other, (N,) bool; none unless given.
-
-    Raises:
-        InvalidInputError: all rows are equal, or too large for float64.
+    Rows are (N, D), float64 and C-contiguous. Distances that differ by no more than ``slack``, or
+    ``_SAME`` of their size, are the same. Rows that are ``apart``, (N,) bool, are as far from every
+    other row as from any, whatever ``x`` says of them among each other.
 
     >>> [found] = neighbours(np.array([[0.0], [1.0], [2.0], [5.0]]), 1)
     >>> found.of.tolist(), found.found.tolist(), found.last.tolist()
@@ -73,7 +58,7 @@ def neighbours(
     # A power of two, so that no digit changes and no square under- or overflows.
     scale = math.ldexp(1.0, -min(max(math.frexp(spread)[1], -1000), 1000))
     rows, squares = np.empty(x.shape, dtype=np.float32), np.empty(n)
-    for block in _slices(n, ROWS // dim):
+    for block in _slices(n, _ROWS // dim):
         centred = (x[block] - centre) * scale
         rows[block] = centred
         squares[block] = np.einsum("ij,ij->i", centred, centred)
@@ -89,13 +74,13 @@ def neighbours(
     farthest = np.where(np.isfinite(rough), rough, -np.inf).max(axis=1)
     complete = (farthest > limit) | (width == n)
     asked = np.ones(n, dtype=bool) if apart is None else ~apart
-    for block in _slices(n, DISTANCES // width // 4):
+    for block in _slices(n, _DISTANCES // width // 4):
         chosen = np.flatnonzero(complete[block] & asked[block]) + block.start
         of, column = np.nonzero(rough[chosen] <= np.minimum(limit, 1e300)[chosen, None])
         found = candidates[chosen[of], column]
         distances = _distances(x, chosen[of], found, scale)
         yield _ranked(chosen, of, found, distances, k, slack * scale)
-    for block in _slices(n, DISTANCES // n):
+    for block in _slices(n, _DISTANCES // n):
         if not asked[block].all():
             yield _all_tied(np.flatnonzero(~asked[block]) + block.start, n)
     rest = np.flatnonzero(~complete & asked)
@@ -104,7 +89,7 @@ def neighbours(
     centred = (x - centre) * scale
     first = _first_equal(x)
     bound = _Bound(squares, slack * scale, (dim + 16) * 2.0**-53, 0.0)
-    for block in _slices(len(rest), DISTANCES // n):
+    for block in _slices(len(rest), _DISTANCES // n):
         chosen = rest[block]
         table = squares[chosen, None] + squares - 2.0 * (centred[chosen] @ centred.T)
         table[np.arange(len(chosen)), chosen] = np.inf
@@ -134,14 +119,14 @@ class _Bound:
             return np.full(len(rows), np.inf)
         error = 8.0 * self.g * self.squares[rows] + self.tiny
         highest = (np.maximum(kth.astype(np.float64), 0.0) + error) / (1.0 - 2.0 * self.g)
-        highest = (np.sqrt(highest) * (1.0 + 2.0 * SAME) + self.slack) ** 2
+        highest = (np.sqrt(highest) * (1.0 + 2.0 * _SAME) + self.slack) ** 2
         return highest * (1.0 + 2.0 * self.g) + error
 
 
 def _distances(x: np.ndarray, left: np.ndarray, right: np.ndarray, scale: float) -> np.ndarray:
     """Scaled Euclidean distances of pairs of rows: the differences are exact but for rounding."""
     found = np.empty(len(left))
-    for block in _slices(len(left), ROWS // x.shape[1]):
+    for block in _slices(len(left), _ROWS // x.shape[1]):
         difference = x[left[block]]
         difference -= x[right[block]]
         difference *= scale
@@ -162,10 +147,10 @@ def _ranked(
     of, found, distances = of[order], found[order], distances[order]
     start = np.searchsorted(of, np.arange(len(rows)))
     kth = distances[start + k - 1]
-    kept = distances <= (kth * (1.0 + SAME) + slack)[of]
+    kept = distances <= (kth * (1.0 + _SAME) + slack)[of]
     of, found, distances = of[kept], found[kept], distances[kept]
     gap = np.diff(distances, prepend=-np.inf)
-    new = np.diff(of, prepend=-1).astype(bool) | (gap > SAME * distances + slack)
+    new = np.diff(of, prepend=-1).astype(bool) | (gap > _SAME * distances + slack)
     ends = np.append(np.flatnonzero(new), len(of))
     group = np.cumsum(new) - 1
     start = np.searchsorted(of, np.arange(len(rows)))[of]

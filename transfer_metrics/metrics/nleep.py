@@ -15,7 +15,7 @@ from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.metrics.source_head import leep
 from transfer_metrics.statistics import FeatureSample, SourceJoint
 
-LLOYD_ROUNDS = 100
+_LLOYD_ROUNDS = 100
 
 
 @register_metric(
@@ -49,8 +49,7 @@ def nleep(
     With as many Gaussians as examples each would explain itself, so there are at most n / 2.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
-            examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
         share: share of the variance that is kept, in (0, 1].
         components_per_class: Gaussians per class that occurs.
         covariance: ``"diag"``; ``"spherical"``; or ``"full"``, that of the best-known copy, which
@@ -128,7 +127,7 @@ def _components(statistic: FeatureSample, share: float) -> Tensor:
 def _clusters(z: Tensor, size: int) -> Tensor:
     """Cluster of each row, (n,): k-means from a partition by variance."""
     assigned = _partition(z, size)
-    for _ in range(LLOYD_ROUNDS):
+    for _ in range(_LLOYD_ROUNDS):
         _, assigned = torch.unique(assigned, return_inverse=True)
         counts = torch.bincount(assigned)[:, None]
         centres = z.new_zeros(len(counts), z.shape[1]).index_add_(0, assigned, z) / counts

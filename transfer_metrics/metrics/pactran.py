@@ -13,17 +13,17 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import FeatureSample, SourceJoint
 
-REFERENCE = (
+_REFERENCE = (
     "Ding et al., PACTran: PAC-Bayesian Metrics for Estimating the Transferability of Pretrained "
     "Models to Classification Tasks, ECCV 2022"
 )
 
-CONJUGATE_STEPS = 200
+_CONJUGATE_STEPS = 200
 # Share of the loss that a Newton step cannot tell from rounding.
-ROUNDING = 1e-14
+_ROUNDING = 1e-14
 
 
-@register_metric(requires="source", reference=REFERENCE)
+@register_metric(requires="source", reference=_REFERENCE)
 def pactran_dirichlet(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int = 10) -> float:
     """PACTran-Dirichlet: the bound for ``p(y | x) = Σ_z w_yz P_z(x)`` with Dirichlet ``w_·z``.
 
@@ -68,7 +68,7 @@ def pactran_dirichlet(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int
     return (float(gain) - divergence) / (statistic.n * len(counts))
 
 
-@register_metric(requires="source", reference=REFERENCE)
+@register_metric(requires="source", reference=_REFERENCE)
 def pactran_gamma(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int = 10) -> float:
     """PACTran-Gamma: the bound for ``p(y | x) ∝ Σ_z w_yz P_z(x)`` with Gamma weights w.
 
@@ -111,7 +111,7 @@ def pactran_gamma(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int = 1
 @register_metric(
     requires="examples",
     parts=("spectrum",),
-    reference=REFERENCE,
+    reference=_REFERENCE,
     invariant=("shift", "rotation"),
 )
 def pactran_gaussian(
@@ -133,8 +133,7 @@ def pactran_gaussian(
     runs agree.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
-            examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
         lam: λ; the authors try 0.1, 1 and 10.
         s2_factor: prior variance times D over λ; the authors try 10 and 100.
         tol: the fit ends with the first Newton step whose squared length, in the norm of the
@@ -259,7 +258,7 @@ def _fit_logistic(
             length *= 0.5
             trial, trial_p = evaluate(weights + length * step)
         weights, loss, p = weights + length * step, trial, trial_p
-        if abs(decrease) <= max(tol**2, ROUNDING) * min(loss, 1.0):
+        if abs(decrease) <= max(tol**2, _ROUNDING) * min(loss, 1.0):
             return loss, p
         if decrease < 0.0:
             break  # the classes are so far apart that rounding decides where the minimum is
@@ -287,7 +286,7 @@ def _newton_step(
     solved = residual / curvature
     direction = solved
     norm = start = float((residual * solved).sum())
-    for _ in range(CONJUGATE_STEPS):
+    for _ in range(_CONJUGATE_STEPS):
         if norm <= min(1e-2, start**0.5) * start:
             break
         change = (rows @ direction).mul_(p)

@@ -12,8 +12,8 @@ from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.metrics.discriminant import Problem, fisher_shrinkage, self_challenged
 from transfer_metrics.statistics import ClassMoments, FeatureSample
 
-SMALLEST_DEVIATION = 1e-3
-EXIT_RATIO = 0.5
+_SMALLEST_DEVIATION = 1e-3
+_EXIT_RATIO = 0.5
 
 
 @register_metric(
@@ -46,8 +46,7 @@ def ped(
     ``S_w`` and SFDA's ``λ`` stay.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) and labels (N,). More than 20 000
-            examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
         nu: ν, the share of the radii that has to be free of overlap; the authors choose among 0.3,
             0.6 and 2.
         step: time step of the motion.
@@ -93,7 +92,7 @@ def ped(
     moments = statistic.moments
     assert isinstance(moments, ClassMoments)
     problem = Problem(statistic.x, statistic.y, moments)
-    scale = deviations(moments if general is None else general).clamp_min(SMALLEST_DEVIATION)
+    scale = _deviations(moments if general is None else general).clamp_min(_SMALLEST_DEVIATION)
     scale = scale.to(problem.rows.device)
     moves = motion(problem, scale, nu, step, rounds) * scale
     moved = Problem.of(dataclasses.replace(statistic, x=statistic.x + moves[problem.codes]))
@@ -102,7 +101,7 @@ def ped(
     return self_challenged(moved, shrinkage, statistic.x.shape[1])
 
 
-def deviations(moments: ClassMoments) -> Tensor:
+def _deviations(moments: ClassMoments) -> Tensor:
     """Standard deviation of each feature (over n), (D,)."""
     total = moments.total
     squares = total.data.diagonal() if total.dense else total.data.square().sum(dim=0)
@@ -119,17 +118,17 @@ def motion(problem: Problem, scale: Tensor, nu: float, step: float, rounds: int)
     start = (means - problem.moments.mean) / scale
     centres, first = start, 0.0
     for turn in range(rounds):
-        moves = repulsion(centres, radii, nu, step)
+        moves = _repulsion(centres, radii, nu, step)
         movement = float(moves.abs().sum())
         if turn == 0:
             first = movement
-        if movement <= EXIT_RATIO * first:
+        if movement <= _EXIT_RATIO * first:
             break
         centres = centres + moves
     return centres - start
 
 
-def repulsion(centres: Tensor, radii: Tensor, nu: float, step: float) -> Tensor:
+def _repulsion(centres: Tensor, radii: Tensor, nu: float, step: float) -> Tensor:
     """One round of the motion of all centres, (C, D)."""
     distances = torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist")
     reach = radii[:, None] + radii

@@ -19,7 +19,7 @@ from transfer_metrics.threads import threads_for
 # Strengths relative to the mean eigenvalue of the centred X'X, so that scale does not matter.
 RIDGE_PATH = tuple(10.0**e for e in range(-8, 4))
 # Numbers in a block of rows: 32 MB.
-BLOCK = 1 << 22
+_BLOCK = 1 << 22
 
 
 @register_metric(
@@ -37,8 +37,7 @@ def ridge_probe(statistic: FeatureSample, *, strengths: Sequence[float] = RIDGE_
     smallest squared leave-one-out error (PRESS) is used.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) with labels or targets. More than
-            20 000 examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features with labels or targets.
         strengths: penalties, as multiples of the mean eigenvalue of the centred ``X'X``.
 
     Returns:
@@ -87,7 +86,7 @@ def _leave_one_out(
     basis = vectors / sigma.sqrt()
     fits = (keep[:, :, None] * (basis.T @ moments.cross)[:, None, :]).flatten(1)
     press, hits = targets.new_zeros(count, targets.shape[1]), targets.new_zeros(count)
-    rows = max(BLOCK // (count * targets.shape[1] + len(sigma)), 1)
+    rows = max(_BLOCK // (count * targets.shape[1] + len(sigma)), 1)
     for x, truth in zip(statistic.x.split(rows), targets[:, None, :].split(rows), strict=True):
         left = product(x - moments.mean, basis)
         # In place from here on: these blocks are large and memory is what limits the speed.
@@ -123,8 +122,7 @@ def linear_probe(
     after centring, so that ``C`` means the same for every layer and rotations change nothing.
 
     Args:
-        statistic: ``FeatureSample``; or pass features (N, D) with labels or targets. More than
-            20 000 examples are sampled by a hash of their content.
+        statistic: ``FeatureSample`` (at most 20 000 examples); or features with labels or targets.
         C: inverse strengths of the L2 penalty; the one with the best mean accuracy is reported.
         folds: stratified folds; fewer where the rarest class has fewer examples.
         seed: shuffles the folds, which are dealt by the distance of the examples from the mean

@@ -20,8 +20,8 @@ from transfer_metrics.statistics.linalg import rank_cut
 RELATIVE_DISTORTION = 0.1
 CLASS_WEIGHTS = ("uniform", "frequency")
 # Largest over smallest class from which uniform weights are warned about.
-IMBALANCE = 10
-REFERENCE = "Huang et al., Frustratingly Easy Transferability Estimation, ICML 2022"
+_IMBALANCE = 10
+_REFERENCE = "Huang et al., Frustratingly Easy Transferability Estimation, ICML 2022"
 
 
 @register_metric(
@@ -35,7 +35,7 @@ REFERENCE = "Huang et al., Frustratingly Easy Transferability Estimation, ICML 2
         "preset=centred",
         "preset=projected",
     ),
-    reference=REFERENCE,
+    reference=_REFERENCE,
     invariant=("shift", "rotation"),
     overrides={("preset", "centred"): "examples"},
 )
@@ -193,7 +193,7 @@ def transrate_from_spectrum(
 @register_metric(
     parts=("class",),
     higher_is_better=False,
-    reference=REFERENCE,
+    reference=_REFERENCE,
     invariant=("shift", "rotation"),
 )
 def conditional_coding_rate(
@@ -266,7 +266,7 @@ def _warn_of_blind_spots(moments: ClassMoments, class_weights: str, class_center
             TransferMetricsWarning,
             stacklevel=5,
         )
-    if most >= IMBALANCE * fewest and class_weights == "uniform":
+    if most >= _IMBALANCE * fewest and class_weights == "uniform":
         warnings.warn(
             f"TransRate gives a class of {fewest} examples the weight of one of {most}; "
             f"pass class_weights='frequency'",

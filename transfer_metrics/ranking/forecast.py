@@ -19,9 +19,9 @@ from transfer_metrics.ranking.memory_budget import worker_memory
 from transfer_metrics.ranking.ranges import RangeReader
 from transfer_metrics.ranking.rank import LAYER_CHOICES, make_job
 from transfer_metrics.ranking.works import Ranges
-from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.task import Task
 
 TRIED = 32
 

@@ -18,8 +18,9 @@ from transfer_metrics.ranking.score import score_store
 from transfer_metrics.ranking.subsets import Subset
 from transfer_metrics.results.error_bars import MODES
 from transfer_metrics.results.table import chosen_records, record_label
-from transfer_metrics.sources.base import Model, Task
 from transfer_metrics.sources.models.candidates import Candidate
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Task
 
 
 @dataclass(frozen=True)

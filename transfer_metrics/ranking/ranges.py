@@ -22,7 +22,7 @@ from transfer_metrics.ranking.score import slots_of
 from transfer_metrics.ranking.stored import RangeFolder, of_classes
 from transfer_metrics.ranking.subsets import part_of
 from transfer_metrics.results.error_bars import BLOCKS
-from transfer_metrics.sources.base import Model
+from transfer_metrics.sources.models.model import Model
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,9 @@ from transfer_metrics.ranking.told import told_once
 from transfer_metrics.ranking.works import Ranges, Whole, outcomes
 from transfer_metrics.results.error_bars import interval_mode
 from transfer_metrics.results.table import ScoreTable, with_summary
-from transfer_metrics.sources.base import Task
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.words import refuse_words
+from transfer_metrics.sources.tasks.task import Task, refuse_words
 
 # How each choice of layers is extracted, and which rows then stand for the model.
 LAYER_CHOICES = {

@@ -18,7 +18,8 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.joined import JoinedStore
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.sources.base import Model, Task
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Task
 
 if TYPE_CHECKING:
     from transfer_metrics.ranking.job import Job

@@ -31,7 +31,7 @@ from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.values import failed, records_of, values_at
 from transfer_metrics.results.error_bars import interval_mode
 from transfer_metrics.results.table import ScoreTable, with_summary
-from transfer_metrics.sources.containers import check_container
+from transfer_metrics.sources.tasks.label_values import check_container
 from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transfer_metrics.sources.base import Split, Task
-from transfer_metrics.sources.tasks.subsamples import nested_order
+from transfer_metrics.sources.tasks.subtasks import nested_order
+from transfer_metrics.sources.tasks.task import Split, Task
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,8 +41,8 @@ from transfer_metrics.ranking.stored import (
 )
 from transfer_metrics.ranking.values import failed, records_of, values_of
 from transfer_metrics.results.table import record_label
-from transfer_metrics.sources.base import Model
 from transfer_metrics.sources.models.candidates import Candidate
+from transfer_metrics.sources.models.model import Model
 
 RANGES = 16
 """Most ranges that the shards of a model are cut into."""

@@ -11,7 +11,7 @@ import numpy as np
 from transfer_metrics.report.gather import Gathered, Setting
 from transfer_metrics.report.ranked import Ranking, Row
 from transfer_metrics.results.wording import visible
-from transfer_metrics.sources.base import Task
+from transfer_metrics.sources.tasks.task import Task
 
 MOST_CLASSES, MOST_TIED = 24, 5
 # A model with less than this chance of the best score is not called a contender.

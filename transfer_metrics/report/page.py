@@ -47,7 +47,7 @@ from transfer_metrics.report.settings import (
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.wording import visible
 from transfer_metrics.selection.base import Selection
-from transfer_metrics.sources.base import Task
+from transfer_metrics.sources.tasks.task import Task
 
 MOST_PANELS = 40
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from transfer_metrics.results.plots import TablePlots
-    from transfer_metrics.sources.base import Task
+    from transfer_metrics.sources.tasks.task import Task
 
 COLUMNS = (
     "model",

@@ -1,25 +1,21 @@
-"""Sequences of examples that decode on access and know what they contain."""
+"""What one example is: an image, a text, a word of a sentence, a sound, an array of numbers."""
 
 from __future__ import annotations
 
 import io
-import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Modality, example_bytes
-from transfer_metrics.sources.preprocess import array_to_image
-from transfer_metrics.untrusted import PICTURE, read_bytes
 
-# Pillow can also open formats that start other programs; these do not.
+Modality = Literal["image", "text", "audio", "tensor"]
+_LOUDEST = 32.0
+"""Far above what a waveform in -1 to 1 reaches, far below unscaled integers."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,21 +26,125 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """By the number of the orientation in EXIF."""
+# Pillow can also open formats that start other programs; these do not.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 
 
+@dataclass(frozen=True)
+class Word:
+    """One word of a sentence: all its words, and which of them, from 0."""
+
+    sentence: tuple[str, ...]
+    position: int
+
+    def encode(self) -> bytes:
+        """What identifies the word, for fingerprints.
+
+        >>> Word(("a", "b"), 1).encode()
+        b'1\\x00a\\x00b'
+        """
+        return "\0".join([str(self.position), *self.sentence]).encode()
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """One waveform: (T,) float32 in -1 to 1, and samples per second where that is known."""
+
+    samples: np.ndarray
+    rate: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def as_sound(example: Any) -> Sound:
+    """A waveform (T,), or a mapping with ``array`` and ``sampling_rate`` as ``datasets`` gives it.
+
+    >>> sound = as_sound({"array": [0.0, 0.5, -0.5], "sampling_rate": 16000})
+    >>> len(sound), sound.rate
+    (3, 16000)
+    """
+    if isinstance(example, Sound):
+        return example
+    rate = None
+    if isinstance(example, Mapping):
+        if "array" not in example:
+            raise InvalidInputError(
+                f"a sound has the entries {', '.join(map(str, example))}; it needs 'array' and "
+                f"'sampling_rate'"
+            )
+        given = example.get("sampling_rate")
+        rate, example = (None if given is None else int(given)), example["array"]
+    samples = np.asarray(example.detach().cpu() if hasattr(example, "detach") else example)
+    if samples.ndim != 1 or not samples.size or samples.dtype.kind not in "fiu":
+        raise InvalidInputError(
+            f"a sound has the shape {samples.shape} and type {samples.dtype}; give one channel, a "
+            f"waveform (T,) of real numbers, for example the mean of the channels"
+        )
+    samples = np.ascontiguousarray(samples, dtype=np.float32)
+    most = float(np.abs(samples).max())
+    if not most <= _LOUDEST:  # NaN compares false
+        raise InvalidInputError(
+            f"a sound has values up to {most:.4g}; waveforms lie in -1 to 1 (divide 16-bit samples "
+            f"by 32768)"
+        )
+    return Sound(samples, rate)
+
+
+def is_sound(example: Any) -> bool:
+    """Whether an example can be nothing but a sound; bare arrays can be other things.
+
+    >>> is_sound({"array": [0.0], "sampling_rate": 8000}), is_sound(np.zeros(3))
+    (True, False)
+    """
+    return isinstance(example, Sound) or (isinstance(example, Mapping) and "array" in example)
+
+
+def example_modality(example: Any) -> Modality:
+    """Tell an image, a text, a sound and an array of numbers apart.
+
+    >>> example_modality("some words"), example_modality(np.zeros(3))
+    ('text', 'tensor')
+    """
+    if isinstance(example, Image.Image):
+        return "image"
+    if is_sound(example):
+        return "audio"
+    if isinstance(example, (str, Word)) or (
+        isinstance(example, (tuple, list))
+        and len(example) == 2
+        and all(isinstance(part, str) for part in example)
+    ):
+        return "text"
+    if hasattr(example, "dtype") and hasattr(example, "shape"):
+        return "tensor"
+    raise InvalidInputError(
+        f"an example is a {type(example).__name__}; examples are PIL images, strings, pairs of "
+        f"strings, sounds, arrays or tensors"
+    )
+
+
+def example_bytes(example: Any) -> bytes:
+    """What identifies one decoded example, for fingerprints."""
+    if isinstance(example, (str, Word)):
+        return example.encode()
+    if isinstance(example, (tuple, list)):
+        return "\0\0".join(example).encode()
+    given = example_modality(example)
+    if given == "audio":
+        sound = as_sound(example)
+        return f"{sound.rate}\0".encode() + sound.samples.tobytes()
+    if given == "image":
+        return f"{example.mode}{example.size}\0".encode() + example.tobytes()
+    array = np.ascontiguousarray(example)
+    return f"{array.dtype}{array.shape}\0".encode() + array.tobytes()
+
+
 def decode(data: bytes, name: str) -> Image.Image:
-    """Decode an image file, turned upright as its EXIF data says.
+    """Decode an image file, turned upright as its EXIF data says; ``name`` is for messages.
 
     Of at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, by default 89 million; programs that trust
     their images can raise it.
-
-    Args:
-        data: the contents of the file.
-        name: what to call it in messages.
-
-    Raises:
-        InvalidInputError: it does not decode, or has an absurd number of pixels.
     """
     try:
         with warnings.catch_warnings():
@@ -53,7 +153,7 @@ def decode(data: bytes, name: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             image.load()
-            return upright(image)
+            return _upright(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InvalidInputError(
             f"image {name!r} claims more pixels than Pillow deems safe ({error}); make it smaller "
@@ -71,7 +171,7 @@ def decode(data: bytes, name: str) -> Image.Image:
         ) from error
 
 
-def upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     """An image turned as its EXIF data says; as it is where they say nothing that can be read.
 
     Pillow's own function fails, or leaves the image as it lies, where anything else in the data is
@@ -79,7 +179,7 @@ def upright(image: Image.Image) -> Image.Image:
 
     >>> image = Image.new("L", (3, 2))
     >>> image.getexif()[0x0112] = 6  # to be turned by a quarter
-    >>> upright(image).size
+    >>> _upright(image).size
     (2, 3)
     """
     try:
@@ -87,232 +187,3 @@ def upright(image: Image.Image) -> Image.Image:
     except Exception:  # a dozen different ones, of data that cameras and editors wrote
         turn = None
     return image if turn is None else image.transpose(turn)
-
-
-class Examples(Sequence[Any]):
-    """Base of the sequences below: integer access only, decoded when asked for.
-
-    Attributes:
-        modality: what the examples are, where that is known before one is decoded.
-        kept: whether ``stored`` gives what is there, and neither decodes nor runs foreign code.
-        sizes: bytes of each as stored, (N,), where they are known without reading.
-    """
-
-    modality: Modality | None = None
-    kept: bool = True
-    sizes: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def read(self, index: int) -> Any:
-        """Decode one example; ``index`` is within range."""
-        raise NotImplementedError
-
-    def stored(self, index: int) -> bytes:
-        """What one example contains, for fingerprints; undecoded where that is cheaper."""
-        return example_bytes(self.read(index))
-
-    def each(self) -> Iterator[bytes]:
-        """What every example contains, one after the other."""
-        return map(self.stored, range(len(self)))
-
-    def content(self) -> Iterator[bytes]:
-        """What all examples contain, in as many pieces as is quickest."""
-        return self.each()
-
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Any]: ...
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self.read(i) for i in range(*index.indices(len(self)))]
-        position = int(index)
-        if not -len(self) <= position < len(self):
-            raise IndexError(f"example {position} of {len(self)}")
-        return self.read(position % len(self))
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFiles(Examples):
-    """Image files, decoded on access."""
-
-    paths: Sequence[Path]
-    modality = "image"
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @cached_property
-    def sizes(self) -> np.ndarray:  # type: ignore[override]
-        """Bytes of each file, -1 where it cannot be found."""
-        return np.array([_size(path) for path in self.paths], np.int64)
-
-    def read(self, index: int) -> Image.Image:
-        """Decode one file."""
-        return decode(self.stored(index), str(self.paths[index]))
-
-    def stored(self, index: int) -> bytes:
-        """The bytes of one file."""
-        try:
-            return read_bytes(self.paths[index], PICTURE)
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(
-                f"image {str(self.paths[index])!r} cannot be read "
-                f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
-            ) from error
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedImages(Examples):
-    """Encoded images one after the other in one uint8 array, decoded on access.
-
-    Attributes:
-        data: (B,) uint8.
-        offsets: (N + 1,) integers; image i is ``data[offsets[i]:offsets[i + 1]]``.
-        name: where they come from.
-    """
-
-    data: np.ndarray
-    offsets: np.ndarray
-    name: str
-    modality = "image"
-
-    def __post_init__(self) -> None:
-        good = (
-            self.data.dtype == np.uint8
-            and self.data.ndim == self.offsets.ndim == 1
-            and np.issubdtype(self.offsets.dtype, np.integer)
-            and len(self.offsets) > 0
-            and (np.diff(self.offsets.astype(np.int64)) > 0).all()
-            and self.offsets[0] >= 0
-            and self.offsets[-1] <= len(self.data)
-        )
-        if not good:
-            raise InvalidInputError(
-                f"{self.name}: the offsets do not fit the encoded images; image i is "
-                f"data[offsets[i]:offsets[i + 1]] with data one-dimensional uint8"
-            )
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def sizes(self) -> np.ndarray:  # type: ignore[override]
-        """Bytes of each image."""
-        return np.diff(self.offsets.astype(np.int64))
-
-    def read(self, index: int) -> Image.Image:
-        """Decode one image."""
-        return decode(self.stored(index), f"{self.name}[{index}]")
-
-    def stored(self, index: int) -> bytes:
-        """One encoded image."""
-        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
-
-
-@dataclass(frozen=True, eq=False)
-class ImageArray(Examples):
-    """Images in one uint8 array (N, H, W), (N, H, W, 1) or (N, H, W, 3)."""
-
-    pixels: np.ndarray
-    modality = "image"
-
-    def __post_init__(self) -> None:
-        if self.pixels.ndim == 4 and self.pixels.shape[-1] not in (1, 3):
-            raise InvalidInputError(
-                f"images of shape {self.pixels.shape}: the last axis must hold 1 or 3 channels; "
-                f"reorder to (N, H, W, C)"
-            )
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def read(self, index: int) -> Image.Image:
-        """View one image."""
-        return array_to_image(self.pixels[index])
-
-    def content(self) -> Iterator[bytes]:
-        """All pixels at once."""
-        return iter([example_bytes(self.pixels)])
-
-
-@dataclass(frozen=True, eq=False)
-class Rows(Examples):
-    """Examples that are float32 arrays: the first axis of one array."""
-
-    values: np.ndarray
-    modality = "tensor"
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def read(self, index: int) -> np.ndarray:
-        """View one row."""
-        return self.values[index]
-
-    def content(self) -> Iterator[bytes]:
-        """All values at once."""
-        return iter([example_bytes(self.values)])
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs(Examples):
-    """The first entries of a map-style dataset of (x, y) pairs."""
-
-    dataset: Any
-    convert: Callable[[Any], Any]
-    modality: Modality | None = None
-    kept = False
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def read(self, index: int) -> Any:
-        """Fetch one pair and convert its first entry."""
-        return self.convert(self.dataset[index][0])
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen(Examples):
-    """Some examples of a sequence, by position."""
-
-    examples: Sequence[Any]
-    positions: np.ndarray
-
-    @property
-    def modality(self) -> Modality | None:  # type: ignore[override]
-        """That of the sequence."""
-        return getattr(self.examples, "modality", None)
-
-    @property
-    def kept(self) -> bool:  # type: ignore[override]
-        """As the sequence has it."""
-        return getattr(self.examples, "kept", True)
-
-    @property
-    def sizes(self) -> np.ndarray | None:  # type: ignore[override]
-        """Those of the sequence, where it knows."""
-        sizes = getattr(self.examples, "sizes", None)
-        return None if sizes is None else sizes[self.positions]
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def stored(self, index: int) -> bytes:
-        """What one of them contains, as the sequence has it."""
-        position = int(self.positions[index])
-        stored = getattr(self.examples, "stored", None)
-        return example_bytes(self.examples[position]) if stored is None else stored(position)
-
-    def read(self, index: int) -> Any:
-        """Read one of them."""
-        return self.examples[int(self.positions[index])]
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except (OSError, ValueError):
-        return -1

@@ -22,13 +22,7 @@ _declared: list[Any] = []
 def require(package: str, purpose: str, *, install: str = "'transfer-metrics[hubs]'") -> ModuleType:
     """Import an optional package, or say how to install it.
 
-    Args:
-        package: the package to import.
-        purpose: what it is needed for; completes the sentence "… needs <package>".
-        install: what pip installs to add it.
-
-    Raises:
-        MissingDependencyError: the package is absent or does not import.
+    ``purpose`` completes the sentence "… needs <package>"; ``install`` is what pip is given.
 
     >>> require("json", "reading settings").dumps([1])
     '[1]'

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import choose
+from transfer_metrics.registry import choose
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
 from transfer_metrics.syntax import call_options, cut, unquoted
 
-INPUT_OPTIONS = ("input_size", "mean", "std", "interpolation", "crop_pct")
+_INPUT_OPTIONS = ("input_size", "mean", "std", "interpolation", "crop_pct")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ModelSpec:
         hub: what stands before the colon.
         name: the name within the hub.
         options: what stands in parentheses, less the two below.
-        inputs: the options that describe the input (``INPUT_OPTIONS``).
+        inputs: the options that describe the input (``_INPUT_OPTIONS``).
         seed: for weights that are drawn at random; None where it is not given.
         revision: what follows ``@``; only Hugging Face models have revisions.
         checkpoint: the file after ``=``.
@@ -50,10 +50,8 @@ def parse_model(text: str) -> ModelSpec:
     >>> spec.name, spec.revision
     ('google/vit-base-patch16-224', 'main')
 
-    A file or folder in quotes may have any letters in its name.
-
-    Raises:
-        InvalidInputError: it has no hub, or the parentheses cannot be read.
+    A file or folder in quotes may have any letters in its name. What has no hub, or parentheses
+    that cannot be read, is refused.
     """
     hub, colon, rest = text.strip().partition(":")
     if not (hub and colon and rest):
@@ -72,7 +70,7 @@ def parse_model(text: str) -> ModelSpec:
     options: dict[str, Any] = {}
     if parenthesis:
         options = call_options(parenthesis + arguments, f"model {text!r}")
-    inputs = {key: options.pop(key) for key in INPUT_OPTIONS if key in options}
+    inputs = {key: options.pop(key) for key in _INPUT_OPTIONS if key in options}
     seed = options.pop("seed", None)
     return ModelSpec(text, hub, name.strip(), options, inputs, seed, "", unquoted(checkpoint))
 
@@ -85,9 +83,6 @@ def parse_name(text: str) -> tuple[str | None, str]:
 
     >>> parse_name("small = timm:resnet18=a.pth"), parse_name("timm:resnet18 = a.pth")
     (('small', 'timm:resnet18=a.pth'), (None, 'timm:resnet18 = a.pth'))
-
-    Raises:
-        InvalidInputError: the name is none, or nothing is named.
     """
     text = unquoted(text)
     name, mark, rest = cut(text, "=")
@@ -123,9 +118,6 @@ def parse_task(text: str) -> tuple[str, str, dict[str, str]]:
 
     >>> parse_task("csv:reviews.csv?label=stars&kind=regression")
     ('csv', 'reviews.csv', {'label': 'stars', 'kind': 'regression'})
-
-    Raises:
-        InvalidInputError: it has no source, or options that cannot be read.
     """
     source, colon, place = text.lstrip().partition(":")
     # A name may end in a space, which is typed by mistake more often.
@@ -163,9 +155,6 @@ def with_options(text: str, **options: object) -> str:
 
     >>> with_options("csv:a.csv?label=x", examples=10), with_options("glyphs", seed=1)
     ('csv:a.csv?label=x&examples=10', 'zoo:glyphs?seed=1')
-
-    Raises:
-        InvalidInputError: as for ``parse_task``.
     """
     source, place, written = parse_task(text)
     start = text if written else f"{source}:{place}"

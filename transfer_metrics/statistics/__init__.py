@@ -2,8 +2,8 @@
 
 from transfer_metrics.statistics.joint import SourceJoint
 from transfer_metrics.statistics.linalg import Scatter
-from transfer_metrics.statistics.moments import ClassMoments, TargetMoments
-from transfer_metrics.statistics.rows import ClassRows
+from transfer_metrics.statistics.moments import ClassMoments, ClassRows
 from transfer_metrics.statistics.sample import FeatureSample
+from transfer_metrics.statistics.targets import TargetMoments
 
 __all__ = ["ClassMoments", "ClassRows", "FeatureSample", "Scatter", "SourceJoint", "TargetMoments"]

@@ -9,24 +9,17 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.containers import check_container
+from transfer_metrics.sources.tasks.label_values import check_container
+from transfer_metrics.sources.tasks.labels import read_classes
 
 
 def as_features(x: Any, name: str = "X") -> Tensor:
-    """A (N, D) float64 tensor on the device of ``x``.
-
-    Raises:
-        InvalidInputError: not two-dimensional, empty, or not numeric.
-    """
+    """A (N, D) float64 tensor on the device of ``x``."""
     return as_rows(x, name).to(torch.float64)
 
 
 def as_rows(x: Any, name: str = "X") -> Tensor:
-    """A (N, D) tensor of real numbers in the precision and on the device of ``x``.
-
-    Raises:
-        InvalidInputError: not two-dimensional, empty, or not numeric.
-    """
+    """A (N, D) tensor of real numbers in the precision and on the device of ``x``."""
     tensor = _as_tensor(x, name)
     if tensor.ndim != 2:
         raise InvalidInputError(
@@ -58,32 +51,14 @@ def as_labels(y: Any, n: int, num_classes: int | None = None) -> tuple[Tensor, i
 
     Without ``num_classes`` labels of any kind are numbered in sorted order. With it they must be
     integers below it already, so that batches agree with each other.
-
-    Raises:
-        InvalidInputError: wrong length or shape, missing values, or labels out of range.
     """
-    labels = _label_array(y, n)
-    if num_classes is None:
-        values, codes = np.unique(labels, return_inverse=True)
-        return torch.from_numpy(codes.astype(np.int64)), len(values)
-    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
-        raise InvalidInputError(
-            f"with num_classes, y must hold integers 0..{num_classes - 1}, not {labels.dtype}"
-        )
-    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
-        raise InvalidInputError(
-            f"labels must lie in 0..{num_classes - 1} for num_classes={num_classes}; "
-            f"got {labels.min()}..{labels.max()}"
-        )
-    return torch.from_numpy(labels.astype(np.int64)), num_classes
+    codes = read_classes(y, n, num_classes)
+    size = int(codes.max(initial=-1)) + 1 if num_classes is None else num_classes
+    return torch.from_numpy(codes), size
 
 
 def as_columns(columns: Any, dim: int) -> Tensor:
-    """Numbers of features as an int64 tensor (k,), all below ``dim``.
-
-    Raises:
-        InvalidInputError: not a list of whole numbers, an empty one, or numbers out of range.
-    """
+    """Numbers of features as an int64 tensor (k,), all below ``dim``."""
     numbers = np.asarray(columns.cpu() if isinstance(columns, Tensor) else columns)
     if numbers.ndim != 1 or not numbers.size or not np.issubdtype(numbers.dtype, np.integer):
         raise InvalidInputError(
@@ -97,11 +72,7 @@ def as_columns(columns: Any, dim: int) -> Tensor:
 
 
 def as_targets(y: Any, n: int) -> Tensor:
-    """Regression targets as a finite float64 (N, K) tensor.
-
-    Raises:
-        InvalidInputError: wrong length or shape, or values that are not finite numbers.
-    """
+    """Regression targets as a finite float64 (N, K) tensor."""
     targets = _as_tensor(y, "y").to(torch.float64)
     if targets.ndim == 1:
         targets = targets[:, None]
@@ -116,11 +87,7 @@ def as_targets(y: Any, n: int) -> Tensor:
 def as_tokens(x: Any, y: Any, ignore_index: int = -100) -> tuple[Tensor, Tensor, np.ndarray]:
     """Token features (N, T, D) and labels (N, T) as examples, without the ignored ones.
 
-    Returns:
-        Features (M, D), labels (M,), and the number of the sequence of each token, (M,).
-
-    Raises:
-        InvalidInputError: labels that are not (N, T), or no token with a label.
+    They are features (M, D), labels (M,), and the number of the sequence of each token, (M,).
 
     >>> x, y, sequence = as_tokens(np.zeros((2, 3, 4)), [[0, 1, -100], [1, -100, -100]])
     >>> tuple(x.shape), y.tolist(), sequence.tolist()
@@ -177,31 +144,3 @@ def _as_tensor(value: Any, name: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"{name} is not a numeric array: {error}") from error
-
-
-def _label_array(y: Any, n: int) -> np.ndarray:
-    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    if labels.ndim != 1 or len(labels) != n:
-        raise InvalidInputError(
-            f"y must hold one label per row of X: expected shape ({n},), got {labels.shape}"
-        )
-    if np.issubdtype(labels.dtype, np.floating):
-        if not np.isfinite(labels).all():
-            raise InvalidInputError(
-                f"y has missing labels, the first at row {int(np.argmin(np.isfinite(labels)))}; "
-                f"drop those rows"
-            )
-        if (labels != np.floor(labels)).any():
-            raise InvalidInputError(
-                "y holds continuous values where class labels are needed; "
-                "pass integers, or use a metric for regression"
-            )
-        labels = labels.astype(np.int64)
-    if labels.dtype == object:
-        missing = [i for i, label in enumerate(labels) if label is None or label != label]
-        if missing:
-            raise InvalidInputError(
-                f"y has missing labels, the first at row {missing[0]}; drop those rows"
-            )
-        labels = labels.astype(str)
-    return labels

@@ -15,9 +15,9 @@ from transfer_metrics.statistics.inputs import as_labels, as_rows, check_finite
 from transfer_metrics.statistics.saving import MOST_CLASSES, Saved, require
 
 # How far float32 probabilities may sum from one.
-ROUNDING = 1e-5
+_ROUNDING = 1e-5
 # Numbers in a block of rows: 2 MB.
-BLOCK = 1 << 18
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class SourceJoint(Saved):
                 "source probabilities must be non-negative rows that sum to one; "
                 "apply a softmax to logits first"
             )
-        if error > ROUNDING:
+        if error > _ROUNDING:
             rows = rows.to(torch.float64)
             rows = rows / rows.sum(dim=1, keepdim=True)
         labels, size = as_labels(y, len(rows), num_classes)
@@ -132,7 +132,7 @@ class SourceJoint(Saved):
 
 
 def _block_rows(probabilities: Tensor) -> int:
-    return max(BLOCK // probabilities.shape[1], 1)
+    return max(_BLOCK // probabilities.shape[1], 1)
 
 
 def _arg_max(rows: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,9 +88,9 @@ def _stacked(top: Tensor, bottom: Tensor) -> Tensor:
 
 _ROUNDING = 1e-8
 # Largest over median variance from which factors are decomposed rather than products.
-UNEVEN = 1e6
+_UNEVEN = 1e6
 # Rounding of ``I + scale * S``, in units of I, from which its eigenvalues are taken one by one.
-LOST = 1e-6
+_LOST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,18 +100,13 @@ class Scatter(Saved):
     While it is a sum of fewer than D outer products it keeps the factor ``F`` (k, D); from D on it
     keeps ``S`` itself. Sums are exact either way, so D > N never builds a D x D matrix.
 
-    Attributes:
-        data: float64, (k, D) with k < D, or (D, D).
-        dense: whether ``data`` is ``S`` rather than its factor.
-
-    >>> import torch
     >>> s = Scatter.of_rows(torch.tensor([[3.0, 4.0, 0.0]], dtype=torch.float64))
-    >>> s.dense, s.trace(), round(s.logdet1p(1.0), 12) == round(math.log(26.0), 12)
-    (False, 25.0, True)
+    >>> s.dense, s.trace(), round(s.logdet1p(1.0), 6)
+    (False, 25.0, 3.258097)
     """
 
-    data: Tensor
-    dense: bool
+    data: Tensor  # float64, (k, D) with k < D, or (D, D)
+    dense: bool  # whether ``data`` is ``S`` rather than its factor
 
     @classmethod
     def of_rows(cls, rows: Tensor) -> Scatter:
@@ -148,10 +142,6 @@ class Scatter(Saved):
         matrix, rows = (self.data, other.data) if self.dense else (other.data, self.data)
         return Scatter(gram(rows).add_(matrix) if len(rows) else matrix, dense=True)
 
-    def scaled(self, factor: float) -> Scatter:
-        """``factor * S`` for a factor >= 0."""
-        return Scatter(self.data * (factor if self.dense else math.sqrt(factor)), self.dense)
-
     def cleared(self, noise: Tensor) -> Scatter:
         """The same without the features whose sum of squares is no more than ``noise``, (D,)."""
         squares = self.data.diagonal() if self.dense else self.data.square().sum(dim=0)
@@ -162,11 +152,7 @@ class Scatter(Saved):
         return Scatter(torch.where(quiet[:, None], 0.0, data) if self.dense else data, self.dense)
 
     def select(self, columns: Any) -> Scatter:
-        """The scatter of some of the columns, (k,): rows and columns of ``S``, O(k²) or O(n k).
-
-        Raises:
-            InvalidInputError: columns that do not exist.
-        """
+        """The scatter of some of the columns, (k,): rows and columns of ``S``, O(k²) or O(n k)."""
         chosen = as_columns(columns, self.dim).to(self.data.device)
         if self.dense:
             return Scatter(self.data[chosen[:, None], chosen], dense=True)
@@ -193,7 +179,7 @@ class Scatter(Saved):
         """``log det(I + scale * S)``: O(m³) for the smaller side m."""
         if "eigh" in self.__dict__:
             return float(torch.log1p(scale * self.eigh[0]).sum())
-        if scale * self.trace() * torch.finfo(torch.float64).eps > LOST:
+        if scale * self.trace() * torch.finfo(torch.float64).eps > _LOST:
             return float(torch.log1p(scale * self.eigenvalues).sum())
         small = _scaled(self.small, scale)
         if float(small.diagonal().sum()) < 1.0:
@@ -205,9 +191,7 @@ class Scatter(Saved):
     @property
     def eigenvalues(self) -> Tensor:
         """Eigenvalues above rounding noise, descending: (rank,)."""
-        if "eigh" in self.__dict__:
-            return self.eigh[0]
-        if self._uneven:
+        if "eigh" in self.__dict__ or self._uneven:
             return self.eigh[0]
         values = torch.linalg.eigvalsh(_largest_first(self.small)[0]).flip(0)
         return values[values > rank_cut(values, max(self.data.shape))]
@@ -220,7 +204,7 @@ class Scatter(Saved):
         """
         variances = self.data.diagonal() if self.dense else self.data.square().sum(dim=0)
         varying = variances[variances > 0]
-        return len(varying) > 1 and float(varying.max()) > UNEVEN * float(varying.median())
+        return len(varying) > 1 and float(varying.max()) > _UNEVEN * float(varying.median())
 
     def _factor(self) -> Tensor:
         """``F`` with ``S = F'F``, through correlations: these are of one size in a matrix too."""

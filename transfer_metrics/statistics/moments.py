@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -17,27 +21,21 @@ from transfer_metrics.statistics.inputs import (
     as_columns,
     as_features,
     as_labels,
-    as_targets,
     check_finite,
 )
 from transfer_metrics.statistics.linalg import Scatter
-from transfer_metrics.statistics.rows import ClassRows
 from transfer_metrics.statistics.saving import Saved, require
 
 PARTS = frozenset({"class", "fourth"})
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class FourthMoments(Saved):
-    """Third and fourth moments about the global mean that Ledoit-Wolf shrinkage needs.
+    """Third and fourth moments about the global mean that Ledoit-Wolf shrinkage needs."""
 
-    Attributes:
-        cubic: ``Σ ‖u‖² u`` with ``u = x - mean``: (D,).
-        quartic: ``Σ ‖u‖⁴``.
-    """
-
-    cubic: Tensor
-    quartic: float
+    cubic: Tensor  # ``Σ ‖u‖² u`` with ``u = x - mean``: (D,)
+    quartic: float  # ``Σ ‖u‖⁴``
 
     def _require_fit(self) -> None:
         require(self.cubic.ndim == 1, "third moments of more than one axis")
@@ -60,6 +58,74 @@ class FourthMoments(Saved):
 
     def __add__(self, other: FourthMoments) -> FourthMoments:
         return FourthMoments(self.cubic + other.cubic, self.quartic + other.quartic)
+
+
+class ClassRows(Sequence[Scatter]):
+    """Scatter of each class about its own mean, from features that can be read by position.
+
+    C matrices of D x D do not fit where both are large (34 GB for C = 1 000, D = 2 048); one after
+    the other they need a single one, and one more reading of the features, by ``read``, which gives
+    those (k, D) at positions (k,), for class numbers (N,) and class means (C, D).
+
+    >>> x, y = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1])
+    >>> scatter = ClassRows(x.__getitem__, y, torch.tensor([[2.0, 3.0], [4.0, 5.0]]))
+    >>> scatter[1].trace()
+    16.0
+    """
+
+    def __init__(
+        self, read: Callable[[np.ndarray], Any], labels: np.ndarray, means: Tensor
+    ) -> None:
+        self._read = read
+        self._means = means
+        self._order = np.argsort(labels, kind="stable")
+        counts = np.bincount(labels, minlength=len(means))
+        self._ends = np.concatenate([[0], counts.cumsum()])
+        self._ahead = (0, means[:0])
+
+    def select(self, columns: Any) -> ClassRows:
+        """The same for some of the columns; all are still read, and then those kept."""
+        chosen = as_columns(columns, self._means.shape[1])
+        selected = copy.copy(self)
+        selected._read = lambda positions: as_features(self._read(positions))[:, chosen]
+        selected._means = self._means[:, chosen.to(self._means.device)]
+        selected._ahead = (0, selected._means[:0])
+        return selected
+
+    def __len__(self) -> int:
+        return len(self._means)
+
+    @overload
+    def __getitem__(self, index: int) -> Scatter: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Scatter]: ...
+    def __getitem__(self, index: int | slice) -> Scatter | list[Scatter]:
+        if isinstance(index, slice):
+            return [self[c] for c in range(*index.indices(len(self)))]
+        start, stop = int(self._ends[index]), int(self._ends[index + 1])
+        # One example is its own mean: no row is needed.
+        scatter = Scatter.of_rows(self._means[:0])
+        if stop - start < 2:
+            return scatter
+        pieces = (
+            Scatter.of_rows(self._rows(at, min(at + _ROWS_AT_ONCE, stop)) - self._means[index])
+            for at in range(start, stop, _ROWS_AT_ONCE)
+        )
+        return functools.reduce(operator.add, pieces, scatter)
+
+    def _rows(self, start: int, stop: int) -> Tensor:
+        """Features at places ``start`` to ``stop`` of the order by class.
+
+        Classes are asked for one after the other, so those that follow are read along.
+        """
+        first, rows = self._ahead
+        if start < first or stop > first + len(rows):
+            end = min(max(stop, start + _ROWS_AT_ONCE), len(self._order))
+            rows = as_features(self._read(self._order[start:end]))
+            check_finite(rows)
+            first = start
+            self._ahead = (first, rows)
+        return rows[start - first : stop - first]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +204,7 @@ class ClassMoments(Saved):
         means = features.new_zeros(size, features.shape[1])
         rows = _empty_like(features)
         class_rows = []
-        for c in range(size):
-            start, stop = bounds[c], bounds[c + 1]
+        for c, (start, stop) in enumerate(pairwise(bounds)):
             block = rows[start:stop]
             if stop > start:
                 _gather(features, order[start:stop], block)
@@ -192,7 +257,7 @@ class ClassMoments(Saved):
     def total(self) -> Scatter:
         """Scatter about the global mean; that of constant features is zero, not rounding."""
         total = self.within + Scatter.of_rows(self.between_rows)
-        return total.cleared(_rounding(self.mean, self.n))
+        return total.cleared(rounding_of(self.mean, self.n))
 
     @cached_property
     def target_mean(self) -> Tensor:
@@ -283,102 +348,7 @@ class ClassMoments(Saved):
         return dataclasses.replace(merged, fourth=fourth)
 
 
-@dataclass(frozen=True, eq=False)
-class TargetMoments(Saved):
-    """Joint moments of features and regression targets; ``a + b`` merges.
-
-    Attributes:
-        joint: moments of the rows ``[x, t]`` as one class, D + K columns.
-        num_targets: K.
-
-    >>> m = TargetMoments.from_batch([[1.0], [2.0], [3.0]], [2.0, 4.0, 6.0])
-    >>> m.n, m.dim, m.num_targets
-    (3, 1, 1)
-    """
-
-    joint: ClassMoments
-    num_targets: int
-
-    def _require_fit(self) -> None:
-        require(0 < self.num_targets < self.joint.means.shape[1], "more targets than columns")
-        require(len(self.joint.means) == 1, "targets in several classes")
-
-    @classmethod
-    def from_batch(cls, x: Any, t: Any) -> TargetMoments:
-        """Moments of features (N, D) and targets (N,) or (N, K).
-
-        Raises:
-            InvalidInputError: wrong shapes, NaN or infinite values.
-        """
-        features = as_features(x)
-        targets = as_targets(t, features.shape[0]).to(features.device)
-        labels = torch.zeros(len(features), dtype=torch.int64)
-        rows = torch.cat([features, targets], dim=1)
-        return cls(ClassMoments.from_batch(rows, labels, 1, parts=()), targets.shape[1])
-
-    def select(self, columns: Any) -> TargetMoments:
-        """Moments of some of the features (k,), and of all targets.
-
-        Raises:
-            InvalidInputError: columns that do not exist.
-        """
-        targets = torch.arange(self.dim, self.joint.dim)
-        chosen = torch.cat([as_columns(columns, self.dim), targets])
-        return TargetMoments(self.joint.select(chosen), self.num_targets)
-
-    @property
-    def n(self) -> int:
-        """Number of examples."""
-        return self.joint.n
-
-    @property
-    def dim(self) -> int:
-        """Number of features D."""
-        return self.joint.dim - self.num_targets
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of the features, (D,)."""
-        return self.joint.means[0, : self.dim]
-
-    @property
-    def target_mean(self) -> Tensor:
-        """Mean of the targets, (K,)."""
-        return self.joint.means[0, self.dim :]
-
-    @cached_property
-    def total(self) -> Scatter:
-        """Scatter of the features about their mean."""
-        data, d = self.joint.within.data, self.dim
-        if self.joint.within.dense:
-            total = Scatter(data[:d, :d], dense=True)
-        else:
-            total = Scatter.of_rows(data[:, :d].contiguous())
-        return total.cleared(_rounding(self.mean, self.n))
-
-    @cached_property
-    def cross(self) -> Tensor:
-        """``Σ (x - mean)(t - target mean)'``, (D, K)."""
-        data, d = self.joint.within.data, self.dim
-        return data[:d, d:] if self.joint.within.dense else data[:, :d].T @ data[:, d:]
-
-    @cached_property
-    def spread(self) -> Tensor:
-        """``Σ (t - target mean)²`` of each target, (K,)."""
-        data, d = self.joint.within.data, self.dim
-        dense = self.joint.within.dense
-        spread = data.diagonal()[d:] if dense else data[:, d:].square().sum(dim=0)
-        return torch.where(spread <= _rounding(self.target_mean, self.n), 0.0, spread)
-
-    def __add__(self, other: TargetMoments) -> TargetMoments:
-        if self.num_targets != other.num_targets:
-            raise InvalidInputError(
-                f"cannot merge moments of {self.num_targets} and {other.num_targets} targets"
-            )
-        return TargetMoments(self.joint + other.joint, self.num_targets)
-
-
-def _rounding(mean: Tensor, n: int) -> Tensor:
+def rounding_of(mean: Tensor, n: int) -> Tensor:
     """Sum of squares about a mean (D,) that n equal numbers can have, as means are rounded."""
     return n * (8.0 * torch.finfo(torch.float64).eps * mean).square()
 

@@ -21,12 +21,12 @@ from transfer_metrics.statistics.inputs import (
     as_targets,
     check_finite,
 )
-from transfer_metrics.statistics.moments import ClassMoments, TargetMoments
+from transfer_metrics.statistics.moments import ClassMoments
 from transfer_metrics.statistics.saving import MOST_CLASSES, Saved, require
+from transfer_metrics.statistics.targets import TargetMoments
 
 DEFAULT_LIMIT = 20_000
-# Bits of a key that tell equal rows of different labels apart.
-LABEL_BITS = 16
+_LABEL_BITS = 16  # of a key, which tell equal rows of different labels apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ class FeatureSample(Saved):
             found[n, 0] = int.from_bytes(digest.digest())
             digest.update(tag.tobytes())
             found[n, 1] = int.from_bytes(digest.digest())
-        of_label = np.uint64((1 << LABEL_BITS) - 1)
+        of_label = np.uint64((1 << _LABEL_BITS) - 1)
         return (found[:, 0] & ~of_label) | (found[:, 1] & of_label)
 
     @cached_property
@@ -125,11 +125,7 @@ class FeatureSample(Saved):
         return TargetMoments.from_batch(self.x, self.y)
 
     def adopt(self, moments: ClassMoments | TargetMoments) -> None:
-        """Use moments of the same examples that exist already, instead of building them again.
-
-        Raises:
-            InvalidInputError: they are of other examples.
-        """
+        """Use moments of the same examples that exist already, instead of building them again."""
         if (moments.n, moments.dim) != (self.n, self.x.shape[1]):
             raise InvalidInputError(
                 f"moments of {moments.n} examples with {moments.dim} features are not those of "

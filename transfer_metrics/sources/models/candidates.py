@@ -1,19 +1,25 @@
-"""Models that stand beside each other in one table, each under a name that no other has."""
+"""Models as they are given (text with commas and wildcards, files, Python's lists), each named."""
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.naming import told_apart
-from transfer_metrics.sources.base import Model
-from transfer_metrics.sources.models.lists import named_models
-from transfer_metrics.sources.models.load_model import called, load_model
-from transfer_metrics.sources.models.plain import not_a_model, plain_module
+from transfer_metrics.naming import checked_name, told_apart
+from transfer_metrics.sources.models.load_model import WILD, called, list_models, load_model
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import not_a_model, plain_module
+from transfer_metrics.sources.specs import local_path, parse_model, parse_name
+from transfer_metrics.syntax import cut, unquoted
+from transfer_metrics.untrusted import read_text
 
 
 @dataclass(frozen=True)
@@ -74,3 +80,140 @@ def _own_name(model: Any) -> str:
         return type(plain_module(model)).__name__
     except TransferMetricsError:  # which it is refused for when it is loaded
         return type(model).__name__
+
+
+def expand_models(models: Any) -> list[str | Model | nn.Module]:
+    """Turn commas, wildcards, files and lists into one list of models, without repeats.
+
+    Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``. ``@file``
+    stands for the names in a text file, one or several to a line; what follows ``#`` at the
+    beginning of a line or after a space is a comment. A comma belongs to a file or folder that
+    is there with the comma in its name, and to what stands in quotes.
+
+    Args:
+        models: names (commas between them, wildcards in them), files, modules, ``Model`` objects,
+            mappings from a name to one of these, or a list of all that.
+
+    Raises:
+        UnknownNameError: a wildcard matches nothing.
+        InvalidInputError: there is no model at all, a name stands for several, or a file cannot be
+            read or used; names the line.
+
+    >>> expand_models("timm:resnet18(pretrained=False, seed=1), small = hf:bert-base-uncased")
+    ['timm:resnet18(pretrained=False, seed=1)', 'hf:bert-base-uncased']
+    """
+    return [model for _, model in named_models(models)]
+
+
+def named_models(models: Any) -> list[tuple[str | None, str | Model | nn.Module]]:
+    """The models of ``expand_models``, each with the name that it was given, or None."""
+    lists = (list, tuple, set, frozenset, Iterator)
+    found: list[tuple[str | None, Any]] = []
+    for item in models if isinstance(models, lists) else [models]:
+        for name, model in _named(item):
+            known = (seen for other, seen in found if other == name)
+            if not any(model is s or (isinstance(model, str) and model == s) for s in known):
+                found.append((name, model))
+    if not found:
+        raise InvalidInputError("no models; give at least one, such as zoo:*")
+    return found
+
+
+def _named(item: Any) -> Iterator[tuple[str | None, Any]]:
+    if isinstance(item, str):
+        for text in _split(item):
+            yield from _expand(text)
+    elif isinstance(item, Mapping):
+        for key, model in item.items():
+            name = checked_name(key, "a model")
+            yield name, _only(name, unquoted(model)) if isinstance(model, str) else model
+    else:
+        yield None, item
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas, of which none is within a path that exists."""
+    parts, rest, comma = [], text, ","
+    while comma:
+        part, comma, rest = cut(rest, ",")
+        parts.append(part)
+    found = []
+    while parts:
+        # What has no hub may belong to the path before it.
+        most = 1 + len(list(itertools.takewhile(lambda part: ":" not in part, parts[1:])))
+        joined = (count for count in range(most, 1, -1) if _exists(",".join(parts[:count])))
+        count = next(joined, 1)
+        found.append(unquoted(",".join(parts[:count])))
+        del parts[:count]
+    return [part for part in found if part]
+
+
+def _exists(text: str) -> bool:
+    place = os.path.expanduser(text.strip()[1:]) if _is_list(text) else local_path(text)
+    return os.path.exists(place)
+
+
+def _is_list(text: str) -> bool:
+    return text.lstrip().startswith("@")
+
+
+def _expand(text: str) -> list[tuple[str | None, str]]:
+    if _is_list(text):
+        return _listed(text[1:])
+    name, spec = parse_name(text)
+    if name is not None:
+        return [(name, _only(name, spec))]
+    end = min((spec.find(mark) for mark in "(=" if mark in spec), default=len(spec))
+    pattern, rest = spec[:end], spec[end:]
+    if not any(letter in pattern for letter in WILD) or os.path.isdir(local_path(spec)):
+        return [(None, spec)]
+    return [(None, found + rest) for found in list_models(pattern)]
+
+
+def _only(name: str, spec: str) -> str:
+    """The one model that is to have a name."""
+    found = [] if _is_list(spec) else _expand(spec)
+    if any(other is not None for other, _ in found):
+        raise InvalidInputError(f"model {name!r}: {spec!r} has a name too; give it one name")
+    if len(found) != 1:
+        raise InvalidInputError(
+            f"model {name!r}: {spec!r} stands for "
+            f"{f'{len(found)} models' if found else 'a list'}; give a name to one model each"
+        )
+    return found[0][1]
+
+
+def _listed(place: str) -> list[tuple[str | None, str]]:
+    """The names in a file, checked as far as they can be without loading anything."""
+    try:
+        text = read_text(Path(unquoted(place)).expanduser())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(
+            f"the list of models {place!r} cannot be read ({reason}); give a text file with a name "
+            f"on each line"
+        ) from error
+    found: list[tuple[str | None, str]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            for item in _split(_without_comment(line)):
+                if _is_list(item):
+                    raise InvalidInputError(f"{item!r}: lists cannot name other lists")
+                expanded = _expand(item)
+                for _, one in expanded:
+                    parse_model(one)
+                found += expanded
+        except TransferMetricsError as error:
+            raise type(error)(f"{place}, line {number}: {error}") from error
+    if not found:
+        raise InvalidInputError(f"the list of models {place!r} names none; write one on each line")
+    return found
+
+
+def _without_comment(line: str) -> str:
+    """A line up to a ``#`` at its beginning or after a space; not one in quotes or brackets."""
+    kept, mark, rest = cut(line, "#")
+    while mark and kept and not kept[-1].isspace():
+        part, mark, rest = cut(rest, "#")
+        kept += f"#{part}"
+    return kept

@@ -37,7 +37,8 @@ def load_checkpoint(
     batches, buffers of whole numbers such as positions, the second of two tied weights, and a
     classifier that is absent as a whole: the identity takes its place, so that random logits pass
     for nothing. What belongs to something else, such as a criterion, a queue or a projection head,
-    is left out. Values are cast to the types of the parameters.
+    is left out, and warned of like all that a file lacks. Values are cast to the types of the
+    parameters.
 
     Args:
         module: the network.
@@ -49,14 +50,6 @@ def load_checkpoint(
 
     Returns:
         The network, and ``"sha256:"`` with the first 12 digits of the file's hash.
-
-    Raises:
-        InvalidInputError: the file is missing or unreadable, needs unpickling of more than
-            tensors, or does not fit the network; nothing is loaded then.
-
-    Warns:
-        TransferMetricsWarning: the file has no classifier, or tensors that are left out, or two
-            sets of weights of which one was chosen.
     """
     path, part = _place(path)
     content = _read(path)
@@ -149,10 +142,7 @@ def read_torch(path: Path) -> Any:
     """What ``torch.save`` wrote, where it holds tensors, numbers and texts only.
 
     An archive may unpack to as much as ``untrusted.check_unpacked`` allows, and so may tensors
-    that repeat few numbers many times.
-
-    Raises:
-        Exception: of many kinds, for what is damaged, too large, or would have to be executed.
+    that repeat few numbers many times. Errors are of many kinds.
     """
     packed = path.stat().st_size
     if zipfile.is_zipfile(path):

@@ -13,16 +13,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from transfer_metrics.errors import LayerNotFoundError
-from transfer_metrics.sources.models.evaluation import evaluation
-from transfer_metrics.sources.models.weights import is_leaf
+from transfer_metrics.sources.models.modules import evaluation, is_leaf
 
 
 def check_head(module: nn.Module, head: str) -> str:
-    """Return ``head`` when ``module`` has a submodule of that name.
-
-    Raises:
-        LayerNotFoundError: it has none; with suggestions.
-    """
+    """The path of a classifier, if the network has a module there."""
     names = [name for name, _ in module.named_modules() if name]
     if head not in names:
         raise LayerNotFoundError.of("head", head, names)
@@ -50,11 +45,7 @@ def with_weights(module: nn.Module, head: str | None) -> str | None:
 
 
 def last_linear(module: nn.Module, outputs: int | None = None) -> str | None:
-    """The last fully connected layer or 1x1 convolution in order of registration.
-
-    Args:
-        module: the network.
-        outputs: count only layers with so many outputs.
+    """The last fully connected layer or 1x1 convolution, of so many outputs, as registered.
 
     >>> last_linear(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.Softmax(1)))
     '2'
@@ -68,11 +59,7 @@ def last_linear(module: nn.Module, outputs: int | None = None) -> str | None:
 
 
 def proven_head(module: nn.Module, batch: Any) -> str | None:
-    """The linear layer that made what a network returns for a batch, by ``LinearOutputs``.
-
-    Args:
-        module: the network.
-        batch: at least two inputs on its device, a mapping for keyword arguments.
+    """The linear layer that made what a network returns for a batch of two or more inputs.
 
     >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.Softmax(1))
     >>> proven_head(network, torch.eye(4))

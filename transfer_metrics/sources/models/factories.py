@@ -6,37 +6,37 @@ import dataclasses
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
-from transfer_metrics.sources.base import Model
-from transfer_metrics.sources.kinds_of_source import HUBS
 from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.models.classifier import with_weights
 from transfer_metrics.sources.models.hubs import check_seed, construct, from_module
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.specs import ModelSpec
 
 
-def from_factory(spec: ModelSpec) -> Model:
+def from_factory(spec: ModelSpec, hubs: Iterable[str] = ()) -> Model:
     """Call ``package.module:factory``; the current directory is importable meanwhile.
 
     The factory gets every option that it has an argument for. What describes the input is used
-    here where it has none, and the generator of torch starts from the seed in any case.
+    here where it has none, and the generator of torch starts from the seed in any case. Names of
+    hubs are suggested where there is no such module.
     """
     given: dict[str, Any] = {}
 
     def make() -> Any:
-        factory = _find(spec)
+        factory = _find(spec, hubs)
         given.update(_taken(factory, spec))
         if "seed" not in given:
             check_seed(spec)
         return factory(**spec.options, **given)
 
-    made = construct(spec, make)
+    made = construct(spec, make, of_hub=False)
     inputs = {name: value for name, value in spec.inputs.items() if name not in given}
     if isinstance(made, Model):
         if inputs:
@@ -76,7 +76,7 @@ def _taken(factory: Callable[..., Any], spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _find(spec: ModelSpec) -> Callable[..., Any]:
+def _find(spec: ModelSpec, hubs: Iterable[str]) -> Callable[..., Any]:
     """Import the factory, with the current directory in front as in ``python -m``."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
@@ -85,7 +85,7 @@ def _find(spec: ModelSpec) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name and spec.hub.startswith(error.name):
             if "." not in spec.hub:
-                raise UnknownNameError.of("hub or module", spec.hub, HUBS) from error
+                raise UnknownNameError.of("hub or module", spec.hub, hubs) from error
             raise InvalidInputError(
                 f"model {spec.text!r}: there is no module {error.name!r}; install it or run from "
                 f"the folder that holds it"

@@ -17,8 +17,8 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     TransferMetricsWarning,
 )
-from transfer_metrics.sources.base import Modality, Model, choose
-from transfer_metrics.sources.kinds_of_source import HUBS
+from transfer_metrics.registry import choose
+from transfer_metrics.sources.example import Modality
 from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.models.classifier import (
     configured_head,
@@ -27,15 +27,15 @@ from transfer_metrics.sources.models.classifier import (
     proven_head,
     with_weights,
 )
-from transfer_metrics.sources.models.evaluation import is_lazy
-from transfer_metrics.sources.models.plain import plain_module
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import is_lazy, plain_module
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.specs import ModelSpec
 from transfer_metrics.untrusted import visible
 
 # Characters of what a constructor says of its failure.
-MOST = 300
+_MOST = 300
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def from_timm(spec: ModelSpec) -> Model:
         )
 
     module = make()
-    revision = getattr(module, "pretrained_cfg", {}).get("tag") if pretrained else "random"
+    revision = _config_of(module).get("tag") if pretrained else "random"
     if spec.checkpoint:
-        heads = configured_heads(config_of(module))
+        heads = configured_heads(_config_of(module))
         module, revision = _with_file(module, make, spec, heads)
     elif pretrained and "num_classes" in options:
         _leave_out_random_head(module, options["num_classes"], spec)
@@ -107,8 +107,8 @@ def from_timm(spec: ModelSpec) -> Model:
 
 def _leave_out_random_head(module: nn.Module, classes: Any, spec: ModelSpec) -> None:
     """Without a classifier of other classes than those of the weights: timm makes a random one."""
-    known = config_of(module).get("num_classes")
-    heads = [h for h in configured_heads(config_of(module)) if with_weights(module, h)]
+    known = _config_of(module).get("num_classes")
+    heads = [h for h in configured_heads(_config_of(module)) if with_weights(module, h)]
     if known is None or known == classes or not heads:
         return
     for head in heads:
@@ -179,7 +179,7 @@ def _with_file(
 
 def from_module(
     module: nn.Module,
-    name: str,
+    name: str = "",
     inputs: Mapping[str, Any] | None = None,
     revision: str = "",
     *,
@@ -190,14 +190,15 @@ def from_module(
 
     Args:
         module: the network.
-        name: what to call it.
+        name: what to call it; else the class of the network inside its wrappers.
         inputs: overrides of the configuration's input settings.
         revision: which weights these are.
         channels: number of input channels where it differs from the configuration.
         prove: look for the classifier with a forward pass when the configuration is silent.
     """
     module = plain_module(module)
-    config = config_of(module)
+    name = name or type(module).__name__
+    config = _config_of(module)
     size = (inputs or {}).get("input_size", config.get("input_size"))
     preprocess: Any = None
     modality: Modality = "tensor"
@@ -213,7 +214,7 @@ def from_module(
     return with_proven_head(model) if prove and "classifier" not in config else model
 
 
-def config_of(module: nn.Module) -> Mapping[str, Any]:
+def _config_of(module: nn.Module) -> Mapping[str, Any]:
     """The ``pretrained_cfg`` of a network; empty where it has none."""
     config = getattr(module, "pretrained_cfg", None) or {}
     return config if isinstance(config, Mapping) else config.to_dict()
@@ -291,9 +292,9 @@ def check_seed(spec: ModelSpec) -> None:
         )
 
 
-def construct(spec: ModelSpec, make: Callable[[], Any]) -> Any:
+def construct(spec: ModelSpec, make: Callable[[], Any], *, of_hub: bool = True) -> Any:
     """Run a constructor reproducibly, and turn what it raises into one sentence."""
-    if spec.hub in HUBS:
+    if of_hub:
         check_seed(spec)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -304,12 +305,12 @@ def construct(spec: ModelSpec, make: Callable[[], Any]) -> Any:
     except TypeError as error:
         raise InvalidInputError(
             f"model {spec.text!r}: the constructor refuses the options {spec.options} "
-            f"({visible(error, MOST)})"
+            f"({visible(error, _MOST)})"
         ) from error
     except Exception as error:  # downloads and constructors raise anything
         line = (str(error).splitlines() or [""])[0]
-        reason = f"{type(error).__name__}: {visible(line, MOST)}"
-        if spec.hub in HUBS and not spec.checkpoint:
+        reason = f"{type(error).__name__}: {visible(line, _MOST)}"
+        if of_hub and not spec.checkpoint:
             raise InvalidInputError(
                 f"model {spec.text!r}: its pretrained weights are not in the local cache and "
                 f"could not be fetched ({reason}); connect to the network once, or give a file: "

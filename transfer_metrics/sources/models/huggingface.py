@@ -1,27 +1,38 @@
-"""Models from the Hugging Face hub or a local folder in its layout."""
+"""Models from the Hugging Face hub or a local folder in its layout: of images, text or sounds."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import nn
 
 from transfer_metrics.errors import (
     InvalidInputError,
     MissingDependencyError,
     TransferMetricsError,
+    UnsupportedTaskError,
 )
-from transfer_metrics.sources.base import Model
-from transfer_metrics.sources.models.huggingface_models import BUILDERS, Checkpoint, reads
+from transfer_metrics.sources.models.classifier import last_linear
+from transfer_metrics.sources.models.huggingface_audio import adapters
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.tokens import Tokens, text_limit, window_multiple
 from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.preprocess import to_mode
 from transfer_metrics.sources.specs import ModelSpec
 
 # Unless told, the library asks on the terminal whether to run code from the model's files.
 _SAFE = {"trust_remote_code": False}
+_LONGEST = 512
+"""Tokens of a text that are read at most, also by models that could read more."""
 
 
 def from_huggingface(spec: ModelSpec) -> Model:
@@ -70,11 +81,7 @@ def from_huggingface(spec: ModelSpec) -> Model:
 
 
 def _transformer_folder(name: str, spec: ModelSpec) -> str:
-    """The folder of the network itself, where a local folder has it further down.
-
-    Raises:
-        InvalidInputError: the folder holds no network but changes to one.
-    """
+    """The folder of the network itself, where a local folder has it further down."""
     if os.path.isfile(os.path.join(name, "config.json")):
         return name
     if os.path.isfile(os.path.join(name, "adapter_config.json")):
@@ -117,8 +124,8 @@ def _loaded(
     """Load from a folder, or by name with a revision."""
     with _quiet(transformers, local=os.path.isdir(name)):
         config = transformers.AutoConfig.from_pretrained(name, **place)
-        checkpoint = Checkpoint(transformers, spec, name, config, place)
-        model = BUILDERS[reads(transformers, config)](checkpoint)
+        checkpoint = _Checkpoint(transformers, spec, name, config, place)
+        model = _BUILDERS[_reads(transformers, config)](checkpoint)
     revision = spec.revision or commit or getattr(config, "_commit_hash", None) or ""
     return dataclasses.replace(model, revision=revision)
 
@@ -137,3 +144,227 @@ def _quiet(transformers: Any, local: bool) -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if local and bars:
             logging.enable_progress_bar()
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """What a network is loaded from: its name on the hub or folder, its configuration.
+
+    ``library`` is transformers; ``place`` are further arguments of every ``from_pretrained``.
+    """
+
+    library: Any
+    spec: ModelSpec
+    name: str
+    config: Any
+    place: dict[str, Any]
+
+    def part(self, loader: Any, **options: Any) -> Any:
+        """A processor or tokenizer of the checkpoint."""
+        return loader.from_pretrained(self.name, **options, **self.place)
+
+    def classifies(self, *endings: str) -> bool:
+        """Whether the checkpoint is of a classifier, told by the name of its class."""
+        names = getattr(self.config, "architectures", None) or []
+        return any(name.endswith(endings) for name in names)
+
+    def network(self, auto: Any, *, bare: bool, tower: str = "") -> nn.Module:
+        """The network of an auto class of transformers, in float32, with all of its weights.
+
+        A ``bare`` one has no pooler at its end, which is often random. Of one that has a part named
+        ``tower``, only that is kept.
+        """
+        options: dict[str, Any] = dict(self.place)
+        target = _base(self.library, self.config)
+        takes = inspect.signature(target).parameters if inspect.isclass(target) else {}
+        if bare and "add_pooling_layer" in takes:
+            options["add_pooling_layer"] = False
+        module, info = auto.from_pretrained(
+            self.name, config=self.config, output_loading_info=True, **options
+        )
+        lost = sorted(info["missing_keys"])
+        lost += [str(key) for key in info.get("mismatched_keys") or ()]
+        if tower and hasattr(module, tower):
+            module = getattr(module, tower)
+            lost = [key for key in lost if key.startswith(f"{tower}.")]
+        if lost:
+            raise InvalidInputError(
+                f"model {self.spec.text!r}: {len(lost)} of its weights are not in the checkpoint "
+                f"({', '.join(lost[:3])}{', …' if len(lost) > 3 else ''}) and would be random; "
+                f"choose another checkpoint"
+            )
+        return module.float()
+
+    def neither(self) -> UnsupportedTaskError:
+        """The error for a network that reads something else."""
+        return UnsupportedTaskError(
+            f"model {self.spec.text!r} ({self.config.model_type}) reads neither images nor text "
+            f"nor sounds"
+        )
+
+
+def _reads(library: Any, config: Any) -> str:
+    """What a network reads: ``"image"``, ``"audio"``, or else ``"text"``."""
+    given = getattr(_base(library, config), "main_input_name", "")
+    images = ("MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING", "IMAGE_PROCESSOR_MAPPING")
+    if given == "pixel_values" or any(_known(library, mapping, config) for mapping in images):
+        return "image"
+    sounds = given in ("input_values", "input_features") or hasattr(config, "audio_config")
+    if sounds and _known(library, "FEATURE_EXTRACTOR_MAPPING", config):
+        return "audio"
+    return "text"
+
+
+def _base(library: Any, config: Any) -> Any:
+    """The class of the bare network."""
+    return library.models.auto.modeling_auto.MODEL_MAPPING.get(type(config), None)
+
+
+def _known(library: Any, mapping: str, config: Any) -> bool:
+    auto = library.models.auto
+    parts = ("modeling_auto", "tokenization_auto", "image_processing_auto")
+    for part in (*parts, "feature_extraction_auto"):
+        found = getattr(getattr(auto, part), mapping, None)
+        if found is not None:
+            return type(config) in found
+    return False
+
+
+# ---------------------------------------------------------------- images
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One image to one (C, H, W) tensor by a processor of transformers."""
+
+    processor: Any
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        """One image to one input."""
+        batch = self.processor(images=to_mode(image, "RGB"), return_tensors="pt")
+        return batch["pixel_values"][0]
+
+
+@dataclass(frozen=True)
+class UnshuffledPixels:
+    """Tensors to the keyword arguments of a masked autoencoder, which keeps its patches in order.
+
+    It would shuffle them by random numbers before it masks some, also where it masks none.
+    """
+
+    patches: int
+
+    def __call__(self, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """One batch."""
+        noise = torch.arange(float(self.patches)).repeat(len(inputs), 1)
+        return {**stack_pixels(inputs), "noise": noise}
+
+
+def stack_pixels(inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors to the keyword arguments of an image model."""
+    return {"pixel_values": torch.stack(inputs)}
+
+
+def _image_model(of: _Checkpoint) -> Model:
+    """A classifier of images, a bare network, or the image tower of a larger one."""
+    library, config = of.library, of.config
+    classifies = of.classifies("ForImageClassification")
+    if hasattr(config, "mask_ratio"):
+        config.mask_ratio = 0.0  # masked autoencoders would hide most of the image
+    auto = library.AutoModelForImageClassification if classifies else library.AutoModel
+    tower = "vision_model" if hasattr(config, "text_config") else ""
+    module = of.network(auto, bare=not classifies, tower=tower)
+    modern = int(library.__version__.split(".")[0]) >= 5
+    backend: dict[str, Any] = {"backend": "pil"} if modern else {"use_fast": False}
+    preprocess = Pixels(of.part(library.AutoImageProcessor, **backend))
+    from PIL import Image
+
+    shape = tuple(preprocess(Image.new("RGB", (64, 64))).shape)
+    head = last_linear(module, config.num_labels) if classifies else None
+    collate: Callable[[list[torch.Tensor]], Any] = stack_pixels
+    if "noise" in inspect.signature(module.forward).parameters:
+        collate = UnshuffledPixels((config.image_size // config.patch_size) ** 2)
+    return Model(of.spec.text, module, preprocess, "image", head, shape, "", collate)
+
+
+# ---------------------------------------------------------------- text
+
+
+def plain_text(example: Any) -> Any:
+    """Texts stay as they are until a batch is made, where they are tokenised together."""
+    return example
+
+
+def _text_model(of: _Checkpoint) -> Model:
+    """A bare text network: encoder, decoder, or the encoder of the two."""
+    library, config = of.library, of.config
+    try:
+        tokenizer = of.part(library.AutoTokenizer)
+    except Exception as error:  # no such files, of which the library says it in many ways
+        if hasattr(config, "vocab_size") or _known(library, "TOKENIZER_MAPPING", config):
+            raise
+        raise of.neither() from error
+    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) <= 1:
+        # The library makes an empty one where the files are missing, for which all is unknown.
+        raise InvalidInputError(
+            f"model {of.spec.text!r} has no vocabulary for its tokenizer; add the tokenizer's "
+            f"files, such as tokenizer.json, to the folder"
+        )
+    if hasattr(config, "use_cache"):
+        config.use_cache = False  # of keys and values, for generation
+    if getattr(config, "attention_type", "") == "block_sparse":
+        config.attention_type = "original_full"  # BigBird does so itself, from a short text on
+    module: Any = of.network(library.AutoModel, bare=True)
+    if getattr(module, "main_input_name", "input_ids") != "input_ids":
+        raise of.neither()
+    if getattr(config, "is_encoder_decoder", False):
+        module = module.get_encoder()
+    if tokenizer.pad_token is None:  # masked, so it does not matter which token pads
+        spare = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+        tokenizer.pad_token = spare or tokenizer.convert_ids_to_tokens(0)
+    tokenizer.padding_side = "right"  # absolute positions count from the first token
+    accepted = frozenset(inspect.signature(module.forward).parameters)
+    multiple = window_multiple(module.config)
+    longest = text_limit(module, min(_LONGEST, tokenizer.model_max_length, *_sentence_limit(of)))
+    longest = longest // multiple * multiple or longest
+    unmasked = "attention_mask" not in accepted
+    tokens = Tokens(tokenizer, longest, accepted, multiple, equal_lengths=unmasked)
+    return Model(of.spec.text, module, plain_text, "text", None, None, "", tokens)
+
+
+def _sentence_limit(of: _Checkpoint) -> list[int]:
+    """Tokens that a sentence encoder reads by its own settings; none where it has none."""
+    options = {k: v for k, v in of.place.items() if k == "revision"}
+    try:
+        path = of.library.utils.cached_file(of.name, "sentence_bert_config.json", **options)
+        with open(path, encoding="utf-8") as file:
+            return [limit for limit in [int(json.load(file)["max_seq_length"])] if limit > 0]
+    except Exception:  # most models have no such file, which the library says in many ways
+        return []
+
+
+# ---------------------------------------------------------------- sounds
+
+
+def _audio_model(of: _Checkpoint) -> Model:
+    """A classifier of sounds, a bare network, or the encoder or audio tower of a larger one."""
+    library, config = of.library, of.config
+    classifies = of.classifies("ForAudioClassification", "ForSequenceClassification")
+    auto = library.AutoModelForAudioClassification if classifies else library.AutoModel
+    module: Any = of.network(auto, bare=not classifies, tower="audio_model")
+    if getattr(config, "is_encoder_decoder", False) and not classifies:
+        module = module.get_encoder()
+    accepted = frozenset(inspect.signature(module.forward).parameters)
+    if not accepted & {"input_values", "input_features"}:
+        raise of.neither()
+    waveform, waves = adapters(of.part(library.AutoFeatureExtractor), module.config, accepted)
+    head = last_linear(module, config.num_labels) if classifies else None
+    shape = (waveform.rate,)  # a second of noise, to trace with
+    return Model(of.spec.text, module, waveform, "audio", head, shape, "", waves)
+
+
+_BUILDERS: dict[str, Callable[[_Checkpoint], Model]] = {
+    "image": _image_model,
+    "text": _text_model,
+    "audio": _audio_model,
+}

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.sounds import as_sound
+from transfer_metrics.sources.example import as_sound
 
-Convolution = tuple[int, int, int]
+_Convolution = tuple[int, int, int]
 """Kernel, stride and padding along time."""
 
 _TIGHT = ("hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
 """Networks whose features do not depend on masked padding, unless they normalise over time."""
-_MEL_CONVOLUTIONS: dict[str, list[Convolution]] = {"whisper": [(3, 1, 1), (3, 2, 1)]}
+_MEL_CONVOLUTIONS: dict[str, list[_Convolution]] = {"whisper": [(3, 1, 1), (3, 2, 1)]}
 """Of encoders that convolve a spectrogram and whose configuration does not say how."""
 
 
@@ -36,11 +36,7 @@ class Waveform:
     longest: int = 0
 
     def __call__(self, example: Any) -> np.ndarray:
-        """A sound to (T,) float32.
-
-        Raises:
-            InvalidInputError: another sampling rate, or too short.
-        """
+        """A sound to (T,) float32."""
         sound = as_sound(example)
         if sound.rate not in (None, self.rate):
             raise InvalidInputError(
@@ -62,7 +58,7 @@ class Waves:
 
     Attributes:
         extractor: of the checkpoint.
-        accepted: names of the network's arguments.
+        accepted: names of the network's arguments, sorted, since fingerprints tell of them.
         masked: hand the network a mask of what is padding, since it was trained with one, or
             since poolings need it.
         equal_lengths: batches should hold sounds of one length, since padding would leak into
@@ -70,7 +66,7 @@ class Waves:
     """
 
     extractor: Any
-    accepted: frozenset[str]
+    accepted: tuple[str, ...]
     masked: bool
     equal_lengths: bool
 
@@ -91,16 +87,16 @@ class Waves:
 
     def _padding(self) -> dict[str, Any]:
         # Extractors with a window of their own, such as 30 seconds, pad to it when not told.
-        own = {} if has_window(self.extractor) else {"padding": True}
+        own = {} if _has_window(self.extractor) else {"padding": True}
         return own | ({"return_attention_mask": True} if self.masked else {})
 
 
-def has_window(extractor: Any) -> bool:
+def _has_window(extractor: Any) -> bool:
     """Whether an extractor cuts and pads every sound to one length."""
     return any(hasattr(extractor, name) for name in ("n_samples", "nb_max_samples", "max_length"))
 
 
-def convolutions(config: Any) -> list[Convolution]:
+def convolutions(config: Any) -> list[_Convolution]:
     """The convolutions along time through which a masked input of a network goes.
 
     >>> from types import SimpleNamespace
@@ -114,15 +110,9 @@ def convolutions(config: Any) -> list[Convolution]:
 
 
 def adapters(extractor: Any, config: Any, accepted: frozenset[str]) -> tuple[Waveform, Waves]:
-    """What turns sounds into the input of a network.
-
-    Args:
-        extractor: of the checkpoint.
-        config: of the network.
-        accepted: names of the network's arguments.
-    """
+    """What turns sounds into the input of a network, with the names of the arguments it accepts."""
     chain = convolutions(config)
-    window = has_window(extractor)
+    window = _has_window(extractor)
     raw = not window and "input_values" in accepted
     # A spectrogram needs one analysis window, of at most 25 ms.
     shortest = _receptive_field(chain) if raw else extractor.sampling_rate // 40
@@ -136,10 +126,10 @@ def adapters(extractor: Any, config: Any, accepted: frozenset[str]) -> tuple[Wav
     # In a window only poolings need the mask.
     masked = "attention_mask" in accepted and bool(chain) and (window or tight)
     waveform = Waveform(extractor.sampling_rate, shortest, longest)
-    return waveform, Waves(extractor, accepted, masked, not (window or tight))
+    return waveform, Waves(extractor, tuple(sorted(accepted)), masked, not (window or tight))
 
 
-def _receptive_field(chain: Sequence[Convolution]) -> int:
+def _receptive_field(chain: Sequence[_Convolution]) -> int:
     """Inputs that one output depends on."""
     size = 1
     for kernel, stride, _ in reversed(chain):

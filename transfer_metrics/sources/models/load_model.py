@@ -14,14 +14,29 @@ from transfer_metrics.errors import (
     UnknownNameError,
 )
 from transfer_metrics.naming import checked_name
-from transfer_metrics.sources.kinds_of_source import HUBS
-from transfer_metrics.sources.specs import parse_model, parse_name
+from transfer_metrics.registry import Registry
+from transfer_metrics.sources import zoo
+from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.specs import ModelSpec, parse_model, parse_name
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from transfer_metrics.sources.base import Modality, Model
+    from transfer_metrics.sources.example import Modality
+    from transfer_metrics.sources.models.model import Model
+
+HUBS: Registry[Callable[[ModelSpec], Model]] = Registry(
+    "hub",
+    {
+        "hf": "transfer_metrics.sources.models.huggingface:from_huggingface",
+        "timm": "transfer_metrics.sources.models.hubs:from_timm",
+        "torchvision": "transfer_metrics.sources.models.hubs:from_torchvision",
+        "zoo": "transfer_metrics.sources.models.hubs:from_zoo",
+    },
+    group="transfer_metrics.hubs",
+)
+"""Functions from the parts of a specification to a model."""
 
 WILD = "*?["
 
@@ -87,18 +102,17 @@ def load_model(
     """
     from torch import nn
 
-    from transfer_metrics.sources.base import Model
     from transfer_metrics.sources.models.classifier import check_head
     from transfer_metrics.sources.models.hubs import from_module, with_proven_head
-    from transfer_metrics.sources.models.plain import not_a_model, plain_module
+    from transfer_metrics.sources.models.model import Model
+    from transfer_metrics.sources.models.modules import not_a_model
 
     if name is not None:
         name = checked_name(name, "a model")
     if isinstance(spec, Model):
         model = spec
     elif isinstance(spec, nn.Module):
-        own = type(plain_module(spec)).__name__
-        model = from_module(spec, own, prove=preprocess is None and head is None)
+        model = from_module(spec, prove=preprocess is None and head is None)
     elif isinstance(spec, str):
         given, text = parse_name(spec)
         name = name or given
@@ -136,7 +150,7 @@ def _by_name(text: str) -> Model:
     from transfer_metrics.sources.models.factories import from_factory
 
     spec = parse_model(text)
-    model = HUBS[spec.hub](spec) if spec.hub in HUBS else from_factory(spec)
+    model = HUBS[spec.hub](spec) if spec.hub in HUBS else from_factory(spec, HUBS)
     model.module.eval()
     return model
 
@@ -175,7 +189,7 @@ def list_models(pattern: str = "*") -> list[str]:
     True
     """
     hub, colon, _ = pattern.partition(":")
-    listers = {"zoo": _zoo, "timm": _timm, "torchvision": _torchvision}
+    listers = {"zoo": lambda _: zoo.names(), "timm": _timm, "torchvision": _torchvision}
     if colon and hub not in listers and not any(letter in hub for letter in WILD):
         raise UnknownNameError.of("hub to list", hub, listers)
     wanted = [hub] if colon and hub in listers else list(listers)
@@ -192,15 +206,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return found
 
 
-def _zoo(_pattern: str) -> Iterable[str]:
-    from transfer_metrics.sources import zoo
-
-    return zoo.names()
-
-
 def _timm(pattern: str) -> Iterable[str]:
-    from transfer_metrics.sources.optional import require
-
     names = require("timm", "listing timm models").list_models(pretrained=True)
     if "." in pattern:
         return names
@@ -208,32 +214,5 @@ def _timm(pattern: str) -> Iterable[str]:
 
 
 def _torchvision(_pattern: str) -> Iterable[str]:
-    from transfer_metrics.sources.optional import require
-
     models = require("torchvision", "listing torchvision models").models
     return models.list_models(module=models)
-
-
-def expand_models(models: Any) -> list[str | Model | nn.Module]:
-    """Turn commas, wildcards, files and lists into one list of models, without repeats.
-
-    Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``. ``@file``
-    stands for the names in a text file, one or several to a line; what follows ``#`` at the
-    beginning of a line or after a space is a comment. A comma belongs to a file or folder that
-    is there with the comma in its name, and to what stands in quotes.
-
-    Args:
-        models: names (commas between them, wildcards in them), files, modules, ``Model`` objects,
-            mappings from a name to one of these, or a list of all that.
-
-    Raises:
-        UnknownNameError: a wildcard matches nothing.
-        InvalidInputError: there is no model at all, a name stands for several, or a file cannot be
-            read or used; names the line.
-
-    >>> expand_models("timm:resnet18(pretrained=False, seed=1), small = hf:bert-base-uncased")
-    ['timm:resnet18(pretrained=False, seed=1)', 'hf:bert-base-uncased']
-    """
-    from transfer_metrics.sources.models.lists import named_models
-
-    return [model for _, model in named_models(models)]

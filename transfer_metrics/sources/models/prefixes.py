@@ -21,14 +21,11 @@ _PREFERRED = ("ema", "teacher", "encoder_q", "base_encoder", "online")
 
 
 @dataclass(frozen=True)
-class Found:
-    """The weights of a network in a file.
+class _Found:
+    """The weights of a network in a file, by its own names, and the names of all other tensors.
 
-    Attributes:
-        prefix: what their names begin with in the file.
-        lead: what they begin with in the network, beyond the names of the file.
-        weights: by the names of the network, whatever else is under the prefix included.
-        others: names of the tensors that are elsewhere in the file.
+    Whatever else is under the prefix is among the weights. ``lead`` is what the network's names
+    begin with beyond those of the file.
     """
 
     prefix: str
@@ -59,20 +56,12 @@ def flattened(content: Any, lead: str = "") -> dict[str, Any]:
 
 def find_weights(
     tensors: Mapping[str, Any], wanted: Mapping[str, torch.Tensor], where: str, part: str = ""
-) -> Found:
+) -> _Found:
     """The tensors under the prefix under which most of those that are wanted are.
 
     Where several fit alike, one that is an average (``ema``) or a teacher counts, or MoCo's
-    ``encoder_q``, with a warning; where that does not tell them apart, they are refused.
-
-    Args:
-        tensors: all in the file, by name.
-        wanted: those of the network, by name, less the classifier's.
-        where: the file, for messages.
-        part: a word that the prefix must have, such as ``teacher``; the others are then no news.
-
-    Raises:
-        InvalidInputError: there is no such part, or several prefixes fit alike.
+    ``encoder_q``, with a warning; where that does not tell them apart, they are refused. With
+    ``part``, a word such as ``teacher`` that the prefix must have, the others are no news.
     """
     fits: dict[str, list[int]] = {}
     own: dict[str, str] = {}
@@ -99,7 +88,7 @@ def find_weights(
         if not (part or name.startswith(prefix))
         and not any(name.startswith(r) and (r or name in wanted) for r in rejected)
     ]
-    return Found(prefix, lead, weights, others)
+    return _Found(prefix, lead, weights, others)
 
 
 def same_shape(a: Any, b: Any) -> bool:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.models.word_spans import readable_pieces, sentence_spans, text_spans
-from transfer_metrics.sources.tasks.words import Word
+from transfer_metrics.sources.example import Word
+
+# What the configurations call the length that the network was built or trained for.
+_LENGTHS = (
+    "max_position_embeddings",
+    "max_encoder_position_embeddings",
+    "max_seq_len",
+    "context_length",
+)
 
 
 class TextBatch(dict[str, Tensor]):
@@ -67,11 +75,7 @@ class Tokens:
     equal_lengths: bool = False
 
     def __call__(self, examples: Sequence[Any]) -> TextBatch:
-        """Strings, pairs of strings, or ``Word`` to the keyword arguments of a text model.
-
-        Raises:
-            InvalidInputError: nothing can be made of a word, or words without a fast tokenizer.
-        """
+        """Strings, pairs of strings, or ``Word`` to the keyword arguments of a text model."""
         if isinstance(examples[0], Word):
             return self._of_words(examples)
         if isinstance(examples[0], str):
@@ -83,7 +87,7 @@ class Tokens:
                 encoded = self._encode(joined)
             else:
                 encoded = self._encode(first, second)
-        return self._batch(encoded, text_spans(encoded) if encoded.is_fast else None)
+        return self._batch(encoded, _text_spans(encoded) if encoded.is_fast else None)
 
     def length(self, example: Any) -> int:
         """Tokens of a text or pair, or of the sentence of a word."""
@@ -108,11 +112,11 @@ class Tokens:
             )
         sentences = list(dict.fromkeys(word.sentence for word in examples))
         encoded = self._encode([" ".join(words) for words in sentences])
-        spans = sentence_spans(encoded, sentences)
+        spans = _sentence_spans(encoded, sentences)
         if (spans < 0).any() or any(e.overflowing for e in encoded.encodings):
-            pieces = readable_pieces(self.tokenizer, sentences, self.longest)
+            pieces = _readable_pieces(self.tokenizer, sentences, self.longest)
             encoded = self._encode([" ".join(words) for words in pieces])
-            spans = sentence_spans(encoded, pieces)
+            spans = _sentence_spans(encoded, pieces)
         # Pieces follow each other as the sentences do, and so do the words in them.
         ends = np.cumsum([len(sentence) for sentence in sentences])
         first = {s: int(end) - len(s) for s, end in zip(sentences, ends, strict=True)}
@@ -151,3 +155,162 @@ class Tokens:
         digest = hashlib.sha256(content.encode()).hexdigest()
         parts = f"longest={self.longest}, separator={self.separator!r}, multiple={self.multiple}"
         return f"Tokens({digest}, {parts})"
+
+
+# ---------------------------------------------------------------- where words lie
+
+
+def _text_spans(encoded: Any) -> np.ndarray:
+    """(M, 3) int64: sequence, first token and end of every word that a fast tokenizer itself sees.
+
+    The words are in reading order, those of both texts of a pair.
+    """
+    numbers = np.full(tuple(encoded["input_ids"].shape), -1)
+    for row, encoding in enumerate(encoded.encodings):
+        pairs = zip(encoding.word_ids, encoding.sequence_ids, strict=True)
+        numbers[row] = [-1 if word is None else 2 * word + (text or 0) for word, text in pairs]
+    rows, starts, ends, _ = _runs(numbers)
+    return np.stack([rows, starts, ends], axis=1)
+
+
+def _sentence_spans(encoded: Any, sentences: Sequence[Sequence[str]]) -> np.ndarray:
+    """The tokens of given words in sentences that a fast tokenizer read with spaces between them.
+
+    (M, 3) int64 for the M words in order: sequence, first token and end; -1 where a word has no
+    token, because the sentence was cut or the tokenizer drops it.
+
+    A token belongs to the word of its last character; one of white space alone, as SentencePiece
+    has them, to the word that follows. A word inside a token that ends in another one shares it.
+    """
+    found = []
+    for row, (encoding, words) in enumerate(zip(encoded.encodings, sentences, strict=True)):
+        sizes = np.array([len(word) for word in words])
+        word_of = np.repeat(np.arange(len(words)), sizes + 1)[1:]
+        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        real = np.array([text is not None for text in encoding.sequence_ids], dtype=bool)
+        last = np.maximum(offsets[:, 1] - 1, offsets[:, 0]).clip(0, max(len(word_of) - 1, 0))
+        owner = np.where(real, word_of[last], -1)
+        spans = np.full((len(words), 3), -1)
+        _, starts, ends, owners = _runs(owner[None])
+        spans[owners] = np.stack([np.full_like(starts, row), starts, ends], axis=1)
+        begins = np.cumsum(sizes + 1) - sizes - 1
+        for word in np.flatnonzero(spans[:, 0] < 0):
+            inside = (offsets[:, 0] < begins[word] + sizes[word]) & (offsets[:, 1] > begins[word])
+            covering = np.flatnonzero(inside & real)
+            if len(covering):
+                spans[word] = row, covering[0], covering[-1] + 1
+        found.append(spans)
+    return np.concatenate(found)
+
+
+def _readable_pieces(
+    tokenizer: Any, sentences: Sequence[Sequence[str]], longest: int
+) -> list[list[str]]:
+    """Sentences cut between words where they have more than ``longest`` tokens, special ones too.
+
+    The words of the pieces follow each other as in the sentences. A word of which the tokenizer
+    makes nothing is its unknown token there. What becomes of a sentence depends on it alone.
+    """
+    room = longest - tokenizer.num_special_tokens_to_add(False)
+    # The first word of a piece is read without the space before it, which can take more tokens.
+    each = [[word] for words in sentences for word in words]
+    inside, totals = _counts(tokenizer, sentences)
+    alone, _ = _counts(tokenizer, each)
+    pieces: list[list[str]] = []
+    ends = np.cumsum([len(sentence) for sentence in sentences])
+    for sentence, end, total in zip(sentences, ends, totals, strict=True):
+        own = slice(end - len(sentence), end)
+        if total <= room and inside[own].all():
+            pieces.append(list(sentence))
+            continue
+        filled = room  # so that the first word opens a piece
+        for word, count in zip(sentence, np.maximum(inside[own], alone[own]), strict=True):
+            if not count:
+                word, count = _unknown(tokenizer, word), 1
+            if filled + count > room or not pieces:
+                pieces.append([])
+                filled = 0
+            pieces[-1].append(word)
+            filled += count
+    return pieces
+
+
+def _counts(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, Sequence[int]]:
+    """Tokens of every word, (M,), and of every sentence, whatever its length."""
+    texts = [" ".join(words) for words in sentences]
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)
+    spans = _sentence_spans(encoded, sentences)
+    return spans[:, 2] - spans[:, 1], [len(ids) for ids in encoded["input_ids"]]
+
+
+def _runs(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Row, start, end and number of every run of one number in the rows of (S, T); not of -1."""
+    edge = np.full((len(numbers), 1), -1)
+    before = np.hstack([edge, numbers[:, :-1]])
+    after = np.hstack([numbers[:, 1:], edge])
+    rows, starts = np.nonzero((numbers >= 0) & (numbers != before))
+    _, lasts = np.nonzero((numbers >= 0) & (numbers != after))
+    return rows, starts, lasts + 1, numbers[rows, starts]
+
+
+def _unknown(tokenizer: Any, word: str) -> str:
+    if tokenizer.unk_token is None:
+        raise InvalidInputError(
+            f"{type(tokenizer).__name__} makes no token of the word {word!r} and has none for what "
+            f"it does not know; label the word -100 or take it out of its sentence"
+        )
+    return tokenizer.unk_token
+
+
+# ---------------------------------------------------------------- how many tokens
+
+
+def text_limit(network: nn.Module, longest: int) -> int:
+    """Tokens that a network may be given, special ones included.
+
+    Its table of positions counts, where it has one, what its configuration says, and ``longest``.
+    Some tables do not begin at the first row: RoBERTa and its kin number positions from the
+    padding index + 1, BART and OPT from an offset.
+
+    >>> from types import SimpleNamespace
+    >>> class Network(nn.Module):
+    ...     config = SimpleNamespace(max_position_embeddings=20)
+    >>> network = Network()
+    >>> network.position_embeddings = nn.Embedding(20, 4, padding_idx=1)
+    >>> text_limit(network, 512)
+    18
+    """
+    config = network.config
+    told = [getattr(config, name, None) for name in _LENGTHS]
+    limits = [longest, *(limit for limit in told if isinstance(limit, int)), *_tables(network)]
+    return min(limit for limit in limits if limit > 0)
+
+
+def _tables(network: nn.Module) -> Iterator[int]:
+    """Usable rows of each table of positions."""
+    for path, part in network.named_modules():
+        name, rows = path.rpartition(".")[2], getattr(part, "weight", None)
+        if ("pos" in name or name == "wpe") and "Embedding" in type(part).__name__:
+            if rows is None or rows.ndim != 2 or "rel" in name:
+                continue
+            padding = getattr(part, "padding_idx", None)
+            first = getattr(part, "offset", 0 if padding is None else padding + 1)
+            yield len(rows) - first
+
+
+def window_multiple(config: Any) -> int:
+    """What the number of tokens must be a multiple of; 1 where the network does not mind.
+
+    Networks whose attention works in windows or chunks pad their input when it is not.
+
+    >>> from types import SimpleNamespace
+    >>> window_multiple(SimpleNamespace(attention_window=[512, 512])), window_multiple(None)
+    (512, 1)
+    """
+    window = getattr(config, "attention_window", None) or 1
+    steps = [max(window) if isinstance(window, (list, tuple)) else window]
+    for kind in set(getattr(config, "attn_layers", ())):  # Reformer
+        steps.append(getattr(config, f"{kind}_attn_chunk_length", None) or 1)
+    if hasattr(config, "num_global_tokens"):  # PEGASUS-X
+        steps.append(config.block_size)
+    return math.lcm(*steps)

@@ -11,37 +11,39 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
-from transfer_metrics.sources.base import Split, choose, example_modality
-from transfer_metrics.sources.example import Examples
+from transfer_metrics.registry import choose
+from transfer_metrics.sources.example import example_modality
 from transfer_metrics.sources.preprocess import to_mode
+from transfer_metrics.sources.tasks.sequences import Examples
+from transfer_metrics.sources.tasks.task import Split
 
-SEVERITIES = 5
+_SEVERITIES = 5
 
 
-def gaussian_noise(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
+def _gaussian_noise(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
     """Normal noise of 10, 20, 31, 46 or 64 grey levels."""
     pixels = np.asarray(image, np.float64)
     noise = rng.normal(scale=(10, 20, 31, 46, 64)[severity - 1], size=pixels.shape)
     return Image.fromarray(np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8), image.mode)
 
 
-def blur(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
+def _blur(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
     """Gaussian blur; the radius is 1.5 % of the shorter side times the severity."""
     return image.filter(ImageFilter.GaussianBlur(0.015 * severity * min(image.size)))
 
 
-def contrast(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
+def _contrast(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
     """Contrast cut to 75, 50, 40, 25 or 15 %."""
     return ImageEnhance.Contrast(image).enhance((0.75, 0.5, 0.4, 0.25, 0.15)[severity - 1])
 
 
-def brightness(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
+def _brightness(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
     """Every pixel brighter by 10 % of the range times the severity."""
     pixels = np.asarray(image, np.int16) + round(25.5 * severity)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8), image.mode)
 
 
-def pixelate(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
+def _pixelate(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
     """Shrunk to 80, 65, 50, 40 or 30 % of the side, and enlarged again without smoothing."""
     factor = (0.8, 0.65, 0.5, 0.4, 0.3)[severity - 1]
     small = [max(1, round(side * factor)) for side in image.size]
@@ -49,7 +51,7 @@ def pixelate(image: Image.Image, severity: int, rng: np.random.Generator) -> Ima
     return shrunk.resize(image.size, Image.Resampling.NEAREST)
 
 
-def jpeg(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
+def _jpeg(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
     """JPEG of quality 50, 30, 20, 12 or 7."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=(50, 30, 20, 12, 7)[severity - 1])
@@ -57,17 +59,17 @@ def jpeg(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.I
 
 
 CORRUPTIONS: dict[str, Callable[[Image.Image, int, np.random.Generator], Image.Image]] = {
-    "gaussian_noise": gaussian_noise,
-    "blur": blur,
-    "contrast": contrast,
-    "brightness": brightness,
-    "pixelate": pixelate,
-    "jpeg": jpeg,
+    "gaussian_noise": _gaussian_noise,
+    "blur": _blur,
+    "contrast": _contrast,
+    "brightness": _brightness,
+    "pixelate": _pixelate,
+    "jpeg": _jpeg,
 }
 
 
 @dataclass(frozen=True, eq=False)
-class CorruptedImages(Examples):
+class _CorruptedImages(Examples):
     """Images corrupted on access, each in the same way every time."""
 
     images: Sequence[Any]
@@ -114,8 +116,10 @@ def corrupted(split: Split, kind: str, severity: int = 3, *, seed: int = 0) -> S
     True
     """
     choose("corruption", kind, CORRUPTIONS)
-    if severity not in range(1, SEVERITIES + 1):
-        raise InvalidInputError(f"severity={severity!r}; use a whole number from 1 to {SEVERITIES}")
+    if severity not in range(1, _SEVERITIES + 1):
+        raise InvalidInputError(
+            f"severity={severity!r}; use a whole number from 1 to {_SEVERITIES}"
+        )
     if example_modality(split.examples[0]) != "image":
         raise UnsupportedTaskError(f"corruption {kind!r} is one of images, and these are none")
-    return Split(CorruptedImages(split.examples, kind, severity, seed), split.labels)
+    return Split(_CorruptedImages(split.examples, kind, severity, seed), split.labels)

@@ -1,31 +1,35 @@
-"""Tasks from the Hugging Face ``datasets`` library: hub names and local folders."""
+"""Tasks from the Hugging Face ``datasets`` library: hub names, local folders, streams."""
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import NOTHING, Kind, Task, Understood, example_bytes
-from transfer_metrics.sources.example import Examples, Rows, decode
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.sources.example import decode, example_bytes
 from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.tasks.in_memory import as_examples, make_task
+from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.column_roles import Asked
+from transfer_metrics.sources.tasks.in_memory import as_example, as_examples
+from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import split_name
-from transfer_metrics.sources.tasks.table_columns import cell_text
-from transfer_metrics.sources.tasks.table_roles import counting, labels_among, named_label, no_input
-from transfer_metrics.sources.tasks.tables import TAGS, WORDS, text_columns
-from transfer_metrics.sources.tasks.words import words_task
+from transfer_metrics.sources.tasks.sequences import Examples
+from transfer_metrics.sources.tasks.table_tasks import task_of
+from transfer_metrics.sources.tasks.tables import Holds, Table, cell_text
+from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
 _AT_A_TIME = 1_000
+_TEXT = ("string", "large_string")
 
 
 @dataclass(frozen=True, eq=False)
-class HubImages(Examples):
+class _HubImages(Examples):
     """An image column whose files are decoded on access."""
 
     column: Any
@@ -36,11 +40,9 @@ class HubImages(Examples):
         return len(self.column)
 
     def read(self, index: int) -> Any:
-        """Decode one image."""
         return decode(self.stored(index), f"{self.name}[{index}]")
 
     def stored(self, index: int) -> bytes:
-        """The bytes of one file."""
         cell = self.column[index]
         if not cell:
             raise InvalidInputError(
@@ -59,7 +61,7 @@ class HubImages(Examples):
 
 
 @dataclass(frozen=True, eq=False)
-class HubTexts(Examples):
+class _HubTexts(Examples):
     """Texts of one column, or pairs of texts of two, read from the disk on access."""
 
     data: Any
@@ -70,12 +72,10 @@ class HubTexts(Examples):
         return len(self.data)
 
     def read(self, index: int) -> Any:
-        """One text, empty where there is none, or a pair."""
         row = self.data[index]
         return self._example(row[column] for column in self.columns)
 
     def each(self) -> Iterator[bytes]:
-        """What every example contains, read many at a time, which the library does far faster."""
         for start in range(0, len(self), _AT_A_TIME):
             rows = self.data[start : start + _AT_A_TIME]
             for cells in zip(*(rows[column] for column in self.columns), strict=True):
@@ -85,6 +85,53 @@ class HubTexts(Examples):
     def _example(cells: Iterable[Any]) -> Any:
         texts = tuple(map(cell_text, cells))
         return texts[0] if len(texts) == 1 else texts
+
+
+class _HubTable(Table):
+    """One split of a data set, whose columns have types."""
+
+    declared = True
+
+    def __init__(self, datasets: Any, data: Any, split: str, name: str) -> None:
+        self.name, self.columns, self.rows = name, tuple(data.column_names), len(data)
+        self.splits = {split_name(split): np.arange(len(data))}
+        self._datasets, self._data = datasets, data
+
+    def holds(self, column: str) -> Holds:
+        kind = self._data.features[column]
+        if isinstance(kind, self._datasets.Image):
+            return "images"
+        if getattr(kind, "dtype", None) in _TEXT:
+            return "text"
+        if getattr(getattr(kind, "feature", None), "dtype", None) in _TEXT:
+            return "lists"
+        return "numbers" if any(t in str(kind) for t in ("int", "float", "bool")) else "other"
+
+    def may_hold_lists(self, column: str) -> bool:
+        return hasattr(self._data.features[column], "feature")
+
+    def is_empty(self, column: str) -> bool:
+        return getattr(self._data.features[column], "dtype", None) == "null"
+
+    def cells(self, column: str) -> list[Any]:
+        return list(self._data[column][:])
+
+    labels = cells
+
+    def class_names(self, column: str) -> Sequence[str] | None:
+        kind = self._data.features[column]
+        return getattr(getattr(kind, "feature", kind), "names", None)
+
+    def texts(self, columns: Sequence[str]) -> Sequence[Any]:
+        return _HubTexts(self._data.select_columns(list(columns)), tuple(columns))
+
+    def numbers(self, columns: Sequence[str]) -> np.ndarray:
+        arrays = [np.asarray(self._data[column][:], dtype=np.float64) for column in columns]
+        return np.concatenate([a.reshape(len(a), -1) for a in arrays], axis=1)
+
+    def images(self, column: str, root: str | None) -> Sequence[Any]:
+        raw = self._data.cast_column(column, self._datasets.Image(decode=False))
+        return _HubImages(raw.select_columns(column)[column], f"{self.name}:{column}")
 
 
 def from_hub(
@@ -102,22 +149,9 @@ def from_hub(
 ) -> Task:
     """Load ``name``, ``name@revision`` or a local folder with all its labelled splits.
 
-    Args:
-        place: name on the hub with an optional revision, a folder written by ``save_to_disk``, or
-            a folder that ``datasets.load_dataset`` understands.
-        name: the task.
-        kind: ``"classification"`` or ``"regression"``.
-        config: the data set's configuration, such as ``mrpc`` of ``glue``.
-        label: as for ``from_loaded``.
-        text: as for ``from_loaded``.
-        image: as for ``from_loaded``.
-        words: as for ``from_loaded``.
-        bio: as for ``from_loaded``.
-        missing: as for ``from_loaded``.
-
-    Raises:
-        InvalidInputError: it cannot be had, or the roles of the columns are not clear.
-        MissingDependencyError: ``datasets`` is not installed.
+    A folder is one that ``save_to_disk`` wrote or ``datasets.load_dataset`` understands; ``config``
+    is the data set's configuration, such as ``mrpc`` of ``glue``. The others are as for
+    ``from_loaded``.
     """
     datasets = require("datasets", f"task {name!r}")
     loaded = _load(datasets, place, name, config)
@@ -146,13 +180,13 @@ def from_loaded(
     bio: str = "keep",
     missing: str = "skip",
 ) -> Task:
-    """The task of a ``Dataset`` or ``DatasetDict`` of the ``datasets`` library.
+    """The task of a ``Dataset``, which is training data, or a ``DatasetDict``.
 
     Args:
-        loaded: the data; a single ``Dataset`` is training data.
+        loaded: the data.
         name: the task.
         kind: ``"classification"`` or ``"regression"``.
-        label: column of the label; by default one of a usual name (see ``table_roles``), or the
+        label: column of the label; by default one of a usual name (see ``column_roles``), or the
             only column of classes. Of words the column with a list of labels; ``ner_tags``,
             ``pos_tags``, ``tags`` or ``labels``.
         text: column of the text, or two with a comma between.
@@ -160,42 +194,12 @@ def from_loaded(
         words: column with a list of words, each of which has a label and is an example; ``tokens``
             or ``words`` where they hold lists.
         bio: for words; see ``words_task``.
-        missing: what to do about missing labels; see ``gaps.without_unlabelled``.
-
-    Raises:
-        InvalidInputError: the roles of the columns are not clear, or the data cannot be used.
-        MissingDependencyError: ``datasets`` is not installed.
+        missing: what to do about missing labels; see ``assembly.make_task``.
     """
     datasets = require("datasets", f"task {name!r}")
-    splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    first = next(iter(splits.values()))
-    if not text and not image:
-        words = words or next((c for c in WORDS if _lists_strings(first.features.get(c))), None)
-    if words:
-        return _of_words(splits, name, kind, label, words, bio)
-    parts: dict[str, tuple[Sequence[Any], Any]] = {}
-    classes, understood = None, NOTHING
-    for split, data in splits.items():
-        column = label or _label_column(datasets, data, name)
-        _require(name, data, [column])
-        feature = data.features[column]
-        if isinstance(feature, datasets.ClassLabel):
-            classes = feature.names
-        left = _unused(data, column)
-        examples, inputs = _examples(datasets, data, name, column, text, image, left)
-        parts[split_name(split)] = (examples, list(data[column][:]))
-        if understood is NOTHING:
-            rest = [c for c in data.column_names if c not in (column, *inputs)]
-            doubts = []
-            if isinstance(examples, Rows):
-                doubts = labels_among(inputs) + counting(examples.values, inputs)
-            understood = Understood(
-                column,
-                tuple(inputs),
-                tuple((f"column {c!r}", left.get(c, "it is not read")) for c in rest),
-                tuple(doubts),
-            )
-    return make_task(name, parts, kind, classes, missing, understood)
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    tables = [_HubTable(datasets, data, split, name) for split, data in splits.items()]
+    return task_of(tables, name, kind, Asked(label, text, image, words), bio=bio, missing=missing)
 
 
 def is_loaded(value: Any) -> bool:
@@ -208,41 +212,6 @@ def is_loaded(value: Any) -> bool:
     if kind.__module__.partition(".")[0] == "datasets":
         return kind.__name__ in ("Dataset", "DatasetDict")
     return isinstance(value, dict) and bool(value) and all(map(is_loaded, value.values()))
-
-
-def _of_words(
-    splits: dict[str, Any], name: str, kind: Kind | None, label: str | None, words: str, bio: str
-) -> Task:
-    parts: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
-    classes, column = None, label
-    for split, data in splits.items():
-        column = label or next((c for c in TAGS if _is_list(data.features.get(c))), None)
-        if column is None:
-            raise InvalidInputError(
-                f"task {name!r}: cannot tell which column labels the words; the columns are: "
-                f"{', '.join(data.column_names)}; say ?label=column"
-            )
-        _require(name, data, [words, column])
-        classes = getattr(getattr(data.features[column], "feature", None), "names", classes)
-        parts[split_name(split)] = (list(data[words][:]), list(data[column][:]))
-    task = words_task(name, parts, kind, classes, bio=bio)
-    return _told(task, data, column or "", [words])
-
-
-def _told(task: Task, data: Any, label: str, inputs: Sequence[str]) -> Task:
-    """The task with the columns that were read as what."""
-    used = (label, *inputs)
-    left = [(f"column {c!r}", "it is not read") for c in data.column_names if c not in used]
-    understood = replace(task.understood, label=label, inputs=tuple(inputs))
-    return replace(task, understood=understood.without(*left))
-
-
-def _is_list(feature: Any) -> bool:
-    return hasattr(feature, "feature")
-
-
-def _lists_strings(feature: Any) -> bool:
-    return getattr(getattr(feature, "feature", None), "dtype", None) in ("string", "large_string")
 
 
 def _load(datasets: Any, place: str, name: str, config: str | None) -> Any:
@@ -263,74 +232,79 @@ def _load(datasets: Any, place: str, name: str, config: str | None) -> Any:
         ) from error
 
 
-def _label_column(datasets: Any, data: Any, name: str) -> str:
-    named = named_label(data.column_names)
-    kinds = [c for c, f in data.features.items() if isinstance(f, datasets.ClassLabel)]
-    found = named if named is not None and (named in kinds or len(kinds) != 1) else None
-    if found is None and len(kinds) == 1:
-        found = kinds[0]
-    if found is None:
-        raise InvalidInputError(
-            f"task {name!r}: cannot tell which column is the label; the columns are: "
-            f"{', '.join(data.column_names)}; say ?label=column"
-        )
-    return found
-
-
-def _unused(data: Any, label: str) -> dict[str, str]:
-    """Columns of numbers or texts that number the rows, and why they are no inputs."""
-    scalars = [c for c, f in data.features.items() if c != label and hasattr(f, "dtype")]
-    return {
-        c: why
-        for c in scalars
-        if (why := no_input(c, data.column_names.index(c), lambda column: data[column][:]))
-    }
-
-
-def _require(name: str, data: Any, columns: Sequence[str]) -> None:
-    for column in columns:
-        if column not in data.column_names:
-            raise InvalidInputError(
-                f"task {name!r}: there is no column {column!r}; the columns are: "
-                f"{', '.join(data.column_names)}"
-            )
-
-
-def _examples(
-    datasets: Any,
-    data: Any,
+def from_stream(
+    loaded: Any,
     name: str,
-    label: str,
-    text: str | None,
-    image: str | None,
-    left: Mapping[str, str],
-) -> tuple[Sequence[Any], list[str]]:
-    """Images, texts, pairs of texts or numbers, and the columns that they are from."""
-    others = {c: f for c, f in data.features.items() if c != label}
-    rest = {c: f for c, f in others.items() if c not in left} or others
-    images = [image] if image else [c for c, f in rest.items() if isinstance(f, datasets.Image)]
-    if images and not text:
-        _require(name, data, images)
-        if len(images) > 1:
+    kind: Kind | None = None,
+    *,
+    first: Any = None,
+    missing: str = "skip",
+    **options: Any,
+) -> Task:
+    """Take the ``first`` examples of every split of a stream into memory.
+
+    Scores, splits and samples need to know how many examples there are, and every model reads them
+    again, so a stream is read once, as far as it is told to. It is an ``IterableDataset`` of
+    ``datasets`` (or a mapping of splits to them), with the options of ``from_loaded``, or of torch
+    that yields pairs (x, y). Images of ``datasets`` stay encoded.
+    """
+    count = _count(loaded, first)
+    if not _has_columns(loaded):
+        if options:
             raise InvalidInputError(
-                f"task {name!r}: columns {', '.join(images)} hold images; say ?image=column"
+                f"options {', '.join(sorted(options))} apply to streams of columns only; leave "
+                f"them out"
             )
-        raw = data.cast_column(images[0], datasets.Image(decode=False))
-        where = f"{name}:{images[0]}"
-        return HubImages(raw.select_columns(images[0])[images[0]], where), images
-    words = [c for c, f in rest.items() if getattr(f, "dtype", None) in ("string", "large_string")]
-    if text:
-        wanted = [column.strip() for column in text.split(",")]
-        _require(name, data, wanted)
-    else:
-        wanted = text_columns(name, words, len(words))
-    if len(wanted) in (1, 2):
-        return HubTexts(data.select_columns(wanted), tuple(wanted)), wanted
-    numbers = [c for c, f in rest.items() if any(t in str(f) for t in ("int", "float", "bool"))]
-    if not numbers:
-        raise InvalidInputError(
-            f"task {name!r}: no column of images, text or numbers besides label"
+        pairs = list(itertools.islice(iter(loaded), count))
+        if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+            raise InvalidInputError(f"task {name!r}: the stream does not yield pairs (x, y)")
+        examples = as_examples([as_example(x) for x, _ in pairs], f"task {name!r}")
+        return make_task(name, {"train": (examples, [y for _, y in pairs])}, kind, None, missing)
+    datasets = require("datasets", f"task {name!r}")
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    taken = {split: _taken(datasets, part, count, name) for split, part in splits.items()}
+    return from_loaded(taken, name, kind, missing=missing, **options)
+
+
+def is_stream(value: Any) -> bool:
+    """Whether something is an iterable dataset of torch or of ``datasets``, or splits of these.
+
+    >>> is_stream([1, 2])
+    False
+    """
+    if isinstance(value, dict):
+        return bool(value) and all(map(is_stream, value.values()))
+    names = {kind.__name__ for kind in type(value).__mro__}
+    return "IterableDataset" in names
+
+
+def _has_columns(value: Any) -> bool:
+    # By its own class: those of datasets are made subclasses of torch's as soon as they are used.
+    if isinstance(value, dict):
+        return all(map(_has_columns, value.values()))
+    return type(value).__module__.partition(".")[0] == "datasets"
+
+
+def _count(loaded: Any, first: Any) -> int:
+    if first is None:
+        raise UnsupportedTaskError(
+            f"a {type(loaded).__name__} is a stream, of which nobody knows the length; say "
+            f"load_task(stream, first=10000) to take so many examples into memory, or write it as "
+            f"Parquet or tar shards and load those"
         )
-    arrays = [np.asarray(data[column][:], dtype=np.float64) for column in numbers]
-    arrays = [a[:, None] if a.ndim == 1 else a.reshape(len(a), -1) for a in arrays]
-    return as_examples(np.concatenate(arrays, axis=1), f"task {name!r}"), numbers
+    if not str(first).isdecimal() or int(first) < 1:
+        raise InvalidInputError(f"first={first!r}; give a whole number of examples to take")
+    return int(first)
+
+
+def _taken(datasets: Any, stream: Any, count: int, name: str) -> Any:
+    """The first examples of a stream as data in memory, images as they are encoded."""
+    features = stream.features
+    encoded = (datasets.Image, datasets.Audio)
+    for column, feature in (features or {}).items():
+        if isinstance(feature, encoded):
+            stream = stream.cast_column(column, type(feature)(decode=False))
+    rows = list(stream.take(count))
+    if not rows:
+        raise InvalidInputError(f"task {name!r}: the stream yields nothing; check its source")
+    return datasets.Dataset.from_list(rows, features=stream.features)

@@ -10,19 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Task
-from transfer_metrics.sources.example import ImageFiles
 from transfer_metrics.sources.specs import text_of
-from transfer_metrics.sources.tasks.in_memory import make_task
+from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.paths import (
     IMAGE_SUFFIXES,
     existing_folder,
     is_litter,
     split_name,
 )
+from transfer_metrics.sources.tasks.sequences import ImageFiles
+from transfer_metrics.sources.tasks.task import Task
 
-OTHER, LOOSE, LINK = "no image", "in no class folder", "a broken link, or one to a folder"
-EMPTY, LITTER = "no image in it", "hidden, or left there by a system"
+_OTHER, _LOOSE, _LINK = "no image", "in no class folder", "a broken link, or one to a folder"
+_EMPTY, _LITTER = "no image in it", "hidden, or left there by a system"
 """Why something is left out."""
 
 
@@ -35,13 +35,6 @@ def from_imagefolder(place: str, name: str) -> Task:
     used is left out with a warning that counts it: other files, images in no class folder, folders
     without images. Links to images, and links in place of class folders, are followed, wherever
     they lead; links to folders further down are not. Nothing is ever written there.
-
-    Raises:
-        InvalidInputError: the folder is missing, cannot be read, or has fewer than two classes with
-            images; or two of its folders are one split.
-
-    Warns:
-        TransferMetricsWarning: something was left out; says how much, and why.
     """
     found = _Folder(existing_folder(place, name), name)
     parts = {}
@@ -51,16 +44,16 @@ def from_imagefolder(place: str, name: str) -> Task:
         for class_folder in found.subfolders(folder):
             images = found.images(class_folder)
             paths += images
-            labels += [class_name(class_folder.name)] * len(images)
+            labels += [_class_name(class_folder.name)] * len(images)
         if paths:
             parts[split] = (ImageFiles(paths), labels)
         elif folder != found.root:
-            found.leave(folder, EMPTY)
+            found.leave(folder, _EMPTY)
     classes = sorted(set().union(*(labels for _, labels in parts.values())))
     if "train" not in parts or len(classes) < 2:
         raise found.unusable(len(classes))
     left_out = found.left_out()
-    lost = [f"{what} ({why})" for what, why in left_out if why != LITTER]
+    lost = [f"{what} ({why})" for what, why in left_out if why != _LITTER]
     if lost:
         warnings.warn(
             f"task {name!r}: left out {', '.join(lost)}", TransferMetricsWarning, stacklevel=4
@@ -69,12 +62,8 @@ def from_imagefolder(place: str, name: str) -> Task:
     return replace(task, understood=task.understood.without(*left_out))
 
 
-def class_name(folder: str) -> str:
-    """The class that a folder of some name holds: text in the Unicode form NFC.
-
-    >>> class_name("cafe" + chr(0x301)) == "café"
-    True
-    """
+def _class_name(folder: str) -> str:
+    """The class that a folder of some name holds: text in the Unicode form NFC."""
     return unicodedata.normalize("NFC", text_of(folder))
 
 
@@ -118,9 +107,9 @@ class _Folder:
         """The folders in a folder; files beside them are left out."""
         for path in self._entries(folder):
             if is_litter(path.name):
-                self.leave(path, LITTER)
+                self.leave(path, _LITTER)
             elif not path.is_dir():
-                self.leave(path, LOOSE)
+                self.leave(path, _LOOSE)
         return self._folders(folder)
 
     def images(self, folder: Path) -> list[Path]:
@@ -131,19 +120,19 @@ class _Folder:
             for part in list(inner):
                 if is_litter(part) or (here / part).is_symlink():
                     inner.remove(part)
-                    self.leave(here / part, LITTER if is_litter(part) else LINK)
+                    self.leave(here / part, _LITTER if is_litter(part) else _LINK)
             for file in files:
                 path = here / file
                 if is_litter(file):
-                    self.leave(path, LITTER)
+                    self.leave(path, _LITTER)
                 elif not path.is_file():
-                    self.leave(path, LINK if path.is_symlink() else OTHER)
+                    self.leave(path, _LINK if path.is_symlink() else _OTHER)
                 elif path.suffix.lower() not in IMAGE_SUFFIXES:
-                    self.leave(path, OTHER)
+                    self.leave(path, _OTHER)
                 else:
                     images.append(path)
         if not images:
-            self.leave(folder, EMPTY)
+            self.leave(folder, _EMPTY)
         return sorted(images)
 
     def unusable(self, classes: int) -> InvalidInputError:

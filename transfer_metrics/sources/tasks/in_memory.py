@@ -2,107 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import (
-    NOTHING,
-    Kind,
-    Modality,
-    Split,
-    Task,
-    Understood,
-    example_modality,
-)
-from transfer_metrics.sources.containers import check_container
-from transfer_metrics.sources.example import ImageArray, Pairs, Rows
+from transfer_metrics.sources.example import as_sound, example_modality, is_sound
 from transfer_metrics.sources.preprocess import array_to_image
-from transfer_metrics.sources.sounds import as_sound, as_sounds, is_sound
-from transfer_metrics.sources.tasks.gaps import without_unlabelled
-from transfer_metrics.sources.tasks.label_values import as_array
-from transfer_metrics.sources.tasks.labels import doubts, encode, odd_texts
+from transfer_metrics.sources.tasks.label_values import as_array, check_container
+from transfer_metrics.sources.tasks.sequences import ImageArray, Pairs, Rows, Sounds
 
-COMPARED = 64
+_COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
-
-
-def make_task(
-    name: str,
-    parts: Mapping[str, tuple[Sequence[Any], Any]],
-    kind: Kind | None = None,
-    classes: Sequence[Any] | None = None,
-    missing: str = "skip",
-    understood: Understood = NOTHING,
-) -> Task:
-    """Assemble a task from examples and raw labels per split.
-
-    Args:
-        name: the task.
-        parts: per split, the examples and as many labels.
-        kind: see ``labels.encode``.
-        classes: see ``labels.encode``.
-        missing: what to do about missing labels; see ``gaps.without_unlabelled``.
-        understood: what the source has to say about how it was read.
-
-    Raises:
-        InvalidInputError: lengths differ, a split is empty, kinds of examples are mixed, or the
-            labels cannot be used.
-    """
-    for split, (examples, labels) in parts.items():
-        count = len(labels)
-        if len(examples) != count:
-            raise InvalidInputError(
-                f"task {name!r}, split {split!r}: {len(examples)} examples but {count} labels; "
-                f"each example needs one label"
-            )
-        if not count:
-            raise InvalidInputError(
-                f"task {name!r}, split {split!r}: there are no examples; add some, or leave the "
-                f"split out"
-            )
-    kept, left = without_unlabelled(name, parts, kind, classes, missing, understood.label)
-    given = {split: y for split, (_, y) in kept.items()}
-    found_kind, labels, names = encode(name, given, kind, classes)
-    told = []
-    if kind is None:
-        told = doubts(given)
-        if classes is None:
-            told += odd_texts({split: y for split, (_, y) in parts.items()})
-    understood = dataclasses.replace(
-        understood,
-        left_out=(*understood.left_out, *left),
-        suspicions=(*understood.suspicions, *told),
-    )
-    splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
-    found = {_modality(split.examples) for split in splits.values()}
-    if len(found) > 1:
-        raise InvalidInputError(
-            f"task {name!r}: the splits hold different kinds of examples: {sorted(found)}"
-        )
-    modality = found.pop() if found else "tensor"
-    return Task(name, found_kind, modality, splits, names, understood)
-
-
-def _modality(examples: Sequence[Any]) -> Modality:
-    # Nothing is decoded where the sequence itself knows, so that a damaged file is told of later.
-    return getattr(examples, "modality", None) or example_modality(examples[0])
 
 
 def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence[str] | None]:
     """Examples, labels and names of classes of a map-style dataset of (x, y) pairs.
 
     Labels come from ``dataset.targets`` or where else torchvision's data sets keep them, if up to
-    ``COMPARED`` of them, every class among these, are as they are returned; otherwise every pair
+    ``_COMPARED`` of them, every class among these, are as they are returned; otherwise every pair
     is fetched once. The names are ``dataset.classes``, unless other labels are returned than kept.
-
-    Raises:
-        InvalidInputError: it has no length, or its items are no pairs.
-
-    Cost: decodes ``COMPARED`` examples, or all.
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InvalidInputError(
@@ -156,11 +76,11 @@ def _item(dataset: Any, index: int, where: str) -> Any:
 
 def _agree(labels: np.ndarray, dataset: Any, first: Any, where: str) -> bool:
     """Whether a dataset returns these labels: ends, middle, and an example of every class."""
-    spread = np.linspace(0, len(labels) - 1, COMPARED // 2).round().astype(int)
+    spread = np.linspace(0, len(labels) - 1, _COMPARED // 2).round().astype(int)
     classes: dict[Any, int] = {}
     for position, label in enumerate(labels.tolist()):
         classes.setdefault(str(label), position)
-    some = np.array(list(classes.values()))[: COMPARED // 2]
+    some = np.array(list(classes.values()))[: _COMPARED // 2]
     positions = np.unique([*spread, *some]).tolist()  # the first is 0
     returned = as_array([first, *(_item(dataset, i, where)[1] for i in positions[1:])])
     return bool(np.array_equal(returned, labels[positions]))
@@ -181,20 +101,16 @@ def as_example(value: Any) -> Any:
         return np.array([value], np.float32) if isinstance(value, (int, float)) else value
     if value.dtype == np.uint8 and value.ndim in (2, 3):
         return array_to_image(value.transpose(1, 2, 0) if tensor and value.ndim == 3 else value)
-    return as_float32(value[None], "an example of the dataset")[0]
+    return _as_float32(value[None], "an example of the dataset")[0]
 
 
 def as_examples(values: Any, where: str) -> Sequence[Any]:
     """Arrays, tensors, data frames and lists as a sequence of examples.
 
     uint8 arrays with three or four axes are images, (N, H, W) or (N, H, W, C), and tensors also
-    (N, C, H, W), as torch has them; other numbers
-    become float32, one example per entry of the first axis. Lists hold images, texts, pairs of
-    texts, sounds (waveforms of different lengths, or mappings with ``array`` and
-    ``sampling_rate``), or numbers.
-
-    Raises:
-        InvalidInputError: the values are none of these, or not finite.
+    (N, C, H, W), as torch has them; other numbers become float32, one example per entry of the
+    first axis. Lists hold images, texts, pairs of texts, sounds (waveforms of different lengths, or
+    mappings with ``array`` and ``sampling_rate``), or numbers.
     """
     check_container(values, where)
     if hasattr(values, "detach"):
@@ -208,7 +124,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     if isinstance(values, np.ndarray):
         if values.dtype == np.uint8 and values.ndim in (3, 4):
             return ImageArray(values)
-        return Rows(as_float32(values, where))
+        return Rows(_as_float32(values, where))
     if not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
         raise InvalidInputError(
             f"{where}: examples are a {type(values).__name__}; give an array, a tensor or a list"
@@ -218,14 +134,14 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     first = values[0]
     if _is_pair(first) or not isinstance(first, (int, float, list, tuple)):
         if is_sound(first) or _are_waveforms(values):
-            return as_sounds(values, where)
+            return _as_sounds(values, where)
         if hasattr(first, "dtype") and isinstance(values, (list, tuple)):
             return as_examples(_stack(values, where), where)
         given = example_modality(first)
         if isinstance(values, list) and any(example_modality(v) != given for v in values):
             raise InvalidInputError(f"{where}: the list mixes different kinds of examples")
         return values
-    return Rows(as_float32(_stack(values, where), where))
+    return Rows(_as_float32(_stack(values, where), where))
 
 
 def _are_waveforms(values: Sequence[Any]) -> bool:
@@ -251,12 +167,8 @@ def _stack(values: Sequence[Any], where: str) -> np.ndarray:
         ) from error
 
 
-def as_float32(values: np.ndarray, where: str) -> np.ndarray:
-    """Numbers as float32, one example per entry of the first axis.
-
-    Raises:
-        InvalidInputError: they are no numbers, or NaN or infinite (in float32).
-    """
+def _as_float32(values: np.ndarray, where: str) -> np.ndarray:
+    """Finite numbers as float32, one example per entry of the first axis."""
     if values.dtype.kind not in "fiub" or values.ndim == 0:
         raise InvalidInputError(
             f"{where}: examples of type {values.dtype} and shape {values.shape}; give real numbers "
@@ -272,3 +184,14 @@ def as_float32(values: np.ndarray, where: str) -> np.ndarray:
             f"{int(bad.argmax())}; remove or fill them"
         )
     return result
+
+
+def _as_sounds(values: Sequence[Any], where: str) -> Sounds:
+    """A list of waveforms or of mappings as examples; an error says which is none."""
+    sounds = []
+    for place, value in enumerate(values):
+        try:
+            sounds.append(as_sound(value))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{where}, example {place}: {error}") from error
+    return Sounds(sounds)

@@ -26,10 +26,7 @@ def as_array(values: Any) -> np.ndarray:
 
     One label may be a number, a text, a boolean, or an array, tensor or list of one of these; a
     column (N, 1) is (N,). What is no array of numbers or booleans has the type ``object``, so that
-    nothing is rounded or cut.
-
-    Raises:
-        InvalidInputError: a label has more than one axis, or some are masked.
+    nothing is rounded or cut. Masks are refused.
 
     >>> as_array([np.array([2]), np.array([0])]), as_array(np.array([[1.5], [2.0]]))
     (array([2, 0]), array([1.5, 2. ]))
@@ -79,11 +76,7 @@ def _of_shape(shape: tuple[int, ...]) -> InvalidInputError:
 
 
 def absent(labels: np.ndarray, texts: bool = True) -> np.ndarray:
-    """(N,) which labels of ``as_array`` are none, NaN, or a text such as ``NA``.
-
-    Args:
-        labels: as ``as_array`` gives them.
-        texts: whether texts count, beside the empty one.
+    """(N,) which labels of ``as_array`` are none, NaN, the empty text, or a text such as ``NA``.
 
     >>> absent(as_array([0.5, float("nan")])).tolist(), absent(as_array(["None", "x"])).tolist()
     ([False, True], [True, False])
@@ -101,11 +94,7 @@ def read_texts(labels: Mapping[str, np.ndarray], kind: str | None) -> dict[str, 
     Texts are numbers where every one reads back the same: ``"7"``, ``"0.5"``, ``"2.0"``, not
     ``"007"``, ``"1_1"``, ``"+1"`` or ``"1e3"``. Where all are numbers in any notation and some are
     not whole they are measured rather than named, so the notation does not matter. Splits that
-    have numbers stay as they are.
-
-    Args:
-        labels: per split as ``as_array`` gives them, without what is absent.
-        kind: what the labels are to be, if that was said.
+    have numbers stay as they are. The labels are arrays of ``as_array`` without what is absent.
 
     >>> read_texts({"train": as_array(["7", "10"])}, None)
     {'train': array([ 7, 10])}
@@ -173,3 +162,22 @@ def _is_absent(value: Any, texts: bool) -> bool:
     if isinstance(value, str):
         return value.strip() in ABSENT if texts else not value.strip()
     return value is None or (isinstance(value, (float, Decimal)) and value != value)
+
+
+def check_container(values: Any, where: str) -> None:
+    """Refuse what loses something when read: sparse matrices, and arrays with masked numbers.
+
+    >>> check_container(np.ma.masked_array([1.0, 2.0], mask=[False, True]), "X")
+    Traceback (most recent call last):
+    transfer_metrics.errors.InvalidInputError: X: 1 of 2 numbers are masked, the first in row 1; \
+    fill them (X.filled(0)), or drop those rows
+    """
+    if hasattr(values, "toarray") and hasattr(values, "nnz"):
+        raise InvalidInputError(f"{where}: a sparse matrix is not read; give X.toarray()")
+    if np.ma.is_masked(values):
+        mask = np.ma.getmaskarray(values)
+        row = int(np.argwhere(mask)[0][0])
+        raise InvalidInputError(
+            f"{where}: {int(mask.sum())} of {mask.size} numbers are masked, the first in row "
+            f"{row}; fill them (X.filled(0)), or drop those rows"
+        )

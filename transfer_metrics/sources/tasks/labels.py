@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Kind
 from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
 
-MOST_NAMED = 100_000
+Kind = Literal["classification", "regression"]
+_MOST_NAMED = 100_000
 """Classes that may be named without an example of each; every class costs memory per feature."""
 IGNORED = -100
 """A number that is no class, by the convention of losses."""
-FEW = 20
+_FEW = 20
 """So many whole numbers are classes in any case."""
-OFTEN = 10
+_OFTEN = 10
 """Whole numbers are classes where each has so many examples on average."""
-DENSE = 0.8
+_DENSE = 0.8
 """Whole numbers are classes where such a share of those from the least to the greatest occur."""
 _MOSTLY = 0.9
 """Share of numbers from which on texts among them are hardly names."""
@@ -31,17 +31,14 @@ KINDS = ("classification", "regression")
 
 
 def kind_of(labels: Mapping[str, Any]) -> str:
-    """What labels are: of a classification, a regression, or ``"multilabel"``.
+    """What labels are, per split: of a classification, a regression, or ``"multilabel"``.
 
     Texts and booleans name classes. Numbers of which some are not whole are targets, and so are
     several numbers per example, unless all are 0 or 1, which say which of several labels apply.
-    Whole numbers, whether stored as integers, floats or texts, are classes; but more than ``FEW``
-    different ones are targets if each has fewer than ``OFTEN`` examples on average and less than
-    the share ``DENSE`` of the numbers between the least and the greatest occur, as it is with
+    Whole numbers, whether stored as integers, floats or texts, are classes; but more than ``_FEW``
+    different ones are targets if each has fewer than ``_OFTEN`` examples on average and less than
+    the share ``_DENSE`` of the numbers between the least and the greatest occur, as it is with
     prices and counts.
-
-    Args:
-        labels: per split, labels in any container.
 
     >>> kind_of({"": [0.0, 1.0]}), kind_of({"": [0.5, 1.0]}), kind_of({"": [[0, 1], [1, 1]]})
     ('classification', 'regression', 'multilabel')
@@ -57,38 +54,23 @@ def kind_of(labels: Mapping[str, Any]) -> str:
     if not bool((np.isfinite(values) & (values == np.floor(values))).all()):
         return "regression"
     found = np.unique(values)
-    if len(found) <= FEW:
+    if len(found) <= _FEW:
         return "classification"
-    often = len(values) >= OFTEN * len(found)
-    dense = len(found) >= DENSE * (float(found[-1]) - float(found[0]) + 1)
+    often = len(values) >= _OFTEN * len(found)
+    dense = len(found) >= _DENSE * (float(found[-1]) - float(found[0]) + 1)
     return "classification" if often or dense else "regression"
 
 
 def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
     """Labels of features that are there already: what they are, and their numbers.
 
-    Args:
-        y: (N,) labels of any type, or (N, K) numbers.
-        kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` instead of the rule.
-
-    Returns:
-        The kind; int64 class numbers (N,), or float64 targets (N,) or (N, K).
-
-    Raises:
-        InvalidInputError: some are missing, or they do not fit the kind.
-
-    Warns:
-        TransferMetricsWarning: see ``odd_texts``.
+    The kind, the rule's or the one that is given; int64 class numbers (N,), or float64 targets (N,)
+    or (N, K). Missing labels are refused, and ``odd_texts`` are warned of.
 
     >>> read_labels(["b", "a", "b"]), read_labels([0.5, 2.0])
     (('classification', array([1, 0, 1])), ('regression', array([0.5, 2. ])))
     """
-    array = as_array(y)
-    lacking = absent(array)
-    if lacking.any():
-        raise InvalidInputError(
-            f"y has missing labels, the first at row {int(lacking.argmax())}; drop those rows"
-        )
+    array = _complete(y)
     if kind is None:
         for doubt in odd_texts({"y": array}):
             warnings.warn(doubt, TransferMetricsWarning, stacklevel=3)
@@ -99,10 +81,54 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
         raise InvalidInputError(
             f"kind {kind!r}; give 'classification', 'regression' or 'multilabel'"
         )
-    texts = read_texts({"y": array}, kind)["y"]
     if kind == "regression":
-        return kind, _targets("y", texts)
-    return kind, _numbered("y", {"y": texts}, None)[0]["y"]
+        return kind, _targets("y", read_texts({"y": array}, kind)["y"])
+    return kind, _class_numbers(array)
+
+
+def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
+    """Labels of n examples that must be classes, (n,) int64: numbered in sorted order.
+
+    Where it is known how many classes there are, they must be whole numbers below that already, so
+    that batches agree with each other.
+    """
+    array = _complete(y)
+    if array.shape != (n,):
+        raise InvalidInputError(
+            f"y must hold one label per row of X: expected shape ({n},), got {array.shape}"
+        )
+    if array.dtype.kind == "f" and (np.isinf(array) | (array != np.floor(array))).any():
+        raise InvalidInputError(
+            "y holds continuous values where class labels are needed; pass integers, or use a "
+            "metric for regression"
+        )
+    if count is None:
+        return _class_numbers(array)
+    if array.dtype.kind not in "biuf":
+        raise InvalidInputError(
+            f"with num_classes, y must hold integers 0..{count - 1}, not {array.dtype}"
+        )
+    if array.size and (array.min() < 0 or array.max() >= count):
+        raise InvalidInputError(
+            f"labels must lie in 0..{count - 1} for num_classes={count}; "
+            f"got {array.min()}..{array.max()}"
+        )
+    return array.astype(np.int64)
+
+
+def _complete(y: Any) -> np.ndarray:
+    """Labels as an array; it is an error where one is missing."""
+    array = as_array(y)
+    lacking = absent(array)
+    if lacking.any():
+        raise InvalidInputError(
+            f"y has missing labels, the first at row {int(lacking.argmax())}; drop those rows"
+        )
+    return array
+
+
+def _class_numbers(array: np.ndarray) -> np.ndarray:
+    return _numbered("y", read_texts({"y": array}, "classification"), None)[0]["y"]
 
 
 def encode(
@@ -111,21 +137,11 @@ def encode(
     kind: Kind | None = None,
     classes: Sequence[Any] | None = None,
 ) -> tuple[Kind, dict[str, np.ndarray], tuple[str, ...]]:
-    """Number the classes in sorted order, the same in every split.
+    """The kind, per split int64 (N,) or float64 (N,) / (N, K), and the names of the classes.
 
-    ``kind_of`` says what the labels are, unless ``kind`` or the names of the classes do.
-
-    Args:
-        name: the task, for messages.
-        labels: per split, N labels of any hashable type, or (N, K) numbers for regression.
-        kind: ``"classification"`` or ``"regression"``.
-        classes: names of the classes, where labels are already numbered or are these names.
-
-    Returns:
-        The kind, per split int64 (N,) or float64 (N,) / (N, K), and the names of the classes.
-
-    Raises:
-        InvalidInputError: all are equal, or they do not fit the kind.
+    Classes are numbered in sorted order, the same in every split. ``kind_of`` says what the labels
+    are, unless ``kind`` or the names of the ``classes`` do, where labels are already numbered or
+    are these names.
 
     >>> encode("pets", {"train": ["dog", "cat", "dog"]})
     ('classification', {'train': array([1, 0, 1])}, ('cat', 'dog'))
@@ -165,38 +181,6 @@ def encode(
     return kind, numbered, names
 
 
-def unlabelled(
-    labels: Mapping[str, Any],
-    kind: Kind | None,
-    classes: Sequence[Any] | None,
-    texts: bool = True,
-) -> dict[str, np.ndarray]:
-    """Which labels are missing: none, NaN, texts as ``NA``; of classes -100, and -1 of named ones.
-
-    Args:
-        labels: per split, labels in any container.
-        kind: as for ``encode``.
-        classes: as for ``encode``.
-        texts: whether ``"NA"``, ``"None"`` and the like are missing, beside the empty text.
-
-    >>> unlabelled({"train": [0, None, -100, -1]}, None, ["a", "b"])["train"].tolist()
-    [False, True, True, True]
-    >>> unlabelled({"train": [0.5, float("nan"), -1.0]}, None, None)["train"].tolist()
-    [False, True, False]
-    """
-    arrays = {split: as_array(values) for split, values in labels.items()}
-    lacking = {split: absent(array, texts) for split, array in arrays.items()}
-    there = {split: as_array(array[~lacking[split]]) for split, array in arrays.items()}
-    if kind == "regression" or (classes is None and kind_of(there) == "regression"):
-        return lacking
-    no_class = (IGNORED,) if classes is None else (IGNORED, -1)
-    for split, array in read_texts(there, "classification").items():
-        if array.ndim == 1 and array.dtype != bool:
-            rows = np.flatnonzero(~lacking[split])
-            lacking[split][rows[_among(array, no_class)]] = True
-    return lacking
-
-
 def doubts(labels: Mapping[str, Any]) -> list[str]:
     """What may be a mistake where ``kind_of`` found targets, each with its cure.
 
@@ -230,12 +214,11 @@ name classes"]
 def odd_texts(labels: Mapping[str, Any]) -> list[str]:
     """What may be a mistake where a few texts among numbers make all of them names of classes.
 
-    Args:
-        labels: per split, labels in any container; what is missing does not count.
+    What is missing does not count.
 
     >>> odd_texts({"train": [*map(str, range(12)), "?"]})
     ["the labels are numbers but for '?', the first in row 13 of train, which makes them names of \
-classes; leave such labels empty, or say kind=classification if they are names"]
+    classes; leave such labels empty, or say kind=classification if they are names"]
     """
     numbers, odd = 0, []
     for split, values in labels.items():
@@ -249,7 +232,7 @@ classes; leave such labels empty, or say kind=classification if they are names"]
                 odd.append((split, row, array[row]))
             else:
                 numbers += 1
-    if not odd or numbers < _MOSTLY * (numbers + len(odd)) or numbers < OFTEN:
+    if not odd or numbers < _MOSTLY * (numbers + len(odd)) or numbers < _OFTEN:
         return []
     split, row, _ = odd[0]
     texts = list(dict.fromkeys(text for *_, text in odd))
@@ -259,13 +242,6 @@ classes; leave such labels empty, or say kind=classification if they are names"]
         f"makes them names of classes; leave such labels empty, or say kind=classification if "
         f"they are names"
     ]
-
-
-def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
-    if array.dtype != object:
-        return np.isin(array, numbers)
-    found = (isinstance(v, int) and not isinstance(v, bool) and v in numbers for v in array)
-    return np.fromiter(found, bool, len(array))
 
 
 def _are_names(arrays: Mapping[str, np.ndarray], classes: Sequence[Any]) -> bool:
@@ -317,7 +293,7 @@ def _numbering(
                 )
         return {v: i for i, v in enumerate(ordered)}, tuple(named)
     names = tuple(_text(c) for c in classes)
-    if len(names) > max(MOST_NAMED, sum(map(len, values.values()))):
+    if len(names) > max(_MOST_NAMED, sum(map(len, values.values()))):
         raise InvalidInputError(
             f"{where}: {len(names)} classes are named, more than there are examples; name "
             f"those that occur"

@@ -7,24 +7,41 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
+from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
-from transfer_metrics.sources.base import NOTHING, Kind, Task, choose
-from transfer_metrics.sources.kinds_of_source import TASK_SOURCES
 from transfer_metrics.sources.specs import parse_task, text_of
-from transfer_metrics.sources.tasks.array_files import from_npz
-from transfer_metrics.sources.tasks.cuts import CUTS, Cut
-from transfer_metrics.sources.tasks.hub_tasks import from_loaded, is_loaded
-from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset, make_task
+from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.hub_tasks import from_loaded, from_stream, is_loaded, is_stream
+from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
+from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.library_tasks import SKLEARN
 from transfer_metrics.sources.tasks.paths import split_name
-from transfer_metrics.sources.tasks.streams import from_stream, is_stream
+from transfer_metrics.sources.tasks.subtasks import CUTS, Cut
 from transfer_metrics.sources.tasks.suspicions import warn_of
+from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.sources.tasks.words import is_labelled_words, words_task
 
-_SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
+    "task source",
+    {
+        "csv": "transfer_metrics.sources.tasks.table_tasks:from_table",
+        "hf": "transfer_metrics.sources.tasks.hub_tasks:from_hub",
+        "imagefolder": "transfer_metrics.sources.tasks.image_folders:from_imagefolder",
+        "jsonl": "transfer_metrics.sources.tasks.table_tasks:from_table",
+        "npz": "transfer_metrics.sources.tasks.array_files:from_npz",
+        "parquet": "transfer_metrics.sources.tasks.table_tasks:from_table",
+        "sklearn": "transfer_metrics.sources.tasks.library_tasks:from_sklearn",
+        "tar": "transfer_metrics.sources.tasks.tar_shards:from_tar",
+        "torch": "transfer_metrics.sources.tasks.array_files:from_torch",
+        "torchvision": "transfer_metrics.sources.tasks.library_tasks:from_torchvision",
+        "tsv": "transfer_metrics.sources.tasks.table_tasks:from_table",
+        "zoo": "transfer_metrics.sources.tasks.library_tasks:from_zoo",
+    },
+    group="transfer_metrics.tasks",
+)
+"""Functions ``(place, name, **options) -> Task``; what stands after ``?`` becomes the options."""
 
 
 def load_task(
@@ -132,7 +149,7 @@ def list_tasks() -> list[str]:
     >>> list_tasks()[-1]
     'zoo:glyphs'
     """
-    return [f"sklearn:{name}" for name in _SKLEARN] + [f"zoo:{name}" for name in zoo.task_names()]
+    return [f"sklearn:{name}" for name in SKLEARN] + [f"zoo:{name}" for name in zoo.task_names()]
 
 
 def _in_memory(
@@ -222,33 +239,3 @@ def _renamed(task: Task, classes: Sequence[Any] | None) -> Task:
             f"task {task.name!r}: {len(classes)} names for {task.num_classes} classes"
         )
     return dataclasses.replace(task, classes=tuple(str(c) for c in classes))
-
-
-def _from_sklearn(place: str, name: str) -> Task:
-    from sklearn import datasets
-    from sklearn.model_selection import train_test_split
-
-    choose("scikit-learn task", place, _SKLEARN)
-    data = getattr(datasets, f"load_{place}")()
-    regression = place == "diabetes"
-    values = data.data
-    if place == "digits":
-        values = np.round(data.images * (255 / 16)).astype(np.uint8)
-    train, test = train_test_split(
-        np.arange(len(values)),
-        test_size=0.25,
-        random_state=0,
-        stratify=None if regression else data.target,
-    )
-    parts = {
-        split: (as_examples(values[rows], name), data.target[rows])
-        for split, rows in (("train", train), ("test", test))
-    }
-    if regression:
-        return make_task(name, parts, "regression")
-    return make_task(name, parts, "classification", [str(c) for c in data.target_names])
-
-
-def _from_zoo(place: str, name: str) -> Task:
-    task = from_npz(str(zoo.task_path(place)), name)
-    return dataclasses.replace(task, understood=NOTHING)  # how it is stored is nobody's concern

@@ -3,32 +3,210 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
-from transfer_metrics.sources.tasks.row_groups import ParquetImages, ParquetTexts, RowGroups
-from transfer_metrics.sources.tasks.table_columns import (
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
+from transfer_metrics.sources.example import decode
+from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.tasks.paths import inside
+from transfer_metrics.sources.tasks.sequences import Examples
+from transfer_metrics.sources.tasks.tables import (
     Holds,
     Table,
     cell_text,
     is_image_name,
     named_images,
 )
+from transfer_metrics.untrusted import PICTURE, check_unpacked, read_bytes
+
+LARGE = 1 << 30
+"""Bytes of a row group, which is what memory holds at a time, from which on a warning is given."""
+
+
+_AT_ONCE = 65_536
+
+
+class _RowGroups:
+    """Parquet files of the same columns, one after the other, of which one row group is kept.
+
+    Attributes:
+        schema: that of the first file, of ``pyarrow``.
+        rows_of_files: number of rows of every file.
+    """
+
+    def __init__(self, paths: Sequence[Path], name: str) -> None:
+        self.schema: Any = None
+        self.rows_of_files: list[int] = []
+        self._name, self._paths = name, list(paths)
+        self._kept: tuple[Any, Any] = (None, None)
+        self._places: list[tuple[int, int]] = []
+        sizes, largest = [0], 0
+        for number, path in enumerate(paths):
+            with self._open(number) as file:
+                schema, metadata = file.schema_arrow, file.metadata
+                groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+                sizes += [group.num_rows for group in groups]
+                largest = max([largest, *(group.total_byte_size for group in groups)])
+            self.schema = self.schema or schema
+            if schema.names != self.schema.names or schema.types != self.schema.types:
+                raise InvalidInputError(
+                    f"task {name!r}: {str(path)!r} has other columns than {str(paths[0])!r}; give "
+                    f"files of one table"
+                )
+            self._places += [(number, i) for i in range(len(groups))]
+            self.rows_of_files.append(sum(group.num_rows for group in groups))
+        self._starts = np.cumsum(sizes)
+        if largest > LARGE:
+            warnings.warn(
+                f"task {name!r}: a row group takes {largest / 2**30:.1f} GiB, which memory holds "
+                f"at a time; write the table with smaller ones, such as row_group_size=1000",
+                TransferMetricsWarning,
+                stacklevel=4,
+            )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_kept": (None, None)}
+
+    def whole(self, column: str) -> Any:
+        """All cells of a column, as a chunked array of ``pyarrow``."""
+        chunks: list[Any] = []
+        packed = sum(path.stat().st_size for path in self._paths)
+        unpacked = 0
+        for number in range(len(self._paths)):
+            with self._open(number) as file:
+                for batch in file.iter_batches(_AT_ONCE, columns=[column]):
+                    unpacked += batch.nbytes
+                    check_unpacked(unpacked, packed)
+                    chunks.append(batch.column(0))
+        kind = self.schema.field(column).type
+        cells = _arrow().chunked_array(chunks, type=kind)
+        if len(cells) != len(self):
+            raise InvalidInputError(
+                f"task {self._name!r}: column {column!r} has {len(cells)} cells in {len(self)} "
+                f"rows; write the table anew"
+            )
+        return cells
+
+    def beginning(self, column: str, count: int) -> list[Any]:
+        with self._open(0) as file:
+            batch = next(file.iter_batches(count, columns=[column]), None)
+            return [] if batch is None else batch.column(0).to_pylist()
+
+    def row(self, columns: tuple[str, ...], index: int) -> tuple[Any, ...]:
+        group = int(np.searchsorted(self._starts, index, side="right")) - 1
+        number, position = self._places[group]
+        with self._told(number):
+            if self._kept[0] != (group, columns):
+                self._kept = (None, None)  # or two would be in memory for a moment
+                with self._open(number) as file:
+                    table = file.read_row_group(position, columns=list(columns))
+                self._kept = ((group, columns), table)
+            place = index - int(self._starts[group])
+            return tuple(self._kept[1].column(column)[place].as_py() for column in columns)
+
+    @contextmanager
+    def _open(self, number: int) -> Iterator[Any]:
+        _arrow()  # says what to install
+        from pyarrow import parquet
+
+        with self._told(number), parquet.ParquetFile(self._paths[number]) as file:
+            yield file
+
+    @contextmanager
+    def _told(self, number: int) -> Iterator[None]:
+        damaged = (_arrow().ArrowException, OSError, LookupError, ValueError)
+        try:
+            yield
+        except InvalidInputError:
+            raise
+        except damaged as error:
+            line = (str(error).splitlines() or [""])[0]
+            raise InvalidInputError(
+                f"task {self._name!r}: {str(self._paths[number])!r} cannot be read as Parquet "
+                f"({type(error).__name__}: {line}); write it anew"
+            ) from error
+
+
+class _ParquetTexts(Examples):
+    """Texts of one column, or pairs of texts of two."""
+
+    modality = "text"
+
+    def __init__(self, groups: _RowGroups, columns: Sequence[str]) -> None:
+        self._groups, self._columns = groups, tuple(columns)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def read(self, index: int) -> Any:
+        texts = tuple(map(cell_text, self._groups.row(self._columns, index)))
+        return texts[0] if len(texts) == 1 else texts
+
+
+class _ParquetImages(Examples):
+    """Encoded images of a column: bytes, or as ``datasets`` has them ``{"bytes", "path"}``.
+
+    Paths start at the folder and must not leave it.
+    """
+
+    modality = "image"
+
+    def __init__(self, groups: _RowGroups, column: str, folder: str, name: str) -> None:
+        self._groups, self._column = groups, column
+        self._folder, self._name = folder, name
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def read(self, index: int) -> Image.Image:
+        return decode(self.stored(index), self._where(index))
+
+    def stored(self, index: int) -> bytes:
+        [cell] = self._groups.row((self._column,), index)
+        if isinstance(cell, dict):
+            path, cell = cell.get("path"), cell.get("bytes")
+            if cell is None and path:
+                return self._named(path, index)
+        if not isinstance(cell, bytes):
+            raise InvalidInputError(
+                f"{self._where(index)} has no image; leave the row out, or say corrupt=skip"
+            )
+        return cell
+
+    def _named(self, path: str, index: int) -> bytes:
+        file = inside(self._folder, path, self._where(index))
+        try:
+            return read_bytes(file, PICTURE)
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(
+                f"{self._where(index)} names {str(file)!r}, which cannot be read ({error}); "
+                f"restore it, or say root=FOLDER, the one that the paths start at"
+            ) from error
+
+    def _where(self, index: int) -> str:
+        return f"task {self._name!r}, column {self._column!r}: row {index + 1}"
+
+
+def _arrow() -> Any:
+    return require("pyarrow", "reading Parquet", install="pyarrow")
+
 
 _LOOKED_AT = 100
 _NUMBERS = ("int", "uint", "float", "double", "halffloat", "bool", "decimal")
 
 
 def is_parquet(place: str) -> bool:
-    """Whether a place is a Parquet file, by its first bytes, or a folder or pattern of such files.
-
-    >>> is_parquet("data/train-*.parquet"), is_parquet("data.csv")
-    (True, False)
-    """
+    """Whether a place is a Parquet file by its first bytes, or a folder or pattern of such."""
     path = Path(place).expanduser()
     if not path.is_file():
         return place.endswith(".parquet") or (path.is_dir() and any(path.rglob("*.parquet")))
@@ -40,26 +218,18 @@ def is_parquet(place: str) -> bool:
 
 
 class ParquetTable(Table):
-    """A table in one or more Parquet files of the same columns.
+    """A table in one or more Parquet files of the same columns, by split.
 
     Labels, numbers and paths are read whole; images and texts by row groups, of which one is kept
     in memory, so that its size does not grow with the table. Reading in another order than that of
     the rows reads row groups again and again.
-
-    Args:
-        files: the files of each split.
-        name: of the task, for messages.
-
-    Raises:
-        InvalidInputError: a file is no Parquet, has other columns than the first, or no rows.
-        MissingDependencyError: ``pyarrow`` is not installed.
     """
 
     def __init__(self, files: Mapping[str, Sequence[Path]], name: str) -> None:
         self.name = name
         paths = [path for of_split in files.values() for path in of_split]
         self._folder = str(paths[0].parent)
-        self._groups = RowGroups(paths, name)
+        self._groups = _RowGroups(paths, name)
         self.rows = len(self._groups)
         if not self.rows:
             raise InvalidInputError(
@@ -116,7 +286,7 @@ class ParquetTable(Table):
 
     def texts(self, columns: Sequence[str]) -> Sequence[Any]:
         """Texts that are read by row groups."""
-        return ParquetTexts(self._groups, columns)
+        return _ParquetTexts(self._groups, columns)
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
         """Numbers, and vectors of one length, side by side; what is empty is NaN."""
@@ -127,7 +297,7 @@ class ParquetTable(Table):
         folder = root or self._folder
         if self.holds(column) in ("paths", "text"):
             return named_images(self.cells(column), folder, self.name, column)
-        return ParquetImages(self._groups, column, folder, self.name)
+        return _ParquetImages(self._groups, column, folder, self.name)
 
     def _type(self, column: str) -> str:
         """The type of a column, of one with a dictionary that of its values."""

@@ -75,10 +75,8 @@ def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
     """Files by split: one file, a folder with all its subfolders, or a pattern with ``*``.
 
     The splits are those that the names begin with, such as ``train-00000-of-00002.parquet`` beside
-    ``test-00000-of-00001.parquet``. Where all begin alike, everything is training data.
-
-    Raises:
-        InvalidInputError: there is no such file, or some names begin with a split and some not.
+    ``test-00000-of-00001.parquet``. Where all begin alike, everything is training data; where some
+    begin so and some do not, that is an error.
     """
     path = Path(place).expanduser()
     if path.is_dir():
@@ -117,12 +115,9 @@ def _matching(pattern: Path) -> list[Path]:
 
 
 def inside(folder: str, path: str, where: str) -> Path:
-    """A path that a table names, which must not leave the folder.
+    """A path that a table names, which must not leave the folder, absolute or by ``..``.
 
     Links are followed wherever they lead; they were made by whoever made the folder.
-
-    Raises:
-        InvalidInputError: it is absolute, or climbs by ``..``, to a place outside of the folder.
 
     >>> inside("/data", "cats/../0.png", "row 1").as_posix()
     '/data/0.png'

@@ -1,10 +1,12 @@
-"""Tasks made of a task: class-balanced samples, held-out tests, folds, and VTAB-1k's splits."""
+"""Tasks made of a task: nested and balanced samples, held-out tests, folds, _VTAB-1k's splits."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,89 @@ from sklearn.model_selection import (
     StratifiedGroupKFold,
     StratifiedKFold,
 )
+from sklearn.utils import check_random_state
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Split, Task
-from transfer_metrics.sources.tasks.subsamples import nested_order, stratified_holdout
+from transfer_metrics.sources.tasks.assembly import check_policy, without_damaged
+from transfer_metrics.sources.tasks.task import Split, Task
 
-VTAB = "vtab-1k"
-VTAB_TRAIN, VTAB_VAL = 800, 200
+_SEED = 0
+
+
+def nested_order(
+    labels: np.ndarray, num_classes: int, seed: int = _SEED, *, balanced: bool = False
+) -> np.ndarray:
+    """An order of the examples of which every beginning is a random sample fair to the classes.
+
+    Every class has one example as soon as s, the length of the beginning, reaches the number C of
+    classes. Stratified, a class of which there are c of n examples has at most one more than
+    ``c s / n``, and at most ``C c / n`` fewer, what the first examples of the rare classes
+    displace. Balanced, no two classes differ by more than one until the smaller is used up, after
+    which the others fill its places. Regression targets, of no classes, are shuffled. The order
+    depends on the labels, their order and the seed only.
+
+    Cost: O(n log n), and O(n) for each class.
+
+    >>> labels = np.array([0, 0, 0, 0, 1, 1])
+    >>> [np.bincount(labels[nested_order(labels, 2)[:s]]).tolist() for s in (2, 3, 6)]
+    [[1, 1], [2, 1], [4, 2]]
+    >>> np.bincount(labels[nested_order(labels, 2, balanced=True)[:5]]).tolist()
+    [3, 2]
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    if not num_classes:
+        return shuffled
+    turn = np.empty(len(labels))
+    for c in range(num_classes):
+        members = shuffled[labels[shuffled] == c]
+        turn[members] = np.arange(len(members)) / (1 if balanced else max(len(members), 1))
+    # Stable, so that examples whose turn comes together stay shuffled.
+    return shuffled[np.argsort(turn[shuffled], kind="stable")]
+
+
+def stratified_holdout(
+    labels: np.ndarray, fraction: float, seed: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions that stay and those held out, ascending: at random, the same share of each class.
+
+    The total is rounded, the classes with the largest remainders give the rest, and every class
+    keeps at least one example.
+
+    >>> stay, out = stratified_holdout(np.array([0] * 8 + [1] * 2), 0.2, seed=0)
+    >>> len(stay), len(out)
+    (8, 2)
+    """
+    check_share(fraction)
+    random = check_random_state(seed)
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    exact = counts * fraction
+    take = np.minimum(np.floor(exact).astype(int), counts - 1)
+    total = max(round(len(labels) * fraction), 1)
+    for code in np.lexsort((random.permutation(len(counts)), take - exact)):
+        if take.sum() < total and take[code] < counts[code] - 1:
+            take[code] += 1
+    if not take.sum():
+        raise InvalidInputError(
+            f"nothing can be held out: none of {len(counts)} class(es) has two "
+            f"examples among {len(labels)} sample(s); add examples, or give what is to be held out "
+            f"as a split of its own, or as validation= to fit"
+        )
+    out = np.concatenate(
+        [random.permutation(np.flatnonzero(codes == c))[:k] for c, k in enumerate(take)]
+    )
+    held = np.zeros(len(labels), bool)
+    held[out] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def check_share(validation: Any) -> None:
+    """Refuse a head that would make its choices on the data it was fitted to."""
+    if not isinstance(validation, (int, float)) or not 0 < validation < 1:
+        raise InvalidInputError(f"validation={validation!r}; use a share between 0 and 1, as 0.2")
+
+
+_VTAB = "vtab-1k"
+_VTAB_TRAIN, _VTAB_VAL = 800, 200
 
 
 def subsample(task: Task, examples: int, seed: int = 0) -> Task:
@@ -74,16 +152,6 @@ def hold_out(task: Task, split: str, share: float, seed: int = 0) -> Task:
     """Cut a part of the training examples off as another split, with every class in its share.
 
     Words are cut off by sentences, so that no sentence is in both.
-
-    Args:
-        task: the task.
-        split: the new split, such as ``"test"``.
-        share: of the training examples, in (0, 1).
-        seed: of the random choice.
-
-    Raises:
-        InvalidInputError: there is such a split, the share is out of range, or nothing can be held
-            out.
 
     >>> from transfer_metrics.sources.tasks.load_task import load_task
     >>> iris = hold_out(load_task("sklearn:iris"), "val", 0.25)
@@ -153,7 +221,7 @@ def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
 
 
 def vtab_1k(task: Task, seed: int = 0) -> Task:
-    """The training data of VTAB-1k: 800 random examples to train on, 200 random ones to validate.
+    """The training data of _VTAB-1k: 800 random examples to train on, 200 random ones to validate.
 
     As in the benchmark (Zhai et al. 2019), they are not balanced: 800 of the split ``train`` and
     200 of ``val``, or where there is none 1 000 of ``train``. Other splits stay as they are. The
@@ -167,22 +235,22 @@ def vtab_1k(task: Task, seed: int = 0) -> Task:
     {'train': 800, 'test': 450, 'val': 200}
     """
     train = task["train"]
-    wanted = {"train": VTAB_TRAIN} if "val" in task.splits else {"train": VTAB_TRAIN + VTAB_VAL}
-    wanted |= {"val": VTAB_VAL} if "val" in task.splits else {}
+    wanted = {"train": _VTAB_TRAIN} if "val" in task.splits else {"train": _VTAB_TRAIN + _VTAB_VAL}
+    wanted |= {"val": _VTAB_VAL} if "val" in task.splits else {}
     drawn: dict[str, np.ndarray] = {}
     for name, count in wanted.items():
         have = len(task[name])
         if have < count:
             raise InvalidInputError(
-                f"task {task.name!r}: {VTAB} takes {count} examples of split {name!r}, which has "
+                f"task {task.name!r}: {_VTAB} takes {count} examples of split {name!r}, which has "
                 f"{have}; use examples=… and test_size=… instead"
             )
         drawn[name] = np.random.default_rng(seed).permutation(have)[:count]
     if "val" in drawn:
         val = task["val"].rows(np.sort(drawn["val"]))
     else:
-        val = train.rows(np.sort(drawn["train"][VTAB_TRAIN:]))
-    splits = {**task.splits, "train": train.rows(np.sort(drawn["train"][:VTAB_TRAIN])), "val": val}
+        val = train.rows(np.sort(drawn["train"][_VTAB_TRAIN:]))
+    splits = {**task.splits, "train": train.rows(np.sort(drawn["train"][:_VTAB_TRAIN])), "val": val}
     return dataclasses.replace(task, splits=splits)
 
 
@@ -215,3 +283,80 @@ def _sentences_out(
 
 def _warn(text: str) -> None:
     warnings.warn(text, TransferMetricsWarning, stacklevel=3)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is made of a loaded task, in the order of the fields.
+
+    Attributes:
+        corrupt: ``"skip"`` reads every image and sound once and leaves out those that cannot be
+            read; ``"error"`` reads none.
+        test_size: share of the training examples to hold out as ``test``.
+        examples: number of training examples to keep, class-balanced.
+        protocol: ``"vtab-1k"`` for its 800 training and 200 validation examples.
+        seed: of every random choice.
+    """
+
+    corrupt: str = "error"
+    test_size: float | None = None
+    examples: int | None = None
+    protocol: str | None = None
+    seed: int = 0
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Cut:
+        """From options as they are written, text or values.
+
+        >>> Cut.of({"examples": "1000", "seed": 1})
+        Cut(corrupt='error', test_size=None, examples=1000, protocol=None, seed=1)
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        examples, share = given.get("examples"), given.get("test_size")
+        protocol = given.get("protocol")
+        if protocol not in (None, _VTAB):
+            raise InvalidInputError(f"protocol={protocol!r}; the one that is known is {_VTAB}")
+        if protocol and examples is not None:
+            raise InvalidInputError(f"protocol={_VTAB} says how many examples; leave examples out")
+        return cls(
+            check_policy("corrupt", given.get("corrupt", "error")),
+            None if share is None else _share(share),
+            None if examples is None else _whole("examples", examples, 1),
+            protocol,
+            _whole("seed", given.get("seed", 0), 0),
+        )
+
+    def __call__(self, task: Task) -> Task:
+        """The task as it was asked for."""
+        if self.corrupt == "skip":
+            task = without_damaged(task)
+        if self.test_size is not None:
+            task = hold_out(task, "test", self.test_size, self.seed)
+        if self.examples is not None:
+            task = subsample(task, self.examples, self.seed)
+        return task if self.protocol is None else vtab_1k(task, self.seed)
+
+
+CUTS = tuple(field.name for field in fields(Cut))
+
+
+def _whole(option: str, value: Any, least: int) -> int:
+    number = _number(value)
+    if number != math.floor(number) or number < least:
+        raise InvalidInputError(f"{option}={value!r}; give a whole number from {least} on")
+    return int(number)
+
+
+def _share(value: Any) -> float:
+    number = _number(value)
+    if not 0 < number < 1:
+        raise InvalidInputError(f"test_size={value!r}; give a share between 0 and 1, as 0.2")
+    return number
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return -1.0
+    return number if math.isfinite(number) else -1.0

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.base import Kind, Modality, Task, Understood
-from transfer_metrics.sources.example import Examples, decode
-from transfer_metrics.sources.tasks.in_memory import make_task
+from transfer_metrics.sources.example import Modality, decode
+from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.column_roles import named_label
+from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import IMAGE_SUFFIXES, shards
-from transfer_metrics.sources.tasks.table_roles import named_label
+from transfer_metrics.sources.tasks.sequences import Examples
+from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import PICTURE, check_size, parse_json
 
-LABEL_BYTES = 1 << 20
+_LABEL_BYTES = 1 << 20
 """Bytes of a file with a label that are read at most: 1 MiB."""
 _BLOCK, _AFTER = tarfile.BLOCKSIZE, 1 << 16
 
@@ -28,10 +30,7 @@ _BLOCK, _AFTER = tarfile.BLOCKSIZE, 1 << 16
 class Members(Examples):
     """Files inside of tar archives, read where they lie.
 
-    Attributes:
-        paths: the archives.
-        places: (N, 3) of every file: number of its archive, first byte, number of bytes.
-        modality: ``"image"`` or ``"text"``.
+    ``places`` (N, 3) are number of its archive, first byte and number of bytes of every file.
     """
 
     paths: Sequence[Path]
@@ -101,19 +100,11 @@ def from_tar(
     """Read tar shards: files of one name up to its first dot belong to one example.
 
     The example is the image (``.jpg``, ``.png`` and so on), or else the ``.txt``; the label is the
-    ``.cls``, or a key of the ``.json``. Headers are read once, and examples where they lie when
-    they are used, so that memory holds 24 bytes and a label per example. Nothing is unpacked, so
-    names that climb out of a folder do no harm.
-
-    Args:
-        place: a file, a folder, or a pattern such as ``shards/train-*.tar``; see ``places.shards``.
-        name: the task.
-        kind: ``"classification"`` or ``"regression"``.
-        label: key of the ``.json``; one of a usual name (see ``table_roles``) by default.
-        missing: what to do about examples without a label; see ``gaps.without_unlabelled``.
-
-    Raises:
-        InvalidInputError: a file is missing, compressed, cut or no archive, or holds no example.
+    ``.cls``, or a key of the ``.json``, ``label`` or else one of a usual name (see
+    ``column_roles``). Headers are read once, and examples where they lie when they are used, so
+    that memory holds 24 bytes and a label per example. Nothing is unpacked, so names that climb out
+    of a folder do no harm. ``place`` is a file, a folder, or a pattern such as
+    ``shards/train-*.tar``; see ``paths.shards``.
     """
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     neither = beside = 0
@@ -218,7 +209,7 @@ def _label(members: dict[str, tuple[int, int]], path: Path, key: str | None) -> 
     if which not in members:
         return None
     start, size = members[which]
-    check_size(size, LABEL_BYTES, "a label has")
+    check_size(size, _LABEL_BYTES, "a label has")
     with path.open("rb") as file:
         file.seek(start)
         text = file.read(size).decode("utf-8").strip()

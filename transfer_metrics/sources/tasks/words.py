@@ -2,73 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
-from transfer_metrics.sources.base import Kind, Task
-from transfer_metrics.sources.example import Examples
-from transfer_metrics.sources.tasks.in_memory import make_task
-from transfer_metrics.sources.tasks.labels import IGNORED
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.labels import IGNORED, Kind
+from transfer_metrics.sources.tasks.sequences import Words
+from transfer_metrics.sources.tasks.task import NOTHING, Task, Understood
 
-SCHEMES = ("keep", "drop")
-
-
-@dataclass(frozen=True)
-class Word:
-    """One word of a sentence.
-
-    Attributes:
-        sentence: all words of the sentence.
-        position: which of them, from 0.
-    """
-
-    sentence: tuple[str, ...]
-    position: int
-
-    def encode(self) -> bytes:
-        """What identifies the word, for fingerprints.
-
-        >>> Word(("a", "b"), 1).encode()
-        b'1\\x00a\\x00b'
-        """
-        return "\0".join([str(self.position), *self.sentence]).encode()
-
-
-@dataclass(frozen=True, eq=False)
-class Words(Examples):
-    """Words in the order of their sentences.
-
-    Attributes:
-        sentences: the words of each sentence.
-        units: number of the sentence of each example, (N,).
-        positions: position of each example in its sentence, (N,).
-    """
-
-    sentences: Sequence[tuple[str, ...]]
-    units: np.ndarray
-    positions: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.units)
-
-    def read(self, index: int) -> Word:
-        """One word with its sentence."""
-        return Word(self.sentences[int(self.units[index])], int(self.positions[index]))
-
-    def rows(self, positions: np.ndarray) -> Words:
-        """Some of the words, of the same sentences."""
-        return Words(self.sentences, self.units[positions], self.positions[positions])
-
-    def content(self) -> Iterator[bytes]:
-        """The sentences once each, then which of their words are examples."""
-        for words in self.sentences:
-            yield "\0".join(words).encode()
-        for part in (self.units, self.positions):
-            yield np.ascontiguousarray(part, dtype=np.int64).tobytes()
+_SCHEMES = ("keep", "drop")
 
 
 def words_task(
@@ -78,6 +23,7 @@ def words_task(
     classes: Sequence[Any] | None = None,
     *,
     bio: str = "keep",
+    understood: Understood = NOTHING,
 ) -> Task:
     """A task of words from sentences with a label per word.
 
@@ -91,23 +37,20 @@ def words_task(
         classes: see ``labels.encode``.
         bio: ``"drop"`` makes ``PER`` of ``B-PER`` and ``I-PER``, so that the classes are types of
             entities rather than their beginnings and insides; ``"keep"`` does not.
-
-    Raises:
-        InvalidInputError: a sentence is no list of words, or has another number of labels; no word
-            is labelled; ``bio`` is something else; labels that cannot be used.
+        understood: what the source has to say about how it was read.
 
     >>> task = words_task("ner", {"train": ([["Ada", "sleeps"]], [["B-PER", "O"]])}, bio="drop")
     >>> task.classes, task["train"].labels.tolist(), task["train"].units.tolist()
     (('O', 'PER'), [1, 0], [0, 0])
     """
-    if bio not in SCHEMES:
+    if bio not in _SCHEMES:
         raise InvalidInputError(f"task {name!r}: bio={bio!r}; use 'keep' or 'drop'")
     flat: dict[str, tuple[Words, list[Any]]] = {}
     for split, (sentences, labels) in parts.items():
         flat[split] = _flat(f"task {name!r}, split {split!r}", sentences, labels)
     if bio == "drop":
         flat, classes = _without_prefixes(flat, classes)
-    return make_task(name, flat, kind, classes)
+    return make_task(name, flat, kind, classes, understood=understood)
 
 
 def is_labelled_words(examples: Any, labels: Any) -> bool:
@@ -121,16 +64,6 @@ def is_labelled_words(examples: Any, labels: Any) -> bool:
     if not examples or len(examples) != len(labels):
         return False
     return all(map(_is_words, examples)) and all(map(_is_tags, labels))
-
-
-def refuse_words(task: Task, what: str) -> None:
-    """Raise where a task's examples are words of sentences.
-
-    Raises:
-        UnsupportedTaskError: they are.
-    """
-    if any(split.units is not None for split in task.splits.values()):
-        raise UnsupportedTaskError(f"{what}; task {task.name!r} labels the words of sentences")
 
 
 def _is_words(value: Any) -> bool:

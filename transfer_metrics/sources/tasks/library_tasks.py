@@ -1,16 +1,25 @@
-"""Tasks from torchvision's data sets that are on the disk."""
+"""Tasks that other packages and this one bring: scikit-learn's, torchvision's, the bundled ones."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.base import Kind, Task, choose
-from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.tasks.in_memory import from_dataset, make_task
+import numpy as np
 
-NAMES = [
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.registry import choose
+from transfer_metrics.sources import zoo
+from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.tasks.array_files import from_npz
+from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
+from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.task import NOTHING, Task
+
+SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+_TORCHVISION = [
     "CIFAR10",
     "CIFAR100",
     "Caltech101",
@@ -55,23 +64,11 @@ def from_torchvision(
 
     The files must be below ``root``, where ``torchvision.datasets.<name>(root, download=True)``
     puts them. CIFAR and SEMEION are read by torchvision's own code, of which CIFAR's unpickles
-    files after comparing their checksums with the published ones.
-
-    Args:
-        place: name of the class, such as ``CIFAR10``.
-        name: the task.
-        kind: ``"classification"`` or ``"regression"``.
-        root: folder that holds the data set.
-        missing: what to do about missing labels; see ``gaps.without_unlabelled``.
-        **options: further arguments of the class that are texts, such as EMNIST's ``split``.
-
-    Raises:
-        UnknownNameError: there is no such data set.
-        InvalidInputError: the files are not there, or an argument is wrong.
-        MissingDependencyError: ``torchvision`` is not installed.
+    files after comparing their checksums with the published ones. Further options are arguments of
+    the class that are texts, such as EMNIST's ``split``.
     """
     torchvision = require("torchvision", f"task {name!r}")
-    choose("torchvision data set", place, NAMES)
+    choose("torchvision data set", place, _TORCHVISION)
     make = getattr(torchvision.datasets, place)
     accepted = inspect.signature(make).parameters
     variants: dict[str, list[dict[str, Any]]]
@@ -99,3 +96,35 @@ def from_torchvision(
     read = {split: from_dataset(data, f"task {name!r}") for split, data in found.items()}
     parts = {split: (examples, labels) for split, (examples, labels, _) in read.items()}
     return make_task(name, parts, kind, read["train"][2], missing)
+
+
+def from_sklearn(place: str, name: str) -> Task:
+    """A data set of scikit-learn, always split alike: 75 % train, 25 % test, by class."""
+    from sklearn import datasets
+    from sklearn.model_selection import train_test_split
+
+    choose("scikit-learn task", place, SKLEARN)
+    data = getattr(datasets, f"load_{place}")()
+    regression = place == "diabetes"
+    values = data.data
+    if place == "digits":
+        values = np.round(data.images * (255 / 16)).astype(np.uint8)
+    train, test = train_test_split(
+        np.arange(len(values)),
+        test_size=0.25,
+        random_state=0,
+        stratify=None if regression else data.target,
+    )
+    parts = {
+        split: (as_examples(values[rows], name), data.target[rows])
+        for split, rows in (("train", train), ("test", test))
+    }
+    if regression:
+        return make_task(name, parts, "regression")
+    return make_task(name, parts, "classification", [str(c) for c in data.target_names])
+
+
+def from_zoo(place: str, name: str) -> Task:
+    """A bundled task."""
+    task = from_npz(str(zoo.task_path(place)), name)
+    return dataclasses.replace(task, understood=NOTHING)  # how it is stored is nobody's concern

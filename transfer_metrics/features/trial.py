@@ -23,13 +23,11 @@ from transfer_metrics.features.forward import (
 )
 from transfer_metrics.features.layers import place
 from transfer_metrics.features.trace import call_model
-from transfer_metrics.sources.base import Model
-from transfer_metrics.sources.example import Rows
-from transfer_metrics.sources.models.evaluation import copied, evaluation, is_lazy
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import copied, evaluation, is_lazy
+from transfer_metrics.sources.tasks.sequences import Rows
 
-_LOOKED_AT = 64
-"""Examples of which the lengths are compared."""
-
+_LOOKED_AT = 64  # examples of which the lengths are compared
 _MADE: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
 
 

@@ -1,0 +1,153 @@
+"""A network with its preprocessing, as a source hands it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.example import Modality, example_modality
+from transfer_metrics.sources.models.identity import describe, identity
+from transfer_metrics.sources.models.modules import plain_module
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network together with everything that is needed to feed it.
+
+    Attributes:
+        name: the specification that it was loaded from, or the class name of a module.
+        module: the network; what compiles it or spreads it over devices is taken off.
+        preprocess: one raw example (PIL image, string, pair of strings or word of a sentence,
+            sound, float array) to one input; ``None`` takes float arrays as they are.
+        modality: what the examples are: ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``.
+        head: dotted path of the classifier whose output are the source logits, or ``None``.
+        input_shape: shape of one input, (C, H, W) for images; ``None`` where it is free.
+        revision: hub revision, name of the pretrained weights, or hash of the weights' file.
+        collate: list of inputs to a batch; ``None`` stacks them.
+        open_head: whether the classifier is a guess, or none, until it is looked for on the first
+            examples of a task.
+        least: examples that a batch must have at least; 2 where a network squeezes its axes.
+    """
+
+    name: str
+    module: nn.Module
+    preprocess: Callable[[Any], Any] | None
+    modality: Modality
+    head: str | None
+    input_shape: tuple[int, ...] | None
+    revision: str = ""
+    collate: Callable[[list[Any]], Any] | None = None
+    open_head: bool = False
+    least: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "module", plain_module(self.module))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over structure, parameters, all buffers, preprocessing and head.
+
+        Independent of the device and of train or eval mode. The structure counts because two
+        networks can share every tensor and still compute different things (padding, activation).
+        What modules keep besides tensors (``get_extra_state``, packed weights) counts too, and so
+        do buffers that are not saved.
+        Cost: one pass over the weights, about a second per gigabyte. It is computed once; make a
+        new ``Model`` after changing the weights.
+        """
+        fed = (describe(self.preprocess), describe(self.collate), self.modality, str(self.head))
+        return identity(self.module, *fed)
+
+    def batch(self, examples: Sequence[Any]) -> Any:
+        """Preprocess raw examples into one batch on the CPU.
+
+        Float arrays (C, H, W) given to an image model count as preprocessed already, and arrays
+        (T,) given to an audio model as waveforms of the sampling rate that it reads. Whole numbers
+        given to a network that begins with an embedding are numbers of its rows.
+
+        Raises:
+            InvalidInputError: the model reads another kind of example.
+        """
+        inputs = [self._input(example) for example in examples]
+        if self.collate is not None:
+            return self.collate(inputs)
+        shapes = {tuple(x.shape) for x in inputs}
+        if len(shapes) > 1:
+            raise InvalidInputError(
+                f"model {self.name!r}: examples of different shapes {sorted(shapes)[:3]} do not "
+                f"form a batch; give the model a preprocess that resizes them"
+            )
+        batch = torch.stack(inputs)
+        return batch.long() if self._reads_ids and _are_ids(batch) else batch
+
+    @cached_property
+    def _reads_ids(self) -> bool:
+        """Whether the first layer with weights looks its inputs up."""
+        modules = (m for m in self.module.modules() if not any(True for _ in m.children()))
+        first = next((m for m in modules if any(True for _ in m.parameters())), None)
+        return isinstance(first, (nn.Embedding, nn.EmbeddingBag))
+
+    def _input(self, example: Any) -> Any:
+        given = example_modality(example)
+        ready = given == "tensor" and (
+            self.preprocess is None or (self.modality == "image" and example.ndim == 3)
+        )
+        if ready and self.modality in ("image", "tensor"):
+            tensor = torch.as_tensor(example, dtype=torch.float32)
+            if self.input_shape is not None and len(self.input_shape) != tensor.ndim:
+                raise self._mismatch(given, f" of shape {tuple(tensor.shape)}")
+            return tensor
+        waveform = self.modality == "audio" and given == "tensor" and example.ndim == 1
+        if (given != self.modality and not waveform) or self.preprocess is None:
+            raise self._mismatch(given, "")
+        return self.preprocess(example)
+
+    def _mismatch(self, given: str, detail: str) -> InvalidInputError:
+        names = {
+            "image": "images",
+            "text": "text",
+            "audio": "sounds",
+            "tensor": "arrays of numbers",
+        }
+        wanted = names[self.modality]
+        if self.modality == "tensor" and self.input_shape is not None:
+            wanted += f" of shape {self.input_shape}"
+        return InvalidInputError(
+            f"model {self.name!r} reads {wanted}, but the task holds {names[given]}{detail}; "
+            f"choose another model or task, or load the model with preprocess=…, a function from "
+            f"one example to one input"
+        )
+
+    def dummy(self, n: int = 2) -> Any:
+        """A batch of ``n`` meaningless inputs for tracing: noise, or the text "a b c".
+
+        Noise for an audio model lasts as many samples as ``input_shape`` says.
+
+        Raises:
+            InvalidInputError: the shape of the input is not known.
+        """
+        if self.modality == "text":
+            return self.batch(["a b c"] * n)
+        if self.input_shape is None:
+            raise InvalidInputError(
+                f"model {self.name!r}: the shape of its input is not known; pass example=…, or "
+                f"set module.pretrained_cfg = {{'input_size': (C, H, W), …}}"
+            )
+        noise = torch.Generator().manual_seed(0)
+        inputs = [torch.randn(self.input_shape, generator=noise) for _ in range(n)]
+        if self.modality == "audio":
+            return self.batch(inputs)
+        return torch.stack(inputs) if self.collate is None else self.collate(inputs)
+
+    def __call__(self, batch: Any) -> Any:
+        """Run the network on a batch; a mapping becomes keyword arguments."""
+        return self.module(**batch) if isinstance(batch, Mapping) else self.module(batch)
+
+
+def _are_ids(batch: Any) -> bool:
+    return bool(((batch >= 0) & (batch == batch.round())).all())

@@ -1,0 +1,297 @@
+"""The network inside wrappers, what in it computes, and running it without a trace."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedBuffer
+from torch.optim.swa_utils import AveragedModel
+
+from transfer_metrics.errors import InvalidInputError
+
+# Classes that only hand on what their one child gives. A wrapper of somebody else's is left alone:
+# that it has one child does not say that it hands on the input as it is.
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+# Children that make or hold the weights of the one module that computes.
+_HOLDERS = ("parametrizations", "_packed_params", "_all_weight_values")
+
+
+def not_a_model(given: object) -> InvalidInputError:
+    """What to say of something that is neither a name nor a network.
+
+    >>> print(not_a_model(nn.Linear))
+    the class Linear is not a model; give a network of it: Linear(…)
+    """
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        return InvalidInputError(
+            f"the class {given.__name__} is not a model; give a network of it: {given.__name__}(…)"
+        )
+    return InvalidInputError(
+        f"an object of type {type(given).__name__} is not a model; give a name such as "
+        f"'timm:resnet18', a torch.nn.Module or a Model"
+    )
+
+
+def plain_module(module: nn.Module) -> nn.Module:
+    """The network with what was wrapped around it, or around parts of it, taken off.
+
+    Compiled modules do not run hooks that come later, and the names of their layers would differ
+    from those of the plain network. Nothing is changed: where a part was wrapped, the modules
+    above it are replaced by others that share their parameters and buffers.
+
+    TorchScript and exported programs, whose parts do not run hooks, are refused, and so is a
+    network without its weights.
+
+    >>> network = nn.Sequential(nn.Linear(4, 2))
+    >>> plain_module(nn.DataParallel(network)) is network, plain_module(network) is network
+    (True, True)
+    """
+    if not isinstance(module, nn.Module):
+        raise not_a_model(module)
+    found = _plain(module, {})
+    if isinstance(found, torch.jit.ScriptModule):
+        raise InvalidInputError(
+            "the network is a TorchScript module, which gives its output but not its layers; "
+            "give the network that it was made from, with its weights: "
+            "network.load_state_dict(scripted.state_dict())"
+        )
+    if isinstance(found, torch.fx.GraphModule) and not any(map(_calls_a_module, found.graph.nodes)):
+        raise InvalidInputError(
+            "the network is a graph of operations without modules, so it has no layers; give the "
+            "network that it was made from, or of an exported program "
+            "torch.export.unflatten(program)"
+        )
+    for name, tensor in (*found.named_parameters(), *found.named_buffers()):
+        if tensor.is_meta:
+            raise InvalidInputError(
+                f"the network's {name!r} is on the meta device, where tensors have no values; load "
+                f"the weights: network.to_empty(device='cpu'), then network.load_state_dict(…)"
+            )
+    return found
+
+
+def _calls_a_module(node: torch.fx.Node) -> bool:
+    # What export adds checks inputs only.
+    return node.op == "call_module" and node.target != "_guards_fn"
+
+
+def _plain(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    if id(module) in known:  # registered more than once, and must stay one
+        return known[id(module)]
+    found = module
+    while (inside := _inside(found)) is not None:
+        found = inside
+    children = {
+        name: None if child is None else _plain(child, known)
+        for name, child in found._modules.items()
+    }
+    if any(child is not found._modules[name] for name, child in children.items()):
+        # Not copy.copy, which parametrised modules refuse.
+        copied = type(found).__new__(type(found))
+        copied.__dict__.update(found.__dict__)
+        copied.__dict__["_modules"] = children
+        found = copied
+    known[id(module)] = found
+    return found
+
+
+def _inside(module: nn.Module) -> nn.Module | None:
+    """What a wrapper holds; None for other modules."""
+    return module.module if isinstance(module, _WRAPPERS) else module._modules.get("_orig_mod")
+
+
+# ---------------------------------------------------------------- what computes
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether no other module computes a part of its output.
+
+    >>> is_leaf(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
+    True
+    """
+    return all(name in _HOLDERS for name, _ in module.named_children())
+
+
+def holds_weights(path: str) -> bool:
+    """Whether a module is a part of a leaf, whose output are weights rather than features.
+
+    >>> holds_weights("fc.parametrizations.weight.0"), holds_weights("fc")
+    (True, False)
+    """
+    return any(part in _HOLDERS for part in path.split("."))
+
+
+def matrices(module: nn.Module) -> int:
+    """Weights of two or more axes: those that are quantised count, of what makes one only one.
+
+    >>> matrices(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
+    1
+    """
+    tensors = sum(p.ndim >= 2 for name, p in module.named_parameters() if not _makes(name))
+    return tensors + sum(map(_is_packed, module.modules()))
+
+
+def _makes(name: str) -> bool:
+    """Whether a parameter is one of several that a weight is made from, and not the first."""
+    _, parametrised, rest = name.rpartition("parametrizations.")
+    first = rest.endswith((".original", ".original0"))
+    return (bool(parametrised) and not first) or name.endswith("weight_g")
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether some weights are of eight bits, and with them the rounding of what is computed."""
+    return any(map(_is_packed, module.modules()))
+
+
+def _is_packed(module: nn.Module) -> bool:
+    """Whether its weights are packed rather than parameters."""
+    of = type(module)
+    return ".quantized" in of.__module__ and (hasattr(of, "weight") or hasattr(of, "get_weight"))
+
+
+def is_lazy(module: nn.Module) -> bool:
+    """Whether parameters or buffers wait for a first input to take their shape from.
+
+    >>> is_lazy(nn.LazyLinear(3)), is_lazy(nn.Linear(2, 3))
+    (True, False)
+    """
+    return any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers())))
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy, also of lazy buffers, which torch cannot copy.
+
+    >>> is_lazy(copied(nn.LazyBatchNorm1d()))
+    True
+    """
+    lazy = (buffer for buffer in module.buffers() if nn.parameter.is_lazy(buffer))
+    kind: Any = UninitializedBuffer
+    made = {id(b): kind(device=b.device, dtype=b.dtype) for b in lazy}
+    return copy.deepcopy(module, made)
+
+
+# ---------------------------------------------------------------- running it
+
+
+class _Held:
+    """A setting of the process that is changed while anybody needs it to be.
+
+    The last to leave restores it. ``change`` makes the change, and returns what undoes it.
+    """
+
+    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
+        self._change = change
+        self._lock = threading.Lock()
+        self._users = 0
+        self._undo: Callable[[], None] | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._undo = self._change()
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users and self._undo is not None:
+                self._undo()
+
+
+def _leave_fast_path() -> Callable[[], None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    return partial(torch.backends.mha.set_fastpath_enabled, before)
+
+
+def _leave_compiled() -> Callable[[], None]:
+    stack = ExitStack()
+    if "torch._dynamo" in sys.modules:  # else nothing was compiled, and importing takes seconds
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+    return stack.close
+
+
+unfused = _Held(_leave_fast_path)
+"""Without the fast path of torch's encoder layers, which skips the modules inside and drops
+padding, so that outputs have no shape."""
+_uncompiled = _Held(_leave_compiled)
+"""Without code that was compiled before there were hooks, which it would not run."""
+
+
+@contextmanager
+def evaluation(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards modes and buffers of all modules are as before.
+
+    Gradients are switched off with ``no_grad``: under ``inference_mode`` a network that caches
+    tensors in its forward pass could not be trained any more.
+
+    Cost: a copy of the buffers meanwhile.
+
+    >>> norm = nn.BatchNorm1d(2)
+    >>> with evaluation(norm):
+    ...     norm.training, norm(torch.ones(3, 2)).requires_grad
+    (False, False)
+    >>> norm.training
+    True
+    """
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    places = [
+        (submodule, dict(submodule._buffers))
+        for submodule in module.modules()
+        if not isinstance(submodule, torch.jit.ScriptModule)
+    ]
+    copies = [
+        (buffer, buffer._version, buffer.detach().clone())
+        for _, buffers in places
+        for buffer in buffers.values()
+        if buffer is not None and not nn.parameter.is_lazy(buffer)
+    ]
+    module.eval()
+    try:
+        with torch.no_grad(), unfused, _uncompiled:
+            yield
+    finally:
+        for submodule, mode in modes:
+            submodule.training = mode
+        for submodule, buffers in places:
+            for name, buffer in buffers.items():
+                if buffer is None or not nn.parameter.is_lazy(buffer):
+                    submodule._buffers[name] = buffer
+        for buffer, version, content in copies:
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(content)
+
+
+def device_of(module: nn.Module) -> torch.device | None:
+    """The device that holds the whole module, None if there are several."""
+    devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
+    return devices.pop() if len(devices) == 1 else None if devices else torch.device("cpu")
+
+
+@contextmanager
+def on_device(module: nn.Module, device: torch.device | None) -> Iterator[None]:
+    """Move a module to a device and back, also where moving it fails half way."""
+    home = device_of(module)
+    if device is None or home == device:
+        yield
+        return
+    if home is None:
+        raise InvalidInputError(
+            "the model is spread over several devices and cannot be moved; leave out device="
+        )
+    try:
+        module.to(device)
+        yield
+    finally:
+        module.to(home)

@@ -1,0 +1,361 @@
+"""Which column of a table is the label, which are inputs, and which neither: decided here alone.
+
+By what is asked for, then by names, then by what the columns hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.tasks.label_values import number_of
+from transfer_metrics.sources.tasks.tables import Holds, Table
+from transfer_metrics.sources.tasks.task import Understood
+
+_SURE = (
+    "label", "labels", "class", "classes", "target", "targets", "y",
+    "goldlabel", "classlabel", "groundtruth", "cls",
+)  # fmt: skip
+"""Names of the column of labels, the first that there is; ``y`` at either end only."""
+_USUAL = (
+    "category", "sentiment", "species", "diagnosis", "outcome", "emotion", "intent", "topic",
+    "polarity", "stars", "rating", "quality", "variety", "genre", "survived", "churn", "spam",
+    "isspam", "toxic", "isduplicate",
+)  # fmt: skip
+"""Names that labels often have; where there is a sure one they are others' names."""
+_IDENTIFIERS = (
+    "", "index", "idx", "id", "row", "rowid", "rowname", "rownames", "rownumber", "rowindex",
+    "uid", "uuid", "guid",
+)  # fmt: skip
+"""Names of columns that number the rows."""
+_NAMES_ROWS = re.compile(r".*([\W_][iI][dD]|[a-z]I[dD])|level_(\d+|N)", re.DOTALL)
+_NUMBERS_ROWS = re.compile(r".*[\W_](no|nr|number)\.?|no\.?|nr\.?|number", re.I | re.DOTALL)
+_COUNTED = 10
+"""Rows from which on a column that counts them is hardly by chance."""
+_SENTENCES = ("tokens", "words")
+_TAGS = ("ner_tags", "pos_tags", "tags", "labels", "label")
+_PAIRS = (
+    ("text", "text2"), ("text1", "text2"), ("sentence1", "sentence2"), ("premise", "hypothesis"),
+    ("question1", "question2"), ("question", "sentence"),
+)  # fmt: skip
+_SINGLES = ("text", "sentence", "content")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Columns that somebody named, as the options of ``from_table`` have them."""
+
+    label: str | None = None
+    text: str | None = None
+    image: str | None = None
+    words: str | None = None
+    features: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns of a table are.
+
+    Attributes:
+        form: what the inputs are read as.
+        label: the column of the labels.
+        inputs: the columns that make an example.
+        split: the column that says of which split a row is, if there is one.
+        titles: the column that names the class of each row, if there is one.
+        understood: the same for people, with what is left out and why, and what may be a mistake.
+    """
+
+    form: Literal["images", "texts", "numbers", "words"]
+    label: str
+    inputs: tuple[str, ...]
+    split: str | None
+    titles: str | None
+    understood: Understood
+
+
+def find_roles(table: Table, asked: Asked) -> Roles:
+    """Decide what every column is; it is an error where that is not clear."""
+    name, columns = table.name, table.columns
+    split = asked.split or ("split" if "split" in columns and not table.declared else None)
+    table.require([split] if split else [])
+    holds = {column: table.holds(column) for column in columns}
+    words = asked.words
+    if not asked.text and not asked.image:
+        words = words or next((c for c in _SENTENCES if holds.get(c) == "lists"), None)
+    if words:
+        return _word_roles(table, words, asked.label, split)
+    left = {
+        c: why
+        for c in columns
+        if c not in (asked.label, split) and (why := _unused(table, c, holds[c]))
+    }
+    suspicions = list(table.suspicions)
+    label = asked.label
+    if label is None:
+        candidates = [c for c in columns if c not in (*left, split)] or [columns[-1]]
+        label, doubts = _declared_label(table) if table.declared else find_label(candidates)
+        suspicions += doubts
+    table.require([label])
+    titles = f"{label}_name" if f"{label}_name" in columns and not table.declared else None
+    others = {c: held for c, held in holds.items() if c not in (label, split, titles)}
+    # An index is better than nothing at all.
+    rest = {c: held for c, held in others.items() if c not in left} or others
+    for column in () if table.declared else (label, *rest):
+        if holds[column] == "lists":
+            raise InvalidInputError(
+                f"task {name!r}: column {column!r} holds lists; say ?words={column} if they are "
+                f"words with a label each, or leave the column out of the file"
+            )
+    form, inputs = _inputs(table, rest, asked)
+    if form == "numbers":
+        suspicions += _labels_among(inputs)
+    left_out = tuple(
+        (f"column {c!r}", left.get(c, "it is not read")) for c in others if c not in inputs
+    )
+    understood = Understood(label, tuple(inputs), left_out, tuple(suspicions))
+    return Roles(form, label, tuple(inputs), split, titles, understood)
+
+
+def _word_roles(table: Table, words: str, label: str | None, split: str | None) -> Roles:
+    """Sentences with a label for each word."""
+    columns = table.columns
+    label = label or next((c for c in _TAGS if c in columns and table.may_hold_lists(c)), None)
+    if label is None:
+        told = (
+            "cannot tell which column labels the words; the"
+            if table.declared
+            else "which column has the labels of the words? The"
+        )
+        raise InvalidInputError(
+            f"task {table.name!r}: {told} columns are: {', '.join(columns)}; say ?label=column"
+        )
+    table.require([words, label])
+    used = (label, words, split)
+    left_out = tuple((f"column {c!r}", "it is not read") for c in columns if c not in used)
+    understood = Understood(label, (words,), left_out, table.suspicions)
+    return Roles("words", label, (words,), split, None, understood)
+
+
+def _declared_label(table: Table) -> tuple[str, list[str]]:
+    """The column of a usual name, or the only one that is declared to hold classes."""
+    kinds = [c for c in table.columns if table.class_names(c) and not table.may_hold_lists(c)]
+    found = named_label(table.columns)
+    if len(kinds) == 1 and found not in kinds:
+        found = kinds[0]
+    if found is None:
+        raise InvalidInputError(
+            f"task {table.name!r}: cannot tell which column is the label; the columns are: "
+            f"{', '.join(table.columns)}; say ?label=column"
+        )
+    return found, []
+
+
+def _unused(table: Table, column: str, held: Holds) -> str:
+    """Why a column is no input; empty if it may be one."""
+    if table.is_empty(column):
+        return "it has no values"
+    if held not in ("numbers", "text"):
+        return ""
+    return _no_input(column, table.columns.index(column), table.cells, table.index)
+
+
+def _inputs(
+    table: Table, rest: Mapping[str, Holds], asked: Asked
+) -> tuple[Literal["images", "texts", "numbers"], list[str]]:
+    """What examples are, and the columns that they are from."""
+    name, columns = table.name, table.columns
+    if asked.features:
+        return "numbers", _listed(table, asked.features)
+    if asked.text:
+        wanted = _listed(table, asked.text)
+        if len(wanted) > 2:
+            raise InvalidInputError(
+                f"task {name!r}: columns {', '.join(wanted)} are to be the text, which is one "
+                f"column or two; name fewer"
+            )
+        return "texts", wanted
+    pictures = [c for c, held in rest.items() if held in ("images", "paths")]
+    pictures = [asked.image] if asked.image else pictures
+    table.require(pictures)
+    if len(pictures) > 1:
+        raise InvalidInputError(
+            f"task {name!r}: columns {', '.join(pictures)} hold images; say ?image=column"
+        )
+    if pictures:
+        return "images", pictures
+    texts = [c for c, held in rest.items() if held == "text"]
+    for column in texts:
+        row = table.odd_row(column)
+        if row is not None:
+            raise InvalidInputError(
+                f"task {name!r}: row {row + 1} has {table.cells(column)[row]!r} in column "
+                f"{column!r}, of which most cells are numbers; correct it, name the columns of "
+                f"numbers with ?features=…, or say ?text={column} if it is text"
+            )
+    wanted = _text_columns(name, texts, len(texts if table.declared else rest))
+    if wanted:
+        return "texts", wanted
+    numbers = [c for c, held in rest.items() if held == "numbers"]
+    if rest and not numbers:
+        raise InvalidInputError(
+            f"task {name!r}: no column of images, text or numbers besides label"
+        )
+    if not numbers:
+        single = f", or put one of , ; | or a tab between the columns in {columns[0]!r}"
+        raise InvalidInputError(
+            f"task {name!r}: there are no columns besides the label; add what models are to read"
+            f"{single if len(columns) == 1 else ''}"
+        )
+    return "numbers", numbers
+
+
+def _text_columns(name: str, words: list[str], columns: int) -> list[str]:
+    """Of the columns that hold words those that hold the text; none means numbers."""
+    pair = next((pair for pair in _PAIRS if set(pair) <= set(words)), None)
+    if pair is not None:
+        return list(pair)
+    single = next((single for single in _SINGLES if single in words), None)
+    if single is not None:
+        return [single]
+    if not words or (len(words) <= 2 and len(words) == columns):
+        return words
+    raise InvalidInputError(
+        f"task {name!r}: columns {', '.join(words)} hold words; say which are the text, "
+        f"?text=one or ?text=one,two, or which columns are numbers, ?features=a,b"
+    )
+
+
+def _listed(table: Table, wanted: str) -> list[str]:
+    listed = [column.strip() for column in wanted.split(",")]
+    table.require(listed)
+    return listed
+
+
+def named_label(columns: Sequence[str]) -> str | None:
+    """The column that has a usual name of labels, in any case, if one has.
+
+    >>> named_label(["Sentiment", "review"]), named_label(["x", "y", "z"])
+    ('Sentiment', None)
+    """
+    plain = [_plain(column) for column in columns]
+    for name in _SURE:
+        for place in range(len(plain)):
+            if plain[place] == name and (name != "y" or place in (0, len(plain) - 1)):
+                return columns[place]
+    usual = [column for column, name in zip(columns, plain, strict=True) if name in _USUAL]
+    # Of several the one that stands where labels do.
+    ends = [column for column in (columns[-1], columns[0]) if column in usual] if usual else []
+    found = ends or usual
+    return found[0] if found else None
+
+
+def find_label(columns: Sequence[str]) -> tuple[str, list[str]]:
+    """The column of the label, by its name or else the last, and what may be a mistake."""
+    found = named_label(columns)
+    if found is None:
+        return columns[-1], [
+            f"no column has a usual name of labels, so the last one, {columns[-1]!r}, is taken; "
+            f"say label=COLUMN to choose"
+        ]
+    if _plain(found) in _SURE:
+        return found, []
+    others = [column for column in columns if column != found and _plain(column) in _USUAL]
+    if not others and found in (columns[0], columns[-1]):
+        return found, []
+    named = ", ".join(map(repr, others or columns[-1:]))
+    return found, [
+        f"column {found!r} is taken for the label, by its name, though it may be {named}; say "
+        f"label=COLUMN to choose"
+    ]
+
+
+def _labels_among(inputs: Sequence[str]) -> list[str]:
+    """What may be a mistake where a column that is read as input has the name of labels."""
+    return [
+        f"column {column!r} has the name of a label and is read as input; say label={column} if "
+        f"it is the label, and name the inputs with features= if it tells the label"
+        for column in inputs
+        if _plain(column) in _SURE and _plain(column) != "y"
+    ]
+
+
+def _no_input(
+    column: str, place: int, cells: Callable[[str], Sequence[Any]], index: Sequence[str] = ()
+) -> str:
+    """Why a column is no input, empty if it may be one.
+
+    Its cells are asked for only where the name alone does not tell; ``index`` are columns of which
+    the file says that they are the index of a data frame.
+
+    >>> _no_input("Unnamed: 0", 0, list), _no_input("Id", 0, lambda _: ["7", "4"])
+    ('the index of a data frame', 'it numbers the rows')
+    >>> _no_input("id", 0, lambda _: ["7", "7"])
+    ''
+    """
+    if _plain(column) in _SURE:
+        return ""
+    if column in index or re.fullmatch(r"__index_level_\d+__|Unnamed: 0(\.\d+)?", column):
+        return "the index of a data frame"
+    unnamed = re.fullmatch(r"Unnamed: \d+", column) is not None
+    if not column and place == 0:
+        return "the index of a data frame"
+    # Of other names only whole numbers and words: "Reynolds number" may be measured, and a last
+    # column of numbers may be the label.
+    named = _NAMES_ROWS.fullmatch(column) or (place == 0 and _NUMBERS_ROWS.fullmatch(column))
+    known = _plain(column) in _IDENTIFIERS or unnamed
+    if known or named:
+        found = [str(cell) for cell in cells(column)]
+        if len(set(found)) == len(found) > 1 and (known or not any(map(_measured, found))):
+            return "it numbers the rows"
+    return ""
+
+
+def counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
+    """What may be a mistake where a column of (N, D) inputs numbers the examples.
+
+    Its N numbers are whole and different, and in even steps in any order, or rise or fall through
+    all rows, as an index does that others were cut out of, or a time.
+    """
+    count = len(values)
+    if count < _COUNTED or values.shape[1] != len(names):
+        return []
+    with np.errstate(invalid="ignore"):  # infinite ones are refused elsewhere
+        steps = np.diff(values[:_COUNTED], axis=0)  # a look, so that few columns are gone through
+        runs = (steps > 0).all(axis=0) | (steps < 0).all(axis=0)
+        spread = values.max(axis=0) - values.min(axis=0)
+        even = (spread > 0) & (spread % (count - 1) == 0)
+    suspicions = []
+    for place in np.flatnonzero(runs | even).tolist():
+        told = _numbering(values[:, place])
+        if told:
+            others = [name for name in names if name != names[place]]
+            cure = f"say features={','.join(others)}" if 0 < len(others) < 6 else "remove it"
+            suspicions.append(f"column {names[place]!r} {told}; if it is an index, {cure}")
+    return suspicions
+
+
+def _numbering(column: np.ndarray) -> str:
+    """How (N,) numbers number the rows; empty if they do not."""
+    if not (np.isfinite(column) & (column == np.floor(column))).all():
+        return ""
+    if len(np.unique(np.diff(np.sort(column)))) == 1:
+        return "counts the examples"
+    steps = np.diff(column)
+    if (steps > 0).all() or (steps < 0).all():
+        return f"{'rises' if steps[0] > 0 else 'falls'} from each row to the next"
+    return ""
+
+
+def _measured(cell: str) -> bool:
+    number = number_of(cell)
+    return number is not None and number != number // 1
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()

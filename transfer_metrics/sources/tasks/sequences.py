@@ -1,0 +1,293 @@
+"""Sequences of examples that decode on access and know what they contain."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from PIL import Image
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.example import Modality, Sound, Word, decode, example_bytes
+from transfer_metrics.sources.preprocess import array_to_image
+from transfer_metrics.untrusted import PICTURE, read_bytes
+
+
+class Examples(Sequence[Any]):
+    """Base of the sequences below: integer access only, decoded when asked for.
+
+    Attributes:
+        modality: what the examples are, where that is known before one is decoded.
+        kept: whether ``stored`` gives what is there, and neither decodes nor runs foreign code.
+        sizes: bytes of each as stored, (N,), where they are known without reading.
+    """
+
+    modality: Modality | None = None
+    kept: bool = True
+    sizes: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, index: int) -> Any:
+        """Decode one example; ``index`` is within range."""
+        raise NotImplementedError
+
+    def stored(self, index: int) -> bytes:
+        """What one example contains, for fingerprints; undecoded where that is cheaper."""
+        return example_bytes(self.read(index))
+
+    def each(self) -> Iterator[bytes]:
+        """What every example contains, one after the other."""
+        return map(self.stored, range(len(self)))
+
+    def content(self) -> Iterator[bytes]:
+        """What all examples contain, in as many pieces as is quickest."""
+        return self.each()
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Any]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.read(i) for i in range(*index.indices(len(self)))]
+        position = int(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"example {position} of {len(self)}")
+        return self.read(position % len(self))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles(Examples):
+    """Image files, decoded on access."""
+
+    paths: Sequence[Path]
+    modality = "image"
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        """Bytes of each file, -1 where it cannot be found."""
+        return np.array([_size(path) for path in self.paths], np.int64)
+
+    def read(self, index: int) -> Image.Image:
+        """Decode one file."""
+        return decode(self.stored(index), str(self.paths[index]))
+
+    def stored(self, index: int) -> bytes:
+        """The bytes of one file."""
+        try:
+            return read_bytes(self.paths[index], PICTURE)
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(
+                f"image {str(self.paths[index])!r} cannot be read "
+                f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages(Examples):
+    """Encoded images one after the other in a uint8 array, decoded on access.
+
+    Image i is ``data[offsets[i]:offsets[i + 1]]``; ``name`` says where they come from.
+    """
+
+    data: np.ndarray
+    offsets: np.ndarray
+    name: str
+    modality = "image"
+
+    def __post_init__(self) -> None:
+        good = (
+            self.data.dtype == np.uint8
+            and self.data.ndim == self.offsets.ndim == 1
+            and np.issubdtype(self.offsets.dtype, np.integer)
+            and len(self.offsets) > 0
+            and (np.diff(self.offsets.astype(np.int64)) > 0).all()
+            and self.offsets[0] >= 0
+            and self.offsets[-1] <= len(self.data)
+        )
+        if not good:
+            raise InvalidInputError(
+                f"{self.name}: the offsets do not fit the encoded images; image i is "
+                f"data[offsets[i]:offsets[i + 1]] with data one-dimensional uint8"
+            )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        """Bytes of each image."""
+        return np.diff(self.offsets.astype(np.int64))
+
+    def read(self, index: int) -> Image.Image:
+        """Decode one image."""
+        return decode(self.stored(index), f"{self.name}[{index}]")
+
+    def stored(self, index: int) -> bytes:
+        """One encoded image."""
+        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageArray(Examples):
+    """Images in one uint8 array (N, H, W), (N, H, W, 1) or (N, H, W, 3)."""
+
+    pixels: np.ndarray
+    modality = "image"
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim == 4 and self.pixels.shape[-1] not in (1, 3):
+            raise InvalidInputError(
+                f"images of shape {self.pixels.shape}: the last axis must hold 1 or 3 channels; "
+                f"reorder to (N, H, W, C)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, index: int) -> Image.Image:
+        """View one image."""
+        return array_to_image(self.pixels[index])
+
+    def content(self) -> Iterator[bytes]:
+        """All pixels at once."""
+        return iter([example_bytes(self.pixels)])
+
+
+@dataclass(frozen=True, eq=False)
+class Rows(Examples):
+    """Examples that are float32 arrays: the first axis of one array."""
+
+    values: np.ndarray
+    modality = "tensor"
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def read(self, index: int) -> np.ndarray:
+        """View one row."""
+        return self.values[index]
+
+    def content(self) -> Iterator[bytes]:
+        """All values at once."""
+        return iter([example_bytes(self.values)])
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs(Examples):
+    """The first entries of a map-style dataset of (x, y) pairs."""
+
+    dataset: Any
+    convert: Callable[[Any], Any]
+    modality: Modality | None = None
+    kept = False
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, index: int) -> Any:
+        """Fetch one pair and convert its first entry."""
+        return self.convert(self.dataset[index][0])
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen(Examples):
+    """Some examples of a sequence, by position."""
+
+    examples: Sequence[Any]
+    positions: np.ndarray
+
+    @property
+    def modality(self) -> Modality | None:  # type: ignore[override]
+        """That of the sequence."""
+        return getattr(self.examples, "modality", None)
+
+    @property
+    def kept(self) -> bool:  # type: ignore[override]
+        """As the sequence has it."""
+        return getattr(self.examples, "kept", True)
+
+    @property
+    def sizes(self) -> np.ndarray | None:  # type: ignore[override]
+        """Those of the sequence, where it knows."""
+        sizes = getattr(self.examples, "sizes", None)
+        return None if sizes is None else sizes[self.positions]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def stored(self, index: int) -> bytes:
+        """What one of them contains, as the sequence has it."""
+        position = int(self.positions[index])
+        stored = getattr(self.examples, "stored", None)
+        return example_bytes(self.examples[position]) if stored is None else stored(position)
+
+    def read(self, index: int) -> Any:
+        """Read one of them."""
+        return self.examples[int(self.positions[index])]
+
+
+@dataclass(frozen=True, eq=False)
+class Sounds(Examples):
+    """Waveforms, which may differ in length."""
+
+    modality = "audio"
+
+    sounds: Sequence[Sound]
+
+    def __len__(self) -> int:
+        return len(self.sounds)
+
+    def read(self, index: int) -> Sound:
+        """One of them."""
+        return self.sounds[index]
+
+
+@dataclass(frozen=True, eq=False)
+class Words(Examples):
+    """Words in the order of their sentences, each with the sentence's number and its place."""
+
+    sentences: Sequence[tuple[str, ...]]
+    units: np.ndarray
+    positions: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def read(self, index: int) -> Word:
+        """One word with its sentence."""
+        return Word(self.sentences[int(self.units[index])], int(self.positions[index]))
+
+    def rows(self, positions: np.ndarray) -> Words:
+        """Some of the words, of the same sentences."""
+        return Words(self.sentences, self.units[positions], self.positions[positions])
+
+    def content(self) -> Iterator[bytes]:
+        """The sentences once each, then which of their words are examples."""
+        for words in self.sentences:
+            yield "\0".join(words).encode()
+        for part in (self.units, self.positions):
+            yield np.ascontiguousarray(part, dtype=np.int64).tobytes()
+
+
+def some(examples: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
+    """The examples at some positions, decoded no sooner than before."""
+    own = getattr(examples, "rows", None)
+    return _Chosen(examples, rows) if own is None else own(rows)
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return -1

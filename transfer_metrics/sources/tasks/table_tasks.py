@@ -1,0 +1,215 @@
+"""Tasks from tables, with one example, or one sentence of words, per row."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.column_roles import Asked, Roles, counting, find_roles
+from transfer_metrics.sources.tasks.in_memory import as_examples
+from transfer_metrics.sources.tasks.label_values import ABSENT
+from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.paths import split_name
+from transfer_metrics.sources.tasks.sequences import some
+from transfer_metrics.sources.tasks.table_files import read_table
+from transfer_metrics.sources.tasks.tables import Table
+from transfer_metrics.sources.tasks.task import Task
+from transfer_metrics.sources.tasks.words import words_task
+from transfer_metrics.untrusted import parse_json
+
+_LONGEST = 1_000_000
+
+
+def from_table(
+    place: str,
+    name: str,
+    kind: Kind | None = None,
+    *,
+    label: str | None = None,
+    text: str | None = None,
+    image: str | None = None,
+    words: str | None = None,
+    features: str | None = None,
+    split: str | None = None,
+    root: str | None = None,
+    header: str | None = None,
+    bio: str = "keep",
+    missing: str = "skip",
+) -> Task:
+    """Read a table: images, texts, pairs, words or numbers, one per row.
+
+    Args:
+        place: the file, or files of Parquet; see ``table_files.read_table``.
+        name: the task.
+        kind: ``"classification"`` or ``"regression"``; see ``labels.encode`` for the default.
+        label: column of the label; by default that of a usual name, wherever it stands, or else
+            the last; see ``column_roles``. Of words the column with a list of labels;
+            ``ner_tags``, ``pos_tags``, ``tags`` or ``labels``.
+        text: column of the text, or two with a comma between; ``text`` or else the only columns
+            that hold words.
+        image: column of images or of the paths of image files; by default the only column that
+            holds images, or of which all cells end in ``.jpg``, ``.png`` and so on.
+        words: column with a list of words, each of which has a label and is an example;
+            ``tokens`` or ``words`` where these are lists in JSON.
+        features: columns of numbers, commas between; all others by default, but for those that
+            number the rows.
+        split: column that says ``train``, ``test`` and so on; ``split`` where there is one. Without
+            it everything is training data, or the names of several Parquet files tell.
+        root: folder that paths of images start at, and which they must not leave; by default that
+            of the table.
+        header: ``"no"`` where the first line of separated values is data; columns are then called
+            ``0``, ``1`` and so on.
+        bio: for words; see ``words_task``.
+        missing: what to do about rows without a label; see ``assembly.make_task``.
+
+    A column ``<label>_name`` names the classes.
+
+    Raises:
+        InvalidInputError: a column does not exist, a cell is empty or no number, or the roles of
+            the columns are not clear.
+        MissingDependencyError: Parquet needs ``pyarrow``.
+    """
+    table = read_table(place, name, header)
+    asked = Asked(label, text, image, words, features, split)
+    try:
+        return task_of([table], name, kind, asked, root=root, bio=bio, missing=missing)
+    except InvalidInputError as error:
+        if not table.suspicions:
+            raise
+        raise InvalidInputError(f"{error}; besides, {'; '.join(table.suspicions)}") from error
+
+
+def task_of(
+    tables: Sequence[Table],
+    name: str,
+    kind: Kind | None,
+    asked: Asked,
+    *,
+    root: str | None = None,
+    bio: str = "keep",
+    missing: str = "skip",
+) -> Task:
+    """The task of tables of the same columns, each with splits of its own; the first decides."""
+    roles = find_roles(tables[0], asked)
+    for table in tables[1:]:
+        table.require([*roles.inputs, roles.label])
+    classes = next((names for t in tables if (names := t.class_names(roles.label))), None)
+    if roles.form == "words":
+        sentences = {split: part for t in tables for split, part in _sentences(t, roles).items()}
+        return words_task(name, sentences, kind, classes, bio=bio, understood=roles.understood)
+    parts: dict[str, tuple[Sequence[Any], Any]] = {}
+    understood = roles.understood
+    for table in tables:
+        examples = _examples(table, roles, root)
+        if roles.form == "numbers" and table is tables[0] and not asked.features:
+            told = counting(examples, roles.inputs)
+            understood = replace(understood, suspicions=(*understood.suspicions, *told))
+        labels = table.labels(roles.label)
+        if roles.titles and kind != "regression":
+            titles = table.cells(roles.titles)
+            classes = _titles(labels, titles)
+            given = zip(labels, titles, strict=True)
+            labels = [y if _is_blank(y) else title for y, title in given] if classes else labels
+        for split, index in _rows(table, roles.split).items():
+            parts[split] = (_some(examples, index, name), [labels[i] for i in index])
+    return make_task(name, parts, kind, classes, missing, understood)
+
+
+def _examples(table: Table, roles: Roles, root: str | None) -> Any:
+    """Images, texts, pairs of texts, or numbers (N, D)."""
+    if roles.form == "images":
+        return table.images(roles.inputs[0], root)
+    return table.texts(roles.inputs) if roles.form == "texts" else table.numbers(roles.inputs)
+
+
+def _sentences(table: Table, roles: Roles) -> dict[str, tuple[list[Any], list[Any]]]:
+    """Per split, lists of words and lists of their labels."""
+    [words], label = roles.inputs, roles.label
+    where = f"task {table.name!r}, column"
+    sentences = [
+        [str(word) for word in row] for row in _lists(table.cells(words), f"{where} {words!r}")
+    ]
+    tags = _tags(_lists(table.cells(label), f"{where} {label!r}"))
+    return {
+        split: ([sentences[i] for i in index], [tags[i] for i in index])
+        for split, index in _rows(table, roles.split).items()
+    }
+
+
+def _tags(rows: list[list[Any]]) -> list[list[Any]]:
+    """Labels as numbers where all are written as whole ones."""
+    try:
+        return [[int(tag) if isinstance(tag, str) else tag for tag in row] for row in rows]
+    except ValueError:
+        return rows
+
+
+def _lists(cells: Sequence[Any], where: str) -> list[list[Any]]:
+    """Cells that hold lists: JSON's, written as in JSON or Python, or words with spaces between.
+
+    >>> _lists(['["a", "b"]', "['a', 'b']", "a b", ["a", "b"]], "words")
+    [['a', 'b'], ['a', 'b'], ['a', 'b'], ['a', 'b']]
+    """
+    found = []
+    for row, cell in enumerate(cells):
+        if isinstance(cell, str):
+            cell = _parsed(cell, where, row) if cell.lstrip().startswith("[") else cell.split()
+        if not isinstance(cell, list):
+            raise InvalidInputError(f"{where}: row {row + 1} has {cell!r}, which is no list")
+        found.append(cell)
+    return found
+
+
+def _parsed(cell: str, where: str, row: int) -> Any:
+    for parse in (parse_json, _literal):
+        try:
+            return parse(cell)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    raise InvalidInputError(
+        f"{where}: row {row + 1} has {cell[:40]!r}, which cannot be read as a list; write "
+        f'["a", "b"], or words with spaces between'
+    )
+
+
+def _literal(cell: str) -> Any:
+    if len(cell) > _LONGEST:
+        raise ValueError("it is long, and Python's literals are slow to read")
+    return ast.literal_eval(cell)
+
+
+def _rows(table: Table, split: str | None) -> Mapping[str, np.ndarray]:
+    if split is None:
+        return table.splits or {"train": np.arange(table.rows)}
+    names = np.array([split_name(cell.strip()) for cell in table.cells(split)])
+    return {str(part): np.flatnonzero(names == part) for part in dict.fromkeys(names.tolist())}
+
+
+def _some(examples: Any, index: np.ndarray, name: str) -> Sequence[Any]:
+    if isinstance(examples, np.ndarray):
+        return as_examples(examples[index], f"task {name!r}")
+    if isinstance(examples, list):
+        return [examples[i] for i in index]
+    return examples if len(index) == len(examples) else some(examples, index)
+
+
+def _titles(labels: Sequence[Any], titles: Sequence[str]) -> list[str] | None:
+    """Names of the classes in the order of their labels, if each label has one name."""
+    pairs = {pair for pair in zip(labels, titles, strict=True) if not _is_blank(pair[0])}
+    if not len(pairs) == len({p[0] for p in pairs}) == len({p[1] for p in pairs}):
+        return None
+    names = dict(pairs)
+    try:
+        return [names[label] for label in sorted(names, key=float)]
+    except (TypeError, ValueError):
+        return [names[label] for label in sorted(names, key=str)]
+
+
+def _is_blank(label: Any) -> bool:
+    return label is None or label != label or str(label).strip() in ABSENT

@@ -1,0 +1,209 @@
+"""A labelled data set as a source hands it on: splits of examples, and how it was understood."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.sources.example import Modality, example_bytes
+from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.sequences import some
+from transfer_metrics.untrusted import visible
+
+_MOST_CLASSES, _MOST_INPUTS, _MOST_LEFT_OUT = 5, 6, 4
+"""Classes, columns and things left out that are told; of more, the first two and the last."""
+_LONGEST_NAME, _LONGEST_THING = 40, 120
+_EXAMPLES = {"image": "images", "text": "texts", "audio": "sounds", "tensor": "numbers"}
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples with their labels.
+
+    Attributes:
+        examples: N lazily decoded examples: PIL images, strings or pairs of them, words of
+            sentences, sounds, float32 arrays.
+        labels: (N,) int64 in 0..C-1, or float64 (N,) or (N, K) for regression.
+        whole: the split that these are some rows of, if any.
+    """
+
+    examples: Sequence[Any]
+    labels: np.ndarray
+    whole: Split | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.examples) != len(self.labels):
+            raise InvalidInputError(
+                f"{len(self.examples)} examples but {len(self.labels)} labels; "
+                f"each example needs one label"
+            )
+        if not len(self.labels):
+            raise InvalidInputError("no examples; a split needs at least one")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def units(self) -> np.ndarray | None:
+        """(N,) number of the sentence of each word; None where examples stand for themselves."""
+        return getattr(self.examples, "units", None)
+
+    def rows(self, positions: np.ndarray) -> Split:
+        """The examples at some positions, decoded no sooner than before."""
+        return Split(some(self.examples, positions), self.labels[positions])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the contents of examples and labels, in order; images count as stored."""
+        digest = hashlib.sha256(f"{self.labels.dtype}{self.labels.shape}\0".encode())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        parts = getattr(self.examples, "content", None)
+        for part in parts() if parts is not None else map(example_bytes, self.examples):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Understood:
+    """How a source was read, for people to check.
+
+    Attributes:
+        label: the column of the labels; empty where there are no columns.
+        inputs: the columns of the inputs.
+        left_out: columns, files and rows that are not used, each with the reason.
+        suspicions: what may be a mistake, a sentence each that names the cure.
+    """
+
+    label: str = ""
+    inputs: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    suspicions: tuple[str, ...] = ()
+
+    def without(self, *left_out: tuple[str, str]) -> Understood:
+        """The same, with more that is left out.
+
+        >>> Understood("stars").without(("id", "it numbers the rows")).left_out
+        (('id', 'it numbers the rows'),)
+        """
+        return replace(self, left_out=(*self.left_out, *left_out))
+
+
+NOTHING = Understood()
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A labelled data set: what the models are ranked on.
+
+    Attributes:
+        name: the specification that it was loaded from.
+        kind: ``"classification"`` or ``"regression"``.
+        modality: ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``.
+        splits: ``"train"`` always; ``"test"``, ``"val"``, ``"ood"`` where they exist.
+        classes: names of the classes in the order of the labels; empty for regression.
+        understood: which columns and files were read as what, and what was left out.
+    """
+
+    name: str
+    kind: Kind
+    modality: Modality
+    splits: Mapping[str, Split]
+    classes: tuple[str, ...] = ()
+    understood: Understood = NOTHING
+
+    def __post_init__(self) -> None:
+        if "train" not in self.splits:
+            raise InvalidInputError(
+                f"task {self.name!r} has no split 'train', only: "
+                f"{', '.join(self.splits) or 'none'}; name the labelled examples to score 'train'"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for regression."""
+        return len(self.classes)
+
+    @cached_property
+    def summary(self) -> str:
+        """How it was understood, on one line; see ``_summary``."""
+        return _summary(self)
+
+    def __getitem__(self, split: str) -> Split:
+        if split not in self.splits:
+            raise InvalidInputError(
+                f"task {self.name!r} has no split {split!r}; it has: {', '.join(self.splits)}"
+            )
+        return self.splits[split]
+
+
+def refuse_words(task: Task, what: str) -> None:
+    """Raise where a task's examples are words of sentences."""
+    if any(split.units is not None for split in task.splits.values()):
+        raise UnsupportedTaskError(f"{what}; task {task.name!r} labels the words of sentences")
+
+
+def _summary(task: Task) -> str:
+    """Name, kind, number of examples, classes with their counts, columns, and what was left out.
+
+    Counts are those of the split ``train``; nothing is decoded. Names are as ``visible`` shows
+    them, on one line.
+    """
+    of_words = task["train"].units is not None
+    what = "words in sentences" if of_words else _EXAMPLES[task.modality]
+    told = f"{visible(task.name)}: {task.kind} of {what}, "
+    sizes = {name: f"{name} {len(split)}" for name, split in task.splits.items()}
+    sizes["train"] += f" ({_classes(task) if task.num_classes else _targets(task)})"
+    told += ", ".join(sizes.values())
+    how = task.understood
+    if how.label:
+        told += f"; label {_name(how.label)}"
+    if how.inputs:
+        told += f"; inputs {_inputs(how.inputs)}"
+    if how.left_out:
+        told += f"; left out: {_left_out(how.left_out)}"
+    return told
+
+
+def _classes(task: Task) -> str:
+    counts = np.bincount(task["train"].labels, minlength=task.num_classes)
+    told = [f"{_name(c)} ×{n}" for c, n in zip(task.classes, counts.tolist(), strict=True)]
+    return f"{task.num_classes} classes: {', '.join(_ends(told, _MOST_CLASSES))}"
+
+
+def _targets(task: Task) -> str:
+    labels = task["train"].labels
+    several = f"{labels.shape[1]} " if labels.ndim == 2 else ""
+    return f"{several}targets {labels.min():.4g} to {labels.max():.4g}"
+
+
+def _inputs(names: Sequence[str]) -> str:
+    told = ", ".join(_ends([_name(name) for name in names], _MOST_INPUTS))
+    return told if len(names) <= _MOST_INPUTS else f"{told} ({len(names)} columns)"
+
+
+def _left_out(things: Sequence[tuple[str, str]]) -> str:
+    told = [
+        f"{visible(what, _LONGEST_NAME)} ({visible(why, _LONGEST_THING)})"
+        for what, why in things[:_MOST_LEFT_OUT]
+    ]
+    more = len(things) - _MOST_LEFT_OUT
+    return ", ".join(told) + (f" and {more} more" if more > 0 else "")
+
+
+def _ends(told: list[str], most: int) -> list[str]:
+    """All of a few; of many the first two and the last."""
+    return told if len(told) <= most else [*told[:2], f"… {told[-1]}"]
+
+
+def _name(text: str) -> str:
+    """A name as it is shown: in quotes where its ends or its signs could be misread."""
+    shown = visible(text, _LONGEST_NAME)
+    plain = shown == shown.strip() and shown and not set(shown) & set(",;()×'")
+    return shown if plain else repr(shown)
