@@ -304,7 +304,7 @@ def cost_of(head: Head, forward: int, examples: int) -> _Cost:
         steps, batch_size = head.run_steps_, min(head.batch_size, examples)
         return _Cost(steps * batch_size * 3 * forward, 4 * numbers + stored)
     reads, width = head.training_reads(examples)
-    candidates: int = getattr(head, "candidates_", kept)
+    candidates: int = getattr(head, "candidates_", kept) or kept
     mask = 0 if candidates == kept else -(-candidates // 8)
     return _Cost(examples * forward + 6 * reads * width * classes, stored + mask)
 
