@@ -20,7 +20,7 @@ import transfer_metrics as tm
 from tests import audio_models, written
 from tests.audio_models import LABELS, RATE, tones
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.features.averaged import hidden_layers
+from transfer_metrics.features.batches import hidden_layers
 from transfer_metrics.features.forward import Sizes, batches_of
 from transfer_metrics.features.hooks import frame_masks
 from transfer_metrics.features.proof import EQUAL

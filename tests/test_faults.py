@@ -25,7 +25,7 @@ from transfer_metrics.errors import StorageError, TransferMetricsWarning
 from transfer_metrics.ranking import ranges
 from transfer_metrics.ranking.cache import ResultCache
 from transfer_metrics.ranking.memory_budget import Pass, Plan
-from transfer_metrics.ranking.works import RANGE_SHARDS, Ranges
+from transfer_metrics.ranking.ranges import RANGE_SHARDS, Ranges
 
 ALL = len(MODELS) * SIZE
 RANGE = RANGE_SHARDS * SHARD

@@ -8,9 +8,7 @@ from scipy.stats import norm
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.metrics.base import METRICS, build_statistic
-from transfer_metrics.ranking.build import Place, build
-from transfer_metrics.ranking.pieces import block_of
+from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.results.error_bars import (
     BLOCKS,
     deviations,
@@ -19,6 +17,13 @@ from transfer_metrics.results.error_bars import (
     without_each,
 )
 from transfer_metrics.statistics.inputs import as_tokens
+from transfer_metrics.statistics.statistics import (
+    Labels,
+    Statistics,
+    block_of,
+    build_statistic,
+    needs_of,
+)
 
 N, D, C = 240, 6, 3
 
@@ -110,9 +115,9 @@ def test_tokens_of_a_sentence_stay_in_one_block():
     x, y = rng.standard_normal((40, 5, 3)), rng.integers(0, 3, (40, 5))
     y[:, -1] = -100
     flat, labels, sentence = as_tokens(x, y)
-    place = Place(lambda: [flat], labels.numpy(), "classification", 3, sentence)
-    built = build(place, [METRICS["transrate"]], BLOCKS)
-    sizes = [m.n for m in built.blocks["moments"]]
+    known = Labels.of(labels.numpy(), "classification", 3, sentence)
+    built = Statistics.of(needs_of([METRICS["transrate"]], known, BLOCKS), flat, known)
+    sizes = [m.n for m in built.blocks("moments")]
     assert sum(sizes) == 160
     assert all(size % 4 == 0 for size in sizes)
     table = tm.score(x, y, "transrate")

@@ -10,7 +10,7 @@ import pytest
 
 import transfer_metrics as tm
 from transfer_metrics.features.shards import LABELS, write_shard
-from transfer_metrics.ranking import build as building
+from transfer_metrics.sources.zoo import build as building
 from transfer_metrics.statistics import ClassMoments, ClassRows
 
 PEAK = """

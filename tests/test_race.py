@@ -14,10 +14,10 @@ from torch import nn
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.features.joined import JoinedStore
-from transfer_metrics.ranking.contenders import Standing, contenders
-from transfer_metrics.ranking.plan import LEAST, LEAST_PER_CLASS, PROBE, plan_race
-from transfer_metrics.ranking.subsets import nested_subsets
+from transfer_metrics.ranking.budget import LEAST, LEAST_PER_CLASS, PROBE, plan_race
+from transfer_metrics.ranking.race import Standing, contenders, rounds_of
+from transfer_metrics.ranking.ranges import RANGE_SHARDS
+from transfer_metrics.ranking.rank import make_job
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.subtasks import nested_order
 
@@ -425,20 +425,34 @@ def test_the_order_is_random_within_classes():
     assert len(np.unique(nested_order(np.zeros(50), 0))) == 50
 
 
-def test_subsets_are_nested_and_keyed_by_content():
+def of_rounds(x, y, sizes, stage=0, shard_size=16, **options):
+    """The job of a race whose rounds look at so many examples."""
+    job = make_job(tm.load_task(x, y), "knn", options={"shard_size": shard_size}, **options)
+    return dataclasses.replace(job, **rounds_of(job, sizes), stage=stage)
+
+
+def test_rounds_are_nested_and_keyed_by_content():
     x, y = draw(11, 200)
-    task = tm.load_task(x, y)
-    small, large, whole = nested_subsets(task, "train", [50, 120, 200])
-    assert (large.positions[:50] == small.positions).all()
-    assert [len(t["train"]) for t in whole.increments] == [50, 70, 80]
-    part = whole.increments[1]["train"]
-    assert (np.stack(list(part.examples)) == x[large.positions[50:]]).all()
-    assert (part.labels == task["train"].labels[large.positions[50:]]).all()
-    assert whole.fingerprint == task["train"].fingerprint
-    assert len({small.fingerprint, large.fingerprint, whole.fingerprint}) == 3
-    x[whole.positions[0]] += 1  # any change of the data changes all keys
-    changed = nested_subsets(tm.load_task(x, y), "train", [50, 120, 200])
-    assert not {s.fingerprint for s in changed} & {small.fingerprint, large.fingerprint}
+    small, large, whole = (of_rounds(x, y, [50, 120, 200], stage) for stage in range(3))
+    seen = [np.concatenate(job.seen) for job in (small, large, whole)]
+    assert [len(positions) for positions in seen] == [50, 120, 200]
+    assert (seen[1][:50] == seen[0]).all()
+    assert (seen[2][:120] == seen[1]).all()
+    order = nested_order(y, CLASSES)
+    assert set(seen[0]) == set(order[:50])
+    assert max(map(len, whole.ranges)) <= RANGE_SHARDS * 16
+    positions = whole.ranges[1]
+    part = whole.part(positions)["train"]
+    assert (np.stack(list(part.examples)) == x[positions]).all()
+    assert (part.labels == tm.load_task(x, y)["train"].labels[positions]).all()
+    model = field([1.0])[0]
+    keys = {job.scores_key(model) for job in (small, large, whole)}
+    assert len(keys) == 3
+    full = make_job(tm.load_task(x, y), "knn", options={"shard_size": 16})
+    assert whole.scores_key(model) == full.scores_key(model)
+    x[seen[2][0]] += 1  # any change of the data changes all keys
+    changed = {of_rounds(x, y, [50, 120, 200], stage).scores_key(model) for stage in range(3)}
+    assert not keys & changed
 
 
 def test_contenders_by_paired_differences():
@@ -474,27 +488,3 @@ def test_the_test_drops_the_best_no_more_often_than_its_risk():
         standings = [Standing(s, 1.0, d) for s, d in zip(scores, spread, strict=True)]
         lost += 49 not in contenders(standings, 0.05 / 50)
     assert lost <= stats.binom.ppf(0.99, 400, 0.05)
-
-
-def test_joined_stores_read_as_one():
-    x, y = draw(12, 90)
-    model = field([1.0])[0]
-    task = tm.load_task(x, y)
-    subset = nested_subsets(task, "train", [20, 50, 90])[-1]
-    stores = [
-        tm.extract(model, t, progress=False, shard_size=16, batch_size=8) for t in subset.increments
-    ]
-    joined, whole = JoinedStore(stores), tm.extract(model, task, progress=False)
-    assert len(joined) == 90
-    assert joined.seconds == pytest.approx(sum(s.seconds for s in stores))
-    for name in whole.names:
-        np.testing.assert_allclose(joined[name], whole[name][subset.positions], rtol=1e-5)
-        some = np.array([89, 0, 21, 20, 19, 55, 0])
-        assert (joined.rows(name, some) == joined[name][some]).all()
-        batches = [b for b, _ in joined.batches(name)]
-        assert (np.concatenate(batches) == joined[name]).all()
-    assert (joined.labels == y[subset.positions]).all()
-    assert JoinedStore(stores, whole.names[:1]).names == whole.names[:1]
-    other = tm.extract(field([2.0])[0], task, progress=False)
-    with pytest.raises(tm.IncompatibleStoreError, match="model_fingerprint"):
-        JoinedStore([stores[0], other])

@@ -32,7 +32,7 @@ from transfer_metrics.report.ranked import MOST_CURVES, MOST_ROWS, ranking_of
 from transfer_metrics.report.scale import Scale
 from transfer_metrics.report.settings import compare_command, rank_command
 from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.results.record import typed
+from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import visible
 from transfer_metrics.sources.models.candidates import expand_models
@@ -438,14 +438,10 @@ def test_records_of_other_types_are_refused_with_their_number(tmp_path, record, 
 
 
 def test_values_that_are_no_numbers_become_failures():
-    found = typed({"model": "a", "value": math.inf, "stderr": math.nan}, "record 1")
-    assert (found["value"], found["stderr"], found["error"]) == (
-        None,
-        None,
-        "the value is not finite",
-    )
-    assert typed({"model": "a", "deviations": [0.1, math.nan]}, "r")["deviations"] is None
-    assert typed({"model": 7, "higher_is_better": "False"}, "r")["model"] == "7"
+    found = Record.checked({"model": "a", "value": math.inf, "stderr": math.nan}, "record 1")
+    assert (found.value, found.stderr, found.error) == (None, None, "the value is not finite")
+    assert Record.checked({"model": "a", "deviations": [0.1, math.nan]}, "r").deviations is None
+    assert Record.checked({"model": 7, "higher_is_better": "False"}, "r").model == "7"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.benchmarks.scaling_table import Exponent, Row, ScalingTable
 from transfer_metrics.__main__ import run
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.ranking.memory_budget import as_bytes, plan_passes
-from transfer_metrics.ranking.pieces import Needs
+from transfer_metrics.statistics.statistics import Labels, Needs, needs_of
 
 MIB = 2**20
 SMALL = Case(examples=256, layers=2, dim=8, classes=3, shard_size=32)
@@ -132,11 +132,8 @@ def planned(case: Case, budget: int):
     """The plan of the case's statistics, as a ranking of it makes it."""
     counts = np.full(case.classes, case.examples // case.classes)
     names = [str(i) for i in range(case.layers)]
-    needs = [
-        Needs.of(
-            [tm.get_metric(m) for m in case.metrics.split(",")], "classification", case.classes
-        )
-    ]
+    labels = Labels.of(np.empty(0, int), "classification", case.classes)
+    needs = needs_of([tm.get_metric(m) for m in case.metrics.split(",")], labels)
     ranges = min(16, case.examples // case.shard_size // 4)
     return plan_passes(
         dict.fromkeys(names, case.dim), dict.fromkeys(names, needs), counts, 1 / ranges, budget,

@@ -17,9 +17,8 @@ from tests.text_models import TEXTS
 from transfer_metrics.errors import ExtractionError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import list_layers
-from transfer_metrics.features.pooling import resolve_pool
+from transfer_metrics.features.pooling import pool_for, resolve_pool
 from transfer_metrics.features.trace import first_tensor
-from transfer_metrics.features.word_pooling import pool_for
 from transfer_metrics.sources.models.tokens import TextBatch
 
 transformers = pytest.importorskip("transformers")

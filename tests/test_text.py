@@ -26,18 +26,23 @@ from transfer_metrics.errors import (
     UnknownNameError,
     UnsupportedTaskError,
 )
-from transfer_metrics.features.averaged import MeanStore, hidden_layers
+from transfer_metrics.features.batches import Batch, hidden_layers
 from transfer_metrics.features.forward import Sizes, batches_of, example_size
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Layer
-from transfer_metrics.features.pooling import resolve_pool
-from transfer_metrics.features.word_pooling import pool_for
+from transfer_metrics.features.pooling import pool_for, resolve_pool
 from transfer_metrics.sources.tasks.task import Split
 
 transformers = pytest.importorskip("transformers")
 
 LABELS = [0, 1, 0, 1, 1, 0]
 DECODERS = ("gpt2", "opt", "llama", "qwen2")
+
+
+def averaged(store):
+    """The mean of the hidden layers of a store of one shard."""
+    names = [layer.name for layer in hidden_layers(store.layers)]
+    return Batch(next(store.shards()), names)["mean"]
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +93,7 @@ def test_features_of_every_family_are_those_of_transformers(name, checkpoints):
         last = quiet(model, (TEXTS, LABELS), layers="last", pool=pool)
         assert last.names == [hidden[-1].name]
         mean = torch.stack([by_hand(torch.stack(text[1:]).mean(0)) for text in states])
-        np.testing.assert_allclose(MeanStore(store)["mean"], mean.numpy(), atol=2e-6)
+        np.testing.assert_allclose(averaged(store), mean.numpy(), atol=2e-6)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -475,4 +480,4 @@ def test_features_are_those_of_transformer_ranker(name, checkpoints):
     store = quiet(f"hf:{checkpoints(name)}", (TEXTS, LABELS), pool="mean_words")
     for depth, layer in enumerate(hidden_layers(store.layers)):
         np.testing.assert_allclose(store[layer.name], wanted[:, depth], atol=2e-6)
-    np.testing.assert_allclose(MeanStore(store)["mean"], wanted.mean(1), atol=2e-6)
+    np.testing.assert_allclose(averaged(store), wanted.mean(1), atol=2e-6)

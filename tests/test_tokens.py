@@ -22,10 +22,9 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
     UnsupportedTaskError,
 )
-from transfer_metrics.features.averaged import MeanStore
-from transfer_metrics.features.pooling import Pool, resolve_pool
+from transfer_metrics.features.batches import Batch, hidden_layers
+from transfer_metrics.features.pooling import Pool, group_words, pool_words, resolve_pool
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.features.word_pooling import group_words, pool_words
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.sources.example import Word
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -307,7 +306,8 @@ def test_words_in_all_layers_and_their_mean(checkpoints):
     store = quiet(f"hf:{checkpoints('bert')}", tm.load_task(SENTENCES, TAGS))
     assert store.names == ["embeddings", *(f"encoder.layer.{i}" for i in range(3))]
     mean = np.mean([store[f"encoder.layer.{i}"] for i in range(3)], axis=0)
-    np.testing.assert_allclose(MeanStore(store)["mean"], mean, atol=1e-6)
+    names = [layer.name for layer in hidden_layers(store.layers)]
+    np.testing.assert_allclose(Batch(next(store.shards()), names)["mean"], mean, atol=1e-6)
 
 
 def test_shards_may_cut_sentences_and_batches_do_not_matter(checkpoints, tmp_path):

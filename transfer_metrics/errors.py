@@ -7,6 +7,8 @@ one line on stderr and exit status 2.
 from __future__ import annotations
 
 import difflib
+import inspect
+import warnings
 from collections.abc import Iterable
 
 _MOST_COMPARED, _LONGEST_COMPARED = 5_000, 200
@@ -85,3 +87,14 @@ class EngineError(TransferMetricsError):
 
 class TransferMetricsWarning(UserWarning):
     """A number was computed, but it may not mean what a reader would take it to mean."""
+
+
+_INSIDE = ("transfer_metrics", "functools", "contextlib")
+
+
+def warn(text: str) -> None:
+    """Warn where the user is: at the nearest call from outside the package."""
+    frame, level = inspect.currentframe(), 0
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, TransferMetricsWarning, stacklevel=level + 1)

@@ -15,9 +15,9 @@ import numpy as np
 from tests.benchmarks.simulation import Cluster, Load, Run, simulate
 from transfer_metrics.evidence.layout import Grid, wrapped
 from transfer_metrics.metrics.base import get_metric
-from transfer_metrics.ranking.memory_budget import Plan, plan_passes, statistic_bytes
-from transfer_metrics.ranking.pieces import Needs
-from transfer_metrics.ranking.works import RANGES
+from transfer_metrics.ranking.memory_budget import Plan, plan_passes
+from transfer_metrics.ranking.ranges import RANGES
+from transfer_metrics.statistics.statistics import Labels, needs_of
 
 HOUR = 3600.0
 
@@ -97,7 +97,8 @@ def projected(metrics: Sequence[str], assumed: Assumed) -> Projected:
     >>> found.passes, found.plan.readings
     (10000, 1)
     """
-    needs = [Needs.of([get_metric(m) for m in metrics], "classification", assumed.classes)]
+    labels = Labels.of(np.empty(0, np.int64), "classification", assumed.classes)
+    needs = needs_of([get_metric(m) for m in metrics], labels)
     counts = np.full(assumed.classes, -(-assumed.images // assumed.classes))
     part = -(-counts // RANGES)
     names = [f"layer {i}" for i in range(assumed.layers)]
@@ -105,7 +106,7 @@ def projected(metrics: Sequence[str], assumed: Assumed) -> Projected:
         dict.fromkeys(names, assumed.dim), dict.fromkeys(names, needs), counts, 1 / RANGES,
         assumed.memory - assumed.weight_bytes, shard=1024,
     )  # fmt: skip
-    of_range = assumed.layers * statistic_bytes(needs[0], assumed.dim, part)
+    of_range = assumed.layers * needs[0].bytes(assumed.dim, part)
     of_model = float(RANGES * of_range)
     passes = assumed.models * assumed.images * plan.readings
     load = Load.lognormal(

@@ -14,7 +14,7 @@ from tests.benchmarks.projection import Assumed, planned, planned_title
 from tests.benchmarks.scaling_case import METRICS, Case, Found
 from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
 from transfer_metrics.ranking.memory_budget import as_bytes
-from transfer_metrics.ranking.works import RANGE_SHARDS, RANGES
+from transfer_metrics.ranking.ranges import RANGE_SHARDS, RANGES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -153,16 +153,10 @@ def foretell(args: argparse.Namespace) -> int:
 
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.ranking.forecast import forecast
-    from transfer_metrics.ranking.rank import streams
+    from transfer_metrics.ranking.rank import features_first
     from transfer_metrics.sources.models.candidates import candidates_of
 
-    stream = streams(
-        args.stream or None,
-        engine=args.engine,
-        memory=args.memory,
-        keep_features=args.keep_features,
-        budget=args.budget,
-    )
+    stream = not features_first(args.stream or None, args.memory, args.keep_features, args.budget)
     models = candidates_of(args.models)
     found = forecast(
         models,

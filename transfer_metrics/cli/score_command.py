@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking import score
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.results.error_bars import margin
-    from transfer_metrics.results.table import record_label
+    from transfer_metrics.results.record import record_label
     from transfer_metrics.sources.tasks.array_files import read_arrays
 
     if args.source and not args.metrics:

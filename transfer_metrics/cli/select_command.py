@@ -112,7 +112,7 @@ def _layers(
     args: argparse.Namespace, store: FeatureStore
 ) -> tuple[Selection, list[dict[str, Any]]]:
     """Choose whole layers; one record per layer or set that was tried."""
-    from transfer_metrics.results.table import record_label
+    from transfer_metrics.results.record import record_label
     from transfer_metrics.selection.base import Selection
     from transfer_metrics.selection.layer_selector import LayerSelector
 

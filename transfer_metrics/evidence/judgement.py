@@ -18,7 +18,7 @@ from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
 from transfer_metrics.results.cells import MEAN
 from transfer_metrics.results.measures import evaluate, options_of
-from transfer_metrics.results.table import record_label
+from transfer_metrics.results.record import record_label
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,11 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Found, Layer, place
-from transfer_metrics.features.pooling import Pool
+from transfer_metrics.features.pooling import Pool, pool_for
 from transfer_metrics.features.shards import LABELS, LOGITS
 from transfer_metrics.features.store import layers_of
 from transfer_metrics.features.trace import call_model
-from transfer_metrics.features.word_pooling import pool_for
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.example import Word, as_sound
 from transfer_metrics.sources.models.model import Model

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 
 from transfer_metrics.errors import ExtractionError, InvalidInputError
 from transfer_metrics.registry import Registry
+from transfer_metrics.sources.models.tokens import TextBatch
 
 _PoolFn = Callable[..., Tensor]
 
@@ -56,7 +58,7 @@ def avg(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     dtype = torch.promote_types(output.dtype, torch.float32)
     if mask is None or layout in ("NCHW", "NHWC"):
         return output.mean(_SPATIAL.get(layout, (1,)), dtype=dtype)
-    tokens, counts = tokens_of(output, layout), _kept(output, layout, mask)
+    tokens, counts = _tokens_of(output, layout), _kept(output, layout, mask)
     total = tokens.masked_fill(~counts[:, :, None], 0).sum(1, dtype=dtype)
     return total / counts.sum(1, keepdim=True)
 
@@ -68,14 +70,14 @@ def _maximum(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     if mask is None or layout in ("NCHW", "NHWC"):
         return output.amax(_SPATIAL.get(layout, (1,)))
     kept = _kept(output, layout, mask)
-    return tokens_of(output, layout).masked_fill(~kept[:, :, None], -math.inf).amax(1)
+    return _tokens_of(output, layout).masked_fill(~kept[:, :, None], -math.inf).amax(1)
 
 
 def _cls(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """The first token, the first unmasked one where there is a mask; of a word the first too."""
     if layout == "ND":
         return output
-    tokens = tokens_of(output, layout, pool="cls")
+    tokens = _tokens_of(output, layout, pool="cls")
     if mask is None:
         return tokens[:, 0]
     return _take(tokens, _kept(output, layout, mask).int().argmax(1))
@@ -85,7 +87,7 @@ def _last_token(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """The last token, the last unmasked one where there is a mask."""
     if layout == "ND":
         return output
-    tokens = tokens_of(output, layout, pool="last_token")
+    tokens = _tokens_of(output, layout, pool="last_token")
     if mask is None:
         return tokens[:, -1]
     kept = _kept(output, layout, mask)
@@ -95,18 +97,18 @@ def _last_token(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
 def _mean_tokens(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """Mean over the unmasked tokens; refuses maps, unlike ``avg``."""
     if layout != "ND":
-        tokens_of(output, layout, pool="mean_tokens")
+        _tokens_of(output, layout, pool="mean_tokens")
     return avg(output, layout, mask)
 
 
 def _mean_words(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     """Mean over words of the mean over their tokens; special tokens do not count.
 
-    Only ``extract`` knows which tokens make up a word, and sees to it
-    (``transfer_metrics.features.word_pooling``). Without a mask every token is a word.
+    Only ``extract`` knows which tokens make up a word, and sees to it by ``pool_for``. Without a
+    mask every token is a word.
     """
     if layout != "ND":
-        tokens_of(output, layout, pool="mean_words")
+        _tokens_of(output, layout, pool="mean_words")
         if mask is not None:
             raise InvalidInputError(
                 "pool='mean_words' works in extract only, which knows the words of a batch; use "
@@ -140,14 +142,14 @@ def _grid(output: Tensor, layout: str, mask: Tensor | None, size: int) -> Tensor
         if window == 0:
             return avg(output, layout, mask)
         return F.avg_pool2d(maps.to(dtype), window).permute(0, 2, 3, 1).flatten(1)
-    tokens = tokens_of(output, layout)
+    tokens = _tokens_of(output, layout)
     if tokens.shape[2] >= size:
         return avg(output, layout, mask)
     window = max(1, int(tokens.shape[1] / (size / tokens.shape[2])))
     return F.avg_pool1d(tokens.transpose(1, 2).to(dtype), window).transpose(1, 2).flatten(1)
 
 
-def tokens_of(output: Tensor, layout: str, pool: str = "") -> Tensor:
+def _tokens_of(output: Tensor, layout: str, pool: str = "") -> Tensor:
     """(N, T, C) from a token layout."""
     if layout == "NTC":
         return output
@@ -161,7 +163,7 @@ def tokens_of(output: Tensor, layout: str, pool: str = "") -> Tensor:
 
 def _kept(output: Tensor, layout: str, mask: Tensor) -> Tensor:
     """The mask as (N, T) booleans."""
-    length = tokens_of(output, layout).shape[1]
+    length = _tokens_of(output, layout).shape[1]
     if mask.shape != (len(output), length):
         raise ExtractionError(
             f"the attention mask has shape {tuple(mask.shape)} and the layer gives {length} tokens "
@@ -219,3 +221,103 @@ def resolve_pool(spec: str | Pool | _PoolFn) -> Pool:
     if colon and not takes_number:
         raise InvalidInputError(f"pool={spec!r}: {name!r} takes no number; write pool={name!r}")
     return Pool(spec, partial(fn, **{parameters[3]: int(argument)}) if takes_number else fn)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Words of as many tokens each."""
+
+    words: Tensor  # numbers of the words among those of the batch, (m,)
+    sequences: Tensor  # the sequence of each, (m, 1)
+    positions: Tensor  # their tokens, (m, k)
+
+
+def group_words(spans: Tensor) -> list[_Group]:
+    """Words with equally many tokens together, so that none needs padding.
+
+    ``spans`` (M, 3) are sequence, first token and end of each word.
+
+    >>> groups = group_words(torch.tensor([[0, 1, 2], [0, 2, 4], [1, 1, 2]]))
+    >>> [(g.words.tolist(), g.positions.tolist()) for g in groups]
+    [([0, 2], [[1], [1]]), ([1], [[2, 3]])]
+    """
+    lengths = spans[:, 2] - spans[:, 1]
+    groups = []
+    for length in lengths.unique():
+        words = (lengths == length).nonzero()[:, 0]
+        positions = spans[words, 1, None] + torch.arange(int(length), device=spans.device)
+        groups.append(_Group(words, spans[words, 0, None], positions))
+    return groups
+
+
+def pool_words(pool: Pool, tokens: Tensor, groups: Sequence[_Group]) -> Tensor:
+    """Pool the tokens (S, T, D) of a layer for S sequences, word by word: (M, D') float32.
+
+    >>> tokens = torch.tensor([[[0.0], [1.0], [3.0]]])
+    >>> groups = group_words(torch.tensor([[0, 0, 1], [0, 1, 3]]))
+    >>> pool_words(resolve_pool("max"), tokens, groups).tolist()
+    [[0.0], [3.0]]
+    """
+    parts = [pool(tokens[group.sequences, group.positions], "NTC") for group in groups]
+    if len({part.shape[1] for part in parts}) > 1:
+        raise ExtractionError(
+            f"pool={pool.name!r} gives words of one token {parts[0].shape[1]} features and those "
+            f"of more tokens more; use 'mean', 'cls' (the first token), 'last' or 'max'"
+        )
+    rows = torch.cat([group.words for group in groups])
+    pooled = parts[0].new_empty(len(rows), parts[0].shape[1])
+    pooled[rows] = torch.cat(parts)
+    return pooled
+
+
+@dataclass(frozen=True)
+class _WordPool(Pool):
+    """A pooling for one batch of texts, whose words are known."""
+
+    groups: tuple[_Group, ...]
+    sequences: Tensor  # the sequence of each word, (M,)
+    length: int  # tokens of each sequence, padding included
+    by_word: bool  # one row for each word, (M, D), rather than for each text, (S, D)
+
+    def __call__(self, output: Tensor, layout: str, mask: Tensor | None = None) -> Tensor:
+        if layout == "ND":
+            if not self.by_word:
+                return output.float()
+            raise ExtractionError(
+                "it has one vector per text and none per word; leave this layer out"
+            )
+        tokens = _tokens_of(output, layout, pool=self.name)
+        if tokens.shape[1] != self.length:
+            raise ExtractionError(
+                f"it gives {tokens.shape[1]} tokens per text where the tokenizer gave "
+                f"{self.length}, so words cannot be found in it; leave this layer out"
+            )
+        words = pool_words(Pool(self.name, self.fn), tokens, self.groups)
+        return words if self.by_word else _mean_of(words, self.sequences, len(tokens))
+
+
+def pool_for(pool: Pool, batch: Any) -> Pool:
+    """The pooling to read a batch with, once the batch is where the network is."""
+    by_word = isinstance(batch, TextBatch) and batch.by_word
+    if not by_word and pool.name != "mean_words":
+        return pool
+    if not isinstance(batch, TextBatch) or batch.words is None:
+        raise InvalidInputError(
+            f"pool={pool.name!r} needs to know which tokens make up a word, which this model's "
+            f"tokenizer does not tell; use pool='mean'"
+        )
+    groups = tuple(group_words(batch.words))
+    length = next(iter(batch.values())).shape[1]
+    return _WordPool(pool.name, pool.fn, groups, batch.words[:, 0], length, by_word)
+
+
+def _mean_of(words: Tensor, sequences: Tensor, count: int) -> Tensor:
+    """Mean of the words of each sequence, (S, D)."""
+    counts = torch.bincount(sequences, minlength=count)
+    empty = (counts == 0).nonzero()
+    if len(empty):
+        raise ExtractionError(
+            f"example {empty[0].item()} of a batch has no word; leave empty texts out of the task"
+        )
+    total = words.new_zeros(count, words.shape[1]).index_add_(0, sequences, words)
+    return total / counts[:, None]

@@ -13,19 +13,18 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from transfer_metrics.errors import ExtractionError
 from transfer_metrics.features.forward import Forward, needs_equal_lengths
 from transfer_metrics.features.layers import Found, find_layers, place
 from transfer_metrics.features.pooling import resolve_pool
-from transfer_metrics.features.trace import call_model
+from transfer_metrics.features.trace import call_model, every_call
 from transfer_metrics.features.trial import few_examples, load, random_state, same_random_state
 from transfer_metrics.sources.models.classifier import tensors_in
 from transfer_metrics.sources.models.identity import unsaved
@@ -337,17 +336,11 @@ def _events(forward: Forward, positions: Sequence[int]) -> list[tuple[str, str, 
                 found.append((path, side, torch.stack(numbers, 1).cpu()))
                 return
 
-    handles = []
-    for path, module in forward.model.module.named_modules():
-        enters, leaves = partial(note, path, "enters"), partial(note, path, "leaves")
-        # Script modules refuse the methods of their own, though the hooks run.
-        handles += [
-            nn.Module.register_forward_pre_hook(module, lambda _m, given, f=enters: f(given)),
-            nn.Module.register_forward_hook(module, lambda _m, _given, given, f=leaves: f(given)),
-        ]
-    try:
-        call_model(forward.model, place(load(forward, positions), forward.model.module))
-    finally:
-        for handle in handles:
-            handle.remove()
+    module = forward.model.module
+    with every_call(
+        module,
+        lambda path, _module, args, _kwargs: note(path, "enters", args),
+        lambda path, _module, _args, output: note(path, "leaves", output),
+    ):
+        call_model(forward.model, place(load(forward, positions), module))
     return found

@@ -150,6 +150,12 @@ def read_array(path: Path, name: str) -> np.ndarray:
         return file.get_tensor(name)
 
 
+def names_of(path: Path) -> list[str]:
+    """Names of the arrays of a shard."""
+    with _opened(path, "numpy") as file:
+        return list(file.keys())
+
+
 def read_rows(path: Path, name: str, positions: np.ndarray) -> np.ndarray:
     """Read some rows of one array of a shard, and little more than their pages."""
     with _opened(path, "pt") as file:

@@ -22,6 +22,7 @@ from transfer_metrics.features.shards import (
     FORMAT,
     LABELS,
     LOGITS,
+    names_of,
     read_array,
     read_manifest,
     read_rows,
@@ -188,6 +189,10 @@ class FeatureStore:
         self._check(name)
         return ((_array(shard, name), _array(shard, LABELS)) for shard in self._shards)
 
+    def shards(self) -> Iterator[Mapping[str, np.ndarray]]:
+        """The arrays of each shard by name, each read when it is asked for."""
+        return (_File(s) if isinstance(s, Path) else s for s in self._shards)
+
     def rows(self, name: str, positions: np.ndarray) -> np.ndarray:
         """Features (k, D) of the examples at some positions, in the order asked for.
 
@@ -234,6 +239,22 @@ def layers_of(manifest: Mapping[str, Any]) -> list[Layer]:
         Layer(**{**{k: v for k, v in layer.items() if k in known}, "shape": tuple(layer["shape"])})
         for layer in manifest["layers"]
     ]
+
+
+class _File(Mapping[str, np.ndarray]):
+    """The arrays of a file, which is opened for each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return read_array(self._path, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(names_of(self._path))
+
+    def __len__(self) -> int:
+        return len(names_of(self._path))
 
 
 def _array(shard: Path | Mapping[str, np.ndarray], name: str) -> np.ndarray:

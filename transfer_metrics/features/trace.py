@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -133,6 +134,24 @@ def call_model(model: Any, batch: Any) -> Any:
         ) from error
 
 
+@contextmanager
+def every_call(
+    module: nn.Module, enter: Callable[..., None], leave: Callable[..., None]
+) -> Iterator[None]:
+    """Call ``enter(path, module, args, kwargs)`` and ``leave(path, module, args, output)``.
+
+    For every module that runs, but those that make weights.
+    """
+    with ExitStack() as handles:
+        for path, part in module.named_modules():
+            if not holds_weights(path):
+                # Script modules refuse the methods of their own, though the hooks run.
+                before, after = nn.Module.register_forward_pre_hook, nn.Module.register_forward_hook
+                handles.callback(before(part, partial(enter, path), with_kwargs=True).remove)
+                handles.callback(after(part, partial(leave, path)).remove)
+        yield
+
+
 def trace(model: Any, module: nn.Module, batch: Any, head: str | None = None) -> Trace:
     """Run one batch and record every call, and the input of the classifier at the path ``head``.
 
@@ -179,20 +198,12 @@ def _one_more(batch: Any, n: int) -> Any:
 
 def _recorded(model: Any, module: nn.Module, batch: Any, head: str | None) -> Trace:
     recorder = _Recorder(Trace(dict(module.named_modules())), batch, head)
-    handles = []
-    try:
-        for path, submodule in recorder.trace.modules.items():
-            if holds_weights(path):
-                continue
-            enter, leave = partial(recorder.enter, path), partial(recorder.leave, path)
-            # Script modules refuse the methods of their own, though the hooks run.
-            handles.append(nn.Module.register_forward_pre_hook(submodule, enter, with_kwargs=True))
-            handles.append(nn.Module.register_forward_hook(submodule, leave))
-        with evaluation(module), LinearOutputs(module) as linear:
-            recorder.trace.heads = linear.heads(call_model(model, batch))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with (
+        every_call(module, recorder.enter, recorder.leave),
+        evaluation(module),
+        LinearOutputs(module) as linear,
+    ):
+        recorder.trace.heads = linear.heads(call_model(model, batch))
     if not recorder.trace.counts.get(""):
         raise ExtractionError(
             f"{type(module).__name__} runs without its hooks, since its class has a __call__ of "

@@ -6,22 +6,18 @@ import dataclasses
 import functools
 import inspect
 import math
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transfer_metrics.errors import (
-    InvalidInputError,
-    TransferMetricsWarning,
-    UnsupportedTaskError,
-)
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, warn
 from transfer_metrics.metrics import NAMES
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources.tasks.label_values import as_array
 from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.statistics import ClassMoments, FeatureSample, SourceJoint, TargetMoments
 from transfer_metrics.statistics.inputs import quantile_bins
+from transfer_metrics.statistics.statistics import build_statistic
 from transfer_metrics.syntax import call_options
 
 METRICS: Registry[Metric] = Registry(
@@ -152,11 +148,7 @@ class Metric:
                 f"look for constant, empty or overflowing features"
             )
         if _has_one_class(statistic):
-            warnings.warn(
-                f"{self.label}: all examples have one label, so there is nothing to tell apart",
-                TransferMetricsWarning,
-                stacklevel=3,
-            )
+            warn(f"{self.label}: all examples have one label, so there is nothing to tell apart")
         return Estimate(value, getattr(result, "stderr", math.nan))
 
 
@@ -168,26 +160,6 @@ def _has_one_class(statistic: Any) -> bool:
     if isinstance(statistic, FeatureSample) and statistic.num_classes:
         return bool((statistic.y == statistic.y[0]).all())
     return False
-
-
-def build_statistic(
-    requires: str,
-    parts: Iterable[str],
-    kind: str,
-    x: Any,
-    y: Any,
-    num_classes: int | None = None,
-) -> Any:
-    """The statistic of one family for one batch: features, or source probabilities, and labels."""
-    regression = kind != "classification"
-    if requires == "source":
-        return SourceJoint.from_batch(x, y, num_classes)
-    if requires == "examples":
-        size = None if regression else num_classes
-        return FeatureSample.from_batch(x, y, size, regression=regression, parts=parts)
-    if regression:
-        return TargetMoments.from_batch(x, y)
-    return ClassMoments.from_batch(x, y, num_classes, parts=parts)
 
 
 def check_task(metric: Metric, kind: str) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, FeatureSample
 
@@ -176,16 +175,14 @@ class Problem:
         """Each example's entry for its own class, (n,)."""
         return probabilities.gather(1, self.codes[:, None])[:, 0]
 
-    def warn_if_singular(self, name: str, shrinkage: float, stacklevel: int = 5) -> None:
+    def warn_if_singular(self, name: str, shrinkage: float) -> None:
         """Warn where the rows have as many directions as there are residuals, n - C, or more."""
         n, classes = self.moments.n, len(self.moments.present)
         if self.rows.shape[1] >= n - classes:
-            warnings.warn(
+            warn(
                 f"{name}: the features fill {self.rows.shape[1]} directions and N - C is only "
                 f"{n - classes}, so the within-class scatter is singular; the score rests on the "
-                f"shrinkage {shrinkage:.3g} and tends to its value for classes that are points",
-                TransferMetricsWarning,
-                stacklevel=stacklevel,
+                f"shrinkage {shrinkage:.3g} and tends to its value for classes that are points"
             )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments
 from transfer_metrics.statistics.inputs import as_features, check_finite
@@ -84,11 +83,9 @@ def emms(
     counts = statistic.counts[statistic.present].to(vectors.dtype)
     tables = _standardised(_tables(statistic, embeddings), counts)
     if len(values) >= n - 1:
-        warnings.warn(
+        warn(
             f"EMMS is 0 whatever the features: {len(values)} independent ones fit any labels of "
-            f"{n} examples exactly",
-            TransferMetricsWarning,
-            stacklevel=4,
+            f"{n} examples exactly"
         )
         return 0.0
     # U'H for an orthonormal basis U of the centred features and one-hot labels H.
@@ -99,10 +96,8 @@ def emms(
     weights, settled = _alternate(gram, fitted, rounds, tol)
     # One round is asked for by those who want the authors' number.
     if not settled and rounds > 1:
-        warnings.warn(
-            f"the weights of the embeddings still move after {rounds} rounds of EMMS; raise rounds",
-            TransferMetricsWarning,
-            stacklevel=4,
+        warn(
+            f"the weights of the embeddings still move after {rounds} rounds of EMMS; raise rounds"
         )
     residual = float(weights @ (gram - fitted) @ weights) / (n * tables.shape[2])
     return -max(residual, 0.0)

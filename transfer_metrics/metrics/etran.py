@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import FeatureSample, TargetMoments
 
@@ -128,11 +126,9 @@ def svd_regression(statistic: TargetMoments, *, share: float = 1.0) -> float:
     # The last sum may fall short of 1 by rounding.
     kept = len(values) if share == 1 else min(int((held < share).sum()) + 1, len(values))
     if kept >= statistic.n - 1:
-        warnings.warn(
+        warn(
             f"svd_regression: {kept} directions fit any target of {statistic.n} examples exactly; "
-            f"the score is 0 whatever the features; keep a smaller share of the variance",
-            TransferMetricsWarning,
-            stacklevel=4,
+            f"the score is 0 whatever the features; keep a smaller share of the variance"
         )
         return 0.0
     reached = (vectors[:, :kept].T @ statistic.cross).square() / values[:kept, None]

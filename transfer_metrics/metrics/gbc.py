@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, Scatter
 from transfer_metrics.statistics.linalg import product
@@ -102,11 +101,9 @@ def gbc(
         coefficients = _log_coefficients(means, variances.clamp_min(floor))
     log_sum = math.log(2.0) + float(torch.logsumexp(coefficients, dim=0))
     if log_sum < math.log(torch.finfo(torch.float64).tiny):
-        warnings.warn(
+        warn(
             f"GBC: no two classes overlap, the sum is exp({log_sum:.0f}) and rounds to zero; "
-            f"models that separate the classes this well tie",
-            TransferMetricsWarning,
-            stacklevel=4,
+            f"models that separate the classes this well tie"
         )
     return -math.exp(log_sum)
 
@@ -122,12 +119,10 @@ def _warn_of_floor(spreads: Tensor, floor: float, full: bool) -> None:
     diagonals = spreads.diagonal(dim1=1, dim2=2) if full else spreads
     below = int((diagonals.mean(dim=1) < floor).sum())
     if below:
-        warnings.warn(
+        warn(
             f"GBC: {below} of {len(spreads)} classes have a mean variance below the floor of "
             f"{floor:g} (one example has none), which then stands for it; rescale the features or "
-            f"lower the floor",
-            TransferMetricsWarning,
-            stacklevel=5,
+            f"lower the floor"
         )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, FeatureSample
 from transfer_metrics.statistics.linalg import product
@@ -178,11 +177,9 @@ def parc(
     lengths = np.linalg.norm(scores, axis=1)
     alone = lengths <= _SYMMETRIC * math.sqrt(scores.shape[1])
     if alone.any():
-        warnings.warn(
+        warn(
             f"PARC: {int(alone.sum())} of {len(alone)} examples have no direction (all principal "
-            f"component scores are equal); they count as uncorrelated with all others",
-            TransferMetricsWarning,
-            stacklevel=4,
+            f"component scores are equal); they count as uncorrelated with all others"
         )
     directions = np.where(alone, 0.0, 1.0 / np.where(alone, 1.0, lengths))[:, None] * scores
     return 100.0 * _rank_correlation(directions, labels, seed)

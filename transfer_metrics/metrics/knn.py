@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import Estimate, register_metric
 from transfer_metrics.metrics.neighbours import Neighbours, neighbours
 from transfer_metrics.statistics import FeatureSample
@@ -115,11 +114,9 @@ def _directions(x: Tensor) -> tuple[Tensor, Tensor]:
             "use distance='l2'"
         )
     if spread < _FEW_DIGITS:
-        warnings.warn(
+        warn(
             f"knn: features have so large a common offset that unit vectors differ by {spread:.1g} "
-            f"at most, near the rounding of float64; use distance='l2', or subtract the offset",
-            TransferMetricsWarning,
-            stacklevel=5,
+            f"at most, near the rounding of float64; use distance='l2', or subtract the offset"
         )
     return z, zero[:, 0]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, TargetMoments
 
@@ -88,11 +87,9 @@ def logme(statistic: ClassMoments | TargetMoments) -> float:
     )
     evidence, exact = _max_evidence(problem)
     if exact:
-        warnings.warn(
+        warn(
             f"LogME: {exact} of {len(spread)} targets are fitted almost exactly "
-            f"(N={n}, D={dim}); the evidence says little there",
-            TransferMetricsWarning,
-            stacklevel=4,
+            f"(N={n}, D={dim}); the evidence says little there"
         )
     return float(evidence.mean()) / n
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import warnings
 
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.metrics.source_head import leep
 from transfer_metrics.statistics import FeatureSample, SourceJoint
@@ -94,21 +93,15 @@ def nleep(
         raise InvalidInputError(f"N-LEEP needs at least four examples, got {statistic.n}")
     size = components_per_class * len(torch.unique(statistic.y))
     if size > statistic.n // 2:
-        warnings.warn(
+        warn(
             f"N-LEEP uses {statistic.n // 2} Gaussians, not {size}: there are only {statistic.n} "
-            f"examples, and the score is optimistic",
-            TransferMetricsWarning,
-            stacklevel=4,
+            f"examples, and the score is optimistic"
         )
         size = statistic.n // 2
     z = _components(statistic, share)
     posteriors, settled = _fit_mixture(z, _clusters(z, size), covariance, floor, tol, rounds)
     if not settled:
-        warnings.warn(
-            f"the mixture of N-LEEP has not settled after {rounds} rounds; raise rounds",
-            TransferMetricsWarning,
-            stacklevel=4,
-        )
+        warn(f"the mixture of N-LEEP has not settled after {rounds} rounds; raise rounds")
     return leep(SourceJoint(posteriors, statistic.y.to(z.device), statistic.num_classes))
 
 

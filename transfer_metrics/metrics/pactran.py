@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import FeatureSample, SourceJoint
 
@@ -262,11 +261,9 @@ def _fit_logistic(
             return loss, p
         if decrease < 0.0:
             break  # the classes are so far apart that rounding decides where the minimum is
-    warnings.warn(
+    warn(
         f"PACTran-Gaussian has not settled in {max_iter} steps or to the digits of float64; raise "
-        f"max_iter, or divide features that are large by their standard deviation",
-        TransferMetricsWarning,
-        stacklevel=5,
+        f"max_iter, or divide features that are large by their standard deviation"
     )
     return loss, p
 

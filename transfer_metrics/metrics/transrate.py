@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, FeatureSample, Scatter
 from transfer_metrics.statistics.linalg import rank_cut
@@ -260,18 +259,14 @@ def _warn_of_blind_spots(moments: ClassMoments, class_weights: str, class_center
     counts = moments.counts[moments.present]
     fewest, most = int(counts.min()), int(counts.max())
     if len(counts) == 2 and not class_center:
-        warnings.warn(
+        warn(
             "TransRate with two classes does not see how far apart they are; "
-            "transrate(class_center=True) does",
-            TransferMetricsWarning,
-            stacklevel=5,
+            "transrate(class_center=True) does"
         )
     if most >= _IMBALANCE * fewest and class_weights == "uniform":
-        warnings.warn(
+        warn(
             f"TransRate gives a class of {fewest} examples the weight of one of {most}; "
-            f"pass class_weights='frequency'",
-            TransferMetricsWarning,
-            stacklevel=5,
+            f"pass class_weights='frequency'"
         )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import METRICS, Metric, check_task, get_metric
 from transfer_metrics.ranking.combine import COMBINATIONS, Combination, combination_of
-from transfer_metrics.results.table import record_label
+from transfer_metrics.results.record import Record
 from transfer_metrics.syntax import split_list
 
 # The first one ranks: the best by the evidence in docs/evidence.md. Others are shown beside it.
@@ -58,10 +58,10 @@ def _specs(metrics: Any) -> list[Any]:
     return list(specs) if isinstance(specs, Iterable) else [specs]
 
 
-def warn_of_widths(metrics: Sequence[Metric], records: Iterable[Mapping[str, Any]]) -> None:
+def warn_of_widths(metrics: Sequence[Metric], records: Iterable[Record]) -> None:
     """Warn where scores that grow with the number of features are compared over widths."""
     for metric in metrics:
-        dims = {r["dim"] for r in records if record_label(r) == metric.label and not r.get("error")}
+        dims = {r.dim or 0 for r in records if r.label == metric.label and not r.error}
         if metric.grows_with_width and len(dims) > 1:
             warnings.warn(
                 f"{metric.label} grows with the number of features, here {min(dims)} to "

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import platformdirs
 import transfer_metrics
 from transfer_metrics.errors import StorageError, TransferMetricsWarning
 from transfer_metrics.files import TEMPORARY, locked, remove_folder, replacing
-from transfer_metrics.results.record import typed
+from transfer_metrics.results.record import Record
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 POLICIES = ("only-missing", "always", "never", "only-cache")
@@ -26,8 +26,6 @@ ADVICE = (
     "make room, set TRANSFER_METRICS_CACHE to another folder, or use cache='never'; what was "
     "finished is kept"
 )
-
-Records = Sequence[Mapping[str, Any]]
 
 
 def default_cache_dir() -> Path:
@@ -67,7 +65,20 @@ class ResultCache:
         """Folder for the checkpoints of a training that is not finished."""
         return self.root / "training" / key
 
-    def read(self, key: str) -> list[dict[str, Any]]:
+    def statistics(self, key: str) -> Path:
+        """Folder for the statistics of the ranges of a key."""
+        return self.root / "statistics" / key
+
+    def check_writable(self) -> None:
+        """Find out before any work whether scores can be kept.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        with locked(self.root / "scores" / ".lock", advice=ADVICE):
+            pass
+
+    def read(self, key: str) -> list[Record]:
         """Records that were kept under a key; a file that is not as it was written has none.
 
         Raises:
@@ -94,7 +105,7 @@ class ResultCache:
             )
             return []
 
-    def write(self, key: str, records: Records) -> None:
+    def write(self, key: str, records: Sequence[Record]) -> None:
         """Replace the records of a key at once.
 
         Raises:
@@ -102,7 +113,7 @@ class ResultCache:
         """
         self.update(key, lambda known: records)
 
-    def update(self, key: str, change: Callable[[list[dict[str, Any]]], Records]) -> None:
+    def update(self, key: str, change: Callable[[list[Record]], Sequence[Record]]) -> None:
         """Replace the records of a key by what is made of them, one process after the other.
 
         Raises:
@@ -113,7 +124,8 @@ class ResultCache:
             for stray in path.parent.glob(f"*{TEMPORARY}"):
                 stray.unlink(missing_ok=True)  # from a process that was killed while writing
             records = change(self.read(key))
-            text = "".join(f"{json.dumps(r, allow_nan=False, default=str)}\n" for r in records)
+            lines = (json.dumps(r.as_dict(), allow_nan=False, default=str) for r in records)
+            text = "".join(f"{line}\n" for line in lines)
             with replacing(path, ADVICE) as temporary:
                 temporary.write_text(text + json.dumps({"sha256": _digest(text)}) + "\n", "utf-8")
 
@@ -159,7 +171,7 @@ class ResultCache:
         return self.root / "scores" / f"{key}.jsonl"
 
 
-def _parsed(text: str) -> list[dict[str, Any]]:
+def _parsed(text: str) -> list[Record]:
     """Records of a file of scores.
 
     Raises:
@@ -168,7 +180,7 @@ def _parsed(text: str) -> list[dict[str, Any]]:
     *lines, end = text.splitlines(keepends=True) or [""]
     if parse_json(end) != {"sha256": _digest("".join(lines))}:
         raise ValueError("its SHA-256 does not match")
-    return [typed(parse_json(line), "a record") for line in lines]
+    return [Record.checked(parse_json(line), "a record") for line in lines]
 
 
 def _digest(text: str) -> str:

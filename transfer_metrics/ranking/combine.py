@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import UnsupportedTaskError
+from transfer_metrics.results.record import Record
 
 ETRAN = "Gholami et al., ETran: Energy-Based Transferability Estimation, ICCV 2023"
 NCTI = "Wang et al., How Far Pre-trained Models Are from Neural Collapse, ICCV 2023"
@@ -89,38 +90,32 @@ def combination_of(name: str, kind: str) -> Combination:
     return by_kind[kind]
 
 
-def combined(
-    records: Iterable[Mapping[str, Any]], combinations: Iterable[Combination]
-) -> list[dict[str, Any]]:
+def combined(records: Iterable[Record], combinations: Iterable[Combination]) -> list[Record]:
     """The records, and one more for each candidate (model and layer) that has all terms.
 
     Every candidate counts alike, so a score depends on who else is there.
-
-    Cost: O(records).
     """
-    given = [dict(r) for r in records]
+    given = list(records)
     extra = []
     for combination in combinations:
-        places: dict[tuple[Any, Any], dict[str, dict[str, Any]]] = {}
+        places: dict[tuple[Any, Any], dict[str, Record]] = {}
         for r in given:
-            if r["metric"] in combination.terms and not r.get("options") and not r.get("error"):
-                places.setdefault((r["model"], r["layer"]), {})[r["metric"]] = r
+            if r.metric in combination.terms and not r.options and not r.error:
+                places.setdefault((r.model, r.layer), {})[str(r.metric)] = r
         full = [terms for terms in places.values() if len(terms) == len(combination.terms)]
         if not full:
             continue
-        columns = {t: [terms[t]["value"] for terms in full] for t in combination.terms}
+        columns = {t: [terms[t].value or 0.0 for terms in full] for t in combination.terms}
         for value, terms in zip(combination.of(columns), full, strict=True):
-            first = next(iter(terms.values()))
-            seconds = sum(r["seconds"] or 0.0 for r in terms.values())
             extra.append(
-                {
-                    **first,
-                    "metric": combination.name,
-                    "value": float(value),
-                    "stderr": None,
-                    "deviations": None,
-                    "higher_is_better": True,
-                    "seconds": seconds,
-                }
+                replace(
+                    next(iter(terms.values())),
+                    metric=combination.name,
+                    value=float(value),
+                    stderr=None,
+                    deviations=None,
+                    higher_is_better=True,
+                    seconds=sum(r.seconds or 0.0 for r in terms.values()),
+                )
             )
     return given + extra

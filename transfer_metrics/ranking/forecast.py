@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ from transfer_metrics.features.layers import memory_bytes
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.asked import DEFAULT_METRICS
 from transfer_metrics.ranking.memory_budget import worker_memory
-from transfer_metrics.ranking.ranges import RangeReader
+from transfer_metrics.ranking.ranges import Ranges
 from transfer_metrics.ranking.rank import LAYER_CHOICES, make_job
-from transfer_metrics.ranking.works import Ranges
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
@@ -107,13 +105,13 @@ def forecast(
     options = {**options, "split": split, "dtype": dtype, "progress": False}
     found = []
     candidates = candidates_of(models)
-    reader = None
+    work = None
     if stream:
         job = make_job(task, metrics, layers=layers, pool=pool, split=split, intervals=intervals)
-        reader = Ranges(job, Path(), worker_memory(memory, workers)).reader
+        work = Ranges(job, worker_memory(memory, workers))
     with progress_bar("models", len(candidates), progress) as bar:
         for candidate in candidates:
-            found.append(_tried(candidate, parts, len(whole), chosen, pool, options, reader))
+            found.append(_tried(candidate, parts, len(whole), chosen, pool, options, work))
             bar.update()
     return found
 
@@ -125,7 +123,7 @@ def _tried(
     layers: Any,
     pool: Any,
     options: dict[str, Any],
-    reader: RangeReader | None,
+    work: Ranges | None,
 ) -> Forecast:
     try:
         model = candidate.load()
@@ -133,7 +131,7 @@ def _tried(
             started = time.perf_counter()
             store = extract(model, part, layers, pool, **options)
             taken = time.perf_counter() - started
-        plan = reader and reader.plan(model, store.manifest, reader.job.metrics)
+        plan = work and work.plan(model, store, work.job.metrics)
     except TransferMetricsError as error:
         return Forecast(candidate.name, error=str(error))
     dims = [layer.dim for layer in store.layers]

@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.ranking.pieces import Needs
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT
+from transfer_metrics.statistics.statistics import FLOAT, Needs
 
 UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
          "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}  # fmt: skip
-FLOAT = 8
 OVERHEAD = 12 << 20
 """What a worker takes for anything else: batches, code that is loaded late, buffers of BLAS."""
 GAPS = 1.1
@@ -50,33 +49,6 @@ def worker_memory(memory: int | str | None, workers: int | None) -> int:
     else:
         total = as_bytes(memory)
     return max(1, total // (workers or os.cpu_count() or 1))
-
-
-def statistic_bytes(needs: Needs, dim: int, counts: np.ndarray, targets: int = 1) -> int:
-    """The most that the statistics of one layer take.
-
-    Args:
-        needs: what is built.
-        dim: number of features D.
-        counts: examples of each class, (C,); one number for a regression.
-        targets: number K of regression targets.
-
-    Cost: O(C).
-    """
-    parts = max(needs.blocks, 1)
-    of_part = -(-counts // parts)
-    n, total = int(of_part.sum()), 0
-    if "moments" in needs.families:
-        # Every merge of two parts of a class adds a row to what is kept as rows.
-        width = dim if needs.kind == "classification" else dim + targets
-        total += parts * (min(2 * n, width) * width + (len(counts) + 2) * width)
-        if "class" in needs.parts:
-            total += parts * int(np.minimum(2 * of_part, dim).sum()) * dim
-    if "examples" in needs.families:
-        total += parts * min(n, DEFAULT_LIMIT) * (dim + targets)
-    if "source" in needs.families:
-        total += parts * len(counts) * dim
-    return FLOAT * total
 
 
 @dataclass(frozen=True)
@@ -222,8 +194,8 @@ def _layer_sizes(
     def size_of(wanted: Iterable[Needs], dim: int) -> _Size:
         wanted = list(wanted)
         return _Size(
-            sum(statistic_bytes(n, dim, part, targets) for n in wanted),
-            sum(statistic_bytes(n, dim, whole, targets) for n in wanted),
+            sum(n.bytes(dim, part, targets) for n in wanted),
+            sum(n.bytes(dim, whole, targets) for n in wanted),
             sum(_scoring_bytes(n, dim, whole, targets) for n in wanted),
             shard * dim * 4,
             3 * shard * dim * FLOAT,
@@ -234,7 +206,7 @@ def _layer_sizes(
         size = sizes[name] = size_of(needs[name], dim)
         least = max(_building([size]), size.merging)
         if least > room and not any(n.blocks for n in needs[name]):
-            size = sizes[name] = size_of(map(_without_classes, needs[name]), dim)
+            size = sizes[name] = size_of((n.without_classes() for n in needs[name]), dim)
             of_class = [int(np.minimum(2 * c, dim).max()) * dim * FLOAT for c in counts]
             # The other statistics of the layer are held while its classes are scored.
             work = size.whole + size.work
@@ -274,7 +246,7 @@ def _scoring_bytes(needs: Needs, dim: int, counts: np.ndarray, targets: int) -> 
             total += 3 * side * width  # total scatter of both sides of a sum, and of the sum
     if "examples" in needs.families:
         total += 2 * min(n, DEFAULT_LIMIT) * (dim + targets)
-    left_out = 2 * statistic_bytes(replace(needs, blocks=0), dim, counts, targets)
+    left_out = 2 * replace(needs, blocks=0).bytes(dim, counts, targets)
     return FLOAT * total + (left_out if needs.blocks else 0)
 
 
@@ -288,10 +260,6 @@ def _at_once(sizes: Sequence[_Size], room: int) -> int:
     left = room - sum(s.features for s in sizes) - max(s.copies for s in sizes)
     built = left // (sum(s.ranged for s in sizes) + 3 * max(s.ranged for s in sizes))
     return min(built, *((room - s.work) // (2 * s.whole + s.ranged) for s in sizes))
-
-
-def _without_classes(needs: Needs) -> Needs:
-    return replace(needs, parts=needs.parts - {"class"})
 
 
 def _packed(sizes: Mapping[str, _Size], fits: Callable[[Sequence[_Size]], bool]) -> list[list[str]]:

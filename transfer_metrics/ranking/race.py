@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import functools
+import itertools
 import math
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+from scipy import stats
 
 from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.cache import ResultCache
-from transfer_metrics.ranking.contenders import Standing, contenders
+from transfer_metrics.ranking.budget import plan_race
 from transfer_metrics.ranking.job import Job, Outcome
-from transfer_metrics.ranking.plan import plan_race
-from transfer_metrics.ranking.subsets import nested_subsets
-from transfer_metrics.ranking.works import Whole, outcomes
-from transfer_metrics.results.table import chosen_records, record_label
+from transfer_metrics.ranking.ranges import RANGE_SHARDS, Ranges, drop, outcomes
+from transfer_metrics.results.ranks import chosen_records
+from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
+from transfer_metrics.sources.tasks.subtasks import nested_order
 
 # Chance that the race as a whole drops, by the errors of scores, a model whose score is the best.
 RISK = 0.05
-
 
 Run = Callable[..., Iterator[tuple[int, Any]]]
 """``map_reduce`` with an engine that was chosen."""
 
 
 def race(
-    job: Job, candidates: Sequence[Candidate], run: Run, budget: float
-) -> list[dict[str, Any]]:
+    work: Ranges, candidates: Sequence[Candidate], run: Run, budget: float, progress: bool = False
+) -> list[Record]:
     """Records of all models, scored on as much of the data as they lasted.
 
     Rounds look at nested, class-stratified random subsets of the split, the same for all models,
@@ -45,16 +47,18 @@ def race(
     ``intervals="bootstrap"``, by half-samples over common blocks; those without any go by rank
     alone.
 
-    Features of earlier rounds are kept until a model is out, and only those of new examples are
-    computed. The scores of each round are cached like those of a full ranking, and those of the
-    last round are the same, so an interrupted race goes on where it stopped.
+    Each round adds ranges of examples to the models that are still in the race: the statistics of
+    the ranges before are kept until a model is out, and merged with those of the new ones. The
+    scores of each round are cached like those of a full ranking, and those of the last round are
+    the same, so an interrupted race goes on where it stopped.
 
     Args:
-        job: the ranking.
+        work: the ranking.
         candidates: the models.
         run: the engine.
         budget: share of the forward passes of a full ranking, finding layers included. It is
             counted as if the cache were empty, so that the cache does not change the result.
+        progress: show progress on stderr.
 
     Returns:
         Records in the order of the candidates. ``round`` is the round after which a model was
@@ -64,111 +68,171 @@ def race(
         InvalidInputError: a budget that is no share or too small, see ``plan_race``.
 
     Cost: at most ``budget`` times the forward passes; each model is loaded once or twice per round,
-    and those that are tested are scored twenty more times on one layer. Disk holds the features of
-    all models that are still in the race.
+    and those that are tested are scored twenty more times on one layer. Disk holds the statistics
+    of all models that are still in the race.
     """
-    n = len(job.task[job.split])
-    plan = plan_race(len(candidates), n, job.task.num_classes, budget)
-    subsets = nested_subsets(job.task, job.split, plan.sizes)
+    job = work.job
+    plan = plan_race(len(candidates), len(job.data), job.task.num_classes, budget)
+    job = replace(job, **rounds_of(job, plan.sizes))
     last = len(plan.sizes) - 1
     candidates = [_loaded(candidate) for candidate in candidates]
     found: dict[int, Outcome] = {}
     reached: dict[int, int] = {}
     alive, stage, spent = list(range(len(candidates))), 0, 0
-    with _keeping_features(job) as kept:
-        while alive:
-            of_round = dataclasses.replace(kept, subset=subsets[stage])
-            title = f"round {stage + 1} of {last + 1}, {len(subsets[stage])} examples, models left"
-            entered = alive
-            found.update(_visited(of_round, candidates, entered, run, title))
-            reached.update(dict.fromkeys(entered, stage))
-            spent += len(entered) * plan.cost(stage)
-            alive = []
-            if stage < last:
-                level = RISK / (len(candidates) * last)
-                places = plan.places(stage + 1, spent)
-                alive = _survivors(of_round, candidates, found, entered, places, level, run)
-            if not job.keep_features and job.policy != "only-cache":
-                _drop_features(kept.cache, found, entered, alive)
-            # The last one left has nobody to be compared with on the way.
-            skipped = range(stage + 1, last) if len(alive) == 1 else range(0)
-            spent += sum(map(plan.cost, skipped))
-            stage += 1 + len(skipped)
+    while alive:
+        of_round = replace(work, job=replace(job, stage=stage))
+        visit = functools.partial(_visited, candidates=candidates, run=run, progress=progress)
+        title = f"round {stage + 1} of {last + 1}, {plan.sizes[stage]} examples, models left"
+        entered = alive
+        found |= visit(of_round, entered, title)
+        reached |= dict.fromkeys(entered, stage)
+        spent += len(entered) * plan.cost(stage)
+        alive = []
+        if stage < last:
+            level = RISK / (len(candidates) * last)
+            places = plan.places(stage + 1, spent)
+            alive = _survivors(of_round, found, entered, places, level, visit)
+        needed = {path for i in alive for path in found[i].left}
+        drop(job, {path for i in entered for path in found[i].left} - needed)
+        # The last one left has nobody to be compared with on the way.
+        skipped = range(stage + 1, last) if len(alive) == 1 else range(0)
+        spent += sum(map(plan.cost, skipped))
+        stage += 1 + len(skipped)
     rounds = [None if reached[i] == last else reached[i] + 1 for i in range(len(candidates))]
-    return [{**r, "round": rounds[i]} for i in range(len(candidates)) for r in found[i].records]
+    return [replace(r, round=rounds[i]) for i in range(len(candidates)) for r in found[i].records]
+
+
+def rounds_of(job: Job, sizes: Sequence[int]) -> dict[str, Any]:
+    """The ranges of a race, and how many of them each round of a size looks at.
+
+    Rounds look at nested random parts of the split, each with the classes in their shares.
+    Positions are ascending within what a round adds, which is cut into ranges of few shards.
+    """
+    order = nested_order(job.data.labels, job.task.num_classes)
+    size = len(order) if job.stored else RANGE_SHARDS * job.options.get("shard_size", 1024)
+    ranges: list[np.ndarray] = []
+    counts = []
+    for start, stop in itertools.pairwise([0, *sizes]):
+        new = np.sort(order[start:stop])
+        ranges += [new[at : at + size] for at in range(0, len(new), size)]
+        counts.append(len(ranges))
+    return {"ranges": tuple(ranges), "racing": tuple(counts)}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a model stands after a round.
+
+    Attributes:
+        score: higher is better.
+        stderr: its standard error, NaN where there is none.
+        deviations: its deviations over common blocks of examples, where there are any.
+        tie: decides between equal scores.
+    """
+
+    score: float
+    stderr: float = math.nan
+    deviations: Sequence[float] | None = None
+    tie: tuple[str, ...] = ()
+
+
+def contenders(standings: Sequence[Standing], level: float) -> list[int]:
+    """Those that can still be the best, best first.
+
+    One falls out where the probability that its score is above the leader's, by the errors of
+    their difference, is below ``level``: with M models, ``level = α / M`` drops the best with a
+    probability of at most α, whoever leads. Errors over common blocks give Student's t of the
+    paired difference; otherwise they are taken for independent and normal. Who has no error stays.
+
+    Args:
+        standings: one per model.
+        level: the probability.
+
+    Returns:
+        Their places in ``standings``; none where there are none.
+
+    >>> contenders([Standing(0.1, 0.1), Standing(0.9, 0.1), Standing(0.8, 0.1)], 0.001)
+    [1, 2]
+    """
+    if not standings:
+        return []
+    order = sorted(range(len(standings)), key=lambda i: (-standings[i].score, standings[i].tie))
+    return order[:1] + [
+        i for i in order[1:] if not _above(standings[i], standings[order[0]]) < level
+    ]
+
+
+def _above(model: Standing, leader: Standing) -> float:
+    """Probability that a model's score is really above the leader's, NaN where unknown."""
+    gap = leader.score - model.score
+    a, b = model.deviations, leader.deviations
+    if a is not None and b is not None and len(a) == len(b) > 1:
+        error = float(np.linalg.norm(np.subtract(a, b)))
+        tail: Callable[[float], float] = functools.partial(stats.t.sf, df=len(a) - 1)
+    else:
+        error, tail = math.hypot(model.stderr, leader.stderr), stats.norm.sf
+    if error > 0:
+        return float(tail(gap / error))
+    return math.nan if math.isnan(error) or gap == 0 else 0.0
 
 
 def _visited(
-    job: Job, candidates: Sequence[Candidate], chosen: Sequence[int], run: Run, title: str
+    work: Ranges,
+    chosen: Sequence[int],
+    title: str,
+    *,
+    candidates: Sequence[Candidate],
+    run: Run,
+    progress: bool,
 ) -> dict[int, Outcome]:
     """Outcomes of some of the candidates, by their places."""
     found = {}
-    with progress_bar(title, len(chosen), job.options["progress"]) as bar:
-        models = [candidates[i] for i in chosen]
-        running = run(Whole(job), models, [1] * len(models), tick=bar.update)
-        for place, outcome in outcomes(job, models, running):
-            found[chosen[place]] = outcome
+    models = [candidates[i] for i in chosen]
+    with progress_bar(title, len(chosen), progress) as bar:
+        running = run(work, models, [work.parts] * len(models))
+        with contextlib.closing(outcomes(work.job, models, running)) as done:
+            for place, outcome in done:
+                found[chosen[place]] = outcome
+                bar.update()
     return found
 
 
 def _survivors(
-    job: Job,
-    candidates: Sequence[Candidate],
+    work: Ranges,
     found: dict[int, Outcome],
     entered: Sequence[int],
     places: int,
     level: float,
-    run: Run,
+    visit: Callable[..., dict[int, Outcome]],
 ) -> list[int]:
     """Who goes on: those of highest rank that can still win; ``found`` gets the errors of those."""
+    job = work.job
     standings = _standings(job, found, entered)
     alive = sorted(standings, key=lambda i: (-standings[i].score, standings[i].tie))[:places]
     if len(alive) > 1 and job.mode is None and job.metrics[0].requires != "examples":
         # Twenty more scores, for those only whom they can still drop. What the first visit left is
         # read, also where the user wants all anew.
         policy = "only-missing" if job.policy == "always" else job.policy
-        job = dataclasses.replace(job, errors=True, policy=policy)
-        found.update(_visited(job, candidates, alive, run, "errors of scores, models"))
+        tested = replace(work, job=replace(job, errors=True, policy=policy))
+        found |= visit(tested, alive, "errors of scores, models")
     standings = _standings(job, found, alive)
     left = list(standings)
     return sorted(left[k] for k in contenders(list(standings.values()), level))
 
 
-def _drop_features(
-    cache: ResultCache, found: Mapping[int, Outcome], entered: Iterable[int], alive: Iterable[int]
-) -> None:
-    """Remove the features of models that are out, unless one still in has the same."""
-    needed = {key for i in alive for key in found[i].features}
-    for key in {key for i in entered for key in found[i].features} - needed:
-        cache.drop_features(key)
-
-
-def _standings(
-    job: Job, found: Mapping[int, Outcome], chosen: Iterable[int]
-) -> dict[int, Standing]:
+def _standings(job: Job, found: dict[int, Outcome], chosen: Sequence[int]) -> dict[int, Standing]:
     """How those of the models stand that have a score."""
     label = job.metrics[0].label
     sign = 1.0 if job.metrics[0].higher_is_better else -1.0
     standings = {}
     for i in chosen:
-        records = [r for r in found[i].records if record_label(r) == label and not r.get("error")]
+        records = [r for r in found[i].records if r.label == label and not r.error]
         if records:
             [best] = chosen_records(records, "best" if job.view == "all" else job.view)
-            error = math.nan if best.get("stderr") is None else best["stderr"]
-            tie = (*found[i].features, str(best["model"]))
-            standings[i] = Standing(sign * best["value"], error, best.get("deviations"), tie)
+            error = math.nan if best.stderr is None else best.stderr
+            tie = (found[i].key, str(best.model))
+            standings[i] = Standing(sign * (best.value or 0.0), error, best.deviations, tie)
     return standings
-
-
-@contextmanager
-def _keeping_features(job: Job) -> Iterator[Job]:
-    """The job with its features kept from round to round; without a cache, in a folder for now."""
-    job = dataclasses.replace(job, keep_features=True)
-    if job.policy != "never":
-        yield job
-        return
-    with tempfile.TemporaryDirectory(prefix="transfer-metrics-") as folder:
-        yield dataclasses.replace(job, cache=ResultCache(folder), policy="only-missing")
 
 
 def _loaded(candidate: Candidate) -> Candidate:

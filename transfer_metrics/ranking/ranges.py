@@ -1,181 +1,505 @@
-"""Statistics of a range of shards of a model, within a budget of memory."""
+"""The work on one model: statistics of ranges of its examples, merged, and scored."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import itertools
+import time
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.features.averaged import MeanStore
-from transfer_metrics.features.shards import LOGITS
+from transfer_metrics.errors import (
+    CorruptStoreError,
+    IncompatibleStoreError,
+    InvalidInputError,
+    StorageError,
+    TransferMetricsError,
+    TransferMetricsWarning,
+)
+from transfer_metrics.features.batches import Batch, hidden_layers, layers_read
+from transfer_metrics.features.extract import extract
+from transfer_metrics.features.shards import LOGITS, discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
-from transfer_metrics.ranking.job import Job
+from transfer_metrics.ranking.engines import Lost
+from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes, release
-from transfer_metrics.ranking.partial import Asked, Partial, read_range
-from transfer_metrics.ranking.pieces import Group, Needs, groups_of
-from transfer_metrics.ranking.score import slots_of
-from transfer_metrics.ranking.stored import RangeFolder, of_classes
-from transfer_metrics.ranking.subsets import part_of
-from transfer_metrics.results.error_bars import BLOCKS
+from transfer_metrics.ranking.range_folder import (
+    RangeFolder,
+    StoredScatter,
+    clear,
+    gone,
+    merged,
+    of_classes,
+)
+from transfer_metrics.ranking.scoring import (
+    ClassScatter,
+    Read,
+    bases_of,
+    needs_by_layer,
+    records_of,
+    score_stores,
+)
+from transfer_metrics.results.error_bars import MODES
+from transfer_metrics.results.ranks import chosen_records
+from transfer_metrics.results.record import Record
+from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.statistics.statistics import Needs, Statistics
+
+RANGES = 16
+"""Most ranges that the shards of a model are cut into."""
+
+RANGE_SHARDS = 4
+"""Fewest shards of a range, where there are as many: each range leaves its own statistics."""
+
+
+def ranges_of(n: int, shard_size: int) -> tuple[range, ...]:
+    """Cut n examples into ranges of whole shards, which depend on the data alone."""
+    shards = -(-n // shard_size)
+    count = min(RANGES, -(-shards // RANGE_SHARDS))
+    ends = [min(n, shards * i // count * shard_size) for i in range(count + 1)]
+    return tuple(range(a, b) for a, b in itertools.pairwise(ends))
+
+
+def outcomes(
+    job: Job, candidates: Sequence[Candidate], found: Iterator[tuple[int, Any]]
+) -> Iterator[tuple[int, Outcome]]:
+    """Outcomes as an engine has them; it ends at the first that says that nothing can be kept.
+
+    Raises:
+        StorageError: the cache cannot be written to.
+    """
+    with ExitStack() as stack:
+        if isinstance(found, Generator):
+            stack.callback(found.close)  # at once, whoever still holds it
+        for place, result in found:
+            outcome = result
+            if isinstance(result, Lost):
+                outcome = _lost(job, candidates[place], result)
+            if outcome.stop:
+                raise StorageError(outcome.stop)
+            yield place, outcome
 
 
 @dataclass(frozen=True)
-class RangeReader:
-    """Passes over ranges of the shards of a split, as often as the memory asks for.
+class Built:
+    """What who merges the statistics of a model is told by who built them.
+
+    Attributes:
+        name: name of the model.
+        key: of its features.
+        scores: key of its scores in the cache.
+        folder: the folder of the statistics of its ranges.
+        labels: of the metrics that are scored.
+        layer: the one layer that is scored, for its error; None for all of them.
+        loading: seconds that its worker took to load the model.
+    """
+
+    name: str
+    key: str
+    scores: str
+    folder: Path
+    labels: frozenset[str]
+    layer: str | None
+    loading: float
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in the hands of a worker.
+
+    Attributes:
+        model: the model.
+        built: what is to be said of its statistics.
+        store: what a store of its features would be, before there are any.
+        needs: what is built of each layer.
+        plan: how that is done within the memory.
+    """
+
+    model: Model
+    built: Built
+    store: FeatureStore
+    needs: Mapping[str, Sequence[Needs]]
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """A model is scored from the merged statistics of ranges of examples.
+
+    A range that is finished is not done again, whatever happens after; merged statistics are the
+    same for any number of workers. A model of one range, or of stored features, is one piece of
+    work, and its statistics are not written.
 
     Attributes:
         job: the ranking.
-        memory: bytes that the weights of a model and its statistics may take.
-        share: part of the examples that a range has.
+        memory: bytes that the weights and statistics of one worker may take.
+        run: tells runs apart that must not use each other's statistics.
     """
 
     job: Job
     memory: int
-    share: float
+    run: str = ""
 
-    def manifest(self, model: Model) -> dict[str, Any]:
-        """What a store of the features of a model would say of them, before there are any."""
-        return self.job.extraction(model).manifest()
+    @property
+    def parts(self) -> int:
+        """Pieces of work on one model."""
+        return 1 if self.job.stored else self.job.reach
 
-    def content(self, whole: Mapping[str, Any], plan: Plan, metrics: Sequence[Metric]) -> Any:
-        """What the statistics of a range depend on, beside the features and the examples."""
-        groups = self.groups(FeatureStore(whole, []), metrics)
-        needs = {
-            name: [(g.needs.families, sorted(g.needs.parts), g.needs.blocks) for g in of_layer]
-            for name, of_layer in groups.items()
-        }
-        return {"shards": whole["shard_size"], "needs": needs, "classes": plan.class_bounds}
+    def load(self, item: Candidate) -> Loaded | Outcome:
+        """A model, or its scores where they are known; what its code raises becomes a record."""
+        job, started = self.job, time.perf_counter()
+        try:
+            model = item.load()
+            loading = time.perf_counter() - started
+            scores, key = job.scores_key(model), job.features_key(model, range(len(job.data)))
+            known, missing = job.known_scores(scores)
+            layer = _owed(job, known) if job.errors and not missing else None
+            done = not missing and layer is None
+            if done and (not job.racing or job.policy == "only-cache"):
+                return Outcome(job.ordered(item.name, known), key)
+            metrics = job.metrics if job.racing else missing
+            store = FeatureStore(job.extraction(model).manifest(), [])
+            needs = self._needs(store, metrics)
+            plan = self.plan(model, store, metrics)
+            folder = job.cache.statistics(self._statistics_key(model, metrics, needs, plan))
+            if done:
+                return Outcome(job.ordered(item.name, known), key, left=(str(folder),))
+            labels = frozenset(m.label for m in (missing or job.metrics[:1]))
+            built = Built(item.name, key, scores, folder, labels, layer, loading)
+            return Loaded(model, built, store, needs, plan)
+        except Exception as error:
+            # Anything a model's own code may raise must not stop the others.
+            return job.failure(item.name, error)
 
-    def read(
-        self,
-        model: Model,
-        whole: dict[str, Any],
-        plan: Plan,
-        metrics: Sequence[Metric],
-        shards: range,
-        folder: RangeFolder,
-    ) -> None:
-        """Pass over a range as often as the plan says, and keep what was built each time."""
-        extraction = self.job.extraction(model)
-        groups = self.groups(FeatureStore(whole, []), metrics)
-        files: dict[str, Any] = {}
-        records: dict[str, Any] = {}
-        for one in plan.passes:
-            if one.classes is None:
-                asked = {name: _kept(groups[name], name in plan.by_class) for name in one.layers}
-                manifest = self._only(whole, one.layers)
-                found, read = read_range(
-                    extraction, manifest, shards, Asked(asked, self._units, self.job.mean)
-                )
-            else:
-                found, read = self._read_classes(model, whole, one, shards, groups)
-            files |= folder.add(found)
-            del found  # before the next pass
-            release()
-            for index, record in read.items():
-                if index in records:
-                    records[index]["seconds"] += record["seconds"]
-                else:
-                    records[index] = record
-        folder.finish(files, {**whole, "shards": records, "class_bounds": plan.class_bounds})
+    def settles(self, result: Any) -> bool:
+        """Scores that were in the cache, and failures, need no statistics."""
+        return isinstance(result, Outcome)
 
-    def _read_classes(
-        self, model: Model, whole: dict[str, Any], one: Pass, shards: range, groups: Any
-    ) -> tuple[dict[str, Partial], dict[str, Any]]:
-        """Scatter of the classes of a block, from their examples in a range alone."""
-        assert one.classes is not None
-        first, stop = one.classes
-        size, data = whole["shard_size"], self.job.task[self.job.split]
-        rows = np.arange(shards.start * size, min(shards.stop * size, len(data)))
-        rows = rows[(data.labels[rows] >= first) & (data.labels[rows] < stop)]
-        if not len(rows):
-            return {}, {}
-        part = dataclasses.replace(self.job.task, splits={
-            **self.job.task.splits, self.job.split: part_of(data, rows)
-        })  # fmt: skip
-        needs = Needs(("moments",), frozenset({"class"}), "classification", stop - first, 0)
-        labels = data.labels[rows] - first
-        asked = {name: [Group(groups[name][0].metrics, labels, needs)] for name in one.layers}
-        manifest = {**self._only(whole, one.layers), "n": len(rows)}
-        found, read = read_range(
-            self.job.extraction(model, part),
-            manifest,
-            range(-(-len(rows) // size)),
-            Asked(asked, self._units[rows], self.job.mean),
-        )
-        seconds = sum(record["seconds"] for record in read.values())
-        return (
-            {of_classes(name, one.classes): partial for name, partial in found.items()},
-            {str(shards.start): {"rows": 0, "seconds": seconds}},
-        )
+    def map(self, loaded: Loaded | Outcome, part: int) -> Built | Outcome:
+        """Leave the statistics of one range in its folder, or score the model where that is all."""
+        if isinstance(loaded, Outcome):
+            return loaded
+        job, built = self.job, loaded.built
+        try:
+            if job.stored or job.has_features(built.key):
+                return self._from_features(loaded)
+            at_once = self.parts == len(loaded.plan.passes) == 1 and not job.racing
+            if at_once:
+                return self._in_memory(loaded)
+            folder = RangeFolder(built.folder / f"{part:05d}")
+            if folder.read_manifest() is None:
+                with folder.writing() as temporary:
+                    self._write(loaded, job.ranges[part], temporary)
+        except Exception as error:
+            return job.failure(built.name, error)
+        return built
 
-    def _only(self, manifest: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-        """A manifest of some layers; the mean needs all of them."""
-        keep = [x for x in manifest["layers"] if self.job.mean or x["name"] in names]
-        logits = manifest["logits"] if LOGITS in names else None
-        return {**manifest, "layers": keep, "logits": logits}
+    def reduce(self, item: Any, results: Sequence[Any]) -> Outcome:
+        """The outcome of a candidate, from the statistics of its ranges."""
+        for result in results:
+            if isinstance(result, Outcome):
+                left = {str(r.folder) for r in results if isinstance(r, Built) and result.key}
+                return replace(result, left=(*result.left, *left))
+            if isinstance(result, Lost):
+                return _lost(self.job, item, result)
+        built = replace(results[0], loading=max(result.loading for result in results))
+        try:
+            return self._merged(built)
+        except CorruptStoreError:
+            # Damaged meanwhile, or another run on the same cache was faster and has cleared up.
+            return self._again(item)
+        except TransferMetricsError as error:
+            return self.job.failure(built.name, error)
 
-    def plan(self, model: Model, manifest: Mapping[str, Any], metrics: Sequence[Metric]) -> Plan:
+    def plan(self, model: Model, store: FeatureStore, metrics: Sequence[Metric]) -> Plan:
         """How the statistics of a model are built within the memory, beside its weights.
 
         Raises:
             InvalidInputError: one layer alone does not fit.
         """
-        task, data = self.job.task, self.job.task[self.job.split]
-        module = self.job.extraction(model).forward.model.module
+        job, labels = self.job, self.job.labels
+        module = job.extraction(model).forward.model.module
         weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
-        store = FeatureStore(manifest, [])
-        groups = self.groups(store, metrics)
-        store = MeanStore(store) if self.job.mean else store
-        dims = {layer.name: layer.dim for layer in store.layers if layer.name in groups}
-        if LOGITS in groups:
-            dims[LOGITS] = store.manifest["logits"]["dim"]
-        needs = {name: [group.needs for group in groups[name]] for name in dims}
-        classes = task.kind == "classification"
-        counts = np.bincount(data.labels, minlength=task.num_classes) if classes else [len(data)]
-        targets = 1 if classes or np.ndim(data.labels) == 1 else data.labels.shape[1]
-        return plan_passes(
-            dims, needs, np.asarray(counts), self.share, self.memory - weights, targets,
-            min(manifest["shard_size"], len(data)),
-        )  # fmt: skip
+        needs = self._needs(store, metrics)
+        bases = bases_of(store, job.mean)
+        dims = {name: bases[name].dim or 0 for name in needs}
+        if labels.kind == "classification":
+            counts = np.bincount(labels.values, minlength=labels.num_classes)
+        else:
+            counts = np.array([len(labels)])
+        targets = labels.values.shape[1] if labels.values.ndim > 1 else 1
+        share = max(map(len, job.ranges)) / len(labels)
+        shard = min(store.manifest["shard_size"], len(labels))
+        return plan_passes(dims, needs, counts, share, self.memory - weights, targets, shard)
 
-    def groups(self, store: FeatureStore, metrics: Sequence[Metric]) -> dict[str, list[Group]]:
-        """What is built of each layer, and of the head where there is one."""
-        task, labels = self.job.task, np.asarray(self.job.task[self.job.split].labels)
-        blocks = BLOCKS if self.job.mode else 0
-        logits = store.manifest["logits"]
-        store = MeanStore(store) if self.job.mean else store
-        made: dict[bool, list[Group]] = {}
-        found = {}
-        for slot in slots_of(store, metrics):
-            if slot.name != LOGITS or logits:
-                of_head = slot.name == LOGITS
-                if of_head not in made:
-                    made[of_head] = groups_of(
-                        slot.metrics, labels, task.kind, task.num_classes, blocks
-                    )
-                found[slot.name] = made[of_head]
-        return found
+    def _needs(self, store: FeatureStore, metrics: Sequence[Metric]) -> dict[str, list[Needs]]:
+        names = [n for n, base in bases_of(store, self.job.mean).items() if base.dim is not None]
+        return needs_by_layer(names, metrics, self.job.labels, self.job.block_mode)
 
-    @cached_property
-    def _units(self) -> np.ndarray:
-        data = self.job.task[self.job.split]
-        return np.arange(len(data)) if data.units is None else data.units
+    def _statistics_key(
+        self, model: Model, metrics: Sequence[Metric], needs: Mapping[str, Any], plan: Plan
+    ) -> str:
+        """What the statistics of ranges depend on, beside the features and the examples."""
+        built = {
+            name: [(n.keys, sorted(n.parts), n.blocks) for n in of_layer]
+            for name, of_layer in needs.items()
+        }
+        content = {
+            "metrics": [m.label for m in metrics],
+            "run": self.run,
+            "shards": self.job.options.get("shard_size"),
+            "needs": built,
+            "classes": plan.class_bounds,
+        }
+        return self.job.statistics_key(model, content)
+
+    # --- building -------------------------------------------------------------------------------
+
+    def _write(self, loaded: Loaded, positions: Any, folder: RangeFolder) -> None:
+        """Pass over a range as often as the plan says, and keep what was built each time."""
+        files: dict[str, Any] = {}
+        seconds: list[float] = []
+        for one in loaded.plan.passes:
+            found = self._pass(loaded, one, positions, seconds)
+            files |= folder.add(found)
+            del found  # before the next pass
+            release()
+        bounds = loaded.plan.class_bounds
+        manifest = {**loaded.store.manifest, "seconds": sum(seconds), "class_bounds": bounds}
+        folder.finish(files, manifest)
+
+    def _pass(
+        self, loaded: Loaded, one: Pass, positions: Any, seconds: list[float]
+    ) -> dict[str, Statistics]:
+        """Statistics of the layers of a pass over a range; of some classes only, or of all."""
+        labels = self.job.labels[np.asarray(positions)]
+        by_class = loaded.plan.by_class
+        if one.classes is None:
+            needs = {
+                name: [n.without_classes() if name in by_class else n for n in loaded.needs[name]]
+                for name in one.layers
+            }
+            return Statistics.of_batches(
+                self._batches(loaded, one.layers, positions, seconds), needs, labels
+            )
+        first, stop = one.classes
+        chosen = np.flatnonzero((labels.values >= first) & (labels.values < stop))
+        if not len(chosen):
+            return {}
+        labels = replace(labels[chosen], num_classes=stop - first)
+        labels = replace(labels, values=labels.values - first)
+        scatter = Needs(("moments",), frozenset({"class"}), "classification", stop - first)
+        batches = self._batches(loaded, one.layers, np.asarray(positions)[chosen], seconds)
+        found = Statistics.of_batches(batches, {name: [scatter] for name in one.layers}, labels)
+        return {of_classes(name, one.classes): statistics for name, statistics in found.items()}
+
+    def _batches(
+        self, loaded: Loaded, names: Sequence[str], positions: Any, seconds: list[float]
+    ) -> Iterator[Batch]:
+        """Features of some layers of a running network, of the examples at some positions."""
+        job = self.job
+        extraction = job.extraction(loaded.model, job.part(positions))
+        averaged = [layer.name for layer in hidden_layers(loaded.store.layers)] if job.mean else []
+        manifest = extraction.manifest()
+        read = {*names, *averaged}
+        manifest["layers"] = [layer for layer in manifest["layers"] if layer["name"] in read]
+        manifest["logits"] = manifest["logits"] if LOGITS in read else None
+        for _, arrays, record in extraction.shards(manifest):
+            seconds.append(record["seconds"])
+            yield Batch(arrays, averaged)
+
+    def _features(self, stack: ExitStack, model: Model, place: int) -> FeatureStore:
+        """Features of a range in files: what is there is kept, what is damaged computed anew."""
+        job = self.job
+        positions = job.seen[place] if job.stored else range(len(job.data))
+        task = job.part(positions)
+        key = job.features_key(model, positions)
+        before = job.racing[job.stage - 1] if job.stage else 0
+        if job.policy == "always" and place >= before:
+            job.cache.drop_features(key, wait=True)
+        # What is there stays until it was scored, whatever other runs do.
+        folder = stack.enter_context(job.cache.using(key))
+        for everything in (False, True, None):
+            try:
+                return extract(
+                    model, task, job.layers, job.pool, folder, split=job.split, dtype=job.dtype,
+                    amp=job.amp, **job.options,
+                )  # fmt: skip
+            except (CorruptStoreError, IncompatibleStoreError) as error:
+                if everything is None:
+                    raise
+                told = str(error).partition(";")[0]  # without its advice to delete by hand
+                warnings.warn(
+                    f"features in the cache cannot be used ({told}); what is damaged is computed "
+                    f"anew",
+                    TransferMetricsWarning,
+                    stacklevel=2,
+                )
+                discard_damaged(folder, everything or isinstance(error, IncompatibleStoreError))
+        raise AssertionError("unreachable")
+
+    # --- scoring --------------------------------------------------------------------------------
+
+    def _in_memory(self, loaded: Loaded) -> Outcome:
+        """The outcome of a model whose only range is passed over once."""
+        self.job.cache.check_writable()
+        seconds: list[float] = []
+        [one], [positions] = loaded.plan.passes, self.job.seen
+        found = self._pass(loaded, one, positions, seconds)
+
+        def read(name: str, needs: Sequence[Needs]) -> tuple[Statistics, None]:
+            return found.pop(name), None
+
+        return self._outcome(loaded.built, loaded.store, sum(seconds), read)
+
+    def _from_features(self, loaded: Loaded) -> Outcome:
+        """The outcome of a model whose features are in files, or are written first."""
+        job, built = self.job, loaded.built
+        seen = job.seen if job.stored else (range(len(job.data)),)
+        with ExitStack() as stack:
+            stores = [self._features(stack, loaded.model, i) for i in range(len(seen))]
+            labels = [job.labels[np.asarray(positions)] for positions in seen]
+            fresh = score_stores(
+                stores, self._metrics(built), labels, mode=self._mode(built), mean=job.mean,
+                only=built.layer,
+            )  # fmt: skip
+        outcome = self._kept(built, fresh)
+        if not job.keep_features:
+            job.cache.drop_features(built.key)
+        return outcome
+
+    def _merged(self, built: Built) -> Outcome:
+        """The outcome of a model from the folders of its ranges."""
+        folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(self.parts)]
+        manifests = [folder.read_manifest() or gone(folder.path) for folder in folders]
+        store, bounds = FeatureStore(manifests[0], []), manifests[0]["class_bounds"]
+        dims = {layer.name: layer.dim for layer in layers_read(store.layers, self.job.mean)}
+
+        def read(name: str, needs: Sequence[Needs]) -> tuple[Statistics, ClassScatter | None]:
+            release()  # of building, or of the layer before
+            statistics = merged(folders, name)
+            assert statistics is not None
+            if name not in bounds:
+                return statistics, None
+            scatter = StoredScatter(folders, name, bounds[name], dims[name])
+            return statistics, lambda moments: scatter
+
+        outcome = self._outcome(built, store, sum(m["seconds"] for m in manifests), read)
+        if not self.job.racing:
+            clear(built.folder)
+        return outcome
+
+    def _again(self, item: Any) -> Outcome:
+        """The outcome of a candidate whose statistics are gone, wholly or in part."""
+        loaded = self.load(item)
+        if isinstance(loaded, Outcome):
+            return loaded
+        for part in range(self.parts):
+            result = self.map(loaded, part)
+            if isinstance(result, Outcome):
+                return result
+        try:
+            return self._merged(loaded.built)
+        except TransferMetricsError as error:
+            return self.job.failure(loaded.built.name, error)
+
+    def _outcome(self, built: Built, store: FeatureStore, seconds: float, read: Read) -> Outcome:
+        """The outcome of a model from the statistics of its layers."""
+        job = self.job
+        n = sum(map(len, job.seen))
+        bases = {
+            name: replace(base, n=n, extract_seconds=seconds)
+            for name, base in bases_of(store, job.mean).items()
+            if built.layer in (None, name)
+        }
+        fresh = records_of(bases, self._metrics(built), job.labels, read, self._mode(built))
+        return self._kept(built, fresh)
+
+    def _kept(self, built: Built, fresh: Sequence[Record]) -> Outcome:
+        """The outcome with fresh records, which the cache gets too."""
+        job = self.job
+        left = self._left(built)
+        if built.layer is not None:
+            return Outcome(
+                job.ordered(built.name, _with_error(job, built, fresh)), built.key, left=left
+            )
+        known, missing = job.known_scores(built.scores)
+        if not {m.label for m in missing} <= built.labels:
+            raise CorruptStoreError(f"scores of {built.name} in the cache are gone; run again")
+        fresh = [replace(record, load_seconds=built.loading) for record in fresh]
+        job.keep_scores(built.scores, built.labels, fresh)
+        kept = [record for record in known if record.label not in built.labels]
+        return Outcome(job.ordered(built.name, [*kept, *fresh]), built.key, left=left)
+
+    def _left(self, built: Built) -> tuple[str, ...]:
+        """What is of no more use once a model is scored."""
+        if self.job.keep_features:
+            return (str(built.folder),)
+        return str(built.folder), str(self.job.cache.features(built.key))
+
+    def _metrics(self, built: Built) -> list[Metric]:
+        return [m for m in self.job.metrics if m.label in built.labels]
+
+    def _mode(self, built: Built) -> str | None:
+        return MODES[0] if built.layer is not None else self.job.mode
 
 
-def _kept(groups: Sequence[Group], by_class: bool) -> list[Group]:
-    """Groups whose per-class scatter is built in passes of its own, where it is."""
-    if not by_class:
-        return list(groups)
-    return [
-        dataclasses.replace(
-            group, needs=dataclasses.replace(group.needs, parts=group.needs.parts - {"class"})
+def drop(job: Job, left: Iterable[str]) -> None:
+    """Remove statistics and features that are of no more use."""
+    for path in map(Path, left):
+        if path.parent.name == "features":
+            job.cache.drop_features(path.name)
+        else:
+            clear(path)
+
+
+def _owed(job: Job, known: Sequence[Record]) -> str | None:
+    """The layer that stands for a model and has no error by a jackknife yet, if any."""
+    scored = [r for r in known if r.label == job.metrics[0].label and not r.error]
+    if not scored:
+        return None
+    [best] = chosen_records(scored, "best" if job.view == "all" else job.view)
+    if best.deviations:
+        return None
+    if job.policy == "only-cache":
+        raise InvalidInputError(
+            f"the error of {job.metrics[0].label} is not in the cache; rank with "
+            f"cache='only-missing' to compute it"
         )
-        for group in groups
-    ]
+    return best.layer
+
+
+def _with_error(job: Job, built: Built, found: Sequence[Record]) -> list[Record]:
+    """The known records, of which one gets the error that was found, here and in the cache."""
+    [fresh] = found
+
+    def change(known: list[Record]) -> list[Record]:
+        return [
+            replace(
+                r, stderr=fresh.stderr, deviations=fresh.deviations, intervals=fresh.intervals,
+                seconds=(r.seconds or 0.0) + (fresh.seconds or 0.0),
+            )
+            if (r.label, r.layer) == (fresh.label, fresh.layer)
+            else r
+            for r in known
+        ]  # fmt: skip
+
+    records = change(job.known_scores(built.scores)[0])
+    job.cache.update(built.scores, change)
+    return records
+
+
+def _lost(job: Job, candidate: Candidate, result: Lost) -> Outcome:
+    """The record of a model on which workers died."""
+    reason = (
+        f"the worker on it died repeatedly ({result.reason}), as it does where memory runs out; "
+        f"use fewer workers or a smaller batch_size"
+    )
+    return job.failure(candidate.name, reason)

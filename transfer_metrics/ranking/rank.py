@@ -6,13 +6,13 @@ import contextlib
 import functools
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.features.averaged import MEAN
+from transfer_metrics.features.batches import MEAN
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.asked import (
@@ -22,16 +22,17 @@ from transfer_metrics.ranking.asked import (
     warn_of_widths,
 )
 from transfer_metrics.ranking.cache import POLICIES, ResultCache
-from transfer_metrics.ranking.combine import combined
+from transfer_metrics.ranking.combine import Combination, combined
 from transfer_metrics.ranking.engines import ENGINES, map_reduce
 from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import worker_memory
-from transfer_metrics.ranking.race import race
-from transfer_metrics.ranking.stored import clear, sweep
+from transfer_metrics.ranking.race import Run, race
+from transfer_metrics.ranking.range_folder import sweep
+from transfer_metrics.ranking.ranges import Ranges, drop, outcomes, ranges_of
 from transfer_metrics.ranking.told import told_once
-from transfer_metrics.ranking.works import Ranges, Whole, outcomes
 from transfer_metrics.results.error_bars import interval_mode
-from transfer_metrics.results.table import ScoreTable, with_summary
+from transfer_metrics.results.record import Record
+from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task, refuse_words
@@ -140,55 +141,50 @@ def rank_models(
         raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
     candidates = candidates_of(models)
     ENGINES[engine.partition(":")[0]]
-    run = functools.partial(
-        map_reduce, engine, workers=workers, gpus=_gpus(engine, options.get("device"))
-    )
+    stored = features_first(stream, memory, keep_features, budget)
     serial = engine == "serial"
-    stream = streams(
-        stream, engine=engine, memory=memory, keep_features=keep_features, budget=budget
-    )
-    share = worker_memory(memory, 1 if serial else workers) if stream else 0
+    share = worker_memory(memory, 1 if serial else workers)
     task = load_task(task)
     combinations = asked_combinations(metrics, task.kind)
-    job = make_job(
-        task, metrics, layers=layers, pool=pool, split=split, cache=cache, cache_dir=cache_dir,
-        keep_features=keep_features, intervals=intervals, dtype=dtype, amp=amp,
-        options={**options, "progress": progress and serial},
-    )  # fmt: skip
-    # The data are hashed here, once, and the hash goes to the workers with them.
-    _ = job.task_id
     if budget is not None:
-        refuse_words(task, "a race adds single examples; leave out budget=")
-        if combinations:
-            raise InvalidInputError(
-                f"{combinations[0].name} compares all candidates on the same examples, and a race "
-                f"drops some; leave out budget=, or rank by its terms "
-                f"{', '.join(combinations[0].terms)}"
-            )
-    # Of metrics that nobody named, what holds of all layers alike is no news at each.
-    with told_once() if metrics is DEFAULT_METRICS else contextlib.nullcontext():
+        _refuse_race(task, combinations)
+    with contextlib.ExitStack() as stack:
+        policy = cache
+        if cache == "never":
+            policy = "only-missing"
+            cache_dir = stack.enter_context(TemporaryDirectory(prefix="transfer-metrics-"))
+        job = make_job(
+            task, metrics, layers=layers, pool=pool, split=split, cache=policy,
+            cache_dir=cache_dir, stored=stored, keep_features=keep_features, intervals=intervals,
+            dtype=dtype, amp=amp, options={**options, "progress": progress and serial},
+        )  # fmt: skip
+        # The data are hashed here, once, and the hash goes to the workers with them.
+        _ = job.task_id
+        work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "")
+        gpus = _gpus(engine, options.get("device"))
+        run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus)
+        sweep(job.cache.root / "statistics")
+        stack.callback(sweep, job.cache.root / "statistics")
+        # Of metrics that nobody named, what holds of all layers alike is no news at each.
+        if metrics is DEFAULT_METRICS:
+            stack.enter_context(told_once())
         if budget is not None:
-            records = race(job, candidates, run, budget)
+            records = race(work, candidates, run, budget, progress)
         else:
-            records = _ranked(job, candidates, run, share, progress)
+            records = _ranked(work, candidates, run, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
-    return ScoreTable(combined(with_summary(records, task), combinations), job.view)
+    records = [replace(record, task_summary=task.summary) for record in records]
+    return ScoreTable(combined(records, combinations), job.view)
 
 
-def streams(
-    stream: bool | None,
-    *,
-    engine: str,
-    memory: int | str | None,
-    keep_features: bool,
-    budget: float | None,
+def features_first(
+    stream: bool | None, memory: int | str | None, keep_features: bool, budget: float | None
 ) -> bool:
-    """Whether a ranking keeps statistics only; arguments as for ``rank_models``.
+    """Whether features are written before they are scored; arguments as for ``rank_models``.
 
     Raises:
-        InvalidInputError: it is asked for together with something that needs features, or not,
-            with a memory of its statistics.
+        InvalidInputError: options that contradict each other.
     """
     needs_features = keep_features or budget is not None
     if needs_features and (stream or memory is not None):
@@ -198,9 +194,17 @@ def streams(
         )
     if stream is False and memory is not None:
         raise InvalidInputError("memory= is for streaming; leave it out, or leave out stream=False")
-    if stream is None:
-        return memory is not None or (engine != "serial" and not needs_features)
-    return stream
+    return keep_features or (stream is False and budget is None)
+
+
+def _refuse_race(task: Task, combinations: Sequence[Combination]) -> None:
+    refuse_words(task, "a race adds single examples; leave out budget=")
+    if combinations:
+        raise InvalidInputError(
+            f"{combinations[0].name} compares all candidates on the same examples, and a race "
+            f"drops some; leave out budget=, or rank by its terms "
+            f"{', '.join(combinations[0].terms)}"
+        )
 
 
 def make_job(
@@ -212,6 +216,7 @@ def make_job(
     split: str = "train",
     cache: str = "only-missing",
     cache_dir: str | os.PathLike[str] | None = None,
+    stored: bool = False,
     keep_features: bool = False,
     intervals: bool | str = False,
     dtype: str = "float32",
@@ -220,54 +225,28 @@ def make_job(
 ) -> Job:
     """What is the same for all models of a ranking; arguments as for ``rank_models``."""
     resolve_pool(pool)
-    task[split]
+    options = options or {}
     chosen, view = layers, "best"
     if isinstance(layers, str):
         chosen, view = LAYER_CHOICES.get(layers, (layers, "best"))
+    n = len(task[split])
     return Job(
-        task,
-        resolve_metrics(metrics, task.kind),
-        chosen,
-        view,
-        pool,
-        split,
-        dtype,
-        amp,
-        cache,
-        ResultCache(cache_dir),
-        keep_features,
-        interval_mode(intervals),
-        options or {},
+        task, resolve_metrics(metrics, task.kind), chosen, view, pool, split, dtype, amp, cache,
+        ResultCache(cache_dir), interval_mode(intervals), options,
+        ranges=(range(n),) if stored else ranges_of(n, options.get("shard_size", 1024)),
+        stored=stored, keep_features=keep_features,
         mean=isinstance(layers, str) and layers == MEAN,
-    )
+    )  # fmt: skip
 
 
 def _ranked(
-    job: Job, candidates: Sequence[Candidate], run: Callable[..., Any], share: int, progress: bool
-) -> list[dict[str, Any]]:
-    """Records of all candidates, in their order; ``share`` is the memory of one that streams."""
-    with contextlib.ExitStack() as stack:
-        work: Any = Whole(job)
-        parts = [1] * len(candidates)
-        root = job.cache.root / "statistics"
-        if share:
-            if job.policy == "never":
-                root = Path(stack.enter_context(TemporaryDirectory(prefix="transfer-metrics-")))
-            once = uuid.uuid4().hex if job.policy == "always" else ""
-            work = Ranges(job, root, share, once)
-            parts = [len(work.bounds)] * len(candidates)
-            sweep(root)
-            stack.callback(sweep, root)
-        bar = stack.enter_context(
-            progress_bar("ranges" if share else "models", sum(parts), progress)
-        )
-        running = run(work, candidates, parts, tick=bar.update)
-        found = dict(outcomes(job, candidates, running))
-        for key in {key for outcome in found.values() for key in outcome.left}:
-            if share:
-                clear(root / key)
-            else:
-                job.cache.drop_features(key)
+    work: Ranges, candidates: Sequence[Candidate], run: Run, progress: bool
+) -> list[Record]:
+    """Records of all candidates, in their order."""
+    parts = [work.parts] * len(candidates)
+    with progress_bar("ranges" if work.parts > 1 else "models", sum(parts), progress) as bar:
+        found = dict(outcomes(work.job, candidates, run(work, candidates, parts, tick=bar.update)))
+    drop(work.job, {path for outcome in found.values() for path in outcome.left})
     return [record for place in range(len(candidates)) for record in found[place].records]
 
 

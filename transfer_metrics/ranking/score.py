@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.asked import (
     DEFAULT_METRICS,
@@ -26,19 +22,19 @@ from transfer_metrics.ranking.asked import (
     resolve_metrics,
     warn_of_widths,
 )
-from transfer_metrics.ranking.build import Place
 from transfer_metrics.ranking.combine import combined
-from transfer_metrics.ranking.values import failed, records_of, values_at
+from transfer_metrics.ranking.scoring import records_of, score_stores
 from transfer_metrics.results.error_bars import interval_mode
-from transfer_metrics.results.table import ScoreTable, with_summary
+from transfer_metrics.results.record import Record
+from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.sources.tasks.label_values import check_container
 from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.statistics.inputs import as_labels, as_targets, as_tokens
+from transfer_metrics.statistics.inputs import as_tokens
+from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
 
 IDENTIFYING = 256
 """Most rows of features that tell them from others."""
-NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
 
 
 def score(
@@ -100,37 +96,41 @@ def score(
             f"{asked[0].name} compares candidates and has no value for a single one; use "
             f"rank_models or score_layers, or its terms {', '.join(asked[0].terms)}"
         )
-    place = _array_place(X, y, kind, units)
+    labels = Labels.read(y, kind, len(X), units, chosen)
     of_source = [m for m in chosen if m.requires == "source"]
     if of_source and source is None and len(of_source) < len(chosen):
         raise InvalidInputError(
             f"{', '.join(m.label for m in of_source)} read source probabilities and the other "
             f"metrics features; pass the probabilities as source="
         )
-    mode = interval_mode(intervals)
-    values = {}
-    if of_source:
-        rows = X if source is None else source
-        values.update(values_at(of_source, _array_place(rows, y, kind, units), mode, strict=True))
-    of_features = [m for m in chosen if m.requires != "source"]
-    if of_features:
-        values.update(values_at(of_features, place, mode, strict=True))
-    failed = {label: v["error"] for label, v in values.items() if "error" in v}
+    base = Record(
+        model="features",
+        model_id=_features_id(X, labels.values),
+        layer="features",
+        layer_index=0,
+        dim=int(np.shape(X)[1]),
+        n=len(labels),
+        num_classes=len(np.unique(labels.values)) if labels.num_classes else 0,
+        task_summary=_summary(kind, labels.values),
+    )
+    arrays = {"features": X, LOGITS: X if source is None else source}
+
+    def read(name: str, needs: Sequence[Needs]) -> tuple[Statistics, None]:
+        found = Statistics.of(needs, arrays[name], labels)
+        if reasons := list(filter(None, found.refused)):
+            raise InvalidInputError(reasons[0])
+        return found, None
+
+    found = records_of(dict.fromkeys(arrays, base), chosen, labels, read, interval_mode(intervals))
+    order = [m.label for m in chosen]
+    records = sorted(found, key=lambda record: order.index(record.label))
+    failed = [record for record in records if record.error]
     if len(failed) == len(chosen):
-        raise InvalidInputError(next(iter(failed.values())))
-    for label, reason in failed.items():
-        warnings.warn(f"{label} failed: {reason}", TransferMetricsWarning, stacklevel=2)
-    base = {
-        "model": "features",
-        "model_id": _features_id(X, place.labels),
-        "layer": "features",
-        "layer_index": 0,
-        "dim": int(np.shape(X)[1]),
-        "n": len(place.labels),
-        "num_classes": len(np.unique(place.labels)) if place.num_classes else 0,
-        "task_summary": _summary(kind, place.labels),
-    }
-    return ScoreTable(records_of(base, chosen, values))
+        raise InvalidInputError(failed[0].error)
+    for record in failed:
+        told = f"{record.label} failed: {record.error}"
+        warnings.warn(told, TransferMetricsWarning, stacklevel=2)
+    return ScoreTable(records)
 
 
 def _summary(kind: str, labels: np.ndarray) -> str:
@@ -153,17 +153,6 @@ def _features_id(X: Any, labels: np.ndarray) -> str:
     digest.update(np.ascontiguousarray(labels).tobytes())
     digest.update(rows.numpy().tobytes())
     return short_id(digest.hexdigest())
-
-
-def _array_place(X: Any, y: Any, kind: str, units: np.ndarray | None) -> Place:
-    n = len(X)
-    if kind == "classification":
-        codes, num_classes = as_labels(y, n)
-        labels = codes.numpy()
-    else:
-        labels, num_classes = as_targets(y, n).cpu().numpy(), 0
-    units = np.arange(n) if units is None else units
-    return Place(lambda: [X], labels, kind, num_classes, units)
 
 
 def score_layers(
@@ -210,108 +199,10 @@ def score_layers(
         task = load_task(task)
         store = extract(store_or_model, task, layers=layers, **options)
     chosen = resolve_metrics(metrics, store.kind)
-    records = score_store(store, chosen, interval_mode(intervals))
+    labels = Labels.of(store.labels, store.kind, store.num_classes, None, chosen)
+    records = score_stores([store], chosen, [labels], mode=interval_mode(intervals))
     if task is not None:
-        records = with_summary(records, task)
+        records = [replace(record, task_summary=task.summary) for record in records]
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(chosen, records)
     return ScoreTable(combined(records, asked_combinations(metrics, store.kind)))
-
-
-def score_store(
-    store: FeatureStore,
-    metrics: Sequence[Metric],
-    mode: str | None = None,
-    units: np.ndarray | None = None,
-) -> list[dict[str, Any]]:
-    """Records of every layer of a store under every metric; reasons in place of failed scores.
-
-    ``units`` numbers the examples, (N,), where the store holds a part of a split: the blocks of
-    intervals go by them.
-    """
-    units = np.arange(len(store)) if units is None else units
-    whole = Place(list, store.labels, store.kind, store.num_classes, units)
-    records = []
-    for slot in slots_of(store, metrics):
-        if slot.name != LOGITS:
-            place = dataclasses.replace(
-                whole,
-                batches=functools.partial(_features, store, slot.name),
-                rows=functools.partial(store.rows, slot.name),
-            )
-            values = values_at(slot.metrics, place, mode)
-        elif (logits := store.source_logits) is None:
-            values = failed(slot.metrics, NO_HEAD)
-        else:
-            rows = [probabilities(logits)]
-            values = values_at(slot.metrics, dataclasses.replace(whole, batches=lambda: rows), mode)  # noqa: B023
-        records += records_of(slot.fields, slot.metrics, values)
-    return records
-
-
-@dataclass(frozen=True)
-class Slot:
-    """What of a network is scored at once: a layer, or the output of its head.
-
-    Attributes:
-        name: name of the layer; ``LOGITS`` for the head.
-        metrics: those that read it.
-        fields: what their records say of it.
-    """
-
-    name: str
-    metrics: tuple[Metric, ...]
-    fields: Mapping[str, Any]
-
-
-def slots_of(store: FeatureStore, metrics: Sequence[Metric]) -> list[Slot]:
-    """The layers of a store that metrics read, and its head where some read that."""
-    base = {
-        "model": store.model,
-        "model_id": short_id(store.manifest.get("model_fingerprint", "")),
-        "revision": store.manifest.get("revision") or None,
-        "task": store.task,
-        "task_id": short_id(store.manifest.get("task_fingerprint", "")),
-        "split": store.split,
-        "pool": store.manifest["pool"],
-        "n": len(store),
-        "num_classes": store.num_classes,
-        "extract_seconds": store.seconds,
-        "note": "; ".join(store.manifest.get("notes") or ()) or None,
-    }
-    by_layer = tuple(m for m in metrics if m.requires != "source")
-    of_source = tuple(m for m in metrics if m.requires == "source")
-    slots = [
-        Slot(
-            layer.name,
-            by_layer,
-            {
-                **base,
-                "layer": layer.name,
-                "layer_index": layer.index,
-                "depth": layer.depth,
-                "dim": layer.dim,
-            },
-        )
-        for layer in (store.layers if by_layer else ())
-    ]
-    if of_source:
-        head = {
-            **base,
-            "layer": store.manifest.get("head"),
-            "layer_index": len(store.layers),
-            "depth": 1.0,
-        }
-        if store.manifest["logits"]:
-            head["dim"] = store.manifest["logits"]["dim"]
-        slots.append(Slot(LOGITS, of_source, head))
-    return slots
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Source probabilities (n, Z) of the output of a classifier."""
-    return softmax(logits.astype(np.float64), axis=1)
-
-
-def _features(store: FeatureStore, layer: str) -> Iterator[np.ndarray]:
-    return (x for x, _ in store.batches(layer))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.comparable import Place, by_place, place_labels, with_own_names
-from transfer_metrics.results.comparison import MEASURED, Comparison
-from transfer_metrics.results.record import typed
-from transfer_metrics.results.table import FORMATS, ScoreTable, record_label
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.record import Record
+from transfer_metrics.results.table import FORMATS, ScoreTable
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.untrusted import read_json
 
@@ -98,12 +98,12 @@ def gather(given: Any, view: str | None = None) -> Gathered:
             f"selection was given; give what `rank`, `compare` or `select --out` wrote"
         )
     view = view or next((table.view for table in tables), "best")
-    scores: dict[Place, dict[tuple[Any, ...], dict[str, Any]]] = {}
-    measured: dict[str, list[dict[str, Any]]] = {}
+    scores: dict[Place, dict[tuple[Any, ...], Record]] = {}
+    measured: dict[str, list[Record]] = {}
     for given_records in _checked(tables):
-        for record in filter(is_measured, given_records):
-            measured.setdefault(record["task"] or "", []).append(record)
-        parts = by_place(r for r in given_records if not is_measured(r))
+        for record in (r for r in given_records if r.is_measured):
+            measured.setdefault(record.task or "", []).append(record)
+        parts = by_place(r for r in given_records if not r.is_measured)
         for key, records in parts.items():
             found.replaced += _merge(scores.setdefault(key, {}), records)
     found.settings = [
@@ -112,16 +112,6 @@ def gather(given: Any, view: str | None = None) -> Gathered:
     ]
     found.comparisons = {task: Comparison(_once(records)) for task, records in measured.items()}
     return found
-
-
-def is_measured(record: Mapping[str, Any]) -> bool:
-    """Whether a record tells of a head that was trained, and not of a score."""
-    return bool(
-        record["head"]
-        or record["metric"] in MEASURED
-        # A comparison could not load the model.
-        or (not record["metric"] and record["split"] is None)
-    )
 
 
 def setting_labels(settings: Sequence[Setting]) -> list[str]:
@@ -134,47 +124,51 @@ def setting_labels(settings: Sequence[Setting]) -> list[str]:
     return place_labels([(s.task, s.split, s.pool, s.n) for s in settings])
 
 
-def _checked(tables: Iterable[ScoreTable]) -> list[list[dict[str, Any]]]:
+def _checked(tables: Iterable[ScoreTable]) -> list[list[Record]]:
     """Records of each table with their types, names standing for one thing in all of them."""
     checked = []
     for table in tables:
         records = []
-        for i, given in enumerate(table.records, start=1):
-            record = typed(given, f"record {i}")
-            record["model"] = record["model"] or "unnamed"
-            record["metric"] = record["metric"] or ""
-            record["higher_is_better"] = record["higher_is_better"] is not False
-            records.append(record)
+        for i, given in enumerate(table, start=1):
+            record = Record.checked(given, f"record {i}")
+            records.append(
+                replace(
+                    record,
+                    model=record.model or "unnamed",
+                    metric=record.metric or "",
+                    higher_is_better=record.higher_is_better is not False,
+                )
+            )
         checked.append(records)
     named = iter(with_own_names([record for records in checked for record in records]))
     return [list(itertools.islice(named, len(records))) for records in checked]
 
 
-def _merge(group: dict[tuple[Any, ...], dict[str, Any]], records: Iterable[dict[str, Any]]) -> int:
+def _merge(group: dict[tuple[Any, ...], Record], records: Iterable[Record]) -> int:
     """Add records to a group; returns how many values were replaced by others."""
     replaced = 0
     for record in records:
-        key = (record["model"], record["layer"], record_label(record))
+        key = (record.model, record.layer, record.label)
         known = group.get(key)
-        if known and known["value"] is not None:
-            if record["value"] is None:
+        if known and known.value is not None:
+            if record.value is None:
                 continue
-            replaced += known["value"] != record["value"]
+            replaced += known.value != record.value
         group[key] = record
     return replaced
 
 
-def _without_mended(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _without_mended(records: Iterable[Record]) -> list[Record]:
     """Without failures to load a model that another table has scores of."""
     kept = list(records)
-    scored = {r["model"] for r in kept if r["value"] is not None}
-    return [r for r in kept if r["metric"] or r["model"] not in scored]
+    scored = {r.model for r in kept if r.value is not None}
+    return [r for r in kept if r.metric or r.model not in scored]
 
 
-def _once(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _once(records: Iterable[Record]) -> list[Record]:
     """Each measurement once; the last given counts."""
     names = ("model", "head", "metric", "split", "seed", "layer")
-    return list({tuple(r[name] for name in names): r for r in records}.values())
+    return list({tuple(getattr(r, name) for name in names): r for r in records}.values())
 
 
 def _lines(path: Path) -> list[str]:

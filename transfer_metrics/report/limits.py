@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from transfer_metrics.report.gather import Gathered, Setting
-from transfer_metrics.results.table import ScoreTable, record_label
+from transfer_metrics.results.record import record_label
+from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import count
 
 MOST_SETTINGS, MOST_METRICS, MOST_SELECTIONS = 24, 12, 20

@@ -12,7 +12,7 @@ from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.ranking.asked import warn_of_widths
 from transfer_metrics.report.gather import Gathered, Setting
 from transfer_metrics.results.phases import phases
-from transfer_metrics.results.table import record_label
+from transfer_metrics.results.record import record_label
 from transfer_metrics.results.wording import count, duration, listed, several, visible
 
 MOST_FAILURES = 100

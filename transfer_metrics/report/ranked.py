@@ -9,7 +9,7 @@ from typing import Any
 
 from transfer_metrics.report.gather import Setting
 from transfer_metrics.report.scale import Scale
-from transfer_metrics.results.table import record_label
+from transfer_metrics.results.record import record_label
 from transfer_metrics.results.wording import fixed, number
 
 MOST_ROWS, MOST_CURVES, MOST_LAYERS = 300, 40, 200

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.results.measures import evaluate
+from transfer_metrics.results.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,11 +101,13 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def accuracies_of(table: Any, head: str | None = None, split: str = "test") -> dict[str, float]:
+def accuracies_of(
+    records: Iterable[Record], head: str | None = None, split: str = "test"
+) -> dict[str, float]:
     """Mean accuracy of each model over the seeds, from the records of a comparison.
 
     Args:
-        table: a ``ScoreTable`` with records of the metric ``accuracy``.
+        records: those of a table, some of the metric ``accuracy``.
         head: which head, where there are several.
         split: which data.
 
@@ -113,29 +116,27 @@ def accuracies_of(table: Any, head: str | None = None, split: str = "test") -> d
             are several tasks.
     """
     found = [
-        r
-        for r in table.records
-        if r["metric"] == "accuracy" and r["split"] == split and r["value"] is not None
+        r for r in records if r.metric == "accuracy" and r.split == split and r.value is not None
     ]
-    tasks = list(dict.fromkeys(str(r["task"]) for r in found))
+    tasks = list(dict.fromkeys(str(r.task) for r in found))
     if len(tasks) > 1:
         raise InvalidInputError(
             f"the accuracies are of several tasks ({', '.join(tasks)}); choose one with "
             f"table.on({tasks[0]!r})"
         )
-    heads = sorted({r["head"] or "" for r in found})
+    heads = sorted({r.head or "" for r in found})
     if head is None and len(heads) > 1:
         raise InvalidInputError(
             f"the accuracies are of several heads ({', '.join(heads)}); name one as head="
         )
-    chosen = [r for r in found if head is None or r["head"] == head]
+    chosen = [r for r in found if head is None or r.head == head]
     if not chosen:
         raise InvalidInputError(
             f"no accuracy of head {head!r} on {split!r}; heads: {', '.join(heads) or 'none'}"
         )
     values: dict[str, list[float]] = {}
     for record in chosen:
-        values.setdefault(str(record["model"]), []).append(record["value"])
+        values.setdefault(str(record.model), []).append(record.value)
     return {model: float(np.mean(given)) for model, given in values.items()}
 
 

@@ -9,12 +9,13 @@ believed to be of what their names say, until two values of one measurement diff
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from transfer_metrics.naming import Names, bare_name
+from transfer_metrics.results.record import Record
 
-Record = dict[str, Any]
 Place = tuple[str, str, str, int | None]
 """Task, split, pooling and number of examples: scores compare where these are the same."""
 
@@ -29,23 +30,23 @@ def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
     Models that a race dropped stand beside those that it did not drop, and models that failed
     before any score beside all of their task and split.
 
-    >>> scores = [{"model": m, "task": "t", "value": 0.5, "n": n} for m, n in zip("ab", (9, 4))]
-    >>> [place[3] for place in by_place([*map(dict, scores)])]
+    >>> scores = [Record(m, task="t", value=0.5, n=n) for m, n in zip("ab", (9, 4))]
+    >>> [place[3] for place in by_place(scores)]
     [9, 4]
     """
     parts: dict[Place, list[Record]] = {}
     raced, failed = [], []
     for record in records:
-        if record.get("value") is None and record.get("pool") is None:
+        if record.value is None and record.pool is None:
             failed.append(record)
-        elif record.get("round") is not None:
+        elif record.round is not None:
             raced.append(record)
         else:
-            parts.setdefault((*_start(record), record.get("n")), []).append(record)
+            parts.setdefault((*_start(record), record.n), []).append(record)
     for record in raced:
         start = _start(record)
         beside = [place for place in parts if place[:3] == start]
-        alone = (*start, record.get("n"))
+        alone = (*start, record.n)
         parts.setdefault(max(beside, key=lambda p: p[3] or 0, default=alone), []).append(record)
     for record in failed:
         task, split, _ = _start(record)
@@ -75,8 +76,8 @@ def place_labels(places: Sequence[Place]) -> list[str]:
 def with_own_names(records: Sequence[Record]) -> list[Record]:
     """Records in which a name stands for one model, and for one task: later ones get a number.
 
-    >>> two = [{"model": "net", "model_id": i, "task": "t"} for i in ("a1", "b2", "a1")]
-    >>> [r["model"] for r in with_own_names(two)]
+    >>> two = [Record("net", model_id=i, task="t") for i in ("a1", "b2", "a1")]
+    >>> [r.model for r in with_own_names(two)]
     ['net', 'net (2)', 'net']
     """
     for column in ("model", "task"):
@@ -92,34 +93,34 @@ def joined(first: Sequence[Record], second: Sequence[Record]) -> list[Record]:
     """
     both = with_own_names([*first, *second])
     first, second = both[: len(first)], both[len(first) :]
-    known = {_identity(r): r for r in first if r.get("value") is not None}
+    known = {_identity(r): r for r in first if r.value is not None}
     clashing = {
-        r["model"] for r in second if (twin := known.get(_identity(r))) and _contradict(r, twin)
+        r.model for r in second if (twin := known.get(_identity(r))) and _contradict(r, twin)
     }
-    names = Names(str(r["model"]) for r in both)
+    names = Names(str(r.model) for r in both)
     new = {model: names.free(str(model)) for model in sorted(clashing, key=str)}
-    second = [{**r, "model": new[r["model"]]} if r["model"] in new else r for r in second]
+    second = [replace(r, model=new[r.model]) if r.model in new else r for r in second]
     found: dict[Any, Record] = {}
     for i, record in enumerate((*first, *second)):
-        key = _identity(record) if record.get("value") is not None else i
+        key = _identity(record) if record.value is not None else i
         if key not in found or _says_more(record, found[key]):
             found[key] = record
     return list(found.values())
 
 
-def _start(record: Mapping[str, Any]) -> tuple[str, str, str]:
-    return record.get("task") or "", record.get("split") or "", record.get("pool") or ""
+def _start(record: Record) -> tuple[str, str, str]:
+    return record.task or "", record.split or "", record.pool or ""
 
 
 def _renamed(records: Sequence[Record], column: str) -> Sequence[Record]:
     """Records whose names in a column stand for one identity each."""
-    known = Names(str(r.get(column)) for r in records)
+    known = Names(str(getattr(r, column)) for r in records)
     means: dict[tuple[str, str], str] = {}
     twins: dict[tuple[str, str, str], str] = {}
     names: dict[tuple[str, str, str], str] = {}
     found = []
     for record in records:
-        name, own = record.get(column), record.get(f"{column}_id")
+        name, own = getattr(record, column), getattr(record, f"{column}_id")
         if name and own:
             part = _part(record) if column == "task" else ""
             if (name, part, own) not in names:
@@ -130,27 +131,27 @@ def _renamed(records: Sequence[Record], column: str) -> Sequence[Record]:
                 twins.setdefault(twin, new)
                 names[name, part, own] = new
             if (new := names[name, part, own]) != name:
-                record = {**record, column: new}
+                record = replace(record, **{column: new})
         found.append(record)
     return found
 
 
-def _part(record: Mapping[str, Any]) -> str:
+def _part(record: Record) -> str:
     """The split whose examples the identity of a task is of."""
-    return "train" if record.get("head") else record.get("split") or "train"
+    return "train" if record.head else record.split or "train"
 
 
-def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(record.get(name) for name in _SAME)
+def _identity(record: Record) -> tuple[Any, ...]:
+    return tuple(getattr(record, name) for name in _SAME)
 
 
-def _contradict(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+def _contradict(a: Record, b: Record) -> bool:
     """Whether two records of one measurement differ by more than rounding; times always do."""
-    if a.get("value") is None or str(a["metric"]).endswith("seconds"):
+    if a.value is None or str(a.metric).endswith("seconds"):
         return False
-    return not math.isclose(a["value"], b["value"], rel_tol=1e-4, abs_tol=1e-6)
+    return not math.isclose(a.value, b.value, rel_tol=1e-4, abs_tol=1e-6)
 
 
-def _says_more(record: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+def _says_more(record: Record, known: Record) -> bool:
     """Whether a later record of a measurement replaces the one before: unless it lacks errors."""
-    return bool(record.get("deviations")) or not known.get("deviations")
+    return bool(record.deviations) or not known.deviations

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.results.record import MEASURED, Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.untrusted import visible
 
@@ -17,10 +18,7 @@ if TYPE_CHECKING:
 
     from transfer_metrics.results.comparison_plot import ComparisonPlots
 
-ACCURACIES = ("accuracy", "ood_accuracy", "ood_gap")
-COSTS = ("fit_seconds", "train_flops", "stored_bytes")
-MOVES = ("distortion", "relative_distortion")
-MEASURED = (*ACCURACIES, *MOVES, *COSTS)
+ACCURACIES, MOVES, COSTS = MEASURED[:3], MEASURED[3:5], MEASURED[5:]
 Z95 = 1.959963984540054
 
 
@@ -41,7 +39,7 @@ class Comparison(ScoreTable):
     @property
     def shifts(self) -> list[str]:
         """Names of the shifted data, in the order in which they were given."""
-        found = (str(r["split"]) for r in self._records if r["metric"] == "accuracy")
+        found = (str(r.split) for r in self._records if r.metric == "accuracy")
         return [name for name in dict.fromkeys(found) if name != "test"]
 
     def summary(self) -> pd.DataFrame:
@@ -58,10 +56,10 @@ class Comparison(ScoreTable):
         """
         import pandas as pd
 
-        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        groups: dict[tuple[str, ...], list[Record]] = {}
         for record in self._records:
-            if record["metric"] in (*MEASURED, "") and (record["head"] or record["error"]):
-                key = tuple(str(record[name] or "") for name in ("model", "head", "task"))
+            if record.metric in (*MEASURED, "") and (record.head or record.error):
+                key = tuple(str(getattr(record, name) or "") for name in ("model", "head", "task"))
                 groups.setdefault(key, []).append(record)
         rows = [self._summarised(records) for records in groups.values()]
         index = pd.MultiIndex.from_tuples(list(groups), names=["model", "head", "task"])
@@ -156,20 +154,20 @@ class Comparison(ScoreTable):
 
         return ComparisonPlots(self)
 
-    def _summarised(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _summarised(self, records: Sequence[Record]) -> dict[str, Any]:
         row: dict[str, Any] = {}
         for name in ("test", *self.shifts):
-            chosen = [r for r in records if r["metric"] == "accuracy" and r["split"] == name]
+            chosen = [r for r in records if r.metric == "accuracy" and r.split == name]
             row[name], row[f"± {name}"] = _mean_and_margin(chosen)
         for metric in (*ACCURACIES[1:], *COSTS):
-            row[metric] = _mean(r["value"] for r in records if r["metric"] == metric)
+            row[metric] = _mean(r.value for r in records if r.metric == metric)
         for metric in MOVES:
             for name in ("test", *self.shifts):
-                moved = [r for r in records if r["metric"] == metric and r["split"] == name]
+                moved = [r for r in records if r.metric == metric and r.split == name]
                 label = metric if name == "test" else f"{metric} {name}"
-                row[label] = _mean(r["value"] for r in moved)
-        row["seeds"] = len({r["seed"] for r in records if not r["error"]})
-        row["error"] = next((r["error"] for r in records if r["error"]), None)
+                row[label] = _mean(r.value for r in moved)
+        row["seeds"] = len({r.seed for r in records if not r.error})
+        row["error"] = next((r.error for r in records if r.error), None)
         empty = [n for n, v in row.items() if isinstance(v, float) and math.isnan(v)]
         return {n: v for n, v in row.items() if n not in empty or n == "test"}
 
@@ -193,12 +191,12 @@ def _mean(values: Any) -> float:
     return float(np.mean(found)) if found else math.nan
 
 
-def _mean_and_margin(records: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    values = [r["value"] for r in records if r["value"] is not None]
+def _mean_and_margin(records: Sequence[Record]) -> tuple[float, float]:
+    values = [r.value for r in records if r.value is not None]
     if not values:
         return math.nan, math.nan
     p = float(np.mean(values))
-    variance = p * (1 - p) / (records[0]["n"] or math.inf)
+    variance = p * (1 - p) / (records[0].n or math.inf)
     if len(values) > 1:
         variance += float(np.var(values, ddof=1)) / len(values)
     return p, Z95 * math.sqrt(variance)

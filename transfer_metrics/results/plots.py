@@ -13,7 +13,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.files import replacing
 from transfer_metrics.results.error_bars import margin
 from transfer_metrics.results.plot_names import MUTED, short_labels
-from transfer_metrics.results.table import record_label
+from transfer_metrics.results.record import record_label
 from transfer_metrics.results.wording import plot_label
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def plot_layers(
     for place, records in table.places(metric).items():
         part = type(table)(records, table.view)
         frame, ranking = part.to_frame(), part.ranking(metric, view="best").dropna(subset="score")
-        frame = frame[[record_label(r) == metric for r in records]]
+        frame = frame[[r.label == metric for r in records]]
         frame = frame.dropna(subset=["value", "depth"]).sort_values("depth")
         names = enumerate(map(str, ranking["model"]))
         found += [(rank, model, place, frame) for rank, model in names]

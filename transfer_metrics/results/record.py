@@ -1,62 +1,192 @@
-"""Records as they come out of a file that anybody may have written, held to their types."""
+"""The record of one score: its schema, and reading it from files that anybody may have written.
+
+Columns, their order and types, and what is checked all follow from the fields of ``Record``.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.untrusted import TABLE, check_size, parse_json, read_text
 
-TEXTS = (
-    "model", "model_id", "revision", "task", "task_id", "split", "layer", "pool", "head", "metric",
-    "options", "intervals", "note", "error", "version", "created", "task_summary",
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURED = (
+    "accuracy", "ood_accuracy", "ood_gap", "distortion", "relative_distortion", "fit_seconds",
+    "train_flops", "stored_bytes",
 )  # fmt: skip
-NUMBERS = (
-    "value", "stderr", "depth", "load_seconds", "extract_seconds", "statistics_seconds", "seconds",
-)  # fmt: skip
-WHOLE = ("layer_index", "dim", "n", "round", "num_classes", "seed")
-FIELDS = frozenset((*TEXTS, *NUMBERS, *WHOLE, "higher_is_better", "deviations"))
+"""Metrics of heads that were trained; all others are scores."""
 MOST_DEVIATIONS = 10_000
 MOST_CELL, MOST_ROWS = 1 << 20, 10_000_000
 """Characters of a cell in a table of separated values, and rows of a table in Parquet."""
 
 
-def typed(record: Any, where: str) -> dict[str, Any]:
-    """A record whose fields have the types of the long table; numbers are finite or None.
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One score, or why there is none; None where a field is not known or has no meaning.
 
-    Args:
-        record: fields of the long table; others are left out.
-        where: what to call it in a message.
-
-    Raises:
-        InvalidInputError: it is no record, or a field has another type, such as text for a number.
-
-    >>> found = typed({"model": "a", "n": 30.0, "value": math.inf}, "record 1")
-    >>> found["n"], found["value"], found["error"]
-    (30, None, 'the value is not finite')
+    Attributes:
+        model: name of the model.
+        model_id: the first digits of the SHA-256 of structure, weights and preprocessing.
+        revision: version of the weights, as their source names it.
+        task: name of the task.
+        task_id: the first digits of the SHA-256 of the examples and labels of the split.
+        split: which data.
+        layer: name of the layer.
+        layer_index: its place among the layers.
+        depth: its place as a share of the network.
+        dim: its number of features.
+        pool: pooling of feature maps.
+        head: the head that was trained, where one was.
+        metric: name of the metric; empty where the model failed before any.
+        options: those of the metric, such as ``k=1``.
+        value: the score.
+        stderr: its standard error.
+        intervals: how errors were found: ``jackknife`` or ``bootstrap``.
+        deviations: those over blocks of examples, whose norm is ``stderr``.
+        higher_is_better: direction of the metric.
+        n: number of examples.
+        round: the round of a race after which the model was dropped.
+        num_classes: number of classes.
+        seed: of a fit.
+        load_seconds: time to load the model.
+        extract_seconds: of its forward passes.
+        statistics_seconds: this score's share of the statistics.
+        seconds: of the score, that share included.
+        note: what is to be known before the score is read.
+        error: why there is no value.
+        version: of this package.
+        created: when, in UTC.
+        task_summary: how the task was understood.
     """
-    if not isinstance(record, Mapping):
-        raise InvalidInputError(f"{where} is not a record of a score table")
-    found: dict[str, Any] = {name: _text(record.get(name), name, where) for name in TEXTS}
-    found |= {name: _number(record.get(name), name, where) for name in (*NUMBERS, *WHOLE)}
-    for name in WHOLE:
-        if found[name] is not None:
-            found[name] = int(found[name])
-    if found["value"] is None and record.get("value") is not None and not found["error"]:
-        found["error"] = "the value is not finite"
-    higher = record.get("higher_is_better")
-    found["higher_is_better"] = None if higher is None else higher not in (0, "False", "false")
-    found["deviations"] = _deviations(record.get("deviations"), where)
-    return found
+
+    model: str | None = None
+    model_id: str | None = None
+    revision: str | None = None
+    task: str | None = None
+    task_id: str | None = None
+    split: str | None = None
+    layer: str | None = None
+    layer_index: int | None = None
+    depth: float | None = None
+    dim: int | None = None
+    pool: str | None = None
+    head: str | None = None
+    metric: str | None = None
+    options: str | None = None
+    value: float | None = None
+    stderr: float | None = None
+    intervals: str | None = None
+    deviations: list[float] | None = None
+    higher_is_better: bool | None = None
+    n: int | None = None
+    round: int | None = None
+    num_classes: int | None = None
+    seed: int | None = None
+    load_seconds: float | None = None
+    extract_seconds: float | None = None
+    statistics_seconds: float | None = None
+    seconds: float | None = None
+    note: str | None = None
+    error: str | None = None
+    version: str | None = None
+    created: str | None = None
+    task_summary: str | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | Record) -> Record:
+        """A mapping as a record, its values as they are; keys that are no fields are left out."""
+        if isinstance(given, Record):
+            return given
+        return cls(**{name: given.get(name) for name in COLUMNS})
+
+    @classmethod
+    def checked(cls, given: Any, where: str) -> Record:
+        """A record whose fields have their types; numbers are finite or None.
+
+        Args:
+            given: a mapping or record, of anybody.
+            where: what to call it in a message.
+
+        Raises:
+            InvalidInputError: it is none, or a field has another type, such as text for a number.
+
+        >>> found = Record.checked({"model": "a", "n": 30.0, "value": math.inf}, "record 1")
+        >>> found.n, found.value, found.error
+        (30, None, 'the value is not finite')
+        """
+        if isinstance(given, Record):
+            given = given.as_dict()
+        if not isinstance(given, Mapping):
+            raise InvalidInputError(f"{where} is not a record of a score table")
+        found = {name: _CHECKS[kind](given.get(name), name, where) for name, kind in KINDS.items()}
+        if found["value"] is None and given.get("value") is not None and not found["error"]:
+            found["error"] = "the value is not finite"
+        return cls(**found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, in the order of the columns."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+    @property
+    def label(self) -> str:
+        """The metric with its options, as it is asked for.
+
+        >>> Record(metric="knn", options="k=1").label
+        'knn(k=1)'
+        """
+        return _label(self.metric, self.options)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it tells of a head that was trained, and not of a score."""
+        return bool(
+            self.head
+            or self.metric in MEASURED
+            # A comparison could not load the model.
+            or (not self.metric and self.split is None)
+        )
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def record_label(record: Mapping[str, Any]) -> str:
+    """``Record.label`` of a mapping."""
+    return _label(record["metric"], record.get("options"))
+
+
+def _label(metric: str | None, options: str | None) -> str:
+    return f"{metric or ''}({options})" if options else metric or ""
+
+
+COLUMNS = tuple(field.name for field in fields(Record))
+
+
+def _kind(hint: Any) -> type:
+    first = get_args(hint)[0]
+    return get_origin(first) or first
+
+
+KINDS = {name: _kind(hint) for name, hint in get_type_hints(Record).items()}
+"""The type of each column: str, float, int, bool or list."""
+
+
+def frame_of(records: Iterable[Record]) -> pd.DataFrame:
+    """The long table as a data frame."""
+    import pandas as pd
+
+    frame = pd.DataFrame([record.as_dict() for record in records], columns=list(COLUMNS))
+    return frame.astype({name: float for name, kind in KINDS.items() if kind is float})
+
+
+def read_records(path: Path) -> list[Record]:
     """The records of a ``.jsonl``, ``.csv`` or ``.parquet`` file of at most ``TABLE`` bytes.
 
     Columns that the long table does not have are left out. Parquet is unpacked piece by piece, and
@@ -68,7 +198,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """
     readers = {".jsonl": _json_lines, ".csv": _separated, ".parquet": _parquet}
     rows = readers[path.suffix.lower()](path)
-    return [typed(row, f"record {number}") for number, row in enumerate(rows, start=1)]
+    return [Record.checked(row, f"record {number}") for number, row in enumerate(rows, start=1)]
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
@@ -87,12 +217,8 @@ def _separated(path: Path) -> Iterator[dict[str, Any]]:
     if not rows or "model" not in rows[0]:
         raise ValueError("it has no column 'model'")
     for row in rows:
-        found: dict[str, Any] = {name: cell or None for name, cell in row.items() if name in TEXTS}
-        for name in (*NUMBERS, *WHOLE):
-            found[name] = float(row[name]) if row.get(name) else None
-        found["higher_is_better"] = row.get("higher_is_better") or None
-        found["deviations"] = parse_json(row["deviations"]) if row.get("deviations") else None
-        yield found
+        filled = {name: row[name] for name in COLUMNS if row.get(name)}
+        yield {name: _PARSERS[KINDS[name]](cell) for name, cell in filled.items()}
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -110,7 +236,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
             check_size(sum(groups), TABLE, "it unpacks to")
             if about.num_rows > MOST_ROWS:
                 raise ValueError(f"it has {about.num_rows} rows; at most {MOST_ROWS} are read")
-            columns = [name for name in file.schema_arrow.names if name in FIELDS]
+            columns = [name for name in file.schema_arrow.names if name in KINDS]
             if "model" not in columns:
                 raise ValueError("it has no column 'model'")
             unpacked = 0
@@ -142,12 +268,21 @@ def _number(value: Any, name: str, where: str) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _deviations(value: Any, where: str) -> list[float] | None:
+def _whole(value: Any, name: str, where: str) -> int | None:
+    number = _number(value, name, where)
+    return None if number is None else int(number)
+
+
+def _flag(value: Any, name: str, where: str) -> bool | None:
+    return None if value is None else value not in (0, "False", "false")
+
+
+def _numbers(value: Any, name: str, where: str) -> list[float] | None:
     if value is None:
         return None
     if not isinstance(value, list) or len(value) > MOST_DEVIATIONS:
-        raise _wrong(value, "deviations", where, f"a list of at most {MOST_DEVIATIONS} numbers")
-    numbers = [_number(v, "deviations", where) for v in value]
+        raise _wrong(value, name, where, f"a list of at most {MOST_DEVIATIONS} numbers")
+    numbers = [_number(v, name, where) for v in value]
     # An error needs two blocks; with one of them missing nothing is known.
     known = [v for v in numbers if v is not None]
     return known if len(known) == len(numbers) > 1 else None
@@ -158,3 +293,11 @@ def _wrong(value: Any, name: str, where: str, wanted: str) -> InvalidInputError:
         f"{where}: its {name} is {value!r:.60}, which is not {wanted}; write the table again with "
         f"table.save"
     )
+
+
+_CHECKS: dict[type, Callable[[Any, str, str], Any]] = {
+    str: _text, float: _number, int: _whole, bool: _flag, list: _numbers,
+}  # fmt: skip
+_PARSERS: dict[type, Callable[[str], Any]] = {
+    str: str, float: float, int: float, bool: str, list: parse_json,
+}  # fmt: skip

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.files import replacing
-from transfer_metrics.naming import told_apart
 from transfer_metrics.results.agreement import accuracies_of, agreement, paired
 from transfer_metrics.results.comparable import (
     Place,
@@ -20,8 +19,9 @@ from transfer_metrics.results.comparable import (
     place_labels,
     with_own_names,
 )
-from transfer_metrics.results.error_bars import margin, probability_of_best
-from transfer_metrics.results.record import read_records
+from transfer_metrics.results.ranks import candidates, ranked
+from transfer_metrics.results.record import Record, frame_of, read_records
+from transfer_metrics.results.table_text import aligned, metric_lines, ranking_lines, remarks
 from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
@@ -30,59 +30,15 @@ if TYPE_CHECKING:
     from transfer_metrics.results.plots import TablePlots
     from transfer_metrics.sources.tasks.task import Task
 
-COLUMNS = (
-    "model",
-    "model_id",
-    "revision",
-    "task",
-    "task_id",
-    "split",
-    "layer",
-    "layer_index",
-    "depth",
-    "dim",
-    "pool",
-    "head",
-    "metric",
-    "options",
-    "value",
-    "stderr",
-    "intervals",
-    "deviations",
-    "higher_is_better",
-    "n",
-    "round",
-    "num_classes",
-    "seed",
-    "load_seconds",
-    "extract_seconds",
-    "statistics_seconds",
-    "seconds",
-    "note",
-    "error",
-    "version",
-    "created",
-    "task_summary",
-)
 FORMATS = (".jsonl", ".csv", ".parquet")
 VIEWS = ("best", "all", "last")
-
-
-def record_label(record: Mapping[str, Any]) -> str:
-    """The metric of a record with its options, as it is asked for.
-
-    >>> record_label({"metric": "knn", "options": "k=1"})
-    'knn(k=1)'
-    """
-    name, options = record["metric"] or "", record.get("options")
-    return f"{name}({options})" if options else name
 
 
 class ScoreTable:
     """Scores of models and layers: one record per model, layer and metric.
 
     Args:
-        records: mappings with the columns of ``COLUMNS``; missing ones become None.
+        records: mappings with the fields of ``Record``, or these; missing ones become None.
         view: which layers stand for a model in ``ranking``: the ``"best"``, the ``"last"``, or
             ``"all"`` of them, each as a candidate of its own.
 
@@ -98,16 +54,20 @@ class ScoreTable:
     'b'
     """
 
-    def __init__(self, records: Iterable[Mapping[str, Any]], view: str = "best") -> None:
+    def __init__(self, records: Iterable[Mapping[str, Any] | Record], view: str = "best") -> None:
         if view not in VIEWS:
             raise InvalidInputError(f"view must be one of {VIEWS}, not {view!r}")
-        self._records = with_own_names([{c: record.get(c) for c in COLUMNS} for record in records])
+        self._records = with_own_names([Record.of(record) for record in records])
         self.view = view
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __add__(self, other: ScoreTable) -> ScoreTable:
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def __add__(self, other: ScoreTable) -> Self:
+        # A comparison beside scores is a comparison still, whichever comes first.
         kind = type(other) if isinstance(other, type(self)) else type(self)
         return kind(joined(self._records, other._records), self.view)
 
@@ -117,22 +77,22 @@ class ScoreTable:
     @property
     def records(self) -> list[dict[str, Any]]:
         """The records, as plain dictionaries; NaN and missing values are None."""
-        return [dict(record) for record in self._records]
+        return [record.as_dict() for record in self._records]
 
     @property
     def metrics(self) -> list[str]:
         """Metrics in the table, in the order in which they were asked for."""
-        return list(dict.fromkeys(record_label(r) for r in self._records if r["metric"]))
+        return list(dict.fromkeys(r.label for r in self._records if r.metric))
 
     @property
     def task_summaries(self) -> list[str]:
         """How each task was understood, a line each; see ``Task.summary``."""
-        return list(dict.fromkeys(r["task_summary"] for r in self._records if r["task_summary"]))
+        return list(dict.fromkeys(r.task_summary for r in self._records if r.task_summary))
 
     @property
     def failures(self) -> list[dict[str, Any]]:
         """Records without a value, each with its reason under ``error``."""
-        return [dict(record) for record in self._records if record["error"]]
+        return [record.as_dict() for record in self._records if record.error]
 
     @property
     def notes(self) -> dict[str, list[str]]:
@@ -142,19 +102,13 @@ class ScoreTable:
         """
         found: dict[str, dict[str, None]] = {}
         for record in self._records:
-            if record["note"]:
-                found.setdefault(record["note"], {})[str(record["model"])] = None
+            if record.note:
+                found.setdefault(record.note, {})[str(record.model)] = None
         return {note: list(models) for note, models in found.items()}
 
     def to_frame(self) -> pd.DataFrame:
         """The long table as a pandas DataFrame."""
-        import pandas as pd
-
-        frame = pd.DataFrame(self._records, columns=list(COLUMNS))
-        times = [column for column in COLUMNS if column.endswith("seconds")]
-        for column in ("value", "stderr", "depth", *times):
-            frame[column] = frame[column].astype(float)
-        return frame
+        return frame_of(self._records)
 
     def on(
         self,
@@ -169,7 +123,7 @@ class ScoreTable:
         Raises:
             UnknownNameError: the table has no such task.
         """
-        known = dict.fromkeys(str(r["task"]) for r in self._records)
+        known = dict.fromkeys(str(r.task) for r in self._records)
         if task is not None and task not in known:
             raise UnknownNameError.of("task of this table", task, known)
         wanted = {"task": task, "split": split, "pool": pool, "n": n}
@@ -179,7 +133,7 @@ class ScoreTable:
             r
             for r in self._records
             if all(
-                r[name] in (value, None) or (name == "n" and r["round"])
+                getattr(r, name) in (value, None) or (name == "n" and r.round)
                 for name, value in wanted.items()
             )
         )
@@ -212,23 +166,24 @@ class ScoreTable:
 
         metric = self._metric(metric)
         view = self.view if view is None else view
-        sign = -1.0 if self._higher_is_better(metric) else 1.0
-        places = self.places(metric)
-        rows = []
-        for place, records in places.items():
-            part = _rows(records, metric, view)
-            part.sort(key=lambda r: (*_dropped(r), sign * (r["score"] or 0.0)))
-            for rank, row in enumerate(part, start=1):
-                row["rank"] = rank if row["score"] is not None else None
-                row.update(zip(("task", "split", "pool"), place[:3], strict=True))
-            _add_intervals([r for r in part if r["score"] is not None], sign < 0)
-            rows += part
-        differing = [
-            name
-            for i, name in enumerate(("task", "split", "pool"))
-            if len({place[i] for place in places}) > 1
-        ]
         numbers = ["score", "stderr", "low", "high", "p_best"]
+        better = self._higher_is_better(metric)
+        places = self.places(metric)
+        names = ("task", "split", "pool")
+        rows = [
+            {
+                "rank": c.rank,
+                **dict(zip(names, place[:3], strict=True)),
+                **{
+                    name: getattr(c.record, name)
+                    for name in ("model", "layer", "dim", "n", "error")
+                },
+                **{name: getattr(c, name) for name in (*numbers, "seconds")},
+            }
+            for place, records in places.items()
+            for c in ranked(records, metric, view, better)
+        ]
+        differing = [name for i, name in enumerate(names) if len({p[i] for p in places}) > 1]
         columns = ["rank", "model", *differing, "layer", "dim", "n", *numbers, "seconds", "error"]
         frame = pd.DataFrame(rows, columns=columns)
         whole = dict.fromkeys(("rank", "dim", "n"), "Int64")
@@ -246,29 +201,27 @@ class ScoreTable:
             InvalidInputError: a model has no score, or a race scored them on different examples, or
                 the table has several tasks.
         """
-        rows = {}
         metric = self._metric(metric)
-        chosen = _rows(self.one_place(metric), metric, self._single)
+        chosen = candidates(self.one_place(metric), metric, self._single)
+        pair = []
         for name in (first, second):
-            found = [r for r in chosen if r["model"] == name]
-            if not found:
-                known = {str(r["model"]) for r in self._records}
+            found = next((c.record for c in chosen if c.record.model == name), None)
+            if found is None:
+                known = {str(r.model) for r in self._records}
                 raise UnknownNameError.of("model of this table", name, known)
-            if found[0]["score"] is None:
-                raise InvalidInputError(f"{name} has no score: {found[0]['error']}")
-            rows[name] = found[0]
-        a, b = rows[first], rows[second]
-        if a["round"] != b["round"]:
+            if found.value is None:
+                raise InvalidInputError(f"{name} has no score: {found.error}")
+            pair.append(found)
+        a, b = pair
+        if a.round != b.round:
             raise InvalidInputError(
-                f"{first} was scored on {a['n']} examples and {second} on {b['n']}, so their "
+                f"{first} was scored on {a.n} examples and {second} on {b.n}, so their "
                 f"scores do not compare; rank the two without budget="
             )
-        value = a["score"] - b["score"]
-        if a["deviations"] and b["deviations"] and len(a["deviations"]) == len(b["deviations"]):
-            pairs = zip(a["deviations"], b["deviations"], strict=True)
-            return value, math.sqrt(sum((x - y) ** 2 for x, y in pairs))
-        errors = [math.nan if r["stderr"] is None else r["stderr"] for r in (a, b)]
-        return value, math.hypot(*errors)
+        value = (a.value or 0.0) - (b.value or 0.0)
+        if a.deviations and b.deviations and len(a.deviations) == len(b.deviations):
+            return value, math.dist(a.deviations, b.deviations)
+        return value, math.hypot(*(math.nan if r.stderr is None else r.stderr for r in pair))
 
     def agreement(
         self,
@@ -304,8 +257,8 @@ class ScoreTable:
         for name in [self._metric(metric)] if metric else self.metrics:
             sign = 1.0 if self._higher_is_better(name) else -1.0
             scores = {
-                str(r["model"]): math.nan if r["score"] is None or r["round"] else sign * r["score"]
-                for r in _rows(self.one_place(name), name, self._single)
+                str(c.record.model): math.nan if c.record.round else sign * c.score
+                for c in candidates(self.one_place(name), name, self._single)
             }
             common = paired(scores, accuracies)
             found = agreement(
@@ -334,7 +287,7 @@ class ScoreTable:
         there are several.
         """
         frame = self.to_frame()
-        frame["metric"] = [record_label(r) for r in self._records]
+        frame["metric"] = [r.label for r in self._records]
         scored = frame[frame["value"].notna()]
         others = ("task", "split", "pool", "head", "seed", "n")
         several = [c for c in others if scored[c].nunique(dropna=False) > 1]
@@ -358,7 +311,8 @@ class ScoreTable:
         if not self._records:
             return "(no records)"
         if metric is None and len(self.metrics) > 1 and self._of_features:
-            return self._told(_metric_lines(self._records), {"metric"})
+            text = aligned(metric_lines(self._records), {"metric"})
+            return text + remarks(self.notes, self.task_summaries)
         metric = self._metric(metric)
         places = self.places(metric)
         if len(places) > 1:
@@ -367,60 +321,15 @@ class ScoreTable:
                 f"{visible(label)}\n{ScoreTable(records, self.view).format(metric)}"
                 for label, records in parts
             )
-        ranking = self.ranking(metric)
-        with_best = bool(ranking["p_best"].notna().any())
-        raced = any(r["round"] for r in self._records)
-        lines = [
-            ["#", "model", visible(metric), "± 95 %", "P(best)", "layer", "dim", "seconds", "n"]
-        ]
-        shown = dict.fromkeys(map(str, ranking["model"]))
-        names = dict(zip(shown, told_apart(map(visible, shown)), strict=True))
-        for row in ranking.to_dict("records"):
-            if row["error"] and math.isnan(row["score"]):
-                reason = visible(row["error"], 600)
-                lines.append(["-", names[str(row["model"])], "failed", "", "", reason])
-                continue
-            half = row["high"] - row["score"]
-            lines.append(
-                [
-                    str(row["rank"]),
-                    names[str(row["model"])],
-                    f"{row['score']:.4g}",
-                    "" if math.isnan(half) else f"{half:.3g}",
-                    "" if math.isnan(row["p_best"]) else f"{row['p_best']:.2f}",
-                    visible(row["layer"]),
-                    str(row["dim"]),
-                    f"{row['seconds']:.1f}",
-                    str(row["n"]),
-                ]
-            )
-        if not raced:
-            lines = [line[:8] for line in lines]
-        if not with_best:
-            lines = [line[:4] + line[5:] for line in lines]
-        return self._told(lines, {"model", "layer"})
+        raced = any(r.round for r in self._records)
+        text = aligned(ranking_lines(self.ranking(metric), metric, raced), {"model", "layer"})
+        return text + remarks(self.notes, self.task_summaries)
 
     @property
     def _of_features(self) -> bool:
         """Whether all records are of the same features that were given, of no model's."""
-        named = {(r["model"], r["layer"]) for r in self._records}
+        named = {(r.model, r.layer) for r in self._records}
         return named == {("features", "features")} and len(by_place(self._records)) == 1
-
-    def _told(self, lines: list[list[str]], words: set[str]) -> str:
-        """Lines as aligned columns, those of ``words`` to the left, and what is to be known."""
-        count = len(lines[0])
-        widths = [max(len(line[i]) for line in lines if len(line) == count) for i in range(count)]
-        numeric = {i for i, title in enumerate(lines[0]) if title not in words}
-        told = [
-            "  ".join(
-                cell.rjust(widths[i]) if i in numeric else cell.ljust(widths[i])
-                for i, cell in enumerate(line)
-            ).rstrip()
-            for line in lines
-        ]
-        notes = [f"{_few(models)}: {visible(note, 600)}" for note, models in self.notes.items()]
-        notes += [visible(text, 2_000) for text in self.task_summaries]
-        return "\n".join([*told, *(f"\n{note}" for note in notes)])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the long table as ``.jsonl``, ``.csv`` or ``.parquet``, by the file's ending.
@@ -434,7 +343,9 @@ class ScoreTable:
         suffix = _known_suffix(path)
         with replacing(path) as temporary:
             if suffix == ".jsonl":
-                lines = (json.dumps(r, allow_nan=False, default=str) for r in self._records)
+                lines = (
+                    json.dumps(r.as_dict(), allow_nan=False, default=str) for r in self._records
+                )
                 temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
             elif suffix == ".csv":
                 self.to_frame().to_csv(temporary, index=False)
@@ -443,7 +354,7 @@ class ScoreTable:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ScoreTable:
-        """Read a table that ``save`` wrote, of the bounds of ``records.read_records``.
+        """Read a table that ``save`` wrote, of the bounds of ``record.read_records``.
 
         Raises:
             InvalidInputError: the file is missing, has an unknown ending, cannot be parsed, or has
@@ -474,7 +385,7 @@ class ScoreTable:
 
         return write_report(self, path, **options)
 
-    def one_place(self, metric: str) -> list[dict[str, Any]]:
+    def one_place(self, metric: str) -> list[Record]:
         """The records of a metric, and of failures, which all compare.
 
         Raises:
@@ -492,10 +403,10 @@ class ScoreTable:
             )
         return next(iter(places.values()), [])
 
-    def places(self, metric: str) -> dict[Place, list[dict[str, Any]]]:
+    def places(self, metric: str) -> dict[Place, list[Record]]:
         """The records of a metric, and of failures, by task, split, pooling and n."""
         label = {metric, ""}
-        return by_place(r for r in self._records if record_label(r) in label)
+        return by_place(r for r in self._records if r.label in label)
 
     @property
     def _single(self) -> str:
@@ -511,95 +422,13 @@ class ScoreTable:
         return metric
 
     def _higher_is_better(self, metric: str) -> bool:
-        flags = [r["higher_is_better"] for r in self._records if record_label(r) == metric]
+        flags = [r.higher_is_better for r in self._records if r.label == metric]
         return all(flag is not False for flag in flags)
-
-
-def _rows(records: Iterable[dict[str, Any]], metric: str, view: str) -> list[dict[str, Any]]:
-    """One row per candidate under a metric, in the order of the models."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        groups.setdefault(str(record["model"]), []).append(record)
-    rows = []
-    for own in groups.values():
-        scored = [r for r in own if record_label(r) == metric and r["value"] is not None]
-        failed = [r for r in own if r["error"] and (record_label(r) in (metric, ""))]
-        if not scored:
-            rows += [_ranking_row(r, 0.0) for r in failed[:1]]
-            continue
-        # Of a model that one race dropped and another did not, the scores of most examples count.
-        most = max(r["n"] or 0 for r in scored)
-        scored = [r for r in scored if (r["n"] or 0) == most]
-        spent = (scored[0]["extract_seconds"] or 0.0) + sum(r["seconds"] or 0.0 for r in scored)
-        rows += [_ranking_row(r, spent) for r in chosen_records(scored, view)]
-    return rows
 
 
 def with_summary(records: Iterable[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
     """Records with how their task was understood, of which the cache knows nothing."""
     return [{**record, "task_summary": task.summary} for record in records]
-
-
-def chosen_records(records: list[dict[str, Any]], view: str) -> list[dict[str, Any]]:
-    """Those of the scored records of a model under one metric that stand for it."""
-    if view == "all":
-        return records
-    if view == "last":
-        return [max(records, key=lambda r: r["layer_index"] or 0)]
-    sign = 1.0 if records[0]["higher_is_better"] is not False else -1.0
-    return [max(records, key=lambda r: sign * r["value"])]
-
-
-def _ranking_row(record: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    columns = ("model", "layer", "dim", "n", "round", "stderr", "deviations", "error")
-    row = {c: record[c] for c in columns}
-    return {**row, "score": record["value"], "seconds": seconds}
-
-
-def _add_intervals(rows: list[dict[str, Any]], higher_is_better: bool) -> None:
-    """Add low, high and p_best to ordered rows that have a score."""
-    errors = [math.nan if r["stderr"] is None else r["stderr"] for r in rows]
-    for row, error in zip(rows, errors, strict=True):
-        half = margin(error, row["deviations"])
-        row.update(low=row["score"] - half, high=row["score"] + half, p_best=math.nan)
-    # Only scores of the same examples compare.
-    last = [i for i, r in enumerate(rows) if r["round"] == rows[0]["round"]]
-    best = probability_of_best(
-        [rows[i]["score"] for i in last],
-        [errors[i] for i in last],
-        [rows[i]["deviations"] for i in last],
-        higher_is_better,
-    )
-    for i, probability in zip(last, best, strict=True):
-        rows[i]["p_best"] = float(probability)
-
-
-def _metric_lines(records: list[dict[str, Any]]) -> list[list[str]]:
-    """A row per record with its metric, value and half of its 95 % interval."""
-    labels = [visible(record_label(record)) for record in records]
-    longest = max(map(len, labels))
-    lines = [["metric", "value", "± 95 %"]]
-    for label, record in zip(labels, records, strict=True):
-        if record["value"] is None:
-            reason = visible(record["error"] or "", 600)
-            lines.append([label.ljust(longest), f"failed: {reason}"])
-            continue
-        error = math.nan if record["stderr"] is None else record["stderr"]
-        half = margin(error, record["deviations"])
-        value = f"{record['value']:.4g}"
-        lines.append([label.ljust(longest), value, "" if math.isnan(half) else f"{half:.3g}"])
-    return lines
-
-
-def _few(models: list[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(models) - 3} more" if len(models) > 3 else ""
-    return ", ".join(map(visible, models[:3])) + more
-
-
-def _dropped(row: Mapping[str, Any]) -> tuple[float, float]:
-    """Puts failures last, and the models that a race dropped in the order of its rounds."""
-    return float(row["score"] is None), -(row["round"] or math.inf)
 
 
 def _known_suffix(path: Path) -> str:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import operator
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-import transfer_metrics
 from transfer_metrics.errors import (
     InvalidInputError,
-    TransferMetricsError,
     TransferMetricsWarning,
 )
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import Estimate, Metric, build_statistic
-from transfer_metrics.ranking.build import Place, build
+from transfer_metrics.metrics.base import Estimate, Metric
+from transfer_metrics.ranking.scoring import ClassScatter, bases_of, records_of, unscored, valued
+from transfer_metrics.results.record import Record
 from transfer_metrics.selection.columns import LayerColumns
-from transfer_metrics.statistics import FeatureSample
-from transfer_metrics.statistics.inputs import as_labels, as_targets, quantile_bins
+from transfer_metrics.statistics import ClassMoments, ClassRows, FeatureSample
+from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT
+from transfer_metrics.statistics.statistics import (
+    Labels,
+    Needs,
+    Statistics,
+    build_statistic,
+    has_large_classes,
+)
 
 _ROWS_AT_ONCE = 4096
 
@@ -36,65 +41,52 @@ class LayerScores:
     A store ``X`` tells where its columns come from; ``seed`` is that of the sample of examples.
     """
 
-    def __init__(self, X: Any, columns: LayerColumns, place: Place, seed: int) -> None:
+    def __init__(self, X: Any, columns: LayerColumns, labels: Labels, seed: int) -> None:
         self._columns = columns
-        self._place = place
-        self._base: dict[str, Any] = {
-            "model": "features",
-            "seed": seed,
-            "n": len(place.labels),
-            "num_classes": place.num_classes,
-        }
-        self._known: dict[str, dict[str, Any]] = {
-            name: {"layer_index": i, "dim": dim}
+        self._labels = labels
+        base = Record(model="features", seed=seed, num_classes=labels.num_classes)
+        self._bases = {
+            name: replace(base, layer=name, layer_index=i, dim=dim)
             for i, (name, dim) in enumerate(columns.widths.items())
         }
         if isinstance(X, FeatureStore):
-            self._base |= {
-                "model": X.model,
-                "revision": X.manifest.get("revision") or None,
-                "task": X.task,
-                "split": X.split,
-                "pool": X.manifest["pool"],
-                "extract_seconds": X.seconds,
-            }
-            for layer in X.layers:
-                self._known[layer.name] |= {"layer_index": layer.index, "depth": layer.depth}
+            for name, known in bases_of(X).items():
+                if name in self._bases:
+                    self._bases[name] = replace(
+                        known, seed=seed, model_id=None, task_id=None, note=None,
+                        num_classes=labels.num_classes,
+                    )  # fmt: skip
+        self._bases = {n: replace(base, n=len(labels)) for n, base in self._bases.items()}
 
-    def alone(self, name: str, metric: Metric) -> dict[str, Any]:
+    def alone(self, name: str, metric: Metric) -> Record:
         """The record of one layer; its reason under ``error`` where it has no score."""
-        place = dataclasses.replace(
-            self._place,
-            batches=lambda: [self._columns.layer(name)],
-            rows=lambda positions: self._columns.rows(positions).layer(name),
-        )
-        outcome = _outcome(lambda: metric(build(place, [metric]).of[metric.requires]))
-        return self._record([name], metric, outcome)
+
+        def read(_: str, needs: Sequence[Needs]) -> tuple[Statistics, ClassScatter | None]:
+            late = has_large_classes(needs, self._labels, self._columns.widths[name])
+            kept = [need.without_classes() if late else need for need in needs]
+
+            def scatter(moments: ClassMoments) -> Sequence[Scatter]:
+                rows = self._columns.rows
+                return ClassRows(
+                    lambda at: rows(at).layer(name), self._labels.values, moments.means
+                )
+
+            built = Statistics.of(kept, self._columns.layer(name), self._labels)
+            return built, scatter if late else None
+
+        [record] = records_of({name: self._bases[name]}, [metric], self._labels, read)
+        return record
 
     def union(
         self, layers: Sequence[str], metric: Metric, joint: JointStatistic, owed: float = 0.0
-    ) -> dict[str, Any]:
+    ) -> Record:
         """The record of some layers side by side; ``owed`` is time already spent on them."""
-        outcome = _outcome(lambda: joint.score(layers))
-        outcome["seconds"] += owed
-        return self._record(layers, metric, outcome)
-
-    def _record(
-        self, layers: Sequence[str], metric: Metric, outcome: dict[str, Any]
-    ) -> dict[str, Any]:
-        options = ",".join(f"{k}={v}" for k, v in sorted(metric.options.items()))
-        return {
-            **self._base,
-            **(self._known[layers[0]] if len(layers) == 1 else {}),
-            "layer": "+".join(layers),
-            "dim": sum(self._known[name]["dim"] for name in layers),
-            "metric": metric.name,
-            "options": options or None,
-            "higher_is_better": metric.higher_is_better,
-            "version": transfer_metrics.__version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            **outcome,
-        }
+        base = self._bases[layers[0]]
+        if len(layers) > 1:
+            dim = sum(self._bases[name].dim or 0 for name in layers)
+            base = replace(base, layer="+".join(layers), layer_index=None, depth=None, dim=dim)
+        [record] = unscored(base, [metric])
+        return valued(record, lambda: joint.score(layers), owed)
 
 
 class JointStatistic:
@@ -113,27 +105,27 @@ class JointStatistic:
     >>> from sklearn.datasets import load_iris
     >>> x, y = load_iris(return_X_y=True)
     >>> columns = layer_columns({"a": x[:, :2], "b": x[:, 2:]})
-    >>> place = Place(list, y, "classification", 3, np.arange(150))
-    >>> joint = JointStatistic(columns, place, get_metric("transrate"))
+    >>> labels = Labels.read(y, "classification", 150)
+    >>> joint = JointStatistic(columns, labels, get_metric("transrate"))
     >>> round(joint.score(["a", "b"]), 10)
     0.5894054064
     """
 
     def __init__(
-        self, columns: LayerColumns, place: Place, metric: Metric, max_bytes: int = 4 << 30
+        self, columns: LayerColumns, labels: Labels, metric: Metric, max_bytes: int = 4 << 30
     ) -> None:
-        needed = joint_bytes(metric, place, columns.dim)
+        needed = joint_bytes(metric, labels, columns.dim)
         if needed > max_bytes:
             raise InvalidInputError(
                 f"the joint statistic of {len(columns.names)} layers with {columns.dim} features "
                 f"would take {needed / 1e9:.1f} GB, more than max_bytes={max_bytes} allows; use "
-                f"fewer layers{_fewer_examples(metric, place, columns.dim)}, or mode='best', "
+                f"fewer layers{_fewer_examples(metric, labels, columns.dim)}, or mode='best', "
                 f"which holds one layer at a time"
             )
         started = time.perf_counter()
         self._columns = columns
         self._metric = metric
-        self._statistic = _built(columns, place, metric)
+        self._statistic = _built(columns, labels, metric)
         self.seconds = time.perf_counter() - started
 
     def score(self, layers: Sequence[str]) -> Estimate:
@@ -167,43 +159,17 @@ def drop_candidates(
     return [name for name, _ in blocks[:end]]
 
 
-def place_of(labels: np.ndarray, kind: str, bins: bool) -> Place:
-    """Labels as metrics want them; with ``bins`` regression targets are cut into classes."""
-    units = np.arange(len(labels))
-    if kind == "classification":
-        codes, num_classes = as_labels(labels, len(labels))
-        return Place(list, codes.numpy(), kind, num_classes, units)
-    targets = as_targets(labels, len(labels)).cpu().numpy()
-    if bins and kind == "regression":
-        binned = quantile_bins(targets)
-        return Place(list, binned, "classification", int(binned.max()) + 1, units)
-    return Place(list, targets, kind, 0, units)
-
-
-def _outcome(score: Callable[[], Any]) -> dict[str, Any]:
-    """Value and seconds, or why there is no value."""
-    started = time.perf_counter()
-    outcome: dict[str, Any]
-    try:
-        value = score()
-        stderr = None if np.isnan(value.stderr) else float(value.stderr)
-        outcome = {"value": float(value), "stderr": stderr}
-    except (TransferMetricsError, ArithmeticError, RuntimeError) as error:
-        outcome = {"value": None, "error": str(error)}
-    return {**outcome, "seconds": time.perf_counter() - started}
-
-
-def joint_bytes(metric: Metric, place: Place, dim: int) -> int:
+def joint_bytes(metric: Metric, labels: Labels, dim: int) -> int:
     """Memory of the joint statistic of D features, and of what scoring all of them adds to it."""
-    n = len(place.labels)
+    n = len(labels)
     if metric.requires == "examples" or _by_examples(metric):
         kept = n if _by_examples(metric) else min(n, DEFAULT_LIMIT)
         # The examples, their centred copy, and the moments of the widest union.
         return 8 * dim * (2 * kept + min(n, dim))
     # Scatter within classes, in all, and one factor of it.
     numbers = 3 * min(n, dim) * dim
-    if "class" in metric.parts and place.num_classes:
-        counts = np.bincount(place.labels, minlength=place.num_classes)
+    if "class" in metric.parts and labels.num_classes:
+        counts = np.bincount(labels.values, minlength=labels.num_classes)
         numbers += int(np.minimum(counts, dim).sum()) * dim
     return 8 * numbers
 
@@ -223,24 +189,24 @@ def _by_examples(metric: Metric) -> bool:
     return metric.requires == "moments" and "fourth" in metric.parts
 
 
-def _fewer_examples(metric: Metric, place: Place, dim: int) -> str:
+def _fewer_examples(metric: Metric, labels: Labels, dim: int) -> str:
     """Whether fewer examples would help: they do where rows are kept."""
-    rows = metric.requires == "examples" or _by_examples(metric) or len(place.labels) < dim
+    rows = metric.requires == "examples" or _by_examples(metric) or len(labels) < dim
     return ", set max_examples" if rows or "class" in metric.parts else ""
 
 
-def _built(columns: LayerColumns, place: Place, metric: Metric) -> Any:
+def _built(columns: LayerColumns, labels: Labels, metric: Metric) -> Any:
     if _by_examples(metric):
         return FeatureSample.from_batch(
-            np.concatenate([x for x, _ in _batches(columns, place.labels)]),
-            place.labels,
-            place.num_classes,
-            limit=len(place.labels),
+            np.concatenate([x for x, _ in _batches(columns, labels.values)]),
+            labels.values,
+            labels.num_classes,
+            limit=len(labels),
             parts=metric.parts,
         )
     pieces = (
-        build_statistic(metric.requires, metric.parts, place.kind, x, y, place.num_classes)
-        for x, y in _batches(columns, place.labels)
+        build_statistic(metric.requires, metric.parts, labels.kind, x, y, labels.num_classes)
+        for x, y in _batches(columns, labels.values)
     )
     return functools.reduce(operator.add, pieces)
 

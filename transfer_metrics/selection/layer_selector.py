@@ -13,16 +13,17 @@ from transfer_metrics.metrics.base import Metric
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.asked import asked_combinations, resolve_metrics, warn_of_widths
 from transfer_metrics.ranking.combine import combined
-from transfer_metrics.results.table import ScoreTable, record_label
+from transfer_metrics.results.record import Record
+from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.selection.layer_scores import (
     JointStatistic,
     LayerScores,
     drop_candidates,
-    place_of,
     warn_of_sets,
 )
+from transfer_metrics.statistics.statistics import Labels
 
 _MODES = ("best", "forward", "drop_last")
 _PUBLISHED = "transrate(preset=centred)"
@@ -149,12 +150,13 @@ class LayerSelector(ColumnSelector):
         )
         columns = columns.unit_rows() if self._unit else columns
         sampled, labels = self._sampled(columns, labels)
-        place = place_of(labels, kind, metrics[0].bins)
-        scores = LayerScores(X, sampled, place, self.random_state)
+        known = Labels.read(labels, kind, len(sampled), readers=metrics)
+        scores = LayerScores(X, sampled, known, self.random_state)
         self._sign = 1.0 if self._combinations or metrics[0].higher_is_better else -1.0
         with progress_bar("scoring layers", len(columns.names), self.progress) as bar:
             if self.mode == "forward":
-                joint = JointStatistic(sampled, place, metrics[0], self.max_bytes)
+                seen = known.seen_by(metrics[0])
+                joint = JointStatistic(sampled, seen, metrics[0], self.max_bytes)
                 chosen = self._forward(sampled, scores, metrics[0], joint, bar.update)
             else:
                 chosen = self._alone(sampled, scores, metrics, bar.update)
@@ -162,7 +164,7 @@ class LayerSelector(ColumnSelector):
         if self.mode == "forward":
             warn_of_sets(metrics[0])
         else:
-            warn_of_widths(metrics, self.scores_.records)
+            warn_of_widths(metrics, map(Record.of, self.scores_.records))
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -241,17 +243,18 @@ class LayerSelector(ColumnSelector):
         for name in names:
             records += [scores.alone(name, metric) for metric in metrics]
             tick()
-        self.scores_ = ScoreTable(combined(records, self._combinations))
-        found = {r["layer"]: r for r in self.scores_.records if record_label(r) == self.metric_}
-        order = sorted(self._valued(found), key=lambda n: -self._sign * found[n]["value"])
+        records = combined(records, self._combinations)
+        self.scores_ = ScoreTable(records)
+        found = {str(r.layer): r for r in records if r.label == self.metric_}
+        order = sorted(self._valued(found), key=lambda n: -self._sign * found[n].value)
         budget, chosen = self.max_dim or math.inf, list[str]()
         for name in order:
-            if found[name]["dim"] <= budget and len(chosen) < (self.k or 1):
+            if found[name].dim <= budget and len(chosen) < (self.k or 1):
                 chosen.append(name)
-                budget -= found[name]["dim"]
+                budget -= found[name].dim
         if not chosen:
             raise InvalidInputError(f"no layer has at most max_dim={self.max_dim} features")
-        self.score_ = found[chosen[0]]["value"]
+        self.score_ = found[chosen[0]].value
         if self.mode == "drop_last":
             self.dropped_ = names.index(chosen[0])
         return chosen
@@ -267,7 +270,7 @@ class LayerSelector(ColumnSelector):
         """Grow a set of layers by the score of their concatenation."""
         dims = columns.widths
         room = self.max_dim or math.inf
-        chosen, records, best = list[str](), list[dict[str, Any]](), -math.inf
+        chosen, records, best = list[str](), list[Record](), -math.inf
         owed = joint.seconds / len(dims)
         while len(chosen) < (self.k or len(dims)):
             open_ = [n for n in dims if n not in chosen and dims[n] <= room]
@@ -278,7 +281,7 @@ class LayerSelector(ColumnSelector):
             self.scores_ = ScoreTable(records)
             if not chosen:
                 self._valued(tried)
-            values = {n: self._sign * r["value"] for n, r in tried.items() if "error" not in r}
+            values = {n: self._sign * r.value for n, r in tried.items() if r.value is not None}
             name = max(values, key=lambda n: values[n], default="")
             # The relative part is rounding, which must not decide.
             least = best + self.tol + 1e-9 * abs(best) if chosen else best
@@ -290,12 +293,12 @@ class LayerSelector(ColumnSelector):
         self.score_ = self._sign * best
         return chosen
 
-    def _valued(self, records: dict[str, dict[str, Any]]) -> list[str]:
+    def _valued(self, records: dict[str, Record]) -> list[str]:
         """Layers that have a score; where none has, the reason is raised."""
-        valued = [name for name, r in records.items() if r["value"] is not None]
+        valued = [name for name, r in records.items() if r.value is not None]
         if not valued:
-            reasons = [r["error"] for r in self.scores_.records if r["error"]]
-            widest = max(r["dim"] for r in self.scores_.records)
+            reasons = [r.error for r in records.values() if r.error]
+            widest = max(r.dim for r in records.values())
             raise InvalidInputError(
                 f"{self.metric_} has no value on any layer (the widest has n_features = {widest}): "
                 f"{reasons[0]}"

@@ -73,19 +73,11 @@ def names() -> list[str]:
 def record(name: str) -> dict[str, Any]:
     """What the manifest says of one bundled model.
 
-    Args:
-        name: one of :func:`names`.
-
-    Returns:
-        A new dictionary: ``file``, ``sha256`` and ``bytes``; ``architecture`` (``factory`` as
-        ``"module:function"`` and ``kwargs``) and ``params``; ``input_size`` (C, H, W), ``mean``,
-        ``std``, ``interpolation`` and ``crop_pct`` of the preprocessing; ``classifier``, the name
-        of the head; ``source``, ``source_classes`` and ``num_classes``; ``test_accuracy`` in per
-        cent, ``None`` for random weights; and the training ``recipe``.
-
-    Raises:
-        UnknownNameError: there is no such model.
-        CorruptStoreError: the manifest is missing or cannot be read.
+    ``file``, ``sha256`` and ``bytes``; ``architecture`` (``factory`` as ``"module:function"`` and
+    ``kwargs``) and ``params``; ``input_size`` (C, H, W), ``mean``, ``std``, ``interpolation`` and
+    ``crop_pct`` of the preprocessing; ``classifier``, the name of the head; ``source``,
+    ``source_classes`` and ``num_classes``; ``test_accuracy`` in per cent, ``None`` for random
+    weights; and the training ``recipe``.
 
     >>> record("resnet-random")["classifier"]
     'head'
@@ -94,18 +86,10 @@ def record(name: str) -> dict[str, Any]:
 
 
 def build(name: str) -> nn.Module:
-    """Build one bundled model with its weights.
+    """One bundled model in eval mode, with its weights in float32.
 
-    Args:
-        name: one of :func:`names`.
-
-    Returns:
-        The network in eval mode with float32 weights. It maps (N, 3, 32, 32) to source logits and
-        has a ``pretrained_cfg`` attribute with the preprocessing and the classifier's name.
-
-    Raises:
-        UnknownNameError: there is no such model.
-        CorruptStoreError: the weights are missing, altered or do not fit the architecture.
+    It maps (N, 3, 32, 32) to source logits and has a ``pretrained_cfg`` with the preprocessing and
+    the classifier's name.
 
     >>> build("resnet-random").head.out_features
     10
@@ -148,10 +132,6 @@ def task_path(name: str) -> Path:
     """The npz file of one bundled task, its bytes verified.
 
     The file holds ``x_<split>`` (uint8, N x 32 x 32), ``y_<split>`` (int64) and ``classes``.
-
-    Raises:
-        UnknownNameError: there is no such task.
-        CorruptStoreError: the file is missing or altered.
 
     >>> task_path("glyphs").name
     'glyphs.npz'

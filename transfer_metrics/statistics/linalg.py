@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.statistics.inputs import as_columns
 from transfer_metrics.statistics.saving import Saved, require
 
@@ -248,12 +247,10 @@ class Scatter(Saved):
         keep = singular > rank_cut(singular, max(factor.shape))
         varying = int((variances > 0).sum())
         if 2 * int(keep.sum()) < min(varying, len(factor)):
-            warnings.warn(
+            warn(
                 f"a few features vary so much more than the others that only {int(keep.sum())} of "
                 f"{varying} are seen above the rounding of float64; standardise the features, or "
-                f"leave the largest out",
-                TransferMetricsWarning,
-                stacklevel=4,
+                f"leave the largest out"
             )
         return singular[keep].square(), vectors[:, keep]
 

@@ -17,15 +17,7 @@ from torch import nn
 
 
 class ConvNet(nn.Module):
-    """Stem, blocks, optional tail, global average pooling and a linear head.
-
-    Args:
-        stem: (N, 3, H, W) to feature maps.
-        blocks: applied one after the other.
-        width: channels that reach the head.
-        num_classes: outputs of the head.
-        tail: applied after the blocks, or nothing.
-    """
+    """Stem, blocks, optional tail, global average pooling and a linear head of ``width`` inputs."""
 
     def __init__(
         self,
@@ -196,9 +188,7 @@ class MlpMixer(nn.Module):
 def cnn(num_classes: int = 10, widths: Sequence[int] = (24, 48, 96, 160)) -> ConvNet:
     """Plain convolutional network: every block halves the resolution, then convolves.
 
-    Args:
-        num_classes: outputs of the head.
-        widths: channels of the stem and of each block.
+    ``widths`` are the channels of the stem and of each block.
 
     >>> cnn(5)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 5])
@@ -218,10 +208,7 @@ def resnet(
 ) -> ConvNet:
     """Residual network of basic blocks behind a 3x3 convolution and a max pooling.
 
-    Args:
-        num_classes: outputs of the head.
-        widths: channels of each block; the stem has as many as the first block.
-        strides: stride of each block.
+    The stem has as many channels as the first block.
 
     >>> len(resnet().blocks)
     4
@@ -239,10 +226,7 @@ def mobilenet(
 ) -> ConvNet:
     """Inverted residual blocks, expansion 4, between a strided 3x3 stem and a 1x1 tail.
 
-    Args:
-        num_classes: outputs of the head.
-        widths: channels that each block puts out; the stem has as many as the first block.
-        strides: stride of each block.
+    The stem has as many channels as the first block puts out.
 
     >>> mobilenet().tail[0].out_channels
     192
@@ -257,13 +241,7 @@ def mobilenet(
 def vit(
     num_classes: int = 10, width: int = 64, depth: int = 4, heads: int = 2
 ) -> VisionTransformer:
-    """Vision transformer with 64 image tokens and a class token.
-
-    Args:
-        num_classes: outputs of the head.
-        width: features per token.
-        depth: number of blocks.
-        heads: attention heads, a divisor of ``width``.
+    """Vision transformer with 64 image tokens and a class token; ``heads`` divide ``width``.
 
     >>> vit().pos_embed.shape
     torch.Size([1, 65, 64])
@@ -273,11 +251,6 @@ def vit(
 
 def mixer(num_classes: int = 10, width: int = 80, depth: int = 5) -> MlpMixer:
     """MLP-Mixer with 64 tokens from 4x4 patches.
-
-    Args:
-        num_classes: outputs of the head.
-        width: features per token.
-        depth: number of blocks.
 
     >>> mixer(43).head
     Linear(in_features=80, out_features=43, bias=True)

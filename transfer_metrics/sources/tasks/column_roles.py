@@ -202,7 +202,7 @@ def _inputs(
     if wanted:
         return "texts", wanted
     numbers = [c for c, held in rest.items() if held == "numbers"]
-    if rest and not numbers:
+    if not numbers and (rest or table.declared):
         raise InvalidInputError(
             f"task {name!r}: no column of images, text or numbers besides label"
         )

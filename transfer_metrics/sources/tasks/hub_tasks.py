@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
-from transfer_metrics.sources.example import decode, example_bytes
+from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.column_roles import Asked
 from transfer_metrics.sources.tasks.in_memory import as_example, as_examples
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import split_name
-from transfer_metrics.sources.tasks.sequences import Examples
+from transfer_metrics.sources.tasks.sequences import Examples, StoredImages
 from transfer_metrics.sources.tasks.table_tasks import task_of
-from transfer_metrics.sources.tasks.tables import Holds, Table, cell_text
+from transfer_metrics.sources.tasks.tables import Holds, Table, text_or_pair
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
@@ -29,24 +29,23 @@ _TEXT = ("string", "large_string")
 
 
 @dataclass(frozen=True, eq=False)
-class _HubImages(Examples):
+class _HubImages(StoredImages):
     """An image column whose files are decoded on access."""
 
     column: Any
     name: str
-    modality = "image"
 
     def __len__(self) -> int:
         return len(self.column)
 
-    def read(self, index: int) -> Any:
-        return decode(self.stored(index), f"{self.name}[{index}]")
+    def where(self, index: int) -> str:
+        return f"{self.name}[{index}]"
 
     def stored(self, index: int) -> bytes:
         cell = self.column[index]
         if not cell:
             raise InvalidInputError(
-                f"{self.name}[{index}] has no image; leave the row out, or say corrupt=skip"
+                f"{self.where(index)} has no image; leave the row out, or say corrupt=skip"
             )
         cell = next(iter(cell.values())) if "bytes" not in cell else cell
         if cell["bytes"] is not None:
@@ -55,7 +54,7 @@ class _HubImages(Examples):
             return read_bytes(cell["path"], PICTURE)
         except (OSError, ValueError, TypeError) as error:
             raise InvalidInputError(
-                f"image {self.name}[{index}] cannot be read from {cell['path']!r} ({error}); "
+                f"image {self.where(index)} cannot be read from {cell['path']!r} ({error}); "
                 f"restore it or load the task again"
             ) from error
 
@@ -73,18 +72,13 @@ class _HubTexts(Examples):
 
     def read(self, index: int) -> Any:
         row = self.data[index]
-        return self._example(row[column] for column in self.columns)
+        return text_or_pair(row[column] for column in self.columns)
 
     def each(self) -> Iterator[bytes]:
         for start in range(0, len(self), _AT_A_TIME):
             rows = self.data[start : start + _AT_A_TIME]
             for cells in zip(*(rows[column] for column in self.columns), strict=True):
-                yield example_bytes(self._example(cells))
-
-    @staticmethod
-    def _example(cells: Iterable[Any]) -> Any:
-        texts = tuple(map(cell_text, cells))
-        return texts[0] if len(texts) == 1 else texts
+                yield example_bytes(text_or_pair(cells))
 
 
 class _HubTable(Table):
@@ -153,19 +147,9 @@ def from_hub(
     is the data set's configuration, such as ``mrpc`` of ``glue``. The others are as for
     ``from_loaded``.
     """
-    datasets = require("datasets", f"task {name!r}")
-    loaded = _load(datasets, place, name, config)
-    return from_loaded(
-        loaded,
-        name,
-        kind,
-        label=label,
-        text=text,
-        image=image,
-        words=words,
-        bio=bio,
-        missing=missing,
-    )
+    loaded = _load(require("datasets", f"task {name!r}"), place, name, config)
+    named = {"label": label, "text": text, "image": image, "words": words}
+    return from_loaded(loaded, name, kind, **named, bio=bio, missing=missing)
 
 
 def from_loaded(

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.example import as_sound, example_modality, is_sound
+from transfer_metrics.sources.example import Sound, as_sound, example_modality, is_sound
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.label_values import as_array, check_container
-from transfer_metrics.sources.tasks.sequences import ImageArray, Pairs, Rows, Sounds
+from transfer_metrics.sources.tasks.sequences import ImageArray, Pairs, Rows
 
 _COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
@@ -186,7 +186,7 @@ def _as_float32(values: np.ndarray, where: str) -> np.ndarray:
     return result
 
 
-def _as_sounds(values: Sequence[Any], where: str) -> Sounds:
+def _as_sounds(values: Sequence[Any], where: str) -> list[Sound]:
     """A list of waveforms or of mappings as examples; an error says which is none."""
     sounds = []
     for place, value in enumerate(values):
@@ -194,4 +194,4 @@ def _as_sounds(values: Sequence[Any], where: str) -> Sounds:
             sounds.append(as_sound(value))
         except InvalidInputError as error:
             raise InvalidInputError(f"{where}, example {place}: {error}") from error
-    return Sounds(sounds)
+    return sounds

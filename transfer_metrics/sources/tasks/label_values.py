@@ -170,7 +170,7 @@ def check_container(values: Any, where: str) -> None:
     >>> check_container(np.ma.masked_array([1.0, 2.0], mask=[False, True]), "X")
     Traceback (most recent call last):
     transfer_metrics.errors.InvalidInputError: X: 1 of 2 numbers are masked, the first in row 1; \
-    fill them (X.filled(0)), or drop those rows
+fill them (X.filled(0)), or drop those rows
     """
     if hasattr(values, "toarray") and hasattr(values, "nnz"):
         raise InvalidInputError(f"{where}: a sparse matrix is not read; give X.toarray()")

@@ -218,7 +218,7 @@ def odd_texts(labels: Mapping[str, Any]) -> list[str]:
 
     >>> odd_texts({"train": [*map(str, range(12)), "?"]})
     ["the labels are numbers but for '?', the first in row 13 of train, which makes them names of \
-    classes; leave such labels empty, or say kind=classification if they are names"]
+classes; leave such labels empty, or say kind=classification if they are names"]
     """
     numbers, odd = 0, []
     for split, values in labels.items():

@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
-from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.paths import inside
-from transfer_metrics.sources.tasks.sequences import Examples
+from transfer_metrics.sources.tasks.sequences import Examples, StoredImages
 from transfer_metrics.sources.tasks.tables import (
     Holds,
     Table,
     cell_text,
     is_image_name,
     named_images,
+    text_or_pair,
 )
 from transfer_metrics.untrusted import PICTURE, check_unpacked, read_bytes
 
@@ -149,17 +148,14 @@ class _ParquetTexts(Examples):
         return len(self._groups)
 
     def read(self, index: int) -> Any:
-        texts = tuple(map(cell_text, self._groups.row(self._columns, index)))
-        return texts[0] if len(texts) == 1 else texts
+        return text_or_pair(self._groups.row(self._columns, index))
 
 
-class _ParquetImages(Examples):
+class _ParquetImages(StoredImages):
     """Encoded images of a column: bytes, or as ``datasets`` has them ``{"bytes", "path"}``.
 
     Paths start at the folder and must not leave it.
     """
-
-    modality = "image"
 
     def __init__(self, groups: _RowGroups, column: str, folder: str, name: str) -> None:
         self._groups, self._column = groups, column
@@ -167,9 +163,6 @@ class _ParquetImages(Examples):
 
     def __len__(self) -> int:
         return len(self._groups)
-
-    def read(self, index: int) -> Image.Image:
-        return decode(self.stored(index), self._where(index))
 
     def stored(self, index: int) -> bytes:
         [cell] = self._groups.row((self._column,), index)
@@ -179,21 +172,21 @@ class _ParquetImages(Examples):
                 return self._named(path, index)
         if not isinstance(cell, bytes):
             raise InvalidInputError(
-                f"{self._where(index)} has no image; leave the row out, or say corrupt=skip"
+                f"{self.where(index)} has no image; leave the row out, or say corrupt=skip"
             )
         return cell
 
     def _named(self, path: str, index: int) -> bytes:
-        file = inside(self._folder, path, self._where(index))
+        file = inside(self._folder, path, self.where(index))
         try:
             return read_bytes(file, PICTURE)
         except (OSError, ValueError) as error:
             raise InvalidInputError(
-                f"{self._where(index)} names {str(file)!r}, which cannot be read ({error}); "
+                f"{self.where(index)} names {str(file)!r}, which cannot be read ({error}); "
                 f"restore it, or say root=FOLDER, the one that the paths start at"
             ) from error
 
-    def _where(self, index: int) -> str:
+    def where(self, index: int) -> str:
         return f"task {self._name!r}, column {self._column!r}: row {index + 1}"
 
 

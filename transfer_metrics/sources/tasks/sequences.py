@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.example import Modality, Sound, Word, decode, example_bytes
+from transfer_metrics.sources.example import Modality, Word, decode, example_bytes
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
@@ -63,12 +63,25 @@ class Examples(Sequence[Any]):
         return self.read(position % len(self))
 
 
+class StoredImages(Examples):
+    """Base of sequences whose ``stored`` gives encoded images."""
+
+    modality = "image"
+
+    def where(self, index: int) -> str:
+        """What messages call one of them."""
+        raise NotImplementedError
+
+    def read(self, index: int) -> Image.Image:
+        """Decode one image."""
+        return decode(self.stored(index), self.where(index))
+
+
 @dataclass(frozen=True, eq=False)
-class ImageFiles(Examples):
+class ImageFiles(StoredImages):
     """Image files, decoded on access."""
 
     paths: Sequence[Path]
-    modality = "image"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -78,9 +91,9 @@ class ImageFiles(Examples):
         """Bytes of each file, -1 where it cannot be found."""
         return np.array([_size(path) for path in self.paths], np.int64)
 
-    def read(self, index: int) -> Image.Image:
-        """Decode one file."""
-        return decode(self.stored(index), str(self.paths[index]))
+    def where(self, index: int) -> str:
+        """The path of one file."""
+        return str(self.paths[index])
 
     def stored(self, index: int) -> bytes:
         """The bytes of one file."""
@@ -88,13 +101,13 @@ class ImageFiles(Examples):
             return read_bytes(self.paths[index], PICTURE)
         except (OSError, ValueError) as error:
             raise InvalidInputError(
-                f"image {str(self.paths[index])!r} cannot be read "
+                f"image {self.where(index)!r} cannot be read "
                 f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
             ) from error
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedImages(Examples):
+class EncodedImages(StoredImages):
     """Encoded images one after the other in a uint8 array, decoded on access.
 
     Image i is ``data[offsets[i]:offsets[i + 1]]``; ``name`` says where they come from.
@@ -103,7 +116,6 @@ class EncodedImages(Examples):
     data: np.ndarray
     offsets: np.ndarray
     name: str
-    modality = "image"
 
     def __post_init__(self) -> None:
         good = (
@@ -129,9 +141,9 @@ class EncodedImages(Examples):
         """Bytes of each image."""
         return np.diff(self.offsets.astype(np.int64))
 
-    def read(self, index: int) -> Image.Image:
-        """Decode one image."""
-        return decode(self.stored(index), f"{self.name}[{index}]")
+    def where(self, index: int) -> str:
+        """The array and the number of one image."""
+        return f"{self.name}[{index}]"
 
     def stored(self, index: int) -> bytes:
         """One encoded image."""
@@ -235,22 +247,6 @@ class _Chosen(Examples):
     def read(self, index: int) -> Any:
         """Read one of them."""
         return self.examples[int(self.positions[index])]
-
-
-@dataclass(frozen=True, eq=False)
-class Sounds(Examples):
-    """Waveforms, which may differ in length."""
-
-    modality = "audio"
-
-    sounds: Sequence[Sound]
-
-    def __len__(self) -> int:
-        return len(self.sounds)
-
-    def read(self, index: int) -> Sound:
-        """One of them."""
-        return self.sounds[index]
 
 
 @dataclass(frozen=True, eq=False)

@@ -195,16 +195,15 @@ def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
     [38, 37, 37]
     """
     whole = task["train"]
-    splitter: Any
-    if whole.units is not None:
-        kind = StratifiedGroupKFold if task.num_classes else GroupKFold
-        splitter = kind(k, shuffle=True, random_state=seed) if k > 1 else None
-    else:
+    kind: Any
+    if whole.units is None:
         kind = StratifiedKFold if task.num_classes else KFold
-        splitter = kind(k, shuffle=True, random_state=seed) if k > 1 else None
+    else:
+        kind = StratifiedGroupKFold if task.num_classes else GroupKFold
     try:
-        if splitter is None:
+        if k < 2:
             raise ValueError(f"k={k} is no number of parts")
+        splitter = kind(k, shuffle=True, random_state=seed)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             parts = list(splitter.split(np.zeros(len(whole)), whole.labels, whole.units))

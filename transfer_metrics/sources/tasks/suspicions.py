@@ -21,6 +21,10 @@ _MOST_ONE_CLASS = 0.95
 """Share of the largest class that is still taken for meant."""
 _LEAST = 5
 """Classes from which on one of them per example is strange."""
+MOST_EXAMPLES, MOST_BYTES = 100_000, 1 << 28
+"""Of two splits; larger ones are not compared. Reading so much takes about a second."""
+_CHANCE = 1
+"""Rows of numbers that may be equal by chance, as a pair of flowers of Fisher's iris is."""
 
 
 def warn_of(task: Task, used: Task) -> None:
@@ -104,12 +108,6 @@ def _shown(name: str) -> str:
 def _some(names: Sequence[str]) -> str:
     told = ", ".join(_shown(name) for name in names[:3])
     return f"{told} and {len(names) - 3} more" if len(names) > 3 else told
-
-
-MOST_EXAMPLES, MOST_BYTES = 100_000, 1 << 28
-"""Of two splits; larger ones are not compared. Reading so much takes about a second."""
-_CHANCE = 1
-"""Rows of numbers that may be equal by chance, as a pair of flowers of Fisher's iris is."""
 
 
 def repeats(task: Task) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -250,3 +250,9 @@ def cell_text(value: Any) -> str:
     if value is None:
         return ""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def text_or_pair(cells: Iterable[Any]) -> Any:
+    """The cells of one column as a text, of two as a pair."""
+    texts = tuple(map(cell_text, cells))
+    return texts[0] if len(texts) == 1 else texts

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import functools
 import hashlib
 import json
-import operator
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import torch
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError, StorageError
 from transfer_metrics.features.shards import verify_shard
-from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.files import TEMPORARY, fcntl, locked, remove_folder, replacing
 from transfer_metrics.ranking.cache import ADVICE
 from transfer_metrics.ranking.memory_budget import release
-from transfer_metrics.ranking.partial import Partial
 from transfer_metrics.statistics.linalg import Scatter
+from transfer_metrics.statistics.statistics import Statistics
 
 DONE = "range.json"
 LOCK = ".lock"
@@ -57,16 +54,16 @@ class RangeFolder:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
 
-    def add(self, found: Mapping[str, Partial]) -> dict[str, dict[str, Any]]:
+    def add(self, found: Mapping[str, Statistics]) -> dict[str, dict[str, Any]]:
         """Keep statistics by name; returns what ``finish`` is to be told of them.
 
         Raises:
             StorageError: the folder cannot be written to.
         """
         files = {}
-        for name, partial in found.items():
+        for name, statistics in found.items():
             path = self._file(name)
-            partial.save(path, ADVICE)
+            statistics.save(path, ADVICE)
             with path.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
             files[name] = {"bytes": path.stat().st_size, "sha256": digest}
@@ -94,7 +91,7 @@ class RangeFolder:
             return None
         return content["manifest"]
 
-    def read(self, name: str) -> Partial | None:
+    def read(self, name: str) -> Statistics | None:
         """The statistics under a name; None where the range has no example of them.
 
         Raises:
@@ -102,9 +99,9 @@ class RangeFolder:
         """
         try:
             known = json.loads((self.path / DONE).read_text())["files"]
-            return Partial.load(self._file(name)) if name in known else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _gone(self.path) from error
+            return Statistics.load(self._file(name)) if name in known else None
+        except (OSError, ValueError, KeyError, TypeError):
+            gone(self.path)
 
     @property
     def _of(self) -> list[str]:
@@ -140,41 +137,27 @@ def sweep(root: Path) -> None:
             folder.rmdir()
 
 
-def _gone(path: Path) -> CorruptStoreError:
-    return CorruptStoreError(f"statistics in {path} are damaged or gone; run again to build them")
-
-
-def merged_store(folders: Sequence[RangeFolder]) -> FeatureStore:
-    """A store that knows what the ranges are of, without any features.
+def gone(path: Path) -> NoReturn:
+    """Raise since a range is not what it was.
 
     Raises:
-        CorruptStoreError: a range is damaged or gone.
+        CorruptStoreError: always.
     """
-    manifests = []
-    for folder in folders:
-        manifest = folder.read_manifest()
-        if manifest is None:
-            raise _gone(folder.path)
-        manifests.append(manifest)
-    shards = functools.reduce(operator.or_, (m["shards"] for m in manifests))
-    return FeatureStore({**manifests[0], "shards": shards}, [])
+    raise CorruptStoreError(f"statistics in {path} are damaged or gone; run again to build them")
 
 
-def merged(folders: Sequence[RangeFolder], name: str) -> Partial | None:
+def merged(folders: Sequence[RangeFolder], name: str) -> Statistics | None:
     """The statistics under a name over all ranges, in their order; None where there are none.
 
     Raises:
         CorruptStoreError: a range is damaged or gone.
     """
-    total: Partial | None = None
+    total: Statistics | None = None
     for folder in folders:
-        total = _sum(total, folder.read(name))
+        found = folder.read(name)
+        total = found if total is None else total if found is None else total + found
         release()
     return total
-
-
-def _sum(total: Partial | None, found: Partial | None) -> Partial | None:
-    return found if total is None else total if found is None else total + found
 
 
 class StoredScatter(Sequence[Scatter]):
@@ -216,10 +199,9 @@ class StoredScatter(Sequence[Scatter]):
         if found is None:
             none = Scatter.of_rows(torch.empty(0, self._dim, dtype=torch.float64))
             return [none] * (stop - start)
-        [pieces] = found.groups
-        if isinstance(pieces, str):
-            raise InvalidInputError(pieces)
-        return pieces.held[0][0].class_scatter
+        if found.refused[0]:
+            raise InvalidInputError(found.refused[0])
+        return found.held[0][0].class_scatter
 
 
 def of_classes(layer: str, classes: tuple[int, int]) -> str:

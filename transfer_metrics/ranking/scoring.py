@@ -1,0 +1,280 @@
+"""From statistics to records: values of metrics, their errors and times, or why there are none."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+import transfer_metrics
+from transfer_metrics.errors import CorruptStoreError, TransferMetricsError
+from transfer_metrics.features.batches import Batch, hidden_layers, layers_read, mean_of
+from transfer_metrics.features.shards import LOGITS
+from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.metrics.base import Estimate, Metric
+from transfer_metrics.naming import short_id
+from transfer_metrics.results.error_bars import BLOCKS, deviations
+from transfer_metrics.results.record import Record
+from transfer_metrics.statistics import ClassMoments, ClassRows
+from transfer_metrics.statistics.linalg import Scatter
+from transfer_metrics.statistics.statistics import (
+    Labels,
+    Needs,
+    Statistics,
+    has_large_classes,
+    key_of,
+    needs_of,
+    reads_bins,
+)
+
+NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
+ClassScatter = Callable[[ClassMoments], Sequence[Scatter]]
+Read = Callable[[str, Sequence[Needs]], tuple[Statistics, ClassScatter | None]]
+"""Statistics of a layer by its name, and the scatter of its classes where that is kept apart."""
+
+
+def records_of(
+    bases: Mapping[str, Record],
+    metrics: Sequence[Metric],
+    labels: Labels,
+    read: Read,
+    mode: str | None = None,
+) -> list[Record]:
+    """Records of layers, and of the source head, under every metric that reads them.
+
+    Args:
+        bases: what the records of each layer say of it; ``LOGITS`` is the head.
+        metrics: the metrics.
+        labels: of all examples.
+        read: gives the statistics of a layer.
+        mode: which errors are wanted.
+
+    Cost: that of the metrics; memory that of the statistics of one layer.
+    """
+    blocks = BLOCKS if mode else 0
+    records = []
+    for name, base in bases.items():
+        chosen = readers_of(name, metrics)
+        if not chosen:
+            continue
+        if name == LOGITS and base.dim is None:
+            records += [replace(r, error=NO_HEAD) for r in unscored(base, chosen)]
+            continue
+        needs = needs_of(chosen, labels, blocks)
+        if needs:
+            records += _scored(base, chosen, labels, mode, *read(name, needs))
+        else:
+            records += [replace(r, error=labels.unbinned) for r in unscored(base, chosen)]
+    return records
+
+
+def readers_of(name: str, metrics: Iterable[Metric]) -> list[Metric]:
+    """The metrics that read a layer, or the head."""
+    return [m for m in metrics if (m.requires == "source") == (name == LOGITS)]
+
+
+def needs_by_layer(
+    names: Iterable[str], metrics: Sequence[Metric], labels: Labels, mode: str | None
+) -> dict[str, list[Needs]]:
+    """What is built of each layer that some metric reads."""
+    blocks = BLOCKS if mode else 0
+    found = {name: needs_of(readers_of(name, metrics), labels, blocks) for name in names}
+    return {name: needs for name, needs in found.items() if needs}
+
+
+def bases_of(store: FeatureStore, mean: bool = False) -> dict[str, Record]:
+    """What records of each layer of a store say of it, and of the head, before any metric."""
+    manifest = store.manifest
+    base = Record(
+        model=store.model,
+        model_id=short_id(manifest.get("model_fingerprint", "")),
+        revision=manifest.get("revision") or None,
+        task=store.task,
+        task_id=short_id(manifest.get("task_fingerprint", "")),
+        split=store.split,
+        pool=manifest["pool"],
+        n=len(store),
+        num_classes=store.num_classes,
+        extract_seconds=store.seconds,
+        note="; ".join(manifest.get("notes") or ()) or None,
+    )
+    layers = layers_read(store.layers, mean)
+    found = {
+        layer.name: replace(
+            base, layer=layer.name, layer_index=layer.index, depth=layer.depth, dim=layer.dim
+        )
+        for layer in layers
+    }
+    dim = manifest["logits"]["dim"] if manifest["logits"] else None
+    found[LOGITS] = replace(
+        base, layer=manifest.get("head"), layer_index=len(layers), depth=1.0, dim=dim
+    )
+    return found
+
+
+def score_stores(
+    stores: Sequence[FeatureStore],
+    metrics: Sequence[Metric],
+    labels: Sequence[Labels],
+    *,
+    mode: str | None = None,
+    mean: bool = False,
+    only: str | None = None,
+) -> list[Record]:
+    """Records of the layers of stores of one model on parts of one split, one after the other.
+
+    Args:
+        stores: the stores.
+        metrics: the metrics.
+        labels: those of each store.
+        mode: which errors are wanted.
+        mean: score the mean of the hidden layers.
+        only: name of the one layer that is scored.
+
+    Cost: features of one layer and shard are held at a time, and its statistics.
+    """
+    averaged = [layer.name for layer in hidden_layers(stores[0].layers)] if mean else []
+    everything = labels[0] if len(labels) == 1 else joined(labels)
+    ends = np.cumsum([len(store) for store in stores])
+
+    def rows(name: str, positions: np.ndarray) -> np.ndarray:
+        owner = np.searchsorted(ends, positions, side="right")
+        found: np.ndarray | None = None
+        for i in np.unique(owner):
+            within = positions[owner == i] - (ends[i] - len(stores[i]))
+            parts = [stores[i].rows(one, within) for one in averaged or [name]]
+            new = mean_of(parts) if mean else parts[0]
+            if found is None:
+                found = np.empty((len(positions), new.shape[1]), new.dtype)
+            found[owner == i] = new
+        assert found is not None
+        return found
+
+    def read(name: str, needs: Sequence[Needs]) -> tuple[Statistics, ClassScatter | None]:
+        late = name != LOGITS and has_large_classes(needs, everything, bases[name].dim or 0)
+        kept = [need.without_classes() if late else need for need in needs]
+        total: Statistics | None = None
+        for store, known in zip(stores, labels, strict=True):
+            batches = (Batch(shard, averaged) for shard in store.shards())
+            new = Statistics.of_batches(batches, {name: kept}, known)[name]
+            total = new if total is None else total + new
+        assert total is not None
+
+        def scatter(moments: ClassMoments) -> Sequence[Scatter]:
+            return ClassRows(lambda at: rows(name, at), everything.values, moments.means)
+
+        return total, scatter if late else None
+
+    bases = bases_of(stores[0], mean)
+    if only is not None:
+        bases = {only: bases[only]}
+    n, seconds = sum(map(len, stores)), sum(store.seconds for store in stores)
+    bases = {k: replace(base, n=n, extract_seconds=seconds) for k, base in bases.items()}
+    return records_of(bases, metrics, everything, read, mode)
+
+
+def joined(parts: Sequence[Labels]) -> Labels:
+    """Labels of parts of a split, one after the other."""
+    first = parts[0]
+    bins = None if first.bins is None else np.concatenate([p.bins for p in parts])  # type: ignore[misc]
+    return replace(
+        first,
+        values=np.concatenate([p.values for p in parts]),
+        units=np.concatenate([p.units for p in parts]),
+        bins=bins,
+    )
+
+
+def _scored(
+    base: Record,
+    metrics: Sequence[Metric],
+    labels: Labels,
+    mode: str | None,
+    statistics: Statistics,
+    class_scatter: ClassScatter | None,
+) -> list[Record]:
+    """Records of metrics of one layer: values with errors and times, or why there are none."""
+    whole = statistics.whole(class_scatter)
+    keys = {metric.label: key_of(metric, labels.kind) for metric in metrics}
+    shares = {key: sum(k == key for k in keys.values()) for key in whole}
+    found: dict[str, Record] = {}
+    for metric, record in zip(metrics, unscored(base, metrics), strict=True):
+        key = keys[metric.label]
+        if reads_bins(metric, labels.kind) and labels.bins is None:
+            found[metric.label] = replace(record, error=labels.unbinned)
+        elif key not in whole:
+            found[metric.label] = replace(record, error=statistics.reason(key))
+        else:
+            statistic, built = whole[key]
+            score = functools.partial(metric, statistic)
+            found[metric.label] = valued(record, score, built / shares[key], mode)
+    for key in whole if mode else ():
+        scored = [m for m in metrics if keys[m.label] == key and not found[m.label].error]
+        _add_errors(found, scored, whole[key][0], statistics.blocks(key), mode)
+    return list(found.values())
+
+
+def unscored(base: Record, metrics: Iterable[Metric]) -> list[Record]:
+    """Records that say of which metric they are, without a value."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return [
+        replace(
+            base,
+            metric=metric.name,
+            options=",".join(f"{k}={v}" for k, v in sorted(metric.options.items())) or None,
+            higher_is_better=metric.higher_is_better,
+            version=transfer_metrics.__version__,
+            created=created,
+        )
+        for metric in metrics
+    ]
+
+
+def valued(
+    record: Record, score: Callable[[], Estimate], built: float = 0.0, mode: str | None = None
+) -> Record:
+    """A record with the value of a score and its time, or why there is none.
+
+    ``built`` is the time that its statistics took, and ``mode`` says which errors are wanted.
+    """
+    started = time.perf_counter()
+    try:
+        value = score()
+    except CorruptStoreError:
+        raise  # it says nothing of the metric, and is mended by building statistics anew
+    except (TransferMetricsError, ArithmeticError, RuntimeError) as error:
+        return replace(record, error=str(error))
+    return replace(
+        record,
+        value=float(value),
+        stderr=None if np.isnan(value.stderr) else float(value.stderr),
+        intervals=mode,
+        statistics_seconds=built,
+        seconds=time.perf_counter() - started + built,
+    )
+
+
+def _add_errors(
+    found: dict[str, Record],
+    metrics: Sequence[Metric],
+    whole: Any,
+    blocks: Sequence[Any],
+    mode: str | None,
+) -> None:
+    """Add what the blocks say of the errors of scores, and the time that it took."""
+    if mode is None or not metrics:
+        return
+    started = time.perf_counter()
+    spread = deviations(metrics, whole, blocks, mode)
+    seconds = (time.perf_counter() - started) / len(metrics)
+    for metric in metrics:
+        record = found[metric.label]
+        record = replace(record, seconds=(record.seconds or 0.0) + seconds)
+        if numbers := spread.get(metric.label):
+            record = replace(record, stderr=float(np.linalg.norm(numbers)), deviations=numbers)
+        found[metric.label] = record

@@ -1,0 +1,95 @@
+"""The order of candidates under a metric, with intervals and the chance of each to be the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from transfer_metrics.results.error_bars import margin, probability_of_best
+from transfer_metrics.results.record import Record
+
+T = TypeVar("T", Record, dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A candidate: the record that stands for it, and the seconds of the pass and all scoring."""
+
+    record: Record
+    seconds: float
+    rank: int | None = None
+    low: float = math.nan
+    high: float = math.nan
+    p_best: float = math.nan
+
+    @property
+    def score(self) -> float:
+        """The value of the record; NaN where it failed."""
+        return math.nan if self.record.value is None else self.record.value
+
+    @property
+    def stderr(self) -> float:
+        """Its standard error; NaN where it has none."""
+        return math.nan if self.record.stderr is None else self.record.stderr
+
+
+def candidates(records: Iterable[Record], metric: str, view: str) -> list[Ranked]:
+    """One per model (or layer, in the view ``all``) under a metric, in the order of the models."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(str(record.model), []).append(record)
+    found = []
+    for own in groups.values():
+        scored = [r for r in own if r.label == metric and r.value is not None]
+        failed = [r for r in own if r.error and r.label in (metric, "")]
+        if not scored:
+            found += [Ranked(r, 0.0) for r in failed[:1]]
+            continue
+        # Of a model that one race dropped and another did not, the scores of most examples count.
+        most = max(r.n or 0 for r in scored)
+        scored = [r for r in scored if (r.n or 0) == most]
+        spent = (scored[0].extract_seconds or 0.0) + sum(r.seconds or 0.0 for r in scored)
+        found += [Ranked(r, spent) for r in chosen_records(scored, view)]
+    return found
+
+
+def chosen_records(records: Sequence[T], view: str) -> list[T]:
+    """Those of the scored records of a model under one metric that stand for it."""
+    if view == "all":
+        return list(records)
+    if view == "last":
+        return [max(records, key=lambda r: Record.of(r).layer_index or 0)]
+    sign = 1.0 if Record.of(records[0]).higher_is_better is not False else -1.0
+    return [max(records, key=lambda r: sign * (Record.of(r).value or 0.0))]
+
+
+def ranked(
+    records: Iterable[Record], metric: str, view: str, higher_is_better: bool
+) -> list[Ranked]:
+    """Candidates from best to worst: failures last, and before them those that a race dropped."""
+    sign = -1.0 if higher_is_better else 1.0
+    found = candidates(records, metric, view)
+    found.sort(
+        key=lambda c: (
+            c.record.value is None,
+            -(c.record.round or math.inf),
+            sign * (c.record.value or 0.0),
+        )
+    )
+    scored = [c for c in found if c.record.value is not None]
+    # Only scores of the same examples compare.
+    last = [c for c in scored if c.record.round == scored[0].record.round]
+    best = probability_of_best(
+        [c.score for c in last],
+        [c.stderr for c in last],
+        [c.record.deviations for c in last],
+        higher_is_better,
+    )
+    chances = {id(c): float(p) for c, p in zip(last, best, strict=True)}
+    for i, c in enumerate(scored):
+        half = margin(c.stderr, c.record.deviations)
+        chance = chances.get(id(c), math.nan)
+        found[i] = replace(c, rank=i + 1, low=c.score - half, high=c.score + half, p_best=chance)
+    return found

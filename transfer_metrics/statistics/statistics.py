@@ -1,0 +1,380 @@
+"""All that the asked metrics need of one layer, as one value that is built, merged and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.statistics.inputs import as_labels, as_targets, quantile_bins
+from transfer_metrics.statistics.joint import SourceJoint
+from transfer_metrics.statistics.linalg import Scatter
+from transfer_metrics.statistics.moments import ClassMoments
+from transfer_metrics.statistics.sample import DEFAULT_LIMIT, FeatureSample
+from transfer_metrics.statistics.saving import Saved
+from transfer_metrics.statistics.targets import TargetMoments
+
+FLOAT = 8
+CLASS_BYTES = 1 << 30
+"""Scatter of the classes that takes more is computed class by class where rows can be read."""
+
+
+class Reader(Protocol):
+    """What reads a statistic, such as a metric."""
+
+    @property
+    def requires(self) -> str:
+        """The family: ``"moments"``, ``"examples"`` or ``"source"``."""
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """Optional parts of it."""
+
+    @property
+    def bins(self) -> bool:
+        """Whether regression targets are cut into quantile bins and read as classes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What is known of each of N examples beside their features.
+
+    Attributes:
+        values: class numbers (N,) below ``num_classes``, or targets (N,) or (N, K).
+        kind: kind of the task.
+        num_classes: C, 0 where there are no classes.
+        units: number of the example that each row belongs to, (N,): rows of one example, such as
+            the tokens of a sentence, stay together when examples are left out.
+        bins: quantile bins of the targets, (N,), where somebody reads them.
+        unbinned: why there are none.
+    """
+
+    values: np.ndarray
+    kind: str
+    num_classes: int
+    units: np.ndarray
+    bins: np.ndarray | None = None
+    unbinned: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        values: np.ndarray,
+        kind: str,
+        num_classes: int,
+        units: np.ndarray | None = None,
+        readers: Iterable[Reader] = (),
+    ) -> Labels:
+        """Labels with what ``readers`` read of them; every row is a unit unless ``units`` tell."""
+        units = np.arange(len(values)) if units is None else units
+        bins, why = None, ""
+        if kind == "regression" and any(reader.bins for reader in readers):
+            try:
+                bins = quantile_bins(values)
+            except InvalidInputError as error:
+                why = str(error)
+        return cls(values, kind, num_classes, units, bins, why)
+
+    @classmethod
+    def read(
+        cls,
+        y: Any,
+        kind: str,
+        n: int,
+        units: np.ndarray | None = None,
+        readers: Iterable[Reader] = (),
+    ) -> Labels:
+        """Labels of n rows of features as people have them, which become codes or targets here.
+
+        Raises:
+            InvalidInputError: labels that the kind of task does not have, or of other examples.
+        """
+        if kind == "classification":
+            codes, num_classes = as_labels(y, n)
+            return cls.of(codes.numpy(), kind, num_classes, units)
+        return cls.of(as_targets(y, n).cpu().numpy(), kind, 0, units, readers)
+
+    def seen_by(self, reader: Reader) -> Labels:
+        """The labels that a reader reads: these, or their quantile bins as classes.
+
+        Raises:
+            InvalidInputError: there are no bins.
+        """
+        if not reads_bins(reader, self.kind):
+            return self
+        if self.bins is None:
+            raise InvalidInputError(self.unbinned)
+        return Labels(self.bins, "classification", int(self.bins.max()) + 1, self.units)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Any) -> Labels:
+        bins = None if self.bins is None else self.bins[rows]
+        return dataclasses.replace(
+            self, values=self.values[rows], units=self.units[rows], bins=bins
+        )
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is built of a layer for all who read the same labels; known before any features are.
+
+    Attributes:
+        families: the kinds of statistics.
+        parts: optional parts of them.
+        kind: kind of the task; of bins, ``"classification"``.
+        num_classes: C, 0 where there are no classes.
+        blocks: how many blocks of examples are kept apart, 0 for none.
+        of_bins: whether the labels are quantile bins.
+    """
+
+    families: tuple[str, ...]
+    parts: frozenset[str]
+    kind: str
+    num_classes: int
+    blocks: int = 0
+    of_bins: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What the statistics are kept under."""
+        return tuple(_key(family, self.of_bins) for family in self.families)
+
+    def without_classes(self) -> Needs:
+        """The same without the scatter of each class."""
+        return dataclasses.replace(self, parts=self.parts - {"class"})
+
+    def bytes(self, dim: int, counts: np.ndarray, targets: int = 1) -> int:
+        """The most that the statistics take of D features and (C,) examples of each class.
+
+        ``counts`` is one number for a regression, of K targets.
+        """
+        parts = max(self.blocks, 1)
+        of_part = -(-counts // parts)
+        n, numbers = int(of_part.sum()), 0
+        if "moments" in self.families:
+            # Every merge of two parts of a class adds a row to what is kept as rows.
+            width = dim if self.kind == "classification" else dim + targets
+            numbers += min(2 * n, width) * width + (len(counts) + 2) * width
+            if "class" in self.parts:
+                numbers += int(np.minimum(2 * of_part, dim).sum()) * dim
+        if "examples" in self.families:
+            numbers += min(n, DEFAULT_LIMIT) * (dim + targets)
+        if "source" in self.families:
+            numbers += len(counts) * dim
+        return FLOAT * parts * numbers
+
+
+def needs_of(readers: Sequence[Reader], labels: Labels, blocks: int = 0) -> list[Needs]:
+    """The union of what ``readers`` need of a layer, or of a source head, by the labels they read.
+
+    Nothing is needed of bins that there are not.
+    """
+    found = []
+    for of_bins in (False, True):
+        chosen = [r for r in readers if reads_bins(r, labels.kind) == of_bins]
+        if not chosen or (of_bins and labels.bins is None):
+            continue
+        families = tuple(dict.fromkeys(r.requires for r in chosen))
+        parts = frozenset[str]().union(*(r.parts for r in chosen))
+        seen = labels.seen_by(chosen[0])
+        found.append(Needs(families, parts, seen.kind, seen.num_classes, blocks, of_bins))
+    return found
+
+
+def has_large_classes(needs: Sequence[Needs], labels: Labels, dim: int) -> bool:
+    """Whether scatter of the classes is better computed class by class, from rows read again."""
+    wanted = [need for need in needs if "class" in need.parts and not need.of_bins]
+    if labels.kind != "classification" or not wanted or wanted[0].blocks:
+        return False
+    counts = np.bincount(labels.values, minlength=labels.num_classes)
+    return int(np.minimum(counts, dim).sum()) * dim * FLOAT > CLASS_BYTES
+
+
+def reads_bins(reader: Reader, kind: str) -> bool:
+    """Whether a reader takes quantile bins for the labels of a task of some kind."""
+    return reader.bins and kind == "regression"
+
+
+def key_of(reader: Reader, kind: str) -> str:
+    """What the statistic of a reader is kept under."""
+    return _key(reader.requires, reads_bins(reader, kind))
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics(Saved):
+    """What the asked metrics need of some examples of one layer; ``a + b`` merges two parts.
+
+    Attributes:
+        keys: family of each statistic, with the labels that it is of.
+        held: of each, one statistic for each block; None where a block has no example yet.
+        seconds: what each took to build.
+        refused: why each could not be built; empty where it could.
+        shared: of which keys all readers want the eigendecomposition of the total scatter.
+
+    Cost: that of the statistics; ``Needs.bytes`` of memory.
+    """
+
+    keys: tuple[str, ...]
+    held: tuple[tuple[Any, ...], ...]
+    seconds: tuple[float, ...]
+    refused: tuple[str, ...]
+    shared: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, needs: Sequence[Needs], x: Any, labels: Labels) -> Statistics:
+        """Those of features, or source probabilities, (n, D), with the labels of the rows."""
+        keys: list[str] = []
+        held: list[tuple[Any, ...]] = []
+        seconds, refused = [], []
+        for need in needs:
+            y = labels.bins if need.of_bins else labels.values
+            blocks = list(_by_block(need.blocks, x, y, labels.units))
+            for family, key in zip(need.families, need.keys, strict=True):
+                found: list[Any] = [None] * (need.blocks or 1)
+                why, started = "", time.perf_counter()
+                try:
+                    for rows, chosen, block in blocks:
+                        found[block] = build_statistic(
+                            family, need.parts, need.kind, rows, chosen, need.num_classes
+                        )
+                except InvalidInputError as error:
+                    why = str(error)
+                keys.append(key)
+                held.append(tuple(found))
+                seconds.append(time.perf_counter() - started)
+                refused.append(why)
+        shared = tuple(n.keys[_first(n)] for n in needs if "spectrum" in n.parts)
+        return cls(tuple(keys), tuple(held), tuple(seconds), tuple(refused), shared)
+
+    @staticmethod
+    def of_batches(
+        batches: Iterable[Mapping[str, Any]], needs: Mapping[str, Sequence[Needs]], labels: Labels
+    ) -> dict[str, Statistics]:
+        """Those of each layer of ``needs``, from batches of consecutive examples by layer."""
+        found: dict[str, Statistics] = {}
+        start = 0
+        for batch in batches:
+            for name, wanted in needs.items():
+                x = batch[name]
+                new = Statistics.of(wanted, x, labels[start : start + len(x)])
+                found[name] = found[name] + new if name in found else new
+            start += len(x)
+        return found
+
+    def __add__(self, other: Statistics) -> Statistics:
+        held, seconds, refused = [], [], []
+        for i in range(len(self.keys)):
+            started = time.perf_counter()
+            why = self.refused[i] or other.refused[i]
+            pairs = zip(self.held[i], other.held[i], strict=True)
+            held.append(() if why else tuple(_sum(a, b) for a, b in pairs))
+            refused.append(why)
+            seconds.append(self.seconds[i] + other.seconds[i] + time.perf_counter() - started)
+        return dataclasses.replace(
+            self, held=tuple(held), seconds=tuple(seconds), refused=tuple(refused)
+        )
+
+    def whole(
+        self, class_scatter: Callable[[ClassMoments], Sequence[Scatter]] | None = None
+    ) -> dict[str, tuple[Any, float]]:
+        """The statistic of all blocks together under each key that has one, and its seconds.
+
+        ``class_scatter`` gives the scatter of each class for moments that were built without.
+        Samples use the moments of the same rows, and readers share one eigendecomposition.
+        """
+        found: dict[str, Any] = {}
+        spent = dict(zip(self.keys, self.seconds, strict=True))
+        for key in self.keys:
+            started = time.perf_counter()
+            if blocks := self.blocks(key):
+                found[key] = functools.reduce(operator.add, blocks)
+            if class_scatter is not None and isinstance(found.get(key), ClassMoments):
+                scatter = class_scatter(found[key])
+                found[key] = dataclasses.replace(found[key], class_scatter=scatter)
+            spent[key] += time.perf_counter() - started
+        for key, sample in found.items():
+            moments = found.get(key.replace("examples", "moments"))
+            whole = isinstance(sample, FeatureSample) and sample.n == sample.seen
+            if whole and moments is not None:
+                sample.adopt(moments)
+        for key in found.keys() & set(self.shared):
+            started = time.perf_counter()
+            _ = getattr(found[key], "moments", found[key]).total.eigh
+            spent[key] += time.perf_counter() - started
+        return {key: (value, spent[key]) for key, value in found.items()}
+
+    def blocks(self, key: str) -> list[Any]:
+        """The statistic of each block of examples that has any; none where it was refused."""
+        place = self.keys.index(key)
+        return [] if self.refused[place] else [one for one in self.held[place] if one is not None]
+
+    def reason(self, key: str) -> str:
+        """Why there is nothing under a key, empty where there is."""
+        return self.refused[self.keys.index(key)]
+
+
+def build_statistic(
+    requires: str,
+    parts: Iterable[str],
+    kind: str,
+    x: Any,
+    y: Any,
+    num_classes: int | None = None,
+) -> Any:
+    """The statistic of one family for one batch: features, or source probabilities, and labels."""
+    if requires == "moments" and kind != "classification":
+        return TargetMoments.from_batch(x, y)
+    if requires == "moments":
+        return ClassMoments.from_batch(x, y, num_classes, parts=parts)
+    if requires == "examples":
+        of_classes = kind == "classification"
+        return FeatureSample.from_batch(
+            x, y, num_classes if of_classes else None, regression=not of_classes, parts=parts
+        )
+    return SourceJoint.from_batch(x, y, num_classes)
+
+
+def block_of(units: np.ndarray, blocks: int) -> np.ndarray:
+    """The block of each example: a hash of its position, the same for all models and layers."""
+    # SplitMix64, whose output is uniform however regular the positions are.
+    z = (units.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) % np.uint64(blocks)).astype(np.int64)
+
+
+def _by_block(
+    blocks: int, x: Any, y: Any, units: np.ndarray
+) -> Iterator[tuple[Any, np.ndarray, int]]:
+    """A batch cut by block, where there are blocks."""
+    if not blocks:
+        yield x, y, 0
+        return
+    block = block_of(units, blocks)
+    for b in np.unique(block):
+        chosen = np.flatnonzero(block == b)
+        index = torch.from_numpy(chosen).to(x.device) if torch.is_tensor(x) else chosen
+        yield x[index], y[chosen], int(b)
+
+
+def _key(family: str, of_bins: bool) -> str:
+    return f"{family} of bins" if of_bins else family
+
+
+def _first(needs: Needs) -> int:
+    """Which statistic has the scatter whose decomposition is shared: the moments, if any."""
+    return needs.families.index("moments") if "moments" in needs.families else 0
+
+
+def _sum(a: Any, b: Any) -> Any:
+    return b if a is None else a if b is None else a + b
