@@ -11,41 +11,41 @@ from transfer_metrics.cli.options import add_device, add_output, check_place, po
 from transfer_metrics.cli.parser import add_verb
 from transfer_metrics.errors import InvalidInputError
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics benchmark run           what every model reaches on every task when it is trained
   transfer-metrics benchmark build         every metric judged by what models reached
   transfer-metrics benchmark published     published scores judged by published accuracies
 """
-PUBLISHED = """\
+_PUBLISHED = """\
   transfer-metrics benchmark published
   transfer-metrics benchmark published logme-cnn model-spider
 """
-RUN = """\
+_RUN = """\
   transfer-metrics benchmark run --models 'zoo:*' --tasks zoo:glyphs --out truth.jsonl
 """
-BUILD = """\
+_BUILD = """\
   transfer-metrics benchmark build truth.jsonl --scores scores.jsonl
   transfer-metrics benchmark build truth.jsonl --scores scores.jsonl --out docs/evidence.md
 """
-MOVED = ("extraction", "speed", "selection", "scaling")
+_MOVED = ("extraction", "speed", "selection", "scaling")
 """Measurements of the toolkit itself, which lie beside its tests."""
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb, with a verb of its own for each benchmark."""
-    parser = add_verb(verbs, "benchmark", "judge scores by what models reached", EXAMPLES, None)
+    parser = add_verb(verbs, "benchmark", "judge scores by what models reached", _EXAMPLES, None)
     parser.moved = {
         name: f"`benchmark {name}` has left the package; use `python -m tests.benchmarks.{name}` "
         f"in a checkout of its repository"
-        for name in MOVED
+        for name in _MOVED
     }
     which = parser.add_subparsers(dest="which", metavar="WHICH", required=True)
     truth = add_verb(
         which,
         "run",
         "fit heads for every pair of a model and a task; goes on where it was stopped",
-        RUN,
-        run_truth,
+        _RUN,
+        _run_truth,
     )
     truth.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
     truth.add_argument("--tasks", required=True, help="tasks, comma-separated")
@@ -58,8 +58,8 @@ def add_parser(verbs: Any) -> None:
         which,
         "build",
         "score every pair of a ground truth under every metric, and say which deserves trust",
-        BUILD,
-        run_build,
+        _BUILD,
+        _run_build,
     )
     build.add_argument("truth", metavar="TRUTH", nargs="+", help="files that `run` wrote")
     build.add_argument(
@@ -76,15 +76,15 @@ def add_parser(verbs: Any) -> None:
         which,
         "published",
         "judge published scores by published accuracies, with intervals and ties",
-        PUBLISHED,
-        run_published,
+        _PUBLISHED,
+        _run_published,
     )
     published.add_argument("names", nargs="*", metavar="NAME", help="default all with scores")
     published.add_argument("--resamples", type=positive, default=1000, help="default 1000")
     published.add_argument("--out", metavar="FILE", help="write a Markdown page as well")
 
 
-def run_truth(args: argparse.Namespace) -> int:
+def _run_truth(args: argparse.Namespace) -> int:
     """Fit what is missing, and print all that is there."""
     from transfer_metrics.evidence import ground_truth
     from transfer_metrics.syntax import split_list
@@ -116,7 +116,7 @@ def run_truth(args: argparse.Namespace) -> int:
     return 1 if table.failures else 0
 
 
-def run_build(args: argparse.Namespace) -> int:
+def _run_build(args: argparse.Namespace) -> int:
     """Score what is missing, judge, print, and write the page and its picture."""
     from pathlib import Path
 
@@ -153,7 +153,7 @@ def run_build(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def run_published(args: argparse.Namespace) -> int:
+def _run_published(args: argparse.Namespace) -> int:
     """Judge, print, and write the page."""
     from transfer_metrics.evidence import published
 

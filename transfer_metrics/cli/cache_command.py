@@ -9,7 +9,7 @@ from transfer_metrics.cli.console import Records, print_table
 from transfer_metrics.cli.options import add_output
 from transfer_metrics.cli.parser import add_verb
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics cache
   transfer-metrics cache clear
   transfer-metrics cache clear --only features
@@ -20,7 +20,7 @@ EXAMPLES = """\
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "show or clear kept scores, features, statistics and interrupted training"
-    parser = add_verb(verbs, "cache", help, EXAMPLES, run)
+    parser = add_verb(verbs, "cache", help, _EXAMPLES, _run)
     parser.add_argument("action", nargs="?", choices=("show", "clear"), default="show")
     parser.add_argument(
         "--only",
@@ -30,7 +30,7 @@ def add_parser(verbs: Any) -> None:
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Show where the cache is and what it holds, or clear it."""
     from transfer_metrics.ranking.cache import ResultCache
 

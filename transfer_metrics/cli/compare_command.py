@@ -18,7 +18,7 @@ from transfer_metrics.cli.options import (
 )
 from transfer_metrics.cli.parser import add_verb
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics compare --models zoo:resnet-cifar10 --task zoo:glyphs
   transfer-metrics compare --models 'zoo:cnn-*' --task sklearn:digits --metrics logme \\
       --heads 'linear_probe,head2toe(keep=0.05),finetune(lr=0.003,epochs=5),lpft(epochs=5)'
@@ -30,7 +30,7 @@ EXAMPLES = """\
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "train heads and fine-tune, and test in and out of distribution"
-    parser = add_verb(verbs, "compare", help, EXAMPLES, run)
+    parser = add_verb(verbs, "compare", help, _EXAMPLES, _run)
     parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
     parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
     parser.add_argument(
@@ -60,7 +60,7 @@ def add_parser(verbs: Any) -> None:
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Compare, print, and write the table and the plot."""
     from pathlib import Path
 

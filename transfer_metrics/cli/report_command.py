@@ -27,7 +27,7 @@ from transfer_metrics.cli.parser import add_verb
 if TYPE_CHECKING:
     from transfer_metrics.sources.tasks.task import Task
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics report transfer-metrics/scores.jsonl
   transfer-metrics report scores.jsonl comparison.jsonl chosen.json --task imagefolder:photos/
   transfer-metrics report --models 'zoo:*' --task sklearn:digits --intervals --out digits.html
@@ -37,7 +37,7 @@ EXAMPLES = """\
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "write results as one HTML page that needs no network"
-    parser = add_verb(verbs, "report", help, EXAMPLES, run)
+    parser = add_verb(verbs, "report", help, _EXAMPLES, _run)
     parser.add_argument(
         "files",
         nargs="*",
@@ -61,7 +61,7 @@ def add_parser(verbs: Any) -> None:
     add_extraction(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Read or rank, and write the page."""
     from transfer_metrics.errors import InvalidInputError
     from transfer_metrics.report.html import write_report

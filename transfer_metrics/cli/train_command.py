@@ -16,7 +16,7 @@ from transfer_metrics.cli.options import (
 )
 from transfer_metrics.cli.parser import add_verb
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics train --model zoo:resnet-cifar10 --task sklearn:digits --out head/
   transfer-metrics train --model zoo:resnet-cifar10 --task zoo:glyphs \\
       --head 'head2toe(keep=0.05)' --out head/
@@ -28,7 +28,7 @@ EXAMPLES = """\
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "train a head, or fine-tune, and write it to disk"
-    parser = add_verb(verbs, "train", help, EXAMPLES, run)
+    parser = add_verb(verbs, "train", help, _EXAMPLES, _run)
     parser.add_argument("--model", required=True)
     parser.add_argument("--task", required=True)
     parser.add_argument(
@@ -41,7 +41,7 @@ def add_parser(verbs: Any) -> None:
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Fit, write, and print the accuracy on every split that was not fitted on."""
     import shutil
     from pathlib import Path

@@ -47,7 +47,7 @@ _CHEAP = (
 
 
 @dataclass(frozen=True)
-class Evidence:
+class _Evidence:
     """A ground truth, and every metric judged by it.
 
     Attributes:
@@ -77,7 +77,7 @@ def gather(
     *,
     aside: Sequence[Mapping[str, Any]] = (),
     resamples: int = RESAMPLES,
-) -> Evidence:
+) -> _Evidence:
     """Judge scores by a truth with fine-tuning and linear probes, under the same names.
 
     Scores that are kept aside are judged by their probes.
@@ -98,7 +98,7 @@ def gather(
     heads = tuple(dict.fromkeys(str(r["head"]) for r in truth.records if r["head"]))
     dims = width_of(records)
     kept = tuple(aside)
-    return Evidence(accuracies, noise, probes, tuple(rows), tuple(records), dims, heads, kept)
+    return _Evidence(accuracies, noise, probes, tuple(rows), tuple(records), dims, heads, kept)
 
 
 def reached(truth: Comparison, head: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -132,12 +132,12 @@ def _error(records: Sequence[Mapping[str, Any]]) -> float:
     return float(np.sqrt(p * (1 - p) / records[0]["n"] + spread))
 
 
-def text(evidence: Evidence) -> str:
+def text(evidence: _Evidence) -> str:
     """The tables, for a terminal."""
     return "\n\n".join(_parts(evidence, aligned, "{}"))
 
 
-def markdown(evidence: Evidence, command: str, picture: str | None = None) -> str:
+def markdown(evidence: _Evidence, command: str, picture: str | None = None) -> str:
     """The page of documentation."""
     written = f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d}."
     parts = ["# Which score deserves trust", wrapped(written), "\n".join(describe())]
@@ -146,7 +146,7 @@ def markdown(evidence: Evidence, command: str, picture: str | None = None) -> st
     return "\n\n".join([*parts, *_parts(evidence, piped, "## {}")]) + "\n"
 
 
-def draw(evidence: Evidence, path: str | os.PathLike[str]) -> str:
+def draw(evidence: _Evidence, path: str | os.PathLike[str]) -> str:
     """Draw agreement against cost into a PNG, SVG or PDF file."""
     import pandas as pd
 
@@ -158,7 +158,7 @@ def draw(evidence: Evidence, path: str | os.PathLike[str]) -> str:
     return save_figure(lambda ax: plot_trade_off(frame, ax=ax), path, 6.0)
 
 
-def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:
+def _parts(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
     parts = _judged(evidence, grid, title)
     if evidence.accuracies.shape[1] > 1:
         parts += [
@@ -190,7 +190,7 @@ def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     ]
 
 
-def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
+def _judged(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
     models, tasks = evidence.accuracies.shape
     low, high = min(evidence.dims.values()), max(evidence.dims.values())
     return [
@@ -236,7 +236,7 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
 _Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
-def _main(evidence: Evidence) -> _Table:
+def _main(evidence: _Evidence) -> _Table:
     header = (
         *("metric", "weighted tau", "95 % interval", "test", "regret", "best block", "probes"),
         *("seconds", "failed"),
@@ -257,7 +257,7 @@ def _main(evidence: Evidence) -> _Table:
     ]
 
 
-def _few(evidence: Evidence) -> _Table:
+def _few(evidence: _Evidence) -> _Table:
     sizes = [n for n in SIZES if any(np.isfinite(row.on_parts[n]) for row in evidence.rows)]
     header = ("metric", *map(str, sizes), "all")
     return header, [
@@ -266,7 +266,7 @@ def _few(evidence: Evidence) -> _Table:
     ]
 
 
-def _repairs(evidence: Evidence) -> _Table:
+def _repairs(evidence: _Evidence) -> _Table:
     repaired = {name: tables(at_last(evidence.records, repair=name)) for name in REPAIRS}
     header = ("metric", "with width", "plain", *REPAIRS)
     rows = []
@@ -283,11 +283,11 @@ def _repairs(evidence: Evidence) -> _Table:
     return header, rows
 
 
-def _accuracy_and_width(evidence: Evidence) -> float:
+def _accuracy_and_width(evidence: _Evidence) -> float:
     return mean_over_tasks(evidence.accuracies, evidence.dims, rank_correlation)
 
 
-def _layers(evidence: Evidence) -> _Table:
+def _layers(evidence: _Evidence) -> _Table:
     known = [row for row in evidence.rows if np.isfinite(row.layer_regret)]
     ordered = sorted(known, key=lambda row: row.layer_regret)
     return ("metric", "points lost"), [
@@ -295,7 +295,7 @@ def _layers(evidence: Evidence) -> _Table:
     ]
 
 
-def _choice(evidence: Evidence) -> _Table:
+def _choice(evidence: _Evidence) -> _Table:
     scores = tables(at_last(evidence.records))
     candidates = {**scores, **aggregations(scores, _CHEAP)}
     found = cross_validated(candidates, evidence.accuracies)
@@ -309,7 +309,7 @@ def _choice(evidence: Evidence) -> _Table:
     return header, [*rows, ["mean", "", *map(_two, means)]]
 
 
-def _aside(evidence: Evidence) -> _Table:
+def _aside(evidence: _Evidence) -> _Table:
     probes = tables(probed_last(evidence.aside))["accuracy"]
     scores = tables(at_last(evidence.aside))
     found = {name: by_task(table, probes) for name, table in scores.items()}

@@ -23,7 +23,7 @@ from transfer_metrics.results.record import record_label
 if TYPE_CHECKING:
     import pandas as pd
 
-Record = Mapping[str, Any]
+_Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class JudgedMetric:
 
 
 def judge(
-    records: Sequence[Record],
+    records: Sequence[_Record],
     accuracies: pd.DataFrame,
     probes: pd.DataFrame,
     *,
@@ -112,13 +112,13 @@ def judge(
 
 
 def at_last(
-    records: Iterable[Record], size: int | None = None, repair: str | None = None
-) -> list[Record]:
+    records: Iterable[_Record], size: int | None = None, repair: str | None = None
+) -> list[_Record]:
     """Scores of the classifier's input, of all examples or of a part of them, combinations too.
 
     Combinations are made of the models of a task.
     """
-    kept: dict[str, list[Record]] = {}
+    kept: dict[str, list[_Record]] = {}
     for group in _by_pair(records).values():
         scored = [r for r in group if r["split"] == "train" and r["repair"] == repair]
         last = max((r["layer_index"] for r in scored), default=None)
@@ -129,7 +129,7 @@ def at_last(
     return [record for group in kept.values() for record in _with_combinations(group)]
 
 
-def probed_last(records: Iterable[Record]) -> list[Record]:
+def probed_last(records: Iterable[_Record]) -> list[_Record]:
     """The linear probe of the last block of every pair."""
     found = []
     for group in _by_pair(records).values():
@@ -138,7 +138,7 @@ def probed_last(records: Iterable[Record]) -> list[Record]:
     return found
 
 
-def at_best(records: Iterable[Record]) -> list[Record]:
+def at_best(records: Iterable[_Record]) -> list[_Record]:
     """The highest score over the blocks of each model, of all examples."""
     found = []
     for group in _by_pair(records).values():
@@ -150,7 +150,7 @@ def at_best(records: Iterable[Record]) -> list[Record]:
     return found
 
 
-def tables(records: Iterable[Record]) -> dict[str, pd.DataFrame]:
+def tables(records: Iterable[_Record]) -> dict[str, pd.DataFrame]:
     """One table of models x tasks per metric; higher is better in all of them."""
     import pandas as pd
 
@@ -161,7 +161,7 @@ def tables(records: Iterable[Record]) -> dict[str, pd.DataFrame]:
     return {label: pd.DataFrame(columns) for label, columns in cells.items()}
 
 
-def width_of(records: Iterable[Record]) -> dict[str, float]:
+def width_of(records: Iterable[_Record]) -> dict[str, float]:
     """Number of features of the classifier's input, by model."""
     found: dict[str, tuple[int, float]] = {}
     for r in records:
@@ -171,7 +171,7 @@ def width_of(records: Iterable[Record]) -> dict[str, float]:
     return {model: dim for model, (_, dim) in found.items()}
 
 
-def _seconds_of(records: Iterable[Record]) -> dict[str, float]:
+def _seconds_of(records: Iterable[_Record]) -> dict[str, float]:
     """Mean time of one scoring of the classifier's input of all examples, by metric."""
     spent: dict[str, list[float]] = {}
     for r in at_last(records):
@@ -180,7 +180,7 @@ def _seconds_of(records: Iterable[Record]) -> dict[str, float]:
     return {label: float(np.mean(values)) for label, values in spent.items()}
 
 
-def layer_regrets(records: Iterable[Record]) -> dict[str, float]:
+def layer_regrets(records: Iterable[_Record]) -> dict[str, float]:
     """What choosing a block by each metric costs, in probe accuracy; ``"last"`` takes the last.
 
     Mean over the pairs of the probe accuracy of the best block less that of the chosen one. The
@@ -268,26 +268,26 @@ def _against(
     return {"a": "better", "b": "worse", "tie": "tie"}[found.verdict]
 
 
-def _by_pair(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
-    groups: dict[tuple[str, str], list[Record]] = {}
+def _by_pair(records: Iterable[_Record]) -> dict[tuple[str, str], list[_Record]]:
+    groups: dict[tuple[str, str], list[_Record]] = {}
     for r in records:
         if r["metric"]:
             groups.setdefault((r["model"], r["task"]), []).append(r)
     return groups
 
 
-def _plainly_scored(group: Iterable[Record]) -> list[Record]:
+def _plainly_scored(group: Iterable[_Record]) -> list[_Record]:
     return [r for r in group if r["split"] == "train" and r["repair"] is None]
 
 
-def _with_combinations(records: Sequence[Record]) -> list[dict[str, Any]]:
+def _with_combinations(records: Sequence[_Record]) -> list[dict[str, Any]]:
     """Combinations compare models, so their layers have to go by one name."""
     alike = [{**r, "layer": "last"} for r in records]
     kinds = [by_kind["classification"] for by_kind in COMBINATIONS.values()]
     return combined(alike, kinds)
 
 
-def _signed(record: Record) -> float:
+def _signed(record: _Record) -> float:
     value = float(record["value"])
     return value if record["higher_is_better"] else -value
 

@@ -123,7 +123,7 @@ def load_benchmark(name: str) -> Benchmark:
 
 
 @dataclass(frozen=True)
-class PublishedScore:
+class _JudgedScore:
     """One metric on one benchmark: mean over tasks, and the metrics that it differs from."""
 
     metric: str
@@ -136,11 +136,11 @@ class PublishedScore:
 
 
 @dataclass(frozen=True)
-class JudgedBenchmark:
+class _Judged:
     """A benchmark and its metrics, best first."""
 
     benchmark: Benchmark
-    rows: tuple[PublishedScore, ...]
+    rows: tuple[_JudgedScore, ...]
 
     @property
     def pairs(self) -> int:
@@ -155,7 +155,7 @@ class JudgedBenchmark:
 
 def judge_published(
     names: Sequence[str] | None = None, *, resamples: int = RESAMPLES, seed: int = 0
-) -> list[JudgedBenchmark]:
+) -> list[_Judged]:
     """Judge benchmarks by weighted tau; by default those of others that carry scores.
 
     >>> (judged,) = judge_published(["tmlr"], resamples=10)
@@ -167,9 +167,7 @@ def judge_published(
     return [judge_benchmark(b, resamples=resamples, seed=seed) for b in loaded if b.scores]
 
 
-def judge_benchmark(
-    benchmark: Benchmark, *, resamples: int = RESAMPLES, seed: int = 0
-) -> JudgedBenchmark:
+def judge_benchmark(benchmark: Benchmark, *, resamples: int = RESAMPLES, seed: int = 0) -> _Judged:
     """Mean weighted tau of every metric of a benchmark, and a paired test of every two."""
     accuracies, scores = benchmark.accuracies, benchmark.scores
     with warnings.catch_warnings():
@@ -199,11 +197,11 @@ def judge_benchmark(
             mean = judged[(judged["task"] == MEAN) & (judged["measure"] == MEASURE)].iloc[0]
             ends = float(mean["value"]), float(mean["low"]), float(mean["high"])
             names = tuple(better[metric]), tuple(worse[metric])
-            rows.append(PublishedScore(metric, *ends, int(mean["n"]), *names))
-    return JudgedBenchmark(benchmark, tuple(sorted(rows, key=lambda row: -row.value)))
+            rows.append(_JudgedScore(metric, *ends, int(mean["n"]), *names))
+    return _Judged(benchmark, tuple(sorted(rows, key=lambda row: -row.value)))
 
 
-def text(judged: Sequence[JudgedBenchmark]) -> str:
+def text(judged: Sequence[_Judged]) -> str:
     """The tables and what they come to, for a terminal."""
     parts = [wrapped(_method())]
     for one in judged:
@@ -211,7 +209,7 @@ def text(judged: Sequence[JudgedBenchmark]) -> str:
     return "\n\n".join([*parts, _summary(judged)])
 
 
-def markdown(judged: Sequence[JudgedBenchmark], command: str) -> str:
+def markdown(judged: Sequence[_Judged], command: str) -> str:
     """The page of documentation."""
     parts = ["# Published scores", f"Made by `{command}`.", wrapped(_method()), _summary(judged)]
     for one in judged:
@@ -237,7 +235,7 @@ def _method() -> str:
     )
 
 
-def _summary(judged: Sequence[JudgedBenchmark]) -> str:
+def _summary(judged: Sequence[_Judged]) -> str:
     """What the tables come to."""
     pairs, ties = sum(one.pairs for one in judged), sum(one.ties for one in judged)
     by_benchmark = ", ".join(f"{one.benchmark.name} {one.ties}/{one.pairs}" for one in judged)
@@ -246,12 +244,12 @@ def _summary(judged: Sequence[JudgedBenchmark]) -> str:
     )
 
 
-def _heading(one: JudgedBenchmark) -> list[str]:
+def _heading(one: _Judged) -> list[str]:
     benchmark = one.benchmark
     return [f"{benchmark.name}: {benchmark.title}", benchmark.source, *benchmark.notes]
 
 
-def _cells(one: JudgedBenchmark) -> list[list[str]]:
+def _cells(one: _Judged) -> list[list[str]]:
     return [
         [
             row.metric,
