@@ -12,10 +12,11 @@ import pytest
 import transfer_metrics as tm
 from tests.house_measures import ROOMS, ROOT, House, returns
 from transfer_metrics.features.pooling import POOLINGS
-from transfer_metrics.heads.names import HEADS
+from transfer_metrics.heads.base import HEADS
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.ranking.engines import ENGINES
-from transfer_metrics.sources.kinds_of_source import HUBS, TASK_SOURCES
+from transfer_metrics.sources.models.load_model import HUBS
+from transfer_metrics.sources.tasks.load_task import TASK_SOURCES
 
 BY_NAME = {"add_parser"}
 """What is looked up in modules whose names are put together."""

@@ -26,7 +26,7 @@ from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import stratified_holdout
 from transfer_metrics.sources.tasks.task import Split, Task
 
-TRAIN, HELD = "train", "val"
+TRAIN, _HELD = "train", "val"
 _EVERY = ("all", "*", "activations", "blocks")
 """Choices of layers that mean all that a store has; what it has was chosen when it was made."""
 
@@ -96,12 +96,12 @@ class TaskData:
     @property
     def own_split(self) -> bool:
         """Whether validation has a split of its own."""
-        return HELD in self.task.splits
+        return _HELD in self.task.splits
 
     @property
     def held_split(self) -> Split:
         """The split that ``held`` counts in."""
-        return self.task[HELD if self.own_split else TRAIN]
+        return self.task[_HELD if self.own_split else TRAIN]
 
     def features(
         self, layers: Any, pool: Any, batch_size: int, device: Any, progress: bool
@@ -123,7 +123,7 @@ class TaskData:
         store = stores[TRAIN]
         whole = Labelled(layer_columns(store), store.labels)
         if self.own_split:
-            train, held = whole, Labelled(layer_columns(stores[HELD]), stores[HELD].labels)
+            train, held = whole, Labelled(layer_columns(stores[_HELD]), stores[_HELD].labels)
         else:
             train, held = whole.rows(self.rows), whole.rows(self.held)
         names = tuple(self.task.classes)
@@ -164,11 +164,11 @@ def read_task(
     _check_codes(task[TRAIN].labels)
     splits = {TRAIN: task[TRAIN]}
     if validation is not None:
-        splits[HELD] = _as_split(validation, task)
-    elif HELD in task.splits:
-        splits[HELD] = task[HELD]
-    if HELD in splits:
-        rows, held = np.arange(len(splits[TRAIN])), np.arange(len(splits[HELD]))
+        splits[_HELD] = _as_split(validation, task)
+    elif _HELD in task.splits:
+        splits[_HELD] = task[_HELD]
+    if _HELD in splits:
+        rows, held = np.arange(len(splits[TRAIN])), np.arange(len(splits[_HELD]))
     elif fraction is None:
         rows = held = np.arange(len(splits[TRAIN]))
     else:

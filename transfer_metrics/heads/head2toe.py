@@ -22,7 +22,7 @@ from transfer_metrics.selection.adam import SoftmaxFit, train_softmax
 from transfer_metrics.selection.columns import LayerColumns, layer_columns
 from transfer_metrics.selection.group_lasso import GroupLassoSelector
 
-PAPER_GRID: Mapping[str, tuple[Any, ...]] = {
+_PAPER_GRID: Mapping[str, tuple[Any, ...]] = {
     "pool": ("grid:512", "grid:8192"),
     "lam": (1e-5, 1e-4, 1e-3),
     "lr": (0.1, 0.01, 0.001),
@@ -233,7 +233,7 @@ class Head2ToeCV(Head):
 
     Args:
         grid: values of ``pool, lam, lr, steps, keep`` to try; those left out keep Head2Toe's
-            default. None is a small grid over ``keep``, ``"paper"`` is ``PAPER_GRID``: 288
+            default. None is a small grid over ``keep``, ``"paper"`` the paper's, of 288
             settings. On features there is one pooling, that of the features.
         cv: number of folds, stratified and shuffled by the seed. (The paper's are consecutive,
             which needs examples in random order.)
@@ -343,7 +343,7 @@ class Head2ToeCV(Head):
 
     def _checked_grid(self, start: Head2Toe, of_model: bool) -> dict[str, tuple[Any, ...]]:
         given: Any = _GRID if self.grid is None else self.grid
-        given = PAPER_GRID if isinstance(given, str) and given == "paper" else given
+        given = _PAPER_GRID if isinstance(given, str) and given == "paper" else given
         if not isinstance(given, Mapping):
             raise InvalidInputError(
                 f"grid={given!r}; use a mapping of {', '.join(_NAMES)}, 'paper'"

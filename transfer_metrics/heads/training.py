@@ -87,7 +87,7 @@ class TrainSettings:
 
 
 @dataclass
-class Run:
+class _Run:
     """What came of one training.
 
     Attributes:
@@ -122,7 +122,7 @@ def train(
     identity: Mapping[str, Any] | None = None,
     progress: bool = False,
     title: str = "training",
-) -> Run:
+) -> _Run:
     """Train a network in place and leave it with the weights of the best epoch.
 
     After every epoch the network is evaluated on the validation examples; the first epoch with
@@ -179,8 +179,8 @@ class Tuned(NamedTuple):
 
     network: TransferNet
     settings: TrainSettings
-    run: Run
-    runs: tuple[Run, ...]
+    run: _Run
+    runs: tuple[_Run, ...]
 
 
 def tune(
@@ -199,8 +199,8 @@ def tune(
 
     ``checkpoint`` is a folder for one file per setting; the others are as for ``train``.
     """
-    runs: list[Run] = []
-    best: tuple[TransferNet, TrainSettings, Run] | None = None
+    runs: list[_Run] = []
+    best: tuple[TransferNet, TrainSettings, _Run] | None = None
     for index, settings in enumerate(grid):
         told = f"lr={settings.lr:g}"
         if settings.weight_decay:
@@ -257,7 +257,7 @@ class _Training:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
-        self.run = Run()
+        self.run = _Run()
         self.best: dict[str, Tensor] | None = None
 
     def epoch(
@@ -332,7 +332,7 @@ class _Training:
         for name, buffer in tensors.get("momentum", {}).items():
             parameter = self.parameters[name]
             self.optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
-        self.run, self.best = Run(**state), tensors.get("best") or None
+        self.run, self.best = _Run(**state), tensors.get("best") or None
 
 
 def _finite(value: float | None) -> float | None:
