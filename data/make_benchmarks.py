@@ -25,9 +25,11 @@ import numpy as np
 import pandas as pd
 
 import transfer_metrics as tm
-from transfer_metrics.evidence import evidence, evidence_report, ground_truth, journal
+from transfer_metrics.evidence import evidence_report, ground_truth
+from transfer_metrics.evidence.ground_truth import read_lines
 from transfer_metrics.evidence.judgement import at_last, tables
 from transfer_metrics.evidence.published import MEASURED_HERE, TEXTS
+from transfer_metrics.evidence.scored_pairs import IDENTITY
 from transfer_metrics.files import replacing
 from transfer_metrics.results.comparison import Comparison
 
@@ -400,7 +402,7 @@ def measured(truth: list[Path], scores: Path) -> Made:
     found = Comparison(ground_truth.shortened(whole))
     accuracies, noise = evidence_report.reached(found, evidence_report.TUNED)
     probes, _ = evidence_report.reached(found, evidence_report.PROBED)
-    records = ground_truth.shortened(journal.read(scores, evidence.IDENTITY))
+    records = ground_truth.shortened(read_lines(scores, IDENTITY))
     heads = sorted({str(r["head"]) for r in whole if r["head"]})
     seeds = len({r["seed"] for r in whole})
     return Made(

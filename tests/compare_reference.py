@@ -15,9 +15,9 @@ from pathlib import Path
 import pandas as pd
 
 from tests.plain_networks import shared_models
-from transfer_metrics.evidence.machine import describe
+from transfer_metrics.evidence.layout import describe
+from transfer_metrics.heads.base import resolve_head
 from transfer_metrics.heads.compare import compare
-from transfer_metrics.heads.names import resolve_head
 from transfer_metrics.results.comparison import Comparison
 
 HEADS = (

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.plain_networks import shared_models
 from transfer_metrics.errors import TransferMetricsWarning
-from transfer_metrics.evidence import evidence, evidence_report, ground_truth
+from transfer_metrics.evidence import evidence_report, ground_truth, scored_pairs
 from transfer_metrics.files import replacing
 from transfer_metrics.results.comparison import Comparison
 
@@ -88,8 +88,8 @@ def main() -> None:
     for task in EPOCHS:
         name = f"npz:datasets/{task}.npz"
         found = ground_truth.run(models(), name, truth, heads=heads(task), seeds=1)
-    records = evidence.measure(evidence.pairs_of(found.records), scores)
-    kept = evidence.measure(aside(), scores)
+    records = scored_pairs.measure(scored_pairs.pairs_of(found.records), scores)
+    kept = scored_pairs.measure(aside(), scores)
     judged = evidence_report.gather(
         Comparison(ground_truth.shortened(found.records)),
         ground_truth.shortened(records),

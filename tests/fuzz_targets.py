@@ -25,11 +25,11 @@ from torch import nn
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import build_parser, main
-from transfer_metrics.cli.config import with_config
-from transfer_metrics.evidence import journal
+from transfer_metrics.cli.parser import with_config
+from transfer_metrics.evidence.ground_truth import read_lines
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.heads.head_files import load_head
+from transfer_metrics.heads.base import load_head
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.report.html import write_report
@@ -324,7 +324,7 @@ def _config(data: bytes, folder: Path) -> None:
 
 def _journal(data: bytes, folder: Path) -> None:
     (folder / "j.jsonl").write_bytes(data)
-    assert isinstance(journal.read(folder / "j.jsonl", ("model", "task")), list)
+    assert isinstance(read_lines(folder / "j.jsonl", ("model", "task")), list)
 
 
 # ---------------------------------------------------------------- what is typed, or stands in files

@@ -17,7 +17,7 @@ import pandas as pd
 
 import transfer_metrics as tm
 from tests.compare_reference import markdown
-from transfer_metrics.evidence.machine import describe
+from transfer_metrics.evidence.layout import describe
 
 MODELS = ("zoo:resnet-cifar10", "zoo:vit-gtsrb")
 TASK, OTHER = "zoo:glyphs", "sklearn:digits"

@@ -8,18 +8,20 @@ import io
 import json
 import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import transfer_metrics as tm
-from tests.benchmarks import extraction, listings, memory, peers, speed, speed_report
+from tests.benchmarks import cost, extraction, listings, peers, speed, speed_table
+from tests.benchmarks.cost import interleaved
 from tests.benchmarks.examples import Size, features, probabilities
 from tests.benchmarks.speed_table import OURS, PRODUCT, TOGETHER, Row, SpeedTable
-from tests.benchmarks.timing import interleaved
-from transfer_metrics.__main__ import main
-from transfer_metrics.evidence.machine import describe
+from transfer_metrics.__main__ import main, run
+from transfer_metrics.evidence.layout import describe
 
 SMALL = Size(90, 12, 3)
 SAME = [p for p in peers.PEERS if p.tolerance is not None and not peers.absent(p.package or "json")]
@@ -86,12 +88,12 @@ def test_everything_is_timed_at_every_size(table):
 
 
 def test_the_report_says_what_is_held_to_and_on_what(table):
-    text = speed_report.text(table)
+    text = speed_table.text(table)
     assert "90x12x3: six together / sum of the best others: " in text
     assert re.search(r"60x70x4: six together / X'X in torch: [\d.]+ \(at most 6: ", text)
     assert text.count("the fastest other: ") == 4
-    page = speed_report.markdown(table, "transfer-metrics benchmark speed --rounds 2")
-    assert "`transfer-metrics benchmark speed --rounds 2` on 20" in page
+    page = speed_table.markdown(table, "python -m tests.benchmarks.speed --rounds 2")
+    assert "`python -m tests.benchmarks.speed --rounds 2` on 20" in page
     assert page.count("| metric | seconds |") == 2
     for line in describe():
         assert line in text
@@ -109,7 +111,7 @@ def test_figures_of_the_report_follow_from_the_rows():
     rows += [Row(size, "leep", "quick", 0.1), Row(size, "nce", "large", note="needs 9 GB")]
     table = SpeedTable((size,), tuple(rows), 3, 30.0, 0.2)
     assert table.sum_of_others(size, peers.SIX) == 120.0
-    assert speed_report.summary(table) == [
+    assert speed_table.summary(table) == [
         "other processes took 20.0% of the cores meanwhile: TOO MUCH, "
         "run it again on a quiet machine",
         "100x10x5: six together / sum of the best others: 0.0417 (at most 0.1: met)",
@@ -117,7 +119,7 @@ def test_figures_of_the_report_follow_from_the_rows():
         "100x10x5: leep / the fastest other: 10 (at most 2: NOT MET)",
         "100x10x5: nce / the fastest other: not known, nothing to compare with",
     ]
-    assert "six together  100x10x5  0        0" in speed_report.text(table)
+    assert "six together  100x10x5  0        0" in speed_table.text(table)
     assert table.records[1]["to_product"] == 5.0
 
 
@@ -151,44 +153,67 @@ def test_a_peer_that_fails_is_a_line_and_one_with_another_number_an_error(monkey
     assert [r.code for r in table.disagreements] == ["wrong"]
     assert table.best_other(SMALL, "transrate") is None
     monkeypatch.setattr(speed, "peak", lambda metric, size: None)
-    assert main(["benchmark", "speed", "--sizes", "90x12x3", "--rounds", "1"]) == 1
+    assert run(speed.parser(), ["--sizes", "90x12x3", "--rounds", "1"]) == 1
     assert "transrate: wrong: another number: " in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own():
     n = 4000
-    found = memory.peak("knn", Size(n, 32, 4))
+    found = cost.peak("knn", Size(n, 32, 4))
     if found is None:
         pytest.skip("this system does not tell")
     assert 0 < found < 8 * n * n
     with pytest.raises(tm.TransferMetricsError, match="memory of nothing at 90x12x3"):
-        memory.peak("nothing", SMALL)
+        cost.peak("nothing", SMALL)
 
 
 @pytest.mark.parametrize("text", ["10x10", "10x10x", "1e3x10x2", "5x4x3", "9x9x1", "9x1x2"])
 def test_sizes_that_mean_nothing_are_refused(text, capsys):
-    assert main(["benchmark", "speed", "--sizes", text]) == 2
+    assert run(speed.parser(), ["--sizes", text]) == 2
     assert "size" in capsys.readouterr().err
 
 
 def test_the_command_prints_a_table_and_writes_a_page(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(speed, "peak", lambda metric, size: 12_000_000)
-    argv = ["benchmark", "speed", "--sizes", "90x12x3", "--rounds", "1", "--limit", "9"]
-    assert main([*argv, "--out", str(tmp_path / "docs" / "speed.md")]) == 0
+    argv = ["--sizes", "90x12x3", "--rounds", "1", "--limit", "9"]
+    assert run(speed.parser(), [*argv, "--out", str(tmp_path / "docs" / "speed.md")]) == 0
     out, err = capsys.readouterr()
     assert re.search(r"^parc +90x12x3 +12 ", out, re.M)
     assert "wrote" in err
     page = (tmp_path / "docs" / "speed.md").read_text()
-    command = "transfer-metrics benchmark speed --sizes 90x12x3 --rounds 1 --limit 9"
+    command = "python -m tests.benchmarks.speed --sizes 90x12x3 --rounds 1 --limit 9"
     assert f"`{command}`" in page
-    assert main([*argv, "--json"]) == 0
+    assert run(speed.parser(), [*argv, "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
     assert {"n", "metric", "code", "seconds", "to_product", "difference"} <= set(records[0])
-    assert main([*argv, "--csv"]) == 0
+    assert run(speed.parser(), [*argv, "--csv"]) == 0
     assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == len(records)
 
 
 def test_the_extraction_benchmark_prints_its_ratio():
-    _, line = extraction.run(n=2, batch_size=2, repeats=1, networks=["resnet50"])
+    _, line = extraction.lines(n=2, batch_size=2, repeats=1, networks=["resnet50"])
     assert re.match(r"resnet50: bare [\d.]+ s, extracting 18 layers [\d.]+ s, ratio [\d.]+$", line)
+
+
+def test_the_extraction_command_prints_its_lines(monkeypatch, capsys):
+    monkeypatch.setattr(extraction, "lines", lambda: iter(["one", "two"]))
+    assert run(extraction.parser(), []) == 0
+    assert capsys.readouterr().out == "one\ntwo\n"
+    assert run(extraction.parser(), ["--more"]) == 2
+
+
+@pytest.mark.parametrize("name", ["extraction", "speed", "selection", "scaling"])
+def test_what_has_left_the_package_is_told_in_one_sentence(name, capsys):
+    for more in ([], ["--out", "page.md"], ["--help"]):
+        assert main(["benchmark", name, *more]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert f"use `python -m tests.benchmarks.{name}`" in line
+
+
+def test_modules_run_as_commands():
+    argv = [sys.executable, "-m", "tests.benchmarks.speed", "--sizes", "1x1"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "a size is written NxDxC" in done.stderr

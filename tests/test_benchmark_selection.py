@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import transfer_metrics as tm
-from tests.benchmarks import selection, selection_report
+from tests.benchmarks import selection
 from tests.benchmarks.selection import Row, SelectionTable, write_store
-from transfer_metrics.__main__ import main
-from transfer_metrics.evidence.machine import describe
+from transfer_metrics.__main__ import run
+from transfer_metrics.evidence.layout import describe
 
-ARGV = ["benchmark", "selection", "--features", "60", "--examples", "40", "--classes", "4"]
+ARGV = ["--features", "60", "--examples", "40", "--classes", "4"]
 
 
 def row(features, seconds):
@@ -64,32 +64,32 @@ def test_the_exponent_is_that_of_the_largest_two():
 
 
 def test_the_report_says_whether_it_is_fast_enough():
-    lines = selection_report.summary(SelectionTable((row(1000, 1.0), row(500_000, 299.0)), 0.01))
+    lines = selection.summary(SelectionTable((row(1000, 1.0), row(500_000, 299.0)), 0.01))
     assert lines == [
         "other processes took 1.0% of the cores meanwhile",
         "between the two largest sizes seconds grow with the features to the power of 0.92",
         "500000 features of 1000 examples: 299 s (at most 300: met)",
     ]
-    slow = selection_report.summary(SelectionTable((row(500_000, 301.0),)))
+    slow = selection.summary(SelectionTable((row(500_000, 301.0),)))
     assert slow == ["500000 features of 1000 examples: 301 s (at most 300: NOT MET)"]
 
 
 def test_the_command_prints_a_table_and_writes_a_page(monkeypatch, capsys, tmp_path):
     in_this_process(monkeypatch)
-    assert main([*ARGV, "--out", str(tmp_path / "docs" / "selection.md")]) == 0
+    assert run(selection.parser(), [*ARGV, "--out", str(tmp_path / "docs" / "selection.md")]) == 0
     out, err = capsys.readouterr()
     assert re.search(r"^60 +40 +4 +[\d.]+ +\d+ +\d+ +\d+ +\de-\d\d$", out, re.M)
     assert "60 features: selecting" in err
     page = (tmp_path / "docs" / "selection.md").read_text()
-    assert f"`transfer-metrics {' '.join(ARGV)}` on 20" in page
+    assert f"`python -m tests.benchmarks.selection {' '.join(ARGV)}` on 20" in page
     for line in describe():
         assert line in page
     for private in (platform.node(), str(Path.home()), str(Path.cwd())):
         assert private not in page
-    assert main([*ARGV, "--json"]) == 0
+    assert run(selection.parser(), [*ARGV, "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
     assert records[0]["features"] == 60
-    assert main([*ARGV, "--csv"]) == 0
+    assert run(selection.parser(), [*ARGV, "--csv"]) == 0
     assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == 1
 
 
@@ -103,9 +103,5 @@ def test_the_command_prints_a_table_and_writes_a_page(monkeypatch, capsys, tmp_p
     ],
 )
 def test_sizes_that_mean_nothing_are_refused(argv, said, capsys):
-    try:
-        status = main(["benchmark", "selection", *argv])
-    except SystemExit as stopped:
-        status = stopped.code
-    assert status == 2
+    assert run(selection.parser(), argv) == 2
     assert said in capsys.readouterr().err

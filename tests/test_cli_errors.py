@@ -1,7 +1,7 @@
 """Every mistake on the command line is one sentence: for every verb and every option it has.
 
-The cases come from the parsers themselves. A new verb needs a line in ``VALID``, a new option one
-in ``WRONG`` or ``FREE``; without it the first test fails.
+The cases come from the parsers themselves, those of ``tests.benchmarks`` too. A new verb needs a
+line in ``VALID``, a new option one in ``WRONG`` or ``FREE``; without it the first test fails.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import transfer_metrics as tm
-from transfer_metrics.__main__ import build_parser, main
+from tests.benchmarks import extraction, scaling, selection, speed
+from transfer_metrics.__main__ import build_parser, main, run
 
 MODEL, TASK = "zoo:vit-mnist", "zoo:glyphs"
 NETWORK = {"model": MODEL, "task": TASK, "layers": "last"}
@@ -40,13 +41,13 @@ VALID: dict[str, tuple[dict[str, str], ...]] = {
     "report": ({"files": "scores.jsonl", "out": "new.html"}, {**RANKING, "out": "new.html"}),
     "list": ({"what": "layers", "name": MODEL},),
     "cache": ({"action": "show"},),
-    "benchmark extraction": ({},),
-    "benchmark speed": ({"sizes": "100x8x2"},),
-    "benchmark selection": ({"features": "100", "examples": "50", "classes": "2"},),
-    "benchmark scaling": ({},),
     "benchmark run": ({"models": MODEL, "tasks": TASK, "out": "new.jsonl"},),
     "benchmark build": ({"truth": "scores.jsonl", "scores": "new.jsonl"},),
     "benchmark published": ({},),
+    "tests.benchmarks.extraction": ({},),
+    "tests.benchmarks.speed": ({"sizes": "100x8x2"},),
+    "tests.benchmarks.selection": ({"features": "100", "examples": "50", "classes": "2"},),
+    "tests.benchmarks.scaling": ({},),
 }
 FILES = ("absent/at/all", "folder", "empty", "binary", "locked")
 # Wrong values of an option by its name; a file that cannot be read or written is one of FILES.
@@ -75,7 +76,6 @@ WRONG: dict[str, tuple[str, ...]] = {
     "memory": ("", "x", "-1", "2 cows", "1"),
     "budget": ("x", "nan", "0", "2", "-1"),
     "sizes": ("", "x", "10", "10x2", "0x0x0", "10x-2x2"),
-    "limit": ("x", "nan", "-1"),
     "names": ("nonsense", ""),
     "name": ("nonsense*(",),
     "seed": ("x", "1.5", "-1"),
@@ -98,11 +98,11 @@ WRONG_FOR = {
     ("report", "out"): ("empty/new", "folder"),
     ("list", "name"): MODELS,
     ("compare", "metrics"): (*NAMES, "knm", "knn(k=x)", "knn(", "knn(j=1)", "knn(1)"),
-    ("benchmark selection", "features"): ("x", "0", "-1", ""),
+    ("tests.benchmarks.selection", "features"): ("x", "0", "-1", ""),
     ("benchmark run", "out"): ("empty/new", "folder", "text.jsonl"),
-    ("benchmark speed", "out"): ("empty/new", "folder"),
-    ("benchmark selection", "out"): ("empty/new", "folder"),
-    ("benchmark scaling", "out"): ("empty/new", "folder"),
+    ("tests.benchmarks.speed", "out"): ("empty/new", "folder"),
+    ("tests.benchmarks.selection", "out"): ("empty/new", "folder"),
+    ("tests.benchmarks.scaling", "out"): ("empty/new", "folder"),
     ("benchmark published", "out"): ("empty/new", "folder"),
     ("benchmark build", "out"): ("empty/new", "folder"),
     ("benchmark build", "scores"): ("folder.jsonl", "empty/x.jsonl"),
@@ -110,7 +110,7 @@ WRONG_FOR = {
 # Any text will do.
 FREE = {"title", "help", "debug"}
 NUMBERS = {"positive": ("0", "-1", "1.5", "x", ""), "count": ("-1", "1.5", "x", ""),
-           "_above_zero": ("0", "-1", "x", "nan", "inf", ""),
+           "above_zero": ("0", "-1", "x", "nan", "inf", ""),
            "_share": ("0", "1.1", "-1", "x", "nan", "")}  # fmt: skip
 ACTION = re.compile(r"; |did you mean|choose from|needs|must|write|give|use |as in ")
 
@@ -127,7 +127,9 @@ def leaves(
             yield from leaves(one, f"{name} {verb}")
 
 
-LEAVES = dict(leaves(build_parser()))
+COMMANDS = {f"tests.benchmarks.{one.__name__.rpartition('.')[2]}": one.parser() for one in
+            (extraction, speed, selection, scaling)}  # fmt: skip
+LEAVES = {**dict(leaves(build_parser())), **COMMANDS}
 OPTIONS = {
     (verb, a.dest): a
     for verb, parser in LEAVES.items()
@@ -149,7 +151,7 @@ def command(verb: str, dest: str, value: str) -> list[str]:
     options = {**next((s for s in sets if dest in s), sets[-1]), dest: value}
     if (verb, dest) == ("select", "features"):
         del options["by"]
-    argv = verb.split()
+    argv = [] if verb in COMMANDS else verb.split()
     for name, given in options.items():
         strings = OPTIONS[verb, name].option_strings
         argv += [f"{strings[-1]}={given}"] if strings else [given]
@@ -215,7 +217,7 @@ def test_a_wrong_value_is_one_sentence(verb, dest, place, capsys, monkeypatch):
     complaints = []
     for value in wrong_values(verb, OPTIONS[verb, dest]) or ():
         with as_anyone():
-            status = main(command(verb, dest, value))
+            status = run(COMMANDS.get(verb) or build_parser(), command(verb, dest, value))
         out, err = capsys.readouterr()
         told = [line for line in err.splitlines() if ": warning: " not in line]
         new = sorted(set(place.rglob("*")) - set(before))

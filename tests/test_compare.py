@@ -16,8 +16,7 @@ from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
 from transfer_metrics.heads import compare as compare_module
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.cost import cost_of, forward_flops
-from transfer_metrics.heads.distortion import distortion
+from transfer_metrics.heads.compare import cost_of, distortion, forward_flops
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.tasks.corruptions import CORRUPTIONS
@@ -166,6 +165,55 @@ def test_repeated_it_computes_nothing_and_interrupted_it_goes_on(
     assert len(fitted) == 3
     assert again.records == whole.records
     assert not list((tmp_path / "training").glob("*"))
+
+
+class Leaving(nn.Module):
+    """A network that is interrupted in its ``steps``-th step of training, where that is above 0."""
+
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU())
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            Leaving.steps -= 1
+            if Leaving.steps == 0:
+                raise KeyboardInterrupt
+        return self.head(self.body(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*has no test split")
+def test_interrupted_training_is_shown_and_cleared(monkeypatch, tmp_path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 4)).astype(np.float32), np.arange(40) % 2
+    monkeypatch.setenv("TRANSFER_METRICS_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    net = Leaving()
+    monkeypatch.setattr(Leaving, "steps", 6)
+
+    def compared() -> Comparison:
+        head = tm.FineTune(lr=0.01, epochs=3, batch_size=8)
+        return tm.compare(net, (x, y), head, seeds=1, progress=False)
+
+    def shown(*argv: str) -> dict[str, tuple[int, int]]:
+        assert main(["cache", *argv, "--json"]) == 0
+        return {r["part"]: (r["files"], r["bytes"]) for r in json.loads(capsys.readouterr().out)}
+
+    with pytest.raises(KeyboardInterrupt):
+        compared()
+    files, size = shown()["training"]
+    kept = [path for path in (tmp_path / "training").rglob("*") if path.is_file()]
+    assert files == len(kept) > 0
+    assert size == sum(path.stat().st_size for path in kept) > 0
+    assert shown("clear", "--only", "scores")["training"] == (files, size)
+    assert shown("clear", "--only", "training")["training"] == (0, 0)
+    assert not (tmp_path / "training").exists()
+    table = compared()
+    assert not table.failures
+    assert shown()["training"] == (0, 0)
 
 
 def test_a_head_that_fails_is_a_row_with_its_reason(glyphs: tm.Task) -> None:
@@ -338,6 +386,21 @@ def test_a_head_of_ones_own_takes_part(glyphs: tm.Task) -> None:
     plain = NearestCentroid().fit(train[train.names[0]], train.labels)
     expected = plain.score(test[test.names[0]], test.labels)
     assert table.summary()["test"].iloc[0] == pytest.approx(expected)
+
+
+def test_a_head_with_a_fitted_selector_takes_part(glyphs: tm.Task, tmp_path: Path) -> None:
+    task = complete_task(glyphs)
+    store = tm.extract("zoo:cnn-mnist", task, "activations", "grid:512", progress=False)
+    accuracies = []
+    for seed in (0, 1):
+        labels = np.random.default_rng(seed).permutation(store.labels)
+        selector = tm.GroupLassoSelector(keep=0.02, steps=5).fit(store, labels)
+        head = tm.Head2Toe(selector=selector, steps=20)
+        options = {"seeds": 1, "cache_dir": tmp_path, "progress": False}
+        table = tm.compare("zoo:cnn-mnist", glyphs, head, **options)
+        accuracies.append(table.summary()["test"].iloc[0])
+        assert accuracies[-1] == head.fit("zoo:cnn-mnist", task).score(task)
+    assert accuracies[0] != accuracies[1]
 
 
 def test_distortion_by_hand() -> None:

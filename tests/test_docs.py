@@ -19,9 +19,10 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from tests import metric_pages
+from tests.benchmarks import extraction, scaling, selection, speed
 from transfer_metrics.__main__ import build_parser
 from transfer_metrics.features.pooling import POOLINGS
-from transfer_metrics.heads.names import HEADS
+from transfer_metrics.heads.base import HEADS
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.ranking.engines import ENGINES
 from transfer_metrics.sources.models.load_model import HUBS
@@ -34,6 +35,12 @@ PAGES = sorted(
 )
 FOLDERS = tuple(sorted(f"{p.name}/" for p in ROOT.iterdir() if p.is_dir()))
 PARSER = build_parser()
+# What a command in a document begins with, and the parser of the rest.
+PARSERS = {
+    "transfer-metrics": PARSER,
+    "python -m transfer_metrics": PARSER,
+    **{one.parser().prog: one.parser() for one in (extraction, scaling, selection, speed)},
+}
 every_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
 )
@@ -76,12 +83,12 @@ def shell_lines(page: Path) -> Iterator[str]:
                 yield from (part.strip() for part in line.split("&&"))
 
 
-def programs(page: Path) -> Iterator[list[str]]:
-    """Arguments of every call of the command line in a code block."""
+def programs(page: Path) -> Iterator[tuple[argparse.ArgumentParser, list[str]]]:
+    """Parser and arguments of every call of the command line in a code block."""
     for line in shell_lines(page):
-        for start in ("transfer-metrics ", "python -m transfer_metrics "):
-            if line.startswith(start):
-                yield shlex.split(line.removeprefix(start), comments=True)
+        for start, parser in PARSERS.items():
+            if f"{line} ".startswith(f"{start} "):
+                yield parser, shlex.split(line.removeprefix(start), comments=True)
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -118,9 +125,9 @@ def test_files_and_modules_that_are_named_exist(page):
 
 @every_page
 def test_commands_are_accepted(page):
-    for arguments in programs(page):
+    for parser, arguments in programs(page):
         if not {"--help", "--config"} & set(arguments):
-            PARSER.parse_args(arguments)
+            parser.parse_args(arguments)
 
 
 @every_page
@@ -129,10 +136,10 @@ def test_options_exist(page):
     said = [*programs(page)]
     for token in tokens(page):
         if token.type == "code_inline":
-            words = re.sub(r"^(transfer-metrics|python -m transfer_metrics) ", "", token.content)
-            said.append(words.split())
-    for words in said:
-        parser = PARSER
+            start = next((s for s in PARSERS if token.content.startswith(f"{s} ")), "")
+            words = token.content.removeprefix(start).split()
+            said.append((PARSERS.get(start, PARSER), words))
+    for parser, words in said:
         while words and words[0] in (verbs := verbs_of(parser)):
             parser, words = verbs[words[0]], words[1:]
         if parser.prog != "transfer-metrics":

@@ -13,7 +13,7 @@ from scipy.stats import kendalltau, weightedtau
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.evidence import choice, evidence, evidence_report, ground_truth, judgement
+from transfer_metrics.evidence import evidence_report, ground_truth, judgement, scored_pairs
 from transfer_metrics.evidence.ground_truth import short_name, shortened
 from transfer_metrics.results.comparison import Comparison
 
@@ -34,10 +34,10 @@ def record(model: str, value: float | None, **fields) -> dict:
 def test_scores_are_those_that_a_user_would_see(tmp_path: Path) -> None:
     pair = (MODELS[0], TASK)
     metrics = ("knn", "transrate(eps=auto)", "leep")
-    found = evidence.measure(
+    found = scored_pairs.measure(
         [pair], tmp_path / "s.jsonl", metrics=metrics, sizes=(100,), progress=False
     )
-    task = evidence.tested(TASK)
+    task = scored_pairs.tested(TASK)
     store = tm.extract(MODELS[0], task, progress=False)
     last = store.layers[-1].name
     (whole,) = (
@@ -57,10 +57,10 @@ def test_scores_are_those_that_a_user_would_see(tmp_path: Path) -> None:
     fitted = tm.LinearProbe().fit(store[last], store.labels)
     assert probe["value"] == fitted.score(test[last], test.labels)
     repaired = {r["repair"]: r["value"] for r in found if r["metric"] == "knn" and r["repair"]}
-    assert set(repaired) == set(evidence.REPAIRS)
+    assert set(repaired) == set(scored_pairs.REPAIRS)
     assert repaired["unit rows"] == pytest.approx(whole["value"])  # cosine distance
     assert repaired["projected"] == pytest.approx(
-        tm.knn(evidence.principal(store[last]), store.labels)
+        tm.knn(scored_pairs.principal(store[last]), store.labels)
     )
     assert repaired["less permuted"] == pytest.approx(whole["value"] - 0.1, abs=0.06)
 
@@ -72,7 +72,7 @@ def test_what_is_there_is_not_measured_again_and_failures_are(
     out = tmp_path / "s.jsonl"
     pairs = [(MODELS[0], TASK), ("zoo:absent", TASK)]
     options = {"metrics": ("knn",), "sizes": (), "progress": False}
-    first = evidence.measure(pairs, out, **options)
+    first = scored_pairs.measure(pairs, out, **options)
     (failure,) = (r for r in first if not r["metric"])
     assert failure["model"] == "zoo:absent"
     assert "absent" in failure["error"]
@@ -82,12 +82,12 @@ def test_what_is_there_is_not_measured_again_and_failures_are(
         tried.append(name)
         raise InvalidInputError("not now")
 
-    monkeypatch.setattr(evidence, "load_model", loading)
-    again = evidence.measure(pairs, out, **options)
+    monkeypatch.setattr(scored_pairs, "load_model", loading)
+    again = scored_pairs.measure(pairs, out, **options)
     assert tried == ["zoo:absent"]
     assert [r for r in again if r["metric"]] == [r for r in first if r["metric"]]
     with pytest.raises(InvalidInputError, match="no pairs"):
-        evidence.measure([], out)
+        scored_pairs.measure([], out)
 
 
 def test_tables_point_upwards_and_take_the_last_layer_or_the_best() -> None:
@@ -173,12 +173,12 @@ def test_choice_does_not_see_the_task_it_is_tried_on() -> None:
     truth = pd.DataFrame({t: [1.0, 2.0, 3.0, 4.0] for t in "xyz"}, list("abcd"))
     one = truth.assign(x=-truth["x"])  # right on y and z only
     two = truth.assign(y=[1.0, 2.0, 4.0, 3.0], z=[1.0, 2.0, 4.0, 3.0])  # right on x, nearly else
-    found = choice.cross_validated({"one": one, "two": two}, truth, "kendall").set_index("task")
+    found = judgement.cross_validated({"one": one, "two": two}, truth, "kendall").set_index("task")
     assert found["chosen"].to_dict() == {"x": "one", "y": "two", "z": "two"}
     assert found.loc["x", "value"] == -1.0
     assert found.loc["y", "value"] == pytest.approx(2 / 3)
     with pytest.raises(InvalidInputError, match="two tasks"):
-        choice.cross_validated({"one": one[["x"]]}, truth[["x"]])
+        judgement.cross_validated({"one": one[["x"]]}, truth[["x"]])
 
 
 def test_agreement_by_task_is_scipys() -> None:
@@ -186,14 +186,14 @@ def test_agreement_by_task_is_scipys() -> None:
     scores, truth = (pd.DataFrame(rng.random((9, 2)), columns=["x", "y"]) for _ in range(2))
     scores.loc[0, "x"] = np.nan
     for measure, fn in (("kendall", kendalltau), ("weighted_kendall", weightedtau)):
-        found = choice.by_task(scores, truth, measure)
+        found = judgement.by_task(scores, truth, measure)
         assert found["x"] == pytest.approx(fn(scores["x"][1:], truth["x"][1:]).statistic)
         assert found["y"] == pytest.approx(fn(scores["y"], truth["y"]).statistic)
 
 
 def test_aggregated_ranks() -> None:
     a = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, list("abc"))
-    found = choice.aggregations({"p": a, "q": -a, "r": a}, ["p", "q", "r", "missing"])
+    found = judgement.aggregations({"p": a, "q": -a, "r": a}, ["p", "q", "r", "missing"])
     assert set(found) == {"p + q", "p + r", "q + r", "p + q + r"}
     assert found["p + q"]["x"].tolist() == [2.0, 2.0, 2.0]
     assert found["p + q + r"]["x"].tolist() == pytest.approx([5 / 3, 2.0, 7 / 3])
@@ -220,7 +220,7 @@ def test_short_names_stay_apart() -> None:
 def test_built_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(evidence, "METRICS", ("knn", "logme", "lfc", "energy", "lda"))
+    monkeypatch.setattr(scored_pairs, "METRICS", ("knn", "logme", "lfc", "energy", "lda"))
     heads = ("linear_probe(C_grid=(0.1,))", "finetune(lr=0.01, epochs=1)")
     truth, scores, page = tmp_path / "t.jsonl", tmp_path / "s.jsonl", tmp_path / "page.md"
     cache = {"cache_dir": tmp_path / "cache", "progress": False}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from transfer_metrics.features.pooling import POOLINGS
-from transfer_metrics.heads.names import HEADS
+from transfer_metrics.heads.base import HEADS
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.ranking.engines import ENGINES
 from transfer_metrics.sources.models.load_model import HUBS

@@ -32,17 +32,16 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.heads import preprocessed as inputs_module
 from transfer_metrics.heads import training
-from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.finetune import LPFT, FineTune
-from transfer_metrics.heads.grid import FT_EVAL_RATES, FT_RATES, LPFT_RATES
+from transfer_metrics.heads.base import Head, resolve_head
+from transfer_metrics.heads.finetune import FT_EVAL_RATES, FT_RATES, LPFT, LPFT_RATES, FineTune
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.preprocessed import Inputs, network_logits
-from transfer_metrics.heads.training import train
-from transfer_metrics.heads.training_settings import (
+from transfer_metrics.heads.training import (
     TrainSettings,
     augmented,
     epoch_batches,
     epoch_seed,
+    train,
 )
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
@@ -609,6 +608,85 @@ class TestLPFT:
             np.testing.assert_array_equal(start.logits(task), probe.logits(task))
             assert not start.coef_[len(classes) :].any()
             assert not start.logits(task)[:, len(classes) :].any()
+
+
+class NearestMean(Head):
+    """The class whose mean is nearest."""
+
+    def __init__(self, layers="last", pool="avg", *, random_state=0):
+        self.layers, self.pool, self.random_state = layers, pool, random_state
+
+    def fit(self, X, y=None, *, validation=None):
+        data = self._feature_data(X, y, validation)
+        x, codes = data.train.columns.dense(), data.train.codes
+        means = np.stack([x[codes == c].mean(axis=0) for c in range(len(data.classes))])
+        self._set_head(data, 2 * means, -np.square(means).sum(axis=1))
+        return self
+
+
+class TestStart:
+    head2toe = tm.Head2Toe(keep=0.2, steps=20, lr=0.05)
+
+    def test_presets_are_fine_tuning_with_a_start(self, task):
+        probe = LinearProbe(C_grid=SMALL)
+        pairs = [
+            (
+                FineTune(start=probe, batch_norm="eval", lr=1e-3, **QUICK),
+                LPFT(C_grid=SMALL, lr=1e-3, **QUICK),
+            ),
+            (
+                FineTune(start=self.head2toe, lr=1e-3, **QUICK),
+                tm.H2TFT(self.head2toe, lr=1e-3, **QUICK),
+            ),
+        ]
+        for one, two in pairs:
+            one, two = one.fit(net(), task), two.fit(net(), task)
+            np.testing.assert_array_equal(one.logits(task), two.logits(task))
+            for name in ("C_", "probe_val_score_", "kept_"):
+                assert getattr(one, name, None) == getattr(two, name, None)
+
+    def test_automatic_rates_follow_the_start(self):
+        def rates(**options):
+            return tuple(settings.lr for settings in FineTune(**options)._grid())
+
+        assert rates(start="probe", batch_norm="eval") == LPFT_RATES
+        assert rates(start=LinearProbe(), batch_norm="eval") == LPFT_RATES
+        assert rates(start="probe") == FT_RATES
+        assert rates(start="head2toe", batch_norm="eval") == FT_EVAL_RATES
+
+    def test_any_head_on_features_can_be_the_start(self, task):
+        cv = tm.Head2ToeCV({"keep": (0.1, 0.5), "steps": (10,)}, cv=2)
+        for start in (NearestMean(), cv, "linear_probe(C_grid=(0.1,))"):
+            head = FineTune(start=start, epochs=0, progress=False).fit(net(), task)
+            plain = clone(resolve_head(start)).fit(net(), task)
+            np.testing.assert_allclose(head.logits(task), plain.logits(task), rtol=1e-4, atol=1e-4)
+        named = resolve_head("finetune(start='head2toe(keep=0.05, steps=5)', epochs=0)")
+        assert sum(named.set_params(progress=False).fit(net(), task).kept_.values()) > 0
+
+    def test_the_start_does_not_see_what_chooses_the_epoch(self, task):
+        own = dataclasses.replace(task, splits={"train": task["train"], "test": task["test"]})
+        head = FineTune(start=LinearProbe(C_grid=SMALL), epochs=0, progress=False).fit(net(), own)
+        kept = LinearProbe(C_grid=SMALL, refit=False).fit(net(), own)
+        np.testing.assert_array_equal(head.logits(own), kept.logits(own))
+
+    def test_what_cannot_be_the_start(self, task):
+        for options, message in (
+            ({"start": "lpft"}, "start=lpft trains a network"),
+            ({"start": "linear_probe", "layers": "blocks"}, "layers and pool are those of start"),
+            ({"start": 3}, "a head is a int"),
+        ):
+            with pytest.raises(InvalidInputError, match=message):
+                FineTune(**options, **QUICK).fit(net(), task)
+
+    def test_presets_have_the_options_of_fine_tuning(self):
+        options = set(FineTune().get_params())
+        assert set(LPFT().get_params()) == options - {"start"} | {"C_grid", "max_iter"}
+        own = options - {"start", "layers", "pool"} | {"head2toe"}
+        assert set(tm.H2TFT().get_params(deep=False)) == own
+        assert repr(LPFT(epochs=3)) == "LPFT(epochs=3)"
+        for preset, wrong in ((LPFT, "start"), (LPFT, "epoch"), (tm.H2TFT, "layers")):
+            with pytest.raises(TypeError, match=f"unexpected keyword argument '{wrong}'"):
+                preset(**{wrong: 1})
 
 
 class Words(nn.Module):

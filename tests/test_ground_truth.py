@@ -9,7 +9,7 @@ import pytest
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
-from transfer_metrics.evidence import ground_truth, journal
+from transfer_metrics.evidence import ground_truth
 from transfer_metrics.heads.splits import complete_task
 
 HEADS = ("linear_probe(C_grid=(0.01, 1.0))", "head2toe(keep=0.05, steps=5)")
@@ -78,7 +78,7 @@ def test_a_failed_pair_stops_no_other_and_is_tried_again(tmp_path: Path, options
         assert {key[0] for key in accuracies(table)} == {"zoo:cnn-mnist"}
     mended = {**table.failures[0], "head": "h", "seed": 0, "metric": "accuracy", "split": "test"}
     broken = {**table.failures[0], "head": "h", "seed": 0}
-    journal.append(out, [broken, {**mended, "error": None, "value": 0.5}])
+    ground_truth.append_lines(out, [broken, {**mended, "error": None, "value": 0.5}])
     assert ("h", 0) not in {(r["head"], r["seed"]) for r in ground_truth.load(out).failures}
 
 

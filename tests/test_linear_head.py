@@ -29,9 +29,8 @@ from transfer_metrics.errors import (
     UnknownNameError,
     UnsupportedTaskError,
 )
-from transfer_metrics.heads import folder
-from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.head_files import load_head
+from transfer_metrics.heads import head_files
+from transfer_metrics.heads.base import HEADS, Head, load_head, resolve_head
 from transfer_metrics.heads.linear import (
     LINEAR_C,
     LinearProbe,
@@ -40,7 +39,6 @@ from transfer_metrics.heads.linear import (
     padded,
     unnormalised,
 )
-from transfer_metrics.heads.names import HEADS, resolve_head
 from transfer_metrics.sources.tasks.subtasks import stratified_holdout
 from transfer_metrics.sources.tasks.task import Split
 
@@ -494,11 +492,11 @@ class TestSaving:
         def full(descriptor):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(folder.os, "fsync", full)
+        monkeypatch.setattr(head_files.os, "fsync", full)
         with pytest.raises(InvalidInputError, match="No space left"):
             other.save(tmp_path / "head")
         monkeypatch.undo()
-        rename, calls = folder.Path.rename, []
+        rename, calls = head_files.Path.rename, []
 
         def second_fails(self, target):
             calls.append(target)
@@ -506,7 +504,7 @@ class TestSaving:
                 raise OSError(5, "Input/output error")
             return rename(self, target)
 
-        monkeypatch.setattr(folder.Path, "rename", second_fails)
+        monkeypatch.setattr(head_files.Path, "rename", second_fails)
         with pytest.raises(InvalidInputError, match="Input/output error"):
             other.save(tmp_path / "head")
         monkeypatch.undo()

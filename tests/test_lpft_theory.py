@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.heads.preprocessed import Inputs
-from transfer_metrics.heads.training import train
-from transfer_metrics.heads.training_settings import TrainSettings
+from transfer_metrics.heads.training import TrainSettings, train
 
 
 class TwoLayers(nn.Module):

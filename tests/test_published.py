@@ -19,7 +19,7 @@ from tests.published_correlations import LOGME, SPIDER, SPIDER_TASKS, TRANSRATE
 from tests.test_bundled_zoo import DATA, script
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import CorruptStoreError, TransferMetricsWarning, UnknownNameError
-from transfer_metrics.evidence import published, published_report
+from transfer_metrics.evidence import published
 from transfer_metrics.evidence.published import (
     MEASURED_HERE,
     TEXTS,
@@ -344,13 +344,13 @@ def small() -> Benchmark:
 
 
 def test_report_tells_ties_from_differences() -> None:
-    judged = published_report.judge(small(), resamples=200)
+    judged = published.judge_benchmark(small(), resamples=200)
     rows = {row.metric: row for row in judged.rows}
     assert [row.metric for row in judged.rows][-1] == "bad"
     assert rows["good"].better_than == rows["twin"].better_than == ("bad",)
     assert rows["bad"].worse_than == ("good", "twin")
     assert (judged.pairs, judged.ties) == (3, 1)
-    text = published_report.text([judged])
+    text = published.text([judged])
     assert "small 1/3" in text
     assert "-1.000" in text
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transfer_metrics as tm
-from tests.benchmarks import projection_report, scaling, scaling_case, scaling_report
+from tests.benchmarks import projection, scaling, scaling_case, scaling_table
 from tests.benchmarks.projection import Assumed, projected
-from tests.benchmarks.recipe import Recipe
-from tests.benchmarks.scaling import Exponent, Row, ScalingTable, cases
-from tests.benchmarks.scaling_case import Case, Found, Note, measured, models_of
-from transfer_metrics.__main__ import main
+from tests.benchmarks.scaling import cases
+from tests.benchmarks.scaling_case import Case, Found, Note, Recipe, measured, models_of
+from tests.benchmarks.scaling_table import Exponent, Row, ScalingTable
+from transfer_metrics.__main__ import run
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.ranking.memory_budget import as_bytes, plan_passes
 from transfer_metrics.statistics.statistics import Labels, Needs, needs_of
@@ -230,16 +230,14 @@ def test_a_projection_that_does_not_fit_is_refused():
 
 
 def test_the_report_says_what_was_found():
-    text = scaling_report.text(table(), Assumed(models=20))
+    text = scaling_table.text(table(), Assumed(models=20))
     assert "other processes took 25.0% of the cores meanwhile: other work ran" in text
     assert "ray: the driver grew by 3.0 MiB at N=256" in text
     assert "memory=1GiB: peak 50 MiB, held" in text
     assert "memory=9MB: peak 50 MiB, NOT HELD" in text
     assert "From 100 to 400: seconds grow as examples to the power of 1.00 ± 0.00" in text
-    page = scaling_report.markdown(
-        table(), "transfer-metrics benchmark scaling", Assumed(models=20)
-    )
-    assert "`transfer-metrics benchmark scaling` on 20" in page
+    page = scaling_table.markdown(table(), "python -m tests.benchmarks.scaling", Assumed(models=20))
+    assert "`python -m tests.benchmarks.scaling` on 20" in page
     assert "## Planned: 20 models on 1000000 images" in page
     for private in (platform.node(), str(Path.home()), str(Path.cwd())):
         assert private not in page
@@ -247,13 +245,13 @@ def test_the_report_says_what_was_found():
 
 def test_the_command_prints_and_writes(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(scaling, "measure", lambda quick, tell: table())
-    monkeypatch.setattr(projection_report, "SIZES", {64: projection_report.CONDITIONS[:1]})
+    monkeypatch.setattr(projection, "SIZES", {64: projection.CONDITIONS[:1]})
     out = tmp_path / "scaling.md"
-    argv = ["benchmark", "scaling", "--quick", "--price", "7"]
-    assert main([*argv, "--out", str(out)]) == 0
+    argv = ["--quick", "--price", "7"]
+    assert run(scaling.parser(), [*argv, "--out", str(out)]) == 0
     assert "7 an hour for a GPU" in capsys.readouterr().out.replace("\n", " ")
     assert "scaling --quick --throughput 1000 --price 7`" in out.read_text()
-    assert main([*argv, "--json"]) == 0
+    assert run(scaling.parser(), [*argv, "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
     assert {"part", "engine", "examples", "working", "worker", "driver"} <= set(records[0])
-    assert main(["benchmark", "scaling", "--price", "-1"]) == 2
+    assert run(scaling.parser(), ["--price", "-1"]) == 2

@@ -22,7 +22,7 @@ import transfer_metrics as tm
 from tests import text_models
 from tests.text_families import families, glued
 from tests.text_sides import BATCH, candidates, markdown, ours, theirs
-from transfer_metrics.evidence.machine import describe
+from transfer_metrics.evidence.layout import describe
 
 TASKS = ("trec6", "sst2")
 METRICS = ("logme", "h_score", "knn")

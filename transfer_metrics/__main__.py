@@ -15,10 +15,8 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
 import transfer_metrics
-from transfer_metrics.cli.completion import PrintCompletion
-from transfer_metrics.cli.console import console
-from transfer_metrics.cli.options import LONGEST
-from transfer_metrics.cli.parser import Parser, add_common
+from transfer_metrics.cli.console import LONGEST, console
+from transfer_metrics.cli.parser import Parser, PrintCompletion, add_common, with_config
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
 from transfer_metrics.untrusted import visible, visible_lines
 
@@ -37,9 +35,9 @@ VERBS = (
 )
 
 # How much is told of an error that nobody foresaw.
-MOST = 300
+_MOST = 300
 
-DESCRIPTION = """\
+_DESCRIPTION = """\
 Which pretrained model should I transfer to my data, and from which layers?
 Answered in one pass over the data, before any training.
 
@@ -54,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser with all its verbs; imports nothing heavy."""
     parser = Parser(
         prog="transfer-metrics",
-        description=DESCRIPTION,
+        description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -81,14 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 where all went well, 1 where some models failed, 2 for a usage or input error and for
         what nobody foresaw, 130 when interrupted (SIGINT) and 143 when told to end (SIGTERM).
     """
-    with console():
-        return _main(list(sys.argv[1:] if argv is None else argv))
+    return run(build_parser(), sys.argv[1:] if argv is None else argv)
 
 
-def _main(argv: list[str]) -> int:
-    from transfer_metrics.cli.config import with_config
-
-    parser = build_parser()
+@console()
+def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
+    """Run what a command line asks for; whatever goes wrong is one sentence."""
     try:
         args = parser.parse_args(with_config(argv, parser))
         _refuse_empty(args)
@@ -162,7 +158,7 @@ def sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     if not isinstance(error, TransferMetricsError):
         text = (
-            f"{type(error).__name__}: {text[:MOST] or 'no reason given'}; this is a bug or a "
+            f"{type(error).__name__}: {text[:_MOST] or 'no reason given'}; this is a bug or a "
             f"broken input; run again with --debug for the traceback"
         )
     return visible(text, LONGEST)

@@ -1,11 +1,12 @@
 """What extracting every block costs beside the bare forward pass.
 
-``transfer-metrics benchmark extraction`` times both over the same images in turn, with
+``python -m tests.benchmarks.extraction`` times both over the same images in turn, with
 random weights and the shapes of ResNet-50 and ViT-B/16, and prints the medians and their ratio.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from tests.benchmarks.command import parser_of, run_module
+from transfer_metrics.cli.console import show
+from transfer_metrics.cli.parser import Parser
 from transfer_metrics.features.extract import extract
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
@@ -161,7 +165,7 @@ def measure(name: str, n: int = 500, batch_size: int = 16, repeats: int = 2) -> 
     }
 
 
-def run(
+def lines(
     n: int = 500, batch_size: int = 16, repeats: int = 2, networks: Iterable[str] = NETWORKS
 ) -> Iterator[str]:
     """Describe the measurement of each network in a line of text.
@@ -179,3 +183,20 @@ def run(
             f"{name}: bare {found['bare']:.2f} s, extracting {found['layers']} layers "
             f"{found['extract']:.2f} s, ratio {found['ratio']:.3f}"
         )
+
+
+def parser() -> Parser:
+    """The command's."""
+    about = "Time extracting every block against the bare forward pass."
+    return parser_of("extraction", about, run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    for line in lines():
+        show(line)
+    return 0
+
+
+if __name__ == "__main__":
+    run_module(parser())

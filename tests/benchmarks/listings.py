@@ -1,8 +1,8 @@
 """The published formulas as they are usually written in numpy, in a few lines each.
 
-``benchmark speed`` races the toolkit against them and checks that both compute the same number.
-They take float64 features (N, D), or source probabilities (N, Z), and labels 0..C-1 that all
-occur, and no care of awkward inputs.
+``tests.benchmarks.speed`` races the toolkit against them and checks that both compute the same
+number. They take float64 features (N, D), or source probabilities (N, Z), and labels 0..C-1 that
+all occur, and no care of awkward inputs.
 """
 
 from __future__ import annotations

@@ -1,32 +1,29 @@
-"""Time and memory of rankings against everything that they grow with.
+"""Time and memory of rankings against everything that they grow with, and a plan for a cluster.
 
-``transfer-metrics benchmark scaling`` runs it; ``scaling_report`` says what the figures come to.
+python -m tests.benchmarks.scaling --quick
+python -m tests.benchmarks.scaling --throughput 2000 --price 4 --out docs/scaling.md
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+import argparse
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
-import numpy as np
-from scipy.stats import linregress
-
-from tests.benchmarks.scaling_case import Case, Found, measured
-from transfer_metrics.evidence.machine import bystanders
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-BASE = Case(examples=8192, layers=4, models=1, classes=10, dim=128)
-AXES: dict[str, tuple[int, ...]] = {
-    "examples": (4096, 8192, 16384, 32768),
-    "layers": (2, 4, 8, 16),
-    "models": (1, 2, 4),
-    "classes": (10, 40, 160, 640),
-    "dim": (64, 128, 256, 512),
-}
-"""What grows, one at a time from ``BASE``."""
+from tests.benchmarks import scaling_table
+from tests.benchmarks.command import (
+    above_zero,
+    add_page,
+    bystanders,
+    finish,
+    parser_of,
+    run_module,
+    teller,
+)
+from tests.benchmarks.projection import Assumed
+from tests.benchmarks.scaling_case import Case, measured
+from tests.benchmarks.scaling_table import AXES, BASE, Row, ScalingTable
+from transfer_metrics.cli.parser import Parser
 
 FLAT = (5_000, 20_000, 80_000)
 """Examples against which the memory of the driver is held."""
@@ -37,96 +34,6 @@ PARTS = [replace(BASE, examples=n * 128, shard_size=128, warm=False) for n in (1
 BUDGET = Case(examples=16384, layers=3, classes=16, dim=512, metrics="transrate,gbc,logme")
 BUDGETS = ("4GiB", "100MiB", "75MiB")
 REAL = Case(model="zoo:resnet-cifar10", examples=1797, warm=False)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement.
-
-    Attributes:
-        part: what it belongs to: the name of an axis, ``"driver"``, ``"overhead"``, ``"memory"`` or
-            ``"network"``.
-        case: what was measured.
-        found: what it took.
-    """
-
-    part: str
-    case: Case
-    found: Found
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """It as a dictionary."""
-        found = self.found
-        return {
-            "part": self.part,
-            **asdict(self.case),
-            "seconds": found.seconds,
-            "first": found.first,
-            "working": found.working,
-            "driver": found.driver,
-            "worker": found.worker,
-        }
-
-
-@dataclass(frozen=True)
-class Exponent:
-    """``p`` in ``y ~ x^p``, with its standard error, and the range of ``x`` that it is from."""
-
-    power: float
-    error: float
-    least: float
-    most: float
-
-    @classmethod
-    def fitted(cls, x: Sequence[float], y: Sequence[float]) -> Exponent | None:
-        """By least squares on logarithms; None for fewer than three points, or none above zero.
-
-        >>> Exponent.fitted([1, 2, 4], [3, 12, 48]).power
-        2.0
-        """
-        if len(x) < 3 or min(y) <= 0:
-            return None
-        line = linregress(np.log(x), np.log(y))
-        return cls(float(line.slope), float(line.stderr), min(x), max(x))
-
-    def __str__(self) -> str:
-        return f"{self.power:.2f} ± {self.error:.2f}"
-
-
-@dataclass(frozen=True)
-class ScalingTable:
-    """All measurements of one run.
-
-    Attributes:
-        rows: the measurements.
-        bystanders: share of the cores that other processes took meanwhile.
-    """
-
-    rows: tuple[Row, ...]
-    bystanders: float | None = None
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """The rows as dictionaries."""
-        return [row.record for row in self.rows]
-
-    def to_frame(self) -> pd.DataFrame:
-        """The rows as a DataFrame."""
-        import pandas as pd
-
-        return pd.DataFrame(self.records)
-
-    def of(self, part: str) -> list[Row]:
-        """The measurements of one part."""
-        return [row for row in self.rows if row.part == part]
-
-    def exponent(self, axis: str, of: Callable[[Found], float]) -> Exponent | None:
-        """How something grows along an axis."""
-        rows = self.of(axis)
-        return Exponent.fitted(
-            [getattr(row.case, axis) for row in rows], [of(row.found) for row in rows]
-        )
 
 
 def cases(quick: bool = False) -> list[tuple[str, Case]]:
@@ -183,3 +90,46 @@ def measure(
         tell(f"{part}: {case}")
         rows.append(Row(part, case, measured(case)))
     return ScalingTable(tuple(rows), others())
+
+
+def parser() -> Parser:
+    """The command's."""
+    about = "Time and memory of rankings against what they grow with, and a plan for a cluster."
+    found = parser_of("scaling", about, run)
+    found.add_argument("--quick", action="store_true", help="a tenth of it, to see that it runs")
+    found.add_argument(
+        "--throughput",
+        type=above_zero,
+        default=1000.0,
+        metavar="IMAGES",
+        help="images a second on one GPU, assumed for the plan (default 1000)",
+    )
+    found.add_argument(
+        "--price",
+        type=above_zero,
+        default=2.5,
+        help="price of an hour of one GPU, assumed for the plan (default 2.5)",
+    )
+    add_page(found)
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure rankings, plan a large one, print the tables, and write the page."""
+    assumed = Assumed(throughput=args.throughput, price=args.price)
+    table = measure(args.quick, tell=teller(args))
+    command = (
+        f"python -m tests.benchmarks.scaling{' --quick' if args.quick else ''} "
+        f"--throughput {args.throughput:g} --price {args.price:g}"
+    )
+    finish(
+        args,
+        table,
+        scaling_table.text(table, assumed),
+        lambda: scaling_table.markdown(table, command, assumed),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_module(parser())

@@ -1,11 +1,12 @@
 """Time and memory of Head2Toe's selection against the number of features.
 
-``transfer-metrics benchmark selection`` runs it. ``python -m tests.benchmarks.selection
-STORE`` is the process that selects from one store: it prints what it measured as JSON.
+python -m tests.benchmarks.selection --features 1000,10000
+python -m tests.benchmarks.selection --out docs/selection.md
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import subprocess
@@ -18,16 +19,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.benchmarks.memory import Growth
-from tests.benchmarks.timing import timed
+from tests.benchmarks.command import (
+    add_page,
+    bystanders,
+    finish,
+    origin,
+    parser_of,
+    run_module,
+    teller,
+)
+from tests.benchmarks.cost import Growth, timed
+from transfer_metrics.cli.options import positive
+from transfer_metrics.cli.parser import Parser
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.evidence.machine import bystanders
+from transfer_metrics.evidence.layout import aligned, describe, piped, wrapped
 from transfer_metrics.features.shards import FORMAT, LABELS, shard_path, write_manifest, write_shard
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LAYERS, SHARDS, HIDDEN = 20, 8, 64
+FEATURES = [1000, 10_000, 100_000, 500_000]
+PROCESS = """\
+import json, sys
+from tests.benchmarks.selection import select
+print(json.dumps(select(sys.argv[1])))
+"""
 
 
 @dataclass(frozen=True)
@@ -174,7 +191,7 @@ def _layer(
 
 def _in_own_process(folder: Path) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", __name__, str(folder)], capture_output=True, text=True
+        [sys.executable, "-c", PROCESS, str(folder)], capture_output=True, text=True
     )
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
@@ -182,7 +199,7 @@ def _in_own_process(folder: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def select(folder: Path) -> dict[str, Any]:
+def select(folder: str | Path) -> dict[str, Any]:
     """Select from one store, and what that took: the fields of ``Row`` that are measured."""
     from transfer_metrics.features.store import FeatureStore
     from transfer_metrics.selection.group_lasso import GroupLassoSelector
@@ -201,5 +218,108 @@ def select(folder: Path) -> dict[str, Any]:
     }
 
 
+# What the toolkit is held to: so many features in so many seconds on two cores.
+MANY, MOST_SECONDS = 500_000, 300.0
+HEADER = ("features", "examples", "classes", "seconds", "peak MB", "active", "steps", "KKT / λ")
+
+
+def text(table: SelectionTable) -> str:
+    """The table and what it comes to, for a terminal."""
+    parts = ["\n".join(describe()), method(), aligned(HEADER, _rows(table))]
+    return "\n\n".join([*parts, "\n".join(summary(table))])
+
+
+def markdown(table: SelectionTable, command: str) -> str:
+    """A page with the command, the date, the machine, and the table."""
+    parts = [
+        "# Selecting features",
+        *origin(command, "on one machine"),
+        method(),
+        "\n".join(f"- {line}" for line in summary(table)),
+        piped(HEADER, _rows(table)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def method() -> str:
+    """How the figures were taken."""
+    return wrapped(
+        f"GroupLassoSelector with its defaults: the exact minimum of the group lasso at 0.05 "
+        f"lambda_max, to 1e-6 of λ. Features are made up, float32, as after a ReLU, in {LAYERS} "
+        f"layers of one width, and lie in a feature store on disk. Each selection runs in a "
+        f"process of its own. Seconds include reading the store, once per pass; the peak is what "
+        f"the process grew by. Active are the columns with weight, steps those of the proximal "
+        f"method over all working sets, and KKT the largest violation of the conditions of "
+        f"optimality."
+    )
+
+
+def summary(table: SelectionTable) -> list[str]:
+    """What the figures come to, and what the toolkit is held to."""
+    lines = []
+    if table.bystanders is not None:
+        lines.append(f"other processes took {table.bystanders:.1%} of the cores meanwhile")
+    if table.exponent is not None:
+        lines.append(
+            f"between the two largest sizes seconds grow with the features to the power of "
+            f"{table.exponent:.2f}"
+        )
+    for row in table.rows:
+        if row.features >= MANY:
+            held = "met" if row.seconds <= MOST_SECONDS else "NOT MET"
+            lines.append(
+                f"{row.features} features of {row.examples} examples: {row.seconds:.0f} s "
+                f"(at most {MOST_SECONDS:g}: {held})"
+            )
+    return lines
+
+
+def _rows(table: SelectionTable) -> list[list[str]]:
+    return [
+        [
+            str(row.features),
+            str(row.examples),
+            str(row.classes),
+            f"{row.seconds:.2f}",
+            "" if row.peak is None else f"{row.peak / 1e6:.0f}",
+            str(row.active),
+            str(row.iterations),
+            f"{row.kkt_residual:.0e}",
+        ]
+        for row in table.rows
+    ]
+
+
+def parser() -> Parser:
+    """The command's."""
+    about = "Time and memory of choosing features by group lasso against how many there are."
+    found = parser_of("selection", about, run)
+    found.add_argument(
+        "--features",
+        type=_counts,
+        default=FEATURES,
+        help=f"how many features, comma-separated (default {','.join(map(str, FEATURES))})",
+    )
+    found.add_argument("--examples", type=positive, default=1000, help="default 1000")
+    found.add_argument("--classes", type=positive, default=20, help="default 20")
+    add_page(found)
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Select from ever more features, print the table, and write the page."""
+    table = measure(args.features, args.examples, args.classes, tell=teller(args))
+    command = (
+        f"python -m tests.benchmarks.selection --features {','.join(map(str, args.features))} "
+        f"--examples {args.examples} --classes {args.classes}"
+    )
+    finish(args, table, text(table), lambda: markdown(table, command))
+    return 0
+
+
+def _counts(text: str) -> list[int]:
+    return [positive(part) for part in text.split(",")]
+
+
 if __name__ == "__main__":
-    print(json.dumps(select(Path(sys.argv[1]))))
+    run_module(parser())

@@ -1,10 +1,12 @@
 """The toolkit's metrics against one product ``X'X`` and against what else computes them.
 
-``transfer-metrics benchmark speed`` runs it; ``speed_report`` says what the figures come to.
+python -m tests.benchmarks.speed --sizes 1000x512x10
+python -m tests.benchmarks.speed --rounds 5 --limit 60 --out docs/speed.md
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,24 +16,29 @@ import numpy as np
 import torch
 
 import transfer_metrics as tm
-from tests.benchmarks.examples import Size, features, probabilities
-from tests.benchmarks.memory import peak
-from tests.benchmarks.peers import PAIRWISE, PEERS, SIX, SOURCE, Peer, absent
-from tests.benchmarks.speed_table import (
-    ANOTHER_NUMBER,
-    OURS,
-    PRODUCT,
-    TOGETHER,
-    Row,
-    SpeedTable,
+from tests.benchmarks import speed_table
+from tests.benchmarks.command import (
+    above_zero,
+    add_page,
+    bystanders,
+    finish,
+    parser_of,
+    run_module,
+    teller,
 )
-from tests.benchmarks.timing import interleaved, timed
-from transfer_metrics.evidence.machine import bystanders
+from tests.benchmarks.cost import interleaved, peak, timed
+from tests.benchmarks.examples import Size, features, probabilities
+from tests.benchmarks.peers import PAIRWISE, PEERS, SIX, SOURCE, Peer, absent
+from tests.benchmarks.speed_table import ANOTHER_NUMBER, OURS, PRODUCT, TOGETHER, Row, SpeedTable
+from transfer_metrics.cli.console import say
+from transfer_metrics.cli.options import positive
+from transfer_metrics.cli.parser import Parser
 from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT, FeatureSample
 
 # Peers whose N x N matrices take more are named and not run.
 MOST_MEMORY = 4e9
+SIZES = "1000x512x10,10000x2048x100,50000x768x200"
 
 
 @dataclass(frozen=True)
@@ -184,3 +191,42 @@ def _sample(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return x, y
     kept = FeatureSample.from_batch(x, y)
     return kept.x.numpy(), kept.y.numpy()
+
+
+def parser() -> Parser:
+    """The command's."""
+    found = parser_of("speed", "Race the metrics against one product X'X and against others.", run)
+    found.add_argument(
+        "--sizes",
+        default=SIZES,
+        help=f"N x D x C of the features, comma-separated (default {SIZES})",
+    )
+    found.add_argument("--rounds", type=positive, default=3, help="rounds that count (default 3)")
+    found.add_argument(
+        "--limit",
+        type=above_zero,
+        default=30.0,
+        metavar="SECONDS",
+        help="what takes another code longer is measured once (default 30)",
+    )
+    add_page(found)
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Race, print the tables, and write the page; fails where a peer computes another number."""
+    tell = teller(args)
+    sizes = [Size.parse(text) for text in args.sizes.split(",")]
+    table = measure(sizes, args.rounds, args.limit, tell=tell)
+    command = (
+        f"python -m tests.benchmarks.speed --sizes {','.join(map(str, sizes))} "
+        f"--rounds {args.rounds} --limit {args.limit:g}"
+    )
+    finish(args, table, speed_table.text(table), lambda: speed_table.markdown(table, command))
+    for row in table.disagreements:
+        say(f"failed: {row.size}: {row.metric}: {row.code}: {row.note}")
+    return 1 if table.disagreements else 0
+
+
+if __name__ == "__main__":
+    run_module(parser())

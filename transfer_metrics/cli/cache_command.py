@@ -5,26 +5,32 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.options import Records, add_output, add_verb, print_table
+from transfer_metrics.cli.console import Records, print_table
+from transfer_metrics.cli.options import add_output
+from transfer_metrics.cli.parser import add_verb
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics cache
   transfer-metrics cache clear
   transfer-metrics cache clear --only features
+  transfer-metrics cache clear --only training
 """
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = add_verb(
-        verbs, "cache", "show or clear kept scores, features and statistics", EXAMPLES, run
-    )
+    help = "show or clear kept scores, features, statistics and interrupted training"
+    parser = add_verb(verbs, "cache", help, _EXAMPLES, _run)
     parser.add_argument("action", nargs="?", choices=("show", "clear"), default="show")
-    parser.add_argument("--only", choices=("scores", "features", "statistics"))
+    parser.add_argument(
+        "--only",
+        choices=("scores", "features", "statistics", "training"),
+        help="with clear: of what (training: of `compare`, interrupted)",
+    )
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Show where the cache is and what it holds, or clear it."""
     from transfer_metrics.ranking.cache import ResultCache
 

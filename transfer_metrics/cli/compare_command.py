@@ -5,21 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from transfer_metrics.cli.console import print_table, require_scores, say, tell
 from transfer_metrics.cli.options import (
+    add_cache,
     add_device,
+    add_examples,
     add_output,
     add_plot_format,
-    add_verb,
     check_place,
+    loaded,
     positive,
-    print_table,
-    require_scores,
-    say,
-    tell,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded
+from transfer_metrics.cli.parser import add_verb
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics compare --models zoo:resnet-cifar10 --task zoo:glyphs
   transfer-metrics compare --models 'zoo:cnn-*' --task sklearn:digits --metrics logme \\
       --heads 'linear_probe,head2toe(keep=0.05),finetune(lr=0.003,epochs=5),lpft(epochs=5)'
@@ -31,7 +30,7 @@ EXAMPLES = """\
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "train heads and fine-tune, and test in and out of distribution"
-    parser = add_verb(verbs, "compare", help, EXAMPLES, run)
+    parser = add_verb(verbs, "compare", help, _EXAMPLES, _run)
     parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
     parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
     parser.add_argument(
@@ -56,17 +55,12 @@ def add_parser(verbs: Any) -> None:
         help="folder for the long table and the plot (default ./transfer-metrics)",
     )
     add_plot_format(parser)
-    parser.add_argument(
-        "--cache",
-        choices=("only-missing", "always", "never", "only-cache"),
-        default="only-missing",
-        help="what to take from earlier runs (default only-missing)",
-    )
+    add_cache(parser)
     add_device(parser)
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Compare, print, and write the table and the plot."""
     from pathlib import Path
 

@@ -1,20 +1,95 @@
-"""Streams that take any text and outlive their readers."""
+"""What is told to the person at the terminal, by streams that outlive their readers."""
 
 from __future__ import annotations
 
+import argparse
 import codecs
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.untrusted import visible, visible_lines
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Characters of a line on stderr.
+LONGEST = 20_000
 # What our own texts use beyond ASCII, as typewriters had it; everything else is written as \\u….
 _TYPED = {
     "±": "+-", "×": "x", "…": "...", "–": "-", "−": "-", "’": "'", "→": "->", "≤": "<=", "≥": ">=",
     "²": "^2", "√": "sqrt", "\N{NARROW NO-BREAK SPACE}": " ",
 }  # fmt: skip
 _HANDLER = "transfer_metrics.typed"
+
+
+class Records:
+    """Records that are printed and are no scores: what a verb listed, tried or kept."""
+
+    def __init__(self, records: list[dict[str, Any]]) -> None:
+        self.records = records
+
+    def to_frame(self) -> pd.DataFrame:
+        """The records as a DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.records)
+
+
+class _Table(Protocol):
+    """What can be printed: a long table of records."""
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The records."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """The records as a DataFrame."""
+
+
+def print_table(table: _Table, args: argparse.Namespace, text: str) -> None:
+    """The table on stdout: text for people, JSON or CSV where asked."""
+    if args.json:
+        print(json.dumps(table.records, indent=1, default=str))
+    elif args.csv and not sys.stdout.isatty():
+        table.to_frame().to_csv(sys.stdout, index=False)
+    else:
+        show(table.to_frame().to_csv(index=False).rstrip("\n") if args.csv else text)
+
+
+def show(text: str) -> None:
+    """Text on stdout, in which no name from a file can steer the terminal."""
+    print(visible_lines(text), flush=True)
+
+
+def tell(args: argparse.Namespace, message: str) -> None:
+    """What went as it should, on stderr; nothing with ``--quiet``."""
+    if not args.quiet:
+        say(message)
+
+
+def say(message: str) -> None:
+    """A line for the person at the terminal, on stderr."""
+    print(visible(message, LONGEST), file=sys.stderr)
+
+
+def require_scores(table: _Table) -> None:
+    """Refuse a table in which everything failed, with the reason of the first."""
+    records = table.records
+    if not records or any(record.get("value") is not None for record in records):
+        return
+    first = records[0]
+    parts = (first.get(name) for name in ("model", "head", "layer", "metric"))
+    others = len({str(record.get("error")) for record in records}) - 1
+    more = f"; {others} more gave other reasons, so try them one at a time" if others else ""
+    raise InvalidInputError(
+        f"nothing could be scored: {': '.join(str(part) for part in parts if part)}: "
+        f"{first.get('error')}{more}"
+    )
 
 
 @contextmanager

@@ -5,21 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from transfer_metrics.cli.console import Records, print_table, tell
 from transfer_metrics.cli.options import (
-    Records,
+    add_examples,
     add_extraction,
     add_layers,
     add_output,
-    add_verb,
     check_place,
     extraction,
+    loaded,
     positive,
-    print_table,
-    tell,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded
+from transfer_metrics.cli.parser import add_verb
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics extract --model zoo:resnet-cifar10 --task sklearn:digits --out features/
   transfer-metrics extract --model timm:vit_base_patch16_224 --task imagefolder:photos/ \\
       --layers blocks --pool cls --dtype float16 --out features/
@@ -28,7 +27,7 @@ EXAMPLES = """\
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = add_verb(verbs, "extract", "write the features of one model to disk", EXAMPLES, run)
+    parser = add_verb(verbs, "extract", "write the features of one model to disk", _EXAMPLES, _run)
     parser.add_argument("--model", required=True)
     parser.add_argument("--task", required=True)
     add_layers(parser, "blocks", "blocks, activations, *, last")
@@ -39,7 +38,7 @@ def add_parser(verbs: Any) -> None:
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Extract and print what was written, one layer per line."""
     from transfer_metrics.features.extract import extract
     from transfer_metrics.sources.models.load_model import load_model

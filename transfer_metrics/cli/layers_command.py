@@ -5,22 +5,21 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from transfer_metrics.cli.console import print_table, require_scores, say, tell
 from transfer_metrics.cli.options import (
+    add_examples,
     add_extraction,
     add_intervals,
     add_layers,
     add_output,
-    add_verb,
     check_place,
     extraction,
-    print_table,
-    require_scores,
-    say,
-    tell,
+    loaded,
+    refuse_examples,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded, refuse_examples
+from transfer_metrics.cli.parser import add_verb
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics layers --model zoo:resnet-cifar10 --task sklearn:digits
   transfer-metrics layers --model timm:resnet18 --task imagefolder:photos/ --layers 'layer4.*'
   transfer-metrics layers --store features/ --metrics transrate,logme --csv
@@ -29,7 +28,7 @@ EXAMPLES = """\
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = add_verb(verbs, "layers", "score every layer of one model", EXAMPLES, run)
+    parser = add_verb(verbs, "layers", "score every layer of one model", _EXAMPLES, _run)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", help="a model; needs --task")
     source.add_argument("--store", help="features written by `extract`")
@@ -43,7 +42,7 @@ def add_parser(verbs: Any) -> None:
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Score the layers and print one row per layer."""
     from transfer_metrics.errors import InvalidInputError
     from transfer_metrics.features.store import FeatureStore

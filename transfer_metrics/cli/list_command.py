@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.options import Records, add_layers, add_output, add_verb, print_table
-from transfer_metrics.cli.reading_options import add_kind, told, with_kind
+from transfer_metrics.cli.console import Records, print_table
+from transfer_metrics.cli.options import add_kind, add_layers, add_output, told, with_kind
+from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.tasks.task import Task
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics list metrics
   transfer-metrics list models 'timm:mobilenet*'
   transfer-metrics list layers zoo:resnet-cifar10
@@ -20,15 +21,15 @@ EXAMPLES = """\
   transfer-metrics list tasks zoo:glyphs
   transfer-metrics list heads
 """
-Listing = tuple[list[dict[str, Any]], list[str]]
+_Listing = tuple[list[dict[str, Any]], list[str]]
 """Records, and a line for each or more."""
-WHAT = ("metrics", "models", "layers", "poolings", "tasks", "heads")
+_WHAT = ("metrics", "models", "layers", "poolings", "tasks", "heads")
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = add_verb(verbs, "list", "list what can be named", EXAMPLES, run)
-    parser.add_argument("what", choices=WHAT)
+    parser = add_verb(verbs, "list", "list what can be named", _EXAMPLES, _run)
+    parser.add_argument("what", choices=_WHAT)
     parser.add_argument(
         "name", nargs="?", help="a pattern, the model whose layers to list, or the task to describe"
     )
@@ -38,14 +39,14 @@ def add_parser(verbs: Any) -> None:
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Print one name per line, with what there is to say about it."""
     records, lines = globals()[f"_{args.what}"](args)
     print_table(Records(records), args, "\n".join(lines))
     return 0
 
 
-def _metrics(args: argparse.Namespace) -> Listing:
+def _metrics(args: argparse.Namespace) -> _Listing:
     from fnmatch import fnmatchcase
 
     from transfer_metrics.metrics.base import get_metric, list_metrics
@@ -62,13 +63,13 @@ def _metrics(args: argparse.Namespace) -> Listing:
     return [dict(zip(("name", "reads", "tasks", "reference"), r, strict=True)) for r in rows], lines
 
 
-def _models(args: argparse.Namespace) -> Listing:
+def _models(args: argparse.Namespace) -> _Listing:
     from transfer_metrics.sources.models.load_model import list_models
 
     return _named(list_models(args.name or "zoo:*"))
 
 
-def _tasks(args: argparse.Namespace) -> Listing:
+def _tasks(args: argparse.Namespace) -> _Listing:
     from transfer_metrics.sources.tasks.load_task import list_tasks, load_task
 
     if not args.name:
@@ -76,7 +77,7 @@ def _tasks(args: argparse.Namespace) -> Listing:
     return _described(told(load_task(with_kind(args.name, args.kind)), args))
 
 
-def _described(task: Task) -> Listing:
+def _described(task: Task) -> _Listing:
     """What a task holds, and how many examples of every class each split has."""
     import numpy as np
 
@@ -98,23 +99,23 @@ def _described(task: Task) -> Listing:
     return records, lines
 
 
-def _poolings(args: argparse.Namespace) -> Listing:
+def _poolings(args: argparse.Namespace) -> _Listing:
     from transfer_metrics.features.pooling import POOLINGS
 
     return _named(list(POOLINGS))
 
 
-def _heads(args: argparse.Namespace) -> Listing:
+def _heads(args: argparse.Namespace) -> _Listing:
     from fnmatch import fnmatchcase
 
-    from transfer_metrics.heads.names import HEADS
+    from transfer_metrics.heads.base import HEADS
 
     names = [name for name in HEADS if fnmatchcase(name, args.name or "*")]
     records = [{"name": n, "about": (HEADS[n].__doc__ or "").partition("\n")[0]} for n in names]
     return records, [f"{r['name']:<15}{r['about']}" for r in records]
 
 
-def _layers(args: argparse.Namespace) -> Listing:
+def _layers(args: argparse.Namespace) -> _Listing:
     from dataclasses import asdict
 
     from transfer_metrics.errors import InvalidInputError
@@ -132,5 +133,5 @@ def _layers(args: argparse.Namespace) -> Listing:
     return [asdict(layer) for layer in layers], rows
 
 
-def _named(names: list[str]) -> Listing:
+def _named(names: list[str]) -> _Listing:
     return [{"name": name} for name in names], names

@@ -1,63 +1,21 @@
-"""Arguments and output that several verbs share."""
+"""Options that several verbs share: of the forward pass, of layers, of how a task is read."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.config import add_config
-from transfer_metrics.cli.parser import add_common
+from transfer_metrics.cli.console import tell
+from transfer_metrics.cli.parser import add_config
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.syntax import split_list
-from transfer_metrics.untrusted import visible, visible_lines
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from transfer_metrics.sources.tasks.task import Task
 
-# Characters of a line on stderr.
-LONGEST = 20_000
-
-
-class Records:
-    """Records that are printed and are no scores: what a verb listed, tried or kept."""
-
-    def __init__(self, records: list[dict[str, Any]]) -> None:
-        self.records = records
-
-    def to_frame(self) -> pd.DataFrame:
-        """The records as a DataFrame."""
-        import pandas as pd
-
-        return pd.DataFrame(self.records)
-
-
-class Table(Protocol):
-    """What can be printed: a long table of records."""
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """The records."""
-
-    def to_frame(self) -> pd.DataFrame:
-        """The records as a DataFrame."""
-
-
-def add_verb(verbs: Any, name: str, help: str, examples: str, run: Any) -> argparse.ArgumentParser:
-    """A verb with its one-line help and worked examples."""
-    parser = verbs.add_parser(
-        name,
-        help=help,
-        description=help[0].upper() + help[1:] + ".",
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    add_common(parser)
-    return parser
+KINDS = ("classification", "regression")
 
 
 def add_extraction(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +85,16 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--csv", action="store_true", help="print the long table as CSV")
 
 
+def add_cache(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Add ``--cache``."""
+    parser.add_argument(
+        "--cache",
+        choices=("only-missing", "always", "never", "only-cache"),
+        default="only-missing",
+        help=f"{when}what to take from earlier runs (default only-missing)",
+    )
+
+
 def add_plot_format(parser: argparse.ArgumentParser) -> None:
     """Add ``--plot-format``."""
     parser.add_argument(
@@ -134,61 +102,75 @@ def add_plot_format(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def print_table(table: Table, args: argparse.Namespace, text: str) -> None:
-    """The table on stdout: text for people, JSON or CSV where asked."""
-    if args.json:
-        print(json.dumps(table.records, indent=1, default=str))
-    elif args.csv and not sys.stdout.isatty():
-        table.to_frame().to_csv(sys.stdout, index=False)
-    else:
-        show(table.to_frame().to_csv(index=False).rstrip("\n") if args.csv else text)
-
-
-def show(text: str) -> None:
-    """Text on stdout, in which no name from a file can steer the terminal."""
-    print(visible_lines(text), flush=True)
-
-
-def tell(args: argparse.Namespace, message: str) -> None:
-    """What went as it should, on stderr; nothing with ``--quiet``."""
-    if not args.quiet:
-        say(message)
-
-
-def say(message: str) -> None:
-    """A line for the person at the terminal, on stderr."""
-    print(visible(message, LONGEST), file=sys.stderr)
-
-
-def require_scores(table: Table) -> None:
-    """Refuse a table in which everything failed.
-
-    Raises:
-        InvalidInputError: no record has a value; has the reason of the first.
-    """
-    records = table.records
-    if not records or any(record.get("value") is not None for record in records):
-        return
-    first = records[0]
-    parts = (first.get(name) for name in ("model", "head", "layer", "metric"))
-    others = len({str(record.get("error")) for record in records}) - 1
-    more = f"; {others} more gave other reasons, so try them one at a time" if others else ""
-    raise InvalidInputError(
-        f"nothing could be scored: {': '.join(str(part) for part in parts if part)}: "
-        f"{first.get('error')}{more}"
+def add_kind(parser: argparse.ArgumentParser, kinds: tuple[str, ...] = KINDS) -> None:
+    """Add ``--kind``."""
+    parser.add_argument(
+        "--kind", choices=kinds, help="what the labels are, where they do not tell (docs/labels.md)"
     )
 
 
-def check_place(path: str | os.PathLike[str], folder: bool = False) -> None:
-    """Find out before the work, not after it, that a result cannot be written.
+def with_kind(task: str, kind: str | None) -> str:
+    """The task with what ``add_kind`` stands for, as its name.
 
-    Args:
-        path: a file, or a folder, that will be written; missing folders will be made.
-        folder: which of them.
-
-    Raises:
-        InvalidInputError: it cannot.
+    >>> with_kind("csv:a.csv", "regression"), with_kind("csv:a.csv", None)
+    ('csv:a.csv?kind=regression', 'csv:a.csv')
     """
+    from transfer_metrics.sources.specs import with_options
+
+    return task if kind is None else with_options(task, kind=kind)
+
+
+def add_examples(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:
+    """Add ``--kind`` and ``--examples``, and ``--seed`` where the verb has none of its own."""
+    add_kind(parser)
+    parser.add_argument(
+        "--examples",
+        type=positive,
+        metavar="N",
+        help="use so many training examples, drawn at random, as many of every class as there are",
+    )
+    if seed:
+        parser.add_argument(
+            "--seed", type=_seed, metavar="S", help="of the choice of examples (default 0)"
+        )
+
+
+def loaded(args: argparse.Namespace) -> Task:
+    """The task with what ``add_examples`` stands for, after one line on how it was understood."""
+    from transfer_metrics.sources.specs import with_options
+    from transfer_metrics.sources.tasks.load_task import load_task
+
+    task = with_kind(args.task, args.kind)
+    if args.examples is not None:
+        split = getattr(args, "split", "train")
+        if split != "train":
+            raise InvalidInputError(
+                f"--examples draws from the split train, but --split {split} is used; leave one out"
+            )
+        task = with_options(task, examples=args.examples, seed=args.seed or 0)
+    return told(load_task(task), args)
+
+
+def told(task: Task, args: argparse.Namespace) -> Task:
+    """A task, after one line on stderr that says how it was understood."""
+    tell(args, task.summary)
+    return task
+
+
+def refuse_examples(args: argparse.Namespace) -> None:
+    """Refuse ``--examples`` and ``--kind`` where features are there already."""
+    if args.examples is not None:
+        raise InvalidInputError(
+            "--store has its examples already; leave --examples out, or extract fewer"
+        )
+    if args.kind is not None:
+        raise InvalidInputError(
+            "--store knows what its labels are; leave --kind out, or extract with it"
+        )
+
+
+def check_place(path: str | os.PathLike[str], folder: bool = False) -> None:
+    """Refuse before the work, not after it, a file or folder that cannot be written."""
     place = Path(path)
     if place.exists() and place.is_dir() != folder:
         what, other = ("a file", "folder") if folder else ("a folder", "file")
@@ -200,6 +182,15 @@ def check_place(path: str | os.PathLike[str], folder: bool = False) -> None:
         raise InvalidInputError(
             f"cannot write {path}: there is no permission to write {above}; choose another folder"
         )
+
+
+def write_page(args: argparse.Namespace, page: str) -> None:
+    """Write ``--out``, whole or not at all, and say so."""
+    from transfer_metrics.files import replacing
+
+    with replacing(args.out) as temporary:
+        temporary.write_text(page, "utf-8")
+    tell(args, f"wrote {args.out}")
 
 
 def _device(text: str) -> str:
@@ -239,3 +230,9 @@ def count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} must not be negative")
     return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)

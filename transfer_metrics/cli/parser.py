@@ -1,11 +1,19 @@
-"""A parser whose errors are one sentence."""
+"""The command line's parser: errors of one sentence, options from a file, completion in a shell."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.untrusted import read_text, visible
+
+# What concerns the terminal and not the result, and what argparse keeps for itself.
+_NOT_KEPT = ("config", "run", "verb", "help", "quiet", "json", "csv", "dry_run", "debug")
+# Of a file, and of the values of one option.
+_MOST_BYTES, _MOST_PARTS = 1 << 20, 10_000
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,12 +24,14 @@ class Parser(argparse.ArgumentParser):
     transfer_metrics.errors.InvalidInputError: unrecognized arguments: --all; see `count --help`
     """
 
-    def error(self, message: str) -> NoReturn:
-        """See ``argparse.ArgumentParser``.
+    moved: Mapping[str, str] = {}
+    """What to say where a choice is asked for that has gone, by its name."""
 
-        Raises:
-            InvalidInputError: always.
-        """
+    def error(self, message: str) -> NoReturn:
+        """See ``argparse.ArgumentParser``."""
+        for name, told in self.moved.items():
+            if f"invalid choice: {name!r}" in message:
+                raise InvalidInputError(told)
         raise InvalidInputError(f"{message}; see `{self.prog} --help`")
 
 
@@ -31,3 +41,140 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     flag: dict[str, Any] = {"action": "store_true", "default": argparse.SUPPRESS}
     parser.add_argument("--quiet", **flag, help="only errors and warnings on stderr")
     parser.add_argument("--debug", **flag, help="show the traceback of an error")
+
+
+def add_verb(verbs: Any, name: str, help: str, examples: str, run: Any) -> Parser:
+    """A verb with its one-line help and worked examples."""
+    parser: Parser = verbs.add_parser(
+        name,
+        help=help,
+        description=help[0].upper() + help[1:] + ".",
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    add_common(parser)
+    return parser
+
+
+class PrintCompletion(argparse.Action):
+    """Print the completion script of the whole parser for a shell, and stop."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """See ``argparse.Action``."""
+        from transfer_metrics.sources.optional import require
+
+        shtab = require("shtab", "completion in a shell", install="shtab")
+        print(shtab.complete(parser, str(values)))
+        parser.exit()
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config`` to a verb; the command line overrides what the file says."""
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file of options, such as a run.yaml that a run wrote"
+    )
+
+
+def with_config(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """The arguments as given, verb first, with those of a ``--config`` file before the options."""
+    finder = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    add_config(finder)
+    path = finder.parse_known_args(list(argv))[0].config
+    verbs = _verbs(parser)
+    # Options that stand before the verb take no value.
+    place = next((i for i, part in enumerate(argv) if not part.startswith("-")), len(argv))
+    if path is None or place == len(argv) or argv[place] not in verbs:
+        return list(argv)
+    verb = argv[place]
+    return [*argv[: place + 1], *_tokens(_read_config(path), verbs[verb], path), *argv[place + 1 :]]
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        text = read_text(path, _MOST_BYTES)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(
+            f"cannot read {path} ({reason}); give a YAML file of options, such as a run.yaml"
+        ) from error
+    try:
+        options = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError) as error:
+        told = " ".join(str(error).split())[:500] or type(error).__name__
+        raise InvalidInputError(
+            f"{path} is no YAML: {told}; write lines such as `models: zoo:*`"
+        ) from error
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        raise InvalidInputError(f"{path} must map options to values, such as `models: zoo:*`")
+    for name, value in options.items():
+        # Lists in lists, which aliases make of any size, mean nothing here.
+        parts = value if isinstance(value, list) else [value]
+        if len(parts) > _MOST_PARTS or any(isinstance(p, (list, dict, set, tuple)) for p in parts):
+            raise InvalidInputError(
+                f"{visible(name)} in {path} must be a value or a list of values"
+            )
+    return options
+
+
+def write_config(args: argparse.Namespace, path: Path) -> None:
+    """Write the options of a run, so that ``--config`` repeats it. Nothing half-written is left."""
+    import yaml
+
+    import transfer_metrics
+    from transfer_metrics.files import replacing
+
+    options = {
+        name.replace("_", "-"): value
+        for name, value in vars(args).items()
+        if name not in _NOT_KEPT and value is not None and value is not False
+    }
+    text = yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
+    with replacing(path) as temporary:
+        temporary.write_text(
+            f"# transfer-metrics {args.verb} --config {path.name}\n"
+            f"# version {transfer_metrics.__version__}\n{text}",
+            "utf-8",
+        )
+
+
+def _tokens(options: Mapping[str, Any], parser: argparse.ArgumentParser, path: str) -> list[str]:
+    actions = {
+        string.lstrip("-"): action
+        for action in parser._actions
+        for string in action.option_strings
+        if string.startswith("--") and action.dest not in ("config", "help", "debug")
+    }
+    tokens = []
+    for given, value in options.items():
+        name = given.replace("_", "-")
+        if name not in actions:
+            raise UnknownNameError.of(f"option in {path}", given, actions)
+        flag = actions[name].nargs == 0
+        if flag and not isinstance(value, bool):
+            raise InvalidInputError(f"{given} in {path} is on or off: true or false, not {value!r}")
+        if value is None or value is False:
+            continue
+        if flag:
+            tokens.append(f"--{name}")
+        elif isinstance(value, Mapping):
+            raise InvalidInputError(f"{given} in {path} must be a value or a list of values")
+        else:
+            items = value if isinstance(value, list) else [value]
+            tokens.append(f"--{name}={','.join(map(str, items))}")
+    return tokens
+
+
+def _verbs(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices
+    return {}

@@ -5,27 +5,25 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from transfer_metrics.cli.console import print_table, require_scores, say, show, tell
 from transfer_metrics.cli.options import (
+    add_cache,
+    add_examples,
     add_extraction,
     add_intervals,
     add_layers,
     add_output,
     add_plot_format,
-    add_verb,
     check_place,
     extraction,
-    print_table,
-    require_scores,
-    say,
-    show,
-    tell,
+    loaded,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded
+from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
     from transfer_metrics.results.table import ScoreTable
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits
   transfer-metrics rank --models 'zoo:*' --task zoo:glyphs --metrics 'transrate,knn(k=1)'
   transfer-metrics rank --models 'zoo:cnn-*' --task sklearn:digits --intervals
@@ -41,7 +39,7 @@ EXAMPLES = """\
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = add_verb(verbs, "rank", "rank pretrained models on one task", EXAMPLES, run)
+    parser = add_verb(verbs, "rank", "rank pretrained models on one task", _EXAMPLES, _run)
     parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
     parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
     parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
@@ -54,12 +52,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--no-plots", action="store_true", help="write the table only")
     add_plot_format(parser)
-    parser.add_argument(
-        "--cache",
-        choices=("only-missing", "always", "never", "only-cache"),
-        default="only-missing",
-        help="what to take from earlier runs (default only-missing)",
-    )
+    add_cache(parser)
     parser.add_argument(
         "--budget",
         type=float,
@@ -96,18 +89,18 @@ def add_parser(verbs: Any) -> None:
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Rank, print, and write the table, the plots and the options."""
     from pathlib import Path
 
-    from transfer_metrics.cli.config import write_config
+    from transfer_metrics.cli.parser import write_config
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.results.plots import save_plot
     from transfer_metrics.sources.models.candidates import candidates_of
 
     if args.dry_run:
-        return foretell(args)
+        return _foretell(args)
     folder = Path(args.out)
     check_place(folder, folder=True)
     models = candidates_of(args.models)
@@ -139,12 +132,12 @@ def run(args: argparse.Namespace) -> int:
     failed = {r["model"] for r in table.failures}
     for failure in table.failures:
         say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
-    tell(args, spent(table))
+    tell(args, _spent(table))
     tell(args, f"wrote {', '.join(map(str, written))}")
     return 1 if failed else 0
 
 
-def spent(table: ScoreTable) -> str:
+def _spent(table: ScoreTable) -> str:
     """One line on what was ranked, and where the time went when it was computed."""
     from transfer_metrics.results.phases import phases
 
@@ -153,7 +146,7 @@ def spent(table: ScoreTable) -> str:
     return f"{len(models)} models scored; {', '.join(parts)}"
 
 
-def foretell(args: argparse.Namespace) -> int:
+def _foretell(args: argparse.Namespace) -> int:
     """Print what every model would take; fails where one would."""
     import json
     from dataclasses import asdict

@@ -10,23 +10,24 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transfer_metrics.cli.console import require_scores, say, tell
 from transfer_metrics.cli.options import (
+    add_cache,
     add_extraction,
     add_intervals,
+    add_kind,
     add_layers,
-    add_verb,
     check_place,
     extraction,
-    require_scores,
-    say,
-    tell,
+    told,
+    with_kind,
 )
-from transfer_metrics.cli.reading_options import add_kind, told, with_kind
+from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.tasks.task import Task
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics report transfer-metrics/scores.jsonl
   transfer-metrics report scores.jsonl comparison.jsonl chosen.json --task imagefolder:photos/
   transfer-metrics report --models 'zoo:*' --task sklearn:digits --intervals --out digits.html
@@ -36,7 +37,7 @@ EXAMPLES = """\
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "write results as one HTML page that needs no network"
-    parser = add_verb(verbs, "report", help, EXAMPLES, run)
+    parser = add_verb(verbs, "report", help, _EXAMPLES, _run)
     parser.add_argument(
         "files",
         nargs="*",
@@ -55,17 +56,12 @@ def add_parser(verbs: Any) -> None:
         help="which layers stand for a model (default best; all: each on its own)",
     )
     add_layers(parser, "best", "with --models: best, blocks, last")
-    parser.add_argument(
-        "--cache",
-        choices=("only-missing", "always", "never", "only-cache"),
-        default="only-missing",
-        help="with --models: what to take from earlier runs (default only-missing)",
-    )
+    add_cache(parser, "with --models: ")
     add_intervals(parser)
     add_extraction(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Read or rank, and write the page."""
     from transfer_metrics.errors import InvalidInputError
     from transfer_metrics.report.html import write_report

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.options import add_intervals, add_output, add_verb, print_table, say, tell
-from transfer_metrics.cli.reading_options import KINDS, add_kind
+from transfer_metrics.cli.console import print_table, say, tell
+from transfer_metrics.cli.options import KINDS, add_intervals, add_kind, add_output
+from transfer_metrics.cli.parser import add_verb
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics score --features features.npy --labels labels.npy
   transfer-metrics score --features data.npz --metrics '*' --json
   transfer-metrics score --features features.npy --labels ages.npy --kind regression
@@ -18,7 +19,7 @@ EXAMPLES = """\
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = add_verb(verbs, "score", "score features that you have already", EXAMPLES, run)
+    parser = add_verb(verbs, "score", "score features that you have already", _EXAMPLES, _run)
     parser.add_argument(
         "--features", required=True, metavar="FILE", help=".npy (N, D), or .npz with X and y"
     )
@@ -32,7 +33,7 @@ def add_parser(verbs: Any) -> None:
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Read the arrays, score, print one row per metric."""
     import warnings
 

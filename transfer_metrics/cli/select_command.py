@@ -6,44 +6,43 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
+from transfer_metrics.cli.console import Records, print_table, say, tell
 from transfer_metrics.cli.options import (
-    Records,
+    add_examples,
     add_extraction,
     add_layers,
     add_output,
-    add_verb,
     check_place,
     extraction,
+    loaded,
     positive,
-    print_table,
-    say,
-    tell,
+    refuse_examples,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded, refuse_examples
+from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
     from transfer_metrics.features.store import FeatureStore
     from transfer_metrics.selection.base import Selection
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics select --model zoo:resnet-cifar10 --task sklearn:digits --by logme
   transfer-metrics select --store features/ --by linear_probe --mode forward --max-dim 512
   transfer-metrics select --store features/ --features group_lasso --keep 0.1 --out chosen.json
 """
-CRITERIA = ("group_lasso", "fisher", "transrate", "cv")
+_CRITERIA = ("group_lasso", "fisher", "transrate", "cv")
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "choose layers, or feature maps of layers, of one model"
-    parser = add_verb(verbs, "select", help, EXAMPLES, run)
+    parser = add_verb(verbs, "select", help, _EXAMPLES, _run)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", help="a model; needs --task")
     source.add_argument("--store", help="features written by `extract`")
     parser.add_argument("--task", help="task, such as imagefolder:photos/")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--by", metavar="METRIC", help="choose whole layers by a metric")
-    what.add_argument("--features", choices=CRITERIA, help="choose feature maps of all layers")
+    what.add_argument("--features", choices=_CRITERIA, help="choose feature maps of all layers")
     parser.add_argument(
         "--mode",
         choices=("best", "forward", "drop_last"),
@@ -62,7 +61,7 @@ def add_parser(verbs: Any) -> None:
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Choose, print what was chosen, and write it where asked."""
     _check(args)
     if args.out:

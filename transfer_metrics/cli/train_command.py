@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from transfer_metrics.cli.console import print_table, tell
 from transfer_metrics.cli.options import (
     add_device,
+    add_examples,
     add_output,
-    add_verb,
     check_place,
     count,
-    print_table,
-    tell,
+    loaded,
 )
-from transfer_metrics.cli.reading_options import add_examples, loaded
+from transfer_metrics.cli.parser import add_verb
 
-EXAMPLES = """\
+_EXAMPLES = """\
   transfer-metrics train --model zoo:resnet-cifar10 --task sklearn:digits --out head/
   transfer-metrics train --model zoo:resnet-cifar10 --task zoo:glyphs \\
       --head 'head2toe(keep=0.05)' --out head/
@@ -28,7 +28,7 @@ EXAMPLES = """\
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "train a head, or fine-tune, and write it to disk"
-    parser = add_verb(verbs, "train", help, EXAMPLES, run)
+    parser = add_verb(verbs, "train", help, _EXAMPLES, _run)
     parser.add_argument("--model", required=True)
     parser.add_argument("--task", required=True)
     parser.add_argument(
@@ -41,27 +41,21 @@ def add_parser(verbs: Any) -> None:
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Fit, write, and print the accuracy on every split that was not fitted on."""
     import shutil
     from pathlib import Path
 
-    from transfer_metrics.heads.names import resolve_head
+    from transfer_metrics.heads.base import resolve_head
     from transfer_metrics.ranking import ScoreTable
 
     check_place(args.out, folder=True)
     task = loaded(args)
     # Training that was interrupted goes on from here.
     state = Path(f"{args.out.rstrip('/')}.training")
-    options = {
-        "random_state": args.seed,
-        "device": args.device,
-        "progress": not args.quiet,
-        "checkpoint": state,
-    }
-    head = resolve_head(args.head)
-    known = head.get_params(deep=False)
-    head.set_params(**{name: value for name, value in options.items() if name in known})
+    head = resolve_head(args.head).set_known(
+        random_state=args.seed, device=args.device, progress=not args.quiet, checkpoint=state
+    )
     head.fit(args.model, task)
     head.save(args.out)
     shutil.rmtree(state, ignore_errors=True)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.evidence.choice import aggregations, by_task, cross_validated
-from transfer_metrics.evidence.evidence import COMPONENTS, REPAIRS, SIZES
 from transfer_metrics.evidence.judgement import (
     MEASURE,
-    Row,
+    JudgedMetric,
+    aggregations,
     at_last,
+    by_task,
+    cross_validated,
     judge,
     layer_regrets,
     mean_agreement,
@@ -26,8 +27,8 @@ from transfer_metrics.evidence.judgement import (
     tables,
     width_of,
 )
-from transfer_metrics.evidence.layout import Grid, aligned, piped, wrapped
-from transfer_metrics.evidence.machine import describe
+from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
+from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
 from transfer_metrics.ranking.asked import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.comparison import Comparison
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TUNED, PROBED = "finetune", "linear_probe"
-USUAL = ("transrate", "logme", "h_score", "knn")
+_USUAL = ("transrate", "logme", "h_score", "knn")
 """What a choice by evidence has to beat."""
-CHEAP = (
+_CHEAP = (
     *("transrate(eps=auto)", "logme", "h_score", "knn", "lfc", "parc", "ridge_probe"),
     *("ncti_posterior", "nleep"),
 )
@@ -46,7 +47,7 @@ CHEAP = (
 
 
 @dataclass(frozen=True)
-class Evidence:
+class _Evidence:
     """A ground truth, and every metric judged by it.
 
     Attributes:
@@ -63,7 +64,7 @@ class Evidence:
     accuracies: pd.DataFrame
     noise: pd.DataFrame
     probes: pd.DataFrame
-    rows: tuple[Row, ...]
+    rows: tuple[JudgedMetric, ...]
     records: tuple[Mapping[str, Any], ...]
     dims: Mapping[str, float]
     protocol: tuple[str, ...]
@@ -76,17 +77,10 @@ def gather(
     *,
     aside: Sequence[Mapping[str, Any]] = (),
     resamples: int = RESAMPLES,
-) -> Evidence:
-    """Judge the scores by the truth.
+) -> _Evidence:
+    """Judge scores by a truth with fine-tuning and linear probes, under the same names.
 
-    Args:
-        truth: records of ``benchmark run``, with fine-tuning and linear probes.
-        records: of ``evidence.measure``, under the same names.
-        aside: the same of models and tasks that were kept aside, which probes stand for.
-        resamples: of models, for intervals and tests.
-
-    Raises:
-        InvalidInputError: a head is missing, or there are too few models.
+    Scores that are kept aside are judged by their probes.
     """
     accuracies, noise = reached(truth, TUNED)
     probes, _ = reached(truth, PROBED)
@@ -104,16 +98,13 @@ def gather(
     heads = tuple(dict.fromkeys(str(r["head"]) for r in truth.records if r["head"]))
     dims = width_of(records)
     kept = tuple(aside)
-    return Evidence(accuracies, noise, probes, tuple(rows), tuple(records), dims, heads, kept)
+    return _Evidence(accuracies, noise, probes, tuple(rows), tuple(records), dims, heads, kept)
 
 
 def reached(truth: Comparison, head: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Mean test accuracy over seeds and its standard error, models x tasks, of heads of one name.
 
     The error is that of finitely many test examples and, of two or more seeds, of their spread.
-
-    Raises:
-        InvalidInputError: no such head was fitted.
     """
     import pandas as pd
 
@@ -141,12 +132,12 @@ def _error(records: Sequence[Mapping[str, Any]]) -> float:
     return float(np.sqrt(p * (1 - p) / records[0]["n"] + spread))
 
 
-def text(evidence: Evidence) -> str:
+def text(evidence: _Evidence) -> str:
     """The tables, for a terminal."""
     return "\n\n".join(_parts(evidence, aligned, "{}"))
 
 
-def markdown(evidence: Evidence, command: str, picture: str | None = None) -> str:
+def markdown(evidence: _Evidence, command: str, picture: str | None = None) -> str:
     """The page of documentation."""
     written = f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d}."
     parts = ["# Which score deserves trust", wrapped(written), "\n".join(describe())]
@@ -155,7 +146,7 @@ def markdown(evidence: Evidence, command: str, picture: str | None = None) -> st
     return "\n\n".join([*parts, *_parts(evidence, piped, "## {}")]) + "\n"
 
 
-def draw(evidence: Evidence, path: str | os.PathLike[str]) -> str:
+def draw(evidence: _Evidence, path: str | os.PathLike[str]) -> str:
     """Draw agreement against cost into a PNG, SVG or PDF file."""
     import pandas as pd
 
@@ -167,7 +158,7 @@ def draw(evidence: Evidence, path: str | os.PathLike[str]) -> str:
     return save_figure(lambda ax: plot_trade_off(frame, ax=ax), path, 6.0)
 
 
-def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:
+def _parts(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
     parts = _judged(evidence, grid, title)
     if evidence.accuracies.shape[1] > 1:
         parts += [
@@ -199,7 +190,7 @@ def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     ]
 
 
-def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
+def _judged(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
     models, tasks = evidence.accuracies.shape
     low, high = min(evidence.dims.values()), max(evidence.dims.values())
     return [
@@ -242,10 +233,10 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     ]
 
 
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+_Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
-def _main(evidence: Evidence) -> Table:
+def _main(evidence: _Evidence) -> _Table:
     header = (
         *("metric", "weighted tau", "95 % interval", "test", "regret", "best block", "probes"),
         *("seconds", "failed"),
@@ -266,7 +257,7 @@ def _main(evidence: Evidence) -> Table:
     ]
 
 
-def _few(evidence: Evidence) -> Table:
+def _few(evidence: _Evidence) -> _Table:
     sizes = [n for n in SIZES if any(np.isfinite(row.on_parts[n]) for row in evidence.rows)]
     header = ("metric", *map(str, sizes), "all")
     return header, [
@@ -275,7 +266,7 @@ def _few(evidence: Evidence) -> Table:
     ]
 
 
-def _repairs(evidence: Evidence) -> Table:
+def _repairs(evidence: _Evidence) -> _Table:
     repaired = {name: tables(at_last(evidence.records, repair=name)) for name in REPAIRS}
     header = ("metric", "with width", "plain", *REPAIRS)
     rows = []
@@ -292,11 +283,11 @@ def _repairs(evidence: Evidence) -> Table:
     return header, rows
 
 
-def _accuracy_and_width(evidence: Evidence) -> float:
+def _accuracy_and_width(evidence: _Evidence) -> float:
     return mean_over_tasks(evidence.accuracies, evidence.dims, rank_correlation)
 
 
-def _layers(evidence: Evidence) -> Table:
+def _layers(evidence: _Evidence) -> _Table:
     known = [row for row in evidence.rows if np.isfinite(row.layer_regret)]
     ordered = sorted(known, key=lambda row: row.layer_regret)
     return ("metric", "points lost"), [
@@ -304,11 +295,11 @@ def _layers(evidence: Evidence) -> Table:
     ]
 
 
-def _choice(evidence: Evidence) -> Table:
+def _choice(evidence: _Evidence) -> _Table:
     scores = tables(at_last(evidence.records))
-    candidates = {**scores, **aggregations(scores, CHEAP)}
+    candidates = {**scores, **aggregations(scores, _CHEAP)}
     found = cross_validated(candidates, evidence.accuracies)
-    usual = {name: by_task(scores[name], evidence.accuracies) for name in USUAL if name in scores}
+    usual = {name: by_task(scores[name], evidence.accuracies) for name in _USUAL if name in scores}
     header = ("left out", "chosen on the others", "its tau", *usual)
     rows = [
         [task, chosen, _two(value), *(_two(values[task]) for values in usual.values())]
@@ -318,7 +309,7 @@ def _choice(evidence: Evidence) -> Table:
     return header, [*rows, ["mean", "", *map(_two, means)]]
 
 
-def _aside(evidence: Evidence) -> Table:
+def _aside(evidence: _Evidence) -> _Table:
     probes = tables(probed_last(evidence.aside))["accuracy"]
     scores = tables(at_last(evidence.aside))
     found = {name: by_task(table, probes) for name, table in scores.items()}
@@ -329,7 +320,7 @@ def _aside(evidence: Evidence) -> Table:
     ]
 
 
-def _accuracies(table: pd.DataFrame) -> Table:
+def _accuracies(table: pd.DataFrame) -> _Table:
     return ("model", *map(str, table.columns)), [
         [str(model), *("–" if np.isnan(v) else f"{100 * v:.1f}" for v in values)]
         for model, *values in table.itertuples()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.evidence.journal import append, read
+from transfer_metrics.errors import CorruptStoreError, InvalidInputError
+from transfer_metrics.heads.base import resolve_head
 from transfer_metrics.heads.compare import compare
-from transfer_metrics.heads.names import resolve_head
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.models.candidates import expand_models
 from transfer_metrics.syntax import split_list
+from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 HEADS = (
     "linear_probe",
@@ -26,8 +27,7 @@ rate, weight decay and epoch of fine-tuning. Running statistics of batch normali
 are, because networks whose normalisation was folded into their weights have none; such networks
 need the smallest of the learning rates, and those without any normalisation the largest."""
 
-
-FILES = (".safetensors", ".npz", ".csv", ".pt", ".jsonl")
+_FILES = (".safetensors", ".npz", ".csv", ".pt", ".jsonl")
 
 
 def run(
@@ -48,26 +48,8 @@ def run(
     its reason and is tried again by the next call. Within a pair, finished fits and epochs are
     kept in the cache.
 
-    Args:
-        models: names of models, as for ``rank_models``.
-        tasks: names of tasks, several with commas between them, or a list.
-        out: file of JSON lines.
-        heads: the protocol, as for ``compare``.
-        seeds: how many.
-        cache_dir: the cache, as for ``compare``.
-        device: where networks run.
-        progress: show progress on stderr.
-
-    Returns:
-        All that is in the file now.
-
-    Raises:
-        UnknownNameError: no such head.
-        InvalidInputError: nothing to run, a model without a name, or a file that cannot be
-            written.
-        CorruptStoreError: the file holds something else.
-
-    Cost: that of the fits.
+    Models and tasks go by names, heads are the protocol, all other options are as for ``compare``.
+    Returned is all that is in the file now.
     """
     path = Path(out)
     candidates = expand_models(models)
@@ -78,7 +60,7 @@ def run(
     wanted = [resolve_head(head) for head in heads]
     if not names or not wanted:
         raise InvalidInputError("nothing to run; name at least one task and one head")
-    done = finished(load(path).records if path.exists() else [])
+    done = _finished(load(path).records if path.exists() else [])
     needed = {(h.label, seed) for h in wanted for seed in range(seeds if h.random else 1)}
     pairs = [(model, task) for task in names for model in named]
     missing = [pair for pair in pairs if not needed <= done.get(pair, set())]
@@ -94,23 +76,18 @@ def run(
                 device=device,
                 progress=progress,
             )
-            append(path, ({**record, "task": task} for record in table.records))
+            append_lines(path, ({**record, "task": task} for record in table.records))
             bar.update()
     return load(path)
 
 
 def load(path: str | os.PathLike[str]) -> Comparison:
-    """The records of a file that ``run`` wrote; of a fit that was repeated, the last.
-
-    Raises:
-        InvalidInputError: there is no such file.
-        CorruptStoreError: a line is no record.
-    """
+    """The records of a file that ``run`` wrote; of a fit that was repeated, the last."""
     fields = ("model", "task", "head", "seed", "metric", "split")
-    return Comparison(_without_mended(read(path, fields)))
+    return Comparison(_without_mended(read_lines(path, fields)))
 
 
-def finished(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], set[tuple[str, int]]]:
+def _finished(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], set[tuple[str, int]]]:
     """Heads and seeds that have an accuracy, for each pair of a model and a task."""
     found: dict[tuple[str, str], set[tuple[str, int]]] = {}
     for record in records:
@@ -123,7 +100,7 @@ def finished(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], set[
 def _without_mended(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Failures go where the same fit has succeeded since."""
     listed = list(records)
-    done = finished(listed)
+    done = _finished(listed)
     return [
         r
         for r in listed
@@ -140,15 +117,11 @@ def short_name(name: str) -> str:
     ('usps', 'zoo:vit-mnist')
     """
     place = PurePath(name.rpartition("=")[2] if "=" in name else name.partition(":")[2])
-    return place.stem if place.suffix in FILES else name
+    return place.stem if place.suffix in _FILES else name
 
 
 def shortened(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The records with models and tasks under their short names.
-
-    Raises:
-        InvalidInputError: two models or two tasks come to the same short name.
-    """
+    """The records with models and tasks under their short names, which must differ."""
     found = [dict(r) for r in records]
     for field in ("model", "task"):
         names = dict.fromkeys(r[field] for r in found)
@@ -161,3 +134,45 @@ def shortened(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for r in found:
             r[field] = short[r[field]]
     return found
+
+
+def read_lines(path: str | os.PathLike[str], identity: Sequence[str]) -> list[dict[str, Any]]:
+    """The records of a file of JSON lines; of those with equal fields of identity, the last.
+
+    A last line that was cut short, by a process that was killed while writing, is left out.
+    """
+    try:
+        lines = read_text(path, TABLE).split("\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(
+            f"cannot read {path} ({reason}); give a file that `benchmark run` wrote"
+        ) from error
+    records: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            record = parse_json(line)
+            records[tuple(record[field] for field in identity)] = record
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptStoreError(
+                f"line {number} of {path} is no record ({error}); repair or remove the line"
+            ) from error
+    return list(records.values())
+
+
+def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Add lines to a file, after removing a last line that was cut short."""
+    text = "".join(json.dumps(dict(r), allow_nan=False, default=str) + "\n" for r in records)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot write {path} ({error.strerror or error}); free some space or choose another "
+            f"file"
+        ) from error

@@ -1,7 +1,8 @@
-"""Which scores deserved trust: scores against what the models then reached."""
+"""Which scores deserved trust by what models then reached, and what choosing by that is worth."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,21 +12,22 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.evidence.published import MEASURE
 from transfer_metrics.ranking.combine import COMBINATIONS, combined
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
 from transfer_metrics.results.cells import MEAN
+from transfer_metrics.results.measures import evaluate, options_of
 from transfer_metrics.results.record import record_label
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASURE = "weighted_kendall"
-Record = Mapping[str, Any]
+_Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Row:
+class JudgedMetric:
     """One metric on a ground truth; means over the tasks.
 
     Attributes:
@@ -61,7 +63,7 @@ class Row:
 
 
 def judge(
-    records: Sequence[Record],
+    records: Sequence[_Record],
     accuracies: pd.DataFrame,
     probes: pd.DataFrame,
     *,
@@ -69,25 +71,17 @@ def judge(
     reference: str = "",
     sizes: Sequence[int] = (),
     resamples: int = RESAMPLES,
-) -> list[Row]:
-    """Judge every metric, best first.
+) -> list[JudgedMetric]:
+    """Judge every metric by tables of models x tasks, best first; a few seconds per metric.
 
-    Args:
-        records: what ``evidence.measure`` returns.
-        accuracies: models x tasks, after fine-tuning.
-        probes: models x tasks, of linear probes.
-        noise: standard errors of the accuracies.
-        reference: the metric that the others are tested against, by default the best.
-        sizes: numbers of examples to judge the scores of.
-        resamples: of models, for intervals and tests.
-
-    Cost: a few seconds per metric.
+    The others are tested against the reference, by default the best; ``noise`` are standard errors
+    of the accuracies, and the scores of ``sizes`` examples are judged as well.
     """
     scores = tables(at_last(records))
     best = tables(at_best(records))
     widths = width_of(records)
     parts = {size: tables(at_last(records, size)) for size in sizes}
-    timing = seconds_of(records)
+    timing = _seconds_of(records)
     layers = layer_regrets(records)
     measured = {name: mean_agreement(t, accuracies, noise, resamples) for name, t in scores.items()}
     reference = reference or max(measured, key=lambda name: measured[name][MEASURE][0])
@@ -98,7 +92,7 @@ def judge(
         found = table.reindex(index=accuracies.index, columns=accuracies.columns)
         scored = int((found.notna() & accuracies.notna()).to_numpy().sum())
         rows.append(
-            Row(
+            JudgedMetric(
                 metric=name,
                 value=value,
                 low=low,
@@ -118,13 +112,13 @@ def judge(
 
 
 def at_last(
-    records: Iterable[Record], size: int | None = None, repair: str | None = None
-) -> list[Record]:
+    records: Iterable[_Record], size: int | None = None, repair: str | None = None
+) -> list[_Record]:
     """Scores of the classifier's input, of all examples or of a part of them, combinations too.
 
     Combinations are made of the models of a task.
     """
-    kept: dict[str, list[Record]] = {}
+    kept: dict[str, list[_Record]] = {}
     for group in _by_pair(records).values():
         scored = [r for r in group if r["split"] == "train" and r["repair"] == repair]
         last = max((r["layer_index"] for r in scored), default=None)
@@ -135,7 +129,7 @@ def at_last(
     return [record for group in kept.values() for record in _with_combinations(group)]
 
 
-def probed_last(records: Iterable[Record]) -> list[Record]:
+def probed_last(records: Iterable[_Record]) -> list[_Record]:
     """The linear probe of the last block of every pair."""
     found = []
     for group in _by_pair(records).values():
@@ -144,7 +138,7 @@ def probed_last(records: Iterable[Record]) -> list[Record]:
     return found
 
 
-def at_best(records: Iterable[Record]) -> list[Record]:
+def at_best(records: Iterable[_Record]) -> list[_Record]:
     """The highest score over the blocks of each model, of all examples."""
     found = []
     for group in _by_pair(records).values():
@@ -156,7 +150,7 @@ def at_best(records: Iterable[Record]) -> list[Record]:
     return found
 
 
-def tables(records: Iterable[Record]) -> dict[str, pd.DataFrame]:
+def tables(records: Iterable[_Record]) -> dict[str, pd.DataFrame]:
     """One table of models x tasks per metric; higher is better in all of them."""
     import pandas as pd
 
@@ -167,7 +161,7 @@ def tables(records: Iterable[Record]) -> dict[str, pd.DataFrame]:
     return {label: pd.DataFrame(columns) for label, columns in cells.items()}
 
 
-def width_of(records: Iterable[Record]) -> dict[str, float]:
+def width_of(records: Iterable[_Record]) -> dict[str, float]:
     """Number of features of the classifier's input, by model."""
     found: dict[str, tuple[int, float]] = {}
     for r in records:
@@ -177,7 +171,7 @@ def width_of(records: Iterable[Record]) -> dict[str, float]:
     return {model: dim for model, (_, dim) in found.items()}
 
 
-def seconds_of(records: Iterable[Record]) -> dict[str, float]:
+def _seconds_of(records: Iterable[_Record]) -> dict[str, float]:
     """Mean time of one scoring of the classifier's input of all examples, by metric."""
     spent: dict[str, list[float]] = {}
     for r in at_last(records):
@@ -186,7 +180,7 @@ def seconds_of(records: Iterable[Record]) -> dict[str, float]:
     return {label: float(np.mean(values)) for label, values in spent.items()}
 
 
-def layer_regrets(records: Iterable[Record]) -> dict[str, float]:
+def layer_regrets(records: Iterable[_Record]) -> dict[str, float]:
     """What choosing a block by each metric costs, in probe accuracy; ``"last"`` takes the last.
 
     Mean over the pairs of the probe accuracy of the best block less that of the chosen one. The
@@ -274,25 +268,92 @@ def _against(
     return {"a": "better", "b": "worse", "tie": "tie"}[found.verdict]
 
 
-def _by_pair(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
-    groups: dict[tuple[str, str], list[Record]] = {}
+def _by_pair(records: Iterable[_Record]) -> dict[tuple[str, str], list[_Record]]:
+    groups: dict[tuple[str, str], list[_Record]] = {}
     for r in records:
         if r["metric"]:
             groups.setdefault((r["model"], r["task"]), []).append(r)
     return groups
 
 
-def _plainly_scored(group: Iterable[Record]) -> list[Record]:
+def _plainly_scored(group: Iterable[_Record]) -> list[_Record]:
     return [r for r in group if r["split"] == "train" and r["repair"] is None]
 
 
-def _with_combinations(records: Sequence[Record]) -> list[dict[str, Any]]:
+def _with_combinations(records: Sequence[_Record]) -> list[dict[str, Any]]:
     """Combinations compare models, so their layers have to go by one name."""
     alike = [{**r, "layer": "last"} for r in records]
     kinds = [by_kind["classification"] for by_kind in COMBINATIONS.values()]
     return combined(alike, kinds)
 
 
-def _signed(record: Record) -> float:
+def _signed(record: _Record) -> float:
     value = float(record["value"])
     return value if record["higher_is_better"] else -value
+
+
+def by_task(scores: pd.DataFrame, accuracies: pd.DataFrame, measure: str = MEASURE) -> pd.Series:
+    """One measure of agreement on each task, NaN where it is not defined.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"pets": [1.0, 2.0, 3.0], "cars": [1.0, 3.0, 2.0]}, list("abc"))
+    >>> truth = pd.DataFrame({"pets": [5.0, 6.0, 7.0], "cars": [1.0, 2.0, 3.0]}, list("abc"))
+    >>> by_task(table, truth, "kendall").round(3).to_dict()
+    {'pets': 1.0, 'cars': 0.333}
+    """
+    import pandas as pd
+
+    found, at = {}, options_of(measure)
+    for task in accuracies.columns.intersection(scores.columns):
+        both = pd.concat([scores[task], accuracies[task]], axis=1).dropna().to_numpy()
+        found[task] = float("nan")
+        if len(both) > 2:
+            x, y = both.T
+            found[task] = float(evaluate(x[None], y[None], at=at)[measure][0])
+    return pd.Series(found, dtype=float)
+
+
+def _mean_rank(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Rank aggregation: the mean over scores of each model's rank on a task, 1 for the lowest.
+
+    Ties share their mean rank. A model that lacks one of the scores has none.
+
+    >>> import pandas as pd
+    >>> a = pd.DataFrame({"pets": [0.1, 0.2, 0.9]}, list("abc"))
+    >>> b = pd.DataFrame({"pets": [2.0, 7.0, 5.0]}, list("abc"))
+    >>> _mean_rank([a, b])["pets"].tolist()
+    [1.0, 2.5, 2.5]
+    """
+    total = tables[0].rank()
+    for table in tables[1:]:
+        total = total + table.rank()
+    return total / len(tables)
+
+
+def aggregations(
+    scores: Mapping[str, pd.DataFrame], names: Iterable[str], sizes: Sequence[int] = (2, 3)
+) -> dict[str, pd.DataFrame]:
+    """The mean ranks of every few of some metrics, named ``a + b``."""
+    there = [name for name in names if name in scores]
+    return {
+        " + ".join(group): _mean_rank([scores[name] for name in group])
+        for size in sizes
+        for group in itertools.combinations(there, size)
+    }
+
+
+def cross_validated(
+    candidates: Mapping[str, pd.DataFrame], accuracies: pd.DataFrame, measure: str = MEASURE
+) -> pd.DataFrame:
+    """What the candidate that is best on all other tasks is worth on each: task, chosen, value."""
+    import pandas as pd
+
+    values = pd.DataFrame({n: by_task(s, accuracies, measure) for n, s in candidates.items()})
+    values = values.dropna(axis="columns", how="any")
+    if len(values) < 2 or values.empty:
+        raise InvalidInputError("to choose by other tasks takes two tasks and a score on all")
+    rows = []
+    for task in values.index:
+        chosen = str(values.drop(index=task).mean().idxmax())
+        rows.append((task, chosen, float(values.loc[task, chosen])))
+    return pd.DataFrame(rows, columns=["task", "chosen", "value"])

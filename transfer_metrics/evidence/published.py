@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import textwrap
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from transfer_metrics.errors import TransferMetricsWarning
+from transfer_metrics.evidence.layout import aligned, piped, wrapped
+from transfer_metrics.results.agreement import RESAMPLES
+from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
+from transfer_metrics.results.cells import MEAN
 from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 
 if TYPE_CHECKING:
@@ -18,6 +27,10 @@ if TYPE_CHECKING:
 
 MEASURED_HERE, TEXTS = "reference-zoo", "reference-texts"
 """The benchmarks that this project has measured: images, with scores, and texts."""
+
+MEASURE = "weighted_kendall"
+"""What scores are judged by."""
+_HEADER = ("metric", "weighted tau", "95 % interval", "tasks", "better than", "worse than")
 
 
 @dataclass(frozen=True)
@@ -107,3 +120,144 @@ def load_benchmark(name: str) -> Benchmark:
         scores=tables,
         notes=tuple(about["notes"]),
     )
+
+
+@dataclass(frozen=True)
+class _JudgedScore:
+    """One metric on one benchmark: mean over tasks, and the metrics that it differs from."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    tasks: int
+    better_than: tuple[str, ...]
+    worse_than: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A benchmark and its metrics, best first."""
+
+    benchmark: Benchmark
+    rows: tuple[_JudgedScore, ...]
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of metrics were compared."""
+        return len(self.rows) * (len(self.rows) - 1) // 2
+
+    @property
+    def ties(self) -> int:
+        """How many of them are ties."""
+        return self.pairs - sum(len(row.better_than) for row in self.rows)
+
+
+def judge_published(
+    names: Sequence[str] | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> list[_Judged]:
+    """Judge benchmarks by weighted tau; by default those of others that carry scores.
+
+    >>> (judged,) = judge_published(["tmlr"], resamples=10)
+    >>> [row.metric for row in judged.rows], judged.ties
+    (['imagenet_top1'], 0)
+    """
+    of_others = [name for name in list_benchmarks() if name != MEASURED_HERE]
+    loaded = [load_benchmark(name) for name in names or of_others]
+    return [judge_benchmark(b, resamples=resamples, seed=seed) for b in loaded if b.scores]
+
+
+def judge_benchmark(benchmark: Benchmark, *, resamples: int = RESAMPLES, seed: int = 0) -> _Judged:
+    """Mean weighted tau of every metric of a benchmark, and a paired test of every two."""
+    accuracies, scores = benchmark.accuracies, benchmark.scores
+    with warnings.catch_warnings():
+        # What is missing is in the benchmark's notes, which the page repeats.
+        warnings.simplefilter("ignore", TransferMetricsWarning)
+        better: dict[str, list[str]] = {metric: [] for metric in scores}
+        worse: dict[str, list[str]] = {metric: [] for metric in scores}
+        for a, b in itertools.combinations(scores, 2):
+            found = compare_metrics(
+                scores[a],
+                scores[b],
+                accuracies,
+                measure=MEASURE,
+                noise=benchmark.noise,
+                resamples=resamples,
+                seed=seed,
+            )
+            if found.verdict != "tie":
+                winner, loser = (a, b) if found.verdict == "a" else (b, a)
+                better[winner].append(loser)
+                worse[loser].append(winner)
+        rows = []
+        for metric, table in scores.items():
+            judged = agreement_by_task(
+                table, accuracies, at=(), noise=benchmark.noise, resamples=resamples, seed=seed
+            )
+            mean = judged[(judged["task"] == MEAN) & (judged["measure"] == MEASURE)].iloc[0]
+            ends = float(mean["value"]), float(mean["low"]), float(mean["high"])
+            names = tuple(better[metric]), tuple(worse[metric])
+            rows.append(_JudgedScore(metric, *ends, int(mean["n"]), *names))
+    return _Judged(benchmark, tuple(sorted(rows, key=lambda row: -row.value)))
+
+
+def text(judged: Sequence[_Judged]) -> str:
+    """The tables and what they come to, for a terminal."""
+    parts = [wrapped(_method())]
+    for one in judged:
+        parts += ["\n".join(_heading(one)), aligned(_HEADER, _cells(one))]
+    return "\n\n".join([*parts, _summary(judged)])
+
+
+def markdown(judged: Sequence[_Judged], command: str) -> str:
+    """The page of documentation."""
+    parts = ["# Published scores", f"Made by `{command}`.", wrapped(_method()), _summary(judged)]
+    for one in judged:
+        title, *lines = _heading(one)
+        items = "\n".join(
+            textwrap.fill(f"- {line}", 100, subsequent_indent="  ", break_long_words=False)
+            for line in lines
+        )
+        parts += [f"## {title}", items, piped(_HEADER, _cells(one))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _method() -> str:
+    """How the figures were taken."""
+    return (
+        "Weighted Kendall's tau of published scores and published accuracies, the mean over "
+        "tasks. Intervals are 95 % percentile intervals of a bootstrap over models, the tasks "
+        "as they are; they leave out the noise of the accuracies, which nobody published, and "
+        "with ten models or fewer they are too narrow rather than too wide. With four they say "
+        "little: 1 to 1 only means that every resample had the same order. Two metrics differ "
+        "where the interval of their difference, on the same resampled models, leaves out 0; "
+        "all others are ties. Nothing is corrected for the number of pairs."
+    )
+
+
+def _summary(judged: Sequence[_Judged]) -> str:
+    """What the tables come to."""
+    pairs, ties = sum(one.pairs for one in judged), sum(one.ties for one in judged)
+    by_benchmark = ", ".join(f"{one.benchmark.name} {one.ties}/{one.pairs}" for one in judged)
+    return wrapped(
+        f"Of {pairs} pairs of metrics compared on one benchmark, {ties} are ties ({by_benchmark})."
+    )
+
+
+def _heading(one: _Judged) -> list[str]:
+    benchmark = one.benchmark
+    return [f"{benchmark.name}: {benchmark.title}", benchmark.source, *benchmark.notes]
+
+
+def _cells(one: _Judged) -> list[list[str]]:
+    return [
+        [
+            row.metric,
+            f"{row.value:.3f}",
+            f"{row.low:.2f} to {row.high:.2f}",
+            str(row.tasks),
+            ", ".join(row.better_than) or "–",
+            ", ".join(row.worse_than) or "–",
+        ]
+        for row in one.rows
+    ]

@@ -1,13 +1,15 @@
-"""What all heads share: predictions on features or examples, the network, saving."""
+"""What all heads share: predictions on features or examples, the network, saving, names."""
 
 from __future__ import annotations
 
 import copy
 import os
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -18,24 +20,22 @@ from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.data import (
     FeatureData,
+    TaskData,
     aligned,
     is_model,
-    read_features,
-)
-from transfer_metrics.heads.given import (
-    check_store,
-    example_inputs,
-    is_raw,
     labelled,
-    linear_logits,
-    used_features,
+    read_features,
+    read_task,
 )
+from transfer_metrics.heads.head_files import SavedHead, read_head, told_as_damage, write_head
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
-from transfer_metrics.heads.preprocessed import network_logits
-from transfer_metrics.heads.source import ModelRef
-from transfer_metrics.selection.columns import LayerColumns, has_layers
+from transfer_metrics.heads.preprocessed import Inputs, is_raw, network_logits
+from transfer_metrics.heads.source import ModelRef, check_store
+from transfer_metrics.registry import Registry, choose
+from transfer_metrics.selection.columns import has_layers, unit_rows
+from transfer_metrics.syntax import call_options
 
-RUNNING = ("device", "progress", "checkpoint", "random_state")
+_RUNNING = ("device", "progress", "checkpoint", "random_state")
 """Parameters that say how and where a head runs, not what it computes."""
 
 
@@ -88,13 +88,17 @@ class Head(ClassifierMixin, BaseEstimator):
         How and where a head runs (device, progress, checkpoint, seed) is left out.
         """
         defaults = type(self)().get_params(deep=False)
-        given = self.get_params(deep=False)
         told = [
             f"{name}={value!r}"
-            for name, value in given.items()
-            if name not in RUNNING and repr(value) != repr(defaults[name])
+            for name, value in self.get_params(deep=False).items()
+            if name not in _RUNNING and repr(value) != repr(defaults[name])
         ]
         return f"{self.name}({', '.join(told)})" if told else self.name
+
+    def set_known(self, **options: Any) -> Self:
+        """Set those of the options that are parameters of this head."""
+        known = self.get_params(deep=False)
+        return self.set_params(**{name: v for name, v in options.items() if name in known})
 
     def logits(self, X: Any, *, split: str = "test") -> np.ndarray:
         """Logits, (N, C): one column per class also where there are two.
@@ -109,12 +113,14 @@ class Head(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "classes_")
         if has_layers(X) or (self.fitted_on_ == "features" and not is_raw(X)):
-            features = used_features(self._columns(X), self.layer_columns_, self.unit_norm_)
-            return linear_logits(features, self.coef_, self.intercept_)
-        inputs = example_inputs(self._source().get(), X, split)
+            return self._feature_logits(X)
+        inputs = Inputs.of_any(self._source().get(), X, split)
         network = self._network()
         device = getattr(self, "device", None)
-        if device is not None and network.head.weight.device != _device(device):
+        if (
+            device is not None
+            and network.head.weight.device != torch.empty(0, device=device).device
+        ):
             network = copy.deepcopy(network).to(device)
         return network_logits(network, inputs, getattr(self, "batch_size", 64)).numpy()
 
@@ -125,8 +131,6 @@ class Head(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any, *, split: str = "test") -> np.ndarray:
         """Probabilities of the classes, (N, C)."""
-        from scipy.special import softmax
-
         return softmax(self.logits(X, split=split), axis=1)
 
     def predict(self, X: Any, *, split: str = "test") -> np.ndarray:
@@ -173,31 +177,42 @@ class Head(ClassifierMixin, BaseEstimator):
         return copy.deepcopy(self._network()).eval()
 
     def training_reads(self, examples: int) -> tuple[int, int]:
-        """How often the final training on features read an example, and how much of it.
-
-        Args:
-            examples: number of training examples.
-
-        Returns:
-            Examples read, repetitions counted, and features of each.
-        """
+        """Examples that the final training on features read, repetitions counted; width of each."""
         return examples, self.coef_.shape[1]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a folder, as ``head.json`` and ``head.safetensors``; whole or not at all.
 
         Raises:
-            InvalidInputError: the folder holds something else, or cannot be written.
-        """
-        from transfer_metrics.heads.head_files import save
+            InvalidInputError: the folder holds something else, cannot be written, or the head
+                pools with a function that has no name.
+            NotFittedError: the head is not fitted.
 
-        save(self, path)
+        Cost: the size of the head's weights, and for a trained network of all its weights.
+        """
+        check_is_fitted(self, "classes_")
+        saved = SavedHead(
+            name=self.name,
+            params=self.get_params(deep=False),
+            fitted_on=self.fitted_on_,
+            n_features_in=getattr(self, "n_features_in_", None),
+            classes=self.classes_,
+            class_names=self.class_names_,
+            coef=self.coef_,
+            intercept=self.intercept_,
+            layers=self.layers_,
+            layer_columns=self.layer_columns_,
+            unit_norm=self.unit_norm_,
+            pool=self.pool_,
+            source=self.source_,
+            further={name: getattr(self, name) for name in self._saved if hasattr(self, name)},
+            state=self._trained_state(),
+        )
+        write_head(Path(path), saved)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Any = None) -> Self:
         """Read what ``save`` wrote; see ``load_head``."""
-        from transfer_metrics.heads.head_files import load_head
-
         head = load_head(path, model)
         if not isinstance(head, cls):
             raise InvalidInputError(f"{path} holds a {type(head).__name__}, not a {cls.__name__}")
@@ -205,25 +220,27 @@ class Head(ClassifierMixin, BaseEstimator):
 
     def _feature_data(self, X: Any, y: Any, validation: Any) -> FeatureData:
         """Read what a head on features is fitted on; models are run over their task first."""
-        from transfer_metrics.heads.task_data import extract_features
-
         options = self.get_params(deep=False)
-        if is_model(X):
-            data = extract_features(X, y, validation, options)
-            self.fitted_on_ = "model"
+        fraction, seed = options.get("validation"), options.get("random_state")
+        if isinstance(X, FeatureData):
+            data = X
+        elif is_model(X):
+            data = self._task_features(read_task(X, y, validation, fraction, seed))
         else:
-            data = read_features(
-                self,
-                X,
-                y,
-                validation,
-                layers=options["layers"],
-                fraction=options.get("validation"),
-                seed=options["random_state"],
-            )
-            self.fitted_on_ = "features"
+            data = read_features(self, X, y, validation, options["layers"], fraction, seed)
         self.n_features_in_ = data.whole.columns.dim
         return data
+
+    def _task_features(self, data: TaskData) -> FeatureData:
+        """Features by this head's layers and pooling."""
+        options = self.get_params(deep=False)
+        return data.features(
+            options["layers"],
+            options["pool"],
+            batch_size=options.get("batch_size", 64),
+            device=options.get("device"),
+            progress=bool(options.get("progress", False)),
+        )
 
     def _set_head(
         self,
@@ -237,6 +254,7 @@ class Head(ClassifierMixin, BaseEstimator):
         """Set the attributes of a head that was fitted on features."""
         self.classes_, self.class_names_ = data.classes, data.class_names
         self.layers_, self.pool_, self.source_ = data.layers, data.pool, data.source
+        self.fitted_on_ = "model" if data.of_model else "features"
         self.coef_, self.intercept_ = coef, intercept
         self.layer_columns_, self.unit_norm_, self.network_ = columns, unit_norm, None
 
@@ -277,12 +295,12 @@ class Head(ClassifierMixin, BaseEstimator):
     def _pool(self) -> Pool:
         """The pooling that was fitted with; a function of the caller's own is the parameter."""
         given = getattr(self, "pool", None)
-        pool = None if given is None else resolve_pool(given)
         assert self.pool_ is not None
-        return pool if pool is not None and pool.name == self.pool_ else resolve_pool(self.pool_)
+        pool = resolve_pool(self.pool_ if given is None else given)
+        return pool if pool.name == self.pool_ else resolve_pool(self.pool_)
 
-    def _columns(self, X: Any) -> LayerColumns:
-        """Features with this head's layers."""
+    def _feature_logits(self, X: Any) -> np.ndarray:
+        """Logits (N, C) in float64 of features, with one layer in memory at a time."""
         if self._trained_state() is not None:
             raise UnsupportedTaskError(
                 f"{type(self).__name__} has trained the network itself, so features of the network "
@@ -293,8 +311,89 @@ class Head(ClassifierMixin, BaseEstimator):
         elif not has_layers(X):
             X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         dims = [layer.dim for layer in self.layers_]
-        return aligned(X, [layer.name for layer in self.layers_], dims)
+        columns = aligned(X, [layer.name for layer in self.layers_], dims)
+        logits, start = np.zeros(()), 0
+        for name in columns.names:
+            x = columns.layer(name)
+            if self.layer_columns_ is not None and name in self.layer_columns_:
+                x = x[:, self.layer_columns_[name]]
+            x = unit_rows(x) if self.unit_norm_ else x
+            end = start + x.shape[1]
+            logits = logits + x.astype(np.float64, copy=False) @ self.coef_[:, start:end].T
+            start = end
+        return logits + self.intercept_
 
 
-def _device(device: Any) -> torch.device:
-    return torch.empty(0, device=device).device
+HEADS: Registry[type[Head]] = Registry(
+    "head",
+    {
+        "finetune": "transfer_metrics.heads.finetune:FineTune",
+        "h2t_ft": "transfer_metrics.heads.finetune:H2TFT",
+        "head2toe": "transfer_metrics.heads.head2toe:Head2Toe",
+        "head2toe_cv": "transfer_metrics.heads.head2toe:Head2ToeCV",
+        "linear_probe": "transfer_metrics.heads.linear:LinearProbe",
+        "lpft": "transfer_metrics.heads.finetune:LPFT",
+    },
+    group="transfer_metrics.heads",
+)
+"""Classes of heads; the name is also the class's ``name``."""
+
+
+def resolve_head(spec: Any) -> Head:
+    """Make a head from its name, with options if wanted, or its class; one that is made stays.
+
+    Raises:
+        UnknownNameError: no such head or option; with suggestions.
+        InvalidInputError: the options cannot be read.
+
+    >>> resolve_head("lpft(epochs=5)").epochs
+    5
+    """
+    if isinstance(spec, type) and issubclass(spec, Head):
+        return spec()
+    if isinstance(spec, Head):
+        return spec
+    if not isinstance(spec, str):
+        raise InvalidInputError(
+            f"a head is a {type(spec).__name__}; give a name such as 'linear_probe', or a head"
+        )
+    name, bracket, rest = spec.strip().partition("(")
+    known = HEADS[name.strip()]
+    options = call_options(bracket + rest, f"head {name!r}") if bracket else {}
+    for option in options:
+        choose(f"option of head {name!r}:", option, known().get_params(deep=False))
+    return known(**options)
+
+
+def load_head(path: str | os.PathLike[str], model: Any = None) -> Head:
+    """Read a head that ``save`` wrote.
+
+    Args:
+        path: the folder.
+        model: the model that it was fitted on, which is checked; by default it is loaded by its
+            name when it is first needed.
+
+    Returns:
+        The fitted head, of the class that was saved.
+
+    Raises:
+        InvalidInputError: there is no head at ``path``.
+        CorruptStoreError: a file is missing, truncated or altered.
+        IncompatibleStoreError: another version of the format, or ``model`` is another model.
+        UnknownNameError: a head of a class that is not registered here.
+    """
+    with told_as_damage(Path(path)):
+        saved = read_head(Path(path))
+        head = HEADS[saved.name](**saved.params)
+        head.classes_, head.class_names_ = saved.classes, saved.class_names
+        head.coef_, head.intercept_ = saved.coef, saved.intercept
+        head.layers_, head.layer_columns_ = saved.layers, saved.layer_columns
+        head.unit_norm_, head.pool_, head.source_ = saved.unit_norm, saved.pool, saved.source
+        head.fitted_on_, head.network_, head._state = saved.fitted_on, None, saved.state
+        if saved.n_features_in is not None:
+            head.n_features_in_ = saved.n_features_in
+        for name in saved.further.keys() & set(head._saved):
+            setattr(head, name, saved.further[name])
+    if model is not None:
+        head._source().adopt(model)
+    return head

@@ -10,31 +10,36 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.base import clone
+from torch.utils.flop_counter import FlopCounterMode
 
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.cost import cost_of, forward_flops
-from transfer_metrics.heads.distortion import distortion
+from transfer_metrics.features.layers import place
+from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.linear import LinearProbe
-from transfer_metrics.heads.names import resolve_head
+from transfer_metrics.heads.network import TransferNet
+from transfer_metrics.heads.preprocessed import Inputs, chunks
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
 from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.results.table import with_summary
+from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.syntax import split_list
 
+_OF_FIT = ("model", "model_id", "revision", "task", "task_id", "head", "seed", "version")
+"""What a record says of a fit that the key of what was measured does not hold it to."""
 DEFAULT_HEADS = ("linear_probe", "head2toe", "finetune", "lpft")
 
 
@@ -47,7 +52,8 @@ class _Job:
     shifted: Mapping[str, Split]
     cache: ResultCache
     policy: str
-    options: Mapping[str, Any]
+    device: Any
+    progress: bool
 
     @property
     def tests(self) -> dict[str, Split]:
@@ -126,12 +132,14 @@ def compare(
         shifted_splits(replace(loaded, splits={**loaded.splits, **complete.splits}), ood),
         ResultCache(cache_dir),
         cache,
-        {"device": device, "progress": progress},
+        device,
+        progress,
     )
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not chosen or not asked:
         raise InvalidInputError("nothing to compare; name at least one head and one seed")
-    records: list[dict[str, Any]] = []
+    records: list[Record] = []
+    scores = ScoreTable([])
     if metrics is not None:
         scores = rank_models(
             candidates,
@@ -143,37 +151,36 @@ def compare(
             progress=progress,
         )
         # The task is the same, though examples may have been held out from it.
-        records += [{**r, "task_id": job.task_id} for r in scores.records]
-    else:
-        scores = ScoreTable([])
+        records += [replace(Record.of(r), task_id=job.task_id) for r in scores.records]
     with progress_bar("models", len(candidates), progress) as bar:
         for candidate in candidates:
             records += _compared(job, candidate, asked, chosen, scores)
             bar.update()
-    return Comparison(with_summary(records, loaded))
+    return Comparison(replace(record, task_summary=loaded.summary) for record in records)
 
 
 def _compared(
     job: _Job, candidate: Candidate, heads: Sequence[Head], seeds: Sequence[int], scores: ScoreTable
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Records of all heads on one model; its failure as a record."""
-    base: dict[str, Any] = {
-        "model": candidate.name,
-        "task": job.task.name,
-        "task_id": job.task_id,
-        "version": transfer_metrics.__version__,
-    }
+    base = Record(
+        model=candidate.name,
+        task=job.task.name,
+        task_id=job.task_id,
+        metric="",
+        version=transfer_metrics.__version__,
+    )
     try:
         model = candidate.load()
     except TransferMetricsError as error:
-        return [{**base, "metric": "", "error": str(error)}]
-    base |= {"model_id": short_id(model.fingerprint), "revision": model.revision or None}
+        return [replace(base, error=str(error))]
+    base = replace(base, model_id=short_id(model.fingerprint), revision=model.revision or None)
     labelled = [(head.label, head) for head in heads]
     labelled += _favourites(model, scores)
     records = []
     for (label, head), seed in itertools.product(labelled, seeds):
         if seed == seeds[0] or head.random:
-            records += _kept(job, model, head, {**base, "head": label, "seed": seed})
+            records += _kept(job, model, head, replace(base, head=label, seed=seed))
     return records
 
 
@@ -189,80 +196,181 @@ def _favourites(model: Model, scores: ScoreTable) -> list[tuple[str, Head]]:
     return [(f"linear_probe@{scores.metrics[0]}", LinearProbe(layers=[layer]))]
 
 
-def _kept(job: _Job, model: Model, head: Head, base: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _kept(job: _Job, model: Model, head: Head, base: Record) -> list[Record]:
     """Records of one fit, from the cache or computed; its failure as a record."""
+    # Two selectors that were fitted to other data look the same in a label.
+    chosen = {
+        n: p.columns_.tolist() for n, p in head.get_params().items() if hasattr(p, "columns_")
+    }
     key = content_key(
+        **({"chosen": chosen} if chosen else {}),
         model=model.fingerprint,
         train=job.task["train"].fingerprint,
         val=job.task["val"].fingerprint,
         tests={name: split.fingerprint for name, split in job.tests.items()},
         head=head.label,
-        seed=base["seed"],
+        seed=base.seed,
     )
     known = job.cache.read(key) if job.policy in ("only-missing", "only-cache") else []
     if known:
-        return [{**record, **base} for record in known]
+        return [_of_fit(record, base) for record in known]
     if job.policy == "only-cache":
         raise InvalidInputError(
-            f"{base['head']} on {model.name} is not in the cache; compare with "
+            f"{base.head} on {model.name} is not in the cache; compare with "
             f"cache='only-missing' to compute it"
         )
-    folder = job.cache.root / "training" / key
+    folder = job.cache.training(key)
     try:
-        checkpoint = None if job.policy == "never" else folder
-        records = _measured(job, model, _prepared(head, job, base["seed"], checkpoint))
+        fresh = clone(head).set_known(
+            random_state=base.seed,
+            checkpoint=None if job.policy == "never" else folder,
+            device=job.device,
+            progress=job.progress,
+        )
+        records = _measured(job, model, fresh)
     except TransferMetricsError as error:
-        return [{**base, "metric": "", "error": str(error)}]
+        return [replace(base, error=str(error))]
     if job.policy != "never":
         job.cache.write(key, records)
         shutil.rmtree(folder, ignore_errors=True)
-    return [{**record, **base} for record in records]
+    return [_of_fit(record, base) for record in records]
 
 
-def _prepared(head: Head, job: _Job, seed: int, checkpoint: Any) -> Head:
-    fresh = clone(head)
-    options = {**job.options, "random_state": seed, "checkpoint": checkpoint}
-    known = fresh.get_params(deep=False)
-    return fresh.set_params(**{name: v for name, v in options.items() if name in known})
+def _of_fit(record: Record, base: Record) -> Record:
+    """A measurement, whose key knows neither names nor versions, with those of this comparison."""
+    of_fit: dict[str, Any] = {name: getattr(base, name) for name in _OF_FIT}
+    return replace(record, **of_fit)
 
 
-def _measured(job: _Job, model: Model, head: Head) -> list[dict[str, Any]]:
+def _measured(job: _Job, model: Model, head: Head) -> list[Record]:
     """Fit a head and measure it."""
     started = time.perf_counter()
     head.fit(model, job.task)
     seconds = time.perf_counter() - started
-    common = {
-        "layer": "+".join(layer.name for layer in head.layers_),
-        "dim": head.coef_.shape[1],
-        "pool": head.pool_,
-        "num_classes": job.task.num_classes,
-        "n": len(job.task["train"]),
-        "seconds": seconds,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    found = [{"split": n, **_accuracy(head, split)} for n, split in job.tests.items()]
+    common = Record(
+        layer="+".join(layer.name for layer in head.layers_),
+        dim=head.coef_.shape[1],
+        pool=head.pool_,
+        num_classes=job.task.num_classes,
+        n=len(job.task["train"]),
+        seconds=seconds,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    found: list[Record] = []
+
+    def add(split: str, metric: str, value: float, *, better: bool = False, **more: Any) -> None:
+        record = replace(common, split=split, metric=metric, value=value, higher_is_better=better)
+        found.append(replace(record, **more))
+
+    accuracies = {name: head.score(split) for name, split in job.tests.items()}
+    for name, value in accuracies.items():
+        n = len(job.tests[name])
+        error = float(np.sqrt(value * (1 - value) / n))
+        add(name, "accuracy", value, better=True, stderr=error, n=n)
     if job.shifted:
-        mean = float(np.mean([record["value"] for record in found[1:]]))
-        found.append({"split": "ood", **_value("ood_accuracy", mean)})
-        found.append({"split": "ood", **_value("ood_gap", found[0]["value"] - mean, better=False)})
+        mean = float(np.mean([accuracies[name] for name in job.shifted]))
+        add("ood", "ood_accuracy", mean, better=True)
+        add("ood", "ood_gap", accuracies["test"] - mean)
     if head.network_ is not None:
         for name, split in job.tests.items():
             moved = distortion(model, head.network_, split)
-            found.append({"split": name, **_value("distortion", moved.raw, better=False)})
-            found.append(
-                {"split": name, **_value("relative_distortion", moved.relative, better=False)}
-            )
+            add(name, "distortion", moved.raw)
+            add(name, "relative_distortion", moved.relative)
     cost = cost_of(head, forward_flops(model), len(job.task["train"]))
-    for name, value in (("fit_seconds", seconds), *cost._asdict().items()):
-        found.append({"split": "train", **_value(name, float(value), better=False)})
-    return [{**common, **record} for record in found]
+    for name, number in (("fit_seconds", seconds), *cost._asdict().items()):
+        add("train", name, float(number))
+    return found
 
 
-def _accuracy(head: Head, split: Split) -> dict[str, Any]:
-    value = head.score(split)
-    error = float(np.sqrt(value * (1 - value) / len(split)))
-    return {**_value("accuracy", value), "stderr": error, "n": len(split)}
+class _Cost(NamedTuple):
+    """What one fitted head costs.
+
+    Attributes:
+        train_flops: operations of the final training, without any search for its settings; for
+            heads on features with the forward passes that make them.
+        stored_bytes: what has to be kept for the task beside the pretrained network, in float32.
+    """
+
+    train_flops: int
+    stored_bytes: int
 
 
-def _value(metric: str, value: float, better: bool = True) -> dict[str, Any]:
-    return {"metric": metric, "value": value, "higher_is_better": better}
+def cost_of(head: Head, forward: int, examples: int) -> _Cost:
+    """The cost of a head fitted on a model whose ``forward`` pass takes so many operations.
+
+    By Head2Toe's formulas (Evci et al., ICML 2022, section on cost): a backward pass counts twice a
+    forward pass, a multiplication and an addition are two operations, and where features were
+    chosen a bitmask over all of them is stored too.
+    """
+    kept, classes = head.coef_.shape[1], len(head.classes_)
+    stored = 4 * (kept + 1) * classes
+    if head.network_ is not None:
+        numbers = sum(t.numel() for t in head.network_.backbone.state_dict().values())
+        steps, batch_size = head.run_steps_, min(head.batch_size, examples)
+        return _Cost(steps * batch_size * 3 * forward, 4 * numbers + stored)
+    reads, width = head.training_reads(examples)
+    candidates: int = getattr(head, "candidates_", kept) or kept
+    mask = 0 if candidates == kept else -(-candidates // 8)
+    return _Cost(examples * forward + 6 * reads * width * classes, stored + mask)
+
+
+def forward_flops(model: Model) -> int:
+    """Operations of one forward pass of one example, counted by torch on a meaningless input.
+
+    Convolutions, matrix products and attention count; element-wise operations do not.
+
+    Raises:
+        InvalidInputError: the shape of the input is not known.
+
+    >>> from transfer_metrics.sources.models.load_model import load_model
+    >>> forward_flops(load_model("zoo:resnet-random")) > 1_000_000
+    True
+    """
+    batch = place(model.dummy(1), model.module)
+    with FlopCounterMode(display=False) as counter, evaluation(model.module), torch.no_grad():
+        model(batch)
+    return int(counter.get_total_flops())
+
+
+class _Distortion(NamedTuple):
+    """Mean distance between features before and after, over examples.
+
+    Attributes:
+        raw: ``‖f1 - f0‖``, in the features' unit.
+        relative: ``‖f1 - f0‖ / ‖f0‖``; examples whose features were all zero do not count.
+    """
+
+    raw: float
+    relative: float
+
+
+def distortion(
+    model: Model, network: TransferNet, split: Split, batch_size: int = 64
+) -> _Distortion:
+    """How far training has moved the features that a head reads from those of the model.
+
+    Source: Kumar et al., ICLR 2022 (arXiv 2202.10054), who report the raw distance; its scale
+        depends on the network, so the relative one is ours.
+
+    Cost: two forward passes over the examples.
+    """
+    before = TransferNet(
+        model.module,
+        network.layers,
+        network.pool,
+        network.head,
+        columns=network.chosen_columns(),
+        unit_norm=network.unit_norm,
+    )
+    inputs = Inputs.of_examples(model, split.examples, name="the split", keep=False)
+    moved, lengths = [], []
+    with evaluation(model.module), evaluation(network), torch.inference_mode():
+        for rows in chunks(len(split), batch_size):
+            batch = inputs.batch(rows)
+            old, new = before.features(batch).cpu(), network.features(batch).cpu()
+            moved.append((new.double() - old.double()).norm(dim=1))
+            lengths.append(old.double().norm(dim=1))
+    distance, length = torch.cat(moved), torch.cat(lengths)
+    some = length > 0
+    relative = float((distance[some] / length[some]).mean()) if some.any() else 0.0
+    return _Distortion(float(distance.mean()), relative)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +11,23 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
+from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, UnsupportedTaskError
+from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
+from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.in_memory import as_examples
+from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import stratified_holdout
 from transfer_metrics.sources.tasks.task import Split, Task
 
-EVERY = ("all", "*", "activations", "blocks")
+TRAIN, _HELD = "train", "val"
+_EVERY = ("all", "*", "activations", "blocks")
 """Choices of layers that mean all that a store has; what it has was chosen when it was made."""
 
 
@@ -55,25 +63,117 @@ class FeatureData:
         layers: the layers, in the order of their columns.
         pool: name of the pooling, if known.
         source: the model that the features come from, if known.
+        of_model: whether a model was given to make them with.
     """
 
     train: Labelled
     held: Labelled
     whole: Labelled
     classes: np.ndarray
-    class_names: tuple[str, ...] = ()
-    layers: tuple[Layer, ...] = ()
-    pool: str | None = None
-    source: ModelRef | None = None
+    class_names: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    pool: str | None
+    source: ModelRef | None
+    of_model: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class TaskData:
+    """A model and the examples to fit it to; the test and ood splits are not in it.
+
+    Attributes:
+        model: the model.
+        task: the task with the splits ``train`` and, unless it was cut from it, ``val``.
+        rows: positions in ``train`` that weights are fitted to.
+        held: positions that choices are made by, in ``train`` or, where it exists, in ``val``.
+    """
+
+    model: Model
+    task: Task
+    rows: np.ndarray
+    held: np.ndarray
+
+    @property
+    def own_split(self) -> bool:
+        """Whether validation has a split of its own."""
+        return _HELD in self.task.splits
+
+    @property
+    def held_split(self) -> Split:
+        """The split that ``held`` counts in."""
+        return self.task[_HELD if self.own_split else TRAIN]
+
+    def features(
+        self, layers: Any, pool: Any, batch_size: int, device: Any, progress: bool
+    ) -> FeatureData:
+        """What the model makes of these examples."""
+        stores = {
+            split: extract(
+                self.model,
+                self.task,
+                layers,
+                pool,
+                split=split,
+                batch_size=batch_size,
+                device=device,
+                progress=progress,
+            )
+            for split in self.task.splits
+        }
+        store = stores[TRAIN]
+        whole = Labelled(layer_columns(store), store.labels)
+        if self.own_split:
+            train, held = whole, Labelled(layer_columns(stores[_HELD]), stores[_HELD].labels)
+        else:
+            train, held = whole.rows(self.rows), whole.rows(self.held)
+        names = tuple(self.task.classes)
+        return FeatureData(
+            train,
+            held,
+            whole,
+            classes=np.arange(len(names)),
+            class_names=names,
+            layers=tuple(store.layers),
+            pool=store.manifest["pool"],
+            source=dataclasses.replace(ModelRef.of_store(store), model=self.model),
+            of_model=True,
+        )
 
 
 def is_model(X: Any) -> bool:
     """Whether something is a model or the name of one."""
-    from torch import nn
-
-    from transfer_metrics.sources.models.model import Model
-
     return isinstance(X, (str, Model, nn.Module))
+
+
+def read_task(
+    model: Any, task: Any, validation: Any, fraction: float | None, seed: Any
+) -> TaskData:
+    """Load a model and a task, and say what validates.
+
+    That is ``validation`` if given, else the task's own split ``val``, else a stratified part of
+    ``train``.
+
+    Raises:
+        UnsupportedTaskError: the task is a regression.
+        InvalidInputError: there is no task, one class only, or ``validation`` is something else.
+    """
+    if task is None:
+        raise InvalidInputError("a model needs a task to be fitted on: fit(model, task)")
+    model, task = load_model(model), load_task(task)
+    _check_kind(task.kind, task.name)
+    _check_codes(task[TRAIN].labels)
+    splits = {TRAIN: task[TRAIN]}
+    if validation is not None:
+        splits[_HELD] = _as_split(validation, task)
+    elif _HELD in task.splits:
+        splits[_HELD] = task[_HELD]
+    if _HELD in splits:
+        rows, held = np.arange(len(splits[TRAIN])), np.arange(len(splits[_HELD]))
+    elif fraction is None:
+        rows = held = np.arange(len(splits[TRAIN]))
+    else:
+        rows, held = stratified_holdout(splits[TRAIN].labels, fraction, seed)
+    return TaskData(model, dataclasses.replace(task, splits=splits), rows, held)
 
 
 def read_features(
@@ -81,83 +181,52 @@ def read_features(
     X: Any,
     y: Any,
     validation: Any,
-    *,
     layers: Any,
     fraction: float | None,
     seed: Any,
 ) -> FeatureData:
     """Features and labels in any of the accepted forms, with a part for validation.
 
-    Args:
-        owner: the estimator; arrays set its ``n_features_in_``.
-        X: a store, a mapping of layers, or an array (N, D).
-        y: labels; None takes a store's own.
-        validation: a store, or features and labels; None holds out a part.
-        layers: ``"last"``, ``"all"``, or names of the layers to use.
-        fraction: how much to hold out; None for nothing, and then ``held`` is all the data.
-        seed: which examples to hold out.
+    ``owner`` is the estimator, which arrays tell its ``n_features_in_``; ``layers`` are ``"last"``,
+    ``"all"`` or names; None for ``fraction`` holds out nothing, and then all data are in both.
 
     Raises:
         InvalidInputError: labels are missing or do not fit, or there are fewer than two classes.
         UnsupportedTaskError: a store of a regression task.
     """
-    columns, labels, classes, names = _read(owner, X, y)
-    if classes is None:
-        classes, codes = np.unique(labels, return_inverse=True)
+    columns, labels, names = _read(owner, X, y)
+    if names:
+        classes, codes = np.arange(len(names)), labels
     else:
-        codes = labels
-    check_codes(codes)
+        classes, codes = np.unique(labels, return_inverse=True)
+    _check_codes(codes)
     if len(columns) != len(codes):
         raise InvalidInputError(f"{len(columns)} examples but {len(codes)} labels")
-    listed, pool, source = described(X, columns)
-    chosen = pick(columns.names, layers)
+    chosen = _pick(columns.names, layers)
     whole = Labelled(columns, codes).only(chosen)
     if validation is not None:
-        train, held = whole, read_validation(validation, columns, classes, names).only(chosen)
+        train, held = whole, _read_validation(validation, columns, classes, names).only(chosen)
     elif fraction is None:
         train = held = whole
     else:
         rows, out = stratified_holdout(codes, fraction, seed)
         train, held = whole.rows(rows), whole.rows(out)
-    by_name = {layer.name: layer for layer in listed}
+    of_store = isinstance(X, FeatureStore)
+    by_name = {layer.name: layer for layer in (X.layers if of_store else _bare(columns))}
     return FeatureData(
-        train, held, whole, classes, names, tuple(by_name[n] for n in chosen), pool, source
+        train,
+        held,
+        whole,
+        classes,
+        names,
+        layers=tuple(by_name[name] for name in chosen),
+        pool=X.manifest["pool"] if of_store else None,
+        source=ModelRef.of_store(X) if of_store else None,
     )
 
 
-def read_validation(
-    given: Any, like: LayerColumns, classes: np.ndarray, class_names: tuple[str, ...]
-) -> Labelled:
-    """A validation set as a store, or as features and labels, with the layers of ``like``.
-
-    Raises:
-        InvalidInputError: neither of them, another number of labels, or other classes.
-        LayerNotFoundError: it lacks a layer.
-    """
-    if isinstance(given, FeatureStore):
-        features, labels = given, given.labels
-        check_class_names(given, class_names)
-    elif isinstance(given, (tuple, list)) and len(given) == 2:
-        features, labels = given[0], np.asarray(given[1])
-    else:
-        raise InvalidInputError(
-            f"validation is a {type(given).__name__}; give a FeatureStore or (features, labels)"
-        )
-    columns = aligned(features, like.names, like.dims)
-    if labels.ndim != 1 or len(labels) != len(columns):
-        raise InvalidInputError(
-            f"validation has {len(columns)} examples and labels of shape {labels.shape}"
-        )
-    return Labelled(columns, encode(labels, classes))
-
-
 def aligned(X: Any, names: Sequence[str], dims: Sequence[int]) -> LayerColumns:
-    """Features with given layers, from a store, a mapping, or an array with all their columns.
-
-    Raises:
-        LayerNotFoundError: a layer is missing.
-        InvalidInputError: a layer has another width.
-    """
+    """Features with given layers, from a store, a mapping, or an array with all their columns."""
     if has_layers(X):
         columns = layer_columns(X).only(names)
     else:
@@ -177,31 +246,88 @@ def aligned(X: Any, names: Sequence[str], dims: Sequence[int]) -> LayerColumns:
     return columns
 
 
-def described(
-    X: Any, columns: LayerColumns
-) -> tuple[tuple[Layer, ...], str | None, ModelRef | None]:
-    """Layers, pooling and model of features, as far as they are known."""
+def labelled(X: Any, split: str, class_names: tuple[str, ...]) -> tuple[Any, np.ndarray]:
+    """What to predict from, with its own labels; other classes than those given are refused."""
+    X = load_task(X) if isinstance(X, str) else X
+    if isinstance(X, Task):
+        _check_class_names(tuple(X.classes), class_names)
+        return X, X[split].labels
     if isinstance(X, FeatureStore):
-        return tuple(X.layers), X.manifest["pool"], ModelRef.of_store(X)
-    layers = tuple(
+        _check_class_names(tuple(X.manifest["classes"]), class_names)
+    if isinstance(X, (Split, FeatureStore)):
+        return X, X.labels
+    raise InvalidInputError(f"y is missing; a {type(X).__name__} has no labels of its own")
+
+
+def _read(owner: BaseEstimator, X: Any, y: Any) -> tuple[LayerColumns, np.ndarray, tuple[str, ...]]:
+    """Columns and labels; for a store's own labels the names of the classes that they number."""
+    if isinstance(X, FeatureStore):
+        _check_kind(X.kind, X.task)
+        if y is None:
+            return layer_columns(X), X.labels, tuple(X.manifest["classes"])
+    if has_layers(X):
+        if y is None:
+            raise InvalidInputError("y is missing; a mapping of layers has no labels of its own")
+        X, labels = layer_columns(X), column_or_1d(y, warn=True)
+    else:
+        X, labels = validate_data(owner, X, y, dtype=[np.float64, np.float32])
+    check_classification_targets(labels)
+    return layer_columns(X), labels, ()
+
+
+def _read_validation(
+    given: Any, like: LayerColumns, classes: np.ndarray, class_names: tuple[str, ...]
+) -> Labelled:
+    """A validation set as a store, or as features and labels, with the layers of ``like``."""
+    if isinstance(given, FeatureStore):
+        features, labels = given, given.labels
+        _check_class_names(tuple(given.manifest["classes"]), class_names)
+    elif isinstance(given, (tuple, list)) and len(given) == 2:
+        features, labels = given[0], np.asarray(given[1])
+    else:
+        raise InvalidInputError(
+            f"validation is a {type(given).__name__}; give a FeatureStore or (features, labels)"
+        )
+    columns = aligned(features, like.names, like.dims)
+    if labels.ndim != 1 or len(labels) != len(columns):
+        raise InvalidInputError(
+            f"validation has {len(columns)} examples and labels of shape {labels.shape}"
+        )
+    codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    return Labelled(columns, np.where(classes[codes] == labels, codes, -1))
+
+
+def _as_split(validation: Any, task: Task) -> Split:
+    if isinstance(validation, Split):
+        return validation
+    if isinstance(validation, (tuple, list)) and len(validation) == 2:
+        labels = np.asarray(validation[1])
+        if labels.dtype.kind in "iu" and labels.ndim == 1:
+            if len(labels) and not 0 <= labels.min() <= labels.max() < task.num_classes:
+                raise InvalidInputError(
+                    f"validation labels go from {labels.min()} to {labels.max()}; the classes of "
+                    f"task {task.name!r} are 0 to {task.num_classes - 1}"
+                )
+            return Split(as_examples(validation[0], "validation"), labels.astype(np.int64))
+    raise InvalidInputError(
+        f"validation is a {type(validation).__name__}; give a Split, or (examples, labels) with "
+        f"the numbers of the task's classes"
+    )
+
+
+def _bare(columns: LayerColumns) -> list[Layer]:
+    """Layers of which only name and width are known."""
+    return [
         Layer(name, index, 1.0, "array", (dim,), "ND", dim, 4 * dim, 0)
         for index, (name, dim) in enumerate(zip(columns.names, columns.dims, strict=True))
-    )
-    return layers, None, None
+    ]
 
 
-def pick(names: Sequence[str], layers: Any) -> list[str]:
-    """The layers of a store that are wanted.
-
-    >>> pick(["a", "b", "c"], "last"), pick(["a", "b", "c"], ["c", "a"])
-    (['c'], ['c', 'a'])
-
-    Raises:
-        LayerNotFoundError: there is no such layer.
-    """
+def _pick(names: Sequence[str], layers: Any) -> list[str]:
+    """The layers of a store that are wanted."""
     if layers == "last":
         return list(names[-1:])
-    if layers in EVERY:
+    if layers in _EVERY:
         return list(names)
     wanted = [layers] if isinstance(layers, (str, Layer)) else list(layers)
     found = [item.name if isinstance(item, Layer) else item for item in wanted]
@@ -213,61 +339,22 @@ def pick(names: Sequence[str], layers: Any) -> list[str]:
     return found
 
 
-def encode(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Numbers of classes, -1 for a label that is none of them.
-
-    >>> encode(np.array(["b", "x", "a"]), np.array(["a", "b"])).tolist()
-    [1, -1, 0]
-    """
-    codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-    return np.where(classes[codes] == labels, codes, -1)
-
-
-def check_codes(codes: np.ndarray) -> None:
-    """Refuse fewer than two classes."""
+def _check_codes(codes: np.ndarray) -> None:
     if len(np.unique(codes)) < 2:
         raise InvalidInputError("the labels have one class only; a head needs at least two")
 
 
-def check_kind(kind: str, name: str) -> None:
-    """Refuse a regression."""
+def _check_kind(kind: str, name: str) -> None:
     if kind != "classification":
         raise UnsupportedTaskError(
             f"task {name!r} is a {kind}; heads are trained on classification tasks"
         )
 
 
-def check_class_names(X: Task | FeatureStore | Split | Any, names: tuple[str, ...]) -> None:
+def _check_class_names(found: tuple[str, ...], names: tuple[str, ...]) -> None:
     """Refuse a task or store whose classes are not those that were fitted on."""
-    if isinstance(X, Task):
-        found = tuple(X.classes)
-    elif isinstance(X, FeatureStore):
-        found = tuple(X.manifest["classes"])
-    else:
-        return
     if names and found != names:
         raise InvalidInputError(
             f"the head was fitted on {len(names)} classes {', '.join(names[:5])}…, and the task "
             f"has {len(found)}: {', '.join(found[:5])}…; labels would not mean the same"
         )
-
-
-def _read(
-    owner: BaseEstimator, X: Any, y: Any
-) -> tuple[LayerColumns, np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """Columns, labels (or numbers if the classes are known), classes and their names."""
-    if isinstance(X, FeatureStore):
-        check_kind(X.kind, X.task)
-        if y is None:
-            names = tuple(X.manifest["classes"])
-            return layer_columns(X), X.labels, np.arange(len(names)), names
-    if has_layers(X):
-        if y is None:
-            raise InvalidInputError("y is missing; a mapping of layers has no labels of its own")
-        columns = layer_columns(X)
-        labels = column_or_1d(y, warn=True)
-        check_classification_targets(labels)
-        return columns, labels, None, ()
-    array, labels = validate_data(owner, X, y, dtype=[np.float64, np.float32])
-    check_classification_targets(labels)
-    return layer_columns(array), labels, None, ()

@@ -1,24 +1,44 @@
-"""Fine-tuning, and linear probing then fine-tuning (LP-FT)."""
+"""Fine-tuning from a random head, from a linear probe (LP-FT) or from Head2Toe (H2T-FT)."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+import functools
+import inspect
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import torch
+from sklearn.base import clone
+from sklearn.utils import check_random_state
 from torch import nn
 
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.layers import list_layers
-from transfer_metrics.heads.grid import LPFT_RATES
-from transfer_metrics.heads.linear import LINEAR_C, logistic_path
+from transfer_metrics.heads.base import Head, resolve_head
+from transfer_metrics.heads.data import TRAIN, TaskData, is_model, read_task
+from transfer_metrics.heads.head2toe import Head2Toe
+from transfer_metrics.heads.linear import LINEAR_C, LinearProbe
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
-from transfer_metrics.heads.network_head import NetworkHead
-from transfer_metrics.heads.task_data import TRAIN, TaskData, task_features
-from transfer_metrics.sources.models.model import Model
+from transfer_metrics.heads.preprocessed import Inputs
+from transfer_metrics.heads.source import ModelRef
+from transfer_metrics.heads.training import TrainSettings, Tuned, tune
+from transfer_metrics.sources.tasks.subtasks import check_share
+
+FT_RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""The LP-FT paper's learning rates for fine-tuning."""
+FT_EVAL_RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+"""… for fine-tuning with batch normalisation in evaluation mode."""
+LPFT_RATES = (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
+"""… for LP-FT, which has batch normalisation in evaluation mode."""
 
 
-class FineTune(NetworkHead):
+class FineTune(Head):
     """Train the whole network with a new linear head.
 
     SGD with momentum 0.9, cross-entropy, batches of 64, a learning rate that follows a cosine per
@@ -28,16 +48,21 @@ class FineTune(NetworkHead):
     Args:
         layers: layers that the head reads, as for ``list_layers``.
         pool: how their outputs are pooled.
+        start: what the head starts from: None for random weights; ``"probe"`` for a linear probe
+            of the layers, fitted to the same training and validation data; or a head on features,
+            or its name, for its weights on its own layers and pooling.
         lr: a learning rate, several to choose from, or ``"auto"`` for the paper's six.
         epochs: passes over the data.
-        batch_size: examples per step, and per forward pass in predictions.
+        batch_size: examples per step, and per forward pass in predictions; a last batch of one
+            joins the one before, because batch normalisation cannot work on one.
         batch_norm: ``"train"``, or ``"eval"`` to leave running statistics as they are.
         momentum: of SGD.
         weight_decay: of SGD; several to choose from are tried with every learning rate.
         freeze: ``"none"``, ``"backbone"``, or names of its modules or parameters, with wildcards;
             what is frozen runs in evaluation mode.
-        augment: None, ``"flip"``, or a function ``(batch, generator) -> batch`` on preprocessed
-            training inputs.
+        augment: None, ``"flip"`` (half of the images, left to right), or a function
+            ``(batch, generator) -> batch`` on preprocessed training inputs; ``start`` sees
+            examples as they are.
         validation: share of ``train`` that chooses epoch and learning rate, where the task has no
             split ``val`` and none is given.
         random_state: seed of the head, the order, augmentation, dropout and what is held out.
@@ -45,12 +70,28 @@ class FineTune(NetworkHead):
         checkpoint: folder for the state after every epoch; the same call goes on from there.
         progress: show a bar per learning rate.
 
-    Attributes: see ``NetworkHead`` and ``Head``.
+    Attributes:
+        lr_: the learning rate that was best on validation data.
+        weight_decay_: the weight decay that was best with it.
+        epoch_: its best epoch, from 1; 0 if there was none.
+        val_score_: validation accuracy then.
+        history_: a record per setting and epoch: ``lr, weight_decay, epoch, loss, val_score,
+            seconds``.
+        steps_: optimizer steps over all settings.
+        run_steps_: optimizer steps of the best setting.
+        seconds_: training time over all settings.
+        run_seconds_: training time of the best setting.
+        initial_seconds_: time to make the network that training starts from.
+        cached_bytes_: memory that preprocessed inputs took; 0 if they were made for each batch.
+        C_: inverse strength of the probe, where that was the start.
+        probe_val_score_: validation accuracy of the probe.
+        kept_: features of each layer that the head reads, where Head2Toe was the start.
 
     Source: Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022 (arXiv 2202.10054).
 
-    Cost: per learning rate and epoch a forward and a backward pass over the training data.
-    Preprocessed inputs of one size are kept in memory up to 2 GiB. Three copies of the weights.
+    Cost: that of ``start``; per learning rate and epoch a forward and a backward pass over the
+    training data. Preprocessed inputs of one size are kept in memory up to 2 GiB. Three copies of
+    the weights.
 
     >>> head = FineTune(lr=1e-2, epochs=1, progress=False)
     >>> head.fit("zoo:cnn-mnist", "sklearn:digits").predict("sklearn:digits").shape
@@ -58,12 +99,18 @@ class FineTune(NetworkHead):
     """
 
     name = "finetune"
+    _saved = (
+        "lr_", "weight_decay_", "epoch_", "val_score_", "history_", "steps_", "run_steps_",
+        "seconds_", "run_seconds_", "initial_seconds_", "cached_bytes_", "C_", "probe_val_score_",
+        "kept_",
+    )  # fmt: skip
 
     def __init__(
         self,
         layers: Any = "last",
         pool: Any = "avg",
         *,
+        start: Any = None,
         lr: str | float | Sequence[float] = "auto",
         epochs: int = 20,
         batch_size: int = 64,
@@ -80,6 +127,7 @@ class FineTune(NetworkHead):
     ) -> None:
         self.layers = layers
         self.pool = pool
+        self.start = start
         self.lr = lr
         self.epochs = epochs
         self.batch_size = batch_size
@@ -94,45 +142,196 @@ class FineTune(NetworkHead):
         self.checkpoint = checkpoint
         self.progress = progress
 
+    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
+        """Train on a model and a task. The model given stays as it is.
+
+        Args:
+            X: a model, as for ``load_model``.
+            y: a task, as for ``load_task``. Its splits test and ood are not read.
+            validation: a split, or (examples, class numbers), that chooses epoch and learning
+                rate; by default the task's split ``val``, or else a part of ``train``.
+
+        Raises:
+            InvalidInputError: features instead of a model, a parameter that cannot be used, or
+                every training diverged.
+            UnsupportedTaskError: a regression.
+            IncompatibleStoreError: ``checkpoint`` belongs to another training.
+        """
+        if not is_model(X):
+            raise InvalidInputError(
+                f"{type(self).__name__} trains a network: fit(model, task), not features"
+            )
+        check_share(self.validation)
+        grid = self._grid()
+        data = read_task(X, y, validation, self.validation, self.random_state)
+        began = time.perf_counter()
+        initial = self._initial(data, grid[0].seed)
+        self.initial_seconds_ = time.perf_counter() - began
+        where = next((p.device for p in data.model.module.parameters()), torch.device("cpu"))
+        initial.to(self.device or where)
+        self._set_network(self._tuned(initial, data, grid), data)
+        return self
+
+    def _start(self) -> Head | None:
+        """A head on features, not fitted, whose weights training starts from."""
+        if self.start is None:
+            return None
+        if isinstance(self.start, str) and self.start == "probe":
+            return LinearProbe(self.layers, self.pool, batch_size=self.batch_size)
+        start = clone(resolve_head(self.start))
+        if isinstance(start, FineTune):
+            raise InvalidInputError(
+                f"start={start.label} trains a network; give a head on features"
+            )
+        if self.layers != "last" or self.pool != "avg":
+            raise InvalidInputError(
+                f"layers and pool are those of start={start.label}; give them to it"
+            )
+        return start
+
     def _initial(self, data: TaskData, seed: int) -> TransferNet:
-        example = data.model.batch([data.task[TRAIN].examples[row] for row in (0, 1)])
-        layers = list_layers(data.model, self.layers, self.pool, example=example)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            head = nn.Linear(sum(layer.dim for layer in layers), data.task.num_classes)
-        return TransferNet(backbone_copy(data.model), layers, self.pool, head)
+        """The network to start from, with a copy of the model's as its backbone."""
+        start = self._start()
+        backbone = full_precision(copy.deepcopy(data.model.module))
+        if start is None:
+            example = data.model.batch([data.task[TRAIN].examples[row] for row in (0, 1)])
+            layers = list_layers(data.model, self.layers, self.pool, example=example)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                head = nn.Linear(sum(layer.dim for layer in layers), data.task.num_classes)
+            return TransferNet(backbone, layers, self.pool, head)
+        start.set_known(random_state=seed, device=self.device, progress=self.progress)
+        features = start._task_features(data)
+        # What chooses the epoch is not to be refitted to.
+        start.fit(dataclasses.replace(features, whole=features.train))
+        for theirs, ours in (("C_", "C_"), ("val_score_", "probe_val_score_"), ("kept_", "kept_")):
+            if hasattr(start, theirs):
+                setattr(self, ours, getattr(start, theirs))
+        return TransferNet(
+            backbone,
+            start.layers_,
+            start._pool(),
+            linear_layer(start.coef_, start.intercept_),
+            columns=start.layer_columns_,
+            unit_norm=start.unit_norm_,
+        )
+
+    def _grid(self) -> list[TrainSettings]:
+        """The settings to try; one is enough where there is no epoch to train."""
+        if self.lr == "auto":
+            rates = LPFT_RATES if isinstance(self._start(), LinearProbe) else FT_EVAL_RATES
+            rates = FT_RATES if self.batch_norm == "train" else rates
+        elif isinstance(self.lr, str):
+            raise InvalidInputError(f"lr={self.lr!r}; use 'auto', a number or a list of numbers")
+        else:
+            rates = tuple(np.atleast_1d(self.lr))
+        pairs = list(itertools.product(rates, np.atleast_1d(self.weight_decay)))
+        if not pairs:
+            raise InvalidInputError("lr or weight_decay is an empty list; give a number or more")
+        seed = self.random_state
+        if not isinstance(seed, (int, np.integer)):
+            seed = check_random_state(seed).randint(2**31 - 1)
+        base = TrainSettings(
+            lr=0.0,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            momentum=self.momentum,
+            batch_norm=self.batch_norm,
+            freeze=self.freeze if isinstance(self.freeze, str) else tuple(self.freeze),
+            augment=self.augment,
+            seed=int(seed),
+        )
+        grid = [
+            dataclasses.replace(base, lr=float(rate), weight_decay=float(decay))
+            for rate, decay in pairs
+        ]
+        return grid if self.epochs else grid[:1]
+
+    def _tuned(self, initial: TransferNet, data: TaskData, grid: Sequence[TrainSettings]) -> Tuned:
+        train, held, name = data.task[TRAIN], data.held_split, data.task.name
+        inputs = held_inputs = Inputs.of_examples(
+            data.model, train.examples, name=f"{name} (train)"
+        )
+        self.cached_bytes_ = inputs.cached_bytes
+        if data.own_split:
+            held_inputs = Inputs.of_examples(data.model, held.examples, name=f"{name} (val)")
+            self.cached_bytes_ += held_inputs.cached_bytes
+        identity: dict[str, Any] = {}
+        if self.checkpoint is not None:
+            identity = {
+                "train": train.fingerprint,
+                "val": held.fingerprint if data.own_split else "",
+                "held": data.held.tolist(),
+            }
+        return tune(
+            initial,
+            inputs.rows(data.rows),
+            torch.from_numpy(train.labels[data.rows]),
+            (held_inputs.rows(data.held), torch.from_numpy(held.labels[data.held])),
+            grid,
+            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
+            identity=identity,
+            progress=self.progress,
+            title=f"{self.name} {data.model.name}",
+        )
+
+    def _set_network(self, tuned: Tuned, data: TaskData) -> None:
+        network = tuned.network.eval()
+        self.network_, self._state = network, None
+        self.classes_ = np.arange(data.task.num_classes)
+        self.class_names_ = tuple(data.task.classes)
+        self.fitted_on_, self.source_ = "model", ModelRef.of(data.model)
+        self.layers_, self.pool_ = network.layers, network.pool.name
+        self.unit_norm_, self.layer_columns_ = network.unit_norm, network.chosen_columns() or None
+        self.coef_ = network.head.weight.detach().cpu().numpy().copy()
+        self.intercept_ = network.head.bias.detach().cpu().numpy().copy()
+        self.lr_, self.weight_decay_ = tuned.settings.lr, tuned.settings.weight_decay
+        self.epoch_, self.val_score_ = tuned.run.epoch, tuned.run.val_score
+        self.history_ = [record for run in tuned.runs for record in run.history]
+        self.run_steps_, self.steps_ = tuned.run.steps, sum(run.steps for run in tuned.runs)
+        self.run_seconds_ = tuned.run.seconds
+        self.seconds_ = sum(run.seconds for run in tuned.runs)
 
 
-class LPFT(NetworkHead):
+def _preset(*fixed: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give an ``__init__`` the options of ``FineTune`` but those that are fixed.
+
+    Its signature lists them one by one, as scikit-learn reads parameters from it.
+    """
+
+    def given(init: Callable[..., None]) -> Callable[..., None]:
+        own = dict(inspect.signature(init).parameters)
+        del own["options"]
+        every = inspect.signature(FineTune.__init__).parameters
+        more = [option for name, option in every.items() if name not in {*own, *fixed}]
+        signature = inspect.Signature([*own.values(), *more])
+
+        @functools.wraps(init)
+        def checked(*args: Any, **options: Any) -> None:
+            signature.bind(*args, **options)
+            init(*args, **options)
+
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        return checked
+
+    return given
+
+
+class LPFT(FineTune):
     """Linear probing, then fine-tuning from its weights.
 
-    The head starts as that of ``LinearProbe(refit=False)`` with the same validation data, so that
-    fine-tuning does not distort the features on its way from a random head. Then all is as in
-    ``FineTune``, but by default with batch normalisation in evaluation mode and the paper's small
-    learning rates for it. With ``epochs=0`` or ``lr=0`` the predictions are the probe's.
+    ``FineTune(start="probe")``: the head starts as that of ``LinearProbe(refit=False)`` with the
+    same validation data, so that fine-tuning does not distort the features on its way from a random
+    head; by default with batch normalisation in evaluation mode and the paper's small learning
+    rates for it. With ``epochs=0`` or ``lr=0`` the predictions are the probe's.
 
     Args:
         layers: as in ``FineTune``.
         pool: as in ``FineTune``.
-        lr: as in ``FineTune``.
-        epochs: as in ``FineTune``.
-        batch_size: as in ``FineTune``.
         batch_norm: as in ``FineTune``; ``"eval"`` by default.
-        momentum: as in ``FineTune``.
-        weight_decay: as in ``FineTune``.
-        freeze: as in ``FineTune``.
-        augment: as in ``FineTune``; the probe sees images as they are.
         C_grid: inverse strengths of the probe.
         max_iter: iterations per fit of the probe.
-        validation: as in ``FineTune``; these data also choose the probe's strength.
-        random_state: as in ``FineTune``.
-        device: as in ``FineTune``.
-        checkpoint: as in ``FineTune``.
-        progress: as in ``FineTune``.
-
-    Attributes:
-        C_: inverse strength of the probe.
-        probe_val_score_: validation accuracy of the probe.
+        **options: all others of ``FineTune``.
 
     Source: Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022 (arXiv 2202.10054).
 
@@ -144,64 +343,58 @@ class LPFT(NetworkHead):
     """
 
     name = "lpft"
-    _saved = (*NetworkHead._saved, "C_", "probe_val_score_")
-    _eval_rates = LPFT_RATES
 
+    @_preset("start")
     def __init__(
         self,
         layers: Any = "last",
         pool: Any = "avg",
         *,
-        lr: str | float | Sequence[float] = "auto",
-        epochs: int = 20,
-        batch_size: int = 64,
         batch_norm: str = "eval",
-        momentum: float = 0.9,
-        weight_decay: float | Sequence[float] = 0.0,
-        freeze: str | Sequence[str] = "none",
-        augment: Any = None,
         C_grid: Sequence[float] = LINEAR_C,
         max_iter: int = 200,
-        validation: float = 0.2,
-        random_state: Any = 0,
-        device: Any = None,
-        checkpoint: Any = None,
-        progress: bool = True,
+        **options: Any,
     ) -> None:
-        self.layers = layers
-        self.pool = pool
-        self.lr = lr
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.batch_norm = batch_norm
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.freeze = freeze
-        self.augment = augment
+        super().__init__(layers, pool, batch_norm=batch_norm, **options)
         self.C_grid = C_grid
         self.max_iter = max_iter
-        self.validation = validation
-        self.random_state = random_state
-        self.device = device
-        self.checkpoint = checkpoint
-        self.progress = progress
 
-    def _initial(self, data: TaskData, seed: int) -> TransferNet:
-        features = task_features(data, self.get_params(deep=False))
-        path = logistic_path(
-            features.train.columns.dense(),
-            features.train.codes,
-            features.held.columns.dense(),
-            features.held.codes,
-            len(features.classes),
+    def _start(self) -> Head:
+        return LinearProbe(
+            self.layers,
+            self.pool,
             C_grid=self.C_grid,
             max_iter=self.max_iter,
+            batch_size=self.batch_size,
         )
-        self.C_, self.probe_val_score_ = path.C, float(path.scores.max())
-        head = linear_layer(path.coef, path.intercept)
-        return TransferNet(backbone_copy(data.model), features.layers, self.pool, head)
 
 
-def backbone_copy(model: Model) -> nn.Module:
-    """A copy of a model's network to train, in float32 where it was in half precision."""
-    return full_precision(copy.deepcopy(model.module))
+class H2TFT(FineTune):
+    """Head2Toe first, then fine-tuning of the backbone and the head on the chosen features.
+
+    ``FineTune(start=head2toe)``: the features are chosen with the backbone frozen, as in the paper;
+    then the head that Head2Toe has trained on them and the whole backbone are trained further.
+
+    Args:
+        head2toe: a ``Head2Toe`` that says how features are chosen; None for its defaults.
+        **options: those of ``FineTune`` but ``layers`` and ``pool``.
+
+    Source: Evci et al., ICML 2022 (arXiv 2201.03529), H2T-FT. Whether the paper's head starts
+        anew or from Head2Toe's could not be made out; here it starts from Head2Toe's.
+
+    Cost: that of Head2Toe, then as ``FineTune``.
+
+    >>> head = H2TFT(Head2Toe(steps=100, lr=0.1), lr=1e-3, epochs=1, progress=False)
+    >>> head.fit("zoo:cnn-mnist", "sklearn:digits").score("sklearn:digits") > 0.9
+    True
+    """
+
+    name = "h2t_ft"
+
+    @_preset("layers", "pool", "start")
+    def __init__(self, head2toe: Head2Toe | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.head2toe = head2toe
+
+    def _start(self) -> Head:
+        return Head2Toe() if self.head2toe is None else clone(self.head2toe)

@@ -9,16 +9,18 @@ import hashlib
 import json
 import os
 import platform
+import shutil
+import tempfile
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 import transfer_metrics
@@ -29,122 +31,169 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     TransferMetricsWarning,
 )
+from transfer_metrics.features.layers import Layer
+from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.store import layers_of
-from transfer_metrics.heads.folder import write_folder
-from transfer_metrics.heads.names import HEADS
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.untrusted import read_json, visible
 
-if TYPE_CHECKING:
-    from transfer_metrics.heads.base import Head
-
-FORMAT = "transfer_metrics head 1"
-RECORD, TENSORS = "head.json", "head.safetensors"
+_FORMAT = "transfer_metrics head 1"
+_RECORD, _TENSORS = "head.json", "head.safetensors"
 _COLUMNS, _FITTED, _NETWORK = "columns.", "fitted.", "network."
 
 
-def save(head: Head, path: str | os.PathLike[str]) -> None:
-    """Write a fitted head to a folder.
+@dataclass(frozen=True, eq=False)
+class SavedHead:
+    """All that a file keeps of a fitted head.
 
-    Raises:
-        InvalidInputError: the folder holds something else, cannot be written, or the head pools
-            with a function that has no name.
-        NotFittedError: the head is not fitted.
-
-    Cost: the size of the head's weights, and for a trained network of all its weights.
+    Attributes:
+        name: in the registry.
+        params: what it was made with.
+        fitted_on: ``"model"`` or ``"features"``.
+        n_features_in: width of the features it was fitted on, None for a trained network.
+        further: fitted attributes of its class: arrays, and what JSON can hold.
+        state: weights of a trained network, None for a head on the model as it was.
     """
-    from safetensors.torch import save as to_bytes
 
-    check_is_fitted(head, "classes_")
-    tensors = _tensors(head)
-    data = to_bytes(tensors)
-    record = _record(head) | {
-        "tensors": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    }
+    name: str
+    params: dict[str, Any]
+    fitted_on: str
+    n_features_in: int | None
+    classes: np.ndarray
+    class_names: tuple[str, ...]
+    coef: np.ndarray
+    intercept: np.ndarray
+    layers: tuple[Layer, ...]
+    layer_columns: dict[str, np.ndarray] | None
+    unit_norm: bool
+    pool: str | None
+    source: ModelRef | None
+    further: dict[str, Any]
+    state: dict[str, Tensor] | None
+
+    def check(self) -> None:
+        """Raise a ``ValueError`` where the parts do not fit each other."""
+        coef, intercept, columns = self.coef, self.intercept, self.layer_columns or {}
+        fits = coef.ndim == 2 and intercept.shape == coef.shape[:1] and coef.dtype.kind == "f"
+        if not (fits and intercept.dtype.kind == "f" and np.isfinite(coef).all()):
+            raise ValueError(f"weights of shapes {coef.shape} and {intercept.shape}")
+        if self.classes.shape != (len(coef),) or len(self.class_names) not in (0, len(coef)):
+            raise ValueError("other classes than rows of weights")
+        if not all(isinstance(name, str) for name in (*self.class_names, self.fitted_on or "")):
+            raise ValueError("names that are no text")
+        dims = {layer.name: layer.dim for layer in self.layers}
+        for name, chosen in columns.items():
+            good = chosen.ndim == 1 and chosen.dtype == np.int64 and (chosen >= 0).all()
+            if not good or (chosen >= dims.get(name, np.inf)).any():
+                raise ValueError(f"columns of layer {name!r}")
+
+
+def write_head(path: Path, head: SavedHead) -> None:
+    """Write a head to a folder, which then holds it or is as it was."""
+    from safetensors.torch import save
+
+    record, data = _record(head), save(_tensors(head))
+    record["tensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     text = json.dumps(record, indent=1, ensure_ascii=False)
-    write_folder(Path(path), {RECORD: text.encode(), TENSORS: data}, owner=RECORD)
+    _write_folder(path, {_RECORD: text.encode(), _TENSORS: data})
 
 
-def load_head(path: str | os.PathLike[str], model: Any = None) -> Head:
-    """Read a head that ``save`` wrote.
-
-    Args:
-        path: the folder.
-        model: the model that it was fitted on, which is checked; by default it is loaded by its
-            name when it is first needed.
-
-    Returns:
-        The fitted head, of the class that was saved.
-
-    Raises:
-        InvalidInputError: there is no head at ``path``.
-        CorruptStoreError: a file is missing, truncated or altered.
-        IncompatibleStoreError: another version of the format, or ``model`` is another model.
-        UnknownNameError: a head of a class that is not registered here.
-    """
-    folder = Path(path)
+def read_head(folder: Path) -> SavedHead:
+    """Read what ``write_head`` wrote; inside ``told_as_damage``."""
     record = _read_record(folder)
     tensors = _read_tensors(folder, record)
-    try:
-        params = _decoded(record["params"])
-        # A file says what a head is, not where it may write to.
-        params.pop("checkpoint", None)
-        head = HEADS[record["head"]](**params)
-        _restore(head, record, tensors)
-        _check(head)
-    except Exception as error:  # whatever a file can make of a constructor
-        if isinstance(error, TransferMetricsError):
-            raise
-        told = visible(f"{type(error).__name__}: {error}", 300)
-        raise CorruptStoreError(
-            f"{folder / RECORD} is damaged ({told}); save the head again"
-        ) from error
-    if model is not None:
-        head._source().adopt(model)
+    classes = record["classes"]
+    dtype = np.dtype(classes["dtype"])
+    # An item of a text type has room for its longest value, whatever the file says that is.
+    if dtype.kind not in "biufUO" or dtype.itemsize > 4 * max(16, *map(_length, classes["values"])):
+        raise ValueError(f"classes of type {dtype}")
+    params = _decoded(record["params"])
+    # A file says what a head is, not where it may write to.
+    params.pop("checkpoint", None)
+    further = {name: _decoded(value) for name, value in record["fitted"].items()}
+    further |= {name: tensor.numpy() for name, tensor in _starting(tensors, _FITTED).items()}
+    columns = {name: tensor.numpy() for name, tensor in _starting(tensors, _COLUMNS).items()}
+    width, model = record["n_features_in"], record["model"]
+    head = SavedHead(
+        name=record["head"],
+        params=params,
+        fitted_on=record["fitted_on"],
+        n_features_in=None if width is None else int(width),
+        classes=np.array(classes["values"], dtype=dtype),
+        class_names=tuple(record["class_names"]),
+        coef=tensors["coef"].numpy(),
+        intercept=tensors["intercept"].numpy(),
+        layers=tuple(layers_of(record)),
+        layer_columns=columns or None,
+        unit_norm=bool(record["unit_norm"]),
+        pool=record["pool"],
+        source=None
+        if model is None
+        else ModelRef(str(model["name"]), str(model["revision"]), str(model["fingerprint"])),
+        further=further,
+        state=_starting(tensors, _NETWORK) or None,
+    )
+    head.check()
     return head
 
 
-def _record(head: Head) -> dict[str, Any]:
-    from transfer_metrics.features.pooling import resolve_pool
+@contextmanager
+def told_as_damage(folder: Path) -> Iterator[None]:
+    """Whatever a file's values make of the code that reads them is damage to the file."""
+    try:
+        yield
+    except TransferMetricsError:
+        raise
+    except Exception as error:
+        told = visible(f"{type(error).__name__}: {error}", 300)
+        raise CorruptStoreError(
+            f"{folder / _RECORD} is damaged ({told}); save the head again"
+        ) from error
 
-    if head.pool_ is not None and head.source_ is not None:
+
+def _record(head: SavedHead) -> dict[str, Any]:
+    if head.pool is not None and head.source is not None:
         try:
-            resolve_pool(head.pool_)
+            resolve_pool(head.pool)
         except TransferMetricsError as error:
             raise InvalidInputError(
-                f"the head pools with the function {head.pool_}, which a file cannot hold; "
+                f"the head pools with the function {head.pool}, which a file cannot hold; "
                 f"register it under a name: POOLINGS.register(name, function)"
             ) from error
-    fitted = {name: getattr(head, name) for name in head._saved if hasattr(head, name)}
+    model = head.source and {
+        "name": head.source.name,
+        "revision": head.source.revision,
+        "fingerprint": head.source.fingerprint,
+    }
+    further = {k: _plain(v) for k, v in head.further.items() if not isinstance(v, np.ndarray)}
     names = ("transfer_metrics", "python", "torch", "numpy", "scikit-learn")
     own = {"transfer_metrics": transfer_metrics.__version__, "python": platform.python_version()}
     return {
-        "format": FORMAT,
+        "format": _FORMAT,
         "head": head.name,
-        "params": _plain_params(head),
-        "fitted_on": head.fitted_on_,
-        "n_features_in": getattr(head, "n_features_in_", None),
-        "layers": [asdict(layer) for layer in head.layers_],
-        "pool": head.pool_,
-        "unit_norm": head.unit_norm_,
-        "classes": {"dtype": head.classes_.dtype.str, "values": head.classes_.tolist()},
-        "class_names": list(head.class_names_),
-        "model": None if head.source_ is None else head.source_.record(),
-        "fitted": {k: _plain(v) for k, v in fitted.items() if not isinstance(v, np.ndarray)},
+        "params": _plain_params(head.params),
+        "fitted_on": head.fitted_on,
+        "n_features_in": head.n_features_in,
+        "layers": [asdict(layer) for layer in head.layers],
+        "pool": head.pool,
+        "unit_norm": head.unit_norm,
+        "classes": {"dtype": head.classes.dtype.str, "values": head.classes.tolist()},
+        "class_names": list(head.class_names),
+        "model": model,
+        "fitted": further,
         "versions": {name: own.get(name) or version(name) for name in names},
     }
 
 
-def _tensors(head: Head) -> dict[str, Tensor]:
-    arrays = {"coef": head.coef_, "intercept": head.intercept_}
-    for name, columns in (head.layer_columns_ or {}).items():
+def _tensors(head: SavedHead) -> dict[str, Tensor]:
+    arrays = {"coef": head.coef, "intercept": head.intercept}
+    for name, columns in (head.layer_columns or {}).items():
         arrays[_COLUMNS + name] = np.asarray(columns, np.int64)
-    for name in head._saved:
-        value = getattr(head, name, None)
+    for name, value in head.further.items():
         if isinstance(value, np.ndarray):
             arrays[_FITTED + name] = value
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
-    for name, tensor in (head._trained_state() or {}).items():
+    for name, tensor in (head.state or {}).items():
         # Tied weights share memory, which the format refuses.
         tensors[_NETWORK + name] = (
             tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -152,23 +201,66 @@ def _tensors(head: Head) -> dict[str, Tensor]:
     return tensors
 
 
+def _starting(tensors: Mapping[str, Tensor], mark: str) -> dict[str, Tensor]:
+    return {n.removeprefix(mark): tensor for n, tensor in tensors.items() if n.startswith(mark)}
+
+
+def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a new folder that then takes the place of ``path``, as it was on failure."""
+    old = path.exists()
+    if old and not (path.is_dir() and ((path / _RECORD).exists() or not any(path.iterdir()))):
+        raise InvalidInputError(
+            f"{path} exists and has no {_RECORD}, so it is something else; choose another folder"
+        )
+    made: list[Path] = []
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp"))
+        made.append(fresh)
+        for name, data in files.items():
+            with (fresh / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        fresh.chmod(0o755)
+        if not old:
+            fresh.rename(path)
+            return
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp"))
+        made.append(aside)
+        path.rename(aside / "old")
+        try:
+            fresh.rename(path)
+        except BaseException:
+            (aside / "old").rename(path)
+            raise
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot write {path} ({error.strerror or error}); free some space or choose another "
+            f"folder"
+        ) from error
+    finally:
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD
+    path = folder / _RECORD
     if not folder.is_dir():
         raise InvalidInputError(f"there is no head at {folder}; give the folder it was saved to")
     try:
         record = read_json(path)
     except FileNotFoundError:
         raise CorruptStoreError(
-            f"{folder} has no {RECORD}, so it is no saved head or a damaged one; save it again"
+            f"{folder} has no {_RECORD}, so it is no saved head or a damaged one; save it again"
         ) from None
     except (ValueError, OSError) as error:
         raise CorruptStoreError(f"{path} cannot be read ({error}); save the head again") from error
     if not isinstance(record, dict) or "format" not in record:
         raise CorruptStoreError(f"{path} does not describe a head; save it again")
-    if record["format"] != FORMAT:
+    if record["format"] != _FORMAT:
         raise IncompatibleStoreError(
-            f"{folder} has the format {record['format']!r} and this version reads {FORMAT!r}; "
+            f"{folder} has the format {record['format']!r} and this version reads {_FORMAT!r}; "
             f"fit and save the head again"
         )
     return record
@@ -176,9 +268,9 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 def _read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
     from safetensors import SafetensorError
-    from safetensors.torch import load as from_bytes
+    from safetensors.torch import load
 
-    path = folder / TENSORS
+    path = folder / _TENSORS
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -188,86 +280,31 @@ def _read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
         if hashlib.sha256(data).hexdigest() != record["tensors"]["sha256"]:
             raise CorruptStoreError(
-                f"{path} was altered or truncated: its SHA-256 is not the one in {RECORD}; save "
+                f"{path} was altered or truncated: its SHA-256 is not the one in {_RECORD}; save "
                 f"the head again"
             )
-        return from_bytes(data)
+        return load(data)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptStoreError(f"{path} cannot be read ({error}); save the head again") from error
-
-
-def _restore(head: Head, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    classes = record["classes"]
-    dtype = np.dtype(classes["dtype"])
-    # An item of a text type has room for its longest value, whatever the file says that is.
-    if dtype.kind not in "biufUO" or dtype.itemsize > 4 * max(16, *map(_length, classes["values"])):
-        raise ValueError(f"classes of type {dtype}")
-    head.classes_ = np.array(classes["values"], dtype=dtype)
-    head.class_names_ = tuple(record["class_names"])
-    head.layers_ = tuple(layers_of(record))
-    head.pool_, head.unit_norm_ = record["pool"], bool(record["unit_norm"])
-    head.fitted_on_ = record["fitted_on"]
-    head.source_ = None if record["model"] is None else ModelRef.of_record(record["model"])
-    head.coef_, head.intercept_ = tensors["coef"].numpy(), tensors["intercept"].numpy()
-    columns = {
-        name.removeprefix(_COLUMNS): tensor.numpy()
-        for name, tensor in tensors.items()
-        if name.startswith(_COLUMNS)
-    }
-    head.layer_columns_ = columns or None
-    state = {
-        name.removeprefix(_NETWORK): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(_NETWORK)
-    }
-    head.network_, head._state = None, state or None
-    if record["n_features_in"] is not None:
-        head.n_features_in_ = int(record["n_features_in"])
-    for name in head._saved:
-        if name in record["fitted"]:
-            setattr(head, name, _decoded(record["fitted"][name]))
-        elif _FITTED + name in tensors:
-            setattr(head, name, tensors[_FITTED + name].numpy())
 
 
 def _length(value: Any) -> int:
     return len(value) if isinstance(value, str) else 0
 
 
-def _check(head: Head) -> None:
-    """Compare the parts of a head that was read with each other.
-
-    Raises:
-        ValueError: they do not fit.
-    """
-    coef, intercept, columns = head.coef_, head.intercept_, head.layer_columns_ or {}
-    fits = coef.ndim == 2 and intercept.shape == coef.shape[:1] and coef.dtype.kind == "f"
-    if not (fits and intercept.dtype.kind == "f" and np.isfinite(coef).all()):
-        raise ValueError(f"weights of shapes {coef.shape} and {intercept.shape}")
-    if head.classes_.shape != (len(coef),) or len(head.class_names_) not in (0, len(coef)):
-        raise ValueError("other classes than rows of weights")
-    if not all(isinstance(name, str) for name in (*head.class_names_, head.fitted_on_ or "")):
-        raise ValueError("names that are no text")
-    dims = {layer.name: layer.dim for layer in head.layers_}
-    for name, chosen in columns.items():
-        good = chosen.ndim == 1 and chosen.dtype == np.int64 and (chosen >= 0).all()
-        if not good or (chosen >= dims.get(name, np.inf)).any():
-            raise ValueError(f"columns of layer {name!r}")
-
-
-def _plain_params(head: Head) -> dict[str, Any]:
-    params = {}
-    for name, value in head.get_params(deep=False).items():
+def _plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {}
+    for name, value in params.items():
         try:
-            params[name] = _plain(value)
+            plain[name] = _plain(value)
         except TypeError:
             warnings.warn(
                 f"parameter {name}={value!r} cannot be kept in a file; the head that is loaded "
                 f"predicts the same but has {name}'s default",
                 TransferMetricsWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
-    return params
+    return plain
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ LINEAR_C = tuple(float(c) for c in np.logspace(-7, 2, 50))
 
 
 @dataclass(frozen=True)
-class LogisticPath:
+class _LogisticPath:
     """The best of a path of logistic regressions.
 
     Attributes:
@@ -161,20 +161,10 @@ def logistic_path(
     *,
     C_grid: Sequence[float] = LINEAR_C,
     max_iter: int = 200,
-) -> LogisticPath:
+) -> _LogisticPath:
     """Logistic regressions along a path of inverse strengths, the best by validation accuracy.
 
-    Args:
-        x: (N, D) training features.
-        codes: (N,) their classes, at least two.
-        x_held: (M, D) validation features.
-        codes_held: (M,) their classes.
-        num_classes: C; classes without a training example get zeros.
-        C_grid: inverse strengths.
-        max_iter: iterations per fit.
-
-    Returns:
-        The first of the best, for features as they are.
+    The first of the best, for features as they are; classes without a training example get zeros.
 
     Raises:
         InvalidInputError: constant features, fewer than two classes, or a C that is not positive.
@@ -187,7 +177,7 @@ def logistic_path(
     if not grid or not grid[0] > 0:
         raise InvalidInputError(f"C_grid={C_grid!r}; give positive numbers")
     x, x_held = _matrix(x), _matrix(x_held)
-    mean, std = scalar_normalisation(x)
+    mean, std = _scalar_normalisation(x)
     model = LogisticRegression(C=grid[0], max_iter=max_iter, warm_start=True)
     scaled, scaled_held = (x - mean) / std, (x_held - mean) / std
     scores, unconverged, iterations, best = [], 0, 0, -1.0
@@ -201,15 +191,11 @@ def logistic_path(
             best, chosen = score, (C, weight, bias, iterations)
     C, weight, bias, n_iter = chosen
     coef, intercept = unnormalised(weight, bias, mean, std)
-    return LogisticPath(coef, intercept, C, np.array(scores), unconverged, n_iter)
+    return _LogisticPath(coef, intercept, C, np.array(scores), unconverged, n_iter)
 
 
-def scalar_normalisation(x: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation over all entries.
-
-    Raises:
-        InvalidInputError: all entries are the same.
-    """
+def _scalar_normalisation(x: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation over all entries."""
     mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
     if not std > 0:
         raise InvalidInputError("all features are the same number; there is nothing to learn from")
@@ -256,13 +242,13 @@ def fit_quietly(model: Any, x: np.ndarray, codes: np.ndarray) -> int:
 
 
 def _refitted(
-    whole: Any, path: LogisticPath, num_classes: int, max_iter: int
+    whole: Any, path: _LogisticPath, num_classes: int, max_iter: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights and biases of the chosen C on all data, started from those that were chosen."""
     from sklearn.linear_model import LogisticRegression
 
     x, codes = _matrix(whole.columns.dense()), whole.codes
-    mean, std = scalar_normalisation(x)
+    mean, std = _scalar_normalisation(x)
     model = LogisticRegression(C=path.C, max_iter=max_iter, warm_start=True)
     present = np.unique(codes)
     start, bias = path.coef * std, path.intercept + mean * path.coef.sum(axis=1)

@@ -1,15 +1,17 @@
-"""A backbone, the layers that are read, and a linear head, as one module."""
+"""A backbone, the layers that are read, and a linear head, as one module; what of it is trained."""
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
-from transfer_metrics.errors import CorruptStoreError, InvalidInputError
+from transfer_metrics.errors import CorruptStoreError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Layer, place
 from transfer_metrics.features.pooling import Pool, resolve_pool
@@ -144,17 +146,51 @@ def full_precision(module: nn.Module) -> nn.Module:
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put weights that were read from a file into a network.
-
-    Raises:
-        CorruptStoreError: they are not the weights of this network.
-    """
+    """Put weights that were read from a file into a network; others than its own are damage."""
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise CorruptStoreError(
             f"the weights do not fit the network ({error}); they belong to another one"
         ) from error
+
+
+def choose_parameters(
+    network: nn.Module, freeze: str | Sequence[str] = "none"
+) -> dict[str, nn.Parameter]:
+    """Switch gradients on for what is trained, which is returned by name, and off for the rest.
+
+    >>> network = nn.Module()
+    >>> network.backbone, network.head = nn.Linear(3, 2), nn.Linear(2, 2)
+    >>> list(choose_parameters(network, "backbone"))
+    ['head.weight', 'head.bias']
+    """
+    frozen = _frozen(network, freeze)
+    trained = {}
+    for name, parameter in network.named_parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(name not in frozen)
+            if name not in frozen:
+                trained[name] = parameter
+    if not trained:
+        raise InvalidInputError(f"freeze={freeze!r} leaves nothing to train")
+    return trained
+
+
+def set_modes(
+    network: nn.Module, batch_norm: str = "train", freeze: str | Sequence[str] = "none"
+) -> None:
+    """Training mode, except for batch normalisation if wanted, and for what is frozen."""
+    network.train()
+    if freeze == "backbone":
+        network.get_submodule("backbone").eval()
+        return
+    frozen = _frozen(network, freeze)
+    for path, module in network.named_modules():
+        own = [f"{path}.{name}" if path else name for name, _ in module.named_parameters()]
+        normalises = batch_norm == "eval" and isinstance(module, _NormBase)
+        if normalises or (own and frozen.issuperset(own)):
+            module.eval()
 
 
 def _check_columns(columns: Tensor, layer: Layer) -> None:
@@ -164,3 +200,26 @@ def _check_columns(columns: Tensor, layer: Layer) -> None:
         raise InvalidInputError(
             f"columns of layer {layer.name!r} must be a list of numbers from 0 to {layer.dim - 1}"
         )
+
+
+def _frozen(network: nn.Module, freeze: str | Sequence[str]) -> set[str]:
+    """Names of the parameters that are not trained."""
+    if freeze == "none":
+        return set()
+    prefix = "backbone."
+    names = [name for name, _ in network.named_parameters() if name.startswith(prefix)]
+    if freeze == "backbone":
+        return set(names)
+    frozen: set[str] = set()
+    for pattern in [freeze] if isinstance(freeze, str) else freeze:
+        found = {
+            name
+            for name in names
+            if fnmatch.fnmatchcase(name.removeprefix(prefix), pattern)
+            or fnmatch.fnmatchcase(name.removeprefix(prefix), f"{pattern}.*")
+        }
+        if not found:
+            known = [name.removeprefix(prefix) for name in names]
+            raise LayerNotFoundError.of("parameter to freeze", pattern, known)
+        frozen |= found
+    return frozen

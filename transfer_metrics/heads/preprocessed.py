@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from transfer_metrics.errors import ExtractionError
+from transfer_metrics.errors import ExtractionError, InvalidInputError
 from transfer_metrics.features.forward import Batches, example_length, needs_equal_lengths
 from transfer_metrics.features.proof import padding_proven
-from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.tasks.in_memory import as_examples
+from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Split, Task
 
 CACHE_BYTES = 2 << 30
@@ -84,16 +86,11 @@ class Inputs:
     def of_examples(
         cls, model: Model, examples: Sequence[Any], *, name: str = "examples", keep: bool = True
     ) -> Inputs:
-        """Raw examples, preprocessed for a model.
+        """Raw examples, preprocessed for a model; ``name`` is what messages call them.
 
-        Inputs of one size are kept as one tensor if that takes no more than ``CACHE_BYTES``;
-        texts, whose batches are padded to their longest, are made anew for each batch.
-
-        Args:
-            model: whose preprocessing applies.
-            examples: raw examples.
-            name: what messages call them.
-            keep: False makes every batch anew.
+        Inputs of one size are kept as one tensor, if ``keep`` and if that takes no more than
+        ``CACHE_BYTES``; texts, whose batches are padded to their longest, are made anew for each
+        batch.
 
         Raises:
             ExtractionError: an example cannot be prepared.
@@ -114,24 +111,46 @@ class Inputs:
         if not isinstance(first, Tensor) or first.numel() * first.element_size() * n > CACHE_BYTES:
             return cls(load, n)
         kept = torch.empty((n, *first.shape[1:]), dtype=first.dtype)
-        for start in range(0, n, _AT_ONCE):
-            rows = np.arange(start, min(start + _AT_ONCE, n))
+        for rows in chunks(n, _AT_ONCE):
             part = load(rows)
             if part.shape[1:] != kept.shape[1:]:
                 return cls(load, n)  # sizes differ between batches
-            kept[start : start + len(rows)] = part
+            kept[rows[0] : rows[0] + len(rows)] = part
         return cls.of_tensor(kept)
 
+    @classmethod
+    def of_any(cls, model: Model, X: Any, split: str) -> Inputs:
+        """A task or its name, of which ``split`` is read; a split; or raw examples.
 
-def network_logits(
-    network: nn.Module, inputs: Inputs, batch_size: int, *, progress: bool = False
-) -> Tensor:
+        Raises:
+            InvalidInputError: there are none, or the task has no such split.
+        """
+        if isinstance(X, (str, Task)):
+            task = load_task(X)
+            examples, name = task[split].examples, f"{task.name} ({split})"
+        elif isinstance(X, Split):
+            examples, name = X.examples, "the split"
+        else:
+            examples, name = as_examples(X, "the examples"), "the examples"
+        if not len(examples):
+            raise InvalidInputError("there are no examples")
+        return cls.of_examples(model, examples, name=name, keep=False)
+
+
+def is_raw(X: Any) -> bool:
+    """Whether something can only be examples: a task, a split, a list of images or texts."""
+    first = X[0] if isinstance(X, (list, tuple)) and len(X) else None
+    first = first[0] if isinstance(first, (list, tuple)) and len(first) else first
+    return isinstance(X, (str, Task, Split)) or isinstance(first, (str, Image.Image))
+
+
+def network_logits(network: nn.Module, inputs: Inputs, batch_size: int) -> Tensor:
     """Logits of all examples in evaluation mode, (N, C) float32 on the CPU.
 
     Raises:
         ExtractionError: the forward pass failed, or logits are NaN or infinite.
     """
-    logits = raw_logits(network, inputs, batch_size, progress=progress)
+    logits = raw_logits(network, inputs, batch_size)
     bad = (~torch.isfinite(logits)).any(1).nonzero()
     if len(bad):
         raise ExtractionError(
@@ -141,20 +160,13 @@ def network_logits(
     return logits
 
 
-def raw_logits(
-    network: nn.Module, inputs: Inputs, batch_size: int, *, progress: bool = False
-) -> Tensor:
+def raw_logits(network: nn.Module, inputs: Inputs, batch_size: int) -> Tensor:
     """Like ``network_logits``, whatever the numbers are."""
-    parts = []
     device = next(network.parameters()).device
-    bar = progress_bar("predictions", len(inputs), progress, unit=" examples")
-    with bar, evaluation(network):
-        runs = inputs.runs(batch_size)
-        for rows in runs:
-            parts.append(network(to_device(inputs.batch(rows), device)).float().cpu())
-            bar.update(len(rows))
-    logits = torch.cat(parts)
-    return logits[torch.from_numpy(np.argsort(np.concatenate(runs)))]
+    runs = inputs.runs(batch_size)
+    with evaluation(network):
+        parts = [network(to_device(inputs.batch(rows), device)).float().cpu() for rows in runs]
+    return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(runs)))]
 
 
 def chunks(n: int, size: int) -> Iterator[np.ndarray]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from transfer_metrics.errors import IncompatibleStoreError, InvalidInputError
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 
-HUBS = ("zoo", "timm", "torchvision", "hf")
+_HUBS = ("zoo", "timm", "torchvision", "hf")
 
 
 @dataclass
@@ -40,19 +40,6 @@ class ModelRef:
         manifest = store.manifest
         return cls(manifest["model"], manifest["revision"], manifest["model_fingerprint"])
 
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> ModelRef:
-        """Read what ``record`` gave."""
-        return cls(str(record["name"]), str(record["revision"]), str(record["fingerprint"]))
-
-    def record(self) -> dict[str, str]:
-        """What identifies the model, for a file."""
-        return {
-            "name": self.name,
-            "revision": self.revision,
-            "fingerprint": self.fingerprint,
-        }
-
     def get(self) -> Model:
         """The model, loaded from a hub by its name if it is not there yet.
 
@@ -62,10 +49,10 @@ class ModelRef:
         """
         if self.model is None:
             # The name may come from a file, and a factory's name would run code of its choice.
-            if self.name.partition(":")[0] not in HUBS or ":" not in self.name:
+            if self.name.partition(":")[0] not in _HUBS or ":" not in self.name:
                 raise InvalidInputError(
                     f"the head belongs to {self.name!r}, which is not the name of a model in "
-                    f"{', '.join(HUBS)} and is not loaded by name; pass the model: "
+                    f"{', '.join(_HUBS)} and is not loaded by name; pass the model: "
                     f"load_head(path, model=…) or network(model)"
                 )
             self.adopt(self.name)
@@ -73,13 +60,7 @@ class ModelRef:
         return self.model
 
     def adopt(self, model: Any) -> None:
-        """Take the model that was given, after comparing fingerprints.
-
-        Raises:
-            IncompatibleStoreError: it is another model.
-        """
-        from transfer_metrics.sources.models.load_model import load_model
-
+        """Take the model that was given, if its fingerprint is the one of this."""
         model = load_model(model)
         if model.fingerprint != self.fingerprint:
             raise IncompatibleStoreError(
@@ -88,3 +69,18 @@ class ModelRef:
                 f"with the weights and preprocessing of then as model="
             )
         self.model = model
+
+
+def check_store(store: FeatureStore, source: ModelRef | None, pool: str | None) -> None:
+    """Refuse features of another model or another pooling."""
+    manifest = store.manifest
+    if source is not None and manifest["model_fingerprint"] != source.fingerprint:
+        raise IncompatibleStoreError(
+            f"the store holds features of {store.model!r}, and the head was fitted on "
+            f"{source.name!r} with other weights or preprocessing; extract them with that model"
+        )
+    if pool is not None and manifest["pool"] != pool:
+        raise IncompatibleStoreError(
+            f"the store was pooled with {manifest['pool']!r}, and the head was fitted on {pool!r}; "
+            f"extract with pool={pool!r}"
+        )

@@ -15,8 +15,8 @@ from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import hold_out
 from transfer_metrics.sources.tasks.task import Split, Task
 
-HELD_OUT = 0.2
-CORRUPTED = "corrupted:"
+_HELD_OUT = 0.2
+_CORRUPTED = "corrupted:"
 
 
 def complete_task(task: Task, seed: int = 0) -> Task:
@@ -38,7 +38,7 @@ def complete_task(task: Task, seed: int = 0) -> Task:
     for name in ("test", "val"):
         if name not in task.splits:
             whole = len(task["train"])
-            task = hold_out(task, name, HELD_OUT, seed)
+            task = hold_out(task, name, _HELD_OUT, seed)
             if name == "test":
                 warnings.warn(
                     f"task {task.name!r} has no test split, so {len(task[name])} of its {whole} "
@@ -50,23 +50,13 @@ def complete_task(task: Task, seed: int = 0) -> Task:
 
 
 def shifted_splits(task: Task, ood: Mapping[str, Any] | None = None) -> dict[str, Split]:
-    """Data out of distribution by name, with labels numbered as in the task.
+    """Data out of distribution by name, with labels numbered as in the task; ``compare`` says how.
 
-    Args:
-        task: the task in distribution.
-        ood: per name a task or its name (its test split, or else all it has), a ``Split`` with the
-            task's class numbers, or ``"corrupted:KIND"`` or ``"corrupted:KIND:SEVERITY"`` for the
-            task's own test images corrupted. None takes the task's split ``ood`` if it has one.
-
-    Returns:
-        One split per name. Examples of classes that the task does not have are left out.
+    Examples of classes that the task does not have are left out, with a warning.
 
     Raises:
         InvalidInputError: a name is taken, or the classes have no name in common.
         UnknownNameError: no such task or corruption.
-
-    Warns:
-        TransferMetricsWarning: examples of other classes were left out.
 
     >>> digits = load_task("sklearn:digits")
     >>> list(shifted_splits(digits, {"blurred": "corrupted:blur:2"}))
@@ -77,23 +67,22 @@ def shifted_splits(task: Task, ood: Mapping[str, Any] | None = None) -> dict[str
     taken = sorted({"train", "val", "test"} & set(ood))
     if taken:
         raise InvalidInputError(f"ood data cannot be called {taken[0]!r}; choose another name")
-    return {str(name): _shifted(task, str(name), given) for name, given in ood.items()}
+    found = {}
+    for name, given in ood.items():
+        found[str(name)] = _shifted(task, str(name), given)
+    return found
 
 
 def _shifted(task: Task, name: str, given: Any) -> Split:
+    """Examples with this task's class numbers; of another task those for testing."""
     if isinstance(given, Split):
         return given
-    if isinstance(given, str) and given.startswith(CORRUPTED):
-        kind, _, severity = given.removeprefix(CORRUPTED).partition(":")
+    if isinstance(given, str) and given.startswith(_CORRUPTED):
+        kind, _, severity = given.removeprefix(_CORRUPTED).partition(":")
         if severity and not severity.isdecimal():
             raise InvalidInputError(f"ood {name!r}: {given!r} needs a whole number after {kind!r}")
         return corrupted(task["test"], kind, int(severity or 3))
     other = load_task(given)
-    return _renumbered(task, name, other)
-
-
-def _renumbered(task: Task, name: str, other: Task) -> Split:
-    """The test examples of another task with this one's class numbers."""
     split = other["test"] if "test" in other.splits else other["train"]
     number = {label: code for code, label in enumerate(task.classes)}
     codes = np.array([number.get(label, -1) for label in other.classes])

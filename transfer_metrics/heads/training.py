@@ -1,38 +1,93 @@
-"""One training loop for networks: SGD with momentum, a cosine per epoch, the best epoch kept."""
+"""Training networks: SGD with momentum, a cosine per epoch, the best epoch kept."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.heads.modes import choose_parameters, set_modes
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.heads.network import TransferNet, choose_parameters, set_modes
 from transfer_metrics.heads.preprocessed import Inputs, raw_logits, to_device
-from transfer_metrics.heads.training_settings import (
-    TrainSettings,
-    augmented,
-    epoch_batches,
-    epoch_seed,
-)
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
+from transfer_metrics.sources.models.identity import describe
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+_Augment = Callable[[Tensor, torch.Generator], Tensor]
+_Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a network is trained, by default as in the LP-FT paper; ``FineTune`` has the rest.
+
+    Attributes:
+        schedule: ``"cosine"`` lowers the rate after each epoch towards zero at the end;
+            ``"constant"``.
+        seed: order, augmentation and dropout of epoch e depend on (seed, e) only.
+    """
+
+    lr: float
+    epochs: int = 20
+    batch_size: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    batch_norm: str = "train"
+    freeze: str | tuple[str, ...] = "none"
+    augment: str | _Augment | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InvalidInputError(
+                    f"{name}={getattr(self, name)!r}; use a number of at least 0"
+                )
+        for name, least in (("epochs", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise InvalidInputError(f"{name}={value!r}; use a whole number from {least}")
+        for name, known in (
+            ("schedule", ("cosine", "constant")),
+            ("batch_norm", ("train", "eval")),
+        ):
+            if getattr(self, name) not in known:
+                raise InvalidInputError(f"{name}={getattr(self, name)!r}; use one of {known}")
+        if self.augment is not None and self.augment != "flip" and not callable(self.augment):
+            raise InvalidInputError(f"augment={self.augment!r}; use None, 'flip' or a function")
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0.
+
+        >>> [TrainSettings(lr=1.0, epochs=2).rate(epoch) for epoch in range(2)]
+        [1.0, 0.5]
+        """
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+
+    def record(self) -> dict[str, Any]:
+        """What a file can hold of the settings."""
+        told = describe(self.augment) if callable(self.augment) else self.augment
+        return {**vars(self), "augment": told}
 
 
 @dataclass
-class Run:
+class _Run:
     """What came of one training.
 
     Attributes:
@@ -62,12 +117,12 @@ def train(
     settings: TrainSettings,
     *,
     validation: tuple[Inputs, Tensor] | None = None,
-    loss: Loss = F.cross_entropy,
+    loss: _Loss = F.cross_entropy,
     checkpoint: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: bool = False,
     title: str = "training",
-) -> Run:
+) -> _Run:
     """Train a network in place and leave it with the weights of the best epoch.
 
     After every epoch the network is evaluated on the validation examples; the first epoch with
@@ -80,31 +135,26 @@ def train(
         settings: how to train.
         validation: examples and class numbers that choose the epoch.
         loss: of output and targets of a batch.
-        checkpoint: file to keep the state in after every epoch. With the same call it goes on
-            from there; on the CPU the weights are the same bits as without the interruption.
+        checkpoint: file for the state after every epoch. The same call goes on from there; on the
+            CPU the weights are the same bits as without the interruption.
         identity: what else the checkpoint is recognised by, such as a fingerprint of the data.
         progress: show a bar.
         title: its caption.
-
-    Returns:
-        What was done.
-
-    Raises:
-        InvalidInputError: settings that do not fit, or a checkpoint that cannot be written.
-        IncompatibleStoreError: the checkpoint belongs to another training.
-        CorruptStoreError: the checkpoint cannot be read.
-
-    Cost: per epoch a forward and a backward pass over the training data and a forward pass over
-    the validation data; memory for weights, momentum and the best weights.
     """
     if len(inputs) != len(targets):
         raise InvalidInputError(f"{len(inputs)} inputs but {len(targets)} targets")
     was_training, training = network.training, _Training(network, settings)
-    run = training.run
     key: dict[str, Any] = {}
     if checkpoint is not None:
-        key = _key(network, targets, settings, identity)
-        run = training.resume(checkpoint, key)
+        content = targets.detach().cpu().contiguous().numpy().tobytes()
+        key = {
+            "settings": settings.record(),
+            "initial weights": _weights_hash(network),
+            "targets": hashlib.sha256(content).hexdigest(),
+            **(identity or {}),
+        }
+        training.resume(checkpoint, key)
+    run = training.run
     start = time.perf_counter() - run.seconds
     if validation is not None and not settings.epochs:
         run.val_score = accuracy(network, *validation, settings.batch_size)
@@ -122,6 +172,68 @@ def train(
         network.load_state_dict(training.best)
     network.train(was_training)
     return run
+
+
+class Tuned(NamedTuple):
+    """The best of the trainings on a grid, with the weights of its best epoch; and all of them."""
+
+    network: TransferNet
+    settings: TrainSettings
+    run: _Run
+    runs: tuple[_Run, ...]
+
+
+def tune(
+    initial: TransferNet,
+    inputs: Inputs,
+    codes: Tensor,
+    validation: tuple[Inputs, Tensor],
+    grid: Sequence[TrainSettings],
+    *,
+    checkpoint: Path | None,
+    identity: Mapping[str, Any],
+    progress: bool,
+    title: str,
+) -> Tuned:
+    """Train a copy of a network per setting; the first of the best by validation wins.
+
+    ``checkpoint`` is a folder for one file per setting; the others are as for ``train``.
+    """
+    runs: list[_Run] = []
+    best: tuple[TransferNet, TrainSettings, _Run] | None = None
+    for index, settings in enumerate(grid):
+        told = f"lr={settings.lr:g}"
+        if settings.weight_decay:
+            told += f" weight_decay={settings.weight_decay:g}"
+        network = copy.deepcopy(initial)
+        run = train(
+            network,
+            inputs,
+            codes,
+            settings,
+            validation=validation,
+            checkpoint=None if checkpoint is None else checkpoint / f"lr{index}.safetensors",
+            identity=identity,
+            progress=progress,
+            title=f"{title} {told}",
+        )
+        runs.append(run)
+        if run.diverged:
+            warnings.warn(
+                f"training with {told} diverged in epoch {run.done}; later epochs of this "
+                f"setting do not count",
+                TransferMetricsWarning,
+                stacklevel=4,
+            )
+        usable = not math.isnan(run.val_score)
+        if usable and (best is None or run.val_score > best[2].val_score):
+            best = network, settings, run
+    if best is None:
+        raise InvalidInputError(
+            f"training diverged with every learning rate of "
+            f"{tuple(dict.fromkeys(s.lr for s in grid))}; use smaller ones"
+        )
+    return Tuned(*best, tuple(runs))
 
 
 def accuracy(network: nn.Module, inputs: Inputs, codes: Tensor, batch_size: int) -> float:
@@ -145,11 +257,11 @@ class _Training:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
-        self.run = Run()
+        self.run = _Run()
         self.best: dict[str, Tensor] | None = None
 
     def epoch(
-        self, inputs: Inputs, targets: Tensor, loss: Loss, advance: Callable[[int], Any]
+        self, inputs: Inputs, targets: Tensor, loss: _Loss, advance: Callable[[int], Any]
     ) -> float:
         """One pass over the data; the mean of the batches' losses, weighted by their size."""
         network, settings, run = self.network, self.settings, self.run
@@ -161,7 +273,8 @@ class _Training:
         set_modes(network, settings.batch_norm, settings.freeze)
         total = torch.zeros((), dtype=torch.float64, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            _seed_dropout(seed, device)
+            # For dropout; torch.manual_seed takes a millisecond where there is no accelerator.
+            (torch.default_generator if device.type == "cpu" else torch).manual_seed(seed)
             for rows in epoch_batches(len(inputs), settings.batch_size, random):
                 batch = augmented(inputs.batch(rows.numpy()), settings.augment, random)
                 self.optimizer.zero_grad(set_to_none=True)
@@ -209,44 +322,21 @@ class _Training:
         }
         write_checkpoint(path, key, dataclasses.asdict(self.run), tensors)
 
-    def resume(self, path: Path, key: Mapping[str, Any]) -> Run:
+    def resume(self, path: Path, key: Mapping[str, Any]) -> None:
         """Go on from a checkpoint if there is one."""
         found = read_checkpoint(path, key)
-        if found is not None:
-            state, tensors = found
-            self.network.load_state_dict(tensors["weights"])
-            for name, buffer in tensors.get("momentum", {}).items():
-                parameter = self.parameters[name]
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
-            self.run, self.best = Run(**state), tensors.get("best") or None
-        return self.run
+        if found is None:
+            return
+        state, tensors = found
+        self.network.load_state_dict(tensors["weights"])
+        for name, buffer in tensors.get("momentum", {}).items():
+            parameter = self.parameters[name]
+            self.optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
+        self.run, self.best = _Run(**state), tensors.get("best") or None
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _seed_dropout(seed: int, device: torch.device) -> None:
-    # torch.manual_seed takes a millisecond where there is no accelerator.
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
-
-
-def _key(
-    network: nn.Module,
-    targets: Tensor,
-    settings: TrainSettings,
-    identity: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    content = targets.detach().cpu().contiguous().numpy().tobytes()
-    return {
-        "settings": settings.record(),
-        "initial weights": _weights_hash(network),
-        "targets": hashlib.sha256(content).hexdigest(),
-        **(identity or {}),
-    }
 
 
 def _weights_hash(module: nn.Module) -> str:
@@ -257,3 +347,37 @@ def _weights_hash(module: nn.Module) -> str:
         plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(plain.numpy().tobytes())
     return digest.hexdigest()
+
+
+def augmented(batch: Any, augment: str | _Augment | None, random: torch.Generator) -> Any:
+    """A batch with random changes; of text there are none, and only images can be flipped."""
+    if augment is None:
+        return batch
+    if not isinstance(batch, Tensor):
+        raise InvalidInputError("augment applies to batches that are tensors; leave it out")
+    if callable(augment):
+        return augment(batch, random)
+    if batch.ndim != 4:
+        raise InvalidInputError(
+            f"augment='flip' is for images (N, C, H, W), not {tuple(batch.shape)}"
+        )
+    flip = torch.rand(len(batch), generator=random) < 0.5
+    return torch.where(flip[:, None, None, None], batch.flip(3), batch)
+
+
+def epoch_batches(n: int, size: int, random: torch.Generator) -> list[Tensor]:
+    """Positions 0 to n-1 in a random order, in batches; a last one of one joins the one before.
+
+    >>> batches = epoch_batches(9, 4, torch.Generator().manual_seed(0))
+    >>> [len(rows) for rows in batches], sorted(torch.cat(batches).tolist()) == list(range(9))
+    ([4, 5], True)
+    """
+    parts = list(torch.randperm(n, generator=random).split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A seed that differs between epochs, and not by a mere shift between seeds."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)

@@ -21,7 +21,7 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 POLICIES = ("only-missing", "always", "never", "only-cache")
-PARTS = ("scores", "features", "statistics")
+PARTS = ("scores", "features", "statistics", "training")
 ADVICE = (
     "make room, set TRANSFER_METRICS_CACHE to another folder, or use cache='never'; what was "
     "finished is kept"
@@ -46,7 +46,7 @@ def content_key(**fields: Any) -> str:
 
 
 class ResultCache:
-    """Scores as one file per key, and features and statistics in progress as one folder per key.
+    """Scores as a file per key; features, statistics and training in progress as a folder per key.
 
     A file of scores has one JSON record per line, and then a line with the SHA-256 of those before.
 
@@ -60,6 +60,10 @@ class ResultCache:
     def features(self, key: str) -> Path:
         """Folder for the feature store of a key."""
         return self.root / "features" / key
+
+    def training(self, key: str) -> Path:
+        """Folder for the checkpoints of a training that is not finished."""
+        return self.root / "training" / key
 
     def statistics(self, key: str) -> Path:
         """Folder for the statistics of the ranges of a key."""
@@ -159,7 +163,7 @@ class ResultCache:
         return sizes
 
     def clear(self, part: str | None = None) -> None:
-        """Remove scores, features, statistics, or all of it."""
+        """Remove one of ``PARTS``, or all of them."""
         for name in PARTS if part is None else (part,):
             shutil.rmtree(self.root / name, ignore_errors=True)
 

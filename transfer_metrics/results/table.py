@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from transfer_metrics.results.plots import TablePlots
-    from transfer_metrics.sources.tasks.task import Task
 
 FORMATS = (".jsonl", ".csv", ".parquet")
 VIEWS = ("best", "all", "last")
@@ -424,11 +423,6 @@ class ScoreTable:
     def _higher_is_better(self, metric: str) -> bool:
         flags = [r.higher_is_better for r in self._records if r.label == metric]
         return all(flag is not False for flag in flags)
-
-
-def with_summary(records: Iterable[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
-    """Records with how their task was understood, of which the cache knows nothing."""
-    return [{**record, "task_summary": task.summary} for record in records]
 
 
 def _known_suffix(path: Path) -> str:

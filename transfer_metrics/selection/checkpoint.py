@@ -16,13 +16,13 @@ from transfer_metrics.untrusted import parse_json
 
 _FORMAT = "transfer_metrics training 1"
 
-Key = Mapping[str, Any]
+_Key = Mapping[str, Any]
 """What is trained, to recognise a file by: values that JSON can hold, by what they are."""
-Groups = Mapping[str, Mapping[str, Tensor]]
+_Groups = Mapping[str, Mapping[str, Tensor]]
 """Tensors by name, in groups by what they are of."""
 
 
-def write_checkpoint(path: Path, key: Key, state: Mapping[str, Any], tensors: Groups) -> None:
+def write_checkpoint(path: Path, key: _Key, state: Mapping[str, Any], tensors: _Groups) -> None:
     """Replace a checkpoint; numbers and tensors share one file, so that they always fit together.
 
     Raises:
@@ -41,7 +41,7 @@ def write_checkpoint(path: Path, key: Key, state: Mapping[str, Any], tensors: Gr
 
 
 def read_checkpoint(
-    path: Path, key: Key
+    path: Path, key: _Key
 ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]] | None:
     """State and tensors of a checkpoint, on the CPU; None if there is none yet.
 

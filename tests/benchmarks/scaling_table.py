@@ -1,23 +1,34 @@
-"""``benchmark scaling`` for people: as text, and as a page of documentation."""
+"""The figures of ``tests.benchmarks.scaling``, as text and as a page of documentation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import linregress
 
-from tests.benchmarks.projection import Assumed
-from tests.benchmarks.projection_report import planned, planned_title
-from tests.benchmarks.scaling import AXES, BASE, Row, ScalingTable
+from tests.benchmarks.command import MOST_BYSTANDERS, origin
+from tests.benchmarks.projection import Assumed, planned, planned_title
 from tests.benchmarks.scaling_case import METRICS, Case, Found
-from transfer_metrics.evidence.layout import Grid, aligned, piped, wrapped
-from transfer_metrics.evidence.machine import describe
+from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
 from transfer_metrics.ranking.memory_budget import as_bytes
 from transfer_metrics.ranking.ranges import RANGES
 
-MOST_BYSTANDERS = 0.05
+if TYPE_CHECKING:
+    import pandas as pd
+
+BASE = Case(examples=8192, layers=4, models=1, classes=10, dim=128)
+AXES: dict[str, tuple[int, ...]] = {
+    "examples": (4096, 8192, 16384, 32768),
+    "layers": (2, 4, 8, 16),
+    "models": (1, 2, 4),
+    "classes": (10, 40, 160, 640),
+    "dim": (64, 128, 256, 512),
+}
+"""What grows, one at a time from ``BASE``."""
+
 MIB = 2**20
 
 INTRO = f"""\
@@ -47,6 +58,96 @@ and as many classes, as fit.
   some bytes for each label."""
 
 
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        part: what it belongs to: the name of an axis, ``"driver"``, ``"overhead"``, ``"memory"`` or
+            ``"network"``.
+        case: what was measured.
+        found: what it took.
+    """
+
+    part: str
+    case: Case
+    found: Found
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """It as a dictionary."""
+        found = self.found
+        return {
+            "part": self.part,
+            **asdict(self.case),
+            "seconds": found.seconds,
+            "first": found.first,
+            "working": found.working,
+            "driver": found.driver,
+            "worker": found.worker,
+        }
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """``p`` in ``y ~ x^p``, with its standard error, and the range of ``x`` that it is from."""
+
+    power: float
+    error: float
+    least: float
+    most: float
+
+    @classmethod
+    def fitted(cls, x: Sequence[float], y: Sequence[float]) -> Exponent | None:
+        """By least squares on logarithms; None for fewer than three points, or none above zero.
+
+        >>> Exponent.fitted([1, 2, 4], [3, 12, 48]).power
+        2.0
+        """
+        if len(x) < 3 or min(y) <= 0:
+            return None
+        line = linregress(np.log(x), np.log(y))
+        return cls(float(line.slope), float(line.stderr), min(x), max(x))
+
+    def __str__(self) -> str:
+        return f"{self.power:.2f} ± {self.error:.2f}"
+
+
+@dataclass(frozen=True)
+class ScalingTable:
+    """All measurements of one run.
+
+    Attributes:
+        rows: the measurements.
+        bystanders: share of the cores that other processes took meanwhile.
+    """
+
+    rows: tuple[Row, ...]
+    bystanders: float | None = None
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The rows as dictionaries."""
+        return [row.record for row in self.rows]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows as a DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.records)
+
+    def of(self, part: str) -> list[Row]:
+        """The measurements of one part."""
+        return [row for row in self.rows if row.part == part]
+
+    def exponent(self, axis: str, of: Callable[[Found], float]) -> Exponent | None:
+        """How something grows along an axis."""
+        rows = self.of(axis)
+        return Exponent.fitted(
+            [getattr(row.case, axis) for row in rows], [of(row.found) for row in rows]
+        )
+
+
 def text(table: ScalingTable, assumed: Assumed) -> str:
     """The tables and what they come to, for a terminal."""
     parts = ["\n".join(describe()), *_parts(table, assumed, aligned)]
@@ -59,8 +160,7 @@ def markdown(table: ScalingTable, command: str, assumed: Assumed) -> str:
         "# How it scales",
         INTRO,
         "## Measured",
-        f"Made by `{command}` on {datetime.now(UTC).date().isoformat()}, on one machine:",
-        "\n".join(f"- {line}" for line in describe()),
+        *origin(command, "on one machine"),
         wrapped(method()),
         "\n".join(f"- {line}" for line in summary(table)),
         *_parts(table, assumed, piped),

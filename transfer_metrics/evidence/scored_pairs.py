@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import softmax
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
-from transfer_metrics.evidence.journal import append, read
+from transfer_metrics.evidence.ground_truth import append_lines, read_lines
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import Layer, list_layers
 from transfer_metrics.features.store import FeatureStore
@@ -35,16 +35,16 @@ from transfer_metrics.sources.tasks.task import Task
 SIZES = (100, 200, 500, 1000)
 METRICS = ("*", "transrate(eps=auto)")
 """All that are registered, and what repairs the one that grows with the width."""
-AT_LAST_ONLY = ("linear_probe", "nleep", "pactran_gaussian")
+_AT_LAST_ONLY = ("linear_probe", "nleep", "pactran_gaussian")
 """Too slow for every block; the blocks have a probe on test data beside their scores."""
-BLOCKS = 6
+_BLOCKS = 6
 """How many blocks are scored and probed, evenly spaced, the last one among them."""
 REPAIRS = ("projected", "unit rows", "less permuted")
 """What might take the width out of a score: principal components, as many for all; rows of unit
 length; and the score of shuffled labels subtracted."""
 COMPONENTS = 32
 IDENTITY = ("model", "task", "layer", "metric", "options", "n", "split", "repair")
-SEED = 0
+_SEED = 0
 
 
 def measure(
@@ -66,31 +66,17 @@ def measure(
     - every metric, but the slowest, on six blocks from the first to the last;
     - of these blocks the test accuracy of a linear probe (metric ``accuracy``, split ``test``).
 
-    Args:
-        pairs: model and task of each.
-        out: file of JSON lines, which the pairs are appended to as they are finished; those that
-            are there are not computed again. A pair that failed leaves its reason and is tried
-            again.
-        metrics: names, patterns or callables.
-        sizes: numbers of examples.
-        progress: show progress on stderr.
-
-    Returns:
-        The records of all these pairs, as in a ``ScoreTable``.
-
-    Raises:
-        InvalidInputError: no pairs, or a file that cannot be written.
-        CorruptStoreError: the file holds something else.
-
-    Cost: per pair two forward passes, about a dozen scorings of one layer, and per block a
-    scoring and a probe; a third of a minute for 1000 examples.
+    Pairs are appended to a file of JSON lines as they are finished; those that are there are not
+    computed again. A pair that failed leaves its reason and is tried again. Returned are the
+    records of all these pairs. A pair takes two forward passes, about a dozen scorings of one
+    layer, and per block a scoring and a probe: a third of a minute for 1000 examples.
     """
     path = Path(out)
     if not pairs:
         raise InvalidInputError(
             "no pairs of a model and a task to score; give files that `benchmark run` wrote"
         )
-    done = finished(path)
+    done = _finished(path)
     missing = [pair for pair in dict.fromkeys(pairs) if pair not in done]
     tasks: dict[str, Task] = {}
     with progress_bar("pairs", len(missing), progress) as bar:
@@ -102,21 +88,17 @@ def measure(
             except TransferMetricsError as error:
                 blank = {**dict.fromkeys(IDENTITY), "metric": "", "error": str(error)}
                 records = [blank]
-            append(path, ({**r, "model": model, "task": task} for r in records))
+            append_lines(path, ({**r, "model": model, "task": task} for r in records))
             bar.update()
     wanted = set(pairs)
-    return [r for r in read(path, IDENTITY) if (r["model"], r["task"]) in wanted]
+    return [r for r in read_lines(path, IDENTITY) if (r["model"], r["task"]) in wanted]
 
 
-def finished(path: Path) -> set[tuple[str, str]]:
-    """The pairs of which a file has the scores.
-
-    Raises:
-        CorruptStoreError: the file holds something else.
-    """
+def _finished(path: Path) -> set[tuple[str, str]]:
+    """The pairs of which a file has the scores."""
     if not path.exists():
         return set()
-    return {(r["model"], r["task"]) for r in read(path, IDENTITY) if r["metric"]}
+    return {(r["model"], r["task"]) for r in read_lines(path, IDENTITY) if r["metric"]}
 
 
 def tested(task: str) -> Task:
@@ -125,10 +107,10 @@ def tested(task: str) -> Task:
     return loaded if "test" in loaded.splits else complete_task(loaded)
 
 
-def spaced(layers: Sequence[Layer], most: int = BLOCKS) -> list[Layer]:
+def _spaced(layers: Sequence[Layer], most: int = _BLOCKS) -> list[Layer]:
     """Some of the layers, evenly spaced, the first and the last among them.
 
-    >>> spaced(list("abcdefghi"), 4)
+    >>> _spaced(list("abcdefghi"), 4)
     ['a', 'd', 'f', 'i']
     """
     positions = np.linspace(0, len(layers) - 1, min(most, len(layers)))
@@ -140,7 +122,7 @@ def _of_pair(
 ) -> Iterator[dict[str, Any]]:
     loaded = load_model(model)
     example = loaded.batch([task["train"].examples[row] for row in (0, 1)])
-    layers = spaced(list_layers(loaded, "blocks", example=example))
+    layers = _spaced(list_layers(loaded, "blocks", example=example))
     train, test = (
         extract(loaded, task, layers=layers, split=split, progress=False)
         for split in ("train", "test")
@@ -169,7 +151,7 @@ def _at_last(
     for size in sizes:
         if size < len(store):
             yield from _scored(store, last, features, order[:size], source, quick)
-    everywhere = [m for m in usable if m.requires != "source" and m.name not in AT_LAST_ONLY]
+    everywhere = [m for m in usable if m.requires != "source" and m.name not in _AT_LAST_ONLY]
     for repair in REPAIRS:
         yield from _repaired(store, last, features, everywhere, repair)
     for layer in blocks:
@@ -262,7 +244,7 @@ def _repaired(
             store, layer, features / np.where(lengths > 0, lengths, 1), None, None, metrics
         )
     else:
-        shuffled = np.random.default_rng(SEED).permutation(store.labels)
+        shuffled = np.random.default_rng(_SEED).permutation(store.labels)
         true = _scored(store, layer, features, None, None, metrics)
         chance = _scored(store, layer, features, None, None, metrics, labels=shuffled)
         scored = [

@@ -1,6 +1,6 @@
-"""Peak memory of one metric, measured in a process of its own.
+"""Time of pieces of work, and peak memory of one metric, measured in a process of its own.
 
-``python -m tests.benchmarks.memory METRIC NxDxC`` is that process: it prints the bytes.
+``python -m tests.benchmarks.cost METRIC NxDxC`` is that process: it prints the bytes.
 """
 
 from __future__ import annotations
@@ -8,13 +8,48 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from tests.benchmarks.examples import Size, features
 from transfer_metrics.errors import TransferMetricsError
 
+K = TypeVar("K")
+T = TypeVar("T")
+
+
 STATUS = Path("/proc/self/status")
+
+
+def timed(run: Callable[[], T]) -> tuple[float, T]:
+    """Seconds that one call takes, and what it returns.
+
+    >>> timed(lambda: 7)[1]
+    7
+    """
+    started = time.perf_counter()
+    value = run()
+    return time.perf_counter() - started, value
+
+
+def interleaved(work: Mapping[K, Callable[[], object]], rounds: int) -> dict[K, list[float]]:
+    """Seconds of each piece of work in each round, taken in turn.
+
+    Taking turns lets a machine that slows down slow all of them down. Whoever calls this has
+    called each piece once before: the first call loads libraries and fills caches.
+
+    >>> times = interleaved({"a": lambda: sum(range(10)), "b": lambda: None}, rounds=2)
+    >>> [len(t) for t in times.values()]
+    [2, 2]
+    """
+    times: dict[K, list[float]] = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, run in work.items():
+            times[name].append(timed(run)[0])
+    return times
 
 
 def peak(metric: str, size: Size) -> int | None:
