@@ -103,7 +103,6 @@ def run(args: argparse.Namespace) -> int:
     from transfer_metrics.cli.config import write_config
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
-    from transfer_metrics.results.plots import save_plot
     from transfer_metrics.sources.models.candidates import candidates_of
 
     if args.dry_run:
@@ -134,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
         several = table.to_frame().groupby("model")["layer"].nunique().max() > 1
         for kind in ("ranking", "layers") if several else ("ranking",):
             written.append(folder / f"{kind}.{args.plot_format}")
-            save_plot(table, kind, written[-1])
+            table.plot.save(kind, written[-1])
     print_table(table, args, table.format())
     failed = {r["model"] for r in table.failures}
     for failure in table.failures:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import Names, bare_name
 from transfer_metrics.results.record import Record
 
@@ -54,6 +55,26 @@ def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
         for place in same or [(task, split, "", None)]:
             parts.setdefault(place, []).append(record)
     return parts
+
+
+def places_of(records: Iterable[Record], metric: str) -> dict[Place, list[Record]]:
+    """The records of a metric, and of failures, by what they compare with."""
+    return by_place(r for r in records if r.label in (metric, ""))
+
+
+def one_place(records: Iterable[Record], metric: str) -> list[Record]:
+    """The records of a metric, and of failures; all must compare."""
+    places = places_of(records, metric)
+    if len(places) > 1:
+        names = ("task", "split", "pool", "n")
+        first, second = list(places)[:2]
+        differing = [i for i in range(4) if len({place[i] for place in places}) > 1]
+        asked = ", ".join(f"{names[i]}={first[i]!r}" for i in differing)
+        raise InvalidInputError(
+            f"scores of {metric} of {' and '.join(place_labels([first, second]))} do not "
+            f"compare; choose one with table.on({asked})"
+        )
+    return next(iter(places.values()), [])
 
 
 def place_labels(places: Sequence[Place]) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -184,6 +185,17 @@ def frame_of(records: Iterable[Record]) -> pd.DataFrame:
 
     frame = pd.DataFrame([record.as_dict() for record in records], columns=list(COLUMNS))
     return frame.astype({name: float for name, kind in KINDS.items() if kind is float})
+
+
+def write_records(records: Iterable[Record], path: Path, suffix: str) -> None:
+    """Write records as ``.jsonl``, ``.csv`` or ``.parquet``."""
+    if suffix == ".jsonl":
+        lines = (json.dumps(r.as_dict(), allow_nan=False, default=str) for r in records)
+        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    elif suffix == ".csv":
+        frame_of(records).to_csv(path, index=False)
+    else:
+        frame_of(records).to_parquet(path, index=False)
 
 
 def read_records(path: Path) -> list[Record]:

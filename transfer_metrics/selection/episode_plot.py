@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transfer_metrics.results.plot_names import MUTED
-from transfer_metrics.results.plots import COLOURS, MARKERS, clean, new_axes
+from transfer_metrics.results.plot_style import COLOURS, MARKERS, MUTED, clean, new_axes
 from transfer_metrics.results.wording import plot_label
 
 if TYPE_CHECKING:
