@@ -145,10 +145,10 @@ def run(args: argparse.Namespace) -> int:
 
 def spent(table: ScoreTable) -> str:
     """One line on what was ranked, and where the time went when it was computed."""
-    from transfer_metrics.results.phases import phases
+    from transfer_metrics.results.record import phases
 
     models = {r["model"] for r in table.records if r["value"] is not None}
-    parts = [f"{phase} {seconds:.1f} s" for phase, seconds in phases(table.records).items()]
+    parts = [f"{phase} {seconds:.1f} s" for phase, seconds in phases(table).items()]
     return f"{len(models)} models scored; {', '.join(parts)}"
 
 

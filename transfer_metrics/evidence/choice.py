@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence.judgement import MEASURE
-from transfer_metrics.results.measures import evaluate, options_of
+from transfer_metrics.results.agreement import evaluate, options_of
 
 if TYPE_CHECKING:
     import pandas as pd

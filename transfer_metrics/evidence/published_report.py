@@ -17,8 +17,7 @@ from transfer_metrics.evidence.published import (
     load_benchmark,
 )
 from transfer_metrics.results.agreement import RESAMPLES
-from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
-from transfer_metrics.results.cells import MEAN
+from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
 
 MEASURE = "weighted_kendall"
 HEADER = ("metric", "weighted tau", "95 % interval", "tasks", "better than", "worse than")

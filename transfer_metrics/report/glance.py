@@ -10,69 +10,45 @@ import numpy as np
 
 from transfer_metrics.report.gather import Gathered, Setting
 from transfer_metrics.report.ranked import Ranking, Row
-from transfer_metrics.results.wording import visible
 from transfer_metrics.sources.base import Task
+from transfer_metrics.untrusted import visible
 
-MOST_CLASSES, MOST_TIED = 24, 5
+_MOST_CLASSES, _MOST_TIED = 24, 5
 # A model with less than this chance of the best score is not called a contender.
-CONTENDER = 0.05
+_CONTENDER = 0.05
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Which model to transfer to one task, as the first metric has it.
+    """Which model to transfer to one task, as the first metric has it."""
 
-    Attributes:
-        label: the task.
-        metric: the metric that ranks.
-        models: how many models have a score.
-        best: the first.
-        second: the next one, where there is one.
-        contenders: further models with a chance to be the best.
-        others: which model each other metric puts first.
-    """
-
-    label: str
+    label: str  # the task
     metric: str
-    models: int
+    models: int  # how many models have a score
     best: Row
     second: Row | None
-    contenders: list[Row]
-    others: list[tuple[str, str]]
+    contenders: list[Row]  # further models with a chance to be the best
+    others: list[tuple[str, str]]  # which model each other metric puts first
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is known of a task that was given beside its scores.
-
-    Attributes:
-        name: its name.
-        modality: what its examples are.
-        splits: the number of examples of each split.
-        classes: name and number of examples of the first ``MOST_CLASSES`` classes.
-        total: how many classes there are.
-        split: which split was counted.
-        most: the number of examples of the largest class.
-    """
+    """What is known of a task that was given beside its scores."""
 
     name: str
     modality: str
-    splits: list[tuple[str, int]]
-    classes: list[tuple[str, int]]
-    total: int
-    split: str
-    most: int
+    splits: list[tuple[str, int]]  # with their numbers of examples
+    classes: list[tuple[str, int]]  # the first ones, with their numbers of examples
+    total: int  # how many classes there are
+    split: str  # which split was counted
+    most: int  # the number of examples of the largest class
 
 
 def question(gathered: Gathered) -> str:
     """What the results answer, as the heading."""
     tasks = list(dict.fromkeys([s.task for s in gathered.settings] + list(gathered.comparisons)))
     if gathered.settings or gathered.comparisons:
-        models = {
-            r["model"]
-            for table in [*(s.table for s in gathered.settings), *gathered.comparisons.values()]
-            for r in table.records
-        }
+        models = {r.model for table in gathered.tables for r in table}
         where = visible(tasks[0] or "this task") if len(tasks) == 1 else f"{len(tasks)} tasks"
         if len(models) == 1:
             return f"Which layers of {visible(next(iter(models)))} to transfer to {where}?"
@@ -86,15 +62,15 @@ def answer_of(label: str, setting: Setting, rankings: Sequence[Ranking]) -> Answ
         return None
     first = rankings[0]
     scored = [row for row in first.rows if row.score is not None]
-    rivals = [row for row in scored[1:] if (row.p_best or 0.0) >= CONTENDER]
-    models = {r["model"] for r in setting.table.records if r["value"] is not None}
+    rivals = [row for row in scored[1:] if (row.p_best or 0.0) >= _CONTENDER]
+    models = {r.model for r in setting.table if r.value is not None}
     return Answer(
         label,
         first.metric,
         len(models),
         scored[0],
         scored[1] if len(scored) > 1 else None,
-        rivals[:MOST_TIED],
+        rivals[:_MOST_TIED],
         [(r.metric, r.best.model) for r in rankings[1:] if r.best],
     )
 
@@ -109,29 +85,28 @@ def data_of(task: Task, split: str) -> Data:
         classes = list(zip(task.classes, counts.tolist(), strict=False))
     splits = [(name, len(part)) for name, part in task.splits.items()]
     most = max((n for _, n in classes), default=0)
-    shown = classes[:MOST_CLASSES]
+    shown = classes[:_MOST_CLASSES]
     return Data(task.name, task.modality, splits, shown, len(classes), name, most)
 
 
 def summaries_of(gathered: Gathered, task: Task | None) -> list[str]:
     """How each task was understood, as the records tell, and the one that was given beside them."""
-    tables = [*(s.table for s in gathered.settings), *gathered.comparisons.values()]
-    told = [text for table in tables for text in table.task_summaries]
+    told = [text for table in gathered.tables for text in table.task_summaries]
     return list(dict.fromkeys([*told, *([] if task is None else [task.summary])]))
 
 
 def facts_of(gathered: Gathered) -> list[tuple[str, Any]]:
     """Counts of what is in the report: tasks, models, layers, metrics, heads."""
-    scores = [r for s in gathered.settings for r in s.table.records]
-    measured = [r for c in gathered.comparisons.values() for r in c.records]
+    scores = [r for s in gathered.settings for r in s.table]
+    measured = [r for c in gathered.comparisons.values() for r in c]
     tasks = {s.task for s in gathered.settings} | set(gathered.comparisons)
-    layers = {(r["model"], r["layer"]) for r in scores if r["layer"] and r["value"] is not None}
+    layers = {(r.model, r.layer) for r in scores if r.layer and r.value is not None}
     facts = [
         ("tasks", len(tasks)),
-        ("models", len({r["model"] for r in [*scores, *measured]})),
+        ("models", len({r.model for r in [*scores, *measured]})),
         ("layers scored", len(layers)),
         ("metrics", len({m for s in gathered.settings for m in s.table.metrics})),
-        ("heads trained", len({(r["model"], r["head"]) for r in measured if r["head"]})),
+        ("heads trained", len({(r.model, r.head) for r in measured if r.head})),
         ("selections", len(gathered.selections)),
     ]
     return [(name, value) for name, value in facts if value > (name == "tasks")]

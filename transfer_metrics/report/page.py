@@ -6,7 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transfer_metrics.report.gather import Gathered, Setting, setting_labels
+from transfer_metrics.report.about import (
+    MOST_FAILURES,
+    MOST_MODELS,
+    UNRECORDED,
+    Cost,
+    Failure,
+    compare_command,
+    costs_of,
+    failures_of,
+    measured_settings,
+    metric_references,
+    models_of,
+    rank_command,
+    settings_of,
+    warnings_of,
+)
+from transfer_metrics.report.gather import Gathered, Setting, bounded
 from transfer_metrics.report.glance import (
     Answer,
     Data,
@@ -16,16 +32,7 @@ from transfer_metrics.report.glance import (
     question,
     summaries_of,
 )
-from transfer_metrics.report.limits import bounded
 from transfer_metrics.report.measured import Check, Heads, checks_of, heads_of
-from transfer_metrics.report.notes import (
-    MOST_FAILURES,
-    Cost,
-    Failure,
-    costs_of,
-    failures_of,
-    warnings_of,
-)
 from transfer_metrics.report.ranked import (
     MOST_LAYERS,
     Ranking,
@@ -34,26 +41,15 @@ from transfer_metrics.report.ranked import (
     ranking_of,
     task_grid,
 )
-from transfer_metrics.report.settings import (
-    MOST_MODELS,
-    UNRECORDED,
-    compare_command,
-    measured_settings,
-    metric_references,
-    models_of,
-    rank_command,
-    settings_of,
-)
-from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.results.wording import visible
 from transfer_metrics.selection.saved import Selection
 from transfer_metrics.sources.base import Task
+from transfer_metrics.untrusted import visible
 
-MOST_PANELS = 40
+_MOST_PANELS = 40
 
 
 @dataclass(frozen=True)
-class Panel:
+class _Panel:
     """One metric on one setting, of which the page shows one at a time."""
 
     setting: int
@@ -63,7 +59,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Layers:
+class _Layers:
     """The numbers behind the curves of a setting: a row per layer, a column per metric."""
 
     setting: int
@@ -74,7 +70,7 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Run:
+class _Run:
     """How one group of records was made: settings, models and a command."""
 
     label: str
@@ -93,9 +89,9 @@ class Page:
     facts: list[tuple[str, Any]]
     summaries: list[str]
     data_sets: list[Data]
-    panels: list[Panel]
+    panels: list[_Panel]
     left_out: list[str]
-    layers: list[Layers]
+    layers: list[_Layers]
     grids: list[TaskGrid]
     labels: list[str]
     selections: list[Selection]
@@ -105,7 +101,7 @@ class Page:
     failures: list[Failure]
     failed: int
     references: list[tuple[str, str]]
-    runs: list[Run]
+    runs: list[_Run]
     options: list[tuple[str, list[str]]]
     sources: list[tuple[str, str, int]]
     command: str | None
@@ -150,16 +146,17 @@ def page_of(
     """The content of the page; see ``html.write_report`` for the arguments."""
     facts, failures = facts_of(gathered), failures_of(gathered)
     gathered, left_out = bounded(gathered)
-    settings, labels = gathered.settings, setting_labels(gathered.settings)
+    settings, labels = gathered.settings, gathered.labels
     panels, answers = _panels(gathered, labels)
     metrics = list(dict.fromkeys(m for s in settings for m in s.table.metrics))
     ids = _ids(panels)
+    split = settings[0].place.split if settings else ""
     return Page(
         title=title or question(gathered),
         answers=answers,
         facts=facts,
         summaries=summaries_of(gathered, task),
-        data_sets=[] if task is None else [data_of(task, settings[0].split if settings else "")],
+        data_sets=[] if task is None else [data_of(task, split)],
         panels=panels,
         left_out=[*left_out, *_cut(settings, panels)],
         layers=[found for i, s in enumerate(settings) if (found := _layers(i, s, labels, panels))],
@@ -168,7 +165,7 @@ def page_of(
         selections=gathered.selections,
         heads=_heads(gathered),
         costs=[(labels[i], costs) for i, s in enumerate(settings) if (costs := costs_of(s))],
-        warnings=_sentences([*notes, *warnings_of(gathered, labels)]),
+        warnings=_sentences([*notes, *warnings_of(gathered)]),
         failures=failures[:MOST_FAILURES],
         failed=len(failures),
         references=metric_references(metrics),
@@ -182,7 +179,7 @@ def page_of(
     )
 
 
-def _cut(settings: Sequence[Setting], panels: Sequence[Panel]) -> list[str]:
+def _cut(settings: Sequence[Setting], panels: Sequence[_Panel]) -> list[str]:
     """What was left out on the way."""
     told = []
     total = sum(len(s.table.metrics) for s in settings)
@@ -200,8 +197,8 @@ def _sentences(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(t if t.endswith((".", "!", "?")) else f"{t}." for t in told))
 
 
-def _panels(gathered: Gathered, labels: Sequence[str]) -> tuple[list[Panel], list[Answer]]:
-    panels: list[Panel] = []
+def _panels(gathered: Gathered, labels: Sequence[str]) -> tuple[list[_Panel], list[Answer]]:
+    panels: list[_Panel] = []
     answers = []
     for i, setting in enumerate(gathered.settings):
         comparison = gathered.comparisons.get(setting.task)
@@ -209,11 +206,11 @@ def _panels(gathered: Gathered, labels: Sequence[str]) -> tuple[list[Panel], lis
         rankings = []
         # A table in which every model failed has one ranking, of failures.
         for metric in setting.table.metrics or [""]:
-            if len(panels) == MOST_PANELS:
+            if len(panels) == _MOST_PANELS:
                 break
             rankings.append(ranking_of(setting, metric))
             found = [check for check in checks if check.metric == metric]
-            panels.append(Panel(i, labels[i], rankings[-1], found))
+            panels.append(_Panel(i, labels[i], rankings[-1], found))
         answer = answer_of(labels[i], setting, rankings)
         answers += [answer] if answer else []
     return panels, answers
@@ -228,16 +225,16 @@ def _heads(gathered: Gathered) -> list[Heads]:
 
 
 def _layers(
-    place: int, setting: Setting, labels: Sequence[str], panels: Sequence[Panel]
-) -> Layers | None:
+    place: int, setting: Setting, labels: Sequence[str], panels: Sequence[_Panel]
+) -> _Layers | None:
     own = [panel for panel in panels if panel.setting == place and panel.ranking.curves]
     if not own:
         return None
     models = list(dict.fromkeys(c.model for panel in own for c in panel.ranking.curves))
     metrics = setting.table.metrics
     rows = layer_rows(setting, models, metrics)
-    known = {(r["model"], r["layer"]) for r in setting.table.records if r["value"] is not None}
-    return Layers(place, labels[place], metrics, rows, len(known))
+    known = {(r.model, r.layer) for r in setting.table if r.value is not None}
+    return _Layers(place, labels[place], metrics, rows, len(known))
 
 
 def _grids(settings: Sequence[Setting], metrics: Sequence[str]) -> list[TaskGrid]:
@@ -250,12 +247,12 @@ def _grids(settings: Sequence[Setting], metrics: Sequence[str]) -> list[TaskGrid
     return grids
 
 
-def _runs(gathered: Gathered, labels: Sequence[str]) -> list[Run]:
+def _runs(gathered: Gathered, labels: Sequence[str]) -> list[_Run]:
     runs = []
     for setting, label in zip(gathered.settings, labels, strict=True):
         models = models_of(setting.table)
         runs.append(
-            Run(
+            _Run(
                 f"Scores on {label}",
                 settings_of(setting),
                 models[:MOST_MODELS],
@@ -264,22 +261,18 @@ def _runs(gathered: Gathered, labels: Sequence[str]) -> list[Run]:
             )
         )
     for task, comparison in gathered.comparisons.items():
-        runs.append(_measured_run(task, comparison))
+        command = compare_command(task, comparison)
+        runs.append(_Run(f"Heads on {task}", measured_settings(comparison), [], 0, command))
     return runs
 
 
-def _measured_run(task: str, comparison: Comparison) -> Run:
-    command = compare_command(task, comparison)
-    return Run(f"Heads on {task}", measured_settings(comparison), [], 0, command)
-
-
-def _ids(panels: Sequence[Panel]) -> dict[str, int]:
+def _ids(panels: Sequence[_Panel]) -> dict[str, int]:
     """A number for each model that has a curve; two names may look alike, numbers do not."""
     models = dict.fromkeys(c.model for panel in panels for c in panel.ranking.curves)
     return {model: i for i, model in enumerate(models)}
 
 
-def _panel_data(panel: Panel, ids: dict[str, int]) -> dict[str, Any]:
+def _panel_data(panel: _Panel, ids: dict[str, int]) -> dict[str, Any]:
     """What the script reads; all text is made visible here and only ever set as text there."""
     return {
         "metric": visible(panel.ranking.metric),

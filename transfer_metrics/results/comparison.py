@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-ACCURACIES, MOVES, COSTS = MEASURED[:3], MEASURED[3:5], MEASURED[5:]
-Z95 = 1.959963984540054
+_ACCURACIES, _MOVES, _COSTS = MEASURED[:3], MEASURED[3:5], MEASURED[5:]
+_Z95 = 1.959963984540054
 
 
 class Comparison(ScoreTable):
@@ -161,9 +161,9 @@ class Comparison(ScoreTable):
         for name in ("test", *self.shifts):
             chosen = [r for r in records if r.metric == "accuracy" and r.split == name]
             row[name], row[f"± {name}"] = _mean_and_margin(chosen)
-        for metric in (*ACCURACIES[1:], *COSTS):
+        for metric in (*_ACCURACIES[1:], *_COSTS):
             row[metric] = _mean(r.value for r in records if r.metric == metric)
-        for metric in MOVES:
+        for metric in _MOVES:
             for name in ("test", *self.shifts):
                 moved = [r for r in records if r.metric == metric and r.split == name]
                 label = metric if name == "test" else f"{metric} {name}"
@@ -225,7 +225,7 @@ def _mean_and_margin(records: Sequence[Record]) -> tuple[float, float]:
     variance = p * (1 - p) / (records[0].n or math.inf)
     if len(values) > 1:
         variance += float(np.var(values, ddof=1)) / len(values)
-    return p, Z95 * math.sqrt(variance)
+    return p, _Z95 * math.sqrt(variance)
 
 
 def _text(value: float, form: str) -> str:

@@ -18,7 +18,7 @@ from transfer_metrics.statistics import FeatureSample
 
 BLOCKS = 20
 MODES = ("jackknife", "bootstrap")
-DRAWS = 20_000
+_DRAWS = 20_000
 
 
 def interval_mode(intervals: bool | str) -> str | None:
@@ -131,17 +131,17 @@ def probability_of_best(
         return np.full(len(scores), math.nan)
     rng = np.random.default_rng(0)
     lengths = {len(d) for d in deviations if d is not None}
-    common = {size: rng.standard_normal((DRAWS, size)) for size in sorted(lengths)}
+    common = {size: rng.standard_normal((_DRAWS, size)) for size in sorted(lengths)}
     sign = 1.0 if higher_is_better else -1.0
-    draws = np.empty((DRAWS, len(scores)))
+    draws = np.empty((_DRAWS, len(scores)))
     for j, (score, error, deviation) in enumerate(zip(scores, stderr, deviations, strict=True)):
         if deviation is None:
-            noise = error * rng.standard_normal(DRAWS)
+            noise = error * rng.standard_normal(_DRAWS)
         else:
             noise = common[len(deviation)] @ np.asarray(deviation)
         draws[:, j] = sign * (score + noise)
     winners = draws.argmax(axis=1)
-    return np.bincount(winners, minlength=len(scores)) / DRAWS
+    return np.bincount(winners, minlength=len(scores)) / _DRAWS
 
 
 def margin(stderr: float, deviations: Sequence[float] | None) -> float:

@@ -15,6 +15,8 @@ from transfer_metrics.results.record import Record
 if TYPE_CHECKING:
     import pandas as pd
 
+    from transfer_metrics.metrics.base import Metric
+
 T = TypeVar("T", Record, dict[str, Any])
 
 
@@ -58,6 +60,11 @@ def candidates(records: Iterable[Record], metric: str, view: str) -> list[Ranked
         spent = (scored[0].extract_seconds or 0.0) + sum(r.seconds or 0.0 for r in scored)
         found += [Ranked(r, spent) for r in chosen_records(scored, view)]
     return found
+
+
+def single(view: str) -> str:
+    """The view in which each model is one candidate."""
+    return "best" if view == "all" else view
 
 
 def chosen_records(records: Sequence[T], view: str) -> list[T]:
@@ -140,6 +147,21 @@ def task_scores(records: Iterable[Record], metric: str, view: str) -> pd.DataFra
     if not any(map(len, columns.values())):
         raise InvalidInputError("no model has a score to plot; see table.failures")
     return pd.DataFrame(columns)
+
+
+def width_warnings(metrics: Iterable[Metric], records: Iterable[Record]) -> list[str]:
+    """What is to be told where scores that grow with the number of features are compared."""
+    known = [r for r in records if r.dim is not None and not r.error]
+    told = []
+    for metric in metrics:
+        dims = {r.dim for r in known if r.dim is not None and r.label == metric.label}
+        if metric.grows_with_width and len(dims) > 1:
+            told.append(
+                f"{metric.label} grows with the number of features, here {min(dims)} to "
+                f"{max(dims)}, so it ranks widths as much as quality; use "
+                f"{metric.name}({metric.width_cures[0]})"
+            )
+    return told
 
 
 def difference(a: Record, b: Record) -> tuple[float, float]:

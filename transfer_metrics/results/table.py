@@ -25,10 +25,11 @@ from transfer_metrics.results.ranks import (
     difference,
     higher_is_better,
     ranking_frame,
+    single,
 )
 from transfer_metrics.results.record import Record, frame_of, read_records, write_records
 from transfer_metrics.results.table_plots import TablePlots
-from transfer_metrics.results.table_text import aligned, metric_lines, ranking_lines, remarks
+from transfer_metrics.results.wording import aligned, metric_lines, ranking_lines, remarks
 from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from transfer_metrics.sources.base import Task
 
 FORMATS = (".jsonl", ".csv", ".parquet")
-VIEWS = ("best", "all", "last")
+_VIEWS = ("best", "all", "last")
 # Pages are made of tables, so what makes one is found when it is asked for.
 _WRITE_REPORT = "transfer_metrics.report.html:write_report"
 
@@ -63,8 +64,8 @@ class ScoreTable:
     """
 
     def __init__(self, records: Iterable[Mapping[str, Any] | Record], view: str = "best") -> None:
-        if view not in VIEWS:
-            raise InvalidInputError(f"view must be one of {VIEWS}, not {view!r}")
+        if view not in _VIEWS:
+            raise InvalidInputError(f"view must be one of {_VIEWS}, not {view!r}")
         self._records = with_own_names([Record.of(record) for record in records])
         self.view = view
 
@@ -186,7 +187,7 @@ class ScoreTable:
                 the table has several tasks.
         """
         metric = self.named_metric(metric)
-        chosen = candidates(one_place(self._records, metric), metric, self._single)
+        chosen = candidates(one_place(self._records, metric), metric, single(self.view))
         pair = []
         for name in (first, second):
             found = next((c.record for c in chosen if c.record.model == name), None)
@@ -233,7 +234,7 @@ class ScoreTable:
             sign = 1.0 if higher_is_better(self._records, name) else -1.0
             scores = {
                 str(c.record.model): math.nan if c.record.round else sign * c.score
-                for c in candidates(one_place(self._records, name), name, self._single)
+                for c in candidates(one_place(self._records, name), name, single(self.view))
             }
             common = paired(scores, accuracies)
             found = agreement(
@@ -346,11 +347,6 @@ class ScoreTable:
     def report(self, path: str | os.PathLike[str], **options: Any) -> str:
         """Write the table as one HTML page; see ``report.html.write_report`` for the options."""
         return str(resolve(_WRITE_REPORT)(self, path, **options))
-
-    @property
-    def _single(self) -> str:
-        """A view in which each model is one candidate."""
-        return "best" if self.view == "all" else self.view
 
     def named_metric(self, metric: str | None) -> str:
         """A metric of the table, by default its first."""

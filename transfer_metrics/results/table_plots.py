@@ -10,7 +10,7 @@ from transfer_metrics.results import plots
 from transfer_metrics.results.agreement import accuracies_of, paired
 from transfer_metrics.results.comparable import Place, places_of
 from transfer_metrics.results.plot_style import save_figure
-from transfer_metrics.results.ranks import higher_is_better, ranked, task_scores
+from transfer_metrics.results.ranks import higher_is_better, ranked, single, task_scores
 from transfer_metrics.results.record import Record
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class TablePlots:
         """
         metric = self._table.named_metric(metric)
         records = list(self._table)
-        values = task_scores(records, metric, "last" if self._table.view == "last" else "best")
+        values = task_scores(records, metric, single(self._table.view))
         better = higher_is_better(records, metric)
         return plots.plot_heat_map(values, higher_is_better=better, label=metric, ax=ax)
 
