@@ -130,7 +130,7 @@ def accuracies_of(
         )
     values: dict[str, list[float]] = {}
     for record in chosen:
-        values.setdefault(str(record.model), []).append(record.value)
+        values.setdefault(str(record.model), []).append(record.value or 0.0)
     return {model: float(np.mean(given)) for model, given in values.items()}
 
 

@@ -157,7 +157,8 @@ def _renamed(records: Sequence[Record], column: str) -> Sequence[Record]:
                 twins.setdefault(twin, new)
                 names[name, part, own] = new
             if (new := names[name, part, own]) != name:
-                record = replace(record, **{column: new})
+                given: dict[str, Any] = {column: new}
+                record = replace(record, **given)
         found.append(record)
     return found
 
@@ -173,7 +174,7 @@ def _identity(record: Record) -> tuple[Any, ...]:
 
 def _contradict(a: Record, b: Record) -> bool:
     """Whether two records of one measurement differ by more than rounding; times always do."""
-    if a.value is None or str(a.metric).endswith("seconds"):
+    if a.value is None or b.value is None or str(a.metric).endswith("seconds"):
         return False
     return not math.isclose(a.value, b.value, rel_tol=1e-4, abs_tol=1e-6)
 

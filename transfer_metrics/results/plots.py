@@ -129,13 +129,13 @@ LAYERS_HEIGHT = 4.2
 def plot_agreement(
     points: Mapping[str, tuple[float, float]],
     metric: str,
-    tau: tuple[float, float, float],
+    tau: Sequence[float],
     *,
     ax: Axes | None = None,
 ) -> Axes:
     """Score against accuracy, a named point per model, with the straight line of least squares.
 
-    The title has weighted Kendall's tau with the ends of its interval.
+    The title has ``tau``: weighted Kendall's, and the ends of its interval.
     """
     x, y = np.array(list(points.values()), float).T
     ax = new_axes(ax, height=4.8)

@@ -138,8 +138,8 @@ class TablePlots:
         scores = dict(zip(ranking["model"].astype(str), ranking["score"], strict=True))
         points = {name: (scores[name], accuracies[name]) for name in paired(scores, accuracies)}
         found = self._table.agreement(accuracies, metric).set_index("measure")
-        value, low, high = found.loc["weighted_kendall", ["value", "low", "high"]].astype(float)
-        return plots.plot_agreement(points, metric, (value, low, high), ax=ax)
+        tau = found.loc["weighted_kendall", ["value", "low", "high"]].to_numpy(float)
+        return plots.plot_agreement(points, metric, tau.tolist(), ax=ax)
 
     def save(self, kind: str, path: str | os.PathLike[str], metric: str | None = None) -> str:
         """Draw ``"ranking"`` or ``"layers"`` into a PNG, SVG or PDF file, by its ending.
