@@ -20,7 +20,7 @@ from transfer_metrics.results.wording import count, duration, listed, several
 from transfer_metrics.syntax import split_list
 from transfer_metrics.untrusted import visible
 
-MOST_FAILURES, MOST_MODELS = 100, 300
+MOST_FAILURES, _MOST_MODELS = 100, 300
 # Longer ones are no metric's options, and parsing them could take long.
 _LONGEST_LABEL = 500
 UNRECORDED = (
@@ -46,6 +46,17 @@ class Cost:
     what: str
     seconds: float
     detail: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one group of records was made: settings, models and a command."""
+
+    label: str
+    settings: list[tuple[str, str]]
+    models: list[tuple[str, str, int, str]]
+    left_out: int
+    command: str
 
 
 def failures_of(gathered: Gathered) -> list[Failure]:
@@ -152,7 +163,21 @@ def _revisions(records: Sequence[Record]) -> str:
     return f"Several revisions under one name: {listed(mixed)}." if mixed else ""
 
 
-def settings_of(setting: Setting) -> list[tuple[str, str]]:
+def runs_of(gathered: Gathered) -> list[Run]:
+    """How each setting was scored, and the heads of each task trained."""
+    runs = []
+    for setting, label in zip(gathered.settings, gathered.labels, strict=True):
+        models = _models_of(setting.table)
+        left_out = max(len(models) - _MOST_MODELS, 0)
+        shown, command = models[:_MOST_MODELS], rank_command(setting)
+        runs.append(Run(f"Scores on {label}", _settings_of(setting), shown, left_out, command))
+    for task, comparison in gathered.comparisons.items():
+        command = compare_command(task, comparison)
+        runs.append(Run(f"Heads on {task}", _measured_settings(comparison), [], 0, command))
+    return runs
+
+
+def _settings_of(setting: Setting) -> list[tuple[str, str]]:
     """Names and values of the settings that the records hold."""
     records = list(setting.table)
     classes = [count(int(c)) for c in _values(records, "num_classes") if int(c)]
@@ -169,7 +194,7 @@ def settings_of(setting: Setting) -> list[tuple[str, str]]:
     return told + _made(records)
 
 
-def measured_settings(comparison: Comparison) -> list[tuple[str, str]]:
+def _measured_settings(comparison: Comparison) -> list[tuple[str, str]]:
     """The same of the heads of a task."""
     records = list(comparison)
     examples = sorted({r.n for r in records if r.split == "train" and r.n})
@@ -181,7 +206,7 @@ def measured_settings(comparison: Comparison) -> list[tuple[str, str]]:
     ]
 
 
-def models_of(table: ScoreTable) -> list[tuple[str, str, int, str]]:
+def _models_of(table: ScoreTable) -> list[tuple[str, str, int, str]]:
     """Name, revision, number of scored layers and their dims of each model."""
     found: dict[str, list[Record]] = {}
     for r in table:
