@@ -53,7 +53,8 @@ class ScoreTable:
 
     A name stands for one model, and for one task: where ``model_id`` or ``task_id`` say that it
     would stand for two, the later one gets a number, as in ``net (2)``. ``a + b`` has what is in
-    both tables once, and numbers a model as well where the two contradict each other.
+    both tables once, and numbers a model as well where the two contradict each other. Iterating
+    over a table gives its records with their types; ``records`` are plain dictionaries.
 
     >>> table = ScoreTable([
     ...     {"model": "a", "layer": "fc", "metric": "knn", "value": 0.7, "higher_is_better": True},
