@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.results.agreement import agreement
+from transfer_metrics.results.agreement import agreement, evaluate, options_of
 from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
-from transfer_metrics.results.measures import evaluate, options_of
 
 SCIPY = {
     "pearson": stats.pearsonr,

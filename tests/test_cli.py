@@ -19,7 +19,7 @@ from sklearn.datasets import load_iris
 import transfer_metrics as tm
 from transfer_metrics.__main__ import VERBS, build_parser, main
 from transfer_metrics.metrics.base import METRICS
-from transfer_metrics.results.phases import phases
+from transfer_metrics.results.record import phases
 
 MODELS = "zoo:resnet-usps,zoo:resnet-random"
 
@@ -101,7 +101,7 @@ def test_the_time_of_each_phase_is_told_and_kept_with_the_scores(capsys, tmp_pat
     for record in records:
         assert 0 < record["load_seconds"] < elapsed
         assert 0 < record["statistics_seconds"] <= record["seconds"] < elapsed
-    by_phase = phases(records)
+    by_phase = phases(tm.ScoreTable(records))
     assert list(by_phase) == ["load", "forward passes", "statistics", "scores"]
     assert 0 < sum(by_phase.values()) < elapsed
     models = {r["model"]: r for r in records}.values()

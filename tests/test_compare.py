@@ -455,3 +455,16 @@ def test_list_heads(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "heads", "l*"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert names == ["linear_probe", "lpft"]
+
+
+def test_a_comparison_beside_scores_is_a_comparison_still() -> None:
+    score = {"model": "a", "task": "t", "split": "train", "layer": "fc", "metric": "logme"}
+    heads = {"model": "a", "task": "t", "split": "test", "head": "lpft", "metric": "accuracy"}
+    scores, measured = ScoreOf([{**score, "value": 1.0}]), Comparison([{**heads, "value": 0.8}])
+    for both in (scores + measured, measured + scores, measured + measured + scores):
+        assert type(both) is Comparison
+        assert both.metrics == ["logme"]
+        assert both.best() == "a"
+        assert both.summary().loc[("a", "lpft"), "test"] == 0.8
+    assert type(scores + scores) is tm.ScoreTable
+    assert [r["value"] for r in (measured + scores).records] == [0.8, 1.0]

@@ -17,7 +17,7 @@ from transfer_metrics.errors import (
     LayerNotFoundError,
     TransferMetricsWarning,
 )
-from transfer_metrics.results.plots import MUTED
+from transfer_metrics.results.plot_style import MUTED
 from transfer_metrics.selection.columns import unit_rows
 from transfer_metrics.selection.episodes import FewShotResult, _episodes, few_shot
 from transfer_metrics.selection.feature_maps import FeatureMapSelector

@@ -16,8 +16,8 @@ from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.naming import told_apart
 from transfer_metrics.report.gather import gather
 from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.results.heat_map import task_scores
-from transfer_metrics.results.plot_names import short_labels
+from transfer_metrics.results.plot_style import short_labels
+from transfer_metrics.results.ranks import task_scores
 from transfer_metrics.sources.models.candidates import candidates_of, expand_models, named_models
 from transfer_metrics.sources.specs import parse_model
 
@@ -292,7 +292,7 @@ def test_tasks_of_one_name_in_two_tables(tmp_path: Path, monkeypatch: Any) -> No
     with pytest.raises(UnknownNameError, match="task of this table"):
         both.on("npz:data")
     assert "npz:data.npz (2)" in str(both)
-    assert list(task_scores(both).columns) == list(ranking.index)
+    assert list(task_scores(both, both.metrics[0], "best").columns) == list(ranking.index)
     labels = [text.get_text() for text in both.plot.ranking().get_yticklabels()]
     assert len(set(labels)) == 2
     assert len(both.plot.layers().lines) == 2

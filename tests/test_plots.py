@@ -12,11 +12,10 @@ from matplotlib.text import Text
 
 from tests.report_examples import HOSTILE, comparison, scores
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
-from transfer_metrics.results.heat_map import MAP, plot_heat_map, task_scores
-from transfer_metrics.results.plot_names import name_points, short_labels
-from transfer_metrics.results.plots import COLOURS, save_figure
+from transfer_metrics.results.plot_style import COLOURS, name_points, save_figure, short_labels
+from transfer_metrics.results.plots import MAP, plot_heat_map, plot_trade_off
+from transfer_metrics.results.ranks import task_scores
 from transfer_metrics.results.table import ScoreTable
-from transfer_metrics.results.trade_off import plot_trade_off
 
 matplotlib.use("Agg")
 
@@ -200,13 +199,13 @@ def test_heat_map_tells_order_by_lightness_alone():
 
 def test_task_scores_are_those_of_the_best_layer_of_each_task():
     table = scores(("a", "b"), task="x") + scores(("b", "c"), task="y", seed=1)
-    found = task_scores(table, "knn")
+    found = task_scores(table, "knn", "best")
     best = table.to_frame().query("metric == 'knn'").groupby(["model", "task"])["value"].max()
     assert found.stack().dropna().to_dict() == best.to_dict()
     with pytest.raises(UnknownNameError, match="knn"):
-        task_scores(table, "knm")
+        table.plot.tasks("knm", ax=axes())
     # Other examples of one task do not compare, so they stand apart.
-    apart = task_scores(scores(("a",), n=100) + scores(("a",), n=200))
+    apart = task_scores(scores(("a",), n=100) + scores(("a",), n=200), "logme", "best")
     assert list(apart.columns) == ["digits, n = 100", "digits, n = 200"]
 
 

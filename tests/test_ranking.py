@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-
 import json
 import warnings
 
@@ -16,6 +15,7 @@ from torch import nn
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
+from transfer_metrics.results.record import COLUMNS, Record
 
 METRICS = ["knn", "transrate"]
 
@@ -412,14 +412,12 @@ def test_plots_show_the_numbers_of_the_table(table):
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_plots_are_written_whole(table, tmp_path, ending):
-    from transfer_metrics.results.plots import save_plot
-
     for kind in ("ranking", "layers"):
-        save_plot(table, kind, tmp_path / f"{kind}.{ending}")
+        table.plot.save(kind, tmp_path / f"{kind}.{ending}")
         head = (tmp_path / f"{kind}.{ending}").read_bytes()[:200]
         assert {"png": b"PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending] in head
     with pytest.raises(InvalidInputError, match="end its name"):
-        save_plot(table, "layers", tmp_path / "plot.exe")
+        table.plot.save("layers", tmp_path / "plot.exe")
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -514,3 +512,15 @@ def test_what_default_metrics_say_of_all_layers_is_said_once(metrics, times, dig
     if not metrics:
         assert sum("two classes" in text for text in texts) == 1
         assert sum("almost exactly" in text for text in texts) <= 1
+
+
+def test_a_record_says_what_its_columns_are_and_goes_in_and_out_as_it_is() -> None:
+    [score] = tm.ScoreTable([{"model": "a", "metric": "knn", "value": 0.5, "unknown": 1}])
+    assert score == Record(model="a", metric="knn", value=0.5)
+    assert (
+        tm.ScoreTable([score]).records
+        == [score.as_dict()]
+        == [Record.of(score.as_dict()).as_dict()]
+    )
+    assert list(score.as_dict()) == list(tm.ScoreTable([]).to_frame().columns) == list(COLUMNS)
+    assert all(f"    {name}: " in (Record.__doc__ or "") for name in COLUMNS)

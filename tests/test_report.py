@@ -24,18 +24,16 @@ import transfer_metrics as tm
 from tests.report_examples import HOSTILE, comparison, scores, selection
 from transfer_metrics.__main__ import build_parser, main
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.report.gather import gather, setting_labels
+from transfer_metrics.report.about import compare_command, rank_command, warnings_of
+from transfer_metrics.report.gather import gather
 from transfer_metrics.report.html import write_report
 from transfer_metrics.report.measured import checks_of
-from transfer_metrics.report.notes import warnings_of
-from transfer_metrics.report.ranked import MOST_CURVES, MOST_ROWS, ranking_of
-from transfer_metrics.report.scale import Scale
-from transfer_metrics.report.settings import compare_command, rank_command
+from transfer_metrics.report.ranked import MOST_CURVES, MOST_ROWS, Scale, ranking_of
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
-from transfer_metrics.results.wording import visible
 from transfer_metrics.sources.models.candidates import expand_models
+from transfer_metrics.untrusted import visible
 
 
 @dataclass
@@ -257,7 +255,7 @@ def test_only_scores_of_the_same_examples_are_ranked_together():
     assert [{r["model"] for r in s.table.records} for s in gathered.settings] == [
         {"a"}, {"b"}, {"c"},
     ]  # fmt: skip
-    assert setting_labels(gathered.settings) == [
+    assert gathered.labels == [
         "digits, pooling avg, n = 100", "digits, pooling avg, n = 200",
         "digits, pooling max, n = 100",
     ]  # fmt: skip
@@ -281,7 +279,7 @@ def test_a_failure_that_another_table_mended_is_none():
     [setting] = gather([failed, scores()]).settings[-1:]
     gathered = gather([scores() + failed])
     assert [r["model"] for r in gathered.settings[0].table.failures] == ["omega"]
-    assert setting.n == 200
+    assert setting.place.n == 200
 
 
 def test_scores_given_twice_count_once_and_changed_ones_are_warned_of():
@@ -291,16 +289,16 @@ def test_scores_given_twice_count_once_and_changed_ones_are_warned_of():
     changed = gather([scores(), scores(seed=1)])
     assert changed.replaced == len(scores())
     assert changed.settings[0].table.best() == scores(seed=1).best()
-    assert "24 scores were given more than once" in warnings_of(changed, ["digits"])[0]
+    assert "24 scores were given more than once" in warnings_of(changed)[0]
 
 
 def test_warnings_of_what_the_records_hold():
     table = scores(metrics=("transrate", "made_up"), intervals=False)
     gathered = gather(table)
-    told = " ".join(warnings_of(gathered, ["digits"]))
+    told = " ".join(warnings_of(gathered))
     assert "transrate grows with the number of features, here 16 to 64" in told
     assert "No standard errors of transrate and made_up" in told
-    assert not warnings_of(gather(scores()), ["digits"])
+    assert not warnings_of(gather(scores()))
 
 
 def test_all_that_failed_is_told(tmp_path):

@@ -13,7 +13,7 @@ from tests.browser import Browser, Tab, find
 from tests.report_examples import HOSTILE
 from tests.test_report import everything, hostile, many, parsed
 from transfer_metrics.report.html import write_report
-from transfer_metrics.results.wording import visible
+from transfer_metrics.untrusted import visible
 
 
 @pytest.fixture(scope="module")

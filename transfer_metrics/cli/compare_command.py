@@ -65,7 +65,6 @@ def _run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from transfer_metrics.heads.compare import DEFAULT_HEADS, compare
-    from transfer_metrics.results.comparison_plot import save_comparison
     from transfer_metrics.sources.models.candidates import candidates_of
 
     folder = Path(args.out)
@@ -87,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
     table.save(written[0])
     if any(r["metric"] == "accuracy" for r in table.records):
         written.append(folder / f"comparison.{args.plot_format}")
-        save_comparison(table, written[-1])
+        table.plot.save("comparison", written[-1])
     print_table(table, args, _text(table))
     for failure in table.failures:
         what = failure["head"] or failure["metric"] or "model"

@@ -48,7 +48,7 @@ def _run(args: argparse.Namespace) -> int:
     from transfer_metrics.features.store import FeatureStore
     from transfer_metrics.ranking import score_layers
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
-    from transfer_metrics.results.plots import plot_format, save_plot
+    from transfer_metrics.results.plot_style import plot_format
     from transfer_metrics.sources.models.load_model import load_model
 
     if args.plot:
@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> int:
         )
     require_scores(table)
     if args.plot:
-        save_plot(table, "layers", args.plot)
+        table.plot.save("layers", args.plot)
     wide = table.wide().reset_index().drop(columns="model")
     print_table(table, args, wide.to_string(index=False, float_format="{:.4g}".format))
     if args.plot:

@@ -96,7 +96,6 @@ def _run(args: argparse.Namespace) -> int:
     from transfer_metrics.cli.parser import write_config
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.asked import DEFAULT_METRICS
-    from transfer_metrics.results.plots import save_plot
     from transfer_metrics.sources.models.candidates import candidates_of
 
     if args.dry_run:
@@ -127,7 +126,7 @@ def _run(args: argparse.Namespace) -> int:
         several = table.to_frame().groupby("model")["layer"].nunique().max() > 1
         for kind in ("ranking", "layers") if several else ("ranking",):
             written.append(folder / f"{kind}.{args.plot_format}")
-            save_plot(table, kind, written[-1])
+            table.plot.save(kind, written[-1])
     print_table(table, args, table.format())
     failed = {r["model"] for r in table.failures}
     for failure in table.failures:
@@ -139,10 +138,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def _spent(table: ScoreTable) -> str:
     """One line on what was ranked, and where the time went when it was computed."""
-    from transfer_metrics.results.phases import phases
+    from transfer_metrics.results.record import phases
 
     models = {r["model"] for r in table.records if r["value"] is not None}
-    parts = [f"{phase} {seconds:.1f} s" for phase, seconds in phases(table.records).items()]
+    parts = [f"{phase} {seconds:.1f} s" for phase, seconds in phases(table).items()]
     return f"{len(models)} models scored; {', '.join(parts)}"
 
 

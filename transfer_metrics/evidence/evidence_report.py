@@ -150,11 +150,11 @@ def draw(evidence: _Evidence, path: str | os.PathLike[str]) -> str:
     """Draw agreement against cost into a PNG, SVG or PDF file."""
     import pandas as pd
 
-    from transfer_metrics.results.plots import save_figure
-    from transfer_metrics.results.trade_off import COLUMNS, plot_trade_off
+    from transfer_metrics.results.plot_style import save_figure
+    from transfer_metrics.results.plots import TRADE_OFF, plot_trade_off
 
     rows = [(r.metric, r.seconds, r.value, r.low, r.high) for r in evidence.rows]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = pd.DataFrame(rows, columns=list(TRADE_OFF))
     return save_figure(lambda ax: plot_trade_off(frame, ax=ax), path, 6.0)
 
 

@@ -14,10 +14,8 @@ from scipy.stats import kendalltau
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.evidence.published import MEASURE
 from transfer_metrics.ranking.combine import COMBINATIONS, combined
-from transfer_metrics.results.agreement import RESAMPLES
-from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
-from transfer_metrics.results.cells import MEAN
-from transfer_metrics.results.measures import evaluate, options_of
+from transfer_metrics.results.agreement import RESAMPLES, evaluate, options_of
+from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
 from transfer_metrics.results.record import record_label
 
 if TYPE_CHECKING:

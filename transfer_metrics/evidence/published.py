@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence.layout import aligned, piped, wrapped
 from transfer_metrics.results.agreement import RESAMPLES
-from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
-from transfer_metrics.results.cells import MEAN
+from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
 from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 
 if TYPE_CHECKING:

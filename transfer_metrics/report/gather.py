@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,70 +15,61 @@ from transfer_metrics.results.comparable import Place, by_place, place_labels, w
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import FORMATS, ScoreTable
+from transfer_metrics.results.wording import count
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.untrusted import read_json
 
+_MOST_SETTINGS, _MOST_METRICS, _MOST_SELECTIONS = 24, 12, 20
 # Endings of files of options, and how much of one is shown.
-OPTIONS, MOST_BYTES = (".yaml", ".yml"), 1 << 16
+_OPTIONS, _MOST_BYTES = (".yaml", ".yml"), 1 << 16
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Scores that compare: of one task and split, pooled alike, on the same examples.
+    """Scores that compare: of one task and split, pooled alike, on the same examples."""
 
-    Attributes:
-        task: name of the task.
-        split: which of its splits was scored.
-        pool: pooling of feature maps.
-        n: number of examples; models that a race dropped were scored on fewer.
-        table: the scores.
-    """
-
-    task: str
-    split: str
-    pool: str
-    n: int | None
+    place: Place  # models that a race dropped were scored on fewer examples than its n
     table: ScoreTable
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.place.task
 
 
 @dataclass
 class Gathered:
-    """Everything that was given for a report.
-
-    Attributes:
-        settings: groups of scores that compare, in the order in which they were given.
-        comparisons: measurements of heads by task.
-        selections: choices of layers or feature maps.
-        options: name and lines of files of options that runs wrote.
-        sources: name, hash and number of records of each file.
-        replaced: how many scores were given twice with different values.
-    """
+    """Everything that was given for a report, in the order in which it was given."""
 
     settings: list[Setting] = field(default_factory=list)
-    comparisons: dict[str, Comparison] = field(default_factory=dict)
+    comparisons: dict[str, Comparison] = field(default_factory=dict)  # heads by task
     selections: list[Selection] = field(default_factory=list)
-    options: list[tuple[str, list[str]]] = field(default_factory=list)
-    sources: list[tuple[str, str, int]] = field(default_factory=list)
-    replaced: int = 0
+    options: list[tuple[str, list[str]]] = field(default_factory=list)  # name and lines of files
+    sources: list[tuple[str, str, int]] = field(default_factory=list)  # name, SHA-256, records
+    replaced: int = 0  # scores that were given twice with different values
+
+    @property
+    def labels(self) -> list[str]:
+        """The task of each setting, with what tells it from the others of that task."""
+        return place_labels([s.place for s in self.settings])
+
+    @property
+    def tables(self) -> list[ScoreTable]:
+        """All scores and measurements."""
+        return [*(s.table for s in self.settings), *self.comparisons.values()]
 
 
 def gather(given: Any, view: str | None = None) -> Gathered:
     """Read tables and selections, check every record, and group what compares.
 
-    Args:
-        given: a ``ScoreTable``, ``Comparison``, ``Selection``, the path of a file that one of them
-            wrote, of an array of records in JSON or of options (``run.yaml``), or a list of these.
-        view: which layers stand for a model; that of the first table by default.
-
-    Raises:
-        InvalidInputError: a file that is missing or holds something else, or nothing at all.
+    See ``write_report`` for what may be given.
     """
     items = given if isinstance(given, (list, tuple)) else [given]
     found, tables = Gathered(), []
     for item in items:
         if isinstance(item, (str, os.PathLike)):
             path = Path(item)
-            if path.suffix.lower() in OPTIONS:
+            if path.suffix.lower() in _OPTIONS:
                 found.options.append((path.name, _lines(path)))
                 continue
             item = _read(path, found.sources)
@@ -107,21 +98,47 @@ def gather(given: Any, view: str | None = None) -> Gathered:
         for key, records in parts.items():
             found.replaced += _merge(scores.setdefault(key, {}), records)
     found.settings = [
-        Setting(*key, ScoreTable(_without_mended(group.values()), view))
+        Setting(key, ScoreTable(_without_mended(group.values()), view))
         for key, group in scores.items()
     ]
     found.comparisons = {task: Comparison(_once(records)) for task, records in measured.items()}
     return found
 
 
-def setting_labels(settings: Sequence[Setting]) -> list[str]:
-    """The task of each setting, with what tells it from the others of that task.
+def bounded(gathered: Gathered) -> tuple[Gathered, list[str]]:
+    """What goes into one page: the first of what is large, and what was left out in words.
 
-    >>> two = [Setting("digits", "train", "avg", n, ScoreTable([])) for n in (50, 60)]
-    >>> setting_labels(two)
-    ['digits, n = 50', 'digits, n = 60']
+    >>> bounded(Gathered(selections=[None] * 21))[1]
+    ['the first 20 of 21 selections are shown']
     """
-    return place_labels([(s.task, s.split, s.pool, s.n) for s in settings])
+    told = []
+    for name, given, most in (
+        ("groups of scores", gathered.settings, _MOST_SETTINGS),
+        ("comparisons", gathered.comparisons, _MOST_SETTINGS),
+        ("selections", gathered.selections, _MOST_SELECTIONS),
+    ):
+        if len(given) > most:
+            told.append(f"the first {most} of {count(len(given))} {name} are shown")
+    metrics = max((len(s.table.metrics) for s in gathered.settings), default=0)
+    if metrics > _MOST_METRICS:
+        told.append(f"the first {_MOST_METRICS} of {count(metrics)} metrics are shown")
+    kept = replace(
+        gathered,
+        settings=[_first_metrics(s) for s in gathered.settings[:_MOST_SETTINGS]],
+        comparisons=dict(list(gathered.comparisons.items())[:_MOST_SETTINGS]),
+        selections=gathered.selections[:_MOST_SELECTIONS],
+    )
+    return kept, told
+
+
+def _first_metrics(setting: Setting) -> Setting:
+    metrics = setting.table.metrics
+    if len(metrics) <= _MOST_METRICS:
+        return setting
+    # A failure to load a model has the empty label.
+    kept = {*metrics[:_MOST_METRICS], ""}
+    records = [r for r in setting.table if r.label in kept]
+    return replace(setting, table=ScoreTable(records, setting.table.view))
 
 
 def _checked(tables: Iterable[ScoreTable]) -> list[list[Record]]:
@@ -172,17 +189,13 @@ def _once(records: Iterable[Record]) -> list[Record]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a small file of text.
-
-    Raises:
-        InvalidInputError: it cannot be read, or is large.
-    """
+    """The lines of a small file of text."""
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read(MOST_BYTES + 1)
+            text = file.read(_MOST_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"cannot read {path} ({error})") from error
-    if len(text) > MOST_BYTES:
+    if len(text) > _MOST_BYTES:
         raise InvalidInputError(f"{path} is too large for a file of options; give a run.yaml")
     return text.splitlines()
 
@@ -192,11 +205,11 @@ def _read(path: Path, sources: list[tuple[str, str, int]]) -> ScoreTable | Selec
     if path.suffix.lower() in FORMATS:
         table = ScoreTable.load(path)
         item: ScoreTable | Selection = table
-        count = len(table)
+        records = len(table)
     else:
-        item, count = _read_json(path)
+        item, records = _read_json(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    sources.append((path.name, digest, count))
+    sources.append((path.name, digest, records))
     return item
 
 

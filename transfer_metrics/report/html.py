@@ -21,15 +21,15 @@ from transfer_metrics.results.wording import (
     number,
     several,
     short,
-    visible,
 )
 from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import jinja2
 
-SCRIPTS = ("charts.js", "curves.js", "checks.js", "tables.js", "page.js")
-LONGEST = 20_000
+_SCRIPTS = ("charts.js", "curves.js", "checks.js", "tables.js", "page.js")
+_LONGEST = 20_000
 
 
 def write_report(
@@ -95,7 +95,7 @@ def write_report(
 def _rendered(page: Page) -> str:
     from markupsafe import Markup
 
-    script = "\n".join(["'use strict';", *map(_template, SCRIPTS)])
+    script = "\n".join(["'use strict';", *map(_template, _SCRIPTS)])
     style = _template("page.css")
     return (
         _environment()
@@ -164,4 +164,4 @@ def _environment() -> jinja2.Environment:
 def _shown(value: Any) -> Any:
     """Text as it can be seen; markup, which only templates and filters make, as it is."""
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return visible(value, LONGEST) if is_text else value
+    return visible(value, _LONGEST) if is_text else value

@@ -11,25 +11,21 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.report.gather import Setting
-from transfer_metrics.report.scale import Scale
+from transfer_metrics.report.ranked import Scale, candidates_of
 from transfer_metrics.results.agreement import FEWEST, accuracies_of
 from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.ranks import single
 
-MOST_HEADS, MOST_CHECKS = 300, 24
+_MOST_HEADS, _MOST_CHECKS = 300, 24
 
 
 @dataclass(frozen=True)
-class HeadRow:
-    """One head on one model, means over the seeds; what is not known is None.
-
-    Attributes:
-        accuracies: accuracy and 95 % half-width on each data set, as shares.
-        layers: the layers that the head reads, and how many features in all.
-    """
+class _HeadRow:
+    """One head on one model, means over the seeds; what is not known is None."""
 
     model: str
     head: str
-    accuracies: list[tuple[float, float] | None]
+    accuracies: list[tuple[float, float] | None]  # with 95 % half-widths, a pair per data set
     gap: float | None
     distortion: float | None
     seconds: float | None
@@ -43,23 +39,14 @@ class HeadRow:
 
 @dataclass(frozen=True)
 class Heads:
-    """The heads of one task.
-
-    Attributes:
-        task: the task.
-        names: the data sets; the first is in distribution.
-        rows: the first ``MOST_HEADS``.
-        total: how many there are.
-        scale: that of the accuracies, intervals included.
-        verdicts: whether the favourites of each score won, see ``Comparison.verdict``.
-    """
+    """The heads of one task."""
 
     task: str
-    names: list[str]
-    rows: list[HeadRow]
-    total: int
-    scale: Scale
-    verdicts: list[tuple[str, dict[str, Any]]]
+    names: list[str]  # the data sets; the first is in distribution
+    rows: list[_HeadRow]  # the first ones
+    total: int  # how many there are
+    scale: Scale  # that of the accuracies, intervals included
+    verdicts: list[tuple[str, dict[str, Any]]]  # by metric, see ``Comparison.verdict``
 
     @property
     def seeds(self) -> list[int]:
@@ -67,7 +54,7 @@ class Heads:
         return sorted({row.seeds for row in self.rows if not row.error})
 
     @property
-    def best(self) -> HeadRow | None:
+    def best(self) -> _HeadRow | None:
         """The head with the highest accuracy in distribution, where any has one."""
         tested = [row for row in self.rows if row.accuracies[0]]
         return max(tested, key=lambda row: (row.accuracies[0] or (0.0,))[0], default=None)
@@ -75,21 +62,13 @@ class Heads:
 
 @dataclass(frozen=True)
 class Check:
-    """Scores of one metric against accuracies of one head, with the line of least squares.
-
-    Attributes:
-        metric: the metric.
-        head: the head.
-        points: model, score, accuracy.
-        trend: x, y, x, y of the ends of the line; None where all scores are equal.
-        measures: value, low and high of each measure of agreement, NaN where it is not defined.
-    """
+    """Scores of one metric against accuracies of one head, with the line of least squares."""
 
     metric: str
     head: str
-    points: list[tuple[str, float, float]]
-    trend: tuple[float, float, float, float] | None
-    measures: dict[str, tuple[float, float, float]]
+    points: list[tuple[str, float, float]]  # model, score, accuracy
+    trend: tuple[float, float, float, float] | None  # x, y, x, y; None where scores are equal
+    measures: dict[str, tuple[float, float, float]]  # value, low, high; NaN where not defined
 
 
 def heads_of(task: str, comparison: Comparison, scores: Setting | None) -> Heads:
@@ -104,23 +83,21 @@ def heads_of(task: str, comparison: Comparison, scores: Setting | None) -> Heads
     ends = [v + s * h for row in rows for a in row.accuracies if a for v, h in [a] for s in (-1, 1)]
     verdicts = []
     if scores is not None:
-        both = Comparison([*scores.table.records, *comparison.records], scores.table.view)
+        both = Comparison([*scores.table, *comparison], scores.table.view)
         for metric in both.metrics:
             told = both.verdict(metric).to_dict("records")
             verdicts += [(metric, {str(k): v for k, v in row.items()}) for row in told]
-    return Heads(task, names, rows[:MOST_HEADS], len(rows), Scale.of(ends), verdicts)
+    return Heads(task, names, rows[:_MOST_HEADS], len(rows), Scale.of(ends), verdicts)
 
 
 def checks_of(setting: Setting, comparison: Comparison) -> list[Check]:
     """Every metric of a setting against every head that was trained on enough of its models."""
-    heads = dict.fromkeys(
-        r["head"] or "" for r in comparison.records if r["metric"] == "accuracy" and r["head"]
-    )
+    heads = dict.fromkeys(r.head for r in comparison if r.metric == "accuracy" and r.head)
     checks: list[Check] = []
     for head in heads:
         accuracies = accuracies_of(comparison, head)
         for metric in setting.table.metrics:
-            if len(checks) == MOST_CHECKS:
+            if len(checks) == _MOST_CHECKS:
                 return checks
             check = _check(setting, metric, head, accuracies)
             checks += [check] if check else []
@@ -139,13 +116,11 @@ def _check(setting: Setting, metric: str, head: str, accuracies: dict[str, float
         str(row["measure"]): (float(row["value"]), float(row["low"]), float(row["high"]))
         for row in found.to_dict("records")
     }
-    view = "last" if setting.table.view == "last" else "best"
-    ranking = setting.table.ranking(metric, view=view)
-    dropped = {r["model"] for r in setting.table.records if r["round"]}
+    dropped = {r.model for r in setting.table if r.round}
     points = [
-        (str(model), float(score), accuracies[str(model)])
-        for model, score in zip(ranking["model"], ranking["score"], strict=True)
-        if not math.isnan(score) and model in accuracies and model not in dropped
+        (str(c.record.model), c.score, accuracies[str(c.record.model)])
+        for c in candidates_of(setting, metric, single(setting.table.view))
+        if c.rank and str(c.record.model) in accuracies and c.record.model not in dropped
     ]
     if len(points) < FEWEST:
         return None
@@ -162,7 +137,7 @@ def _check(setting: Setting, metric: str, head: str, accuracies: dict[str, float
 
 def _row(
     model: str, head: str, found: dict[Any, Any], names: list[str], used: dict[Any, Any]
-) -> HeadRow:
+) -> _HeadRow:
     def known(name: str) -> float | None:
         value = found.get(name)
         return None if value is None or math.isnan(value) else float(value)
@@ -173,7 +148,7 @@ def _row(
         accuracies.append(None if value is None else (value, half or 0.0))
     layers, dim = used.get((model, head), ("", None))
     error = found.get("error")
-    return HeadRow(
+    return _HeadRow(
         model=model,
         head=head,
         accuracies=accuracies,
@@ -191,8 +166,4 @@ def _row(
 
 def _used(comparison: Comparison) -> dict[tuple[str, str], tuple[str, int | None]]:
     """Layers and number of features of each head, from its last measurement that tells them."""
-    return {
-        (r["model"], r["head"] or ""): (r["layer"], r["dim"])
-        for r in comparison.records
-        if r["layer"]
-    }
+    return {(str(r.model), r.head or ""): (r.layer, r.dim) for r in comparison if r.layer}

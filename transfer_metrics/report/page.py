@@ -6,54 +6,69 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transfer_metrics.report.gather import Gathered, Setting, setting_labels
-from transfer_metrics.report.glance import (
-    Answer,
-    Data,
-    answer_of,
-    data_of,
-    facts_of,
-    question,
-    summaries_of,
-)
-from transfer_metrics.report.limits import bounded
-from transfer_metrics.report.measured import Check, Heads, checks_of, heads_of
-from transfer_metrics.report.notes import (
+import numpy as np
+
+from transfer_metrics.report.about import (
     MOST_FAILURES,
+    UNRECORDED,
     Cost,
     Failure,
+    Run,
     costs_of,
     failures_of,
+    metric_references,
+    runs_of,
     warnings_of,
 )
+from transfer_metrics.report.gather import Gathered, Setting, bounded
+from transfer_metrics.report.measured import Check, Heads, checks_of, heads_of
 from transfer_metrics.report.ranked import (
     MOST_LAYERS,
     Ranking,
+    Row,
     TaskGrid,
     layer_rows,
     ranking_of,
     task_grid,
 )
-from transfer_metrics.report.settings import (
-    MOST_MODELS,
-    UNRECORDED,
-    compare_command,
-    measured_settings,
-    metric_references,
-    models_of,
-    rank_command,
-    settings_of,
-)
-from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.results.wording import visible
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.tasks.task import Task
+from transfer_metrics.untrusted import visible
 
-MOST_PANELS = 40
+_MOST_PANELS = 40
+_MOST_CLASSES, _MOST_TIED = 24, 5
+# A model with less than this chance of the best score is not called a contender.
+_CONTENDER = 0.05
 
 
 @dataclass(frozen=True)
-class Panel:
+class _Answer:
+    """Which model to transfer to one task, as the first metric has it."""
+
+    label: str  # the task
+    metric: str
+    models: int  # how many models have a score
+    best: Row
+    second: Row | None
+    contenders: list[Row]  # further models with a chance to be the best
+    others: list[tuple[str, str]]  # which model each other metric puts first
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What is known of a task that was given beside its scores."""
+
+    name: str
+    modality: str
+    splits: list[tuple[str, int]]  # with their numbers of examples
+    classes: list[tuple[str, int]]  # the first ones, with their numbers of examples
+    total: int  # how many classes there are
+    split: str  # which split was counted
+    most: int  # the number of examples of the largest class
+
+
+@dataclass(frozen=True)
+class _Panel:
     """One metric on one setting, of which the page shows one at a time."""
 
     setting: int
@@ -63,7 +78,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Layers:
+class _Layers:
     """The numbers behind the curves of a setting: a row per layer, a column per metric."""
 
     setting: int
@@ -74,28 +89,17 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Run:
-    """How one group of records was made: settings, models and a command."""
-
-    label: str
-    settings: list[tuple[str, str]]
-    models: list[tuple[str, str, int, str]]
-    left_out: int
-    command: str
-
-
-@dataclass(frozen=True)
 class Page:
     """The content of a report; ``data`` is what its script reads."""
 
     title: str
-    answers: list[Answer]
+    answers: list[_Answer]
     facts: list[tuple[str, Any]]
     summaries: list[str]
-    data_sets: list[Data]
-    panels: list[Panel]
+    data_sets: list[_Data]
+    panels: list[_Panel]
     left_out: list[str]
-    layers: list[Layers]
+    layers: list[_Layers]
     grids: list[TaskGrid]
     labels: list[str]
     selections: list[Selection]
@@ -148,18 +152,19 @@ def page_of(
     command: str | None,
 ) -> Page:
     """The content of the page; see ``html.write_report`` for the arguments."""
-    facts, failures = facts_of(gathered), failures_of(gathered)
+    facts, failures = _facts_of(gathered), failures_of(gathered)
     gathered, left_out = bounded(gathered)
-    settings, labels = gathered.settings, setting_labels(gathered.settings)
+    settings, labels = gathered.settings, gathered.labels
     panels, answers = _panels(gathered, labels)
     metrics = list(dict.fromkeys(m for s in settings for m in s.table.metrics))
     ids = _ids(panels)
+    split = settings[0].place.split if settings else ""
     return Page(
-        title=title or question(gathered),
+        title=title or _question(gathered),
         answers=answers,
         facts=facts,
-        summaries=summaries_of(gathered, task),
-        data_sets=[] if task is None else [data_of(task, settings[0].split if settings else "")],
+        summaries=_summaries_of(gathered, task),
+        data_sets=[] if task is None else [_data_of(task, split)],
         panels=panels,
         left_out=[*left_out, *_cut(settings, panels)],
         layers=[found for i, s in enumerate(settings) if (found := _layers(i, s, labels, panels))],
@@ -168,11 +173,11 @@ def page_of(
         selections=gathered.selections,
         heads=_heads(gathered),
         costs=[(labels[i], costs) for i, s in enumerate(settings) if (costs := costs_of(s))],
-        warnings=_sentences([*notes, *warnings_of(gathered, labels)]),
+        warnings=_sentences([*notes, *warnings_of(gathered)]),
         failures=failures[:MOST_FAILURES],
         failed=len(failures),
         references=metric_references(metrics),
-        runs=_runs(gathered, labels),
+        runs=runs_of(gathered),
         options=gathered.options,
         sources=gathered.sources,
         command=command,
@@ -182,7 +187,7 @@ def page_of(
     )
 
 
-def _cut(settings: Sequence[Setting], panels: Sequence[Panel]) -> list[str]:
+def _cut(settings: Sequence[Setting], panels: Sequence[_Panel]) -> list[str]:
     """What was left out on the way."""
     told = []
     total = sum(len(s.table.metrics) for s in settings)
@@ -200,8 +205,8 @@ def _sentences(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(t if t.endswith((".", "!", "?")) else f"{t}." for t in told))
 
 
-def _panels(gathered: Gathered, labels: Sequence[str]) -> tuple[list[Panel], list[Answer]]:
-    panels: list[Panel] = []
+def _panels(gathered: Gathered, labels: Sequence[str]) -> tuple[list[_Panel], list[_Answer]]:
+    panels: list[_Panel] = []
     answers = []
     for i, setting in enumerate(gathered.settings):
         comparison = gathered.comparisons.get(setting.task)
@@ -209,12 +214,12 @@ def _panels(gathered: Gathered, labels: Sequence[str]) -> tuple[list[Panel], lis
         rankings = []
         # A table in which every model failed has one ranking, of failures.
         for metric in setting.table.metrics or [""]:
-            if len(panels) == MOST_PANELS:
+            if len(panels) == _MOST_PANELS:
                 break
             rankings.append(ranking_of(setting, metric))
             found = [check for check in checks if check.metric == metric]
-            panels.append(Panel(i, labels[i], rankings[-1], found))
-        answer = answer_of(labels[i], setting, rankings)
+            panels.append(_Panel(i, labels[i], rankings[-1], found))
+        answer = _answer_of(labels[i], setting, rankings)
         answers += [answer] if answer else []
     return panels, answers
 
@@ -228,16 +233,16 @@ def _heads(gathered: Gathered) -> list[Heads]:
 
 
 def _layers(
-    place: int, setting: Setting, labels: Sequence[str], panels: Sequence[Panel]
-) -> Layers | None:
+    place: int, setting: Setting, labels: Sequence[str], panels: Sequence[_Panel]
+) -> _Layers | None:
     own = [panel for panel in panels if panel.setting == place and panel.ranking.curves]
     if not own:
         return None
     models = list(dict.fromkeys(c.model for panel in own for c in panel.ranking.curves))
     metrics = setting.table.metrics
     rows = layer_rows(setting, models, metrics)
-    known = {(r["model"], r["layer"]) for r in setting.table.records if r["value"] is not None}
-    return Layers(place, labels[place], metrics, rows, len(known))
+    known = {(r.model, r.layer) for r in setting.table if r.value is not None}
+    return _Layers(place, labels[place], metrics, rows, len(known))
 
 
 def _grids(settings: Sequence[Setting], metrics: Sequence[str]) -> list[TaskGrid]:
@@ -250,36 +255,13 @@ def _grids(settings: Sequence[Setting], metrics: Sequence[str]) -> list[TaskGrid
     return grids
 
 
-def _runs(gathered: Gathered, labels: Sequence[str]) -> list[Run]:
-    runs = []
-    for setting, label in zip(gathered.settings, labels, strict=True):
-        models = models_of(setting.table)
-        runs.append(
-            Run(
-                f"Scores on {label}",
-                settings_of(setting),
-                models[:MOST_MODELS],
-                len(models) - len(models[:MOST_MODELS]),
-                rank_command(setting),
-            )
-        )
-    for task, comparison in gathered.comparisons.items():
-        runs.append(_measured_run(task, comparison))
-    return runs
-
-
-def _measured_run(task: str, comparison: Comparison) -> Run:
-    command = compare_command(task, comparison)
-    return Run(f"Heads on {task}", measured_settings(comparison), [], 0, command)
-
-
-def _ids(panels: Sequence[Panel]) -> dict[str, int]:
+def _ids(panels: Sequence[_Panel]) -> dict[str, int]:
     """A number for each model that has a curve; two names may look alike, numbers do not."""
     models = dict.fromkeys(c.model for panel in panels for c in panel.ranking.curves)
     return {model: i for i, model in enumerate(models)}
 
 
-def _panel_data(panel: Panel, ids: dict[str, int]) -> dict[str, Any]:
+def _panel_data(panel: _Panel, ids: dict[str, int]) -> dict[str, Any]:
     """What the script reads; all text is made visible here and only ever set as text there."""
     return {
         "metric": visible(panel.ranking.metric),
@@ -302,3 +284,71 @@ def _panel_data(panel: Panel, ids: dict[str, int]) -> dict[str, Any]:
             for check in panel.checks
         ],
     }
+
+
+def _question(gathered: Gathered) -> str:
+    """What the results answer, as the heading."""
+    tasks = list(dict.fromkeys([s.task for s in gathered.settings] + list(gathered.comparisons)))
+    if gathered.settings or gathered.comparisons:
+        models = {r.model for table in gathered.tables for r in table}
+        where = visible(tasks[0] or "this task") if len(tasks) == 1 else f"{len(tasks)} tasks"
+        if len(models) == 1:
+            return f"Which layers of {visible(next(iter(models)))} to transfer to {where}?"
+        return f"Which model to transfer to {where}?"
+    return "Which layers to transfer?"
+
+
+def _answer_of(label: str, setting: Setting, rankings: Sequence[Ranking]) -> _Answer | None:
+    """The answer for one setting from its rankings, the first of which decides."""
+    if not rankings or rankings[0].best is None:
+        return None
+    first = rankings[0]
+    scored = [row for row in first.rows if row.score is not None]
+    rivals = [row for row in scored[1:] if (row.p_best or 0.0) >= _CONTENDER]
+    models = {r.model for r in setting.table if r.value is not None}
+    return _Answer(
+        label,
+        first.metric,
+        len(models),
+        scored[0],
+        scored[1] if len(scored) > 1 else None,
+        rivals[:_MOST_TIED],
+        [(r.metric, r.best.model) for r in rankings[1:] if r.best],
+    )
+
+
+def _data_of(task: Task, split: str) -> _Data:
+    """Splits and classes of a task; the classes of a regression are none."""
+    name = split if split in task.splits else "train"
+    classes: list[tuple[str, int]] = []
+    if task.classes:
+        labels = task[name].labels.astype(np.int64)
+        counts = np.bincount(labels[labels >= 0], minlength=task.num_classes)
+        classes = list(zip(task.classes, counts.tolist(), strict=False))
+    splits = [(name, len(part)) for name, part in task.splits.items()]
+    most = max((n for _, n in classes), default=0)
+    shown = classes[:_MOST_CLASSES]
+    return _Data(task.name, task.modality, splits, shown, len(classes), name, most)
+
+
+def _summaries_of(gathered: Gathered, task: Task | None) -> list[str]:
+    """How each task was understood, as the records tell, and the one that was given beside them."""
+    told = [text for table in gathered.tables for text in table.task_summaries]
+    return list(dict.fromkeys([*told, *([] if task is None else [task.summary])]))
+
+
+def _facts_of(gathered: Gathered) -> list[tuple[str, Any]]:
+    """Counts of what is in the report: tasks, models, layers, metrics, heads."""
+    scores = [r for s in gathered.settings for r in s.table]
+    measured = [r for c in gathered.comparisons.values() for r in c]
+    tasks = {s.task for s in gathered.settings} | set(gathered.comparisons)
+    layers = {(r.model, r.layer) for r in scores if r.layer and r.value is not None}
+    facts = [
+        ("tasks", len(tasks)),
+        ("models", len({r.model for r in [*scores, *measured]})),
+        ("layers scored", len(layers)),
+        ("metrics", len({m for s in gathered.settings for m in s.table.metrics})),
+        ("heads trained", len({(r.model, r.head) for r in measured if r.head})),
+        ("selections", len(gathered.selections)),
+    ]
+    return [(name, value) for name, value in facts if value > (name == "tasks")]

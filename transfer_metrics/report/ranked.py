@@ -3,18 +3,64 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from transfer_metrics.report.gather import Setting
-from transfer_metrics.report.scale import Scale
-from transfer_metrics.results.record import record_label
+from transfer_metrics.results.comparable import places_of
+from transfer_metrics.results.error_bars import margin
+from transfer_metrics.results.ranks import Ranked, higher_is_better, ranked, single
+from transfer_metrics.results.record import Record
 from transfer_metrics.results.wording import fixed, number
 
 MOST_ROWS, MOST_CURVES, MOST_LAYERS = 300, 40, 200
-MOST_NUMBERS = 1000
-SHADES = 9
+_MOST_NUMBERS = 1000
+_SHADES = 9
+# Marks keep this share of the width free on either side, so that none is cut off.
+_EDGE = 0.03
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps values to per cent of a width, with round ticks, for marks inside the cells of a table.
+
+    >>> scale = Scale.of([0.0, 10.0])
+    >>> scale(5.0), scale.ticks(3)
+    ('50.00%', [0.0, 5.0, 10.0])
+    """
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Scale:
+        """The scale that shows all values that are there."""
+        known = [v for v in values if v is not None and math.isfinite(v)]
+        low, high = (min(known), max(known)) if known else (0.0, 1.0)
+        if not high - low > 1e-12 * max(abs(low), abs(high)):
+            spread = abs(low) / 10 or 1.0
+            largest = sys.float_info.max
+            low, high = max(low - spread, -largest), min(high + spread, largest)
+        return cls(low, high)
+
+    def __call__(self, value: float) -> str:
+        """Where a value stands, such as ``"50.00%"``."""
+        # Halves keep the span of the largest floats finite.
+        share = (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
+        return f"{100 * (_EDGE + (1 - 2 * _EDGE) * min(max(share, 0.0), 1.0)):.2f}%"
+
+    def ticks(self, count: int = 4) -> list[float]:
+        """About ``count`` round values inside the scale."""
+        span = self.high - self.low
+        if not math.isfinite(span):
+            return []
+        power = 10.0 ** math.floor(math.log10(span / count))
+        step = next(m * power for m in (1, 2, 5, 10, 20) if span / (m * power) <= count)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        # Rounding takes away what the multiplication added, and -0.
+        digits = max(0, 1 - math.floor(math.log10(step)))
+        return [round(i * step, digits) + 0.0 for i in range(first, last + 1)]
 
 
 @dataclass(frozen=True)
@@ -36,7 +82,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Curve:
+class _Curve:
     """Scores of the layers of one model, in order of depth: depth, score, low, high, layer, dim.
 
     ``total`` is how many there are; of more than ``MOST_LAYERS`` every second, third … is here.
@@ -49,25 +95,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Ranking:
-    """One metric on one setting.
-
-    Attributes:
-        metric: the metric with its options.
-        higher_is_better: its direction.
-        rows: the first ``MOST_ROWS`` candidates, best first, failures last.
-        total: how many candidates there are.
-        curves: those of the first ``MOST_CURVES`` models that have layers at several depths.
-        models: how many models have such curves.
-        scale: that of the rows, intervals included.
-    """
+    """One metric on one setting."""
 
     metric: str
     higher_is_better: bool
-    rows: list[Row]
-    total: int
-    curves: list[Curve]
-    models: int
-    scale: Scale
+    rows: list[Row]  # the first candidates, best first, failures last
+    total: int  # how many candidates there are
+    curves: list[_Curve]  # those of the first models that have layers at several depths
+    models: int  # how many models have such curves
+    scale: Scale  # that of the rows, intervals included
 
     @property
     def best(self) -> Row | None:
@@ -97,8 +133,8 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A model on a task: score and rank, with a shade from 0 (worst there) to ``SHADES``."""
+class _Cell:
+    """A model on a task: score and rank, with a shade from 0 (worst there) to ``_SHADES``."""
 
     score: float
     rank: int
@@ -111,29 +147,26 @@ class TaskGrid:
 
     metric: str
     settings: list[int]
-    rows: list[tuple[str, list[Cell | None]]] = field(default_factory=list)
+    rows: list[tuple[str, list[_Cell | None]]] = field(default_factory=list)
     total: int = 0
 
 
 def ranking_of(setting: Setting, metric: str) -> Ranking:
     """The ranking of a setting under one of its metrics, and the curves of its best models."""
-    table = setting.table
-    records = [r for r in table.records if record_label(r) == metric]
-    rounds = {r["model"]: r["round"] for r in records}
-    frame = table.ranking(metric)
+    records = [r for r in setting.table if r.label == metric]
+    candidates = candidates_of(setting, metric, setting.table.view)
     # Intervals and probabilities need all candidates; what is shown needs the first ones only.
-    shown = [_row(found, rounds) for found in frame.head(MOST_ROWS).to_dict("records")]
-    curves, models = _curves(records, list(dict.fromkeys(frame["model"])))
+    shown = [_row(c) for c in candidates[:MOST_ROWS]]
+    curves, models = _curves(records, list(dict.fromkeys(str(c.record.model) for c in candidates)))
     ends = [end for row in shown for end in (row.score, row.low, row.high)]
-    return Ranking(
-        metric,
-        all(r["higher_is_better"] for r in records),
-        shown,
-        len(frame),
-        curves,
-        models,
-        Scale.of(ends),
-    )
+    better = higher_is_better(records, metric)
+    return Ranking(metric, better, shown, len(candidates), curves, models, Scale.of(ends))
+
+
+def candidates_of(setting: Setting, metric: str, view: str) -> list[Ranked]:
+    """Those of a setting under one of its metrics, best first, failures last."""
+    parts = places_of(setting.table, metric).values()
+    return [c for records in parts for c in ranked(records, metric, view)]
 
 
 def layer_rows(
@@ -142,36 +175,32 @@ def layer_rows(
     """Model, layer, depth, dim and the score under each metric, of some models."""
     rows: dict[tuple[str, str], tuple[float | None, int | None, dict[str, float]]] = {}
     order = {model: i for i, model in enumerate(models)}
-    for r in setting.table.records:
-        if r["model"] in order and r["value"] is not None:
-            place = rows.setdefault(
-                (r["model"], r["layer"] or ""), (r["depth"], r["dim"], dict[str, float]())
-            )
-            place[2][record_label(r)] = r["value"]
+    for r in setting.table:
+        if r.model in order and r.value is not None:
+            place = rows.setdefault((r.model, r.layer or ""), (r.depth, r.dim, dict[str, float]()))
+            place[2][r.label] = r.value
     found = [
         (model, layer, depth, dim, [scores.get(m) for m in metrics])
         for (model, layer), (depth, dim, scores) in rows.items()
     ]
     found.sort(key=lambda row: (order[row[0]], row[2] if row[2] is not None else math.inf))
-    return found[:MOST_NUMBERS]
+    return found[:_MOST_NUMBERS]
 
 
 def task_grid(settings: Sequence[Setting], metric: str, places: Sequence[int]) -> TaskGrid:
-    """Models beside tasks under one metric; scores are shaded by their order on each task.
-
-    Args:
-        settings: all settings.
-        metric: a metric that those at ``places`` have.
-        places: which settings, at least two.
-    """
+    """Models beside tasks at ``places`` under one metric, shaded by their order on each task."""
     columns = []
     for place in places:
-        frame = settings[place].table.ranking(metric, view=_single(settings[place]))
-        frame = frame[frame["score"].notna()]
-        last = max(len(frame) - 1, 1)
-        pairs = zip(frame["model"].astype(str), frame["score"].astype(float), strict=True)
-        cells = enumerate(pairs)
-        columns.append({m: Cell(v, i + 1, round(SHADES * (1 - i / last))) for i, (m, v) in cells})
+        setting = settings[place]
+        found = candidates_of(setting, metric, single(setting.table.view))
+        found = [c for c in found if c.rank is not None]
+        last = max(len(found) - 1, 1)
+        columns.append(
+            {
+                str(c.record.model): _Cell(c.score, i + 1, round(_SHADES * (1 - i / last)))
+                for i, c in enumerate(found)
+            }
+        )
     models = list(dict.fromkeys(model for column in columns for model in column))
 
     def mean_rank(model: str) -> float:
@@ -183,47 +212,42 @@ def task_grid(settings: Sequence[Setting], metric: str, places: Sequence[int]) -
     return TaskGrid(metric, list(places), rows, len(models))
 
 
-def _single(setting: Setting) -> str:
-    """A view in which each model is one candidate."""
-    return "best" if setting.table.view == "all" else setting.table.view
+def _row(found: Ranked) -> Row:
+    record = found.record
 
+    def known(value: float) -> float | None:
+        return None if math.isnan(value) else value
 
-def _row(found: dict[Any, Any], rounds: dict[str, int | None]) -> Row:
-    known = {k: None if _is_missing(v) else v for k, v in found.items()}
     return Row(
-        model=str(known["model"]),
-        rank=known["rank"] and int(known["rank"]),
-        layer=known["layer"] or "",
-        dim=known["dim"] and int(known["dim"]),
-        n=known["n"] and int(known["n"]),
-        **{k: known[k] for k in ("score", "low", "high", "p_best", "seconds")},
-        round=rounds.get(str(known["model"])),
-        error=known["error"] or "",
+        model=str(record.model),
+        rank=found.rank,
+        layer=record.layer or "",
+        dim=record.dim,
+        n=record.n,
+        score=record.value,
+        low=known(found.low),
+        high=known(found.high),
+        p_best=known(found.p_best),
+        seconds=found.seconds,
+        round=record.round,
+        error=record.error or "",
     )
 
 
-def _is_missing(value: Any) -> bool:
-    import pandas as pd
-
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-
-
-def _curves(records: Sequence[dict[str, Any]], order: Sequence[str]) -> tuple[list[Curve], int]:
+def _curves(records: Sequence[Record], order: Sequence[str]) -> tuple[list[_Curve], int]:
     """Curves of the models that have several depths, in an order; and how many those are."""
-    from transfer_metrics.results.error_bars import margin
-
-    by_model: dict[str, list[dict[str, Any]]] = {}
+    by_model: dict[str, list[tuple[float, float, Record]]] = {}
     for r in records:
-        if r["value"] is not None and r["depth"] is not None:
-            by_model.setdefault(r["model"], []).append(r)
+        if r.value is not None and r.depth is not None:
+            by_model.setdefault(str(r.model), []).append((r.depth, r.value, r))
     drawn = [m for m in order if len(by_model.get(m, ())) > 1]
     curves = []
     for model in drawn[:MOST_CURVES]:
         points = []
-        own = sorted(by_model[model], key=lambda r: r["depth"])
-        for r in own[:: math.ceil(len(own) / MOST_LAYERS)]:
-            half = None if r["stderr"] is None else margin(r["stderr"], r["deviations"])
-            ends = (None, None) if half is None else (r["value"] - half, r["value"] + half)
-            points.append((r["depth"], r["value"], *ends, r["layer"] or "", r["dim"]))
-        curves.append(Curve(model, points, len(own)))
+        own = sorted(by_model[model], key=lambda point: point[0])
+        for depth, value, r in own[:: math.ceil(len(own) / MOST_LAYERS)]:
+            half = None if r.stderr is None else margin(r.stderr, r.deviations)
+            ends = (None, None) if half is None else (value - half, value + half)
+            points.append((depth, value, *ends, r.layer or "", r.dim))
+        curves.append(_Curve(model, points, len(own)))
     return curves, len(drawn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.results.measures import evaluate
 from transfer_metrics.results.record import Record
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1000
 FEWEST = 3
+LOWER_IS_BETTER = ("regret",)
+_CORRELATIONS = ("pearson", "spearman", "kendall", "weighted_kendall")
+# Pairs of models held at a time, over all resamples of a chunk.
+_PAIRS = 2**18
 
 
 def agreement(
@@ -104,17 +108,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 def accuracies_of(
     records: Iterable[Record], head: str | None = None, split: str = "test"
 ) -> dict[str, float]:
-    """Mean accuracy of each model over the seeds, from the records of a comparison.
-
-    Args:
-        records: those of a table, some of the metric ``accuracy``.
-        head: which head, where there are several.
-        split: which data.
-
-    Raises:
-        InvalidInputError: there is no such accuracy, or several heads and none is named, or there
-            are several tasks.
-    """
+    """Mean accuracy of each model over the seeds, under one head on one task."""
     found = [
         r for r in records if r.metric == "accuracy" and r.split == split and r.value is not None
     ]
@@ -136,16 +130,12 @@ def accuracies_of(
         )
     values: dict[str, list[float]] = {}
     for record in chosen:
-        values.setdefault(str(record.model), []).append(record.value)
+        values.setdefault(str(record.model), []).append(record.value or 0.0)
     return {model: float(np.mean(given)) for model, given in values.items()}
 
 
 def paired(scores: Mapping[str, float], accuracies: Mapping[str, float]) -> list[str]:
-    """Models that have both a score and an accuracy, in the order of the scores.
-
-    Raises:
-        InvalidInputError: there are none.
-    """
+    """Models that have both a score and an accuracy, in the order of the scores."""
     common = [model for model in scores if model in accuracies]
     if not common:
         raise InvalidInputError(
@@ -176,3 +166,134 @@ def _pairs(scores: Any, accuracies: Any) -> tuple[np.ndarray, np.ndarray]:
             f"{FEWEST}"
         )
     return s[both], a[both]
+
+
+def evaluate(
+    scores: np.ndarray,
+    accuracies: np.ndarray,
+    valid: np.ndarray | None = None,
+    *,
+    at: Sequence[int] = (),
+) -> dict[str, np.ndarray]:
+    """Every measure of agreement of each row: (R, M) -> (R,), for ``valid`` models only.
+
+    All but Pearson's follow from the signs of the differences between pairs of models, so that a
+    thousand resamples of a task take milliseconds: O(R M²), and memory for ``_PAIRS`` pairs. NaN
+    where a measure is not defined: correlations of constant values, ``rel@k`` of fewer than k
+    models.
+
+    >>> evaluate(np.array([[1.0, 2.0, 3.0]]), np.array([[0.5, 0.9, 0.8]]))["kendall"].round(3)
+    array([0.333])
+    """
+    valid = np.ones(scores.shape, bool) if valid is None else valid
+    step = max(1, _PAIRS // max(1, scores.shape[1] ** 2))
+    parts = [
+        _chunk(scores[i : i + step], accuracies[i : i + step], valid[i : i + step], at)
+        for i in range(0, len(scores), step)
+    ]
+    names = [*_CORRELATIONS, *(f"rel@{k}" for k in at), "regret"]
+    return {name: np.concatenate([np.empty(0), *(part[name] for part in parts)]) for name in names}
+
+
+def options_of(measure: str) -> tuple[int, ...]:
+    """The ``at`` with which ``evaluate`` gives a measure, if there is one of that name.
+
+    >>> options_of("rel@3"), options_of("kendall")
+    ((3,), ())
+    """
+    found = re.fullmatch(r"rel@([1-9]\d*)", measure)
+    if found:
+        return (int(found[1]),)
+    if measure in (*_CORRELATIONS, "regret"):
+        return ()
+    known = ", ".join([*_CORRELATIONS, "regret", "rel@k"])
+    raise InvalidInputError(f"no measure of agreement is called {measure!r}; choose from: {known}")
+
+
+def _chunk(
+    scores: np.ndarray, accuracies: np.ndarray, valid: np.ndarray, at: Sequence[int]
+) -> dict[str, np.ndarray]:
+    s, a = np.where(valid, scores, 0.0), np.where(valid, accuracies, 0.0)
+    both = valid[:, :, None] & valid[:, None, :]
+    by_score = np.sign(s[:, :, None] - s[:, None, :]) * both
+    by_accuracy = np.sign(a[:, :, None] - a[:, None, :]) * both
+    agree = (by_score * by_accuracy).sum(axis=-1)
+    apart_s, apart_a = np.abs(by_score).sum(axis=-1), np.abs(by_accuracy).sum(axis=-1)
+    defined = (apart_s.sum(axis=-1) > 0) & (apart_a.sum(axis=-1) > 0)
+
+    low_s, low_a = np.where(valid, s, -np.inf), np.where(valid, a, -np.inf)
+    order = np.lexsort((low_a, low_s))[:, ::-1]
+    other = np.lexsort((low_s, low_a))[:, ::-1]
+    taus = [_tau(w, agree, apart_s, apart_a) for w in (_hyperbolic(order), _hyperbolic(other))]
+    found = {
+        "pearson": _pearson(s, a, valid),
+        # A rank is a constant plus half the sum of the signs against all others.
+        "spearman": _pearson(by_score.sum(axis=-1), by_accuracy.sum(axis=-1), valid),
+        "kendall": _tau(np.ones_like(s), agree, apart_s, apart_a),
+        "weighted_kendall": (taus[0] + taus[1]) / 2,
+    }
+    found = {name: np.where(defined, values, np.nan) for name, values in found.items()}
+    s, a = np.take_along_axis(low_s, order, 1), np.take_along_axis(low_a, order, 1)
+    best, count = low_a.max(axis=-1, initial=-np.inf), valid.sum(axis=-1)
+    for k in at:
+        enough = (count >= k) & (best > 0)
+        found[f"rel@{k}"] = _where(enough, np.divide, _best_of_top(s, a, k), best)
+    found["regret"] = _where(count > 0, np.subtract, best, _best_of_top(s, a, 1))
+    return found
+
+
+def _tau(
+    weights: np.ndarray, agree: np.ndarray, apart_s: np.ndarray, apart_a: np.ndarray
+) -> np.ndarray:
+    """Kendall's tau-b, a pair weighing the sum of its two models' weights (Vigna 2015, eq. 2)."""
+    up = (weights * agree).sum(axis=-1)
+    norm = np.sqrt((weights * apart_s).sum(axis=-1) * (weights * apart_a).sum(axis=-1))
+    return _where(norm > 0, np.divide, up, norm)
+
+
+def _hyperbolic(order: np.ndarray) -> np.ndarray:
+    """Weight 1 of the first in an order, 1/2 of the second, and so on."""
+    weights = np.empty(order.shape)
+    by_rank = 1 / (1.0 + np.arange(order.shape[1]))
+    np.put_along_axis(weights, order, np.broadcast_to(by_rank, order.shape), axis=1)
+    return weights
+
+
+def _pearson(x: np.ndarray, y: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    count = np.maximum(valid.sum(axis=-1, keepdims=True), 1)
+    x = np.where(valid, x - np.where(valid, x, 0.0).sum(axis=-1, keepdims=True) / count, 0.0)
+    y = np.where(valid, y - np.where(valid, y, 0.0).sum(axis=-1, keepdims=True) / count, 0.0)
+    # Scaled first, so that no square over- or underflows.
+    x /= np.maximum(np.abs(x).max(axis=-1, keepdims=True), np.finfo(float).tiny)
+    y /= np.maximum(np.abs(y).max(axis=-1, keepdims=True), np.finfo(float).tiny)
+    norm = np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
+    return np.clip(_where(norm > 0, np.divide, (x * y).sum(axis=-1), norm), -1.0, 1.0)
+
+
+def _best_of_top(scores: np.ndarray, accuracies: np.ndarray, k: int) -> np.ndarray:
+    """Expected best accuracy among the k highest scores, the order of tied scores at random.
+
+    Rows are sorted by score and then by accuracy, highest first; models that do not count come
+    last, with minus infinity. (R, M) -> (R,).
+    """
+    if k > scores.shape[1]:
+        return np.full(len(scores), np.nan)
+    cut = scores[:, k - 1 : k]
+    above = (scores > cut).sum(axis=-1, keepdims=True)
+    tied = (scores == cut).sum(axis=-1, keepdims=True)
+    free = k - above
+    i = np.arange(scores.shape[1])[None, :] - above
+    # The i-th best of the tied is the best of `free` random ones in C(tied - 1 - i, free - 1) of
+    # C(tied, free) cases; each such share is the one before it times this factor.
+    factor = np.maximum(tied - free - i + 1, 0) / np.maximum(tied - i, 1)
+    factor = np.where(i < 0, 1.0, np.where(i == 0, free / tied, factor))
+    share = np.where((i >= 0) & (i < tied), np.cumprod(factor, axis=-1), 0.0)
+    running = np.maximum.accumulate(accuracies, axis=-1)
+    sure = np.take_along_axis(running, np.maximum(above - 1, 0), axis=1)
+    reached = np.maximum(accuracies, np.where(above > 0, sure, -np.inf))
+    return np.where(share > 0, share * np.where(share > 0, reached, 0.0), 0.0).sum(axis=-1)
+
+
+def _where(usable: np.ndarray, fn: np.ufunc, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """``fn(x, y)`` where it is usable, NaN elsewhere."""
+    return fn(x, y, out=np.full(usable.shape, np.nan), where=usable)

@@ -7,19 +7,29 @@ over- or underrates tends to be misjudged on the others too. The tasks are taken
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.results.agreement import RESAMPLES, draw, interval
-from transfer_metrics.results.cells import MEAN, Cells, matched
-from transfer_metrics.results.measures import LOWER_IS_BETTER, evaluate, options_of
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.results.agreement import (
+    FEWEST,
+    LOWER_IS_BETTER,
+    RESAMPLES,
+    draw,
+    evaluate,
+    interval,
+    options_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MEAN = "mean"
+"""What the mean over tasks stands under in a column of tasks."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ def agreement_by_task(
     """
     import pandas as pd
 
-    cells = matched([scores], accuracies, noise)
+    cells = _matched([scores], accuracies, noise)
     rows = []
     point = _point(cells, at)
     samples = _resampled(cells, at, resamples, seed)
@@ -168,7 +178,7 @@ def compare_metrics(
     at = options_of(measure)
     if resamples < 1:
         raise InvalidInputError(f"a test needs resamples, not {resamples}; try {RESAMPLES}")
-    cells = matched([scores_a, scores_b], accuracies, noise)
+    cells = _matched([scores_a, scores_b], accuracies, noise)
     point = _paired(_point(cells, at)[measure])
     if not np.isfinite(point).any():
         raise InvalidInputError(
@@ -196,13 +206,15 @@ def compare_metrics(
     )
 
 
-def _point(cells: Cells, at: Sequence[int]) -> dict[str, np.ndarray]:
+def _point(cells: _Cells, at: Sequence[int]) -> dict[str, np.ndarray]:
     """Measures of all models: (metrics, tasks, 1) each."""
     everyone = np.arange(len(cells.valid))[None, :]
     return _evaluated(cells, everyone, np.zeros((1, *cells.noise.shape)), at)
 
 
-def _resampled(cells: Cells, at: Sequence[int], resamples: int, seed: int) -> dict[str, np.ndarray]:
+def _resampled(
+    cells: _Cells, at: Sequence[int], resamples: int, seed: int
+) -> dict[str, np.ndarray]:
     """Measures of resampled models with perturbed accuracies: (metrics, tasks, resamples)."""
     drawn = draw(len(cells.valid), resamples, seed)
     # A model that is drawn twice brings one measurement, so it is perturbed once.
@@ -212,7 +224,7 @@ def _resampled(cells: Cells, at: Sequence[int], resamples: int, seed: int) -> di
 
 
 def _evaluated(
-    cells: Cells, drawn: np.ndarray, errors: np.ndarray, at: Sequence[int]
+    cells: _Cells, drawn: np.ndarray, errors: np.ndarray, at: Sequence[int]
 ) -> dict[str, np.ndarray]:
     parts: dict[str, list[np.ndarray]] = {}
     for t in range(len(cells.tasks)):
@@ -236,3 +248,93 @@ def _mean(values: np.ndarray) -> np.ndarray:
     count = usable.sum(axis=1)
     total = np.where(usable, values, 0.0).sum(axis=1)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Tasks with enough models, and models with anything on them; numbers are 0 where not valid."""
+
+    tasks: list[str]
+    scores: np.ndarray  # (metrics, M, T)
+    accuracies: np.ndarray  # (M, T)
+    noise: np.ndarray  # (M, T), standard errors of the accuracies
+    valid: np.ndarray  # (M, T), whether every metric has a score there, and there is an accuracy
+
+
+def _matched(
+    tables: Sequence[pd.DataFrame], accuracies: pd.DataFrame, noise: pd.DataFrame | float | None
+) -> _Cells:
+    """Match tables by name, and keep the models and tasks that can be used."""
+    for table in (*tables, accuracies):
+        if not (table.index.is_unique and table.columns.is_unique):
+            raise InvalidInputError("a table names a model or a task twice; make the names unique")
+    models = [m for m in accuracies.index if all(m in table.index for table in tables)]
+    tasks = [t for t in accuracies.columns if all(t in table.columns for table in tables)]
+    if MEAN in tasks:
+        raise InvalidInputError(f"a task is called {MEAN!r}, as the mean is; rename it")
+    for kind, kept, axis in (("models", models, "index"), ("tasks", tasks, "columns")):
+        everything = {name for table in (*tables, accuracies) for name in getattr(table, axis)}
+        if left := sorted(everything.difference(kept), key=str):
+            _warn(f"{len(left)} {kind} are not in every table and are left out: {_some(left)}")
+    a = accuracies.loc[models, tasks].to_numpy(np.float64)
+    s = np.stack([table.loc[models, tasks].to_numpy(np.float64) for table in tables])
+    valid = np.isfinite(a) & np.isfinite(s).all(axis=0)
+    if missing := int((~valid).sum()):
+        _warn(f"{missing} of {valid.size} cells have no score or no accuracy and are left out")
+    enough = valid.sum(axis=0) >= FEWEST
+    if not enough.any():
+        raise InvalidInputError(
+            f"no task has {FEWEST} models with a score and an accuracy; are the models and tasks "
+            f"called the same in both tables?"
+        )
+    if not enough.all():
+        few = [task for task, ok in zip(tasks, enough, strict=True) if not ok]
+        _warn(f"{len(few)} tasks have fewer than {FEWEST} models and are left out: {_some(few)}")
+    se = _errors(noise, models, tasks, valid)
+    kept_models = valid[:, enough].any(axis=1)
+    block = np.ix_(kept_models, enough)
+    cells = _Cells(
+        tasks=[str(task) for task, ok in zip(tasks, enough, strict=True) if ok],
+        scores=np.stack([np.where(valid, table, 0.0)[block] for table in s]),
+        accuracies=np.where(valid, a, 0.0)[block],
+        noise=se[block],
+        valid=valid[block],
+    )
+    _tell_constants(cells)
+    return cells
+
+
+def _errors(
+    noise: pd.DataFrame | float | None, models: list[str], tasks: list[str], valid: np.ndarray
+) -> np.ndarray:
+    se = np.zeros(valid.shape)
+    if isinstance(noise, int | float):
+        se += noise
+    elif noise is not None:
+        se += noise.reindex(index=models, columns=tasks).to_numpy(np.float64)
+    if not (np.isfinite(se) & (se >= 0))[valid].all():
+        raise InvalidInputError(
+            "noise is negative or missing for an accuracy; give its standard error, 0 if unknown"
+        )
+    return np.where(valid, se, 0.0)
+
+
+def _tell_constants(cells: _Cells) -> None:
+    def constant(values: np.ndarray) -> list[str]:
+        return [
+            task for t, task in enumerate(cells.tasks) if np.ptp(values[cells.valid[:, t], t]) == 0
+        ]
+
+    found = [("accuracies", constant(cells.accuracies))]
+    found += [("scores", constant(scores)) for scores in cells.scores]
+    for what, tasks in found:
+        if tasks:
+            _warn(f"all {what} are the same, so no correlation is defined, on: {_some(tasks)}")
+
+
+def _some(names: Sequence[object]) -> str:
+    return ", ".join(map(str, names[:5])) + (", …" if len(names) > 5 else "")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TransferMetricsWarning, stacklevel=4)

@@ -11,13 +11,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import Names, bare_name
 from transfer_metrics.results.record import Record
 
-Place = tuple[str, str, str, int | None]
-"""Task, split, pooling and number of examples: scores compare where these are the same."""
+
+class Place(NamedTuple):
+    """Scores compare where these are the same."""
+
+    task: str
+    split: str
+    pool: str
+    n: int | None
+
 
 _SAME = (
     "model", "task", "split", "layer", "pool", "head", "metric", "options", "n", "seed",
@@ -31,7 +39,7 @@ def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
     before any score beside all of their task and split.
 
     >>> scores = [Record(m, task="t", value=0.5, n=n) for m, n in zip("ab", (9, 4))]
-    >>> [place[3] for place in by_place(scores)]
+    >>> [place.n for place in by_place(scores)]
     [9, 4]
     """
     parts: dict[Place, list[Record]] = {}
@@ -42,33 +50,51 @@ def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
         elif record.round is not None:
             raced.append(record)
         else:
-            parts.setdefault((*_start(record), record.n), []).append(record)
+            parts.setdefault(_place(record), []).append(record)
     for record in raced:
-        start = _start(record)
-        beside = [place for place in parts if place[:3] == start]
-        alone = (*start, record.n)
-        parts.setdefault(max(beside, key=lambda p: p[3] or 0, default=alone), []).append(record)
+        alone = _place(record)
+        beside = [place for place in parts if place[:3] == alone[:3]]
+        parts.setdefault(max(beside, key=lambda p: p.n or 0, default=alone), []).append(record)
     for record in failed:
-        task, split, _ = _start(record)
-        same = [p for p in parts if p[0] == task and (p[1] == split or not split)]
-        for place in same or [(task, split, "", None)]:
+        task, split, *_ = _place(record)
+        same = [p for p in parts if p.task == task and (p.split == split or not split)]
+        for place in same or [Place(task, split, "", None)]:
             parts.setdefault(place, []).append(record)
     return parts
+
+
+def places_of(records: Iterable[Record], metric: str) -> dict[Place, list[Record]]:
+    """The records of a metric, and of failures, by what they compare with."""
+    return by_place(r for r in records if r.label in (metric, ""))
+
+
+def one_place(records: Iterable[Record], metric: str) -> list[Record]:
+    """The records of a metric, and of failures; all must compare."""
+    places = places_of(records, metric)
+    if len(places) > 1:
+        first, second = list(places)[:2]
+        differing = [i for i in range(4) if len({place[i] for place in places}) > 1]
+        asked = ", ".join(f"{Place._fields[i]}={first[i]!r}" for i in differing)
+        raise InvalidInputError(
+            f"scores of {metric} of {' and '.join(place_labels([first, second]))} do not "
+            f"compare; choose one with table.on({asked})"
+        )
+    return next(iter(places.values()), [])
 
 
 def place_labels(places: Sequence[Place]) -> list[str]:
     """The task of each place, with what tells it from the others of that task.
 
-    >>> place_labels([("digits", "train", "avg", 50), ("digits", "train", "avg", 60)])
+    >>> place_labels([Place("digits", "train", "avg", n) for n in (50, 60)])
     ['digits, n = 50', 'digits, n = 60']
     """
     labels = []
-    for task, split, pool, n in places:
-        twins = [other for other in places if other[0] == task]
-        parts = [task or "unnamed task"]
-        parts += [split] if len({t[1] for t in twins}) > 1 else []
-        parts += [f"pooling {pool}"] if len({t[2] for t in twins}) > 1 else []
-        parts += [f"n = {n}"] if len({t[3] for t in twins}) > 1 else []
+    for place in places:
+        twins = [other for other in places if other.task == place.task]
+        parts = [place.task or "unnamed task"]
+        parts += [place.split] if len({t.split for t in twins}) > 1 else []
+        parts += [f"pooling {place.pool}"] if len({t.pool for t in twins}) > 1 else []
+        parts += [f"n = {place.n}"] if len({t.n for t in twins}) > 1 else []
         labels.append(", ".join(filter(None, parts)))
     return labels
 
@@ -108,8 +134,8 @@ def joined(first: Sequence[Record], second: Sequence[Record]) -> list[Record]:
     return list(found.values())
 
 
-def _start(record: Record) -> tuple[str, str, str]:
-    return record.task or "", record.split or "", record.pool or ""
+def _place(record: Record) -> Place:
+    return Place(record.task or "", record.split or "", record.pool or "", record.n)
 
 
 def _renamed(records: Sequence[Record], column: str) -> Sequence[Record]:
@@ -131,7 +157,8 @@ def _renamed(records: Sequence[Record], column: str) -> Sequence[Record]:
                 twins.setdefault(twin, new)
                 names[name, part, own] = new
             if (new := names[name, part, own]) != name:
-                record = replace(record, **{column: new})
+                given: dict[str, Any] = {column: new}
+                record = replace(record, **given)
         found.append(record)
     return found
 
@@ -147,7 +174,7 @@ def _identity(record: Record) -> tuple[Any, ...]:
 
 def _contradict(a: Record, b: Record) -> bool:
     """Whether two records of one measurement differ by more than rounding; times always do."""
-    if a.value is None or str(a.metric).endswith("seconds"):
+    if a.value is None or b.value is None or str(a.metric).endswith("seconds"):
         return False
     return not math.isclose(a.value, b.value, rel_tol=1e-4, abs_tol=1e-6)
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.results import plots
+from transfer_metrics.results.comparable import one_place
+from transfer_metrics.results.plot_style import save_figure
 from transfer_metrics.results.record import MEASURED, Record
 from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.table_plots import TablePlots
 from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
-    from transfer_metrics.results.comparison_plot import ComparisonPlots
-
-ACCURACIES, MOVES, COSTS = MEASURED[:3], MEASURED[3:5], MEASURED[5:]
-Z95 = 1.959963984540054
+_ACCURACIES, _MOVES, _COSTS = MEASURED[:3], MEASURED[3:5], MEASURED[5:]
+_Z95 = 1.959963984540054
 
 
 class Comparison(ScoreTable):
@@ -88,8 +92,8 @@ class Comparison(ScoreTable):
 
         if not self.metrics:
             raise InvalidInputError("there are no scores to check; compare with metrics=")
-        metric = self._metric(metric)
-        self.one_place(metric)
+        metric = self.named_metric(metric)
+        one_place(self._records, metric)
         summary = self.summary()
         summary = summary[summary["test"].notna()] if "test" in summary else summary.iloc[:0]
         rows = []
@@ -150,8 +154,6 @@ class Comparison(ScoreTable):
     @property
     def plot(self) -> ComparisonPlots:
         """Plots: ``table.plot.comparison()``, and those of every score table."""
-        from transfer_metrics.results.comparison_plot import ComparisonPlots
-
         return ComparisonPlots(self)
 
     def _summarised(self, records: Sequence[Record]) -> dict[str, Any]:
@@ -159,9 +161,9 @@ class Comparison(ScoreTable):
         for name in ("test", *self.shifts):
             chosen = [r for r in records if r.metric == "accuracy" and r.split == name]
             row[name], row[f"± {name}"] = _mean_and_margin(chosen)
-        for metric in (*ACCURACIES[1:], *COSTS):
+        for metric in (*_ACCURACIES[1:], *_COSTS):
             row[metric] = _mean(r.value for r in records if r.metric == metric)
-        for metric in MOVES:
+        for metric in _MOVES:
             for name in ("test", *self.shifts):
                 moved = [r for r in records if r.metric == metric and r.split == name]
                 label = metric if name == "test" else f"{metric} {name}"
@@ -170,6 +172,30 @@ class Comparison(ScoreTable):
         row["error"] = next((r.error for r in records if r.error), None)
         empty = [n for n, v in row.items() if isinstance(v, float) and math.isnan(v)]
         return {n: v for n, v in row.items() if n not in empty or n == "test"}
+
+
+class ComparisonPlots(TablePlots):
+    """The plots of one comparison; ``comparison.plot``."""
+
+    _table: Comparison
+
+    def comparison(self, *, ax: Axes | None = None) -> Axes:
+        """Accuracy of every head on every data set, with 95 % intervals.
+
+        A row per model and head, a colour and marker per data set.
+
+        Raises:
+            InvalidInputError: no head has an accuracy.
+        """
+        table = self._table
+        return plots.plot_comparison(table.summary(), table.shifts, tasks=self._tasks, ax=ax)
+
+    def save(self, kind: str, path: str | os.PathLike[str], metric: str | None = None) -> str:
+        """Draw ``"comparison"``, ``"ranking"`` or ``"layers"``; see ``TablePlots.save``."""
+        if kind != "comparison":
+            return super().save(kind, path, metric)
+        height = plots.comparison_height(len(self._table.summary()))
+        return save_figure(lambda ax: self.comparison(ax=ax), path, height)
 
 
 def _judged(question: str, favourite: str, accuracies: Any) -> dict[str, Any]:
@@ -199,7 +225,7 @@ def _mean_and_margin(records: Sequence[Record]) -> tuple[float, float]:
     variance = p * (1 - p) / (records[0].n or math.inf)
     if len(values) > 1:
         variance += float(np.var(values, ddof=1)) / len(values)
-    return p, Z95 * math.sqrt(variance)
+    return p, _Z95 * math.sqrt(variance)
 
 
 def _text(value: float, form: str) -> str:

@@ -18,15 +18,11 @@ from transfer_metrics.statistics import FeatureSample
 
 BLOCKS = 20
 MODES = ("jackknife", "bootstrap")
-DRAWS = 20_000
+_DRAWS = 20_000
 
 
 def interval_mode(intervals: bool | str) -> str | None:
-    """``"jackknife"`` for True, ``"bootstrap"``, or None.
-
-    Raises:
-        InvalidInputError: anything else.
-    """
+    """``"jackknife"`` for True, ``"bootstrap"``, or None; anything else is refused."""
     if intervals is True:
         return MODES[0]
     if intervals is False or intervals is None:
@@ -48,19 +44,12 @@ def deviations(
     replacement would give every example a copy of itself for a neighbour).
 
     The blocks are the same for all models and layers, so the deviations of two of them subtract to
-    those of their difference.
+    those of their difference. The metrics are of one statistic, that of all examples being
+    ``whole``, and share each merge and its decompositions.
 
-    Args:
-        metrics: metrics of one statistic, which share each merge and its decompositions.
-        whole: the statistic of all examples.
-        blocks: the statistic of each block, B of them.
-        mode: ``"jackknife"`` or ``"bootstrap"``.
-
-    Returns:
-        B numbers by label of the metric; none for metrics that are not additive where no bootstrap
-        was asked for, and for those that cannot be computed on parts of the data.
-
-    Cost: B scores of each, and O(B log B) merges of which O(log B) are held at once.
+    Returns one number per block, by label of the metric; none for metrics that are not additive
+    where no bootstrap was asked for, and for those that cannot be computed on parts of the data.
+    That takes B scores of each, and O(B log B) merges of which O(log B) are held at once.
     """
     count = len(blocks)
     if count < 2:
@@ -112,17 +101,9 @@ def probability_of_best(
 ) -> np.ndarray:
     """Probability that each candidate has the best score, by simulating their errors.
 
-    Args:
-        scores: one per candidate, (M,).
-        stderr: standard errors, (M,).
-        deviations: those of each candidate over common blocks, or None where only the standard
-            error is known; such errors are taken to be independent.
-        higher_is_better: the direction of the score.
-
-    Returns:
-        (M,), summing to one; NaN throughout where a standard error is missing.
-
-    Cost: O(20 000 M B).
+    Where a candidate has no deviations over common blocks but a standard error only, its errors are
+    taken to be independent. The probabilities sum to one, or are NaN throughout where a standard
+    error is missing. Cost: O(20 000 M B).
 
     >>> probability_of_best([1.0, 0.0], [0.1, 0.1], [[0.1], [0.1]])
     array([1., 0.])
@@ -131,17 +112,17 @@ def probability_of_best(
         return np.full(len(scores), math.nan)
     rng = np.random.default_rng(0)
     lengths = {len(d) for d in deviations if d is not None}
-    common = {size: rng.standard_normal((DRAWS, size)) for size in sorted(lengths)}
+    common = {size: rng.standard_normal((_DRAWS, size)) for size in sorted(lengths)}
     sign = 1.0 if higher_is_better else -1.0
-    draws = np.empty((DRAWS, len(scores)))
+    draws = np.empty((_DRAWS, len(scores)))
     for j, (score, error, deviation) in enumerate(zip(scores, stderr, deviations, strict=True)):
         if deviation is None:
-            noise = error * rng.standard_normal(DRAWS)
+            noise = error * rng.standard_normal(_DRAWS)
         else:
             noise = common[len(deviation)] @ np.asarray(deviation)
         draws[:, j] = sign * (score + noise)
     winners = draws.argmax(axis=1)
-    return np.bincount(winners, minlength=len(scores)) / DRAWS
+    return np.bincount(winners, minlength=len(scores)) / _DRAWS
 
 
 def margin(stderr: float, deviations: Sequence[float] | None) -> float:

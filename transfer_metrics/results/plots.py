@@ -1,122 +1,73 @@
-"""Plots of a score table: an ``ax`` in, an ``ax`` out."""
+"""Every plot of results: numbers and an ``ax`` in, an ``ax`` out."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.files import replacing
 from transfer_metrics.results.error_bars import margin
-from transfer_metrics.results.plot_names import MUTED, short_labels
-from transfer_metrics.results.record import record_label
-from transfer_metrics.results.wording import plot_label
+from transfer_metrics.results.plot_style import (
+    COLOURS,
+    MARKERS,
+    MUTED,
+    clean,
+    name_points,
+    new_axes,
+    short_labels,
+)
+from transfer_metrics.results.record import Record
+from transfer_metrics.results.wording import fixed, number, plot_label
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from transfer_metrics.results.comparable import Place
-    from transfer_metrics.results.table import ScoreTable
-
-# Okabe and Ito's palette, which stays apart for colour-blind readers.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
-# Journals want fonts that are embedded whole; the same numbers give the same file.
-RC: dict[Any, Any] = {"pdf.fonttype": 42, "svg.hashsalt": "transfer-metrics"}
+TRADE_OFF = ("metric", "seconds", "agreement", "low", "high")
+"""Columns of what ``plot_trade_off`` draws."""
+# From white to dark blue: order is told by lightness alone, which survives grey printing.
+MAP = "Blues"
+_MOST_NUMBERS = 400
 
 
-class TablePlots:
-    """The plots of one table; ``table.plot``."""
-
-    def __init__(self, table: ScoreTable) -> None:
-        self._table = table
-
-    def ranking(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
-        """See ``plot_ranking``."""
-        return plot_ranking(self._table, metric, ax=ax)
-
-    def layers(
-        self, metric: str | None = None, *, ax: Axes | None = None, highlight: int = 5
-    ) -> Axes:
-        """See ``plot_layers``."""
-        return plot_layers(self._table, metric, ax=ax, highlight=highlight)
-
-    def tasks(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
-        """Models x tasks under one metric; see ``results.heat_map.plot_heat_map``."""
-        from transfer_metrics.results.heat_map import plot_heat_map, task_scores
-
-        metric = metric or next(iter(self._table.metrics), "")
-        flags = [r["higher_is_better"] for r in self._table.records if record_label(r) == metric]
-        better = all(flag is not False for flag in flags)
-        values = task_scores(self._table, metric)
-        return plot_heat_map(values, higher_is_better=better, label=metric, ax=ax)
-
-    def agreement(
-        self,
-        accuracies: Mapping[str, float] | ScoreTable,
-        metric: str | None = None,
-        *,
-        ax: Axes | None = None,
-        **options: Any,
-    ) -> Axes:
-        """See ``results.agreement_plot.plot_agreement``."""
-        from transfer_metrics.results.agreement_plot import plot_agreement
-
-        return plot_agreement(self._table, accuracies, metric, ax=ax, **options)
-
-
-def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
-    """Candidates from best to worst as points, with 95 % intervals where the metric has one.
+def plot_ranking(
+    ranking: pd.DataFrame,
+    metric: str,
+    *,
+    tasks: Sequence[str] = (),
+    dropped: Collection[str] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Candidates of ``ScoreTable.ranking`` as points, with 95 % intervals where there are any.
 
     Models that a race dropped are hollow and grey: their scores are of fewer examples.
-
-    Args:
-        table: scores of at least one model.
-        metric: the metric, by default the first of the table.
-        ax: where to draw; by default a new figure sized to the number of candidates.
-
-    Returns:
-        The axes.
-
-    Raises:
-        InvalidInputError: no candidate has a score.
-
-    >>> from transfer_metrics.results.table import ScoreTable
-    >>> table = ScoreTable([{"model": "a", "layer": "fc", "metric": "knn", "value": 0.7}])
-    >>> plot_ranking(table).get_xlabel()
-    'knn'
     """
-    metric = metric or next(iter(table.metrics), "")
-    ranking = table.ranking(metric)
     scored = ranking[ranking["score"].notna()]
     if not len(scored):
         raise InvalidInputError("no model has a score to plot; see table.failures")
-    ax = new_axes(ax, height=_ranking_height(len(scored)))
-    rounds = {r["model"]: r["round"] for r in table.records}
-    dropped = scored["model"].map(rounds).notna().to_numpy()
+    ax = new_axes(ax, height=ranking_height(len(scored)))
+    out = scored["model"].isin(list(dropped)).to_numpy()
     places = np.arange(len(scored))
     margins = (scored["high"] - scored["score"]).fillna(0.0)
     ax.hlines(places, scored["score"].min(), scored["score"], color="#E3E3E3", lw=1, zorder=1)
-    for chosen, colour, inside in ((~dropped, COLOURS[0], COLOURS[0]), (dropped, MUTED, "white")):
+    for chosen, colour, inside in ((~out, COLOURS[0], COLOURS[0]), (out, MUTED, "white")):
         if chosen.any():
             ax.errorbar(
                 scored["score"][chosen], places[chosen], xerr=margins[chosen], fmt="o",
                 color=colour, mfc=inside, elinewidth=1.2, capsize=2.5, zorder=2,
                 label="dropped from the race: fewer examples" if inside == "white" else None,
             )  # fmt: skip
-    if dropped.any():
+    if out.any():
         ax.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
-    layers = [plot_label(layer, 24) for layer in scored["layer"]]
     names = [
-        " on ".join(filter(None, [f"{model}  ({layer})", *map(plot_label, others)]))
+        " on ".join(filter(None, [f"{model}  ({plot_label(layer, 24)})", *map(plot_label, others)]))
         for model, layer, *others in zip(
             short_labels(list(scored["model"])),
-            layers,
+            scored["layer"],
             *(scored[c] for c in ("task", "split", "pool") if c in scored),
             strict=True,
         )
@@ -124,67 +75,45 @@ def plot_ranking(table: ScoreTable, metric: str | None = None, *, ax: Axes | Non
     ax.set_yticks(places, names)
     ax.set_ylim(len(scored) - 0.4, -0.6)
     ax.set_xlabel(plot_label(metric))
-    ax.set_title(_title(table), loc="left")
+    ax.set_title(", ".join(map(plot_label, tasks)), loc="left")
     clean(ax)
     return ax
 
 
+def ranking_height(rows: int) -> float:
+    """Inches for so many candidates."""
+    return 1.2 + 0.28 * rows
+
+
 def plot_layers(
-    table: ScoreTable, metric: str | None = None, *, ax: Axes | None = None, highlight: int = 5
+    curves: Sequence[tuple[str, Sequence[Record]]],
+    metric: str,
+    *,
+    tasks: Sequence[str] = (),
+    highlight: int = 5,
+    ax: Axes | None = None,
 ) -> Axes:
-    """Score against depth, one curve per model, the best models in colour with 95 % bands.
-
-    Args:
-        table: scores of several layers per model.
-        metric: the metric, by default the first of the table.
-        ax: where to draw; by default a new figure.
-        highlight: how many of the best models are coloured and named; the rest is grey.
-
-    Returns:
-        The axes.
-
-    Raises:
-        InvalidInputError: no layer has a score.
-
-    >>> from transfer_metrics.results.table import ScoreTable
-    >>> record = {"model": "a", "metric": "knn", "value": 0.7}
-    >>> table = ScoreTable([{**record, "depth": d, "layer": str(d)} for d in (0.5, 1.0)])
-    >>> len(plot_layers(table).lines)
-    1
-    """
-    metric = metric or next(iter(table.metrics), "")
-    found: list[tuple[int, str, Place, pd.DataFrame]] = []
-    for place, records in table.places(metric).items():
-        part = type(table)(records, table.view)
-        frame, ranking = part.to_frame(), part.ranking(metric, view="best").dropna(subset="score")
-        frame = frame[[r.label == metric for r in records]]
-        frame = frame.dropna(subset=["value", "depth"]).sort_values("depth")
-        names = enumerate(map(str, ranking["model"]))
-        found += [(rank, model, place, frame) for rank, model in names]
-    if not found:
+    """Score against depth, a curve per name, the first ones in colour with 95 % bands."""
+    if not curves:
         raise InvalidInputError("no layer has a score to plot; see table.failures")
-    found.sort(key=lambda row: row[0])
-    several = len({place for _, _, place, _ in found}) > 1
-    order = [f"{m} on {' '.join(filter(None, p[:3]))}" if several else m for _, m, p, _ in found]
-    ax = new_axes(ax, height=4.2)
+    ax = new_axes(ax, height=LAYERS_HEIGHT)
     handles = []
-    for i, (_, model, _, frame) in reversed(list(enumerate(found))):
-        curve = frame[frame["model"] == model]
+    for i, (_, records) in reversed(list(enumerate(curves))):
+        x = [r.depth or 0.0 for r in records]
+        y = np.array([r.value for r in records], float)
         if i >= highlight:
-            ax.plot(curve["depth"], curve["value"], color=MUTED, lw=0.8, alpha=0.6, zorder=1)
+            ax.plot(x, y, color=MUTED, lw=0.8, alpha=0.6, zorder=1)
             continue
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-        halves = list(map(margin, curve["stderr"], curve["deviations"]))
-        low, high = curve["value"] - halves, curve["value"] + halves
-        ax.fill_between(curve["depth"], low, high, color=colour, alpha=0.12, lw=0, zorder=2)
-        handles += ax.plot(
-            curve["depth"], curve["value"], color=colour, marker=marker, lw=1.6, ms=4, zorder=3
-        )
+        errors = [math.nan if r.stderr is None else r.stderr for r in records]
+        halves = list(map(margin, errors, [r.deviations for r in records]))
+        ax.fill_between(x, y - halves, y + halves, color=colour, alpha=0.12, lw=0, zorder=2)
+        handles += ax.plot(x, y, color=colour, marker=marker, lw=1.6, ms=4, zorder=3)
     ax.set_xlabel("depth (share of the network)")
     ax.set_ylabel(plot_label(metric))
-    ax.set_title(_title(table), loc="left")
-    labels = short_labels(order[: len(handles)], 26)
-    others = len(order) - len(handles)
+    ax.set_title(", ".join(map(plot_label, tasks)), loc="left")
+    labels = short_labels([name for name, _ in curves[: len(handles)]], 26)
+    others = len(curves) - len(handles)
     title = f"best {len(handles)}, {others} more in grey" if others else None
     ax.legend(
         handles[::-1], labels, title=title, frameon=False, fontsize=8, title_fontsize=8,
@@ -194,86 +123,227 @@ def plot_layers(
     return ax
 
 
-def save_plot(
-    table: ScoreTable, kind: str, path: str | os.PathLike[str], metric: str | None = None
-) -> str:
-    """Draw ``"ranking"`` or ``"layers"`` into a PNG, SVG or PDF file, by its ending.
+LAYERS_HEIGHT = 4.2
 
-    Returns:
-        The path that was written.
 
-    Raises:
-        InvalidInputError: an unknown ending, or a place that cannot be written to.
+def plot_agreement(
+    points: Mapping[str, tuple[float, float]],
+    metric: str,
+    tau: Sequence[float],
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Score against accuracy, a named point per model, with the straight line of least squares.
+
+    The title has ``tau``: weighted Kendall's, and the ends of its interval.
     """
-    draw = {"ranking": plot_ranking, "layers": plot_layers}[kind]
-    height = _ranking_height(len(table.ranking(metric))) if kind == "ranking" else 4.2
-    return save_figure(lambda ax: draw(table, metric, ax=ax), path, height)
+    x, y = np.array(list(points.values()), float).T
+    ax = new_axes(ax, height=4.8)
+    if np.ptp(x) > 0:
+        slope, start = np.polyfit(x, y, 1)
+        ends = np.array([x.min(), x.max()])
+        ax.plot(ends, slope * ends + start, color=MUTED, lw=1, zorder=1)
+    ax.scatter(x, y, color=COLOURS[0], s=28, zorder=2)
+    ax.margins(x=0.06, y=0.08)
+    ax.set_xlabel(plot_label(metric))
+    ax.set_ylabel("accuracy")
+    value, low, high = tau
+    interval = "" if math.isnan(low) else f" ({fixed(low)} to {fixed(high)})"
+    ax.set_title(f"weighted tau {fixed(value)}{interval}, {len(points)} models", loc="left")
+    clean(ax)
+    name_points(ax, list(zip(x, y, strict=True)), short_labels(list(points)), size=7.0)
+    return ax
 
 
-def save_figure(draw: Callable[[Axes], Any], path: str | os.PathLike[str], height: float) -> str:
-    """Draw into a PNG, SVG or PDF file, by its ending; it appears whole or not at all.
+def plot_comparison(
+    summary: pd.DataFrame,
+    shifts: Sequence[str] = (),
+    *,
+    tasks: Sequence[str] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy of every head of ``Comparison.summary``, with 95 % intervals.
+
+    A row per model and head, a colour and marker per data set.
+    """
+    if "test" not in summary or not summary["test"].notna().any():
+        raise InvalidInputError("no head has an accuracy to plot; see table.failures")
+    summary = summary[summary["test"].notna()]
+    names = ["test", *shifts]
+    ax = new_axes(ax, height=comparison_height(len(summary)))
+    rows = np.arange(len(summary))
+    values = 100 * summary[names].to_numpy(float)
+    ax.hlines(rows, np.nanmin(values, axis=1), np.nanmax(values, axis=1), color="#DDDDDD", lw=1)
+    drawn = [
+        ax.errorbar(
+            values[:, place], rows, xerr=100 * summary[f"± {name}"].to_numpy(float),
+            fmt=MARKERS[place % len(MARKERS)], color=COLOURS[place % len(COLOURS)],
+            ms=5, elinewidth=1, capsize=2,
+        )
+        for place, name in enumerate(names)
+    ]  # fmt: skip
+    models = summary.index.get_level_values("model")
+    heads = summary.index.get_level_values("head")
+    several = len(set(models)) > 1
+    labels = [f"{m}  {h}" if several else h for m, h in zip(models, heads, strict=True)]
+    if "task" in summary.index.names:
+        of_task = summary.index.get_level_values("task")
+        labels = [f"{label}  {task}" for label, task in zip(labels, of_task, strict=True)]
+    ax.set_yticks(rows, [plot_label(label, 80) for label in labels])
+    for edge in np.flatnonzero(models[1:] != models[:-1]):
+        ax.axhline(edge + 0.5, color="#DDDDDD", lw=0.6)
+    ax.invert_yaxis()
+    ax.set_xlabel("accuracy, %")
+    title = ", ".join(map(plot_label, tasks if several else [models[0], *tasks]))
+    ax.set_title(title, loc="left")
+    # Given as a list, because a label that starts with an underscore would be left out.
+    shown = ["in distribution" if name == "test" else plot_label(name) for name in names]
+    ax.legend(
+        drawn, shown, frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3
+    )
+    clean(ax)
+    return ax
+
+
+def comparison_height(rows: int) -> float:
+    """Inches for so many heads."""
+    return 1.4 + 0.3 * rows
+
+
+def plot_heat_map(
+    values: pd.DataFrame,
+    *,
+    higher_is_better: bool = True,
+    label: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Models x tasks, shaded by the order within each task, the numbers inside.
+
+    Scores of different tasks do not compare, so the shade of a cell tells which share of the
+    models on its task are no better, from 0 (the worst) to 1 (the best). Cells that are NaN stay
+    empty; models go by their mean order, the best on top.
+
+    >>> import pandas as pd
+    >>> values = pd.DataFrame({"pets": [0.9, 0.8], "cars": [0.3, 0.2]}, ["a", "b"])
+    >>> [text.get_text() for text in plot_heat_map(values).get_yticklabels()]
+    ['a', 'b']
+    """
+    numbers = values.to_numpy(float)
+    there = np.isfinite(numbers)
+    if not there.any():
+        raise InvalidInputError("there is no number to draw; every cell is NaN")
+    shades = _shades(np.where(there, numbers, np.nan) * (1 if higher_is_better else -1))
+    means = np.where(there, shades, 0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    order = np.argsort(-means, kind="stable")
+    numbers, shades = numbers[order], shades[order]
+    rows, columns = numbers.shape
+    ax = new_axes(ax, height=1.6 + 0.3 * rows)
+    image = ax.imshow(np.ma.masked_invalid(shades), cmap=MAP, vmin=0, vmax=1, aspect="auto")
+    if rows * columns <= _MOST_NUMBERS:
+        for i, j in zip(*np.nonzero(np.isfinite(numbers)), strict=True):
+            colour = "white" if shades[i, j] > 0.6 else "black"
+            ax.text(
+                j, i, number(numbers[i, j], 3), ha="center", va="center", fontsize=7, color=colour
+            )
+    ax.set_yticks(range(rows), short_labels(list(values.index[order])))
+    ax.set_xticks(range(columns), short_labels(list(values.columns), 24))
+    if columns > 4:
+        for tick in ax.get_xticklabels():
+            tick.set(rotation=30, ha="right", rotation_mode="anchor")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    bar = ax.figure.colorbar(image, ax=ax, shrink=min(1.0, 4 / rows), pad=0.02, aspect=15)
+    bar.set_ticks([0, 1], labels=["worst", "best"])
+    bar.outline.set_visible(False)
+    ax.set_title(plot_label(label), loc="left")
+    return ax
+
+
+def _shades(numbers: np.ndarray) -> np.ndarray:
+    """Place of each number in the order of its column, 0 to 1; NaN stays."""
+    from scipy.stats import rankdata
+
+    counts = np.isfinite(numbers).sum(axis=0)
+    ranks = rankdata(numbers, axis=0, nan_policy="omit")
+    # One number on its own is neither the best nor the worst.
+    shades = np.where(counts > 1, (ranks - 1) / np.maximum(counts - 1, 1), 0.5)
+    return np.where(np.isfinite(numbers), shades, np.nan)
+
+
+@dataclass(frozen=True)
+class _Worth:
+    """A metric's agreement, with its interval, and the seconds that one scoring takes."""
+
+    name: str
+    agreement: float
+    low: float
+    high: float
+    seconds: float
+
+
+def plot_trade_off(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Agreement of metrics with accuracies against their cost: the upper left is where to be.
+
+    Metrics that no other beats in both are drawn in colour with their intervals and joined by
+    steps. All are named, and names that would collide are moved apart.
 
     Args:
-        draw: draws on the axes it is given.
-        path: the file.
-        height: of the figure, in inches.
+        frame: one row per metric: ``metric``, its name; ``seconds``, its cost; ``agreement``, such
+            as weighted Kendall's tau; ``low`` and ``high``, the ends of its interval, NaN where it
+            has none. Rows without agreement, or without seconds above 0, are left out.
+        ax: where to draw; a new figure by default.
 
-    Returns:
-        The path that was written.
-
-    Raises:
-        InvalidInputError: an unknown ending, or a place that cannot be written to.
+    >>> import pandas as pd
+    >>> row = {"metric": "logme", "seconds": 0.1, "agreement": 0.8, "low": 0.6, "high": 0.9}
+    >>> plot_trade_off(pd.DataFrame([row])).get_xscale()
+    'log'
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    path, suffix = Path(path), plot_format(path)
-    # A figure of its own keeps pyplot's global state out of libraries and threads.
-    figure = Figure(figsize=(7.5, height), layout="constrained")
-    draw(figure.subplots())
-    date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
-    with replacing(path) as temporary, matplotlib.rc_context(RC):
-        figure.savefig(temporary, dpi=150, format=suffix, metadata=date)
-    return str(path)
-
-
-def plot_format(path: str | os.PathLike[str]) -> str:
-    """The format that the ending of a file asks for.
-
-    Raises:
-        InvalidInputError: none that can be drawn.
-
-    >>> plot_format("curve.SVG")
-    'svg'
-    """
-    suffix = Path(path).suffix.lower().lstrip(".")
-    if suffix not in ("png", "svg", "pdf"):
+    missing = [name for name in TRADE_OFF if name not in frame]
+    if missing:
         raise InvalidInputError(
-            f"cannot draw into {Path(path).name!r}; end its name in .png, .svg or .pdf"
+            f"the frame has no column {', '.join(missing)}; it needs {', '.join(TRADE_OFF)}"
         )
-    return suffix
+    rows = frame[list(TRADE_OFF)].to_dict("records")
+    numbers = [[float(r[c]) for c in ("agreement", "low", "high", "seconds")] for r in rows]
+    worth = [_Worth(str(r["metric"]), *n) for r, n in zip(rows, numbers, strict=True)]
+    shown = [m for m in worth if np.isfinite(m.agreement) and m.seconds > 0]
+    if not shown:
+        raise InvalidInputError(
+            "no metric has both an agreement and a time to draw; time and judge some first"
+        )
+    ax = new_axes(ax, height=6.0)
+    front = _efficient(shown)
+    for metric in shown:
+        colour = COLOURS[0] if metric in front else MUTED
+        if metric in front:
+            ends = [metric.low, metric.high]
+            ax.plot([metric.seconds] * 2, ends, color=colour, alpha=0.3, lw=1)
+        ax.plot(metric.seconds, metric.agreement, "o", color=colour, ms=5)
+    steps = sorted(front, key=lambda m: m.seconds)
+    x, y = [m.seconds for m in steps], [m.agreement for m in steps]
+    ax.step(x, y, where="post", color=COLOURS[0], lw=1, alpha=0.6)
+    ax.set_xscale("log")
+    ax.set_xlabel("seconds per model (one scoring)")
+    ax.set_ylabel("agreement with accuracies (weighted tau)")
+    clean(ax)
+    ordered = [*front, *(m for m in shown if m not in front)]
+    name_points(
+        ax,
+        [(m.seconds, m.agreement) for m in ordered],
+        short_labels([m.name for m in ordered]),
+        ["black" if m in front else "#666666" for m in ordered],
+    )
+    return ax
 
 
-def new_axes(ax: Axes | None, height: float) -> Axes:
-    """The axes given, or those of a new figure."""
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=(7.5, height), layout="constrained")[1]
-
-
-def _title(table: ScoreTable) -> str:
-    tasks = sorted({str(r["task"]) for r in table.records if r["task"]})
-    return ", ".join(map(plot_label, tasks))
-
-
-def _ranking_height(rows: int) -> float:
-    return 1.2 + 0.28 * rows
-
-
-def clean(ax: Axes) -> None:
-    """The house style: no frame on the right and above, a light grid."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="x", color="#EEEEEE", zorder=0)
-    ax.set_axisbelow(True)
+def _efficient(metrics: Sequence[_Worth]) -> list[_Worth]:
+    """The metrics that no other is both at least as good and cheaper, or better and as cheap."""
+    return [
+        m
+        for m in metrics
+        if not any(
+            (o.agreement >= m.agreement and o.seconds < m.seconds)
+            or (o.agreement > m.agreement and o.seconds <= m.seconds)
+            for o in metrics
+        )
+    ]

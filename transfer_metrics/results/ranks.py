@@ -5,10 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.results.comparable import by_place, place_labels, places_of
 from transfer_metrics.results.error_bars import margin, probability_of_best
 from transfer_metrics.results.record import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from transfer_metrics.metrics.base import Metric
 
 T = TypeVar("T", Record, dict[str, Any])
 
@@ -55,6 +62,11 @@ def candidates(records: Iterable[Record], metric: str, view: str) -> list[Ranked
     return found
 
 
+def single(view: str) -> str:
+    """The view in which each model is one candidate."""
+    return "best" if view == "all" else view
+
+
 def chosen_records(records: Sequence[T], view: str) -> list[T]:
     """Those of the scored records of a model under one metric that stand for it."""
     if view == "all":
@@ -65,17 +77,20 @@ def chosen_records(records: Sequence[T], view: str) -> list[T]:
     return [max(records, key=lambda r: sign * (Record.of(r).value or 0.0))]
 
 
-def ranked(
-    records: Iterable[Record], metric: str, view: str, higher_is_better: bool
-) -> list[Ranked]:
+def higher_is_better(records: Iterable[Record], metric: str) -> bool:
+    """The direction of a metric, as its records have it."""
+    return all(r.higher_is_better is not False for r in records if r.label == metric)
+
+
+def ranked(records: Sequence[Record], metric: str, view: str) -> list[Ranked]:
     """Candidates from best to worst: failures last, and before them those that a race dropped."""
-    sign = -1.0 if higher_is_better else 1.0
+    better = higher_is_better(records, metric)
     found = candidates(records, metric, view)
     found.sort(
         key=lambda c: (
             c.record.value is None,
             -(c.record.round or math.inf),
-            sign * (c.record.value or 0.0),
+            (-1.0 if better else 1.0) * (c.record.value or 0.0),
         )
     )
     scored = [c for c in found if c.record.value is not None]
@@ -85,7 +100,7 @@ def ranked(
         [c.score for c in last],
         [c.stderr for c in last],
         [c.record.deviations for c in last],
-        higher_is_better,
+        better,
     )
     chances = {id(c): float(p) for c, p in zip(last, best, strict=True)}
     for i, c in enumerate(scored):
@@ -93,3 +108,70 @@ def ranked(
         chance = chances.get(id(c), math.nan)
         found[i] = replace(c, rank=i + 1, low=c.score - half, high=c.score + half, p_best=chance)
     return found
+
+
+def ranking_frame(records: Iterable[Record], metric: str, view: str) -> pd.DataFrame:
+    """What ``ScoreTable.ranking`` returns."""
+    import pandas as pd
+
+    places = places_of(records, metric)
+    of_place, of_record = ("task", "split", "pool"), ("model", "layer", "dim", "n", "error")
+    numbers = ("score", "stderr", "low", "high", "p_best")
+    rows = [
+        dict(zip(of_place, place[:3], strict=True))
+        | {name: getattr(c.record, name) for name in of_record}
+        | {name: getattr(c, name) for name in ("rank", *numbers, "seconds")}
+        for place, own in places.items()
+        for c in ranked(own, metric, view)
+    ]
+    differing = [name for i, name in enumerate(of_place) if len({p[i] for p in places}) > 1]
+    columns = ["rank", "model", *differing, "layer", "dim", "n", *numbers, "seconds", "error"]
+    whole = dict.fromkeys(("rank", "dim", "n"), "Int64")
+    return pd.DataFrame(rows, columns=columns).astype({**whole, **dict.fromkeys(numbers, float)})
+
+
+def task_scores(records: Iterable[Record], metric: str, view: str) -> pd.DataFrame:
+    """Score of each model on each task, models x tasks; NaN where there is none.
+
+    Scores that do not compare, such as those of two poolings or splits of a task, are columns of
+    their own.
+    """
+    import pandas as pd
+
+    places = by_place(r for r in records if not r.is_measured)
+    columns = {}
+    for label, own in zip(place_labels(list(places)), places.values(), strict=True):
+        scored = [c for c in ranked(own, metric, view) if c.rank is not None]
+        if any(r.label == metric for r in own):
+            columns[label] = pd.Series({c.record.model: c.score for c in scored}, dtype=float)
+    if not any(map(len, columns.values())):
+        raise InvalidInputError("no model has a score to plot; see table.failures")
+    return pd.DataFrame(columns)
+
+
+def width_warnings(metrics: Iterable[Metric], records: Iterable[Record]) -> list[str]:
+    """What is to be told where scores that grow with the number of features are compared."""
+    known = [r for r in records if r.dim is not None and not r.error]
+    told = []
+    for metric in metrics:
+        dims = {r.dim for r in known if r.dim is not None and r.label == metric.label}
+        if metric.grows_with_width and len(dims) > 1:
+            told.append(
+                f"{metric.label} grows with the number of features, here {min(dims)} to "
+                f"{max(dims)}, so it ranks widths as much as quality; use "
+                f"{metric.name}({metric.width_cures[0]})"
+            )
+    return told
+
+
+def difference(a: Record, b: Record) -> tuple[float, float]:
+    """How much higher one record scores than another, and the standard error of that."""
+    if a.round != b.round:
+        raise InvalidInputError(
+            f"{a.model} was scored on {a.n} examples and {b.model} on {b.n}, so their "
+            f"scores do not compare; rank the two without budget="
+        )
+    value = (a.value or 0.0) - (b.value or 0.0)
+    if a.deviations and b.deviations and len(a.deviations) == len(b.deviations):
+        return value, math.dist(a.deviations, b.deviations)
+    return value, math.hypot(*(math.nan if r.stderr is None else r.stderr for r in (a, b)))

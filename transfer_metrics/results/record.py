@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -25,8 +26,8 @@ MEASURED = (
     "train_flops", "stored_bytes",
 )  # fmt: skip
 """Metrics of heads that were trained; all others are scores."""
-MOST_DEVIATIONS = 10_000
-MOST_CELL, MOST_ROWS = 1 << 20, 10_000_000
+_MOST_DEVIATIONS = 10_000
+_MOST_CELL, _MOST_ROWS = 1 << 20, 10_000_000
 """Characters of a cell in a table of separated values, and rows of a table in Parquet."""
 
 
@@ -128,7 +129,7 @@ class Record:
             given = given.as_dict()
         if not isinstance(given, Mapping):
             raise InvalidInputError(f"{where} is not a record of a score table")
-        found = {name: _CHECKS[kind](given.get(name), name, where) for name, kind in KINDS.items()}
+        found = {name: _CHECKS[kind](given.get(name), name, where) for name, kind in _KINDS.items()}
         if found["value"] is None and given.get("value") is not None and not found["error"]:
             found["error"] = "the value is not finite"
         return cls(**found)
@@ -174,8 +175,36 @@ def _kind(hint: Any) -> type:
     return get_origin(first) or first
 
 
-KINDS = {name: _kind(hint) for name, hint in get_type_hints(Record).items()}
+_KINDS = {name: _kind(hint) for name, hint in get_type_hints(Record).items()}
 """The type of each column: str, float, int, bool or list."""
+
+
+def phases(records: Iterable[Record]) -> dict[str, float]:
+    """Seconds of each phase over all models, as measured when each score was computed.
+
+    A phase that no record tells of is left out.
+
+    >>> score = Record("a", metric="knn", extract_seconds=2.0, seconds=0.5)
+    >>> phases([score, Record("a", metric="lda", statistics_seconds=0.25, seconds=0.5)])
+    {'forward passes': 2.0, 'statistics': 0.25, 'scores': 0.75}
+    """
+    once: dict[tuple[str, str | None, str | None], float] = {}
+    spent: dict[str, float] = {}
+    for r in records:
+        for phase, seconds in (("load", r.load_seconds), ("forward passes", r.extract_seconds)):
+            if seconds is not None:
+                # Scores that were added later keep the time of their own loading.
+                place = (phase, r.model, r.task)
+                once[place] = max(seconds, once.get(place, 0.0))
+        if r.statistics_seconds is not None:
+            spent["statistics"] = spent.get("statistics", 0.0) + r.statistics_seconds
+        if r.seconds is not None:
+            own = r.seconds - (r.statistics_seconds or 0.0)
+            spent["scores"] = spent.get("scores", 0.0) + own
+    for (phase, *_), seconds in once.items():
+        spent[phase] = spent.get(phase, 0.0) + seconds
+    order = ("load", "forward passes", "statistics", "scores")
+    return {phase: spent[phase] for phase in order if phase in spent}
 
 
 def frame_of(records: Iterable[Record]) -> pd.DataFrame:
@@ -183,7 +212,18 @@ def frame_of(records: Iterable[Record]) -> pd.DataFrame:
     import pandas as pd
 
     frame = pd.DataFrame([record.as_dict() for record in records], columns=list(COLUMNS))
-    return frame.astype({name: float for name, kind in KINDS.items() if kind is float})
+    return frame.astype({name: float for name, kind in _KINDS.items() if kind is float})
+
+
+def write_records(records: Iterable[Record], path: Path, suffix: str) -> None:
+    """Write records as ``.jsonl``, ``.csv`` or ``.parquet``."""
+    if suffix == ".jsonl":
+        lines = (json.dumps(r.as_dict(), allow_nan=False, default=str) for r in records)
+        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    elif suffix == ".csv":
+        frame_of(records).to_csv(path, index=False)
+    else:
+        frame_of(records).to_parquet(path, index=False)
 
 
 def read_records(path: Path) -> list[Record]:
@@ -207,7 +247,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
 
 
 def _separated(path: Path) -> Iterator[dict[str, Any]]:
-    before = csv.field_size_limit(MOST_CELL)
+    before = csv.field_size_limit(_MOST_CELL)
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path, TABLE), newline="")))
     except csv.Error as error:
@@ -218,7 +258,7 @@ def _separated(path: Path) -> Iterator[dict[str, Any]]:
         raise ValueError("it has no column 'model'")
     for row in rows:
         filled = {name: row[name] for name in COLUMNS if row.get(name)}
-        yield {name: _PARSERS[KINDS[name]](cell) for name, cell in filled.items()}
+        yield {name: _PARSERS[_KINDS[name]](cell) for name, cell in filled.items()}
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -234,9 +274,9 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
             about = file.metadata
             groups = (about.row_group(i).total_byte_size for i in range(about.num_row_groups))
             check_size(sum(groups), TABLE, "it unpacks to")
-            if about.num_rows > MOST_ROWS:
-                raise ValueError(f"it has {about.num_rows} rows; at most {MOST_ROWS} are read")
-            columns = [name for name in file.schema_arrow.names if name in KINDS]
+            if about.num_rows > _MOST_ROWS:
+                raise ValueError(f"it has {about.num_rows} rows; at most {_MOST_ROWS} are read")
+            columns = [name for name in file.schema_arrow.names if name in _KINDS]
             if "model" not in columns:
                 raise ValueError("it has no column 'model'")
             unpacked = 0
@@ -280,8 +320,8 @@ def _flag(value: Any, name: str, where: str) -> bool | None:
 def _numbers(value: Any, name: str, where: str) -> list[float] | None:
     if value is None:
         return None
-    if not isinstance(value, list) or len(value) > MOST_DEVIATIONS:
-        raise _wrong(value, name, where, f"a list of at most {MOST_DEVIATIONS} numbers")
+    if not isinstance(value, list) or len(value) > _MOST_DEVIATIONS:
+        raise _wrong(value, name, where, f"a list of at most {_MOST_DEVIATIONS} numbers")
     numbers = [_number(v, name, where) for v in value]
     # An error needs two blocks; with one of them missing nothing is known.
     known = [v for v in numbers if v is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,26 +10,36 @@ from typing import TYPE_CHECKING, Any, Self
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.files import replacing
+from transfer_metrics.registry import resolve
 from transfer_metrics.results.agreement import accuracies_of, agreement, paired
 from transfer_metrics.results.comparable import (
-    Place,
     by_place,
     joined,
+    one_place,
     place_labels,
+    places_of,
     with_own_names,
 )
-from transfer_metrics.results.ranks import candidates, ranked
-from transfer_metrics.results.record import Record, frame_of, read_records
-from transfer_metrics.results.table_text import aligned, metric_lines, ranking_lines, remarks
+from transfer_metrics.results.ranks import (
+    candidates,
+    difference,
+    higher_is_better,
+    ranking_frame,
+    single,
+)
+from transfer_metrics.results.record import Record, frame_of, read_records, write_records
+from transfer_metrics.results.table_plots import TablePlots
+from transfer_metrics.results.wording import aligned, metric_lines, ranking_lines, remarks
 from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from transfer_metrics.results.plots import TablePlots
 
 FORMATS = (".jsonl", ".csv", ".parquet")
-VIEWS = ("best", "all", "last")
+_VIEWS = ("best", "all", "last")
+# Pages are made of tables, so what makes one is found when it is asked for.
+_WRITE_REPORT = "transfer_metrics.report.html:write_report"
 
 
 class ScoreTable:
@@ -43,7 +52,8 @@ class ScoreTable:
 
     A name stands for one model, and for one task: where ``model_id`` or ``task_id`` say that it
     would stand for two, the later one gets a number, as in ``net (2)``. ``a + b`` has what is in
-    both tables once, and numbers a model as well where the two contradict each other.
+    both tables once, and numbers a model as well where the two contradict each other. Iterating
+    over a table gives its records with their types; ``records`` are plain dictionaries.
 
     >>> table = ScoreTable([
     ...     {"model": "a", "layer": "fc", "metric": "knn", "value": 0.7, "higher_is_better": True},
@@ -54,8 +64,8 @@ class ScoreTable:
     """
 
     def __init__(self, records: Iterable[Mapping[str, Any] | Record], view: str = "best") -> None:
-        if view not in VIEWS:
-            raise InvalidInputError(f"view must be one of {VIEWS}, not {view!r}")
+        if view not in _VIEWS:
+            raise InvalidInputError(f"view must be one of {_VIEWS}, not {view!r}")
         self._records = with_own_names([Record.of(record) for record in records])
         self.view = view
 
@@ -161,32 +171,8 @@ class ScoreTable:
         Raises:
             UnknownNameError: the table has no such metric.
         """
-        import pandas as pd
-
-        metric = self._metric(metric)
         view = self.view if view is None else view
-        numbers = ["score", "stderr", "low", "high", "p_best"]
-        better = self._higher_is_better(metric)
-        places = self.places(metric)
-        names = ("task", "split", "pool")
-        rows = [
-            {
-                "rank": c.rank,
-                **dict(zip(names, place[:3], strict=True)),
-                **{
-                    name: getattr(c.record, name)
-                    for name in ("model", "layer", "dim", "n", "error")
-                },
-                **{name: getattr(c, name) for name in (*numbers, "seconds")},
-            }
-            for place, records in places.items()
-            for c in ranked(records, metric, view, better)
-        ]
-        differing = [name for i, name in enumerate(names) if len({p[i] for p in places}) > 1]
-        columns = ["rank", "model", *differing, "layer", "dim", "n", *numbers, "seconds", "error"]
-        frame = pd.DataFrame(rows, columns=columns)
-        whole = dict.fromkeys(("rank", "dim", "n"), "Int64")
-        return frame.astype({**whole, **dict.fromkeys(numbers, float)})
+        return ranking_frame(self._records, self.named_metric(metric), view)
 
     def difference(self, first: str, second: str, metric: str | None = None) -> tuple[float, float]:
         """How much higher one model scores than another, and the standard error of that.
@@ -200,8 +186,8 @@ class ScoreTable:
             InvalidInputError: a model has no score, or a race scored them on different examples, or
                 the table has several tasks.
         """
-        metric = self._metric(metric)
-        chosen = candidates(self.one_place(metric), metric, self._single)
+        metric = self.named_metric(metric)
+        chosen = candidates(one_place(self._records, metric), metric, single(self.view))
         pair = []
         for name in (first, second):
             found = next((c.record for c in chosen if c.record.model == name), None)
@@ -211,16 +197,7 @@ class ScoreTable:
             if found.value is None:
                 raise InvalidInputError(f"{name} has no score: {found.error}")
             pair.append(found)
-        a, b = pair
-        if a.round != b.round:
-            raise InvalidInputError(
-                f"{first} was scored on {a.n} examples and {second} on {b.n}, so their "
-                f"scores do not compare; rank the two without budget="
-            )
-        value = (a.value or 0.0) - (b.value or 0.0)
-        if a.deviations and b.deviations and len(a.deviations) == len(b.deviations):
-            return value, math.dist(a.deviations, b.deviations)
-        return value, math.hypot(*(math.nan if r.stderr is None else r.stderr for r in pair))
+        return difference(*pair)
 
     def agreement(
         self,
@@ -253,11 +230,11 @@ class ScoreTable:
         if isinstance(accuracies, ScoreTable):
             accuracies = accuracies_of(accuracies, head, split)
         frames = []
-        for name in [self._metric(metric)] if metric else self.metrics:
-            sign = 1.0 if self._higher_is_better(name) else -1.0
+        for name in [self.named_metric(metric)] if metric else self.metrics:
+            sign = 1.0 if higher_is_better(self._records, name) else -1.0
             scores = {
                 str(c.record.model): math.nan if c.record.round else sign * c.score
-                for c in candidates(self.one_place(name), name, self._single)
+                for c in candidates(one_place(self._records, name), name, single(self.view))
             }
             common = paired(scores, accuracies)
             found = agreement(
@@ -273,7 +250,7 @@ class ScoreTable:
         Raises:
             InvalidInputError: every model failed, or the table has several tasks.
         """
-        self.one_place(self._metric(metric))
+        one_place(self._records, self.named_metric(metric))
         first = self.ranking(metric)
         if not len(first) or first["score"].isna().iloc[0]:
             raise InvalidInputError("no model has a score; see table.failures for the reasons")
@@ -312,8 +289,8 @@ class ScoreTable:
         if metric is None and len(self.metrics) > 1 and self._of_features:
             text = aligned(metric_lines(self._records), {"metric"})
             return text + remarks(self.notes, self.task_summaries)
-        metric = self._metric(metric)
-        places = self.places(metric)
+        metric = self.named_metric(metric)
+        places = places_of(self._records, metric)
         if len(places) > 1:
             parts = zip(place_labels(list(places)), places.values(), strict=True)
             return "\n\n".join(
@@ -339,20 +316,12 @@ class ScoreTable:
             InvalidInputError: an unknown ending, or a place that cannot be written to.
         """
         path = Path(path)
-        suffix = _known_suffix(path)
+        _check_suffix(path)
         with replacing(path) as temporary:
-            if suffix == ".jsonl":
-                lines = (
-                    json.dumps(r.as_dict(), allow_nan=False, default=str) for r in self._records
-                )
-                temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-            elif suffix == ".csv":
-                self.to_frame().to_csv(temporary, index=False)
-            else:
-                self.to_frame().to_parquet(temporary, index=False)
+            write_records(self._records, temporary, path.suffix.lower())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ScoreTable:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a table that ``save`` wrote, of the bounds of ``record.read_records``.
 
         Raises:
@@ -360,7 +329,7 @@ class ScoreTable:
                 a field of another type.
         """
         path = Path(path)
-        _known_suffix(path)
+        _check_suffix(path)
         if not os.path.isfile(path):
             raise InvalidInputError(f"there is no table at {path}; check the path")
         try:
@@ -373,46 +342,14 @@ class ScoreTable:
     @property
     def plot(self) -> TablePlots:
         """Plots: ``table.plot.ranking()`` and ``table.plot.layers()``."""
-        # Drawing comes after ranking in the flow; it is imported only when somebody draws.
-        from transfer_metrics.results.plots import TablePlots
-
         return TablePlots(self)
 
     def report(self, path: str | os.PathLike[str], **options: Any) -> str:
         """Write the table as one HTML page; see ``report.html.write_report`` for the options."""
-        from transfer_metrics.report.html import write_report
+        return str(resolve(_WRITE_REPORT)(self, path, **options))
 
-        return write_report(self, path, **options)
-
-    def one_place(self, metric: str) -> list[Record]:
-        """The records of a metric, and of failures, which all compare.
-
-        Raises:
-            InvalidInputError: they are of several tasks, splits, poolings or numbers of examples.
-        """
-        places = self.places(metric)
-        if len(places) > 1:
-            names = ("task", "split", "pool", "n")
-            first, second = list(places)[:2]
-            differing = [i for i in range(4) if len({place[i] for place in places}) > 1]
-            asked = ", ".join(f"{names[i]}={first[i]!r}" for i in differing)
-            raise InvalidInputError(
-                f"scores of {metric} of {' and '.join(place_labels([first, second]))} do not "
-                f"compare; choose one with table.on({asked})"
-            )
-        return next(iter(places.values()), [])
-
-    def places(self, metric: str) -> dict[Place, list[Record]]:
-        """The records of a metric, and of failures, by task, split, pooling and n."""
-        label = {metric, ""}
-        return by_place(r for r in self._records if r.label in label)
-
-    @property
-    def _single(self) -> str:
-        """A view in which each model is one candidate."""
-        return "best" if self.view == "all" else self.view
-
-    def _metric(self, metric: str | None) -> str:
+    def named_metric(self, metric: str | None) -> str:
+        """A metric of the table, by default its first."""
         known = self.metrics
         if not metric:
             return known[0] if known else ""
@@ -420,15 +357,9 @@ class ScoreTable:
             raise UnknownNameError.of("metric of this table", metric, known)
         return metric
 
-    def _higher_is_better(self, metric: str) -> bool:
-        flags = [r.higher_is_better for r in self._records if r.label == metric]
-        return all(flag is not False for flag in flags)
 
-
-def _known_suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() not in FORMATS:
         raise InvalidInputError(
             f"cannot tell the format of {path.name!r}; end its name in {', '.join(FORMATS)}"
         )
-    return suffix

@@ -19,7 +19,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.results.plot_names import MUTED
+from transfer_metrics.results.plot_style import MUTED
 from transfer_metrics.results.plots import COLOURS, MARKERS, clean, new_axes
 from transfer_metrics.results.wording import plot_label
 from transfer_metrics.selection.columns import LayerColumns, layer_columns

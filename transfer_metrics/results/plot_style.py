@@ -1,23 +1,78 @@
-"""Names in plots: short enough to leave room for the data, and none on another."""
+"""What all plots share: colours, axes, files, and names of which none covers another."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.files import replacing
 from transfer_metrics.naming import told_apart
 from transfer_metrics.results.wording import plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Lines of text this many points apart do not touch; a letter is about this wide.
-LINE, LETTER = 9.0, 4.4
+# Okabe and Ito's palette, which stays apart for colour-blind readers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
 MUTED = "#9A9A9A"
+# Journals want fonts that are embedded whole; the same numbers give the same file.
+_RC: dict[Any, Any] = {"pdf.fonttype": 42, "svg.hashsalt": "transfer-metrics"}
+
+# Lines of text this many points apart do not touch; a letter is about this wide.
+_LINE, _LETTER = 9.0, 4.4
 # Names right of this share of the axes are written to the left of their points.
-RIGHT = 0.65
+_RIGHT = 0.65
 # Letters of the longest label.
-MOST = 80
+_MOST = 80
+
+
+def save_figure(draw: Callable[[Axes], Any], path: str | os.PathLike[str], height: float) -> str:
+    """Draw into a PNG, SVG or PDF file, by its ending, which appears whole or not at all."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    path, suffix = Path(path), plot_format(path)
+    # A figure of its own keeps pyplot's global state out of libraries and threads.
+    figure = Figure(figsize=(7.5, height), layout="constrained")
+    draw(figure.subplots())
+    date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
+    with replacing(path) as temporary, matplotlib.rc_context(_RC):
+        figure.savefig(temporary, dpi=150, format=suffix, metadata=date)
+    return str(path)
+
+
+def plot_format(path: str | os.PathLike[str]) -> str:
+    """The format that the ending of a file asks for, if it can be drawn.
+
+    >>> plot_format("curve.SVG")
+    'svg'
+    """
+    suffix = Path(path).suffix.lower().lstrip(".")
+    if suffix not in ("png", "svg", "pdf"):
+        raise InvalidInputError(
+            f"cannot draw into {Path(path).name!r}; end its name in .png, .svg or .pdf"
+        )
+    return suffix
+
+
+def new_axes(ax: Axes | None, height: float) -> Axes:
+    """The axes given, or those of a new figure."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(7.5, height), layout="constrained")[1]
+
+
+def clean(ax: Axes) -> None:
+    """The house style: no frame on the right and above, a light grid."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="x", color="#EEEEEE", zorder=0)
+    ax.set_axisbelow(True)
 
 
 def short_labels(names: Sequence[object], limit: int = 30) -> list[str]:
@@ -39,35 +94,27 @@ def short_labels(names: Sequence[object], limit: int = 30) -> list[str]:
     common = next((i for i, (a, b) in pairs if a != b), 0)
     cut = max(texts[0].rfind(mark, 0, common) for mark in ":/") + 1
     labels: list[str] = []
-    for longest in range(limit, MOST, 6):
+    for longest in range(limit, _MOST, 6):
         labels = [plot_label(text[cut:], longest) for text in texts]
         if len(set(labels)) == len(set(texts)):
             return labels
     # Equal names stay equal, as those of a model with several layers; others get a number.
-    numbered = dict(zip(dict.fromkeys(texts), told_apart(_one_each(texts, labels)), strict=True))
+    one_each = dict(zip(texts, labels, strict=True))
+    numbered = dict(zip(one_each, told_apart(one_each.values()), strict=True))
     return [numbered[text] for text in texts]
 
 
-def _one_each(texts: Sequence[str], labels: Sequence[str]) -> list[str]:
-    return list(dict(zip(texts, labels, strict=True)).values())
-
-
-def free_places(
+def _free_places(
     points: Sequence[tuple[float, float]],
     spans: Sequence[tuple[float, float]],
-    line: float = LINE,
+    line: float = _LINE,
 ) -> list[float]:
     """How far up or down the name of each point has to move to touch no other name or point.
 
-    Args:
-        points: x and y of the points.
-        spans: where each name begins and ends in x, in the same unit.
-        line: height of a name.
+    ``spans`` tell where each name begins and ends in x, and ``line`` how high it is, in the unit of
+    the points. The shortest shifts are found in the order of the points, up before down.
 
-    Returns:
-        The shortest shift for each, in the order of the points, up before down.
-
-    >>> free_places([(0, 0), (1, 1), (50, 0)], [(5, 25), (6, 26), (55, 75)], 10.0)
+    >>> _free_places([(0, 0), (1, 1), (50, 0)], [(5, 25), (6, 26), (55, 75)], 10.0)
     [0.0, 10.0, 0.0]
     """
     taken = [(x - 3, y, x + 3, line * 0.6) for x, y in points]
@@ -96,12 +143,7 @@ def name_points(
 ) -> None:
     """Write a name beside each point, the first ones nearest; thin lines lead to those far off.
 
-    Args:
-        ax: axes whose limits and scales are set.
-        points: x and y, in data.
-        labels: as from ``short_labels``.
-        colours: of the names; black by default.
-        size: of the letters, in points.
+    The limits and scales of the axes are set before.
     """
     # The layout is final once it was drawn, which a canvas of its own kind might not do.
     figure: Any = getattr(ax.figure, "figure", None) or ax.figure
@@ -109,14 +151,14 @@ def name_points(
     unit = 72 / figure.dpi
     places = [(float(x), float(y)) for x, y in ax.transData.transform(points) * unit]
     box = ax.get_window_extent()
-    edge = (box.x0 + RIGHT * box.width) * unit
-    widths = [LETTER * size / 7.5 * len(label) for label in labels]
+    edge = (box.x0 + _RIGHT * box.width) * unit
+    widths = [_LETTER * size / 7.5 * len(label) for label in labels]
     left = [x > edge for x, _ in places]
     spans = [
         (x - 5 - w, x - 5) if before else (x + 5, x + 5 + w)
         for (x, _), w, before in zip(places, widths, left, strict=True)
     ]
-    shifts = free_places(places, spans)
+    shifts = _free_places(places, spans)
     for i, (point, label, shift) in enumerate(zip(points, labels, shifts, strict=True)):
         line: dict[str, Any] = {
             "arrowstyle": "-",
@@ -135,7 +177,7 @@ def name_points(
             va="center",
             fontsize=size,
             color=colours[i] if colours else "black",
-            arrowprops=line if abs(shift) > LINE else None,
+            arrowprops=line if abs(shift) > _LINE else None,
         )
         # The places were found for the axes as they are.
         note.set_in_layout(False)

@@ -1,0 +1,308 @@
+"""What a report says about its numbers: warnings, failures and cost, and how they were made."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transfer_metrics.errors import TransferMetricsError
+from transfer_metrics.metrics.base import METRICS, get_metric
+from transfer_metrics.naming import bare_name
+from transfer_metrics.ranking.combine import COMBINATIONS
+from transfer_metrics.report.gather import Gathered, Setting
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.ranks import width_warnings
+from transfer_metrics.results.record import Record, phases
+from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.wording import count, duration, listed, several
+from transfer_metrics.syntax import split_list
+from transfer_metrics.untrusted import visible
+
+MOST_FAILURES, _MOST_MODELS = 100, 300
+# Longer ones are no metric's options, and parsing them could take long.
+_LONGEST_LABEL = 500
+UNRECORDED = (
+    "batch size, device, precision, which layers were asked for, the machine, and the versions of "
+    "torch and other libraries"
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that could not be computed; ``times`` counts layers or seeds alike."""
+
+    model: str
+    what: str
+    reason: str
+    times: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Time that one kind of work took; as measured when it was done."""
+
+    what: str
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one group of records was made: settings, models and a command."""
+
+    label: str
+    settings: list[tuple[str, str]]
+    models: list[tuple[str, str, int, str]]
+    left_out: int
+    command: str
+
+
+def failures_of(gathered: Gathered) -> list[Failure]:
+    """Everything that failed, equal reasons once."""
+    found: dict[tuple[str, str, str], int] = {}
+    for record in (r for table in gathered.tables for r in table if r.error):
+        what = record.head or record.label or "model"
+        key = (str(record.model), what, str(record.error))
+        found[key] = found.get(key, 0) + 1
+    return [Failure(*key, times) for key, times in found.items()]
+
+
+def warnings_of(gathered: Gathered) -> list[str]:
+    """What a reader should know before believing the numbers; one sentence or two each."""
+    told = []
+    if gathered.replaced:
+        told.append(
+            f"{several(gathered.replaced, 'score was', 'scores were')} given more than once with "
+            f"different values; the last one given counts."
+        )
+    several_settings = len(gathered.settings) > 1
+    for setting, label in zip(gathered.settings, gathered.labels, strict=True):
+        lead = f"{visible(label)}: " if several_settings else ""
+        told += [lead + text for text in _of_scores(setting)]
+    return told
+
+
+def costs_of(setting: Setting) -> list[Cost]:
+    """Time of loading, of the forward passes, of statistics, and of each metric over all layers."""
+    passes: dict[str, float] = {}
+    by_metric: dict[str, list[float]] = {}
+    for r in setting.table:
+        if r.extract_seconds is not None:
+            passes[str(r.model)] = r.extract_seconds
+        if r.value is not None and r.seconds is not None:
+            own = r.seconds - (r.statistics_seconds or 0.0)
+            by_metric.setdefault(r.label, []).append(own)
+    spent = phases(setting.table)
+    costs = [Cost("loading", spent["load"], "")] if "load" in spent else []
+    if passes:
+        mean = sum(passes.values()) / len(passes)
+        detail = f"{several(len(passes), 'model')}, {duration(mean)} each"
+        costs.append(Cost("forward passes", sum(passes.values()), detail))
+    if "statistics" in spent:
+        costs.append(Cost("statistics", spent["statistics"], "shared by the metrics below"))
+    for metric, times in by_metric.items():
+        costs.append(Cost(metric, sum(times), several(len(times), "score")))
+    return costs
+
+
+def _of_scores(setting: Setting) -> list[str]:
+    records = list(setting.table)
+    scored = [r for r in records if r.value is not None]
+    metrics = setting.table.metrics
+    told = [_without_errors(scored, metrics), _raced(records), _revisions(records)]
+    notes = [
+        f"{listed([visible(m) for m in models])}: {visible(note, 1000)}."
+        for note, models in setting.table.notes.items()
+    ]
+    return [*_widths(scored, metrics), *filter(None, told), *notes]
+
+
+def _widths(scored: Sequence[Record], metrics: Sequence[str]) -> list[str]:
+    """What ``rank_models`` warns of where a metric prefers wide layers."""
+    known = []
+    for label in metrics:
+        if len(label) <= _LONGEST_LABEL:
+            # A metric may not be installed here.
+            with contextlib.suppress(TransferMetricsError):
+                known.append(get_metric(label))
+    return [visible(text, 1000) for text in width_warnings(known, scored)]
+
+
+def _without_errors(scored: Sequence[Record], metrics: Sequence[str]) -> str:
+    sure = {r.label for r in scored if r.stderr is not None}
+    bare = {r.label for r in scored} - sure
+    if not bare:
+        return ""
+    names = listed([visible(m) for m in metrics if m in bare])
+    return (
+        f"No standard errors of {names}: how sure the order is cannot be told. `rank --intervals` "
+        f"adds them where the metric allows, `--intervals bootstrap` for all."
+    )
+
+
+def _raced(records: Sequence[Record]) -> str:
+    dropped = {r.model: r.n for r in records if r.round is not None}
+    if not dropped:
+        return ""
+    least = min((n for n in dropped.values() if n is not None), default=None)
+    start = "" if least is None else f", from {count(least)}"
+    return (
+        f"A race dropped {several(len(dropped), 'model')} on fewer examples{start}; their scores "
+        f"do not compare with the others and rank below them."
+    )
+
+
+def _revisions(records: Sequence[Record]) -> str:
+    found: dict[str, set[str]] = {}
+    for r in records:
+        if r.revision:
+            found.setdefault(str(r.model), set()).add(r.revision)
+    mixed = [visible(model) for model, revisions in found.items() if len(revisions) > 1]
+    return f"Several revisions under one name: {listed(mixed)}." if mixed else ""
+
+
+def runs_of(gathered: Gathered) -> list[Run]:
+    """How each setting was scored, and the heads of each task trained."""
+    runs = []
+    for setting, label in zip(gathered.settings, gathered.labels, strict=True):
+        models = _models_of(setting.table)
+        left_out = max(len(models) - _MOST_MODELS, 0)
+        shown, command = models[:_MOST_MODELS], rank_command(setting)
+        runs.append(Run(f"Scores on {label}", _settings_of(setting), shown, left_out, command))
+    for task, comparison in gathered.comparisons.items():
+        command = compare_command(task, comparison)
+        runs.append(Run(f"Heads on {task}", _measured_settings(comparison), [], 0, command))
+    return runs
+
+
+def _settings_of(setting: Setting) -> list[tuple[str, str]]:
+    """Names and values of the settings that the records hold."""
+    records = list(setting.table)
+    classes = [count(int(c)) for c in _values(records, "num_classes") if int(c)]
+    views = {"all": "each layer on its own", "last": "its last layer", "best": "its best layer"}
+    told = [
+        ("task", visible(setting.task or "not recorded")),
+        ("split", visible(setting.place.split or "not recorded")),
+        ("examples", "not recorded" if setting.place.n is None else count(setting.place.n)),
+        ("classes", listed(classes) or "none recorded"),
+        ("pooling", visible(setting.place.pool or "not recorded")),
+        ("stands for a model", views[setting.table.view]),
+        ("intervals", _intervals(records)),
+    ]
+    return told + _made(records)
+
+
+def _measured_settings(comparison: Comparison) -> list[tuple[str, str]]:
+    """The same of the heads of a task."""
+    records = list(comparison)
+    examples = sorted({r.n for r in records if r.split == "train" and r.n})
+    return [
+        ("heads", listed([visible(h) for h in _values(records, "head")], 12)),
+        ("seeds", listed(_values(records, "seed"), 12) or "not recorded"),
+        ("training examples", listed([count(n) for n in examples]) or "not recorded"),
+        *_made(records),
+    ]
+
+
+def _models_of(table: ScoreTable) -> list[tuple[str, str, int, str]]:
+    """Name, revision, number of scored layers and their dims of each model."""
+    found: dict[str, list[Record]] = {}
+    for r in table:
+        found.setdefault(str(r.model), []).append(r)
+    rows = []
+    for model, records in found.items():
+        scored = [r for r in records if r.value is not None]
+        dims = sorted({r.dim for r in scored if r.dim is not None})
+        ends = [count(d) for d in dict.fromkeys([*dims[:1], *dims[-1:]])]
+        revisions = ", ".join(_values(records, "revision"))
+        rows.append((model, revisions, len({r.layer for r in scored}), " to ".join(ends)))
+    return rows
+
+
+def metric_references(metrics: Iterable[str]) -> list[tuple[str, str]]:
+    """Where each metric was published, as far as the toolkit knows it."""
+    told = []
+    for label in metrics:
+        name = label.partition("(")[0]
+        reference = ""
+        if name in COMBINATIONS:
+            reference = next(iter(COMBINATIONS[name].values())).reference
+        elif name in METRICS:
+            reference = METRICS[name].reference
+        told.append((label, reference))
+    return told
+
+
+def rank_command(setting: Setting) -> str:
+    """The command that ranks the same models on the same task, as far as the records tell."""
+    records = list(setting.table)
+    parts = ["transfer-metrics", "rank", "--models", _models(records)]
+    parts += ["--task", setting.task, "--metrics", ",".join(setting.table.metrics)]
+    parts += ["--split", setting.place.split] if setting.place.split not in ("", "train") else []
+    parts += ["--pool", setting.place.pool] if setting.place.pool not in ("", "avg") else []
+    parts += ["--layers", "blocks"] if setting.table.view == "all" else []
+    parts += ["--layers", "last"] if setting.table.view == "last" else []
+    modes = _values(records, "intervals")
+    parts += ["--intervals", *(["bootstrap"] if "bootstrap" in modes else [])] if modes else []
+    parts += ["--budget", "SHARE"] if _values(records, "round") else []
+    return _shell(parts)
+
+
+def compare_command(task: str, comparison: Comparison) -> str:
+    """The command that trains the same heads, as far as the records tell."""
+    records = list(comparison)
+    heads = [h for h in _values(records, "head") if not h.startswith("linear_probe@")]
+    seeds = len(_values(records, "seed"))
+    parts = ["transfer-metrics", "compare", "--models", _models(records)]
+    parts += ["--task", task, "--heads", ",".join(heads), "--seeds", str(seeds or 1)]
+    for name in comparison.shifts:
+        parts += ["--ood", f"{name}=TASK"] if name != "ood" else []
+    return _shell(parts)
+
+
+def _models(records: Iterable[Record]) -> str:
+    """The models as they are asked for; of one with a name of its own only that is known.
+
+    >>> _models(map(Record, ["zoo:vit-mnist", "small", "hf:a,b"]))
+    "zoo:vit-mnist,small = MODEL,'hf:a,b'"
+    """
+    asked = []
+    for name in _values(records, "model"):
+        quoted = name if split_list(name) == [name] else f"'{name}'"
+        is_known = ":" in name and bare_name(name) == name
+        asked.append(quoted if is_known else f"{quoted} = MODEL")
+    return ",".join(asked)
+
+
+def _intervals(records: Sequence[Record]) -> str:
+    blocks = sorted({len(r.deviations) for r in records if r.deviations})
+    over = f" over {listed([str(b) for b in blocks])} blocks of examples" if blocks else ""
+    modes = ", ".join(map(visible, _values(records, "intervals")))
+    return f"{modes}{over}" if modes else "none"
+
+
+def _made(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """When, and by which version of the toolkit."""
+    times = sorted(_values(records, "created"))
+    ends = [visible(t).replace("T", " ").replace("+00:00", " UTC") for t in times]
+    when = " to ".join(dict.fromkeys([*ends[:1], *ends[-1:]]))
+    versions = listed([visible(v) for v in _values(records, "version")])
+    what = "trained" if any(r.head for r in records) else "scored"
+    return [
+        (what, when or "time not recorded"),
+        ("version", f"transfer-metrics {versions or 'not recorded'}"),
+    ]
+
+
+def _values(records: Iterable[Record], column: str) -> list[str]:
+    """The different values of a column as text, in the order of the records."""
+    return list(
+        dict.fromkeys(str(getattr(r, column)) for r in records if getattr(r, column) is not None)
+    )
+
+
+def _shell(parts: Sequence[str]) -> str:
+    """A command for a shell; what cannot be seen is shown as escapes."""
+    return " ".join(visible(shlex.quote(part), 20_000) for part in parts)

@@ -1,0 +1,157 @@
+"""The plots that a table has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from transfer_metrics.results import plots
+from transfer_metrics.results.agreement import accuracies_of, paired
+from transfer_metrics.results.comparable import Place, places_of
+from transfer_metrics.results.plot_style import save_figure
+from transfer_metrics.results.ranks import higher_is_better, ranked, single, task_scores
+from transfer_metrics.results.record import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+class _Table(Protocol):
+    """What is drawn of a ``ScoreTable``."""
+
+    view: str
+
+    def __iter__(self) -> Iterator[Record]: ...
+    def named_metric(self, metric: str | None) -> str: ...
+    def ranking(self, metric: str | None = None, *, view: str | None = None) -> pd.DataFrame: ...
+    def agreement(
+        self, accuracies: Mapping[str, float], metric: str | None = None, **options: Any
+    ) -> pd.DataFrame: ...
+
+
+class TablePlots:
+    """The plots of one table, ``table.plot``; each is drawn on ``ax`` or a figure of its own."""
+
+    def __init__(self, table: _Table) -> None:
+        self._table = table
+
+    def ranking(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
+        """Candidates from best to worst as points, with 95 % intervals where the metric has one.
+
+        Models that a race dropped are hollow and grey: their scores are of fewer examples.
+
+        Raises:
+            InvalidInputError: no model has a score.
+
+        >>> from transfer_metrics import ScoreTable
+        >>> table = ScoreTable([{"model": "a", "layer": "fc", "metric": "knn", "value": 0.7}])
+        >>> table.plot.ranking().get_xlabel()
+        'knn'
+        """
+        rounds = {str(r.model): r.round for r in self._table}
+        dropped = [model for model, round in rounds.items() if round is not None]
+        metric = self._table.named_metric(metric)
+        ranking = self._table.ranking(metric)
+        return plots.plot_ranking(ranking, metric, tasks=self._tasks, dropped=dropped, ax=ax)
+
+    def layers(
+        self, metric: str | None = None, *, ax: Axes | None = None, highlight: int = 5
+    ) -> Axes:
+        """Score against depth, one curve per model, the best models in colour with 95 % bands.
+
+        Args:
+            metric: the metric, by default the first of the table.
+            ax: where to draw; by default a new figure.
+            highlight: how many of the best models are coloured and named; the rest is grey.
+
+        Raises:
+            InvalidInputError: no layer has a score.
+
+        >>> from transfer_metrics import ScoreTable
+        >>> record = {"model": "a", "metric": "knn", "value": 0.7}
+        >>> table = ScoreTable([{**record, "depth": d, "layer": str(d)} for d in (0.5, 1.0)])
+        >>> len(table.plot.layers().lines)
+        1
+        """
+        metric = self._table.named_metric(metric)
+        found: list[tuple[int, str, Place, list[Record]]] = []
+        for place, records in places_of(self._table, metric).items():
+            drawn: dict[str, list[Record]] = {}
+            for r in records:
+                if r.label == metric and r.value is not None and r.depth is not None:
+                    drawn.setdefault(str(r.model), []).append(r)
+            for c in ranked(records, metric, "best"):
+                if c.rank is not None:
+                    model = str(c.record.model)
+                    curve = sorted(drawn.get(model, []), key=lambda r: r.depth or 0.0)
+                    found.append((c.rank, model, place, curve))
+        found.sort(key=lambda row: row[0])
+        several = len({place for _, _, place, _ in found}) > 1
+        curves = [
+            (f"{m} on {' '.join(filter(None, p[:3]))}" if several else m, curve)
+            for _, m, p, curve in found
+        ]
+        return plots.plot_layers(curves, metric, tasks=self._tasks, highlight=highlight, ax=ax)
+
+    def tasks(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
+        """Models x tasks under one metric, shaded by the order within each task.
+
+        Raises:
+            InvalidInputError: no model has a score.
+        """
+        metric = self._table.named_metric(metric)
+        records = list(self._table)
+        values = task_scores(records, metric, single(self._table.view))
+        better = higher_is_better(records, metric)
+        return plots.plot_heat_map(values, higher_is_better=better, label=metric, ax=ax)
+
+    def agreement(
+        self,
+        accuracies: Mapping[str, float] | Iterable[Record],
+        metric: str | None = None,
+        *,
+        head: str | None = None,
+        split: str = "test",
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Score against accuracy, a named point per model, with the straight line of least squares.
+
+        The title has weighted Kendall's tau with its 95 % interval over models. See
+        ``ScoreTable.agreement`` for the arguments.
+
+        Raises:
+            InvalidInputError: fewer than three models have both.
+
+        >>> from transfer_metrics import ScoreTable
+        >>> record = {"layer": "fc", "metric": "knn", "higher_is_better": True}
+        >>> scores = {"a": 1.0, "b": 2.0, "c": 3.0}
+        >>> table = ScoreTable([{**record, "model": m, "value": v} for m, v in scores.items()])
+        >>> len(table.plot.agreement({"a": 0.5, "b": 0.6, "c": 0.9}).texts)
+        3
+        """
+        metric = self._table.named_metric(metric)
+        if not isinstance(accuracies, Mapping):
+            accuracies = accuracies_of(accuracies, head, split)
+        ranking = self._table.ranking(metric, view="best").dropna(subset="score")
+        scores = dict(zip(ranking["model"].astype(str), ranking["score"], strict=True))
+        points = {name: (scores[name], accuracies[name]) for name in paired(scores, accuracies)}
+        found = self._table.agreement(accuracies, metric).set_index("measure")
+        tau = found.loc["weighted_kendall", ["value", "low", "high"]].to_numpy(float)
+        return plots.plot_agreement(points, metric, tau.tolist(), ax=ax)
+
+    def save(self, kind: str, path: str | os.PathLike[str], metric: str | None = None) -> str:
+        """Draw ``"ranking"`` or ``"layers"`` into a PNG, SVG or PDF file, by its ending.
+
+        Raises:
+            InvalidInputError: an unknown ending, or a place that cannot be written to.
+        """
+        if kind == "layers":
+            return save_figure(lambda ax: self.layers(metric, ax=ax), path, plots.LAYERS_HEIGHT)
+        height = plots.ranking_height(len(self._table.ranking(metric)))
+        return save_figure(lambda ax: self.ranking(metric, ax=ax), path, height)
+
+    @property
+    def _tasks(self) -> list[str]:
+        return sorted({str(r.task) for r in self._table if r.task})
