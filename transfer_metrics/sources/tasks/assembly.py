@@ -68,18 +68,17 @@ def make_task(
         suspicions=(*understood.suspicions, *told),
     )
     splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
-    found = {_modality(split.examples) for split in splits.values()}
+    # Nothing is decoded where the sequence itself knows, so that a damaged file is told of later.
+    found: set[Modality] = {
+        getattr(split.examples, "modality", None) or example_modality(split.examples[0])
+        for split in splits.values()
+    }
     if len(found) > 1:
         raise InvalidInputError(
             f"task {name!r}: the splits hold different kinds of examples: {sorted(found)}"
         )
     modality = found.pop() if found else "tensor"
     return Task(name, found_kind, modality, splits, names, understood)
-
-
-def _modality(examples: Sequence[Any]) -> Modality:
-    # Nothing is decoded where the sequence itself knows, so that a damaged file is told of later.
-    return getattr(examples, "modality", None) or example_modality(examples[0])
 
 
 def check_policy(option: str, value: Any, policies: Sequence[str] = ("error", "skip")) -> str:

@@ -174,7 +174,7 @@ def _in_memory(
     given = spec if labels is None else (spec, labels)
     splits = given if isinstance(given, Mapping) else {"train": given}
     missing = options.pop("missing", "skip")
-    if kind != "regression" and all(map(_is_words, splits.values())):
+    if kind != "regression" and all(map(is_labelled_words, splits.values())):
         words = {split_name(str(split)): part for split, part in splits.items()}
         return words_task(name, words, kind, classes, **options)
     if options:
@@ -198,11 +198,6 @@ def _part(part: Any, name: str) -> tuple[Sequence[Any], Any, Sequence[Any] | Non
     if isinstance(part, (tuple, list)):
         raise InvalidInputError(f"{where}: give (examples, labels), not {len(part)} items")
     return from_dataset(part, where)
-
-
-def _is_words(part: Any) -> bool:
-    pair = isinstance(part, (tuple, list)) and len(part) == 2
-    return pair and is_labelled_words(*part)
 
 
 def _by_name(

@@ -53,12 +53,15 @@ def words_task(
     return make_task(name, flat, kind, classes, understood=understood)
 
 
-def is_labelled_words(examples: Any, labels: Any) -> bool:
-    """Whether there are lists of words with a label for each, numbers or names of classes.
+def is_labelled_words(part: Any) -> bool:
+    """Whether a part is lists of words with a label for each, numbers or names of classes.
 
-    >>> is_labelled_words([["a", "b"]], [["x", "y"]]), is_labelled_words([["a", "b"]], [0])
+    >>> is_labelled_words(([["a", "b"]], [["x", "y"]])), is_labelled_words(([["a", "b"]], [0]))
     (True, False)
     """
+    if not (isinstance(part, (tuple, list)) and len(part) == 2):
+        return False
+    examples, labels = part
     if not (isinstance(examples, (list, tuple)) and isinstance(labels, (list, tuple))):
         return False
     if not examples or len(examples) != len(labels):
