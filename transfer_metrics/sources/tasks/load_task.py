@@ -12,7 +12,7 @@ from transfer_metrics.naming import checked_name
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.specs import parse_task, text_of
-from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.assembly import is_labelled_words, make_task, words_task
 from transfer_metrics.sources.tasks.hub_tasks import from_loaded, from_stream, is_loaded, is_stream
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
 from transfer_metrics.sources.tasks.labels import Kind
@@ -21,7 +21,6 @@ from transfer_metrics.sources.tasks.paths import split_name
 from transfer_metrics.sources.tasks.subtasks import CUTS, Cut
 from transfer_metrics.sources.tasks.suspicions import warn_of
 from transfer_metrics.sources.tasks.task import Task
-from transfer_metrics.sources.tasks.words import is_labelled_words, words_task
 
 TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
     "task source",
