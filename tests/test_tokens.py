@@ -27,8 +27,8 @@ from transfer_metrics.features.pooling import Pool, group_words, pool_words, res
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.sources.example import Word
+from transfer_metrics.sources.tasks.assembly import words_task
 from transfer_metrics.sources.tasks.task import Split, Task
-from transfer_metrics.sources.tasks.words import words_task
 
 SENTENCES = [
     ["Wolfgang", "lives", "in", "Berlin"],

@@ -19,7 +19,7 @@ import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.report.html import write_report
-from transfer_metrics.sources.tasks import suspicions as repeats_module
+from transfer_metrics.sources.tasks import suspicions as suspicions_module
 from transfer_metrics.sources.tasks.load_task import list_tasks, load_task
 from transfer_metrics.sources.tasks.sequences import ImageFiles
 from transfer_metrics.sources.tasks.suspicions import repeats, suspicions
@@ -317,10 +317,10 @@ def test_what_is_large_is_not_compared(monkeypatch) -> None:
     same = load_task(x, y)
     both = replace(same, splits={**same.splits, "test": same["train"]})
     assert repeats(both)
-    monkeypatch.setattr(repeats_module, "MOST_BYTES", 100)
+    monkeypatch.setattr(suspicions_module, "MOST_BYTES", 100)
     assert not repeats(both)
     monkeypatch.undo()
-    monkeypatch.setattr(repeats_module, "MOST_EXAMPLES", 7)
+    monkeypatch.setattr(suspicions_module, "MOST_EXAMPLES", 7)
     assert not repeats(both)
 
 

@@ -100,6 +100,15 @@ def is_sound(example: Any) -> bool:
     return isinstance(example, Sound) or (isinstance(example, Mapping) and "array" in example)
 
 
+def is_pair(example: Any) -> bool:
+    """Whether an example is two texts."""
+    return (
+        isinstance(example, (tuple, list))
+        and len(example) == 2
+        and all(isinstance(part, str) for part in example)
+    )
+
+
 def example_modality(example: Any) -> Modality:
     """Tell an image, a text, a sound and an array of numbers apart.
 
@@ -110,11 +119,7 @@ def example_modality(example: Any) -> Modality:
         return "image"
     if is_sound(example):
         return "audio"
-    if isinstance(example, (str, Word)) or (
-        isinstance(example, (tuple, list))
-        and len(example) == 2
-        and all(isinstance(part, str) for part in example)
-    ):
+    if isinstance(example, (str, Word)) or is_pair(example):
         return "text"
     if hasattr(example, "dtype") and hasattr(example, "shape"):
         return "tensor"

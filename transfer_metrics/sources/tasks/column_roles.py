@@ -311,7 +311,8 @@ def _no_input(
     known = _plain(column) in _IDENTIFIERS or unnamed
     if known or named:
         found = [str(cell) for cell in cells(column)]
-        if len(set(found)) == len(found) > 1 and (known or not any(map(_measured, found))):
+        numbers = (n for n in map(number_of, found) if n is not None)
+        if len(set(found)) == len(found) > 1 and (known or all(n == n // 1 for n in numbers)):
             return "it numbers the rows"
     return ""
 
@@ -350,11 +351,6 @@ def _numbering(column: np.ndarray) -> str:
     if (steps > 0).all() or (steps < 0).all():
         return f"{'rises' if steps[0] > 0 else 'falls'} from each row to the next"
     return ""
-
-
-def _measured(cell: str) -> bool:
-    number = number_of(cell)
-    return number is not None and number != number // 1
 
 
 def _plain(name: str) -> str:

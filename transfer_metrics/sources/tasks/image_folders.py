@@ -44,7 +44,7 @@ def from_imagefolder(place: str, name: str) -> Task:
         for class_folder in found.subfolders(folder):
             images = found.images(class_folder)
             paths += images
-            labels += [_class_name(class_folder.name)] * len(images)
+            labels += [unicodedata.normalize("NFC", text_of(class_folder.name))] * len(images)
         if paths:
             parts[split] = (ImageFiles(paths), labels)
         elif folder != found.root:
@@ -60,11 +60,6 @@ def from_imagefolder(place: str, name: str) -> Task:
         )
     task = make_task(name, parts, "classification", classes)
     return replace(task, understood=task.understood.without(*left_out))
-
-
-def _class_name(folder: str) -> str:
-    """The class that a folder of some name holds: text in the Unicode form NFC."""
-    return unicodedata.normalize("NFC", text_of(folder))
 
 
 class _Folder:

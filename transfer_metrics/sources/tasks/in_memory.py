@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.example import Sound, as_sound, example_modality, is_sound
+from transfer_metrics.sources.example import Sound, as_sound, example_modality, is_pair, is_sound
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.label_values import as_array, check_container
 from transfer_metrics.sources.tasks.sequences import ImageArray, Pairs, Rows
@@ -132,7 +132,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     if not len(values):
         return []
     first = values[0]
-    if _is_pair(first) or not isinstance(first, (int, float, list, tuple)):
+    if is_pair(first) or not isinstance(first, (int, float, list, tuple)):
         if is_sound(first) or _are_waveforms(values):
             return _as_sounds(values, where)
         if hasattr(first, "dtype") and isinstance(values, (list, tuple)):
@@ -148,14 +148,6 @@ def _are_waveforms(values: Sequence[Any]) -> bool:
     """Whether a list holds vectors of different lengths, which are no rows of one table."""
     vectors = isinstance(values, (list, tuple)) and all(len(np.shape(v)) == 1 for v in values)
     return vectors and len({np.shape(value) for value in values}) > 1
-
-
-def _is_pair(value: Any) -> bool:
-    return (
-        isinstance(value, (tuple, list))
-        and len(value) == 2
-        and all(isinstance(part, str) for part in value)
-    )
 
 
 def _stack(values: Sequence[Any], where: str) -> np.ndarray:

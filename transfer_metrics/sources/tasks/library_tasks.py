@@ -19,34 +19,12 @@ from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.task import NOTHING, Task
 
 SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
-_TORCHVISION = [
-    "CIFAR10",
-    "CIFAR100",
-    "Caltech101",
-    "Country211",
-    "DTD",
-    "EMNIST",
-    "EuroSAT",
-    "FGVCAircraft",
-    "FakeData",
-    "FashionMNIST",
-    "Flowers102",
-    "Food101",
-    "GTSRB",
-    "Imagenette",
-    "KMNIST",
-    "MNIST",
-    "OxfordIIITPet",
-    "PCAM",
-    "QMNIST",
-    "RenderedSST2",
-    "SEMEION",
-    "STL10",
-    "SUN397",
-    "SVHN",
-    "StanfordCars",
-    "USPS",
-]
+_TORCHVISION = (
+    "CIFAR10", "CIFAR100", "Caltech101", "Country211", "DTD", "EMNIST", "EuroSAT",
+    "FGVCAircraft", "FakeData", "FashionMNIST", "Flowers102", "Food101", "GTSRB", "Imagenette",
+    "KMNIST", "MNIST", "OxfordIIITPet", "PCAM", "QMNIST", "RenderedSST2", "SEMEION", "STL10",
+    "SUN397", "SVHN", "StanfordCars", "USPS",
+)  # fmt: skip
 """Data sets of labelled images."""
 _SPLITS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
 

@@ -12,7 +12,7 @@ from transfer_metrics.naming import checked_name
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.specs import parse_task, text_of
-from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.assembly import is_labelled_words, make_task, words_task
 from transfer_metrics.sources.tasks.hub_tasks import from_loaded, from_stream, is_loaded, is_stream
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
 from transfer_metrics.sources.tasks.labels import Kind
@@ -21,7 +21,6 @@ from transfer_metrics.sources.tasks.paths import split_name
 from transfer_metrics.sources.tasks.subtasks import CUTS, Cut
 from transfer_metrics.sources.tasks.suspicions import warn_of
 from transfer_metrics.sources.tasks.task import Task
-from transfer_metrics.sources.tasks.words import is_labelled_words, words_task
 
 TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
     "task source",
@@ -174,7 +173,7 @@ def _in_memory(
     given = spec if labels is None else (spec, labels)
     splits = given if isinstance(given, Mapping) else {"train": given}
     missing = options.pop("missing", "skip")
-    if kind != "regression" and all(map(_is_words, splits.values())):
+    if kind != "regression" and all(map(is_labelled_words, splits.values())):
         words = {split_name(str(split)): part for split, part in splits.items()}
         return words_task(name, words, kind, classes, **options)
     if options:
@@ -198,11 +197,6 @@ def _part(part: Any, name: str) -> tuple[Sequence[Any], Any, Sequence[Any] | Non
     if isinstance(part, (tuple, list)):
         raise InvalidInputError(f"{where}: give (examples, labels), not {len(part)} items")
     return from_dataset(part, where)
-
-
-def _is_words(part: Any) -> bool:
-    pair = isinstance(part, (tuple, list)) and len(part) == 2
-    return pair and is_labelled_words(*part)
 
 
 def _by_name(

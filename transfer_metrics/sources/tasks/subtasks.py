@@ -233,24 +233,22 @@ def vtab_1k(task: Task, seed: int = 0) -> Task:
     >>> {name: len(split) for name, split in vtab_1k(load_task("sklearn:digits")).splits.items()}
     {'train': 800, 'test': 450, 'val': 200}
     """
-    train = task["train"]
-    wanted = {"train": _VTAB_TRAIN} if "val" in task.splits else {"train": _VTAB_TRAIN + _VTAB_VAL}
-    wanted |= {"val": _VTAB_VAL} if "val" in task.splits else {}
-    drawn: dict[str, np.ndarray] = {}
-    for name, count in wanted.items():
-        have = len(task[name])
+
+    def drawn(split: str, count: int) -> np.ndarray:
+        have = len(task[split])
         if have < count:
             raise InvalidInputError(
-                f"task {task.name!r}: {_VTAB} takes {count} examples of split {name!r}, which has "
+                f"task {task.name!r}: {_VTAB} takes {count} examples of split {split!r}, which has "
                 f"{have}; use examples=… and test_size=… instead"
             )
-        drawn[name] = np.random.default_rng(seed).permutation(have)[:count]
-    if "val" in drawn:
-        val = task["val"].rows(np.sort(drawn["val"]))
-    else:
-        val = train.rows(np.sort(drawn["train"][_VTAB_TRAIN:]))
-    splits = {**task.splits, "train": train.rows(np.sort(drawn["train"][:_VTAB_TRAIN])), "val": val}
-    return dataclasses.replace(task, splits=splits)
+        return np.random.default_rng(seed).permutation(have)[:count]
+
+    own = "val" in task.splits
+    first = drawn("train", _VTAB_TRAIN if own else _VTAB_TRAIN + _VTAB_VAL)
+    second = drawn("val", _VTAB_VAL) if own else first[_VTAB_TRAIN:]
+    train = task["train"].rows(np.sort(first[:_VTAB_TRAIN]))
+    val = task["val" if own else "train"].rows(np.sort(second))
+    return dataclasses.replace(task, splits={**task.splits, "train": train, "val": val})
 
 
 def _tell_scarce(task: Task, labels: np.ndarray, examples: int, classes: int) -> None:

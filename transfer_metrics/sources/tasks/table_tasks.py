@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.assembly import make_task, words_task
 from transfer_metrics.sources.tasks.column_roles import Asked, Roles, counting, find_roles
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import ABSENT
@@ -20,7 +20,6 @@ from transfer_metrics.sources.tasks.sequences import some
 from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.sources.tasks.tables import Table
 from transfer_metrics.sources.tasks.task import Task
-from transfer_metrics.sources.tasks.words import words_task
 from transfer_metrics.untrusted import parse_json
 
 _LONGEST = 1_000_000
