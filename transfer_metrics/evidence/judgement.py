@@ -16,7 +16,7 @@ from transfer_metrics.evidence.published import MEASURE
 from transfer_metrics.ranking.combine import COMBINATIONS, combined
 from transfer_metrics.results.agreement import RESAMPLES, evaluate, options_of
 from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
-from transfer_metrics.results.record import record_label
+from transfer_metrics.results.record import Record, record_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -282,7 +282,9 @@ def _with_combinations(records: Sequence[_Record]) -> list[dict[str, Any]]:
     """Combinations compare models, so their layers have to go by one name."""
     alike = [{**r, "layer": "last"} for r in records]
     kinds = [by_kind["classification"] for by_kind in COMBINATIONS.values()]
-    return combined(alike, kinds)
+    added = combined(map(Record.of, alike), kinds)[len(alike) :]
+    # What only these records say of a score holds for all of a group.
+    return [*alike, *({**alike[0], **record.as_dict()} for record in added)]
 
 
 def _signed(record: _Record) -> float:

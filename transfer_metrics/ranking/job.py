@@ -209,8 +209,7 @@ class Job:
         """Records by layer and metric; the same content may go by another name today."""
         order = [m.label for m in self.metrics]
         found = sorted(records, key=lambda r: (r.layer_index or 0, order.index(r.label)))
-        names = {"model": name, "task": self.task.name, "task_id": self.task_id}
-        return [replace(r, **names) for r in found]
+        return [replace(r, model=name, task=self.task.name, task_id=self.task_id) for r in found]
 
     def failure(self, name: str, error: BaseException | str) -> Outcome:
         """The record of a model that cannot be scored."""

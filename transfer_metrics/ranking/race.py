@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import math
@@ -190,10 +189,9 @@ def _visited(
     models = [candidates[i] for i in chosen]
     with progress_bar(title, len(chosen), progress) as bar:
         running = run(work, models, [work.parts] * len(models))
-        with contextlib.closing(outcomes(work.job, models, running)) as done:
-            for place, outcome in done:
-                found[chosen[place]] = outcome
-                bar.update()
+        for place, outcome in outcomes(work.job, models, running):
+            found[chosen[place]] = outcome
+            bar.update()
     return found
 
 

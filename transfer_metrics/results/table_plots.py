@@ -139,7 +139,7 @@ class TablePlots:
         points = {name: (scores[name], accuracies[name]) for name in paired(scores, accuracies)}
         found = self._table.agreement(accuracies, metric).set_index("measure")
         tau = found.loc["weighted_kendall", ["value", "low", "high"]].to_numpy(float)
-        return plots.plot_agreement(points, metric, tau.tolist(), ax=ax)
+        return plots.plot_agreement(points, metric, list(map(float, tau)), ax=ax)
 
     def save(self, kind: str, path: str | os.PathLike[str], metric: str | None = None) -> str:
         """Draw ``"ranking"`` or ``"layers"`` into a PNG, SVG or PDF file, by its ending.

@@ -246,12 +246,12 @@ class LayerSelector(ColumnSelector):
         records = combined(records, self._combinations)
         self.scores_ = ScoreTable(records)
         found = {str(r.layer): r for r in records if r.label == self.metric_}
-        order = sorted(self._valued(found), key=lambda n: -self._sign * found[n].value)
+        order = sorted(self._valued(found), key=lambda n: -self._sign * (found[n].value or 0.0))
         budget, chosen = self.max_dim or math.inf, list[str]()
         for name in order:
-            if found[name].dim <= budget and len(chosen) < (self.k or 1):
+            if columns.widths[name] <= budget and len(chosen) < (self.k or 1):
                 chosen.append(name)
-                budget -= found[name].dim
+                budget -= columns.widths[name]
         if not chosen:
             raise InvalidInputError(f"no layer has at most max_dim={self.max_dim} features")
         self.score_ = found[chosen[0]].value
@@ -298,7 +298,7 @@ class LayerSelector(ColumnSelector):
         valued = [name for name, r in records.items() if r.value is not None]
         if not valued:
             reasons = [r.error for r in records.values() if r.error]
-            widest = max(r.dim for r in records.values())
+            widest = max(r.dim or 0 for r in records.values())
             raise InvalidInputError(
                 f"{self.metric_} has no value on any layer (the widest has n_features = {widest}): "
                 f"{reasons[0]}"

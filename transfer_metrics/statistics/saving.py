@@ -126,7 +126,7 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
         return tensors[value["array"]].numpy().view(dtype)
     kind = Saved._kinds[value["kind"]]
     fields = {name: _unpack(item, tensors) for name, item in value["fields"].items()}
-    for name, hint in _hints(kind).items():
+    for name, hint in _hints(kind.__name__).items():
         if name in fields:
             require(_is(fields[name], hint), f"its {name} is a {type(fields[name]).__name__}")
     found = kind(**fields)
@@ -135,8 +135,8 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _hints(name: str) -> dict[str, Any]:
+    return get_type_hints(Saved._kinds[name])
 
 
 def _is(value: Any, hint: Any) -> bool:
