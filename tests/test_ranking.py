@@ -440,7 +440,7 @@ def test_combinations_are_sums_of_scaled_terms_over_the_candidates(digits):
 
 
 def test_combinations_leave_out_candidates_without_all_terms():
-    from transfer_metrics.ranking.combine import combination_of, combined
+    from transfer_metrics.ranking.combinations import combination_of, combined
     from transfer_metrics.results.record import Record
 
     base = Record(layer="l", seconds=1.0, higher_is_better=True)

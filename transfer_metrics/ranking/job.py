@@ -62,6 +62,7 @@ class Job:
         options: further options of ``extract``.
         ranges: positions of the examples that are run through a model in one go each, ascending.
         stored: whether features are written first, and statistics built of the files.
+        spills: whether that is done for models whose statistics do not fit into memory together.
         keep_features: whether the files stay after scoring.
         racing: how many ranges each round of a race looks at; empty where there is none.
         stage: the round.
@@ -85,6 +86,7 @@ class Job:
     options: Mapping[str, Any]
     ranges: tuple[Any, ...] = ()
     stored: bool = False
+    spills: bool = False
     keep_features: bool = False
     racing: tuple[int, ...] = ()
     stage: int = 0

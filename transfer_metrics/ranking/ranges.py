@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,27 +21,26 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     TransferMetricsWarning,
 )
-from transfer_metrics.features.batches import Batch, hidden_layers, layers_read
+from transfer_metrics.features.batches import layers_read
 from transfer_metrics.features.extract import extract
-from transfer_metrics.features.shards import LOGITS, discard_damaged
+from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.ranking.job import Job, Outcome
-from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes, release
+from transfer_metrics.ranking.memory_budget import release
+from transfer_metrics.ranking.range_builder import RangeBuilder
 from transfer_metrics.ranking.range_folder import (
     RangeFolder,
     StoredScatter,
     clear,
     gone,
     merged,
-    of_classes,
 )
 from transfer_metrics.ranking.scoring import (
     ClassScatter,
     Read,
     bases_of,
-    needs_by_layer,
     records_of,
     score_stores,
 )
@@ -112,18 +111,14 @@ class Loaded:
     """A model in the hands of a worker.
 
     Attributes:
-        model: the model.
-        built: what is to be said of its statistics.
-        store: what a store of its features would be, before there are any.
-        needs: what is built of each layer.
-        plan: how that is done within the memory.
+        builder: what builds its statistics.
+        built: what is to be said of them.
+        stored: whether they are built of features in files.
     """
 
-    model: Model
+    builder: RangeBuilder
     built: Built
-    store: FeatureStore
-    needs: Mapping[str, Sequence[Needs]]
-    plan: Plan
+    stored: bool
 
 
 @dataclass(frozen=True)
@@ -162,15 +157,15 @@ class Ranges:
             if done and (not job.racing or job.policy == "only-cache"):
                 return Outcome(job.ordered(item.name, known), key)
             metrics = job.metrics if job.racing else missing
-            store = FeatureStore(job.extraction(model).manifest(), [])
-            needs = self._needs(store, metrics)
-            plan = self.plan(model, store, metrics)
-            folder = job.cache.statistics(self._statistics_key(model, metrics, needs, plan))
+            builder = RangeBuilder(job, model, metrics, self.memory)
+            stored = job.stored or job.has_features(key) or builder.spills
+            content = {"run": self.run, **({} if stored else builder.content)}
+            folder = job.cache.statistics(job.statistics_key(model, content))
             if done:
                 return Outcome(job.ordered(item.name, known), key, left=(str(folder),))
             labels = frozenset(m.label for m in (missing or job.metrics[:1]))
             built = Built(item.name, key, scores, folder, labels, layer, loading)
-            return Loaded(model, built, store, needs, plan)
+            return Loaded(builder, built, stored)
         except Exception as error:
             # Anything a model's own code may raise must not stop the others.
             return job.failure(item.name, error)
@@ -185,15 +180,14 @@ class Ranges:
             return loaded
         job, built = self.job, loaded.built
         try:
-            if job.stored or job.has_features(built.key):
+            if loaded.stored:
                 return self._from_features(loaded)
-            at_once = self.parts == len(loaded.plan.passes) == 1 and not job.racing
-            if at_once:
+            if self.parts == len(loaded.builder.plan.passes) == 1 and not job.racing:
                 return self._in_memory(loaded)
             folder = RangeFolder(built.folder / f"{part:05d}")
             if folder.read_manifest() is None:
                 with folder.writing() as temporary:
-                    self._write(loaded, job.ranges[part], temporary)
+                    loaded.builder.write(job.ranges[part], temporary)
         except Exception as error:
             return job.failure(built.name, error)
         return built
@@ -214,103 +208,6 @@ class Ranges:
             return self._again(item)
         except TransferMetricsError as error:
             return self.job.failure(built.name, error)
-
-    def plan(self, model: Model, store: FeatureStore, metrics: Sequence[Metric]) -> Plan:
-        """How the statistics of a model are built within the memory, beside its weights.
-
-        Raises:
-            InvalidInputError: one layer alone does not fit.
-        """
-        job, labels = self.job, self.job.labels
-        module = job.extraction(model).forward.model.module
-        weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
-        needs = self._needs(store, metrics)
-        bases = bases_of(store, job.mean)
-        dims = {name: bases[name].dim or 0 for name in needs}
-        if labels.kind == "classification":
-            counts = np.bincount(labels.values, minlength=labels.num_classes)
-        else:
-            counts = np.array([len(labels)])
-        targets = labels.values.shape[1] if labels.values.ndim > 1 else 1
-        share = max(map(len, job.ranges)) / len(labels)
-        shard = min(store.manifest["shard_size"], len(labels))
-        return plan_passes(dims, needs, counts, share, self.memory - weights, targets, shard)
-
-    def _needs(self, store: FeatureStore, metrics: Sequence[Metric]) -> dict[str, list[Needs]]:
-        names = [n for n, base in bases_of(store, self.job.mean).items() if base.dim is not None]
-        return needs_by_layer(names, metrics, self.job.labels, self.job.block_mode)
-
-    def _statistics_key(
-        self, model: Model, metrics: Sequence[Metric], needs: Mapping[str, Any], plan: Plan
-    ) -> str:
-        """What the statistics of ranges depend on, beside the features and the examples."""
-        built = {
-            name: [(n.keys, sorted(n.parts), n.blocks) for n in of_layer]
-            for name, of_layer in needs.items()
-        }
-        content = {
-            "metrics": [m.label for m in metrics],
-            "run": self.run,
-            "shards": self.job.options.get("shard_size"),
-            "needs": built,
-            "classes": plan.class_bounds,
-        }
-        return self.job.statistics_key(model, content)
-
-    # --- building -------------------------------------------------------------------------------
-
-    def _write(self, loaded: Loaded, positions: Any, folder: RangeFolder) -> None:
-        """Pass over a range as often as the plan says, and keep what was built each time."""
-        files: dict[str, Any] = {}
-        seconds: list[float] = []
-        for one in loaded.plan.passes:
-            found = self._pass(loaded, one, positions, seconds)
-            files |= folder.add(found)
-            del found  # before the next pass
-            release()
-        bounds = loaded.plan.class_bounds
-        manifest = {**loaded.store.manifest, "seconds": sum(seconds), "class_bounds": bounds}
-        folder.finish(files, manifest)
-
-    def _pass(
-        self, loaded: Loaded, one: Pass, positions: Any, seconds: list[float]
-    ) -> dict[str, Statistics]:
-        """Statistics of the layers of a pass over a range; of some classes only, or of all."""
-        labels = self.job.labels[np.asarray(positions)]
-        by_class = loaded.plan.by_class
-        if one.classes is None:
-            needs = {
-                name: [n.without_classes() if name in by_class else n for n in loaded.needs[name]]
-                for name in one.layers
-            }
-            return Statistics.of_batches(
-                self._batches(loaded, one.layers, positions, seconds), needs, labels
-            )
-        first, stop = one.classes
-        chosen = np.flatnonzero((labels.values >= first) & (labels.values < stop))
-        if not len(chosen):
-            return {}
-        labels = replace(labels[chosen], num_classes=stop - first)
-        labels = replace(labels, values=labels.values - first)
-        scatter = Needs(("moments",), frozenset({"class"}), "classification", stop - first)
-        batches = self._batches(loaded, one.layers, np.asarray(positions)[chosen], seconds)
-        found = Statistics.of_batches(batches, {name: [scatter] for name in one.layers}, labels)
-        return {of_classes(name, one.classes): statistics for name, statistics in found.items()}
-
-    def _batches(
-        self, loaded: Loaded, names: Sequence[str], positions: Any, seconds: list[float]
-    ) -> Iterator[Batch]:
-        """Features of some layers of a running network, of the examples at some positions."""
-        job = self.job
-        extraction = job.extraction(loaded.model, job.part(positions))
-        averaged = [layer.name for layer in hidden_layers(loaded.store.layers)] if job.mean else []
-        manifest = extraction.manifest()
-        read = {*names, *averaged}
-        manifest["layers"] = [layer for layer in manifest["layers"] if layer["name"] in read]
-        manifest["logits"] = manifest["logits"] if LOGITS in read else None
-        for _, arrays, record in extraction.shards(manifest):
-            seconds.append(record["seconds"])
-            yield Batch(arrays, averaged)
 
     def _features(self, stack: ExitStack, model: Model, place: int) -> FeatureStore:
         """Features of a range in files: what is there is kept, what is damaged computed anew."""
@@ -342,26 +239,24 @@ class Ranges:
                 discard_damaged(folder, everything or isinstance(error, IncompatibleStoreError))
         raise AssertionError("unreachable")
 
-    # --- scoring --------------------------------------------------------------------------------
-
     def _in_memory(self, loaded: Loaded) -> Outcome:
         """The outcome of a model whose only range is passed over once."""
         self.job.cache.check_writable()
         seconds: list[float] = []
-        [one], [positions] = loaded.plan.passes, self.job.seen
-        found = self._pass(loaded, one, positions, seconds)
+        [one], [positions] = loaded.builder.plan.passes, self.job.seen
+        found = loaded.builder.build(one, positions, seconds)
 
         def read(name: str, needs: Sequence[Needs]) -> tuple[Statistics, None]:
             return found.pop(name), None
 
-        return self._outcome(loaded.built, loaded.store, sum(seconds), read)
+        return self._outcome(loaded.built, loaded.builder.store, sum(seconds), read)
 
     def _from_features(self, loaded: Loaded) -> Outcome:
         """The outcome of a model whose features are in files, or are written first."""
         job, built = self.job, loaded.built
         seen = job.seen if job.stored else (range(len(job.data)),)
         with ExitStack() as stack:
-            stores = [self._features(stack, loaded.model, i) for i in range(len(seen))]
+            stores = [self._features(stack, loaded.builder.model, i) for i in range(len(seen))]
             labels = [job.labels[np.asarray(positions)] for positions in seen]
             fresh = score_stores(
                 stores, self._metrics(built), labels, mode=self._mode(built), mean=job.mean,

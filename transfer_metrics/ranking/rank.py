@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,21 +16,21 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.batches import MEAN
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.asked import (
-    DEFAULT_METRICS,
-    asked_combinations,
-    resolve_metrics,
-    warn_of_widths,
-)
 from transfer_metrics.ranking.cache import POLICIES, ResultCache
-from transfer_metrics.ranking.combine import Combination, combined
+from transfer_metrics.ranking.combinations import Combination, combined
 from transfer_metrics.ranking.engines import ENGINES, map_reduce
 from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import worker_memory
+from transfer_metrics.ranking.metric_choice import (
+    DEFAULT_METRICS,
+    asked_combinations,
+    resolve_metrics,
+    told_once,
+    warn_of_widths,
+)
 from transfer_metrics.ranking.race import Run, race
 from transfer_metrics.ranking.range_folder import sweep
 from transfer_metrics.ranking.ranges import Ranges, drop, outcomes, ranges_of
-from transfer_metrics.ranking.told import told_once
 from transfer_metrics.results.error_bars import interval_mode
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
@@ -143,7 +144,8 @@ def rank_models(
     ENGINES[engine.partition(":")[0]]
     stored = features_first(stream, memory, keep_features, budget)
     serial = engine == "serial"
-    share = worker_memory(memory, 1 if serial else workers)
+    # What a range of a race takes is little, and a second pass would not be in its budget.
+    share = sys.maxsize if budget is not None else worker_memory(memory, 1 if serial else workers)
     task = load_task(task)
     combinations = asked_combinations(metrics, task.kind)
     if budget is not None:
@@ -160,6 +162,7 @@ def rank_models(
         )  # fmt: skip
         # The data are hashed here, once, and the hash goes to the workers with them.
         _ = job.task_id
+        job = replace(job, spills=serial and stream is None and memory is None)
         work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "")
         gpus = _gpus(engine, options.get("device"))
         run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus)

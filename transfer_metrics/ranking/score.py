@@ -16,13 +16,13 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.naming import short_id
-from transfer_metrics.ranking.asked import (
+from transfer_metrics.ranking.combinations import combined
+from transfer_metrics.ranking.metric_choice import (
     DEFAULT_METRICS,
     asked_combinations,
     resolve_metrics,
     warn_of_widths,
 )
-from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.scoring import records_of, score_stores
 from transfer_metrics.results.error_bars import interval_mode
 from transfer_metrics.results.record import Record
