@@ -18,8 +18,16 @@ from transfer_metrics.ranking.engines import ENGINES
 from transfer_metrics.sources.models.load_model import HUBS
 from transfer_metrics.sources.tasks.load_task import TASK_SOURCES
 
-BY_NAME = {"add_parser"}
-"""What is looked up in modules whose names are put together."""
+BY_NAME = {
+    "add_parser",
+    "FourthMoments",
+    "BasicBlock",
+    "InvertedResidual",
+    "Mlp",
+    "TransformerBlock",
+    "MixerBlock",
+}
+"""What is looked up in modules whose names are put together; names in files and fingerprints."""
 
 
 def unknown_rooms(house: House) -> list[str]:

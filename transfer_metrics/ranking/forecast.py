@@ -22,7 +22,7 @@ from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
 
-TRIED = 32
+_TRIED = 32
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def forecast(
     task = load_task(task)
     whole = task[split]
     chosen = LAYER_CHOICES.get(layers, (layers,))[0] if isinstance(layers, str) else layers
-    few = np.arange(min(TRIED, len(whole)))
+    few = np.arange(min(_TRIED, len(whole)))
     parts = [replace(task, splits={split: whole.rows(rows)}) for rows in (few[:2], few)]
     options = {**options, "split": split, "dtype": dtype, "progress": False}
     found = []

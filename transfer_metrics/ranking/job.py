@@ -14,7 +14,6 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
 from transfer_metrics.features.batches import MEAN
 from transfer_metrics.features.extraction import Extraction
-from transfer_metrics.features.shards import MANIFEST
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
@@ -169,7 +168,8 @@ class Job:
 
     def has_features(self, key: str) -> bool:
         """Whether an earlier run kept features of the whole split."""
-        return not self.racing and (self.cache.features(key) / MANIFEST).exists()
+        shards = (self.cache.features(key) / "shards").glob("*.safetensors")
+        return not self.racing and any(shards)
 
     def statistics_key(self, model: Model, content: Any) -> str:
         """Key of the statistics of all ranges of a model; ``content`` is what else decides them."""

@@ -84,7 +84,7 @@ def outcomes(
 
 
 @dataclass(frozen=True)
-class Built:
+class _Built:
     """What who merges the statistics of a model is told by who built them.
 
     Attributes:
@@ -107,7 +107,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class _Loaded:
     """A model in the hands of a worker.
 
     Attributes:
@@ -117,7 +117,7 @@ class Loaded:
     """
 
     builder: RangeBuilder
-    built: Built
+    built: _Built
     stored: bool
 
 
@@ -144,7 +144,7 @@ class Ranges:
         """Pieces of work on one model."""
         return 1 if self.job.stored else self.job.reach
 
-    def load(self, item: Candidate) -> Loaded | Outcome:
+    def load(self, item: Candidate) -> _Loaded | Outcome:
         """A model, or its scores where they are known; what its code raises becomes a record."""
         job, started = self.job, time.perf_counter()
         try:
@@ -164,8 +164,8 @@ class Ranges:
             if done:
                 return Outcome(job.ordered(item.name, known), key, left=(str(folder),))
             labels = frozenset(m.label for m in (missing or job.metrics[:1]))
-            built = Built(item.name, key, scores, folder, labels, layer, loading)
-            return Loaded(builder, built, stored)
+            built = _Built(item.name, key, scores, folder, labels, layer, loading)
+            return _Loaded(builder, built, stored)
         except Exception as error:
             # Anything a model's own code may raise must not stop the others.
             return job.failure(item.name, error)
@@ -174,7 +174,7 @@ class Ranges:
         """Scores that were in the cache, and failures, need no statistics."""
         return isinstance(result, Outcome)
 
-    def map(self, loaded: Loaded | Outcome, part: int) -> Built | Outcome:
+    def map(self, loaded: _Loaded | Outcome, part: int) -> _Built | Outcome:
         """Leave the statistics of one range in its folder, or score the model where that is all."""
         if isinstance(loaded, Outcome):
             return loaded
@@ -196,7 +196,7 @@ class Ranges:
         """The outcome of a candidate, from the statistics of its ranges."""
         for result in results:
             if isinstance(result, Outcome):
-                left = {str(r.folder) for r in results if isinstance(r, Built) and result.key}
+                left = {str(r.folder) for r in results if isinstance(r, _Built) and result.key}
                 return replace(result, left=(*result.left, *left))
             if isinstance(result, Lost):
                 return _lost(self.job, item, result)
@@ -239,7 +239,7 @@ class Ranges:
                 discard_damaged(folder, everything or isinstance(error, IncompatibleStoreError))
         raise AssertionError("unreachable")
 
-    def _in_memory(self, loaded: Loaded) -> Outcome:
+    def _in_memory(self, loaded: _Loaded) -> Outcome:
         """The outcome of a model whose only range is passed over once."""
         self.job.cache.check_writable()
         seconds: list[float] = []
@@ -251,7 +251,7 @@ class Ranges:
 
         return self._outcome(loaded.built, loaded.builder.store, sum(seconds), read)
 
-    def _from_features(self, loaded: Loaded) -> Outcome:
+    def _from_features(self, loaded: _Loaded) -> Outcome:
         """The outcome of a model whose features are in files, or are written first."""
         job, built = self.job, loaded.built
         seen = job.seen if job.stored else (range(len(job.data)),)
@@ -267,7 +267,7 @@ class Ranges:
             job.cache.drop_features(built.key)
         return outcome
 
-    def _merged(self, built: Built) -> Outcome:
+    def _merged(self, built: _Built) -> Outcome:
         """The outcome of a model from the folders of its ranges."""
         folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(self.parts)]
         manifests = [folder.read_manifest() or gone(folder.path) for folder in folders]
@@ -302,7 +302,7 @@ class Ranges:
         except TransferMetricsError as error:
             return self.job.failure(loaded.built.name, error)
 
-    def _outcome(self, built: Built, store: FeatureStore, seconds: float, read: Read) -> Outcome:
+    def _outcome(self, built: _Built, store: FeatureStore, seconds: float, read: Read) -> Outcome:
         """The outcome of a model from the statistics of its layers."""
         job = self.job
         n = sum(map(len, job.seen))
@@ -314,7 +314,7 @@ class Ranges:
         fresh = records_of(bases, self._metrics(built), job.labels, read, self._mode(built))
         return self._kept(built, fresh)
 
-    def _kept(self, built: Built, fresh: Sequence[Record]) -> Outcome:
+    def _kept(self, built: _Built, fresh: Sequence[Record]) -> Outcome:
         """The outcome with fresh records, which the cache gets too."""
         job = self.job
         left = self._left(built)
@@ -330,16 +330,16 @@ class Ranges:
         kept = [record for record in known if record.label not in built.labels]
         return Outcome(job.ordered(built.name, [*kept, *fresh]), built.key, left=left)
 
-    def _left(self, built: Built) -> tuple[str, ...]:
+    def _left(self, built: _Built) -> tuple[str, ...]:
         """What is of no more use once a model is scored."""
         if self.job.keep_features:
             return (str(built.folder),)
         return str(built.folder), str(self.job.cache.features(built.key))
 
-    def _metrics(self, built: Built) -> list[Metric]:
+    def _metrics(self, built: _Built) -> list[Metric]:
         return [m for m in self.job.metrics if m.label in built.labels]
 
-    def _mode(self, built: Built) -> str | None:
+    def _mode(self, built: _Built) -> str | None:
         return MODES[0] if built.layer is not None else self.job.mode
 
 
@@ -368,7 +368,7 @@ def _owed(job: Job, known: Sequence[Record]) -> str | None:
     return best.layer
 
 
-def _with_error(job: Job, built: Built, found: Sequence[Record]) -> list[Record]:
+def _with_error(job: Job, built: _Built, found: Sequence[Record]) -> list[Record]:
     """The known records, of which one gets the error that was found, here and in the cache."""
     [fresh] = found
 

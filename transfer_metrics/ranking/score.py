@@ -33,7 +33,7 @@ from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.inputs import as_tokens
 from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
 
-IDENTIFYING = 256
+_IDENTIFYING = 256
 """Most rows of features that tell them from others."""
 
 
@@ -108,7 +108,7 @@ def score(
         model_id=_features_id(X, labels.values),
         layer="features",
         layer_index=0,
-        dim=int(np.shape(X)[1]),
+        dim=np.shape(X)[-1],
         n=len(labels),
         num_classes=len(np.unique(labels.values)) if labels.num_classes else 0,
         task_summary=_summary(kind, labels.values),
@@ -146,7 +146,7 @@ def _summary(kind: str, labels: np.ndarray) -> str:
 def _features_id(X: Any, labels: np.ndarray) -> str:
     """What tells features with their labels from others: the labels, and some of the rows."""
     n = len(labels)
-    some = np.sort(np.random.default_rng(0).permutation(n)[:IDENTIFYING])
+    some = np.sort(np.random.default_rng(0).permutation(n)[:_IDENTIFYING])
     rows = X[some] if isinstance(X, torch.Tensor) else torch.as_tensor(np.asarray(X)[some])
     rows = rows.detach().double().cpu()
     digest = hashlib.sha256(f"{n}\0{tuple(rows.shape)}\0".encode())

@@ -27,7 +27,7 @@ _DENSE = 0.8
 """Whole numbers are classes where such a share of those from the least to the greatest occur."""
 _MOSTLY = 0.9
 """Share of numbers from which on texts among them are hardly names."""
-KINDS = ("classification", "regression")
+_KINDS = ("classification", "regression")
 
 
 def kind_of(labels: Mapping[str, Any]) -> str:
@@ -77,7 +77,7 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
     kind = kind or kind_of({"y": array})
     if kind == "multilabel":
         return kind, _targets("y", array)
-    if kind not in KINDS:
+    if kind not in _KINDS:
         raise InvalidInputError(
             f"kind {kind!r}; give 'classification', 'regression' or 'multilabel'"
         )
@@ -146,7 +146,7 @@ def encode(
     >>> encode("pets", {"train": ["dog", "cat", "dog"]})
     ('classification', {'train': array([1, 0, 1])}, ('cat', 'dog'))
     """
-    if kind not in (None, *KINDS):
+    if kind not in (None, *_KINDS):
         raise InvalidInputError(
             f"task {name!r}: kind {kind!r}; give 'classification' or 'regression'"
         )
