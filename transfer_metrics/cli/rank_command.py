@@ -72,7 +72,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--stream",
         action="store_true",
-        help="keep statistics only, no features on disk; several workers do so anyway",
+        help="keep statistics only, also where they do not fit into memory together",
     )
     parser.add_argument(
         "--memory",

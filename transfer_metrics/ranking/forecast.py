@@ -14,11 +14,13 @@ from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import memory_bytes
 from transfer_metrics.progress import progress_bar
+from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import worker_memory
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.ranking.range_builder import RangeBuilder
 from transfer_metrics.ranking.rank import LAYER_CHOICES, make_job
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
 
@@ -113,7 +115,7 @@ def forecast(
         job = make_job(task, metrics, layers=layers, pool=pool, split=split, intervals=intervals)
         job = replace(job, spills=memory is None and workers == 1)
         share = worker_memory(memory, workers)
-        builder = functools.partial(RangeBuilder, job, metrics=job.metrics, memory=share)
+        builder = functools.partial(_builder, job, share)
     with progress_bar("models", len(candidates), progress) as bar:
         for candidate in candidates:
             found.append(_tried(candidate, parts, len(whole), chosen, pool, options, builder))
@@ -136,7 +138,7 @@ def _tried(
             started = time.perf_counter()
             store = extract(model, part, layers, pool, **options)
             taken = time.perf_counter() - started
-        built = builder(model=model) if builder else None
+        built = builder(model) if builder else None
         plan = built.plan if built and not built.spills else None
     except TransferMetricsError as error:
         return Forecast(candidate.name, error=str(error))
@@ -151,3 +153,7 @@ def _tried(
         readings=plan.readings if plan else 1.0,
         seconds=taken * n / len(store) * (plan.readings if plan else 1.0),
     )
+
+
+def _builder(job: Job, memory: int, model: Model) -> RangeBuilder:
+    return RangeBuilder(job, job.extraction(model), job.metrics, memory)

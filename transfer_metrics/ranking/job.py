@@ -151,31 +151,34 @@ class Job:
             amp=self.amp, **self.options,
         )  # fmt: skip
 
-    def features_key(self, model: Model, positions: Any) -> str:
-        """Key of the features of a model on some examples, by the names they go by."""
-        names = (model.name, model.revision, self.task.name, self.split)
-        return content_key(**self._content(model, self._fingerprint(positions)), names=names)
+    def features_key(self, whole: Extraction, positions: Any) -> str:
+        """Key of the features of a model on some examples, by the names they go by.
 
-    def scores_key(self, model: Model) -> str:
+        Like the other keys, it is made of the pass over the whole split.
+        """
+        names = (whole.given.name, whole.given.revision, self.task.name, self.split)
+        return content_key(**self._content(whole, self._fingerprint(positions)), names=names)
+
+    def scores_key(self, whole: Extraction) -> str:
         """Key of the scores of a model: of all examples the same with and without a race."""
         scored = {"scored": MEAN} if self.mean else {}
         if self.reach == len(self.ranges):
-            return content_key(**self._content(model, self.data.fingerprint), **scored)
+            return content_key(**self._content(whole, self.data.fingerprint), **scored)
         seen = np.concatenate([np.asarray(positions) for positions in self.seen])
         # Errors are added for the metric that races, so these scores serve no other race.
         race = (self.metrics[0].label, self.mode)
-        return content_key(**self._content(model, self._fingerprint(seen)), **scored, race=race)
+        return content_key(**self._content(whole, self._fingerprint(seen)), **scored, race=race)
 
     def has_features(self, key: str) -> bool:
         """Whether an earlier run kept features of the whole split."""
         shards = (self.cache.features(key) / "shards").glob("*.safetensors")
         return not self.racing and any(shards)
 
-    def statistics_key(self, model: Model, content: Any) -> str:
+    def statistics_key(self, whole: Extraction, content: Any) -> str:
         """Key of the statistics of all ranges of a model; ``content`` is what else decides them."""
         ranges = [self._fingerprint(positions) for positions in self.ranges]
-        whole = self._content(model, self.data.fingerprint)
-        return content_key(**whole, mean=self.mean, ranges=ranges, content=content)
+        of_model = self._content(whole, self.data.fingerprint)
+        return content_key(**of_model, mean=self.mean, ranges=ranges, content=content)
 
     def known_scores(self, key: str) -> tuple[list[Record], list[Metric]]:
         """Records that the cache has under the key of a model, and the metrics that it lacks.
@@ -231,11 +234,10 @@ class Job:
         digest.update(np.ascontiguousarray(positions, dtype=np.int64).tobytes())
         return digest.hexdigest()
 
-    def _content(self, model: Model, data: str) -> dict[str, Any]:
-        extraction = self.extraction(model)
+    def _content(self, whole: Extraction, data: str) -> dict[str, Any]:
         return {
-            "model": extraction.key["model_fingerprint"],
-            "behaviour": (extraction.key["behaviour"], extraction.proof.own),
+            "model": whole.key["model_fingerprint"],
+            "behaviour": (whole.key["behaviour"], whole.proof.own),
             "task": data,
             "kind": self.task.kind,
             "layers": self.layers,

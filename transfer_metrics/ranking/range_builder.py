@@ -11,6 +11,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.batches import Batch, hidden_layers
+from transfer_metrics.features.extraction import Extraction
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
@@ -18,7 +19,6 @@ from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes, release
 from transfer_metrics.ranking.range_folder import RangeFolder, of_classes
 from transfer_metrics.ranking.scoring import bases_of, needs_by_layer
-from transfer_metrics.sources.models.model import Model
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
 
@@ -28,20 +28,20 @@ class RangeBuilder:
 
     Attributes:
         job: the ranking.
-        model: the model.
+        whole: the pass of the model over the whole split.
         metrics: the metrics.
         memory: bytes that the weights and statistics may take.
     """
 
     job: Job
-    model: Model
+    whole: Extraction
     metrics: Sequence[Metric]
     memory: int
 
     @cached_property
     def store(self) -> FeatureStore:
         """What a store of the features would be, without any shard."""
-        return FeatureStore(self.job.extraction(self.model).manifest(), [])
+        return FeatureStore(self.whole.manifest(), [])
 
     @cached_property
     def needs(self) -> dict[str, list[Needs]]:
@@ -58,7 +58,7 @@ class RangeBuilder:
             InvalidInputError: one layer alone does not fit.
         """
         job, labels = self.job, self.job.labels
-        module = job.extraction(self.model).forward.model.module
+        module = self.whole.forward.model.module
         weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
         bases = bases_of(self.store, job.mean)
         dims = {name: bases[name].dim or 0 for name in self.needs}
@@ -138,7 +138,7 @@ class RangeBuilder:
     ) -> Iterator[Batch]:
         """Features of some layers of the running network, of the examples at some positions."""
         job = self.job
-        extraction = job.extraction(self.model, job.part(positions))
+        extraction = job.extraction(self.whole.given, job.part(positions))
         averaged = [layer.name for layer in hidden_layers(self.store.layers)] if job.mean else []
         manifest = extraction.manifest()
         read = {*names, *averaged}

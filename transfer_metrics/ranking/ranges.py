@@ -23,6 +23,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.batches import layers_read
 from transfer_metrics.features.extract import extract
+from transfer_metrics.features.extraction import Extraction
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
@@ -48,7 +49,6 @@ from transfer_metrics.results.error_bars import MODES
 from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
-from transfer_metrics.sources.models.model import Model
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
 RANGES = 16
@@ -150,17 +150,18 @@ class Ranges:
         try:
             model = item.load()
             loading = time.perf_counter() - started
-            scores, key = job.scores_key(model), job.features_key(model, range(len(job.data)))
+            whole = job.extraction(model)
+            scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
             known, missing = job.known_scores(scores)
             layer = _owed(job, known) if job.errors and not missing else None
             done = not missing and layer is None
             if done and (not job.racing or job.policy == "only-cache"):
                 return Outcome(job.ordered(item.name, known), key)
             metrics = job.metrics if job.racing else missing
-            builder = RangeBuilder(job, model, metrics, self.memory)
+            builder = RangeBuilder(job, whole, metrics, self.memory)
             stored = job.stored or job.has_features(key) or builder.spills
             content = {"run": self.run, **({} if stored else builder.content)}
-            folder = job.cache.statistics(job.statistics_key(model, content))
+            folder = job.cache.statistics(job.statistics_key(whole, content))
             if done:
                 return Outcome(job.ordered(item.name, known), key, left=(str(folder),))
             labels = frozenset(m.label for m in (missing or job.metrics[:1]))
@@ -209,12 +210,12 @@ class Ranges:
         except TransferMetricsError as error:
             return self.job.failure(built.name, error)
 
-    def _features(self, stack: ExitStack, model: Model, place: int) -> FeatureStore:
+    def _features(self, stack: ExitStack, whole: Extraction, place: int) -> FeatureStore:
         """Features of a range in files: what is there is kept, what is damaged computed anew."""
         job = self.job
         positions = job.seen[place] if job.stored else range(len(job.data))
         task = job.part(positions)
-        key = job.features_key(model, positions)
+        key = job.features_key(whole, positions)
         before = job.racing[job.stage - 1] if job.stage else 0
         if job.policy == "always" and place >= before:
             job.cache.drop_features(key, wait=True)
@@ -223,8 +224,8 @@ class Ranges:
         for everything in (False, True, None):
             try:
                 return extract(
-                    model, task, job.layers, job.pool, folder, split=job.split, dtype=job.dtype,
-                    amp=job.amp, **job.options,
+                    whole.given, task, job.layers, job.pool, folder, split=job.split,
+                    dtype=job.dtype, amp=job.amp, **job.options,
                 )  # fmt: skip
             except (CorruptStoreError, IncompatibleStoreError) as error:
                 if everything is None:
@@ -256,7 +257,7 @@ class Ranges:
         job, built = self.job, loaded.built
         seen = job.seen if job.stored else (range(len(job.data)),)
         with ExitStack() as stack:
-            stores = [self._features(stack, loaded.builder.model, i) for i in range(len(seen))]
+            stores = [self._features(stack, loaded.builder.whole, i) for i in range(len(seen))]
             labels = [job.labels[np.asarray(positions)] for positions in seen]
             fresh = score_stores(
                 stores, self._metrics(built), labels, mode=self._mode(built), mean=job.mean,

@@ -73,7 +73,7 @@ def rank_models(
 
     Every model is run over the data once, whatever the number of layers and metrics. A model that
     fails leaves a record with its reason. Finished scores are kept by the content of model and
-    task, finished feature shards by the same key, so an interrupted run goes on where it stopped
+    task, finished ranges of examples by the same key, so an interrupted run goes on where it stopped
     and a repeated one reads no more of the data than the few examples on which it sees that the
     network is the same.
 
@@ -94,10 +94,11 @@ def rank_models(
             ``"ray"`` on a Ray cluster that is started here, ``"ray:<address>"`` on one that runs.
             The scores are the same up to rounding.
         workers: how many processes or actors; one per core unless given.
-        stream: True keeps statistics only, no features on disk: each range of shards is read by
+        stream: True keeps statistics only, no features on disk: each range of examples is read by
             one worker, which keeps the statistics of all layers in memory, and ranges are merged.
             False writes features to the cache and scores them layer by layer, one worker per
-            model. By default True with ``memory`` and on several workers, unless features are kept.
+            model. By default True, unless features are kept; in this process alone, models whose
+            statistics do not fit into memory together are scored from features.
         memory: what weights and statistics of all workers together may take when streaming, such
             as ``"2GiB"``; half of the machine's unless given. Where the statistics of all layers
             take more, the data are passed over once for as many layers as fit, and per-class
