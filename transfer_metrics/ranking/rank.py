@@ -73,9 +73,9 @@ def rank_models(
 
     Every model is run over the data once, whatever the number of layers and metrics. A model that
     fails leaves a record with its reason. Finished scores are kept by the content of model and
-    task, finished ranges of examples by the same key, so an interrupted run goes on where it stopped
-    and a repeated one reads no more of the data than the few examples on which it sees that the
-    network is the same.
+    task, finished ranges of examples by the same key, so an interrupted run goes on where it
+    stopped and a repeated one reads no more of the data than the few examples on which it sees
+    that the network is the same.
 
     Args:
         models: names, patterns such as ``"zoo:*"``, modules, or a list of them; or a mapping from
