@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import platformdirs
 
 import transfer_metrics
-from transfer_metrics.errors import StorageError, TransferMetricsWarning
+from transfer_metrics.errors import StorageError, warn
 from transfer_metrics.files import TEMPORARY, locked, remove_folder, replacing
 from transfer_metrics.results.record import Record
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
@@ -98,11 +97,7 @@ class ResultCache:
                 f"TRANSFER_METRICS_CACHE to another folder, or use cache='never'"
             ) from error
         except ValueError as error:
-            warnings.warn(
-                f"{path} is damaged ({error}); its scores are computed anew",
-                TransferMetricsWarning,
-                stacklevel=2,
-            )
+            warn(f"{path} is damaged ({error}); its scores are computed anew")
             return []
 
     def write(self, key: str, records: Sequence[Record]) -> None:

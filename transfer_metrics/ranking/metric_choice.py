@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, warn
 from transfer_metrics.metrics.base import METRICS, Metric, check_task, get_metric
 from transfer_metrics.ranking.combinations import COMBINATIONS, Combination, combination_of
 from transfer_metrics.results.record import Record
@@ -67,12 +67,10 @@ def warn_of_widths(metrics: Sequence[Metric], records: Iterable[Record]) -> None
     for metric in metrics:
         dims = {r.dim or 0 for r in records if r.label == metric.label and not r.error}
         if metric.grows_with_width and len(dims) > 1:
-            warnings.warn(
+            warn(
                 f"{metric.label} grows with the number of features, here {min(dims)} to "
                 f"{max(dims)}, so it ranks widths as much as quality; use "
-                f"{metric.name}({metric.width_cures[0]})",
-                TransferMetricsWarning,
-                stacklevel=3,
+                f"{metric.name}({metric.width_cures[0]})"
             )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from transfer_metrics.errors import (
     InvalidInputError,
     StorageError,
     TransferMetricsError,
-    TransferMetricsWarning,
+    warn,
 )
 from transfer_metrics.features.batches import layers_read
 from transfer_metrics.features.extract import extract
@@ -231,11 +230,9 @@ class Ranges:
                 if everything is None:
                     raise
                 told = str(error).partition(";")[0]  # without its advice to delete by hand
-                warnings.warn(
+                warn(
                     f"features in the cache cannot be used ({told}); what is damaged is computed "
-                    f"anew",
-                    TransferMetricsWarning,
-                    stacklevel=2,
+                    f"anew"
                 )
                 discard_damaged(folder, everything or isinstance(error, IncompatibleStoreError))
         raise AssertionError("unreachable")

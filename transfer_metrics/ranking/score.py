@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
@@ -129,7 +128,7 @@ def score(
         raise InvalidInputError(failed[0].error)
     for record in failed:
         told = f"{record.label} failed: {record.error}"
-        warnings.warn(told, TransferMetricsWarning, stacklevel=2)
+        warn(told)
     return ScoreTable(records)
 
 

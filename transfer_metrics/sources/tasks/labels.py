@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
 
 Kind = Literal["classification", "regression"]
@@ -73,7 +72,7 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
     array = _complete(y)
     if kind is None:
         for doubt in odd_texts({"y": array}):
-            warnings.warn(doubt, TransferMetricsWarning, stacklevel=3)
+            warn(doubt)
     kind = kind or kind_of({"y": array})
     if kind == "multilabel":
         return kind, _targets("y", array)
