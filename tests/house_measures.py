@@ -262,7 +262,7 @@ def walk_of_a_task() -> list[str]:
     import transfer_metrics as tm
 
     rng = np.random.default_rng(0)
-    data = rng.random((40, 1, 28, 28), dtype=np.float32), np.arange(40) % 2
+    data = rng.random((40, 3, 32, 32), dtype=np.float32), np.arange(40) % 2
 
     def ranked(cache: str) -> None:
         tm.rank_models("zoo:vit-mnist", data, "knn", cache_dir=cache, progress=False)

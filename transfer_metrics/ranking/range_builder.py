@@ -138,7 +138,8 @@ class RangeBuilder:
     ) -> Iterator[Batch]:
         """Features of some layers of the running network, of the examples at some positions."""
         job = self.job
-        extraction = job.extraction(self.whole.given, job.part(positions))
+        part = job.part(positions)
+        extraction = self.whole if part is job.task else job.extraction(self.whole.given, part)
         averaged = [layer.name for layer in hidden_layers(self.store.layers)] if job.mean else []
         manifest = extraction.manifest()
         read = {*names, *averaged}
