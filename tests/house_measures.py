@@ -81,6 +81,15 @@ class Module:
         return [name for name in dict.fromkeys(found) if not name.startswith("_")]
 
     @cached_property
+    def handed_out(self) -> set[str]:
+        """Names in what its public functions are said to return."""
+        functions = [
+            n for n in self.nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
+        ]
+        returns = [f.returns for f in functions if f.returns and not f.name.startswith("_")]
+        return {n.id for r in returns for n in ast.walk(r) if isinstance(n, ast.Name)}
+
+    @cached_property
     def strings(self) -> set[str]:
         """Texts in it that are names: alone, with dots, or as ``module:name``."""
         return {
@@ -185,7 +194,10 @@ class House:
         return sorted(found, key=lambda group: (-len(group), group))
 
     def unused(self, kept: Iterable[str] = ()) -> list[str]:
-        """Public names, as ``module:name``, that no other file mentions and that are not kept."""
+        """Public names, as ``module:name``, that nobody needs.
+
+        No other file mentions them, no public function returns them, and they are not ``kept``.
+        """
         used: set[tuple[str, str]] = set()
         for module in [*self.modules.values(), *self.beside]:
             used |= {one for one in module.mentions(self.modules) if one[0] != module.name}
@@ -194,7 +206,9 @@ class House:
             f"{module.name}:{name}"
             for module in self.modules.values()
             for name in module.public
-            if (module.name, name) not in used and name not in skipped
+            if (module.name, name) not in used
+            and name not in skipped
+            and name not in module.handed_out
         ]
 
 

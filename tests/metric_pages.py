@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.behaviour import MOVES, REFUSES, SAME, WARNS
 from transfer_metrics.metrics.base import METRICS, Metric
-from transfer_metrics.ranking.combine import COMBINATIONS, Combination
+from transfer_metrics.ranking.combinations import COMBINATIONS, Combination
 
 DOCS = Path(__file__).parents[1] / "docs"
 SECTIONS = ("Args", "Returns", "Raises", "Warns", "Notes", "Failure modes", "Source", "Cost")

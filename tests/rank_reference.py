@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.plain_networks import shared_models
 from transfer_metrics.ranking import ScoreTable, rank_models
-from transfer_metrics.ranking.asked import DEFAULT_METRICS
+from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 
 TASKS = {
     "digits": "sklearn:digits",

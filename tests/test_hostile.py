@@ -38,6 +38,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.ranking.cache import ResultCache
+from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.example import decode
@@ -567,7 +568,7 @@ def _write_all(records: list[dict], folder: Path) -> None:
     table = ScoreTable(records)
     table.save(folder / "t.jsonl")
     table.report(folder / "r.html")
-    ResultCache(folder / "cache").write("key", records)
+    ResultCache(folder / "cache").write("key", [Record.of(r) for r in records])
     (layer,) = {r["layer"] for r in records}
     chosen = Selection({layer: np.array([0])}, {layer: 3}, False, layer, 0.5, layer, layer)
     chosen.save(folder / "s.json")

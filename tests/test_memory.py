@@ -10,8 +10,8 @@ import pytest
 
 import transfer_metrics as tm
 from transfer_metrics.features.shards import LABELS, write_shard
-from transfer_metrics.sources.zoo import build as building
 from transfer_metrics.statistics import ClassMoments, ClassRows
+from transfer_metrics.statistics import statistics as building
 
 PEAK = """
 import resource, sys, warnings
@@ -59,7 +59,7 @@ def test_class_by_class_is_the_same_score(monkeypatch, tmp_path):
 
     store = store_of(x, y, 4, classes=7)
     plain = tm.score_layers(store, metrics=["transrate", "gbc"])
-    monkeypatch.setattr(building, "CLASS_BUDGET", 0)
+    monkeypatch.setattr(building, "CLASS_BYTES", 0)
     built = []
     init = ClassRows.__init__
     monkeypatch.setattr(

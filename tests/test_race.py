@@ -385,6 +385,35 @@ def test_features_are_kept_where_asked(tmp_path):
     assert examples(models) == seen
 
 
+@pytest.mark.parametrize("engine", ["serial", "processes"])
+def test_the_progress_of_a_race_is_shown_on_every_engine(engine, capsys, monkeypatch):
+    from transfer_metrics.ranking import race
+
+    bars, real = [], race.progress_bar
+    monkeypatch.setattr(race, "progress_bar", lambda *args: (bars.append(real(*args)), bars[-1])[1])
+    models = ["zoo:cnn-mnist", "zoo:vit-mnist", "zoo:resnet-random", "zoo:mixer-usps"]
+    rank(models, "sklearn:digits", "knn", budget=0.6, engine=engine, workers=2, progress=True)
+    assert "round 1 of" in capsys.readouterr().err
+    assert (bars[0].n, bars[0].total) == (4, 4)
+    rank(models, "sklearn:digits", "knn", budget=0.6, engine=engine, workers=2)
+    assert "round" not in capsys.readouterr().err
+
+
+def test_kept_features_of_rounds_are_read_class_by_class(tmp_path, monkeypatch):
+    from transfer_metrics.statistics import statistics
+
+    task = draw(10)
+    options = {"budget": 0.5, "cache": "only-missing", "keep_features": True}
+    metric = "gbc(covariance=full)"
+    models = field(np.linspace(0.5, 1.0, 8))
+    plain_race = rank(models, task, metric, cache_dir=tmp_path / "a", **options)
+    monkeypatch.setattr(statistics, "CLASS_BYTES", 0)
+    lazy = rank(models, task, metric, cache_dir=tmp_path / "b", **options)
+    assert [r["value"] for r in lazy.records] == pytest.approx(
+        [r["value"] for r in plain_race.records], rel=1e-9
+    )
+
+
 def test_the_command_line(tmp_path, capsys):
     from transfer_metrics.__main__ import main
 
@@ -445,13 +474,13 @@ def test_rounds_are_nested_and_keyed_by_content():
     assert (np.stack(list(part.examples)) == x[positions]).all()
     assert (part.labels == tm.load_task(x, y)["train"].labels[positions]).all()
     model = field([1.0])[0]
-    keys = {job.scores_key(model) for job in (small, large, whole)}
+    keys = {job.scores_key(job.extraction(model)) for job in (small, large, whole)}
     assert len(keys) == 3
     full = make_job(tm.load_task(x, y), "knn", options={"shard_size": 16})
-    assert whole.scores_key(model) == full.scores_key(model)
+    assert whole.scores_key(whole.extraction(model)) == full.scores_key(full.extraction(model))
     x[seen[2][0]] += 1  # any change of the data changes all keys
-    changed = {of_rounds(x, y, [50, 120, 200], stage).scores_key(model) for stage in range(3)}
-    assert not keys & changed
+    changed = [of_rounds(x, y, [50, 120, 200], stage) for stage in range(3)]
+    assert not keys & {job.scores_key(job.extraction(model)) for job in changed}
 
 
 def test_contenders_by_paired_differences():

@@ -440,7 +440,7 @@ def test_combinations_are_sums_of_scaled_terms_over_the_candidates(digits):
 
 
 def test_combinations_leave_out_candidates_without_all_terms():
-    from transfer_metrics.ranking.combine import combination_of, combined
+    from transfer_metrics.ranking.combinations import combination_of, combined
     from transfer_metrics.results.record import Record
 
     base = Record(layer="l", seconds=1.0, higher_is_better=True)
@@ -524,3 +524,17 @@ def test_a_record_says_what_its_columns_are_and_goes_in_and_out_as_it_is() -> No
     )
     assert list(score.as_dict()) == list(tm.ScoreTable([]).to_frame().columns) == list(COLUMNS)
     assert all(f"    {name}: " in (Record.__doc__ or "") for name in COLUMNS)
+
+
+def test_statistics_that_do_not_fit_are_built_of_features_in_files(digits, tmp_path, monkeypatch):
+    """The machine's half is what a ranking takes unless told; here that is next to nothing."""
+    from transfer_metrics.ranking import rank as ranking
+
+    expected = values(rank(named(Net()), digits, cache_dir=tmp_path / "a"))
+    monkeypatch.setattr(ranking, "worker_memory", lambda memory, workers: 1 << 20)
+    net = Net()
+    found = values(rank(named(net), digits, cache_dir=tmp_path / "b"))
+    assert [row[:3] for row in found] == [row[:3] for row in expected]
+    assert [row[3] for row in found] == pytest.approx([row[3] for row in expected], rel=1e-9)
+    assert net.examples < 2 * 400  # passed over once
+    assert not list((tmp_path / "b" / "features").iterdir())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
+from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.metrics.h_score import ledoit_wolf
 from transfer_metrics.statistics import (
     ClassMoments,
@@ -20,6 +21,7 @@ from transfer_metrics.statistics import (
     SourceJoint,
     TargetMoments,
 )
+from transfer_metrics.statistics.statistics import Labels, Statistics, needs_of
 
 
 def data(n=60, d=8, c=4, seed=0, offset=0.0):
@@ -276,3 +278,98 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
     save_file({"x": torch.ones(2)}, path)
     with pytest.raises(CorruptStoreError, match="format"):
         FeatureSample.load(path)
+
+
+# --- all that the metrics of a layer need ---------------------------------------------------------
+
+READERS = [METRICS[name] for name in ("transrate", "gbc", "knn", "logme", "ridge_probe")]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(8, 60),
+    cuts=st.lists(st.integers(0, 60), max_size=5),
+    blocks=st.sampled_from([0, 3, 20]),
+    seed=st.integers(0, 99),
+)
+def test_statistics_of_parts_add_up_to_the_plain_definitions(n, cuts, blocks, seed):
+    x, y = data(n, 5, 3, seed)
+    y[:3] = range(3)
+    labels = Labels.of(y, "classification", 3)
+    needs = needs_of(READERS, labels, blocks)
+    ends = sorted({0, n, *(c for c in cuts if c < n)})
+    batches = [{"layer": x[a:b]} for a, b in itertools.pairwise(ends)]
+    found = Statistics.of_batches(batches, {"layer": needs}, labels)["layer"]
+    whole = {key: statistic for key, (statistic, _) in found.whole().items()}
+    moments, sample = whole["moments"], whole["examples"]
+    np.testing.assert_allclose(moments.total.matrix(), plain_scatter(x), atol=1e-9)
+    for c in range(3):
+        np.testing.assert_allclose(
+            moments.scatter_of(c).matrix(), plain_scatter(x[y == c]), atol=1e-9
+        )
+    assert sorted(map(tuple, sample.x.tolist())) == sorted(map(tuple, x.tolist()))
+    assert sample.moments is moments
+    parts = found.blocks("moments")
+    assert sum(part.n for part in parts) == n
+    assert len(parts) <= max(blocks, 1)
+
+
+def test_statistics_come_back_from_a_file_and_say_why_they_were_refused(tmp_path):
+    x, y = data(30, 4, 3)
+    labels = Labels.of(y, "classification", 3)
+    needs = needs_of(READERS, labels, 3)
+    built = Statistics.of(needs, x, labels)
+    built.save(tmp_path / "s.safetensors")
+    again = Statistics.load(tmp_path / "s.safetensors")
+    for key, (statistic, _) in again.whole().items():
+        ours = built.whole()[key][0]
+        assert METRICS["knn" if key == "examples" else "logme"](statistic) == pytest.approx(
+            METRICS["knn" if key == "examples" else "logme"](ours), rel=1e-12
+        )
+    x[3, 2] = np.nan
+    broken = Statistics.of(needs, x, labels)
+    for mixed in (broken + built, built + broken):
+        assert mixed.whole() == {}
+        assert "NaN" in mixed.reason("moments")
+
+
+def test_targets_are_read_as_they_are_and_as_bins():
+    x, _ = data(40, 4)
+    labels = Labels.of(x[:, 0] + 1.0, "regression", 0, readers=[METRICS["transrate"]])
+    plain, binned = needs_of([METRICS["logme"], METRICS["transrate"]], labels)
+    assert (plain.kind, binned.kind) == ("regression", "classification")
+    whole = Statistics.of([plain, binned], x, labels).whole()
+    classes = whole["moments of bins"][0]
+    assert classes.counts.tolist() == np.bincount(labels.bins).tolist()
+    assert isinstance(whole["moments"][0], TargetMoments)
+    several = Labels.of(x[:, :2] + 0.5, "regression", 0, readers=[METRICS["transrate"]])
+    assert several.unbinned
+    assert needs_of([METRICS["transrate"]], several) == []
+    with pytest.raises(InvalidInputError, match="binning"):
+        several.seen_by(METRICS["transrate"])
+
+
+def held_bytes(value):
+    """Bytes of all floating point tensors in a statistic."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size() if value.is_floating_point() else 0
+    if isinstance(value, (tuple, list)):
+        return sum(map(held_bytes, value))
+    if hasattr(value, "__dataclass_fields__"):
+        return sum(held_bytes(getattr(value, name)) for name in value.__dataclass_fields__)
+    return 0
+
+
+@pytest.mark.parametrize("blocks", [0, 4])
+@pytest.mark.parametrize(("n", "d"), [(400, 20), (60, 90)])
+def test_no_more_is_held_than_was_foreseen(n, d, blocks):
+    x, y = data(n, d, 4)
+    labels = Labels.of(y, "classification", 4)
+    [needs] = needs_of(READERS, labels, blocks)
+    halves = [{"layer": x[: n // 2]}, {"layer": x[n // 2 :]}]
+    built = Statistics.of_batches(halves, {"layer": [needs]}, labels)["layer"]
+    # Blocks are of like sizes only, so a little more may fall into one of them.
+    counts = np.bincount(y, minlength=4)
+    slack = 1.0 if not blocks else 1.35
+    assert held_bytes(built.held) <= slack * needs.bytes(d, counts)
+    assert needs.bytes(d, counts) <= 6 * held_bytes(built.held)

@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
     from transfer_metrics.errors import InvalidInputError
     from transfer_metrics.features.store import FeatureStore
     from transfer_metrics.ranking import score_layers
-    from transfer_metrics.ranking.asked import DEFAULT_METRICS
+    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.results.plot_style import plot_format
     from transfer_metrics.sources.models.load_model import load_model
 

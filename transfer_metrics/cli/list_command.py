@@ -50,7 +50,7 @@ def _metrics(args: argparse.Namespace) -> _Listing:
     from fnmatch import fnmatchcase
 
     from transfer_metrics.metrics.base import get_metric, list_metrics
-    from transfer_metrics.ranking.combine import COMBINATIONS
+    from transfer_metrics.ranking.combinations import COMBINATIONS
 
     pattern = args.name or "*"
     found = [get_metric(name) for name in list_metrics(pattern)]

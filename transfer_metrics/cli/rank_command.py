@@ -72,7 +72,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--stream",
         action="store_true",
-        help="keep statistics only, no features on disk; several workers do so anyway",
+        help="keep statistics only, also where they do not fit into memory together",
     )
     parser.add_argument(
         "--memory",
@@ -95,7 +95,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from transfer_metrics.cli.parser import write_config
     from transfer_metrics.ranking import rank_models
-    from transfer_metrics.ranking.asked import DEFAULT_METRICS
+    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.sources.models.candidates import candidates_of
 
     if args.dry_run:
@@ -150,8 +150,8 @@ def _foretell(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from transfer_metrics.ranking.asked import DEFAULT_METRICS
     from transfer_metrics.ranking.forecast import forecast
+    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.ranking.rank import features_first
     from transfer_metrics.sources.models.candidates import candidates_of
 
@@ -180,19 +180,23 @@ def _foretell(args: argparse.Namespace) -> int:
                 "params": f"{one.params / 1e6:.2f} M",
                 "layers": one.layers,
                 "dims": f"{one.dims[0]} to {one.dims[1]}",
-                "memory" if stream else "disk": f"{one.bytes / 2**20:.1f} MiB",
-                **({"passes": f"{one.readings:g}"} if stream else {}),
+                "disk" if one.stored else "memory": f"{one.bytes / 2**20:.1f} MiB",
+                "passes": f"{one.readings:g}",
                 "forward": f"{one.seconds:.0f} s",
             }
             for one in good
         ]
-        show(pd.DataFrame(rows).to_string(index=False) if rows else "(no models)")
-        what = "statistics in memory for each worker" if stream else "features on disk"
-        most = max((one.bytes for one in good), default=0) / 2**20
+        frame = pd.DataFrame(rows).fillna("")
+        show(frame.to_string(index=False) if rows else "(no models)")
+        most = {True: 0.0, False: 0.0}
+        for one in good:
+            most[one.stored] = max(most[one.stored], one.bytes / 2**20)
+        what = {True: "features on disk", False: "statistics in memory for each worker"}
+        told = " and ".join(f"{size:.1f} MiB of {what[k]}" for k, size in most.items() if size)
         say(
             f"{len(good)} models, about {sum(one.seconds for one in good):.0f} s of forward "
-            f"passes and {most:.1f} MiB of {what} at a time, beside the scores; nothing was "
-            f"computed or written"
+            f"passes, {told or 'nothing'} at a time, beside the scores; nothing was computed or "
+            f"written"
         )
     for one in found:
         if one.error:

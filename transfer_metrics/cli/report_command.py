@@ -112,7 +112,7 @@ def _ranked(args: argparse.Namespace) -> tuple[Any, Task, list[str]]:
     """The table of a ranking, its task, and the warnings on the way, which are shown as well."""
     from transfer_metrics.errors import TransferMetricsWarning
     from transfer_metrics.ranking import rank_models
-    from transfer_metrics.ranking.asked import DEFAULT_METRICS
+    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.sources.models.candidates import candidates_of
     from transfer_metrics.sources.tasks.load_task import load_task
 

@@ -39,7 +39,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
     from transfer_metrics.ranking import score
-    from transfer_metrics.ranking.asked import DEFAULT_METRICS
+    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.results.error_bars import margin
     from transfer_metrics.results.record import record_label
     from transfer_metrics.sources.tasks.array_files import read_arrays

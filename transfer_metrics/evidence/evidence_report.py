@@ -29,7 +29,7 @@ from transfer_metrics.evidence.judgement import (
 )
 from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
 from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
-from transfer_metrics.ranking.asked import DEFAULT_METRICS
+from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.comparison import Comparison
 

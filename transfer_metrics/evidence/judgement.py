@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.evidence.published import MEASURE
-from transfer_metrics.ranking.combine import COMBINATIONS, combined
+from transfer_metrics.ranking.combinations import COMBINATIONS, combined
 from transfer_metrics.results.agreement import RESAMPLES, evaluate, options_of
 from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
 from transfer_metrics.results.record import Record, record_label

@@ -25,7 +25,7 @@ from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.asked import resolve_metrics
+from transfer_metrics.ranking.metric_choice import resolve_metrics
 from transfer_metrics.ranking.score import score
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.tasks.load_task import load_task

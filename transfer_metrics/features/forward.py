@@ -27,7 +27,7 @@ from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.tasks.task import Split, Task, refuse_words
 
-UNITS = "__units__"
+_UNITS = "__units__"
 """Name of the array of a shard that has the number of the sentence of each word."""
 
 
@@ -320,7 +320,7 @@ def example_size(example: Any) -> int:
 def _labels(data: Split, rows: range) -> dict[str, np.ndarray]:
     chosen = slice(rows.start, rows.stop)
     kept = {LABELS: np.asarray(data.labels)[chosen]}
-    return kept if data.units is None else kept | {UNITS: data.units[chosen]}
+    return kept if data.units is None else kept | {_UNITS: data.units[chosen]}
 
 
 def _title(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MOST_FEATURES = 1 << 31
+_MOST_FEATURES = 1 << 31
 """Features of one layer."""
 
 _TEXTS = (
@@ -60,7 +60,7 @@ def check_layers(layers: Sequence[Mapping[str, Any]]) -> None:
         )
         whole = [layer[k] for k in ("index", "dim", "bytes", "params")]
         _require(all(_whole(k, 0) for k in (*whole, *layer["shape"])), f"sizes of {name!r:.60}")
-        _require(0 < layer["dim"] < MOST_FEATURES, f"{layer['dim']} features of {name!r:.60}")
+        _require(0 < layer["dim"] < _MOST_FEATURES, f"{layer['dim']} features of {name!r:.60}")
         depth = layer["depth"]
         _require(isinstance(depth, (int, float)) and 0 <= depth <= 1, f"depth of {name!r:.60}")
     names = {layer["name"] for layer in layers}

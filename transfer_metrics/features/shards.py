@@ -27,7 +27,7 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / "shards" / f"{index:05d}.safetensors"
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def _write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that at any moment it is either absent, as before, or complete.
 
     Raises:
@@ -41,7 +41,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Replace the manifest of a store."""
     text = json.dumps(manifest, indent=1, ensure_ascii=False)
-    write_atomically(folder / MANIFEST, text.encode())
+    _write_atomically(folder / MANIFEST, text.encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     from safetensors.numpy import save
 
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    write_atomically(path, data)
+    _write_atomically(path, data)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 

@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,7 +28,7 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     InvalidInputError,
     TransferMetricsError,
-    TransferMetricsWarning,
+    warn,
 )
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import resolve_pool
@@ -298,11 +297,9 @@ def _plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
         try:
             plain[name] = _plain(value)
         except TypeError:
-            warnings.warn(
+            warn(
                 f"parameter {name}={value!r} cannot be kept in a file; the head that is loaded "
-                f"predicts the same but has {name}'s default",
-                TransferMetricsWarning,
-                stacklevel=5,
+                f"predicts the same but has {name}'s default"
             )
     return plain
 

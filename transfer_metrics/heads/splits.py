@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.tasks.corruptions import corrupted
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import hold_out
@@ -40,11 +39,9 @@ def complete_task(task: Task, seed: int = 0) -> Task:
             whole = len(task["train"])
             task = hold_out(task, name, _HELD_OUT, seed)
             if name == "test":
-                warnings.warn(
+                warn(
                     f"task {task.name!r} has no test split, so {len(task[name])} of its {whole} "
-                    f"examples are held out for testing",
-                    TransferMetricsWarning,
-                    stacklevel=3,
+                    f"examples are held out for testing"
                 )
     return dataclasses.replace(task, splits={n: task[n] for n in ("train", "val", "test")})
 
@@ -94,11 +91,9 @@ def _shifted(task: Task, name: str, given: Any) -> Split:
     labels = codes[split.labels]
     known = np.flatnonzero(labels >= 0)
     if len(known) < len(labels):
-        warnings.warn(
+        warn(
             f"ood {name!r}: {len(labels) - len(known)} of {len(labels)} examples have classes that "
-            f"{task.name!r} does not know, and are left out",
-            TransferMetricsWarning,
-            stacklevel=4,
+            f"{task.name!r} does not know, and are left out"
         )
         split = split.rows(known)
     return Split(split.examples, codes[split.labels])

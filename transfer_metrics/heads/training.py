@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.heads.network import TransferNet, choose_parameters, set_modes
 from transfer_metrics.heads.preprocessed import Inputs, raw_logits, to_device
 from transfer_metrics.progress import progress_bar
@@ -219,11 +218,9 @@ def tune(
         )
         runs.append(run)
         if run.diverged:
-            warnings.warn(
+            warn(
                 f"training with {told} diverged in epoch {run.done}; later epochs of this "
-                f"setting do not count",
-                TransferMetricsWarning,
-                stacklevel=4,
+                f"setting do not count"
             )
         usable = not math.isnan(run.val_score)
         if usable and (best is None or run.val_score > best[2].val_score):

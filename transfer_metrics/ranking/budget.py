@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transfer_metrics.errors import InvalidInputError
 
 # Share of the budget for the first round, in which all models take part.
-FIRST = 1 / 3
+_FIRST = 1 / 3
 # Fewer examples say too little, in all and per class.
 LEAST, LEAST_PER_CLASS = 40, 5
 # A model reads ten examples at most in each round before its features count.
@@ -16,7 +16,7 @@ PROBE = 10
 
 
 @dataclass(frozen=True)
-class Plan:
+class RacePlan:
     """How many examples each round looks at, and how many may be run through models in all.
 
     Attributes:
@@ -44,7 +44,7 @@ class Plan:
         return max(1, int(min(share, left - sum(costs[1:])) // costs[0]))
 
 
-def plan_race(models: int, n: int, num_classes: int, budget: float) -> Plan:
+def plan_race(models: int, n: int, num_classes: int, budget: float) -> RacePlan:
     """Rounds that fit a budget.
 
     The first round takes a third of it, but at least forty examples and five per class; each of
@@ -61,7 +61,7 @@ def plan_race(models: int, n: int, num_classes: int, budget: float) -> Plan:
             and one of them on all examples.
 
     >>> plan_race(models=100, n=4000, num_classes=10, budget=1 / 3)
-    Plan(sizes=(434, 910, 1908, 4000), allowed=133333)
+    RacePlan(sizes=(434, 910, 1908, 4000), allowed=133333)
     """
     number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
     if not number or not 0 < budget < 1:
@@ -83,11 +83,11 @@ def plan_race(models: int, n: int, num_classes: int, budget: float) -> Plan:
             f"and all for one take {math.ceil(1000 * needed / (models * n)) / 1000:g}; raise it, "
             f"or give fewer models or more examples"
         )
-    first = min(max(least, int(FIRST * allowed / models) - PROBE), n - 1)
+    first = min(max(least, int(_FIRST * allowed / models) - PROBE), n - 1)
     while True:
         for rounds in range(max(1, round(math.log2(n / first))), 0, -1):
             steps = [round(first * (n / first) ** (i / rounds)) for i in range(rounds + 1)]
-            plan = Plan(tuple(steps), allowed)
+            plan = RacePlan(tuple(steps), allowed)
             if models * plan.cost(0) + sum(map(plan.cost, range(1, rounds + 1))) <= allowed:
                 return plan
         # Ends at the smallest first round and one more, whose cost is the one checked above.

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,20 +14,20 @@ from typing import Any
 import platformdirs
 
 import transfer_metrics
-from transfer_metrics.errors import StorageError, TransferMetricsWarning
+from transfer_metrics.errors import StorageError, warn
 from transfer_metrics.files import TEMPORARY, locked, remove_folder, replacing
 from transfer_metrics.results.record import Record
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 POLICIES = ("only-missing", "always", "never", "only-cache")
-PARTS = ("scores", "features", "statistics", "training")
+_PARTS = ("scores", "features", "statistics", "training")
 ADVICE = (
     "make room, set TRANSFER_METRICS_CACHE to another folder, or use cache='never'; what was "
     "finished is kept"
 )
 
 
-def default_cache_dir() -> Path:
+def _default_cache_dir() -> Path:
     """``$TRANSFER_METRICS_CACHE``, or the user's cache folder of the platform."""
     folder = os.environ.get("TRANSFER_METRICS_CACHE")
     return Path(folder or platformdirs.user_cache_dir("transfer-metrics")).expanduser()
@@ -51,11 +50,11 @@ class ResultCache:
     A file of scores has one JSON record per line, and then a line with the SHA-256 of those before.
 
     Args:
-        root: the folder; by default ``default_cache_dir()``.
+        root: the folder; by default ``$TRANSFER_METRICS_CACHE``, or the user's of the platform.
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
-        self.root = Path(root) if root is not None else default_cache_dir()
+        self.root = Path(root) if root is not None else _default_cache_dir()
 
     def features(self, key: str) -> Path:
         """Folder for the feature store of a key."""
@@ -98,11 +97,7 @@ class ResultCache:
                 f"TRANSFER_METRICS_CACHE to another folder, or use cache='never'"
             ) from error
         except ValueError as error:
-            warnings.warn(
-                f"{path} is damaged ({error}); its scores are computed anew",
-                TransferMetricsWarning,
-                stacklevel=2,
-            )
+            warn(f"{path} is damaged ({error}); its scores are computed anew")
             return []
 
     def write(self, key: str, records: Sequence[Record]) -> None:
@@ -155,16 +150,16 @@ class ResultCache:
                     remove_folder(folder)
 
     def size(self) -> dict[str, tuple[int, int]]:
-        """Files and bytes under each of ``PARTS``."""
+        """Files and bytes under each of its parts."""
         sizes = {}
-        for part in PARTS:
+        for part in _PARTS:
             files = [p for p in (self.root / part).rglob("*") if p.is_file() and p.name[0] != "."]
             sizes[part] = (len(files), sum(p.stat().st_size for p in files))
         return sizes
 
     def clear(self, part: str | None = None) -> None:
-        """Remove one of ``PARTS``, or all of them."""
-        for name in PARTS if part is None else (part,):
+        """Remove one part, or all of them."""
+        for name in _PARTS if part is None else (part,):
             shutil.rmtree(self.root / name, ignore_errors=True)
 
     def _scores(self, key: str) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +14,17 @@ from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import memory_bytes
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.asked import DEFAULT_METRICS
+from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import worker_memory
-from transfer_metrics.ranking.ranges import Ranges
+from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+from transfer_metrics.ranking.range_builder import RangeBuilder
 from transfer_metrics.ranking.rank import LAYER_CHOICES, make_job
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
+from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
 
-TRIED = 32
+_TRIED = 32
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ class Forecast:
         params: parameters of the network.
         layers: how many layers are read.
         dims: features of the narrowest and of the widest of them.
-        bytes: the features of all examples on disk, while the model is scored; where they are
-            streamed, the most that its statistics take in memory.
+        stored: whether its features are written while it is scored.
+        bytes: the features of all examples on disk; where they are not written, the most that
+            statistics take in memory.
         readings: how often each example is run through the model; more than once where statistics
             of all layers do not fit into memory together.
         seconds: estimate of the forward passes over all examples.
@@ -45,6 +49,7 @@ class Forecast:
     params: int = 0
     layers: int = 0
     dims: tuple[int, int] = (0, 0)
+    stored: bool = False
     bytes: int = 0
     readings: float = 1.0
     seconds: float = float("nan")
@@ -100,18 +105,20 @@ def forecast(
     task = load_task(task)
     whole = task[split]
     chosen = LAYER_CHOICES.get(layers, (layers,))[0] if isinstance(layers, str) else layers
-    few = np.arange(min(TRIED, len(whole)))
+    few = np.arange(min(_TRIED, len(whole)))
     parts = [replace(task, splits={split: whole.rows(rows)}) for rows in (few[:2], few)]
     options = {**options, "split": split, "dtype": dtype, "progress": False}
     found = []
     candidates = candidates_of(models)
-    work = None
+    builder = None
     if stream:
         job = make_job(task, metrics, layers=layers, pool=pool, split=split, intervals=intervals)
-        work = Ranges(job, worker_memory(memory, workers))
+        job = replace(job, spills=memory is None and workers == 1)
+        share = worker_memory(memory, workers)
+        builder = functools.partial(_builder, job, share)
     with progress_bar("models", len(candidates), progress) as bar:
         for candidate in candidates:
-            found.append(_tried(candidate, parts, len(whole), chosen, pool, options, work))
+            found.append(_tried(candidate, parts, len(whole), chosen, pool, options, builder))
             bar.update()
     return found
 
@@ -123,7 +130,7 @@ def _tried(
     layers: Any,
     pool: Any,
     options: dict[str, Any],
-    work: Ranges | None,
+    builder: Callable[..., RangeBuilder] | None,
 ) -> Forecast:
     try:
         model = candidate.load()
@@ -131,7 +138,8 @@ def _tried(
             started = time.perf_counter()
             store = extract(model, part, layers, pool, **options)
             taken = time.perf_counter() - started
-        plan = work and work.plan(model, store, work.job.metrics)
+        built = builder(model) if builder else None
+        plan = built.plan if built and not built.spills else None
     except TransferMetricsError as error:
         return Forecast(candidate.name, error=str(error))
     dims = [layer.dim for layer in store.layers]
@@ -140,7 +148,12 @@ def _tried(
         params=sum(p.numel() for p in model.module.parameters()),
         layers=len(dims),
         dims=(min(dims), max(dims)),
+        stored=plan is None,
         bytes=plan.bytes if plan else memory_bytes(store.layers, n, options["dtype"]),
         readings=plan.readings if plan else 1.0,
         seconds=taken * n / len(store) * (plan.readings if plan else 1.0),
     )
+
+
+def _builder(job: Job, memory: int, model: Model) -> RangeBuilder:
+    return RangeBuilder(job, job.extraction(model), job.metrics, memory)

@@ -14,7 +14,6 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
 from transfer_metrics.features.batches import MEAN
 from transfer_metrics.features.extraction import Extraction
-from transfer_metrics.features.shards import MANIFEST
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
@@ -62,6 +61,7 @@ class Job:
         options: further options of ``extract``.
         ranges: positions of the examples that are run through a model in one go each, ascending.
         stored: whether features are written first, and statistics built of the files.
+        spills: whether that is done for models whose statistics do not fit into memory together.
         keep_features: whether the files stay after scoring.
         racing: how many ranges each round of a race looks at; empty where there is none.
         stage: the round.
@@ -85,6 +85,7 @@ class Job:
     options: Mapping[str, Any]
     ranges: tuple[Any, ...] = ()
     stored: bool = False
+    spills: bool = False
     keep_features: bool = False
     racing: tuple[int, ...] = ()
     stage: int = 0
@@ -150,30 +151,34 @@ class Job:
             amp=self.amp, **self.options,
         )  # fmt: skip
 
-    def features_key(self, model: Model, positions: Any) -> str:
-        """Key of the features of a model on some examples, by the names they go by."""
-        names = (model.name, model.revision, self.task.name, self.split)
-        return content_key(**self._content(model, self._fingerprint(positions)), names=names)
+    def features_key(self, whole: Extraction, positions: Any) -> str:
+        """Key of the features of a model on some examples, by the names they go by.
 
-    def scores_key(self, model: Model) -> str:
+        Like the other keys, it is made of the pass over the whole split.
+        """
+        names = (whole.given.name, whole.given.revision, self.task.name, self.split)
+        return content_key(**self._content(whole, self._fingerprint(positions)), names=names)
+
+    def scores_key(self, whole: Extraction) -> str:
         """Key of the scores of a model: of all examples the same with and without a race."""
         scored = {"scored": MEAN} if self.mean else {}
         if self.reach == len(self.ranges):
-            return content_key(**self._content(model, self.data.fingerprint), **scored)
+            return content_key(**self._content(whole, self.data.fingerprint), **scored)
         seen = np.concatenate([np.asarray(positions) for positions in self.seen])
         # Errors are added for the metric that races, so these scores serve no other race.
         race = (self.metrics[0].label, self.mode)
-        return content_key(**self._content(model, self._fingerprint(seen)), **scored, race=race)
+        return content_key(**self._content(whole, self._fingerprint(seen)), **scored, race=race)
 
     def has_features(self, key: str) -> bool:
         """Whether an earlier run kept features of the whole split."""
-        return not self.racing and (self.cache.features(key) / MANIFEST).exists()
+        shards = (self.cache.features(key) / "shards").glob("*.safetensors")
+        return not self.racing and any(shards)
 
-    def statistics_key(self, model: Model, content: Any) -> str:
+    def statistics_key(self, whole: Extraction, content: Any) -> str:
         """Key of the statistics of all ranges of a model; ``content`` is what else decides them."""
         ranges = [self._fingerprint(positions) for positions in self.ranges]
-        whole = self._content(model, self.data.fingerprint)
-        return content_key(**whole, mean=self.mean, ranges=ranges, content=content)
+        of_model = self._content(whole, self.data.fingerprint)
+        return content_key(**of_model, mean=self.mean, ranges=ranges, content=content)
 
     def known_scores(self, key: str) -> tuple[list[Record], list[Metric]]:
         """Records that the cache has under the key of a model, and the metrics that it lacks.
@@ -229,11 +234,10 @@ class Job:
         digest.update(np.ascontiguousarray(positions, dtype=np.int64).tobytes())
         return digest.hexdigest()
 
-    def _content(self, model: Model, data: str) -> dict[str, Any]:
-        extraction = self.extraction(model)
+    def _content(self, whole: Extraction, data: str) -> dict[str, Any]:
         return {
-            "model": extraction.key["model_fingerprint"],
-            "behaviour": (extraction.key["behaviour"], extraction.proof.own),
+            "model": whole.key["model_fingerprint"],
+            "behaviour": (whole.key["behaviour"], whole.proof.own),
             "task": data,
             "kind": self.task.kind,
             "layers": self.layers,

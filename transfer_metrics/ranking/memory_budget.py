@@ -15,11 +15,11 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT
 from transfer_metrics.statistics.statistics import FLOAT, Needs
 
-UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
          "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}  # fmt: skip
-OVERHEAD = 12 << 20
+_OVERHEAD = 12 << 20
 """What a worker takes for anything else: batches, code that is loaded late, buffers of BLAS."""
-GAPS = 1.1
+_GAPS = 1.1
 """What the C library needs for many blocks, of what they take: it cannot use every gap again."""
 
 
@@ -33,9 +33,9 @@ def as_bytes(size: int | str) -> int:
     (1610612736, 20000000, 1024)
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(size))
-    if isinstance(size, bool) or found is None or found[2].lower() not in UNITS:
+    if isinstance(size, bool) or found is None or found[2].lower() not in _UNITS:
         raise InvalidInputError(f"memory={size!r}; use bytes, or text such as '2GiB' or '500MB'")
-    return int(float(found[1]) * UNITS[found[2].lower()])
+    return int(float(found[1]) * _UNITS[found[2].lower()])
 
 
 def worker_memory(memory: int | str | None, workers: int | None) -> int:
@@ -160,7 +160,7 @@ def plan_passes(
     >>> len(plan.passes), sorted(plan.by_class), plan.readings, plan.bytes <= 50 << 20
     (5, ['a', 'b'], 2, True)
     """
-    room = int((budget - OVERHEAD) / GAPS)
+    room = int((budget - _OVERHEAD) / _GAPS)
     part = np.ceil(counts * share).astype(np.int64)
     sizes, blocked = _layer_sizes(dims, needs, (part, counts), targets, shard, room)
     passes, most = [], max(size.merging for size in sizes.values())
@@ -174,7 +174,7 @@ def plan_passes(
             passes.append(Pass(tuple(group), (start, min(len(counts), start + at_once))))
         many = [replace(s, ranged=s.ranged * at_once) for s in chosen]
         most = max(most, _building(many), _by_class(chosen, at_once))
-    return Plan(tuple(passes), frozenset(blocked), int(GAPS * most) + OVERHEAD)
+    return Plan(tuple(passes), frozenset(blocked), int(_GAPS * most) + _OVERHEAD)
 
 
 def _layer_sizes(
@@ -213,7 +213,7 @@ def _layer_sizes(
             one = blocked[name] = replace(size, ranged=of_class[0], whole=of_class[1], work=work)
             least = max(_building([size]), size.merging, _building([one]), _by_class([one], 1))
         if least > room:
-            took, memory = ((GAPS * b + OVERHEAD) / 2**20 for b in (least, room))
+            took, memory = ((_GAPS * b + _OVERHEAD) / 2**20 for b in (least, room))
             raise InvalidInputError(
                 f"the statistics of layer {name!r} ({dim} features) take {took:.0f} MiB and "
                 f"each worker has {memory:.0f} MiB beside the weights; raise memory, use fewer "

@@ -23,7 +23,7 @@ from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.tasks.subtasks import nested_order
 
 # Chance that the race as a whole drops, by the errors of scores, a model whose score is the best.
-RISK = 0.05
+_RISK = 0.05
 
 Run = Callable[..., Iterator[tuple[int, Any]]]
 """``map_reduce`` with an engine that was chosen."""
@@ -88,7 +88,7 @@ def race(
         spent += len(entered) * plan.cost(stage)
         alive = []
         if stage < last:
-            level = RISK / (len(candidates) * last)
+            level = _RISK / (len(candidates) * last)
             places = plan.places(stage + 1, spent)
             alive = _survivors(of_round, found, entered, places, level, visit)
         needed = {path for i in alive for path in found[i].left}

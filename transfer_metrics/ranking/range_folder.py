@@ -23,8 +23,8 @@ from transfer_metrics.ranking.memory_budget import release
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.statistics import Statistics
 
-DONE = "range.json"
-LOCK = ".lock"
+_DONE = "range.json"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RangeFolder:
             StorageError: the folder cannot be written to.
         """
         temporary = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}{TEMPORARY}")
-        with locked(temporary / LOCK, advice=ADVICE):  # held while somebody is at work here
+        with locked(temporary / _LOCK, advice=ADVICE):  # held while somebody is at work here
             try:
                 yield RangeFolder(temporary)
                 if self.read_manifest() is None:
@@ -76,13 +76,13 @@ class RangeFolder:
             StorageError: the folder cannot be written to.
         """
         content = {"of": self._of, "files": files, "manifest": manifest}
-        with replacing(self.path / DONE, ADVICE) as temporary:
+        with replacing(self.path / _DONE, ADVICE) as temporary:
             temporary.write_text(json.dumps(content))
 
     def read_manifest(self) -> dict[str, Any] | None:
         """The manifest of the range; None where it is not complete or damaged."""
         try:
-            content = json.loads((self.path / DONE).read_text())
+            content = json.loads((self.path / _DONE).read_text())
             if content["of"] != self._of:
                 return None
             for name, record in content["files"].items():
@@ -98,7 +98,7 @@ class RangeFolder:
             CorruptStoreError: they are damaged or gone.
         """
         try:
-            known = json.loads((self.path / DONE).read_text())["files"]
+            known = json.loads((self.path / _DONE).read_text())["files"]
             return Statistics.load(self._file(name)) if name in known else None
         except (OSError, ValueError, KeyError, TypeError):
             gone(self.path)
@@ -129,7 +129,7 @@ def sweep(root: Path) -> None:
     if fcntl is None:
         return  # nothing tells whether somebody is at work
     for path in root.glob(f"*/*{TEMPORARY}"):
-        with contextlib.suppress(StorageError), locked(path / LOCK, wait=False) as free:
+        with contextlib.suppress(StorageError), locked(path / _LOCK, wait=False) as free:
             if free:
                 shutil.rmtree(path, ignore_errors=True)
     for folder in root.glob("*"):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,29 +18,29 @@ from transfer_metrics.errors import (
     InvalidInputError,
     StorageError,
     TransferMetricsError,
-    TransferMetricsWarning,
+    warn,
 )
-from transfer_metrics.features.batches import Batch, hidden_layers, layers_read
+from transfer_metrics.features.batches import layers_read
 from transfer_metrics.features.extract import extract
-from transfer_metrics.features.shards import LOGITS, discard_damaged
+from transfer_metrics.features.extraction import Extraction
+from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.ranking.job import Job, Outcome
-from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes, release
+from transfer_metrics.ranking.memory_budget import release
+from transfer_metrics.ranking.range_builder import RangeBuilder
 from transfer_metrics.ranking.range_folder import (
     RangeFolder,
     StoredScatter,
     clear,
     gone,
     merged,
-    of_classes,
 )
 from transfer_metrics.ranking.scoring import (
     ClassScatter,
     Read,
     bases_of,
-    needs_by_layer,
     records_of,
     score_stores,
 )
@@ -49,7 +48,6 @@ from transfer_metrics.results.error_bars import MODES
 from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
-from transfer_metrics.sources.models.model import Model
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
 RANGES = 16
@@ -85,7 +83,7 @@ def outcomes(
 
 
 @dataclass(frozen=True)
-class Built:
+class _Built:
     """What who merges the statistics of a model is told by who built them.
 
     Attributes:
@@ -108,22 +106,18 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class _Loaded:
     """A model in the hands of a worker.
 
     Attributes:
-        model: the model.
-        built: what is to be said of its statistics.
-        store: what a store of its features would be, before there are any.
-        needs: what is built of each layer.
-        plan: how that is done within the memory.
+        builder: what builds its statistics.
+        built: what is to be said of them.
+        stored: whether they are built of features in files.
     """
 
-    model: Model
-    built: Built
-    store: FeatureStore
-    needs: Mapping[str, Sequence[Needs]]
-    plan: Plan
+    builder: RangeBuilder
+    built: _Built
+    stored: bool
 
 
 @dataclass(frozen=True)
@@ -149,28 +143,29 @@ class Ranges:
         """Pieces of work on one model."""
         return 1 if self.job.stored else self.job.reach
 
-    def load(self, item: Candidate) -> Loaded | Outcome:
+    def load(self, item: Candidate) -> _Loaded | Outcome:
         """A model, or its scores where they are known; what its code raises becomes a record."""
         job, started = self.job, time.perf_counter()
         try:
             model = item.load()
             loading = time.perf_counter() - started
-            scores, key = job.scores_key(model), job.features_key(model, range(len(job.data)))
+            whole = job.extraction(model)
+            scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
             known, missing = job.known_scores(scores)
             layer = _owed(job, known) if job.errors and not missing else None
             done = not missing and layer is None
             if done and (not job.racing or job.policy == "only-cache"):
                 return Outcome(job.ordered(item.name, known), key)
             metrics = job.metrics if job.racing else missing
-            store = FeatureStore(job.extraction(model).manifest(), [])
-            needs = self._needs(store, metrics)
-            plan = self.plan(model, store, metrics)
-            folder = job.cache.statistics(self._statistics_key(model, metrics, needs, plan))
+            builder = RangeBuilder(job, whole, metrics, self.memory)
+            stored = job.stored or job.has_features(key) or builder.spills
+            content = {"run": self.run, **({} if stored else builder.content)}
+            folder = job.cache.statistics(job.statistics_key(whole, content))
             if done:
                 return Outcome(job.ordered(item.name, known), key, left=(str(folder),))
             labels = frozenset(m.label for m in (missing or job.metrics[:1]))
-            built = Built(item.name, key, scores, folder, labels, layer, loading)
-            return Loaded(model, built, store, needs, plan)
+            built = _Built(item.name, key, scores, folder, labels, layer, loading)
+            return _Loaded(builder, built, stored)
         except Exception as error:
             # Anything a model's own code may raise must not stop the others.
             return job.failure(item.name, error)
@@ -179,21 +174,20 @@ class Ranges:
         """Scores that were in the cache, and failures, need no statistics."""
         return isinstance(result, Outcome)
 
-    def map(self, loaded: Loaded | Outcome, part: int) -> Built | Outcome:
+    def map(self, loaded: _Loaded | Outcome, part: int) -> _Built | Outcome:
         """Leave the statistics of one range in its folder, or score the model where that is all."""
         if isinstance(loaded, Outcome):
             return loaded
         job, built = self.job, loaded.built
         try:
-            if job.stored or job.has_features(built.key):
+            if loaded.stored:
                 return self._from_features(loaded)
-            at_once = self.parts == len(loaded.plan.passes) == 1 and not job.racing
-            if at_once:
+            if self.parts == len(loaded.builder.plan.passes) == 1 and not job.racing:
                 return self._in_memory(loaded)
             folder = RangeFolder(built.folder / f"{part:05d}")
             if folder.read_manifest() is None:
                 with folder.writing() as temporary:
-                    self._write(loaded, job.ranges[part], temporary)
+                    loaded.builder.write(job.ranges[part], temporary)
         except Exception as error:
             return job.failure(built.name, error)
         return built
@@ -202,7 +196,7 @@ class Ranges:
         """The outcome of a candidate, from the statistics of its ranges."""
         for result in results:
             if isinstance(result, Outcome):
-                left = {str(r.folder) for r in results if isinstance(r, Built) and result.key}
+                left = {str(r.folder) for r in results if isinstance(r, _Built) and result.key}
                 return replace(result, left=(*result.left, *left))
             if isinstance(result, Lost):
                 return _lost(self.job, item, result)
@@ -215,109 +209,12 @@ class Ranges:
         except TransferMetricsError as error:
             return self.job.failure(built.name, error)
 
-    def plan(self, model: Model, store: FeatureStore, metrics: Sequence[Metric]) -> Plan:
-        """How the statistics of a model are built within the memory, beside its weights.
-
-        Raises:
-            InvalidInputError: one layer alone does not fit.
-        """
-        job, labels = self.job, self.job.labels
-        module = job.extraction(model).forward.model.module
-        weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
-        needs = self._needs(store, metrics)
-        bases = bases_of(store, job.mean)
-        dims = {name: bases[name].dim or 0 for name in needs}
-        if labels.kind == "classification":
-            counts = np.bincount(labels.values, minlength=labels.num_classes)
-        else:
-            counts = np.array([len(labels)])
-        targets = labels.values.shape[1] if labels.values.ndim > 1 else 1
-        share = max(map(len, job.ranges)) / len(labels)
-        shard = min(store.manifest["shard_size"], len(labels))
-        return plan_passes(dims, needs, counts, share, self.memory - weights, targets, shard)
-
-    def _needs(self, store: FeatureStore, metrics: Sequence[Metric]) -> dict[str, list[Needs]]:
-        names = [n for n, base in bases_of(store, self.job.mean).items() if base.dim is not None]
-        return needs_by_layer(names, metrics, self.job.labels, self.job.block_mode)
-
-    def _statistics_key(
-        self, model: Model, metrics: Sequence[Metric], needs: Mapping[str, Any], plan: Plan
-    ) -> str:
-        """What the statistics of ranges depend on, beside the features and the examples."""
-        built = {
-            name: [(n.keys, sorted(n.parts), n.blocks) for n in of_layer]
-            for name, of_layer in needs.items()
-        }
-        content = {
-            "metrics": [m.label for m in metrics],
-            "run": self.run,
-            "shards": self.job.options.get("shard_size"),
-            "needs": built,
-            "classes": plan.class_bounds,
-        }
-        return self.job.statistics_key(model, content)
-
-    # --- building -------------------------------------------------------------------------------
-
-    def _write(self, loaded: Loaded, positions: Any, folder: RangeFolder) -> None:
-        """Pass over a range as often as the plan says, and keep what was built each time."""
-        files: dict[str, Any] = {}
-        seconds: list[float] = []
-        for one in loaded.plan.passes:
-            found = self._pass(loaded, one, positions, seconds)
-            files |= folder.add(found)
-            del found  # before the next pass
-            release()
-        bounds = loaded.plan.class_bounds
-        manifest = {**loaded.store.manifest, "seconds": sum(seconds), "class_bounds": bounds}
-        folder.finish(files, manifest)
-
-    def _pass(
-        self, loaded: Loaded, one: Pass, positions: Any, seconds: list[float]
-    ) -> dict[str, Statistics]:
-        """Statistics of the layers of a pass over a range; of some classes only, or of all."""
-        labels = self.job.labels[np.asarray(positions)]
-        by_class = loaded.plan.by_class
-        if one.classes is None:
-            needs = {
-                name: [n.without_classes() if name in by_class else n for n in loaded.needs[name]]
-                for name in one.layers
-            }
-            return Statistics.of_batches(
-                self._batches(loaded, one.layers, positions, seconds), needs, labels
-            )
-        first, stop = one.classes
-        chosen = np.flatnonzero((labels.values >= first) & (labels.values < stop))
-        if not len(chosen):
-            return {}
-        labels = replace(labels[chosen], num_classes=stop - first)
-        labels = replace(labels, values=labels.values - first)
-        scatter = Needs(("moments",), frozenset({"class"}), "classification", stop - first)
-        batches = self._batches(loaded, one.layers, np.asarray(positions)[chosen], seconds)
-        found = Statistics.of_batches(batches, {name: [scatter] for name in one.layers}, labels)
-        return {of_classes(name, one.classes): statistics for name, statistics in found.items()}
-
-    def _batches(
-        self, loaded: Loaded, names: Sequence[str], positions: Any, seconds: list[float]
-    ) -> Iterator[Batch]:
-        """Features of some layers of a running network, of the examples at some positions."""
-        job = self.job
-        extraction = job.extraction(loaded.model, job.part(positions))
-        averaged = [layer.name for layer in hidden_layers(loaded.store.layers)] if job.mean else []
-        manifest = extraction.manifest()
-        read = {*names, *averaged}
-        manifest["layers"] = [layer for layer in manifest["layers"] if layer["name"] in read]
-        manifest["logits"] = manifest["logits"] if LOGITS in read else None
-        for _, arrays, record in extraction.shards(manifest):
-            seconds.append(record["seconds"])
-            yield Batch(arrays, averaged)
-
-    def _features(self, stack: ExitStack, model: Model, place: int) -> FeatureStore:
+    def _features(self, stack: ExitStack, whole: Extraction, place: int) -> FeatureStore:
         """Features of a range in files: what is there is kept, what is damaged computed anew."""
         job = self.job
         positions = job.seen[place] if job.stored else range(len(job.data))
         task = job.part(positions)
-        key = job.features_key(model, positions)
+        key = job.features_key(whole, positions)
         before = job.racing[job.stage - 1] if job.stage else 0
         if job.policy == "always" and place >= before:
             job.cache.drop_features(key, wait=True)
@@ -326,42 +223,38 @@ class Ranges:
         for everything in (False, True, None):
             try:
                 return extract(
-                    model, task, job.layers, job.pool, folder, split=job.split, dtype=job.dtype,
-                    amp=job.amp, **job.options,
+                    whole.given, task, job.layers, job.pool, folder, split=job.split,
+                    dtype=job.dtype, amp=job.amp, **job.options,
                 )  # fmt: skip
             except (CorruptStoreError, IncompatibleStoreError) as error:
                 if everything is None:
                     raise
                 told = str(error).partition(";")[0]  # without its advice to delete by hand
-                warnings.warn(
+                warn(
                     f"features in the cache cannot be used ({told}); what is damaged is computed "
-                    f"anew",
-                    TransferMetricsWarning,
-                    stacklevel=2,
+                    f"anew"
                 )
                 discard_damaged(folder, everything or isinstance(error, IncompatibleStoreError))
         raise AssertionError("unreachable")
 
-    # --- scoring --------------------------------------------------------------------------------
-
-    def _in_memory(self, loaded: Loaded) -> Outcome:
+    def _in_memory(self, loaded: _Loaded) -> Outcome:
         """The outcome of a model whose only range is passed over once."""
         self.job.cache.check_writable()
         seconds: list[float] = []
-        [one], [positions] = loaded.plan.passes, self.job.seen
-        found = self._pass(loaded, one, positions, seconds)
+        [one], [positions] = loaded.builder.plan.passes, self.job.seen
+        found = loaded.builder.build(one, positions, seconds)
 
         def read(name: str, needs: Sequence[Needs]) -> tuple[Statistics, None]:
             return found.pop(name), None
 
-        return self._outcome(loaded.built, loaded.store, sum(seconds), read)
+        return self._outcome(loaded.built, loaded.builder.store, sum(seconds), read)
 
-    def _from_features(self, loaded: Loaded) -> Outcome:
+    def _from_features(self, loaded: _Loaded) -> Outcome:
         """The outcome of a model whose features are in files, or are written first."""
         job, built = self.job, loaded.built
         seen = job.seen if job.stored else (range(len(job.data)),)
         with ExitStack() as stack:
-            stores = [self._features(stack, loaded.model, i) for i in range(len(seen))]
+            stores = [self._features(stack, loaded.builder.whole, i) for i in range(len(seen))]
             labels = [job.labels[np.asarray(positions)] for positions in seen]
             fresh = score_stores(
                 stores, self._metrics(built), labels, mode=self._mode(built), mean=job.mean,
@@ -372,7 +265,7 @@ class Ranges:
             job.cache.drop_features(built.key)
         return outcome
 
-    def _merged(self, built: Built) -> Outcome:
+    def _merged(self, built: _Built) -> Outcome:
         """The outcome of a model from the folders of its ranges."""
         folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(self.parts)]
         manifests = [folder.read_manifest() or gone(folder.path) for folder in folders]
@@ -407,7 +300,7 @@ class Ranges:
         except TransferMetricsError as error:
             return self.job.failure(loaded.built.name, error)
 
-    def _outcome(self, built: Built, store: FeatureStore, seconds: float, read: Read) -> Outcome:
+    def _outcome(self, built: _Built, store: FeatureStore, seconds: float, read: Read) -> Outcome:
         """The outcome of a model from the statistics of its layers."""
         job = self.job
         n = sum(map(len, job.seen))
@@ -419,7 +312,7 @@ class Ranges:
         fresh = records_of(bases, self._metrics(built), job.labels, read, self._mode(built))
         return self._kept(built, fresh)
 
-    def _kept(self, built: Built, fresh: Sequence[Record]) -> Outcome:
+    def _kept(self, built: _Built, fresh: Sequence[Record]) -> Outcome:
         """The outcome with fresh records, which the cache gets too."""
         job = self.job
         left = self._left(built)
@@ -435,16 +328,16 @@ class Ranges:
         kept = [record for record in known if record.label not in built.labels]
         return Outcome(job.ordered(built.name, [*kept, *fresh]), built.key, left=left)
 
-    def _left(self, built: Built) -> tuple[str, ...]:
+    def _left(self, built: _Built) -> tuple[str, ...]:
         """What is of no more use once a model is scored."""
         if self.job.keep_features:
             return (str(built.folder),)
         return str(built.folder), str(self.job.cache.features(built.key))
 
-    def _metrics(self, built: Built) -> list[Metric]:
+    def _metrics(self, built: _Built) -> list[Metric]:
         return [m for m in self.job.metrics if m.label in built.labels]
 
-    def _mode(self, built: Built) -> str | None:
+    def _mode(self, built: _Built) -> str | None:
         return MODES[0] if built.layer is not None else self.job.mode
 
 
@@ -473,7 +366,7 @@ def _owed(job: Job, known: Sequence[Record]) -> str | None:
     return best.layer
 
 
-def _with_error(job: Job, built: Built, found: Sequence[Record]) -> list[Record]:
+def _with_error(job: Job, built: _Built, found: Sequence[Record]) -> list[Record]:
     """The known records, of which one gets the error that was found, here and in the cache."""
     [fresh] = found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,21 +16,21 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.batches import MEAN
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.asked import (
-    DEFAULT_METRICS,
-    asked_combinations,
-    resolve_metrics,
-    warn_of_widths,
-)
 from transfer_metrics.ranking.cache import POLICIES, ResultCache
-from transfer_metrics.ranking.combine import Combination, combined
+from transfer_metrics.ranking.combinations import Combination, combined
 from transfer_metrics.ranking.engines import ENGINES, map_reduce
 from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import worker_memory
+from transfer_metrics.ranking.metric_choice import (
+    DEFAULT_METRICS,
+    asked_combinations,
+    resolve_metrics,
+    told_once,
+    warn_of_widths,
+)
 from transfer_metrics.ranking.race import Run, race
 from transfer_metrics.ranking.range_folder import sweep
 from transfer_metrics.ranking.ranges import Ranges, drop, outcomes, ranges_of
-from transfer_metrics.ranking.told import told_once
 from transfer_metrics.results.error_bars import interval_mode
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
@@ -72,9 +73,9 @@ def rank_models(
 
     Every model is run over the data once, whatever the number of layers and metrics. A model that
     fails leaves a record with its reason. Finished scores are kept by the content of model and
-    task, finished feature shards by the same key, so an interrupted run goes on where it stopped
-    and a repeated one reads no more of the data than the few examples on which it sees that the
-    network is the same.
+    task, finished ranges of examples by the same key, so an interrupted run goes on where it
+    stopped and a repeated one reads no more of the data than the few examples on which it sees
+    that the network is the same.
 
     Args:
         models: names, patterns such as ``"zoo:*"``, modules, or a list of them; or a mapping from
@@ -93,10 +94,11 @@ def rank_models(
             ``"ray"`` on a Ray cluster that is started here, ``"ray:<address>"`` on one that runs.
             The scores are the same up to rounding.
         workers: how many processes or actors; one per core unless given.
-        stream: True keeps statistics only, no features on disk: each range of shards is read by
+        stream: True keeps statistics only, no features on disk: each range of examples is read by
             one worker, which keeps the statistics of all layers in memory, and ranges are merged.
             False writes features to the cache and scores them layer by layer, one worker per
-            model. By default True with ``memory`` and on several workers, unless features are kept.
+            model. By default True, unless features are kept; in this process alone, models whose
+            statistics do not fit into memory together are scored from features.
         memory: what weights and statistics of all workers together may take when streaming, such
             as ``"2GiB"``; half of the machine's unless given. Where the statistics of all layers
             take more, the data are passed over once for as many layers as fit, and per-class
@@ -143,7 +145,8 @@ def rank_models(
     ENGINES[engine.partition(":")[0]]
     stored = features_first(stream, memory, keep_features, budget)
     serial = engine == "serial"
-    share = worker_memory(memory, 1 if serial else workers)
+    # What a range of a race takes is little, and a second pass would not be in its budget.
+    share = sys.maxsize if budget is not None else worker_memory(memory, 1 if serial else workers)
     task = load_task(task)
     combinations = asked_combinations(metrics, task.kind)
     if budget is not None:
@@ -160,6 +163,7 @@ def rank_models(
         )  # fmt: skip
         # The data are hashed here, once, and the hash goes to the workers with them.
         _ = job.task_id
+        job = replace(job, spills=serial and stream is None and memory is None)
         work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "")
         gpus = _gpus(engine, options.get("device"))
         run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,18 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.naming import short_id
-from transfer_metrics.ranking.asked import (
+from transfer_metrics.ranking.combinations import combined
+from transfer_metrics.ranking.metric_choice import (
     DEFAULT_METRICS,
     asked_combinations,
     resolve_metrics,
     warn_of_widths,
 )
-from transfer_metrics.ranking.combine import combined
 from transfer_metrics.ranking.scoring import records_of, score_stores
 from transfer_metrics.results.error_bars import interval_mode
 from transfer_metrics.results.record import Record
@@ -33,7 +32,7 @@ from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.inputs import as_tokens
 from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
 
-IDENTIFYING = 256
+_IDENTIFYING = 256
 """Most rows of features that tell them from others."""
 
 
@@ -108,7 +107,7 @@ def score(
         model_id=_features_id(X, labels.values),
         layer="features",
         layer_index=0,
-        dim=int(np.shape(X)[1]),
+        dim=np.shape(X)[-1],
         n=len(labels),
         num_classes=len(np.unique(labels.values)) if labels.num_classes else 0,
         task_summary=_summary(kind, labels.values),
@@ -129,7 +128,7 @@ def score(
         raise InvalidInputError(failed[0].error)
     for record in failed:
         told = f"{record.label} failed: {record.error}"
-        warnings.warn(told, TransferMetricsWarning, stacklevel=2)
+        warn(told)
     return ScoreTable(records)
 
 
@@ -146,7 +145,7 @@ def _summary(kind: str, labels: np.ndarray) -> str:
 def _features_id(X: Any, labels: np.ndarray) -> str:
     """What tells features with their labels from others: the labels, and some of the rows."""
     n = len(labels)
-    some = np.sort(np.random.default_rng(0).permutation(n)[:IDENTIFYING])
+    some = np.sort(np.random.default_rng(0).permutation(n)[:_IDENTIFYING])
     rows = X[some] if isinstance(X, torch.Tensor) else torch.as_tensor(np.asarray(X)[some])
     rows = rows.detach().double().cpu()
     digest = hashlib.sha256(f"{n}\0{tuple(rows.shape)}\0".encode())

@@ -32,7 +32,7 @@ from transfer_metrics.statistics.statistics import (
     reads_bins,
 )
 
-NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
+_NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
 ClassScatter = Callable[[ClassMoments], Sequence[Scatter]]
 Read = Callable[[str, Sequence[Needs]], tuple[Statistics, ClassScatter | None]]
 """Statistics of a layer by its name, and the scatter of its classes where that is kept apart."""
@@ -59,11 +59,11 @@ def records_of(
     blocks = BLOCKS if mode else 0
     records = []
     for name, base in bases.items():
-        chosen = readers_of(name, metrics)
+        chosen = _readers_of(name, metrics)
         if not chosen:
             continue
         if name == LOGITS and base.dim is None:
-            records += [replace(r, error=NO_HEAD) for r in unscored(base, chosen)]
+            records += [replace(r, error=_NO_HEAD) for r in unscored(base, chosen)]
             continue
         needs = needs_of(chosen, labels, blocks)
         if needs:
@@ -73,7 +73,7 @@ def records_of(
     return records
 
 
-def readers_of(name: str, metrics: Iterable[Metric]) -> list[Metric]:
+def _readers_of(name: str, metrics: Iterable[Metric]) -> list[Metric]:
     """The metrics that read a layer, or the head."""
     return [m for m in metrics if (m.requires == "source") == (name == LOGITS)]
 
@@ -83,7 +83,7 @@ def needs_by_layer(
 ) -> dict[str, list[Needs]]:
     """What is built of each layer that some metric reads."""
     blocks = BLOCKS if mode else 0
-    found = {name: needs_of(readers_of(name, metrics), labels, blocks) for name in names}
+    found = {name: needs_of(_readers_of(name, metrics), labels, blocks) for name in names}
     return {name: needs for name, needs in found.items() if needs}
 
 
@@ -139,7 +139,7 @@ def score_stores(
     Cost: features of one layer and shard are held at a time, and its statistics.
     """
     averaged = [layer.name for layer in hidden_layers(stores[0].layers)] if mean else []
-    everything = labels[0] if len(labels) == 1 else joined(labels)
+    everything = labels[0] if len(labels) == 1 else _joined(labels)
     ends = np.cumsum([len(store) for store in stores])
 
     def rows(name: str, positions: np.ndarray) -> np.ndarray:
@@ -178,7 +178,7 @@ def score_stores(
     return records_of(bases, metrics, everything, read, mode)
 
 
-def joined(parts: Sequence[Labels]) -> Labels:
+def _joined(parts: Sequence[Labels]) -> Labels:
     """Labels of parts of a split, one after the other."""
     first = parts[0]
     bins = None if first.bins is None else np.concatenate([p.bins for p in parts])  # type: ignore[misc]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.results.record import Record
 
 if TYPE_CHECKING:
@@ -75,11 +74,7 @@ def agreement(
     at = [k for k in at if k <= len(s)]
     for what, values in (("scores", s), ("accuracies", a)):
         if np.ptp(values) == 0:
-            warnings.warn(
-                f"all {what} are {values[0]:g}, so no correlation is defined",
-                TransferMetricsWarning,
-                stacklevel=2,
-            )
+            warn(f"all {what} are {values[0]:g}, so no correlation is defined")
     point = evaluate(s[None], a[None], at=at)
     drawn = draw(len(s), resamples, seed)
     samples = evaluate(s[drawn], a[drawn], at=at)
@@ -154,11 +149,8 @@ def _pairs(scores: Any, accuracies: Any) -> tuple[np.ndarray, np.ndarray]:
         )
     both = np.isfinite(s) & np.isfinite(a)
     if not both.all():
-        warnings.warn(
-            f"{int((~both).sum())} of {len(s)} models have no score or no accuracy and are left "
-            f"out",
-            TransferMetricsWarning,
-            stacklevel=3,
+        warn(
+            f"{int((~both).sum())} of {len(s)} models have no score or no accuracy and are left out"
         )
     if both.sum() < FEWEST:
         raise InvalidInputError(

@@ -7,14 +7,13 @@ over- or underrates tends to be misjudged on the others too. The tasks are taken
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.results.agreement import (
     FEWEST,
     LOWER_IS_BETTER,
@@ -337,4 +336,4 @@ def _some(names: Sequence[object]) -> str:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, TransferMetricsWarning, stacklevel=4)
+    warn(message)

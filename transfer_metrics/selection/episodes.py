@@ -16,6 +16,7 @@ from transfer_metrics.errors import (
     LayerNotFoundError,
     TransferMetricsError,
     TransferMetricsWarning,
+    warn,
 )
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.progress import progress_bar
@@ -225,9 +226,7 @@ def few_shot(
                     try:
                         found = _trial(method, drawn, labels[rows], kept, asked, student)
                     except TransferMetricsError as error:
-                        warnings.warn(
-                            f"{name} failed: {error}", TransferMetricsWarning, stacklevel=2
-                        )
+                        warn(f"{name} failed: {error}")
                         found = (np.nan, np.nan)
                     accuracies[m, s, e], used[m, s, e] = found
                 bar.update()

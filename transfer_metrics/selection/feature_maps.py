@@ -11,7 +11,11 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RepeatedStratifiedKFold
 
-from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, TransferMetricsWarning
+from transfer_metrics.errors import (
+    InvalidInputError,
+    LayerNotFoundError,
+    warn,
+)
 from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.coding_gain import forward_gains, gains_beside
 from transfer_metrics.selection.columns import LayerColumns, unit_rows
@@ -128,11 +132,9 @@ class FeatureMapSelector(ColumnSelector):
             raise LayerNotFoundError.of("layer", str(last), columns.names)
         folds = support_folds(labels, self.folds, self.repeats, self.random_state)
         if not folds:
-            warnings.warn(
+            warn(
                 "one example per class says nothing about variance within classes; the "
-                "penultimate layer is kept without a comparison",
-                TransferMetricsWarning,
-                stacklevel=2,
+                "penultimate layer is kept without a comparison"
             )
             inside = {last: np.arange(_unit(columns, last).shape[1])}
             self.objective_ = self.penultimate_objective_ = float("nan")

@@ -13,9 +13,9 @@ from sklearn.utils import check_random_state
 
 from transfer_metrics.errors import (
     InvalidInputError,
-    TransferMetricsWarning,
     UnknownNameError,
     UnsupportedTaskError,
+    warn,
 )
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.selection.adam import train_softmax
@@ -229,11 +229,7 @@ class GroupLassoSelector(ColumnSelector):
         self.kkt_residual_, self.n_iter_ = found.kkt_residual, found.iterations
         self.gradient_norms_ = found.gradient_norms
         if not found.lambda_max:
-            warnings.warn(
-                "all features are constant; the choice between them means nothing",
-                TransferMetricsWarning,
-                stacklevel=3,
-            )
+            warn("all features are constant; the choice between them means nothing")
         return _weight_scores(found.dense(), self.relevance, features)
 
     def top(self, keep: float) -> np.ndarray:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import functools
 import operator
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import (
-    InvalidInputError,
-    TransferMetricsWarning,
-)
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.ranking.scoring import ClassScatter, bases_of, records_of, unscored, valued
@@ -177,11 +173,9 @@ def joint_bytes(metric: Metric, labels: Labels, dim: int) -> int:
 def warn_of_sets(metric: Metric) -> None:
     """Warn of a metric that rises with every layer that is added, of noise even."""
     if metric.width_cures and not {"dim_normalize", "preset"}.intersection(metric.options):
-        warnings.warn(
+        warn(
             f"{metric.label} of a set grows with its number of columns, so it tends to add every "
-            f"layer; use {metric.name}(eps=auto,dim_normalize=rank), linear_probe or logme",
-            TransferMetricsWarning,
-            stacklevel=3,
+            f"layer; use {metric.name}(eps=auto,dim_normalize=rank), linear_probe or logme"
         )
 
 

@@ -11,8 +11,12 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.asked import asked_combinations, resolve_metrics, warn_of_widths
-from transfer_metrics.ranking.combine import combined
+from transfer_metrics.ranking.combinations import combined
+from transfer_metrics.ranking.metric_choice import (
+    asked_combinations,
+    resolve_metrics,
+    warn_of_widths,
+)
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.base import ColumnSelector

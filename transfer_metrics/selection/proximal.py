@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.selection.group_softmax import Solution, minimise, row_lengths
@@ -120,11 +119,9 @@ def group_lasso(
     targets, present = _targets(features, y, num_classes)
     found = _Solver(features, targets, tol, max_iter, screen).solve(lam, relative, path, progress)
     if not found.kkt_residual <= tol:
-        warnings.warn(
+        warn(
             f"the group lasso stopped at {found.kkt_residual:.1e} of lam from its optimum and "
-            f"should reach tol={tol:g}; raise max_iter={max_iter}, lam or tol",
-            TransferMetricsWarning,
-            stacklevel=2,
+            f"should reach tol={tol:g}; raise max_iter={max_iter}, lam or tol"
         )
     if len(present) == num_classes:
         return found

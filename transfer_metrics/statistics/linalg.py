@@ -15,7 +15,7 @@ from transfer_metrics.statistics.inputs import as_columns
 from transfer_metrics.statistics.saving import Saved, require
 
 
-def gram(rows: Tensor) -> Tensor:
+def _gram(rows: Tensor) -> Tensor:
     """``rows' rows`` of a (k, D) tensor: (D, D).
 
     On the CPU numpy recognises the product of a matrix with its own transpose and computes only
@@ -112,7 +112,7 @@ class Scatter(Saved):
         """The scatter ``rows' rows`` of a float64 (k, D) tensor; costs O(k D²) where k >= D."""
         if rows.shape[0] < rows.shape[1]:
             return cls(rows, dense=False)
-        return cls(gram(rows), dense=True)
+        return cls(_gram(rows), dense=True)
 
     @property
     def dim(self) -> int:
@@ -139,7 +139,7 @@ class Scatter(Saved):
         if self.dense and other.dense:
             return Scatter(self.data + other.data, dense=True)
         matrix, rows = (self.data, other.data) if self.dense else (other.data, self.data)
-        return Scatter(gram(rows).add_(matrix) if len(rows) else matrix, dense=True)
+        return Scatter(_gram(rows).add_(matrix) if len(rows) else matrix, dense=True)
 
     def cleared(self, noise: Tensor) -> Scatter:
         """The same without the features whose sum of squares is no more than ``noise``, (D,)."""
@@ -159,12 +159,12 @@ class Scatter(Saved):
 
     def matrix(self) -> Tensor:
         """``S``, (D, D)."""
-        return self.data if self.dense else gram(self.data)
+        return self.data if self.dense else _gram(self.data)
 
     @cached_property
     def small(self) -> Tensor:
         """The smaller of ``F'F`` and ``F F'``; both have the same non-zero eigenvalues."""
-        return self.data if self.dense else gram(self.data.T)
+        return self.data if self.dense else _gram(self.data.T)
 
     def trace(self) -> float:
         """Sum of the eigenvalues."""

@@ -26,7 +26,7 @@ from transfer_metrics.statistics.inputs import (
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.saving import Saved, require
 
-PARTS = frozenset({"class", "fourth"})
+_PARTS = frozenset({"class", "fourth"})
 _ROWS_AT_ONCE = 4096
 
 
@@ -180,7 +180,7 @@ class ClassMoments(Saved):
         y: Any,
         num_classes: int | None = None,
         *,
-        parts: Iterable[str] = PARTS,
+        parts: Iterable[str] = _PARTS,
     ) -> ClassMoments:
         """Moments of one batch.
 

@@ -17,7 +17,7 @@ from transfer_metrics.errors import CorruptStoreError, InvalidInputError
 from transfer_metrics.files import ADVICE, replacing
 from transfer_metrics.untrusted import parse_json, visible
 
-FORMAT = "transfer_metrics statistic 1"
+_FORMAT = "transfer_metrics statistic 1"
 MOST_CLASSES = 1_000_000
 """Classes that a file may claim without an example of each."""
 
@@ -43,7 +43,7 @@ class Saved:
         from safetensors.torch import save
 
         tensors: dict[str, Tensor] = {}
-        header = json.dumps({"format": FORMAT, "value": _pack(self, "", tensors)})
+        header = json.dumps({"format": _FORMAT, "value": _pack(self, "", tensors)})
         with replacing(path, advice) as temporary:
             temporary.write_bytes(save(tensors, {"statistic": header}))
 
@@ -63,7 +63,7 @@ class Saved:
             with safe_open(path, framework="pt") as file:
                 header = parse_json((file.metadata() or {}).get("statistic", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if header.get("format") != FORMAT:
+            if header.get("format") != _FORMAT:
                 raise ValueError("it is no statistic of this package's format")
             if not all(t.isfinite().all() for t in tensors.values() if t.is_floating_point()):
                 raise ValueError("it holds NaN or infinite numbers")

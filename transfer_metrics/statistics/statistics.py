@@ -27,7 +27,7 @@ CLASS_BYTES = 1 << 30
 """Scatter of the classes that takes more is computed class by class where rows can be read."""
 
 
-class Reader(Protocol):
+class _Reader(Protocol):
     """What reads a statistic, such as a metric."""
 
     @property
@@ -71,7 +71,7 @@ class Labels:
         kind: str,
         num_classes: int,
         units: np.ndarray | None = None,
-        readers: Iterable[Reader] = (),
+        readers: Iterable[_Reader] = (),
     ) -> Labels:
         """Labels with what ``readers`` read of them; every row is a unit unless ``units`` tell."""
         units = np.arange(len(values)) if units is None else units
@@ -90,7 +90,7 @@ class Labels:
         kind: str,
         n: int,
         units: np.ndarray | None = None,
-        readers: Iterable[Reader] = (),
+        readers: Iterable[_Reader] = (),
     ) -> Labels:
         """Labels of n rows of features as people have them, which become codes or targets here.
 
@@ -102,7 +102,7 @@ class Labels:
             return cls.of(codes.numpy(), kind, num_classes, units)
         return cls.of(as_targets(y, n).cpu().numpy(), kind, 0, units, readers)
 
-    def seen_by(self, reader: Reader) -> Labels:
+    def seen_by(self, reader: _Reader) -> Labels:
         """The labels that a reader reads: these, or their quantile bins as classes.
 
         Raises:
@@ -174,7 +174,7 @@ class Needs:
         return FLOAT * parts * numbers
 
 
-def needs_of(readers: Sequence[Reader], labels: Labels, blocks: int = 0) -> list[Needs]:
+def needs_of(readers: Sequence[_Reader], labels: Labels, blocks: int = 0) -> list[Needs]:
     """The union of what ``readers`` need of a layer, or of a source head, by the labels they read.
 
     Nothing is needed of bins that there are not.
@@ -200,12 +200,12 @@ def has_large_classes(needs: Sequence[Needs], labels: Labels, dim: int) -> bool:
     return int(np.minimum(counts, dim).sum()) * dim * FLOAT > CLASS_BYTES
 
 
-def reads_bins(reader: Reader, kind: str) -> bool:
+def reads_bins(reader: _Reader, kind: str) -> bool:
     """Whether a reader takes quantile bins for the labels of a task of some kind."""
     return reader.bins and kind == "regression"
 
 
-def key_of(reader: Reader, kind: str) -> str:
+def key_of(reader: _Reader, kind: str) -> str:
     """What the statistic of a reader is kept under."""
     return _key(reader.requires, reads_bins(reader, kind))
 

@@ -12,9 +12,9 @@ from transfer_metrics.registry import Registry
 
 __all__ = ["ENGINES", "Lost", "Work", "map_reduce"]
 
-Engine = Callable[..., Iterator[tuple[int, Any]]]
+_Engine = Callable[..., Iterator[tuple[int, Any]]]
 
-ENGINES: Registry[Engine] = Registry(
+ENGINES: Registry[_Engine] = Registry(
     "engine",
     {
         "serial": "transfer_metrics.ranking.engines.serial:serial",

@@ -11,7 +11,7 @@ from transfer_metrics.ranking.engines.schedule import Schedule
 from transfer_metrics.ranking.engines.work import REDUCE, Lost, Unit, Work
 
 
-class Worker(Protocol):
+class _Worker(Protocol):
     """One worker in another process."""
 
     def submit(self, unit: Unit, given: Any) -> Future:
@@ -22,7 +22,7 @@ class Worker(Protocol):
 
 
 def drive(
-    start: Callable[[int], Worker],
+    start: Callable[[int], _Worker],
     work: Work,
     items: Sequence[Any],
     parts: Sequence[int],
@@ -46,7 +46,7 @@ def drive(
         EngineError: no worker can be started.
     """
     schedule = Schedule(parts, work.settles)
-    crew: dict[int, Worker] = {}
+    crew: dict[int, _Worker] = {}
     running: dict[Future, int] = {}
     idle = list(range(min(workers, sum(parts))))
     started = 0
@@ -81,7 +81,7 @@ def drive(
 
 def _noted(
     schedule: Schedule,
-    crew: dict[int, Worker],
+    crew: dict[int, _Worker],
     place: int,
     future: Future,
     tick: Callable[[], object],

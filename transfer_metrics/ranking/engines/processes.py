@@ -23,7 +23,7 @@ from transfer_metrics.ranking.engines.crew import drive
 from transfer_metrics.ranking.engines.work import Hands, Unit, Work
 from transfer_metrics.sources.optional import is_mended
 
-GRACE = 5.0
+_GRACE = 5.0
 """Seconds that a worker gets to end."""
 
 
@@ -89,15 +89,15 @@ class _Process:
     def stop(self) -> None:
         """End the process: an idle one by itself, a busy one after clearing up, or by force."""
         self._pipe.close()
-        self._process.join(0 if self._busy else GRACE)
+        self._process.join(0 if self._busy else _GRACE)
         if self._process.exitcode is None:
             self._process.terminate()
-            self._process.join(GRACE)
+            self._process.join(_GRACE)
         if self._process.exitcode is None:
             # Its end may have been seen elsewhere, and then there is nothing left to kill.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-            self._process.join(GRACE)
+            self._process.join(_GRACE)
 
     def _ask(self, future: Future, message: bytes) -> None:
         try:

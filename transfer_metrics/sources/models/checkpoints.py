@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.models.prefixes import EXTRA, find_weights, flattened, same_shape
 from transfer_metrics.untrusted import DEEPEST, check_unpacked
 
@@ -293,9 +292,7 @@ def _tell(path: Path, absent: Sequence[str], left: list[str]) -> None:
     if left:
         told.append(f"has tensors that the network has no place for, {_few('left out', left)}")
     if told:
-        warnings.warn(
-            f"checkpoint {str(path)!r} {'; it '.join(told)}", TransferMetricsWarning, stacklevel=3
-        )
+        warn(f"checkpoint {str(path)!r} {'; it '.join(told)}")
 
 
 def _few(label: str, names: Sequence[str], limit: int = 3) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from torch import nn
 from transfer_metrics.errors import (
     InvalidInputError,
     TransferMetricsError,
-    TransferMetricsWarning,
+    warn,
 )
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import Modality
@@ -113,11 +112,9 @@ def _leave_out_random_head(module: nn.Module, classes: Any, spec: ModelSpec) -> 
         return
     for head in heads:
         module.set_submodule(head, nn.Identity())
-    warnings.warn(
+    warn(
         f"model {spec.text!r}: its weights know {known} classes, so a classifier of {classes} "
-        f"would be random and is left out; without num_classes it keeps its own",
-        TransferMetricsWarning,
-        stacklevel=2,
+        f"would be random and is left out; without num_classes it keeps its own"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 
 EXTRA = "_extra_state"
 _LONGEST = 1000
@@ -132,11 +131,9 @@ def _chosen(tied: Sequence[str], where: str) -> str:
         if len(hits) == 1:
             others = " or ".join(f"{where}#{_part(p, tied)}" for p in tied if p != hits[0])
             used = "the average" if word == "ema" else repr(hits[0].rstrip("."))
-            warnings.warn(
+            warn(
                 f"checkpoint {where!r} has weights that fit under {' and under '.join(shown)}; "
-                f"{used} is used; for others write {others}",
-                TransferMetricsWarning,
-                stacklevel=5,
+                f"{used} is used; for others write {others}"
             )
             return hits[0]
     raise InvalidInputError(

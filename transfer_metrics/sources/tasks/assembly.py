@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import Modality, example_modality
 from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
 from transfer_metrics.sources.tasks.labels import IGNORED, Kind, doubts, encode, kind_of, odd_texts
@@ -217,7 +216,7 @@ def _cure(gone: np.ndarray, kept: np.ndarray) -> str:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, TransferMetricsWarning, stacklevel=3)
+    warn(text)
 
 
 def words_task(

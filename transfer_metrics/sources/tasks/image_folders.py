@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import warnings
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.specs import text_of
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.paths import (
@@ -55,9 +54,7 @@ def from_imagefolder(place: str, name: str) -> Task:
     left_out = found.left_out()
     lost = [f"{what} ({why})" for what, why in left_out if why != _LITTER]
     if lost:
-        warnings.warn(
-            f"task {name!r}: left out {', '.join(lost)}", TransferMetricsWarning, stacklevel=4
-        )
+        warn(f"task {name!r}: left out {', '.join(lost)}")
     task = make_task(name, parts, "classification", classes)
     return replace(task, understood=task.understood.without(*left_out))
 

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
 
 Kind = Literal["classification", "regression"]
@@ -27,7 +26,7 @@ _DENSE = 0.8
 """Whole numbers are classes where such a share of those from the least to the greatest occur."""
 _MOSTLY = 0.9
 """Share of numbers from which on texts among them are hardly names."""
-KINDS = ("classification", "regression")
+_KINDS = ("classification", "regression")
 
 
 def kind_of(labels: Mapping[str, Any]) -> str:
@@ -73,11 +72,11 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
     array = _complete(y)
     if kind is None:
         for doubt in odd_texts({"y": array}):
-            warnings.warn(doubt, TransferMetricsWarning, stacklevel=3)
+            warn(doubt)
     kind = kind or kind_of({"y": array})
     if kind == "multilabel":
         return kind, _targets("y", array)
-    if kind not in KINDS:
+    if kind not in _KINDS:
         raise InvalidInputError(
             f"kind {kind!r}; give 'classification', 'regression' or 'multilabel'"
         )
@@ -146,7 +145,7 @@ def encode(
     >>> encode("pets", {"train": ["dog", "cat", "dog"]})
     ('classification', {'train': array([1, 0, 1])}, ('cat', 'dog'))
     """
-    if kind not in (None, *KINDS):
+    if kind not in (None, *_KINDS):
         raise InvalidInputError(
             f"task {name!r}: kind {kind!r}; give 'classification' or 'regression'"
         )

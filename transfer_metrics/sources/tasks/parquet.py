@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
+from transfer_metrics.errors import (
+    InvalidInputError,
+    UnsupportedTaskError,
+    warn,
+)
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.paths import inside
 from transfer_metrics.sources.tasks.sequences import Examples, StoredImages
@@ -63,11 +66,9 @@ class _RowGroups:
             self.rows_of_files.append(sum(group.num_rows for group in groups))
         self._starts = np.cumsum(sizes)
         if largest > LARGE:
-            warnings.warn(
+            warn(
                 f"task {name!r}: a row group takes {largest / 2**30:.1f} GiB, which memory holds "
-                f"at a time; write the table with smaller ones, such as row_group_size=1000",
-                TransferMetricsWarning,
-                stacklevel=4,
+                f"at a time; write the table with smaller ones, such as row_group_size=1000"
             )
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from sklearn.model_selection import (
 )
 from sklearn.utils import check_random_state
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.tasks.assembly import check_policy, without_damaged
 from transfer_metrics.sources.tasks.task import Split, Task
 
@@ -279,7 +279,7 @@ def _sentences_out(
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, TransferMetricsWarning, stacklevel=3)
+    warn(text)
 
 
 @dataclass(frozen=True)

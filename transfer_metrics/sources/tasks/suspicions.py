@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL.ImageFile import ImageFile
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.tasks.sequences import Examples
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -34,7 +33,7 @@ def warn_of(task: Task, used: Task) -> None:
     ``used`` of it.
     """
     for text in (*suspicions(task), *repeats(used)):
-        warnings.warn(f"task {visible(task.name)!r}: {text}", TransferMetricsWarning, stacklevel=3)
+        warn(f"task {visible(task.name)!r}: {text}")
 
 
 def suspicions(task: Task) -> list[str]:

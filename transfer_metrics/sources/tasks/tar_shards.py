@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tarfile
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import Modality, decode
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.column_roles import named_label
@@ -138,7 +137,7 @@ def from_tar(
     task = make_task(name, parts, kind, None, missing, understood)
     if left_out:
         told = ", ".join(f"{what} ({why})" for what, why in left_out)
-        warnings.warn(f"task {name!r}: left out {told}", TransferMetricsWarning, stacklevel=4)
+        warn(f"task {name!r}: left out {told}")
     return task
 
 

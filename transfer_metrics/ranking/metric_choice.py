@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, warn
 from transfer_metrics.metrics.base import METRICS, Metric, check_task, get_metric
-from transfer_metrics.ranking.combine import COMBINATIONS, Combination, combination_of
+from transfer_metrics.ranking.combinations import COMBINATIONS, Combination, combination_of
 from transfer_metrics.results.ranks import width_warnings
 from transfer_metrics.results.record import Record
 from transfer_metrics.syntax import split_list
 
 # The first one ranks: the best by the evidence in docs/evidence.md. Others are shown beside it.
 DEFAULT_METRICS = ("knn", "logme", "transrate", "h_score")
+# Counts and sizes, but not the numbers in names such as resnet18.
+_COUNTS = re.compile(r"(?<![\w.-])\d+|(?<==)\d+")
 
 
 def resolve_metrics(metrics: Any, kind: str, *, skip: str = "") -> list[Metric]:
@@ -62,4 +66,32 @@ def _specs(metrics: Any) -> list[Any]:
 def warn_of_widths(metrics: Sequence[Metric], records: Iterable[Record]) -> None:
     """Warn where scores that grow with the number of features are compared over widths."""
     for text in width_warnings(metrics, records):
-        warnings.warn(text, TransferMetricsWarning, stacklevel=3)
+        warn(text)
+
+
+@contextlib.contextmanager
+def told_once() -> Iterator[None]:
+    """Tell each of the toolkit's warnings once meanwhile, whatever the counts that it names.
+
+    >>> with warnings.catch_warnings(record=True) as told:
+    ...     warnings.simplefilter("always")
+    ...     with told_once():
+    ...         for dim in (8, 16):
+    ...             warnings.warn(f"fitted exactly (D={dim})", TransferMetricsWarning)
+    >>> [str(warning.message) for warning in told]
+    ['fitted exactly (D=8)']
+    """
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_new(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, TransferMetricsWarning):
+                text = _COUNTS.sub("#", str(message))
+                if text in told:
+                    return
+                told.add(text)
+            show(message, category, *place, **options)
+
+        warnings.showwarning = show_new
+        yield

@@ -11,8 +11,8 @@ import numpy as np
 from transfer_metrics.errors import UnsupportedTaskError
 from transfer_metrics.results.record import Record
 
-ETRAN = "Gholami et al., ETran: Energy-Based Transferability Estimation, ICCV 2023"
-NCTI = "Wang et al., How Far Pre-trained Models Are from Neural Collapse, ICCV 2023"
+_ETRAN = "Gholami et al., ETran: Energy-Based Transferability Estimation, ICCV 2023"
+_NCTI = "Wang et al., How Far Pre-trained Models Are from Neural Collapse, ICCV 2023"
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Combination:
 # By name and kind of task.
 COMBINATIONS = {
     "etran": {
-        "classification": Combination("etran", {"energy": 1.0, "lda": 1.0}, "z-score", ETRAN),
+        "classification": Combination("etran", {"energy": 1.0, "lda": 1.0}, "z-score", _ETRAN),
         "regression": Combination(
-            "etran", {"energy": 1.0, "svd_regression": 1.0}, "z-score", ETRAN
+            "etran", {"energy": 1.0, "svd_regression": 1.0}, "z-score", _ETRAN
         ),
     },
     "ncti": {
@@ -72,7 +72,7 @@ COMBINATIONS = {
             "ncti",
             {"ncti_spread": 1.0, "ncti_posterior": 1.0, "ncti_rank": -1.0},
             "min-max",
-            NCTI,
+            _NCTI,
         )
     },
 }
