@@ -11,6 +11,7 @@ from typing import Any
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, warn
 from transfer_metrics.metrics.base import METRICS, Metric, check_task, get_metric
 from transfer_metrics.ranking.combinations import COMBINATIONS, Combination, combination_of
+from transfer_metrics.results.ranks import width_warnings
 from transfer_metrics.results.record import Record
 from transfer_metrics.syntax import split_list
 
@@ -64,14 +65,8 @@ def _specs(metrics: Any) -> list[Any]:
 
 def warn_of_widths(metrics: Sequence[Metric], records: Iterable[Record]) -> None:
     """Warn where scores that grow with the number of features are compared over widths."""
-    for metric in metrics:
-        dims = {r.dim or 0 for r in records if r.label == metric.label and not r.error}
-        if metric.grows_with_width and len(dims) > 1:
-            warn(
-                f"{metric.label} grows with the number of features, here {min(dims)} to "
-                f"{max(dims)}, so it ranks widths as much as quality; use "
-                f"{metric.name}({metric.width_cures[0]})"
-            )
+    for text in width_warnings(metrics, records):
+        warn(text)
 
 
 @contextlib.contextmanager

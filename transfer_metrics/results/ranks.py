@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.comparable import by_place, place_labels, places_of
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from transfer_metrics.metrics.base import Metric
-
-T = TypeVar("T", Record, dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,14 @@ def single(view: str) -> str:
     return "best" if view == "all" else view
 
 
-def chosen_records(records: Sequence[T], view: str) -> list[T]:
+def chosen_records(records: Sequence[Record], view: str) -> list[Record]:
     """Those of the scored records of a model under one metric that stand for it."""
     if view == "all":
         return list(records)
     if view == "last":
-        return [max(records, key=lambda r: Record.of(r).layer_index or 0)]
-    sign = 1.0 if Record.of(records[0]).higher_is_better is not False else -1.0
-    return [max(records, key=lambda r: sign * (Record.of(r).value or 0.0))]
+        return [max(records, key=lambda r: r.layer_index or 0)]
+    sign = 1.0 if records[0].higher_is_better is not False else -1.0
+    return [max(records, key=lambda r: sign * (r.value or 0.0))]
 
 
 def higher_is_better(records: Iterable[Record], metric: str) -> bool:

@@ -168,7 +168,7 @@ class LayerSelector(ColumnSelector):
         if self.mode == "forward":
             warn_of_sets(metrics[0])
         else:
-            warn_of_widths(metrics, map(Record.of, self.scores_.records))
+            warn_of_widths(metrics, self.scores_)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
