@@ -207,7 +207,7 @@ def _same(table: tm.ScoreTable, other: tm.ScoreTable) -> None:
 
 @pytest.fixture(scope="module")
 def stored() -> tm.ScoreTable:
-    return tm.rank_models(MODELS, "sklearn:digits", METRICS, **COMMON)
+    return tm.rank_models(MODELS, "sklearn:digits", METRICS, stream=False, **COMMON)
 
 
 @on_every

@@ -60,7 +60,7 @@ def scores(table: tm.ScoreTable) -> dict[str, float]:
     [
         {"cache": "never"},
         {"cache": "only-missing"},
-        {"stream": True},
+        {"stream": False},
         {"engine": "processes", "workers": 2},
     ],
     ids=str,

@@ -531,7 +531,7 @@ class Masked(nn.Module):
         {"function": lambda x: x.relu() + 1},
     ],
 )
-@pytest.mark.parametrize("engine", [{}, {"stream": True}])
+@pytest.mark.parametrize("engine", [{"stream": False}, {"stream": True}])
 def test_networks_that_differ_in_what_is_not_saved_have_scores_of_their_own(
     tmp_path, options, engine
 ):

@@ -196,9 +196,10 @@ def features_first(
             "stream and memory= are for scores without kept features, which keep_features and "
             "budget= need; choose one"
         )
-    if stream is False and memory is not None:
+    unstreamed = stream is not None and not stream
+    if unstreamed and memory is not None:
         raise InvalidInputError("memory= is for streaming; leave it out, or leave out stream=False")
-    return keep_features or (stream is False and budget is None)
+    return keep_features or (unstreamed and budget is None)
 
 
 def _refuse_race(task: Task, combinations: Sequence[Combination]) -> None:
