@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import warnings
 
 import numpy as np
@@ -538,3 +539,11 @@ def test_statistics_that_do_not_fit_are_built_of_features_in_files(digits, tmp_p
     assert [row[3] for row in found] == pytest.approx([row[3] for row in expected], rel=1e-9)
     assert net.examples < 2 * 400  # passed over once
     assert not list((tmp_path / "b" / "features").iterdir())
+
+
+def test_parquet_without_its_library_is_one_sentence(digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    table = rank(named(Net()), digits)
+    with pytest.raises(tm.MissingDependencyError, match="pip install pyarrow"):
+        table.save(tmp_path / "t.parquet")
+    assert list(tmp_path.iterdir()) == []

@@ -195,8 +195,8 @@ def _foretell(args: argparse.Namespace) -> int:
         told = " and ".join(f"{size:.1f} MiB of {what[k]}" for k, size in most.items() if size)
         say(
             f"{len(good)} models, about {sum(one.seconds for one in good):.0f} s of forward "
-            f"passes, {told or 'nothing'} at a time, beside the scores; nothing was computed or "
-            f"written"
+            f"passes, {told or 'nothing'} at a time, beside the scores and whatever the cache has; "
+            f"nothing was computed or written"
         )
     for one in found:
         if one.error:

@@ -216,8 +216,8 @@ def _layer_sizes(
             took, memory = ((_GAPS * b + _OVERHEAD) / 2**20 for b in (least, room))
             raise InvalidInputError(
                 f"the statistics of layer {name!r} ({dim} features) take {took:.0f} MiB and "
-                f"each worker has {memory:.0f} MiB beside the weights; raise memory, use fewer "
-                f"workers, or stream=False"
+                f"each worker has {memory:.0f} MiB beside the weights; raise memory or leave it "
+                f"out, or use fewer of several workers"
             )
     return sizes, blocked
 

@@ -190,15 +190,19 @@ def features_first(
     Raises:
         InvalidInputError: options that contradict each other.
     """
-    needs_features = keep_features or budget is not None
-    if needs_features and (stream or memory is not None):
+    if keep_features and (stream or memory is not None):
         raise InvalidInputError(
-            "stream and memory= are for scores without kept features, which keep_features and "
-            "budget= need; choose one"
+            "kept features are written to disk, and stream and memory are for statistics without; "
+            "leave out keep_features, or leave out stream and memory"
+        )
+    if budget is not None and memory is not None:
+        raise InvalidInputError(
+            "a race passes over each example once, whatever memory its statistics take, and does "
+            "not stream within a bound; leave out budget, or leave out memory"
         )
     unstreamed = stream is not None and not stream
     if unstreamed and memory is not None:
-        raise InvalidInputError("memory= is for streaming; leave it out, or leave out stream=False")
+        raise InvalidInputError("memory is for streaming; leave it out, or leave out stream=False")
     return keep_features or (unstreamed and budget is None)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.optional import require
 from transfer_metrics.untrusted import TABLE, check_size, parse_json, read_text
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ def write_records(records: Iterable[Record], path: Path, suffix: str) -> None:
     elif suffix == ".csv":
         frame_of(records).to_csv(path, index=False)
     else:
+        _require_pyarrow()
         frame_of(records).to_parquet(path, index=False)
 
 
@@ -262,9 +264,7 @@ def _separated(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    from transfer_metrics.sources.optional import require
-
-    require("pyarrow", "a table in Parquet", install="pyarrow")
+    _require_pyarrow()
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -286,6 +286,10 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except (pa.ArrowException, TypeError, KeyError) as error:
         raise ValueError(" ".join(str(error).split())[:300]) from error
+
+
+def _require_pyarrow() -> None:
+    require("pyarrow", "a table in Parquet", install="pyarrow")
 
 
 def _text(value: Any, name: str, where: str) -> str | None:
