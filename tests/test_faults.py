@@ -22,7 +22,7 @@ import pytest
 import transfer_metrics as tm
 from tests.fault_runs import METRICS, MODELS, NOTES, SHARD, SIZE, Place, rank, values, waited_for
 from transfer_metrics.errors import StorageError, TransferMetricsWarning
-from transfer_metrics.ranking import ranges
+from transfer_metrics.ranking import range_builder
 from transfer_metrics.ranking.cache import ResultCache
 from transfer_metrics.ranking.memory_budget import Pass, Plan
 from transfer_metrics.ranking.ranges import Ranges
@@ -644,7 +644,7 @@ def test_statistics_of_another_memory_are_not_mixed_in(
     place: Place, calm: dict, monkeypatch, small_first: bool
 ) -> None:
     """Where memory is short, scatter is kept by blocks of classes, which others do not have."""
-    real = ranges.plan_passes
+    real = range_builder.plan_passes
 
     def of_little_memory(*args: object) -> Plan:
         plan = real(*args)
@@ -653,7 +653,7 @@ def test_statistics_of_another_memory_are_not_mixed_in(
         return dataclasses.replace(plan, passes=blocks, by_class=frozenset(layers))
 
     for small in (small_first, not small_first):
-        monkeypatch.setattr(ranges, "plan_passes", of_little_memory if small else real)
+        monkeypatch.setattr(range_builder, "plan_passes", of_little_memory if small else real)
         if small == small_first:
             for folder in built(place, monkeypatch, metrics=GBC)[::2]:
                 shutil.rmtree(folder)
