@@ -369,6 +369,8 @@ def _owed(job: Job, known: Sequence[Record]) -> str | None:
 def _with_error(job: Job, built: _Built, found: Sequence[Record]) -> list[Record]:
     """The known records, of which one gets the error that was found, here and in the cache."""
     [fresh] = found
+    if fresh.error:
+        return job.known_scores(built.scores)[0]
 
     def change(known: list[Record]) -> list[Record]:
         return [
