@@ -156,19 +156,15 @@ def score_stores(
         return found
 
     def read(name: str, needs: Sequence[Needs]) -> tuple[Statistics, ClassScatter | None]:
-        late = name != LOGITS and has_large_classes(needs, everything, bases[name].dim or 0)
-        kept = [need.without_classes() if late else need for need in needs]
+        dim = bases[name].dim or 0
+        kept, scatter = late_classes(needs, everything, dim, functools.partial(rows, name))
         total: Statistics | None = None
         for store, known in zip(stores, labels, strict=True):
             batches = (Batch(shard, averaged) for shard in store.shards())
             new = Statistics.of_batches(batches, {name: kept}, known)[name]
             total = new if total is None else total + new
         assert total is not None
-
-        def scatter(moments: ClassMoments) -> Sequence[Scatter]:
-            return ClassRows(lambda at: rows(name, at), everything.values, moments.means)
-
-        return total, scatter if late else None
+        return total, scatter
 
     bases = bases_of(stores[0], mean)
     if only is not None:
@@ -176,6 +172,19 @@ def score_stores(
     n, seconds = sum(map(len, stores)), sum(store.seconds for store in stores)
     bases = {k: replace(base, n=n, extract_seconds=seconds) for k, base in bases.items()}
     return records_of(bases, metrics, everything, read, mode)
+
+
+def late_classes(
+    needs: Sequence[Needs], labels: Labels, dim: int, rows: Callable[[np.ndarray], Any]
+) -> tuple[Sequence[Needs], ClassScatter | None]:
+    """What is built of D features, and the scatter of classes from ``rows`` where that is large.
+
+    ``rows`` reads features at some positions.
+    """
+    if not has_large_classes(needs, labels, dim):
+        return needs, None
+    kept = [need.without_classes() for need in needs]
+    return kept, lambda moments: ClassRows(rows, labels.values, moments.means)
 
 
 def _joined(parts: Sequence[Labels]) -> Labels:

@@ -14,18 +14,23 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Estimate, Metric
-from transfer_metrics.ranking.scoring import ClassScatter, bases_of, records_of, unscored, valued
+from transfer_metrics.ranking.scoring import (
+    ClassScatter,
+    bases_of,
+    late_classes,
+    records_of,
+    unscored,
+    valued,
+)
 from transfer_metrics.results.record import Record
 from transfer_metrics.selection.columns import LayerColumns
-from transfer_metrics.statistics import ClassMoments, ClassRows, FeatureSample
-from transfer_metrics.statistics.linalg import Scatter
+from transfer_metrics.statistics import FeatureSample
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT
 from transfer_metrics.statistics.statistics import (
     Labels,
     Needs,
     Statistics,
     build_statistic,
-    has_large_classes,
 )
 
 _ROWS_AT_ONCE = 4096
@@ -58,17 +63,11 @@ class LayerScores:
         """The record of one layer; its reason under ``error`` where it has no score."""
 
         def read(_: str, needs: Sequence[Needs]) -> tuple[Statistics, ClassScatter | None]:
-            late = has_large_classes(needs, self._labels, self._columns.widths[name])
-            kept = [need.without_classes() if late else need for need in needs]
-
-            def scatter(moments: ClassMoments) -> Sequence[Scatter]:
-                rows = self._columns.rows
-                return ClassRows(
-                    lambda at: rows(at).layer(name), self._labels.values, moments.means
-                )
-
-            built = Statistics.of(kept, self._columns.layer(name), self._labels)
-            return built, scatter if late else None
+            columns = self._columns
+            kept, scatter = late_classes(
+                needs, self._labels, columns.widths[name], lambda at: columns.rows(at).layer(name)
+            )
+            return Statistics.of(kept, columns.layer(name), self._labels), scatter
 
         [record] = records_of({name: self._bases[name]}, [metric], self._labels, read)
         return record
