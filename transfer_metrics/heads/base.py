@@ -176,6 +176,10 @@ class Head(ClassifierMixin, BaseEstimator):
             self._source().adopt(model)
         return copy.deepcopy(self._network()).eval()
 
+    def chosen(self) -> dict[str, Any]:
+        """Parameters that say what a search has chosen: with them a fit makes none."""
+        return {}
+
     def training_reads(self, examples: int) -> tuple[int, int]:
         """Examples that the final training on features read, repetitions counted; width of each."""
         return examples, self.coef_.shape[1]

@@ -27,7 +27,8 @@ from transfer_metrics.heads.linear import LINEAR_C, LinearProbe
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import ModelRef
-from transfer_metrics.heads.training import TrainSettings, Tuned, tune
+from transfer_metrics.heads.training import TrainSettings
+from transfer_metrics.heads.tuning import Tuned, tune
 from transfer_metrics.sources.tasks.subtasks import check_share
 
 FT_RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -43,7 +44,8 @@ class FineTune(Head):
 
     SGD with momentum 0.9, cross-entropy, batches of 64, a learning rate that follows a cosine per
     epoch, batch normalisation in training mode. After every epoch the validation accuracy is
-    measured; the best epoch of the best learning rate is kept, the first of several.
+    measured; the best epoch of the best learning rate is kept, the first of several. Where the
+    head starts from another, that start is epoch 0, and stays if no epoch is better.
 
     Args:
         layers: layers that the head reads, as for ``list_layers``.
@@ -53,6 +55,8 @@ class FineTune(Head):
             or its name, for its weights on its own layers and pooling.
         lr: a learning rate, several to choose from, or ``"auto"`` for the paper's six.
         epochs: passes over the data.
+        halving: None trains every setting for all epochs; a factor of 2 or more trains all for a
+            few, and only the best of them, by validation, further: see ``rungs``.
         batch_size: examples per step, and per forward pass in predictions; a last batch of one
             joins the one before, because batch normalisation cannot work on one.
         batch_norm: ``"train"``, or ``"eval"`` to leave running statistics as they are.
@@ -73,7 +77,7 @@ class FineTune(Head):
     Attributes:
         lr_: the learning rate that was best on validation data.
         weight_decay_: the weight decay that was best with it.
-        epoch_: its best epoch, from 1; 0 if there was none.
+        epoch_: its best epoch, from 1; 0 if none was better than the start.
         val_score_: validation accuracy then.
         history_: a record per setting and epoch: ``lr, weight_decay, epoch, loss, val_score,
             seconds``.
@@ -91,7 +95,7 @@ class FineTune(Head):
 
     Cost: that of ``start``; per learning rate and epoch a forward and a backward pass over the
     training data. Preprocessed inputs of one size are kept in memory up to 2 GiB. Three copies of
-    the weights.
+    the weights, and with ``halving`` so many for each setting.
 
     >>> head = FineTune(lr=1e-2, epochs=1, progress=False)
     >>> head.fit("zoo:cnn-mnist", "sklearn:digits").predict("sklearn:digits").shape
@@ -113,6 +117,7 @@ class FineTune(Head):
         start: Any = None,
         lr: str | float | Sequence[float] = "auto",
         epochs: int = 20,
+        halving: int | None = None,
         batch_size: int = 64,
         batch_norm: str = "train",
         momentum: float = 0.9,
@@ -130,6 +135,7 @@ class FineTune(Head):
         self.start = start
         self.lr = lr
         self.epochs = epochs
+        self.halving = halving
         self.batch_size = batch_size
         self.batch_norm = batch_norm
         self.momentum = momentum
@@ -171,6 +177,10 @@ class FineTune(Head):
         initial.to(self.device or where)
         self._set_network(self._tuned(initial, data, grid), data)
         return self
+
+    def chosen(self) -> dict[str, Any]:
+        """Learning rate and weight decay; see ``Head``."""
+        return {"lr": self.lr_, "weight_decay": self.weight_decay_}
 
     def _start(self) -> Head | None:
         """A head on features, not fitted, whose weights training starts from."""
@@ -269,6 +279,8 @@ class FineTune(Head):
             torch.from_numpy(train.labels[data.rows]),
             (held_inputs.rows(data.held), torch.from_numpy(held.labels[data.held])),
             grid,
+            halving=self.halving,
+            from_start=self._start() is not None,
             checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
             identity=identity,
             progress=self.progress,
@@ -358,6 +370,10 @@ class LPFT(FineTune):
         super().__init__(layers, pool, batch_norm=batch_norm, **options)
         self.C_grid = C_grid
         self.max_iter = max_iter
+
+    def chosen(self) -> dict[str, Any]:
+        """Learning rate, weight decay and the strength of the probe; see ``Head``."""
+        return {**super().chosen(), "C_grid": (self.C_,)}
 
     def _start(self) -> Head:
         return LinearProbe(
