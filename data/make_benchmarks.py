@@ -26,10 +26,8 @@ import pandas as pd
 
 import transfer_metrics as tm
 from transfer_metrics.evidence import evidence_report, ground_truth
-from transfer_metrics.evidence.ground_truth import read_lines
 from transfer_metrics.evidence.judgement import at_last, tables
 from transfer_metrics.evidence.published import MEASURED_HERE, TEXTS
-from transfer_metrics.evidence.scored_pairs import IDENTITY
 from transfer_metrics.files import replacing
 from transfer_metrics.results.comparison import Comparison
 
@@ -396,26 +394,25 @@ def published_transrate(folder: Path, record: dict) -> list[float]:
     return found
 
 
-def measured(truth: list[Path], scores: Path) -> Made:
-    """Fine-tuning on the reference zoo, linear probes, and every metric's scores."""
-    whole = [r for path in truth for r in ground_truth.load(path).records]
-    found = Comparison(ground_truth.shortened(whole))
-    accuracies, noise = evidence_report.reached(found, evidence_report.TUNED)
-    probes, _ = evidence_report.reached(found, evidence_report.PROBED)
-    records = ground_truth.shortened(read_lines(scores, IDENTITY))
-    heads = sorted({str(r["head"]) for r in whole if r["head"]})
-    seeds = len({r["seed"] for r in whole})
+def measured(evidence: Path) -> Made:
+    """The best of four heads on the reference zoo, each of them, and every metric's scores."""
+    found = Comparison(kept_truth.kept_truth(evidence))
+    accuracies, noise = evidence_report.reached(Comparison(best(found.records)), BEST)
+    names = dict.fromkeys(str(r["head"]) for r in found.records)
+    each = {f"{name}_accuracy": evidence_report.reached(found, name)[0] for name in names}
+    seeds = len({r["seed"] for r in found.records})
     return Made(
         MEASURED_HERE,
         f"{len(accuracies)} small pretrained networks on {len(accuracies.columns)} image tasks",
         "this project: transfer-metrics benchmark run, transfer-metrics benchmark build",
-        f"test accuracy after fine-tuning, {seeds} seed{'s' if seeds > 1 else ''}",
+        f"test accuracy of the head that validation chose of four, {seeds} "
+        f"seed{'s' if seeds > 1 else ''} on some tasks or all",
         FRACTION,
         accuracies,
-        {"probe_accuracy": probes, **tables(at_last(records))},
+        {**each, **tables(at_last(kept_truth.kept_scores(evidence)))},
         [
-            f"heads: {'; '.join(heads)}",
-            "probe_accuracy is no score: the test accuracy of a linear probe",
+            f"heads: {'; '.join(kept_truth.kept_protocol(evidence))}",
+            f"{', '.join(each)} are no scores: the test accuracies of the heads",
             "stderr is the standard error of each accuracy",
         ],
         noise,

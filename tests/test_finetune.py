@@ -591,7 +591,8 @@ class TestLPFT:
         np.testing.assert_array_equal(start.logits(own), probe.logits(own))
 
     def test_running_statistics_stay_by_default(self, task):
-        head = LPFT(C_grid=SMALL, lr=1e-3, **QUICK).fit(net(), task)
+        assert LPFT().batch_norm == "eval"
+        head = FineTune(batch_norm="eval", lr=1e-2, **QUICK).fit(net(), task)
         before = net().module.state_dict()
         after = head.network().backbone.state_dict()
         assert all(torch.equal(before[n], after[n]) for n in before if "running" in n)

@@ -81,9 +81,9 @@ def run(
     failed leaves its reason and is tried again by the next call. Within a pair, finished fits and
     epochs are kept in the cache.
 
-    Models and tasks go by names, heads are by default the ``protocol``, ``validation`` is the share of the
-    training examples that choices are made by; all other options are as for ``compare``. Returned
-    is all that is in the file now.
+    Models and tasks go by names, heads are by default the ``protocol``, ``validation`` is the share
+    of the training examples that choices are made by; all other options are as for ``compare``.
+    Returned is all that is in the file now.
     """
     path = Path(out)
     candidates = expand_models(models)

@@ -80,9 +80,9 @@ def compare(
     """Fit heads on models and a task, and test them in and out of distribution.
 
     All heads of a seed see the same training and validation examples, and none sees test or
-    shifted data while it is fitted. A task without a split ``test`` or ``val`` gives a fifth of
-    its training examples for testing, and a share of the others for validation. Finished fits are kept by the content of model, task and head,
-    and training goes on from its last checkpoint, so an interrupted comparison can be run again.
+    shifted data while it is fitted. A task without a split ``test`` gives a fifth of its training
+    examples for it. Finished fits are kept by the content of model, task and head, and training
+    goes on from its last checkpoint, so an interrupted comparison can be run again.
 
     Args:
         models: one or several models, as for ``rank_models``.
@@ -91,7 +91,7 @@ def compare(
         ood: shifted data by name: a task or its name with classes of the same names, a ``Split``,
             or ``"corrupted:blur:3"``; by default the task's split ``ood`` if it has one.
         seeds: how many, or which. A head that chance has no part in is fitted once.
-        validation: the share that is held out for validation, where there is no split ``val``.
+        validation: share of the training examples for validation, where there is no split ``val``.
         metrics: scores to check as well: every block of every model is scored by them, and a
             linear probe is fitted on the best block under the first.
         distortions: also measure how far training has moved the features, which takes two forward
@@ -103,9 +103,9 @@ def compare(
 
     Returns:
         A ``ScoreTable`` with a record per model, head, seed and measurement: ``accuracy`` on
-        ``test`` and on each shifted set; ``val_accuracy`` on the examples for validation, with
-        what was chosen by them as its note; the mean over shifted sets ``ood_accuracy``, and ``ood_gap``, accuracy in
-        distribution less that; ``distortion`` and ``relative_distortion`` of the features, where
+        ``test`` and on each shifted set; their mean ``ood_accuracy``, and ``ood_gap``, accuracy in
+        distribution less that; ``val_accuracy`` on the examples for validation, with what was
+        chosen by them as a note; ``distortion`` and ``relative_distortion`` of the features, where
         the network was trained; ``fit_seconds`` with every search and forward pass that the head
         needs; ``train_flops`` of the final training and ``stored_bytes`` for the task, by
         Head2Toe's cost model. ``summary()`` has one row per model and head.
@@ -296,7 +296,7 @@ def _measured(job: _Job, model: Model, inputs: _Prepared, head: Head) -> list[Re
         add("ood", "ood_accuracy", mean, better=True)
         add("ood", "ood_gap", accuracies["test"] - mean)
     if head.network_ is not None and job.distortions:
-        for name, split in job.tests.items():
+        for name in job.tests:
             moved = distortion(model, head.network_, inputs[name])
             add(name, "distortion", moved.raw)
             add(name, "relative_distortion", moved.relative)

@@ -17,6 +17,13 @@ from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.training import Run, Training, TrainSettings, accuracy
 
+FT_RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""The LP-FT paper's learning rates for fine-tuning."""
+FT_EVAL_RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+"""… for fine-tuning with batch normalisation in evaluation mode."""
+LPFT_RATES = (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
+"""… for LP-FT, which has batch normalisation in evaluation mode."""
+
 
 class Tuned(NamedTuple):
     """The best of the trainings on a grid, with the weights of its best epoch; and all of them."""
