@@ -1,10 +1,12 @@
 """Write ``data/benchmarks``.
 
     python data/make_benchmarks.py <folder with ground_truth>
-    python data/make_benchmarks.py --truth truth.jsonl --scores scores.jsonl --texts texts.jsonl
+    python data/make_benchmarks.py --evidence data/evidence [--imagenet scores.jsonl]
+        [--texts texts.jsonl]
 
-The first writes what others have published, the second what ``transfer-metrics benchmark run`` and
-``transfer-metrics benchmark build`` have measured; what one of them does not write stays as it is.
+The first writes what others have published, the second what ``tests.evidence_reference``,
+``tests.imagenet_reference`` and ``transfer-metrics benchmark run`` have measured; what is not asked
+for stays as it is.
 
 The folder has ``ground_truth/*.csv``, accuracies and scores transcribed from public repositories,
 and ``transrate/``, the logs of the TransRate paper. This script names models and tasks alike,
@@ -25,9 +27,11 @@ import numpy as np
 import pandas as pd
 
 import transfer_metrics as tm
-from transfer_metrics.evidence import evidence_report, ground_truth
-from transfer_metrics.evidence.judgement import at_last, tables
-from transfer_metrics.evidence.published import MEASURED_HERE, TEXTS
+from transfer_metrics.evidence import ground_truth, kept_truth
+from transfer_metrics.evidence.ground_truth import BEST, best, read_lines, short_name
+from transfer_metrics.evidence.judgement import at_last, probed_last, tables
+from transfer_metrics.evidence.published import IMAGENET, MEASURED_HERE, TEXTS
+from transfer_metrics.evidence.scored_pairs import IDENTITY
 from transfer_metrics.files import replacing
 from transfer_metrics.results.comparison import Comparison
 
@@ -397,9 +401,9 @@ def published_transrate(folder: Path, record: dict) -> list[float]:
 def measured(evidence: Path) -> Made:
     """The best of four heads on the reference zoo, each of them, and every metric's scores."""
     found = Comparison(kept_truth.kept_truth(evidence))
-    accuracies, noise = evidence_report.reached(Comparison(best(found.records)), BEST)
+    accuracies, noise = ground_truth.reached(Comparison(best(found.records)), BEST)
     names = dict.fromkeys(str(r["head"]) for r in found.records)
-    each = {f"{name}_accuracy": evidence_report.reached(found, name)[0] for name in names}
+    each = {f"{name}_accuracy": ground_truth.reached(found, name)[0] for name in names}
     seeds = len({r["seed"] for r in found.records})
     return Made(
         MEASURED_HERE,
@@ -416,6 +420,35 @@ def measured(evidence: Path) -> Made:
             "stderr is the standard error of each accuracy",
         ],
         noise,
+        OWN,
+    )
+
+
+def imagenet(scores: Path) -> Made:
+    """Linear probes of ImageNet networks on photographs, and every metric's scores."""
+    found = [
+        {**r, "model": short_name(r["model"]).rpartition(":")[2], "task": short_name(r["task"])}
+        for r in read_lines(scores, IDENTITY)
+        if r["metric"]
+    ]
+    accuracies = tables(probed_last(found))["accuracy"]
+    tested = {r["task"]: r["n"] for r in probed_last(found)}
+    return Made(
+        IMAGENET,
+        f"{len(accuracies)} ImageNet networks on {accuracies.shape[1]} small sets of photographs",
+        "this project: python -m tests.imagenet_reference",
+        "test accuracy of a linear probe of the classifier's input",
+        FRACTION,
+        accuracies,
+        tables(at_last(found)),
+        [
+            "nothing was fine-tuned: probes are judged, which some scores are close to by what "
+            "they compute",
+            "243 to 300 training examples; inputs of 96 to 160 pixels, fewer than most of these "
+            "networks were trained on",
+            "stderr is the standard error of each accuracy",
+        ],
+        np.sqrt(accuracies * (1 - accuracies) / pd.Series(tested)),
         OWN,
     )
 
@@ -489,16 +522,18 @@ def written(made: Made, out: Path) -> dict:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--truth", type=Path, nargs="+")
-    parser.add_argument("--scores", type=Path)
+    parser.add_argument("--evidence", type=Path)
+    parser.add_argument("--imagenet", type=Path)
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "benchmarks")
     args = parser.parse_args(arguments)
-    if not args.folder and not (args.truth and args.scores) and not args.texts:
-        parser.error("give a folder with ground_truth, or --truth and --scores, or --texts")
+    if not (args.folder or args.evidence or args.imagenet or args.texts):
+        parser.error("give a folder with ground_truth, or --evidence, --imagenet or --texts")
     made = list(benchmarks(args.folder)) if args.folder else []
-    if args.truth and args.scores:
-        made.append(measured(args.truth, args.scores))
+    if args.evidence:
+        made.append(measured(args.evidence))
+    if args.imagenet:
+        made.append(imagenet(args.imagenet))
     if args.texts:
         made.append(texts(args.texts))
     manifest = args.out / "manifest.json"

@@ -21,16 +21,17 @@ from pathlib import Path
 from tests.plain_networks import shared_models
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence import evidence_report, ground_truth, kept_truth, scored_pairs
+from transfer_metrics.evidence.published import IMAGENET, list_benchmarks, load_benchmark
 from transfer_metrics.files import replacing
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.zoo import data_folder
 
 # The most different ones first: a run that is cut short has them.
 TASKS = (
-    *("npz:datasets/flowers5.npz", "npz:datasets/omniglot100.npz", "npz:datasets/dtd10.npz"),
-    *("zoo:glyphs", "npz:datasets/hymenoptera.npz", "npz:datasets/fashion900.npz"),
-    *("npz:datasets/cifar10.npz", "npz:datasets/quickdraw5.npz", "npz:datasets/usps.npz"),
-    "npz:datasets/brain_mri.npz",
+    *("npz:datasets/flowers5.npz", "npz:datasets/dtd10.npz", "npz:datasets/hymenoptera.npz"),
+    *("npz:datasets/fashion900.npz", "npz:datasets/omniglot100.npz", "npz:datasets/brain_mri.npz"),
+    *("npz:datasets/cifar10.npz", "zoo:glyphs?examples=900", "npz:datasets/usps.npz"),
+    "npz:datasets/quickdraw5.npz",
 )
 BUNDLED = (
     *("zoo:cnn-quickdraw5", "zoo:cnn-cifar10", "zoo:cnn-mnist", "zoo:resnet-gtsrb"),
@@ -72,6 +73,7 @@ def judged() -> evidence_report.Evidence:
         Comparison(kept_truth.kept_truth()),
         kept_truth.kept_scores(),
         protocol=kept_truth.kept_protocol(),
+        beside=load_benchmark(IMAGENET) if IMAGENET in list_benchmarks() else None,
     )
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.evidence.ground_truth import BEST, best
+from transfer_metrics.evidence.ground_truth import BEST, best, reached
 from transfer_metrics.evidence.judgement import (
     MEASURE,
     JudgedMetric,
@@ -28,6 +27,7 @@ from transfer_metrics.evidence.judgement import (
     width_of,
 )
 from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
+from transfer_metrics.evidence.published import Benchmark
 from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
@@ -60,6 +60,7 @@ class Evidence:
         records: the scores.
         dims: number of features by model.
         protocol: heads that were fitted.
+        beside: scores and linear probes of other models, on which nothing was chosen.
     """
 
     accuracies: pd.DataFrame
@@ -71,6 +72,7 @@ class Evidence:
     records: tuple[Mapping[str, Any], ...]
     dims: Mapping[str, float]
     protocol: tuple[str, ...]
+    beside: Benchmark | None = None
 
     @property
     def probes(self) -> pd.DataFrame:
@@ -83,11 +85,13 @@ def gather(
     records: Sequence[Mapping[str, Any]],
     *,
     protocol: Sequence[str] = (),
+    beside: Benchmark | None = None,
     resamples: int = RESAMPLES,
 ) -> Evidence:
     """Judge scores by the best head of a truth, under the same names of models and tasks.
 
-    ``protocol`` is what to say of the heads, by default their labels.
+    ``protocol`` is what to say of the heads, by default their labels; ``beside`` a benchmark to
+    show as well.
     """
     decided = Comparison(best(truth.records))
     accuracies, noise = reached(decided, BEST)
@@ -125,40 +129,6 @@ def gather(
         dims,
         told,
     )
-
-
-def reached(truth: Comparison, head: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean test accuracy over seeds and its standard error, models x tasks, of heads of one name.
-
-    The error is that of finitely many test examples and, of two or more seeds, of their spread.
-    """
-    import pandas as pd
-
-    cells: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-    for r in truth.records:
-        of_head = r["metric"] == "accuracy" and str(r["head"]).partition("(")[0] == head
-        if of_head and r["value"] is not None:
-            cells.setdefault(r["task"], {}).setdefault(r["model"], []).append(r)
-    if not cells:
-        raise InvalidInputError(
-            f"the ground truth has no accuracy of {head}; it needs what `benchmark run` measures "
-            f"by default: {PROBED} and other heads, with their validation accuracies"
-        )
-    means, errors = (
-        pd.DataFrame({t: {m: fn(rs) for m, rs in of.items()} for t, of in cells.items()})
-        for fn in (_mean, _error)
-    )
-    return means, errors
-
-
-def _mean(records: Sequence[Mapping[str, Any]]) -> float:
-    return float(np.mean([r["value"] for r in records]))
-
-
-def _error(records: Sequence[Mapping[str, Any]]) -> float:
-    p, k = _mean(records), len(records)
-    spread = float(np.var([r["value"] for r in records], ddof=1)) / k if k > 1 else 0.0
-    return float(np.sqrt(p * (1 - p) / records[0]["n"] + spread))
 
 
 def text(evidence: Evidence) -> str:
@@ -199,6 +169,15 @@ def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:
             ),
             grid(*_choice(evidence)),
         ]
+    if evidence.beside is not None:
+        parts += [
+            title.format(f"Beside it: {evidence.beside.title}"),
+            wrapped(
+                f"Weighted tau with the {evidence.beside.accuracy}; nothing was chosen by these. "
+                f"{'; '.join(evidence.beside.notes)}."
+            ),
+            grid(*_beside(evidence.beside)),
+        ]
     return [*parts, title.format("Ground truth"), *_truth(evidence, grid)]
 
 
@@ -237,8 +216,8 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
         wrapped(
             f"Weighted Kendall's tau between the scores of {models} models (classifier's input, "
             f"{low:.0f} to {high:.0f} features) and their accuracies under the best head, mean "
-            f"over {tasks} tasks, with a 95 % interval of a bootstrap over models that takes the noise "
-            f"of the accuracies into account. *test* is the paired test against the default "
+            f"over {tasks} tasks, with a 95 % interval of a bootstrap over models that takes the "
+            f"noise of the accuracies into account. *test* is the paired test against the default "
             f"metric. *regret*: accuracy of the best model less that of "
             f"the favourite, in points. *best block*: the highest score over blocks stands for the "
             f"model. *probes*: tau with the accuracies of linear probes. *seconds*: one "
@@ -346,6 +325,28 @@ def _choice(evidence: Evidence) -> _Table:
     ]
     means = [found["value"].mean(), *(v[found["task"]].mean() for v in usual.values())]
     return header, [*rows, ["mean", "", *map(_two, means)]]
+
+
+def _beside(benchmark: Benchmark) -> _Table:
+    """Weighted tau of every score on every task of a benchmark, and its interval over models."""
+    found = {
+        name: (
+            by_task(table, benchmark.accuracies),
+            *mean_agreement(table, benchmark.accuracies, benchmark.noise, RESAMPLES)[MEASURE],
+        )
+        for name, table in benchmark.scores.items()
+    }
+    ordered = sorted(found, key=lambda name: -found[name][1])
+    tasks = list(benchmark.accuracies)
+    return ("metric", *map(str, tasks), "mean", "95 % interval"), [
+        [
+            name,
+            *(_two(found[name][0].get(task, np.nan)) for task in tasks),
+            _two(found[name][1]),
+            f"{_two(found[name][2])} to {_two(found[name][3])}",
+        ]
+        for name in ordered
+    ]
 
 
 def _accuracies(evidence: Evidence) -> _Table:

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
@@ -23,6 +23,9 @@ from transfer_metrics.sources.models.candidates import expand_models
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.syntax import call_options, split_list
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _STRENGTHS = tuple(float(f"{c:.0e}") for c in np.logspace(-5, 2, 15))
 _TRAINED = "lr=(0.0001, 0.0006, 0.003, 0.02, 0.1), weight_decay=0.0005, epochs={epochs}, \
@@ -209,14 +212,49 @@ def _without_mended(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, A
     ]
 
 
+def reached(truth: Comparison, head: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean test accuracy over seeds and its standard error, models x tasks, of heads of one name.
+
+    The error is that of finitely many test examples and, of two or more seeds, of their spread.
+    """
+    import pandas as pd
+
+    cells: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for r in truth.records:
+        of_head = r["metric"] == "accuracy" and str(r["head"]).partition("(")[0] == head
+        if of_head and r["value"] is not None:
+            cells.setdefault(r["task"], {}).setdefault(r["model"], []).append(r)
+    if not cells:
+        raise InvalidInputError(
+            f"the ground truth has no accuracy of {head}; it needs what `benchmark run` measures "
+            f"by default: linear probes and other heads, with their validation accuracies"
+        )
+    means, errors = (
+        pd.DataFrame({t: {m: fn(rs) for m, rs in of.items()} for t, of in cells.items()})
+        for fn in (_mean, _error)
+    )
+    return means, errors
+
+
+def _mean(records: Sequence[Mapping[str, Any]]) -> float:
+    return float(np.mean([r["value"] for r in records]))
+
+
+def _error(records: Sequence[Mapping[str, Any]]) -> float:
+    p, k = _mean(records), len(records)
+    spread = float(np.var([r["value"] for r in records], ddof=1)) / k if k > 1 else 0.0
+    return float(np.sqrt(p * (1 - p) / records[0]["n"] + spread))
+
+
 def short_name(name: str) -> str:
-    """What people call a model or task: the stem of its file, where it has one.
+    """What people call a model or task: the stem of its file, where it has one; no options.
 
     >>> short_name("my.networks:resnet(width=2)=models/resnet_w2.safetensors")
     'resnet_w2'
-    >>> short_name("npz:datasets/usps.npz"), short_name("zoo:vit-mnist")
+    >>> short_name("npz:datasets/usps.npz?examples=90"), short_name("zoo:vit-mnist")
     ('usps', 'zoo:vit-mnist')
     """
+    name = name.partition("?")[0]
     place = PurePath(name.rpartition("=")[2] if "=" in name else name.partition(":")[2])
     return place.stem if place.suffix in _FILES else name
 

@@ -127,6 +127,15 @@ def at_last(
     return [record for group in kept.values() for record in _with_combinations(group)]
 
 
+def probed_last(records: Iterable[_Record]) -> list[_Record]:
+    """The linear probe of the last block of every pair."""
+    found = []
+    for group in _by_pair(records).values():
+        probes = [r for r in group if r["metric"] == "accuracy" and r["value"] is not None]
+        found += [max(probes, key=lambda r: r["layer_index"])] if probes else []
+    return found
+
+
 def at_best(records: Iterable[_Record]) -> list[_Record]:
     """The highest score over the blocks of each model, of all examples."""
     found = []

@@ -61,16 +61,22 @@ def complete(records: Iterable[_Record]) -> list[_Record]:
 
 
 def keep(truth: Iterable[_Record], scores: Iterable[_Record], folder: Path) -> None:
-    """Write the records of all complete tasks, models and tasks under their short names.
+    """Write the records of all tasks that are complete and scored, under short names.
 
     Raises:
-        InvalidInputError: no task is complete.
+        InvalidInputError: there is no such task.
     """
+    listed = list(scores)
+    pairs = {(r["model"], r["task"]) for r in listed if r["metric"]}
     whole = complete(truth)
+    lacking = {r["task"] for r in whole if (r["model"], r["task"]) not in pairs}
+    whole = [r for r in whole if r["task"] not in lacking]
     if not whole:
-        raise InvalidInputError("no task of the truth is complete; run what is missing first")
-    pairs = {(r["model"], r["task"]) for r in whole}
-    scored = [r for r in scores if (r["model"], r["task"]) in pairs and r["metric"]]
+        raise InvalidInputError(
+            "no task has all accuracies and scores of all models; run what is missing first"
+        )
+    kept = {(r["model"], r["task"]) for r in whole}
+    scored = [r for r in listed if (r["model"], r["task"]) in kept and r["metric"]]
     names = {field: {short_name(r[field]): r[field] for r in whole} for field in ("model", "task")}
     lower = {record_label(r) for r in scored if r.get("higher_is_better") is False}
     files = {

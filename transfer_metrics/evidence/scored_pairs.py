@@ -44,7 +44,7 @@ REPAIRS = ("projected", "unit rows", "less permuted")
 length; and the score of shuffled labels subtracted."""
 COMPONENTS = 32
 IDENTITY = ("model", "task", "layer", "metric", "options", "n", "split", "repair")
-_STRENGTHS = tuple(10.0**power for power in range(-5, 3))
+STRENGTHS = tuple(10.0**power for power in range(-5, 3))
 """Inverse strengths of the blocks' probes."""
 _SEED = 0
 
@@ -205,7 +205,7 @@ def _scored(
 
 def _probed(train: FeatureStore, test: FeatureStore, layer: Layer) -> dict[str, Any]:
     started = time.perf_counter()
-    probe = LinearProbe(C_grid=_STRENGTHS).fit(train[layer.name], train.labels)
+    probe = LinearProbe(C_grid=STRENGTHS).fit(train[layer.name], train.labels)
     return {
         "split": "test",
         "layer": layer.name,

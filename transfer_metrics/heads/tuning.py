@@ -51,9 +51,9 @@ def tune(
     """Train a copy of a network per setting; the first of the best by validation wins.
 
     With ``halving`` all settings are trained for a few epochs, and only the best go on, by
-    ``rungs``; without it each is trained to its end before the next. ``from_start`` counts the
-    weights at the start as an epoch, the first. ``checkpoint`` is a folder for one file per
-    setting; the others are as for ``train``.
+    ``rungs``, and one that diverges is dropped without a word; without it each is trained to its
+    end before the next. ``from_start`` counts the weights at the start as an epoch, the first.
+    ``checkpoint`` is a folder for one file per setting; the others are as for ``train``.
     """
     start = accuracy(initial, *validation, grid[0].batch_size) if from_start else None
 
@@ -90,7 +90,7 @@ def tune(
             alive = sorted(alive, key=lambda tried: tried[1].standing(until))[:most]
         best = alive[0]
     for settings, run in zip(grid, runs, strict=True):
-        if run.diverged:
+        if run.diverged and halving is None:
             warn(
                 f"training with {_told(settings)} diverged in epoch {run.done}; later epochs of "
                 f"this setting do not count"
