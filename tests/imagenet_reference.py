@@ -96,7 +96,8 @@ def main() -> None:
     os.chdir(args.folder)
     warnings.simplefilter("ignore", TransferMetricsWarning)
     for task in TASKS:
-        scored_pairs.measure([(model, task) for model in models()], scores, sizes=(100, 200))
+        pairs = [(model, task) for model in models()]
+        scored_pairs.measure(pairs, scores, sizes=(), repairs=(), blocks=1)
 
 
 if __name__ == "__main__":
