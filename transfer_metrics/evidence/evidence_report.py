@@ -36,7 +36,7 @@ from transfer_metrics.results.comparison import Comparison
 if TYPE_CHECKING:
     import pandas as pd
 
-PROBED = "linear_probe"
+_PROBED = "linear_probe"
 _USUAL = ("transrate", "logme", "h_score", "knn")
 """What a choice by evidence has to beat."""
 _CHEAP = (
@@ -77,7 +77,7 @@ class Evidence:
     @property
     def probes(self) -> pd.DataFrame:
         """Linear probes of the classifier's input."""
-        return self.heads[PROBED]
+        return self.heads[_PROBED]
 
 
 def gather(
@@ -96,9 +96,9 @@ def gather(
     decided = Comparison(best(truth.records))
     accuracies, noise = reached(decided, BEST)
     names = dict.fromkeys(str(r["head"]).partition("(")[0] for r in truth.records if r["head"])
-    names = {PROBED: None, **names}
+    names = {_PROBED: None, **names}
     by_head = {name: reached(truth, name)[0].reindex_like(accuracies) for name in names}
-    _, probe_noise = reached(truth, PROBED)
+    _, probe_noise = reached(truth, _PROBED)
     chosen = accuracies.astype(object)
     for r in decided.records:
         if not r["seed"]:
@@ -108,7 +108,7 @@ def gather(
     rows = judge(
         records,
         accuracies,
-        by_head[PROBED],
+        by_head[_PROBED],
         noise=noise,
         reference=reference,
         sizes=SIZES,

@@ -29,7 +29,7 @@ _PLACE = ("model", "task", "layer", "layer_index", "dim", "n", "split", "repair"
 _Record = Mapping[str, Any]
 
 
-def complete(records: Iterable[_Record]) -> list[_Record]:
+def _complete(records: Iterable[_Record]) -> list[_Record]:
     """The records of the tasks on which every model has an accuracy of every head.
 
     Of further seeds only what they all have is kept.
@@ -68,7 +68,7 @@ def keep(truth: Iterable[_Record], scores: Iterable[_Record], folder: Path) -> N
     """
     listed = list(scores)
     pairs = {(r["model"], r["task"]) for r in listed if r["metric"]}
-    whole = complete(truth)
+    whole = _complete(truth)
     lacking = {r["task"] for r in whole if (r["model"], r["task"]) not in pairs}
     whole = [r for r in whole if r["task"] not in lacking]
     if not whole:

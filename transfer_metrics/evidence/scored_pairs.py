@@ -37,7 +37,7 @@ METRICS = ("*", "transrate(eps=auto)")
 """All that are registered, and what repairs the one that grows with the width."""
 _AT_LAST_ONLY = ("linear_probe", "nleep", "pactran_gaussian")
 """Too slow for every block; the blocks have a probe on test data beside their scores."""
-BLOCKS = 6
+_BLOCKS = 6
 """How many blocks are scored and probed, evenly spaced, the last one among them."""
 REPAIRS = ("projected", "unit rows", "less permuted")
 """What might take the width out of a score: principal components, as many for all; rows of unit
@@ -56,7 +56,7 @@ def measure(
     metrics: Any = METRICS,
     sizes: Sequence[int] = SIZES,
     repairs: Sequence[str] = REPAIRS,
-    blocks: int = BLOCKS,
+    blocks: int = _BLOCKS,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Score every pair of a model and a task, and probe its layers.
