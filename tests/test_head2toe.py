@@ -209,7 +209,9 @@ def test_h2t_ft_starts_from_head2toe() -> None:
     plain = tm.Head2Toe(keep=0.05, steps=40, lr=0.05, random_state=seed).fit("zoo:cnn-mnist", start)
     np.testing.assert_allclose(tuned.logits(task), plain.logits(task), atol=1e-5)
     weak = tm.Head2Toe(keep=0.05, steps=1, lr=1e-4)  # a start that is easily beaten
-    moved = tm.H2TFT(weak, lr=(1e-3, 1e-1), epochs=3, progress=False).fit("zoo:cnn-mnist", task)
+    moved = tm.H2TFT(weak, lr=0.1, epochs=4, batch_size=8, progress=False).fit(
+        "zoo:cnn-mnist", task
+    )
     assert moved.epoch_ > 0
     before = tm.load_model("zoo:cnn-mnist").module.state_dict()
     after = moved.network().backbone.state_dict()
