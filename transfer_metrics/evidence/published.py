@@ -24,8 +24,8 @@ from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASURED_HERE, TEXTS = "reference-zoo", "reference-texts"
-"""The benchmarks that this project has measured: images, with scores, and texts."""
+MEASURED_HERE, IMAGENET, TEXTS = "reference-zoo", "reference-imagenet", "reference-texts"
+"""The benchmarks that this project has measured: small networks, ImageNet networks, and texts."""
 
 MEASURE = "weighted_kendall"
 """What scores are judged by."""
@@ -161,7 +161,7 @@ def judge_published(
     >>> [row.metric for row in judged.rows], judged.ties
     (['imagenet_top1'], 0)
     """
-    of_others = [name for name in list_benchmarks() if name != MEASURED_HERE]
+    of_others = [name for name in list_benchmarks() if name not in (MEASURED_HERE, IMAGENET)]
     loaded = [load_benchmark(name) for name in names or of_others]
     return [judge_benchmark(b, resamples=resamples, seed=seed) for b in loaded if b.scores]
 
