@@ -12,7 +12,6 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence.judgement import (
-    MEASURE,
     JudgedMetric,
     aggregations,
     at_last,
@@ -20,7 +19,6 @@ from transfer_metrics.evidence.judgement import (
     cross_validated,
     judge,
     layer_regrets,
-    mean_agreement,
     mean_over_tasks,
     probed_last,
     rank_correlation,
@@ -29,6 +27,15 @@ from transfer_metrics.evidence.judgement import (
 )
 from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
 from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
+from transfer_metrics.evidence.static_baseline import (
+    ABOUT,
+    MEASURE,
+    Need,
+    in_full,
+    mean_agreement,
+    need_of,
+    overview,
+)
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.comparison import Comparison
@@ -55,6 +62,7 @@ class _Evidence:
         noise: their standard errors.
         probes: models x tasks, linear probes of the classifier's input.
         rows: the metrics, best first.
+        needs: the metrics beside the static ranking, by fine-tuning and by linear probes.
         records: the scores.
         dims: number of features by model.
         protocol: heads that were fitted.
@@ -65,6 +73,7 @@ class _Evidence:
     noise: pd.DataFrame
     probes: pd.DataFrame
     rows: tuple[JudgedMetric, ...]
+    needs: tuple[Need, ...]
     records: tuple[Mapping[str, Any], ...]
     dims: Mapping[str, float]
     protocol: tuple[str, ...]
@@ -95,10 +104,17 @@ def gather(
         sizes=SIZES,
         resamples=resamples,
     )
+    scores = tables(at_last(records))
+    needs = (
+        need_of("fine-tuning", accuracies, scores, noise=noise, resamples=resamples),
+        need_of("linear probes", probes, scores, resamples=resamples),
+    )
     heads = tuple(dict.fromkeys(str(r["head"]) for r in truth.records if r["head"]))
     dims = width_of(records)
     kept = tuple(aside)
-    return _Evidence(accuracies, noise, probes, tuple(rows), tuple(records), dims, heads, kept)
+    return _Evidence(
+        accuracies, noise, probes, tuple(rows), needs, tuple(records), dims, heads, kept
+    )
 
 
 def reached(truth: Comparison, head: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -207,6 +223,7 @@ def _judged(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
             f"*failed*: pairs without a score."
         ),
         grid(*_main(evidence)),
+        *_needed(evidence, grid, title),
         title.format("Fewer examples"),
         wrapped(
             "The same tau where only so many training examples are scored, on the tasks that "
@@ -233,6 +250,22 @@ def _judged(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
     ]
 
 
+def _needed(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
+    needs = [need for need in evidence.needs if need.static]
+    if not needs:
+        return []
+    return [
+        title.format("Does this benchmark need a metric at all?"),
+        wrapped(
+            f"{ABOUT} Regrets are in points. *best score* is the best in hindsight; what stands "
+            f"*over* another is a paired test of weighted tau."
+        ),
+        grid(*overview(needs)),
+        wrapped(f"Every metric, by {needs[0].name}. {needs[0].sentence}"),
+        grid(*in_full(needs[0])),
+    ]
+
+
 _Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
@@ -250,7 +283,7 @@ def _main(evidence: _Evidence) -> _Table:
             f"{100 * row.regret:.1f}",
             _two(row.best),
             _two(row.probe),
-            f"{row.seconds:.3f}",
+            "–" if np.isnan(row.seconds) else f"{row.seconds:.3f}",
             str(row.failures),
         ]
         for row in evidence.rows
@@ -263,6 +296,7 @@ def _few(evidence: _Evidence) -> _Table:
     return header, [
         [row.metric, *(_two(row.on_parts[n]) for n in sizes), _two(row.value)]
         for row in evidence.rows
+        if any(np.isfinite(row.on_parts[n]) for n in sizes)
     ]
 
 
