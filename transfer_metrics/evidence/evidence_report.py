@@ -12,7 +12,6 @@ import numpy as np
 
 from transfer_metrics.evidence.ground_truth import BEST, best, reached
 from transfer_metrics.evidence.judgement import (
-    MEASURE,
     JudgedMetric,
     aggregations,
     at_last,
@@ -20,7 +19,6 @@ from transfer_metrics.evidence.judgement import (
     cross_validated,
     judge,
     layer_regrets,
-    mean_agreement,
     mean_over_tasks,
     rank_correlation,
     tables,
@@ -29,6 +27,15 @@ from transfer_metrics.evidence.judgement import (
 from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
 from transfer_metrics.evidence.published import Benchmark
 from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
+from transfer_metrics.evidence.static_baseline import (
+    ABOUT,
+    MEASURE,
+    Need,
+    in_full,
+    mean_agreement,
+    need_of,
+    overview,
+)
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.comparison import Comparison
@@ -57,6 +64,7 @@ class Evidence:
         probe_noise: standard errors of the linear probes.
         chosen: name of the head that validation chose with the first seed, models x tasks.
         rows: the metrics, best first.
+        needs: the metrics beside the static ranking, by fine-tuning and by linear probes.
         records: the scores.
         dims: number of features by model.
         protocol: heads that were fitted.
@@ -69,6 +77,7 @@ class Evidence:
     probe_noise: pd.DataFrame
     chosen: pd.DataFrame
     rows: tuple[JudgedMetric, ...]
+    needs: tuple[Need, ...]
     records: tuple[Mapping[str, Any], ...]
     dims: Mapping[str, float]
     protocol: tuple[str, ...]
@@ -114,6 +123,11 @@ def gather(
         sizes=SIZES,
         resamples=resamples,
     )
+    scores = tables(at_last(records))
+    needs = (
+        need_of("the best head", accuracies, scores, noise=noise, resamples=resamples),
+        need_of("linear probes", by_head[_PROBED], scores, noise=probe_noise, resamples=resamples),
+    )
     told = tuple(protocol) or tuple(
         dict.fromkeys(str(r["head"]) for r in truth.records if r["head"])
     )
@@ -125,6 +139,7 @@ def gather(
         probe_noise.reindex_like(accuracies),
         chosen,
         tuple(rows),
+        needs,
         tuple(records),
         dims,
         told,
@@ -225,6 +240,7 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
             f"*failed*: pairs without a score."
         ),
         grid(*_main(evidence)),
+        *_needed(evidence, grid, title),
         title.format("Fewer examples"),
         wrapped(
             "The same tau where only so many training examples are scored, on the tasks that "
@@ -251,6 +267,22 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     ]
 
 
+def _needed(evidence: Evidence, grid: Grid, title: str) -> list[str]:
+    needs = [need for need in evidence.needs if need.static]
+    if not needs:
+        return []
+    return [
+        title.format("Does this benchmark need a metric at all?"),
+        wrapped(
+            f"{ABOUT} Regrets are in points. *best score* is the best in hindsight; what stands "
+            f"*over* another is a paired test of weighted tau."
+        ),
+        grid(*overview(needs)),
+        wrapped(f"Every metric, by {needs[0].name}. {needs[0].sentence}"),
+        grid(*in_full(needs[0])),
+    ]
+
+
 _Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
@@ -268,7 +300,7 @@ def _main(evidence: Evidence) -> _Table:
             f"{100 * row.regret:.1f}",
             _two(row.best),
             _two(row.probe),
-            f"{row.seconds:.3f}",
+            "–" if np.isnan(row.seconds) else f"{row.seconds:.3f}",
             str(row.failures),
         ]
         for row in evidence.rows
@@ -281,6 +313,7 @@ def _few(evidence: Evidence) -> _Table:
     return header, [
         [row.metric, *(_two(row.on_parts[n]) for n in sizes), _two(row.value)]
         for row in evidence.rows
+        if any(np.isfinite(row.on_parts[n]) for n in sizes)
     ]
 
 
