@@ -88,6 +88,7 @@ def keep(truth: Iterable[_Record], scores: Iterable[_Record], folder: Path) -> N
             "heads": sorted({str(r["head"]) for r in whole if r["head"]}),
             "models": names["model"],
             "tasks": names["task"],
+            "classes": {short_name(r["task"]): r["num_classes"] for r in whole if r["num_classes"]},
         },
         "scores": {"lower_is_better": sorted(lower)},
     }
@@ -109,12 +110,14 @@ def kept_truth(folder: Path | None = None) -> list[dict[str, Any]]:
 
     Heads go by their bare names; ``kept_protocol`` has their options.
     """
+    classes = entry(folder or _folder(), "evidence", "truth")["classes"]
     found = []
     for row in _rows("truth", folder):
         base = {
             **{name: row[name] for name in ("model", "task", "head")},
             "seed": int(row["seed"]),
             "seconds": float(row["seconds"]),
+            "num_classes": classes.get(row["task"]),
             "error": None,
         }
         for metric, n, split in (("accuracy", "n", "test"), ("val_accuracy", "n_val", "val")):
