@@ -236,3 +236,18 @@ def test_built_from_end_to_end(
     assert len(scores.read_text("utf-8").splitlines()) == len(
         {json.dumps(json.loads(line)) for line in scores.read_text("utf-8").splitlines()}
     )
+
+
+def test_metrics_that_a_pair_lacks_are_added(tmp_path: Path) -> None:
+    out = tmp_path / "s.jsonl"
+    pair = (MODELS[0], "sklearn:digits?examples=40")
+    options = {"sizes": (), "repairs": (), "blocks": 1, "progress": False}
+    first = scored_pairs.measure([pair], out, metrics=("knn", "leep"), **options)
+    again = scored_pairs.measure([pair], out, metrics=("knn", "leep", "lfc"), **options)
+    assert [r["metric"] for r in first] == ["knn", "leep", "accuracy"]
+    assert [r["metric"] for r in again] == ["knn", "leep", "accuracy", "lfc"]
+    assert again[0] == first[0]
+    before = out.read_bytes()
+    # One that reads the source head is not tried again: a network may have none.
+    scored_pairs.measure([pair], out, metrics=("knn", "lfc", "nce"), **options)
+    assert out.read_bytes() == before
