@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +27,22 @@ _TRIED = "val_accuracy"
 _POPULATION = "own"
 
 
-def learnt(evidence: Any) -> ErrorModel:
+def learnt(
+    evidence: Any,
+    scored: Callable[[Sequence[tuple[str, str]]], Iterable[Mapping[str, Any]]] | None = None,
+) -> ErrorModel:
     """The model of errors that evidence teaches.
 
     Args:
         evidence: an ``ErrorModel``, the path of one that was saved (``.json``), or paths of files
             of JSON lines, in a list or with commas: accuracies as `benchmark run` writes them, and
             scores of the same models and tasks as `benchmark build` or `rank` write them.
+        scored: what gives scores of pairs of a model and a task, where the files have none.
 
     Raises:
-        InvalidInputError: a file that is missing or holds something else; accuracies without
-            scores or the reverse; fewer than five models with both on every task.
+        InvalidInputError: a file that is missing or holds something else; scores without
+            accuracies, or the reverse where nothing gives scores; fewer than five models with both
+            on every task.
     """
     if isinstance(evidence, ErrorModel):
         return evidence
@@ -48,6 +53,9 @@ def learnt(evidence: Any) -> ErrorModel:
     records = [record for path in paths for record in _lines(path)]
     truth, scores = apart(records)
     named = ", ".join(map(str, paths))
+    if truth and not scores and scored is not None:
+        pairs = dict.fromkeys((str(r["model"]), str(r["task"])) for r in truth)
+        scores = apart(scored(list(pairs)))[1]
     if not truth or not scores:
         have, lack = ("scores", "accuracies") if scores else ("accuracies", "scores")
         raise InvalidInputError(
