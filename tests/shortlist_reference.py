@@ -2,8 +2,8 @@
 
     python -m tests.shortlist_reference
 
-makes `data/evidence/errors.json`, which `rank` reads, and `docs/shortlist.md` with its picture, from
-the truth that `python -m tests.evidence_reference` keeps and the bundled benchmarks.
+makes `data/evidence/errors.json`, which `rank` reads, and `docs/shortlist.md` with its picture,
+from the truth that `python -m tests.evidence_reference` keeps and the bundled benchmarks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pandas as pd
 
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence import calibration_report as page
+from transfer_metrics.evidence import kept_truth
 from transfer_metrics.evidence.calibration import Trial, halves, trials_of, without_tasks
 from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_of
 from transfer_metrics.evidence.learning import Case, cases_of, learn
