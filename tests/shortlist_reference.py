@@ -24,7 +24,7 @@ from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_
 from transfer_metrics.evidence.learning import Case, cases_of, learn
 from transfer_metrics.evidence.own_evidence import kinds_of, reached, truth_cases
 from transfer_metrics.evidence.prior_trials import Combined, combine
-from transfer_metrics.evidence.published import Benchmark, load_benchmark
+from transfer_metrics.evidence.published import Benchmark, list_benchmarks, load_benchmark
 from transfer_metrics.files import replacing
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.chances import Trust
@@ -38,7 +38,7 @@ PUBLISHED = tuple(
         *("logme-cnn", "model-spider", "medmnist-models", "medmnist-sources"),
         *("transrate-models", "transrate-sources", "reference-imagenet", "reference-texts"),
     )
-    if load_benchmark(name).scores
+    if name in list_benchmarks() and load_benchmark(name).scores
 )
 """Those with scores; the two of the same networks and accuracies count as one population."""
 SAME = {"model-spider": "logme-cnn"}
