@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.evidence.ground_truth import BEST, best
+from transfer_metrics.evidence.ground_truth import reached as reached_by
 from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_of
 from transfer_metrics.evidence.learning import Case, cases_of, learn
+from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.error_model import ErrorModel
 from transfer_metrics.results.ranks import kind_of
 from transfer_metrics.results.record import Record
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _Records = Sequence[Mapping[str, Any]]
-_TRIED = "val_accuracy"
-"""What a head reached on the data that chose its settings."""
 _POPULATION = "own"
 
 
@@ -97,32 +96,20 @@ def truth_cases(population: str, truth: _Records, scores: _Records) -> list[Case
 
 
 def reached(truth: _Records) -> pd.DataFrame:
-    """Test accuracy of the head that is best on validation data, models x tasks, mean over seeds.
+    """Test accuracy of the head that validation chose, mean over seeds, models x tasks.
 
-    Where no head has an accuracy on validation data, it is the best on test data.
+    Where no head of a pair has an accuracy on validation data, it is the best on test data.
     """
-    import pandas as pd
-
-    cells: dict[tuple[str, str], dict[Any, dict[str, dict[str, float]]]] = {}
+    chosen = best(truth)
+    known = {(r["model"], r["task"]) for r in chosen}
+    highest: dict[tuple[str, str, int], Mapping[str, Any]] = {}
     for r in truth:
-        if r["metric"] in ("accuracy", _TRIED) and r["value"] is not None:
-            of_pair = cells.setdefault((str(r["task"]), str(r["model"])), {})
-            of_head = of_pair.setdefault(r.get("seed") or 0, {}).setdefault(str(r["head"]), {})
-            if r["metric"] == _TRIED or r["split"] == "test":
-                of_head[str(r["metric"])] = float(r["value"])
-    found: dict[str, dict[str, float]] = {}
-    for (task, model), seeds in cells.items():
-        # Heads without chance have a first seed alone, which stands for all.
-        heads = {h: of for of_seed in reversed(seeds.values()) for h, of in of_seed.items()}
-        values = []
-        for of_seed in seeds.values():
-            own = [of for of in {**heads, **of_seed}.values() if "accuracy" in of]
-            tried = bool(own) and all(_TRIED in of for of in own)
-            by = _TRIED if tried else "accuracy"
-            values += [max(own, key=lambda of: of[by])["accuracy"]] if own else []
-        if values:
-            found.setdefault(task, {})[model] = float(np.mean(values))
-    return pd.DataFrame(found)
+        if r["metric"] == "accuracy" and r["split"] == "test" and r["value"] is not None:
+            key = r["model"], r["task"], r["seed"]
+            if key[:2] not in known and r["value"] > highest.get(key, {"value": -1})["value"]:
+                highest[key] = r
+    both = [*chosen, *({**r, "head": BEST} for r in highest.values())]
+    return reached_by(Comparison(both), BEST)[0]
 
 
 def apart(records: Iterable[Mapping[str, Any]]) -> tuple[_Records, _Records]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_ACCURACIES, _MOVES, _COSTS = MEASURED[:3], MEASURED[3:5], MEASURED[5:]
+_ACCURACIES, _MOVES, _COSTS = MEASURED[:3], MEASURED[3:5], MEASURED[5:8]
 _Z95 = 1.959963984540054
 
 

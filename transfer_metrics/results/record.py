@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MEASURED = (
     "accuracy", "ood_accuracy", "ood_gap", "distortion", "relative_distortion", "fit_seconds",
-    "train_flops", "stored_bytes",
+    "train_flops", "stored_bytes", "val_accuracy",
 )  # fmt: skip
 """Metrics of heads that were trained; all others are scores."""
 _MOST_DEVIATIONS = 10_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.files import replacing
 from transfer_metrics.registry import resolve
-from transfer_metrics.results.agreement import accuracies_of, agreement, paired
 from transfer_metrics.results.comparable import (
     by_place,
     joined,
@@ -20,13 +18,8 @@ from transfer_metrics.results.comparable import (
     places_of,
     with_own_names,
 )
-from transfer_metrics.results.ranks import (
-    candidates,
-    difference,
-    higher_is_better,
-    ranking_frame,
-    single,
-)
+from transfer_metrics.results.known_accuracies import known_accuracies
+from transfer_metrics.results.ranks import candidates, difference, ranking_frame, single
 from transfer_metrics.results.record import Record, frame_of, read_records, write_records
 from transfer_metrics.results.shortlist import (
     CONFIDENCE,
@@ -34,6 +27,11 @@ from transfer_metrics.results.shortlist import (
     informed,
     sentences,
     shortlist_of,
+)
+from transfer_metrics.results.table_agreement import (
+    agreement_frame,
+    fidelity_frame,
+    metric_scores,
 )
 from transfer_metrics.results.table_plots import TablePlots
 from transfer_metrics.results.wording import aligned, metric_lines, ranking_lines, remarks
@@ -270,48 +268,87 @@ class ScoreTable:
 
     def agreement(
         self,
-        accuracies: Mapping[str, float] | ScoreTable,
+        accuracies: Any,
         metric: str | None = None,
         *,
+        task: str | None = None,
         head: str | None = None,
         split: str = "test",
         **options: Any,
     ) -> pd.DataFrame:
         """How well each metric's ranking agrees with accuracies; see ``results.agreement``.
 
-        Models that a race dropped are left out, with a warning.
+        Where the accuracies are of several tasks, the static ranking stands beside the metrics: it
+        ranks by the other tasks and knows nothing of the one at hand (``static_scores``). Models
+        that a race dropped are left out, with a warning.
 
         Args:
-            accuracies: accuracy of each model by its name, or the table of a comparison.
+            accuracies: accuracy of each model by its name; a DataFrame of models x tasks, or the
+                path of a CSV file of one, models in rows and tasks in columns; the table of a
+                comparison, or the path of one that was saved.
             metric: one metric; all of the table unless given.
-            head: where the accuracies are a table with several heads, which one.
-            split: where they are a table, accuracy on which data.
+            task: which of several tasks of the accuracies the scores are held against; by default
+                the one that is called as theirs.
+            head: where the accuracies are a comparison with several heads, which one.
+            split: where they are a comparison, accuracy on which data.
             **options: ``at``, ``resamples``, ``seed``.
 
         Returns:
-            A DataFrame with the columns metric, measure, value, low, high, n.
+            A DataFrame with the columns metric, measure, value, low, high, n. Where the accuracies
+            are of several tasks, also as metric ``"static"``, on the models of the metric that has
+            the most, and ``"knn - static"`` and the like, with the interval of the difference on
+            the same resampled models. Where the scores are of several tasks as well, the rows of
+            ``agreement_by_task`` for each metric.
 
         Raises:
-            InvalidInputError: fewer than three models have both, or the table has several tasks.
-        """
-        import pandas as pd
+            InvalidInputError: fewer than three models have both; the accuracies cannot be read or
+                have no such task; or the scores do not compare.
 
-        if isinstance(accuracies, ScoreTable):
-            accuracies = accuracies_of(accuracies, head, split)
-        frames = []
-        for name in [self.named_metric(metric)] if metric else self.metrics:
-            sign = 1.0 if higher_is_better(self._records, name) else -1.0
-            scores = {
-                str(c.record.model): math.nan if c.record.round else sign * c.score
-                for c in candidates(one_place(self._records, name), name, single(self.view))
-            }
-            common = paired(scores, accuracies)
-            found = agreement(
-                [scores[m] for m in common], [accuracies[m] for m in common], **options
-            )
-            found.insert(0, "metric", name)
-            frames.append(found)
-        return pd.concat(frames, ignore_index=True)
+        >>> record = {"task": "pets", "layer": "fc", "metric": "knn", "higher_is_better": True}
+        >>> table = ScoreTable([{**record, "model": m, "value": ord(m)} for m in "abc"])
+        >>> import pandas as pd
+        >>> known = pd.DataFrame({"pets": [0.5, 0.6, 0.9], "cars": [0.7, 0.8, 0.6]}, list("abc"))
+        >>> found = table.agreement(known, resamples=0).set_index(["measure", "metric"])["value"]
+        >>> found["kendall"].round(2).to_dict()
+        {'knn': 1.0, 'static': -0.33, 'knn - static': 1.33}
+        """
+        known = known_accuracies(accuracies, head, split)
+        return agreement_frame(self._scores(metric, known), known, task, options)
+
+    def fidelity(
+        self,
+        accuracies: Any,
+        metric: str | None = None,
+        *,
+        task: str | None = None,
+        head: str | None = None,
+        split: str = "test",
+        **options: Any,
+    ) -> pd.DataFrame:
+        """By how many points accuracies differ where scores differ by so much.
+
+        See ``agreement`` for the arguments, and ``results.fidelity`` for the ``**options`` bins,
+        resamples and seed and for what is returned: a row per metric and bin of pairs of models.
+
+        Raises:
+            InvalidInputError: as ``agreement``, and where no two models have different scores.
+
+        >>> record = {"task": "pets", "layer": "fc", "metric": "knn", "higher_is_better": True}
+        >>> table = ScoreTable([{**record, "model": m, "value": ord(m)} for m in "abc"])
+        >>> found = table.fidelity({"a": 0.5, "b": 0.4, "c": 0.9}, bins=1, resamples=0)
+        >>> found[["accuracy_difference", "right_order"]].round(2).to_dict("records")
+        [{'accuracy_difference': 0.27, 'right_order': 0.67}]
+        """
+        known = known_accuracies(accuracies, head, split)
+        return fidelity_frame(self._scores(metric, known), known, task, options)
+
+    def _scores(self, metric: str | None, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Scores of one or all metrics; of several tasks only where the accuracies tell theirs."""
+        names = [self.named_metric(metric)] if metric else self.metrics
+        if len(known.columns) == 1:
+            for name in names:
+                one_place(self._records, name)
+        return {name: metric_scores(self._records, name, self.view) for name in names}
 
     def best(self, metric: str | None = None) -> str:
         """Name of the model that ranks first.
