@@ -31,6 +31,7 @@ from transfer_metrics.evidence.static_baseline import (
     ABOUT,
     MEASURE,
     Need,
+    differences,
     in_full,
     mean_agreement,
     need_of,
@@ -39,6 +40,7 @@ from transfer_metrics.evidence.static_baseline import (
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.static_ranking import STATIC
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +55,9 @@ _CHEAP = (
 """Metrics whose ranks are aggregated."""
 
 
+_Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
 @dataclass(frozen=True)
 class _Evidence:
     """A ground truth, and every metric judged by it.
@@ -63,6 +68,8 @@ class _Evidence:
         probes: models x tasks, linear probes of the classifier's input.
         rows: the metrics, best first.
         needs: the metrics beside the static ranking, by fine-tuning and by linear probes.
+        reference: the metric that ranks by default, or else the best.
+        worth: what differences of its scores are worth.
         records: the scores.
         dims: number of features by model.
         protocol: heads that were fitted.
@@ -74,6 +81,8 @@ class _Evidence:
     probes: pd.DataFrame
     rows: tuple[JudgedMetric, ...]
     needs: tuple[Need, ...]
+    reference: str
+    worth: _Table
     records: tuple[Mapping[str, Any], ...]
     dims: Mapping[str, float]
     protocol: tuple[str, ...]
@@ -94,6 +103,7 @@ def gather(
     accuracies, noise = reached(truth, TUNED)
     probes, _ = reached(truth, PROBED)
     there = {r["metric"] for r in records}
+    scores = tables(at_last(records))
     reference = next((name for name in DEFAULT_METRICS if name in there), "")
     rows = judge(
         records,
@@ -104,7 +114,6 @@ def gather(
         sizes=SIZES,
         resamples=resamples,
     )
-    scores = tables(at_last(records))
     needs = (
         need_of("fine-tuning", accuracies, scores, noise=noise, resamples=resamples),
         need_of("linear probes", probes, scores, resamples=resamples),
@@ -112,8 +121,20 @@ def gather(
     heads = tuple(dict.fromkeys(str(r["head"]) for r in truth.records if r["head"]))
     dims = width_of(records)
     kept = tuple(aside)
+    shown = reference or next(row.metric for row in rows if row.metric != STATIC)
+    worth = differences(scores[shown], accuracies, resamples)
     return _Evidence(
-        accuracies, noise, probes, tuple(rows), needs, tuple(records), dims, heads, kept
+        accuracies,
+        noise,
+        probes,
+        tuple(rows),
+        needs,
+        shown,
+        worth,
+        tuple(records),
+        dims,
+        heads,
+        kept,
     )
 
 
@@ -263,10 +284,15 @@ def _needed(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
         grid(*overview(needs)),
         wrapped(f"Every metric, by {needs[0].name}. {needs[0].sentence}"),
         grid(*in_full(needs[0])),
+        title.format("What a difference of scores is worth"),
+        wrapped(
+            f"Pairs of models on one task in four bins of equally many, by the difference of their "
+            f"scores in {evidence.reference}, in deviations of the scores on the task: by how much "
+            f"the model with the higher score is ahead after fine-tuning, and how often it is. "
+            f"Intervals are over models."
+        ),
+        grid(*evidence.worth),
     ]
-
-
-_Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 def _main(evidence: _Evidence) -> _Table:

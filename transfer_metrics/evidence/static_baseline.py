@@ -18,6 +18,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
+from transfer_metrics.results.fidelity import fidelity
 from transfer_metrics.results.static_ranking import (
     STATIC,
     dispersion,
@@ -85,8 +86,7 @@ class Need:
         """What the paired tests come to."""
         if not self.static:
             return f"{self.name} has no model on two tasks, so there is no static ranking."
-        value, low, high = self.static[MEASURE]
-        start = f"On {self.name} static has weighted tau {_with_ends(value, low, high)}"
+        start = f"On {self.name} static has weighted tau {_tau(self.static)}"
         if not self.rows:
             return f"{start}; there are no scores to hold against it."
         by = {v: [r.metric for r in self.rows if r.over_static == v] for v in _VERDICTS.values()}
@@ -210,7 +210,7 @@ def overview(needs: Sequence[Need]) -> _Table:
     rows = []
     for need in needs:
         best = need.rows[0] if need.rows else _Beside("–", {}, {})
-        cells = [need.name, str(need.models), str(need.tasks), _with_ends(*need.dispersion)]
+        cells = [need.name, str(need.models), str(need.tasks), _with_ends(need.dispersion)]
         for name, measures in ((None, need.static), (best.metric, best.alone), (None, best.both)):
             cells += [] if name is None else [name]
             cells += [_tau(measures), _regret(measures, need.points)]
@@ -242,16 +242,32 @@ def in_full(need: Need) -> _Table:
     return header, [*rows, [STATIC, _tau(need.static), *["–"] * 4]]
 
 
+def differences(scores: pd.DataFrame, accuracies: pd.DataFrame, resamples: int) -> _Table:
+    """A line per bin of pairs of models: what a difference of scores is worth in accuracy."""
+    found = fidelity(scores, accuracies, resamples=resamples)
+    header = ("score difference", "points of accuracy", "right order", "pairs")
+    rows = [
+        [
+            f"{row['from']:.2f} to {row['to']:.2f}",
+            _with_ends([100 * row[name] for name in ("accuracy_difference", "low", "high")], 1),
+            _with_ends([row[name] for name in ("right_order", "right_low", "right_high")]),
+            str(row["pairs"]),
+        ]
+        for row in found.to_dict("records")
+    ]
+    return header, rows
+
+
 def _tau(measures: Mapping[str, _Interval]) -> str:
-    return _with_ends(*measures.get(MEASURE, _UNKNOWN))
+    return _with_ends(measures.get(MEASURE, _UNKNOWN))
 
 
 def _regret(measures: Mapping[str, _Interval], points: float) -> str:
-    value, low, high = (points * x for x in measures.get("regret", _UNKNOWN))
-    return _with_ends(value, low, high, 1)
+    return _with_ends([points * x for x in measures.get("regret", _UNKNOWN)], 1)
 
 
-def _with_ends(value: float, low: float, high: float, digits: int = 2) -> str:
+def _with_ends(interval: Sequence[float], digits: int = 2) -> str:
+    value, low, high = interval
     if np.isnan(value):
         return "–"
     ends = "" if np.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
