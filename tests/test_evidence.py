@@ -56,7 +56,7 @@ def test_scores_are_those_that_a_user_would_see(tmp_path: Path) -> None:
     assert {r["layer"] for r in found if r["metric"] == "leep"} == {last}
     test = tm.extract(MODELS[0], task, split="test", progress=False)
     (probe,) = (r for r in found if r["metric"] == "accuracy" and r["layer"] == last)
-    fitted = tm.LinearProbe().fit(store[last], store.labels)
+    fitted = tm.LinearProbe(C_grid=scored_pairs.STRENGTHS).fit(store[last], store.labels)
     assert probe["value"] == fitted.score(test[last], test.labels)
     repaired = {r["repair"]: r["value"] for r in found if r["metric"] == "knn" and r["repair"]}
     assert set(repaired) == set(scored_pairs.REPAIRS)
@@ -175,10 +175,10 @@ def test_page_says_whether_a_metric_is_needed() -> None:
     records, truth = made_up()
     probed = {"metric": "accuracy", "split": "test"}
     records += [record(m, 0.5, task=t, **probed) for m in truth.index for t in truth]
-    seed = {"n": 400, "seed": 0, **probed}
     measured = [
-        {"model": m, "task": t, "value": truth.loc[m, t], "head": head, **seed}
+        {**record(m, truth.loc[m, t], task=t, metric=metric, split=split), "head": head, "seed": 0}
         for m in truth.index for t in truth for head in ("finetune(lr=1)", "linear_probe")
+        for metric, split in (("accuracy", "test"), ("val_accuracy", "val"))
     ]  # fmt: skip
     found = evidence_report.gather(Comparison(measured), records, resamples=100)
     page = evidence_report.markdown(found, "a command")
@@ -192,7 +192,7 @@ def test_page_says_whether_a_metric_is_needed() -> None:
     said = " ".join(section.split())
     assert f"static has weighted tau {by_hand:.2f} (" in said
     assert "knn beat it" in said
-    for need in ("fine-tuning", "linear probes"):
+    for need in ("the best head", "linear probes"):
         assert f"| {need} | 12 | 3 | " in section
     assert re.search(r"\n\| knn \| 1\.00 \([^|]*\) \| [^|]* \| better \| ", section)
 
@@ -230,11 +230,11 @@ def test_aggregated_ranks() -> None:
 def test_accuracies_are_means_over_seeds_with_their_errors() -> None:
     base = {"model": "a", "task": "pets", "metric": "accuracy", "n": 100, "head": "finetune(lr=1)"}
     table = Comparison([{**base, "seed": s, "value": v} for s, v in enumerate((0.7, 0.9))])
-    means, errors = evidence_report.reached(table, "finetune")
+    means, errors = ground_truth.reached(table, "finetune")
     assert means.loc["a", "pets"] == pytest.approx(0.8)
     assert errors.loc["a", "pets"] ** 2 == pytest.approx(0.8 * 0.2 / 100 + 0.02 / 2)
     with pytest.raises(InvalidInputError, match="no accuracy of lpft"):
-        evidence_report.reached(table, "lpft")
+        ground_truth.reached(table, "lpft")
 
 
 def test_short_names_stay_apart() -> None:

@@ -35,8 +35,8 @@ from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASURED_HERE, TEXTS = "reference-zoo", "reference-texts"
-"""The benchmarks that this project has measured: images, with scores, and texts."""
+MEASURED_HERE, IMAGENET, TEXTS = "reference-zoo", "reference-imagenet", "reference-texts"
+"""The benchmarks that this project has measured: small networks, ImageNet networks, and texts."""
 
 _NO_SCORES = ("probe_accuracy",)
 """What stands among the scores of a table and is measured after training."""
@@ -181,7 +181,7 @@ def judge_published(
     for name in names or list_benchmarks():
         benchmark = load_benchmark(name)
         # The scores that were measured here have a page of their own.
-        compared = bool(names) or name != MEASURED_HERE
+        compared = bool(names) or name not in (MEASURED_HERE, IMAGENET)
         found.append(judge_benchmark(benchmark, compared, resamples=resamples, seed=seed))
     return found
 

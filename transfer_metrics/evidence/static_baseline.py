@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.evidence.layout import Grid, wrapped
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
 from transfer_metrics.results.fidelity import fidelity
@@ -242,9 +243,44 @@ def in_full(need: Need) -> _Table:
     return header, [*rows, [STATIC, _tau(need.static), *["–"] * 4]]
 
 
-def differences(scores: pd.DataFrame, accuracies: pd.DataFrame, resamples: int) -> _Table:
+def parts_on_need(
+    needs: Sequence[Need],
+    scores: Mapping[str, pd.DataFrame],
+    shown: str,
+    accuracies: pd.DataFrame,
+    grid: Grid,
+    title: str,
+) -> list[str]:
+    """Sections of a page: whether a metric is needed, and what differences of one are worth."""
+    known = [need for need in needs if need.static]
+    parts = []
+    if known:
+        parts += [
+            title.format("Does this benchmark need a metric at all?"),
+            wrapped(
+                f"{ABOUT} Regrets are in points. *best score* is the best in hindsight; what "
+                f"stands *over* another is a paired test of weighted tau."
+            ),
+            grid(*overview(known)),
+            wrapped(f"Every metric, by {known[0].name}. {known[0].sentence}"),
+            grid(*in_full(known[0])),
+        ]
+    return [
+        *parts,
+        title.format("What a difference of scores is worth"),
+        wrapped(
+            f"Pairs of models on one task in four bins of equally many, by the difference of their "
+            f"scores in {shown}, in deviations of the scores on the task: by how many points of "
+            f"accuracy the model with the higher score is ahead, and in what share of the pairs it "
+            f"is, with 95 % intervals over models."
+        ),
+        grid(*_differences(scores[shown], accuracies)),
+    ]
+
+
+def _differences(scores: pd.DataFrame, accuracies: pd.DataFrame) -> _Table:
     """A line per bin of pairs of models: what a difference of scores is worth in accuracy."""
-    found = fidelity(scores, accuracies, resamples=resamples)
+    found = fidelity(scores, accuracies)
     header = ("score difference", "points of accuracy", "right order", "pairs")
     rows = [
         [
