@@ -33,7 +33,10 @@ def test_by_hand():
     assert found["pearson"] == pytest.approx(np.corrcoef(SCORES, ACCURACIES)[0, 1])
     assert found["rel@1"] == pytest.approx(75 / 80)
     assert found["rel@3"] == pytest.approx(75 / 80)  # the top three: 75, 60, 70
-    assert found["regret"] == pytest.approx(5.0)
+    assert found["regret"] == found["regret@1"] == pytest.approx(5.0)
+    assert found["regret@2"] == found["regret@3"] == pytest.approx(5.0)
+    # The fourth is 80, the best of all.
+    assert values(SCORES, ACCURACIES, at=(4,))["regret@4"] == 0
 
 
 def plain_weighted_tau(x: np.ndarray, y: np.ndarray) -> float:
@@ -73,6 +76,7 @@ def test_ties_are_broken_at_random(scores, seed, data):
     ]
     tops = [max(accuracies[i] for i in order[:k]) for order in orders]
     assert found[f"rel@{k}"] == pytest.approx(np.mean(tops) / accuracies.max())
+    assert found[f"regret@{k}"] == pytest.approx(accuracies.max() - np.mean(tops))
     firsts = [accuracies[order[0]] for order in orders]
     assert found["regret"] == pytest.approx(accuracies.max() - np.mean(firsts))
 

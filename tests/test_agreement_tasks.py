@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.results.agreement import agreement, evaluate, options_of
 from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
 
+BELOW = ["mean", "static", "mean - static"]
 SCIPY = {
     "pearson": stats.pearsonr,
     "spearman": stats.spearmanr,
@@ -72,9 +74,12 @@ def test_measures_are_scipys_with_ties_and_gaps(models: int, tied: bool, seed: i
             continue
         tops = [b[list(o)] for o in orders(a)]
         assert found["regret"][row] == pytest.approx(b.max() - np.mean([t[0] for t in tops]))
-        if len(b) >= 2 and b.max() > 0:
+        assert found["regret@1"][row] == found["regret"][row]
+        if len(b) >= 2:
             top = np.mean([t[:2].max() for t in tops])
-            assert found["rel@2"][row] == pytest.approx(top / b.max())
+            assert found["regret@2"][row] == pytest.approx(b.max() - top)
+            if b.max() > 0:
+                assert found["rel@2"][row] == pytest.approx(top / b.max())
 
 
 def orders(scores: np.ndarray) -> list[tuple[int, ...]]:
@@ -106,12 +111,12 @@ def test_each_task_is_judged_as_alone_and_the_mean_is_the_mean() -> None:
     accuracies, scores, _ = world(np.random.default_rng(0), 9, 4, 0.6)
     accuracies += 10
     found = agreement_by_task(scores, accuracies)
-    assert found["task"].unique().tolist() == ["t0", "t1", "t2", "t3", "mean"]
+    assert found["task"].unique().tolist() == ["t0", "t1", "t2", "t3", *BELOW]
     for task in accuracies:
         rows = found[found["task"] == task].drop(columns="task").reset_index(drop=True)
         pd.testing.assert_frame_equal(rows, agreement(scores[task], accuracies[task]))
     assert (means(found)["n"] == 4).all()
-    by_measure = found[found["task"] != "mean"].groupby("measure")["value"].mean()
+    by_measure = found[found["task"].isin(accuracies)].groupby("measure")["value"].mean()
     for measure, value in means(found)["value"].items():
         assert value == pytest.approx(by_measure[measure])
 
@@ -157,7 +162,7 @@ def test_what_is_missing_is_left_out_and_said() -> None:
     with pytest.warns(TransferMetricsWarning) as caught:
         found = agreement_by_task(partial, accuracies, resamples=0)
     assert any("1 tasks have fewer than 3 models" in str(w.message) for w in caught)
-    assert found["task"].unique().tolist() == ["t0", "t2", "mean"]
+    assert found["task"].unique().tolist() == ["t0", "t2", *BELOW]
 
 
 def test_constant_scores_count_for_regret_only() -> None:
@@ -180,8 +185,8 @@ def test_rel_at_k_needs_k_models() -> None:
     with pytest.warns(TransferMetricsWarning, match="2 of 12 cells"):
         found = agreement_by_task(scores, accuracies + 10, at=(5,), resamples=0)
     rows = found[found["measure"] == "rel@5"]
-    assert rows["task"].tolist() == ["t0", "mean"]
-    assert rows["n"].tolist() == [6, 1]
+    assert rows["task"].tolist() == ["t0", *BELOW]
+    assert rows["n"].tolist() == [6, 1, 0, 0]  # four models are known on another task
 
 
 def test_noise_widens_the_interval_and_leaves_the_value() -> None:
@@ -227,7 +232,9 @@ def test_comparison_uses_the_cells_that_both_have() -> None:
     with pytest.warns(TransferMetricsWarning):
         found = compare_metrics(short, b, accuracies)
     both = [t[["t0", "t1"]] for t in (a, b, accuracies)]
-    assert found == compare_metrics(*both)
+    expected = compare_metrics(*both)
+    # The static ranking also knows the task on which there are no scores.
+    assert replace(found, over_static={}) == replace(expected, over_static={})
     constant = a.copy()
     constant["t2"] = 0.0
     with pytest.warns(TransferMetricsWarning, match="t2"):
@@ -244,13 +251,14 @@ def test_regret_is_better_when_lower() -> None:
     assert found.verdict == "a"
     assert found.p_value < 0.01
     assert compare_metrics(-accuracies, accuracies, accuracies, measure="rel@2").verdict == "b"
+    assert compare_metrics(-accuracies, accuracies, accuracies, measure="regret@2").verdict == "b"
 
 
 def test_wrong_input() -> None:
     accuracies, a, b = world(np.random.default_rng(9), 5, 2, 0.6)
     with pytest.raises(InvalidInputError, match=r"'rel@0'.*choose from: pearson"):
         compare_metrics(a, b, accuracies, measure="rel@0")
-    assert options_of("rel@12") == (12,)
+    assert options_of("rel@12") == options_of("regret@12") == (12,)
     with pytest.raises(InvalidInputError, match="needs resamples"):
         compare_metrics(a, b, accuracies, resamples=0)
     with pytest.raises(InvalidInputError, match="twice"):

@@ -148,11 +148,11 @@ def test_repeated_it_computes_nothing_and_interrupted_it_goes_on(
     fitted = []
     measured = compare_module._measured
 
-    def counting(job, model, head):
+    def counting(job, model, inputs, head):
         fitted.append(head.label)
         if len(fitted) == 2:
             raise KeyboardInterrupt
-        return measured(job, model, head)
+        return measured(job, model, inputs, head)
 
     monkeypatch.setattr(compare_module, "_measured", counting)
     options = {"seeds": 1, "cache_dir": tmp_path, "progress": False}

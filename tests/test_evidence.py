@@ -13,7 +13,7 @@ from scipy.stats import kendalltau, weightedtau
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.evidence import evidence_report, ground_truth, judgement, scored_pairs
+from transfer_metrics.evidence import ground_truth, judgement, scored_pairs
 from transfer_metrics.evidence.ground_truth import short_name, shortened
 from transfer_metrics.results.comparison import Comparison
 
@@ -54,7 +54,7 @@ def test_scores_are_those_that_a_user_would_see(tmp_path: Path) -> None:
     assert {r["layer"] for r in found if r["metric"] == "leep"} == {last}
     test = tm.extract(MODELS[0], task, split="test", progress=False)
     (probe,) = (r for r in found if r["metric"] == "accuracy" and r["layer"] == last)
-    fitted = tm.LinearProbe().fit(store[last], store.labels)
+    fitted = tm.LinearProbe(C_grid=scored_pairs.STRENGTHS).fit(store[last], store.labels)
     assert probe["value"] == fitted.score(test[last], test.labels)
     repaired = {r["repair"]: r["value"] for r in found if r["metric"] == "knn" and r["repair"]}
     assert set(repaired) == set(scored_pairs.REPAIRS)
@@ -202,11 +202,11 @@ def test_aggregated_ranks() -> None:
 def test_accuracies_are_means_over_seeds_with_their_errors() -> None:
     base = {"model": "a", "task": "pets", "metric": "accuracy", "n": 100, "head": "finetune(lr=1)"}
     table = Comparison([{**base, "seed": s, "value": v} for s, v in enumerate((0.7, 0.9))])
-    means, errors = evidence_report.reached(table, "finetune")
+    means, errors = ground_truth.reached(table, "finetune")
     assert means.loc["a", "pets"] == pytest.approx(0.8)
     assert errors.loc["a", "pets"] ** 2 == pytest.approx(0.8 * 0.2 / 100 + 0.02 / 2)
     with pytest.raises(InvalidInputError, match="no accuracy of lpft"):
-        evidence_report.reached(table, "lpft")
+        ground_truth.reached(table, "lpft")
 
 
 def test_short_names_stay_apart() -> None:

@@ -296,7 +296,7 @@ class TestCheckpoints:
     def test_a_finished_run_is_not_run_again(self, tmp_path, monkeypatch):
         path = tmp_path / "state.safetensors"
         expected, _ = self.run(path)
-        monkeypatch.setattr(training._Training, "epoch", None)
+        monkeypatch.setattr(training.Training, "epoch", None)
         network, _ = self.run(path)
         assert_same(state(network), state(expected))
 
@@ -582,7 +582,7 @@ class TestLPFT:
             assert head.C_ == probe.C_
             assert head.val_score_ == head.probe_val_score_ == probe.val_score_
         assert (none.epoch_, none.steps_) == (0, 0)
-        assert (still.epoch_, still.steps_) == (1, 6)
+        assert (still.epoch_, still.steps_) == (0, 6)
 
     def test_without_a_validation_split_it_starts_from_the_probe_that_saw_no_validation(self, task):
         own = dataclasses.replace(task, splits={"train": task["train"], "test": task["test"]})
@@ -591,7 +591,8 @@ class TestLPFT:
         np.testing.assert_array_equal(start.logits(own), probe.logits(own))
 
     def test_running_statistics_stay_by_default(self, task):
-        head = LPFT(C_grid=SMALL, lr=1e-3, **QUICK).fit(net(), task)
+        assert LPFT().batch_norm == "eval"
+        head = FineTune(batch_norm="eval", lr=1e-2, **QUICK).fit(net(), task)
         before = net().module.state_dict()
         after = head.network().backbone.state_dict()
         assert all(torch.equal(before[n], after[n]) for n in before if "running" in n)

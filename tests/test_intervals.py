@@ -9,11 +9,11 @@ from scipy.stats import norm
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import METRICS
+from transfer_metrics.results.chances import probability_of_best
 from transfer_metrics.results.error_bars import (
     BLOCKS,
     deviations,
     interval_mode,
-    probability_of_best,
     without_each,
 )
 from transfer_metrics.statistics.inputs import as_tokens

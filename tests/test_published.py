@@ -346,13 +346,15 @@ def small() -> Benchmark:
 def test_report_tells_ties_from_differences() -> None:
     judged = published.judge_benchmark(small(), resamples=200)
     rows = {row.metric: row for row in judged.rows}
-    assert [row.metric for row in judged.rows][-1] == "bad"
-    assert rows["good"].better_than == rows["twin"].better_than == ("bad",)
-    assert rows["bad"].worse_than == ("good", "twin")
+    assert [row.metric for row in judged.rows][2:] == ["static", "bad"]
+    assert rows["good"].better_than == rows["twin"].better_than == ("bad", "static")
+    assert rows["bad"].worse_than == ("good", "twin", "static")
     assert (judged.pairs, judged.ties) == (3, 1)
     text = published.text([judged])
     assert "small 1/3" in text
     assert "-1.000" in text
+    assert "good, twin beat it; worse: bad." in " ".join(text.split())
+    assert "beats the static ranking on 1 (small), is worse on none" in " ".join(text.split())
 
 
 def test_command_prints_and_writes_a_page(

@@ -95,7 +95,7 @@ def _run_truth(args: argparse.Namespace) -> int:
         args.models,
         args.tasks,
         args.out,
-        heads=split_list(args.heads) if args.heads else ground_truth.HEADS,
+        heads=split_list(args.heads) if args.heads else None,
         seeds=args.seeds,
         device=args.device,
         progress=not args.quiet,

@@ -78,6 +78,29 @@ def add_intervals(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_chances(parser: argparse.ArgumentParser) -> None:
+    """Add ``--confidence``, ``--evidence`` and ``--prior``."""
+    parser.add_argument(
+        "--confidence",
+        type=_share,
+        default=0.9,
+        metavar="P",
+        help="with which the shortlist holds the best model (default 0.9)",
+    )
+    parser.add_argument(
+        "--evidence",
+        metavar="FILES",
+        help="how far to trust scores, by evidence of your own: what `benchmark run` and "
+        "`benchmark build` wrote, comma-separated",
+    )
+    parser.add_argument(
+        "--prior",
+        metavar="FILE",
+        help="CSV of what the models reached on earlier tasks (models in rows, tasks in columns), "
+        "to rank by together with the scores",
+    )
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Choice of what is printed."""
     group = parser.add_mutually_exclusive_group()
@@ -236,3 +259,13 @@ def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, such as 0.9")
+    return value

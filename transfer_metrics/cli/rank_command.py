@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import print_table, require_scores, say, show, tell
+from transfer_metrics.cli.console import Records, print_table, require_scores, say, show, tell
 from transfer_metrics.cli.options import (
     add_cache,
+    add_chances,
     add_examples,
     add_extraction,
     add_intervals,
@@ -30,6 +31,7 @@ _EXAMPLES = """\
   transfer-metrics rank --models 'timm:mobilenet*' --task imagefolder:photos/ --budget 0.3
   transfer-metrics rank --models timm:resnet18,torchvision:resnet50 --task imagefolder:photos/
   transfer-metrics rank --models @models.txt --task imagefolder:photos/
+  transfer-metrics rank --models @models.txt --task imagefolder:photos/ --prior earlier.csv
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits --dry-run
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits --engine processes --memory 2GiB
   transfer-metrics rank --config transfer-metrics/run.yaml --intervals
@@ -60,6 +62,7 @@ def add_parser(verbs: Any) -> None:
         help="share of the forward passes to spend, such as 0.3: models race and fall out early",
     )
     add_intervals(parser)
+    add_chances(parser)
     parser.add_argument("--keep-features", action="store_true", help="keep features in the cache")
     parser.add_argument(
         "--engine",
@@ -96,6 +99,7 @@ def _run(args: argparse.Namespace) -> int:
     from transfer_metrics.cli.parser import write_config
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+    from transfer_metrics.results.shortlist import with_chances
     from transfer_metrics.sources.models.candidates import candidates_of
 
     if args.dry_run:
@@ -116,6 +120,8 @@ def _run(args: argparse.Namespace) -> int:
         keep_features=args.keep_features,
         intervals=args.intervals or False,
         budget=args.budget,
+        evidence=args.evidence,
+        prior=args.prior,
         **extraction(args),
     )
     require_scores(table)
@@ -127,7 +133,8 @@ def _run(args: argparse.Namespace) -> int:
         for kind in ("ranking", "layers") if several else ("ranking",):
             written.append(folder / f"{kind}.{args.plot_format}")
             table.plot.save(kind, written[-1])
-    print_table(table, args, table.format())
+    shown = Records(with_chances(list(table), table.view, args.confidence))
+    print_table(shown, args, table.format(confidence=args.confidence))
     failed = {r["model"] for r in table.failures}
     for failure in table.failures:
         say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.evidence.ground_truth import BEST, best, reached
 from transfer_metrics.evidence.judgement import (
-    MEASURE,
     JudgedMetric,
     aggregations,
     at_last,
@@ -20,15 +19,23 @@ from transfer_metrics.evidence.judgement import (
     cross_validated,
     judge,
     layer_regrets,
-    mean_agreement,
     mean_over_tasks,
-    probed_last,
     rank_correlation,
     tables,
     width_of,
 )
 from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
+from transfer_metrics.evidence.published import Benchmark
 from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
+from transfer_metrics.evidence.static_baseline import (
+    ABOUT,
+    MEASURE,
+    Need,
+    in_full,
+    mean_agreement,
+    need_of,
+    overview,
+)
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.comparison import Comparison
@@ -36,7 +43,7 @@ from transfer_metrics.results.comparison import Comparison
 if TYPE_CHECKING:
     import pandas as pd
 
-TUNED, PROBED = "finetune", "linear_probe"
+_PROBED = "linear_probe"
 _USUAL = ("transrate", "logme", "h_score", "knn")
 """What a choice by evidence has to beat."""
 _CHEAP = (
@@ -47,97 +54,104 @@ _CHEAP = (
 
 
 @dataclass(frozen=True)
-class _Evidence:
+class Evidence:
     """A ground truth, and every metric judged by it.
 
     Attributes:
-        accuracies: models x tasks, after fine-tuning, mean over seeds.
+        accuracies: models x tasks, of the head that validation chose, mean over seeds.
         noise: their standard errors.
-        probes: models x tasks, linear probes of the classifier's input.
+        heads: of every head, models x tasks, the simplest first.
+        probe_noise: standard errors of the linear probes.
+        chosen: name of the head that validation chose with the first seed, models x tasks.
         rows: the metrics, best first.
+        needs: the metrics beside the static ranking, by fine-tuning and by linear probes.
         records: the scores.
         dims: number of features by model.
         protocol: heads that were fitted.
-        aside: scores and probes of models and tasks that no choice has seen.
+        beside: scores and linear probes of other models, on which nothing was chosen.
     """
 
     accuracies: pd.DataFrame
     noise: pd.DataFrame
-    probes: pd.DataFrame
+    heads: Mapping[str, pd.DataFrame]
+    probe_noise: pd.DataFrame
+    chosen: pd.DataFrame
     rows: tuple[JudgedMetric, ...]
+    needs: tuple[Need, ...]
     records: tuple[Mapping[str, Any], ...]
     dims: Mapping[str, float]
     protocol: tuple[str, ...]
-    aside: tuple[Mapping[str, Any], ...] = ()
+    beside: Benchmark | None = None
+
+    @property
+    def probes(self) -> pd.DataFrame:
+        """Linear probes of the classifier's input."""
+        return self.heads[_PROBED]
 
 
 def gather(
     truth: Comparison,
     records: Sequence[Mapping[str, Any]],
     *,
-    aside: Sequence[Mapping[str, Any]] = (),
+    protocol: Sequence[str] = (),
+    beside: Benchmark | None = None,
     resamples: int = RESAMPLES,
-) -> _Evidence:
-    """Judge scores by a truth with fine-tuning and linear probes, under the same names.
+) -> Evidence:
+    """Judge scores by the best head of a truth, under the same names of models and tasks.
 
-    Scores that are kept aside are judged by their probes.
+    ``protocol`` is what to say of the heads, by default their labels; ``beside`` a benchmark to
+    show as well.
     """
-    accuracies, noise = reached(truth, TUNED)
-    probes, _ = reached(truth, PROBED)
+    decided = Comparison(best(truth.records))
+    accuracies, noise = reached(decided, BEST)
+    names = dict.fromkeys(str(r["head"]).partition("(")[0] for r in truth.records if r["head"])
+    names = {_PROBED: None, **names}
+    by_head = {name: reached(truth, name)[0].reindex_like(accuracies) for name in names}
+    _, probe_noise = reached(truth, _PROBED)
+    chosen = accuracies.astype(object)
+    for r in decided.records:
+        if not r["seed"]:
+            chosen.loc[r["model"], r["task"]] = str(r["note"]).partition("(")[0]
     there = {r["metric"] for r in records}
     reference = next((name for name in DEFAULT_METRICS if name in there), "")
     rows = judge(
         records,
         accuracies,
-        probes,
+        by_head[_PROBED],
         noise=noise,
         reference=reference,
         sizes=SIZES,
         resamples=resamples,
     )
-    heads = tuple(dict.fromkeys(str(r["head"]) for r in truth.records if r["head"]))
-    dims = width_of(records)
-    kept = tuple(aside)
-    return _Evidence(accuracies, noise, probes, tuple(rows), tuple(records), dims, heads, kept)
-
-
-def reached(truth: Comparison, head: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean test accuracy over seeds and its standard error, models x tasks, of heads of one name.
-
-    The error is that of finitely many test examples and, of two or more seeds, of their spread.
-    """
-    import pandas as pd
-
-    cells: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-    for r in truth.records:
-        of_head = r["metric"] == "accuracy" and str(r["head"]).partition("(")[0] == head
-        if of_head and r["value"] is not None:
-            cells.setdefault(r["task"], {}).setdefault(r["model"], []).append(r)
-    if not cells:
-        raise InvalidInputError(f"the ground truth has no accuracy of {head}")
-    means, errors = (
-        pd.DataFrame({t: {m: fn(rs) for m, rs in of.items()} for t, of in cells.items()})
-        for fn in (_mean, _error)
+    scores = tables(at_last(records))
+    needs = (
+        need_of("the best head", accuracies, scores, noise=noise, resamples=resamples),
+        need_of("linear probes", by_head[_PROBED], scores, noise=probe_noise, resamples=resamples),
     )
-    return means, errors
+    told = tuple(protocol) or tuple(
+        dict.fromkeys(str(r["head"]) for r in truth.records if r["head"])
+    )
+    dims = width_of(records)
+    return Evidence(
+        accuracies,
+        noise,
+        by_head,
+        probe_noise.reindex_like(accuracies),
+        chosen,
+        tuple(rows),
+        needs,
+        tuple(records),
+        dims,
+        told,
+    )
 
 
-def _mean(records: Sequence[Mapping[str, Any]]) -> float:
-    return float(np.mean([r["value"] for r in records]))
-
-
-def _error(records: Sequence[Mapping[str, Any]]) -> float:
-    p, k = _mean(records), len(records)
-    spread = float(np.var([r["value"] for r in records], ddof=1)) / k if k > 1 else 0.0
-    return float(np.sqrt(p * (1 - p) / records[0]["n"] + spread))
-
-
-def text(evidence: _Evidence) -> str:
+def text(evidence: Evidence) -> str:
     """The tables, for a terminal."""
     return "\n\n".join(_parts(evidence, aligned, "{}"))
 
 
-def markdown(evidence: _Evidence, command: str, picture: str | None = None) -> str:
+def markdown(evidence: Evidence, command: str, picture: str | None = None) -> str:
     """The page of documentation."""
     written = f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d}."
     parts = ["# Which score deserves trust", wrapped(written), "\n".join(describe())]
@@ -146,7 +160,7 @@ def markdown(evidence: _Evidence, command: str, picture: str | None = None) -> s
     return "\n\n".join([*parts, *_parts(evidence, piped, "## {}")]) + "\n"
 
 
-def draw(evidence: _Evidence, path: str | os.PathLike[str]) -> str:
+def draw(evidence: Evidence, path: str | os.PathLike[str]) -> str:
     """Draw agreement against cost into a PNG, SVG or PDF file."""
     import pandas as pd
 
@@ -158,7 +172,7 @@ def draw(evidence: _Evidence, path: str | os.PathLike[str]) -> str:
     return save_figure(lambda ax: plot_trade_off(frame, ax=ax), path, 6.0)
 
 
-def _parts(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
+def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     parts = _judged(evidence, grid, title)
     if evidence.accuracies.shape[1] > 1:
         parts += [
@@ -170,43 +184,63 @@ def _parts(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
             ),
             grid(*_choice(evidence)),
         ]
-    if evidence.aside:
+    if evidence.beside is not None:
         parts += [
-            title.format("Kept aside"),
+            title.format(f"Beside it: {evidence.beside.title}"),
             wrapped(
-                "Weighted tau with linear probes on tasks, and partly models, that had no part in "
-                "any of the above."
+                f"Weighted tau with the {evidence.beside.accuracy}; nothing was chosen by these. "
+                f"{'; '.join(evidence.beside.notes)}."
             ),
-            grid(*_aside(evidence)),
+            grid(*_beside(evidence.beside)),
         ]
+    return [*parts, title.format("Ground truth"), *_truth(evidence, grid)]
+
+
+def _truth(evidence: Evidence, grid: Grid) -> list[str]:
+    """What every head reached, and what the choice between them was worth."""
+    names = list(evidence.heads)
+    shares = ", ".join(
+        f"{name} {(evidence.chosen == name).to_numpy().mean():.0%}" for name in names
+    )
+    gains = 100 * (evidence.accuracies - evidence.probes).to_numpy()
+    below = int((gains < -200 * evidence.probe_noise.to_numpy()).sum())
+    missed = 100 * (
+        np.max([t.to_numpy() for t in evidence.heads.values()], axis=0)
+        - evidence.accuracies.to_numpy()
+    )
     return [
-        *parts,
-        title.format("Ground truth"),
-        wrapped(f"Accuracy in per cent. Heads: {'; '.join(evidence.protocol)}."),
-        "Fine-tuning:",
-        grid(*_accuracies(evidence.accuracies)),
-        "Linear probes:",
-        grid(*_accuracies(evidence.probes)),
+        wrapped(
+            f"Test accuracy in per cent, mean over seeds, of {', '.join(names)}, in this order. "
+            f"The star is at the one that validation chose with the first seed ({shares}): the "
+            f"first of these whose validation accuracy is within a standard error of the highest. "
+            f"Its accuracy is what metrics are judged by: {np.mean(gains):.1f} points more than "
+            f"the linear probe on average, {np.min(gains):.1f} at least, more than two standard "
+            f"errors below it on {below} of {gains.size} pairs, and {np.mean(missed):.1f} below "
+            f"the head that was best on the test examples, in hindsight."
+        ),
+        wrapped(f"Heads: {'; '.join(evidence.protocol)}."),
+        grid(*_accuracies(evidence)),
     ]
 
 
-def _judged(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
+def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     models, tasks = evidence.accuracies.shape
     low, high = min(evidence.dims.values()), max(evidence.dims.values())
     return [
         title.format("Every metric"),
         wrapped(
             f"Weighted Kendall's tau between the scores of {models} models (classifier's input, "
-            f"{low:.0f} to {high:.0f} features) and their accuracies after fine-tuning, mean over "
-            f"{tasks} tasks, with a 95 % interval of a bootstrap over models that takes the noise "
-            f"of the accuracies into account. *test* is the paired test against the default "
+            f"{low:.0f} to {high:.0f} features) and their accuracies under the best head, mean "
+            f"over {tasks} tasks, with a 95 % interval of a bootstrap over models that takes the "
+            f"noise of the accuracies into account. *test* is the paired test against the default "
             f"metric. *regret*: accuracy of the best model less that of "
             f"the favourite, in points. *best block*: the highest score over blocks stands for the "
-            f"model. *probes*: tau with linear probes instead of fine-tuning. *seconds*: one "
+            f"model. *probes*: tau with the accuracies of linear probes. *seconds*: one "
             f"scoring of all training examples, on one thread, while other work ran beside it. "
             f"*failed*: pairs without a score."
         ),
         grid(*_main(evidence)),
+        *_needed(evidence, grid, title),
         title.format("Fewer examples"),
         wrapped(
             "The same tau where only so many training examples are scored, on the tasks that "
@@ -216,7 +250,7 @@ def _judged(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
         title.format("Width"),
         wrapped(
             f"Why scores mislead on models of different widths: Kendall's tau of each with the "
-            f"number of features (fine-tuned accuracies have {_accuracy_and_width(evidence):.2f}), "
+            f"number of features (the accuracies have {_accuracy_and_width(evidence):.2f}), "
             f"and the weighted tau with accuracies of the plain score and of three repairs: the "
             f"leading {COMPONENTS} principal components instead of the features, rows of unit "
             f"length, and the score of shuffled labels subtracted."
@@ -233,10 +267,26 @@ def _judged(evidence: _Evidence, grid: Grid, title: str) -> list[str]:
     ]
 
 
+def _needed(evidence: Evidence, grid: Grid, title: str) -> list[str]:
+    needs = [need for need in evidence.needs if need.static]
+    if not needs:
+        return []
+    return [
+        title.format("Does this benchmark need a metric at all?"),
+        wrapped(
+            f"{ABOUT} Regrets are in points. *best score* is the best in hindsight; what stands "
+            f"*over* another is a paired test of weighted tau."
+        ),
+        grid(*overview(needs)),
+        wrapped(f"Every metric, by {needs[0].name}. {needs[0].sentence}"),
+        grid(*in_full(needs[0])),
+    ]
+
+
 _Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
-def _main(evidence: _Evidence) -> _Table:
+def _main(evidence: Evidence) -> _Table:
     header = (
         *("metric", "weighted tau", "95 % interval", "test", "regret", "best block", "probes"),
         *("seconds", "failed"),
@@ -250,23 +300,24 @@ def _main(evidence: _Evidence) -> _Table:
             f"{100 * row.regret:.1f}",
             _two(row.best),
             _two(row.probe),
-            f"{row.seconds:.3f}",
+            "–" if np.isnan(row.seconds) else f"{row.seconds:.3f}",
             str(row.failures),
         ]
         for row in evidence.rows
     ]
 
 
-def _few(evidence: _Evidence) -> _Table:
+def _few(evidence: Evidence) -> _Table:
     sizes = [n for n in SIZES if any(np.isfinite(row.on_parts[n]) for row in evidence.rows)]
     header = ("metric", *map(str, sizes), "all")
     return header, [
         [row.metric, *(_two(row.on_parts[n]) for n in sizes), _two(row.value)]
         for row in evidence.rows
+        if any(np.isfinite(row.on_parts[n]) for n in sizes)
     ]
 
 
-def _repairs(evidence: _Evidence) -> _Table:
+def _repairs(evidence: Evidence) -> _Table:
     repaired = {name: tables(at_last(evidence.records, repair=name)) for name in REPAIRS}
     header = ("metric", "with width", "plain", *REPAIRS)
     rows = []
@@ -283,11 +334,11 @@ def _repairs(evidence: _Evidence) -> _Table:
     return header, rows
 
 
-def _accuracy_and_width(evidence: _Evidence) -> float:
+def _accuracy_and_width(evidence: Evidence) -> float:
     return mean_over_tasks(evidence.accuracies, evidence.dims, rank_correlation)
 
 
-def _layers(evidence: _Evidence) -> _Table:
+def _layers(evidence: Evidence) -> _Table:
     known = [row for row in evidence.rows if np.isfinite(row.layer_regret)]
     ordered = sorted(known, key=lambda row: row.layer_regret)
     return ("metric", "points lost"), [
@@ -295,7 +346,7 @@ def _layers(evidence: _Evidence) -> _Table:
     ]
 
 
-def _choice(evidence: _Evidence) -> _Table:
+def _choice(evidence: Evidence) -> _Table:
     scores = tables(at_last(evidence.records))
     candidates = {**scores, **aggregations(scores, _CHEAP)}
     found = cross_validated(candidates, evidence.accuracies)
@@ -309,21 +360,46 @@ def _choice(evidence: _Evidence) -> _Table:
     return header, [*rows, ["mean", "", *map(_two, means)]]
 
 
-def _aside(evidence: _Evidence) -> _Table:
-    probes = tables(probed_last(evidence.aside))["accuracy"]
-    scores = tables(at_last(evidence.aside))
-    found = {name: by_task(table, probes) for name, table in scores.items()}
-    ordered = sorted(found, key=lambda name: -found[name].mean())
-    return ("metric", *map(str, probes.columns), "mean"), [
-        [name, *(_two(found[name].get(task, np.nan)) for task in probes), _two(found[name].mean())]
+def _beside(benchmark: Benchmark) -> _Table:
+    """Weighted tau of every score on every task of a benchmark, and its interval over models."""
+    found = {
+        name: (
+            by_task(table, benchmark.accuracies),
+            *mean_agreement(table, benchmark.accuracies, benchmark.noise, RESAMPLES)[MEASURE],
+        )
+        for name, table in benchmark.scores.items()
+    }
+    ordered = sorted(found, key=lambda name: -found[name][1])
+    tasks = list(benchmark.accuracies)
+    return ("metric", *map(str, tasks), "mean", "95 % interval"), [
+        [
+            name,
+            *(_two(found[name][0].get(task, np.nan)) for task in tasks),
+            _two(found[name][1]),
+            f"{_two(found[name][2])} to {_two(found[name][3])}",
+        ]
         for name in ordered
     ]
 
 
-def _accuracies(table: pd.DataFrame) -> _Table:
-    return ("model", *map(str, table.columns)), [
-        [str(model), *("–" if np.isnan(v) else f"{100 * v:.1f}" for v in values)]
-        for model, *values in table.itertuples()
+def _accuracies(evidence: Evidence) -> _Table:
+    """All heads of a pair in one cell."""
+    tasks = list(evidence.accuracies)
+
+    values = {name: table.to_numpy(float) for name, table in evidence.heads.items()}
+    chosen = evidence.chosen.to_numpy()
+
+    def cell(row: int, column: int) -> str:
+        parts = []
+        for name, table in values.items():
+            star = "*" if chosen[row, column] == name else ""
+            value = table[row, column]
+            parts.append("–" if np.isnan(value) else f"{100 * value:.1f}{star}")
+        return " / ".join(parts)
+
+    return ("model", *map(str, tasks)), [
+        [str(model), *(cell(row, column) for column in range(len(tasks)))]
+        for row, model in enumerate(evidence.accuracies.index)
     ]
 
 

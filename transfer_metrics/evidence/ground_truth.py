@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import clone
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
-from transfer_metrics.heads.base import resolve_head
+from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.compare import compare
+from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.models.candidates import expand_models
-from transfer_metrics.syntax import split_list
+from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.syntax import call_options, split_list
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
-HEADS = (
-    "linear_probe",
-    "finetune(lr=(0.0003, 0.003, 0.03), weight_decay=(0.0, 0.0005), epochs=5, batch_size=16, "
-    "batch_norm=eval)",
-)
-"""The protocol. A fifth of the training examples chooses the probe's strength, and the learning
-rate, weight decay and epoch of fine-tuning. Running statistics of batch normalisation stay as they
-are, because networks whose normalisation was folded into their weights have none; such networks
-need the smallest of the learning rates, and those without any normalisation the largest."""
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STRENGTHS = tuple(float(f"{c:.0e}") for c in np.logspace(-5, 2, 15))
+_TRAINED = "lr=(0.0001, 0.0006, 0.003, 0.02, 0.1), weight_decay=0.0005, epochs={epochs}, \
+halving=3, batch_size=16, batch_norm=eval"
+_STEPS, _LEAST, _MOST = 200, 9, 12
+"""Steps of training, and the bounds of the epochs that come of them."""
+VALIDATION = 0.5
+"""Share of the training examples that chooses settings, epochs and heads; as large as that for
+training, because a choice between heads is no better than what it is made by."""
+BEST = "best"
+"""The head of ``best``."""
 
 _FILES = (".safetensors", ".npz", ".csv", ".pt", ".jsonl")
+
+
+def protocol(examples: int) -> tuple[str, ...]:
+    """The stated heads, the simplest first, for so many examples to train on.
+
+    Small sets are seen more often, so that there are about as many steps. Running statistics of
+    batch normalisation stay as they are, because networks whose normalisation was folded into their
+    weights have none; such networks need the smallest of the learning rates, and those without any
+    normalisation the largest.
+
+    >>> [head.partition("(")[0] for head in protocol(500)]
+    ['linear_probe', 'head2toe_cv', 'lpft', 'finetune']
+    >>> "epochs=9" in protocol(500)[3], "epochs=12" in protocol(200)[3]
+    (True, True)
+    """
+    epochs = min(max(math.ceil(16 * _STEPS / examples), _LEAST), _MOST)
+    trained = _TRAINED.format(epochs=epochs)
+    return (
+        f"linear_probe(C_grid={_STRENGTHS})",
+        "head2toe_cv(cv=None, grid={'keep': (0.02, 0.1, 0.5), 'steps': (250,)})",
+        f"lpft(C_grid={_STRENGTHS}, {trained})",
+        f"finetune({trained})",
+    )
 
 
 def run(
@@ -35,20 +69,23 @@ def run(
     tasks: Any,
     out: str | os.PathLike[str],
     *,
-    heads: Sequence[Any] = HEADS,
+    heads: Sequence[Any] | None = None,
     seeds: int = 2,
+    validation: float = VALIDATION,
     cache_dir: str | os.PathLike[str] | None = None,
     device: Any = None,
     progress: bool = True,
 ) -> Comparison:
     """Fit heads for every pair of a model and a task, and keep what they reached.
 
-    Pairs are worked on task by task. Each is appended to the file as soon as it is finished, a
-    line per measurement; pairs that are there are not computed again, and one that failed leaves
-    its reason and is tried again by the next call. Within a pair, finished fits and epochs are
-    kept in the cache.
+    All pairs are worked on with the first seed, task by task, which searches for the settings of
+    each head on each pair; further seeds train with those again. Pairs are appended to the file as
+    soon as they are finished, a line per measurement; what is there is not computed again, and what
+    failed leaves its reason and is tried again by the next call. Within a pair, finished fits and
+    epochs are kept in the cache.
 
-    Models and tasks go by names, heads are the protocol, all other options are as for ``compare``.
+    Models and tasks go by names, heads are by default the ``protocol``, ``validation`` is the share
+    of the training examples that choices are made by; all other options are as for ``compare``.
     Returned is all that is in the file now.
     """
     path = Path(out)
@@ -57,28 +94,95 @@ def run(
     if len(named) < len(candidates):
         raise InvalidInputError("models must be names here, so that the file says which they are")
     names = split_list(tasks) if isinstance(tasks, str) else list(tasks)
-    wanted = [resolve_head(head) for head in heads]
-    if not names or not wanted:
+    if not names or (heads is not None and not heads):
         raise InvalidInputError("nothing to run; name at least one task and one head")
-    done = _finished(load(path).records if path.exists() else [])
-    needed = {(h.label, seed) for h in wanted for seed in range(seeds if h.random else 1)}
-    pairs = [(model, task) for task in names for model in named]
-    missing = [pair for pair in pairs if not needed <= done.get(pair, set())]
-    with progress_bar("pairs", len(pairs), progress, initial=len(pairs) - len(missing)) as bar:
-        for model, task in missing:
+    wanted = {
+        task: [resolve_head(head) for head in heads or _stated(task, validation)] for task in names
+    }
+    records = load(path).records if path.exists() else []
+    done = _finished(records)
+    work = [
+        (seed, task, model, missing)
+        for seed, task, model in itertools.product(range(seeds), names, named)
+        if (
+            missing := [
+                head
+                for head in wanted[task]
+                if (head.random or not seed)
+                and (head.label, seed) not in done.get((model, task), ())
+            ]
+        )
+    ]
+    total = seeds * len(names) * len(named)
+    with progress_bar("pairs", total, progress, initial=total - len(work)) as bar:
+        for seed, task, model, missing in work:
+            tuned = [_tuned(head, model, task, records) if seed else head for head in missing]
             table = compare(
                 model,
                 task,
-                wanted,
+                tuned,
                 ood={},
-                seeds=seeds,
+                seeds=[seed],
+                validation=validation,
+                distortions=False,
                 cache_dir=cache_dir,
                 device=device,
                 progress=progress,
             )
-            append_lines(path, ({**record, "task": task} for record in table.records))
+            labels = {a.label: b.label for a, b in zip(tuned, missing, strict=True)}
+            found = [
+                {**r, "task": task, "head": labels.get(str(r["head"]), r["head"])}
+                for r in table.records
+            ]
+            records = [*records, *found]
+            append_lines(path, found)
             bar.update()
     return load(path)
+
+
+def _stated(task: str, validation: float) -> tuple[str, ...]:
+    """The protocol for a task."""
+    return protocol(len(complete_task(load_task(task), validation=validation)["train"]))
+
+
+def _tuned(head: Head, model: str, task: str, records: Iterable[Mapping[str, Any]]) -> Head:
+    """A head with the settings that the first seed has chosen for a pair, where it has."""
+    for r in records:
+        fit = r["model"], r["task"], r["head"], r["seed"], r["metric"]
+        if fit == (model, task, head.label, 0, "val_accuracy") and r["note"]:
+            return clone(head).set_params(**call_options(f"({r['note']})", f"head {head.name!r}"))
+    return head
+
+
+def best(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For every pair and seed the accuracy of the head that validation would have chosen.
+
+    That is the first head, in the order of the protocol, whose validation accuracy is within one
+    standard error of the highest: a head that searched more settings had more luck (Breiman et
+    al. 1984 choose the simplest tree so). A head that chance has no part in counts for all seeds.
+    Records are those of its accuracy, with ``best`` as the head and what was chosen as a note.
+    """
+    measured: dict[tuple[str, str], dict[tuple[str, str, int], Mapping[str, Any]]] = {}
+    for r in records:
+        if r["metric"] in ("accuracy", "val_accuracy") and r["value"] is not None:
+            pair = measured.setdefault((r["model"], r["task"]), {})
+            pair[r["metric"], r["head"], r["seed"]] = r
+    found = []
+    for pair in measured.values():
+        heads = dict.fromkeys(head for _, head, _ in pair)
+        for seed in sorted({seed for *_, seed in pair}):
+            tried = []
+            for head in heads:
+                at = seed if ("accuracy", head, seed) in pair else 0
+                both = pair.get(("val_accuracy", head, at)), pair.get(("accuracy", head, at))
+                if both[0] is not None and both[1] is not None:
+                    tried.append((both[0]["value"], both[0]["n"], both[1]))
+            if tried:
+                top, n, _ = max(tried, key=lambda one: one[0])
+                least = top - math.sqrt(top * (1 - top) / n)
+                record = next(record for value, _, record in tried if value >= least)
+                found.append({**record, "head": BEST, "seed": seed, "note": record["head"]})
+    return found
 
 
 def load(path: str | os.PathLike[str]) -> Comparison:
@@ -108,14 +212,49 @@ def _without_mended(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, A
     ]
 
 
+def reached(truth: Comparison, head: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean test accuracy over seeds and its standard error, models x tasks, of heads of one name.
+
+    The error is that of finitely many test examples and, of two or more seeds, of their spread.
+    """
+    import pandas as pd
+
+    cells: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for r in truth.records:
+        of_head = r["metric"] == "accuracy" and str(r["head"]).partition("(")[0] == head
+        if of_head and r["value"] is not None:
+            cells.setdefault(r["task"], {}).setdefault(r["model"], []).append(r)
+    if not cells:
+        raise InvalidInputError(
+            f"the ground truth has no accuracy of {head}; it needs what `benchmark run` measures "
+            f"by default: linear probes and other heads, with their validation accuracies"
+        )
+    means, errors = (
+        pd.DataFrame({t: {m: fn(rs) for m, rs in of.items()} for t, of in cells.items()})
+        for fn in (_mean, _error)
+    )
+    return means, errors
+
+
+def _mean(records: Sequence[Mapping[str, Any]]) -> float:
+    return float(np.mean([r["value"] for r in records]))
+
+
+def _error(records: Sequence[Mapping[str, Any]]) -> float:
+    p, k = _mean(records), len(records)
+    spread = float(np.var([r["value"] for r in records], ddof=1)) / k if k > 1 else 0.0
+    return float(np.sqrt(p * (1 - p) / records[0]["n"] + spread))
+
+
 def short_name(name: str) -> str:
-    """What people call a model or task: the stem of its file, where it has one.
+    """What people call a model or task: the stem of its file, where it has one; no options.
 
     >>> short_name("my.networks:resnet(width=2)=models/resnet_w2.safetensors")
     'resnet_w2'
-    >>> short_name("npz:datasets/usps.npz"), short_name("zoo:vit-mnist")
+    >>> short_name("npz:datasets/usps.npz?examples=90"), short_name("zoo:vit-mnist")
     ('usps', 'zoo:vit-mnist')
     """
+    name = name.partition("?")[0]
     place = PurePath(name.rpartition("=")[2] if "=" in name else name.partition(":")[2])
     return place.stem if place.suffix in _FILES else name
 

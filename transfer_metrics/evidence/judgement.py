@@ -12,11 +12,12 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.evidence.published import MEASURE
+from transfer_metrics.evidence.static_baseline import MEASURE, mean_agreement
 from transfer_metrics.ranking.combinations import COMBINATIONS, combined
 from transfer_metrics.results.agreement import RESAMPLES, evaluate, options_of
-from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
+from transfer_metrics.results.agreement_tasks import compare_metrics
 from transfer_metrics.results.record import Record, record_label
+from transfer_metrics.results.static_ranking import STATIC, static_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,17 +73,21 @@ def judge(
 ) -> list[JudgedMetric]:
     """Judge every metric by tables of models x tasks, best first; a few seconds per metric.
 
+    The static ranking, which never looks at the task, is judged as one of them.
     The others are tested against the reference, by default the best; ``noise`` are standard errors
     of the accuracies, and the scores of ``sizes`` examples are judged as well.
     """
     scores = tables(at_last(records))
+    metrics = tuple(scores)
+    if (static := static_scores(accuracies)).notna().to_numpy().any():
+        scores[STATIC] = static
     best = tables(at_best(records))
     widths = width_of(records)
     parts = {size: tables(at_last(records, size)) for size in sizes}
     timing = _seconds_of(records)
     layers = layer_regrets(records)
     measured = {name: mean_agreement(t, accuracies, noise, resamples) for name, t in scores.items()}
-    reference = reference or max(measured, key=lambda name: measured[name][MEASURE][0])
+    reference = reference or max(metrics, key=lambda name: measured[name][MEASURE][0])
     pairs = int(accuracies.notna().to_numpy().sum())
     rows = []
     for name, table in scores.items():
@@ -208,28 +213,13 @@ def layer_regrets(records: Iterable[_Record]) -> dict[str, float]:
     return {label: float(np.mean(values)) for label, values in lost.items()}
 
 
-def mean_agreement(
-    scores: pd.DataFrame, accuracies: pd.DataFrame, noise: pd.DataFrame | None, resamples: int
-) -> dict[str, tuple[float, float, float]]:
-    """Mean over tasks of every measure of agreement, with its interval."""
-    with warnings.catch_warnings():
-        # Pairs without a score are counted and told.
-        warnings.simplefilter("ignore", TransferMetricsWarning)
-        found = agreement_by_task(scores, accuracies, at=(), noise=noise, resamples=resamples)
-    means = found[found["task"] == MEAN].set_index("measure")
-    return {
-        str(name): (float(row["value"]), float(row["low"]), float(row["high"]))
-        for name, row in means.iterrows()
-    }
-
-
 def mean_over_tasks(
     table: pd.DataFrame, by_model: Mapping[str, float], fn: Callable[..., float]
 ) -> float:
     """Mean over tasks of a measure between scores and a property of the models."""
     values = []
     for _, column in table.items():
-        known = column.dropna()
+        known = column[column.index.isin(list(by_model))].dropna()
         values.append(fn(known.to_numpy(), np.array([by_model[m] for m in known.index])))
     return float(np.nanmean(values))
 

@@ -9,27 +9,41 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence.layout import aligned, piped, wrapped
+from transfer_metrics.evidence.static_baseline import (
+    ABOUT,
+    MEASURE,
+    Need,
+    in_full,
+    need_of,
+    needed,
+    overview,
+)
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
+from transfer_metrics.results.static_ranking import STATIC, static_scores
 from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASURED_HERE, TEXTS = "reference-zoo", "reference-texts"
-"""The benchmarks that this project has measured: images, with scores, and texts."""
+MEASURED_HERE, IMAGENET, TEXTS = "reference-zoo", "reference-imagenet", "reference-texts"
+"""The benchmarks that this project has measured: small networks, ImageNet networks, and texts."""
 
-MEASURE = "weighted_kendall"
-"""What scores are judged by."""
-_HEADER = ("metric", "weighted tau", "95 % interval", "tasks", "better than", "worse than")
+_NO_SCORES = ("probe_accuracy",)
+"""What stands among the scores of a table and is measured after training."""
+_HEADER = (
+    *("metric", "weighted tau", "95 % interval", "tasks", f"with {STATIC}"),
+    *("better than", "worse than"),
+)
 
 
 @dataclass(frozen=True)
@@ -136,88 +150,111 @@ class _JudgedScore:
 
 @dataclass(frozen=True)
 class _Judged:
-    """A benchmark and its metrics, best first."""
+    """A benchmark, its metrics and the static ranking, best first, and whether it needs any."""
 
     benchmark: Benchmark
     rows: tuple[_JudgedScore, ...]
+    need: Need
 
     @property
     def pairs(self) -> int:
         """How many pairs of metrics were compared."""
-        return len(self.rows) * (len(self.rows) - 1) // 2
+        return math.comb(sum(row.metric != STATIC for row in self.rows), 2)
 
     @property
     def ties(self) -> int:
         """How many of them are ties."""
-        return self.pairs - sum(len(row.better_than) for row in self.rows)
+        found = (row.better_than for row in self.rows if row.metric != STATIC)
+        return self.pairs - sum(loser != STATIC for losers in found for loser in losers)
 
 
 def judge_published(
     names: Sequence[str] | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[_Judged]:
-    """Judge benchmarks by weighted tau; by default those of others that carry scores.
+    """Judge benchmarks by weighted tau; by default all, and of others' the scores one by one.
 
     >>> (judged,) = judge_published(["tmlr"], resamples=10)
     >>> [row.metric for row in judged.rows], judged.ties
-    (['imagenet_top1'], 0)
+    (['static', 'imagenet_top1'], 0)
     """
-    of_others = [name for name in list_benchmarks() if name != MEASURED_HERE]
-    loaded = [load_benchmark(name) for name in names or of_others]
-    return [judge_benchmark(b, resamples=resamples, seed=seed) for b in loaded if b.scores]
+    found = []
+    for name in names or list_benchmarks():
+        benchmark = load_benchmark(name)
+        # The scores that were measured here have a page of their own.
+        compared = bool(names) or name not in (MEASURED_HERE, IMAGENET)
+        found.append(judge_benchmark(benchmark, compared, resamples=resamples, seed=seed))
+    return found
 
 
-def judge_benchmark(benchmark: Benchmark, *, resamples: int = RESAMPLES, seed: int = 0) -> _Judged:
-    """Mean weighted tau of every metric of a benchmark, and a paired test of every two."""
-    accuracies, scores = benchmark.accuracies, benchmark.scores
+def judge_benchmark(
+    benchmark: Benchmark, compared: bool = True, *, resamples: int = RESAMPLES, seed: int = 0
+) -> _Judged:
+    """Mean weighted tau of every metric of a benchmark, and a paired test of every two.
+
+    Where they are not to be compared with each other, only whether the benchmark needs them.
+    """
+    accuracies = benchmark.accuracies
+    scores = {name: t for name, t in benchmark.scores.items() if name not in _NO_SCORES}
+    options: dict[str, Any] = {"noise": benchmark.noise, "resamples": resamples, "seed": seed}
+    points = 1.0 if benchmark.unit == "%" else 100.0
+    need = need_of(benchmark.name, accuracies, scores, points=points, **options)
+    if not scores or not compared:
+        return _Judged(benchmark, (), need)
+    if need.static:
+        scores[STATIC] = static_scores(accuracies)
+    unseeing = accuracies.iloc[:0]  # it is one of the metrics already
+    better: dict[str, list[str]] = {metric: [] for metric in scores}
+    worse: dict[str, list[str]] = {metric: [] for metric in scores}
+    rows = []
     with warnings.catch_warnings():
         # What is missing is in the benchmark's notes, which the page repeats.
         warnings.simplefilter("ignore", TransferMetricsWarning)
-        better: dict[str, list[str]] = {metric: [] for metric in scores}
-        worse: dict[str, list[str]] = {metric: [] for metric in scores}
         for a, b in itertools.combinations(scores, 2):
             found = compare_metrics(
-                scores[a],
-                scores[b],
-                accuracies,
-                measure=MEASURE,
-                noise=benchmark.noise,
-                resamples=resamples,
-                seed=seed,
+                scores[a], scores[b], accuracies, static=unseeing, measure=MEASURE, **options
             )
             if found.verdict != "tie":
                 winner, loser = (a, b) if found.verdict == "a" else (b, a)
                 better[winner].append(loser)
                 worse[loser].append(winner)
-        rows = []
         for metric, table in scores.items():
-            judged = agreement_by_task(
-                table, accuracies, at=(), noise=benchmark.noise, resamples=resamples, seed=seed
-            )
+            judged = agreement_by_task(table, accuracies, static=unseeing, at=(), **options)
             mean = judged[(judged["task"] == MEAN) & (judged["measure"] == MEASURE)].iloc[0]
             ends = float(mean["value"]), float(mean["low"]), float(mean["high"])
             names = tuple(better[metric]), tuple(worse[metric])
             rows.append(_JudgedScore(metric, *ends, int(mean["n"]), *names))
-    return _Judged(benchmark, tuple(sorted(rows, key=lambda row: -row.value)))
+    return _Judged(benchmark, tuple(sorted(rows, key=lambda row: -row.value)), need)
 
 
 def text(judged: Sequence[_Judged]) -> str:
     """The tables and what they come to, for a terminal."""
     parts = [wrapped(_method())]
     for one in judged:
-        parts += ["\n".join(_heading(one)), aligned(_HEADER, _cells(one))]
+        if one.rows:
+            parts += [
+                "\n".join(_heading(one)),
+                aligned(_HEADER, _cells(one)),
+                wrapped(one.need.sentence),
+            ]
+    parts += [wrapped(_about_static()), aligned(*overview([one.need for one in judged]))]
     return "\n\n".join([*parts, _summary(judged)])
 
 
 def markdown(judged: Sequence[_Judged], command: str) -> str:
     """The page of documentation."""
     parts = ["# Published scores", f"Made by `{command}`.", wrapped(_method()), _summary(judged)]
+    needs = [one.need for one in judged]
+    parts += ["## Does this benchmark need a metric at all?", wrapped(_about_static())]
+    parts += [piped(*overview(needs))]
     for one in judged:
+        if not one.rows:
+            continue
         title, *lines = _heading(one)
         items = "\n".join(
             textwrap.fill(f"- {line}", 100, subsequent_indent="  ", break_long_words=False)
             for line in lines
         )
-        parts += [f"## {title}", items, piped(_HEADER, _cells(one))]
+        parts += [f"## {title}", items, piped(_HEADER, _cells(one)), wrapped(one.need.sentence)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -234,13 +271,25 @@ def _method() -> str:
     )
 
 
+def _about_static() -> str:
+    """What the table of all benchmarks shows."""
+    return (
+        f"{ABOUT} Regret is the accuracy of the best model less that of the favourite, in points. "
+        f"*best score* is the one with the highest tau on this very benchmark, which flatters it. "
+        f"The last three columns are paired tests of weighted tau, on the models and tasks that "
+        f"have both."
+    )
+
+
 def _summary(judged: Sequence[_Judged]) -> str:
     """What the tables come to."""
-    pairs, ties = sum(one.pairs for one in judged), sum(one.ties for one in judged)
-    by_benchmark = ", ".join(f"{one.benchmark.name} {one.ties}/{one.pairs}" for one in judged)
-    return wrapped(
+    compared = [one for one in judged if one.rows]
+    pairs, ties = sum(one.pairs for one in compared), sum(one.ties for one in compared)
+    by_benchmark = ", ".join(f"{one.benchmark.name} {one.ties}/{one.pairs}" for one in compared)
+    said = (
         f"Of {pairs} pairs of metrics compared on one benchmark, {ties} are ties ({by_benchmark})."
     )
+    return "\n\n".join(map(wrapped, [said, *needed([one.need for one in judged])]))
 
 
 def _heading(one: _Judged) -> list[str]:
@@ -249,12 +298,14 @@ def _heading(one: _Judged) -> list[str]:
 
 
 def _cells(one: _Judged) -> list[list[str]]:
+    both = {cells[0]: cells[2] for cells in in_full(one.need)[1]}
     return [
         [
             row.metric,
             f"{row.value:.3f}",
             f"{row.low:.2f} to {row.high:.2f}",
             str(row.tasks),
+            both.get(row.metric, "–"),
             ", ".join(row.better_than) or "–",
             ", ".join(row.worse_than) or "–",
         ]

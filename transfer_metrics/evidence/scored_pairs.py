@@ -44,6 +44,8 @@ REPAIRS = ("projected", "unit rows", "less permuted")
 length; and the score of shuffled labels subtracted."""
 COMPONENTS = 32
 IDENTITY = ("model", "task", "layer", "metric", "options", "n", "split", "repair")
+STRENGTHS = tuple(10.0**power for power in range(-5, 3))
+"""Inverse strengths of the blocks' probes."""
 _SEED = 0
 
 
@@ -53,6 +55,8 @@ def measure(
     *,
     metrics: Any = METRICS,
     sizes: Sequence[int] = SIZES,
+    repairs: Sequence[str] = REPAIRS,
+    blocks: int = _BLOCKS,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Score every pair of a model and a task, and probe its layers.
@@ -62,8 +66,8 @@ def measure(
     - every metric on the classifier's input, each on its own, so that ``seconds`` is what it takes
       alone;
     - the same metrics on parts of ``sizes`` examples, each of which contains the one before, and
-      on all of them after each of the ``REPAIRS``;
-    - every metric, but the slowest, on six blocks from the first to the last;
+      on all of them after each of the ``repairs``;
+    - every metric, but the slowest, on so many ``blocks`` from the first to the last;
     - of these blocks the test accuracy of a linear probe (metric ``accuracy``, split ``test``).
 
     Pairs are appended to a file of JSON lines as they are finished; those that are there are not
@@ -84,7 +88,7 @@ def measure(
             try:
                 if task not in tasks:
                     tasks[task] = tested(task)
-                records = list(_of_pair(model, tasks[task], metrics, sizes))
+                records = list(_of_pair(model, tasks[task], metrics, sizes, repairs, blocks))
             except TransferMetricsError as error:
                 blank = {**dict.fromkeys(IDENTITY), "metric": "", "error": str(error)}
                 records = [blank]
@@ -107,22 +111,27 @@ def tested(task: str) -> Task:
     return loaded if "test" in loaded.splits else complete_task(loaded)
 
 
-def _spaced(layers: Sequence[Layer], most: int = _BLOCKS) -> list[Layer]:
-    """Some of the layers, evenly spaced, the first and the last among them.
+def _spaced(layers: Sequence[Layer], most: int) -> list[Layer]:
+    """Some of the layers, evenly spaced, the last and, of two or more, the first among them.
 
-    >>> _spaced(list("abcdefghi"), 4)
-    ['a', 'd', 'f', 'i']
+    >>> _spaced(list("abcdefghi"), 4), _spaced(list("abc"), 1)
+    (['a', 'd', 'f', 'i'], ['c'])
     """
-    positions = np.linspace(0, len(layers) - 1, min(most, len(layers)))
+    positions = np.linspace(len(layers) - 1, 0, min(most, len(layers)))[::-1]
     return [layers[round(float(position))] for position in positions]
 
 
 def _of_pair(
-    model: str, task: Task, metrics: Any, sizes: Sequence[int]
+    model: str,
+    task: Task,
+    metrics: Any,
+    sizes: Sequence[int],
+    repairs: Sequence[str],
+    blocks: int,
 ) -> Iterator[dict[str, Any]]:
     loaded = load_model(model)
     example = loaded.batch([task["train"].examples[row] for row in (0, 1)])
-    layers = _spaced(list_layers(loaded, "blocks", example=example))
+    layers = _spaced(list_layers(loaded, "blocks", example=example), blocks)
     train, test = (
         extract(loaded, task, layers=layers, split=split, progress=False)
         for split in ("train", "test")
@@ -130,13 +139,13 @@ def _of_pair(
     with warnings.catch_warnings():
         # What scores warn of is in the page of the metrics; here it would come in thousands.
         warnings.simplefilter("ignore", TransferMetricsWarning)
-        yield from _at_last(train, resolve_metrics(metrics, task.kind), sizes)
+        yield from _at_last(train, resolve_metrics(metrics, task.kind), sizes, repairs)
         for layer in train.layers:
             yield _probed(train, test, layer)
 
 
 def _at_last(
-    store: FeatureStore, metrics: Sequence[Metric], sizes: Sequence[int]
+    store: FeatureStore, metrics: Sequence[Metric], sizes: Sequence[int], repairs: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Scores on the classifier's input, of all examples and of parts; and on the other blocks."""
     logits = store.source_logits
@@ -152,7 +161,7 @@ def _at_last(
         if size < len(store):
             yield from _scored(store, last, features, order[:size], source, quick)
     everywhere = [m for m in usable if m.requires != "source" and m.name not in _AT_LAST_ONLY]
-    for repair in REPAIRS:
+    for repair in repairs:
         yield from _repaired(store, last, features, everywhere, repair)
     for layer in blocks:
         yield from _scored(store, layer, store[layer.name], None, None, everywhere)
@@ -203,7 +212,7 @@ def _scored(
 
 def _probed(train: FeatureStore, test: FeatureStore, layer: Layer) -> dict[str, Any]:
     started = time.perf_counter()
-    probe = LinearProbe().fit(train[layer.name], train.labels)
+    probe = LinearProbe(C_grid=STRENGTHS).fit(train[layer.name], train.labels)
     return {
         "split": "test",
         "layer": layer.name,

@@ -135,8 +135,7 @@ class Head(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any, *, split: str = "test") -> np.ndarray:
         """The most probable class of each example, (N,); the first of several."""
-        best = self.logits(X, split=split).argmax(axis=1)
-        return self.classes_[best]
+        return self.classes_[self.logits(X, split=split).argmax(axis=1)]
 
     def score(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, split: str = "test"
@@ -155,8 +154,8 @@ class Head(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         if y is None:
             X, y = labelled(X, split, self.class_names_)
-        hits = self.predict(X, split=split) == np.asarray(y)
-        return float(np.average(hits, weights=sample_weight))
+        right = self.predict(X, split=split) == np.asarray(y)
+        return float(np.average(right, weights=sample_weight))
 
     def network(self, model: Any = None) -> TransferNet:
         """The backbone with this head on it, as a module of its own in evaluation mode.
@@ -175,6 +174,10 @@ class Head(ClassifierMixin, BaseEstimator):
         if model is not None:
             self._source().adopt(model)
         return copy.deepcopy(self._network()).eval()
+
+    def chosen(self) -> dict[str, Any]:
+        """Parameters that say what a search has chosen: with them a fit makes none."""
+        return {}
 
     def training_reads(self, examples: int) -> tuple[int, int]:
         """Examples that the final training on features read, repetitions counted; width of each."""

@@ -54,6 +54,7 @@ class _Job:
     policy: str
     device: Any
     progress: bool
+    distortions: bool
 
     @property
     def tests(self) -> dict[str, Split]:
@@ -68,7 +69,9 @@ def compare(
     *,
     ood: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = 3,
+    validation: float = 0.2,
     metrics: Any = None,
+    distortions: bool = True,
     cache: str = "only-missing",
     cache_dir: str | os.PathLike[str] | None = None,
     device: Any = None,
@@ -77,9 +80,9 @@ def compare(
     """Fit heads on models and a task, and test them in and out of distribution.
 
     All heads of a seed see the same training and validation examples, and none sees test or
-    shifted data while it is fitted. A task without a split ``val`` or ``test`` gives a fifth of
-    its training examples for each. Finished fits are kept by the content of model, task and head,
-    and training goes on from its last checkpoint, so an interrupted comparison can be run again.
+    shifted data while it is fitted. A task without a split ``test`` gives a fifth of its training
+    examples for it. Finished fits are kept by the content of model, task and head, and training
+    goes on from its last checkpoint, so an interrupted comparison can be run again.
 
     Args:
         models: one or several models, as for ``rank_models``.
@@ -88,8 +91,11 @@ def compare(
         ood: shifted data by name: a task or its name with classes of the same names, a ``Split``,
             or ``"corrupted:blur:3"``; by default the task's split ``ood`` if it has one.
         seeds: how many, or which. A head that chance has no part in is fitted once.
+        validation: share of the training examples for validation, where there is no split ``val``.
         metrics: scores to check as well: every block of every model is scored by them, and a
             linear probe is fitted on the best block under the first.
+        distortions: also measure how far training has moved the features, which takes two forward
+            passes over each test set.
         cache: as for ``rank_models``.
         cache_dir: as for ``rank_models``.
         device: where networks run.
@@ -98,7 +104,8 @@ def compare(
     Returns:
         A ``ScoreTable`` with a record per model, head, seed and measurement: ``accuracy`` on
         ``test`` and on each shifted set; their mean ``ood_accuracy``, and ``ood_gap``, accuracy in
-        distribution less that; ``distortion`` and ``relative_distortion`` of the features, where
+        distribution less that; ``val_accuracy`` on the examples for validation, with what was
+        chosen by them as a note; ``distortion`` and ``relative_distortion`` of the features, where
         the network was trained; ``fit_seconds`` with every search and forward pass that the head
         needs; ``train_flops`` of the final training and ``stored_bytes`` for the task, by
         Head2Toe's cost model. ``summary()`` has one row per model and head.
@@ -125,7 +132,7 @@ def compare(
         for part in (split_list(item) if isinstance(item, str) else [item])
     ]
     loaded = load_task(task)
-    complete = complete_task(loaded)
+    complete = complete_task(loaded, validation=validation)
     job = _Job(
         complete,
         short_id(loaded["train"].fingerprint),
@@ -134,6 +141,7 @@ def compare(
         cache,
         device,
         progress,
+        distortions,
     )
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not chosen or not asked:
@@ -177,10 +185,10 @@ def _compared(
     base = replace(base, model_id=short_id(model.fingerprint), revision=model.revision or None)
     labelled = [(head.label, head) for head in heads]
     labelled += _favourites(model, scores)
-    records = []
+    records, inputs = [], _Prepared(model, {"val": job.task["val"], **job.tests})
     for (label, head), seed in itertools.product(labelled, seeds):
         if seed == seeds[0] or head.random:
-            records += _kept(job, model, head, replace(base, head=label, seed=seed))
+            records += _kept(job, model, inputs, head, replace(base, head=label, seed=seed))
     return records
 
 
@@ -196,7 +204,7 @@ def _favourites(model: Model, scores: ScoreTable) -> list[tuple[str, Head]]:
     return [(f"linear_probe@{scores.metrics[0]}", LinearProbe(layers=[layer]))]
 
 
-def _kept(job: _Job, model: Model, head: Head, base: Record) -> list[Record]:
+def _kept(job: _Job, model: Model, inputs: _Prepared, head: Head, base: Record) -> list[Record]:
     """Records of one fit, from the cache or computed; its failure as a record."""
     # Two selectors that were fitted to other data look the same in a label.
     chosen = {
@@ -210,6 +218,7 @@ def _kept(job: _Job, model: Model, head: Head, base: Record) -> list[Record]:
         tests={name: split.fingerprint for name, split in job.tests.items()},
         head=head.label,
         seed=base.seed,
+        measured=("val_accuracy", job.distortions),
     )
     known = job.cache.read(key) if job.policy in ("only-missing", "only-cache") else []
     if known:
@@ -227,7 +236,7 @@ def _kept(job: _Job, model: Model, head: Head, base: Record) -> list[Record]:
             device=job.device,
             progress=job.progress,
         )
-        records = _measured(job, model, fresh)
+        records = _measured(job, model, inputs, fresh)
     except TransferMetricsError as error:
         return [replace(base, error=str(error))]
     if job.policy != "never":
@@ -242,7 +251,18 @@ def _of_fit(record: Record, base: Record) -> Record:
     return replace(record, **of_fit)
 
 
-def _measured(job: _Job, model: Model, head: Head) -> list[Record]:
+class _Prepared(dict[str, Inputs]):
+    """Preprocessed examples of the splits that heads are tested on, made when first asked for."""
+
+    def __init__(self, model: Model, splits: Mapping[str, Split]) -> None:
+        self.model, self.splits = model, splits
+
+    def __missing__(self, name: str) -> Inputs:
+        examples = self.splits[name].examples
+        return self.setdefault(name, Inputs.of_examples(self.model, examples, name=name))
+
+
+def _measured(job: _Job, model: Model, inputs: _Prepared, head: Head) -> list[Record]:
     """Fit a head and measure it."""
     started = time.perf_counter()
     head.fit(model, job.task)
@@ -262,18 +282,22 @@ def _measured(job: _Job, model: Model, head: Head) -> list[Record]:
         record = replace(common, split=split, metric=metric, value=value, higher_is_better=better)
         found.append(replace(record, **more))
 
-    accuracies = {name: head.score(split) for name, split in job.tests.items()}
+    accuracies = {name: head.score(inputs[name], split.labels) for name, split in job.tests.items()}
     for name, value in accuracies.items():
         n = len(job.tests[name])
         error = float(np.sqrt(value * (1 - value) / n))
         add(name, "accuracy", value, better=True, stderr=error, n=n)
+    held = job.task["val"].labels
+    chosen = ", ".join(f"{name}={value!r}" for name, value in head.chosen().items())
+    value = head.score(inputs["val"], held)
+    add("val", "val_accuracy", value, better=True, n=len(held), note=chosen or None)
     if job.shifted:
         mean = float(np.mean([accuracies[name] for name in job.shifted]))
         add("ood", "ood_accuracy", mean, better=True)
         add("ood", "ood_gap", accuracies["test"] - mean)
-    if head.network_ is not None:
-        for name, split in job.tests.items():
-            moved = distortion(model, head.network_, split)
+    if head.network_ is not None and job.distortions:
+        for name in job.tests:
+            moved = distortion(model, head.network_, inputs[name])
             add(name, "distortion", moved.raw)
             add(name, "relative_distortion", moved.relative)
     cost = cost_of(head, forward_flops(model), len(job.task["train"]))
@@ -345,7 +369,7 @@ class _Distortion(NamedTuple):
 
 
 def distortion(
-    model: Model, network: TransferNet, split: Split, batch_size: int = 64
+    model: Model, network: TransferNet, split: Split | Inputs, batch_size: int = 64
 ) -> _Distortion:
     """How far training has moved the features that a head reads from those of the model.
 
@@ -362,10 +386,10 @@ def distortion(
         columns=network.chosen_columns(),
         unit_norm=network.unit_norm,
     )
-    inputs = Inputs.of_examples(model, split.examples, name="the split", keep=False)
+    inputs = Inputs.of_any(model, split, "test")
     moved, lengths = [], []
     with evaluation(model.module), evaluation(network), torch.inference_mode():
-        for rows in chunks(len(split), batch_size):
+        for rows in chunks(len(inputs), batch_size):
             batch = inputs.batch(rows)
             old, new = before.features(batch).cpu(), network.features(batch).cpu()
             moved.append((new.double() - old.double()).norm(dim=1))

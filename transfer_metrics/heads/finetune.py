@@ -27,15 +27,9 @@ from transfer_metrics.heads.linear import LINEAR_C, LinearProbe
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import ModelRef
-from transfer_metrics.heads.training import TrainSettings, Tuned, tune
+from transfer_metrics.heads.training import TrainSettings
+from transfer_metrics.heads.tuning import FT_EVAL_RATES, FT_RATES, LPFT_RATES, Tuned, tune
 from transfer_metrics.sources.tasks.subtasks import check_share
-
-FT_RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""The LP-FT paper's learning rates for fine-tuning."""
-FT_EVAL_RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
-"""… for fine-tuning with batch normalisation in evaluation mode."""
-LPFT_RATES = (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
-"""… for LP-FT, which has batch normalisation in evaluation mode."""
 
 
 class FineTune(Head):
@@ -43,7 +37,8 @@ class FineTune(Head):
 
     SGD with momentum 0.9, cross-entropy, batches of 64, a learning rate that follows a cosine per
     epoch, batch normalisation in training mode. After every epoch the validation accuracy is
-    measured; the best epoch of the best learning rate is kept, the first of several.
+    measured; the best epoch of the best learning rate is kept, the first of several; a start
+    from another head counts as epoch 0.
 
     Args:
         layers: layers that the head reads, as for ``list_layers``.
@@ -53,6 +48,7 @@ class FineTune(Head):
             or its name, for its weights on its own layers and pooling.
         lr: a learning rate, several to choose from, or ``"auto"`` for the paper's six.
         epochs: passes over the data.
+        halving: the factor of 2 or more by which ``rungs`` drops settings early; None drops none.
         batch_size: examples per step, and per forward pass in predictions; a last batch of one
             joins the one before, because batch normalisation cannot work on one.
         batch_norm: ``"train"``, or ``"eval"`` to leave running statistics as they are.
@@ -71,16 +67,14 @@ class FineTune(Head):
         progress: show a bar per learning rate.
 
     Attributes:
-        lr_: the learning rate that was best on validation data.
-        weight_decay_: the weight decay that was best with it.
-        epoch_: its best epoch, from 1; 0 if there was none.
+        lr_, weight_decay_: the setting that was best on validation data.
+        epoch_: its best epoch, from 1; 0 if none was better than the start.
         val_score_: validation accuracy then.
         history_: a record per setting and epoch: ``lr, weight_decay, epoch, loss, val_score,
             seconds``.
         steps_: optimizer steps over all settings.
-        run_steps_: optimizer steps of the best setting.
         seconds_: training time over all settings.
-        run_seconds_: training time of the best setting.
+        run_steps_, run_seconds_: those of the best setting.
         initial_seconds_: time to make the network that training starts from.
         cached_bytes_: memory that preprocessed inputs took; 0 if they were made for each batch.
         C_: inverse strength of the probe, where that was the start.
@@ -91,7 +85,7 @@ class FineTune(Head):
 
     Cost: that of ``start``; per learning rate and epoch a forward and a backward pass over the
     training data. Preprocessed inputs of one size are kept in memory up to 2 GiB. Three copies of
-    the weights.
+    the weights, and with ``halving`` so many for each setting.
 
     >>> head = FineTune(lr=1e-2, epochs=1, progress=False)
     >>> head.fit("zoo:cnn-mnist", "sklearn:digits").predict("sklearn:digits").shape
@@ -113,6 +107,7 @@ class FineTune(Head):
         start: Any = None,
         lr: str | float | Sequence[float] = "auto",
         epochs: int = 20,
+        halving: int | None = None,
         batch_size: int = 64,
         batch_norm: str = "train",
         momentum: float = 0.9,
@@ -130,6 +125,7 @@ class FineTune(Head):
         self.start = start
         self.lr = lr
         self.epochs = epochs
+        self.halving = halving
         self.batch_size = batch_size
         self.batch_norm = batch_norm
         self.momentum = momentum
@@ -171,6 +167,11 @@ class FineTune(Head):
         initial.to(self.device or where)
         self._set_network(self._tuned(initial, data, grid), data)
         return self
+
+    def chosen(self) -> dict[str, Any]:
+        """Learning rate, weight decay, and the strength of a probe; see ``Head``."""
+        strength = {"C_grid": (self.C_,)} if "C_grid" in self.get_params(deep=False) else {}
+        return {"lr": self.lr_, "weight_decay": self.weight_decay_, **strength}
 
     def _start(self) -> Head | None:
         """A head on features, not fitted, whose weights training starts from."""
@@ -269,6 +270,8 @@ class FineTune(Head):
             torch.from_numpy(train.labels[data.rows]),
             (held_inputs.rows(data.held), torch.from_numpy(held.labels[data.held])),
             grid,
+            halving=self.halving,
+            from_start=self._start() is not None,
             checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
             identity=identity,
             progress=self.progress,

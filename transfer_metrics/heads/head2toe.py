@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +21,9 @@ from transfer_metrics.registry import choose
 from transfer_metrics.selection.adam import SoftmaxFit, train_softmax
 from transfer_metrics.selection.columns import LayerColumns, layer_columns
 from transfer_metrics.selection.group_lasso import GroupLassoSelector
+from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.task import Task
 
 _PAPER_GRID: Mapping[str, tuple[Any, ...]] = {
     "pool": ("grid:512", "grid:8192"),
@@ -228,7 +231,8 @@ class Head2ToeCV(Head):
 
     For every setting the features are chosen and the head is trained on four fifths of the
     training examples and tried on the last; the setting with the best mean accuracy over the folds
-    (the first of several) is fitted on all. The scores of the features are computed once for all
+    (the first of several) is fitted on all. With ``cv=None`` each is tried on validation examples
+    instead. The scores of the features are computed once for all
     fractions.
 
     Args:
@@ -236,7 +240,8 @@ class Head2ToeCV(Head):
             default. None is a small grid over ``keep``, ``"paper"`` the paper's, of 288
             settings. On features there is one pooling, that of the features.
         cv: number of folds, stratified and shuffled by the seed. (The paper's are consecutive,
-            which needs examples in random order.)
+            which needs examples in random order.) None tries settings on the validation set, which
+            then has to be given, as an argument of ``fit`` or as the task's split ``val``.
         head: a ``Head2Toe`` with everything that is not in the grid; None for its defaults.
         random_state: of folds and training.
         device: where the network runs.
@@ -266,7 +271,7 @@ class Head2ToeCV(Head):
         self,
         grid: Mapping[str, Sequence[Any]] | str | None = None,
         *,
-        cv: int = 5,
+        cv: int | None = 5,
         head: Head2Toe | None = None,
         random_state: Any = 0,
         device: Any = None,
@@ -283,22 +288,30 @@ class Head2ToeCV(Head):
         """Choose the setting and fit; arguments as for ``Head2Toe``.
 
         Raises:
-            InvalidInputError: a grid with unknown or empty entries, or too few examples.
+            InvalidInputError: a grid with unknown or empty entries, or too few examples; no
+                validation set for ``cv=None``.
         """
+        if self.cv is None and validation is None:
+            X, y = (load_model(X), load_task(y)) if is_model(X) and y is not None else (X, y)
+            if not (isinstance(y, Task) and "val" in y.splits):
+                raise InvalidInputError(
+                    "cv=None chooses by a validation set and there is none; give validation=, a "
+                    "task with a split val, or a number of folds"
+                )
         start = Head2Toe() if self.head is None else clone(self.head)
         start.set_params(random_state=self.random_state, device=self.device)
         grid = self._checked_grid(start, is_model(X))
         read: dict[Any, tuple[Head2Toe, FeatureData]] = {}
         results = []
         settings = list(itertools.product(*(grid[name] for name in ("lam", "lr", "steps"))))
-        total = len(grid["pool"]) * len(settings) * self.cv
+        total = len(grid["pool"]) * len(settings) * (self.cv or 1)
         with progress_bar("settings x folds", total, self.progress) as bar:
             for pool in grid["pool"]:
                 owner = clone(start).set_params(pool=pool)
-                read[pool] = owner, owner._feature_data(X, y, None)
+                read[pool] = owner, owner._feature_data(X, y, validation)
                 for lam, lr, steps in settings:
                     head = clone(owner).set_params(lam=lam, lr=lr, steps=steps)
-                    results += self._tried(head, read[pool][1].train, grid["keep"], bar)
+                    results += self._tried(head, read[pool][1], grid["keep"], bar)
         best = max(results, key=lambda result: result["mean"])
         self.cv_results_, self.best_score_ = results, best["mean"]
         self.best_params_ = {name: best[name] for name in _NAMES}
@@ -308,6 +321,10 @@ class Head2ToeCV(Head):
             if name.endswith("_"):
                 setattr(self, name, value)
         return self
+
+    def chosen(self) -> dict[str, Any]:
+        """The setting; see ``Head``."""
+        return {"grid": {name: (value,) for name, value in self.best_params_.items()}}
 
     def training_reads(self, examples: int) -> tuple[int, int]:
         """Those of the chosen setting, without the search; see ``Head``."""
@@ -319,14 +336,12 @@ class Head2ToeCV(Head):
         return (Head2Toe() if self.head is None else self.head)._task_features(data)
 
     def _tried(
-        self, head: Head2Toe, data: Labelled, keeps: Sequence[float], bar: Any
+        self, head: Head2Toe, data: FeatureData, keeps: Sequence[float], bar: Any
     ) -> list[dict[str, Any]]:
         """Accuracies of one setting with every fraction."""
-        folds = StratifiedKFold(self.cv, shuffle=True, random_state=self.random_state)
-        num_classes = int(data.codes.max()) + 1
+        num_classes = len(data.classes)
         accuracies: dict[float, list[float]] = {keep: [] for keep in keeps}
-        for rows, out in folds.split(data.codes, data.codes):
-            train, held = data.rows(rows), data.rows(out)
+        for train, held in self._folds(data):
             selector = head.new_selector().fit(train.columns, train.codes)
             for keep in keeps:
                 inside = train.columns.inside(selector.top(keep))
@@ -340,6 +355,15 @@ class Head2ToeCV(Head):
             {**setting, "keep": keep, "accuracies": found, "mean": float(np.mean(found))}
             for keep, found in accuracies.items()
         ]
+
+    def _folds(self, data: FeatureData) -> Iterator[tuple[Labelled, Labelled]]:
+        """What each setting is trained and tried on."""
+        if self.cv is None:
+            yield data.train, data.held
+            return
+        folds = StratifiedKFold(self.cv, shuffle=True, random_state=self.random_state)
+        for rows, out in folds.split(data.train.codes, data.train.codes):
+            yield data.train.rows(rows), data.train.rows(out)
 
     def _checked_grid(self, start: Head2Toe, of_model: bool) -> dict[str, tuple[Any, ...]]:
         given: Any = _GRID if self.grid is None else self.grid

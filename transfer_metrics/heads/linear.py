@@ -147,6 +147,10 @@ class LinearProbe(Head):
         self.unconverged_, self.n_iter_ = path.unconverged, path.n_iter
         return self
 
+    def chosen(self) -> dict[str, Any]:
+        """The strength; see ``Head``."""
+        return {"C_grid": (self.C_,)}
+
     def training_reads(self, examples: int) -> tuple[int, int]:
         """Every iteration reads all examples; see ``Head``."""
         return self.n_iter_ * examples, self.coef_.shape[1]

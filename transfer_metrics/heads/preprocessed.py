@@ -120,11 +120,13 @@ class Inputs:
 
     @classmethod
     def of_any(cls, model: Model, X: Any, split: str) -> Inputs:
-        """A task or its name, of which ``split`` is read; a split; or raw examples.
+        """A task or its name, of which ``split`` is read; a split; raw examples; or inputs.
 
         Raises:
             InvalidInputError: there are none, or the task has no such split.
         """
+        if isinstance(X, Inputs):
+            return X
         if isinstance(X, (str, Task)):
             task = load_task(X)
             examples, name = task[split].examples, f"{task.name} ({split})"

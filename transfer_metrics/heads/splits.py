@@ -18,10 +18,11 @@ _HELD_OUT = 0.2
 _CORRUPTED = "corrupted:"
 
 
-def complete_task(task: Task, seed: int = 0) -> Task:
+def complete_task(task: Task, seed: int = 0, *, validation: float = _HELD_OUT) -> Task:
     """A task with the splits train, val and test, the last two cut from ``train`` where missing.
 
-    A fifth of ``train`` is held out for each, the same share of every class. Other splits are left
+    A fifth of ``train`` is held out for testing, and a share ``validation`` of what is left for
+    validation, the same of every class. Other splits are left
     out, so that nothing fitted on the result can see them.
 
     Raises:
@@ -37,7 +38,8 @@ def complete_task(task: Task, seed: int = 0) -> Task:
     for name in ("test", "val"):
         if name not in task.splits:
             whole = len(task["train"])
-            task = hold_out(task, name, _HELD_OUT, seed)
+            share = _HELD_OUT if name == "test" else validation
+            task = hold_out(task, name, share, seed)
             if name == "test":
                 warn(
                     f"task {task.name!r} has no test split, so {len(task[name])} of its {whole} "

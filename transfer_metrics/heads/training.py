@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.heads.network import TransferNet, choose_parameters, set_modes
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.heads.network import choose_parameters, set_modes
 from transfer_metrics.heads.preprocessed import Inputs, raw_logits, to_device
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
@@ -86,7 +85,7 @@ class TrainSettings:
 
 
 @dataclass
-class _Run:
+class Run:
     """What came of one training.
 
     Attributes:
@@ -121,7 +120,7 @@ def train(
     identity: Mapping[str, Any] | None = None,
     progress: bool = False,
     title: str = "training",
-) -> _Run:
+) -> Run:
     """Train a network in place and leave it with the weights of the best epoch.
 
     After every epoch the network is evaluated on the validation examples; the first epoch with
@@ -140,97 +139,11 @@ def train(
         progress: show a bar.
         title: its caption.
     """
-    if len(inputs) != len(targets):
-        raise InvalidInputError(f"{len(inputs)} inputs but {len(targets)} targets")
-    was_training, training = network.training, _Training(network, settings)
-    key: dict[str, Any] = {}
-    if checkpoint is not None:
-        content = targets.detach().cpu().contiguous().numpy().tobytes()
-        key = {
-            "settings": settings.record(),
-            "initial weights": _weights_hash(network),
-            "targets": hashlib.sha256(content).hexdigest(),
-            **(identity or {}),
-        }
-        training.resume(checkpoint, key)
-    run = training.run
-    start = time.perf_counter() - run.seconds
-    if validation is not None and not settings.epochs:
-        run.val_score = accuracy(network, *validation, settings.batch_size)
-    total, done = settings.epochs * len(inputs), run.done * len(inputs)
-    with progress_bar(title, total, progress, initial=done, unit=" examples") as bar:
-        while run.done < settings.epochs and not run.diverged:
-            mean_loss, score = training.epoch(inputs, targets, loss, bar.update), None
-            if validation is not None:
-                score = accuracy(network, *validation, settings.batch_size)
-            training.judge(mean_loss, score, time.perf_counter() - start)
-            bar.set_postfix(loss=f"{mean_loss:.3g}", val=f"{run.val_score:.3f}")
-            if checkpoint is not None:
-                training.keep(checkpoint, key)
-    if training.best is not None:
-        network.load_state_dict(training.best)
-    network.train(was_training)
-    return run
-
-
-class Tuned(NamedTuple):
-    """The best of the trainings on a grid, with the weights of its best epoch; and all of them."""
-
-    network: TransferNet
-    settings: TrainSettings
-    run: _Run
-    runs: tuple[_Run, ...]
-
-
-def tune(
-    initial: TransferNet,
-    inputs: Inputs,
-    codes: Tensor,
-    validation: tuple[Inputs, Tensor],
-    grid: Sequence[TrainSettings],
-    *,
-    checkpoint: Path | None,
-    identity: Mapping[str, Any],
-    progress: bool,
-    title: str,
-) -> Tuned:
-    """Train a copy of a network per setting; the first of the best by validation wins.
-
-    ``checkpoint`` is a folder for one file per setting; the others are as for ``train``.
-    """
-    runs: list[_Run] = []
-    best: tuple[TransferNet, TrainSettings, _Run] | None = None
-    for index, settings in enumerate(grid):
-        told = f"lr={settings.lr:g}"
-        if settings.weight_decay:
-            told += f" weight_decay={settings.weight_decay:g}"
-        network = copy.deepcopy(initial)
-        run = train(
-            network,
-            inputs,
-            codes,
-            settings,
-            validation=validation,
-            checkpoint=None if checkpoint is None else checkpoint / f"lr{index}.safetensors",
-            identity=identity,
-            progress=progress,
-            title=f"{title} {told}",
-        )
-        runs.append(run)
-        if run.diverged:
-            warn(
-                f"training with {told} diverged in epoch {run.done}; later epochs of this "
-                f"setting do not count"
-            )
-        usable = not math.isnan(run.val_score)
-        if usable and (best is None or run.val_score > best[2].val_score):
-            best = network, settings, run
-    if best is None:
-        raise InvalidInputError(
-            f"training diverged with every learning rate of "
-            f"{tuple(dict.fromkeys(s.lr for s in grid))}; use smaller ones"
-        )
-    return Tuned(*best, tuple(runs))
+    training = Training(
+        network, settings, inputs, targets, validation, loss, checkpoint, identity, progress, title
+    )
+    training.advance(settings.epochs)
+    return training.finish()
 
 
 def accuracy(network: nn.Module, inputs: Inputs, codes: Tensor, batch_size: int) -> float:
@@ -241,12 +154,34 @@ def accuracy(network: nn.Module, inputs: Inputs, codes: Tensor, batch_size: int)
     return float((logits.argmax(dim=1) == codes).double().mean())
 
 
-class _Training:
-    """A network in training: its optimizer, what was done so far, and the best weights."""
+class Training:
+    """A network in training: its optimizer, what was done so far, and the best weights.
 
-    def __init__(self, network: nn.Module, settings: TrainSettings) -> None:
-        self.network = network
-        self.settings = settings
+    Arguments are those of ``train``; ``start`` is the validation accuracy of the weights at the
+    start, where those count.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        settings: TrainSettings,
+        inputs: Inputs,
+        targets: Tensor,
+        validation: tuple[Inputs, Tensor] | None,
+        loss: _Loss,
+        checkpoint: Path | None,
+        identity: Mapping[str, Any] | None,
+        progress: bool,
+        title: str,
+        *,
+        start: float | None = None,
+    ) -> None:
+        if len(inputs) != len(targets):
+            raise InvalidInputError(f"{len(inputs)} inputs but {len(targets)} targets")
+        self.was_training = network.training
+        self.network, self.settings = network, settings
+        self.inputs, self.targets, self.validation = inputs, targets, validation
+        self.loss, self.progress, self.title = loss, progress, title
         self.parameters = choose_parameters(network, settings.freeze)
         self.optimizer = SGD(
             self.parameters.values(),
@@ -254,8 +189,56 @@ class _Training:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
-        self.run = _Run()
+        self.run = Run()
         self.best: dict[str, Tensor] | None = None
+        if start is not None and math.isfinite(start):
+            self.run.val_score = start
+            self.best = _copied(network)
+        self.checkpoint = checkpoint
+        self.key: dict[str, Any] = {}
+        if checkpoint is not None:
+            content = targets.detach().cpu().contiguous().numpy().tobytes()
+            self.key = {
+                "settings": settings.record(),
+                "initial weights": _weights_hash(network),
+                "targets": hashlib.sha256(content).hexdigest(),
+                **(identity or {}),
+            }
+            self.resume(checkpoint, self.key)
+
+    def advance(self, until: int) -> None:
+        """Train on to an epoch, unless that is done or the training has diverged."""
+        run, inputs, settings = self.run, self.inputs, self.settings
+        began = time.perf_counter() - run.seconds
+        if self.validation is not None and not settings.epochs:
+            run.val_score = accuracy(self.network, *self.validation, settings.batch_size)
+        total, done = until * len(inputs), min(run.done, until) * len(inputs)
+        with progress_bar(self.title, total, self.progress, initial=done, unit=" examples") as bar:
+            while run.done < until and not run.diverged:
+                mean_loss, score = self.epoch(inputs, self.targets, self.loss, bar.update), None
+                if self.validation is not None:
+                    score = accuracy(self.network, *self.validation, settings.batch_size)
+                self.judge(mean_loss, score, time.perf_counter() - began)
+                bar.set_postfix(loss=f"{mean_loss:.3g}", val=f"{run.val_score:.3f}")
+                if self.checkpoint is not None:
+                    self.keep(self.checkpoint, self.key)
+
+    def standing(self, until: int) -> tuple[float, float]:
+        """What ranks trainings after so many epochs, the lowest first.
+
+        The best validation accuracy so far, and of equals the training loss of the last epoch.
+        """
+        past = self.run.history[:until]
+        scores = [r["val_score"] for r in past if r["val_score"] is not None]
+        loss = past[-1]["loss"] if past else None
+        return -max(scores, default=-math.inf), math.inf if loss is None else loss
+
+    def finish(self) -> Run:
+        """Leave the network with the weights of its best epoch."""
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+        self.network.train(self.was_training)
+        return self.run
 
     def epoch(
         self, inputs: Inputs, targets: Tensor, loss: _Loss, advance: Callable[[int], Any]
@@ -303,7 +286,7 @@ class _Training:
             run.epoch = run.done
         elif not run.diverged and not score <= run.val_score:
             run.epoch, run.val_score = run.done, score
-            self.best = {n: t.detach().clone() for n, t in self.network.state_dict().items()}
+            self.best = _copied(self.network)
 
     def keep(self, path: Path, key: Mapping[str, Any]) -> None:
         """Write everything that going on depends on."""
@@ -329,7 +312,12 @@ class _Training:
         for name, buffer in tensors.get("momentum", {}).items():
             parameter = self.parameters[name]
             self.optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
-        self.run, self.best = _Run(**state), tensors.get("best") or None
+        self.run, self.best = Run(**state), tensors.get("best") or None
+
+
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    """The weights as they are now."""
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
 def _finite(value: float | None) -> float | None:

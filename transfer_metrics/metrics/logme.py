@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -16,6 +16,8 @@ from transfer_metrics.statistics import ClassMoments, TargetMoments
 
 # Maxima of the evidence are at least this far apart in log(α / β).
 _APART = 2.0
+# To which the maxima are found in log(α / β).
+_PRECISION = 5e-10
 
 
 @register_metric(
@@ -131,6 +133,36 @@ class _Problem:
         log_det = torch.log1p(self.sigma[:, None] / ratio).sum(dim=0) + torch.log1p(u_mu)
         return gamma, norm, residual.clamp_min(self.floor), log_det
 
+    def step(self, log_ratio: Tensor) -> Tensor:
+        """How far one round of the published iteration moves ``log λ`` (K,)."""
+        gamma, norm, residual, _ = self.at(log_ratio.exp())
+        tiny = torch.finfo(torch.float64).tiny
+        update = gamma * residual / (norm * (self.n - gamma)).clamp_min(tiny)
+        return update.clamp_min(tiny).log() - log_ratio
+
+    def energies(self, ratios: Tensor) -> tuple[Tensor, Tensor]:
+        """At P ratios for all targets: residual + ``λ‖w‖²``, (P, K), and ``log|I + X'X/λ|``.
+
+        What the mean adds to the energy of a regression on centred features is ``q² (1 + u'u/λ)``,
+        with u in the metric of the others, so that two products give all of them.
+        """
+        inverse = 1.0 / (self.sigma[:, None] + ratios)
+        u_mu = self.inside.square() @ inverse + self.outside / ratios
+        missed = (self.inside[:, None] * inverse).T @ self.projected - self.offset
+        centred = (ratios * inverse / self.sigma[:, None]).T @ self.projected.square()
+        energy = centred + self.unreached + missed.square() / (1.0 + u_mu)[:, None]
+        log_det = torch.log1p(self.sigma[:, None] / ratios).sum(dim=0) + torch.log1p(u_mu)
+        return energy.clamp_min(self.floor), log_det[:, None]
+
+    def of(self, columns: Tensor) -> _Problem:
+        """The same for some of the targets, or for some twice."""
+        return replace(
+            self,
+            projected=self.projected[:, columns],
+            spread=self.spread[columns],
+            offset=self.offset[columns],
+        )
+
     @cached_property
     def squares(self) -> Tensor:
         """``‖t‖²``, (K,)."""
@@ -172,25 +204,22 @@ def _max_evidence(problem: _Problem) -> tuple[Tensor, int]:
 
     And the number of targets that are fitted almost exactly.
     """
-    n = problem.n
-
-    def step(log_ratio: Tensor) -> Tensor:
-        """How far one round of the published iteration moves ``log λ``."""
-        gamma, norm, residual, _ = problem.at(log_ratio.exp())
-        tiny = torch.finfo(torch.float64).tiny
-        update = gamma * residual / (norm * (n - gamma)).clamp_min(tiny)
-        return update.clamp_min(tiny).log() - log_ratio
-
     # Beyond these ratios the prior decides nothing, or everything, in every direction.
     length = float(problem.inside.square().sum()) + problem.outside
     directions = [*problem.sigma[[0, -1]].tolist(), length] if len(problem.sigma) else [length]
     lowest = math.log(min(d for d in directions if d > 0) * 1e-12)
     highest = math.log(sum(directions) * 1e12)
-    evidence, exact = torch.full_like(problem.squares, -math.inf), problem.squares < 0
-    for start in _starts(problem, directions):
-        found, fitted = _evidence(problem, _root_ahead(step, start, lowest, highest))
-        exact = torch.where(found > evidence, fitted, exact)
-        evidence = torch.maximum(found, evidence)
+    highest_first, second = _starts(problem, directions)
+    again = second.isfinite().nonzero()[:, 0]
+    # A target with two maxima is two columns of one search.
+    columns = torch.cat([torch.arange(len(second)), again])
+    doubled = problem.of(columns) if len(again) else problem
+    start = torch.cat([highest_first, second[again]])
+    found, fitted = _evidence(doubled, _root_ahead(doubled.step, start, lowest, highest))
+    evidence, exact = found[: len(second)].clone(), fitted[: len(second)].clone()
+    for place, column in enumerate(again.tolist(), start=len(second)):
+        if found[place] > evidence[column]:
+            evidence[column], exact[column] = found[place], fitted[place]
     return evidence, int(exact.sum())
 
 
@@ -199,27 +228,28 @@ def _evidence(problem: _Problem, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
     n, ratio = problem.n, log_ratio.exp()
     gamma, norm, residual, log_det = problem.at(ratio)
     # Given the ratio the best β is N / (residual + λ‖w‖²), which equals the fixed point's there.
-    energy = residual + ratio * norm
-    evidence = -0.5 * (n * torch.log(energy / n) + log_det + n + n * math.log(2.0 * math.pi))
+    evidence = _at_best_noise(residual + ratio * norm, log_det, n)
     return evidence, (residual <= 1e-10 * problem.squares) | (n - gamma <= 1e-3 * n)
 
 
-def _starts(problem: _Problem, directions: list[float]) -> list[Tensor]:
-    """``log λ`` (K,) next to the highest maximum and the one after it, where there are several.
+def _at_best_noise(energy: Tensor, log_det: Tensor, n: int) -> Tensor:
+    return -0.5 * (n * torch.log(energy / n) + log_det + n + n * math.log(2.0 * math.pi))
+
+
+def _starts(problem: _Problem, directions: list[float]) -> tuple[Tensor, Tensor]:
+    """``log λ`` (K,) next to the highest maximum, and to the one after it, infinite without one.
 
     They lie among the lengths of the directions.
     """
     lowest, highest = math.log(min(d for d in directions if d > 0)), math.log(sum(directions))
     points = torch.arange(lowest - _APART, highest + 2.0 * _APART, _APART).to(problem.squares)
-    values = torch.stack([_evidence(problem, p.expand_as(problem.squares))[0] for p in points])
+    values = _at_best_noise(*problem.energies(points.exp()), problem.n)
     beyond = values.new_full((1, values.shape[1]), -math.inf)
     before, after = torch.cat([beyond, values[:-1]]), torch.cat([values[1:], beyond])
     peaks = torch.where((values > before) & (values >= after), values, -math.inf)
     heights, places = peaks.topk(2, dim=0)
     starts = points[places]
-    if not bool(heights[1].isfinite().any()):
-        return [starts[0]]
-    return [starts[0], torch.where(heights[1].isfinite(), starts[1], starts[0])]
+    return starts[0], torch.where(heights[1].isfinite(), starts[1], math.inf)
 
 
 def _root_ahead(
@@ -227,10 +257,9 @@ def _root_ahead(
 ) -> Tensor:
     """Where ``step`` changes sign, searched from ``start`` in the direction in which it points.
 
-    The bracket grows by doubling; then false position with the Illinois rule, and a bisection at
-    every third round so that the bracket shrinks whatever the function, narrow it to 1e-9. The
-    evidence is flat there, so that leaves no digit of it uncertain. Where the sign never changes
-    the bound is returned.
+    The bracket grows by doubling; then inverse quadratic interpolation where that is safe, and
+    bisection elsewhere (Chandrupatla 1997), narrow it to 1e-9. The evidence is flat there, so that
+    leaves no digit of it uncertain. Where the sign never changes the bound is returned.
     """
     near, far, width = start, start, 1.0
     at_near = at_far = step(start)
@@ -242,19 +271,26 @@ def _root_ahead(
         at_far = step(far)
         width *= 2.0
     unbounded = at_far * direction > 0
-    last = torch.zeros_like(start)
-    for turn in range(200):
-        if float(torch.where(unbounded, 0.0, far - near).abs().max()) <= 1e-9:
+    # ``one`` is the latest point, ``two`` the end across the root, ``third`` the point before.
+    one, at_one, two, at_two = far, at_far, near, at_near
+    share = torch.full_like(start, 0.5)
+    for _ in range(200):
+        open_ = ~unbounded & (at_one != 0) & ((two - one).abs() > 2.0 * _PRECISION)
+        if not bool(open_.any()):
             break
-        middle = 0.5 * (near + far)
-        if turn % 3 != 2:
-            chord = near + (far - near) * at_near / (at_near - at_far)
-            middle = torch.where(chord.isfinite(), chord, middle)
-        value = step(middle)
-        ahead = value * direction > 0
-        # An end that stays put twice counts half, which pulls the next point to its side.
-        at_far = torch.where(ahead, torch.where(last > 0, 0.5 * at_far, at_far), value)
-        at_near = torch.where(ahead, value, torch.where(last < 0, 0.5 * at_near, at_near))
-        near, far = torch.where(ahead, middle, near), torch.where(ahead, far, middle)
-        last = torch.where(ahead, 1.0, -1.0)
-    return torch.where(unbounded, (start + direction * math.inf).clamp(lowest, highest), far)
+        point = torch.where(open_, one + share * (two - one), one)
+        value = step(point)
+        same = value * at_one > 0
+        third, at_third = torch.where(same, one, two), torch.where(same, at_one, at_two)
+        two, at_two = torch.where(same, two, one), torch.where(same, at_two, at_one)
+        one, at_one = point, value
+        xi, phi = (one - two) / (third - two), (at_one - at_two) / (at_third - at_two)
+        share = at_one / (at_two - at_one) * at_third / (at_two - at_third)
+        share = share + (third - one) / (two - one) * at_one / (at_third - at_one) * at_two / (
+            at_third - at_two
+        )
+        safe = (phi.square() < xi) & ((1.0 - phi).square() < 1.0 - xi) & share.isfinite()
+        least = (_PRECISION / (two - one).abs()).clamp_max(0.5)
+        share = torch.where(safe, share, 0.5).clamp(least, 1.0 - least)
+    best = torch.where(at_one.abs() <= at_two.abs(), one, two)
+    return torch.where(unbounded, (start + direction * math.inf).clamp(lowest, highest), best)

@@ -31,8 +31,11 @@ from transfer_metrics.ranking.metric_choice import (
 from transfer_metrics.ranking.race import Run, race
 from transfer_metrics.ranking.range_folder import sweep
 from transfer_metrics.ranking.ranges import Ranges, drop, outcomes, ranges_of
+from transfer_metrics.registry import resolve
 from transfer_metrics.results.error_bars import interval_mode
 from transfer_metrics.results.record import Record
+from transfer_metrics.results.shortlist import LEARNT
+from transfer_metrics.results.standing import earlier_accuracies
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
@@ -64,6 +67,8 @@ def rank_models(
     keep_features: bool = False,
     intervals: bool | str = False,
     budget: float | None = None,
+    evidence: Any = None,
+    prior: Any = None,
     dtype: str = "float32",
     amp: bool = False,
     progress: bool = True,
@@ -107,14 +112,21 @@ def rank_models(
             ``"never"`` neither reads nor writes, ``"only-cache"`` computes nothing.
         cache_dir: the cache; by default ``$TRANSFER_METRICS_CACHE`` or the user's cache folder.
         keep_features: keep the features of scored models in the cache, for further metrics.
-        intervals: True adds 95 % intervals and the probability that each model is the best, by a
-            jackknife over twenty blocks of examples, for metrics of additive statistics;
-            ``"bootstrap"`` adds half-samples of the examples for the others.
+        intervals: True adds 95 % intervals, by a jackknife over twenty blocks of examples, for
+            metrics of additive statistics; ``"bootstrap"`` adds half-samples of the examples for
+            the others. The probabilities of being the best then count errors of sampling too.
         budget: the share of the forward passes of a full ranking that may be spent, such as 0.3:
             the models race on growing parts of the split, as ``ranking.race`` says, and those that
             fall behind are dropped. The last ones are scored on all examples; the others keep the
             scores of their last round, ``n`` tells on how many examples, and rank below. None
             scores every model on all examples.
+        evidence: what networks of yours reached on tasks of yours, in place of the evidence of the
+            package, to know how far scores can be trusted: files that `benchmark run` and
+            `benchmark build` wrote, or an ``ErrorModel``.
+        prior: what these models reached on earlier tasks, or one published column such as top-1
+            accuracy on ImageNet: a CSV file or data frame with models in rows, by the names that
+            the table has, and tasks in columns, or a mapping from model to accuracy. The ranking
+            then is by scores and prior together, by how far each can be trusted.
         dtype: precision of stored features, ``"float32"`` or ``"float16"``.
         amp: run the forward pass in mixed precision.
         progress: show progress on stderr.
@@ -128,8 +140,9 @@ def rank_models(
         UnknownNameError: no such metric, task, split, engine or pattern of models.
         UnsupportedTaskError: a metric that is not defined for this kind of task; a budget with a
             task that labels words.
-        InvalidInputError: a task that cannot be used; a budget that is no share between 0 and 1 or
-            too small for so many models; a budget with a metric that compares candidates.
+        InvalidInputError: a task, evidence or a prior that cannot be used; a budget that is no
+            share between 0 and 1 or too small for so many models; a budget with a metric that
+            compares candidates.
 
     Cost: one forward pass over the split per model, plus the metrics of each layer; with a budget
     at most that share of the passes.
@@ -139,6 +152,10 @@ def rank_models(
     >>> table.best(), len(table.failures)
     ('zoo:vit-mnist', 1)
     """
+    if evidence is not None:
+        evidence = resolve(LEARNT)(evidence)
+    if prior is not None:
+        prior = earlier_accuracies(prior)
     if cache not in POLICIES:
         raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
     candidates = candidates_of(models)
@@ -179,7 +196,7 @@ def rank_models(
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
     records = [replace(record, task_summary=task.summary) for record in records]
-    return ScoreTable(combined(records, combinations), job.view)
+    return ScoreTable(combined(records, combinations), job.view).informed(evidence, prior)
 
 
 def features_first(

@@ -12,8 +12,9 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.report.gather import Setting
 from transfer_metrics.report.ranked import Scale, candidates_of
-from transfer_metrics.results.agreement import FEWEST, accuracies_of
+from transfer_metrics.results.agreement import FEWEST
 from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.known_accuracies import known_accuracies
 from transfer_metrics.results.ranks import single
 
 _MOST_HEADS, _MOST_CHECKS = 300, 24
@@ -95,7 +96,8 @@ def checks_of(setting: Setting, comparison: Comparison) -> list[Check]:
     heads = dict.fromkeys(r.head for r in comparison if r.metric == "accuracy" and r.head)
     checks: list[Check] = []
     for head in heads:
-        accuracies = accuracies_of(comparison, head)
+        reached = known_accuracies(comparison, head).iloc[:, 0]
+        accuracies = {str(model): float(value) for model, value in reached.items()}
         for metric in setting.table.metrics:
             if len(checks) == _MOST_CHECKS:
                 return checks

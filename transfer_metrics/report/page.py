@@ -31,14 +31,14 @@ from transfer_metrics.report.ranked import (
     ranking_of,
     task_grid,
 )
+from transfer_metrics.results.comparable import places_of
+from transfer_metrics.results.shortlist import CONFIDENCE, Shortlist, shortlist_of
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import visible
 
 _MOST_PANELS = 40
-_MOST_CLASSES, _MOST_TIED = 24, 5
-# A model with less than this chance of the best score is not called a contender.
-_CONTENDER = 0.05
+_MOST_CLASSES = 24
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Answer:
     models: int  # how many models have a score
     best: Row
     second: Row | None
-    contenders: list[Row]  # further models with a chance to be the best
+    shortlist: Shortlist | None  # where there are several models
     others: list[tuple[str, str]]  # which model each other metric puts first
 
 
@@ -304,7 +304,6 @@ def _answer_of(label: str, setting: Setting, rankings: Sequence[Ranking]) -> _An
         return None
     first = rankings[0]
     scored = [row for row in first.rows if row.score is not None]
-    rivals = [row for row in scored[1:] if (row.p_best or 0.0) >= _CONTENDER]
     models = {r.model for r in setting.table if r.value is not None}
     return _Answer(
         label,
@@ -312,9 +311,15 @@ def _answer_of(label: str, setting: Setting, rankings: Sequence[Ranking]) -> _An
         len(models),
         scored[0],
         scored[1] if len(scored) > 1 else None,
-        rivals[:_MOST_TIED],
+        _shortlist(setting, first.metric) if len(models) > 1 else None,
         [(r.metric, r.best.model) for r in rankings[1:] if r.best],
     )
+
+
+def _shortlist(setting: Setting, metric: str) -> Shortlist | None:
+    for records in places_of(setting.table, metric).values():
+        return shortlist_of(records, metric, setting.table.view, CONFIDENCE)
+    return None
 
 
 def _data_of(task: Task, split: str) -> _Data:

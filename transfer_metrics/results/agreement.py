@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.results.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RESAMPLES = 1000
 FEWEST = 3
-LOWER_IS_BETTER = ("regret",)
+AT = (1, 2, 3)
+"""The k of ``rel@k`` and ``regret@k``, unless others are asked for."""
 _CORRELATIONS = ("pearson", "spearman", "kendall", "weighted_kendall")
 # Pairs of models held at a time, over all resamples of a chunk.
 _PAIRS = 2**18
@@ -27,7 +27,7 @@ def agreement(
     scores: Sequence[float] | np.ndarray,
     accuracies: Sequence[float] | np.ndarray,
     *,
-    at: Sequence[int] = (1, 3),
+    at: Sequence[int] = AT,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -41,14 +41,16 @@ def agreement(
       2015): what most papers of the field report
     - ``rel@k``: best accuracy among the k highest scores over the best of all
     - ``regret``: best accuracy less that of the highest score, in the accuracies' unit
+    - ``regret@k``: the same where the k highest scores are tried and the best of them is kept;
+      ``regret`` is that at 1
 
-    Where scores are tied, ``rel@k`` and ``regret`` are the expectation over the order of the tied.
+    Where scores are tied, these three are the expectation over the order of the tied.
 
     Args:
         scores: (M,) one score per model, higher is better. A model whose score or accuracy is NaN
             is left out, with a warning.
         accuracies: (M,) in the same order.
-        at: the k of ``rel@k``; those above M are left out.
+        at: the k of ``rel@k`` and ``regret@k``; those above M are left out.
         resamples: bootstrap samples of models for the intervals; 0 for none.
         seed: of the bootstrap.
 
@@ -100,35 +102,6 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def accuracies_of(
-    records: Iterable[Record], head: str | None = None, split: str = "test"
-) -> dict[str, float]:
-    """Mean accuracy of each model over the seeds, under one head on one task."""
-    found = [
-        r for r in records if r.metric == "accuracy" and r.split == split and r.value is not None
-    ]
-    tasks = list(dict.fromkeys(str(r.task) for r in found))
-    if len(tasks) > 1:
-        raise InvalidInputError(
-            f"the accuracies are of several tasks ({', '.join(tasks)}); choose one with "
-            f"table.on({tasks[0]!r})"
-        )
-    heads = sorted({r.head or "" for r in found})
-    if head is None and len(heads) > 1:
-        raise InvalidInputError(
-            f"the accuracies are of several heads ({', '.join(heads)}); name one as head="
-        )
-    chosen = [r for r in found if head is None or r.head == head]
-    if not chosen:
-        raise InvalidInputError(
-            f"no accuracy of head {head!r} on {split!r}; heads: {', '.join(heads) or 'none'}"
-        )
-    values: dict[str, list[float]] = {}
-    for record in chosen:
-        values.setdefault(str(record.model), []).append(record.value or 0.0)
-    return {model: float(np.mean(given)) for model, given in values.items()}
-
-
 def paired(scores: Mapping[str, float], accuracies: Mapping[str, float]) -> list[str]:
     """Models that have both a score and an accuracy, in the order of the scores."""
     common = [model for model in scores if model in accuracies]
@@ -171,7 +144,7 @@ def evaluate(
 
     All but Pearson's follow from the signs of the differences between pairs of models, so that a
     thousand resamples of a task take milliseconds: O(R M²), and memory for ``_PAIRS`` pairs. NaN
-    where a measure is not defined: correlations of constant values, ``rel@k`` of fewer than k
+    where a measure is not defined: correlations of constant values, and those at k of fewer than k
     models.
 
     >>> evaluate(np.array([[1.0, 2.0, 3.0]]), np.array([[0.5, 0.9, 0.8]]))["kendall"].round(3)
@@ -183,8 +156,13 @@ def evaluate(
         _chunk(scores[i : i + step], accuracies[i : i + step], valid[i : i + step], at)
         for i in range(0, len(scores), step)
     ]
-    names = [*_CORRELATIONS, *(f"rel@{k}" for k in at), "regret"]
+    names = [*_CORRELATIONS, *(f"rel@{k}" for k in at), "regret", *(f"regret@{k}" for k in at)]
     return {name: np.concatenate([np.empty(0), *(part[name] for part in parts)]) for name in names}
+
+
+def lower_is_better(measure: str) -> bool:
+    """Whether less of a measure is better, as of all regrets."""
+    return measure.startswith("regret")
 
 
 def options_of(measure: str) -> tuple[int, ...]:
@@ -193,12 +171,12 @@ def options_of(measure: str) -> tuple[int, ...]:
     >>> options_of("rel@3"), options_of("kendall")
     ((3,), ())
     """
-    found = re.fullmatch(r"rel@([1-9]\d*)", measure)
+    found = re.fullmatch(r"(?:rel|regret)@([1-9]\d*)", measure)
     if found:
         return (int(found[1]),)
     if measure in (*_CORRELATIONS, "regret"):
         return ()
-    known = ", ".join([*_CORRELATIONS, "regret", "rel@k"])
+    known = ", ".join([*_CORRELATIONS, "regret", "rel@k", "regret@k"])
     raise InvalidInputError(f"no measure of agreement is called {measure!r}; choose from: {known}")
 
 
@@ -227,10 +205,11 @@ def _chunk(
     found = {name: np.where(defined, values, np.nan) for name, values in found.items()}
     s, a = np.take_along_axis(low_s, order, 1), np.take_along_axis(low_a, order, 1)
     best, count = low_a.max(axis=-1, initial=-np.inf), valid.sum(axis=-1)
-    for k in at:
-        enough = (count >= k) & (best > 0)
-        found[f"rel@{k}"] = _where(enough, np.divide, _best_of_top(s, a, k), best)
     found["regret"] = _where(count > 0, np.subtract, best, _best_of_top(s, a, 1))
+    for k in at:
+        top = _best_of_top(s, a, k)
+        found[f"rel@{k}"] = _where((count >= k) & (best > 0), np.divide, top, best)
+        found[f"regret@{k}"] = _where(count >= k, np.subtract, best, top)
     return found
 
 

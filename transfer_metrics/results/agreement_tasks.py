@@ -2,33 +2,37 @@
 
 A metric is judged by the mean of a measure over tasks. Its error bar is a bootstrap over models:
 each resample draws models once, for all tasks and metrics alike, because a model that one task
-over- or underrates tends to be misjudged on the others too. The tasks are taken as they are.
+over- or underrates tends to be misjudged on the others too. The tasks are taken as they are. Beside
+every metric stands the ranking by the other tasks, which has not looked at the task at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.agreement import (
-    FEWEST,
-    LOWER_IS_BETTER,
+    AT,
     RESAMPLES,
     draw,
     evaluate,
     interval,
+    lower_is_better,
     options_of,
 )
+from transfer_metrics.results.cells import Cells, beside_static, matched_cells
+from transfer_metrics.results.static_ranking import STATIC
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MEAN = "mean"
-"""What the mean over tasks stands under in a column of tasks."""
+MEAN, OVER_STATIC = "mean", "mean - static"
+"""What the mean over tasks, and its gain over the static ranking, are called among tasks."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class MetricComparison:
             contains 0.
         tasks: how many tasks were averaged.
         models: how many models took part.
+        over_static: each of the two, ``"a"`` and ``"b"``, compared with the static ranking, which
+            knows the other tasks only (``static_scores``), as ``b``; empty where there is none.
     """
 
     measure: str
@@ -59,13 +65,39 @@ class MetricComparison:
     verdict: str
     tasks: int
     models: int
+    over_static: Mapping[str, MetricComparison] = field(default_factory=dict)
+
+    @property
+    def static(self) -> float:
+        """The mean over tasks for the static ranking; NaN where there is none."""
+        return next((found.b for found in self.over_static.values()), math.nan)
+
+    @property
+    def remarks(self) -> list[str]:
+        """A sentence for each of the two metrics that does not beat the static ranking.
+
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"x": range(9), "y": range(9)})
+        >>> compare_metrics(-table, -table, table, measure="kendall", resamples=20).remarks[0]
+        'a is worse than the static ranking, which never looks at the task: kendall -1.00 against
+         1.00, difference -2.00 (-2.00 to -2.00)'
+        """
+        return [
+            f"{name} {'is worse than' if found.verdict == 'b' else 'does not beat'} the static "
+            f"ranking, which never looks at the task: {self.measure} {found.a:.2f} against "
+            f"{found.b:.2f}, difference {found.difference:.2f} "
+            f"({found.low:.2f} to {found.high:.2f})"
+            for name, found in self.over_static.items()
+            if found.tasks and found.verdict != "a"
+        ]
 
 
 def agreement_by_task(
     scores: pd.DataFrame,
     accuracies: pd.DataFrame,
     *,
-    at: Sequence[int] = (1, 3),
+    static: pd.DataFrame | None = None,
+    at: Sequence[int] = AT,
     noise: pd.DataFrame | float | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -78,11 +110,17 @@ def agreement_by_task(
     a little too narrow: in simulations of eleven tasks it held the true mean of tau 91 to 96
     times in 100, least often where models are good or bad on all tasks alike.
 
+    Where accuracies of two tasks or more are known, the static ranking stands below: of each task
+    it knows the others only, and nothing of the task itself. A metric whose gain over it has an
+    interval that contains 0 has not been shown to be worth its computation here.
+
     Args:
         scores: models x tasks, higher is better.
         accuracies: models x tasks. Rows and columns are matched by name; what only one of the two
             has is left out, with a warning, and so are cells that are NaN in either.
-        at: the k of ``rel@k``.
+        static: scores that do not look at the task, models x tasks; by default
+            ``static_scores(accuracies)``.
+        at: the k of ``rel@k`` and ``regret@k``.
         noise: standard error of each accuracy over seeds, models x tasks, or one for all. Each
             resample adds as much to the accuracies, so that the interval covers what another run
             of the fine-tuning could have found. The accuracies hold that noise once already;
@@ -93,8 +131,11 @@ def agreement_by_task(
     Returns:
         One row per task and measure, then per measure the mean over the tasks on which it is
         defined, as task ``"mean"``: task, measure, value, low, high, n. n is the number of models,
-        for the mean that of tasks. Means of a resample are over the tasks on which the measure is
-        defined there.
+        for means that of tasks. Means of a resample are over the tasks on which the measure is
+        defined there. Then the same mean of the static ranking, as task ``"static"``, and the mean
+        of the differences, as task ``"mean - static"``, both on the models and tasks for which it
+        is known, which may be fewer; the same resampled models give both. Of regrets less is
+        better.
 
     Raises:
         InvalidInputError: fewer than three models in every task, or noise that is missing or
@@ -104,33 +145,36 @@ def agreement_by_task(
         TransferMetricsWarning: what is left out, and tasks on which scores or accuracies are
             constant and correlations are not defined.
 
-    Cost: O(M²) per task and resample; 0.1 s for 10 models, 11 tasks and 1000 resamples.
+    Cost: O(M²) per task and resample; 0.2 s for 10 models, 11 tasks and 1000 resamples.
 
     >>> import pandas as pd
     >>> scores = pd.DataFrame({"pets": [1, 2, 3, 4], "cars": [1, 2, 4, 3]}, list("abcd"))
     >>> accuracies = pd.DataFrame({"pets": [5, 6, 7, 8], "cars": [1, 2, 3, 4]}, list("abcd"))
     >>> table = agreement_by_task(scores, accuracies, resamples=0)
-    >>> table[table["measure"] == "kendall"][["task", "value"]].round(3).to_dict("list")
-    {'task': ['pets', 'cars', 'mean'], 'value': [1.0, 0.667, 0.833]}
+    >>> table[table["measure"] == "kendall"].set_index("task")["value"].round(3).to_dict()
+    {'pets': 1.0, 'cars': 0.667, 'mean': 0.833, 'static': 1.0, 'mean - static': -0.167}
     """
     import pandas as pd
 
-    cells = _matched([scores], accuracies, noise)
+    cells = matched_cells([scores], accuracies, noise, static)
+    if taken := {MEAN, STATIC, OVER_STATIC}.intersection(cells.tasks):
+        raise InvalidInputError(
+            f"a task is called {min(taken)!r}, as a row below the tasks is; rename it"
+        )
     rows = []
-    point = _point(cells, at)
-    samples = _resampled(cells, at, resamples, seed)
+    found, beside = _measured(cells, at, resamples, seed)
     counts = cells.valid.sum(axis=0)
-    for name in point:
+    for name, (point, samples) in found.items():
         for t, task in enumerate(cells.tasks):
-            if name.startswith("rel@") and int(name[4:]) > counts[t]:
+            if "@" in name and int(name.partition("@")[2]) > counts[t]:
                 continue
-            ends = interval(samples[name][0, t])
-            rows.append((task, name, point[name][0, t, 0], *ends, int(counts[t])))
+            rows.append((task, name, point[0, t, 0], *interval(samples[0, t]), int(counts[t])))
     rows.sort(key=lambda row: cells.tasks.index(row[0]))
-    for name in point:
-        value = _mean(point[name])[0, 0]
-        defined = int(np.isfinite(point[name][0]).sum())
-        rows.append((MEAN, name, value, *interval(_mean(samples[name])[0]), defined))
+    rows += [(MEAN, name, *_mean_of(*both, 0)) for name, both in found.items()]
+    rows += [(STATIC, name, *_mean_of(*both, -1)) for name, both in beside.items()]
+    for name, both in beside.items():
+        gain = _compared(name, *both, 0, -1, len(cells.valid))
+        rows.append((OVER_STATIC, name, gain.difference, gain.low, gain.high, gain.tasks))
     return pd.DataFrame(rows, columns=["task", "measure", "value", "low", "high", "n"])
 
 
@@ -139,6 +183,7 @@ def compare_metrics(
     scores_b: pd.DataFrame,
     accuracies: pd.DataFrame,
     *,
+    static: pd.DataFrame | None = None,
     measure: str = "weighted_kendall",
     noise: pd.DataFrame | float | None = None,
     resamples: int = RESAMPLES,
@@ -156,6 +201,7 @@ def compare_metrics(
         scores_a: models x tasks, higher is better.
         scores_b: the same of the other metric.
         accuracies: models x tasks, matched by name.
+        static: as for ``agreement_by_task``; both metrics are compared with it as well.
         measure: any measure of ``agreement``, such as ``"kendall"``, ``"rel@3"`` or ``"regret"``.
         noise: as for ``agreement_by_task``; the same draws serve both metrics.
         resamples: bootstrap samples of models.
@@ -171,69 +217,104 @@ def compare_metrics(
     >>> import pandas as pd
     >>> accuracies = pd.DataFrame({"pets": range(8), "cars": range(8)}, list("abcdefgh"))
     >>> found = compare_metrics(accuracies, -accuracies, accuracies, measure="kendall")
-    >>> found.difference, found.verdict
-    (2.0, 'a')
+    >>> found.difference, found.verdict, found.over_static["a"].verdict
+    (2.0, 'a', 'tie')
     """
     at = options_of(measure)
     if resamples < 1:
         raise InvalidInputError(f"a test needs resamples, not {resamples}; try {RESAMPLES}")
-    cells = _matched([scores_a, scores_b], accuracies, noise)
-    point = _paired(_point(cells, at)[measure])
-    if not np.isfinite(point).any():
+    cells = matched_cells([scores_a, scores_b], accuracies, noise, static)
+    found, beside = _measured(cells, at, resamples, seed)
+    models = len(cells.valid)
+    compared = _compared(measure, *found[measure], 0, 1, models)
+    if not compared.tasks:
         raise InvalidInputError(
             f"{measure} is defined for both metrics on none of {len(cells.tasks)} tasks; scores "
             f"or accuracies are constant, or there are too few models"
         )
-    a, b = _mean(point)[:, 0]
-    samples = _mean(_paired(_resampled(cells, at, resamples, seed)[measure]))
-    differences = samples[0] - samples[1]
+    if not beside:
+        return compared
+    gains = {
+        name: _compared(measure, *beside[measure], place, -1, models)
+        for place, name in enumerate("ab")
+    }
+    return replace(compared, over_static=gains)
+
+
+_Values = dict[str, tuple[np.ndarray, np.ndarray]]
+"""By measure, of all models and of resamples: (metrics, tasks, 1) and (metrics, tasks, R)."""
+
+
+def _measured(
+    cells: Cells, at: Sequence[int], resamples: int, seed: int
+) -> tuple[_Values, _Values]:
+    """Measures of every metric; and beside the static ranking, as the last, where it is known."""
+    both = beside_static(cells)
+    beside = _bootstrapped(both, at, resamples, seed) if both else {}
+    # The same cells give the same figures, so there is nothing to be computed twice.
+    if both and np.array_equal(both.valid, cells.valid):
+        return beside, beside
+    return _bootstrapped(cells, at, resamples, seed), beside
+
+
+def _bootstrapped(cells: Cells, at: Sequence[int], resamples: int, seed: int) -> _Values:
+    models = len(cells.valid)
+    everyone = np.arange(models)[None, :]
+    point = _evaluated(cells, everyone, np.zeros((1, *cells.noise.shape)), at)
+    # A model that is drawn twice brings one measurement, so it is perturbed once.
+    rng = np.random.default_rng([seed, 1])
+    errors = rng.standard_normal((resamples, *cells.noise.shape)) * cells.noise
+    samples = _evaluated(cells, draw(models, resamples, seed), errors, at)
+    return {name: (point[name], samples[name]) for name in point}
+
+
+def _evaluated(
+    cells: Cells, drawn: np.ndarray, errors: np.ndarray, at: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Measures of drawn models with perturbed accuracies: (metrics, tasks, draws)."""
+    tables, (draws, models) = len(cells.scores), drawn.shape
+    shape = (tables, len(cells.tasks), draws)
+    rows = np.arange(draws)[:, None]
+    # Of models and tasks, (…, tasks, draws, models); one call for all is faster than many.
+    noisy = cells.accuracies.T[:, drawn] + np.moveaxis(errors[rows, drawn], -1, 0)
+    valid = cells.valid.T[:, drawn]
+    scores = np.moveaxis(cells.scores, -1, 1)[:, :, drawn]
+    everywhere = (np.broadcast_to(x, (*shape, models)) for x in (scores, noisy, valid))
+    found = evaluate(*(x.reshape(-1, models) for x in everywhere), at=at)
+    return {name: values.reshape(shape) for name, values in found.items()}
+
+
+def _mean_of(
+    point: np.ndarray, samples: np.ndarray, metric: int
+) -> tuple[float, float, float, int]:
+    """Mean over tasks of one metric, its interval, and how many tasks are in it."""
+    defined = int(np.isfinite(point[metric]).sum())
+    return float(_mean(point)[metric, 0]), *interval(_mean(samples)[metric]), defined
+
+
+def _compared(
+    measure: str, point: np.ndarray, samples: np.ndarray, a: int, b: int, models: int
+) -> MetricComparison:
+    """The paired test of two of the metrics, on the tasks on which both have a value."""
+    point, samples = (_paired(values[[a, b]]) for values in (point, samples))
+    first, second = _mean(point)[:, 0]
+    differences = np.subtract(*_mean(samples))
     differences = differences[np.isfinite(differences)]
     low, high = interval(differences)
     sides = [(differences <= 0).sum(), (differences >= 0).sum()]
-    better, worse = ("b", "a") if measure in LOWER_IS_BETTER else ("a", "b")
+    better, worse = ("b", "a") if lower_is_better(measure) else ("a", "b")
     return MetricComparison(
         measure=measure,
-        a=float(a),
-        b=float(b),
-        difference=float(a - b),
+        a=float(first),
+        b=float(second),
+        difference=float(first - second),
         low=low,
         high=high,
         p_value=float(min(1.0, 2 * (1 + min(sides)) / (1 + len(differences)))),
         verdict=better if low > 0 else worse if high < 0 else "tie",
         tasks=int(np.isfinite(point[0, :, 0]).sum()),
-        models=len(cells.valid),
+        models=models,
     )
-
-
-def _point(cells: _Cells, at: Sequence[int]) -> dict[str, np.ndarray]:
-    """Measures of all models: (metrics, tasks, 1) each."""
-    everyone = np.arange(len(cells.valid))[None, :]
-    return _evaluated(cells, everyone, np.zeros((1, *cells.noise.shape)), at)
-
-
-def _resampled(
-    cells: _Cells, at: Sequence[int], resamples: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Measures of resampled models with perturbed accuracies: (metrics, tasks, resamples)."""
-    drawn = draw(len(cells.valid), resamples, seed)
-    # A model that is drawn twice brings one measurement, so it is perturbed once.
-    rng = np.random.default_rng([seed, 1])
-    errors = rng.standard_normal((resamples, *cells.noise.shape)) * cells.noise
-    return _evaluated(cells, drawn, errors, at)
-
-
-def _evaluated(
-    cells: _Cells, drawn: np.ndarray, errors: np.ndarray, at: Sequence[int]
-) -> dict[str, np.ndarray]:
-    parts: dict[str, list[np.ndarray]] = {}
-    for t in range(len(cells.tasks)):
-        noisy = np.take_along_axis(cells.accuracies[None, :, t] + errors[:, :, t], drawn, axis=1)
-        valid = cells.valid[drawn, t]
-        for scores in cells.scores:
-            for name, values in evaluate(scores[drawn, t], noisy, valid, at=at).items():
-                parts.setdefault(name, []).append(values)
-    shape = (len(cells.tasks), len(cells.scores), len(drawn))
-    return {name: np.reshape(v, shape).swapaxes(0, 1) for name, v in parts.items()}
 
 
 def _paired(values: np.ndarray) -> np.ndarray:
@@ -247,93 +328,3 @@ def _mean(values: np.ndarray) -> np.ndarray:
     count = usable.sum(axis=1)
     total = np.where(usable, values, 0.0).sum(axis=1)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """Tasks with enough models, and models with anything on them; numbers are 0 where not valid."""
-
-    tasks: list[str]
-    scores: np.ndarray  # (metrics, M, T)
-    accuracies: np.ndarray  # (M, T)
-    noise: np.ndarray  # (M, T), standard errors of the accuracies
-    valid: np.ndarray  # (M, T), whether every metric has a score there, and there is an accuracy
-
-
-def _matched(
-    tables: Sequence[pd.DataFrame], accuracies: pd.DataFrame, noise: pd.DataFrame | float | None
-) -> _Cells:
-    """Match tables by name, and keep the models and tasks that can be used."""
-    for table in (*tables, accuracies):
-        if not (table.index.is_unique and table.columns.is_unique):
-            raise InvalidInputError("a table names a model or a task twice; make the names unique")
-    models = [m for m in accuracies.index if all(m in table.index for table in tables)]
-    tasks = [t for t in accuracies.columns if all(t in table.columns for table in tables)]
-    if MEAN in tasks:
-        raise InvalidInputError(f"a task is called {MEAN!r}, as the mean is; rename it")
-    for kind, kept, axis in (("models", models, "index"), ("tasks", tasks, "columns")):
-        everything = {name for table in (*tables, accuracies) for name in getattr(table, axis)}
-        if left := sorted(everything.difference(kept), key=str):
-            _warn(f"{len(left)} {kind} are not in every table and are left out: {_some(left)}")
-    a = accuracies.loc[models, tasks].to_numpy(np.float64)
-    s = np.stack([table.loc[models, tasks].to_numpy(np.float64) for table in tables])
-    valid = np.isfinite(a) & np.isfinite(s).all(axis=0)
-    if missing := int((~valid).sum()):
-        _warn(f"{missing} of {valid.size} cells have no score or no accuracy and are left out")
-    enough = valid.sum(axis=0) >= FEWEST
-    if not enough.any():
-        raise InvalidInputError(
-            f"no task has {FEWEST} models with a score and an accuracy; are the models and tasks "
-            f"called the same in both tables?"
-        )
-    if not enough.all():
-        few = [task for task, ok in zip(tasks, enough, strict=True) if not ok]
-        _warn(f"{len(few)} tasks have fewer than {FEWEST} models and are left out: {_some(few)}")
-    se = _errors(noise, models, tasks, valid)
-    kept_models = valid[:, enough].any(axis=1)
-    block = np.ix_(kept_models, enough)
-    cells = _Cells(
-        tasks=[str(task) for task, ok in zip(tasks, enough, strict=True) if ok],
-        scores=np.stack([np.where(valid, table, 0.0)[block] for table in s]),
-        accuracies=np.where(valid, a, 0.0)[block],
-        noise=se[block],
-        valid=valid[block],
-    )
-    _tell_constants(cells)
-    return cells
-
-
-def _errors(
-    noise: pd.DataFrame | float | None, models: list[str], tasks: list[str], valid: np.ndarray
-) -> np.ndarray:
-    se = np.zeros(valid.shape)
-    if isinstance(noise, int | float):
-        se += noise
-    elif noise is not None:
-        se += noise.reindex(index=models, columns=tasks).to_numpy(np.float64)
-    if not (np.isfinite(se) & (se >= 0))[valid].all():
-        raise InvalidInputError(
-            "noise is negative or missing for an accuracy; give its standard error, 0 if unknown"
-        )
-    return np.where(valid, se, 0.0)
-
-
-def _tell_constants(cells: _Cells) -> None:
-    def constant(values: np.ndarray) -> list[str]:
-        return [
-            task for t, task in enumerate(cells.tasks) if np.ptp(values[cells.valid[:, t], t]) == 0
-        ]
-
-    found = [("accuracies", constant(cells.accuracies))]
-    found += [("scores", constant(scores)) for scores in cells.scores]
-    for what, tasks in found:
-        if tasks:
-            _warn(f"all {what} are the same, so no correlation is defined, on: {_some(tasks)}")
-
-
-def _some(names: Sequence[object]) -> str:
-    return ", ".join(map(str, names[:5])) + (", …" if len(names) > 5 else "")
-
-
-def _warn(message: str) -> None:
-    warn(message)

@@ -14,6 +14,7 @@ from transfer_metrics.results import plots
 from transfer_metrics.results.comparable import one_place
 from transfer_metrics.results.plot_style import save_figure
 from transfer_metrics.results.record import MEASURED, Record
+from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.table_plots import TablePlots
 from transfer_metrics.untrusted import visible
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_ACCURACIES, _MOVES, _COSTS = MEASURED[:3], MEASURED[3:5], MEASURED[5:]
+_ACCURACIES, _MOVES, _COSTS = MEASURED[:3], MEASURED[3:5], MEASURED[5:8]
 _Z95 = 1.959963984540054
 
 
@@ -118,10 +119,10 @@ class Comparison(ScoreTable):
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=columns)
 
-    def format(self, metric: str | None = None) -> str:
+    def format(self, metric: str | None = None, confidence: float = CONFIDENCE) -> str:
         """The summary as aligned text, or the ranking under a metric."""
         if metric is not None:
-            return super().format(metric)
+            return super().format(metric, confidence)
         summary = self.summary()
         if summary.empty:
             return "(no records)"

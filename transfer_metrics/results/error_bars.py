@@ -18,7 +18,6 @@ from transfer_metrics.statistics import FeatureSample
 
 BLOCKS = 20
 MODES = ("jackknife", "bootstrap")
-_DRAWS = 20_000
 
 
 def interval_mode(intervals: bool | str) -> str | None:
@@ -91,38 +90,6 @@ def without_each(blocks: Sequence[Any], rest: Any = None) -> Iterator[Any]:
     left, right = blocks[:middle], blocks[middle:]
     yield from without_each(left, _merged(right, rest))
     yield from without_each(right, _merged(left, rest))
-
-
-def probability_of_best(
-    scores: Sequence[float],
-    stderr: Sequence[float],
-    deviations: Sequence[Sequence[float] | None],
-    higher_is_better: bool = True,
-) -> np.ndarray:
-    """Probability that each candidate has the best score, by simulating their errors.
-
-    Where a candidate has no deviations over common blocks but a standard error only, its errors are
-    taken to be independent. The probabilities sum to one, or are NaN throughout where a standard
-    error is missing. Cost: O(20 000 M B).
-
-    >>> probability_of_best([1.0, 0.0], [0.1, 0.1], [[0.1], [0.1]])
-    array([1., 0.])
-    """
-    if not len(scores) or not np.isfinite(np.asarray(stderr, dtype=float)).all():
-        return np.full(len(scores), math.nan)
-    rng = np.random.default_rng(0)
-    lengths = {len(d) for d in deviations if d is not None}
-    common = {size: rng.standard_normal((_DRAWS, size)) for size in sorted(lengths)}
-    sign = 1.0 if higher_is_better else -1.0
-    draws = np.empty((_DRAWS, len(scores)))
-    for j, (score, error, deviation) in enumerate(zip(scores, stderr, deviations, strict=True)):
-        if deviation is None:
-            noise = error * rng.standard_normal(_DRAWS)
-        else:
-            noise = common[len(deviation)] @ np.asarray(deviation)
-        draws[:, j] = sign * (score + noise)
-    winners = draws.argmax(axis=1)
-    return np.bincount(winners, minlength=len(scores)) / _DRAWS
 
 
 def margin(stderr: float, deviations: Sequence[float] | None) -> float:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import collections
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.results.chances import Standing, Trust, expected, probability_of_best
 from transfer_metrics.results.comparable import by_place, place_labels, places_of
-from transfer_metrics.results.error_bars import margin, probability_of_best
+from transfer_metrics.results.error_bars import margin
+from transfer_metrics.results.error_model import ErrorModel, bundled
 from transfer_metrics.results.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from transfer_metrics.metrics.base import Metric
+
+
+_KIND = re.compile(r": (\w+ of [\w ]+), ")
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class Ranked:
     low: float = math.nan
     high: float = math.nan
     p_best: float = math.nan
+    p_score: float = math.nan
 
     @property
     def score(self) -> float:
@@ -80,8 +90,78 @@ def higher_is_better(records: Iterable[Record], metric: str) -> bool:
     return all(r.higher_is_better is not False for r in records if r.label == metric)
 
 
+@dataclass(frozen=True)
+class RankingTrust:
+    """How far the candidates of a ranking can be told apart by their scores.
+
+    Attributes:
+        trust: in the order of the scores.
+        standing: of the candidates on earlier tasks, where such were given.
+        source: the evidence, in words.
+        outside: what of the ranking lies outside of it.
+    """
+
+    trust: Trust
+    standing: Standing | None
+    source: str
+    outside: list[str]
+
+
+def trust_in(
+    chosen: Sequence[Record],
+    records: Iterable[Record],
+    metric: str,
+    view: str,
+    errors: ErrorModel | None = None,
+) -> RankingTrust:
+    """How far the order of some candidates can be trusted.
+
+    By ``errors``, or else by what their records say, or else by the evidence of the package.
+    """
+    own = [(r.model, r.layer) for r in records if r.label == metric and r.value is not None]
+    layers = collections.Counter(model for model, _ in dict.fromkeys(own))
+    several = any(layers[r.model] > 1 for r in chosen)
+    standing = _standing(chosen)
+    given = {tuple(r.trust) for r in chosen if r.trust is not None and len(r.trust) == 2}
+    if errors is None and len(given) == 1 and all(r.trust is not None for r in chosen):
+        (pair,) = given
+        return RankingTrust(Trust(*pair), standing, "the evidence that was given", [])
+    errors = errors or bundled()
+    trust, outside = errors.trust(
+        metric,
+        of_best=several and view != "last",
+        n=max((r.n or 0 for r in chosen), default=0) or None,
+        classes=max((r.num_classes or 0 for r in chosen), default=0) or None,
+        dims={r.dim for r in chosen if r.dim is not None},
+        kind=next((kind for r in chosen if (kind := kind_of(r))), None),
+    )
+    if view == "all" and several:
+        # Evidence is of models.
+        trust = errors.trust("")[0]
+        outside = [*outside, "layers as candidates"]
+    return RankingTrust(trust, standing, errors.source, outside)
+
+
+def _standing(chosen: Sequence[Record]) -> Standing | None:
+    known = [r.prior for r in chosen if r.prior is not None and len(r.prior) == 3]
+    if not known:
+        return None
+    values = [math.nan if r.prior is None else r.prior[0] for r in chosen]
+    return Standing(values, Trust(*known[0][1:]))
+
+
+def kind_of(record: Record) -> str:
+    """What the task is, as its summary has it, such as ``classification of images``."""
+    found = _KIND.search(record.task_summary or "")
+    return found[1] if found else ""
+
+
 def ranked(records: Sequence[Record], metric: str, view: str) -> list[Ranked]:
-    """Candidates from best to worst: failures last, and before them those that a race dropped."""
+    """Candidates from best to worst: failures last, and before them those that a race dropped.
+
+    Best is the highest score, or, where the candidates have a standing on earlier tasks, the
+    highest accuracy that is expected from both.
+    """
     better = higher_is_better(records, metric)
     found = candidates(records, metric, view)
     found.sort(
@@ -94,18 +174,32 @@ def ranked(records: Sequence[Record], metric: str, view: str) -> list[Ranked]:
     scored = [c for c in found if c.record.value is not None]
     # Only scores of the same examples compare.
     last = [c for c in scored if c.record.round == scored[0].record.round]
-    best = probability_of_best(
-        [c.score for c in last],
-        [c.stderr for c in last],
-        [c.record.deviations for c in last],
-        better,
-    )
-    chances = {id(c): float(p) for c, p in zip(last, best, strict=True)}
-    for i, c in enumerate(scored):
+    chances = _chances(last, records, metric, view, better) if last else []
+    for i, c in enumerate([*chances, *scored[len(last) :]]):
         half = margin(c.stderr, c.record.deviations)
-        chance = chances.get(id(c), math.nan)
-        found[i] = replace(c, rank=i + 1, low=c.score - half, high=c.score + half, p_best=chance)
+        found[i] = replace(c, rank=i + 1, low=c.score - half, high=c.score + half)
     return found
+
+
+def _chances(
+    last: Sequence[Ranked], records: Sequence[Record], metric: str, view: str, better: bool
+) -> list[Ranked]:
+    """Candidates with their chances, in the order of what is expected of them."""
+    trusted = trust_in([c.record for c in last], records, metric, view)
+    scores, errors = [c.score for c in last], [c.stderr for c in last]
+    deviations = [c.record.deviations for c in last]
+    of_score = probability_of_best(scores, errors, deviations, better)
+    of_accuracy = probability_of_best(
+        scores, errors, deviations, better, trust=trusted.trust, standing=trusted.standing
+    )
+    found = [
+        replace(c, p_best=float(p), p_score=float(q))
+        for c, p, q in zip(last, of_accuracy, of_score, strict=True)
+    ]
+    if trusted.standing is None:
+        return found
+    values = expected(scores, better, trusted.trust, trusted.standing)
+    return [found[i] for i in np.argsort(-values, kind="stable")]
 
 
 def ranking_frame(records: Iterable[Record], metric: str, view: str) -> pd.DataFrame:
@@ -114,7 +208,7 @@ def ranking_frame(records: Iterable[Record], metric: str, view: str) -> pd.DataF
 
     places = places_of(records, metric)
     of_place, of_record = ("task", "split", "pool"), ("model", "layer", "dim", "n", "error")
-    numbers = ("score", "stderr", "low", "high", "p_best")
+    numbers = ("score", "stderr", "low", "high", "p_best", "p_score")
     rows = [
         dict(zip(of_place, place[:3], strict=True))
         | {name: getattr(c.record, name) for name in of_record}

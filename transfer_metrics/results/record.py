@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MEASURED = (
     "accuracy", "ood_accuracy", "ood_gap", "distortion", "relative_distortion", "fit_seconds",
-    "train_flops", "stored_bytes",
+    "train_flops", "stored_bytes", "val_accuracy",
 )  # fmt: skip
 """Metrics of heads that were trained; all others are scores."""
 _MOST_DEVIATIONS = 10_000
@@ -56,6 +56,10 @@ class Record:
         intervals: how errors were found: ``jackknife`` or ``bootstrap``.
         deviations: those over blocks of examples, whose norm is ``stderr``.
         higher_is_better: direction of the metric.
+        trust: how far the metric's order can be trusted about accuracies, where evidence was given:
+            Fisher's z of their correlation, and its standard deviation; see ``results.chances``.
+        prior: where the model stood on earlier tasks, where such were given, and the trust in that:
+            standing, Fisher's z, standard deviation.
         n: number of examples.
         round: the round of a race after which the model was dropped.
         num_classes: number of classes.
@@ -90,6 +94,8 @@ class Record:
     intervals: str | None = None
     deviations: list[float] | None = None
     higher_is_better: bool | None = None
+    trust: list[float] | None = None
+    prior: list[float] | None = None
     n: int | None = None
     round: int | None = None
     num_classes: int | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.files import replacing
 from transfer_metrics.registry import resolve
-from transfer_metrics.results.agreement import accuracies_of, agreement, paired
 from transfer_metrics.results.comparable import (
     by_place,
     joined,
@@ -20,14 +18,21 @@ from transfer_metrics.results.comparable import (
     places_of,
     with_own_names,
 )
-from transfer_metrics.results.ranks import (
-    candidates,
-    difference,
-    higher_is_better,
-    ranking_frame,
-    single,
-)
+from transfer_metrics.results.known_accuracies import known_accuracies
+from transfer_metrics.results.ranks import candidates, difference, ranking_frame, single
 from transfer_metrics.results.record import Record, frame_of, read_records, write_records
+from transfer_metrics.results.shortlist import (
+    CONFIDENCE,
+    Shortlist,
+    informed,
+    sentences,
+    shortlist_of,
+)
+from transfer_metrics.results.table_agreement import (
+    agreement_frame,
+    fidelity_frame,
+    metric_scores,
+)
 from transfer_metrics.results.table_plots import TablePlots
 from transfer_metrics.results.wording import aligned, metric_lines, ranking_lines, remarks
 from transfer_metrics.untrusted import visible
@@ -151,6 +156,9 @@ class ScoreTable:
     def ranking(self, metric: str | None = None, *, view: str | None = None) -> pd.DataFrame:
         """Candidates from best to worst under one metric, failed ones last.
 
+        Best is the highest score, or, where ``rank_models`` was given a prior, the highest accuracy
+        that is expected from score and prior together.
+
         Models that a race dropped (see ``rank_models(budget=…)``) come after all that outlived
         them, whatever their scores: those are of fewer examples and do not compare. Scores of
         several tasks, splits, poolings or numbers of examples do not compare either: each has its
@@ -162,17 +170,76 @@ class ScoreTable:
 
         Returns:
             A DataFrame with the columns rank, model, layer, dim, n, score, stderr, low, high,
-            p_best, seconds, error. n is the number of examples; low to high is a 95 % interval;
-            p_best is the probability that the candidate has the best score, from errors over
-            common blocks of examples where there are any, NaN where a standard error is missing
-            or a race dropped the model; seconds is the forward pass plus all scoring under this
-            metric. Where there are several tasks, splits or poolings, a column tells which.
+            p_best, p_score, seconds, error. n is the number of examples; low to high is a 95 %
+            interval; p_best is the probability that the candidate is the best to transfer, of the
+            accuracy that is reached, as ``shortlist`` explains; p_score that it would have the best
+            score on all examples there could be, from errors over common blocks of examples where
+            there are any, NaN where a standard error is missing; both are NaN where a race dropped
+            the model; seconds is the forward pass plus all scoring under this metric. Where there
+            are several tasks, splits or poolings, a column tells which.
 
         Raises:
             UnknownNameError: the table has no such metric.
         """
         view = self.view if view is None else view
         return ranking_frame(self._records, self.named_metric(metric), view)
+
+    def shortlist(
+        self,
+        confidence: float = CONFIDENCE,
+        metric: str | None = None,
+        *,
+        view: str | None = None,
+        evidence: Any = None,
+        prior: Any = None,
+    ) -> Shortlist:
+        """The fewest models that hold the best one to transfer with some confidence.
+
+        A score is not an accuracy. How far the order of each metric can be trusted was learnt from
+        networks that were trained (docs/shortlist.md); with it, and with the errors of sampling
+        where they are known, the accuracies are simulated, which gives the probability ``p_best``
+        that each model reaches the highest; the likeliest models are taken until they hold the best
+        with the confidence. What lies outside of the evidence is named, and widens.
+
+        Args:
+            confidence: between 0 and 1.
+            metric: whose scores to read, by default the first of the table.
+            view: as for the constructor.
+            evidence: evidence of your own in place of that of the package, as for ``rank_models``.
+            prior: what the models reached on earlier tasks, as for ``rank_models``.
+
+        Returns:
+            A sequence of names, likeliest first, with ``chances``, ``probability``, ``outside``
+            and, by ``str()``, a sentence. In the view ``"all"`` names have their layers.
+
+        Raises:
+            UnknownNameError: the table has no such metric.
+            InvalidInputError: a confidence that is no probability, no score, several tasks, or
+                evidence or a prior that cannot be used.
+
+        Cost: 20 000 simulated tasks, 20 ms for ten models and a second for a thousand.
+
+        >>> rows = [{"model": m, "layer": "fc", "metric": "knn", "value": v, "n": 1000, "dim": 512}
+        ...         for m, v in zip("abcdef", (0.9, 0.89, 0.7, 0.6, 0.5, 0.4))]
+        >>> found = ScoreTable(rows).shortlist(0.8)
+        >>> found[0], "f" in found, found.probability >= 0.8
+        ('a', False, True)
+        """
+        metric, view = self.named_metric(metric), self.view if view is None else view
+        table = self if evidence is None and prior is None else self.informed(evidence, prior)
+        found = shortlist_of(one_place(table._records, metric), metric, view, confidence)
+        if found is None:
+            raise InvalidInputError("no model has a score; see table.failures for the reasons")
+        return found
+
+    def informed(self, evidence: Any = None, prior: Any = None) -> Self:
+        """The table with evidence of your own and a prior, as ``rank_models`` adds them.
+
+        Warns:
+            TransferMetricsWarning: scores that lie outside of the evidence, or models that the
+                prior lacks.
+        """
+        return type(self)(informed(self._records, self.view, evidence, prior), self.view)
 
     def difference(self, first: str, second: str, metric: str | None = None) -> tuple[float, float]:
         """How much higher one model scores than another, and the standard error of that.
@@ -201,48 +268,87 @@ class ScoreTable:
 
     def agreement(
         self,
-        accuracies: Mapping[str, float] | ScoreTable,
+        accuracies: Any,
         metric: str | None = None,
         *,
+        task: str | None = None,
         head: str | None = None,
         split: str = "test",
         **options: Any,
     ) -> pd.DataFrame:
         """How well each metric's ranking agrees with accuracies; see ``results.agreement``.
 
-        Models that a race dropped are left out, with a warning.
+        Where the accuracies are of several tasks, the static ranking stands beside the metrics: it
+        ranks by the other tasks and knows nothing of the one at hand (``static_scores``). Models
+        that a race dropped are left out, with a warning.
 
         Args:
-            accuracies: accuracy of each model by its name, or the table of a comparison.
+            accuracies: accuracy of each model by its name; a DataFrame of models x tasks, or the
+                path of a CSV file of one, models in rows and tasks in columns; the table of a
+                comparison, or the path of one that was saved.
             metric: one metric; all of the table unless given.
-            head: where the accuracies are a table with several heads, which one.
-            split: where they are a table, accuracy on which data.
+            task: which of several tasks of the accuracies the scores are held against; by default
+                the one that is called as theirs.
+            head: where the accuracies are a comparison with several heads, which one.
+            split: where they are a comparison, accuracy on which data.
             **options: ``at``, ``resamples``, ``seed``.
 
         Returns:
-            A DataFrame with the columns metric, measure, value, low, high, n.
+            A DataFrame with the columns metric, measure, value, low, high, n. Where the accuracies
+            are of several tasks, also as metric ``"static"``, on the models of the metric that has
+            the most, and ``"knn - static"`` and the like, with the interval of the difference on
+            the same resampled models. Where the scores are of several tasks as well, the rows of
+            ``agreement_by_task`` for each metric.
 
         Raises:
-            InvalidInputError: fewer than three models have both, or the table has several tasks.
-        """
-        import pandas as pd
+            InvalidInputError: fewer than three models have both; the accuracies cannot be read or
+                have no such task; or the scores do not compare.
 
-        if isinstance(accuracies, ScoreTable):
-            accuracies = accuracies_of(accuracies, head, split)
-        frames = []
-        for name in [self.named_metric(metric)] if metric else self.metrics:
-            sign = 1.0 if higher_is_better(self._records, name) else -1.0
-            scores = {
-                str(c.record.model): math.nan if c.record.round else sign * c.score
-                for c in candidates(one_place(self._records, name), name, single(self.view))
-            }
-            common = paired(scores, accuracies)
-            found = agreement(
-                [scores[m] for m in common], [accuracies[m] for m in common], **options
-            )
-            found.insert(0, "metric", name)
-            frames.append(found)
-        return pd.concat(frames, ignore_index=True)
+        >>> record = {"task": "pets", "layer": "fc", "metric": "knn", "higher_is_better": True}
+        >>> table = ScoreTable([{**record, "model": m, "value": ord(m)} for m in "abc"])
+        >>> import pandas as pd
+        >>> known = pd.DataFrame({"pets": [0.5, 0.6, 0.9], "cars": [0.7, 0.8, 0.6]}, list("abc"))
+        >>> found = table.agreement(known, resamples=0).set_index(["measure", "metric"])["value"]
+        >>> found["kendall"].round(2).to_dict()
+        {'knn': 1.0, 'static': -0.33, 'knn - static': 1.33}
+        """
+        known = known_accuracies(accuracies, head, split)
+        return agreement_frame(self._scores(metric, known), known, task, options)
+
+    def fidelity(
+        self,
+        accuracies: Any,
+        metric: str | None = None,
+        *,
+        task: str | None = None,
+        head: str | None = None,
+        split: str = "test",
+        **options: Any,
+    ) -> pd.DataFrame:
+        """By how many points accuracies differ where scores differ by so much.
+
+        See ``agreement`` for the arguments, and ``results.fidelity`` for the ``**options`` bins,
+        resamples and seed and for what is returned: a row per metric and bin of pairs of models.
+
+        Raises:
+            InvalidInputError: as ``agreement``, and where no two models have different scores.
+
+        >>> record = {"task": "pets", "layer": "fc", "metric": "knn", "higher_is_better": True}
+        >>> table = ScoreTable([{**record, "model": m, "value": ord(m)} for m in "abc"])
+        >>> found = table.fidelity({"a": 0.5, "b": 0.4, "c": 0.9}, bins=1, resamples=0)
+        >>> found[["accuracy_difference", "right_order"]].round(2).to_dict("records")
+        [{'accuracy_difference': 0.27, 'right_order': 0.67}]
+        """
+        known = known_accuracies(accuracies, head, split)
+        return fidelity_frame(self._scores(metric, known), known, task, options)
+
+    def _scores(self, metric: str | None, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Scores of one or all metrics; of several tasks only where the accuracies tell theirs."""
+        names = [self.named_metric(metric)] if metric else self.metrics
+        if len(known.columns) == 1:
+            for name in names:
+                one_place(self._records, name)
+        return {name: metric_scores(self._records, name, self.view) for name in names}
 
     def best(self, metric: str | None = None) -> str:
         """Name of the model that ranks first.
@@ -274,13 +380,14 @@ class ScoreTable:
         )
         return wide.reindex(columns=[m for m in self.metrics if m in wide.columns])
 
-    def format(self, metric: str | None = None) -> str:
+    def format(self, metric: str | None = None, confidence: float = CONFIDENCE) -> str:
         """The ranking as aligned text.
 
         The interval is one of 95 %, where the metric has a standard error; the probability of
         being the best is that of ``ranking``. Where a race dropped models, n tells on how many
-        examples each was scored. Scores that do not compare are tables of their own. Below them
-        stands what is to be known of single models, and how each task was understood. Where the
+        examples each was scored. Scores that do not compare are tables of their own. Below stand
+        the ``shortlist``, what is to be known of single models, and how each task was understood.
+        Where the
         table is of one candidate alone, as that of ``score``, and no metric is named, each metric
         has its row.
         """
@@ -294,11 +401,14 @@ class ScoreTable:
         if len(places) > 1:
             parts = zip(place_labels(list(places)), places.values(), strict=True)
             return "\n\n".join(
-                f"{visible(label)}\n{ScoreTable(records, self.view).format(metric)}"
+                f"{visible(label)}\n{ScoreTable(records, self.view).format(metric, confidence)}"
                 for label, records in parts
             )
         raced = any(r.round for r in self._records)
         text = aligned(ranking_lines(self.ranking(metric), metric, raced), {"model", "layer"})
+        text += "".join(
+            f"\n\n{told}" for told in sentences(self._records, metric, self.view, confidence)
+        )
         return text + remarks(self.notes, self.task_summaries)
 
     @property

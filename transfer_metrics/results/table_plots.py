@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from transfer_metrics.results import plots
-from transfer_metrics.results.agreement import accuracies_of, paired
+from transfer_metrics.results.agreement import paired
 from transfer_metrics.results.comparable import Place, places_of
+from transfer_metrics.results.known_accuracies import known_accuracies
 from transfer_metrics.results.plot_style import save_figure
 from transfer_metrics.results.ranks import higher_is_better, ranked, single, task_scores
 from transfer_metrics.results.record import Record
+from transfer_metrics.results.table_agreement import matched_task, metric_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,9 +111,10 @@ class TablePlots:
 
     def agreement(
         self,
-        accuracies: Mapping[str, float] | Iterable[Record],
+        accuracies: Any,
         metric: str | None = None,
         *,
+        task: str | None = None,
         head: str | None = None,
         split: str = "test",
         ax: Axes | None = None,
@@ -132,8 +135,8 @@ class TablePlots:
         3
         """
         metric = self._table.named_metric(metric)
-        if not isinstance(accuracies, Mapping):
-            accuracies = accuracies_of(accuracies, head, split)
+        scored = metric_scores(list(self._table), metric, self._table.view)
+        _, accuracies = matched_task(scored, known_accuracies(accuracies, head, split), task)
         ranking = self._table.ranking(metric, view="best").dropna(subset="score")
         scores = dict(zip(ranking["model"].astype(str), ranking["score"], strict=True))
         points = {name: (scores[name], accuracies[name]) for name in paired(scores, accuracies)}

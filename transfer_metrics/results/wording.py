@@ -139,7 +139,7 @@ def ranking_lines(ranking: pd.DataFrame, metric: str, raced: bool) -> _Lines:
         )
     if not raced:
         lines = [line[:8] for line in lines]
-    if not ranking["p_best"].notna().any():
+    if not ranking["p_best"].notna().any() or len(ranking) == 1:
         lines = [line[:4] + line[5:] for line in lines]
     return lines
 

@@ -1,0 +1,374 @@
+"""Shortlists of tables: by the evidence of the package, by evidence of one's own, with a prior."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import transfer_metrics as tm
+from transfer_metrics.__main__ import main
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.evidence.learning import cases_of, learn
+from transfer_metrics.evidence.own_evidence import learnt, reached
+from transfer_metrics.results.chances import Trust
+from transfer_metrics.results.error_model import ErrorModel, MetricTrust, bundled
+from transfer_metrics.results.shortlist import with_chances
+from transfer_metrics.results.standing import earlier_accuracies, standing_of
+
+IMAGES = "t: classification of images, train 1000 (10 classes)"
+MODELS = [f"net{i}" for i in range(8)]
+
+
+def table(metric="knn", values=None, **fields):
+    values = np.linspace(0.9, 0.2, len(MODELS)) if values is None else values
+    base = {
+        "task": "t", "layer": "fc", "metric": metric, "n": 1000, "num_classes": 10, "dim": 128,
+        "split": "train", "task_summary": IMAGES,
+    }  # fmt: skip
+    return tm.ScoreTable(
+        {**base, **fields, "model": m, "value": float(v)}
+        for m, v in zip(MODELS, values, strict=True)
+    )
+
+
+def model(mean=1.0, error=0.0, **fields):
+    return ErrorModel({"knn": MetricTrust(mean, error)}, 0.0, Trust(0.3, 0.6), **fields)
+
+
+def test_a_shortlist_is_a_sequence_of_names_with_their_chances():
+    found = table().shortlist(0.9)
+    assert list(found) == [m for m in table().ranking()["model"] if m in found]
+    assert found.probability == pytest.approx(sum(found.chances))
+    assert found.probability >= 0.9
+    assert found[0] == "net0"
+    assert len(found) == len(found.models) < found.candidates == 8
+    assert str(found).startswith("Shortlist, 90 %: net0")
+    assert len(table().shortlist(0.5)) <= len(found) <= len(table().shortlist(0.99))
+    ranking = table().ranking().set_index("model")
+    assert ranking["p_best"].sum() == pytest.approx(1.0)
+    assert ranking["p_score"].isna().all()
+    assert found.chances == pytest.approx(tuple(ranking.loc[list(found), "p_best"]))
+
+
+def test_it_is_in_the_printed_table():
+    text = table().format()
+    assert "P(best)" in text
+    assert str(table().shortlist()) in text
+    assert "Shortlist, 50 %" in table().format(confidence=0.5)
+    one = tm.ScoreTable(table().records[:1]).format()
+    assert "Shortlist" not in one
+    assert "P(best)" not in one
+
+
+def test_the_score_can_be_sure_and_the_accuracy_is_not():
+    sampled = tm.ScoreTable({**r, "stderr": 1e-6} for r in table().records)
+    ranking = sampled.ranking()
+    assert ranking["p_score"][0] == 1.0
+    assert ranking["p_best"][0] < 0.9
+    assert sampled.shortlist().is_sampled
+    assert not table().shortlist().is_sampled
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"metric": "made_up"}, "the metric made_up"),
+        ({"metric": "knn(k=1)"}, "the metric knn(k=1)"),
+        ({"n": 10**7}, "10000000 examples (100 to 1000)"),
+        ({"classes": 5000}, "5000 classes (2 to 100)"),
+        ({"dims": {64, 10**5}}, "64 to 100000 features (64 to 512)"),
+        ({"kind": "regression of images"}, "regression of images (only classification of images)"),
+    ],
+)
+def test_what_lies_outside_is_said_and_trusted_less(asked, said):
+    errors = ErrorModel(
+        {"knn": MetricTrust(1.2, 0.1)}, 0.2, Trust(0.3, 0.6), {"knn": Trust(0.7, 0.5)},
+        ranges={"n": (100, 1000), "classes": (2, 100), "dim": (64, 512)},
+        kinds=("classification of images",),
+    )  # fmt: skip
+    inside = {"metric": "knn", "n": 1000, "classes": 10, "dims": {128}, "kind": errors.kinds[0]}
+    trust, outside = errors.trust(**inside)
+    assert outside == []
+    assert trust.mean == 1.2
+    found, told = errors.trust(**{**inside, **asked})
+    assert told == [said]
+    assert found == (Trust(0.3, 0.6) if asked.get("metric") == "made_up" else Trust(0.7, 0.5))
+
+
+def test_a_shortlist_says_what_lies_outside():
+    inside = table().shortlist()
+    assert inside.outside == ()
+    found = table(task_summary=IMAGES.replace("images", "texts")).shortlist()
+    assert "classification of texts" in found.outside[0]
+    assert found.outside[0] in str(found)
+    assert len(found) > len(inside)
+    layers = tm.ScoreTable(
+        {**r, "layer": layer} for r in table().records for layer in ("fc", "conv")
+    ).shortlist(view="all")
+    assert "layers as candidates" in layers.outside
+    assert layers[0] in ("net0 at fc", "net0 at conv")
+
+
+def test_evidence_of_ones_own_replaces_ours(tmp_path):
+    good, bad = model(2.5), model(0.0)
+    assert (
+        len(table().shortlist(0.9, evidence=good)) < len(table().shortlist(0.9, evidence=bad)) >= 7
+    )
+    good.save(tmp_path / "good.json")
+    told = table().informed(evidence=str(tmp_path / "good.json"))
+    assert told.shortlist().models == table().shortlist(evidence=good).models
+    assert "evidence that was given" in str(told.shortlist())
+    # It is kept by files.
+    for suffix in ("jsonl", "csv"):
+        told.save(tmp_path / f"t.{suffix}")
+        again = tm.ScoreTable.load(tmp_path / f"t.{suffix}")
+        assert again.shortlist().chances == pytest.approx(told.shortlist().chances)
+    with pytest.warns(TransferMetricsWarning, match="outside of the evidence.*1000 examples"):
+        table().informed(evidence=model(ranges={"n": (10, 100)}))
+
+
+def test_a_prior_is_put_together_with_the_scores(tmp_path):
+    values = np.array([0.9, 0.89, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+    before = pd.DataFrame(
+        {"a": [50, 90, 40, 30, 20, 10, 5, 1], "b": [51, 95, 60, 30, 10, 9, 8, 7]}, MODELS
+    )
+    plain, told = table(values=values), table(values=values).informed(prior=before)
+    assert plain.best() == "net0"
+    assert told.best() == "net1" == told.shortlist()[0]
+    assert told.shortlist().has_prior
+    assert "earlier tasks" in str(told.shortlist())
+    assert told.ranking()["rank"].tolist() == list(range(1, 9))
+    before.to_csv(tmp_path / "prior.csv")
+    read = table(values=values).shortlist(prior=tmp_path / "prior.csv")
+    assert read.chances == told.shortlist().chances
+    told.save(tmp_path / "t.jsonl")
+    assert tm.ScoreTable.load(tmp_path / "t.jsonl").best() == "net1"
+
+
+def test_a_prior_that_lacks_models_says_so_and_goes_by_their_scores():
+    with pytest.warns(TransferMetricsWarning, match="lacks net7"):
+        told = table().informed(prior=dict(zip(MODELS[:7], range(7), strict=True)))
+    assert told.ranking()["p_best"].sum() == pytest.approx(1.0)
+    with pytest.raises(InvalidInputError, match=r"none of the models net0.*rows are x"):
+        table().informed(prior={"x": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no accuracies"),
+        ("model,a\n", "no accuracies"),
+        ("model,a\nnet0,1\nnet0,2\n", "model net0 twice"),
+        ("model,a,a\nnet0,1,2\nnet1,1,2\n", "task a twice"),
+        ("model,a\nnet0,good\nnet1,1\n", "net0 on a is good"),
+        ("model,a\nnet0,nan\nnet1,1\n", "net0 on a is nan"),
+        ("model,a\nnet0,inf\nnet1,1\n", "net0 on a is inf"),
+        ("model,a,b\nnet0,,\nnet1,1,2\n", "no accuracy of the model net0"),
+        ("model,a,b\nnet0,1,\nnet1,1,\n", "no accuracy of the task b"),
+        ("model,a\nnet0,1,2\n", "row 2 has 3 cells"),
+    ],
+)
+def test_priors_that_are_wrong_are_refused(tmp_path, text, said):
+    path = tmp_path / "prior.csv"
+    path.write_text(text)
+    with pytest.raises(InvalidInputError, match=said) as caught:
+        table().shortlist(prior=path)
+    assert "prior.csv" in str(caught.value)
+
+
+def test_other_priors_that_are_wrong_are_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match="cannot read"):
+        earlier_accuracies(tmp_path / "none.csv")
+    with pytest.raises(InvalidInputError, match="not int"):
+        earlier_accuracies(3)
+
+
+def test_standings_are_trusted_as_far_as_the_tasks_agree():
+    rng = np.random.default_rng(0)
+    quality = rng.standard_normal(40)
+    names = [f"m{i}" for i in range(40)]
+    agreeing = pd.DataFrame({t: quality + 0.1 * rng.standard_normal(40) for t in "abcdef"}, names)
+    apart = pd.DataFrame(rng.standard_normal((40, 6)), names, list("abcdef"))
+    errors = bundled()
+    one = standing_of(agreeing[["a"]], names, errors)[1]
+    assert one.mean == pytest.approx(errors.prior[0])
+    assert standing_of(agreeing, names, errors)[1].mean > one.mean + 0.3
+    far = standing_of(apart, names, errors)[1]
+    assert far.mean < one.mean
+    assert abs(far.mean) < 0.35
+    assert far.error < one.error
+
+
+def made_up(rng, metrics, tasks, models, between=0.25):
+    """Tables of scores whose Fisher's z is known."""
+    accuracies = pd.DataFrame(rng.standard_normal((models, tasks)))
+    scores = {}
+    for metric, mean in metrics.items():
+        rho = np.tanh(mean + between * rng.standard_normal(tasks))
+        noise = rng.standard_normal((models, tasks))
+        scores[metric] = rho * accuracies + np.sqrt(1 - rho**2) * noise
+    return scores, accuracies
+
+
+def test_what_is_learnt_is_what_was_put_in():
+    truth = {"good": 1.2, "fair": 0.6, "none": 0.0}
+    scores, accuracies = made_up(np.random.default_rng(1), truth, 40, 60)
+    found = learn(cases_of("p", scores, accuracies))
+    for metric, mean in truth.items():
+        assert found.metrics[metric].mean == pytest.approx(mean, abs=0.13)
+        assert 0.02 < found.metrics[metric].error < 0.12
+    assert found.tasks_apart == pytest.approx(0.25, abs=0.07)
+    assert found.others.error > 0.3
+
+
+def test_examples_and_populations_are_told_apart():
+    rng = np.random.default_rng(2)
+    cases = []
+    for n, mean in ((100, 0.5), (1000, 0.8)):
+        scores, accuracies = made_up(rng, {"knn": mean, "lda": mean - 0.2}, 15, 80, 0.1)
+        cases += cases_of("p", scores, accuracies, n=n)
+    found = learn(cases)
+    for own in found.metrics.values():
+        assert own.by_n == pytest.approx(0.3, abs=0.1)
+    assert found.trust("knn", n=100)[0].mean == pytest.approx(0.5, abs=0.15)
+    for name, mean in (("q", 0.0), ("r", 1.4), ("s", 1.0)):
+        cases += cases_of(name, *made_up(rng, {"knn": mean, "lda": mean}, 10, 60, 0.1))
+    wide = learn(cases, inside="p")
+    assert wide.metrics == found.metrics
+    assert wide.elsewhere["knn"].error > 0.4 > found.trust("knn")[0].error
+    assert wide.others.error >= wide.elsewhere["knn"].error
+
+
+def test_models_of_errors_are_files(tmp_path):
+    found = bundled()
+    found.save(tmp_path / "errors.json")
+    assert ErrorModel.load(tmp_path / "errors.json") == found
+    content = json.loads((tmp_path / "errors.json").read_text())
+    for broken in (
+        {**content, "format": 2},
+        {**content, "tasks_apart": -1.0},
+        {**content, "others": ["x", 0.1]},
+        {**content, "others": [0.1, -0.1]},
+        {**content, "metrics": [1]},
+        {"format": 1},
+        [],
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps(broken))
+        with pytest.raises(InvalidInputError, match="no model of errors"):
+            ErrorModel.load(tmp_path / "bad.json")
+
+
+def files(tmp_path, models=8, tasks=4):
+    """A ground truth of two heads, and scores of its pairs, as `benchmark` writes them."""
+    rng = np.random.default_rng(3)
+    truth, scores = [], []
+    for t in range(tasks):
+        for m in range(models):
+            pair = {"model": f"net{m}", "task": f"t{t}"}
+            for head, bonus in (("linear_probe", 0.0), ("finetune", 0.1)):
+                value = 0.05 * m + bonus + 0.01 * rng.standard_normal()
+                truth.append({
+                    **pair, "head": head, "seed": 0, "metric": "accuracy", "split": "test",
+                    "value": value, "n": 100, "num_classes": 10, "layer": None,
+                    "task_summary": f"t{t}: classification of texts, train 100 (10 classes)",
+                })  # fmt: skip
+            for metric, noise in (("knn", 0.01), ("lda", 0.3)):
+                value = 0.05 * m + noise * rng.standard_normal()
+                scores.append({
+                    **pair, "split": "train", "layer": "fc", "layer_index": 3, "dim": 64, "n": 500,
+                    "metric": metric, "options": None, "value": value,
+                    "higher_is_better": True, "repair": None, "error": None, "seconds": 0.1,
+                })  # fmt: skip
+    for name, records in (("truth", truth), ("scores", scores)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return f"{tmp_path}/truth.jsonl", f"{tmp_path}/scores.jsonl", truth
+
+
+def test_evidence_is_learnt_from_files(tmp_path):
+    truth, scores, records = files(tmp_path)
+    found = learnt(f"{truth},{scores}")
+    assert found.metrics["knn"].mean > found.metrics["lda"].mean + 0.3
+    assert found.kinds == ("classification of texts",)
+    assert found.ranges["n"] == (500, 500)
+    assert found.ranges["classes"] == (10, 10)
+    assert "8 models reached on 4 tasks" in found.source
+    assert learnt([truth, scores]) == found
+    assert learnt(found) is found
+    assert reached(records).shape == (8, 4)
+    for path, said in ((truth, "has accuracies and no scores"), (scores, "has scores and no acc")):
+        with pytest.raises(InvalidInputError, match=said):
+            learnt(path)
+    (tmp_path / "odd.jsonl").write_text("3\n")
+    for path in (tmp_path / "odd.jsonl", tmp_path / "none.jsonl"):
+        with pytest.raises(InvalidInputError, match="cannot learn from"):
+            learnt(path)
+
+
+def test_the_head_is_chosen_on_validation_data():
+    base = {"model": "m", "task": "t", "seed": 0}
+    rows = [
+        {**base, "head": head, "metric": metric, "split": split, "value": value}
+        for head, metric, split, value in (
+            ("a", "val_accuracy", "val", 0.9),
+            ("a", "accuracy", "test", 0.5),
+            ("b", "val_accuracy", "val", 0.8),
+            ("b", "accuracy", "test", 0.7),
+        )
+    ]
+    assert reached(rows).loc["m", "t"] == 0.5
+    assert reached([r for r in rows if r["split"] == "test"]).loc["m", "t"] == 0.7
+    # A second seed of the one that draws at random; the other stands as it is.
+    again = [
+        {**rows[2], "seed": 1, "value": 0.95},
+        {**rows[3], "seed": 1, "value": 0.8},
+    ]
+    assert reached(rows + again).loc["m", "t"] == pytest.approx((0.5 + 0.8) / 2)
+
+
+def test_chances_are_in_the_records_for_programs():
+    found = with_chances(list(table()), "best")
+    assert sum(r["p_best"] for r in found) == pytest.approx(1.0)
+    assert [r["model"] for r in found if r["shortlisted"]] == list(table().shortlist())
+
+
+@pytest.mark.filterwarnings("default")
+def test_rank_prints_and_repeats_it(tmp_path, capsys):
+    truth, scores, _ = files(tmp_path)
+    names = ["zoo:cnn-cifar10", "zoo:vit-mnist", "zoo:resnet-usps"]
+    (tmp_path / "prior.csv").write_text(
+        "model,old\n" + "".join(f"{n},{i}\n" for i, n in enumerate(names))
+    )
+    out = tmp_path / "out"
+    argv = [
+        "rank", "--models", ",".join(names), "--task", "sklearn:digits", "--metrics", "knn",
+        "--layers", "last", "--examples", "200", "--no-plots", "--quiet", "--out", str(out),
+    ]  # fmt: skip
+    assert main([*argv, "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert sum(r["p_best"] for r in plain) == pytest.approx(1.0)
+    assert any(r["shortlisted"] for r in plain)
+    more = [
+        "--confidence",
+        "0.6",
+        "--prior",
+        str(tmp_path / "prior.csv"),
+        "--evidence",
+        f"{truth},{scores}",
+    ]
+    assert main([*argv, *more]) == 0
+    told, aside = capsys.readouterr()
+    assert "outside of the evidence" in aside
+    assert "Shortlist, 60 %" in told
+    assert "earlier tasks" in told
+    assert main(["rank", "--config", str(out / "run.yaml"), "--quiet"]) == 0
+    assert capsys.readouterr().out == told
+    assert tm.ScoreTable.load(out / "scores.jsonl").shortlist(0.6).has_prior
+    assert main([*argv, "--confidence", "1"]) == 2
+
+
+def test_trust_in_a_correlation():
+    assert Trust(math.atanh(0.25), 0.1).correlation == 0.25

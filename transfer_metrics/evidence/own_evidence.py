@@ -1,0 +1,152 @@
+"""Evidence from files: what `benchmark run` measured and `benchmark build` scored, as cases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_of
+from transfer_metrics.evidence.learning import Case, cases_of, learn
+from transfer_metrics.results.error_model import ErrorModel
+from transfer_metrics.results.ranks import kind_of
+from transfer_metrics.results.record import Record
+from transfer_metrics.syntax import split_list
+from transfer_metrics.untrusted import TABLE, parse_json, read_text, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_Records = Sequence[Mapping[str, Any]]
+_TRIED = "val_accuracy"
+"""What a head reached on the data that chose its settings."""
+_POPULATION = "own"
+
+
+def learnt(evidence: Any) -> ErrorModel:
+    """The model of errors that evidence teaches.
+
+    Args:
+        evidence: an ``ErrorModel``, the path of one that was saved (``.json``), or paths of files
+            of JSON lines, in a list or with commas: accuracies as `benchmark run` writes them, and
+            scores of the same models and tasks as `benchmark build` or `rank` write them.
+
+    Raises:
+        InvalidInputError: a file that is missing or holds something else; accuracies without
+            scores or the reverse; fewer than five models with both on every task.
+    """
+    if isinstance(evidence, ErrorModel):
+        return evidence
+    given = split_list(evidence) if isinstance(evidence, str) else evidence
+    paths = [given] if isinstance(given, os.PathLike) else list(given)
+    if len(paths) == 1 and Path(paths[0]).suffix.lower() == ".json":
+        return ErrorModel.load(paths[0])
+    records = [record for path in paths for record in _lines(path)]
+    truth, scores = apart(records)
+    named = ", ".join(map(str, paths))
+    if not truth or not scores:
+        have, lack = ("scores", "accuracies") if scores else ("accuracies", "scores")
+        raise InvalidInputError(
+            f"{named} has {have if truth or scores else 'neither accuracies nor'} "
+            f"{'and no ' if truth or scores else ''}{lack}; `benchmark run` writes accuracies and "
+            f"`benchmark build TRUTH --scores FILE` the scores beside them: give both files, with "
+            f"a comma between"
+        )
+    accuracies = reached(truth)
+    models, tasks = accuracies.shape
+    return learn(
+        truth_cases(_POPULATION, truth, scores),
+        earlier={_POPULATION: accuracies},
+        dims=list(width_of(scores).values()),
+        kinds=kinds_of(truth),
+        source=f"what {models} models reached on {tasks} tasks ({visible(named)})",
+    )
+
+
+def truth_cases(population: str, truth: _Records, scores: _Records) -> list[Case]:
+    """Cases of a ground truth: on all examples and on parts, at the last and at the best block."""
+    accuracies = reached(truth)
+    classes = {str(r["task"]): int(r["num_classes"]) for r in truth if r.get("num_classes")}
+    cases = []
+    sizes = sorted({int(r["n"]) for r in scores if r.get("n")})
+    whole = {
+        task: max(int(r["n"]) for r in scores if r["task"] == task and r.get("n"))
+        for task in dict.fromkeys(r["task"] for r in scores)
+    }
+    cases += cases_of(population, tables(at_last(scores)), accuracies, n=whole, classes=classes)
+    cases += cases_of(
+        population, tables(at_best(scores)), accuracies, n=whole, classes=classes, of_best=True
+    )
+    for size in sizes:
+        part = [r for r in at_last(scores, size) if size < whole[r["task"]]]
+        if len({r["task"] for r in part}) > 1:
+            cases += cases_of(population, tables(part), accuracies, n=size, classes=classes)
+    return cases
+
+
+def reached(truth: _Records) -> pd.DataFrame:
+    """Test accuracy of the head that is best on validation data, models x tasks, mean over seeds.
+
+    Where no head has an accuracy on validation data, it is the best on test data.
+    """
+    import pandas as pd
+
+    cells: dict[tuple[str, str], dict[Any, dict[str, dict[str, float]]]] = {}
+    for r in truth:
+        if r["metric"] in ("accuracy", _TRIED) and r["value"] is not None:
+            of_pair = cells.setdefault((str(r["task"]), str(r["model"])), {})
+            of_head = of_pair.setdefault(r.get("seed") or 0, {}).setdefault(str(r["head"]), {})
+            if r["metric"] == _TRIED or r["split"] == "test":
+                of_head[str(r["metric"])] = float(r["value"])
+    found: dict[str, dict[str, float]] = {}
+    for (task, model), seeds in cells.items():
+        # Heads without chance have a first seed alone, which stands for all.
+        heads = {h: of for of_seed in reversed(seeds.values()) for h, of in of_seed.items()}
+        values = []
+        for of_seed in seeds.values():
+            own = [of for of in {**heads, **of_seed}.values() if "accuracy" in of]
+            tried = bool(own) and all(_TRIED in of for of in own)
+            by = _TRIED if tried else "accuracy"
+            values += [max(own, key=lambda of: of[by])["accuracy"]] if own else []
+        if values:
+            found.setdefault(task, {})[model] = float(np.mean(values))
+    return pd.DataFrame(found)
+
+
+def apart(records: Iterable[Mapping[str, Any]]) -> tuple[_Records, _Records]:
+    """Records of heads that were trained, and of scores; each measurement once, the last counts."""
+    kept: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    names = ("model", "task", "layer", "head", "metric", "options", "n", "split", "seed", "repair")
+    for record in records:
+        kept[tuple(record.get(name) for name in names)] = record
+    measured = [r for r in kept.values() if Record.of(r).is_measured]
+    scored = [{"repair": None, **r} for r in kept.values() if not Record.of(r).is_measured]
+    return (
+        [r for r in measured if r.get("head")],
+        [r for r in scored if r["metric"]],
+    )
+
+
+def kinds_of(truth: _Records) -> list[str]:
+    """Of what the tasks are, as their summaries say."""
+    kinds = (kind_of(Record.of(r)) for r in truth)
+    return list(dict.fromkeys(kind for kind in kinds if kind))
+
+
+def _lines(path: Any) -> list[Mapping[str, Any]]:
+    try:
+        lines = [line for line in read_text(path, TABLE).split("\n") if line.strip()]
+        found = [parse_json(line) for line in lines]
+        if not all(isinstance(r, Mapping) and {"model", "task", "metric"} <= set(r) for r in found):
+            raise ValueError("a line is no record of a model on a task")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(
+            f"cannot learn from {path} ({reason}); give files of JSON lines that `benchmark run` "
+            f"and `benchmark build` wrote, with a comma between"
+        ) from error
+    return found

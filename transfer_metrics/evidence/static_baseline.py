@@ -1,0 +1,258 @@
+"""Does a benchmark need a metric at all: scores beside the ranking that never looks at the task.
+
+On many a published benchmark one order of the models serves all tasks, and a score that agrees with
+the accuracies there may only have found that order (Singh, Hess and Vanschoren 2025, arXiv
+2510.06448).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.results.agreement import RESAMPLES
+from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
+from transfer_metrics.results.static_ranking import (
+    STATIC,
+    dispersion,
+    static_scores,
+    with_static,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURE = "weighted_kendall"
+"""What scores are judged by."""
+_Interval = tuple[float, float, float]
+_UNKNOWN = (np.nan, np.nan, np.nan)
+ABOUT = (
+    "*static* ranks the models of each task by their mean z-score over the other tasks (Singh, "
+    "Hess and Vanschoren 2025, arXiv 2510.06448): it knows what they reached there, and nothing of "
+    "the task. A score that does not beat it need not have looked at the task either. *with "
+    "static* is the mean of the z-scores of the two on each task, the plainest combination. *tau "
+    "between tasks* is the mean Kendall's tau between the accuracies of two tasks: at 1 one "
+    "ranking serves all."
+)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """One metric, alone and with the static ranking; the measures with their intervals.
+
+    The verdicts are ``"better"``, ``"worse"`` or ``"tie"``, and ``"–"`` where there is no test.
+    """
+
+    metric: str
+    alone: Mapping[str, _Interval]
+    both: Mapping[str, _Interval]
+    over_static: str = "–"
+    both_over_metric: str = "–"
+    both_over_static: str = "–"
+
+
+@dataclass(frozen=True)
+class Need:
+    """A benchmark, its static ranking, and its metrics beside that, best first.
+
+    Attributes:
+        name: of the benchmark.
+        models: how many models.
+        tasks: how many tasks.
+        dispersion: mean Kendall's tau between two tasks, with its interval.
+        static: measures of the static ranking, with their intervals; none where no model is known
+            on two tasks.
+        rows: the metrics.
+        points: what a regret is multiplied by to be in points.
+    """
+
+    name: str
+    models: int
+    tasks: int
+    dispersion: _Interval
+    static: Mapping[str, _Interval]
+    rows: tuple[_Beside, ...]
+    points: float
+
+    @property
+    def sentence(self) -> str:
+        """What the paired tests come to."""
+        if not self.static:
+            return f"{self.name} has no model on two tasks, so there is no static ranking."
+        value, low, high = self.static[MEASURE]
+        start = f"On {self.name} static has weighted tau {_with_ends(value, low, high)}"
+        if not self.rows:
+            return f"{start}; there are no scores to hold against it."
+        by = {v: [r.metric for r in self.rows if r.over_static == v] for v in _VERDICTS.values()}
+        if not by["worse"] and not by["tie"]:
+            return f"{start}, and every score beats it."
+        parts = [f"{', '.join(by['better'])} beat it" if by["better"] else "no score beats it"]
+        parts += [f"not told apart: {', '.join(by['tie'])}"] if by["tie"] else []
+        parts += [f"worse: {', '.join(by['worse'])}"] if by["worse"] else []
+        return f"{start}: {'; '.join(parts)}."
+
+
+def need_of(
+    name: str,
+    accuracies: pd.DataFrame,
+    scores: Mapping[str, pd.DataFrame],
+    *,
+    noise: pd.DataFrame | None = None,
+    points: float = 100.0,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Need:
+    """Judge the static ranking of a benchmark, and every metric with and without it."""
+    options: dict[str, Any] = {"noise": noise, "resamples": resamples, "seed": seed}
+    static = static_scores(accuracies)
+
+    def measures(table: pd.DataFrame) -> dict[str, _Interval]:
+        with contextlib.suppress(InvalidInputError):
+            return mean_agreement(table, accuracies, **options)
+        return {}
+
+    rows = []
+    for metric, table in scores.items():
+        if not (alone := measures(table)):
+            continue
+        both_table = with_static(table, static)
+        both = measures(both_table)
+        verdicts: Sequence[str] = ()
+        if both and resamples:
+            with warnings.catch_warnings():
+                # What is missing is in the benchmark's notes, which the page repeats.
+                warnings.simplefilter("ignore", TransferMetricsWarning)
+                test = compare_metrics(table, both_table, accuracies, measure=MEASURE, **options)
+            beside = test.over_static
+            verdicts = (
+                _VERDICTS[beside["a"].verdict],
+                {"a": "worse", "b": "better"}.get(test.verdict, "tie"),
+                _VERDICTS[beside["b"].verdict],
+            )
+        rows.append(_Beside(metric, alone, both, *verdicts))
+    return Need(
+        name=name,
+        models=int(accuracies.notna().any(axis="columns").sum()),
+        tasks=len(accuracies.columns),
+        dispersion=dispersion(accuracies, resamples=resamples, seed=seed),
+        static=measures(static),
+        rows=tuple(sorted(rows, key=lambda row: -row.alone[MEASURE][0])),
+        points=points,
+    )
+
+
+_VERDICTS = {"a": "better", "b": "worse", "tie": "tie"}
+
+
+def mean_agreement(
+    scores: pd.DataFrame,
+    accuracies: pd.DataFrame,
+    noise: pd.DataFrame | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, _Interval]:
+    """Mean over tasks of every measure of agreement, with its interval."""
+    with warnings.catch_warnings():
+        # Pairs without a score are counted and told.
+        warnings.simplefilter("ignore", TransferMetricsWarning)
+        found = agreement_by_task(
+            scores,
+            accuracies,
+            static=scores.iloc[:0],  # its mean alone is asked for
+            at=(),
+            noise=noise,
+            resamples=resamples,
+            seed=seed,
+        )
+    means = found[found["task"] == MEAN].set_index("measure")
+    return {
+        str(name): (float(row["value"]), float(row["low"]), float(row["high"]))
+        for name, row in means.iterrows()
+    }
+
+
+def needed(needs: Sequence[Need]) -> list[str]:
+    """What the best score of each benchmark is worth beside the static ranking, in sentences."""
+    tested = [need for need in needs if need.rows and need.rows[0].over_static != "–"]
+    if not tested:
+        return []
+    return [
+        f"Of {len(tested)} benchmarks with scores and a static ranking, the best score in "
+        f"hindsight beats the static ranking on {_named(tested, 'over_static', 'better')}, is "
+        f"worse on {_named(tested, 'over_static', 'worse')}, and on the others the two are not "
+        f"told apart. The two together beat that score on "
+        f"{_named(tested, 'both_over_metric', 'better')}, and the static ranking on "
+        f"{_named(tested, 'both_over_static', 'better')}."
+    ]
+
+
+def _named(needs: Sequence[Need], field: str, verdict: str) -> str:
+    names = [need.name for need in needs if getattr(need.rows[0], field) == verdict]
+    return f"{len(names)} ({', '.join(names)})" if names else "none"
+
+
+_Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
+def overview(needs: Sequence[Need]) -> _Table:
+    """A line per benchmark, with the score that is best on it in hindsight."""
+    header = (
+        *("benchmark", "models", "tasks", "tau between tasks", STATIC, "its regret"),
+        *("best score", "its tau", "regret of the score", f"with {STATIC}", "regret of both"),
+        *("score over static", "both over score", "both over static"),
+    )
+    rows = []
+    for need in needs:
+        best = need.rows[0] if need.rows else _Beside("–", {}, {})
+        cells = [need.name, str(need.models), str(need.tasks), _with_ends(*need.dispersion)]
+        for name, measures in ((None, need.static), (best.metric, best.alone), (None, best.both)):
+            cells += [] if name is None else [name]
+            cells += [_tau(measures), _regret(measures, need.points)]
+        rows.append([*cells, best.over_static, best.both_over_metric, best.both_over_static])
+    return header, rows
+
+
+def in_full(need: Need) -> _Table:
+    """A line per metric of one benchmark."""
+    header = (
+        "metric",
+        "alone",
+        f"with {STATIC}",
+        "over static",
+        "both over it",
+        "both over static",
+    )
+    rows = [
+        [
+            row.metric,
+            _tau(row.alone),
+            _tau(row.both),
+            row.over_static,
+            row.both_over_metric,
+            row.both_over_static,
+        ]
+        for row in need.rows
+    ]
+    return header, [*rows, [STATIC, _tau(need.static), *["–"] * 4]]
+
+
+def _tau(measures: Mapping[str, _Interval]) -> str:
+    return _with_ends(*measures.get(MEASURE, _UNKNOWN))
+
+
+def _regret(measures: Mapping[str, _Interval], points: float) -> str:
+    value, low, high = (points * x for x in measures.get("regret", _UNKNOWN))
+    return _with_ends(value, low, high, 1)
+
+
+def _with_ends(value: float, low: float, high: float, digits: int = 2) -> str:
+    if np.isnan(value):
+        return "–"
+    ends = "" if np.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{value:.{digits}f}{ends}"

@@ -1,0 +1,213 @@
+"""How far scores can be trusted about accuracies: what was learnt of it, kept as a small file.
+
+The file holds, per metric, Fisher's z of the correlation between scores and accuracies on a task,
+how it changes with the number of examples and classes, and how much tasks differ in it; and the
+same of networks and tasks unlike those, as far as benchmarks of others tell.
+``evidence.learning`` makes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.files import replacing
+from transfer_metrics.results.chances import Trust
+from transfer_metrics.results.wording import listed
+from transfer_metrics.sources.zoo import data_folder
+from transfer_metrics.untrusted import read_json
+
+REFERENCE_N, REFERENCE_CLASSES = 1000, 10
+"""Examples and classes at which ``mean`` is meant."""
+_FORMAT = 1
+_SLACK = 1.5
+"""Outside means more than this factor beyond what the evidence has."""
+
+
+@dataclass(frozen=True)
+class MetricTrust:
+    """What was learnt of one metric, in units of Fisher's z.
+
+    Attributes:
+        mean: expected at ``REFERENCE_N`` examples of ``REFERENCE_CLASSES`` classes, where the
+            scores are of the classifier's input.
+        error: standard error of ``mean``.
+        by_n: change with ten times as many examples.
+        of_best: change where the best block stands for a model.
+    """
+
+    mean: float
+    error: float
+    by_n: float = 0.0
+    of_best: float = 0.0
+
+
+@dataclass(frozen=True)
+class ErrorModel:
+    """How far the order of each metric's scores can be trusted about accuracies.
+
+    Attributes:
+        metrics: what was learnt of each, by label.
+        tasks_apart: standard deviation between tasks.
+        by_classes: change with ten times as many classes.
+        elsewhere: of each metric on networks and tasks unlike those of the evidence; the errors
+            hold how much populations and tasks differ.
+        others: the same of a metric of which nothing is known.
+        prior: Fisher's z of the correlation of what models reached on one earlier task with the
+            accuracies on another, and its standard deviation between populations.
+        prior_tasks_apart: its standard deviation between tasks of one population.
+        ranges: lowest and highest ``n``, ``classes`` and ``dim`` of the evidence.
+        kinds: of tasks in it, such as ``"classification of images"``.
+        source: what it was learnt from, in words.
+    """
+
+    metrics: Mapping[str, MetricTrust]
+    tasks_apart: float
+    others: Trust
+    elsewhere: Mapping[str, Trust] = field(default_factory=dict)
+    by_classes: float = 0.0
+    prior: tuple[float, float] = (0.0, 0.5)
+    prior_tasks_apart: float = 0.3
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
+    source: str = ""
+
+    def trust(
+        self,
+        metric: str,
+        *,
+        of_best: bool = False,
+        n: int | None = None,
+        classes: int | None = None,
+        dims: Collection[int] = (),
+        kind: str | None = None,
+    ) -> tuple[Trust, list[str]]:
+        """How far one ranking can be trusted, and what of it lies outside of the evidence.
+
+        Where anything does, the metric is trusted no further than on the benchmarks of others.
+
+        Args:
+            metric: label of the metric.
+            of_best: whether the best block stands for each model.
+            n: number of examples.
+            classes: number of classes.
+            dims: numbers of features of the candidates.
+            kind: of the task, such as ``"classification of texts"``; None where it is not known.
+
+        >>> own = MetricTrust(mean=1.0, error=0.1, by_n=0.2)
+        >>> model = ErrorModel({"knn": own}, 0.3, Trust(0.5, 0.6), {"knn": Trust(0.7, 0.5)},
+        ...                    ranges={"n": (100, 1000)})
+        >>> model.trust("knn", n=100)
+        (Trust(mean=0.8, error=0.3162), [])
+        >>> model.trust("knn", n=100_000)
+        (Trust(mean=0.7, error=0.5), ['100000 examples (100 to 1000)'])
+        """
+        outside = self._outside(metric, n, classes, dims, kind)
+        if outside:
+            plain = metric.partition("(")[0]
+            return self.elsewhere.get(metric, self.elsewhere.get(plain, self.others)), outside
+        own = self.metrics[metric]
+        mean = own.mean + (own.of_best if of_best else 0.0)
+        for name, value, slope, reference in (
+            ("n", n, own.by_n, REFERENCE_N),
+            ("classes", classes, self.by_classes, REFERENCE_CLASSES),
+        ):
+            if value and name in self.ranges:
+                low, high = self.ranges[name]
+                mean += slope * math.log10(min(max(value, low), high) / reference)
+        return Trust(round(mean, 4), round(math.hypot(own.error, self.tasks_apart), 4)), []
+
+    def _outside(
+        self,
+        metric: str,
+        n: int | None,
+        classes: int | None,
+        dims: Collection[int],
+        kind: str | None,
+    ) -> list[str]:
+        """What of a ranking the evidence does not cover, in words."""
+        told = [] if metric in self.metrics else [f"the metric {metric}"]
+        for name, values, unit in (
+            ("n", [n] if n else [], "examples"),
+            ("classes", [classes] if classes else [], "classes"),
+            ("dim", sorted(dims), "features"),
+        ):
+            if values and name in self.ranges:
+                low, high = self.ranges[name]
+                if values[0] < low / _SLACK or values[-1] > high * _SLACK:
+                    span = dict.fromkeys([f"{values[0]}", f"{values[-1]}"])
+                    told.append(f"{' to '.join(span)} {unit} ({low:.0f} to {high:.0f})")
+        if kind and self.kinds and kind not in self.kinds:
+            told.append(f"{kind} (only {listed(list(self.kinds))})")
+        return told
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON; the file appears whole or not at all."""
+        content = {"format": _FORMAT, **asdict(self)}
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InvalidInputError: the file is missing, or holds something else.
+        """
+        try:
+            return cls._of(read_json(path))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidInputError(
+                f"{Path(path)} is no model of errors ({type(error).__name__}: {reason}); give what "
+                f"ErrorModel.save wrote, or files that `benchmark run` and `benchmark build` wrote"
+            ) from error
+
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> Self:
+        if content["format"] != _FORMAT:
+            raise ValueError(f"format {content['format']!r} is not {_FORMAT}")
+        numbers = ("tasks_apart", "by_classes", "prior_tasks_apart")
+        found = cls(
+            metrics={str(k): _metric(v) for k, v in content["metrics"].items()},
+            others=Trust(*_two(content["others"])),
+            elsewhere={str(k): Trust(*_two(v)) for k, v in content["elsewhere"].items()},
+            **{name: _finite(content[name]) for name in numbers},
+            prior=_two(content["prior"]),
+            ranges={str(k): _two(v) for k, v in content["ranges"].items()},
+            kinds=tuple(map(str, content["kinds"])),
+            source=str(content["source"]),
+        )
+        errors = [found.tasks_apart, found.prior_tasks_apart, found.prior[1], found.others.error]
+        errors += [m.error for m in found.metrics.values()]
+        if min(errors + [t.error for t in found.elsewhere.values()]) < 0:
+            raise ValueError("a deviation is negative")
+        return found
+
+
+@functools.cache
+def bundled() -> ErrorModel:
+    """What was learnt from the evidence that comes with the package."""
+    return ErrorModel.load(data_folder() / "evidence" / "errors.json")
+
+
+def _metric(content: Mapping[str, Any]) -> MetricTrust:
+    return MetricTrust(**{str(name): _finite(value) for name, value in content.items()})
+
+
+def _two(content: Sequence[Any]) -> tuple[float, float]:
+    low, high = map(_finite, content)
+    return low, high
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")
+    return float(value)

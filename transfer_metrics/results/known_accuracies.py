@@ -1,0 +1,207 @@
+"""Accuracies that are known already, however they are given: as one table of models x tasks."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.results.record import Record, read_records
+from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
+from transfer_metrics.sources.tasks.table_files import read_separated
+from transfer_metrics.untrusted import TABLE, read_text, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNNAMED = ""
+"""The task of accuracies that do not say of which they are."""
+_LONG = {"model", "metric", "value"}
+
+
+def known_accuracies(given: Any, head: str | None = None, split: str = "test") -> pd.DataFrame:
+    """Accuracies of models x tasks, NaN where not known.
+
+    Given are such a table; a file of one, see ``read_accuracies``; accuracies by model, of a task
+    without a name; or the records of a comparison, of which ``head`` and ``split`` say which count,
+    and of which the mean over the seeds is taken.
+
+    >>> known_accuracies({"a": 0.5, "b": 0.75})[UNNAMED].to_dict()
+    {'a': 0.5, 'b': 0.75}
+    """
+    import pandas as pd
+
+    if isinstance(given, str | os.PathLike):
+        path = Path(given)
+        if not _is_long(path):
+            return read_accuracies(path)
+        given = _records_in(path)
+    if isinstance(given, pd.DataFrame):
+        return _checked(given, "accuracies")
+    if isinstance(given, Mapping | pd.Series):
+        column = pd.Series(dict(given), dtype=object)
+        return _checked(pd.DataFrame({UNNAMED: column}), "accuracies")
+    if not isinstance(given, Iterable):
+        raise InvalidInputError(
+            f"accuracies of type {type(given).__name__}; give a mapping from models to accuracies, "
+            f"a DataFrame of models x tasks, the path of a CSV file of one, or the table of a "
+            f"comparison"
+        )
+    return _of_records(list(given), head, split)
+
+
+def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """A table of accuracies from a file of separated values, models in rows and tasks in columns.
+
+    The first column has the names of the models, under any header; the others have the names of
+    their tasks for headers. A cell that is empty, or ``NA`` and the like, is not known. Commas,
+    semicolons, tabs and bars separate; decimal commas are read where no comma separates.
+
+    Raises:
+        InvalidInputError: no such file; it has no task or no model, names one twice, has a cell
+            that is no number, or cannot be read as a table at all.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    try:
+        text = read_text(path, TABLE)
+        columns, _ = read_separated(text, path.suffix.lower(), "yes")
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
+        raise InvalidInputError(
+            f"cannot read accuracies from {path}: {getattr(error, 'strerror', None) or error}; "
+            f"give a CSV file with a header, models in rows and tasks in columns"
+        ) from error
+    names, *tasks = columns or {"": []}
+    if not tasks or not columns[names]:
+        raise InvalidInputError(
+            f"{path} has no {'accuracies' if tasks else 'task'}; give a row per model and, after "
+            f"the names of the models, a column per task"
+        )
+    first = text.lstrip().partition("\n")[0]
+    for task in tasks:
+        # A second column of a name is read under a number that the header does not have.
+        if (twin := task.rpartition(".")[0]) in tasks and task not in first:
+            raise InvalidInputError(
+                f"{path}: task {visible(twin)!r} is there twice; make the names unique"
+            )
+    models = [model.strip() for model in columns[names]]
+    if "" in models:
+        raise InvalidInputError(
+            f"{path}: row {models.index('') + 1} has no name of a model in its first column; give "
+            f"it one, or remove the row"
+        )
+    cells = {
+        task: [_number(cell, m, task, path) for m, cell in zip(models, columns[task], strict=True)]
+        for task in tasks
+    }
+    return _checked(pd.DataFrame(cells, index=models), str(path))
+
+
+def column_of(accuracies: pd.DataFrame, task: str | None, own: str | None) -> Any:
+    """The column of accuracies that scores of a task are held against.
+
+    That is the one that was asked for, that of the scores' ``own`` task, or the only one.
+    """
+    columns = list(accuracies.columns)
+    wanted = own if task is None else task
+    if task is None and len(columns) == 1:
+        return columns[0]
+    if wanted in columns:
+        return wanted
+    if task is not None:
+        raise UnknownNameError.of("task of the accuracies", task, list(map(str, columns)))
+    raise InvalidInputError(
+        f"the scores are of {f'task {visible(own)!r}' if own else 'an unnamed task'} and the "
+        f"accuracies are of several tasks ({_some(columns)}); name the one to compare with as task="
+    )
+
+
+def _is_long(path: Path) -> bool:
+    """Whether a file has one record per line, as tables are saved, and not one model."""
+    if path.suffix.lower() in (".jsonl", ".parquet"):
+        return True
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return set(next(csv.reader([file.readline(100_000)]), [])) >= _LONG
+    except (OSError, ValueError, csv.Error):
+        return False  # what is wrong is told by who reads all of it
+
+
+def _records_in(path: Path) -> list[Record]:
+    try:
+        return read_records(path)
+    except (OSError, ValueError, OverflowError) as error:
+        raise InvalidInputError(
+            f"cannot read accuracies from {path}: {getattr(error, 'strerror', None) or error}; "
+            f"give a table of models x tasks, or one that `compare` or `benchmark run` wrote"
+        ) from error
+
+
+def _of_records(records: list[Any], head: str | None, split: str) -> pd.DataFrame:
+    import pandas as pd
+
+    found = [
+        r
+        for r in map(Record.of, records)
+        if r.metric == "accuracy" and r.split == split and r.value is not None
+    ]
+    heads = sorted({r.head or "" for r in found})
+    if head is None and len(heads) > 1:
+        raise InvalidInputError(
+            f"the accuracies are of several heads ({', '.join(heads)}); name one as head="
+        )
+    chosen = [r for r in found if head is None or r.head == head]
+    if not chosen:
+        raise InvalidInputError(
+            f"no accuracy of head {head!r} on {split!r}; heads: {', '.join(heads) or 'none'}"
+        )
+    cells: dict[str, dict[str, list[float]]] = {}
+    for r in chosen:
+        cells.setdefault(r.task or UNNAMED, {}).setdefault(str(r.model), []).append(r.value or 0.0)
+    return pd.DataFrame(
+        {t: pd.Series({m: float(np.mean(v)) for m, v in of.items()}) for t, of in cells.items()}
+    )
+
+
+def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The table as numbers with unique names as text; infinite ones are not known."""
+    named = table.set_axis(table.index.map(str), axis="index").set_axis(
+        table.columns.map(str), axis="columns"
+    )
+    for kind, names in (("model", named.index), ("task", named.columns)):
+        if len(twins := names[names.duplicated()]):
+            raise InvalidInputError(
+                f"{where}: {kind} {visible(twins[0])!r} is there twice; make the names unique"
+            )
+    try:
+        numbers = named.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"{where}: a cell is no number ({error}); give one accuracy per model and task"
+        ) from error
+    return numbers.where(np.isfinite(numbers))
+
+
+def _number(cell: str, model: str, task: str, path: Path) -> float:
+    text = cell.strip()
+    if text in ABSENT:
+        return math.nan
+    number = number_of(text)
+    if number is None:
+        raise InvalidInputError(
+            f"{path}: the accuracy of model {visible(model)!r} on task {visible(task)!r} is "
+            f"{visible(cell)!r}, which is no number; give a number, or nothing where not known"
+        )
+    return float(number)
+
+
+def _some(names: list[Any]) -> str:
+    shown = ", ".join(visible(name) for name in names[:5])
+    return shown + (", …" if len(names) > 5 else "")

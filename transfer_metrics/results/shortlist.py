@@ -1,0 +1,202 @@
+"""The few models that hold the best with some probability, for programs and for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.registry import resolve
+from transfer_metrics.results.chances import smallest_set
+from transfer_metrics.results.comparable import places_of
+from transfer_metrics.results.error_model import ErrorModel, bundled
+from transfer_metrics.results.ranks import Ranked, RankingTrust, ranked, trust_in
+from transfer_metrics.results.record import Record
+from transfer_metrics.results.standing import earlier_accuracies, standing_of
+from transfer_metrics.results.wording import fixed, listed
+from transfer_metrics.untrusted import visible
+
+CONFIDENCE = 0.9
+"""With which a shortlist holds the best, unless told otherwise."""
+# What evidence teaches is learnt from tables, so how is found when it is asked for.
+LEARNT = "transfer_metrics.evidence.own_evidence:learnt"
+_MOST_NAMES = 12
+
+
+@dataclass(frozen=True)
+class Shortlist(Sequence[str]):
+    """The fewest models that hold the best one to transfer with some confidence, likeliest first.
+
+    It is a sequence of their names.
+
+    Attributes:
+        models: their names.
+        chances: of each to reach the highest accuracy.
+        confidence: with which the best was to be among them.
+        candidates: of how many they were chosen.
+        metric: whose scores were read.
+        source: what the chances were learnt from.
+        outside: what of the ranking lies outside of that, each thing making the chances less sure.
+        dropped: models that a race dropped, of which nothing is known here.
+        is_sampled: whether sampling errors are known and counted.
+        has_prior: whether earlier tasks count.
+    """
+
+    models: tuple[str, ...]
+    chances: tuple[float, ...]
+    confidence: float
+    candidates: int
+    metric: str
+    source: str = ""
+    outside: tuple[str, ...] = ()
+    dropped: int = 0
+    is_sampled: bool = True
+    has_prior: bool = False
+
+    @property
+    def probability(self) -> float:
+        """That the best is among them."""
+        return sum(self.chances)
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        return self.models[place]
+
+    @property
+    def basis(self) -> str:
+        """What the chances rest on, and what they leave out."""
+        by = f"{self.metric} and earlier tasks" if self.has_prior else self.metric
+        told = f"Going by {visible(by)}" + (f" and by {self.source}." if self.source else ".")
+        if self.outside:
+            told += f" Outside of that evidence, so less sure: {'; '.join(self.outside)}."
+        if not self.is_sampled:
+            told += " Errors of sampling are not counted (intervals were not asked for)."
+        if self.dropped:
+            told += f" {self.dropped} that a race dropped are left out."
+        return told
+
+    def __str__(self) -> str:
+        """What is told to people, in a few sentences."""
+        names = listed([visible(name) for name in self.models], _MOST_NAMES)
+        return (
+            f"Shortlist, {100 * self.confidence:g} %: {names}. One of these {len(self)} of "
+            f"{self.candidates} is the best to transfer with probability "
+            f"{fixed(self.probability)}. {self.basis}"
+        )
+
+
+def shortlist_of(
+    records: Sequence[Record], metric: str, view: str, confidence: float
+) -> Shortlist | None:
+    """The shortlist of scores that compare; None where no candidate has a chance that is known."""
+    found = ranked(records, metric, view)
+    known = [c for c in found if not math.isnan(c.p_best)]
+    if not known:
+        return None
+    trusted = trust_in([c.record for c in known], records, metric, view)
+    return _chosen(known, found, metric, trusted, confidence)
+
+
+def _chosen(
+    known: Sequence[Ranked],
+    found: Sequence[Ranked],
+    metric: str,
+    trusted: RankingTrust,
+    confidence: float,
+) -> Shortlist:
+    picked = [known[i] for i in smallest_set([c.p_best for c in known], confidence)]
+    several = len({c.record.model for c in known}) < len(known)
+    return Shortlist(
+        models=tuple(_name(c.record, several) for c in picked),
+        chances=tuple(c.p_best for c in picked),
+        confidence=confidence,
+        candidates=len(known),
+        metric=metric,
+        source=trusted.source,
+        outside=tuple(trusted.outside),
+        dropped=sum(c.rank is not None for c in found) - len(known),
+        is_sampled=all(c.record.stderr is not None for c in known),
+        has_prior=trusted.standing is not None,
+    )
+
+
+def _name(record: Record, with_layer: bool) -> str:
+    return f"{record.model} at {record.layer}" if with_layer else str(record.model)
+
+
+def with_chances(
+    records: Sequence[Record], view: str, confidence: float = CONFIDENCE
+) -> list[dict[str, Any]]:
+    """The records as dictionaries with ``p_best`` and ``shortlisted``.
+
+    Those are of the record that stands for its model under a metric, None in all others.
+    """
+    known: dict[int, tuple[float, bool]] = {}
+    for metric in dict.fromkeys(r.label for r in records if r.metric and not r.is_measured):
+        for own in places_of(records, metric).values():
+            candidates = [c for c in ranked(own, metric, view) if not math.isnan(c.p_best)]
+            if candidates:
+                picked = smallest_set([c.p_best for c in candidates], confidence)
+                for i, c in enumerate(candidates):
+                    known[id(c.record)] = c.p_best, i in picked
+    found = []
+    for record in records:
+        chance, among = known.get(id(record), (None, None))
+        found.append({**record.as_dict(), "p_best": chance, "shortlisted": among})
+    return found
+
+
+def informed(records: Sequence[Record], view: str, evidence: Any, prior: Any) -> list[Record]:
+    """Scores with the trust in them and the standing of their models."""
+    errors = bundled() if evidence is None else resolve(LEARNT)(evidence)
+    found = list(records)
+    if evidence is not None:
+        found, outside = _with_trust(records, view, errors)
+        if outside:
+            warn(f"outside of the evidence, so less sure: {'; '.join(outside)}")
+    return found if prior is None else _with_prior(found, prior, errors)
+
+
+def _with_trust(
+    records: Sequence[Record], view: str, errors: ErrorModel
+) -> tuple[list[Record], list[str]]:
+    """Scores with their trust, and what lies outside of the evidence."""
+    trusts: dict[int, list[float]] = {}
+    told: dict[str, None] = {}
+    for metric in dict.fromkeys(r.label for r in records if r.metric and not r.is_measured):
+        for own in places_of(records, metric).values():
+            chosen = [c.record for c in ranked(own, metric, view) if c.rank is not None]
+            if chosen:
+                found = trust_in(chosen, own, metric, view, errors)
+                told.update(dict.fromkeys(f"{metric}: {text}" for text in found.outside))
+                pair = [found.trust.mean, found.trust.error]
+                trusts |= {id(r): pair for r in own if r.label == metric}
+    return [replace(r, trust=trusts.get(id(r), r.trust)) for r in records], list(told)
+
+
+def _with_prior(records: Sequence[Record], prior: Any, errors: ErrorModel) -> list[Record]:
+    """Scores with the standing of their models."""
+    models = [str(r.model) for r in records if r.model and not r.is_measured]
+    if not models:
+        raise InvalidInputError("there are no scores for a prior to be added to")
+    standing, trust = standing_of(earlier_accuracies(prior), models, errors)
+    return [
+        replace(r, prior=[standing[str(r.model)], trust.mean, trust.error])
+        if str(r.model) in standing and not r.is_measured
+        else r
+        for r in records
+    ]
+
+
+def sentences(records: Iterable[Record], metric: str, view: str, confidence: float) -> list[str]:
+    """The shortlist of several candidates in words; nothing where there is none."""
+    found = shortlist_of(list(records), metric, view, confidence)
+    return [str(found)] if found is not None and found.candidates > 1 else []

@@ -1,0 +1,231 @@
+"""Where models stood on earlier tasks, and how far that can be trusted on a new one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.results.chances import Trust
+from transfer_metrics.results.error_model import ErrorModel
+from transfer_metrics.results.wording import listed
+from transfer_metrics.untrusted import TABLE, read_text, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEWEST = 5
+"""A correlation of fewer models tells too little to be counted."""
+_MOST_Z = 3.0
+
+
+def fisher_z(scores: np.ndarray, accuracies: np.ndarray) -> float | None:
+    """Fisher's z of the correlation of scores with accuracies.
+
+    None where there are fewer than ``FEWEST`` pairs without NaN, or either is constant.
+
+    >>> round(fisher_z(np.array([1.0, 2.0, 3.0, 4.0, 6.0]), np.array([1.0, 3.0, 2.0, 4.0, 5.0])), 2)
+    1.53
+    """
+    both = np.isfinite(scores) & np.isfinite(accuracies)
+    s, a = scores[both], accuracies[both]
+    if len(s) < FEWEST or np.ptp(s) == 0 or np.ptp(a) == 0:
+        return None
+    # In units of the largest, so that nothing overflows.
+    found = float(np.corrcoef(s / np.abs(s).max(), a / np.abs(a).max())[0, 1])
+    return float(np.clip(np.arctanh(np.clip(found, -1 + 1e-9, 1 - 1e-9)), -_MOST_Z, _MOST_Z))
+
+
+def normal_scores(values: np.ndarray) -> np.ndarray:
+    """What normal numbers of that order would be, about (Blom 1958); ties share their mean rank.
+
+    >>> normal_scores(np.array([10.0, 30.0, 20.0])).round(2)
+    array([-0.87,  0.87,  0.  ])
+    """
+    return norm.ppf((rankdata(values) - 0.375) / (len(values) + 0.25))
+
+
+def earlier_accuracies(prior: Any) -> pd.DataFrame:
+    """A table of what models reached before, models x tasks, NaN where a model was not tried.
+
+    Args:
+        prior: a CSV file with the models in the first column and a column per task (or one
+            published column, such as top-1 accuracy on ImageNet), the same as a data frame, or a
+            mapping from model to accuracy.
+
+    Raises:
+        InvalidInputError: it is empty, names a model or a task twice, has a cell that is no
+            number, or a row or column without any.
+
+    >>> earlier_accuracies({"a": 70.0, "b": 75.5})["accuracy"].to_dict()
+    {'a': 70.0, 'b': 75.5}
+    """
+    import pandas as pd
+
+    where = "the prior"
+    if isinstance(prior, (str, os.PathLike)):
+        where = str(Path(prior))
+        table = _read(where)
+    elif isinstance(prior, Mapping):
+        table = pd.DataFrame({"accuracy": dict(prior)})
+    elif isinstance(prior, pd.DataFrame | pd.Series):
+        table = prior.to_frame("accuracy") if isinstance(prior, pd.Series) else prior.copy()
+    else:
+        raise InvalidInputError(
+            f"a prior is a CSV file, a data frame or a mapping from model to accuracy, not "
+            f"{type(prior).__name__}"
+        )
+    table.index, table.columns = table.index.map(str), table.columns.map(str)
+    if table.empty:
+        raise InvalidInputError(
+            f"{where} has no accuracies; give models in rows and tasks in columns"
+        )
+    for kind, names in (("model", table.index), ("task", table.columns)):
+        if twice := sorted({visible(name) for name in names[names.duplicated()]}):
+            raise InvalidInputError(f"{where} has the {kind} {twice[0]} twice; keep one of them")
+    return _numbers(table, where)
+
+
+def standing_of(
+    accuracies: pd.DataFrame, models: Iterable[str], errors: ErrorModel
+) -> tuple[dict[str, float], Trust]:
+    """Where models stood on earlier tasks, and how far that can be trusted.
+
+    The standing is the mean over tasks of the normal scores of the accuracies. How well it
+    foretells a new task is learnt from the tasks themselves, each against the others, and from what
+    other tables had: of a single column, only from these.
+
+    Raises:
+        InvalidInputError: the table has none of the models.
+
+    Warns:
+        TransferMetricsWarning: it lacks some of them.
+    """
+    wanted = list(dict.fromkeys(models))
+    there = [name for name in wanted if name in accuracies.index]
+    if not there:
+        raise InvalidInputError(
+            f"the prior has none of the models {listed([visible(m) for m in wanted], 3)}; its rows "
+            f"are {listed([visible(m) for m in accuracies.index], 3)}; use the same names"
+        )
+    if missing := [visible(name) for name in wanted if name not in accuracies.index]:
+        warn(f"the prior lacks {listed(missing, 3)}; their scores alone count")
+    columns = np.stack([_normal(column) for column in accuracies.to_numpy(float).T], axis=1)
+    values = _static(columns)
+    place = {name: i for i, name in enumerate(accuracies.index)}
+    found = {name: float(values[place[name]]) for name in there}
+    known = {name: value for name, value in found.items() if math.isfinite(value)}
+    return known, _trust(columns, errors)
+
+
+def _static(columns: np.ndarray) -> np.ndarray:
+    """Mean over tasks of what is known of each model, (M, T) -> (M,); NaN where nothing is."""
+    known = np.isfinite(columns)
+    count = known.sum(axis=1)
+    total = np.where(known, columns, 0.0).sum(axis=1)
+    return np.divide(total, count, out=np.full(len(count), math.nan), where=count > 0)
+
+
+def _against_others(columns: np.ndarray) -> list[tuple[float, int]]:
+    """Fisher's z of each task with the standing on all others, and the number of models."""
+    found = []
+    for t in range(columns.shape[1]):
+        others = _static(np.delete(columns, t, axis=1))
+        z = fisher_z(others, columns[:, t])
+        if z is not None:
+            found.append((z, int((np.isfinite(others) & np.isfinite(columns[:, t])).sum())))
+    return found
+
+
+def _trust(columns: np.ndarray, errors: ErrorModel) -> Trust:
+    """Of the tasks among themselves, drawn towards what other tables had."""
+    mean, between = errors.prior
+    within = errors.prior_tasks_apart
+    found = _against_others(columns) if columns.shape[1] > 1 else []
+    if found:
+        each = [within**2 + 1 / max(count - 3, 1) for _, count in found]
+        own = float(np.mean(each)) / len(found)
+        # Each task is also one of the others, so they are no more than half as many.
+        share = between**2 / (between**2 + 2 * own)
+        mean += share * (float(np.mean([z for z, _ in found])) - mean)
+        between *= math.sqrt(1 - share)
+    return Trust(round(mean, 4), round(math.hypot(between, within), 4))
+
+
+def _normal(column: np.ndarray) -> np.ndarray:
+    known = np.isfinite(column)
+    found = np.full(column.shape, math.nan)
+    if known.sum() > 1:
+        found[known] = normal_scores(column[known])
+    return found
+
+
+def _read(path: str) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        rows = list(csv.reader(io.StringIO(read_text(path, TABLE))))
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(
+            f"cannot read {path} ({reason}); give a CSV file with models in rows and tasks in "
+            f"columns"
+        ) from error
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    if len(rows) < 2 or len(rows[0]) < 2:
+        raise InvalidInputError(
+            f"{path} has no accuracies; give a line of names (model, then tasks) and a line per "
+            f"model"
+        )
+    width = len(rows[0])
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != width:
+            raise InvalidInputError(
+                f"{path}: row {number} has {len(row)} cells and the first has {width}"
+            )
+    names = [row[0].strip() for row in rows[1:]]
+    columns = [name.strip() for name in rows[0][1:]]
+    return pd.DataFrame([row[1:] for row in rows[1:]], index=names, columns=columns)
+
+
+def _numbers(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    import pandas as pd
+
+    cells = [
+        [_number(cell, f"{where}: {visible(model)} on {visible(task)}") for task, cell in zip(
+            table.columns, row, strict=True)]
+        for model, row in zip(table.index, table.itertuples(index=False), strict=True)
+    ]  # fmt: skip
+    found = pd.DataFrame(cells, index=table.index, columns=table.columns, dtype=float)
+    known_cells = found.notna()
+    for known, kind in ((known_cells.any(axis=1), "model"), (known_cells.any(axis=0), "task")):
+        if empty := [visible(name) for name in known.index[~known]]:
+            raise InvalidInputError(
+                f"{where} has no accuracy of the {kind} {empty[0]}; leave it out"
+            )
+    return found
+
+
+def _number(cell: Any, where: str) -> float:
+    """A cell as a number; NaN where it is empty."""
+    text = cell.strip() if isinstance(cell, str) else cell
+    if text is None or text == "":
+        return math.nan
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        value = math.inf
+    if math.isinf(value) or (isinstance(text, str) and math.isnan(value)):
+        raise InvalidInputError(
+            f"{where} is {visible(cell, 40)}, which is no accuracy; write a number, or leave the "
+            f"cell empty where there is none"
+        )
+    return value
