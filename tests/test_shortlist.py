@@ -330,8 +330,8 @@ def test_the_head_is_chosen_on_validation_data():
 
 def test_chances_are_in_the_records_for_programs():
     found = with_chances(list(table()), "best")
-    assert sum(r["p_best"] for r in found) == pytest.approx(1.0)
-    assert [r["model"] for r in found if r["shortlisted"]] == list(table().shortlist())
+    assert sum(r.p_best for r in found) == pytest.approx(1.0)
+    assert [r.model for r in found if r.shortlisted] == list(table().shortlist())
 
 
 @pytest.mark.filterwarnings("default")
