@@ -102,7 +102,7 @@ def probability_of_best(
     if standing is not None:
         before = _standardised(np.asarray(standing.values, dtype=float))
     # The same draws whatever the order in which the candidates come.
-    first = np.array([0.0 if not d else d[0] for d in deviations])
+    first = np.array([0.0 if d is None or not len(d) else d[0] for d in deviations])
     order = np.lexsort((first, errors, before, values))
     errors = np.where(np.isfinite(errors), errors, 0.0)[order]
     noise = _Noise([deviations[i] for i in order], errors, unit)
