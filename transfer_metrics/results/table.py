@@ -21,7 +21,7 @@ from transfer_metrics.results.ranks import (
 )
 from transfer_metrics.results.record import Record, frame_of, read_records, write_records
 from transfer_metrics.results.shortlist import CONFIDENCE, Shortlist, informed, shortlist_of
-from transfer_metrics.results.table_agreement import agreement_frame, fidelity_frame, metric_scores
+from transfer_metrics.results.table_agreement import agreement_frame, fidelity_frame, judged_scores
 from transfer_metrics.results.table_plots import TablePlots
 
 if TYPE_CHECKING:
@@ -278,7 +278,9 @@ class ScoreTable:
         {'knn': 1.0, 'static': -0.33, 'knn - static': 1.33}
         """
         known = known_accuracies(accuracies, head, split)
-        return agreement_frame(self._scores(metric, known), known, task, options)
+        names = [self.named_metric(metric)] if metric else self.metrics
+        scores = judged_scores(self._records, names, self.view, known)
+        return agreement_frame(scores, known, task, options)
 
     def fidelity(
         self,
@@ -305,15 +307,9 @@ class ScoreTable:
         [{'accuracy_difference': 0.27, 'right_order': 0.67}]
         """
         known = known_accuracies(accuracies, head, split)
-        return fidelity_frame(self._scores(metric, known), known, task, options)
-
-    def _scores(self, metric: str | None, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """Scores of one or all metrics; of several tasks only where the accuracies tell theirs."""
         names = [self.named_metric(metric)] if metric else self.metrics
-        if len(known.columns) == 1:
-            for name in names:
-                one_place(self._records, name)
-        return {name: metric_scores(self._records, name, self.view) for name in names}
+        scores = judged_scores(self._records, names, self.view, known)
+        return fidelity_frame(scores, known, task, options)
 
     def best(self, metric: str | None = None) -> str:
         """Name of the model that ranks first.
