@@ -83,6 +83,27 @@ def transrate(x, y, eps=1e-4):
     return rate(x - mean(x), eps) - conditional_coding_rate(x, y, eps)
 
 
+def label_rate(x, y):
+    n, count = len(x), len(classes(y))
+    total = scatter(x)
+    scale = n / total.trace()
+    within = sum(scatter(x[y == c]) for c in classes(y))
+    chance, odds = mp.mpf(0), mp.mpf(1)
+    for i, e in enumerate(elementary(scale * total, n - 1)):
+        chance += e * odds
+        odds *= mp.mpf(n - count - i) / (n - 1 - i) if i < n - count else 0
+    return mp.log(chance) / 2 - logdet(identity(x.shape[1]) + scale * within) / 2
+
+
+def elementary(matrix, most):
+    """Elementary symmetric polynomials of the eigenvalues, by Faddeev and LeVerrier."""
+    found, m = [mp.mpf(1)], identity(len(matrix)) * mp.mpf(0)
+    for i in range(1, min(most, len(matrix)) + 1):
+        m = matrix.dot(m) + identity(len(matrix)) * found[-1] * (-1) ** (i - 1)
+        found.append(matrix.dot(m).trace() / i * (-1) ** (i - 1))
+    return found
+
+
 # --- regression ----------------------------------------------------------------------------------
 
 

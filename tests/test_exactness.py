@@ -28,8 +28,8 @@ CASES = {
     "one times 1e-6": lambda x: x * np.where(np.arange(D) == 2, 1e-6, 1),
 }
 OF_FEATURES = [
-    "conditional_coding_rate", "emms", "energy", "gbc", "h_score", "lda", "lfc", "logme",
-    "ncti_posterior", "ncti_rank", "ncti_spread", "pactran_gaussian", "parc", "ped", "ridge_probe",
+    "conditional_coding_rate", "emms", "energy", "gbc", "h_score", "label_rate", "lda", "lfc",
+    "logme", "ncti_posterior", "ncti_rank", "ncti_spread", "pactran_gaussian", "parc", "ped", "ridge_probe",
     "sfda", "svd_regression", "transrate",
 ]  # fmt: skip
 OF_SOURCE = ["leep", "nce", "pactran_dirichlet", "pactran_gamma", "soft_nce"]
@@ -114,7 +114,11 @@ def test_merged_batches_are_the_definition(name, case):
 
 @pytest.mark.parametrize("case", ["offset 10000", "scale 1e6", "one at 5000", "one times 1e6"])
 @pytest.mark.parametrize(
-    "name", ["conditional_coding_rate", "h_score", "lda", "lfc", "logme", "sfda", "transrate"]
+    "name",
+    [
+        *("conditional_coding_rate", "h_score", "label_rate", "lda", "lfc", "logme", "sfda"),
+        "transrate",
+    ],
 )
 def test_a_metric_is_its_definition_with_fewer_examples_than_features(name, case):
     x, y = wide_features(case)

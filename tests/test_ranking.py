@@ -202,6 +202,25 @@ def test_an_interrupted_ranking_goes_on_where_it_stopped(digits, tmp_path, after
         assert 300 <= resumed[1].module.examples < 400
 
 
+def test_statistics_are_cleared_that_a_run_left_which_ended_after_scoring(
+    digits, tmp_path, monkeypatch
+):
+    options = {"cache_dir": tmp_path, "shard_size": 100, "batch_size": 50}
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transfer_metrics.ranking.ranges.clear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rank(named(Net(8, 1)), digits, **options)
+    assert list((tmp_path / "statistics").rglob("*.safetensors"))
+    net = Net(8, 1)
+    rank(named(net), digits, **options)
+    assert net.examples < 100  # all scores were there
+    assert not list((tmp_path / "statistics").rglob("*.safetensors"))
+
+
 class Scale(nn.Module):
     """Elementwise, so that its features are the same bits whatever the batch."""
 

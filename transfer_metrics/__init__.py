@@ -41,6 +41,7 @@ _PUBLIC = {
     "transfer_metrics.heads.network": ("TransferNet",),
     "transfer_metrics.metrics.base": ("get_metric", "list_metrics", "register_metric"),
     "transfer_metrics.results.agreement_tasks": ("agreement_by_task", "compare_metrics"),
+    "transfer_metrics.results.static_ranking": ("static_scores",),
     "transfer_metrics.ranking": ("ScoreTable", "rank_models", "score", "score_layers"),
     "transfer_metrics.report.html": ("write_report",),
     "transfer_metrics.selection.episodes": ("few_shot",),

@@ -108,8 +108,8 @@ What lies outside of the evidence (a metric, a kind of task, widths, numbers of 
 by more than half again) is said, and a metric is then trusted no further than published benchmarks
 bear out, which differ far more than tasks do. A race leaves out the models that it dropped.
 
-Evidence of your own replaces ours: `rank --evidence truth.jsonl,scores.jsonl`, with the files that
-`transfer-metrics benchmark run` and `benchmark build` wrote, or `rank_models(..., evidence=...)`.
+Evidence of your own replaces ours: `rank --evidence truth.jsonl`, with the file that
+`transfer-metrics benchmark run` wrote, or `rank_models(..., evidence=...)`.
 `rank --prior accuracies.csv` adds what the models reached on earlier tasks, or one published
 column, and ranks by both.
 

@@ -11,6 +11,7 @@ NAMES = {
     "h_score": ("h_score",),
     "kernel_alignment": ("lfc", "parc"),
     "knn": ("knn",),
+    "label_rate": ("label_rate",),
     "logme": ("logme",),
     "ncti": ("ncti_posterior", "ncti_rank", "ncti_spread"),
     "nleep": ("nleep",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -154,21 +155,35 @@ class Ranges:
             known, missing = job.known_scores(scores)
             layer = _owed(job, known) if job.errors and not missing else None
             done = not missing and layer is None
-            if done and (not job.racing or job.policy == "only-cache"):
-                return Outcome(job.ordered(item.name, known), key)
-            metrics = job.metrics if job.racing else missing
-            builder = RangeBuilder(job, whole, metrics, self.memory)
-            stored = job.stored or job.has_features(key) or builder.spills
-            content = {"run": self.run, **({} if stored else builder.content)}
-            folder = job.cache.statistics(job.statistics_key(whole, content))
             if done:
-                return Outcome(job.ordered(item.name, known), key, left=(str(folder),))
+                return Outcome(job.ordered(item.name, known), key, left=self._left_over(whole, key))
+            builder = RangeBuilder(job, whole, job.metrics if job.racing else missing, self.memory)
+            stored = job.stored or job.has_features(key) or builder.spills
+            folder = self._folder(builder, stored)
             labels = frozenset(m.label for m in (missing or job.metrics[:1]))
             built = _Built(item.name, key, scores, folder, labels, layer, loading)
             return _Loaded(builder, built, stored)
         except Exception as error:
             # Anything a model's own code may raise must not stop the others.
             return job.failure(item.name, error)
+
+    def _folder(self, builder: RangeBuilder, stored: bool) -> Path:
+        """Where the statistics of a model are kept."""
+        content = {"run": self.run, **({} if stored else builder.content)}
+        return self.job.cache.statistics(self.job.statistics_key(builder.whole, content))
+
+    def _left_over(self, whole: Extraction, key: str) -> tuple[str, ...]:
+        """Statistics that a run left which was killed between scoring and clearing up."""
+        job = self.job
+        if job.stored or job.policy == "only-cache" or not job.cache.has_statistics:
+            return ()
+        if job.has_features(key):
+            return ()
+        builder = RangeBuilder(job, whole, job.metrics, self.memory)
+        with contextlib.suppress(InvalidInputError):  # they do not fit, so there are none
+            if not builder.spills:
+                return (str(self._folder(builder, stored=False)),)
+        return ()
 
     def settles(self, result: Any) -> bool:
         """Scores that were in the cache, and failures, need no statistics."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -194,9 +194,3 @@ def _with_prior(records: Sequence[Record], prior: Any, errors: ErrorModel) -> li
         else r
         for r in records
     ]
-
-
-def sentences(records: Iterable[Record], metric: str, view: str, confidence: float) -> list[str]:
-    """The shortlist of several candidates in words; nothing where there is none."""
-    found = shortlist_of(list(records), metric, view, confidence)
-    return [str(found)] if found is not None and found.candidates > 1 else []
