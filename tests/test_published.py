@@ -356,7 +356,7 @@ def test_report_tells_ties_from_differences() -> None:
     text = published.text([judged])
     assert "small 1/3" in text
     assert "-1.000" in text
-    assert "good, twin beat it; worse: bad." in " ".join(text.split())
+    assert "Better: good, twin; not told apart: none; worse: bad." in " ".join(text.split())
     assert "beats the static ranking on 1 (small), is worse on none" in " ".join(text.split())
 
 

@@ -208,6 +208,29 @@ def test_scores_are_checked_against_accuracies():
         )
 
 
+def test_what_heads_reached_on_other_tasks_is_what_a_score_has_to_beat(tmp_path):
+    names = ("a", "b", "c", "d")
+    other = comparison(tuple(reversed(names)), task="letters")
+    tables = [scores(names), comparison(names), other]
+    gathered = gather(tables)
+    setting, of_digits = gathered.settings[0], gathered.comparisons["digits"]
+    checks = checks_of(setting, of_digits, gathered.comparisons.values())
+    alone = checks_of(setting, of_digits)
+    assert [c.measures for c in checks] == [c.measures for c in alone]
+    assert all(check.over_static is None for check in alone)
+    both = tables[1] + other
+    for check in checks:
+        found = tables[0].agreement(both, check.metric, head=check.head)
+        gain = found.set_index(["metric", "measure"]).loc[
+            (f"{check.metric} - static", "weighted_kendall"), ["value", "low", "high"]
+        ]
+        assert check.over_static == pytest.approx(tuple(gain))
+    [section] = written(tmp_path, tables).all("section", id="agreement")
+    assert cells(section.all("table")[0])[0][-1].startswith(f"{checks[0].over_static[0]:.2f} ")
+    [section] = written(tmp_path, tables[:2]).all("section", id="agreement")
+    assert "static" not in section.text
+
+
 def test_tasks_stand_beside_each_other_by_rank(tmp_path):
     one, two = scores(("a", "b", "c")), scores(("c", "b", "a"), task="other")
     page = written(tmp_path, [one, two])

@@ -86,17 +86,16 @@ class Need:
     def sentence(self) -> str:
         """What the paired tests come to."""
         if not self.static:
-            return f"{self.name} has no model on two tasks, so there is no static ranking."
-        start = f"On {self.name} static has weighted tau {_tau(self.static)}"
+            return f"{self.name}: no model is known on two tasks, so there is no static ranking."
+        start = f"{self.name}: static has weighted tau {_tau(self.static)}."
         if not self.rows:
-            return f"{start}; there are no scores to hold against it."
+            return f"{start} There are no scores to hold against it."
         by = {v: [r.metric for r in self.rows if r.over_static == v] for v in _VERDICTS.values()}
-        if not by["worse"] and not by["tie"]:
-            return f"{start}, and every score beats it."
-        parts = [f"{', '.join(by['better'])} beat it" if by["better"] else "no score beats it"]
-        parts += [f"not told apart: {', '.join(by['tie'])}"] if by["tie"] else []
-        parts += [f"worse: {', '.join(by['worse'])}"] if by["worse"] else []
-        return f"{start}: {'; '.join(parts)}."
+        told = (
+            ("Better", by["better"]), ("not told apart", by["tie"]), ("worse", by["worse"]),
+        )  # fmt: skip
+        parts = [f"{said}: {', '.join(names) or 'none'}" for said, names in told]
+        return f"{start} {'; '.join(parts)}."
 
 
 def need_of(
@@ -262,7 +261,7 @@ def parts_on_need(
                 f"stands *over* another is a paired test of weighted tau."
             ),
             grid(*overview(known)),
-            wrapped(f"Every metric, by {known[0].name}. {known[0].sentence}"),
+            wrapped(f"Every metric, judged by {known[0].sentence}"),
             grid(*in_full(known[0])),
         ]
     return [

@@ -154,9 +154,8 @@ class Ranges:
             scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
             known, missing = job.known_scores(scores)
             layer = _owed(job, known) if job.errors and not missing else None
-            done = not missing and layer is None
-            if done:
-                return Outcome(job.ordered(item.name, known), key, left=self._left_over(whole, key))
+            if not missing and layer is None:
+                return Outcome(job.ordered(item.name, known), key, left=self._left_over(whole))
             builder = RangeBuilder(job, whole, job.metrics if job.racing else missing, self.memory)
             stored = job.stored or job.has_features(key) or builder.spills
             folder = self._folder(builder, stored)
@@ -167,22 +166,17 @@ class Ranges:
             # Anything a model's own code may raise must not stop the others.
             return job.failure(item.name, error)
 
-    def _folder(self, builder: RangeBuilder, stored: bool) -> Path:
+    def _folder(self, builder: RangeBuilder, stored: bool = False) -> Path:
         """Where the statistics of a model are kept."""
         content = {"run": self.run, **({} if stored else builder.content)}
         return self.job.cache.statistics(self.job.statistics_key(builder.whole, content))
 
-    def _left_over(self, whole: Extraction, key: str) -> tuple[str, ...]:
+    def _left_over(self, whole: Extraction) -> tuple[str, ...]:
         """Statistics that a run left which was killed between scoring and clearing up."""
         job = self.job
-        if job.stored or job.policy == "only-cache" or not job.cache.has_statistics:
-            return ()
-        if job.has_features(key):
-            return ()
-        builder = RangeBuilder(job, whole, job.metrics, self.memory)
-        with contextlib.suppress(InvalidInputError):  # they do not fit, so there are none
-            if not builder.spills:
-                return (str(self._folder(builder, stored=False)),)
+        if not job.stored and job.policy != "only-cache" and job.cache.has_statistics:
+            with contextlib.suppress(InvalidInputError):  # they do not fit, so there are none
+                return (str(self._folder(RangeBuilder(job, whole, job.metrics, self.memory))),)
         return ()
 
     def settles(self, result: Any) -> bool:
