@@ -480,10 +480,12 @@ def test_intervals_of_a_ranking(digits, tmp_path):
     nets = named(Net(8), Net(16, seed=1))
     options = {"progress": False, "cache_dir": tmp_path, "layers": "last"}
     plain = tm.rank_models(nets, digits, ["logme", "knn"], **options)
-    assert plain.ranking()["p_best"].isna().all()
+    assert plain.ranking()["p_score"].isna().all()
+    assert plain.ranking()["p_best"].sum() == pytest.approx(1.0)
     table = tm.rank_models(nets, digits, ["logme", "knn"], intervals=True, **options)
     ranking = table.ranking()
     assert ranking["p_best"].sum() == pytest.approx(1.0)
+    assert ranking["p_score"].sum() == pytest.approx(1.0)
     assert (ranking["low"] < ranking["score"]).all()
     np.testing.assert_allclose(table.wide(), plain.wide(), rtol=1e-9)
     assert "P(best)" in table.format()

@@ -157,13 +157,13 @@ def test_the_answer_names_the_best_and_those_that_may_be_it(tmp_path):
     values = {"a": 1.0, "b": 0.95, "far": -3.0}
     table = ScoreTable({**base, "model": m, "value": v} for m, v in values.items())
     answer = written(tmp_path, table).all("p", **{"class": "answer"})[0].text
-    best = table.ranking()["p_best"]
+    found = table.shortlist()
+    named = ", ".join(f"{m} ({p:.2f})" for m, p in zip(found, found.chances, strict=True))
     assert "a , read at layer fc , ranks first of 3 models by logme" in answer
-    assert f"probability of {best[0]:.2f}; still in question: b ({best[1]:.2f})." in answer
-    assert "far" not in answer
-    sure = scores(("a", "b"), metrics=("logme", "knn"))
-    page = written(tmp_path, sure)
-    assert "next is b with" in page.all("p", **{"class": "answer"})[0].text
+    wanted = f"One of {named} is the best to transfer with a probability of {found.probability:.2f}"
+    assert f"{wanted}: the shortlist of 90 %." in answer
+    page = written(tmp_path, scores(("a", "b"), metrics=("logme", "knn")))
+    assert page.all("p", **{"class": "note"})[0].text.startswith("Going by logme and by what")
     assert "First by the other metrics: knn a." in page.all("header")[0].text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -298,6 +299,14 @@ def test_evidence_is_learnt_from_files(tmp_path):
     assert learnt([truth, scores]) == found
     assert learnt(found) is found
     assert reached(records).shape == (8, 4)
+    asked = []
+
+    def scored(pairs):
+        asked.extend(pairs)
+        return [json.loads(line) for line in Path(scores).read_text().splitlines()]
+
+    assert learnt(truth, scored).metrics == found.metrics
+    assert len(asked) == 32
     for path, said in ((truth, "has accuracies and no scores"), (scores, "has scores and no acc")):
         with pytest.raises(InvalidInputError, match=said):
             learnt(path)
@@ -330,8 +339,8 @@ def test_the_head_is_chosen_on_validation_data():
 
 def test_chances_are_in_the_records_for_programs():
     found = with_chances(list(table()), "best")
-    assert sum(r["p_best"] for r in found) == pytest.approx(1.0)
-    assert [r["model"] for r in found if r["shortlisted"]] == list(table().shortlist())
+    assert sum(r.p_best for r in found) == pytest.approx(1.0)
+    assert [r.model for r in found if r.shortlisted] == list(table().shortlist())
 
 
 @pytest.mark.filterwarnings("default")

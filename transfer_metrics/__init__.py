@@ -35,6 +35,7 @@ _PUBLIC = {
     "transfer_metrics.heads.base": ("load_head",),
     "transfer_metrics.heads.compare": ("compare",),
     "transfer_metrics.results.comparison": ("Comparison",),
+    "transfer_metrics.results.error_model": ("ErrorModel",),
     "transfer_metrics.heads.finetune": ("FineTune", "H2TFT", "LPFT"),
     "transfer_metrics.heads.head2toe": ("Head2Toe", "Head2ToeCV"),
     "transfer_metrics.heads.linear": ("LinearProbe",),

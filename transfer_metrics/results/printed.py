@@ -41,7 +41,7 @@ def printed(records: Sequence[Record], view: str, metric: str | None, confidence
     lines = _ranking_lines(ranking_frame(records, metric, view), metric, raced)
     text = _aligned(lines, {"model", "layer"})
     found = shortlist_of(records, metric, view, confidence)
-    if found is not None and found.candidates > 1:
+    if found is not None and len({r.model for r in records if r.value is not None}) > 1:
         text += f"\n\n{found}"
     return text + _remarks(notes, summaries)
 
@@ -82,7 +82,7 @@ def _ranking_lines(ranking: pd.DataFrame, metric: str, raced: bool) -> _Lines:
         )
     if not raced:
         lines = [line[:8] for line in lines]
-    if not ranking["p_best"].notna().any() or len(ranking) == 1:
+    if not ranking["p_best"].notna().any() or ranking["model"].nunique() == 1:
         lines = [line[:4] + line[5:] for line in lines]
     return lines
 
