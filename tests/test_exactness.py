@@ -29,8 +29,8 @@ CASES = {
 }
 OF_FEATURES = [
     "conditional_coding_rate", "emms", "energy", "gbc", "h_score", "label_rate", "lda", "lfc",
-    "logme", "ncti_posterior", "ncti_rank", "ncti_spread", "pactran_gaussian", "parc", "ped", "ridge_probe",
-    "sfda", "svd_regression", "transrate",
+    "logme", "ncti_posterior", "ncti_rank", "ncti_spread", "pactran_gaussian", "parc", "ped",
+    "ridge_probe", "sfda", "svd_regression", "transrate",
 ]  # fmt: skip
 OF_SOURCE = ["leep", "nce", "pactran_dirichlet", "pactran_gamma", "soft_nce"]
 ELSEWHERE = {"knn", "linear_probe", "nleep"}  # tests/test_knn.py, and below
