@@ -1,10 +1,9 @@
 """Learn how far scores can be trusted, try shortlists on what was left out, and write it down.
 
-    python -m tests.shortlist_reference --truth truth.jsonl --scores scores.jsonl
+    python -m tests.shortlist_reference
 
-makes `data/evidence/errors.json`, which `rank` reads, and `docs/shortlist.md` with its picture. The
-files are those that `python -m tests.evidence_reference` keeps. Without them the bundled
-benchmarks alone are learnt from.
+makes `data/evidence/errors.json`, which `rank` reads, and `docs/shortlist.md` with its picture,
+from the truth that `python -m tests.evidence_reference` keeps and the bundled benchmarks.
 """
 
 from __future__ import annotations
@@ -14,30 +13,32 @@ import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence import calibration_report as page
+from transfer_metrics.evidence import kept_truth
 from transfer_metrics.evidence.calibration import Trial, halves, trials_of, without_tasks
-from transfer_metrics.evidence.ground_truth import shortened
 from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_of
 from transfer_metrics.evidence.learning import Case, cases_of, learn
-from transfer_metrics.evidence.own_evidence import apart, kinds_of, reached, truth_cases
+from transfer_metrics.evidence.own_evidence import kinds_of, reached, truth_cases
 from transfer_metrics.evidence.prior_trials import Combined, combine
-from transfer_metrics.evidence.published import MEASURED_HERE, Benchmark, load_benchmark
+from transfer_metrics.evidence.published import Benchmark, list_benchmarks, load_benchmark
 from transfer_metrics.files import replacing
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel
-from transfer_metrics.untrusted import parse_json
 
 ROOT = Path(__file__).parents[1]
 HERE = "here"
-PUBLISHED = (
-    *("logme-cnn", "model-spider", "medmnist-models", "medmnist-sources"),
-    *("transrate-models", "transrate-sources"),
+PUBLISHED = tuple(
+    name
+    for name in (
+        *("logme-cnn", "model-spider", "medmnist-models", "medmnist-sources"),
+        *("transrate-models", "transrate-sources", "reference-imagenet", "reference-texts"),
+    )
+    if name in list_benchmarks() and load_benchmark(name).scores
 )
 """Those with scores; the two of the same networks and accuracies count as one population."""
 SAME = {"model-spider": "logme-cnn"}
@@ -46,42 +47,34 @@ STATIC = (
     *("sfda-cnn", "sfda-ssl", "shift-text", "shift-vision", "tmlr"),
 )
 """From which to learn what one task tells of another."""
-MANY = ("shift-vision", "parc-all", "shift-text", "sfda-cnn", "sfda-ssl", "emms-vit", "itm-mixed")
-NO_SCORE = ("probe_accuracy",)
+MANY = ("shift-vision", "parc-all", "shift-text", "sfda-cnn", "itm-mixed")
+CLASSES = {
+    "flowers5": 5, "dtd10": 10, "hymenoptera": 2, "fashion900": 10, "omniglot100": 100,
+    "brain_mri": 4, "cifar10": 10, "usps": 10, "quickdraw5": 5, "zoo:glyphs": 36,
+}  # fmt: skip
+SUMMARY = ": classification of images, "
 AGAIN = {("model-spider", "logme"), ("model-spider", "h_score"), ("model-spider", "leep")}
 """Scores that another benchmark has of the same networks."""
-SPLITS = 2
+SPLITS, RESAMPLES, DRAWN = 3, 400, 40
 UNLIKE = "a benchmark of others"
 """A kind of task that is not in the evidence."""
 
 
 class Here:
-    """What was measured here: a ground truth with the scores of its pairs, or the bundled table."""
+    """What was measured here: the kept ground truth with the scores of its pairs."""
 
-    def __init__(self, truth: Path | None, scores: Path | None) -> None:
-        if truth is None or scores is None:
-            known = load_benchmark(MEASURED_HERE)
-            self.accuracies = known.accuracies
-            self.scores = {k: v for k, v in known.scores.items() if k not in NO_SCORE}
-            self.cases = cases_of(HERE, self.scores, self.accuracies)
-            self.dims: list[float] = []
-            self.kinds = ["classification of images"]
-            self._records: tuple[list[Any], list[Any]] | None = None
-            return
-        records = [
-            parse_json(line)
-            for path in (truth, scores)
-            for line in path.read_text("utf-8").splitlines()
+    def __init__(self) -> None:
+        self.truth = [
+            {**r, "num_classes": CLASSES[r["task"]], "task_summary": SUMMARY}
+            for r in kept_truth.kept_truth()
         ]
-        measured, scored = (shortened(part) for part in apart(records))
-        self.accuracies = reached(measured)
-        last, best = tables(at_last(scored)), tables(at_best(scored))
+        self.records = kept_truth.kept_scores()
+        self.accuracies = reached(self.truth)
+        last, best = tables(at_last(self.records)), tables(at_best(self.records))
         # Where a metric has no score of other blocks, the classifier's input is the best.
         self.scores = {name: best.get(name, table) for name, table in last.items()}
-        self.cases = truth_cases(HERE, measured, scored)
-        self.dims = list(width_of(scored).values())
-        self.kinds = kinds_of(measured) or ["classification of images"]
-        self._records = measured, scored
+        self.cases = truth_cases(HERE, self.truth, self.records)
+        self.dims = list(width_of(self.records).values())
 
     @property
     def models(self) -> list[str]:
@@ -90,11 +83,10 @@ class Here:
 
     def of(self, models: Sequence[str]) -> list[Case]:
         """Cases of some of the networks."""
-        if self._records is None:
-            part = self.accuracies.loc[list(models)]
-            return cases_of(HERE, self.scores, part)
-        kept = [[r for r in part if r["model"] in models] for part in self._records]
-        return truth_cases(HERE, kept[0], kept[1])
+        truth, records = (
+            [r for r in part if r["model"] in models] for part in (self.truth, self.records)
+        )
+        return truth_cases(HERE, truth, records)
 
 
 def published() -> list[Case]:
@@ -120,24 +112,19 @@ def trusting(models: Mapping[str, ErrorModel], here: Here) -> Callable[[str, str
 
 
 def tried(here: Here, unlike: ErrorModel) -> list[page.Tried]:
-    """Tasks left out, networks left out, and both."""
+    """Tasks left out, and networks left out."""
     default = DEFAULT_METRICS[0]
     tasks = list(map(str, here.accuracies.columns))
     trust = trusting(without_tasks(here.cases, tasks, unlike), here)
     by_tasks = list(trials_of(here.scores, here.accuracies, trust))
     by_models: list[Trial] = []
-    by_both: list[Trial] = []
     for seed, (known, new) in enumerate(halves(here.models, SPLITS)):
-        cases, part = here.of(known), here.accuracies.loc[new]
-        whole = dict.fromkeys(tasks, learn(cases, unlike=unlike))
-        without = without_tasks(cases, tasks, unlike)
-        for models, trials in ((whole, by_models), (without, by_both)):
-            trust = trusting(models, here)
-            trials += trials_of(here.scores, part, trust, seed=seed, subsets=1)
+        whole = dict.fromkeys(tasks, learn(here.of(known), unlike=unlike))
+        part = here.accuracies.loc[new]
+        by_models += trials_of(here.scores, part, trusting(whole, here), seed=seed, subsets=2)
     return [
         page.Tried("tasks left out", by_tasks, default),
         page.Tried("networks left out", by_models, default),
-        page.Tried("tasks and networks left out", by_both, default),
     ]
 
 
@@ -175,7 +162,7 @@ def with_priors(
     for metric in DEFAULT_METRICS:
         rows.append(combine(
             "measured here", metric, here.scores[metric], 100 * here.accuracies,
-            functools.partial(left, metric), errors,
+            functools.partial(left, metric), errors, resamples=RESAMPLES,
         ))  # fmt: skip
     for name in PUBLISHED[:4]:
         known = load_benchmark(name)
@@ -184,7 +171,7 @@ def with_priors(
             if metric in known.scores and (name, metric) not in AGAIN:
                 rows.append(combine(
                     name, metric, known.scores[metric], points(known),
-                    functools.partial(trust, metric), errors,
+                    functools.partial(trust, metric), errors, resamples=RESAMPLES,
                 ))  # fmt: skip
     return rows
 
@@ -196,26 +183,29 @@ def points(known: Benchmark) -> pd.DataFrame:
 
 def with_drawn_scores(errors: ErrorModel) -> list[Combined]:
     """Scores that are drawn as good as those of the default metric, on tables with many tasks."""
-    trust = errors.trust(DEFAULT_METRICS[0], kind=UNLIKE)[0]
-    label = f"as {DEFAULT_METRICS[0]}, drawn"
+    default = DEFAULT_METRICS[0]
+    trusts = {
+        "here": errors.trust(default, of_best=True)[0],
+        "elsewhere": unlike_ours(errors, default, ""),
+    }
     return [
         combine(
-            name, label, None, points(load_benchmark(name)), lambda _: trust, errors, resamples=60
+            name, f"as {default} {where}", None, points(load_benchmark(name)),
+            lambda _, trust=trust: trust, errors, resamples=DRAWN,
         )
         for name in MANY
-    ]
+        for where, trust in trusts.items()
+    ]  # fmt: skip
 
 
 def main() -> None:
     """Learn, try, and write the model of errors, the page and its picture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--truth", type=Path)
-    parser.add_argument("--scores", type=Path)
     parser.add_argument("--errors", type=Path, default=ROOT / "data/evidence/errors.json")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/shortlist.md")
     args = parser.parse_args()
     warnings.simplefilter("ignore", TransferMetricsWarning)
-    here, others = Here(args.truth, args.scores), published()
+    here, others = Here(), published()
     models, tasks = here.accuracies.shape
     errors = learn(
         [*here.cases, *others],
@@ -223,7 +213,7 @@ def main() -> None:
         earlier={name: load_benchmark(name).accuracies for name in STATIC}
         | {HERE: here.accuracies},
         dims=here.dims,
-        kinds=here.kinds,
+        kinds=kinds_of(here.truth),
         source=f"what {models} networks reached on {tasks} tasks",
     )
     args.errors.parent.mkdir(exist_ok=True)
@@ -241,7 +231,7 @@ def main() -> None:
     print(page.text(found))
     picture = args.out.with_suffix(".png")
     page.draw(found.tried[0].trials, picture)
-    command = "python -m tests.shortlist_reference --truth truth.jsonl --scores scores.jsonl"
+    command = "python -m tests.shortlist_reference"
     with replacing(args.out) as temporary:
         temporary.write_text(page.markdown(found, command, picture.name), "utf-8")
 

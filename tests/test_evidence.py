@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from scipy.stats import kendalltau, weightedtau
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.evidence import ground_truth, judgement, scored_pairs
+from transfer_metrics.evidence import evidence_report, ground_truth, judgement, scored_pairs
 from transfer_metrics.evidence.ground_truth import short_name, shortened
 from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.static_ranking import static_scores
 
 MODELS = ["zoo:cnn-mnist", "zoo:mixer-usps", "zoo:vit-mnist"]
 TASK = "sklearn:digits"
@@ -169,6 +171,32 @@ def test_judged_by_the_truth() -> None:
     assert noisy.low < 0.9  # noise of the accuracies widens the interval
 
 
+def test_page_says_whether_a_metric_is_needed() -> None:
+    records, truth = made_up()
+    probed = {"metric": "accuracy", "split": "test"}
+    records += [record(m, 0.5, task=t, **probed) for m in truth.index for t in truth]
+    measured = [
+        {**record(m, truth.loc[m, t], task=t, metric=metric, split=split), "head": head, "seed": 0}
+        for m in truth.index for t in truth for head in ("finetune(lr=1)", "linear_probe")
+        for metric, split in (("accuracy", "test"), ("val_accuracy", "val"))
+    ]  # fmt: skip
+    found = evidence_report.gather(Comparison(measured), records, resamples=100)
+    page = evidence_report.markdown(found, "a command")
+    static = next(row for row in found.rows if row.metric == "static")
+    by_hand = judgement.by_task(static_scores(truth), truth).mean()
+    assert static.value == pytest.approx(by_hand)
+    assert f"\n| static | {by_hand:.2f} | " in page
+    title = "Does this benchmark need a metric at all?"
+    (section,) = (part for part in page.split("\n## ") if part.startswith(title))
+    assert "## What a difference of scores is worth" in page
+    said = " ".join(section.split())
+    assert f"static has weighted tau {by_hand:.2f} (" in said
+    assert "Better: knn; not told apart:" in said
+    for need in ("the best head", "linear probes"):
+        assert f"| {need} | 12 | 3 | " in section
+    assert re.search(r"\n\| knn \| 1\.00 \([^|]*\) \| [^|]* \| better \| ", section)
+
+
 def test_choice_does_not_see_the_task_it_is_tried_on() -> None:
     truth = pd.DataFrame({t: [1.0, 2.0, 3.0, 4.0] for t in "xyz"}, list("abcd"))
     one = truth.assign(x=-truth["x"])  # right on y and z only
@@ -236,3 +264,18 @@ def test_built_from_end_to_end(
     assert len(scores.read_text("utf-8").splitlines()) == len(
         {json.dumps(json.loads(line)) for line in scores.read_text("utf-8").splitlines()}
     )
+
+
+def test_metrics_that_a_pair_lacks_are_added(tmp_path: Path) -> None:
+    out = tmp_path / "s.jsonl"
+    pair = (MODELS[0], "sklearn:digits?examples=40")
+    options = {"sizes": (), "repairs": (), "blocks": 1, "progress": False}
+    first = scored_pairs.measure([pair], out, metrics=("knn", "leep"), **options)
+    again = scored_pairs.measure([pair], out, metrics=("knn", "leep", "lfc"), **options)
+    assert [r["metric"] for r in first] == ["knn", "leep", "accuracy"]
+    assert [r["metric"] for r in again] == ["knn", "leep", "accuracy", "lfc"]
+    assert again[0] == first[0]
+    before = out.read_bytes()
+    # One that reads the source head is not tried again: a network may have none.
+    scored_pairs.measure([pair], out, metrics=("knn", "lfc", "nce"), **options)
+    assert out.read_bytes() == before

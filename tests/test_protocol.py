@@ -169,7 +169,7 @@ def test_head2toe_chooses_by_a_validation_set() -> None:
 def record(head: str, metric: str, value: float, *, seed: int = 0, n: int = 100) -> dict:
     return {
         "model": "a", "task": "t", "head": head, "seed": seed, "metric": metric, "value": value,
-        "n": n, "note": None, "error": None, "seconds": 1.0,
+        "n": n, "note": None, "error": None, "seconds": 1.0, "num_classes": 4,
         "split": "test" if metric == "accuracy" else "val",
     }  # fmt: skip
 
@@ -254,6 +254,7 @@ def test_only_complete_tasks_are_kept_and_come_back_as_they_were(tmp_path: Path)
         ("zoo:b", "x", 0),
     }
     assert {(r["metric"], r["value"]) for r in found} == {("accuracy", 0.75), ("val_accuracy", 0.5)}
+    assert {r["num_classes"] for r in found} == {4}
     assert kept_truth.kept_protocol(tmp_path) == ("lpft(lr=1)",)
     (knn, rank), *_ = [
         [r for r in kept_truth.kept_scores(tmp_path) if r["model"] == m] for m in ("zoo:a", "zoo:b")

@@ -21,6 +21,7 @@ from transfer_metrics.__main__ import main
 from transfer_metrics.errors import CorruptStoreError, TransferMetricsWarning, UnknownNameError
 from transfer_metrics.evidence import published
 from transfer_metrics.evidence.published import (
+    IMAGENET,
     MEASURED_HERE,
     TEXTS,
     Benchmark,
@@ -35,6 +36,7 @@ from transfer_metrics.results.agreement_tasks import agreement_by_task
 FOREIGN = {"otce", "fu", "imagenet_top1", "ncti"}
 # What the project's own table has beside single metrics.
 OWN = {"probe_accuracy", "etran"}
+HERE = (MEASURED_HERE, IMAGENET, TEXTS)
 SHAPES = {
     "emms-caption": (9, 5),
     "emms-vit": (13, 11),
@@ -46,8 +48,9 @@ SHAPES = {
     "ncti-ssl": (12, 2),
     "parc-all": (71, 7),
     "parc-controlled": (32, 7),
-    "reference-texts": (16, 4),
-    "reference-zoo": (12, 8),
+    "reference-imagenet": (12, 4),
+    "reference-texts": (8, 4),
+    "reference-zoo": (14, 8),
     "sfda-cnn": (11, 11),
     "sfda-cnn-head": (11, 11),
     "sfda-ssl": (12, 11),
@@ -86,8 +89,8 @@ def test_tables_fit_together_and_say_where_they_are_from(name: str) -> None:
         assert metric.partition("(")[0] in {*list_metrics(), *FOREIGN, *OWN}
         assert table.index.equals(found.accuracies.index)
         assert table.columns.equals(found.accuracies.columns)
-    if name in (MEASURED_HERE, TEXTS):
-        assert "benchmark run" in found.source
+    if name in HERE:
+        assert "this project" in found.source
         assert found.noise.shape == SHAPES[name]
     else:
         assert "github.com/" in found.source
@@ -313,12 +316,12 @@ def test_making_them_again_gives_the_same_bytes(shared: Path, tmp_path: Path) ->
     assert maker.main([str(shared / "reference"), "--out", str(tmp_path)]) == 0
     made = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
     kept = {path.name: path.read_bytes() for path in (DATA / "benchmarks").glob("*.csv")}
-    own = {name: kept.pop(f"{name}.csv") for name in (MEASURED_HERE, TEXTS)}
+    own = {name: kept.pop(f"{name}.csv") for name in HERE}
     assert made == kept
     again = tmp_path / "again"
     shutil.copytree(DATA / "benchmarks", again)
     assert maker.main([str(shared / "reference"), "--out", str(again)]) == 0
-    assert own == {n: (again / f"{n}.csv").read_bytes() for n in (MEASURED_HERE, TEXTS)}
+    assert own == {n: (again / f"{n}.csv").read_bytes() for n in HERE}
     manifests = [(folder / "manifest.json").read_bytes() for folder in (DATA / "benchmarks", again)]
     assert manifests[0] == manifests[1]
 
@@ -329,7 +332,7 @@ def test_manifest_counts_what_is_there() -> None:
         found = load_benchmark(entry["name"])
         assert found.accuracies.shape == (entry["models"], entry["tasks"])
         assert list(found.scores) == entry["metrics"]
-        own = entry["name"] in (MEASURED_HERE, TEXTS)
+        own = entry["name"] in HERE
         assert (
             entry["licence"] == "measured by this project" if own else "facts" in entry["licence"]
         )
@@ -353,7 +356,7 @@ def test_report_tells_ties_from_differences() -> None:
     text = published.text([judged])
     assert "small 1/3" in text
     assert "-1.000" in text
-    assert "good, twin beat it; worse: bad." in " ".join(text.split())
+    assert "Better: good, twin; not told apart: none; worse: bad." in " ".join(text.split())
     assert "beats the static ranking on 1 (small), is worse on none" in " ".join(text.split())
 
 

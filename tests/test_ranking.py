@@ -202,6 +202,25 @@ def test_an_interrupted_ranking_goes_on_where_it_stopped(digits, tmp_path, after
         assert 300 <= resumed[1].module.examples < 400
 
 
+def test_statistics_are_cleared_that_a_run_left_which_ended_after_scoring(
+    digits, tmp_path, monkeypatch
+):
+    options = {"cache_dir": tmp_path, "shard_size": 100, "batch_size": 50}
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transfer_metrics.ranking.ranges.clear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rank(named(Net(8, 1)), digits, **options)
+    assert list((tmp_path / "statistics").rglob("*.safetensors"))
+    net = Net(8, 1)
+    rank(named(net), digits, **options)
+    assert net.examples < 100  # all scores were there
+    assert not list((tmp_path / "statistics").rglob("*.safetensors"))
+
+
 class Scale(nn.Module):
     """Elementwise, so that its features are the same bits whatever the batch."""
 
@@ -461,10 +480,12 @@ def test_intervals_of_a_ranking(digits, tmp_path):
     nets = named(Net(8), Net(16, seed=1))
     options = {"progress": False, "cache_dir": tmp_path, "layers": "last"}
     plain = tm.rank_models(nets, digits, ["logme", "knn"], **options)
-    assert plain.ranking()["p_best"].isna().all()
+    assert plain.ranking()["p_score"].isna().all()
+    assert plain.ranking()["p_best"].sum() == pytest.approx(1.0)
     table = tm.rank_models(nets, digits, ["logme", "knn"], intervals=True, **options)
     ranking = table.ranking()
     assert ranking["p_best"].sum() == pytest.approx(1.0)
+    assert ranking["p_score"].sum() == pytest.approx(1.0)
     assert (ranking["low"] < ranking["score"]).all()
     np.testing.assert_allclose(table.wide(), plain.wide(), rtol=1e-9)
     assert "P(best)" in table.format()

@@ -157,13 +157,13 @@ def test_the_answer_names_the_best_and_those_that_may_be_it(tmp_path):
     values = {"a": 1.0, "b": 0.95, "far": -3.0}
     table = ScoreTable({**base, "model": m, "value": v} for m, v in values.items())
     answer = written(tmp_path, table).all("p", **{"class": "answer"})[0].text
-    best = table.ranking()["p_best"]
+    found = table.shortlist()
+    named = ", ".join(f"{m} ({p:.2f})" for m, p in zip(found, found.chances, strict=True))
     assert "a , read at layer fc , ranks first of 3 models by logme" in answer
-    assert f"probability of {best[0]:.2f}; still in question: b ({best[1]:.2f})." in answer
-    assert "far" not in answer
-    sure = scores(("a", "b"), metrics=("logme", "knn"))
-    page = written(tmp_path, sure)
-    assert "next is b with" in page.all("p", **{"class": "answer"})[0].text
+    wanted = f"One of {named} is the best to transfer with a probability of {found.probability:.2f}"
+    assert f"{wanted}: the shortlist of 90 %." in answer
+    page = written(tmp_path, scores(("a", "b"), metrics=("logme", "knn")))
+    assert page.all("p", **{"class": "note"})[0].text.startswith("Going by logme and by what")
     assert "First by the other metrics: knn a." in page.all("header")[0].text
 
 
@@ -206,6 +206,29 @@ def test_scores_are_checked_against_accuracies():
         assert check.measures["weighted_kendall"] == pytest.approx(
             expected.loc["weighted_kendall", ["value", "low", "high"]].tolist()
         )
+
+
+def test_what_heads_reached_on_other_tasks_is_what_a_score_has_to_beat(tmp_path):
+    names = ("a", "b", "c", "d")
+    other = comparison(tuple(reversed(names)), task="letters")
+    tables = [scores(names), comparison(names), other]
+    gathered = gather(tables)
+    setting, of_digits = gathered.settings[0], gathered.comparisons["digits"]
+    checks = checks_of(setting, of_digits, gathered.comparisons.values())
+    alone = checks_of(setting, of_digits)
+    assert [c.measures for c in checks] == [c.measures for c in alone]
+    assert all(check.over_static is None for check in alone)
+    both = tables[1] + other
+    for check in checks:
+        found = tables[0].agreement(both, check.metric, head=check.head)
+        gain = found.set_index(["metric", "measure"]).loc[
+            (f"{check.metric} - static", "weighted_kendall"), ["value", "low", "high"]
+        ]
+        assert check.over_static == pytest.approx(tuple(gain))
+    [section] = written(tmp_path, tables).all("section", id="agreement")
+    assert cells(section.all("table")[0])[0][-1].startswith(f"{checks[0].over_static[0]:.2f} ")
+    [section] = written(tmp_path, tables[:2]).all("section", id="agreement")
+    assert "static" not in section.text
 
 
 def test_tasks_stand_beside_each_other_by_rank(tmp_path):

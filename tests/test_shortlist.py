@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -160,16 +161,13 @@ def test_a_prior_that_lacks_models_says_so_and_goes_by_their_scores():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no accuracies"),
+        ("", "cannot read"),
         ("model,a\n", "no accuracies"),
-        ("model,a\nnet0,1\nnet0,2\n", "model net0 twice"),
-        ("model,a,a\nnet0,1,2\nnet1,1,2\n", "task a twice"),
-        ("model,a\nnet0,good\nnet1,1\n", "net0 on a is good"),
-        ("model,a\nnet0,nan\nnet1,1\n", "net0 on a is nan"),
-        ("model,a\nnet0,inf\nnet1,1\n", "net0 on a is inf"),
+        ("model,a\nnet0,1\nnet0,2\n", "'net0' is there twice"),
+        ("model,a,a\nnet0,1,2\nnet1,1,2\n", "'a' is there twice"),
+        ("model,a\nnet0,good\nnet1,1\n", "is 'good', which is no number"),
         ("model,a,b\nnet0,,\nnet1,1,2\n", "no accuracy of the model net0"),
-        ("model,a,b\nnet0,1,\nnet1,1,\n", "no accuracy of the task b"),
-        ("model,a\nnet0,1,2\n", "row 2 has 3 cells"),
+        ("model,a,b\nnet0,1,\nnet1,1,nan\n", "no accuracy of the task b"),
     ],
 )
 def test_priors_that_are_wrong_are_refused(tmp_path, text, said):
@@ -183,8 +181,10 @@ def test_priors_that_are_wrong_are_refused(tmp_path, text, said):
 def test_other_priors_that_are_wrong_are_refused(tmp_path):
     with pytest.raises(InvalidInputError, match="cannot read"):
         earlier_accuracies(tmp_path / "none.csv")
-    with pytest.raises(InvalidInputError, match="not int"):
+    with pytest.raises(InvalidInputError, match="type int"):
         earlier_accuracies(3)
+    with pytest.raises(InvalidInputError, match="no accuracies"):
+        earlier_accuracies({})
 
 
 def test_standings_are_trusted_as_far_as_the_tasks_agree():
@@ -299,6 +299,14 @@ def test_evidence_is_learnt_from_files(tmp_path):
     assert learnt([truth, scores]) == found
     assert learnt(found) is found
     assert reached(records).shape == (8, 4)
+    asked = []
+
+    def scored(pairs):
+        asked.extend(pairs)
+        return [json.loads(line) for line in Path(scores).read_text().splitlines()]
+
+    assert learnt(truth, scored).metrics == found.metrics
+    assert len(asked) == 32
     for path, said in ((truth, "has accuracies and no scores"), (scores, "has scores and no acc")):
         with pytest.raises(InvalidInputError, match=said):
             learnt(path)
@@ -309,7 +317,7 @@ def test_evidence_is_learnt_from_files(tmp_path):
 
 
 def test_the_head_is_chosen_on_validation_data():
-    base = {"model": "m", "task": "t", "seed": 0}
+    base = {"model": "m", "task": "t", "seed": 0, "n": 100}
     rows = [
         {**base, "head": head, "metric": metric, "split": split, "value": value}
         for head, metric, split, value in (
@@ -331,8 +339,8 @@ def test_the_head_is_chosen_on_validation_data():
 
 def test_chances_are_in_the_records_for_programs():
     found = with_chances(list(table()), "best")
-    assert sum(r["p_best"] for r in found) == pytest.approx(1.0)
-    assert [r["model"] for r in found if r["shortlisted"]] == list(table().shortlist())
+    assert sum(r.p_best for r in found) == pytest.approx(1.0)
+    assert [r.model for r in found if r.shortlisted] == list(table().shortlist())
 
 
 @pytest.mark.filterwarnings("default")

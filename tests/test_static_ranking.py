@@ -286,8 +286,8 @@ def test_what_a_benchmark_needs() -> None:
         judged(with_static(scores["knows"], static_scores(own)), own)
     )
     assert best.both_over_metric == "worse"  # a ranking that knows nothing only adds noise
-    assert need.sentence.startswith("On small static has weighted tau")
-    assert "knows beat it; not told apart: blind" in need.sentence
+    assert need.sentence.startswith("small: static has weighted tau")
+    assert need.sentence.endswith("Better: knows; not told apart: blind; worse: none.")
     alone = need_of(
         "one", own[["t0"]], {name: t[["t0"]] for name, t in scores.items()}, resamples=0
     )

@@ -90,8 +90,8 @@ def add_chances(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evidence",
         metavar="FILES",
-        help="how far to trust scores, by evidence of your own: what `benchmark run` and "
-        "`benchmark build` wrote, comma-separated",
+        help="how far to trust scores, by evidence of your own: what `benchmark run` wrote, and "
+        "with a comma between the scores that `benchmark build` wrote",
     )
     parser.add_argument(
         "--prior",

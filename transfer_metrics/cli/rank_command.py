@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import Records, print_table, require_scores, say, show, tell
+from transfer_metrics.cli.console import print_table, require_scores, say, show, tell
 from transfer_metrics.cli.options import (
     add_cache,
     add_chances,
@@ -125,6 +125,7 @@ def _run(args: argparse.Namespace) -> int:
         **extraction(args),
     )
     require_scores(table)
+    table = type(table)(with_chances(list(table), table.view, args.confidence), table.view)
     written = [folder / "scores.jsonl", folder / "run.yaml"]
     table.save(written[0])
     write_config(args, written[1])
@@ -133,8 +134,7 @@ def _run(args: argparse.Namespace) -> int:
         for kind in ("ranking", "layers") if several else ("ranking",):
             written.append(folder / f"{kind}.{args.plot_format}")
             table.plot.save(kind, written[-1])
-    shown = Records(with_chances(list(table), table.view, args.confidence))
-    print_table(shown, args, table.format(confidence=args.confidence))
+    print_table(table, args, table.format(confidence=args.confidence))
     failed = {r["model"] for r in table.failures}
     for failure in table.failures:
         say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")

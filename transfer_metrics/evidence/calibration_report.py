@@ -104,12 +104,13 @@ differ, all drawn towards the other metrics where little is known. Accuracies ar
 errors of the scores (`--intervals`) and what the scores leave open. That is `p_best`; `p_score` in
 `table.ranking()` counts sampling errors alone.
 
-What lies outside of the evidence (a metric, a kind of task, widths, numbers of examples or classes,
-by more than half again) is said, and a metric is then trusted no further than published benchmarks
-bear out, which differ far more than tasks do. A race leaves out the models that it dropped.
+What lies outside of the evidence is said: a metric, a kind of task, widths by more than twice,
+numbers of examples or classes by more than three times. A metric is then trusted no further than
+published benchmarks bear out, which differ far more than tasks do. A race leaves out the models
+that it dropped.
 
-Evidence of your own replaces ours: `rank --evidence truth.jsonl,scores.jsonl`, with the files that
-`transfer-metrics benchmark run` and `benchmark build` wrote, or `rank_models(..., evidence=...)`.
+Evidence of your own replaces ours: `rank --evidence truth.jsonl`, with the file that
+`transfer-metrics benchmark run` wrote, or `rank_models(..., evidence=...)`.
 `rank --prior accuracies.csv` adds what the models reached on earlier tasks, or one published
 column, and ranks by both.
 
@@ -162,8 +163,9 @@ def _parts(found: Calibrated, grid: Grid, title: str) -> list[str]:
         wrapped(
             "Tables with many tasks have no scores. There the score is drawn: in each of the "
             "resamples it correlates with the accuracies of a task as far as the evidence says of "
-            f"`{main.default}` on a new population, so these rows are a simulation, with true "
-            "accuracies and made-up scores."
+            f"`{main.default}`, on networks like ours (*here*) and on others (*elsewhere*), and is "
+            "wrong about other models than the standing is. So these rows are a simulation, with "
+            "true accuracies and made-up scores."
         ),
         grid(*_combinations(found.drawn)),
         title.format("What was learnt"),

@@ -28,13 +28,11 @@ from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wra
 from transfer_metrics.evidence.published import Benchmark
 from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
 from transfer_metrics.evidence.static_baseline import (
-    ABOUT,
     MEASURE,
     Need,
-    in_full,
     mean_agreement,
     need_of,
-    overview,
+    parts_on_need,
 )
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
@@ -143,6 +141,7 @@ def gather(
         tuple(records),
         dims,
         told,
+        beside,
     )
 
 
@@ -225,6 +224,8 @@ def _truth(evidence: Evidence, grid: Grid) -> list[str]:
 
 def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     models, tasks = evidence.accuracies.shape
+    scores = tables(at_last(evidence.records))
+    shown = next((name for name in DEFAULT_METRICS if name in scores), evidence.rows[0].metric)
     low, high = min(evidence.dims.values()), max(evidence.dims.values())
     return [
         title.format("Every metric"),
@@ -240,7 +241,7 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
             f"*failed*: pairs without a score."
         ),
         grid(*_main(evidence)),
-        *_needed(evidence, grid, title),
+        *parts_on_need(evidence.needs, scores, shown, evidence.accuracies, grid, title),
         title.format("Fewer examples"),
         wrapped(
             "The same tau where only so many training examples are scored, on the tasks that "
@@ -264,22 +265,6 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
             f"{100 * layer_regrets(evidence.records)['last']:.1f}."
         ),
         grid(*_layers(evidence)),
-    ]
-
-
-def _needed(evidence: Evidence, grid: Grid, title: str) -> list[str]:
-    needs = [need for need in evidence.needs if need.static]
-    if not needs:
-        return []
-    return [
-        title.format("Does this benchmark need a metric at all?"),
-        wrapped(
-            f"{ABOUT} Regrets are in points. *best score* is the best in hindsight; what stands "
-            f"*over* another is a paired test of weighted tau."
-        ),
-        grid(*overview(needs)),
-        wrapped(f"Every metric, by {needs[0].name}. {needs[0].sentence}"),
-        grid(*in_full(needs[0])),
     ]
 
 

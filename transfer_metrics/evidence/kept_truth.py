@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _TRUTH = (
 )
 _PLACE = ("model", "task", "layer", "layer_index", "dim", "n", "split", "repair")
 """What a row of scores is of."""
+_EPOCHS = re.compile(r"epochs=(\d+)")
 _Record = Mapping[str, Any]
 
 
@@ -85,9 +87,10 @@ def keep(truth: Iterable[_Record], scores: Iterable[_Record], folder: Path) -> N
     }
     about: dict[str, dict[str, Any]] = {
         "truth": {
-            "heads": sorted({str(r["head"]) for r in whole if r["head"]}),
+            "heads": _merged(str(r["head"]) for r in whole if r["head"]),
             "models": names["model"],
             "tasks": names["task"],
+            "classes": {short_name(r["task"]): r["num_classes"] for r in whole if r["num_classes"]},
         },
         "scores": {"lower_is_better": sorted(lower)},
     }
@@ -109,12 +112,14 @@ def kept_truth(folder: Path | None = None) -> list[dict[str, Any]]:
 
     Heads go by their bare names; ``kept_protocol`` has their options.
     """
+    classes = entry(folder or _folder(), "evidence", "truth")["classes"]
     found = []
     for row in _rows("truth", folder):
         base = {
             **{name: row[name] for name in ("model", "task", "head")},
             "seed": int(row["seed"]),
             "seconds": float(row["seconds"]),
+            "num_classes": classes.get(row["task"]),
             "error": None,
         }
         for metric, n, split in (("accuracy", "n", "test"), ("val_accuracy", "n_val", "val")):
@@ -158,6 +163,22 @@ def kept_scores(folder: Path | None = None) -> list[dict[str, Any]]:
 def kept_protocol(folder: Path | None = None) -> tuple[str, ...]:
     """The heads of the kept truth with their options."""
     return tuple(entry(folder or _folder(), "evidence", "truth")["heads"])
+
+
+def _merged(labels: Iterable[str]) -> list[str]:
+    """Labels that differ by their epochs as one.
+
+    >>> _merged(["b(epochs=9)", "a", "b(epochs=12)", "b(epochs=9)"])
+    ['b(epochs=9 to 12)', 'a']
+    """
+    found: dict[str, list[int]] = {}
+    for label in labels:
+        epochs = _EPOCHS.search(label)
+        found.setdefault(_EPOCHS.sub("epochs=?", label), []).append(int(epochs[1]) if epochs else 0)
+    return [
+        label.replace("epochs=?", f"epochs={min(n)}" + f" to {max(n)}" * (min(n) < max(n)))
+        for label, n in found.items()
+    ]
 
 
 def _folder() -> Path:

@@ -42,6 +42,8 @@ _WEAK = 0.3
 _SHARED = 0.5
 """Share of the error of few models that is the same for all metrics of a task."""
 _TWO = math.sqrt(2.0)
+_ENOUGH = {"ftol": 1e-5, "eps": 1e-3}
+"""Deviations that are off by a hundredth change nothing."""
 _CLASSES = 0.2
 """Prior deviation of the change with ten times as many classes."""
 
@@ -295,7 +297,7 @@ class _Fit:
 
         start = np.full(sum(free), math.log(0.2))
         bounds = [(math.log(1e-3), math.log(2.0))] * len(start)
-        found = spread(minimize(loss, start, method="L-BFGS-B", bounds=bounds).x)
+        found = spread(minimize(loss, start, method="L-BFGS-B", bounds=bounds, options=_ENOUGH).x)
         factor = cho_factor(covariance(found), lower=True)
         ones = cho_solve(factor, np.ones_like(y))
         mean, mean_variance = float(ones @ y / ones.sum()), float(1 / ones.sum())

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.evidence.ground_truth import BEST, best
+from transfer_metrics.evidence.ground_truth import reached as reached_by
 from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_of
 from transfer_metrics.evidence.learning import Case, cases_of, learn
+from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.error_model import ErrorModel
 from transfer_metrics.results.ranks import kind_of
 from transfer_metrics.results.record import Record
@@ -22,22 +23,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _Records = Sequence[Mapping[str, Any]]
-_TRIED = "val_accuracy"
-"""What a head reached on the data that chose its settings."""
 _POPULATION = "own"
 
 
-def learnt(evidence: Any) -> ErrorModel:
+def learnt(
+    evidence: Any,
+    scored: Callable[[Sequence[tuple[str, str]]], Iterable[Mapping[str, Any]]] | None = None,
+) -> ErrorModel:
     """The model of errors that evidence teaches.
 
     Args:
         evidence: an ``ErrorModel``, the path of one that was saved (``.json``), or paths of files
             of JSON lines, in a list or with commas: accuracies as `benchmark run` writes them, and
             scores of the same models and tasks as `benchmark build` or `rank` write them.
+        scored: what gives scores of pairs of a model and a task, where the files have none.
 
     Raises:
-        InvalidInputError: a file that is missing or holds something else; accuracies without
-            scores or the reverse; fewer than five models with both on every task.
+        InvalidInputError: a file that is missing or holds something else; scores without
+            accuracies, or the reverse where nothing gives scores; fewer than five models with both
+            on every task.
     """
     if isinstance(evidence, ErrorModel):
         return evidence
@@ -48,6 +52,9 @@ def learnt(evidence: Any) -> ErrorModel:
     records = [record for path in paths for record in _lines(path)]
     truth, scores = apart(records)
     named = ", ".join(map(str, paths))
+    if truth and not scores and scored is not None:
+        pairs = dict.fromkeys((str(r["model"]), str(r["task"])) for r in truth)
+        scores = apart(scored(list(pairs)))[1]
     if not truth or not scores:
         have, lack = ("scores", "accuracies") if scores else ("accuracies", "scores")
         raise InvalidInputError(
@@ -89,32 +96,20 @@ def truth_cases(population: str, truth: _Records, scores: _Records) -> list[Case
 
 
 def reached(truth: _Records) -> pd.DataFrame:
-    """Test accuracy of the head that is best on validation data, models x tasks, mean over seeds.
+    """Test accuracy of the head that validation chose, mean over seeds, models x tasks.
 
-    Where no head has an accuracy on validation data, it is the best on test data.
+    Where no head of a pair has an accuracy on validation data, it is the best on test data.
     """
-    import pandas as pd
-
-    cells: dict[tuple[str, str], dict[Any, dict[str, dict[str, float]]]] = {}
+    chosen = best(truth)
+    known = {(r["model"], r["task"]) for r in chosen}
+    highest: dict[tuple[str, str, int], Mapping[str, Any]] = {}
     for r in truth:
-        if r["metric"] in ("accuracy", _TRIED) and r["value"] is not None:
-            of_pair = cells.setdefault((str(r["task"]), str(r["model"])), {})
-            of_head = of_pair.setdefault(r.get("seed") or 0, {}).setdefault(str(r["head"]), {})
-            if r["metric"] == _TRIED or r["split"] == "test":
-                of_head[str(r["metric"])] = float(r["value"])
-    found: dict[str, dict[str, float]] = {}
-    for (task, model), seeds in cells.items():
-        # Heads without chance have a first seed alone, which stands for all.
-        heads = {h: of for of_seed in reversed(seeds.values()) for h, of in of_seed.items()}
-        values = []
-        for of_seed in seeds.values():
-            own = [of for of in {**heads, **of_seed}.values() if "accuracy" in of]
-            tried = bool(own) and all(_TRIED in of for of in own)
-            by = _TRIED if tried else "accuracy"
-            values += [max(own, key=lambda of: of[by])["accuracy"]] if own else []
-        if values:
-            found.setdefault(task, {})[model] = float(np.mean(values))
-    return pd.DataFrame(found)
+        if r["metric"] == "accuracy" and r["split"] == "test" and r["value"] is not None:
+            key = r["model"], r["task"], r["seed"]
+            if key[:2] not in known and r["value"] > highest.get(key, {"value": -1})["value"]:
+                highest[key] = r
+    both = [*chosen, *({**r, "head": BEST} for r in highest.values())]
+    return reached_by(Comparison(both), BEST)[0]
 
 
 def apart(records: Iterable[Mapping[str, Any]]) -> tuple[_Records, _Records]:

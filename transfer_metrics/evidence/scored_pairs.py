@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from transfer_metrics.metrics.base import Metric
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.metric_choice import resolve_metrics
 from transfer_metrics.ranking.score import score
+from transfer_metrics.results.record import record_label
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import nested_order
@@ -70,8 +71,9 @@ def measure(
     - every metric, but the slowest, on so many ``blocks`` from the first to the last;
     - of these blocks the test accuracy of a linear probe (metric ``accuracy``, split ``test``).
 
-    Pairs are appended to a file of JSON lines as they are finished; those that are there are not
-    computed again. A pair that failed leaves its reason and is tried again. Returned are the
+    Pairs are appended to a file of JSON lines as they are finished; what is there is not computed
+    again, and of a pair that is there metrics that it lacks are added, unless they read the source
+    head. A pair that failed leaves its reason and is tried again. Returned are the
     records of all these pairs. A pair takes two forward passes, about a dozen scorings of one
     layer, and per block a scoring and a probe: a third of a minute for 1000 examples.
     """
@@ -81,14 +83,17 @@ def measure(
             "no pairs of a model and a task to score; give files that `benchmark run` wrote"
         )
     done = _finished(path)
-    missing = [pair for pair in dict.fromkeys(pairs) if pair not in done]
+    named = {pair: _missing(metrics, done[pair]) if pair in done else metrics for pair in pairs}
+    missing = [pair for pair, of_pair in named.items() if of_pair]
     tasks: dict[str, Task] = {}
     with progress_bar("pairs", len(missing), progress) as bar:
         for model, task in missing:
             try:
                 if task not in tasks:
                     tasks[task] = tested(task)
-                records = list(_of_pair(model, tasks[task], metrics, sizes, repairs, blocks))
+                of_pair = named[model, task]
+                new = (model, task) not in done
+                records = list(_of_pair(model, tasks[task], of_pair, sizes, repairs, blocks, new))
             except TransferMetricsError as error:
                 blank = {**dict.fromkeys(IDENTITY), "metric": "", "error": str(error)}
                 records = [blank]
@@ -98,11 +103,19 @@ def measure(
     return [r for r in read_lines(path, IDENTITY) if (r["model"], r["task"]) in wanted]
 
 
-def _finished(path: Path) -> set[tuple[str, str]]:
-    """The pairs of which a file has the scores."""
-    if not path.exists():
-        return set()
-    return {(r["model"], r["task"]) for r in read_lines(path, IDENTITY) if r["metric"]}
+def _finished(path: Path) -> dict[tuple[str, str], set[str]]:
+    """Labels of the metrics of which a file has the scores, for each pair that it has."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for r in read_lines(path, IDENTITY) if path.exists() else ():
+        if r["metric"]:
+            found.setdefault((r["model"], r["task"]), set()).add(record_label(r))
+    return found
+
+
+def _missing(metrics: Any, found: Collection[str]) -> list[Metric]:
+    """Those of the metrics that a pair lacks and that every network has."""
+    asked = resolve_metrics(metrics, "classification")
+    return [m for m in asked if m.label not in found and m.requires != "source"]
 
 
 def tested(task: str) -> Task:
@@ -128,20 +141,20 @@ def _of_pair(
     sizes: Sequence[int],
     repairs: Sequence[str],
     blocks: int,
+    probed: bool,
 ) -> Iterator[dict[str, Any]]:
     loaded = load_model(model)
     example = loaded.batch([task["train"].examples[row] for row in (0, 1)])
     layers = _spaced(list_layers(loaded, "blocks", example=example), blocks)
-    train, test = (
-        extract(loaded, task, layers=layers, split=split, progress=False)
-        for split in ("train", "test")
-    )
+    train = extract(loaded, task, layers=layers, split="train", progress=False)
     with warnings.catch_warnings():
         # What scores warn of is in the page of the metrics; here it would come in thousands.
         warnings.simplefilter("ignore", TransferMetricsWarning)
         yield from _at_last(train, resolve_metrics(metrics, task.kind), sizes, repairs)
-        for layer in train.layers:
-            yield _probed(train, test, layer)
+        if probed:
+            test = extract(loaded, task, layers=layers, split="test", progress=False)
+            for layer in train.layers:
+                yield _probed(train, test, layer)
 
 
 def _at_last(

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.evidence.layout import Grid, wrapped
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
+from transfer_metrics.results.fidelity import fidelity
 from transfer_metrics.results.static_ranking import (
     STATIC,
     dispersion,
@@ -84,18 +86,16 @@ class Need:
     def sentence(self) -> str:
         """What the paired tests come to."""
         if not self.static:
-            return f"{self.name} has no model on two tasks, so there is no static ranking."
-        value, low, high = self.static[MEASURE]
-        start = f"On {self.name} static has weighted tau {_with_ends(value, low, high)}"
+            return f"{self.name}: no model is known on two tasks, so there is no static ranking."
+        start = f"{self.name}: static has weighted tau {_tau(self.static)}."
         if not self.rows:
-            return f"{start}; there are no scores to hold against it."
+            return f"{start} There are no scores to hold against it."
         by = {v: [r.metric for r in self.rows if r.over_static == v] for v in _VERDICTS.values()}
-        if not by["worse"] and not by["tie"]:
-            return f"{start}, and every score beats it."
-        parts = [f"{', '.join(by['better'])} beat it" if by["better"] else "no score beats it"]
-        parts += [f"not told apart: {', '.join(by['tie'])}"] if by["tie"] else []
-        parts += [f"worse: {', '.join(by['worse'])}"] if by["worse"] else []
-        return f"{start}: {'; '.join(parts)}."
+        told = (
+            ("Better", by["better"]), ("not told apart", by["tie"]), ("worse", by["worse"]),
+        )  # fmt: skip
+        parts = [f"{said}: {', '.join(names) or 'none'}" for said, names in told]
+        return f"{start} {'; '.join(parts)}."
 
 
 def need_of(
@@ -210,7 +210,7 @@ def overview(needs: Sequence[Need]) -> _Table:
     rows = []
     for need in needs:
         best = need.rows[0] if need.rows else _Beside("–", {}, {})
-        cells = [need.name, str(need.models), str(need.tasks), _with_ends(*need.dispersion)]
+        cells = [need.name, str(need.models), str(need.tasks), _with_ends(need.dispersion)]
         for name, measures in ((None, need.static), (best.metric, best.alone), (None, best.both)):
             cells += [] if name is None else [name]
             cells += [_tau(measures), _regret(measures, need.points)]
@@ -242,16 +242,67 @@ def in_full(need: Need) -> _Table:
     return header, [*rows, [STATIC, _tau(need.static), *["–"] * 4]]
 
 
+def parts_on_need(
+    needs: Sequence[Need],
+    scores: Mapping[str, pd.DataFrame],
+    shown: str,
+    accuracies: pd.DataFrame,
+    grid: Grid,
+    title: str,
+) -> list[str]:
+    """Sections of a page: whether a metric is needed, and what differences of one are worth."""
+    known = [need for need in needs if need.static]
+    parts = []
+    if known:
+        parts += [
+            title.format("Does this benchmark need a metric at all?"),
+            wrapped(
+                f"{ABOUT} Regrets are in points. *best score* is the best in hindsight; what "
+                f"stands *over* another is a paired test of weighted tau."
+            ),
+            grid(*overview(known)),
+            wrapped(f"Every metric, judged by {known[0].sentence}"),
+            grid(*in_full(known[0])),
+        ]
+    return [
+        *parts,
+        title.format("What a difference of scores is worth"),
+        wrapped(
+            f"Pairs of models on one task in four bins of equally many, by the difference of their "
+            f"scores in {shown}, in deviations of the scores on the task: by how many points of "
+            f"accuracy the model with the higher score is ahead, and in what share of the pairs it "
+            f"is, with 95 % intervals over models."
+        ),
+        grid(*_differences(scores[shown], accuracies)),
+    ]
+
+
+def _differences(scores: pd.DataFrame, accuracies: pd.DataFrame) -> _Table:
+    """A line per bin of pairs of models: what a difference of scores is worth in accuracy."""
+    found = fidelity(scores, accuracies)
+    header = ("score difference", "points of accuracy", "right order", "pairs")
+    rows = [
+        [
+            f"{row['from']:.2f} to {row['to']:.2f}",
+            _with_ends([100 * row[name] for name in ("accuracy_difference", "low", "high")], 1),
+            _with_ends([row[name] for name in ("right_order", "right_low", "right_high")]),
+            str(row["pairs"]),
+        ]
+        for row in found.to_dict("records")
+    ]
+    return header, rows
+
+
 def _tau(measures: Mapping[str, _Interval]) -> str:
-    return _with_ends(*measures.get(MEASURE, _UNKNOWN))
+    return _with_ends(measures.get(MEASURE, _UNKNOWN))
 
 
 def _regret(measures: Mapping[str, _Interval], points: float) -> str:
-    value, low, high = (points * x for x in measures.get("regret", _UNKNOWN))
-    return _with_ends(value, low, high, 1)
+    return _with_ends([points * x for x in measures.get("regret", _UNKNOWN)], 1)
 
 
-def _with_ends(value: float, low: float, high: float, digits: int = 2) -> str:
+def _with_ends(interval: Sequence[float], digits: int = 2) -> str:
+    value, low, high = interval
     if np.isnan(value):
         return "–"
     ends = "" if np.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})"

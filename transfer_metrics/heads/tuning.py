@@ -107,9 +107,9 @@ def tune(
 def rungs(settings: int, epochs: int, eta: int) -> list[tuple[int, int]]:
     """After how many epochs how many settings stay, of successive halving by a factor eta.
 
-    The last setting is trained for all epochs, eta times as many for the last two steps but one,
-    and so on: each step divides the settings by eta and multiplies the epochs by it, so that all
-    steps cost about the same.
+    One setting is trained for all epochs, up to eta for an eta-th of them, and so on back to the
+    first step, which has all settings: so the steps cost about the same. A setting goes on where
+    it stopped, on the schedule of all epochs.
 
     Source: Jamieson and Talwalkar, AISTATS 2016 (arXiv 1502.07943).
 

@@ -68,6 +68,11 @@ class ResultCache:
         """Folder for the statistics of the ranges of a key."""
         return self.root / "statistics" / key
 
+    @property
+    def has_statistics(self) -> bool:
+        """Whether there are statistics of any ranking that goes on or was interrupted."""
+        return any((self.root / "statistics").glob("*/*"))
+
     def check_writable(self) -> None:
         """Find out before any work whether scores can be kept.
 

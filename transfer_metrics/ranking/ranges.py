@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -153,22 +154,30 @@ class Ranges:
             scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
             known, missing = job.known_scores(scores)
             layer = _owed(job, known) if job.errors and not missing else None
-            done = not missing and layer is None
-            if done and (not job.racing or job.policy == "only-cache"):
-                return Outcome(job.ordered(item.name, known), key)
-            metrics = job.metrics if job.racing else missing
-            builder = RangeBuilder(job, whole, metrics, self.memory)
+            if not missing and layer is None:
+                return Outcome(job.ordered(item.name, known), key, left=self._left_over(whole))
+            builder = RangeBuilder(job, whole, job.metrics if job.racing else missing, self.memory)
             stored = job.stored or job.has_features(key) or builder.spills
-            content = {"run": self.run, **({} if stored else builder.content)}
-            folder = job.cache.statistics(job.statistics_key(whole, content))
-            if done:
-                return Outcome(job.ordered(item.name, known), key, left=(str(folder),))
+            folder = self._folder(builder, stored)
             labels = frozenset(m.label for m in (missing or job.metrics[:1]))
             built = _Built(item.name, key, scores, folder, labels, layer, loading)
             return _Loaded(builder, built, stored)
         except Exception as error:
             # Anything a model's own code may raise must not stop the others.
             return job.failure(item.name, error)
+
+    def _folder(self, builder: RangeBuilder, stored: bool = False) -> Path:
+        """Where the statistics of a model are kept."""
+        content = {"run": self.run, **({} if stored else builder.content)}
+        return self.job.cache.statistics(self.job.statistics_key(builder.whole, content))
+
+    def _left_over(self, whole: Extraction) -> tuple[str, ...]:
+        """Statistics that a run left which was killed between scoring and clearing up."""
+        job = self.job
+        if not job.stored and job.policy != "only-cache" and job.cache.has_statistics:
+            with contextlib.suppress(InvalidInputError):  # they do not fit, so there are none
+                return (str(self._folder(RangeBuilder(job, whole, job.metrics, self.memory))),)
+        return ()
 
     def settles(self, result: Any) -> bool:
         """Scores that were in the cache, and failures, need no statistics."""

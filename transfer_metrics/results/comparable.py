@@ -9,11 +9,11 @@ believed to be of what their names say, until two values of one measurement diff
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.naming import Names, bare_name
 from transfer_metrics.results.record import Record
 
@@ -80,6 +80,23 @@ def one_place(records: Iterable[Record], metric: str) -> list[Record]:
             f"compare; choose one with table.on({asked})"
         )
     return next(iter(places.values()), [])
+
+
+def selected(records: Sequence[Record], wanted: Mapping[str, Any]) -> list[Record]:
+    """Records whose fields are as wanted, or None; what is wanted as None is any."""
+    known = dict.fromkeys(str(r.task) for r in records)
+    if wanted["task"] is not None and wanted["task"] not in known:
+        raise UnknownNameError.of("task of this table", wanted["task"], known)
+    asked = {name: value for name, value in wanted.items() if value is not None}
+    # Models that a race dropped, on fewer examples, stand beside the others.
+    return [
+        r
+        for r in records
+        if all(
+            getattr(r, name) in (value, None) or (name == "n" and r.round)
+            for name, value in asked.items()
+        )
+    ]
 
 
 def place_labels(places: Sequence[Place]) -> list[str]:

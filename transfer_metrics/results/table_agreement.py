@@ -21,25 +21,32 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def metric_scores(records: Sequence[Record], metric: str, view: str) -> pd.DataFrame:
-    """Scores of a metric, models x tasks, higher is better; NaN where a race dropped the model.
+def judged_scores(
+    records: Sequence[Record], metrics: Sequence[str], view: str, known: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Scores of each metric, models x tasks, higher is better; NaN where a race dropped the model.
 
-    A task has one split, pooling and number of examples, or its scores do not compare.
+    A task has one split, pooling and number of examples, or its scores do not compare; and there
+    is one task where the accuracies do not say of which they are.
     """
     import pandas as pd
 
-    places = places_of(records, metric)
-    if len({place.task for place in places}) < len(places):
-        one_place(records, metric)  # which tells how they differ
-    sign = 1.0 if higher_is_better(records, metric) else -1.0
-    columns = {
-        place.task or UNNAMED: {
-            str(c.record.model): math.nan if c.record.round else sign * c.score
-            for c in candidates(own, metric, single(view))
+    tables = {}
+    for metric in metrics:
+        places = places_of(records, metric)
+        if len(known.columns) == 1 or len({place.task for place in places}) < len(places):
+            one_place(records, metric)  # which tells how they differ
+        sign = 1.0 if higher_is_better(records, metric) else -1.0
+        columns = {
+            place.task or UNNAMED: {
+                str(c.record.model): math.nan if c.record.round else sign * c.score
+                for c in candidates(own, metric, single(view))
+            }
+            for place, own in places.items()
         }
-        for place, own in places.items()
-    }
-    return pd.DataFrame({task: pd.Series(of, dtype=float) for task, of in columns.items()})
+        series = {task: pd.Series(of, dtype=float) for task, of in columns.items()}
+        tables[metric] = pd.DataFrame(series)
+    return tables
 
 
 def agreement_frame(

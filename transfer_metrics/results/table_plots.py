@@ -13,7 +13,7 @@ from transfer_metrics.results.known_accuracies import known_accuracies
 from transfer_metrics.results.plot_style import save_figure
 from transfer_metrics.results.ranks import higher_is_better, ranked, single, task_scores
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.table_agreement import matched_task, metric_scores
+from transfer_metrics.results.table_agreement import judged_scores, matched_task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,8 +135,9 @@ class TablePlots:
         3
         """
         metric = self._table.named_metric(metric)
-        scored = metric_scores(list(self._table), metric, self._table.view)
-        _, accuracies = matched_task(scored, known_accuracies(accuracies, head, split), task)
+        known = known_accuracies(accuracies, head, split)
+        table = judged_scores(list(self._table), [metric], self._table.view, known)[metric]
+        _, accuracies = matched_task(table, known, task)
         ranking = self._table.ranking(metric, view="best").dropna(subset="score")
         scores = dict(zip(ranking["model"].astype(str), ranking["score"], strict=True))
         points = {name: (scores[name], accuracies[name]) for name in paired(scores, accuracies)}

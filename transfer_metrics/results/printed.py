@@ -1,0 +1,129 @@
+"""A table of scores as text, for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from transfer_metrics.naming import told_apart
+from transfer_metrics.results.comparable import by_place, place_labels, places_of
+from transfer_metrics.results.error_bars import margin
+from transfer_metrics.results.ranks import ranking_frame
+from transfer_metrics.results.record import Record
+from transfer_metrics.results.shortlist import shortlist_of
+from transfer_metrics.untrusted import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def printed(records: Sequence[Record], view: str, metric: str | None, confidence: float) -> str:
+    """What ``ScoreTable.format`` returns; without a metric it is of the first."""
+    if not records:
+        return "(no records)"
+    metrics = list(dict.fromkeys(r.label for r in records if r.metric))
+    notes: dict[str, list[str]] = {}
+    for r in records:
+        if r.note and str(r.model) not in notes.setdefault(r.note, []):
+            notes[r.note].append(str(r.model))
+    summaries = list(dict.fromkeys(r.task_summary for r in records if r.task_summary))
+    if metric is None and len(metrics) > 1 and _of_features(records):
+        return _aligned(_metric_lines(records), {"metric"}) + _remarks(notes, summaries)
+    metric = metric or (metrics[0] if metrics else "")
+    places = places_of(records, metric)
+    if len(places) > 1:
+        parts = zip(place_labels(list(places)), places.values(), strict=True)
+        return "\n\n".join(
+            f"{visible(label)}\n{printed(own, view, metric, confidence)}" for label, own in parts
+        )
+    raced = any(r.round for r in records)
+    lines = _ranking_lines(ranking_frame(records, metric, view), metric, raced)
+    text = _aligned(lines, {"model", "layer"})
+    found = shortlist_of(records, metric, view, confidence)
+    if found is not None and len({r.model for r in records if r.value is not None}) > 1:
+        text += f"\n\n{found}"
+    return text + _remarks(notes, summaries)
+
+
+def _of_features(records: Sequence[Record]) -> bool:
+    """Whether all records are of the same features that were given, of no model's."""
+    named = {(r.model, r.layer) for r in records}
+    return named == {("features", "features")} and len(by_place(records)) == 1
+
+
+_Lines = list[list[str]]
+"""A title per column, and the cells below; a line of fewer cells ends with a reason."""
+
+
+def _ranking_lines(ranking: pd.DataFrame, metric: str, raced: bool) -> _Lines:
+    """A line per candidate of ``ScoreTable.ranking``; n stands there where models raced."""
+    lines = [["#", "model", visible(metric), "± 95 %", "P(best)", "layer", "dim", "seconds", "n"]]
+    shown = dict.fromkeys(map(str, ranking["model"]))
+    names = dict(zip(shown, told_apart(map(visible, shown)), strict=True))
+    for row in ranking.to_dict("records"):
+        name = names[str(row["model"])]
+        if row["error"] and math.isnan(row["score"]):
+            lines.append(["-", name, "failed", "", "", visible(row["error"], 600)])
+            continue
+        half = row["high"] - row["score"]
+        lines.append(
+            [
+                str(row["rank"]),
+                name,
+                f"{row['score']:.4g}",
+                _margin(half),
+                "" if math.isnan(row["p_best"]) else f"{row['p_best']:.2f}",
+                visible(row["layer"]),
+                str(row["dim"]),
+                f"{row['seconds']:.1f}",
+                str(row["n"]),
+            ]
+        )
+    if not raced:
+        lines = [line[:8] for line in lines]
+    if not ranking["p_best"].notna().any() or ranking["model"].nunique() == 1:
+        lines = [line[:4] + line[5:] for line in lines]
+    return lines
+
+
+def _metric_lines(records: Sequence[Record]) -> _Lines:
+    """A line per record with its metric, value and half of its 95 % interval."""
+    labels = [visible(record.label) for record in records]
+    longest = max(map(len, labels))
+    lines = [["metric", "value", "± 95 %"]]
+    for label, record in zip(labels, records, strict=True):
+        if record.value is None:
+            reason = visible(record.error or "", 600)
+            lines.append([label.ljust(longest), f"failed: {reason}"])
+            continue
+        error = math.nan if record.stderr is None else record.stderr
+        half = margin(error, record.deviations)
+        lines.append([label.ljust(longest), f"{record.value:.4g}", _margin(half)])
+    return lines
+
+
+def _aligned(lines: _Lines, left: Collection[str]) -> str:
+    """Lines as columns, those whose titles are in ``left`` to the left, numbers to the right."""
+    whole = [line for line in lines if len(line) == len(lines[0])]
+    widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
+    told = []
+    for line in lines:
+        cells = zip(line, widths, lines[0], strict=False)
+        padded = [c.ljust(width) if title in left else c.rjust(width) for c, width, title in cells]
+        told.append("  ".join(padded).rstrip())
+    return "\n".join(told)
+
+
+def _remarks(notes: Mapping[str, Sequence[str]], summaries: Sequence[str]) -> str:
+    """What stands below a table: notes with the first models that they are of, and tasks."""
+    told = []
+    for note, models in notes.items():
+        more = f" and {len(models) - 3} more" if len(models) > 3 else ""
+        told.append(f"{', '.join(map(visible, models[:3]))}{more}: {visible(note, 600)}")
+    told += [visible(text, 2_000) for text in summaries]
+    return "".join(f"\n\n{text}" for text in told)
+
+
+def _margin(half: float) -> str:
+    return "" if math.isnan(half) else f"{half:.3g}"
