@@ -218,6 +218,8 @@ def evidence(name: str) -> list[str]:
     found = tables("evidence.md")
     judged = [r["metric"] for r in found["Every metric"] if r["metric"].partition("(")[0] == name]
     if not judged:
+        if name in METRICS and "classification" in METRICS[name].tasks:
+            return ["None in [which score deserves trust](../evidence.md), which is older."]
         return ["None here: the networks were judged on classification."]
     lines = [
         "| | " + " | ".join(title for *_, title in FIGURES) + " |",
