@@ -80,7 +80,7 @@ def label_rate(statistic: ClassMoments) -> float:
         - Classes of one example add nothing, and where there is no other the score is 0, with a
           warning.
 
-    Source: Our own derivation; TransRate after Huang et al. (2022). For ε towards 0 it is the logarithm
+    Source: Our own derivation; TransRate after Huang et al. (2022). For ε towards 0 it is the log
     of Wilks' lambda less its value by chance.
 
     Cost: O(N D min(N, D)) for the moments and O(min(N, D)³) for the eigenvalues, which it shares
