@@ -170,8 +170,8 @@ def page(first: tuple, present: tuple, widths: dict) -> str:
             f"Weighted tau with the better of fine-tuning and linear probe, {len(truth)} networks "
             f"of {min(widths[m] for m in truth.index)} to {max(widths[m] for m in truth.index)} "
             f"features, `load_benchmark('{FIRST}')`. Codes and budgets were compared here, so the "
-            "best figures are a little too good. The budget n follows from the derivation, not "
-            "from this table, which shows how little depends on it between √n and 2 n."
+            "best figures are a little too good. The argument for the budget n was written "
+            "down after this table was seen; little depends on it between √n and 2 n."
         ),
         agreement(tables, truth, noise),
         "Against the listing, by the paired test:",
