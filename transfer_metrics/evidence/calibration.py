@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import beta
 
 from transfer_metrics.evidence.learning import Case, learn
 from transfer_metrics.results.agreement import RESAMPLES, interval
@@ -55,7 +56,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What sets of one level came to, with 95 % intervals of a bootstrap over tasks.
+    """What sets of one level came to, with 95 % intervals over tasks.
 
     Attributes:
         level: the confidence that was asked for.
@@ -142,8 +143,8 @@ def coverage(trials: Sequence[Trial], resamples: int = RESAMPLES) -> list[Covera
         held = np.array([t.place for t in trials]) < sizes
         share = sizes / np.array([len(t.chances) for t in trials])
         ends = [
-            interval((counts @ values) / np.maximum(counts.sum(axis=1), 1))
-            for values in (held.astype(float), share)
+            _binomial(float(held.mean()), len(tasks)),
+            interval((counts @ share) / np.maximum(counts.sum(axis=1), 1)),
         ]
         lost = float(np.mean([t.lost[i] for t in trials]))
         found.append(
@@ -153,6 +154,16 @@ def coverage(trials: Sequence[Trial], resamples: int = RESAMPLES) -> list[Covera
             )
         )  # fmt: skip
     return found
+
+
+def _binomial(share: float, tasks: int) -> tuple[float, float]:
+    """Interval of a share of tasks (Jeffreys), as if all sets of a task held the best or none.
+
+    >>> tuple(round(end, 2) for end in _binomial(1.0, 6))
+    (0.67, 1.0)
+    """
+    low, high = beta.ppf([0.025, 0.975], share * tasks + 0.5, (1 - share) * tasks + 0.5)
+    return (float(low) if share > 0 else 0.0), (float(high) if share < 1 else 1.0)
 
 
 def reliability(

@@ -181,8 +181,9 @@ def _about(one: Tried) -> str:
     most = max((len(t.chances) for t in whole), default=0)
     return (
         f"{len(one.trials)} sets of {one.name} on {tasks} tasks: on each, by each metric, of all "
-        f"candidates (up to {most}) and of random parts of them, from 4 on. Intervals of a "
-        f"bootstrap over tasks. *lost*: points of accuracy lost by taking the best of the set."
+        f"candidates (up to {most}) and of random parts of them, from 4 on. Intervals are over "
+        f"tasks: as if all sets of a task held the best or none. *lost*: points of accuracy lost "
+        f"by taking the best of the set."
     )
 
 
