@@ -8,14 +8,18 @@ other words needs another docstring.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
+import math
 import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.behaviour import MOVES, REFUSES, SAME, WARNS
+from transfer_metrics.evidence.judgement import width_of
+from transfer_metrics.evidence.kept_truth import kept_scores, kept_truth
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.ranking.combinations import COMBINATIONS, Combination
 
@@ -46,11 +50,15 @@ FIGURES = (
     ("Layers", "points lost", "points lost by its block"),
     ("Every metric", "seconds", "seconds"),
 )
-NOTE = (
-    "From [which score deserves trust](../evidence.md), where the columns are explained: agreement "
-    "with fine-tuned accuracy, of twelve networks of 64 to 512 features on eight image tasks of at "
-    "most 1 032 training images."
-)
+# Columns that other pages quote, and what the page of the evidence calls them.
+COLUMNS = {
+    "weighted tau": "weighted tau",
+    "tau, 95 % interval": "weighted tau",
+    "best block": "best block",
+    "100 examples": "100",
+    "points lost by choosing the block": "points lost",
+    "with width": "with width",
+}
 
 
 def pages() -> dict[str, str]:
@@ -218,6 +226,8 @@ def evidence(name: str) -> list[str]:
     found = tables("evidence.md")
     judged = [r["metric"] for r in found["Every metric"] if r["metric"].partition("(")[0] == name]
     if not judged:
+        if name in METRICS and "classification" in METRICS[name].tasks:
+            return ["None in [which score deserves trust](../evidence.md), which is older."]
         return ["None here: the networks were judged on classification."]
     lines = [
         "| | " + " | ".join(title for *_, title in FIGURES) + " |",
@@ -229,7 +239,21 @@ def evidence(name: str) -> list[str]:
             row = next((r for r in found[section] if r["metric"] == label), {})
             cells.append(row.get(column, "–"))
         lines.append(f"| `{label}` | " + " | ".join(cells) + " |")
-    return [NOTE, "\n".join(lines)]
+    return [_note(), "\n".join(lines)]
+
+
+@functools.cache
+def _note() -> str:
+    """Of what the figures are."""
+    truth, scores = kept_truth(), kept_scores()
+    models, tasks = ({r[field] for r in truth} for field in ("model", "task"))
+    widths, most = width_of(scores).values(), max(r["n"] for r in scores)
+    return (
+        f"From [which score deserves trust](../evidence.md), where the columns are explained: "
+        f"agreement with the accuracy of the head that validation chose, of {len(models)} networks "
+        f"of {min(widths):.0f} to {max(widths):.0f} features on {len(tasks)} image tasks of at "
+        f"most {most} training images."
+    )
 
 
 def tables(page: str) -> dict[str, list[dict[str, str]]]:
@@ -253,8 +277,64 @@ def record(header: list[str], row: list[str]) -> dict[str, str]:
     return dict(cells) | dict(reversed(cells))
 
 
+def quoted(text: str, cells: dict[tuple[str, str], str]) -> str:
+    """A page with its tables of metrics filled in anew, the best first where they have a tau."""
+
+    def filled(table: re.Match[str]) -> str:
+        header, rule, *rows = table[0].splitlines()
+        columns = [cell.strip() for cell in header.split("|")[1:-1]]
+        known = any(column in COLUMNS for column in columns)
+        if not known or columns[0] != "metric":
+            return table[0]
+        found = []
+        for row in rows:
+            first, *old = (cell.strip() for cell in row.split("|")[1:-1])
+            name = re.match(r"`([^`]+)`", first)
+            if name is None:  # a row of another kind, such as always the last block
+                new = [
+                    cells["last", COLUMNS[c]] if o else ""
+                    for c, o in zip(columns[1:], old, strict=True)
+                ]
+            else:
+                new = [_cell(name[1], column, cells) for column in columns[1:]]
+            found.append([first, *new])
+        if "tau" in columns[1]:
+            found.sort(key=lambda row: _number(row[1]), reverse=True)
+        lines = (re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(row)} |") for row in found)
+        return "\n".join([header, rule, *lines]) + "\n"
+
+    return re.sub(r"(?:^\|.*\n)+", filled, text, flags=re.MULTILINE)
+
+
+def _cell(metric: str, column: str, cells: dict[tuple[str, str], str]) -> str:
+    if column == "tau, 95 % interval":
+        return f"{cells[metric, 'weighted tau']} ({cells[metric, '95 % interval']})"
+    return cells.get((metric, COLUMNS.get(column, column)), "–")
+
+
+def _number(cell: str) -> float:
+    found = re.match(r"-?[\d.]+", cell)
+    return float(found[0]) if found else -math.inf
+
+
+def measured() -> dict[tuple[str, str], str]:
+    """What the page of the evidence says of each metric, by column; the first where several do."""
+    found: dict[tuple[str, str], str] = {}
+    for section in tables("evidence.md").values():
+        for row in section:
+            for column, cell in row.items():
+                found.setdefault((row.get("metric", ""), column), cell)
+    text = (DOCS / "evidence.md").read_text("utf-8")
+    last = re.search(r"last\s+block\s+loses\s+(\S+)\.(?:\s|$)", text)
+    assert last is not None
+    found["last", "points lost"] = last[1]
+    return found
+
+
 def write() -> None:
-    """Write all pages, and nothing that is the same already."""
+    """Write all pages, the tables that others quote, and nothing that is the same already."""
+    for page in (DOCS / "which-metric.md", DOCS.parent / "README.md"):
+        page.write_text(quoted(page.read_text("utf-8"), measured()), "utf-8")
     folder = DOCS / "metrics"
     folder.mkdir(exist_ok=True)
     for name, text in pages().items():

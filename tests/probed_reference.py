@@ -113,7 +113,7 @@ def main() -> None:
         measured(networks(), PHOTOGRAPHS, images)
     if texts:
         # Beside the scores, so that the next call knows them by the same names.
-        encoders = [str(path) for path in candidates(texts.with_suffix(""))]
+        encoders = [f"hf:{path}" for path in candidates(texts.with_suffix(""))]
         measured(encoders, TEXTS, texts)
 
 

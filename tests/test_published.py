@@ -36,7 +36,7 @@ from transfer_metrics.results.agreement_tasks import agreement_by_task
 FOREIGN = {"otce", "fu", "imagenet_top1", "ncti"}
 # What the project's own table has beside single metrics.
 OWN = {"probe_accuracy", "etran"}
-HERE = (MEASURED_HERE, IMAGENET, TEXTS)
+HERE = tuple(name for name in (MEASURED_HERE, IMAGENET, TEXTS) if name in list_benchmarks())
 SHAPES = {
     "emms-caption": (9, 5),
     "emms-vit": (13, 11),
@@ -48,9 +48,8 @@ SHAPES = {
     "ncti-ssl": (12, 2),
     "parc-all": (71, 7),
     "parc-controlled": (32, 7),
-    "reference-imagenet": (12, 4),
-    "reference-texts": (8, 4),
-    "reference-zoo": (14, 8),
+    "reference-texts": (16, 4),
+    "reference-zoo": (14, 7),
     "sfda-cnn": (11, 11),
     "sfda-cnn-head": (11, 11),
     "sfda-ssl": (12, 11),

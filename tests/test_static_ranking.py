@@ -48,19 +48,18 @@ def with_gaps(rng: np.random.Generator, models: int, tasks: int, share: float = 
 
 def plain_static(table: pd.DataFrame) -> dict[tuple[str, str], float]:
     """Mean z-score over the other tasks, cell by cell."""
+    scaled: dict[str, dict[str, float]] = {}
+    for task in table.columns:
+        known = {m: float(v) for m, v in table[task].items() if not math.isnan(v)}
+        if len(set(known.values())) > 1:
+            mean = sum(known.values()) / len(known)
+            spread = math.sqrt(sum((v - mean) ** 2 for v in known.values()) / len(known))
+            scaled[task] = {model: (v - mean) / spread for model, v in known.items()}
     found = {}
     for task in table.columns:
         for model in table.index:
-            scaled = []
-            for other in table.columns:
-                known = [v for v in table[other] if not math.isnan(v)]
-                own = table.loc[model, other]
-                if other == task or math.isnan(own) or len(set(known)) < 2:
-                    continue
-                mean = sum(known) / len(known)
-                spread = math.sqrt(sum((v - mean) ** 2 for v in known) / len(known))
-                scaled.append((own - mean) / spread)
-            found[model, task] = sum(scaled) / len(scaled) if scaled else math.nan
+            others = [z[model] for other, z in scaled.items() if other != task and model in z]
+            found[model, task] = sum(others) / len(others) if others else math.nan
     return found
 
 
@@ -68,7 +67,7 @@ def plain_tau(table: pd.DataFrame) -> float:
     """Mean over tasks of scipy's weighted tau of the plain static ranking."""
     static, taus = plain_static(table), []
     for task in table.columns:
-        pairs = [(static[m, task], table.loc[m, task]) for m in table.index]
+        pairs = [(static[m, task], a) for m, a in table[task].items()]
         pairs = [(s, a) for s, a in pairs if not math.isnan(s) and not math.isnan(a)]
         if len(pairs) > 2:
             taus.append(stats.weightedtau(*zip(*pairs, strict=True)).statistic)
@@ -85,7 +84,7 @@ def judged(scores: pd.DataFrame, accuracies: pd.DataFrame, **options) -> pd.Data
 
 
 @given(st.integers(3, 7), st.integers(1, 5), st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_scores_are_the_plain_definition(models: int, tasks: int, seed: int) -> None:
     table = with_gaps(np.random.default_rng(seed), models, tasks)
     found = static_scores(table)
@@ -113,7 +112,7 @@ def test_shift_as_one_table_of_27_tasks_has_the_figure_of_plain_loops() -> None:
 
 
 @given(st.integers(3, 8), st.integers(2, 5), st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_one_ranking_on_all_tasks_is_found(models: int, tasks: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     order = np.sort(rng.normal(size=models))
@@ -127,7 +126,7 @@ def test_one_ranking_on_all_tasks_is_found(models: int, tasks: int, seed: int) -
 
 def test_of_independent_tasks_nothing_is_known() -> None:
     rng, taus, alike = np.random.default_rng(0), [], []
-    for _ in range(100):
+    for _ in range(60):
         table = frame(rng.normal(size=(8, 4)))
         taus.append(by_task(static_scores(table), table, "kendall").mean())
         alike.append(dispersion(table, resamples=0)[0])
@@ -136,7 +135,7 @@ def test_of_independent_tasks_nothing_is_known() -> None:
 
 
 @given(st.integers(0, 2**31), st.lists(st.floats(-1e3, 1e3), min_size=4, max_size=4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_units_of_tasks_do_not_matter(seed: int, shifts: list[float]) -> None:
     rng = np.random.default_rng(seed)
     table = with_gaps(rng, 7, 4)
@@ -170,7 +169,7 @@ def test_constant_tasks_and_lonely_models_say_nothing() -> None:
 
 
 @given(st.integers(3, 8), st.integers(2, 4), st.booleans(), st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_dispersion_is_scipys_mean_tau(models: int, tasks: int, tied: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = with_gaps(rng, models, tasks)

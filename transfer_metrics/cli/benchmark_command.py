@@ -43,7 +43,7 @@ def add_parser(verbs: Any) -> None:
     truth = add_verb(
         which,
         "run",
-        "fit heads for every pair of a model and a task; goes on where it was stopped",
+        "tune heads for every pair of a model and a task; goes on where it was stopped",
         _RUN,
         _run_truth,
     )
@@ -108,8 +108,14 @@ def _run_truth(args: argparse.Namespace) -> int:
         raise
     parts = []
     for task in dict.fromkeys(r["task"] for r in table.records):
-        of_task = type(table)(r for r in table.records if r["task"] == task)
-        parts.append(f"{task}\n{of_task.format()}")
+        records = [r for r in table.records if r["task"] == task]
+        labels = {str(r["head"]): str(r["head"]).partition("(")[0] for r in records}
+        # Options are told once, unless it is they that tell heads apart.
+        short = labels if len(set(labels.values())) == len(labels) else {}
+        rows = [{**r, "head": short.get(str(r["head"]), r["head"])} for r in records]
+        told = [name for name in labels if "(" in name and name in short]
+        best = ground_truth.best(rows)
+        parts.append("\n".join([task, type(table)([*rows, *best]).format(), *told]))
     print_table(table, args, "\n\n".join(parts))
     for failure in table.failures:
         say(f"failed: {failure['model']} on {failure['task']}: {failure['error']}")

@@ -97,7 +97,7 @@ def transrate(
         - A class of one example weighs as much as a large one; a warning names
           ``class_weights="frequency"``.
         - The score grows with the width of the features; ranking layers or models of different
-          widths gives a warning that names ``eps="auto"`` and ``dim_normalize``.
+          widths gives a warning that names ``label_rate``, which does not, and ``eps="auto"``.
         - With a fixed ``eps`` the score changes with the scale of the features, and features that
           occur twice count twice.
 

@@ -84,6 +84,12 @@ def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
             f"{path} has no {'accuracies' if tasks else 'task'}; give a row per model and, after "
             f"the names of the models, a column per task"
         )
+    numbers = [number_of(task) for task in tasks]
+    if None not in numbers and numbers not in ([*range(len(tasks))], [*range(1, len(tasks) + 1)]):
+        raise InvalidInputError(
+            f"{path} has numbers in its first line ({_some(tasks)}), where the names of the tasks "
+            f"belong; add a header"
+        )
     first = text.lstrip().partition("\n")[0]
     for task in tasks:
         # A second column of a name is read under a number that the header does not have.

@@ -250,8 +250,8 @@ def width_warnings(metrics: Iterable[Metric], records: Iterable[Record]) -> list
         if metric.grows_with_width and len(dims) > 1:
             told.append(
                 f"{metric.label} grows with the number of features, here {min(dims)} to "
-                f"{max(dims)}, so it ranks widths as much as quality; use "
-                f"{metric.name}({metric.width_cures[0]})"
+                f"{max(dims)}, so it ranks widths as much as quality; use label_rate, which does "
+                f"not, or use {metric.name}({metric.width_cures[0]}), which does so less"
             )
     return told
 
