@@ -49,7 +49,7 @@ SHAPES = {
     "parc-all": (71, 7),
     "parc-controlled": (32, 7),
     "reference-texts": (16, 4),
-    "reference-zoo": (14, 7),
+    "reference-zoo": (14, 8),
     "sfda-cnn": (11, 11),
     "sfda-cnn-head": (11, 11),
     "sfda-ssl": (12, 11),
