@@ -48,6 +48,7 @@ SHAPES = {
     "ncti-ssl": (12, 2),
     "parc-all": (71, 7),
     "parc-controlled": (32, 7),
+    "reference-imagenet": (12, 4),
     "reference-texts": (16, 4),
     "reference-zoo": (14, 8),
     "sfda-cnn": (11, 11),
