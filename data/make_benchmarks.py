@@ -435,7 +435,8 @@ def probed(scores: Path, name: str, title: str, notes: list[str]) -> Made:
         if r["metric"]
     ]
     probes = probed_last(found)
-    accuracies = tables(probes)["accuracy"]
+    # A task on which some are missing would compare fewer models.
+    accuracies = tables(probes)["accuracy"].dropna(axis=1)
     tested = pd.Series({r["task"]: r["n"] for r in probes})
     return Made(
         name,

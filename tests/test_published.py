@@ -49,7 +49,7 @@ SHAPES = {
     "parc-all": (71, 7),
     "parc-controlled": (32, 7),
     "reference-imagenet": (12, 4),
-    "reference-texts": (16, 4),
+    "reference-texts": (8, 3),
     "reference-zoo": (14, 8),
     "sfda-cnn": (11, 11),
     "sfda-cnn-head": (11, 11),

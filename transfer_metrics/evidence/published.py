@@ -181,7 +181,7 @@ def judge_published(
     for name in names or list_benchmarks():
         benchmark = load_benchmark(name)
         # The scores that were measured here have a page of their own.
-        compared = bool(names) or name not in (MEASURED_HERE, IMAGENET)
+        compared = bool(names) or name not in (MEASURED_HERE, IMAGENET, TEXTS)
         found.append(judge_benchmark(benchmark, compared, resamples=resamples, seed=seed))
     return found
 
