@@ -223,10 +223,7 @@ def test_metrics_are_described(name):
 
 def test_the_guide_quotes_what_was_measured():
     """Every table of metrics in the guide repeats cells of the pages that it rests on."""
-    measured: dict[tuple[str, str], str] = {}
-    for section in metric_pages.tables("evidence.md").values():
-        for row in section:
-            measured |= {(row.get("metric", ""), column): cell for column, cell in row.items()}
+    measured = metric_pages.measured()
     for title, rows in metric_pages.tables("speed.md").items():
         measured |= {
             (r["metric"], f"seconds at {title}"): r["seconds"] for r in rows if "seconds" in r
@@ -246,10 +243,7 @@ def test_the_guide_quotes_what_was_measured():
 
 
 def test_the_readme_quotes_what_was_measured():
-    measured: dict[tuple[str, str], str] = {}
-    for section in metric_pages.tables("evidence.md").values():
-        for row in section:
-            measured |= {(row.get("metric", ""), column): cell for column, cell in row.items()}
+    measured = metric_pages.measured()
     said = (ROOT / "README.md").read_text("utf-8").split("## Which score to trust")[1]
     rows = re.findall(
         r"^\| `([^`]+)`[^|]*\| (\S+) \((.+?)\) \| (.+?) \| (.+?) \| (.+?) \|$", said, re.M
