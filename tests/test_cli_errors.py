@@ -81,6 +81,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "seed": ("x", "1.5", "-1"),
     "shard_size": ("x", "0", "-1"),
     "config": (*FILES, "list.yaml"),
+    "evidence": (*FILES, "text.jsonl", "x.npy"),
+    "prior": (*FILES, "text.jsonl", "x.npy"),
     "store": (*FILES, "x.npy"),
     "features": (*FILES, "text.npy", "objects.npy", "half.npz", "flat.npy", "nan.npy"),
     "labels": (*FILES, "text.npy", "objects.npy", "half.npz", "short.npy"),

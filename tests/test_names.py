@@ -399,7 +399,7 @@ def test_comparisons_tell_models_and_tasks_apart() -> None:
         mixed.verdict()
     # Of its tasks the one of the scores is meant, which has one model; three are needed.
     with pytest.raises(InvalidInputError, match="no task has 3 models"):
-        ranked(network(4), task).agreement(mixed)
+        ranked(network(4), task).agreement(mixed, head=probe)
     assert len((alone[0] + ranked(network(4), task)).summary()) == len(alone[0].summary())
 
 

@@ -135,7 +135,8 @@ class Head(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any, *, split: str = "test") -> np.ndarray:
         """The most probable class of each example, (N,); the first of several."""
-        return self.classes_[self.logits(X, split=split).argmax(axis=1)]
+        best = self.logits(X, split=split).argmax(axis=1)  # which tells whether it is fitted
+        return self.classes_[best]
 
     def score(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, split: str = "test"

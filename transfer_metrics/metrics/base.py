@@ -277,7 +277,7 @@ def list_metrics(pattern: str = "*") -> list[str]:
     """Names of the registered metrics that match a shell pattern.
 
     >>> list_metrics("l*")
-    ['lda', 'leep', 'lfc', 'linear_probe', 'logme']
+    ['label_rate', 'lda', 'leep', 'lfc', 'linear_probe', 'logme']
     """
     return METRICS.match(pattern)
 
