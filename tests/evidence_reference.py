@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.plain_networks import shared_models
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence import evidence_report, ground_truth, kept_truth, scored_pairs
-from transfer_metrics.evidence.published import IMAGENET, list_benchmarks, load_benchmark
+from transfer_metrics.evidence.published import IMAGENET, load_benchmark
 from transfer_metrics.files import replacing
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.zoo import data_folder
@@ -73,7 +73,7 @@ def judged() -> evidence_report.Evidence:
         Comparison(kept_truth.kept_truth()),
         kept_truth.kept_scores(),
         protocol=kept_truth.kept_protocol(),
-        beside=load_benchmark(IMAGENET) if IMAGENET in list_benchmarks() else None,
+        beside=load_benchmark(IMAGENET),
     )
 
 

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from tests import calibration_page as page
+from tests.calibration import Trial, halves, trials_of, without_tasks
+from tests.prior_trials import Combined, combine
 from transfer_metrics.errors import TransferMetricsWarning
-from transfer_metrics.evidence import calibration_report as page
 from transfer_metrics.evidence import kept_truth
-from transfer_metrics.evidence.calibration import Trial, halves, trials_of, without_tasks
 from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_of
 from transfer_metrics.evidence.learning import Case, cases_of, learn
-from transfer_metrics.evidence.own_evidence import kinds_of, reached, truth_cases
-from transfer_metrics.evidence.prior_trials import Combined, combine
-from transfer_metrics.evidence.published import Benchmark, list_benchmarks, load_benchmark
+from transfer_metrics.evidence.own_evidence import best_reached, kinds_of, truth_cases
+from transfer_metrics.evidence.published import Benchmark, load_benchmark
 from transfer_metrics.files import replacing
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.chances import Trust
@@ -32,13 +32,9 @@ from transfer_metrics.results.error_model import ErrorModel
 
 ROOT = Path(__file__).parents[1]
 HERE = "here"
-PUBLISHED = tuple(
-    name
-    for name in (
-        *("logme-cnn", "model-spider", "medmnist-models", "medmnist-sources"),
-        *("transrate-models", "transrate-sources", "reference-imagenet", "reference-texts"),
-    )
-    if name in list_benchmarks() and load_benchmark(name).scores
+PUBLISHED = (
+    *("logme-cnn", "model-spider", "medmnist-models", "medmnist-sources"),
+    *("transrate-models", "transrate-sources", "reference-imagenet", "reference-texts"),
 )
 """Those with scores; the two of the same networks and accuracies count as one population."""
 SAME = {"model-spider": "logme-cnn"}
@@ -48,10 +44,6 @@ STATIC = (
 )
 """From which to learn what one task tells of another."""
 MANY = ("shift-vision", "parc-all", "shift-text", "sfda-cnn", "itm-mixed")
-CLASSES = {
-    "flowers5": 5, "dtd10": 10, "hymenoptera": 2, "fashion900": 10, "omniglot100": 100,
-    "brain_mri": 4, "cifar10": 10, "usps": 10, "quickdraw5": 5, "zoo:glyphs": 36,
-}  # fmt: skip
 SUMMARY = ": classification of images, "
 AGAIN = {("model-spider", "logme"), ("model-spider", "h_score"), ("model-spider", "leep")}
 """Scores that another benchmark has of the same networks."""
@@ -64,12 +56,9 @@ class Here:
     """What was measured here: the kept ground truth with the scores of its pairs."""
 
     def __init__(self) -> None:
-        self.truth = [
-            {**r, "num_classes": CLASSES[r["task"]], "task_summary": SUMMARY}
-            for r in kept_truth.kept_truth()
-        ]
+        self.truth = [{**r, "task_summary": SUMMARY} for r in kept_truth.kept_truth()]
         self.records = kept_truth.kept_scores()
-        self.accuracies = reached(self.truth)
+        self.accuracies = best_reached(self.truth)
         last, best = tables(at_last(self.records)), tables(at_best(self.records))
         # Where a metric has no score of other blocks, the classifier's input is the best.
         self.scores = {name: best.get(name, table) for name, table in last.items()}

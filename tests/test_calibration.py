@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transfer_metrics.evidence import calibration_report as page
-from transfer_metrics.evidence.calibration import coverage, reliability, trials_of
-from transfer_metrics.evidence.prior_trials import combine
+from tests import calibration_page as page
+from tests.calibration import coverage, reliability, trials_of
+from tests.prior_trials import combine
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import bundled
 

@@ -14,7 +14,7 @@ import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.evidence.learning import cases_of, learn
-from transfer_metrics.evidence.own_evidence import learnt, reached
+from transfer_metrics.evidence.own_evidence import best_reached, learnt
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel, MetricTrust, bundled
 from transfer_metrics.results.shortlist import with_chances
@@ -298,7 +298,7 @@ def test_evidence_is_learnt_from_files(tmp_path):
     assert "8 models reached on 4 tasks" in found.source
     assert learnt([truth, scores]) == found
     assert learnt(found) is found
-    assert reached(records).shape == (8, 4)
+    assert best_reached(records).shape == (8, 4)
     asked = []
 
     def scored(pairs):
@@ -327,14 +327,14 @@ def test_the_head_is_chosen_on_validation_data():
             ("b", "accuracy", "test", 0.7),
         )
     ]
-    assert reached(rows).loc["m", "t"] == 0.5
-    assert reached([r for r in rows if r["split"] == "test"]).loc["m", "t"] == 0.7
+    assert best_reached(rows).loc["m", "t"] == 0.5
+    assert best_reached([r for r in rows if r["split"] == "test"]).loc["m", "t"] == 0.7
     # A second seed of the one that draws at random; the other stands as it is.
     again = [
         {**rows[2], "seed": 1, "value": 0.95},
         {**rows[3], "seed": 1, "value": 0.8},
     ]
-    assert reached(rows + again).loc["m", "t"] == pytest.approx((0.5 + 0.8) / 2)
+    assert best_reached(rows + again).loc["m", "t"] == pytest.approx((0.5 + 0.8) / 2)
 
 
 def test_chances_are_in_the_records_for_programs():

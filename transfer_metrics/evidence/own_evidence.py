@@ -63,7 +63,7 @@ def learnt(
             f"`benchmark build TRUTH --scores FILE` the scores beside them: give both files, with "
             f"a comma between"
         )
-    accuracies = reached(truth)
+    accuracies = best_reached(truth)
     models, tasks = accuracies.shape
     return learn(
         truth_cases(_POPULATION, truth, scores),
@@ -76,7 +76,7 @@ def learnt(
 
 def truth_cases(population: str, truth: _Records, scores: _Records) -> list[Case]:
     """Cases of a ground truth: on all examples and on parts, at the last and at the best block."""
-    accuracies = reached(truth)
+    accuracies = best_reached(truth)
     classes = {str(r["task"]): int(r["num_classes"]) for r in truth if r.get("num_classes")}
     cases = []
     sizes = sorted({int(r["n"]) for r in scores if r.get("n")})
@@ -95,7 +95,7 @@ def truth_cases(population: str, truth: _Records, scores: _Records) -> list[Case
     return cases
 
 
-def reached(truth: _Records) -> pd.DataFrame:
+def best_reached(truth: _Records) -> pd.DataFrame:
     """Test accuracy of the head that validation chose, mean over seeds, models x tasks.
 
     Where no head of a pair has an accuracy on validation data, it is the best on test data.

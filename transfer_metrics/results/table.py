@@ -278,9 +278,7 @@ class ScoreTable:
         {'knn': 1.0, 'static': -0.33, 'knn - static': 1.33}
         """
         known = known_accuracies(accuracies, head, split)
-        names = [self.named_metric(metric)] if metric else self.metrics
-        scores = judged_scores(self._records, names, self.view, known)
-        return agreement_frame(scores, known, task, options)
+        return agreement_frame(self._judged(metric, known), known, task, options)
 
     def fidelity(
         self,
@@ -307,9 +305,11 @@ class ScoreTable:
         [{'accuracy_difference': 0.27, 'right_order': 0.67}]
         """
         known = known_accuracies(accuracies, head, split)
+        return fidelity_frame(self._judged(metric, known), known, task, options)
+
+    def _judged(self, metric: str | None, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
         names = [self.named_metric(metric)] if metric else self.metrics
-        scores = judged_scores(self._records, names, self.view, known)
-        return fidelity_frame(scores, known, task, options)
+        return judged_scores(self._records, names, self.view, known)
 
     def best(self, metric: str | None = None) -> str:
         """Name of the model that ranks first.

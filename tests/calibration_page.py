@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from transfer_metrics.evidence.calibration import (
+from tests.calibration import (
     PROMISED_COVERAGE,
     PROMISED_SIZE,
     Coverage,
@@ -18,12 +18,10 @@ from transfer_metrics.evidence.calibration import (
     coverage,
     reliability,
 )
+from tests.prior_trials import Combined
 from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
-from transfer_metrics.evidence.prior_trials import Combined
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel
-
-_PROMISED = 0.9
 
 
 @dataclass(frozen=True)
