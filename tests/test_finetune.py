@@ -35,7 +35,7 @@ from transfer_metrics.heads import training
 from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.finetune import FT_EVAL_RATES, FT_RATES, LPFT, LPFT_RATES, FineTune
 from transfer_metrics.heads.linear import LinearProbe
-from transfer_metrics.heads.preprocessed import Inputs, network_logits
+from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits, network_logits
 from transfer_metrics.heads.training import (
     TrainSettings,
     augmented,
@@ -395,6 +395,17 @@ class TestInputs:
         rows = np.array([3, 100, 7])
         assert torch.equal(kept.batch(rows), fresh.batch(rows))
         assert torch.equal(kept.rows(rows).batch([2]), fresh.batch([7]))
+
+    def test_splits_that_are_tested_on_share_the_memory(self, monkeypatch):
+        digits = tm.load_task("sklearn:digits")["train"]
+        parts = {name: digits.rows(np.arange(20) + i) for i, name in enumerate("abc")}
+        each = 20 * 3 * 32 * 32 * 4
+        monkeypatch.setattr(inputs_module, "CACHE_BYTES", each + 1)
+        inputs = PreparedSplits(load_model(ZOO), parts)
+        assert inputs["a"] is inputs["a"]
+        # The second is begun below the limit; the third is made anew for each batch.
+        assert [inputs[name].cached_bytes for name in "abc"] == [each, each, 0]
+        assert torch.equal(inputs["c"].batch(np.arange(3)), inputs["a"].batch(np.arange(3) + 2))
 
     def test_logits_that_are_not_finite_are_an_error(self):
         network, inputs, _ = toy()

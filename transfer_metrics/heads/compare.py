@@ -23,7 +23,7 @@ from transfer_metrics.features.layers import place
 from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.network import TransferNet
-from transfer_metrics.heads.preprocessed import Inputs, chunks
+from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits, chunks
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import progress_bar
@@ -185,7 +185,7 @@ def _compared(
     base = replace(base, model_id=short_id(model.fingerprint), revision=model.revision or None)
     labelled = [(head.label, head) for head in heads]
     labelled += _favourites(model, scores)
-    records, inputs = [], _Prepared(model, {"val": job.task["val"], **job.tests})
+    records, inputs = [], PreparedSplits(model, {"val": job.task["val"], **job.tests})
     for (label, head), seed in itertools.product(labelled, seeds):
         if seed == seeds[0] or head.random:
             records += _kept(job, model, inputs, head, replace(base, head=label, seed=seed))
@@ -204,7 +204,9 @@ def _favourites(model: Model, scores: ScoreTable) -> list[tuple[str, Head]]:
     return [(f"linear_probe@{scores.metrics[0]}", LinearProbe(layers=[layer]))]
 
 
-def _kept(job: _Job, model: Model, inputs: _Prepared, head: Head, base: Record) -> list[Record]:
+def _kept(
+    job: _Job, model: Model, inputs: PreparedSplits, head: Head, base: Record
+) -> list[Record]:
     """Records of one fit, from the cache or computed; its failure as a record."""
     # Two selectors that were fitted to other data look the same in a label.
     chosen = {
@@ -251,18 +253,7 @@ def _of_fit(record: Record, base: Record) -> Record:
     return replace(record, **of_fit)
 
 
-class _Prepared(dict[str, Inputs]):
-    """Preprocessed examples of the splits that heads are tested on, made when first asked for."""
-
-    def __init__(self, model: Model, splits: Mapping[str, Split]) -> None:
-        self.model, self.splits = model, splits
-
-    def __missing__(self, name: str) -> Inputs:
-        examples = self.splits[name].examples
-        return self.setdefault(name, Inputs.of_examples(self.model, examples, name=name))
-
-
-def _measured(job: _Job, model: Model, inputs: _Prepared, head: Head) -> list[Record]:
+def _measured(job: _Job, model: Model, inputs: PreparedSplits, head: Head) -> list[Record]:
     """Fit a head and measure it."""
     started = time.perf_counter()
     head.fit(model, job.task)

@@ -171,6 +171,22 @@ def raw_logits(network: nn.Module, inputs: Inputs, batch_size: int) -> Tensor:
     return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(runs)))]
 
 
+class PreparedSplits(dict[str, Inputs]):
+    """Inputs of the splits of a task by name, made when first asked for.
+
+    Each keeps at most ``CACHE_BYTES``, and all of them less than twice that.
+    """
+
+    def __init__(self, model: Model, splits: Mapping[str, Split]) -> None:
+        self.model, self.splits = model, splits
+
+    def __missing__(self, name: str) -> Inputs:
+        keep = sum(inputs.cached_bytes for inputs in self.values()) < CACHE_BYTES
+        examples = self.splits[name].examples
+        inputs = Inputs.of_examples(self.model, examples, name=name, keep=keep)
+        return self.setdefault(name, inputs)
+
+
 def chunks(n: int, size: int) -> Iterator[np.ndarray]:
     """Positions 0 to n-1 in runs of at most ``size``."""
     return (np.arange(start, min(start + size, n)) for start in range(0, n, size))
