@@ -221,6 +221,37 @@ def test_statistics_are_cleared_that_a_run_left_which_ended_after_scoring(
     assert not list((tmp_path / "statistics").rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize("killed_in", ["rename", "rmtree"])
+def test_features_are_cleared_that_a_run_left_which_ended_while_it_removed_them(
+    digits, tmp_path, monkeypatch, killed_in
+):
+    options = {"cache_dir": tmp_path, "stream": False}
+
+    def killed(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if killed_in == "rename":
+            patch.setattr("transfer_metrics.ranking.cache.remove_folder", killed)
+        else:
+            patch.setattr("transfer_metrics.files.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rank(named(Net(8, 1)), digits, **options)
+    assert list((tmp_path / "features").rglob("*.safetensors"))
+    net = Net(8, 1)
+    rank(named(net), digits, **options)
+    assert net.examples < 100  # all scores were there
+    assert not list((tmp_path / "features").rglob("*.safetensors"))
+
+
+def test_kept_features_stay_where_a_run_needs_none(digits, tmp_path):
+    options = {"cache_dir": tmp_path, "stream": False}
+    rank(named(Net(8, 1)), digits, **options, keep_features=True)
+    kept = sorted((tmp_path / "features").rglob("*.safetensors"))
+    rank(named(Net(8, 1)), digits, **options)
+    assert kept and sorted((tmp_path / "features").rglob("*.safetensors")) == kept
+
+
 class Scale(nn.Module):
     """Elementwise, so that its features are the same bits whatever the batch."""
 

@@ -20,6 +20,7 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 POLICIES = ("only-missing", "always", "never", "only-cache")
+_PASSING = ".passing"
 _PARTS = ("scores", "features", "statistics", "training")
 ADVICE = (
     "make room, set TRANSFER_METRICS_CACHE to another folder, or use cache='never'; what was "
@@ -130,14 +131,28 @@ class ResultCache:
                 temporary.write_text(text + json.dumps({"sha256": _digest(text)}) + "\n", "utf-8")
 
     @contextmanager
-    def using(self, key: str) -> Iterator[Path]:
+    def using(self, key: str, keep: bool = True) -> Iterator[Path]:
         """The feature store of a key, which nobody drops meanwhile.
+
+        Args:
+            key: the key.
+            keep: whether it is to stay; else one that is new here is marked as passing, so that it
+                goes even where the process that wanted it is killed.
 
         Raises:
             StorageError: the folder cannot be written to.
         """
-        with locked(self.features(key) / ".used", shared=True, advice=ADVICE):
-            yield self.features(key)
+        folder = self.features(key)
+        with locked(folder / ".used", shared=True, advice=ADVICE):
+            if not keep and all(path.name[0] == "." for path in folder.iterdir()):
+                (folder / _PASSING).touch()
+            yield folder
+            if keep:
+                (folder / _PASSING).unlink(missing_ok=True)
+
+    def is_passing(self, key: str) -> bool:
+        """Whether the feature store of a key was not to stay once it was scored."""
+        return (self.features(key) / _PASSING).exists()
 
     def drop_features(self, key: str, wait: bool = False) -> None:
         """Remove the feature store of a key.
@@ -146,13 +161,16 @@ class ResultCache:
             key: the key.
             wait: wait for those who use it; else the last of them removes it.
         """
-        for stray in (self.root / "features").glob(f"*{TEMPORARY}"):
-            shutil.rmtree(stray, ignore_errors=True)  # from a process that was killed meanwhile
         folder = self.features(key)
         if folder.exists():
             with locked(folder / ".used", wait=wait, advice=ADVICE) as held:
                 if held:
                     remove_folder(folder)
+
+    def sweep(self) -> None:
+        """Remove what is left of feature stores whose removal was interrupted."""
+        for stray in (self.root / "features").glob(f"*{TEMPORARY}"):
+            shutil.rmtree(stray, ignore_errors=True)
 
     def size(self) -> dict[str, tuple[int, int]]:
         """Files and bytes under each of its parts."""

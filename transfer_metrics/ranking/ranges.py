@@ -155,7 +155,7 @@ class Ranges:
             known, missing = job.known_scores(scores)
             layer = _owed(job, known) if job.errors and not missing else None
             if not missing and layer is None:
-                return Outcome(job.ordered(item.name, known), key, left=self._left_over(whole))
+                return Outcome(job.ordered(item.name, known), key, left=self._left_over(whole, key))
             builder = RangeBuilder(job, whole, job.metrics if job.racing else missing, self.memory)
             stored = job.stored or job.has_features(key) or builder.spills
             folder = self._folder(builder, stored)
@@ -171,13 +171,19 @@ class Ranges:
         content = {"run": self.run, **({} if stored else builder.content)}
         return self.job.cache.statistics(self.job.statistics_key(builder.whole, content))
 
-    def _left_over(self, whole: Extraction) -> tuple[str, ...]:
-        """Statistics that a run left which was killed between scoring and clearing up."""
+    def _left_over(self, whole: Extraction, key: str) -> tuple[str, ...]:
+        """What a run left which was killed between scoring and clearing up."""
         job = self.job
-        if not job.stored and job.policy != "only-cache" and job.cache.has_statistics:
+        if job.policy == "only-cache":
+            return ()
+        left = []
+        if not job.keep_features and job.cache.is_passing(key):
+            left.append(str(job.cache.features(key)))
+        if not job.stored and job.cache.has_statistics:
             with contextlib.suppress(InvalidInputError):  # they do not fit, so there are none
-                return (str(self._folder(RangeBuilder(job, whole, job.metrics, self.memory))),)
-        return ()
+                builder = RangeBuilder(job, whole, job.metrics, self.memory)
+                left.append(str(self._folder(builder)))
+        return tuple(left)
 
     def settles(self, result: Any) -> bool:
         """Scores that were in the cache, and failures, need no statistics."""
@@ -228,7 +234,7 @@ class Ranges:
         if job.policy == "always" and place >= before:
             job.cache.drop_features(key, wait=True)
         # What is there stays until it was scored, whatever other runs do.
-        folder = stack.enter_context(job.cache.using(key))
+        folder = stack.enter_context(job.cache.using(key, job.keep_features))
         for everything in (False, True, None):
             try:
                 return extract(

@@ -191,8 +191,9 @@ def rank_models(
         work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "")
         gpus = _gpus(engine, options.get("device"))
         run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus)
-        sweep(job.cache.root / "statistics")
-        stack.callback(sweep, job.cache.root / "statistics")
+        for tidy in (job.cache.sweep, functools.partial(sweep, job.cache.root / "statistics")):
+            tidy()
+            stack.callback(tidy)
         # Of metrics that nobody named, what holds of all layers alike is no news at each.
         if metrics is DEFAULT_METRICS:
             stack.enter_context(told_once())
