@@ -249,7 +249,8 @@ def test_kept_features_stay_where_a_run_needs_none(digits, tmp_path):
     rank(named(Net(8, 1)), digits, **options, keep_features=True)
     kept = sorted((tmp_path / "features").rglob("*.safetensors"))
     rank(named(Net(8, 1)), digits, **options)
-    assert kept and sorted((tmp_path / "features").rglob("*.safetensors")) == kept
+    assert kept
+    assert sorted((tmp_path / "features").rglob("*.safetensors")) == kept
 
 
 class Scale(nn.Module):
