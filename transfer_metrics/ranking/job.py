@@ -148,7 +148,7 @@ class Job:
         """
         return Extraction.of(
             model, task or self.task, self.layers, self.pool, split=self.split, dtype=self.dtype,
-            amp=self.amp, **self.options,
+            amp=self.amp, pixels=self.cache.pixels, **self.options,
         )  # fmt: skip
 
     def features_key(self, whole: Extraction, positions: Any) -> str:

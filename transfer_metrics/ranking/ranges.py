@@ -239,7 +239,7 @@ class Ranges:
             try:
                 return extract(
                     whole.given, task, job.layers, job.pool, folder, split=job.split,
-                    dtype=job.dtype, amp=job.amp, **job.options,
+                    dtype=job.dtype, amp=job.amp, pixels=job.cache.pixels, **job.options,
                 )  # fmt: skip
             except (CorruptStoreError, IncompatibleStoreError) as error:
                 if everything is None:
