@@ -160,6 +160,7 @@ class FineTune(Head):
         check_share(self.validation)
         grid = self._grid()
         data = read_task(X, y, validation, self.validation, self.random_state)
+        self._begin_card(data.task)
         began = time.perf_counter()
         initial = self._initial(data, grid[0].seed)
         self.initial_seconds_ = time.perf_counter() - began
