@@ -28,7 +28,7 @@ from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.optional import require
 from transfer_metrics.untrusted import visible
 
-FORMATS = {"onnx": ".onnx", "torch-export": ".pt2"}
+_FORMATS = {"onnx": ".onnx", "torch-export": ".pt2"}
 """Formats, with the endings of their files."""
 _TOLERANCE = 1e-4
 """How far logits of the file may be from the network's, over the largest of them or one."""
@@ -107,13 +107,13 @@ def export_network(
 
 def _format_of(path: Path, format: str | None) -> str:
     if format is not None:
-        choose("format of export", format, FORMATS)
+        choose("format of export", format, _FORMATS)
         return format
-    found = [name for name, ending in FORMATS.items() if path.suffix == ending]
+    found = [name for name, ending in _FORMATS.items() if path.suffix == ending]
     if not found:
         raise InvalidInputError(
-            f"{path} does not end like a format of export ({', '.join(FORMATS.values())}); name it "
-            f"so, or say format=, one of {', '.join(FORMATS)}"
+            f"{path} does not end like a format of export ({', '.join(_FORMATS.values())}); name it "
+            f"so, or say format=, one of {', '.join(_FORMATS)}"
         )
     return found[0]
 

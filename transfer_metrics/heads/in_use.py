@@ -90,7 +90,7 @@ class InUse:
         classes[found.rows] = self._told_classes()[best]
         highest = np.full(len(new), np.nan)
         highest[found.rows] = probabilities[np.arange(len(best)), best]
-        table["class"], table["probability"] = classes, highest
+        table["class"], table["probability"] = pd.Series(classes, dtype=object), highest
         table["error"] = pd.Series([found.failures.get(i) for i in range(len(new))], dtype=object)
         table.attrs["left_out"] = list(new.left_out)
         return table
