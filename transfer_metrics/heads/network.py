@@ -155,6 +155,19 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         ) from error
 
 
+def is_transformer(module: nn.Module) -> bool:
+    """Whether a network has attention and normalises tokens more often than batches, by classes.
+
+    >>> is_transformer(nn.TransformerEncoderLayer(4, 2)), is_transformer(nn.Linear(4, 2))
+    (True, False)
+    """
+    parts = list(module.modules())
+    names = [type(part).__name__.lower() for part in parts]
+    of_batches = sum(isinstance(part, _NormBase) for part in parts)
+    others = sum("norm" in name for name in names) - of_batches
+    return any("attention" in name for name in names) and others > of_batches
+
+
 def choose_parameters(
     network: nn.Module, freeze: str | Sequence[str] = "none"
 ) -> dict[str, nn.Parameter]:

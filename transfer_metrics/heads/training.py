@@ -1,4 +1,4 @@
-"""Training networks: SGD with momentum, a cosine per epoch, the best epoch kept."""
+"""Training networks: SGD or AdamW, a cosine per epoch, the best epoch kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD
+from torch.optim import SGD, AdamW
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.network import choose_parameters, set_modes
@@ -26,6 +26,8 @@ from transfer_metrics.sources.models.identity import describe
 
 _Augment = Callable[[Tensor, torch.Generator], Tensor]
 _Loss = Callable[[Tensor, Tensor], Tensor]
+_STATES = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}
+"""What the optimizers remember of each parameter."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class TrainSettings:
     """How a network is trained, by default as in the LP-FT paper; ``FineTune`` has the rest.
 
     Attributes:
+        optimizer: ``"sgd"`` or ``"adamw"``.
         schedule: ``"cosine"`` lowers the rate after each epoch towards zero at the end;
             ``"constant"``.
         seed: order, augmentation and dropout of epoch e depend on (seed, e) only.
@@ -43,6 +46,7 @@ class TrainSettings:
     batch_size: int = 64
     momentum: float = 0.9
     weight_decay: float = 0.0
+    optimizer: str = "sgd"
     schedule: str = "cosine"
     batch_norm: str = "train"
     freeze: str | tuple[str, ...] = "none"
@@ -60,6 +64,7 @@ class TrainSettings:
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise InvalidInputError(f"{name}={value!r}; use a whole number from {least}")
         for name, known in (
+            ("optimizer", ("sgd", "adamw")),
             ("schedule", ("cosine", "constant")),
             ("batch_norm", ("train", "eval")),
         ):
@@ -183,12 +188,12 @@ class Training:
         self.inputs, self.targets, self.validation = inputs, targets, validation
         self.loss, self.progress, self.title = loss, progress, title
         self.parameters = choose_parameters(network, settings.freeze)
-        self.optimizer = SGD(
-            self.parameters.values(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
+        given = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+        self.optimizer: SGD | AdamW
+        if settings.optimizer == "adamw":
+            self.optimizer = AdamW(self.parameters.values(), **given)
+        else:
+            self.optimizer = SGD(self.parameters.values(), momentum=settings.momentum, **given)
         self.run = Run()
         self.best: dict[str, Tensor] | None = None
         if start is not None and math.isfinite(start):
@@ -290,16 +295,13 @@ class Training:
 
     def keep(self, path: Path, key: Mapping[str, Any]) -> None:
         """Write everything that going on depends on."""
-        momentum = {
-            name: state
-            for name, parameter in self.parameters.items()
-            if (state := self.optimizer.state[parameter].get("momentum_buffer")) is not None
-        }
-        tensors = {
-            "weights": self.network.state_dict(),
-            "momentum": momentum,
-            "best": self.best or {},
-        }
+        tensors = {"weights": self.network.state_dict(), "best": self.best or {}}
+        for part in _STATES[self.settings.optimizer]:
+            tensors[part] = {
+                name: state
+                for name, parameter in self.parameters.items()
+                if (state := self.optimizer.state[parameter].get(part)) is not None
+            }
         write_checkpoint(path, key, dataclasses.asdict(self.run), tensors)
 
     def resume(self, path: Path, key: Mapping[str, Any]) -> None:
@@ -309,9 +311,11 @@ class Training:
             return
         state, tensors = found
         self.network.load_state_dict(tensors["weights"])
-        for name, buffer in tensors.get("momentum", {}).items():
-            parameter = self.parameters[name]
-            self.optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
+        for part in _STATES[self.settings.optimizer]:
+            for name, kept in tensors.get(part, {}).items():
+                parameter = self.parameters[name]
+                place = kept.device if part == "step" else parameter.device
+                self.optimizer.state[parameter][part] = kept.to(place)
         self.run, self.best = Run(**state), tensors.get("best") or None
 
 

@@ -24,6 +24,11 @@ FT_EVAL_RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 LPFT_RATES = (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
 """… for LP-FT, which has batch normalisation in evaluation mode."""
 
+ADAMW_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
+"""Learning rates of AdamW: about those that BERT's authors fine-tune with, and larger ones."""
+ADAMW_LPFT_RATES = (1e-6, 3e-6, 1e-5, 3e-5)
+"""… from a head that is trained already: a tenth, as with SGD."""
+
 
 class Tuned(NamedTuple):
     """The best of the trainings on a grid, with the weights of its best epoch; and all of them."""
