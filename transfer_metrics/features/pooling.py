@@ -132,7 +132,7 @@ def _grid(output: Tensor, layout: str, mask: Tensor | None, size: int) -> Tensor
     fall short of it. Where the paper is silent: W is the shorter side of a map that is not square,
     and tokens are left as they are when T > N C. Texts and sounds, whose lengths differ, are known
     by their mask: the tokens that count are averaged in max(1, T // C) runs of about one length,
-    the i-th of k from i N / k, rounded down, to (i + 1) N / k, rounded up; so padding plays no part.
+    the i-th of k from i N / k, rounded down, to (i + 1) N / k, rounded up; padding plays no part.
     """
     if layout == "ND":
         return output
@@ -272,7 +272,10 @@ def pool_words(pool: Pool, tokens: Tensor, groups: Sequence[_Group]) -> Tensor:
     >>> pool_words(resolve_pool("max"), tokens, groups).tolist()
     [[0.0], [3.0]]
     """
-    parts = [pool(tokens[group.sequences, group.positions], "NTC") for group in groups]
+    read = [tokens[group.sequences, group.positions] for group in groups]
+    # Words differ in length as texts do.
+    runs = pool.name.startswith("grid:")
+    parts = [pool(t, "NTC", torch.ones(t.shape[:2]).to(t) if runs else None) for t in read]
     if len({part.shape[1] for part in parts}) > 1:
         raise ExtractionError(
             f"pool={pool.name!r} gives words of one token {parts[0].shape[1]} features and those "

@@ -22,7 +22,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.layers import list_layers
 from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.data import TRAIN, TaskData, is_model, read_task
-from transfer_metrics.heads.head2toe import Head2Toe
+from transfer_metrics.heads.head2toe import Head2Toe, scaled
 from transfer_metrics.heads.linear import LINEAR_C, LinearProbe
 from transfer_metrics.heads.network import (
     TransferNet,
@@ -49,10 +49,11 @@ from transfer_metrics.sources.tasks.subtasks import check_share
 class FineTune(Head):
     """Train the whole network with a new linear head.
 
-    SGD with momentum 0.9, or AdamW for transformers, cross-entropy, batches of 64, a learning rate that follows a cosine per
-    epoch, batch normalisation in training mode. After every epoch the validation accuracy is
-    measured; the best epoch of the best learning rate is kept, the first of several; a start
-    from another head counts as epoch 0.
+    SGD with momentum 0.9, or AdamW for transformers, cross-entropy (for targets, scaled to spread
+    one, half the squared error; for several labels binary cross-entropy), batches of 64, a
+    learning rate that follows a cosine per epoch, batch normalisation in training mode. After
+    every epoch the validation accuracy (R², average precision) is measured; the best epoch of the
+    best learning rate is kept, the first of several; a start from another head counts as epoch 0.
 
     Args:
         layers: layers that the head reads, as for ``list_layers``.
@@ -67,8 +68,8 @@ class FineTune(Head):
         batch_size: examples per step, and per forward pass in predictions; a last batch of one
             joins the one before, because batch normalisation cannot work on one.
         batch_norm: ``"train"``, or ``"eval"`` to leave running statistics as they are.
-        optimizer: ``"sgd"``, ``"adamw"``, or ``"auto"``: AdamW for transformers (with attention, and
-            more layer than batch normalisations), which SGD hardly moves, and SGD for all others.
+        optimizer: ``"sgd"``, ``"adamw"``, or ``"auto"``: AdamW for transformers (with attention,
+            and more layer than batch normalisations), which SGD hardly moves; SGD for all others.
         momentum: of SGD; AdamW has its usual 0.9 and 0.999.
         weight_decay: of the optimizer; several to choose from are tried with every learning rate.
         freeze: ``"none"``, ``"backbone"``, or names of its modules or parameters, with wildcards;
@@ -112,9 +113,9 @@ class FineTune(Head):
 
     name = "finetune"
     _saved = (
-        "lr_", "weight_decay_", "optimizer_", "epoch_", "val_score_", "history_", "steps_", "run_steps_",
-        "seconds_", "run_seconds_", "initial_seconds_", "cached_bytes_", "C_", "probe_val_score_",
-        "kept_",
+        "lr_", "weight_decay_", "optimizer_", "epoch_", "val_score_", "history_", "steps_",
+        "run_steps_", "seconds_", "run_seconds_", "initial_seconds_", "cached_bytes_", "C_",
+        "probe_val_score_", "kept_",
     )  # fmt: skip
 
     def __init__(
@@ -170,7 +171,6 @@ class FineTune(Head):
         Raises:
             InvalidInputError: features instead of a model, a parameter that cannot be used, or
                 every training diverged.
-            UnsupportedTaskError: a regression.
             IncompatibleStoreError: ``checkpoint`` belongs to another training.
         """
         if not is_model(X):
@@ -221,7 +221,7 @@ class FineTune(Head):
             layers = list_layers(data.model, self.layers, self.pool, example=example)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                head = nn.Linear(sum(layer.dim for layer in layers), data.task.num_classes)
+                head = nn.Linear(sum(layer.dim for layer in layers), data.outputs)
             return TransferNet(backbone, layers, self.pool, head)
         start.set_known(random_state=seed, device=self.device, progress=self.progress)
         features = start._task_features(data)
@@ -230,11 +230,13 @@ class FineTune(Head):
         for theirs, ours in (("C_", "C_"), ("val_score_", "probe_val_score_"), ("kept_", "kept_")):
             if hasattr(start, theirs):
                 setattr(self, ours, getattr(start, theirs))
+        _, middle, spread = self._targets(data)
+        weights = start.coef_ / spread[:, None], (start.intercept_ - middle) / spread
         return TransferNet(
             backbone,
             start.layers_,
             start._pool(),
-            linear_layer(start.coef_, start.intercept_),
+            linear_layer(*weights),
             columns=start.layer_columns_,
             unit_norm=start.unit_norm_,
         )
@@ -289,11 +291,15 @@ class FineTune(Head):
                 "val": held.fingerprint if data.own_split else "",
                 "held": data.held.tolist(),
             }
+        codes, middle, spread = self._targets(data)
+        truth = data.codes(held)[data.held]
+        if data.task.kind != "classification":
+            codes, truth = (x.astype(np.float32) for x in (codes, (truth - middle) / spread))
         return tune(
             initial,
             inputs.rows(data.rows),
-            torch.from_numpy(train.labels[data.rows]),
-            (held_inputs.rows(data.held), torch.from_numpy(held.labels[data.held])),
+            torch.from_numpy(codes),
+            (held_inputs.rows(data.held), torch.from_numpy(truth)),
             grid,
             halving=self.halving,
             from_start=self._start() is not None,
@@ -301,12 +307,23 @@ class FineTune(Head):
             identity=identity,
             progress=self.progress,
             title=f"{self.name} {data.model.name}",
+            kind=data.task.kind,
         )
+
+    def _targets(self, data: TaskData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is trained for, and what it is scaled by; see ``scaled``."""
+        return scaled(data.codes(data.task[TRAIN])[data.rows], data.task.kind)
 
     def _set_network(self, tuned: Tuned, data: TaskData) -> None:
         network = tuned.network.eval()
-        self.network_, self._state = network, None
-        self.classes_ = np.arange(data.task.num_classes)
+        _, middle, spread = self._targets(data)
+        with torch.no_grad():
+            for tensor in network.head.parameters():
+                by = torch.from_numpy(spread).to(tensor)
+                tensor.mul_(by[:, None] if tensor.ndim == 2 else by)
+            network.head.bias.add_(torch.from_numpy(middle).to(network.head.bias))
+        self.kind_, self.network_, self._state = data.task.kind, network, None
+        self.classes_ = np.arange(len(data.task.classes))
         self.class_names_ = tuple(data.task.classes)
         self.fitted_on_, self.source_ = "model", ModelRef.of(data.model)
         self.layers_, self.pool_ = network.layers, network.pool.name

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Layer, place
-from transfer_metrics.features.pooling import Pool, resolve_pool
+from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
 from transfer_metrics.features.trace import call_model
 
 
@@ -89,6 +89,8 @@ class TransferNet(nn.Module):
     def forward(self, batch: Any) -> Tensor:
         """Logits (N, C) of what ``Model.batch`` gives: a tensor, or a mapping of keywords.
 
+        Where words of sentences are the examples, N is the number of words.
+
         Raises:
             ExtractionError: the forward pass failed, or a layer did not run.
         """
@@ -100,8 +102,9 @@ class TransferNet(nn.Module):
         Raises:
             ExtractionError: the forward pass failed, or a layer did not run.
         """
-        with LayerTaps(self.backbone, self.layers, self.pool) as taps:
-            call_model(self.backbone, place(batch, self.backbone))
+        batch = place(batch, self.backbone)
+        with LayerTaps(self.backbone, self.layers, pool_for(self.pool, batch)) as taps:
+            call_model(self.backbone, batch)
             pooled = taps.collect()
         parts = []
         for index, layer in enumerate(self.layers):

@@ -19,6 +19,7 @@ from torch.optim import SGD, AdamW
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.network import choose_parameters, set_modes
+from transfer_metrics.heads.objective import quality
 from transfer_metrics.heads.preprocessed import Inputs, raw_logits, to_device
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
@@ -125,6 +126,7 @@ def train(
     identity: Mapping[str, Any] | None = None,
     progress: bool = False,
     title: str = "training",
+    kind: str = "classification",
 ) -> Run:
     """Train a network in place and leave it with the weights of the best epoch.
 
@@ -143,20 +145,28 @@ def train(
         identity: what else the checkpoint is recognised by, such as a fingerprint of the data.
         progress: show a bar.
         title: its caption.
+        kind: kind of task, which says how validation is judged.
     """
     training = Training(
-        network, settings, inputs, targets, validation, loss, checkpoint, identity, progress, title
-    )
+        network, settings, inputs, targets, validation, loss, checkpoint, identity, progress, title,
+        kind=kind,
+    )  # fmt: skip
     training.advance(settings.epochs)
     return training.finish()
 
 
-def accuracy(network: nn.Module, inputs: Inputs, codes: Tensor, batch_size: int) -> float:
-    """Share of right predictions in evaluation mode; NaN if logits are not finite."""
+def accuracy(
+    network: nn.Module,
+    inputs: Inputs,
+    codes: Tensor,
+    batch_size: int,
+    kind: str = "classification",
+) -> float:
+    """The ``quality`` of predictions in evaluation mode; NaN if logits are not finite."""
     logits = raw_logits(network, inputs, batch_size)
     if not bool(torch.isfinite(logits).all()):
         return math.nan
-    return float((logits.argmax(dim=1) == codes).double().mean())
+    return quality(kind, logits.double().numpy(), codes.numpy())
 
 
 class Training:
@@ -180,13 +190,14 @@ class Training:
         title: str,
         *,
         start: float | None = None,
+        kind: str = "classification",
     ) -> None:
         if len(inputs) != len(targets):
             raise InvalidInputError(f"{len(inputs)} inputs but {len(targets)} targets")
         self.was_training = network.training
         self.network, self.settings = network, settings
         self.inputs, self.targets, self.validation = inputs, targets, validation
-        self.loss, self.progress, self.title = loss, progress, title
+        self.loss, self.progress, self.title, self.kind = loss, progress, title, kind
         self.parameters = choose_parameters(network, settings.freeze)
         given = {"lr": settings.lr, "weight_decay": settings.weight_decay}
         self.optimizer: SGD | AdamW
@@ -216,17 +227,22 @@ class Training:
         run, inputs, settings = self.run, self.inputs, self.settings
         began = time.perf_counter() - run.seconds
         if self.validation is not None and not settings.epochs:
-            run.val_score = accuracy(self.network, *self.validation, settings.batch_size)
+            run.val_score = self.score(self.validation)
         total, done = until * len(inputs), min(run.done, until) * len(inputs)
         with progress_bar(self.title, total, self.progress, initial=done, unit=" examples") as bar:
             while run.done < until and not run.diverged:
                 mean_loss, score = self.epoch(inputs, self.targets, self.loss, bar.update), None
                 if self.validation is not None:
-                    score = accuracy(self.network, *self.validation, settings.batch_size)
+                    score = self.score(self.validation)
                 self.judge(mean_loss, score, time.perf_counter() - began)
                 bar.set_postfix(loss=f"{mean_loss:.3g}", val=f"{run.val_score:.3f}")
                 if self.checkpoint is not None:
                     self.keep(self.checkpoint, self.key)
+
+    def score(self, validation: tuple[Inputs, Tensor]) -> float:
+        """How good the network is now on the examples for validation."""
+        told = {} if self.kind == "classification" else {"kind": self.kind}
+        return accuracy(self.network, *validation, self.settings.batch_size, **told)
 
     def standing(self, until: int) -> tuple[float, float]:
         """What ranks trainings after so many epochs, the lowest first.

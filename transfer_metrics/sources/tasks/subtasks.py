@@ -164,13 +164,19 @@ def hold_out(task: Task, split: str, share: float, seed: int = 0) -> Task:
             f"and leave {split}_size out"
         )
     whole = task["train"]
-    if whole.units is None:
-        labels = whole.labels if task.num_classes else np.zeros(len(whole))
-        stay, out = stratified_holdout(labels, share, seed)
-    else:
-        stay, out = _sentences_out(task, whole, share, seed)
+    stay, out = held_out(task.name, whole, task.num_classes, share, seed)
     splits = {**task.splits, "train": whole.rows(stay), split: whole.rows(out)}
     return dataclasses.replace(task, splits=splits)
+
+
+def held_out(
+    name: str, whole: Split, num_classes: int, share: float, seed: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions that stay and those held out of a split: by class, or at random, or by sentence."""
+    if whole.units is not None:
+        return _sentences_out(name, whole, share, seed)
+    labels = whole.labels if num_classes else np.zeros(len(whole))
+    return stratified_holdout(labels, share, seed)
 
 
 def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
@@ -265,14 +271,14 @@ def _tell_scarce(task: Task, labels: np.ndarray, examples: int, classes: int) ->
 
 
 def _sentences_out(
-    task: Task, whole: Split, share: float, seed: int
+    name: str, whole: Split, share: float, seed: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     try:
         splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
         [(stay, out)] = splitter.split(whole.labels, groups=whole.units)
     except ValueError as error:
         raise InvalidInputError(
-            f"task {task.name!r}: a share of {share} of the sentences cannot be held out ({error})"
+            f"task {name!r}: a share of {share} of the sentences cannot be held out ({error})"
             f"; give a share between 0 and 1, and at least two sentences"
         ) from error
     return stay, out
