@@ -174,7 +174,7 @@ class TestLoop:
         scores = iter([0.2, 0.7, 0.7, 0.5])
         kept = []
 
-        def told(network, inputs, codes, batch_size):
+        def told(network, inputs, codes, batch_size, kind):
             kept.append(state(network))
             return next(scores)
 

@@ -243,6 +243,7 @@ class FineTune(Head):
 
     def _grid(self, optimizer: str = "sgd") -> list[TrainSettings]:
         """The settings to try; one is enough where there is no epoch to train."""
+        rates: Sequence[float]
         if self.lr == "auto" and optimizer == "adamw":
             rates = ADAMW_RATES if self._start() is None else ADAMW_LPFT_RATES
         elif self.lr == "auto":

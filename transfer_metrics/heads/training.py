@@ -199,12 +199,18 @@ class Training:
         self.inputs, self.targets, self.validation = inputs, targets, validation
         self.loss, self.progress, self.title, self.kind = loss, progress, title, kind
         self.parameters = choose_parameters(network, settings.freeze)
-        given = {"lr": settings.lr, "weight_decay": settings.weight_decay}
         self.optimizer: SGD | AdamW
         if settings.optimizer == "adamw":
-            self.optimizer = AdamW(self.parameters.values(), **given)
+            self.optimizer = AdamW(
+                self.parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay
+            )
         else:
-            self.optimizer = SGD(self.parameters.values(), momentum=settings.momentum, **given)
+            self.optimizer = SGD(
+                self.parameters.values(),
+                lr=settings.lr,
+                momentum=settings.momentum,
+                weight_decay=settings.weight_decay,
+            )
         self.run = Run()
         self.best: dict[str, Tensor] | None = None
         if start is not None and math.isfinite(start):
@@ -241,8 +247,8 @@ class Training:
 
     def score(self, validation: tuple[Inputs, Tensor]) -> float:
         """How good the network is now on the examples for validation."""
-        told = {} if self.kind == "classification" else {"kind": self.kind}
-        return accuracy(self.network, *validation, self.settings.batch_size, **told)
+        inputs, codes = validation
+        return accuracy(self.network, inputs, codes, self.settings.batch_size, self.kind)
 
     def standing(self, until: int) -> tuple[float, float]:
         """What ranks trainings after so many epochs, the lowest first.

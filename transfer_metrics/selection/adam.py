@@ -93,7 +93,9 @@ def train_softmax(
     state = _State.start(features.dim, num_classes, generator, device)
     saved = None
     if checkpoint is not None:
-        settings = {"lam": lam, "lr": lr, "steps": steps, "batch_size": batch_size, "seed": seed}
+        settings: dict[str, Any] = {
+            "lam": lam, "lr": lr, "steps": steps, "batch_size": batch_size, "seed": seed,
+        }  # fmt: skip
         settings |= {} if kind == "classification" else {"kind": kind}
         about = {"features or labels": _fingerprint(features, labels, num_classes)}
         saved = _Checkpoint(Path(checkpoint), {**about, **settings})

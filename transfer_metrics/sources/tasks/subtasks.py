@@ -20,7 +20,7 @@ from sklearn.model_selection import (
 from sklearn.utils import check_random_state
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.sources.tasks.assembly import check_policy, without_damaged
+from transfer_metrics.sources.tasks.assembly import check_policy, refuse_damaged, without_damaged
 from transfer_metrics.sources.tasks.task import Split, Task
 
 _SEED = 0
@@ -294,7 +294,7 @@ class Cut:
 
     Attributes:
         corrupt: ``"skip"`` reads every image and sound once and leaves out those that cannot be
-            read; ``"error"`` reads none.
+            read; ``"error"`` looks at the ends of image files and tells of all that are damaged.
         test_size: share of the training examples to hold out as ``test``.
         examples: number of training examples to keep, class-balanced.
         protocol: ``"vtab-1k"`` for its 800 training and 200 validation examples.
@@ -333,6 +333,8 @@ class Cut:
         """The task as it was asked for."""
         if self.corrupt == "skip":
             task = without_damaged(task)
+        else:
+            refuse_damaged(task)
         if self.test_size is not None:
             task = hold_out(task, "test", self.test_size, self.seed)
         if self.examples is not None:
