@@ -76,13 +76,12 @@ def _run(args: argparse.Namespace) -> int:
         {str(name): None if value != value else value for name, value in record.items()}
         for record in table.to_dict("records")
     ]
-    good = table[~bad]
-    width = max((len(str(name)) for name in good["class"]), default=0)
-    lines = [
-        f"{record['class']:<{width}}  {record['probability']:.4f}  {record['example']}"
-        for record in good.to_dict("records")
-    ]
-    print_table(Records(records), args, "\n".join(lines))
+    # What is predicted comes first, so that paths of any length stand at the end.
+    good = table[~bad].drop(columns="error")
+    text = good[[*good.columns[1:], "example"]].to_string(
+        index=False, header=False, float_format="{:.4f}".format, justify="left"
+    )
+    print_table(Records(records), args, text)
     left_out = table.attrs["left_out"]
     for path, reason in left_out[:_MOST_LEFT_OUT]:
         tell(args, f"left out {path} ({reason})")

@@ -112,8 +112,8 @@ def _format_of(path: Path, format: str | None) -> str:
     found = [name for name, ending in _FORMATS.items() if path.suffix == ending]
     if not found:
         raise InvalidInputError(
-            f"{path} does not end like a format of export ({', '.join(_FORMATS.values())}); name it "
-            f"so, or say format=, one of {', '.join(_FORMATS)}"
+            f"{path} does not end like a format of export ({', '.join(_FORMATS.values())}); name "
+            f"it so, or say format=, one of {', '.join(_FORMATS)}"
         )
     return found[0]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -36,6 +36,7 @@ class InUse:
             ``tests`` that ``score`` made.
     """
 
+    kind_: str
     classes_: np.ndarray
     class_names_: tuple[str, ...]
     source_: ModelRef | None
@@ -63,9 +64,11 @@ class InUse:
             progress: show a bar.
 
         Returns:
-            A row per example, in the order given: ``example`` (its path, beginning or place),
-            ``class``, ``probability``, and ``error``, the reason where there is no class, else
-            None. ``attrs["left_out"]`` lists the files of folders that are no images.
+            A row per example, in the order given: ``example`` (its path, beginning or place);
+            ``class`` and ``probability``, or ``value`` of a regression (``value_1`` and so on of
+            several targets), or ``labels`` with the probability of each; and ``error``, the reason
+            where there is nothing of these, else None. ``attrs["left_out"]`` lists the files of
+            folders that are no images.
 
         Raises:
             InvalidInputError: there is no such file or folder, or it holds no examples; or the head
@@ -84,16 +87,29 @@ class InUse:
         new = new_examples(X, model.modality, self._columns())
         found = _predicted(self._placed(), model, new, getattr(self, "batch_size", 64), progress)
         table = pd.DataFrame({"example": list(new.names)})
-        probabilities = softmax(found.logits, axis=1)
-        best = probabilities.argmax(axis=1)
-        classes = np.full(len(new), None, dtype=object)
-        classes[found.rows] = self._told_classes()[best]
-        highest = np.full(len(new), np.nan)
-        highest[found.rows] = probabilities[np.arange(len(best)), best]
-        table["class"], table["probability"] = pd.Series(classes, dtype=object), highest
+        for name, values in self._told(found.logits).items():
+            empty = None if values.dtype == object else np.nan
+            column = np.full(len(new), empty, dtype=values.dtype)
+            column[found.rows] = values
+            table[name] = pd.Series(column, dtype=values.dtype)
         table["error"] = pd.Series([found.failures.get(i) for i in range(len(new))], dtype=object)
         table.attrs["left_out"] = list(new.left_out)
         return table
+
+    def _told(self, logits: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of predictions by name: classes, targets, or labels with their probabilities."""
+        names = self._told_classes()
+        if self.kind_ == "regression":
+            one = logits.shape[1] == 1
+            return {"value" if one else f"value_{k}": v for k, v in enumerate(logits.T, start=1)}
+        if self.kind_ == "multilabel":
+            told = np.array([", ".join(map(str, names[row > 0])) for row in logits], dtype=object)
+            given = zip(names, expit(logits).T, strict=True)
+            return {"labels": told, **{f"probability of {name}": p for name, p in given}}
+        probabilities = softmax(logits, axis=1)
+        best = probabilities.argmax(axis=1)
+        highest = probabilities[np.arange(len(best)), best]
+        return {"class": names[best].astype(object), "probability": highest}
 
     def export(
         self,
@@ -133,6 +149,7 @@ class InUse:
             "model": self._source().name,
             "revision": self._source().revision,
             "layers": [layer.name for layer in self.layers_],
+            "kind": self.kind_,
             "classes": self._told_classes().tolist(),
             **self._card(),
         }
@@ -151,7 +168,7 @@ class InUse:
             card["preprocessing"] = preprocessing(self.source_.model)
         return card
 
-    def _note_test(self, task: str, split: str, metric: str, value: float, n: int) -> None:
+    def note_test(self, task: str, split: str, metric: str, value: float, n: int) -> None:
         """Put a test on the card, in place of an earlier one of the same."""
         test = {"task": task, "split": split, "metric": metric, "value": value, "n": n}
         card = getattr(self, "card_", {})
