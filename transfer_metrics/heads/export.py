@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ _MOST_BYTES = (1 << 31) - (1 << 20)
 _SIZES = (1, 2, 5)
 """Batches that a file is tried on."""
 _AT_ONCE = 64
+_AXES = ("batch", "length")
+"""Names of the axes of inputs that have any length."""
 _INSIDE = "transfer_metrics.json"
 """Name of the description inside a file of torch.export."""
 _ANSWERS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
@@ -81,7 +84,7 @@ def export_network(
     if format == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             require(package, "an export to ONNX", install="'transfer-metrics[onnx]'")
-    network = network.cpu().eval()
+    network = network.cpu().eval().requires_grad_(False)
     feed = _Feed.of(model)
     deployed = _Deployed(network, feed, str(about.get("kind", "classification")))
     batches = feed.trials()
@@ -91,7 +94,7 @@ def export_network(
         described = {**about, **feed.about, "inputs": inputs, "outputs": outputs}
         with replacing(path) as temporary:
             if format == "onnx":
-                _write_onnx(program, temporary, inputs, outputs, described, feed)
+                _write_onnx(program, temporary, inputs, outputs, described)
             else:
                 program.example_inputs = None  # which alone would be pickled
                 torch.export.save(program, temporary, extra_files={_INSIDE: json.dumps(described)})
@@ -213,7 +216,7 @@ class _Feed:
 
     def open_axes(self, inputs: Mapping[str, Tensor]) -> dict[str, dict[int, Any]]:
         """Which axes of the inputs have any length."""
-        batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
+        batch, length = map(torch.export.Dim, _AXES)
         if self.shape is not None:
             return {name: {0: batch} for name in inputs}
         return {n: {0: batch, 1: length} if x.ndim > 1 else {0: batch} for n, x in inputs.items()}
@@ -305,7 +308,6 @@ def _write_onnx(
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
     about: Mapping[str, Any],
-    feed: _Feed,
 ) -> None:
     import onnx
 
@@ -325,10 +327,25 @@ def _write_onnx(
     )
     assert made is not None
     proto = made.model_proto
+    _name_axes(proto.graph)
     plain = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
     onnx.helper.set_model_props(proto, plain)
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
+
+
+def _name_axes(graph: Any) -> None:
+    """Call the open axes what they are, where the exporter numbers them."""
+    names: dict[str, str] = {}
+    for given in graph.input:
+        for axis, size in enumerate(given.type.tensor_type.shape.dim):
+            if size.dim_param:
+                names.setdefault(size.dim_param, _AXES[axis])
+    told = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names) or "$^")
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = told.sub(lambda found: names[found[0]], size.dim_param)
 
 
 def _opened(path: Path, format: str) -> Callable[[Mapping[str, Tensor]], list[np.ndarray]]:
