@@ -27,6 +27,8 @@ VERBS = (
     "score",
     "select",
     "train",
+    "predict",
+    "export",
     "compare",
     "report",
     "list",

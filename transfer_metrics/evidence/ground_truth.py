@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _STRENGTHS = tuple(float(f"{c:.0e}") for c in np.logspace(-5, 2, 15))
-_TRAINED = "lr=(0.0001, 0.0006, 0.003, 0.02, 0.1), weight_decay=0.0005, epochs={epochs}, \
-halving=3, batch_size=16, batch_norm=eval"
+_TRAINED = "lr=(0.0001, 0.0006, 0.003, 0.02, 0.1), optimizer=sgd, weight_decay=0.0005, \
+epochs={epochs}, halving=3, batch_size=16, batch_norm=eval"
 _STEPS, _LEAST, _MOST = 200, 9, 12
 """Steps of training, and the bounds of the epochs that come of them."""
 VALIDATION = 0.5

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -22,25 +21,30 @@ from transfer_metrics.heads.data import (
     FeatureData,
     TaskData,
     aligned,
+    as_codes,
     is_model,
     labelled,
     read_features,
     read_task,
 )
 from transfer_metrics.heads.head_files import SavedHead, read_head, told_as_damage, write_head
+from transfer_metrics.heads.in_use import InUse
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
+from transfer_metrics.heads.objective import QUALITY, quality
 from transfer_metrics.heads.preprocessed import Inputs, is_raw, network_logits
 from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.selection.columns import has_layers, unit_rows
+from transfer_metrics.sources.tasks.new_examples import is_new
+from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.syntax import call_options
 
 _RUNNING = ("device", "progress", "checkpoint", "random_state")
 """Parameters that say how and where a head runs, not what it computes."""
 
 
-class Head(ClassifierMixin, BaseEstimator):
-    """A classifier on the features of a pretrained network.
+class Head(InUse, ClassifierMixin, BaseEstimator):
+    """A linear model on the features of a pretrained network: of classes, targets or labels.
 
     ``fit(model, task)`` fits on a network and a task; ``fit(store)``, ``fit({layer: X}, y)`` and
     ``fit(X, y)`` on features, where the head needs no more than those. Predictions then take what
@@ -48,9 +52,14 @@ class Head(ClassifierMixin, BaseEstimator):
     model; features for features. A head that needs features only takes stores and mappings of its
     layers in both cases. A model that is given is used, not copied; only ``network`` copies.
 
+    What is predicted is what the task is of, or what ``labels.fitted_kind`` says of an array: a
+    class; K targets of a regression, where a logit is the prediction itself; or which of K labels
+    apply, those of logits above 0.
+
     Attributes:
-        classes_: (C,) labels; class numbers 0..C-1 for tasks and stores.
-        class_names_: names of the classes of a task or store.
+        kind_: ``"classification"``, ``"regression"`` or ``"multilabel"``.
+        classes_: (C,) labels; class numbers 0..C-1 for tasks and stores; none for a regression.
+        class_names_: names of the classes, or of the K labels, of a task or store.
         coef_: (C, k) weights on the features that are used.
         intercept_: (C,) biases.
         layers_: the layers that are read, in the order of the columns of ``coef_``.
@@ -59,6 +68,8 @@ class Head(ClassifierMixin, BaseEstimator):
         pool_: name of the pooling, if known.
         source_: the model, if known.
         network_: the trained network, for heads that train one; else None.
+        card_: what a saved head tells beside itself: the ``task`` that it was fitted on, the
+            ``preprocessing`` of its model, and the ``tests`` that ``score`` made.
     """
 
     name: ClassVar[str] = ""
@@ -68,6 +79,7 @@ class Head(ClassifierMixin, BaseEstimator):
     _saved: ClassVar[tuple[str, ...]] = ()
     """Further fitted attributes that ``save`` keeps: arrays, and what JSON can hold."""
 
+    kind_: str
     classes_: np.ndarray
     class_names_: tuple[str, ...]
     coef_: np.ndarray
@@ -95,13 +107,18 @@ class Head(ClassifierMixin, BaseEstimator):
         ]
         return f"{self.name}({', '.join(told)})" if told else self.name
 
+    @property
+    def measure(self) -> str:
+        """Name of what ``score`` gives, by the kind of task that was fitted on."""
+        return QUALITY[self.kind_]
+
     def set_known(self, **options: Any) -> Self:
         """Set those of the options that are parameters of this head."""
         known = self.get_params(deep=False)
         return self.set_params(**{name: v for name, v in options.items() if name in known})
 
     def logits(self, X: Any, *, split: str = "test") -> np.ndarray:
-        """Logits, (N, C): one column per class also where there are two.
+        """Logits, (N, C): one column per class also where there are two; or per target or label.
 
         Args:
             X: what the head takes; see the class.
@@ -114,34 +131,47 @@ class Head(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         if has_layers(X) or (self.fitted_on_ == "features" and not is_raw(X)):
             return self._feature_logits(X)
-        inputs = Inputs.of_any(self._source().get(), X, split)
-        network = self._network()
-        device = getattr(self, "device", None)
-        if (
-            device is not None
-            and network.head.weight.device != torch.empty(0, device=device).device
-        ):
-            network = copy.deepcopy(network).to(device)
-        return network_logits(network, inputs, getattr(self, "batch_size", 64)).numpy()
+        inputs = Inputs.of_any(self._source().get(), X, split, self._columns())
+        return network_logits(self._placed(), inputs, getattr(self, "batch_size", 64)).numpy()
 
     def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
         """Logits (N, C); with two classes their difference (N,), as scikit-learn has it."""
         logits = self.logits(X, split=split)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+        two = self.kind_ == "classification" and len(self.classes_) == 2
+        return logits[:, 1] - logits[:, 0] if two else logits
 
     def predict_proba(self, X: Any, *, split: str = "test") -> np.ndarray:
-        """Probabilities of the classes, (N, C)."""
-        return softmax(self.logits(X, split=split), axis=1)
+        """Probabilities of the classes, (N, C), or of each of the labels, (N, K).
+
+        Raises:
+            UnsupportedTaskError: the head was fitted to a regression.
+        """
+        logits = self.logits(X, split=split)
+        if self.kind_ == "regression":
+            raise UnsupportedTaskError("a regression has no probabilities; use predict")
+        return softmax(logits, axis=1) if self.kind_ == "classification" else expit(logits)
 
     def predict(self, X: Any, *, split: str = "test") -> np.ndarray:
-        """The most probable class of each example, (N,); the first of several."""
-        best = self.logits(X, split=split).argmax(axis=1)  # which tells whether it is fitted
-        return self.classes_[best]
+        """The most probable class of each example, (N,); the first of several.
+
+        Files, images and texts (a folder, a path or a list of them, a table without labels, an
+        image, a text) give the names of classes where these are known. What has labels of its own,
+        and arrays, give ``classes_``, as the labels are. Of a regression the targets, (N,) or
+        (N, K); of several labels which apply, (N, K) int64.
+        """
+        logits = self.logits(X, split=split)  # which tells whether it is fitted
+        if self.kind_ == "regression":
+            return logits[:, 0] if logits.shape[1] == 1 else logits
+        if self.kind_ == "multilabel":
+            return (logits > 0).astype(np.int64)
+        return (self._told_classes() if is_new(X) else self.classes_)[logits.argmax(axis=1)]
 
     def score(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, split: str = "test"
     ) -> float:
-        """Accuracy, a number from 0 to 1.
+        """Accuracy, from 0 to 1; of a regression R²; of several labels average precision.
+
+        See ``objective.quality``. That on a task is kept on ``card_``.
 
         Args:
             X: what the head takes; see the class.
@@ -153,10 +183,21 @@ class Head(ClassifierMixin, BaseEstimator):
             InvalidInputError: labels are missing, or the task has other classes.
         """
         check_is_fitted(self, "classes_")
-        if y is None:
-            X, y = labelled(X, split, self.class_names_)
-        right = self.predict(X, split=split) == np.asarray(y)
-        return float(np.average(right, weights=sample_weight))
+        own = y is None
+        if own:
+            X, y = labelled(X, split, self.kind_, self.class_names_)
+        y = np.asarray(y)
+        logits = self.logits(X, split=split)
+        if self.kind_ != "classification":
+            value = quality(self.kind_, logits, as_codes(y, self.kind_), sample_weight)
+        else:
+            # Labels of new examples may be names, where those that were fitted on had numbers.
+            named = y.dtype.kind in "UO" and self.classes_.dtype.kind in "iu"
+            right = (self._told_classes() if named else self.classes_)[logits.argmax(axis=1)] == y
+            value = float(np.average(right, weights=sample_weight))
+        if own and sample_weight is None and isinstance(X, Task):
+            self.note_test(X.name, split, self.measure, value, len(y))
+        return value
 
     def network(self, model: Any = None) -> TransferNet:
         """The backbone with this head on it, as a module of its own in evaluation mode.
@@ -197,6 +238,7 @@ class Head(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         saved = SavedHead(
             name=self.name,
+            kind=self.kind_,
             params=self.get_params(deep=False),
             fitted_on=self.fitted_on_,
             n_features_in=getattr(self, "n_features_in_", None),
@@ -211,6 +253,7 @@ class Head(ClassifierMixin, BaseEstimator):
             source=self.source_,
             further={name: getattr(self, name) for name in self._saved if hasattr(self, name)},
             state=self._trained_state(),
+            card=self._card(),
         )
         write_head(Path(path), saved)
 
@@ -229,11 +272,18 @@ class Head(ClassifierMixin, BaseEstimator):
         if isinstance(X, FeatureData):
             data = X
         elif is_model(X):
-            data = self._task_features(read_task(X, y, validation, fraction, seed))
+            of_task = read_task(X, y, validation, fraction, seed)
+            self._refuse(of_task.task.kind)  # before anything is run
+            data = self._task_features(of_task)
+            self._begin_card(of_task.task)
         else:
             data = read_features(self, X, y, validation, options["layers"], fraction, seed)
+        self._refuse(data.kind)
         self.n_features_in_ = data.whole.columns.dim
         return data
+
+    def _refuse(self, kind: str) -> None:
+        """Raise where this head, with its parameters, is not defined for a kind of task."""
 
     def _task_features(self, data: TaskData) -> FeatureData:
         """Features by this head's layers and pooling."""
@@ -256,7 +306,7 @@ class Head(ClassifierMixin, BaseEstimator):
         unit_norm: bool = False,
     ) -> None:
         """Set the attributes of a head that was fitted on features."""
-        self.classes_, self.class_names_ = data.classes, data.class_names
+        self.kind_, self.classes_, self.class_names_ = data.kind, data.classes, data.class_names
         self.layers_, self.pool_, self.source_ = data.layers, data.pool, data.source
         self.fitted_on_ = "model" if data.of_model else "features"
         self.coef_, self.intercept_ = coef, intercept
@@ -389,11 +439,13 @@ def load_head(path: str | os.PathLike[str], model: Any = None) -> Head:
     with told_as_damage(Path(path)):
         saved = read_head(Path(path))
         head = HEADS[saved.name](**saved.params)
+        head.kind_ = saved.kind
         head.classes_, head.class_names_ = saved.classes, saved.class_names
         head.coef_, head.intercept_ = saved.coef, saved.intercept
         head.layers_, head.layer_columns_ = saved.layers, saved.layer_columns
         head.unit_norm_, head.pool_, head.source_ = saved.unit_norm, saved.pool, saved.source
         head.fitted_on_, head.network_, head._state = saved.fitted_on, None, saved.state
+        head.card_ = saved.card
         if saved.n_features_in is not None:
             head.n_features_in_ = saved.n_features_in
         for name in saved.further.keys() & set(head._saved):

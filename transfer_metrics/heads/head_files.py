@@ -33,12 +33,15 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.store import layers_of
+from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.untrusted import read_json, visible
 
 _FORMAT = "transfer_metrics head 1"
 _RECORD, _TENSORS = "head.json", "head.safetensors"
 _COLUMNS, _FITTED, _NETWORK = "columns.", "fitted.", "network."
+_LIBRARIES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
+"""What the architecture of a model comes from, by its hub."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +50,17 @@ class SavedHead:
 
     Attributes:
         name: in the registry.
+        kind: of the tasks that it is for.
         params: what it was made with.
         fitted_on: ``"model"`` or ``"features"``.
         n_features_in: width of the features it was fitted on, None for a trained network.
         further: fitted attributes of its class: arrays, and what JSON can hold.
         state: weights of a trained network, None for a head on the model as it was.
+        card: the task, the preprocessing and the tests, for people and for reading new tables.
     """
 
     name: str
+    kind: str
     params: dict[str, Any]
     fitted_on: str
     n_features_in: int | None
@@ -69,6 +75,7 @@ class SavedHead:
     source: ModelRef | None
     further: dict[str, Any]
     state: dict[str, Tensor] | None
+    card: dict[str, Any]
 
     def check(self) -> None:
         """Raise a ``ValueError`` where the parts do not fit each other."""
@@ -76,10 +83,26 @@ class SavedHead:
         fits = coef.ndim == 2 and intercept.shape == coef.shape[:1] and coef.dtype.kind == "f"
         if not (fits and intercept.dtype.kind == "f" and np.isfinite(coef).all()):
             raise ValueError(f"weights of shapes {coef.shape} and {intercept.shape}")
-        if self.classes.shape != (len(coef),) or len(self.class_names) not in (0, len(coef)):
+        if self.kind not in QUALITY:
+            raise ValueError(f"a head for {self.kind!r:.60}")
+        rows = 0 if self.kind == "regression" else len(coef)
+        if self.classes.shape != (rows,) or len(self.class_names) not in (0, rows):
             raise ValueError("other classes than rows of weights")
         if not all(isinstance(name, str) for name in (*self.class_names, self.fitted_on or "")):
             raise ValueError("names that are no text")
+        task, tests = self.card.get("task", {}), self.card.get("tests", [])
+        kinds: dict[str, Any] = {
+            "task": str,
+            "split": str,
+            "metric": str,
+            "value": (int, float),
+            "n": int,
+        }
+        if not (
+            all(isinstance(name, str) for name in task.get("inputs", []))
+            and all(isinstance(test.get(k), kind) for test in tests for k, kind in kinds.items())
+        ):
+            raise ValueError("a card of another form")
         dims = {layer.name: layer.dim for layer in self.layers}
         for name, chosen in columns.items():
             good = chosen.ndim == 1 and chosen.dtype == np.int64 and (chosen >= 0).all()
@@ -104,7 +127,8 @@ def read_head(folder: Path) -> SavedHead:
     classes = record["classes"]
     dtype = np.dtype(classes["dtype"])
     # An item of a text type has room for its longest value, whatever the file says that is.
-    if dtype.kind not in "biufUO" or dtype.itemsize > 4 * max(16, *map(_length, classes["values"])):
+    longest = max([16, *map(_length, classes["values"])])
+    if dtype.kind not in "biufUO" or dtype.itemsize > 4 * longest:
         raise ValueError(f"classes of type {dtype}")
     params = _decoded(record["params"])
     # A file says what a head is, not where it may write to.
@@ -115,6 +139,7 @@ def read_head(folder: Path) -> SavedHead:
     width, model = record["n_features_in"], record["model"]
     head = SavedHead(
         name=record["head"],
+        kind=record.get("kind", "classification"),
         params=params,
         fitted_on=record["fitted_on"],
         n_features_in=None if width is None else int(width),
@@ -131,6 +156,7 @@ def read_head(folder: Path) -> SavedHead:
         else ModelRef(str(model["name"]), str(model["revision"]), str(model["fingerprint"])),
         further=further,
         state=_starting(tensors, _NETWORK) or None,
+        card=dict(record.get("card", {})),
     )
     head.check()
     return head
@@ -165,11 +191,14 @@ def _record(head: SavedHead) -> dict[str, Any]:
         "fingerprint": head.source.fingerprint,
     }
     further = {k: _plain(v) for k, v in head.further.items() if not isinstance(v, np.ndarray)}
-    names = ("transfer_metrics", "python", "torch", "numpy", "scikit-learn")
+    names = ["transfer_metrics", "python", "torch", "numpy", "scikit-learn"]
+    hub = "" if head.source is None else head.source.name.partition(":")[0]
+    names += [_LIBRARIES[hub]] if hub in _LIBRARIES else []
     own = {"transfer_metrics": transfer_metrics.__version__, "python": platform.python_version()}
     return {
         "format": _FORMAT,
         "head": head.name,
+        "kind": head.kind,
         "params": _plain_params(head.params),
         "fitted_on": head.fitted_on,
         "n_features_in": head.n_features_in,
@@ -180,6 +209,7 @@ def _record(head: SavedHead) -> dict[str, Any]:
         "class_names": list(head.class_names),
         "model": model,
         "fitted": further,
+        "card": head.card,
         "versions": {name: own.get(name) or version(name) for name in names},
     }
 
