@@ -216,7 +216,9 @@ def test_comparisons_of_other_tasks(tasks, kind, measure):
     row = table.summary().iloc[0]
     assert row["test"] == row["shifted"] == row["again"]
     assert 0 < row["± test"] < 0.5
-    assert "±" in table.format()
+    told = {"r2": "R²", "average_precision": "average precision"}[measure]
+    assert f"test, shifted, again: {told}, in per cent" in table.format()
+    assert table.plot.comparison().get_xlabel() == f"{told}, %"
     other = tasks["regression" if kind == "multilabel" else "multilabel"]
     with pytest.raises(InvalidInputError, match="do not mean the same"):
         tm.compare(MODEL, tasks[kind], heads, ood={"x": other}, progress=False)
