@@ -216,7 +216,8 @@ class _Feed:
 
     def open_axes(self, inputs: Mapping[str, Tensor]) -> dict[str, dict[int, Any]]:
         """Which axes of the inputs have any length."""
-        batch, length = map(torch.export.Dim, _AXES)
+        longest = getattr(self.model.collate, "longest", None)
+        batch, length = torch.export.Dim(_AXES[0]), torch.export.Dim(_AXES[1], max=longest)
         if self.shape is not None:
             return {name: {0: batch} for name in inputs}
         return {n: {0: batch, 1: length} if x.ndim > 1 else {0: batch} for n, x in inputs.items()}
