@@ -28,6 +28,8 @@ VERBS = (
     "score",
     "select",
     "train",
+    "predict",
+    "export",
     "compare",
     "report",
     "list",
