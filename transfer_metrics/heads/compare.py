@@ -7,7 +7,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -36,10 +36,12 @@ from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Split, Task
-from transfer_metrics.syntax import split_list
+from transfer_metrics.syntax import call_options, split_list
 
 _OF_FIT = ("model", "model_id", "revision", "task", "task_id", "head", "seed", "version")
 """What a record says of a fit that the key of what was measured does not hold it to."""
+_GROUPS = 100
+"""Groups of test examples on which accuracies are compared."""
 DEFAULT_HEADS = ("linear_probe", "head2toe", "finetune", "lpft")
 
 
@@ -247,6 +249,17 @@ def _kept(
     return [_of_fit(record, base) for record in records]
 
 
+def tuned(
+    head: Head, model: str, task: str, seed: int, records: Iterable[Mapping[str, Any]]
+) -> Head:
+    """A head with the settings that a fit on a pair has chosen by validation, where it has any."""
+    for r in records:
+        fit = r["model"], r["task"], r["head"], r["seed"], r["metric"]
+        if fit == (model, task, head.label, seed, "val_accuracy") and r["note"]:
+            return clone(head).set_params(**call_options(f"({r['note']})", f"head {head.name!r}"))
+    return head
+
+
 def _of_fit(record: Record, base: Record) -> Record:
     """A measurement, whose key knows neither names nor versions, with those of this comparison."""
     of_fit: dict[str, Any] = {name: getattr(base, name) for name in _OF_FIT}
@@ -273,11 +286,14 @@ def _measured(job: _Job, model: Model, inputs: PreparedSplits, head: Head) -> li
         record = replace(common, split=split, metric=metric, value=value, higher_is_better=better)
         found.append(replace(record, **more))
 
-    accuracies = {name: head.score(inputs[name], split.labels) for name, split in job.tests.items()}
-    for name, value in accuracies.items():
-        n = len(job.tests[name])
+    accuracies = {}
+    for name, split in job.tests.items():
+        right = head.predict(inputs[name]) == split.labels
+        value, n = float(np.mean(right)), len(right)
         error = float(np.sqrt(value * (1 - value) / n))
-        add(name, "accuracy", value, better=True, stderr=error, n=n)
+        apart = _deviations(right)
+        add(name, "accuracy", value, better=True, stderr=error, n=n, deviations=apart)
+        accuracies[name] = value
     held = job.task["val"].labels
     chosen = ", ".join(f"{name}={value!r}" for name, value in head.chosen().items())
     value = head.score(inputs["val"], held)
@@ -295,6 +311,18 @@ def _measured(job: _Job, model: Model, inputs: PreparedSplits, head: Head) -> li
     for name, number in (("fit_seconds", seconds), *cost._asdict().items()):
         add("train", name, float(number))
     return found
+
+
+def _deviations(right: np.ndarray) -> list[float] | None:
+    """What groups of examples put an accuracy off by, so that heads are compared on each.
+
+    Examples often stand class by class, so a group takes every hundredth.
+    """
+    if len(right) < 2:
+        return None
+    groups = np.arange(len(right)) % _GROUPS
+    sums = np.bincount(groups, right - right.mean()) / len(right)
+    return [float(f"{value:.4g}") for value in sums]
 
 
 class _Cost(NamedTuple):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.heads.decision import Decision
 from transfer_metrics.results.comparable import Place, by_place, place_labels, with_own_names
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
@@ -46,6 +47,7 @@ class Gathered:
     selections: list[Selection] = field(default_factory=list)
     options: list[tuple[str, list[str]]] = field(default_factory=list)  # name and lines of files
     sources: list[tuple[str, str, int]] = field(default_factory=list)  # name, SHA-256, records
+    decisions: list[Decision] = field(default_factory=list)
     replaced: int = 0  # scores that were given twice with different values
 
     @property
@@ -73,13 +75,17 @@ def gather(given: Any, view: str | None = None) -> Gathered:
                 found.options.append((path.name, _lines(path)))
                 continue
             item = _read(path, found.sources)
-        if isinstance(item, Selection):
+        if isinstance(item, Decision):
+            found.decisions.append(item)
+            found.selections.append(item.selection)
+            tables += [item.ranking, item.comparison]
+        elif isinstance(item, Selection):
             found.selections.append(item)
         elif isinstance(item, ScoreTable):
             tables.append(item)
         else:
             raise InvalidInputError(
-                f"a report is made of score tables, comparisons and selections, not of "
+                f"a report is made of score tables, comparisons, decisions and selections, not of "
                 f"{type(item).__name__}"
             )
     if not (found.selections or any(len(table) for table in tables)):

@@ -323,6 +323,33 @@ class ScoreTable:
             raise InvalidInputError("no model has a score; see table.failures for the reasons")
         return str(first["model"].iloc[0])
 
+    def best_layers(
+        self, model: str | None = None, k: int = 1, metric: str | None = None
+    ) -> list[str]:
+        """The layers of a model that score best, the best first, as heads and selectors take them.
+
+        Args:
+            model: a model of the table, by default the best.
+            k: how many, or fewer where there are not so many.
+            metric: whose scores to read, by default the first of the table.
+
+        Raises:
+            UnknownNameError: the table has no such metric.
+            InvalidInputError: the model has no score, or the table has several tasks.
+
+        >>> rows = [{"model": "a", "layer": layer, "metric": "knn", "value": value}
+        ...         for layer, value in (("stem", 0.3), ("fc:input", 0.7), ("blocks.1", 0.8))]
+        >>> ScoreTable(rows).best_layers(k=2)
+        ['blocks.1', 'fc:input']
+        """
+        model = self.best(metric) if model is None else model
+        one_place(self._records, self.named_metric(metric))
+        found = self.ranking(metric, view="all")
+        found = found[(found["model"] == model) & found["score"].notna()]
+        if found.empty:
+            raise InvalidInputError(f"{model} has no score here; see table.failures")
+        return [str(layer) for layer in found["layer"].head(k)]
+
     def wide(self) -> pd.DataFrame:
         """One row per model and layer, one column per metric.
 

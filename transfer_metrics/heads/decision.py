@@ -1,0 +1,275 @@
+"""What to transfer, and why: the head that won, how sure that is, and what it gets wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.heads.base import Head
+from transfer_metrics.registry import resolve
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.ranks import difference
+from transfer_metrics.results.record import Record
+from transfer_metrics.results.shortlist import Shortlist
+from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.wording import duration, listed, several, short
+from transfer_metrics.selection.base import Selection
+from transfer_metrics.sources.tasks.task import Split, Task
+from transfer_metrics.untrusted import visible
+
+_WRITE_REPORT = "transfer_metrics.report.html:write_report"
+_MOST_MISTAKES = 12
+_MOST_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One test example of which the head is surest and wrong.
+
+    Attributes:
+        example: its number in the split, from 0.
+        place: where it was read from, or the text; empty where there is neither.
+        label: its class.
+        predicted: the class that the head gave it.
+        probability: of that class.
+    """
+
+    example: int
+    place: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """What else could have been transferred.
+
+    Attributes:
+        model: its model.
+        head: its head, as it can be asked for.
+        gain: how much higher the accuracy of the winner is on the same test examples.
+        margin: half the width of the 95 % interval of that.
+    """
+
+    model: str
+    head: str
+    gain: float
+    margin: float
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What ``transfer`` found; ``str()`` tells it in five lines.
+
+    Attributes:
+        task: name of the task.
+        model: name of the model.
+        head: the fitted head, which predicts; see ``Head``.
+        accuracy: on the test examples, at which nothing was chosen.
+        margin: half the width of its 95 % interval.
+        alternatives: what else was tried: every other head of this model, and the best of each
+            other model by validation.
+        ranking: the table of all scores.
+        shortlist: the models that hold the best with the confidence.
+        comparison: all heads that were fitted, with their accuracies and costs.
+        confusion: (C, C) test examples by their class and by the class that was predicted.
+        class_names: of its rows and columns.
+        mistakes: the surest mistakes, the surest first.
+        skipped: what was left out for want of time or by a limit, a sentence each.
+        seconds: that the search took, this time.
+    """
+
+    task: str
+    model: str
+    head: Head
+    accuracy: float
+    margin: float
+    alternatives: tuple[Alternative, ...]
+    ranking: ScoreTable
+    shortlist: Shortlist
+    comparison: Comparison
+    confusion: np.ndarray
+    class_names: tuple[str, ...]
+    mistakes: tuple[Mistake, ...]
+    skipped: tuple[str, ...]
+    seconds: float
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """The layers that the head reads, and how many features of each."""
+        columns = self.head.layer_columns_ or {}
+        return {
+            layer.name: len(columns[layer.name]) if layer.name in columns else layer.dim
+            for layer in self.head.layers_
+        }
+
+    @property
+    def selection(self) -> Selection:
+        """Layers and features that the head reads, as ``select`` gives them."""
+        columns = self.head.layer_columns_ or {}
+        dims = {layer.name: layer.dim for layer in self.head.layers_}
+        inside = {name: columns.get(name, np.arange(dim)) for name, dim in dims.items()}
+        measured = self._measured("val_accuracy")
+        return Selection(inside, dims, False, self.head.label, measured, self.model, self.task)
+
+    def lines(self) -> dict[str, str]:
+        """The decision in five lines, by what each tells of."""
+        trained = list(dict.fromkeys(str(r.model) for r in self.comparison if r.head))
+        order = self.ranking.ranking()["model"].tolist()
+        place = f"number {order.index(self.model) + 1} of {len(set(order))} by"
+        read, held = self.layers, self._record("val_accuracy")
+        fits = {(r.model, r.head) for r in self.comparison if r.metric == "val_accuracy"}
+        several_layers = f"{len(read)} layers, {sum(read.values())} features of them: "
+        told = [f"{name} ({count})" for name, count in read.items()]
+        cost = {m: self._measured(m) for m in ("fit_seconds", "train_flops", "stored_bytes")}
+        return {
+            "model": f"{self.model}, {place} {self.ranking.metrics[0]}; "
+            f"{len(trained)} of {several(len(self.shortlist), 'shortlisted model')} tried",
+            "layers": (several_layers if len(read) > 1 else "") + listed(told, 6),
+            "head": f"{self.head.label}, the best of {several(len(fits), 'fit')} by "
+            f"{held.n} validation examples ({100 * (held.value or 0):.1f} %)",
+            "accuracy": f"{_percent(self.accuracy, self.margin)} % of "
+            f"{int(self.confusion.sum())} test examples{self._against()}",
+            "cost": f"{duration(self.seconds)} to find it, {duration(cost['fit_seconds'])} and "
+            f"{short(cost['train_flops'], 'FLOP')} to fit it, "
+            f"{short(cost['stored_bytes'], 'B')} beside the network",
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{name:<9}{visible(text, 2_000)}" for name, text in self.lines().items()]
+        return "\n".join([*lines, *(f"skipped  {visible(text, 2_000)}" for text in self.skipped)])
+
+    def __repr__(self) -> str:
+        return f"Decision({self.model}, {self.head.label}, {self.accuracy:.4f})"
+
+    def save(self, folder: str | os.PathLike[str], task: Any = None) -> list[Path]:
+        """Write the head, the tables, and one page with all of it; returns what was written.
+
+        ``head/`` is what ``load_head`` reads, ``scores.jsonl`` the ranking, ``comparison.jsonl``
+        the heads, ``chosen.json`` layers and features, ``report.html`` the page.
+
+        Raises:
+            InvalidInputError: a place that cannot be written to.
+        """
+        place = Path(folder)
+        names = ("report.html", "head", "scores.jsonl", "comparison.jsonl", "chosen.json")
+        page, head, scores, comparison, chosen = (place / name for name in names)
+        self.ranking.save(scores)
+        self.comparison.save(comparison)
+        self.selection.save(chosen)
+        self.head.save(head)
+        resolve(_WRITE_REPORT)(self, page, task=task)
+        return [page, head, scores, comparison, chosen]
+
+    def _against(self) -> str:
+        told = [
+            f"{100 * a.gain:+.1f} ± {100 * a.margin:.1f} over {a.head}"
+            + (f" on {a.model}" if a.model != self.model else "")
+            for a in self.alternatives
+        ]
+        if not told:
+            return ", and nothing to compare it with"
+        return f"; {listed(told, _MOST_TOLD)}"
+
+    def _record(self, metric: str) -> Record:
+        return record_of(self.comparison, self.model, self.head.label, metric)
+
+    def _measured(self, metric: str) -> float:
+        value = self._record(metric).value
+        return float("nan") if value is None else value
+
+
+def record_of(
+    comparison: Comparison, model: str, head: str, metric: str, split: str | None = None
+) -> Record:
+    """What a comparison has of one fit, by the labels that it was asked for with."""
+    for r in comparison:
+        if (r.model, r.head, r.metric) == (model, head, metric) and split in (None, r.split):
+            return r
+    return Record(model, head=head, metric=metric)
+
+
+def alternatives_of(comparison: Comparison, model: str, head: str) -> tuple[Alternative, ...]:
+    """Every other head of the model, and the best by validation of each other model."""
+    won = record_of(comparison, model, head, "accuracy", "test")
+    held = [r for r in comparison if r.metric == "val_accuracy" and r.value is not None]
+    own = [r for r in held if r.model == model and r.head != head]
+    best: dict[str, Record] = {}
+    for r in held:
+        if r.model != model:
+            known = best.get(str(r.model), r)
+            best[str(r.model)] = max(known, r, key=lambda one: one.value or 0.0)
+    found = []
+    for r in [*own, *best.values()]:
+        tested = record_of(comparison, str(r.model), str(r.head), "accuracy", "test")
+        gain, error = difference(won, tested)
+        found.append(Alternative(str(r.model), str(r.head), gain, 1.959964 * error))
+    return tuple(found)
+
+
+def confusion_of(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Examples by class and by predicted class, (C, C).
+
+    >>> confusion_of(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return counts.reshape(classes, classes)
+
+
+def mistakes_of(
+    split: Split, probabilities: np.ndarray, class_names: Sequence[str]
+) -> tuple[Mistake, ...]:
+    """The mistakes with the highest probability, the first of equals first."""
+    predicted = probabilities.argmax(axis=1)
+    sure = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != split.labels)
+    order = wrong[np.argsort(-sure[wrong], kind="stable")][:_MOST_MISTAKES]
+    return tuple(
+        Mistake(
+            int(i),
+            _place(split.examples, int(i)),
+            str(class_names[split.labels[i]]),
+            str(class_names[predicted[i]]),
+            float(sure[i]),
+        )
+        for i in order
+    )
+
+
+def decided(task: Task, head: Head, found: Mapping[str, Any]) -> Decision:
+    """The decision for a head that was fitted, tested on the task's split ``test``."""
+    split, names = task["test"], tuple(task.classes)
+    probabilities = head.predict_proba(task)
+    confusion = confusion_of(split.labels, probabilities.argmax(axis=1), len(names))
+    accuracy = float(np.trace(confusion) / confusion.sum())
+    error = np.sqrt(accuracy * (1 - accuracy) / confusion.sum())
+    return Decision(
+        head=head,
+        accuracy=accuracy,
+        margin=float(1.959964 * error),
+        confusion=confusion,
+        class_names=names,
+        mistakes=mistakes_of(split, probabilities, names),
+        **found,
+    )
+
+
+def _place(examples: Sequence[Any], i: int) -> str:
+    """Where an example was read from, or the example itself where it is a text."""
+    while not hasattr(examples, "where") and hasattr(examples, "examples"):
+        examples, i = examples.examples, int(examples.positions[i])
+    where = getattr(examples, "where", None)
+    if where is not None:
+        return str(where(i))
+    return found if isinstance(found := examples[i], str) else ""
+
+
+def _percent(value: float, margin: float) -> str:
+    return f"{100 * value:.1f} ± {100 * margin:.1f}"
