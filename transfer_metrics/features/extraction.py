@@ -84,7 +84,7 @@ class Extraction:
                 raise InvalidInputError(f"{name}={value!r}; use a whole number of at least {least}")
         if dtype not in ("float32", "float16"):
             raise InvalidInputError(f"dtype={dtype!r}; use 'float32' or 'float16'")
-        data, asked = task[split], items(layers)
+        data, asked = task[split], items(layers, model.name)
         how = (resolve_pool(pool), batch_size, dtype, amp, num_workers, progress)
         forward = materialised(Forward(model, task, split, *how))
         given, model = model, forward.model

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -33,6 +33,7 @@ from transfer_metrics.heads.preprocessed import Inputs, is_raw, network_logits
 from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.selection.columns import has_layers, unit_rows
+from transfer_metrics.sources.specs import results_of
 from transfer_metrics.syntax import call_options
 
 _RUNNING = ("device", "progress", "checkpoint", "random_state")
@@ -94,6 +95,13 @@ class Head(ClassifierMixin, BaseEstimator):
             if name not in _RUNNING and repr(value) != repr(defaults[name])
         ]
         return f"{self.name}({', '.join(told)})" if told else self.name
+
+    def on_layers_of(self, model: str) -> Self:
+        """This head, its layers by their names where a table or selection stands for them."""
+        before = results_of(self.get_params(deep=False).get("layers"))
+        if before is None:
+            return self
+        return clone(self).set_params(layers=before.chosen_layers(model))
 
     def set_known(self, **options: Any) -> Self:
         """Set those of the options that are parameters of this head."""

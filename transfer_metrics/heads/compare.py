@@ -31,9 +31,11 @@ from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
+from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.syntax import call_options, split_list
@@ -185,7 +187,7 @@ def _compared(
     except TransferMetricsError as error:
         return [replace(base, error=str(error))]
     base = replace(base, model_id=short_id(model.fingerprint), revision=model.revision or None)
-    labelled = [(head.label, head) for head in heads]
+    labelled = [(head.label, head) for head in (h.on_layers_of(model.name) for h in heads)]
     labelled += _favourites(model, scores)
     records, inputs = [], PreparedSplits(model, {"val": job.task["val"], **job.tests})
     for (label, head), seed in itertools.product(labelled, seeds):
@@ -211,9 +213,7 @@ def _kept(
 ) -> list[Record]:
     """Records of one fit, from the cache or computed; its failure as a record."""
     # Two selectors that were fitted to other data look the same in a label.
-    chosen = {
-        n: p.columns_.tolist() for n, p in head.get_params().items() if hasattr(p, "columns_")
-    }
+    chosen = {n: c for n, p in head.get_params().items() if (c := _columns(p)) is not None}
     key = content_key(
         **({"chosen": chosen} if chosen else {}),
         model=model.fingerprint,
@@ -247,6 +247,16 @@ def _kept(
         job.cache.write(key, records)
         shutil.rmtree(folder, ignore_errors=True)
     return [_of_fit(record, base) for record in records]
+
+
+def _columns(selector: Any) -> Any:
+    """The columns that a selector or a selection has chosen; None of anything else."""
+    if hasattr(selector, "columns_"):
+        return selector.columns_.tolist()
+    before = results_of(selector)
+    if not isinstance(before, Selection):
+        return None
+    return {name: columns.tolist() for name, columns in before.layers.items()}
 
 
 def tuned(

@@ -21,6 +21,7 @@ from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import stratified_holdout
@@ -202,7 +203,7 @@ def read_features(
     _check_codes(codes)
     if len(columns) != len(codes):
         raise InvalidInputError(f"{len(columns)} examples but {len(codes)} labels")
-    chosen = _pick(columns.names, layers)
+    chosen = _pick(columns.names, layers, X.model if isinstance(X, FeatureStore) else "")
     whole = Labelled(columns, codes).only(chosen)
     if validation is not None:
         train, held = whole, _read_validation(validation, columns, classes, names).only(chosen)
@@ -323,11 +324,13 @@ def _bare(columns: LayerColumns) -> list[Layer]:
     ]
 
 
-def _pick(names: Sequence[str], layers: Any) -> list[str]:
+def _pick(names: Sequence[str], layers: Any, model: str) -> list[str]:
     """The layers of a store that are wanted."""
+    if (before := results_of(layers)) is not None:
+        layers = before.chosen_layers(model)
     if layers == "last":
         return list(names[-1:])
-    if layers in _EVERY:
+    if isinstance(layers, str) and layers in _EVERY:
         return list(names)
     wanted = [layers] if isinstance(layers, (str, Layer)) else list(layers)
     found = [item.name if isinstance(item, Layer) else item for item in wanted]

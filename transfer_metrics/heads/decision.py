@@ -116,7 +116,22 @@ class Decision:
         dims = {layer.name: layer.dim for layer in self.head.layers_}
         inside = {name: columns.get(name, np.arange(dim)) for name, dim in dims.items()}
         measured = self._measured("val_accuracy")
-        return Selection(inside, dims, False, self.head.label, measured, self.model, self.task)
+        head = self.head
+        return Selection(
+            inside, dims, False, head.label, measured, self.model, self.task, head.pool_
+        )
+
+    def chosen_models(self) -> list[str]:
+        """The model, which the decision stands for where one is asked."""
+        return [self.model]
+
+    def chosen_layers(self, model: str) -> list[str]:
+        """The layers, which the decision stands for where some are asked."""
+        return list(self.layers)
+
+    def chosen_task(self) -> str:
+        """The task."""
+        return self.task
 
     def lines(self) -> dict[str, str]:
         """The decision in five lines, by what each tells of."""
@@ -178,14 +193,14 @@ class Decision:
         return f"; {listed(told, _MOST_TOLD)}"
 
     def _record(self, metric: str) -> Record:
-        return record_of(self.comparison, self.model, self.head.label, metric)
+        return _record_of(self.comparison, self.model, self.head.label, metric)
 
     def _measured(self, metric: str) -> float:
         value = self._record(metric).value
         return float("nan") if value is None else value
 
 
-def record_of(
+def _record_of(
     comparison: Comparison, model: str, head: str, metric: str, split: str | None = None
 ) -> Record:
     """What a comparison has of one fit, by the labels that it was asked for with."""
@@ -197,7 +212,7 @@ def record_of(
 
 def alternatives_of(comparison: Comparison, model: str, head: str) -> tuple[Alternative, ...]:
     """Every other head of the model, and the best by validation of each other model."""
-    won = record_of(comparison, model, head, "accuracy", "test")
+    won = _record_of(comparison, model, head, "accuracy", "test")
     held = [r for r in comparison if r.metric == "val_accuracy" and r.value is not None]
     own = [r for r in held if r.model == model and r.head != head]
     best: dict[str, Record] = {}
@@ -207,23 +222,23 @@ def alternatives_of(comparison: Comparison, model: str, head: str) -> tuple[Alte
             best[str(r.model)] = max(known, r, key=lambda one: one.value or 0.0)
     found = []
     for r in [*own, *best.values()]:
-        tested = record_of(comparison, str(r.model), str(r.head), "accuracy", "test")
+        tested = _record_of(comparison, str(r.model), str(r.head), "accuracy", "test")
         gain, error = difference(won, tested)
         found.append(Alternative(str(r.model), str(r.head), gain, 1.959964 * error))
     return tuple(found)
 
 
-def confusion_of(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+def _confusion_of(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Examples by class and by predicted class, (C, C).
 
-    >>> confusion_of(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    >>> _confusion_of(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
     [[1, 0], [1, 1]]
     """
     counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
     return counts.reshape(classes, classes)
 
 
-def mistakes_of(
+def _mistakes_of(
     split: Split, probabilities: np.ndarray, class_names: Sequence[str]
 ) -> tuple[Mistake, ...]:
     """The mistakes with the highest probability, the first of equals first."""
@@ -247,7 +262,7 @@ def decided(task: Task, head: Head, found: Mapping[str, Any]) -> Decision:
     """The decision for a head that was fitted, tested on the task's split ``test``."""
     split, names = task["test"], tuple(task.classes)
     probabilities = head.predict_proba(task)
-    confusion = confusion_of(split.labels, probabilities.argmax(axis=1), len(names))
+    confusion = _confusion_of(split.labels, probabilities.argmax(axis=1), len(names))
     accuracy = float(np.trace(confusion) / confusion.sum())
     error = np.sqrt(accuracy * (1 - accuracy) / confusion.sum())
     return Decision(
@@ -256,12 +271,12 @@ def decided(task: Task, head: Head, found: Mapping[str, Any]) -> Decision:
         margin=float(1.959964 * error),
         confusion=confusion,
         class_names=names,
-        mistakes=mistakes_of(split, probabilities, names),
+        mistakes=_mistakes_of(split, probabilities, names),
         **found,
     )
 
 
-def _place(examples: Sequence[Any], i: int) -> str:
+def _place(examples: Any, i: int) -> str:
     """Where an example was read from, or the example itself where it is a text."""
     while not hasattr(examples, "where") and hasattr(examples, "examples"):
         examples, i = examples.examples, int(examples.positions[i])

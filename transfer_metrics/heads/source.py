@@ -9,8 +9,7 @@ from transfer_metrics.errors import IncompatibleStoreError, InvalidInputError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
-
-_HUBS = ("zoo", "timm", "torchvision", "hf")
+from transfer_metrics.sources.specs import HUB_NAMES
 
 
 @dataclass
@@ -49,10 +48,10 @@ class ModelRef:
         """
         if self.model is None:
             # The name may come from a file, and a factory's name would run code of its choice.
-            if self.name.partition(":")[0] not in _HUBS or ":" not in self.name:
+            if self.name.partition(":")[0] not in HUB_NAMES or ":" not in self.name:
                 raise InvalidInputError(
                     f"the head belongs to {self.name!r}, which is not the name of a model in "
-                    f"{', '.join(_HUBS)} and is not loaded by name; pass the model: "
+                    f"{', '.join(HUB_NAMES)} and is not loaded by name; pass the model: "
                     f"load_head(path, model=…) or network(model)"
                 )
             self.adopt(self.name)

@@ -188,19 +188,19 @@ def transfer(
         order = [c.name for c in chosen]
         weight = 1.0 / (len(chosen[:most]) + 2 + 4 * finetune)
         for i, candidate in enumerate(chosen[:most]):
-            expected = expected_seconds(_pass(table, candidate.name, tested), tested, table, 3)
+            expected = _expected_seconds(_pass(table, candidate.name, tested), tested, table, 3)
             if i == 0 or run.fits(f"heads on {candidate.name}", expected):
                 with bar.step(f"heads on {candidate.name}", weight):
                     run.try_heads(candidate, _frozen(table, candidate.name))
         _refuse_failure(run.found)
         by_name = {c.name: c for c in chosen}
         first = run.best(order)[0][0]
-        expected = expected_seconds(_pass(table, first, tested), tested, table, 1)
+        expected = _expected_seconds(_pass(table, first, tested), tested, table, 1)
         if run.fits(f"{_REFINED[0]} on all activations of {first}", expected):
             with bar.step(f"Head2Toe on {first}", weight):
                 run.try_heads(by_name[first], _REFINED)
         for name in list(dict.fromkeys(m for m, _ in run.best(order)))[:finetune]:
-            expected = training_seconds(_pass(table, name, tested), tested)
+            expected = _training_seconds(_pass(table, name, tested), tested)
             if run.fits(f"fine-tuning of {name}", expected):
                 with bar.step(f"fine-tuning {name}", 4 * weight):
                     run.try_heads(by_name[name], _TRAINED)
@@ -259,20 +259,20 @@ def expected_steps(
         Step("Head2Toe on all activations of the best", heads / 3),
     ]
     if finetune:
-        tuning = training_seconds(mean, tested)
+        tuning = _training_seconds(mean, tested)
         text = f"fine-tuning and LP-FT of at most {several(min(finetune, count), 'model')}"
         steps.append(Step(text, min(finetune, count) * tuning))
-    last = training_seconds(mean, tested) / 6 if finetune else heads / 3
+    last = _training_seconds(mean, tested) / 6 if finetune else heads / 3
     return [*steps, Step("the winner once more, tested and written", last)], found
 
 
-def expected_seconds(each: float, task: Task, table: ScoreTable, heads: int) -> float:
+def _expected_seconds(each: float, task: Task, table: ScoreTable, heads: int) -> float:
     """About how long heads on features take, where a forward pass of an example takes ``each``."""
     layers = max((len({r.layer for r in table if r.model == m}) for m in _names(table)), default=1)
     return heads * each * _examples(task) + _fit_seconds(task, layers) * heads / 3
 
 
-def training_seconds(each: float, task: Task) -> float:
+def _training_seconds(each: float, task: Task) -> float:
     """About how long fine-tuning and LP-FT take."""
     steps = rungs(_RATES, _EPOCHS, _HALVING)
     counts = [_RATES, *(most for _, most in steps[:-1])]
@@ -327,8 +327,8 @@ def _race(
 
 def _frozen(table: ScoreTable, model: str) -> tuple[str, ...]:
     """The heads on features, the simplest first."""
-    [best] = table.best_layers(model) or [None]
-    own = (f"{_PROBE}(layers=[{best!r}])",) if best and not best.endswith(":input") else ()
+    [best] = table.best_layers(model)
+    own = () if best.endswith(":input") else (f"{_PROBE}(layers=[{best!r}])",)
     return (_PROBE, *own, _ALL_BLOCKS)
 
 

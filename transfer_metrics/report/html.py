@@ -53,9 +53,9 @@ def write_report(
 
     Args:
         results: a ``ScoreTable``, ``Comparison``, ``Selection`` or ``Decision``, the path of a file
-            that one of the first three wrote, of records that ``--json`` printed or of the options of a run
-            (``run.yaml``), or a list of these. Only scores of the same task, split, pooling and
-            examples are ranked together.
+            that one of the first three wrote, of records that ``--json`` printed or of the options
+            of a run (``run.yaml``), or a list of these. Only scores of the same task, split,
+            pooling and examples are ranked together.
         path: the file to write.
         title: heading; by default the question that the results answer.
         task: the task, or its name, to show its classes and splits.

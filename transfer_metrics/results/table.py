@@ -323,6 +323,25 @@ class ScoreTable:
             raise InvalidInputError("no model has a score; see table.failures for the reasons")
         return str(first["model"].iloc[0])
 
+    def chosen_models(self) -> list[str]:
+        """The shortlist, which the table stands for where models are asked; the likeliest first."""
+        found = shortlist_of(
+            one_place(self._records, self.named_metric(None)),
+            self.named_metric(None),
+            self.view,
+            CONFIDENCE,
+        )
+        return [self.best()] if found is None or self.view == "all" else list(found)
+
+    def chosen_layers(self, model: str) -> list[str]:
+        """The best layer of a model, which the table stands for where layers are asked."""
+        return self.best_layers(model)
+
+    def chosen_task(self) -> str | None:
+        """The task of the scores, where there is one."""
+        tasks = list(dict.fromkeys(r.task for r in self._records if r.task))
+        return tasks[0] if len(tasks) == 1 else None
+
     def best_layers(
         self, model: str | None = None, k: int = 1, metric: str | None = None
     ) -> list[str]:
