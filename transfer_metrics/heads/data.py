@@ -142,8 +142,8 @@ class TaskData:
 
 
 def is_model(X: Any) -> bool:
-    """Whether something is a model or the name of one."""
-    return isinstance(X, (str, Model, nn.Module))
+    """Whether something is a model, the name of one, or what was found before of some."""
+    return isinstance(X, (str, Model, nn.Module)) or hasattr(X, "chosen_models")
 
 
 def read_task(

@@ -71,6 +71,7 @@ class Decision:
         task: name of the task.
         model: name of the model.
         head: the fitted head, which predicts; see ``Head``.
+        label: the head as it was asked for.
         accuracy: on the test examples, at which nothing was chosen.
         margin: half the width of its 95 % interval.
         alternatives: what else was tried: every other head of this model, and the best of each
@@ -88,6 +89,7 @@ class Decision:
     task: str
     model: str
     head: Head
+    label: str
     accuracy: float
     margin: float
     alternatives: tuple[Alternative, ...]
@@ -118,7 +120,7 @@ class Decision:
         measured = self._measured("val_accuracy")
         head = self.head
         return Selection(
-            inside, dims, False, head.label, measured, self.model, self.task, head.pool_
+            inside, dims, False, self.label, measured, self.model, self.task, head.pool_
         )
 
     def chosen_models(self) -> list[str]:
@@ -147,7 +149,7 @@ class Decision:
             "model": f"{self.model}, {place} {self.ranking.metrics[0]}; "
             f"{len(trained)} of {several(len(self.shortlist), 'shortlisted model')} tried",
             "layers": (several_layers if len(read) > 1 else "") + listed(told, 6),
-            "head": f"{self.head.label}, the best of {several(len(fits), 'fit')} by "
+            "head": f"{self.label}, the best of {several(len(fits), 'fit')} by "
             f"{held.n} validation examples ({100 * (held.value or 0):.1f} %)",
             "accuracy": f"{_percent(self.accuracy, self.margin)} % of "
             f"{int(self.confusion.sum())} test examples{self._against()}",
@@ -161,7 +163,7 @@ class Decision:
         return "\n".join([*lines, *(f"skipped  {visible(text, 2_000)}" for text in self.skipped)])
 
     def __repr__(self) -> str:
-        return f"Decision({self.model}, {self.head.label}, {self.accuracy:.4f})"
+        return f"Decision({self.model}, {self.label}, {self.accuracy:.4f})"
 
     def save(self, folder: str | os.PathLike[str], task: Any = None) -> list[Path]:
         """Write the head, the tables, and one page with all of it; returns what was written.
@@ -193,7 +195,7 @@ class Decision:
         return f"; {listed(told, _MOST_TOLD)}"
 
     def _record(self, metric: str) -> Record:
-        return _record_of(self.comparison, self.model, self.head.label, metric)
+        return _record_of(self.comparison, self.model, self.label, metric)
 
     def _measured(self, metric: str) -> float:
         value = self._record(metric).value

@@ -213,6 +213,7 @@ def transfer(
                 {
                     "task": loaded.name,
                     "model": model,
+                    "label": label,
                     "alternatives": alternatives_of(run.found, model, label),
                     "ranking": table,
                     "shortlist": shortlist,

@@ -44,7 +44,7 @@ def decided_of(decision: Decision) -> Decided:
     confusion = decision.confusion
     return Decided(
         decision.model,
-        decision.head.label,
+        decision.label,
         decision.accuracy,
         decision.margin,
         int(confusion.sum()),
