@@ -23,8 +23,8 @@ from transfer_metrics.results.comparison import Comparison
 HEADS = (
     "linear_probe",
     "head2toe",
-    "finetune(lr=(0.001, 0.01, 0.1), epochs=8)",
-    "lpft(lr=(0.0001, 0.001, 0.01), epochs=8)",
+    "finetune(lr=(0.001, 0.01, 0.1), epochs=8, optimizer=sgd)",
+    "lpft(lr=(0.0001, 0.001, 0.01), epochs=8, optimizer=sgd)",
 )
 TITLES = ("linear probe", "Head2Toe", "fine-tuning", "LP-FT")
 NAMES = {resolve_head(head).label: title for head, title in zip(HEADS, TITLES, strict=True)}

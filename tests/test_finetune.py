@@ -121,6 +121,43 @@ class TestLoop:
         for name, tensor in network.state_dict().items():
             torch.testing.assert_close(tensor, plain.state_dict()[name])
 
+    def test_it_is_adamw_where_that_is_asked_for_and_goes_on_to_the_same_bits(self, tmp_path):
+        network, inputs, y = toy()
+        settings = TrainSettings(lr=0.01, epochs=2, optimizer="adamw", weight_decay=0.1, seed=5)
+        plain, again = copy.deepcopy(network).train(), copy.deepcopy(network)
+        optimizer = torch.optim.AdamW(plain.parameters(), 0.01, weight_decay=0.1)
+        for epoch in range(2):
+            optimizer.param_groups[0]["lr"] = settings.rate(epoch)
+            torch.manual_seed(epoch_seed(5, epoch))  # of dropout
+            random = torch.Generator().manual_seed(epoch_seed(5, epoch))
+            for rows in torch.randperm(60, generator=random).split(64):
+                optimizer.zero_grad()
+                F.cross_entropy(plain(inputs.batch(rows.numpy())), y[rows]).backward()
+                optimizer.step()
+        train(network, inputs, y, settings)
+        for name, tensor in network.state_dict().items():
+            torch.testing.assert_close(tensor, plain.state_dict()[name])
+
+        def begun():
+            path, fresh = tmp_path / "state.safetensors", copy.deepcopy(again)
+            given = (None, F.cross_entropy, path, None, False, "")
+            return fresh, training.Training(fresh, settings, inputs, y, *given)
+
+        begun()[1].advance(1)
+        resumed, second = begun()
+        assert second.run.done == 1
+        second.advance(2)
+        assert_same(state(resumed), state(network))
+
+    def test_transformers_are_trained_by_adamw(self, task):
+        digits = "sklearn:digits?examples=50"
+        vit = FineTune(lr=1e-4, epochs=0, progress=False).fit("zoo:vit-mnist", digits)
+        cnn = FineTune(lr=1e-4, epochs=0, progress=False).fit(net(), task)
+        forced = FineTune(optimizer="sgd", epochs=0, progress=False).fit("zoo:vit-mnist", digits)
+        assert (vit.optimizer_, cnn.optimizer_, forced.optimizer_) == ("adamw", "sgd", "sgd")
+        with pytest.raises(InvalidInputError, match="optimizer='adam'"):
+            FineTune(optimizer="adam").fit(ZOO, task)
+
     def test_the_paper_is_the_default(self):
         settings = TrainSettings(lr=1.0)
         assert (settings.momentum, settings.weight_decay, settings.batch_size) == (0.9, 0.0, 64)
@@ -137,7 +174,7 @@ class TestLoop:
         scores = iter([0.2, 0.7, 0.7, 0.5])
         kept = []
 
-        def told(network, inputs, codes, batch_size):
+        def told(network, inputs, codes, batch_size, kind):
             kept.append(state(network))
             return next(scores)
 

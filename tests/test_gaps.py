@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.extract import extract
 from transfer_metrics.sources.tasks.assembly import unlabelled
 from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.sequences import ImageFiles
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (4, 24, 24, 3), np.uint8)
@@ -48,9 +50,39 @@ def folder(path: Path, damages=()) -> Path:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_images_are_errors_by_default(tmp_path: Path, damage: str) -> None:
-    task = load_task(f"imagefolder:{folder(tmp_path, [damage])}")
-    with pytest.raises(InvalidInputError, match=rf"9-{damage}.*replace or remove"):
-        list(task["train"].examples)
+    with pytest.raises(InvalidInputError, match=rf"1 of 5 images.*9-{damage}.*replace or remove"):
+        load_task(f"imagefolder:{folder(tmp_path, [damage])}")
+
+
+def test_all_that_is_wrong_with_a_folder_is_one_message(tmp_path: Path) -> None:
+    torn = folder(tmp_path, DAMAGES)
+    (torn / "nothing").mkdir()
+    (torn / "__MACOSX").mkdir()
+    for stray in ("notes.txt", "a/list.csv", "loose.png"):
+        (torn / stray).write_text("x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InvalidInputError) as told:
+            load_task(f"imagefolder:{torn}?seed=1")
+    for part in (
+        "4 of 8 images cannot be read", "a/9-empty.png (empty)", "a/9-text.jpg (no image)",
+        "a/9-truncated.jpg (damaged)", "a/9-truncated.png (damaged)", "add &corrupt=skip",
+        "nothing (no image in it)", "__MACOSX (hidden", "a/list.csv (no image)",
+        "2 such as loose.png (in no class folder)",
+    ):  # fmt: skip
+        assert part in str(told.value)
+    with pytest.warns(TransferMetricsWarning) as skipped:
+        task = load_task(f"imagefolder:{torn}?corrupt=skip")
+    assert len(task["train"]) == 4
+    assert len(skipped) == 2  # what was skipped, and what else was left out
+
+
+def test_whole_files_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path)
+    for kind in ("JPEG", "GIF"):
+        (tmp_path / "a" / f"7.{kind.lower()}").write_bytes(encoded(PIXELS[0], kind))
+    monkeypatch.setattr(ImageFiles, "read", lambda *_: pytest.fail("it was decoded"))
+    assert len(load_task(f"imagefolder:{tmp_path}")["train"]) == 6
 
 
 def test_damaged_images_are_skipped_and_counted(tmp_path: Path) -> None:

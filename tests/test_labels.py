@@ -209,10 +209,13 @@ def test_several_numbers_per_example() -> None:
     hot = np.eye(3)[Y]
     for form in (hot, hot.astype(int), hot.astype(bool), hot.tolist(), torch.tensor(hot)):
         assert kind_of({"y": form}) == "multilabel"
-        with pytest.raises(InvalidInputError, match=r"labels\.argmax\(1\).*kind='regression'"):
+        with pytest.raises(
+            InvalidInputError, match=r"labels\.argmax\(1\).*'multilabel'.*'regression'"
+        ):
             tm.load_task(X, form)
         assert tm.load_task(X, form, kind="regression")["train"].labels.shape == (60, 3)
-        assert tm.score(X, form, "*").metrics == ["logme"]
+        assert tm.load_task(X, form, kind="multilabel")["train"].labels.shape == (60, 3)
+        assert set(tm.score(X, form, "*").metrics) == {"logme", "knn", "ridge_probe"}
     for form in (hot * 2, (hot * 2).astype(int), hot + 0.5):
         assert kind_of({"y": form}) == "regression"
         assert tm.load_task(X, form).kind == "regression"
@@ -519,9 +522,9 @@ def test_kind_on_verbs_that_take_a_task(capsys, tmp_path: Path) -> None:
     argv = ["--model", "zoo:cnn-mnist", "--task", f"csv:{texts}", "--kind", "regression", "--quiet"]
     status, out, err = run(capsys, "layers", *argv, "--metrics", "logme", "--json")
     assert (status, {r["num_classes"] for r in json.loads(out)}) == (0, {0}), err
-    status, _, err = run(capsys, "train", *argv, "--out", tmp_path / "head")
-    assert status == 2
-    assert "is a regression" in err
+    status, out, err = run(capsys, "train", *argv, "--out", tmp_path / "head")
+    assert (status, out) == (0, "the task has no split to test on\n"), err
+    assert tm.load_head(tmp_path / "head").kind_ == "regression"
     status, _, err = run(capsys, "layers", "--store", tmp_path, "--kind", "regression")
     assert (status, "leave --kind out" in err) == (2, True)
     status, _, err = run(capsys, "report", tmp_path / "x.jsonl", "--kind", "regression")

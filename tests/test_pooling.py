@@ -204,3 +204,16 @@ def test_grid_stays_within_the_range_of_its_input(x, size):
     low, high = maps.amin((2, 3)), maps.amax((2, 3))
     assert (by_channel >= low[:, None] - 1e-3).all()
     assert (by_channel <= high[:, None] + 1e-3).all()
+
+
+def test_grid_of_tokens_that_count_has_one_width_and_no_padding():
+    """By hand: three runs of five tokens are 0 to 1, 1 to 3 and 3 to 4; of two tokens 0, 0-1, 1."""
+    tokens = torch.arange(10.0).reshape(1, 5, 2).repeat(2, 1, 1)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 0, 0]])
+    pooled = resolve_pool("grid:7")(
+        tokens.masked_fill(mask[..., None] == 0, torch.nan), "NTC", mask
+    )
+    expected = [[1.0, 2, 4, 5, 7, 8], [2.0, 3, 3, 4, 4, 5]]
+    torch.testing.assert_close(pooled, torch.tensor(expected))
+    whole = resolve_pool("grid:10")(tokens, "NTC", torch.ones(2, 5))  # as published where it fits
+    torch.testing.assert_close(whole, resolve_pool("grid:10")(tokens, "NTC"))

@@ -187,8 +187,10 @@ def test_image_that_does_not_decode_is_named(tmp_path: Path, damage: str) -> Non
     fill(tmp_path / "a", 1)
     fill(tmp_path / "b", 1)
     content = {"truncated": jpeg(PIXELS[0])[:200], "text": b"hello", "empty": b""}[damage]
-    (tmp_path / "b" / "1.jpg").write_bytes(content)
+    file = tmp_path / "b" / "1.jpg"
+    file.write_bytes(jpeg(PIXELS[0]))
     split = load_task(f"imagefolder:{tmp_path}")["train"]
+    file.write_bytes(content)  # after it was looked at
     assert split.examples[1].size == (8, 6)
     with pytest.raises(InvalidInputError, match=r"1\.jpg.*does not decode"):
         split.examples[2]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, r2_score
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
-from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads import transfer as transfer_module
 from transfer_metrics.heads.base import HEADS, resolve_head
 from transfer_metrics.heads.splits import complete_task
@@ -127,7 +127,7 @@ def test_the_decision_is_told_in_five_lines(found: tm.Decision) -> None:
     assert len(lines) == 5 + len(found.skipped)
     assert found.model in lines[0]
     assert found.label in lines[2]
-    assert f"{100 * found.accuracy:.1f} ± {100 * found.margin:.1f} % of 90" in lines[3]
+    assert f"{100 * found.accuracy:.1f} ± {100 * found.margin:.1f} % on 90" in lines[3]
     assert sum(found.layers.values()) == found.head.coef_.shape[1]
 
 
@@ -175,9 +175,22 @@ def test_options_that_mean_nothing_are_refused(options, message) -> None:
         tm.transfer("zoo:cnn-mnist", "sklearn:digits", **options, progress=False)
 
 
-def test_what_has_no_accuracy_is_refused_before_any_work() -> None:
-    with pytest.raises(UnsupportedTaskError, match="regression"):
-        tm.transfer("zoo:no-such", "sklearn:diabetes", progress=False)
+def test_targets_are_transferred_by_r2(tmp_path: Path) -> None:
+    digits = tm.load_task("sklearn:digits?examples=80")
+    splits = {
+        name: tm.Split(digits[name].examples, digits[name].labels.astype(np.float64))
+        for name in ("train", "test")
+    }
+    splits["test"] = splits["test"].rows(np.arange(60))
+    task = tm.Task("digits as numbers", "regression", "image", splits)
+    found = tm.transfer("zoo:cnn-mnist", task, tmp_path / "out", cache="never", progress=False)
+    targets = task["test"].labels
+    predicted = np.ravel(
+        tm.load_head(tmp_path / "out" / "head", found.head.source_.model).predict(task)
+    )
+    assert found.accuracy == pytest.approx(r2_score(targets, predicted))
+    assert str(found).splitlines()[3].startswith(f"quality  R² {found.accuracy:.3f} ± ")
+    assert "reaches R²" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import transfer_metrics
 from transfer_metrics.cli.console import LONGEST, console
 from transfer_metrics.cli.parser import Parser, PrintCompletion, add_common, with_config
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
+from transfer_metrics.threads import running_with
 from transfer_metrics.untrusted import visible, visible_lines
 
 VERBS = (
@@ -90,7 +91,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     try:
         args = parser.parse_args(with_config(argv, parser))
         _refuse_empty(args)
-        with warnings.catch_warnings(), _ending_in_order():
+        threads = getattr(args, "threads", None)
+        with warnings.catch_warnings(), _ending_in_order(), running_with(threads):
             warnings.showwarning = _show_warning
             status = args.run(args)
         _flush()

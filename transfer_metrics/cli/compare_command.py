@@ -66,6 +66,7 @@ def _run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from transfer_metrics.heads.compare import DEFAULT_HEADS, compare
+    from transfer_metrics.results.record import QUALITIES
     from transfer_metrics.sources.models.candidates import candidates_of
 
     folder = Path(args.out)
@@ -85,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
     require_scores(table)
     written = [folder / "comparison.jsonl"]
     table.save(written[0])
-    if any(r["metric"] == "accuracy" for r in table.records):
+    if any(r["metric"] in QUALITIES for r in table.records):
         written.append(folder / f"comparison.{args.plot_format}")
         table.plot.save("comparison", written[-1])
     print_table(table, args, _text(table))

@@ -15,7 +15,7 @@ from transfer_metrics.syntax import split_list
 if TYPE_CHECKING:
     from transfer_metrics.sources.tasks.task import Task
 
-KINDS = ("classification", "regression")
+_KINDS = ("classification", "regression", "multilabel")
 
 
 def add_extraction(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +125,7 @@ def add_plot_format(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_kind(parser: argparse.ArgumentParser, kinds: tuple[str, ...] = KINDS) -> None:
+def add_kind(parser: argparse.ArgumentParser, kinds: tuple[str, ...] = _KINDS) -> None:
     """Add ``--kind``."""
     parser.add_argument(
         "--kind", choices=kinds, help="what the labels are, where they do not tell (docs/labels.md)"

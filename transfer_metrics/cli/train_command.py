@@ -67,6 +67,8 @@ def _run(args: argparse.Namespace) -> int:
     import shutil
     from pathlib import Path
 
+    from transfer_metrics.heads.data import as_codes
+    from transfer_metrics.heads.objective import balanced_accuracy, is_long_tailed, quality
     from transfer_metrics.ranking import ScoreTable
     from transfer_metrics.sources.models.load_model import load_model
 
@@ -85,19 +87,18 @@ def _run(args: argparse.Namespace) -> int:
     base = {"model": network.name, "task": task.name, "head": head.label, "seed": args.seed}
     base["task_summary"] = task.summary
     tested = [name for name in task.splits if name not in ("train", "val")]
-    table = ScoreTable(
-        {
-            **base,
-            "split": name,
-            "metric": "accuracy",
-            "value": head.score(task, split=name),
-            "n": len(task[name]),
-            "higher_is_better": True,
-        }
-        for name in tested
-    )
+    records: list[dict[str, Any]] = []
+    for name in tested:
+        logits, truth = head.logits(task, split=name), as_codes(task[name].labels, head.kind_)
+        common = {**base, "split": name, "n": len(task[name]), "higher_is_better": True}
+        found = {head.measure: quality(head.kind_, logits, truth)}
+        if head.kind_ == "classification" and is_long_tailed(truth):
+            found["balanced_accuracy"] = balanced_accuracy(logits, truth)
+        records += [{**common, "metric": metric, "value": v} for metric, v in found.items()]
+    table = ScoreTable(records)
     lines = [
-        f"accuracy on {r['split']}: {r['value']:.4f} ({r['n']} examples)" for r in table.records
+        f"{r['metric'].replace('_', ' ')} on {r['split']}: {r['value']:.4f} ({r['n']} examples)"
+        for r in table.records
     ]
     print_table(table, args, "\n".join(lines or ["the task has no split to test on"]))
     tell(args, f"wrote {args.out}")

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _STRENGTHS = tuple(float(f"{c:.0e}") for c in np.logspace(-5, 2, 15))
-_TRAINED = "lr=(0.0001, 0.0006, 0.003, 0.02, 0.1), weight_decay=0.0005, epochs={epochs}, \
-halving=3, batch_size=16, batch_norm=eval"
+_TRAINED = "lr=(0.0001, 0.0006, 0.003, 0.02, 0.1), optimizer=sgd, weight_decay=0.0005, \
+epochs={epochs}, halving=3, batch_size=16, batch_norm=eval"
 _STEPS, _LEAST, _MOST = 200, 9, 12
 """Steps of training, and the bounds of the epochs that come of them."""
 VALIDATION = 0.5
@@ -115,11 +115,11 @@ def run(
     total = seeds * len(names) * len(named)
     with progress_bar("pairs", total, progress, initial=total - len(work)) as bar:
         for seed, task, model, missing in work:
-            tuned = [tuned(head, model, task, 0, records) if seed else head for head in missing]
+            settled = [tuned(head, model, task, 0, records) if seed else head for head in missing]
             table = compare(
                 model,
                 task,
-                tuned,
+                settled,
                 ood={},
                 seeds=[seed],
                 validation=validation,
@@ -128,7 +128,7 @@ def run(
                 device=device,
                 progress=progress,
             )
-            labels = {a.label: b.label for a, b in zip(tuned, missing, strict=True)}
+            labels = {a.label: b.label for a, b in zip(settled, missing, strict=True)}
             found = [
                 {**r, "task": task, "head": labels.get(str(r["head"]), r["head"])}
                 for r in table.records

@@ -25,7 +25,7 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.example import Word, as_sound
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
-from transfer_metrics.sources.tasks.task import Split, Task, refuse_words
+from transfer_metrics.sources.tasks.task import Split, Task
 
 _UNITS = "__units__"
 """Name of the array of a shard that has the number of the sentence of each word."""
@@ -41,21 +41,14 @@ class Batches(Dataset):
         model: the model.
         task: the task.
         split: which of its splits.
-        by_word: whether who asks can read batches that have a row per word and not per sentence,
-            and at the end some that it did not ask for.
+        whole: whether who asks can read examples at the end that it did not ask for.
     """
 
-    def __init__(self, model: Model, task: Task, split: str, *, by_word: bool = False) -> None:
+    def __init__(self, model: Model, task: Task, split: str, *, whole: bool = False) -> None:
         self._model = model
         self._examples = task[split].examples
-        self._least = model.least if by_word else 1
+        self._least = model.least if whole else 1
         self._where = f"of {task.name!r} ({split})"
-        if not by_word:
-            refuse_words(
-                task,
-                "networks with heads read whole texts; extract features first and fit the head on "
-                "the store: LinearProbe().fit(extract(model, task))",
-            )
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[list[int], Any]:
         try:
@@ -151,7 +144,7 @@ class Forward:
 
     def _loader(self, batches: list[list[int]]) -> DataLoader:
         return DataLoader(
-            Batches(self.model, self.task, self.split, by_word=True),
+            Batches(self.model, self.task, self.split, whole=True),
             sampler=batches,
             batch_size=None,
             collate_fn=_same,
@@ -172,7 +165,7 @@ class Forward:
 
     def features(self, indices: Sequence[int], found: Found) -> dict[str, Tensor]:
         """Pooled features of some examples in one batch, and what the classifier gives for them."""
-        batches = Batches(self.model, self.task, self.split, by_word=True)
+        batches = Batches(self.model, self.task, self.split, whole=True)
         logits = {"path": found.logits[0]} if found.logits else None
         pooled = self._pooled(batches.load(indices), found.layers, logits)
         return {name: rows[: len(indices)] for name, rows in pooled.items()}

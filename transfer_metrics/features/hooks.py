@@ -180,11 +180,11 @@ class LayerTaps:
         self._features[layer.name] = pooled.clone() if _share_memory(pooled, tensor) else pooled
 
     def _mask_of(self, tensor: Tensor, layout: str) -> Tensor | None:
-        """The mask at a layer's resolution; none where all that a shorter layer has counts."""
+        """The mask at a layer's resolution; of ones where all that a shorter layer has counts."""
         positions = tensor.shape[2 if layout == "NCT" else 1]
         mask = self._masks.get(positions, self._mask)
         if mask is not None and positions < mask.shape[1] and mask.all():
-            return None
+            return mask[:, :positions]
         return mask
 
 

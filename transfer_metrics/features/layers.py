@@ -300,7 +300,12 @@ def _layer(traced: Trace, call: Call, index: int, pool: Pool) -> Layer:
     name, shape = traced.name(call), call.shape or ()
     try:
         layout = "NTC" if call.layout == "TNC" else call.layout
-        dim = pool(torch.zeros(1, *shape), layout).shape[1]
+        output = torch.zeros(1, *shape)
+        # Of texts and sounds some poolings make as many features whatever their length. Only a
+        # batch tells words.
+        masked = traced.masked and layout in ("NTC", "NCT") and pool.name != "mean_words"
+        mask = torch.ones(1, shape[1 if layout == "NCT" else 0]) if masked else None
+        dim = pool(output, layout, mask).shape[1]
     except TransferMetricsError as error:
         raise type(error)(f"layer {name!r}: {error}") from error
     module = traced.modules[call.path]

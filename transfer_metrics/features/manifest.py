@@ -30,7 +30,8 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
         value = manifest[name] if name in _TEXTS else manifest.get(name)
         good = isinstance(value, str) or (value is None and name in _MAYBE_TEXTS)
         _require(good, f"{name} is {value!r:.60}")
-    _require(manifest["kind"] in ("classification", "regression"), f"kind {manifest['kind']!r:.60}")
+    kinds = ("classification", "regression", "multilabel")
+    _require(manifest["kind"] in kinds, f"kind {manifest['kind']!r:.60}")
     classes, logits, shards = manifest["classes"], manifest["logits"], manifest["shards"]
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     _require(named, "the names of the classes are no list of names")

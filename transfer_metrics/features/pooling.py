@@ -130,7 +130,9 @@ def _grid(output: Tensor, layout: str, mask: Tensor | None, size: int) -> Tensor
     C >= T, or n > W, it is averaged to C features. N tokens are averaged in windows of
     int(N / (T / C)). As published, the result can exceed T (W=7, C=512, T=8192 gives 25088) or
     fall short of it. Where the paper is silent: W is the shorter side of a map that is not square,
-    and tokens are left as they are when T > N C.
+    and tokens are left as they are when T > N C. Texts and sounds, whose lengths differ, are known
+    by their mask: the tokens that count are averaged in max(1, T // C) runs of about one length,
+    the i-th of k from i N / k, rounded down, to (i + 1) N / k, rounded up; padding plays no part.
     """
     if layout == "ND":
         return output
@@ -145,8 +147,20 @@ def _grid(output: Tensor, layout: str, mask: Tensor | None, size: int) -> Tensor
     tokens = _tokens_of(output, layout)
     if tokens.shape[2] >= size:
         return avg(output, layout, mask)
+    if mask is not None:
+        runs = _runs(_kept(output, layout, mask), size // tokens.shape[2]).to(dtype)
+        return (runs @ tokens.masked_fill(runs.sum(1)[:, :, None] == 0, 0).to(dtype)).flatten(1)
     window = max(1, int(tokens.shape[1] / (size / tokens.shape[2])))
     return F.avg_pool1d(tokens.transpose(1, 2).to(dtype), window).transpose(1, 2).flatten(1)
+
+
+def _runs(kept: Tensor, count: int) -> Tensor:
+    """The share of each token in the mean of each run of those that are kept: (N, count, T)."""
+    place, lengths = kept.cumsum(1)[:, None] - 1, kept.sum(1)[:, None, None]
+    run = torch.arange(count, device=kept.device)[:, None]
+    start, end = run * lengths // count, -(-(run + 1) * lengths // count)
+    inside = kept[:, None] & (place >= start) & (place < end)
+    return inside / (end - start)
 
 
 def _tokens_of(output: Tensor, layout: str, pool: str = "") -> Tensor:
@@ -258,7 +272,10 @@ def pool_words(pool: Pool, tokens: Tensor, groups: Sequence[_Group]) -> Tensor:
     >>> pool_words(resolve_pool("max"), tokens, groups).tolist()
     [[0.0], [3.0]]
     """
-    parts = [pool(tokens[group.sequences, group.positions], "NTC") for group in groups]
+    read = [tokens[group.sequences, group.positions] for group in groups]
+    # Words differ in length as texts do.
+    runs = pool.name.startswith("grid:")
+    parts = [pool(t, "NTC", torch.ones(t.shape[:2]).to(t) if runs else None) for t in read]
     if len({part.shape[1] for part in parts}) > 1:
         raise ExtractionError(
             f"pool={pool.name!r} gives words of one token {parts[0].shape[1]} features and those "

@@ -136,13 +136,13 @@ class FeatureStore:
 
     @property
     def kind(self) -> str:
-        """``classification`` or ``regression``."""
+        """``classification``, ``regression`` or ``multilabel``."""
         return self.manifest["kind"]
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; 0 for regression."""
-        return len(self.manifest["classes"])
+        """Number of classes, of which each example has one; 0 for other kinds."""
+        return len(self.manifest["classes"]) if self.kind == "classification" else 0
 
     @property
     def seconds(self) -> float:

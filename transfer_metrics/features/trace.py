@@ -50,6 +50,7 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)  # how often each module ran
     heads: Heads = field(default_factory=Heads)  # what made what the network returned
+    masked: bool = False  # whether the batch told which of its tokens count
 
     @property
     def output(self) -> Call:
@@ -228,6 +229,7 @@ class _Recorder:
 
     def __init__(self, result: Trace, batch: Any, head: str | None) -> None:
         self.trace = result
+        self.trace.masked = isinstance(batch, Mapping) and "attention_mask" in batch
         self.head = head
         self.n = batch_size(batch)
         image = first_tensor(batch)

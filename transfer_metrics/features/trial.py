@@ -58,7 +58,7 @@ def few_examples(forward: Forward) -> list[int]:
 
 def load(forward: Forward, positions: Sequence[int]) -> Any:
     """Some examples as one batch."""
-    return Batches(forward.model, forward.task, forward.split, by_word=True).load(positions)
+    return Batches(forward.model, forward.task, forward.split, whole=True).load(positions)
 
 
 def random_state(module: nn.Module) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -22,6 +22,7 @@ from transfer_metrics.heads.data import (
     FeatureData,
     TaskData,
     aligned,
+    as_codes,
     is_model,
     labelled,
     read_features,
@@ -29,6 +30,7 @@ from transfer_metrics.heads.data import (
 )
 from transfer_metrics.heads.head_files import SavedHead, read_head, told_as_damage, write_head
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
+from transfer_metrics.heads.objective import QUALITY, quality
 from transfer_metrics.heads.preprocessed import Inputs, is_raw, network_logits
 from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.registry import Registry, choose
@@ -41,7 +43,7 @@ _RUNNING = ("device", "progress", "checkpoint", "random_state")
 
 
 class Head(ClassifierMixin, BaseEstimator):
-    """A classifier on the features of a pretrained network.
+    """A linear model on the features of a pretrained network: of classes, targets or labels.
 
     ``fit(model, task)`` fits on a network and a task; ``fit(store)``, ``fit({layer: X}, y)`` and
     ``fit(X, y)`` on features, where the head needs no more than those. Predictions then take what
@@ -49,9 +51,14 @@ class Head(ClassifierMixin, BaseEstimator):
     model; features for features. A head that needs features only takes stores and mappings of its
     layers in both cases. A model that is given is used, not copied; only ``network`` copies.
 
+    What is predicted is what the task is of, or what ``labels.fitted_kind`` says of an array: a
+    class; K targets of a regression, where a logit is the prediction itself; or which of K labels
+    apply, those of logits above 0.
+
     Attributes:
-        classes_: (C,) labels; class numbers 0..C-1 for tasks and stores.
-        class_names_: names of the classes of a task or store.
+        kind_: ``"classification"``, ``"regression"`` or ``"multilabel"``.
+        classes_: (C,) labels; class numbers 0..C-1 for tasks and stores; none for a regression.
+        class_names_: names of the classes, or of the K labels, of a task or store.
         coef_: (C, k) weights on the features that are used.
         intercept_: (C,) biases.
         layers_: the layers that are read, in the order of the columns of ``coef_``.
@@ -69,6 +76,7 @@ class Head(ClassifierMixin, BaseEstimator):
     _saved: ClassVar[tuple[str, ...]] = ()
     """Further fitted attributes that ``save`` keeps: arrays, and what JSON can hold."""
 
+    kind_: str
     classes_: np.ndarray
     class_names_: tuple[str, ...]
     coef_: np.ndarray
@@ -96,6 +104,11 @@ class Head(ClassifierMixin, BaseEstimator):
         ]
         return f"{self.name}({', '.join(told)})" if told else self.name
 
+    @property
+    def measure(self) -> str:
+        """Name of what ``score`` gives, by the kind of task that was fitted on."""
+        return QUALITY[self.kind_]
+
     def on_layers_of(self, model: str) -> Self:
         """This head, its layers by their names where a table or selection stands for them."""
         before = results_of(self.get_params(deep=False).get("layers"))
@@ -109,7 +122,7 @@ class Head(ClassifierMixin, BaseEstimator):
         return self.set_params(**{name: v for name, v in options.items() if name in known})
 
     def logits(self, X: Any, *, split: str = "test") -> np.ndarray:
-        """Logits, (N, C): one column per class also where there are two.
+        """Logits, (N, C): one column per class also where there are two; or per target or label.
 
         Args:
             X: what the head takes; see the class.
@@ -135,21 +148,38 @@ class Head(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
         """Logits (N, C); with two classes their difference (N,), as scikit-learn has it."""
         logits = self.logits(X, split=split)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+        two = self.kind_ == "classification" and len(self.classes_) == 2
+        return logits[:, 1] - logits[:, 0] if two else logits
 
     def predict_proba(self, X: Any, *, split: str = "test") -> np.ndarray:
-        """Probabilities of the classes, (N, C)."""
-        return softmax(self.logits(X, split=split), axis=1)
+        """Probabilities of the classes, (N, C), or of each of the labels, (N, K).
+
+        Raises:
+            UnsupportedTaskError: the head was fitted to a regression.
+        """
+        logits = self.logits(X, split=split)
+        if self.kind_ == "regression":
+            raise UnsupportedTaskError("a regression has no probabilities; use predict")
+        return softmax(logits, axis=1) if self.kind_ == "classification" else expit(logits)
 
     def predict(self, X: Any, *, split: str = "test") -> np.ndarray:
-        """The most probable class of each example, (N,); the first of several."""
-        best = self.logits(X, split=split).argmax(axis=1)  # which tells whether it is fitted
-        return self.classes_[best]
+        """The most probable class of each example, (N,); the first of several.
+
+        Of a regression the targets, (N,) or (N, K); of several labels which apply, (N, K) int64.
+        """
+        logits = self.logits(X, split=split)  # which tells whether it is fitted
+        if self.kind_ == "regression":
+            return logits[:, 0] if logits.shape[1] == 1 else logits
+        if self.kind_ == "multilabel":
+            return (logits > 0).astype(np.int64)
+        return self.classes_[logits.argmax(axis=1)]
 
     def score(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, split: str = "test"
     ) -> float:
-        """Accuracy, a number from 0 to 1.
+        """Accuracy, from 0 to 1; of a regression R²; of several labels average precision.
+
+        See ``objective.quality``.
 
         Args:
             X: what the head takes; see the class.
@@ -162,7 +192,10 @@ class Head(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "classes_")
         if y is None:
-            X, y = labelled(X, split, self.class_names_)
+            X, y = labelled(X, split, self.kind_, self.class_names_)
+        if self.kind_ != "classification":
+            truth = as_codes(np.asarray(y), self.kind_)
+            return quality(self.kind_, self.logits(X, split=split), truth, sample_weight)
         right = self.predict(X, split=split) == np.asarray(y)
         return float(np.average(right, weights=sample_weight))
 
@@ -205,6 +238,7 @@ class Head(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         saved = SavedHead(
             name=self.name,
+            kind=self.kind_,
             params=self.get_params(deep=False),
             fitted_on=self.fitted_on_,
             n_features_in=getattr(self, "n_features_in_", None),
@@ -237,11 +271,17 @@ class Head(ClassifierMixin, BaseEstimator):
         if isinstance(X, FeatureData):
             data = X
         elif is_model(X):
-            data = self._task_features(read_task(X, y, validation, fraction, seed))
+            of_task = read_task(X, y, validation, fraction, seed)
+            self._refuse(of_task.task.kind)  # before anything is run
+            data = self._task_features(of_task)
         else:
             data = read_features(self, X, y, validation, options["layers"], fraction, seed)
+        self._refuse(data.kind)
         self.n_features_in_ = data.whole.columns.dim
         return data
+
+    def _refuse(self, kind: str) -> None:
+        """Raise where this head, with its parameters, is not defined for a kind of task."""
 
     def _task_features(self, data: TaskData) -> FeatureData:
         """Features by this head's layers and pooling."""
@@ -264,7 +304,7 @@ class Head(ClassifierMixin, BaseEstimator):
         unit_norm: bool = False,
     ) -> None:
         """Set the attributes of a head that was fitted on features."""
-        self.classes_, self.class_names_ = data.classes, data.class_names
+        self.kind_, self.classes_, self.class_names_ = data.kind, data.classes, data.class_names
         self.layers_, self.pool_, self.source_ = data.layers, data.pool, data.source
         self.fitted_on_ = "model" if data.of_model else "features"
         self.coef_, self.intercept_ = coef, intercept
@@ -397,6 +437,7 @@ def load_head(path: str | os.PathLike[str], model: Any = None) -> Head:
     with told_as_damage(Path(path)):
         saved = read_head(Path(path))
         head = HEADS[saved.name](**saved.params)
+        head.kind_ = saved.kind
         head.classes_, head.class_names_ = saved.classes, saved.class_names
         head.coef_, head.intercept_ = saved.coef, saved.intercept
         head.layers_, head.layer_columns_ = saved.layers, saved.layer_columns

@@ -21,8 +21,15 @@ import transfer_metrics
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.features.layers import place
 from transfer_metrics.heads.base import Head, resolve_head
+from transfer_metrics.heads.data import as_codes
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.network import TransferNet
+from transfer_metrics.heads.objective import (
+    balanced_accuracy,
+    is_long_tailed,
+    quality,
+    standard_error,
+)
 from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits, chunks
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.naming import short_id
@@ -90,10 +97,11 @@ def compare(
 
     Args:
         models: one or several models, as for ``rank_models``.
-        task: a classification task or its name.
+        task: a task or its name.
         heads: names with options (``"lpft(epochs=5)"``), heads, or a list of them.
-        ood: shifted data by name: a task or its name with classes of the same names, a ``Split``,
-            or ``"corrupted:blur:3"``; by default the task's split ``ood`` if it has one.
+        ood: shifted data by name: a task or its name with classes of the same names, or with as
+            many targets or labels, a ``Split``, or ``"corrupted:blur:3"``; by default the task's
+            split ``ood`` if it has one.
         seeds: how many, or which. A head that chance has no part in is fitted once.
         validation: share of the training examples for validation, where there is no split ``val``.
         metrics: scores to check as well: every block of every model is scored by them, and a
@@ -108,16 +116,18 @@ def compare(
     Returns:
         A ``ScoreTable`` with a record per model, head, seed and measurement: ``accuracy`` on
         ``test`` and on each shifted set; their mean ``ood_accuracy``, and ``ood_gap``, accuracy in
-        distribution less that; ``val_accuracy`` on the examples for validation, with what was
-        chosen by them as a note; ``distortion`` and ``relative_distortion`` of the features, where
-        the network was trained; ``fit_seconds`` with every search and forward pass that the head
-        needs; ``train_flops`` of the final training and ``stored_bytes`` for the task, by
-        Head2Toe's cost model. ``summary()`` has one row per model and head.
+        distribution less that; ``balanced_accuracy`` on ``test``, the mean over classes, where the
+        largest class has three times the examples of the smallest; ``val_accuracy`` on the examples
+        for validation, with what was chosen by them as a note; ``distortion`` and
+        ``relative_distortion`` of the features, where the network was trained; ``fit_seconds`` with
+        every search and forward pass that the head needs; ``train_flops`` of the final training and
+        ``stored_bytes`` for the task, by Head2Toe's cost model. ``summary()`` has one row per model
+        and head. Of a regression it is ``r2`` in place of ``accuracy`` everywhere, and of several
+        labels per example ``average_precision``; see ``objective.quality``.
 
     Raises:
         UnknownNameError: no such head, model, task or corruption.
         InvalidInputError: data that cannot be used.
-        UnsupportedTaskError: a regression.
 
     Cost: that of the fits; see the heads.
 
@@ -296,22 +306,26 @@ def _measured(job: _Job, model: Model, inputs: PreparedSplits, head: Head) -> li
         record = replace(common, split=split, metric=metric, value=value, higher_is_better=better)
         found.append(replace(record, **more))
 
-    accuracies = {}
+    kind, measure = head.kind_, head.measure
+    found_on: dict[str, float] = {}
     for name, split in job.tests.items():
-        right = head.predict(inputs[name]) == split.labels
-        value, n = float(np.mean(right)), len(right)
-        error = float(np.sqrt(value * (1 - value) / n))
-        apart = _deviations(right)
-        add(name, "accuracy", value, better=True, stderr=error, n=n, deviations=apart)
-        accuracies[name] = value
+        logits, truth = head.logits(inputs[name]), as_codes(split.labels, kind)
+        found_on[name] = quality(kind, logits, truth)
+        error = standard_error(kind, logits, truth)
+        apart = _deviations(logits.argmax(1) == truth) if kind == "classification" else None
+        value, n = found_on[name], len(split)
+        add(name, measure, value, better=True, stderr=error, n=n, deviations=apart)
+        if name == "test" and kind == "classification" and is_long_tailed(truth):
+            balanced = balanced_accuracy(logits, truth)
+            add(name, "balanced_accuracy", balanced, better=True, n=len(split))
     held = job.task["val"].labels
     chosen = ", ".join(f"{name}={value!r}" for name, value in head.chosen().items())
     value = head.score(inputs["val"], held)
-    add("val", "val_accuracy", value, better=True, n=len(held), note=chosen or None)
+    add("val", f"val_{measure}", value, better=True, n=len(held), note=chosen or None)
     if job.shifted:
-        mean = float(np.mean([accuracies[name] for name in job.shifted]))
-        add("ood", "ood_accuracy", mean, better=True)
-        add("ood", "ood_gap", accuracies["test"] - mean)
+        mean = float(np.mean([found_on[name] for name in job.shifted]))
+        add("ood", f"ood_{measure}", mean, better=True)
+        add("ood", "ood_gap", found_on["test"] - mean)
     if head.network_ is not None and job.distortions:
         for name in job.tests:
             moved = distortion(model, head.network_, inputs[name])
@@ -355,7 +369,7 @@ def cost_of(head: Head, forward: int, examples: int) -> _Cost:
     forward pass, a multiplication and an addition are two operations, and where features were
     chosen a bitmask over all of them is stored too.
     """
-    kept, classes = head.coef_.shape[1], len(head.classes_)
+    classes, kept = head.coef_.shape
     stored = 4 * (kept + 1) * classes
     if head.network_ is not None:
         numbers = sum(t.numel() for t in head.network_.backbone.state_dict().values())

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 from torch import nn
 
-from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, UnsupportedTaskError
+from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.store import FeatureStore
@@ -23,8 +22,9 @@ from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
+from transfer_metrics.sources.tasks.labels import fitted_kind
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.subtasks import stratified_holdout
+from transfer_metrics.sources.tasks.subtasks import held_out, stratified_holdout
 from transfer_metrics.sources.tasks.task import Split, Task
 
 TRAIN, _HELD = "train", "val"
@@ -34,7 +34,10 @@ _EVERY = ("all", "*", "activations", "blocks")
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Features with the number of each example's class; -1 for a class not fitted on."""
+    """Features with what is to be predicted of each example.
+
+    Class numbers (N,), -1 for a class not fitted on; or float64 targets or labels (N, K).
+    """
 
     columns: LayerColumns
     codes: np.ndarray
@@ -56,17 +59,19 @@ class FeatureData:
     """Features to fit a head on.
 
     Attributes:
+        kind: kind of the task.
         train: what weights are fitted to.
         held: what choices are made by.
         whole: both together if one was cut from the other, else the same as ``train``.
-        classes: (C,) labels in the order of their numbers.
-        class_names: names of the classes; empty if only labels are known.
+        classes: (C,) labels in the order of their numbers; none for a regression.
+        class_names: names of the classes, or of several labels; empty if they are not known.
         layers: the layers, in the order of their columns.
         pool: name of the pooling, if known.
         source: the model that the features come from, if known.
         of_model: whether a model was given to make them with.
     """
 
+    kind: str
     train: Labelled
     held: Labelled
     whole: Labelled
@@ -76,6 +81,11 @@ class FeatureData:
     pool: str | None
     source: ModelRef | None
     of_model: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers are predicted of each example: C classes, or K targets or labels."""
+        return len(self.classes) if self.kind != "regression" else self.train.codes.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +114,15 @@ class TaskData:
         """The split that ``held`` counts in."""
         return self.task[_HELD if self.own_split else TRAIN]
 
+    def codes(self, split: Split) -> np.ndarray:
+        """What is to be predicted in a split; see ``Labelled``."""
+        return as_codes(split.labels, self.task.kind)
+
+    @property
+    def outputs(self) -> int:
+        """As in ``FeatureData``."""
+        return self.task.num_classes or self.codes(self.task[TRAIN]).shape[1]
+
     def features(
         self, layers: Any, pool: Any, batch_size: int, device: Any, progress: bool
     ) -> FeatureData:
@@ -122,13 +141,17 @@ class TaskData:
             for split in self.task.splits
         }
         store = stores[TRAIN]
-        whole = Labelled(layer_columns(store), store.labels)
+        whole, held_too = (
+            Labelled(layer_columns(stores[s]), as_codes(stores[s].labels, self.task.kind))
+            for s in (TRAIN, _HELD if self.own_split else TRAIN)
+        )
         if self.own_split:
-            train, held = whole, Labelled(layer_columns(stores[_HELD]), stores[_HELD].labels)
+            train, held = whole, held_too
         else:
             train, held = whole.rows(self.rows), whole.rows(self.held)
         names = tuple(self.task.classes)
         return FeatureData(
+            self.task.kind,
             train,
             held,
             whole,
@@ -154,15 +177,15 @@ def read_task(
     That is ``validation`` if given, else the task's own split ``val``, else a stratified part of
     ``train``.
 
+    Words of one sentence are in one part.
+
     Raises:
-        UnsupportedTaskError: the task is a regression.
         InvalidInputError: there is no task, one class only, or ``validation`` is something else.
     """
     if task is None:
         raise InvalidInputError("a model needs a task to be fitted on: fit(model, task)")
     model, task = load_model(model), load_task(task)
-    _check_kind(task.kind, task.name)
-    _check_codes(task[TRAIN].labels)
+    _check_codes(as_codes(task[TRAIN].labels, task.kind), task.kind)
     splits = {TRAIN: task[TRAIN]}
     if validation is not None:
         splits[_HELD] = _as_split(validation, task)
@@ -173,7 +196,7 @@ def read_task(
     elif fraction is None:
         rows = held = np.arange(len(splits[TRAIN]))
     else:
-        rows, held = stratified_holdout(splits[TRAIN].labels, fraction, seed)
+        rows, held = held_out(task.name, splits[TRAIN], task.num_classes, fraction, seed)
     return TaskData(model, dataclasses.replace(task, splits=splits), rows, held)
 
 
@@ -193,28 +216,34 @@ def read_features(
 
     Raises:
         InvalidInputError: labels are missing or do not fit, or there are fewer than two classes.
-        UnsupportedTaskError: a store of a regression task.
     """
-    columns, labels, names = _read(owner, X, y)
-    if names:
+    columns, labels, names, kind = _read(owner, X, y)
+    if kind != "classification":
+        codes = as_codes(labels, kind)
+        classes = np.arange(codes.shape[1] if kind == "multilabel" else 0)
+    elif names:
         classes, codes = np.arange(len(names)), labels
     else:
         classes, codes = np.unique(labels, return_inverse=True)
-    _check_codes(codes)
+    _check_codes(codes, kind)
     if len(columns) != len(codes):
         raise InvalidInputError(f"{len(columns)} examples but {len(codes)} labels")
     chosen = _pick(columns.names, layers, X.model if isinstance(X, FeatureStore) else "")
     whole = Labelled(columns, codes).only(chosen)
     if validation is not None:
-        train, held = whole, _read_validation(validation, columns, classes, names).only(chosen)
+        train = whole
+        held = _read_validation(validation, columns, kind, codes, classes, names)
+        held = held.only(chosen)
     elif fraction is None:
         train = held = whole
     else:
-        rows, out = stratified_holdout(codes, fraction, seed)
+        strata = codes if kind == "classification" else np.zeros(len(codes))
+        rows, out = stratified_holdout(strata, fraction, seed)
         train, held = whole.rows(rows), whole.rows(out)
     of_store = isinstance(X, FeatureStore)
     by_name = {layer.name: layer for layer in (X.layers if of_store else _bare(columns))}
     return FeatureData(
+        kind,
         train,
         held,
         whole,
@@ -247,9 +276,14 @@ def aligned(X: Any, names: Sequence[str], dims: Sequence[int]) -> LayerColumns:
     return columns
 
 
-def labelled(X: Any, split: str, class_names: tuple[str, ...]) -> tuple[Any, np.ndarray]:
-    """What to predict from, with its own labels; other classes than those given are refused."""
+def labelled(X: Any, split: str, kind: str, class_names: tuple[str, ...]) -> tuple[Any, np.ndarray]:
+    """What to predict from, with its own labels; another kind or other classes are refused."""
     X = load_task(X) if isinstance(X, str) else X
+    if isinstance(X, (Task, FeatureStore)) and X.kind != kind:
+        raise InvalidInputError(
+            f"the head was fitted on a {kind}, and this is a {X.kind}; labels would not mean the "
+            f"same"
+        )
     if isinstance(X, Task):
         _check_class_names(tuple(X.classes), class_names)
         return X, X[split].labels
@@ -260,24 +294,30 @@ def labelled(X: Any, split: str, class_names: tuple[str, ...]) -> tuple[Any, np.
     raise InvalidInputError(f"y is missing; a {type(X).__name__} has no labels of its own")
 
 
-def _read(owner: BaseEstimator, X: Any, y: Any) -> tuple[LayerColumns, np.ndarray, tuple[str, ...]]:
-    """Columns and labels; for a store's own labels the names of the classes that they number."""
-    if isinstance(X, FeatureStore):
-        _check_kind(X.kind, X.task)
-        if y is None:
-            return layer_columns(X), X.labels, tuple(X.manifest["classes"])
+def _read(
+    owner: BaseEstimator, X: Any, y: Any
+) -> tuple[LayerColumns, np.ndarray, tuple[str, ...], str]:
+    """Columns, labels and their kind; for a store's own labels the names of its classes."""
+    if isinstance(X, FeatureStore) and y is None:
+        return layer_columns(X), X.labels, tuple(X.manifest["classes"]), X.kind
+    several = y is not None and np.ndim(y) == 2 and np.shape(y)[1] > 1
     if has_layers(X):
         if y is None:
             raise InvalidInputError("y is missing; a mapping of layers has no labels of its own")
-        X, labels = layer_columns(X), column_or_1d(y, warn=True)
+        X, labels = layer_columns(X), np.asarray(y) if several else column_or_1d(y, warn=True)
     else:
-        X, labels = validate_data(owner, X, y, dtype=[np.float64, np.float32])
-    check_classification_targets(labels)
-    return layer_columns(X), labels, ()
+        types = [np.float64, np.float32]
+        X, labels = validate_data(owner, X, y, dtype=types, multi_output=several)
+    return layer_columns(X), labels, (), fitted_kind(labels)
 
 
 def _read_validation(
-    given: Any, like: LayerColumns, classes: np.ndarray, class_names: tuple[str, ...]
+    given: Any,
+    like: LayerColumns,
+    kind: str,
+    fitted: np.ndarray,
+    classes: np.ndarray,
+    class_names: tuple[str, ...],
 ) -> Labelled:
     """A validation set as a store, or as features and labels, with the layers of ``like``."""
     if isinstance(given, FeatureStore):
@@ -290,6 +330,14 @@ def _read_validation(
             f"validation is a {type(given).__name__}; give a FeatureStore or (features, labels)"
         )
     columns = aligned(features, like.names, like.dims)
+    if kind != "classification":
+        codes = as_codes(labels, kind)
+        if codes.shape != (len(columns), fitted.shape[1]):
+            raise InvalidInputError(
+                f"validation has {len(columns)} examples and labels of shape {labels.shape}, where "
+                f"{fitted.shape[1]} numbers are fitted to each"
+            )
+        return Labelled(columns, codes)
     if labels.ndim != 1 or len(labels) != len(columns):
         raise InvalidInputError(
             f"validation has {len(columns)} examples and labels of shape {labels.shape}"
@@ -303,6 +351,8 @@ def _as_split(validation: Any, task: Task) -> Split:
         return validation
     if isinstance(validation, (tuple, list)) and len(validation) == 2:
         labels = np.asarray(validation[1])
+        if task.kind != "classification":
+            return Split(as_examples(validation[0], "validation"), as_codes(labels, task.kind))
         if labels.dtype.kind in "iu" and labels.ndim == 1:
             if len(labels) and not 0 <= labels.min() <= labels.max() < task.num_classes:
                 raise InvalidInputError(
@@ -342,15 +392,24 @@ def _pick(names: Sequence[str], layers: Any, model: str) -> list[str]:
     return found
 
 
-def _check_codes(codes: np.ndarray) -> None:
-    if len(np.unique(codes)) < 2:
+def as_codes(labels: np.ndarray, kind: str) -> np.ndarray:
+    """Labels of a split or store as ``Labelled`` has them."""
+    if kind == "classification":
+        return labels
+    codes = np.asarray(labels, dtype=np.float64)
+    return codes[:, None] if codes.ndim == 1 else codes
+
+
+def _check_codes(codes: np.ndarray, kind: str) -> None:
+    if kind == "classification" and len(np.unique(codes)) < 2:
         raise InvalidInputError("the labels have one class only; a head needs at least two")
-
-
-def _check_kind(kind: str, name: str) -> None:
-    if kind != "classification":
-        raise UnsupportedTaskError(
-            f"task {name!r} is a {kind}; heads are trained on classification tasks"
+    if kind != "classification" and not np.isfinite(codes).all():
+        raise InvalidInputError("some targets are NaN or infinite; leave those examples out")
+    same = (codes == codes[:1]).all(axis=0) if kind != "classification" else np.zeros(1, bool)
+    if same.any() and (kind == "regression" or same.all()):
+        raise InvalidInputError(
+            f"all examples have the same {'target' if kind == 'regression' else 'labels'}; there "
+            f"is nothing to predict"
         )
 
 

@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.data import as_codes
+from transfer_metrics.heads.objective import (
+    QUALITY,
+    balanced_accuracy,
+    is_long_tailed,
+    quality,
+    standard_error,
+)
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.ranks import difference
@@ -72,14 +81,18 @@ class Decision:
         model: name of the model.
         head: the fitted head, which predicts; see ``Head``.
         label: the head as it was asked for.
-        accuracy: on the test examples, at which nothing was chosen.
+        accuracy: on the test examples, by which nothing was chosen; R² of a regression, average
+            precision of several labels per example.
         margin: half the width of its 95 % interval.
         alternatives: what else was tried: every other head of this model, and the best of each
             other model by validation.
         ranking: the table of all scores.
         shortlist: the models that hold the best with the confidence.
         comparison: all heads that were fitted, with their accuracies and costs.
-        confusion: (C, C) test examples by their class and by the class that was predicted.
+        examples: how many test examples there are.
+        balanced: balanced accuracy, where some classes are rare; else None.
+        confusion: (C, C) test examples by their class and by the class that was predicted; (0, 0)
+            where there are no classes.
         class_names: of its rows and columns.
         mistakes: the surest mistakes, the surest first.
         skipped: what was left out for want of time or by a limit, a sentence each.
@@ -96,6 +109,8 @@ class Decision:
     ranking: ScoreTable
     shortlist: Shortlist
     comparison: Comparison
+    examples: int
+    balanced: float | None
     confusion: np.ndarray
     class_names: tuple[str, ...]
     mistakes: tuple[Mistake, ...]
@@ -117,7 +132,7 @@ class Decision:
         columns = self.head.layer_columns_ or {}
         dims = {layer.name: layer.dim for layer in self.head.layers_}
         inside = {name: columns.get(name, np.arange(dim)) for name, dim in dims.items()}
-        measured = self._measured("val_accuracy")
+        measured = self._held.value
         head = self.head
         return Selection(
             inside, dims, False, self.label, measured, self.model, self.task, head.pool_
@@ -135,13 +150,29 @@ class Decision:
         """The task."""
         return self.task
 
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether it was judged by accuracy."""
+        return bool(len(self.confusion))
+
+    @property
+    def told(self) -> str:
+        """What it was judged by with its interval, such as ``"99.6 ± 0.6 %"``."""
+        return self._told(self.accuracy, self.margin)
+
+    @property
+    def factor(self) -> int:
+        """What makes points of differences: R² has none."""
+        return 1 if self.head.measure == "r2" else 100
+
     def lines(self) -> dict[str, str]:
         """The decision in five lines, by what each tells of."""
         trained = list(dict.fromkeys(str(r.model) for r in self.comparison if r.head))
         order = self.ranking.ranking()["model"].tolist()
         place = f"number {order.index(self.model) + 1} of {len(set(order))} by"
-        read, held = self.layers, self._record("val_accuracy")
-        fits = {(r.model, r.head) for r in self.comparison if r.metric == "val_accuracy"}
+        read, held = self.layers, self._held
+        fits = {(r.model, r.head) for r in self.comparison if r.metric == held.metric}
+        rare = "" if self.balanced is None else f", balanced {100 * self.balanced:.1f} %"
         several_layers = f"{len(read)} layers, {sum(read.values())} features of them: "
         told = [f"{name} ({count})" for name, count in read.items()]
         cost = {m: self._measured(m) for m in ("fit_seconds", "train_flops", "stored_bytes")}
@@ -150,9 +181,9 @@ class Decision:
             f"{len(trained)} of {several(len(self.shortlist), 'shortlisted model')} tried",
             "layers": (several_layers if len(read) > 1 else "") + listed(told, 6),
             "head": f"{self.label}, the best of {several(len(fits), 'fit')} by "
-            f"{held.n} validation examples ({100 * (held.value or 0):.1f} %)",
-            "accuracy": f"{_percent(self.accuracy, self.margin)} % of "
-            f"{int(self.confusion.sum())} test examples{self._against()}",
+            f"{held.n} validation examples ({self._told(held.value or 0.0)})",
+            "accuracy" if self.is_of_classes else "quality": f"{self.told} on {self.examples} test "
+            f"examples{rare}{self._against()}",
             "cost": f"{duration(self.seconds)} to find it, {duration(cost['fit_seconds'])} and "
             f"{short(cost['train_flops'], 'FLOP')} to fit it, "
             f"{short(cost['stored_bytes'], 'B')} beside the network",
@@ -186,13 +217,29 @@ class Decision:
 
     def _against(self) -> str:
         told = [
-            f"{100 * a.gain:+.1f} ± {100 * a.margin:.1f} over {a.head}"
-            + (f" on {a.model}" if a.model != self.model else "")
+            f"{self._gain(a)} over {a.head}" + (f" on {a.model}" if a.model != self.model else "")
             for a in self.alternatives
         ]
         if not told:
             return ", and nothing to compare it with"
         return f"; {listed(told, _MOST_TOLD)}"
+
+    @property
+    def _held(self) -> Record:
+        """What validation found of the winner."""
+        return self._record(f"val_{self.head.measure}")
+
+    def _told(self, value: float, margin: float | None = None) -> str:
+        if self.factor == 1:
+            return f"R² {value:.3f}" + ("" if margin is None else f" ± {margin:.3f}")
+        half = "" if margin is None else f" ± {100 * margin:.1f}"
+        name = "" if self.is_of_classes else "average precision "
+        return f"{name}{100 * value:.1f}{half} %"
+
+    def _gain(self, other: Alternative) -> str:
+        digits = 3 if self.factor == 1 else 1
+        gain, margin = self.factor * other.gain, self.factor * other.margin
+        return f"{gain:+.{digits}f} ± {margin:.{digits}f}"
 
     def _record(self, metric: str) -> Record:
         return _record_of(self.comparison, self.model, self.label, metric)
@@ -212,10 +259,13 @@ def _record_of(
     return Record(model, head=head, metric=metric)
 
 
-def alternatives_of(comparison: Comparison, model: str, head: str) -> tuple[Alternative, ...]:
+def alternatives_of(
+    comparison: Comparison, kind: str, model: str, head: str
+) -> tuple[Alternative, ...]:
     """Every other head of the model, and the best by validation of each other model."""
-    won = _record_of(comparison, model, head, "accuracy", "test")
-    held = [r for r in comparison if r.metric == "val_accuracy" and r.value is not None]
+    measure = QUALITY[kind]
+    won = _record_of(comparison, model, head, measure, "test")
+    held = [r for r in comparison if r.metric == f"val_{measure}" and r.value is not None]
     own = [r for r in held if r.model == model and r.head != head]
     best: dict[str, Record] = {}
     for r in held:
@@ -224,7 +274,7 @@ def alternatives_of(comparison: Comparison, model: str, head: str) -> tuple[Alte
             best[str(r.model)] = max(known, r, key=lambda one: one.value or 0.0)
     found = []
     for r in [*own, *best.values()]:
-        tested = _record_of(comparison, str(r.model), str(r.head), "accuracy", "test")
+        tested = _record_of(comparison, str(r.model), str(r.head), measure, "test")
         gain, error = difference(won, tested)
         found.append(Alternative(str(r.model), str(r.head), gain, 1.959964 * error))
     return tuple(found)
@@ -262,18 +312,23 @@ def _mistakes_of(
 
 def decided(task: Task, head: Head, found: Mapping[str, Any]) -> Decision:
     """The decision for a head that was fitted, tested on the task's split ``test``."""
-    split, names = task["test"], tuple(task.classes)
-    probabilities = head.predict_proba(task)
-    confusion = _confusion_of(split.labels, probabilities.argmax(axis=1), len(names))
-    accuracy = float(np.trace(confusion) / confusion.sum())
-    error = np.sqrt(accuracy * (1 - accuracy) / confusion.sum())
+    split, names, kind = task["test"], tuple(task.classes), head.kind_
+    logits, truth = head.logits(task), as_codes(split.labels, kind)
+    confusion, mistakes = np.zeros((0, 0), np.int64), ()
+    balanced = None
+    if kind == "classification":
+        confusion = _confusion_of(split.labels, logits.argmax(axis=1), len(names))
+        mistakes = _mistakes_of(split, softmax(logits, axis=1), names)
+        balanced = balanced_accuracy(logits, truth) if is_long_tailed(truth) else None
     return Decision(
         head=head,
-        accuracy=accuracy,
-        margin=float(1.959964 * error),
+        accuracy=quality(kind, logits, truth),
+        margin=float(1.959964 * standard_error(kind, logits, truth)),
+        examples=len(split),
+        balanced=balanced,
         confusion=confusion,
         class_names=names,
-        mistakes=_mistakes_of(split, probabilities, names),
+        mistakes=mistakes,
         **found,
     )
 
@@ -286,7 +341,3 @@ def _place(examples: Any, i: int) -> str:
     if where is not None:
         return str(where(i))
     return found if isinstance(found := examples[i], str) else ""
-
-
-def _percent(value: float, margin: float) -> str:
-    return f"{100 * value:.1f} ± {100 * margin:.1f}"

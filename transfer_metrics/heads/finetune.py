@@ -22,23 +22,38 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.layers import list_layers
 from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.data import TRAIN, TaskData, is_model, read_task
-from transfer_metrics.heads.head2toe import Head2Toe
+from transfer_metrics.heads.head2toe import Head2Toe, scaled
 from transfer_metrics.heads.linear import LINEAR_C, LinearProbe
-from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
+from transfer_metrics.heads.network import (
+    TransferNet,
+    full_precision,
+    is_transformer,
+    linear_layer,
+)
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.heads.training import TrainSettings
-from transfer_metrics.heads.tuning import FT_EVAL_RATES, FT_RATES, LPFT_RATES, Tuned, tune
+from transfer_metrics.heads.tuning import (
+    ADAMW_LPFT_RATES,
+    ADAMW_RATES,
+    FT_EVAL_RATES,
+    FT_RATES,
+    LPFT_RATES,
+    Tuned,
+    tune,
+)
+from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.tasks.subtasks import check_share
 
 
 class FineTune(Head):
     """Train the whole network with a new linear head.
 
-    SGD with momentum 0.9, cross-entropy, batches of 64, a learning rate that follows a cosine per
-    epoch, batch normalisation in training mode. After every epoch the validation accuracy is
-    measured; the best epoch of the best learning rate is kept, the first of several; a start
-    from another head counts as epoch 0.
+    SGD with momentum 0.9, or AdamW for transformers, cross-entropy (for targets, scaled to spread
+    one, half the squared error; for several labels binary cross-entropy), batches of 64, a
+    learning rate that follows a cosine per epoch, batch normalisation in training mode. After
+    every epoch the validation accuracy (R², average precision) is measured; the best epoch of the
+    best learning rate is kept, the first of several; a start from another head counts as epoch 0.
 
     Args:
         layers: layers that the head reads, as for ``list_layers``.
@@ -46,14 +61,17 @@ class FineTune(Head):
         start: what the head starts from: None for random weights; ``"probe"`` for a linear probe
             of the layers, fitted to the same training and validation data; or a head on features,
             or its name, for its weights on its own layers and pooling.
-        lr: a learning rate, several to choose from, or ``"auto"`` for the paper's six.
+        lr: a learning rate, several to choose from, or ``"auto"``: the paper's six for SGD, and
+            four from 1e-5 to 3e-4 for AdamW, a tenth of that from the head of a ``start``.
         epochs: passes over the data.
         halving: the factor of 2 or more by which ``rungs`` drops settings early; None drops none.
         batch_size: examples per step, and per forward pass in predictions; a last batch of one
             joins the one before, because batch normalisation cannot work on one.
         batch_norm: ``"train"``, or ``"eval"`` to leave running statistics as they are.
-        momentum: of SGD.
-        weight_decay: of SGD; several to choose from are tried with every learning rate.
+        optimizer: ``"sgd"``, ``"adamw"``, or ``"auto"``: AdamW for transformers (with attention,
+            and more layer than batch normalisations), which SGD hardly moves; SGD for all others.
+        momentum: of SGD; AdamW has its usual 0.9 and 0.999.
+        weight_decay: of the optimizer; several to choose from are tried with every learning rate.
         freeze: ``"none"``, ``"backbone"``, or names of its modules or parameters, with wildcards;
             what is frozen runs in evaluation mode.
         augment: None, ``"flip"`` (half of the images, left to right), or a function
@@ -68,6 +86,7 @@ class FineTune(Head):
 
     Attributes:
         lr_, weight_decay_: the setting that was best on validation data.
+        optimizer_: ``"sgd"`` or ``"adamw"``.
         epoch_: its best epoch, from 1; 0 if none was better than the start.
         val_score_: validation accuracy then.
         history_: a record per setting and epoch: ``lr, weight_decay, epoch, loss, val_score,
@@ -94,9 +113,9 @@ class FineTune(Head):
 
     name = "finetune"
     _saved = (
-        "lr_", "weight_decay_", "epoch_", "val_score_", "history_", "steps_", "run_steps_",
-        "seconds_", "run_seconds_", "initial_seconds_", "cached_bytes_", "C_", "probe_val_score_",
-        "kept_",
+        "lr_", "weight_decay_", "optimizer_", "epoch_", "val_score_", "history_", "steps_",
+        "run_steps_", "seconds_", "run_seconds_", "initial_seconds_", "cached_bytes_", "C_",
+        "probe_val_score_", "kept_",
     )  # fmt: skip
 
     def __init__(
@@ -110,6 +129,7 @@ class FineTune(Head):
         halving: int | None = None,
         batch_size: int = 64,
         batch_norm: str = "train",
+        optimizer: str = "auto",
         momentum: float = 0.9,
         weight_decay: float | Sequence[float] = 0.0,
         freeze: str | Sequence[str] = "none",
@@ -128,6 +148,7 @@ class FineTune(Head):
         self.halving = halving
         self.batch_size = batch_size
         self.batch_norm = batch_norm
+        self.optimizer = optimizer
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.freeze = freeze
@@ -150,7 +171,6 @@ class FineTune(Head):
         Raises:
             InvalidInputError: features instead of a model, a parameter that cannot be used, or
                 every training diverged.
-            UnsupportedTaskError: a regression.
             IncompatibleStoreError: ``checkpoint`` belongs to another training.
         """
         if not is_model(X):
@@ -158,7 +178,9 @@ class FineTune(Head):
                 f"{type(self).__name__} trains a network: fit(model, task), not features"
             )
         check_share(self.validation)
-        grid = self._grid()
+        X = load_model(X)
+        auto = "adamw" if is_transformer(X.module) else "sgd"
+        grid = self._grid(auto if self.optimizer == "auto" else self.optimizer)
         data = read_task(X, y, validation, self.validation, self.random_state)
         began = time.perf_counter()
         initial = self._initial(data, grid[0].seed)
@@ -199,7 +221,7 @@ class FineTune(Head):
             layers = list_layers(data.model, self.layers, self.pool, example=example)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                head = nn.Linear(sum(layer.dim for layer in layers), data.task.num_classes)
+                head = nn.Linear(sum(layer.dim for layer in layers), data.outputs)
             return TransferNet(backbone, layers, self.pool, head)
         start.set_known(random_state=seed, device=self.device, progress=self.progress)
         features = start._task_features(data)
@@ -208,18 +230,23 @@ class FineTune(Head):
         for theirs, ours in (("C_", "C_"), ("val_score_", "probe_val_score_"), ("kept_", "kept_")):
             if hasattr(start, theirs):
                 setattr(self, ours, getattr(start, theirs))
+        _, middle, spread = self._targets(data)
+        weights = start.coef_ / spread[:, None], (start.intercept_ - middle) / spread
         return TransferNet(
             backbone,
             start.layers_,
             start._pool(),
-            linear_layer(start.coef_, start.intercept_),
+            linear_layer(*weights),
             columns=start.layer_columns_,
             unit_norm=start.unit_norm_,
         )
 
-    def _grid(self) -> list[TrainSettings]:
+    def _grid(self, optimizer: str = "sgd") -> list[TrainSettings]:
         """The settings to try; one is enough where there is no epoch to train."""
-        if self.lr == "auto":
+        rates: Sequence[float]
+        if self.lr == "auto" and optimizer == "adamw":
+            rates = ADAMW_RATES if self._start() is None else ADAMW_LPFT_RATES
+        elif self.lr == "auto":
             rates = LPFT_RATES if isinstance(self._start(), LinearProbe) else FT_EVAL_RATES
             rates = FT_RATES if self.batch_norm == "train" else rates
         elif isinstance(self.lr, str):
@@ -236,6 +263,7 @@ class FineTune(Head):
             lr=0.0,
             epochs=self.epochs,
             batch_size=self.batch_size,
+            optimizer=optimizer,
             momentum=self.momentum,
             batch_norm=self.batch_norm,
             freeze=self.freeze if isinstance(self.freeze, str) else tuple(self.freeze),
@@ -264,11 +292,15 @@ class FineTune(Head):
                 "val": held.fingerprint if data.own_split else "",
                 "held": data.held.tolist(),
             }
+        codes, middle, spread = self._targets(data)
+        truth = data.codes(held)[data.held]
+        if data.task.kind != "classification":
+            codes, truth = (x.astype(np.float32) for x in (codes, (truth - middle) / spread))
         return tune(
             initial,
             inputs.rows(data.rows),
-            torch.from_numpy(train.labels[data.rows]),
-            (held_inputs.rows(data.held), torch.from_numpy(held.labels[data.held])),
+            torch.from_numpy(codes),
+            (held_inputs.rows(data.held), torch.from_numpy(truth)),
             grid,
             halving=self.halving,
             from_start=self._start() is not None,
@@ -276,12 +308,23 @@ class FineTune(Head):
             identity=identity,
             progress=self.progress,
             title=f"{self.name} {data.model.name}",
+            kind=data.task.kind,
         )
+
+    def _targets(self, data: TaskData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is trained for, and what it is scaled by; see ``scaled``."""
+        return scaled(data.codes(data.task[TRAIN])[data.rows], data.task.kind)
 
     def _set_network(self, tuned: Tuned, data: TaskData) -> None:
         network = tuned.network.eval()
-        self.network_, self._state = network, None
-        self.classes_ = np.arange(data.task.num_classes)
+        _, middle, spread = self._targets(data)
+        with torch.no_grad():
+            for tensor in network.head.parameters():
+                by = torch.from_numpy(spread).to(tensor)
+                tensor.mul_(by[:, None] if tensor.ndim == 2 else by)
+            network.head.bias.add_(torch.from_numpy(middle).to(network.head.bias))
+        self.kind_, self.network_, self._state = data.task.kind, network, None
+        self.classes_ = np.arange(len(data.task.classes))
         self.class_names_ = tuple(data.task.classes)
         self.fitted_on_, self.source_ = "model", ModelRef.of(data.model)
         self.layers_, self.pool_ = network.layers, network.pool.name
@@ -289,6 +332,7 @@ class FineTune(Head):
         self.coef_ = network.head.weight.detach().cpu().numpy().copy()
         self.intercept_ = network.head.bias.detach().cpu().numpy().copy()
         self.lr_, self.weight_decay_ = tuned.settings.lr, tuned.settings.weight_decay
+        self.optimizer_ = tuned.settings.optimizer
         self.epoch_, self.val_score_ = tuned.run.epoch, tuned.run.val_score
         self.history_ = [record for run in tuned.runs for record in run.history]
         self.run_steps_, self.steps_ = tuned.run.steps, sum(run.steps for run in tuned.runs)

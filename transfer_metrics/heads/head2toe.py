@@ -10,12 +10,13 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils import check_random_state
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import FeatureData, Labelled, TaskData, is_model
+from transfer_metrics.heads.objective import quality
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.registry import choose
 from transfer_metrics.selection.adam import SoftmaxFit, train_softmax
@@ -52,6 +53,10 @@ class Head2Toe(Head):
     length; a softmax regression with the group lasso scores all features side by side; the
     fraction ``keep`` with the highest scores is gathered, what was chosen of a layer is given unit
     length again, and an unregularised head is trained on it from scratch.
+
+    For targets of a regression, scaled to spread one, the loss of both stages is half the squared
+    error, and for several labels per example the binary cross-entropy of each; the paper has
+    classes only. These need ``solver="adam"`` and a relevance by weights.
 
     Args:
         keep: fraction F of the features that is kept.
@@ -146,10 +151,11 @@ class Head2Toe(Head):
 
         Raises:
             InvalidInputError: data or a parameter that cannot be used.
-            UnsupportedTaskError: a regression.
+            UnsupportedTaskError: targets or several labels, and a solver or relevance for classes.
         """
         data = self._feature_data(X, y, None)
-        features, codes = data.train.columns, data.train.codes
+        features = data.train.columns
+        codes, middle, spread = scaled(data.train.codes, data.kind)
         before = results_of(self.selector)
         self.selector_ = self.selector if before is None else before
         if self.selector_ is None:
@@ -163,13 +169,13 @@ class Head2Toe(Head):
                 f"selector is a {type(self.selector_).__name__}; give a fitted selector, a "
                 f"Selection, or the file that `select --out` wrote"
             )
-        fit = self.train(features, codes, inside, len(data.classes))
+        fit = self.train(features, codes, inside, data.outputs, data.kind)
         self.kept_ = {name: len(columns) for name, columns in inside.items()}
         self.candidates_ = features.dim
         read = tuple(layer for layer in data.layers if layer.name in inside)
-        weights = fit.weights.T.copy()
+        weights, bias = fit.weights.T * spread[:, None], fit.bias * spread + middle
         data = dataclasses.replace(data, layers=read)
-        self._set_head(data, weights, fit.bias, columns=inside, unit_norm=True)
+        self._set_head(data, weights, bias, columns=inside, unit_norm=True)
         for part in ("relevance", "head"):
             path = self._state_file(part)
             if path is not None:
@@ -181,13 +187,15 @@ class Head2Toe(Head):
         features: LayerColumns,
         codes: np.ndarray,
         inside: Mapping[str, np.ndarray],
-        num_classes: int,
+        outputs: int,
+        kind: str = "classification",
     ) -> SoftmaxFit:
         """Train the final head on some columns of each layer."""
         return train_softmax(
             gathered(features, inside),
             codes,
-            num_classes,
+            outputs,
+            kind=kind,
             lr=self.lr,
             steps=self.steps,
             batch_size=self.batch_size,
@@ -224,6 +232,10 @@ class Head2Toe(Head):
         copy.selector = self.selector  # which is fitted, and is to stay so
         return copy
 
+    def _refuse(self, kind: str) -> None:
+        if kind != "classification" and self.selector is None:
+            self.new_selector().refuse(kind)
+
     def _state_file(self, part: str) -> Path | None:
         return None if self.checkpoint is None else Path(self.checkpoint) / f"{part}.safetensors"
 
@@ -232,6 +244,18 @@ def gathered(features: LayerColumns, inside: Mapping[str, np.ndarray]) -> LayerC
     """Some columns of each layer, in memory, what there is of a layer at length one."""
     chosen = {n: np.ascontiguousarray(features.layer(n)[:, c]) for n, c in inside.items()}
     return layer_columns(chosen).unit_rows()
+
+
+def scaled(codes: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is trained for: targets at mean zero and spread one, with both; all else as it is.
+
+    >>> [part.tolist() for part in scaled(np.array([[1.0], [5.0]]), "regression")]
+    [[[-1.0], [1.0]], [3.0], [2.0]]
+    """
+    if kind != "regression":
+        return codes, np.zeros(1, np.float32), np.ones(1, np.float32)
+    middle, spread = codes.mean(axis=0), codes.std(axis=0)
+    return (codes - middle) / spread, middle, spread
 
 
 def _seed(random_state: Any) -> int:
@@ -262,7 +286,8 @@ class Head2ToeCV(Head):
     Attributes: those of ``Head2Toe``, and
         best_params_: the chosen setting.
         best_score_: its mean accuracy over the folds.
-        cv_results_: a list of settings with ``accuracies`` of the folds and their ``mean``.
+        cv_results_: a list of settings with ``accuracies`` (or R², or average precision) of the
+            folds and their ``mean``.
 
     Source: Evci et al., ICML 2022 (arXiv 2201.03529), section 4 and appendix.
 
@@ -351,21 +376,21 @@ class Head2ToeCV(Head):
         self, head: Head2Toe, data: FeatureData, keeps: Sequence[float], bar: Any
     ) -> list[dict[str, Any]]:
         """Accuracies of one setting with every fraction."""
-        num_classes = len(data.classes)
         accuracies: dict[float, list[float]] = {keep: [] for keep in keeps}
         for train, held in self._folds(data):
-            selector = head.new_selector().fit(train.columns, train.codes)
+            codes, middle, spread = scaled(train.codes, data.kind)
+            selector = head.new_selector().fit(train.columns, codes)
             for keep in keeps:
                 inside = train.columns.inside(selector.top(keep))
-                fit = head.train(train.columns, train.codes, inside, num_classes)
+                fit = head.train(train.columns, codes, inside, data.outputs, data.kind)
                 logits = gathered(held.columns, inside).dense() @ fit.weights + fit.bias
-                hits = logits.argmax(axis=1) == held.codes
-                accuracies[keep].append(float(hits.mean()))
+                found = quality(data.kind, logits * spread + middle, held.codes)
+                accuracies[keep].append(found)
             bar.update()
         setting = {name: head.get_params()[name] for name in _NAMES}
         return [
-            {**setting, "keep": keep, "accuracies": found, "mean": float(np.mean(found))}
-            for keep, found in accuracies.items()
+            {**setting, "keep": keep, "accuracies": values, "mean": float(np.mean(values))}
+            for keep, values in accuracies.items()
         ]
 
     def _folds(self, data: FeatureData) -> Iterator[tuple[Labelled, Labelled]]:
@@ -373,7 +398,8 @@ class Head2ToeCV(Head):
         if self.cv is None:
             yield data.train, data.held
             return
-        folds = StratifiedKFold(self.cv, shuffle=True, random_state=self.random_state)
+        splitter = StratifiedKFold if data.kind == "classification" else KFold
+        folds = splitter(self.cv, shuffle=True, random_state=self.random_state)
         for rows, out in folds.split(data.train.codes, data.train.codes):
             yield data.train.rows(rows), data.train.rows(out)
 

@@ -33,6 +33,7 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.store import layers_of
+from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.untrusted import read_json, visible
 
@@ -47,6 +48,7 @@ class SavedHead:
 
     Attributes:
         name: in the registry.
+        kind: of the tasks that it is for.
         params: what it was made with.
         fitted_on: ``"model"`` or ``"features"``.
         n_features_in: width of the features it was fitted on, None for a trained network.
@@ -55,6 +57,7 @@ class SavedHead:
     """
 
     name: str
+    kind: str
     params: dict[str, Any]
     fitted_on: str
     n_features_in: int | None
@@ -76,7 +79,10 @@ class SavedHead:
         fits = coef.ndim == 2 and intercept.shape == coef.shape[:1] and coef.dtype.kind == "f"
         if not (fits and intercept.dtype.kind == "f" and np.isfinite(coef).all()):
             raise ValueError(f"weights of shapes {coef.shape} and {intercept.shape}")
-        if self.classes.shape != (len(coef),) or len(self.class_names) not in (0, len(coef)):
+        if self.kind not in QUALITY:
+            raise ValueError(f"a head for {self.kind!r:.60}")
+        rows = 0 if self.kind == "regression" else len(coef)
+        if self.classes.shape != (rows,) or len(self.class_names) not in (0, rows):
             raise ValueError("other classes than rows of weights")
         if not all(isinstance(name, str) for name in (*self.class_names, self.fitted_on or "")):
             raise ValueError("names that are no text")
@@ -104,7 +110,8 @@ def read_head(folder: Path) -> SavedHead:
     classes = record["classes"]
     dtype = np.dtype(classes["dtype"])
     # An item of a text type has room for its longest value, whatever the file says that is.
-    if dtype.kind not in "biufUO" or dtype.itemsize > 4 * max(16, *map(_length, classes["values"])):
+    longest = max([16, *map(_length, classes["values"])])
+    if dtype.kind not in "biufUO" or dtype.itemsize > 4 * longest:
         raise ValueError(f"classes of type {dtype}")
     params = _decoded(record["params"])
     # A file says what a head is, not where it may write to.
@@ -115,6 +122,7 @@ def read_head(folder: Path) -> SavedHead:
     width, model = record["n_features_in"], record["model"]
     head = SavedHead(
         name=record["head"],
+        kind=record.get("kind", "classification"),
         params=params,
         fitted_on=record["fitted_on"],
         n_features_in=None if width is None else int(width),
@@ -170,6 +178,7 @@ def _record(head: SavedHead) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "head": head.name,
+        "kind": head.kind,
         "params": _plain_params(head.params),
         "fitted_on": head.fitted_on,
         "n_features_in": head.n_features_in,

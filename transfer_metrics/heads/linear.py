@@ -11,7 +11,9 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.objective import quality
 from transfer_metrics.sources.tasks.subtasks import check_share
+from transfer_metrics.statistics.targets import TargetMoments
 from transfer_metrics.threads import threads_for
 
 LINEAR_C = tuple(float(c) for c in np.logspace(-7, 2, 50))
@@ -19,14 +21,14 @@ LINEAR_C = tuple(float(c) for c in np.logspace(-7, 2, 50))
 
 
 @dataclass(frozen=True)
-class _LogisticPath:
-    """The best of a path of logistic regressions.
+class _Path:
+    """The best of a path of linear models.
 
     Attributes:
         coef: (C, D) weights on features as they are, not normalised.
         intercept: (C,) biases.
         C: the chosen inverse strength.
-        scores: validation accuracy of every inverse strength.
+        scores: validation quality of every inverse strength.
         unconverged: how many fits reached their limit of iterations.
         n_iter: iterations of the fit that was chosen, and of those along the path before it.
     """
@@ -40,13 +42,18 @@ class _LogisticPath:
 
 
 class LinearProbe(Head):
-    """L2-regularised logistic regression on frozen features.
+    """L2-regularised logistic regression on frozen features; ridge regression of targets.
 
     The protocol of Kumar et al. (2022): all features are normalised by one mean and one standard
     deviation over the whole training matrix; L-BFGS runs along an ascending path of C, each fit
     started from the one before; the first C with the best validation accuracy is taken; then the
     normalisation is folded into the weights. Classes without a training example get weights and
     bias zero. Two classes have the weights -w/2 and w/2.
+
+    The same for other tasks: targets are fitted by ridge regression, where C is the inverse of the
+    penalty, and the strength is chosen by R²; several labels per example by a logistic regression
+    for each label (binary relevance), where one strength for all is chosen by the mean average
+    precision.
 
     Args:
         layers: layers to read: as for ``list_layers`` on a model; ``"last"``, ``"all"`` or names
@@ -65,18 +72,19 @@ class LinearProbe(Head):
 
     Attributes:
         C_: the chosen inverse strength.
-        val_scores_: validation accuracy per entry of the sorted ``C_grid``.
+        val_scores_: validation accuracy, or what else ``score`` gives, per entry of the sorted
+            ``C_grid``.
         val_score_: the best of them.
         unconverged_: how many fits along the path reached ``max_iter``; normal for large C.
-        n_iter_: iterations along the path up to the chosen C.
+        n_iter_: iterations along the path up to the chosen C; 1 of a regression.
         coef_: (C, D), for features that are not normalised.
         intercept_: (C,).
         n_features_in_: D.
 
     Source: Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022 (arXiv 2202.10054).
 
-    Cost: ``len(C_grid)`` fits of at most ``max_iter`` passes of O(N D C); on a model one forward
-    pass over the data.
+    Cost: ``len(C_grid)`` fits of at most ``max_iter`` passes of O(N D C); of a regression one
+    eigendecomposition for all; on a model one forward pass over the data.
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
@@ -125,22 +133,29 @@ class LinearProbe(Head):
 
         Raises:
             InvalidInputError: data that cannot be used, or fewer than two classes.
-            UnsupportedTaskError: a regression.
         """
         check_share(self.validation)
         data = self._feature_data(X, y, validation)
-        path = logistic_path(
+        fitted = {"regression": ridge_path, "multilabel": _label_path}
+        path = fitted.get(data.kind, logistic_path)(
             data.train.columns.dense(),
             data.train.codes,
             data.held.columns.dense(),
             data.held.codes,
-            len(data.classes),
+            data.outputs,
             C_grid=self.C_grid,
             max_iter=self.max_iter,
         )
         coef, intercept = path.coef, path.intercept
         if self.refit and len(data.whole) > len(data.train):
-            coef, intercept = _refitted(data.whole, path, len(data.classes), self.max_iter)
+            if data.kind == "classification":
+                coef, intercept = _refitted(data.whole, path, data.outputs, self.max_iter)
+            else:
+                x, codes = data.whole.columns.dense(), data.whole.codes
+                again = fitted[data.kind](
+                    x, codes, x, codes, data.outputs, C_grid=(path.C,), max_iter=self.max_iter
+                )
+                coef, intercept = again.coef, again.intercept
         self._set_head(data, coef, intercept)
         self.C_, self.val_scores_ = path.C, path.scores
         self.val_score_ = float(path.scores.max())
@@ -165,7 +180,7 @@ def logistic_path(
     *,
     C_grid: Sequence[float] = LINEAR_C,
     max_iter: int = 200,
-) -> _LogisticPath:
+) -> _Path:
     """Logistic regressions along a path of inverse strengths, the best by validation accuracy.
 
     The first of the best, for features as they are; classes without a training example get zeros.
@@ -177,9 +192,7 @@ def logistic_path(
     """
     from sklearn.linear_model import LogisticRegression
 
-    grid = sorted(float(c) for c in C_grid)
-    if not grid or not grid[0] > 0:
-        raise InvalidInputError(f"C_grid={C_grid!r}; give positive numbers")
+    grid = _ascending(C_grid)
     x, x_held = _matrix(x), _matrix(x_held)
     mean, std = _scalar_normalisation(x)
     model = LogisticRegression(C=grid[0], max_iter=max_iter, warm_start=True)
@@ -195,7 +208,97 @@ def logistic_path(
             best, chosen = score, (C, weight, bias, iterations)
     C, weight, bias, n_iter = chosen
     coef, intercept = unnormalised(weight, bias, mean, std)
-    return _LogisticPath(coef, intercept, C, np.array(scores), unconverged, n_iter)
+    return _Path(coef, intercept, C, np.array(scores), unconverged, n_iter)
+
+
+def ridge_path(
+    x: np.ndarray,
+    targets: np.ndarray,
+    x_held: np.ndarray,
+    targets_held: np.ndarray,
+    num_targets: int,
+    *,
+    C_grid: Sequence[float] = LINEAR_C,
+    max_iter: int = 0,
+) -> _Path:
+    """Ridge regressions of targets (N, K) along a path of inverse penalties, the best by R².
+
+    ``argmin Σ ‖t - Wx - b‖² + ‖W‖² / C`` for features divided by one standard deviation; the first
+    of the best. One eigendecomposition of their scatter serves all.
+
+    >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> path = ridge_path(x, 2 * x + 1, x, 2 * x + 1, 1, C_grid=(1e6,))
+    >>> path.coef.round(3).item(), path.intercept.round(3).item()
+    (2.0, 1.0)
+    """
+    grid = _ascending(C_grid)
+    x, x_held = _matrix(x), _matrix(x_held)
+    mean, std = _scalar_normalisation(x)
+    moments = TargetMoments.from_batch((x - mean) / std, targets)
+    spectrum, vectors = (part.numpy() for part in moments.total.eigh)
+    turned = vectors.T @ moments.cross.numpy()
+    centre, middle = moments.mean.numpy(), moments.target_mean.numpy()
+    held = ((x_held - mean) / std - centre) @ vectors
+    fits = [turned / (spectrum + 1.0 / C)[:, None] for C in grid]
+    scores = [quality("regression", held @ fit + middle, targets_held) for fit in fits]
+    best = int(np.argmax(scores))
+    weight = (vectors @ fits[best]).T
+    coef, intercept = unnormalised(weight, middle - weight @ centre, mean, std)
+    return _Path(coef, intercept, grid[best], np.array(scores), 0, 1)
+
+
+def _label_path(
+    x: np.ndarray,
+    labels: np.ndarray,
+    x_held: np.ndarray,
+    labels_held: np.ndarray,
+    num_labels: int,
+    *,
+    C_grid: Sequence[float],
+    max_iter: int,
+) -> _Path:
+    """Logistic regressions of each of K labels along a path of strengths, the best of one for all.
+
+    A label that all examples have, or none, gets weights of zero and the logarithm of its odds,
+    with half an example more on either side.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    grid = _ascending(C_grid)
+    x, x_held = _matrix(x), _matrix(x_held)
+    mean, std = _scalar_normalisation(x)
+    scaled, scaled_held = (x - mean) / std, (x_held - mean) / std
+    counts = labels.sum(axis=0)
+    weight, bias = (
+        np.zeros((num_labels, x.shape[1])),
+        np.log((counts + 0.5) / (len(x) - counts + 0.5)),
+    )
+    models = {
+        label: LogisticRegression(max_iter=max_iter, warm_start=True)
+        for label in np.flatnonzero((counts > 0) & (counts < len(x)))
+    }
+    scores, unconverged, iterations, best = [], 0, 0, -np.inf
+    for C in grid:
+        for label, model in models.items():
+            unconverged += fit_quietly(model.set_params(C=C), scaled, labels[:, label])
+            iterations += int(np.max(model.n_iter_))
+            weight[label], bias[label] = model.coef_[0], model.intercept_[0]
+        score = quality("multilabel", scaled_held @ weight.T + bias, labels_held)
+        scores.append(score)
+        if score > best:
+            best, chosen = score, (C, weight.copy(), bias.copy(), iterations)
+    C, weight, bias, n_iter = chosen
+    coef, intercept = unnormalised(weight, bias, mean, std)
+    # Every label reads all examples.
+    reads = -(-n_iter // max(len(models), 1))
+    return _Path(coef, intercept, C, np.array(scores), unconverged, reads)
+
+
+def _ascending(C_grid: Sequence[float]) -> list[float]:
+    grid = sorted(float(c) for c in C_grid)
+    if not grid or not grid[0] > 0:
+        raise InvalidInputError(f"C_grid={C_grid!r}; give positive numbers")
+    return grid
 
 
 def _scalar_normalisation(x: np.ndarray) -> tuple[float, float]:
@@ -246,7 +349,7 @@ def fit_quietly(model: Any, x: np.ndarray, codes: np.ndarray) -> int:
 
 
 def _refitted(
-    whole: Any, path: _LogisticPath, num_classes: int, max_iter: int
+    whole: Any, path: _Path, num_classes: int, max_iter: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights and biases of the chosen C on all data, started from those that were chosen."""
     from sklearn.linear_model import LogisticRegression

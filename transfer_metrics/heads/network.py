@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Layer, place
-from transfer_metrics.features.pooling import Pool, resolve_pool
+from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
 from transfer_metrics.features.trace import call_model
 
 
@@ -89,6 +89,8 @@ class TransferNet(nn.Module):
     def forward(self, batch: Any) -> Tensor:
         """Logits (N, C) of what ``Model.batch`` gives: a tensor, or a mapping of keywords.
 
+        Where words of sentences are the examples, N is the number of words.
+
         Raises:
             ExtractionError: the forward pass failed, or a layer did not run.
         """
@@ -100,8 +102,9 @@ class TransferNet(nn.Module):
         Raises:
             ExtractionError: the forward pass failed, or a layer did not run.
         """
-        with LayerTaps(self.backbone, self.layers, self.pool) as taps:
-            call_model(self.backbone, place(batch, self.backbone))
+        batch = place(batch, self.backbone)
+        with LayerTaps(self.backbone, self.layers, pool_for(self.pool, batch)) as taps:
+            call_model(self.backbone, batch)
             pooled = taps.collect()
         parts = []
         for index, layer in enumerate(self.layers):
@@ -153,6 +156,19 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise CorruptStoreError(
             f"the weights do not fit the network ({error}); they belong to another one"
         ) from error
+
+
+def is_transformer(module: nn.Module) -> bool:
+    """Whether a network has attention and normalises tokens more often than batches, by classes.
+
+    >>> is_transformer(nn.TransformerEncoderLayer(4, 2)), is_transformer(nn.Linear(4, 2))
+    (True, False)
+    """
+    parts = list(module.modules())
+    names = [type(part).__name__.lower() for part in parts]
+    of_batches = sum(isinstance(part, _NormBase) for part in parts)
+    others = sum("norm" in name for name in names) - of_batches
+    return any("attention" in name for name in names) and others > of_batches
 
 
 def choose_parameters(

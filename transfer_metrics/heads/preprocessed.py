@@ -15,6 +15,7 @@ from transfer_metrics.features.forward import Batches, example_length, needs_equ
 from transfer_metrics.features.proof import padding_proven
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.models.tokens import TextBatch
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -194,6 +195,8 @@ def chunks(n: int, size: int) -> Iterator[np.ndarray]:
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """A batch on another device."""
+    if isinstance(batch, TextBatch):
+        return batch.mapped(lambda tensor: tensor.to(device, non_blocking=True))
     if isinstance(batch, Mapping):
         return {name: to_device(item, device) for name, item in batch.items()}
     return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch

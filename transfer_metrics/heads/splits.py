@@ -89,6 +89,13 @@ def _shifted(task: Task, name: str, given: Any) -> Split:
         return corrupted(task["test"], kind, int(severity or 3))
     other = load_task(given)
     split = other["test"] if "test" in other.splits else other["train"]
+    if task.kind != "classification":
+        if other.kind != task.kind or split.labels.shape[1:] != task["test"].labels.shape[1:]:
+            raise InvalidInputError(
+                f"ood {name!r}: {other.name!r} is a {other.kind} and {task.name!r} a {task.kind}, "
+                f"or they have other numbers of targets or labels; they do not mean the same"
+            )
+        return split
     number = {label: code for code, label in enumerate(task.classes)}
     codes = np.array([number.get(label, -1) for label in other.classes])
     if other.kind != "classification" or not (codes >= 0).any():

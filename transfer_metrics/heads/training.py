@@ -1,4 +1,4 @@
-"""Training networks: SGD with momentum, a cosine per epoch, the best epoch kept."""
+"""Training networks: SGD or AdamW, a cosine per epoch, the best epoch kept."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD
+from torch.optim import SGD, AdamW
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.network import choose_parameters, set_modes
+from transfer_metrics.heads.objective import quality
 from transfer_metrics.heads.preprocessed import Inputs, raw_logits, to_device
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
@@ -26,6 +27,8 @@ from transfer_metrics.sources.models.identity import describe
 
 _Augment = Callable[[Tensor, torch.Generator], Tensor]
 _Loss = Callable[[Tensor, Tensor], Tensor]
+_STATES = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}
+"""What the optimizers remember of each parameter."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class TrainSettings:
     """How a network is trained, by default as in the LP-FT paper; ``FineTune`` has the rest.
 
     Attributes:
+        optimizer: ``"sgd"`` or ``"adamw"``.
         schedule: ``"cosine"`` lowers the rate after each epoch towards zero at the end;
             ``"constant"``.
         seed: order, augmentation and dropout of epoch e depend on (seed, e) only.
@@ -43,6 +47,7 @@ class TrainSettings:
     batch_size: int = 64
     momentum: float = 0.9
     weight_decay: float = 0.0
+    optimizer: str = "sgd"
     schedule: str = "cosine"
     batch_norm: str = "train"
     freeze: str | tuple[str, ...] = "none"
@@ -60,6 +65,7 @@ class TrainSettings:
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise InvalidInputError(f"{name}={value!r}; use a whole number from {least}")
         for name, known in (
+            ("optimizer", ("sgd", "adamw")),
             ("schedule", ("cosine", "constant")),
             ("batch_norm", ("train", "eval")),
         ):
@@ -120,6 +126,7 @@ def train(
     identity: Mapping[str, Any] | None = None,
     progress: bool = False,
     title: str = "training",
+    kind: str = "classification",
 ) -> Run:
     """Train a network in place and leave it with the weights of the best epoch.
 
@@ -138,20 +145,28 @@ def train(
         identity: what else the checkpoint is recognised by, such as a fingerprint of the data.
         progress: show a bar.
         title: its caption.
+        kind: kind of task, which says how validation is judged.
     """
     training = Training(
-        network, settings, inputs, targets, validation, loss, checkpoint, identity, progress, title
-    )
+        network, settings, inputs, targets, validation, loss, checkpoint, identity, progress, title,
+        kind=kind,
+    )  # fmt: skip
     training.advance(settings.epochs)
     return training.finish()
 
 
-def accuracy(network: nn.Module, inputs: Inputs, codes: Tensor, batch_size: int) -> float:
-    """Share of right predictions in evaluation mode; NaN if logits are not finite."""
+def accuracy(
+    network: nn.Module,
+    inputs: Inputs,
+    codes: Tensor,
+    batch_size: int,
+    kind: str = "classification",
+) -> float:
+    """The ``quality`` of predictions in evaluation mode; NaN if logits are not finite."""
     logits = raw_logits(network, inputs, batch_size)
     if not bool(torch.isfinite(logits).all()):
         return math.nan
-    return float((logits.argmax(dim=1) == codes).double().mean())
+    return quality(kind, logits.double().numpy(), codes.numpy())
 
 
 class Training:
@@ -175,20 +190,27 @@ class Training:
         title: str,
         *,
         start: float | None = None,
+        kind: str = "classification",
     ) -> None:
         if len(inputs) != len(targets):
             raise InvalidInputError(f"{len(inputs)} inputs but {len(targets)} targets")
         self.was_training = network.training
         self.network, self.settings = network, settings
         self.inputs, self.targets, self.validation = inputs, targets, validation
-        self.loss, self.progress, self.title = loss, progress, title
+        self.loss, self.progress, self.title, self.kind = loss, progress, title, kind
         self.parameters = choose_parameters(network, settings.freeze)
-        self.optimizer = SGD(
-            self.parameters.values(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
+        self.optimizer: SGD | AdamW
+        if settings.optimizer == "adamw":
+            self.optimizer = AdamW(
+                self.parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay
+            )
+        else:
+            self.optimizer = SGD(
+                self.parameters.values(),
+                lr=settings.lr,
+                momentum=settings.momentum,
+                weight_decay=settings.weight_decay,
+            )
         self.run = Run()
         self.best: dict[str, Tensor] | None = None
         if start is not None and math.isfinite(start):
@@ -211,17 +233,22 @@ class Training:
         run, inputs, settings = self.run, self.inputs, self.settings
         began = time.perf_counter() - run.seconds
         if self.validation is not None and not settings.epochs:
-            run.val_score = accuracy(self.network, *self.validation, settings.batch_size)
+            run.val_score = self.score(self.validation)
         total, done = until * len(inputs), min(run.done, until) * len(inputs)
         with progress_bar(self.title, total, self.progress, initial=done, unit=" examples") as bar:
             while run.done < until and not run.diverged:
                 mean_loss, score = self.epoch(inputs, self.targets, self.loss, bar.update), None
                 if self.validation is not None:
-                    score = accuracy(self.network, *self.validation, settings.batch_size)
+                    score = self.score(self.validation)
                 self.judge(mean_loss, score, time.perf_counter() - began)
                 bar.set_postfix(loss=f"{mean_loss:.3g}", val=f"{run.val_score:.3f}")
                 if self.checkpoint is not None:
                     self.keep(self.checkpoint, self.key)
+
+    def score(self, validation: tuple[Inputs, Tensor]) -> float:
+        """How good the network is now on the examples for validation."""
+        inputs, codes = validation
+        return accuracy(self.network, inputs, codes, self.settings.batch_size, self.kind)
 
     def standing(self, until: int) -> tuple[float, float]:
         """What ranks trainings after so many epochs, the lowest first.
@@ -290,16 +317,13 @@ class Training:
 
     def keep(self, path: Path, key: Mapping[str, Any]) -> None:
         """Write everything that going on depends on."""
-        momentum = {
-            name: state
-            for name, parameter in self.parameters.items()
-            if (state := self.optimizer.state[parameter].get("momentum_buffer")) is not None
-        }
-        tensors = {
-            "weights": self.network.state_dict(),
-            "momentum": momentum,
-            "best": self.best or {},
-        }
+        tensors = {"weights": self.network.state_dict(), "best": self.best or {}}
+        for part in _STATES[self.settings.optimizer]:
+            tensors[part] = {
+                name: state
+                for name, parameter in self.parameters.items()
+                if (state := self.optimizer.state[parameter].get(part)) is not None
+            }
         write_checkpoint(path, key, dataclasses.asdict(self.run), tensors)
 
     def resume(self, path: Path, key: Mapping[str, Any]) -> None:
@@ -309,9 +333,11 @@ class Training:
             return
         state, tensors = found
         self.network.load_state_dict(tensors["weights"])
-        for name, buffer in tensors.get("momentum", {}).items():
-            parameter = self.parameters[name]
-            self.optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
+        for part in _STATES[self.settings.optimizer]:
+            for name, kept in tensors.get(part, {}).items():
+                parameter = self.parameters[name]
+                place = kept.device if part == "step" else parameter.device
+                self.optimizer.state[parameter][part] = kept.to(place)
         self.run, self.best = Run(**state), tensors.get("best") or None
 
 

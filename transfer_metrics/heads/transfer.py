@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.compare import compare, tuned
 from transfer_metrics.heads.decision import Decision, alternatives_of, decided
+from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.splits import complete_task, with_test
 from transfer_metrics.heads.tuning import rungs
 from transfer_metrics.progress import WholeRun
@@ -67,6 +68,11 @@ class _Run:
     skipped: list[str] = field(default_factory=list)
 
     @property
+    def held(self) -> str:
+        """The metric that heads are chosen by."""
+        return f"val_{QUALITY[self.task.kind]}"
+
+    @property
     def left(self) -> float:
         """Seconds until the limit."""
         return self.limit - (clock.perf_counter() - self.began)
@@ -96,7 +102,7 @@ class _Run:
 
     def best(self, order: Sequence[str]) -> list[tuple[str, str]]:
         """Model and head of every fit, the best by validation first, then as shortlisted."""
-        held = [r for r in self.found if r.metric == "val_accuracy" and r.value is not None]
+        held = [r for r in self.found if r.metric == self.held and r.value is not None]
         held.sort(key=lambda r: (-(r.value or 0.0), order.index(str(r.model))))
         return [(str(r.model), str(r.head)) for r in held]
 
@@ -124,13 +130,14 @@ def transfer(
     All models are ranked on the training examples. On each model of the shortlist a linear probe
     is fitted, another on its best layer, and Head2Toe on the features of all its blocks; on the
     best model by validation also Head2Toe on all activations; and where asked fine-tuning and
-    LP-FT. The head with the highest validation accuracy wins, of equals the one whose model is
+    LP-FT. The head with the highest validation accuracy (R² of targets, average precision of
+    several labels) wins, of equals the one whose model is
     likelier to be the best. Nothing is chosen by the test examples, which the winner and the
     others are compared on. Interrupted and called again, it goes on where it stopped.
 
     Args:
         models: one or several models, as for ``rank_models``.
-        task: a classification task or its name; without a split ``test`` a fifth of its training
+        task: a task or its name; without a split ``test`` a fifth of its training
             examples is held out for it before any model sees them.
         out: folder for the head, the tables and a page with all of it; see ``Decision.save``.
         metrics: as for ``rank_models``; the first one makes the shortlist.
@@ -155,7 +162,6 @@ def transfer(
 
     Raises:
         UnknownNameError: no such model, task or metric.
-        UnsupportedTaskError: no classification.
         InvalidInputError: data or options that cannot be used, too little time to rank, or every
             model or head failed.
 
@@ -169,7 +175,7 @@ def transfer(
     """
     candidates = candidates_of(models)
     most, finetune = _whole("most", most, 1), _whole("finetune", finetune, 0)
-    loaded = _classified(load_task(task))
+    loaded = load_task(task)
     tested = with_test(loaded)
     common = {"cache": cache, "cache_dir": cache_dir, "device": device, "progress": progress}
     limit = math.inf if time is None else seconds_of(time)
@@ -192,7 +198,7 @@ def transfer(
             if i == 0 or run.fits(f"heads on {candidate.name}", expected):
                 with bar.step(f"heads on {candidate.name}", weight):
                     run.try_heads(candidate, _frozen(table, candidate.name))
-        _refuse_failure(run.found)
+        _refuse_failure(run)
         by_name = {c.name: c for c in chosen}
         first = run.best(order)[0][0]
         expected = _expected_seconds(_pass(table, first, tested), tested, table, 1)
@@ -214,7 +220,7 @@ def transfer(
                     "task": loaded.name,
                     "model": model,
                     "label": label,
-                    "alternatives": alternatives_of(run.found, model, label),
+                    "alternatives": alternatives_of(run.found, tested.kind, model, label),
                     "ranking": table,
                     "shortlist": shortlist,
                     "comparison": run.found,
@@ -245,7 +251,7 @@ def expected_steps(
 
     Cost: a forward pass of 34 examples per model.
     """
-    tested = with_test(_classified(load_task(task)))
+    tested = with_test(load_task(task))
     found = forecast(models, tested, metrics, progress=progress, **options)
     good = [one for one in found if not one.error]
     if not good:
@@ -357,7 +363,7 @@ def _pass(table: ScoreTable, model: str, task: Task) -> float:
 
 def _fit_seconds(task: Task, layers: int) -> float:
     """Seconds of the fits of three heads on features, of which Head2Toe reads some 512 a layer."""
-    classes, examples = task.num_classes, len(task["train"])
+    classes, examples = max(task.num_classes, 1), len(task["train"])
     operations = 6 * 500 * 128 * 1.5 * 512 * layers * classes
     return 3 * _BESIDE + (operations + 2 * 50 * 60 * 4 * examples * 512 * classes) / _SPEED
 
@@ -370,18 +376,9 @@ def _names(table: ScoreTable) -> list[str]:
     return list(dict.fromkeys(str(r.model) for r in table))
 
 
-def _classified(task: Task) -> Task:
-    if task.kind != "classification":
-        raise UnsupportedTaskError(
-            f"task {task.name!r} is a {task.kind}; transfer chooses heads by accuracy, which needs "
-            f"classes; rank the models, and train a head on the best"
-        )
-    return task
-
-
-def _refuse_failure(found: Comparison) -> None:
-    if not any(r.metric == "val_accuracy" for r in found):
-        first = found.failures[0]
+def _refuse_failure(run: _Run) -> None:
+    if not any(r.metric == run.held for r in run.found):
+        first = run.found.failures[0]
         raise InvalidInputError(
             f"no head could be fitted: {first['head'] or 'model'} on {first['model']}: "
             f"{first['error']}"

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
-from torch.nn import functional as F
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.training import Run, Training, TrainSettings, accuracy
+from transfer_metrics.selection.adam import loss_of
 
 FT_RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """The LP-FT paper's learning rates for fine-tuning."""
@@ -23,6 +23,11 @@ FT_EVAL_RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 """… for fine-tuning with batch normalisation in evaluation mode."""
 LPFT_RATES = (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
 """… for LP-FT, which has batch normalisation in evaluation mode."""
+
+ADAMW_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
+"""Learning rates of AdamW: about those that BERT's authors fine-tune with, and larger ones."""
+ADAMW_LPFT_RATES = (1e-6, 3e-6, 1e-5, 3e-5)
+"""… from a head that is trained already: a tenth, as with SGD."""
 
 
 class Tuned(NamedTuple):
@@ -47,15 +52,17 @@ def tune(
     identity: Mapping[str, Any],
     progress: bool,
     title: str,
+    kind: str = "classification",
 ) -> Tuned:
     """Train a copy of a network per setting; the first of the best by validation wins.
 
     With ``halving`` all settings are trained for a few epochs, and only the best go on, by
     ``rungs``, and one that diverges is dropped without a word; without it each is trained to its
     end before the next. ``from_start`` counts the weights at the start as an epoch, the first.
-    ``checkpoint`` is a folder for one file per setting; the others are as for ``train``.
+    ``checkpoint`` is a folder for one file per setting; ``kind`` is that of the task, which says
+    what is minimised and what is best; the others are as for ``train``.
     """
-    start = accuracy(initial, *validation, grid[0].batch_size) if from_start else None
+    start = accuracy(initial, *validation, grid[0].batch_size, kind) if from_start else None
 
     def begun(index: int) -> tuple[TransferNet, Training]:
         network = copy.deepcopy(initial)
@@ -65,12 +72,13 @@ def tune(
             inputs,
             codes,
             validation=validation,
-            loss=F.cross_entropy,
+            loss=loss_of(kind),
             checkpoint=None if checkpoint is None else checkpoint / f"lr{index}.safetensors",
             identity=identity,
             progress=progress,
             title=f"{title} {_told(grid[index])}",
             start=start,
+            kind=kind,
         )
         return network, training
 

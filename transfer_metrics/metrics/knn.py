@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.metrics.base import Estimate, register_metric
+from transfer_metrics.metrics.base import Estimate, register_metric, varying
 from transfer_metrics.metrics.neighbours import Neighbours, neighbours
 from transfer_metrics.statistics import FeatureSample
 
@@ -20,7 +20,7 @@ _FEW_DIGITS = 1e-8
 
 @register_metric(
     requires="examples",
-    tasks=("classification", "regression"),
+    tasks=("classification", "regression", "multilabel"),
     reference="Renggli et al., Which Model to Transfer?, CVPR 2022",
     invariant=("scale", "rotation"),
 )
@@ -32,6 +32,11 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
     anybody. Examples at the same distance share the votes of their ranks equally, also where the
     k-th neighbour is one of them and more of them lie beyond it, and of m classes with the most
     votes each is right by 1/m. In regression every rank weighs the same.
+
+    Of several labels per example it is the mean over the labels of R² of the share of neighbours
+    that have the label, 1 less its Brier score over that of the label's frequency: Brier's skill
+    score, of binary relevance. Labels that all examples have, or none, do not count. The vote
+    itself would be right wherever a label is rare.
 
     The search is exact: it equals float64 brute force on any features, with a large common offset,
     a huge feature or tiny ones too, and changes neither with names of labels nor with the order of
@@ -45,7 +50,8 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
         distance: ``"cosine"`` or ``"l2"``.
 
     Returns:
-        Accuracy in [0, 1] with its binomial standard error, or R²; higher is better.
+        Accuracy in [0, 1] with its binomial standard error, or the mean of R² over targets or
+        labels; higher is better.
 
     Raises:
         InvalidInputError: fewer than ``k + 1`` examples, an unknown distance, or examples that are
@@ -150,8 +156,8 @@ def _means(near: Neighbours, targets: np.ndarray, k: int) -> np.ndarray:
 
 
 def _r2(predicted: np.ndarray, targets: np.ndarray) -> float:
-    if (targets == targets[0]).all(axis=0).any():
-        raise InvalidInputError("a regression target is constant; there is nothing to predict")
+    chosen = varying(targets)
+    predicted, targets = predicted[:, chosen], targets[:, chosen]
     residual = ((targets - predicted) ** 2).sum(axis=0)
     spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
     return float((1.0 - residual / spread).mean())

@@ -28,13 +28,13 @@ class Decided:
 
     model: str
     head: str
-    accuracy: float
-    margin: float
+    told: str
+    factor: int
     examples: int
     lines: dict[str, str]
     alternatives: Sequence[Alternative]
     skipped: Sequence[str]
-    confusion: _Confusion
+    confusion: _Confusion | None
     mistakes: Sequence[Mistake]
     wrong: int
 
@@ -45,13 +45,13 @@ def decided_of(decision: Decision) -> Decided:
     return Decided(
         decision.model,
         decision.label,
-        decision.accuracy,
-        decision.margin,
-        int(confusion.sum()),
+        decision.told,
+        decision.factor,
+        decision.examples,
         decision.lines(),
         decision.alternatives,
         decision.skipped,
-        _confused(confusion, decision.class_names),
+        _confused(confusion, decision.class_names) if len(confusion) else None,
         decision.mistakes,
         int(confusion.sum() - np.trace(confusion)),
     )

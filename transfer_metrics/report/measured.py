@@ -18,6 +18,7 @@ from transfer_metrics.results.agreement import FEWEST
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.known_accuracies import known_accuracies
 from transfer_metrics.results.ranks import single
+from transfer_metrics.results.record import QUALITIES
 from transfer_metrics.results.static_ranking import STATIC
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def checks_of(
     What the heads reached on other tasks gives the static ranking that a metric has to beat.
     """
     others = [r for other in elsewhere if other is not comparison for r in other]
-    heads = dict.fromkeys(r.head for r in comparison if r.metric == "accuracy" and r.head)
+    heads = dict.fromkeys(r.head for r in comparison if r.metric in QUALITIES and r.head)
     checks: list[Check] = []
     for head in heads:
         known = known_accuracies(comparison, head).iloc[:, :1].set_axis([setting.task], axis=1)

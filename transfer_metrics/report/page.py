@@ -331,7 +331,7 @@ def _data_of(task: Task, split: str) -> _Data:
     """Splits and classes of a task; the classes of a regression are none."""
     name = split if split in task.splits else "train"
     classes: list[tuple[str, int]] = []
-    if task.classes:
+    if task.num_classes:
         labels = task[name].labels.astype(np.int64)
         counts = np.bincount(labels[labels >= 0], minlength=task.num_classes)
         classes = list(zip(task.classes, counts.tolist(), strict=False))

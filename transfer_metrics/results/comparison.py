@@ -13,7 +13,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results import plots
 from transfer_metrics.results.comparable import one_place
 from transfer_metrics.results.plot_style import save_figure
-from transfer_metrics.results.record import MEASURED, Record
+from transfer_metrics.results.record import BESIDE, COSTS, MEASURED, MOVES, QUALITIES, Record
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.table_plots import TablePlots
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_ACCURACIES, _MOVES, _COSTS = MEASURED[:3], MEASURED[3:5], MEASURED[5:8]
 _Z95 = 1.959963984540054
 
 
@@ -44,20 +43,29 @@ class Comparison(ScoreTable):
     @property
     def shifts(self) -> list[str]:
         """Names of the shifted data, in the order in which they were given."""
-        found = (str(r.split) for r in self._records if r.metric == "accuracy")
+        found = (str(r.split) for r in self._records if r.metric in QUALITIES)
         return [name for name in dict.fromkeys(found) if name != "test"]
+
+    @property
+    def measure(self) -> str:
+        """What heads were judged by, as it is told: accuracy, R² or average precision."""
+        found = {r.metric for r in self._records}
+        names = {"r2": "R²", "average_precision": "average precision"}
+        return next((told for name, told in names.items() if name in found), "accuracy")
 
     def summary(self) -> pd.DataFrame:
         """One row per model and head, and task where there are several, means over the seeds.
 
         Returns:
             A DataFrame indexed by model, head (and task) with the columns ``test`` and one per
-            shifted set, each with its 95 % half-width under ``± name``; ``ood_accuracy`` and
-            ``ood_gap`` where there are shifted sets; ``distortion`` and ``relative_distortion`` in
-            distribution, and ``… name`` on each shifted set; ``fit_seconds``, ``train_flops``,
-            ``stored_bytes``; ``seeds``; and ``error`` of a fit that failed. Half-widths are
-            ``1.96 √(p (1 - p) / n + s² / k)``, for n test examples and the variance s² over k
-            seeds.
+            shifted set (accuracies; R² of a regression, average precision of several labels), each
+            with its 95 % half-width under ``± name``; ``ood_accuracy`` and ``ood_gap`` where there
+            are shifted sets; ``balanced_accuracy`` on ``test`` where some classes are rare;
+            ``distortion`` and ``relative_distortion`` in distribution, and ``… name`` on each
+            shifted set; ``fit_seconds``, ``train_flops``, ``stored_bytes``; ``seeds``; and
+            ``error`` of a fit that failed. Half-widths are ``1.96 √(p (1 - p) / n + s² / k)``, for
+            n test examples and the variance s² over k seeds; of other measures than accuracy the
+            first term is the square of their standard error.
         """
         import pandas as pd
 
@@ -131,9 +139,10 @@ class Comparison(ScoreTable):
             if name in shown:
                 pairs = zip(shown[name], shown[f"± {name}"], strict=True)
                 shown[name] = [_with_margin(value, half) for value, half in pairs]
-        for name in ("ood_gap", "relative_distortion"):
+        for name in ("balanced_accuracy", "ood_gap", "relative_distortion"):
             if name in shown:
                 shown[name] = [_text(value, "{:.3f}") for value in shown[name]]
+        shown = shown.rename(columns={"balanced_accuracy": "balanced"})
         titles = {
             "fit_seconds": ("seconds", "{:.1f}"),
             "train_flops": ("FLOPs", "{:.1e}"),
@@ -142,13 +151,16 @@ class Comparison(ScoreTable):
         for name, (title, form) in titles.items():
             if name in shown:
                 shown[title] = [_text(value, form) for value in shown[name]]
-        wanted = ["model", "head", "task", "test", *self.shifts, "ood_gap", "relative_distortion"]
+        wanted = ["model", "head", "task", "test", "balanced", *self.shifts, "ood_gap"]
+        wanted.append("relative_distortion")
         wanted += ["seconds", "FLOPs", "bytes"]
         if shown["error"].notna().any():
             shown["error"] = shown["error"].fillna("")
             wanted.append("error")
         shown = shown[[name for name in wanted if name in shown]]
         told = [shown.to_string(index=False, na_rep="")]
+        if self.measure != "accuracy":
+            told.append(f"\n{', '.join(('test', *self.shifts))}: {self.measure}, in per cent")
         told += [f"\n{visible(text, 2_000)}" for text in self.task_summaries]
         return "\n".join(told)
 
@@ -160,11 +172,11 @@ class Comparison(ScoreTable):
     def _summarised(self, records: Sequence[Record]) -> dict[str, Any]:
         row: dict[str, Any] = {}
         for name in ("test", *self.shifts):
-            chosen = [r for r in records if r.metric == "accuracy" and r.split == name]
+            chosen = [r for r in records if r.metric in QUALITIES and r.split == name]
             row[name], row[f"± {name}"] = _mean_and_margin(chosen)
-        for metric in (*_ACCURACIES[1:], *_COSTS):
+        for metric in (*BESIDE, *COSTS):
             row[metric] = _mean(r.value for r in records if r.metric == metric)
-        for metric in _MOVES:
+        for metric in MOVES:
             for name in ("test", *self.shifts):
                 moved = [r for r in records if r.metric == metric and r.split == name]
                 label = metric if name == "test" else f"{metric} {name}"
@@ -189,7 +201,9 @@ class ComparisonPlots(TablePlots):
             InvalidInputError: no head has an accuracy.
         """
         table = self._table
-        return plots.plot_comparison(table.summary(), table.shifts, tasks=self._tasks, ax=ax)
+        return plots.plot_comparison(
+            table.summary(), table.shifts, tasks=self._tasks, measure=table.measure, ax=ax
+        )
 
     def save(self, kind: str, path: str | os.PathLike[str], metric: str | None = None) -> str:
         """Draw ``"comparison"``, ``"ranking"`` or ``"layers"``; see ``TablePlots.save``."""
@@ -223,7 +237,10 @@ def _mean_and_margin(records: Sequence[Record]) -> tuple[float, float]:
     if not values:
         return math.nan, math.nan
     p = float(np.mean(values))
-    variance = p * (1 - p) / (records[0].n or math.inf)
+    if records[0].metric == "accuracy":
+        variance = p * (1 - p) / (records[0].n or math.inf)
+    else:
+        variance = (records[0].stderr or 0.0) ** 2
     if len(values) > 1:
         variance += float(np.var(values, ddof=1)) / len(values)
     return p, _Z95 * math.sqrt(variance)

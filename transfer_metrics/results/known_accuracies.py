@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
-from transfer_metrics.results.record import Record, read_records
+from transfer_metrics.results.record import QUALITIES, Record, read_records
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.table_files import read_separated
 from transfer_metrics.untrusted import TABLE, read_text, visible
@@ -156,7 +156,7 @@ def _of_records(records: list[Any], head: str | None, split: str) -> pd.DataFram
     found = [
         r
         for r in map(Record.of, records)
-        if r.metric == "accuracy" and r.split == split and r.value is not None
+        if r.metric in QUALITIES and r.split == split and r.value is not None
     ]
     heads = sorted({r.head or "" for r in found})
     if head is None and len(heads) > 1:

@@ -22,10 +22,12 @@ from transfer_metrics.untrusted import TABLE, check_size, parse_json, read_text
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASURED = (
-    "accuracy", "ood_accuracy", "ood_gap", "distortion", "relative_distortion", "fit_seconds",
-    "train_flops", "stored_bytes", "val_accuracy",
-)  # fmt: skip
+QUALITIES = ("accuracy", "r2", "average_precision")
+"""What heads are judged by: of classes, of targets, of several labels."""
+BESIDE = (*(f"ood_{name}" for name in QUALITIES), "ood_gap", "balanced_accuracy")
+MOVES = ("distortion", "relative_distortion")
+COSTS = ("fit_seconds", "train_flops", "stored_bytes")
+MEASURED = (*QUALITIES, *BESIDE, *MOVES, *COSTS, *(f"val_{name}" for name in QUALITIES))
 """Metrics of heads that were trained; all others are scores."""
 _MOST_DEVIATIONS = 10_000
 _MOST_CELL, _MOST_ROWS = 1 << 20, 10_000_000

@@ -1,4 +1,4 @@
-"""Softmax regression by Adam, as Head2Toe trains it, with or without the group penalty."""
+"""Linear models by Adam, as Head2Toe trains them, with or without the group penalty."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +17,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.optim.adam import adam
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
 from transfer_metrics.selection.columns import LayerColumns
-from transfer_metrics.statistics.inputs import as_labels
+from transfer_metrics.statistics.inputs import as_labels, as_targets
+from transfer_metrics.threads import threads_for
 
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
 @dataclass(frozen=True)
 class SoftmaxFit:
-    """A linear softmax classifier: weights (D, C) and bias (C,), float32."""
+    """A linear model, mostly a softmax classifier: weights (D, C) and bias (C,), float32."""
 
     weights: np.ndarray
     bias: np.ndarray
@@ -42,6 +43,7 @@ def train_softmax(
     y: Any,
     num_classes: int,
     *,
+    kind: str = "classification",
     lam: float = 0.0,
     lr: float = 0.01,
     steps: int = 500,
@@ -52,6 +54,9 @@ def train_softmax(
     progress: bool = False,
 ) -> SoftmaxFit:
     """Train ``softmax(xW + b)`` on mean cross-entropy plus ``lam Σ_i ‖W_i‖₂``, the bias free.
+
+    For ``kind="regression"`` the loss is half the squared error, for ``"multilabel"`` the binary
+    cross-entropy, of targets or labels (N, C), added up over them: see ``loss_of``.
 
     Adam with a learning rate that falls from ``lr`` to zero along a cosine; Glorot-uniform weights
     and zero bias to start with. As in the published code batches follow one another in a fixed
@@ -79,14 +84,20 @@ def train_softmax(
     [0, 0, 1, 1]
     """
     _check(lam, lr, steps, batch_size)
-    labels, _ = as_labels(y, len(features), num_classes)
+    if kind == "classification":
+        labels, _ = as_labels(y, len(features), num_classes)
+    else:
+        labels = as_targets(y, len(features)).float()
     device = torch.device(device or "cpu")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(features), generator=generator)
     state = _State.start(features.dim, num_classes, generator, device)
     saved = None
     if checkpoint is not None:
-        settings = {"lam": lam, "lr": lr, "steps": steps, "batch_size": batch_size, "seed": seed}
+        settings: dict[str, Any] = {
+            "lam": lam, "lr": lr, "steps": steps, "batch_size": batch_size, "seed": seed,
+        }  # fmt: skip
+        settings |= {} if kind == "classification" else {"kind": kind}
         about = {"features or labels": _fingerprint(features, labels, num_classes)}
         saved = _Checkpoint(Path(checkpoint), {**about, **settings})
         state = saved.restored(state)
@@ -94,6 +105,7 @@ def train_softmax(
     labels = labels[order].to(device)
     batches = -(-len(x) // batch_size)
     with (
+        threads_for(min(batch_size, len(x)) * features.dim * num_classes),
         _held_interrupts(saved is not None) as interrupted,
         progress_bar("training", steps, progress, unit="step", initial=state.step) as bar,
     ):
@@ -101,13 +113,30 @@ def train_softmax(
             place = state.step % batches * batch_size
             batch = slice(place, place + batch_size)
             rate = 0.5 * lr * (1.0 + math.cos(math.pi * state.step / steps))
-            _step(state, x[batch], labels[batch], rate, lam)
+            _step(state, x[batch], labels[batch], rate, lam, loss_of(kind))
             bar.update()
             if saved is not None:
                 saved.keep(state, at_once=bool(interrupted))
                 if interrupted:
                     raise KeyboardInterrupt
     return SoftmaxFit(state.weights.cpu().numpy(), state.bias.cpu().numpy())
+
+
+def loss_of(kind: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The mean loss of outputs (N, C) for one kind of task.
+
+    Cross-entropy with class numbers (N,); half the squared error of targets (N, C), or the binary
+    cross-entropy of labels (N, C), added up over the C.
+
+    >>> loss_of("regression")(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]])).item()
+    2.5
+    """
+    return {
+        "regression": lambda out, t: 0.5 * (out - t).square().sum(dim=1).mean(),
+        "multilabel": lambda out, t: (
+            binary_cross_entropy_with_logits(out, t, reduction="none").sum(dim=1).mean()
+        ),
+    }.get(kind, cross_entropy)
 
 
 @dataclass
@@ -137,11 +166,18 @@ class _State:
         return {name: value for name, value in vars(self).items() if name != "step"}
 
 
-def _step(state: _State, x: Tensor, labels: Tensor, rate: float, lam: float) -> None:
+def _step(
+    state: _State,
+    x: Tensor,
+    labels: Tensor,
+    rate: float,
+    lam: float,
+    loss_fn: Callable[[Tensor, Tensor], Tensor],
+) -> None:
     """One step of Adam on one batch."""
     parameters = [state.weights, state.bias]
     weights, bias = (value.detach().requires_grad_() for value in parameters)
-    loss = cross_entropy(x @ weights + bias, labels)
+    loss = loss_fn(x @ weights + bias, labels)
     if lam:
         loss = loss + lam * torch.linalg.vector_norm(weights, dim=1).sum()
     # The optimizer's class would import torch's compiler, which takes as long as all the steps.

@@ -22,7 +22,8 @@ from transfer_metrics.selection.adam import train_softmax
 from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.selection.proximal import group_lasso
-from transfer_metrics.statistics.inputs import as_labels
+from transfer_metrics.sources.tasks.labels import fitted_kind
+from transfer_metrics.statistics.inputs import as_labels, as_targets
 
 _SOLVERS = ("proximal", "adam")
 _PAPERS_LAM = 1e-5
@@ -143,13 +144,16 @@ class GroupLassoSelector(ColumnSelector):
 
         Args:
             X: a ``FeatureStore``, a mapping from layer to (N, D), or an array (N, D).
-            y: labels of any kind, (N,); those of the store where X is one.
+            y: labels of any kind, (N,); those of the store where X is one. With the solver
+                ``"adam"`` also targets (N,) or (N, K), best of spread one, or several labels
+                per example (N, K): the loss is then ``loss_of`` that kind.
 
         Raises:
             InvalidInputError: a parameter out of range, no labels, one class only, or NaN or
                 infinite features.
             UnknownNameError: no such solver or score.
-            UnsupportedTaskError: a store of a regression task.
+            UnsupportedTaskError: targets or several labels for another solver, or for a score that
+                needs classes.
 
         Warns:
             TransferMetricsWarning: ``tol`` was not reached, or no column tells the classes apart.
@@ -158,11 +162,10 @@ class GroupLassoSelector(ColumnSelector):
         """
         self._check_parameters()
         columns, y, kind = self._read_fit(X, y, self.relevance not in _WITHOUT_LABELS)
-        if kind == "regression" and isinstance(X, FeatureStore):
-            raise UnsupportedTaskError(
-                f"GroupLassoSelector tells classes apart and {X.task!r} is a task of {kind}; pass "
-                f"y=quantile_bins(store.labels) or another y"
-            )
+        if y is not None and not (isinstance(X, FeatureStore) and kind == X.kind):
+            kind = fitted_kind(y)
+        if y is not None:
+            self.refuse(kind)
         features = columns.unit_rows() if self.unit_norm else columns
         self.lam_: float | None = None
         self.lambda_max_: float | None = None
@@ -172,14 +175,34 @@ class GroupLassoSelector(ColumnSelector):
         self.n_iter_ = 0
         labels, classes = None, 0
         if y is not None:
-            labels, classes = as_labels(y, len(features))
-            self.classes_ = np.unique(np.asarray(y))
-        scores = self._scores(features, labels, classes)
+            if kind in ("regression", "multilabel"):
+                labels = as_targets(y, len(features))
+                classes = labels.shape[1]
+            else:
+                kind = "classification"
+                labels, classes = as_labels(y, len(features))
+                self.classes_ = np.unique(np.asarray(y))
+        scores = self._scores(features, labels, classes, kind)
         self.scores_ = (1.0 - self.layer_mix) * scores
         if self.layer_mix:
             self.scores_ += self.layer_mix * _layer_means(scores, features)
         self._keep(columns, columns.inside(self.top(self.keep)))
         return self
+
+    def refuse(self, kind: str) -> None:
+        """Raise ``UnsupportedTaskError`` where a kind of task has no definition."""
+        by_weights = self.relevance in _OF_WEIGHTS and self.solver == "adam"
+        if kind not in ("regression", "multilabel") or by_weights:
+            return
+        if self.relevance in _WITHOUT_LABELS:
+            return
+        what = f"relevance={self.relevance!r}"
+        what = f"solver={self.solver!r}" if self.relevance in _OF_WEIGHTS else what
+        raise UnsupportedTaskError(
+            f"GroupLassoSelector: {what} tells classes apart, and this is a {kind}; use "
+            f"solver='adam' with a relevance by weights such as 'l2', or pass "
+            f"y=quantile_bins(targets)"
+        )
 
     def transform(self, X: Any) -> np.ndarray:
         """The selected columns as they are, (N, k); not divided by any length.
@@ -194,7 +217,7 @@ class GroupLassoSelector(ColumnSelector):
         """
         return self._take(X, unit=False)
 
-    def _scores(self, features: LayerColumns, labels: Any, classes: int) -> np.ndarray:
+    def _scores(self, features: LayerColumns, labels: Any, classes: int, kind: str) -> np.ndarray:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         if self.relevance in _OF_FEATURES:
             return _feature_scores(features, labels, self.relevance, seed)
@@ -205,6 +228,7 @@ class GroupLassoSelector(ColumnSelector):
                 features,
                 labels,
                 classes,
+                kind=kind,
                 lam=lam,
                 lr=self.lr,
                 steps=self.steps,

@@ -12,9 +12,11 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import Modality, example_modality
 from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
 from transfer_metrics.sources.tasks.labels import IGNORED, Kind, doubts, encode, kind_of, odd_texts
-from transfer_metrics.sources.tasks.sequences import Words, some
+from transfer_metrics.sources.tasks.sequences import ImageFiles, Words, some
 from transfer_metrics.sources.tasks.task import NOTHING, Split, Task, Understood
 
+_MOST_LOOKED_AT, _MOST_TOLD = 50_000, 20
+"""Image files that are looked at when a task is loaded, and damaged ones that are named."""
 _POLICIES = {
     "error": "to be told of the first one",
     "skip": "to leave them out",
@@ -180,6 +182,35 @@ def without_damaged(task: Task) -> Task:
     lost = {name: len(split) - len(splits[name]) for name, split in task.splits.items()}
     told = [(f"{n} examples of {name}", "they cannot be read") for name, n in lost.items() if n]
     return dataclasses.replace(task, splits=splits, understood=task.understood.without(*told))
+
+
+def refuse_damaged(task: Task) -> None:
+    """Tell of all image files that cannot be read, and what else was left out, in one error.
+
+    Of more than ``_MOST_LOOKED_AT`` files none is looked at before it is used.
+
+    Raises:
+        InvalidInputError: an image cannot be read.
+    """
+    files = {n: s.examples for n, s in task.splits.items() if isinstance(s.examples, ImageFiles)}
+    total = sum(map(len, files.values()))
+    if total > _MOST_LOOKED_AT:
+        return
+    lost = [
+        f"{'/'.join(images.paths[index].parts[-2:])} ({why})"
+        for images in files.values()
+        for index, why in images.damaged().items()
+    ]
+    if not lost:
+        return
+    more = f" and {len(lost) - _MOST_TOLD} more" if len(lost) > _MOST_TOLD else ""
+    left = "; ".join(f"{what} ({why})" for what, why in task.understood.left_out)
+    raise InvalidInputError(
+        f"task {task.name!r}: {len(lost)} of {total} images cannot be read: "
+        f"{', '.join(lost[:_MOST_TOLD])}{more}; replace or remove them, or add "
+        f"{'&' if '?' in task.name else '?'}corrupt=skip to the name of the task to go on without "
+        f"them{f'. Not used anyway: {left}' if left else ''}"
+    )
 
 
 def _readable(task: Task, name: str, split: Split) -> Split:

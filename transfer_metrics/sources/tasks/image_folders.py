@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.specs import text_of
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.paths import (
@@ -53,10 +53,11 @@ def from_imagefolder(place: str, name: str) -> Task:
         raise found.unusable(len(classes))
     left_out = found.left_out()
     lost = [f"{what} ({why})" for what, why in left_out if why != _LITTER]
-    if lost:
-        warn(f"task {name!r}: left out {', '.join(lost)}")
     task = make_task(name, parts, "classification", classes)
-    return replace(task, understood=task.understood.without(*left_out))
+    how = task.understood.without(*left_out)
+    # Told when all is known, with what else is wrong.
+    told = (f"left out {', '.join(lost)}",) if lost else ()
+    return replace(task, understood=replace(how, suspicions=(*how.suspicions, *told)))
 
 
 class _Folder:
@@ -130,11 +131,12 @@ class _Folder:
     def unusable(self, classes: int) -> InvalidInputError:
         """The error for too few classes."""
         inner = [f for f in self._folders(self.root) if len(self._folders(f)) > 1]
+        left = "; ".join(f"{what} ({why})" for what, why in self.left_out())
         hint = f"; or name imagefolder:{inner[0]}" if len(inner) == 1 else ""
         return InvalidInputError(
             f"task {self._name!r}: {str(self.root)!r} holds {classes} class folders with images; "
             f"arrange the images ({', '.join(sorted(IMAGE_SUFFIXES))}) in one folder per class, at "
-            f"least two{hint}"
+            f"least two{hint}{f'. Not used: {left}' if left else ''}"
         )
 
     def _folders(self, folder: Path) -> list[Path]:

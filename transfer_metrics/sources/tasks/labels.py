@@ -13,7 +13,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "multilabel"]
 _MOST_NAMED = 100_000
 """Classes that may be named without an example of each; every class costs memory per feature."""
 IGNORED = -100
@@ -26,7 +26,7 @@ _DENSE = 0.8
 """Whole numbers are classes where such a share of those from the least to the greatest occur."""
 _MOSTLY = 0.9
 """Share of numbers from which on texts among them are hardly names."""
-_KINDS = ("classification", "regression")
+_KINDS = ("classification", "regression", "multilabel")
 
 
 def kind_of(labels: Mapping[str, Any]) -> str:
@@ -77,12 +77,24 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
     if kind == "multilabel":
         return kind, _targets("y", array)
     if kind not in _KINDS:
-        raise InvalidInputError(
-            f"kind {kind!r}; give 'classification', 'regression' or 'multilabel'"
-        )
+        raise InvalidInputError(f"kind {kind!r}; give {_known()}")
     if kind == "regression":
         return kind, _targets("y", read_texts({"y": array}, kind)["y"])
     return kind, _class_numbers(array)
+
+
+def fitted_kind(y: Any) -> str:
+    """What a head or selector takes an array of labels for.
+
+    One whole number per example, of an integer type, is a class, as scikit-learn has it;
+    ``kind_of`` decides about all others.
+
+    >>> fitted_kind(np.arange(50) ** 2), fitted_kind(np.arange(50.0) ** 2), fitted_kind([0.5, 1.0])
+    ('classification', 'regression', 'regression')
+    """
+    array = as_array(y)
+    plain = array.ndim == 1 and array.dtype.kind != "f"
+    return "classification" if plain else kind_of({"y": array})
 
 
 def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
@@ -140,19 +152,25 @@ def encode(
 
     Classes are numbered in sorted order, the same in every split. ``kind_of`` says what the labels
     are, unless ``kind`` or the names of the ``classes`` do, where labels are already numbered or
-    are these names.
+    are these names. Zeros and ones (N, K) with one 1 in every row may be classes spelt out, and
+    need ``kind``; ``classes`` name the K labels.
 
     >>> encode("pets", {"train": ["dog", "cat", "dog"]})
     ('classification', {'train': array([1, 0, 1])}, ('cat', 'dog'))
     """
     if kind not in (None, *_KINDS):
-        raise InvalidInputError(
-            f"task {name!r}: kind {kind!r}; give 'classification' or 'regression'"
-        )
+        raise InvalidInputError(f"task {name!r}: kind {kind!r}; give {_known()}")
     arrays = {split: as_array(values) for split, values in labels.items()}
     if kind is None:
-        found = "classification" if classes is not None else kind_of(arrays)
-        kind = "regression" if found == "regression" else "classification"
+        found = kind_of(arrays)
+        if found == "multilabel":
+            one_hot = all(bool((a.sum(axis=1) == 1).all()) for a in arrays.values() if a.ndim == 2)
+            kind = "classification" if one_hot else "multilabel"
+        else:
+            of_classes = classes is not None or found == "classification"
+            kind = "classification" if of_classes else "regression"
+    if kind == "multilabel":
+        return kind, *_several(name, arrays, classes)
     if classes is None or kind == "regression" or not _are_names(arrays, classes):
         arrays = read_texts(arrays, kind)
     if kind == "regression":
@@ -166,8 +184,9 @@ def encode(
         if array.ndim != 1:
             raise InvalidInputError(
                 f"task {name!r}, split {split!r}: labels of shape {array.shape}; give one class "
-                f"per example (labels.argmax(1) where one of each row is 1), or "
-                f"kind='regression' for several targets"
+                f"per example (labels.argmax(1) where one of each row is 1), "
+                f"kind='multilabel' for several labels per example, or kind='regression' for "
+                f"several targets"
             )
     numbered, names = _numbered(f"task {name!r}", arrays, classes)
     present = {split: np.unique(a) for split, a in numbered.items()}
@@ -307,6 +326,38 @@ def _numbering(
     raise InvalidInputError(
         f"{where}: labels {strange} are neither numbers of the {len(names)} classes nor their names"
     )
+
+
+def _several(
+    name: str, arrays: Mapping[str, np.ndarray], classes: Sequence[Any] | None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Which of K labels apply, per split (N, K) float64, and the names of the labels."""
+    for split, array in arrays.items():
+        fits = array.ndim == 2 and array.dtype.kind in "biuf"
+        if not fits or not bool(((array == 0) | (array == 1)).all()):
+            raise InvalidInputError(
+                f"task {name!r}, split {split!r}: several labels per example are zeros and ones "
+                f"(N, K), not {array.dtype} {array.shape}"
+            )
+    widths = {array.shape[1] for array in arrays.values()}
+    if len(widths) > 1 or (classes is not None and widths != {len(classes)}):
+        named = "" if classes is None else f", and {len(classes)} names"
+        raise InvalidInputError(
+            f"task {name!r}: {' and '.join(map(str, sorted(widths)))} labels per example{named}; "
+            f"every split needs the same labels"
+        )
+    count = widths.pop() if widths else 0
+    names = tuple(map(_text, range(count) if classes is None else classes))
+    if "train" in arrays and (np.ptp(arrays["train"].astype(float), axis=0) == 0).all():
+        raise InvalidInputError(
+            f"task {name!r}, split 'train': every label applies to all examples or to none; there "
+            f"is nothing to predict"
+        )
+    return {split: array.astype(np.float64) for split, array in arrays.items()}, names
+
+
+def _known() -> str:
+    return ", ".join(map(repr, _KINDS[:-1])) + f" or {_KINDS[-1]!r}"
 
 
 def _targets(where: str, array: np.ndarray) -> np.ndarray:

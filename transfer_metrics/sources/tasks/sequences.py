@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.example import Modality, Word, decode, example_bytes
@@ -63,6 +64,29 @@ class Examples(Sequence[Any]):
         return self.read(position % len(self))
 
 
+_ENDS = (
+    (b"\xff\xd8\xff", b"\xff\xd9"),
+    (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"),
+    (b"GIF8", b";"),
+)
+"""How files of images begin and end."""
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file begins and ends as an image does, which those do not that were cut off."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            file.seek(-8, os.SEEK_END)
+            tail, size = file.read(), file.tell()
+    except OSError:
+        return False
+    if head.startswith((b"BM", b"RIFF")):
+        start, more = (2, 0) if head.startswith(b"BM") else (4, 8)
+        return int.from_bytes(head[start : start + 4], "little") + more == size
+    return any(head.startswith(first) and tail.endswith(last) for first, last in _ENDS)
+
+
 class StoredImages(Examples):
     """Base of sequences whose ``stored`` gives encoded images."""
 
@@ -94,6 +118,29 @@ class ImageFiles(StoredImages):
     def where(self, index: int) -> str:
         """The path of one file."""
         return str(self.paths[index])
+
+    def damaged(self) -> dict[int, str]:
+        """Why each file that cannot be read cannot, by position.
+
+        A file that begins and ends as JPEG, PNG or GIF, or is of the size that BMP or WebP say, is
+        taken for whole; others are decoded.
+        """
+        with ThreadPoolExecutor() as pool:
+            doubted = [i for i, whole in enumerate(pool.map(_is_whole, self.paths)) if not whole]
+            found = zip(doubted, pool.map(self._why_not, doubted), strict=True)
+            return {index: why for index, why in found if why}
+
+    def _why_not(self, index: int) -> str:
+        try:
+            self.read(index)
+        except InvalidInputError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.strerror:
+                return error.__cause__.strerror
+            if not _size(self.paths[index]):
+                return "empty"
+            unknown = isinstance(error.__cause__, UnidentifiedImageError)
+            return "no image" if unknown else "damaged"
+        return ""
 
     def stored(self, index: int) -> bytes:
         """The bytes of one file."""

@@ -20,7 +20,7 @@ from sklearn.model_selection import (
 from sklearn.utils import check_random_state
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.sources.tasks.assembly import check_policy, without_damaged
+from transfer_metrics.sources.tasks.assembly import check_policy, refuse_damaged, without_damaged
 from transfer_metrics.sources.tasks.task import Split, Task
 
 _SEED = 0
@@ -164,13 +164,19 @@ def hold_out(task: Task, split: str, share: float, seed: int = 0) -> Task:
             f"and leave {split}_size out"
         )
     whole = task["train"]
-    if whole.units is None:
-        labels = whole.labels if task.num_classes else np.zeros(len(whole))
-        stay, out = stratified_holdout(labels, share, seed)
-    else:
-        stay, out = _sentences_out(task, whole, share, seed)
+    stay, out = held_out(task.name, whole, task.num_classes, share, seed)
     splits = {**task.splits, "train": whole.rows(stay), split: whole.rows(out)}
     return dataclasses.replace(task, splits=splits)
+
+
+def held_out(
+    name: str, whole: Split, num_classes: int, share: float, seed: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions that stay and those held out of a split: by class, or at random, or by sentence."""
+    if whole.units is not None:
+        return _sentences_out(name, whole, share, seed)
+    labels = whole.labels if num_classes else np.zeros(len(whole))
+    return stratified_holdout(labels, share, seed)
 
 
 def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
@@ -265,14 +271,14 @@ def _tell_scarce(task: Task, labels: np.ndarray, examples: int, classes: int) ->
 
 
 def _sentences_out(
-    task: Task, whole: Split, share: float, seed: int
+    name: str, whole: Split, share: float, seed: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     try:
         splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
         [(stay, out)] = splitter.split(whole.labels, groups=whole.units)
     except ValueError as error:
         raise InvalidInputError(
-            f"task {task.name!r}: a share of {share} of the sentences cannot be held out ({error})"
+            f"task {name!r}: a share of {share} of the sentences cannot be held out ({error})"
             f"; give a share between 0 and 1, and at least two sentences"
         ) from error
     return stay, out
@@ -288,7 +294,7 @@ class Cut:
 
     Attributes:
         corrupt: ``"skip"`` reads every image and sound once and leaves out those that cannot be
-            read; ``"error"`` reads none.
+            read; ``"error"`` looks at the ends of image files and tells of all that are damaged.
         test_size: share of the training examples to hold out as ``test``.
         examples: number of training examples to keep, class-balanced.
         protocol: ``"vtab-1k"`` for its 800 training and 200 validation examples.
@@ -327,6 +333,8 @@ class Cut:
         """The task as it was asked for."""
         if self.corrupt == "skip":
             task = without_damaged(task)
+        else:
+            refuse_damaged(task)
         if self.test_size is not None:
             task = hold_out(task, "test", self.test_size, self.seed)
         if self.examples is not None:

@@ -29,7 +29,8 @@ class Split:
     Attributes:
         examples: N lazily decoded examples: PIL images, strings or pairs of them, words of
             sentences, sounds, float32 arrays.
-        labels: (N,) int64 in 0..C-1, or float64 (N,) or (N, K) for regression.
+        labels: (N,) int64 in 0..C-1, or float64 (N,) or (N, K) for regression, or float64 (N, K)
+            that say which of K labels apply.
         whole: the split that these are some rows of, if any.
     """
 
@@ -48,6 +49,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        labels = f"{self.labels.dtype}{self.labels.shape}"
+        return f"Split({type(self.examples).__name__}, {labels})"
 
     @property
     def units(self) -> np.ndarray | None:
@@ -104,10 +109,11 @@ class Task:
 
     Attributes:
         name: the specification that it was loaded from.
-        kind: ``"classification"`` or ``"regression"``.
+        kind: ``"classification"``, ``"regression"``, or ``"multilabel"``: several labels per
+            example.
         modality: ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``.
         splits: ``"train"`` always; ``"test"``, ``"val"``, ``"ood"`` where they exist.
-        classes: names of the classes in the order of the labels; empty for regression.
+        classes: names of the classes, or of the K labels, in their order; empty for regression.
         understood: which columns and files were read as what, and what was left out.
     """
 
@@ -125,10 +131,19 @@ class Task:
                 f"{', '.join(self.splits) or 'none'}; name the labelled examples to score 'train'"
             )
 
+    def __repr__(self) -> str:
+        """How it was understood, on one line.
+
+        >>> split = Split(["x", "y"], np.arange(2))
+        >>> Task("t", "classification", "text", {"train": split}, ("a", "b"))
+        <Task t: classification of texts, train 2 (2 classes: a ×1, b ×1)>
+        """
+        return f"<Task {self.summary}>"
+
     @property
     def num_classes(self) -> int:
-        """Number of classes; 0 for regression."""
-        return len(self.classes)
+        """Number of classes, of which each example has one; 0 for other kinds."""
+        return len(self.classes) if self.kind == "classification" else 0
 
     @cached_property
     def summary(self) -> str:
@@ -159,7 +174,8 @@ def _summary(task: Task) -> str:
     what = "words in sentences" if of_words else _EXAMPLES[task.modality]
     told = f"{visible(task.name)}: {task.kind} of {what}, "
     sizes = {name: f"{name} {len(split)}" for name, split in task.splits.items()}
-    sizes["train"] += f" ({_classes(task) if task.num_classes else _targets(task)})"
+    told_labels = {"classification": _classes, "multilabel": _several}.get(task.kind, _targets)
+    sizes["train"] += f" ({told_labels(task)})"
     told += ", ".join(sizes.values())
     how = task.understood
     if how.label:
@@ -175,6 +191,12 @@ def _classes(task: Task) -> str:
     counts = np.bincount(task["train"].labels, minlength=task.num_classes)
     told = [f"{_name(c)} ×{n}" for c, n in zip(task.classes, counts.tolist(), strict=True)]
     return f"{task.num_classes} classes: {', '.join(_ends(told, _MOST_CLASSES))}"
+
+
+def _several(task: Task) -> str:
+    counts = task["train"].labels.sum(axis=0).astype(int).tolist()
+    told = [f"{_name(label)} ×{n}" for label, n in zip(task.classes, counts, strict=True)]
+    return f"{len(told)} labels: {', '.join(_ends(told, _MOST_CLASSES))}"
 
 
 def _targets(task: Task) -> str:

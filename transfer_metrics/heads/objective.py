@@ -1,0 +1,99 @@
+"""What heads are judged by, for each kind of task, and how sure that is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError
+
+QUALITY = {
+    "classification": "accuracy",
+    "regression": "r2",
+    "multilabel": "average_precision",
+}
+"""The measure of each kind of task."""
+_LONG_TAIL = 3.0
+"""So many times as many examples in the largest class as in the smallest make balance matter."""
+_RESAMPLES = 50
+
+
+def quality(kind: str, logits: Any, truth: Any, weights: Any = None) -> float:
+    """How good predictions are; more is better.
+
+    Of classes the share of examples whose class has the highest logit, the first of several. Of
+    targets (N, K) the mean over the targets of R², ``1 - Σ (t - p)² / Σ (t - mean)²``. Of several
+    labels per example (N, K) the mean over the labels of average precision, which needs no
+    threshold and is what the PASCAL VOC challenge reports; labels that no example has, or all, do
+    not count.
+
+    >>> quality("classification", [[0.0, 1.0], [3.0, 2.0]], [1, 1])
+    0.5
+    >>> quality("regression", [[1.0], [2.0], [3.0]], [[1.0], [2.0], [3.0]])
+    1.0
+    >>> quality("multilabel", [[2.0, 0.0], [1.0, 1.0]], [[1, 0], [0, 1]])
+    1.0
+    """
+    logits, truth = np.asarray(logits), np.asarray(truth)
+    if kind == "classification":
+        return float(np.average(logits.argmax(axis=1) == truth, weights=weights))
+    if kind == "regression":
+        from sklearn.metrics import r2_score
+
+        return float(r2_score(truth, logits, sample_weight=weights))
+    from sklearn.metrics import average_precision_score
+
+    told = _undecided(truth)
+    if told.all():
+        raise InvalidInputError("every label applies to all or none of these examples")
+    found = average_precision_score(truth[:, ~told], logits[:, ~told], sample_weight=weights)
+    return float(found)
+
+
+def standard_error(kind: str, logits: Any, truth: Any) -> float:
+    """Standard error of ``quality`` over examples.
+
+    Binomial for an accuracy; of R² by the delta method, from the residuals and deviations of each
+    example; of average precision by fifty resamples of the examples.
+
+    >>> standard_error("classification", [[0.0, 1.0], [3.0, 2.0]], [1, 1]).__round__(4)
+    0.3536
+    """
+    logits, truth = np.asarray(logits), np.asarray(truth)
+    n, value = len(truth), quality(kind, logits, truth)
+    if kind == "classification":
+        return float(np.sqrt(value * (1 - value) / n))
+    if kind == "regression":
+        spread = (truth - truth.mean(axis=0)) ** 2
+        mean = np.where(spread.mean(axis=0) > 0, spread.mean(axis=0), 1.0)
+        shares = ((truth - logits) ** 2 / mean).mean(axis=1)
+        # The mean over targets of residuals over spread moves with both.
+        lost = ((truth - logits) ** 2).mean(axis=0) / mean
+        return float(np.std(shares - (lost * spread / mean).mean(axis=1), ddof=1) / np.sqrt(n))
+    random = np.random.default_rng(0)
+    rows = random.integers(n, size=(_RESAMPLES, n))
+    found = [quality(kind, logits[r], truth[r]) for r in rows if not _undecided(truth[r]).all()]
+    return float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
+
+
+def balanced_accuracy(logits: Any, codes: Any) -> float:
+    """Mean over the classes that occur of the share of their examples that are right.
+
+    >>> balanced_accuracy([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], [0, 0, 1])
+    0.5
+    """
+    codes = np.asarray(codes)
+    right = np.asarray(logits).argmax(axis=1) == codes
+    return float(np.mean([right[codes == code].mean() for code in np.unique(codes)]))
+
+
+def is_long_tailed(codes: np.ndarray) -> bool:
+    """Whether the largest class has at least three times the examples of the smallest there is."""
+    counts = np.unique(codes, return_counts=True)[1]
+    return bool(counts.max() >= _LONG_TAIL * counts.min())
+
+
+def _undecided(truth: np.ndarray) -> np.ndarray:
+    """Which labels (K,) all examples have, or none."""
+    return (truth == truth[:1]).all(axis=0)
