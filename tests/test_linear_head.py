@@ -234,9 +234,16 @@ class TestInputs:
         expected = fitted.predict(task, split="val")
         assert (fitted.predict(task["val"]) == expected).all()
         raw = [task["val"].examples[i] for i in range(len(task["val"]))]
-        assert (fitted.predict(raw) == expected).all()
+        names = np.array(task.classes)[expected]
+        assert (fitted.predict(raw) == names).all()
         labels = task["val"].labels
-        assert fitted.score(raw, labels) == fitted.score(task["val"]) == np.mean(expected == labels)
+        named = fitted.score(raw, np.array(task.classes)[labels])
+        assert (
+            named
+            == fitted.score(raw, labels)
+            == fitted.score(task["val"])
+            == np.mean(expected == labels)
+        )
         np.testing.assert_allclose(
             fitted.predict_proba(task["val"]), softmax(fitted.logits(task["val"]), axis=1)
         )

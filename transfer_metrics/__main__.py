@@ -29,6 +29,8 @@ VERBS = (
     "score",
     "select",
     "train",
+    "predict",
+    "export",
     "compare",
     "report",
     "list",

@@ -82,8 +82,6 @@ def _run(args: argparse.Namespace) -> int:
     )
     network = load_model(model)
     head = head.on_layers_of(network.name).fit(network, task)
-    head.save(args.out)
-    shutil.rmtree(state, ignore_errors=True)
     base = {"model": network.name, "task": task.name, "head": head.label, "seed": args.seed}
     base["task_summary"] = task.summary
     tested = [name for name in task.splits if name not in ("train", "val")]
@@ -95,6 +93,10 @@ def _run(args: argparse.Namespace) -> int:
         if head.kind_ == "classification" and is_long_tailed(truth):
             found["balanced_accuracy"] = balanced_accuracy(logits, truth)
         records += [{**common, "metric": metric, "value": v} for metric, v in found.items()]
+    for r in records:
+        head.note_test(task.name, r["split"], r["metric"], r["value"], r["n"])
+    head.save(args.out)
+    shutil.rmtree(state, ignore_errors=True)
     table = ScoreTable(records)
     lines = [
         f"{r['metric'].replace('_', ' ')} on {r['split']}: {r['value']:.4f} ({r['n']} examples)"

@@ -128,6 +128,8 @@ class LayerTaps:
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 2:
             self._mask, self._masks = mask, frame_masks(self._module, mask)
+            if torch.compiler.is_compiling():
+                return  # what an export traces has shapes but no values
             empty = (~mask.bool().any(1)).nonzero()
             if len(empty):
                 raise ExtractionError(
@@ -153,7 +155,7 @@ class LayerTaps:
         tensor, layout = first_tensor(output), layer.layout
         if tensor is not None and layout == "TNC":
             tensor, layout = tensor.transpose(0, 1), "NTC"
-        if tensor is None or len(tensor) != self._n:
+        if tensor is None or tensor.shape[0] != self._n:
             shape = None if tensor is None else tuple(tensor.shape)
             raise ExtractionError(
                 f"layer {layer.name!r} gave an output of shape {shape} for a batch of {self._n}; "
@@ -182,7 +184,8 @@ class LayerTaps:
     def _mask_of(self, tensor: Tensor, layout: str) -> Tensor | None:
         """The mask at a layer's resolution; of ones where all that a shorter layer has counts."""
         positions = tensor.shape[2 if layout == "NCT" else 1]
-        mask = self._masks.get(positions, self._mask)
+        # Lengths that stay open in an export have no hash to look up.
+        mask = self._masks.get(positions, self._mask) if self._masks else self._mask
         if mask is not None and positions < mask.shape[1] and mask.all():
             return mask[:, :positions]
         return mask
@@ -200,7 +203,8 @@ def frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:
 
     A convolution shortens the sound and the padding behind it; so the mask of its output is that of
     the shortened length. The ``config`` of the network, or of its first part with one, tells
-    kernels and strides; without such convolutions there is only ``mask``.
+    kernels and strides; without such convolutions there is no resolution but that of the mask, and
+    nothing is returned.
 
     >>> from types import SimpleNamespace
     >>> network = SimpleNamespace(config=SimpleNamespace(conv_kernel=[3], conv_stride=[2]))
@@ -214,9 +218,12 @@ def frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:
 
     parts = module.modules() if isinstance(module, nn.Module) else [module]
     config = next((part.config for part in parts if hasattr(part, "config")), None)
+    chain = convolutions(config)
+    if not chain:
+        return {}
     masks = {mask.shape[1]: mask}
     lengths, total = mask.bool().sum(1), mask.shape[1]
-    for kernel, stride, padding in convolutions(config):
+    for kernel, stride, padding in chain:
         lengths = (lengths + 2 * padding - kernel).div(stride, rounding_mode="floor") + 1
         total = (total + 2 * padding - kernel) // stride + 1
         masks[total] = mask_of(lengths, total)

@@ -43,7 +43,7 @@ class Pool:
             ExtractionError: the mask does not fit, or the result is not (N, D).
         """
         pooled = self.fn(output, layout, mask)
-        if pooled.ndim != 2 or len(pooled) != len(output):
+        if pooled.ndim != 2 or pooled.shape[0] != output.shape[0]:
             raise ExtractionError(
                 f"pooling {self.name!r} turned {tuple(output.shape)} into {tuple(pooled.shape)}; "
                 f"it must return ({len(output)}, D)"
@@ -178,7 +178,7 @@ def _tokens_of(output: Tensor, layout: str, pool: str = "") -> Tensor:
 def _kept(output: Tensor, layout: str, mask: Tensor) -> Tensor:
     """The mask as (N, T) booleans."""
     length = _tokens_of(output, layout).shape[1]
-    if mask.shape != (len(output), length):
+    if mask.shape != (output.shape[0], length):
         raise ExtractionError(
             f"the attention mask has shape {tuple(mask.shape)} and the layer gives {length} tokens "
             f"per example, so padding cannot be told from the rest; leave this layer out, or use "

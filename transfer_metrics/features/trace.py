@@ -90,7 +90,7 @@ def batch_size(batch: Any) -> int:
     2
     """
     if isinstance(batch, Tensor):
-        return len(batch)
+        return batch.shape[0]  # len() would make a number of what stays open in an export
     if isinstance(batch, Mapping):
         batch = list(batch.values())
     sizes = map(batch_size, batch) if isinstance(batch, (tuple, list)) else iter(())

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -29,6 +28,7 @@ from transfer_metrics.heads.data import (
     read_task,
 )
 from transfer_metrics.heads.head_files import SavedHead, read_head, told_as_damage, write_head
+from transfer_metrics.heads.in_use import InUse
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
 from transfer_metrics.heads.objective import QUALITY, quality
 from transfer_metrics.heads.preprocessed import Inputs, is_raw, network_logits
@@ -36,13 +36,15 @@ from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.selection.columns import has_layers, unit_rows
 from transfer_metrics.sources.specs import results_of
+from transfer_metrics.sources.tasks.new_examples import is_new
+from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.syntax import call_options
 
 _RUNNING = ("device", "progress", "checkpoint", "random_state")
 """Parameters that say how and where a head runs, not what it computes."""
 
 
-class Head(ClassifierMixin, BaseEstimator):
+class Head(InUse, ClassifierMixin, BaseEstimator):
     """A linear model on the features of a pretrained network: of classes, targets or labels.
 
     ``fit(model, task)`` fits on a network and a task; ``fit(store)``, ``fit({layer: X}, y)`` and
@@ -67,6 +69,8 @@ class Head(ClassifierMixin, BaseEstimator):
         pool_: name of the pooling, if known.
         source_: the model, if known.
         network_: the trained network, for heads that train one; else None.
+        card_: what a saved head tells beside itself: the ``task`` that it was fitted on, the
+            ``preprocessing`` of its model, and the ``tests`` that ``score`` made.
     """
 
     name: ClassVar[str] = ""
@@ -135,15 +139,8 @@ class Head(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         if has_layers(X) or (self.fitted_on_ == "features" and not is_raw(X)):
             return self._feature_logits(X)
-        inputs = Inputs.of_any(self._source().get(), X, split)
-        network = self._network()
-        device = getattr(self, "device", None)
-        if (
-            device is not None
-            and network.head.weight.device != torch.empty(0, device=device).device
-        ):
-            network = copy.deepcopy(network).to(device)
-        return network_logits(network, inputs, getattr(self, "batch_size", 64)).numpy()
+        inputs = Inputs.of_any(self._source().get(), X, split, self._columns())
+        return network_logits(self._placed(), inputs, getattr(self, "batch_size", 64)).numpy()
 
     def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
         """Logits (N, C); with two classes their difference (N,), as scikit-learn has it."""
@@ -165,21 +162,24 @@ class Head(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any, *, split: str = "test") -> np.ndarray:
         """The most probable class of each example, (N,); the first of several.
 
-        Of a regression the targets, (N,) or (N, K); of several labels which apply, (N, K) int64.
+        Files, images and texts (a folder, a path or a list of them, a table without labels, an
+        image, a text) give the names of classes where these are known. What has labels of its own,
+        and arrays, give ``classes_``, as the labels are. Of a regression the targets, (N,) or
+        (N, K); of several labels which apply, (N, K) int64.
         """
         logits = self.logits(X, split=split)  # which tells whether it is fitted
         if self.kind_ == "regression":
             return logits[:, 0] if logits.shape[1] == 1 else logits
         if self.kind_ == "multilabel":
             return (logits > 0).astype(np.int64)
-        return self.classes_[logits.argmax(axis=1)]
+        return (self._told_classes() if is_new(X) else self.classes_)[logits.argmax(axis=1)]
 
     def score(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, split: str = "test"
     ) -> float:
         """Accuracy, from 0 to 1; of a regression R²; of several labels average precision.
 
-        See ``objective.quality``.
+        See ``objective.quality``. That on a task is kept on ``card_``.
 
         Args:
             X: what the head takes; see the class.
@@ -191,13 +191,21 @@ class Head(ClassifierMixin, BaseEstimator):
             InvalidInputError: labels are missing, or the task has other classes.
         """
         check_is_fitted(self, "classes_")
-        if y is None:
+        own = y is None
+        if own:
             X, y = labelled(X, split, self.kind_, self.class_names_)
+        y = np.asarray(y)
+        logits = self.logits(X, split=split)
         if self.kind_ != "classification":
-            truth = as_codes(np.asarray(y), self.kind_)
-            return quality(self.kind_, self.logits(X, split=split), truth, sample_weight)
-        right = self.predict(X, split=split) == np.asarray(y)
-        return float(np.average(right, weights=sample_weight))
+            value = quality(self.kind_, logits, as_codes(y, self.kind_), sample_weight)
+        else:
+            # Labels of new examples may be names, where those that were fitted on had numbers.
+            named = y.dtype.kind in "UO" and self.classes_.dtype.kind in "iu"
+            right = (self._told_classes() if named else self.classes_)[logits.argmax(axis=1)] == y
+            value = float(np.average(right, weights=sample_weight))
+        if own and sample_weight is None and isinstance(X, Task):
+            self.note_test(X.name, split, self.measure, value, len(y))
+        return value
 
     def network(self, model: Any = None) -> TransferNet:
         """The backbone with this head on it, as a module of its own in evaluation mode.
@@ -253,6 +261,7 @@ class Head(ClassifierMixin, BaseEstimator):
             source=self.source_,
             further={name: getattr(self, name) for name in self._saved if hasattr(self, name)},
             state=self._trained_state(),
+            card=self._card(),
         )
         write_head(Path(path), saved)
 
@@ -274,6 +283,7 @@ class Head(ClassifierMixin, BaseEstimator):
             of_task = read_task(X, y, validation, fraction, seed)
             self._refuse(of_task.task.kind)  # before anything is run
             data = self._task_features(of_task)
+            self._begin_card(of_task.task)
         else:
             data = read_features(self, X, y, validation, options["layers"], fraction, seed)
         self._refuse(data.kind)
@@ -443,6 +453,7 @@ def load_head(path: str | os.PathLike[str], model: Any = None) -> Head:
         head.layers_, head.layer_columns_ = saved.layers, saved.layer_columns
         head.unit_norm_, head.pool_, head.source_ = saved.unit_norm, saved.pool, saved.source
         head.fitted_on_, head.network_, head._state = saved.fitted_on, None, saved.state
+        head.card_ = saved.card
         if saved.n_features_in is not None:
             head.n_features_in_ = saved.n_features_in
         for name in saved.further.keys() & set(head._saved):

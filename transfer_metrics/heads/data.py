@@ -300,7 +300,8 @@ def _read(
     """Columns, labels and their kind; for a store's own labels the names of its classes."""
     if isinstance(X, FeatureStore) and y is None:
         return layer_columns(X), X.labels, tuple(X.manifest["classes"]), X.kind
-    several = y is not None and np.ndim(y) == 2 and np.shape(y)[1] > 1
+    shape = () if y is None else np.asarray(y).shape
+    several = len(shape) == 2 and shape[1] > 1
     if has_layers(X):
         if y is None:
             raise InvalidInputError("y is missing; a mapping of layers has no labels of its own")

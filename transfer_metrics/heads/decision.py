@@ -320,9 +320,11 @@ def decided(task: Task, head: Head, found: Mapping[str, Any]) -> Decision:
         confusion = _confusion_of(split.labels, logits.argmax(axis=1), len(names))
         mistakes = _mistakes_of(split, softmax(logits, axis=1), names)
         balanced = balanced_accuracy(logits, truth) if is_long_tailed(truth) else None
+    value = quality(kind, logits, truth)
+    head.note_test(task.name, "test", head.measure, value, len(split))
     return Decision(
         head=head,
-        accuracy=quality(kind, logits, truth),
+        accuracy=value,
         margin=float(1.959964 * standard_error(kind, logits, truth)),
         examples=len(split),
         balanced=balanced,

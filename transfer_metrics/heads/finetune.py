@@ -182,6 +182,7 @@ class FineTune(Head):
         auto = "adamw" if is_transformer(X.module) else "sgd"
         grid = self._grid(auto if self.optimizer == "auto" else self.optimizer)
         data = read_task(X, y, validation, self.validation, self.random_state)
+        self._begin_card(data.task)
         began = time.perf_counter()
         initial = self._initial(data, grid[0].seed)
         self.initial_seconds_ = time.perf_counter() - began

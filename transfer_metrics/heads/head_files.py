@@ -40,6 +40,8 @@ from transfer_metrics.untrusted import read_json, visible
 _FORMAT = "transfer_metrics head 1"
 _RECORD, _TENSORS = "head.json", "head.safetensors"
 _COLUMNS, _FITTED, _NETWORK = "columns.", "fitted.", "network."
+_LIBRARIES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
+"""What the architecture of a model comes from, by its hub."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,7 @@ class SavedHead:
         n_features_in: width of the features it was fitted on, None for a trained network.
         further: fitted attributes of its class: arrays, and what JSON can hold.
         state: weights of a trained network, None for a head on the model as it was.
+        card: the task, the preprocessing and the tests, for people and for reading new tables.
     """
 
     name: str
@@ -72,6 +75,7 @@ class SavedHead:
     source: ModelRef | None
     further: dict[str, Any]
     state: dict[str, Tensor] | None
+    card: dict[str, Any]
 
     def check(self) -> None:
         """Raise a ``ValueError`` where the parts do not fit each other."""
@@ -86,6 +90,19 @@ class SavedHead:
             raise ValueError("other classes than rows of weights")
         if not all(isinstance(name, str) for name in (*self.class_names, self.fitted_on or "")):
             raise ValueError("names that are no text")
+        task, tests = self.card.get("task", {}), self.card.get("tests", [])
+        kinds: dict[str, Any] = {
+            "task": str,
+            "split": str,
+            "metric": str,
+            "value": (int, float),
+            "n": int,
+        }
+        if not (
+            all(isinstance(name, str) for name in task.get("inputs", []))
+            and all(isinstance(test.get(k), kind) for test in tests for k, kind in kinds.items())
+        ):
+            raise ValueError("a card of another form")
         dims = {layer.name: layer.dim for layer in self.layers}
         for name, chosen in columns.items():
             good = chosen.ndim == 1 and chosen.dtype == np.int64 and (chosen >= 0).all()
@@ -139,6 +156,7 @@ def read_head(folder: Path) -> SavedHead:
         else ModelRef(str(model["name"]), str(model["revision"]), str(model["fingerprint"])),
         further=further,
         state=_starting(tensors, _NETWORK) or None,
+        card=dict(record.get("card", {})),
     )
     head.check()
     return head
@@ -173,7 +191,9 @@ def _record(head: SavedHead) -> dict[str, Any]:
         "fingerprint": head.source.fingerprint,
     }
     further = {k: _plain(v) for k, v in head.further.items() if not isinstance(v, np.ndarray)}
-    names = ("transfer_metrics", "python", "torch", "numpy", "scikit-learn")
+    names = ["transfer_metrics", "python", "torch", "numpy", "scikit-learn"]
+    hub = "" if head.source is None else head.source.name.partition(":")[0]
+    names += [_LIBRARIES[hub]] if hub in _LIBRARIES else []
     own = {"transfer_metrics": transfer_metrics.__version__, "python": platform.python_version()}
     return {
         "format": _FORMAT,
@@ -189,6 +209,7 @@ def _record(head: SavedHead) -> dict[str, Any]:
         "class_names": list(head.class_names),
         "model": model,
         "fitted": further,
+        "card": head.card,
         "versions": {name: own.get(name) or version(name) for name in names},
     }
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, InvalidInputError
@@ -18,6 +17,7 @@ from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.models.tokens import TextBatch
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.new_examples import is_new, is_task_name, new_examples
 from transfer_metrics.sources.tasks.task import Split, Task
 
 CACHE_BYTES = 2 << 30
@@ -120,19 +120,23 @@ class Inputs:
         return cls.of_tensor(kept)
 
     @classmethod
-    def of_any(cls, model: Model, X: Any, split: str) -> Inputs:
-        """A task or its name, of which ``split`` is read; a split; raw examples; or inputs.
+    def of_any(cls, model: Model, X: Any, split: str, columns: Sequence[str] = ()) -> Inputs:
+        """A task or its name, of which ``split`` is read; a split; examples or files; or inputs.
+
+        ``columns`` are those of tables that are inputs, if known.
 
         Raises:
             InvalidInputError: there are none, or the task has no such split.
         """
         if isinstance(X, Inputs):
             return X
-        if isinstance(X, (str, Task)):
+        if is_task_name(X) or isinstance(X, Task):
             task = load_task(X)
             examples, name = task[split].examples, f"{task.name} ({split})"
         elif isinstance(X, Split):
             examples, name = X.examples, "the split"
+        elif is_new(X):
+            examples, name = new_examples(X, model.modality, columns).examples, "the examples"
         else:
             examples, name = as_examples(X, "the examples"), "the examples"
         if not len(examples):
@@ -141,10 +145,8 @@ class Inputs:
 
 
 def is_raw(X: Any) -> bool:
-    """Whether something can only be examples: a task, a split, a list of images or texts."""
-    first = X[0] if isinstance(X, (list, tuple)) and len(X) else None
-    first = first[0] if isinstance(first, (list, tuple)) and len(first) else first
-    return isinstance(X, (str, Task, Split)) or isinstance(first, (str, Image.Image))
+    """Whether something can only be examples: a task, a split, files, images or texts."""
+    return isinstance(X, (Task, Split)) or is_task_name(X) or is_new(X)
 
 
 def network_logits(network: nn.Module, inputs: Inputs, batch_size: int) -> Tensor:

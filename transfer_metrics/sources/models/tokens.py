@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -151,10 +152,18 @@ class Tokens:
         vocabulary = sorted(self.tokenizer.get_vocab().items())
         fast = getattr(self.tokenizer, "backend_tokenizer", None)
         content = f"{vocabulary}{self.tokenizer.special_tokens_map}"
-        content += fast.to_str() if fast is not None else type(self.tokenizer).__name__
+        content += _unused(fast).to_str() if fast is not None else type(self.tokenizer).__name__
         digest = hashlib.sha256(content.encode()).hexdigest()
         parts = f"longest={self.longest}, separator={self.separator!r}, multiple={self.multiple}"
         return f"Tokens({digest}, {parts})"
+
+
+def _unused(fast: Any) -> Any:
+    """A tokenizer as it is before it has read a batch, which it remembers how to cut and to pad."""
+    fresh = copy.deepcopy(fast)
+    fresh.no_truncation()
+    fresh.no_padding()
+    return fresh
 
 
 # ---------------------------------------------------------------- where words lie

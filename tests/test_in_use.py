@@ -1,0 +1,283 @@
+"""Predictions on what people have: folders, files, images, texts and tables without labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import transfer_metrics as tm
+from tests import text_models
+from transfer_metrics.__main__ import main
+from transfer_metrics.errors import CorruptStoreError, InvalidInputError
+from transfer_metrics.heads.base import Head, load_head
+from transfer_metrics.heads.linear import LinearProbe
+from transfer_metrics.sources.tasks.new_examples import is_new, new_examples
+
+MODEL, DIGITS = "zoo:cnn-mnist", "sklearn:digits"
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@pytest.fixture(scope="module")
+def task() -> tm.Task:
+    whole = tm.load_task(DIGITS, classes=NAMES, examples=150)
+    splits = {"train": whole["train"], "test": whole["test"].rows(np.arange(60))}
+    return dataclasses.replace(whole, splits=splits)
+
+
+@pytest.fixture(scope="module")
+def folder(task: tm.Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head that was tested and saved."""
+    head = LinearProbe(C_grid=(0.1,)).fit(MODEL, task)
+    head.score(task)
+    path = tmp_path_factory.mktemp("heads") / "digits"
+    head.save(path)
+    return path
+
+
+@pytest.fixture
+def head(folder: Path) -> Head:
+    return load_head(folder)
+
+
+@pytest.fixture(scope="module")
+def photos(task: tm.Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six digits in two folders, one file that is no image, one image that is broken."""
+    root = tmp_path_factory.mktemp("photos")
+    (root / "b").mkdir()
+    (root / "__MACOSX").mkdir()
+    for number in range(6):
+        place = root / "b" if number % 2 else root
+        task["test"].examples[number].save(place / f"{number}.png")
+    task["test"].examples[0].save(root / "__MACOSX" / "0.png")
+    (root / "1.JPG").write_bytes(b"this is no photo")
+    (root / "notes.txt").write_text("of the camera")
+    return root
+
+
+ORDER = [0, 2, 4, 1, 3, 5]
+"""Numbers of the digits in the order of their paths."""
+
+
+def test_a_folder_is_predicted_in_the_order_of_its_paths(task, head, photos):
+    table = head.predict_table(photos)
+    names = [Path(p).relative_to(photos).as_posix() for p in table["example"]]
+    assert names == ["0.png", "1.JPG", "2.png", "4.png", "b/1.png", "b/3.png", "b/5.png"]
+    good = table[table["error"].isna()]
+    expected = head.predict_proba(task)[ORDER]
+    assert good["class"].tolist() == [NAMES[c] for c in expected.argmax(1)]
+    np.testing.assert_allclose(good["probability"], expected.max(1), rtol=1e-5)
+    [bad] = table[table["error"].notna()].to_dict("records")
+    assert bad["class"] is None
+    assert np.isnan(bad["probability"])
+    assert "does not decode" in bad["error"]
+    assert table.attrs["left_out"] == [(str(photos / "notes.txt"), "no image")]
+    with pytest.raises(InvalidInputError, match=r"1\.JPG' does not decode"):
+        head.predict(photos)  # where there is no place for what cannot be read
+
+
+def test_files_images_and_tables_give_the_same_names(task, head, photos, tmp_path):
+    files = [photos / "b" / f"{number}.png" for number in (1, 3, 5)]
+    expected = np.array(NAMES)[head.predict(task)[[1, 3, 5]]].tolist()
+    pixels = [task["test"].examples[number] for number in (1, 3, 5)]
+    table = tmp_path / "new.csv"
+    pd.DataFrame({"photo": [f"b/{n}.png" for n in (1, 3, 5)], "by": list("xyz")}).to_csv(table)
+    ways = [files, [str(f) for f in files], str(photos / "b"), pixels, [str(photos / "b")]]
+    for given in (*ways, f"csv:{table}?root={photos}"):
+        assert head.predict_table(given)["class"].tolist() == expected
+    for given in ways:
+        assert head.predict(given).tolist() == expected
+    assert head.predict(str(files[0])).tolist() == expected[:1]
+    assert head.predict(pixels[0]).tolist() == expected[:1]
+    mixed = head.predict([files[2], str(photos / "b")]).tolist()
+    assert mixed == [expected[2], *expected]
+    assert head.score(files, np.array(NAMES)[task["test"].labels[[1, 3, 5]]]) == np.mean(
+        np.array(expected) == np.array(NAMES)[task["test"].labels[[1, 3, 5]]]
+    )
+
+
+def test_what_has_labels_of_its_own_and_arrays_give_them(task, head):
+    expected = head.predict(task)
+    assert expected.dtype.kind == "i"
+    assert (head.predict(DIGITS)[:60] == expected).all()
+    raw = np.stack([np.asarray(task["test"].examples[i]) for i in range(5)])
+    assert (head.predict(raw) == expected[:5]).all()
+    by_name = head.predict_table(DIGITS)[:60]
+    assert by_name["class"].tolist() == [NAMES[c] for c in expected]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("gone/", "no file or folder 'gone/'"),
+        (["gone.png"], "no file or folder 'gone.png'"),
+        ([], "no examples"),
+    ],
+)
+def test_what_is_not_there_is_told_before_any_work(head, given, message):
+    with pytest.raises(InvalidInputError, match=message):
+        head.predict(given)
+
+
+def test_a_folder_without_images_and_one_with_broken_ones_only(head, tmp_path):
+    with pytest.raises(InvalidInputError, match="no image in the folder"):
+        head.predict_table(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(InvalidInputError, match="does not decode"):
+        head.predict_table(tmp_path)
+
+
+TEXTS = [*text_models.TEXTS, "really good dogs", "a film"]
+
+
+class TestTexts:
+    @pytest.fixture(scope="class")
+    def head(self, tmp_path_factory) -> Head:
+        folder = tmp_path_factory.mktemp("text")
+        text_models.save("bert", folder / "bert")
+        table = folder / "train.csv"
+        labels = ["yes", "no"] * (len(TEXTS) // 2)
+        rows = pd.DataFrame({"id": range(100, 100 + len(TEXTS)), "label": labels, "said": TEXTS})
+        pd.concat([rows] * 2).to_csv(table, index=False)
+        probe = LinearProbe(C_grid=(1.0,)).fit(
+            f"hf:{folder / 'bert'}", f"csv:{table}?text=said&label=label"
+        )
+        probe.save(folder / "head")
+        return load_head(folder / "head")
+
+    def test_texts_files_and_tables(self, head, tmp_path):
+        expected = head.predict(TEXTS).tolist()
+        assert set(expected) <= {"yes", "no"}
+        assert head.card_["task"]["inputs"] == ["said"]
+        (tmp_path / "new.txt").write_text("\n".join([*TEXTS, ""]))
+        assert head.predict(str(tmp_path / "new.txt")).tolist() == expected
+        # Another column of words stands before that which the head was trained on.
+        new = pd.DataFrame({"by": ["someone"] * len(TEXTS), "said": TEXTS})
+        new.to_csv(tmp_path / "new.csv", index=False)
+        assert head.predict(tmp_path / "new.csv").tolist() == expected
+        new.rename(columns={"said": "text"}).to_csv(tmp_path / "other.csv", index=False)
+        with pytest.raises(InvalidInputError, match=r"which column holds the text\? .*by, text"):
+            head.predict(tmp_path / "other.csv")
+        told = head.predict_table(f"csv:{tmp_path / 'other.csv'}?text=text")
+        assert told["class"].tolist() == expected
+        assert head.predict("really good dogs").tolist() == [
+            expected[TEXTS.index("really good dogs")]
+        ]
+        with pytest.raises(InvalidInputError, match="no file or folder 'gone"):
+            head.predict("gone.csv")
+
+    def test_a_text_without_words_stops_no_other(self, head):
+        table = head.predict_table(["good", "", "a film"])
+        alone = head.predict_table(["good", "a film"])
+        kept = table[table["error"].isna()]
+        assert kept["example"].tolist()[0] == "good"
+        if len(kept) == 2:  # an empty text has no token that counts
+            assert kept["class"].tolist() == alone["class"].tolist()
+
+
+def test_rows_of_numbers_are_read_by_the_columns_of_the_training(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    X = (rng.normal(size=(60, 3)) + 2 * np.eye(3)[y]).astype(np.float32)
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    frame.assign(label=np.array(["x", "y", "z"])[y]).to_csv(tmp_path / "train.csv", index=False)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    LinearProbe(C_grid=(1.0,)).fit(network, f"csv:{tmp_path / 'train.csv'}").save(tmp_path / "head")
+    head = load_head(tmp_path / "head", network)
+    new = frame[["c", "a", "b"]].assign(other=1.0)
+    new.to_csv(tmp_path / "new.csv", index=False)
+    expected = head.predict(X)  # an array has no names, so it gives the numbers of the classes
+    assert expected.dtype.kind == "i"
+    assert head.predict(tmp_path / "new.csv").tolist() == [("x", "y", "z")[c] for c in expected]
+    new.drop(columns="b").to_csv(tmp_path / "less.csv", index=False)
+    with pytest.raises(InvalidInputError, match="no column 'b'"):
+        head.predict(tmp_path / "less.csv")
+
+
+def test_what_is_new_and_what_is_not():
+    assert [is_new(x) for x in ("a.png", ["a text"], Path("x"), ("a", "b"))] == [True] * 4
+    assert not any(map(is_new, ("sklearn:digits", np.zeros((2, 3)), [[1.0, 2.0]], {"a": 1}, [])))
+    assert is_new("note: remember the milk")
+    assert new_examples("what a day: rain", "text").names == ["what a day: rain"]
+
+
+class TestCard:
+    def test_a_saved_head_tells_what_it_is(self, task, folder, tmp_path):
+        record = json.loads((folder / "head.json").read_text())
+        card = record["card"]
+        assert record["class_names"] == list(NAMES)
+        assert card["task"] | {"inputs": []} == {
+            "name": DIGITS, "kind": "classification", "modality": "image", "examples": 150,
+            "inputs": [],
+        }  # fmt: skip
+        preprocess = tm.load_model(MODEL).preprocess
+        assert card["preprocessing"]["mean"] == list(preprocess.mean)
+        assert card["preprocessing"]["resize"] == preprocess.resize
+        [test] = card["tests"]
+        head = load_head(folder)
+        assert test == {
+            "task": DIGITS, "split": "test", "metric": "accuracy", "n": 60,
+            "value": np.mean(head.predict(task) == task["test"].labels),
+        }  # fmt: skip
+        head.score(task)  # again, which replaces it
+        head.score(task, split="train")
+        head.save(tmp_path / "again")
+        tests = load_head(tmp_path / "again").card_["tests"]
+        assert [t["split"] for t in tests] == ["test", "train"]
+
+    def test_a_new_fit_forgets_the_tests(self, task):
+        head = LinearProbe(C_grid=(0.1,)).fit(MODEL, task)
+        head.score(task)
+        assert "tests" not in head.fit(MODEL, task).card_
+
+    @pytest.mark.parametrize("card", [[1], {"task": 3}, {"tests": [{}]}, {"task": {"inputs": [1]}}])
+    def test_a_card_of_another_form_is_damage(self, folder, tmp_path, card):
+        for file in folder.iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        record = json.loads((folder / "head.json").read_text()) | {"card": card}
+        (tmp_path / "head.json").write_text(json.dumps(record))
+        with pytest.raises(CorruptStoreError, match="damaged"):
+            load_head(tmp_path)
+
+
+class TestCommand:
+    def run(self, capsys, *argv) -> tuple[int, str, str]:
+        status = main(["predict", *map(str, argv)])
+        return (status, *capsys.readouterr())
+
+    def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(self, capsys, folder, photos):
+        status, out, err = self.run(capsys, "--head", folder, photos)
+        assert status == 1
+        assert len(out.splitlines()) == 6
+        assert out.splitlines()[0].split()[2] == str(photos / "0.png")
+        assert "1.JPG: image" in err
+        assert "1 of 7 could not be read" in err
+        assert "accuracy 0." in err  # of the test that the head knows
+        status, out, _ = self.run(capsys, "--head", folder, photos, "--json", "--quiet")
+        records = json.loads(out)
+        assert status == 1
+        assert [r["class"] is None for r in records] == [False, True, *[False] * 5]
+        assert records[1]["probability"] is None
+
+    def test_files_are_predicted_and_csv_is_read_back(self, capsys, folder, photos, head):
+        files = [photos / "0.png", photos / "b"]
+        status, out, _ = self.run(capsys, "--head", folder, *files, "--csv", "--quiet")
+        assert status == 0
+        lines = [line.split(",") for line in out.splitlines()]
+        assert lines[0] == ["example", "class", "probability", "error"]
+        assert [line[1] for line in lines[1:]] == head.predict(files).tolist()
+
+    def test_what_is_not_there_is_one_sentence(self, capsys, folder, tmp_path):
+        status, out, err = self.run(capsys, "--head", folder, tmp_path / "gone.png")
+        assert (status, out) == (2, "")
+        assert "no file or folder" in err
+        status, _, err = self.run(capsys, "--head", tmp_path / "gone", "a.png")
+        assert status == 2
+        assert "no head at" in err

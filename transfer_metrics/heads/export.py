@@ -1,0 +1,396 @@
+"""A head with its network as one file that runs without this package: ONNX, or of torch.export."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.files import replacing
+from transfer_metrics.heads.network import TransferNet
+from transfer_metrics.heads.preprocessed import Inputs
+from transfer_metrics.heads.source import preprocessing
+from transfer_metrics.registry import choose
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.optional import require
+from transfer_metrics.untrusted import visible
+
+_FORMATS = {"onnx": ".onnx", "torch-export": ".pt2"}
+"""Formats, with the endings of their files."""
+_TOLERANCE = 1e-4
+"""How far logits of the file may be from the network's, over the largest of them or one."""
+_MOST_BYTES = (1 << 31) - (1 << 20)
+"""Of one ONNX file."""
+_SIZES = (1, 2, 5)
+"""Batches that a file is tried on."""
+_AT_ONCE = 64
+_AXES = ("batch", "length")
+"""Names of the axes of inputs that have any length."""
+_INSIDE = "transfer_metrics.json"
+"""Name of the description inside a file of torch.export."""
+_ANSWERS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
+    "classification": lambda x: {"probabilities": x.softmax(1), "logits": x},
+    "multilabel": lambda x: {"probabilities": x.sigmoid(), "logits": x},
+    "regression": lambda x: {"values": x},
+}
+"""What a file gives, by the kind of the task; the last is what the head computes."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and tried.
+
+    Attributes:
+        path: the file.
+        format: ``"onnx"`` or ``"torch-export"``.
+        inputs: what it reads: type and shape by name, ``N`` for the batch.
+        outputs: what it gives, likewise.
+        difference: the largest between its logits and the network's, over the largest logit or one.
+        largest: number of bytes.
+    """
+
+    path: Path
+    format: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    difference: float
+    bytes: int
+
+
+def export_network(
+    network: TransferNet,
+    model: Model,
+    path: str | os.PathLike[str],
+    format: str | None,
+    about: Mapping[str, Any],
+) -> Exported:
+    """Write a network and try the file; see ``Head.export``."""
+    path = Path(path)
+    format = _format_of(path, format)
+    if format == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            require(package, "an export to ONNX", install="'transfer-metrics[onnx]'")
+    network = network.cpu().eval().requires_grad_(False)
+    feed = _Feed.of(model)
+    deployed = _Deployed(network, feed, str(about.get("kind", "classification")))
+    batches = feed.trials()
+    with _undisturbed(), evaluation(deployed):
+        program = _traced(deployed, batches[-1], feed, model.name)
+        inputs, outputs = _signature(deployed, batches[-1], feed)
+        described = {**about, **feed.about, "inputs": inputs, "outputs": outputs}
+        with replacing(path) as temporary:
+            if format == "onnx":
+                _write_onnx(program, temporary, inputs, outputs, described)
+            else:
+                program.example_inputs = None  # which alone would be pickled
+                torch.export.save(program, temporary, extra_files={_INSIDE: json.dumps(described)})
+            run = _opened(temporary, format)
+            difference = max(_difference(deployed, run, batch) for batch in batches)
+            if not difference <= _TOLERANCE:
+                raise InvalidInputError(
+                    f"the exported file gives logits {difference:.2g} away from the network's, "
+                    f"more than {_TOLERANCE:g}, so it was not written; try the other format"
+                )
+    return Exported(path, format, inputs, outputs, difference, path.stat().st_size)
+
+
+def _format_of(path: Path, format: str | None) -> str:
+    if format is not None:
+        choose("format of export", format, _FORMATS)
+        return format
+    found = [name for name, ending in _FORMATS.items() if path.suffix == ending]
+    if not found:
+        raise InvalidInputError(
+            f"{path} does not end like a format of export ({', '.join(_FORMATS.values())}); name "
+            f"it so, or say format=, one of {', '.join(_FORMATS)}"
+        )
+    return found[0]
+
+
+class _Deployed(nn.Module):
+    """A network from what is given to the file to what it gives."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: TransferNet, feed: _Feed, kind: str) -> None:
+        super().__init__()
+        self.network = network
+        self.answers = _ANSWERS[kind]
+        self.normalises, self.argument = feed.normalisation is not None, feed.argument
+        if feed.normalisation is not None:
+            for name, values in zip(("mean", "std"), feed.normalisation, strict=True):
+                self.register_buffer(name, torch.tensor(values)[:, None, None])
+        for name, row in feed.constant.items():
+            self.register_buffer(f"constant_{name}", row)
+        self.constant = tuple(feed.constant)
+        self.names = tuple(feed.trials()[0])
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Probabilities and logits (N, C) by name, of the inputs in the order of their names."""
+        batch: Any = dict(zip(self.names, inputs, strict=True))
+        if self.argument is not None:
+            [x] = inputs
+            x = (x.float() / 255 - self.mean) / self.std if self.normalises else x
+            rows = {n: getattr(self, f"constant_{n}") for n in self.constant}
+            rows = {n: row.expand(x.shape[0], *row.shape[1:]) for n, row in rows.items()}
+            batch = {self.argument: x, **rows} if self.argument else x
+        return self.answers(self.network(batch))
+
+
+@dataclass(frozen=True, eq=False)
+class _Feed:
+    """How a model is fed from outside.
+
+    Attributes:
+        model: the model.
+        normalisation: mean and standard deviation per channel, where pixels are given; else None.
+        argument: the keyword of the network for its one input, "" where it has none, None where
+            all that a batch has is given.
+        constant: further keywords, with what is the same for every example, (1, …).
+        shape: of one input; None where all that a batch has is given.
+        about: what a user of the file must know.
+    """
+
+    model: Model
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None
+    argument: str | None
+    constant: dict[str, Tensor]
+    shape: tuple[int, ...] | None
+    about: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: Model) -> _Feed:
+        """Find out."""
+        about = {"preprocessing": preprocessing(model)}
+        if model.modality in ("text", "audio"):
+            tokenizer: Any = getattr(model.collate, "tokenizer", None)
+            if hasattr(tokenizer, "backend_tokenizer"):
+                about["tokenizer"] = json.loads(tokenizer.backend_tokenizer.to_str())
+            return cls(model, None, None, {}, None, about)
+        dummy = model.dummy(2)
+        normalisation = _normalisation(model) if model.modality == "image" else None
+        if isinstance(dummy, Tensor):
+            return cls(model, normalisation, "", {}, tuple(dummy.shape[1:]), about)
+        name, x = max(dummy.items(), key=lambda item: item[1].ndim)
+        constant = {other: rows[:1].clone() for other, rows in dummy.items() if other != name}
+        return cls(model, normalisation, name, constant, tuple(x.shape[1:]), about)
+
+    @property
+    def name(self) -> str:
+        """Of the one input."""
+        return "pixels" if self.normalisation else "inputs"
+
+    def trials(self) -> list[dict[str, Tensor]]:
+        """Inputs of a few sizes that mean nothing."""
+        noise = torch.Generator().manual_seed(0)
+        if self.shape is None:
+            return [self.of_batch(self.model.batch(self._sequences(n))) for n in _SIZES]
+        if self.normalisation:
+            return [
+                {self.name: torch.randint(0, 256, (n, *self.shape), generator=noise).byte()}
+                for n in _SIZES
+            ]
+        return [{self.name: torch.randn((n, *self.shape), generator=noise)} for n in _SIZES]
+
+    def of_batch(self, batch: Any) -> dict[str, Tensor]:
+        """What the network takes as the file takes it."""
+        if self.shape is None:
+            return dict(batch)
+        x = batch[self.argument] if self.argument else batch
+        return {self.name: _pixels(x, self.normalisation) if self.normalisation else x}
+
+    def open_axes(self, inputs: Mapping[str, Tensor]) -> dict[str, dict[int, Any]]:
+        """Which axes of the inputs have any length."""
+        longest = getattr(self.model.collate, "longest", None)
+        batch, length = torch.export.Dim(_AXES[0]), torch.export.Dim(_AXES[1], max=longest)
+        if self.shape is not None:
+            return {name: {0: batch} for name in inputs}
+        return {n: {0: batch, 1: length} if x.ndim > 1 else {0: batch} for n, x in inputs.items()}
+
+    def _sequences(self, n: int) -> list[Any]:
+        if self.model.modality == "text":
+            return [f"a{' b c' * (i + 2)}" for i in range(n)]
+        rate = self.model.input_shape[0] if self.model.input_shape else 16000
+        noise = np.random.default_rng(0)
+        return [noise.normal(0, 0.1, rate + 80 * n).astype(np.float32) for _ in range(n)]
+
+
+def _normalisation(model: Model) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation of pixels in 0 to 1; None where inputs are made another way.
+
+    Tried on an image: what is undone must be whole numbers.
+    """
+    made: Any = model.preprocess
+    last = getattr(getattr(made, "transform", None), "transforms", [None])[-1]
+    processor = getattr(made, "processor", None)
+    if hasattr(made, "mean") and hasattr(made, "std"):
+        mean, std = made.mean, made.std
+    elif hasattr(last, "mean") and hasattr(last, "std"):
+        mean, std = last.mean, last.std
+    elif processor is not None:
+        normalises = getattr(processor, "do_normalize", False)
+        mean = processor.image_mean if normalises else (0.0,) * 3
+        std = processor.image_std if normalises else (1.0,) * 3
+        # Pixels are multiplied by this instead of divided by 255.
+        factor = 255 * (processor.rescale_factor if processor.do_rescale else 1.0)
+        mean, std = ([float(v) / factor for v in values] for values in (mean, std))
+    else:
+        return None
+    found = tuple(map(float, mean)), tuple(map(float, std))
+    noise = np.random.default_rng(0).integers(0, 256, (80, 96, 3), dtype=np.uint8)
+    x = made(Image.fromarray(noise))
+    pixels = 255 * (
+        x * torch.tensor(found[1])[:, None, None] + torch.tensor(found[0])[:, None, None]
+    )
+    whole = (pixels - pixels.round()).abs().max() < 0.01 and pixels.round().min() >= 0
+    return found if whole and pixels.round().max() <= 255 else None
+
+
+def _pixels(x: Tensor, normalisation: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
+    """Pixels (N, C, H, W) uint8 of normalised inputs."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in normalisation)
+    return (255 * (x * std + mean)).round().clamp(0, 255).byte()
+
+
+def _traced(
+    deployed: _Deployed, inputs: dict[str, Tensor], feed: _Feed, name: str
+) -> torch.export.ExportedProgram:
+    try:
+        return torch.export.export(
+            deployed,
+            tuple(inputs.values()),
+            dynamic_shapes=(tuple(feed.open_axes(inputs).values()),),
+            strict=False,
+        )
+    except Exception as error:  # whatever the code of somebody's network does to the tracer
+        line = visible(next(iter(str(error).strip().splitlines()), type(error).__name__), 300)
+        raise UnsupportedTaskError(
+            f"{name} cannot be exported with a batch of any size: {line}; its forward may turn a "
+            f"size into a number, as len(x) does where x.shape[0] would not"
+        ) from error
+
+
+def _signature(
+    deployed: _Deployed, inputs: Mapping[str, Tensor], feed: _Feed
+) -> tuple[dict[str, str], dict[str, str]]:
+    axes = feed.open_axes(inputs)
+    names = {"batch": "N", "length": "T"}
+
+    def told(x: Tensor, open_axes: Mapping[int, Any]) -> str:
+        sizes = [
+            names[open_axes[axis].__name__] if axis in open_axes else str(size)
+            for axis, size in enumerate(x.shape)
+        ]
+        return f"{str(x.dtype).removeprefix('torch.')} ({', '.join(sizes)})"
+
+    batch = next(iter(axes.values()))[0]
+    given = {name: told(x, axes[name]) for name, x in inputs.items()}
+    return given, {name: told(x, {0: batch}) for name, x in deployed(*inputs.values()).items()}
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram,
+    path: Path,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    about: Mapping[str, Any],
+) -> None:
+    import onnx
+
+    weights = sum(t.numel() * t.element_size() for t in program.state_dict.values())
+    if weights > _MOST_BYTES:
+        raise UnsupportedTaskError(
+            f"the network has {weights:,} bytes of weights, more than one ONNX file holds; use the "
+            f"format torch-export"
+        )
+    made = torch.onnx.export(
+        program,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    assert made is not None
+    proto = made.model_proto
+    _name_axes(proto.graph)
+    plain = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
+    onnx.helper.set_model_props(proto, plain)
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString())
+
+
+def _name_axes(graph: Any) -> None:
+    """Call the open axes what they are, where the exporter numbers them."""
+    names: dict[str, str] = {}
+    for given in graph.input:
+        for axis, size in enumerate(given.type.tensor_type.shape.dim):
+            if size.dim_param:
+                names.setdefault(size.dim_param, _AXES[axis])
+    told = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names) or "$^")
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = told.sub(lambda found: names[found[0]], size.dim_param)
+
+
+def _opened(path: Path, format: str) -> Callable[[Mapping[str, Tensor]], list[np.ndarray]]:
+    """An exported file as a function from inputs to outputs."""
+    if format == "onnx":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+        return lambda inputs: session.run(None, {n: x.numpy() for n, x in inputs.items()})
+    module = torch.export.load(path).module()
+    return lambda inputs: [x.detach().numpy() for x in module(*inputs.values()).values()]
+
+
+def file_logits(exported: Exported, model: Model, examples: Sequence[Any]) -> np.ndarray:
+    """What an exported file says of raw examples that a model preprocesses: logits (N, C)."""
+    run, feed = _opened(exported.path, exported.format), _Feed.of(model)
+    inputs = Inputs.of_examples(model, examples, keep=False)
+    runs = inputs.runs(_AT_ONCE)
+    parts = [run(feed.of_batch(inputs.batch(rows)))[-1] for rows in runs]
+    return np.concatenate(parts)[np.argsort(np.concatenate(runs))]
+
+
+def _difference(deployed: _Deployed, run: Callable[..., Any], inputs: dict[str, Tensor]) -> float:
+    """The largest between the logits of file and network, over the largest logit or one."""
+    expected = list(deployed(*inputs.values()).values())[-1].numpy()
+    found = run(inputs)[-1]
+    if found.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without what torch and its exporter say about themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

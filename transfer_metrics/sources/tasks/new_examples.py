@@ -1,0 +1,288 @@
+"""Examples without labels, as people have them: folders, files, a table, images, texts, arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.registry import choose
+from transfer_metrics.sources.example import Modality, is_pair, is_sound
+from transfer_metrics.sources.preprocess import array_to_image
+from transfer_metrics.sources.specs import parse_task, text_of
+from transfer_metrics.sources.tasks.in_memory import as_examples
+from transfer_metrics.sources.tasks.load_task import TASK_SOURCES, load_task
+from transfer_metrics.sources.tasks.paths import IMAGE_SUFFIXES, is_litter
+from transfer_metrics.sources.tasks.sequences import ImageFiles
+from transfer_metrics.sources.tasks.table_files import read_table
+from transfer_metrics.sources.tasks.tables import Table
+from transfer_metrics.sources.tasks.task import Split, Task
+from transfer_metrics.untrusted import TABLE, read_text
+
+_TABLES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
+_OPTIONS = ("text", "image", "features", "root", "header")
+"""Of tables whose labels are not read."""
+_LONGEST = 60
+"""Characters of a text that is called by its beginning."""
+
+
+@dataclass(frozen=True, eq=False)
+class NewExamples:
+    """Examples to predict on, each with what it is called.
+
+    Attributes:
+        names: paths of files, beginnings of texts, rows of tables, positions in lists.
+        examples: the same number, decoded when they are used.
+        left_out: files that are no examples, each with the reason.
+    """
+
+    names: Sequence[str]
+    examples: Sequence[Any]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def is_task_name(X: Any) -> bool:
+    """Whether a text names a task, as ``load_task`` takes it, and no file.
+
+    >>> is_task_name("sklearn:digits"), is_task_name("photos/"), is_task_name("note: it rains")
+    (True, False, False)
+    """
+    if not isinstance(X, str) or os.path.exists(X):
+        return False
+    source, colon, place = X.partition(":")
+    known = source == source.strip() and source in [*TASK_SOURCES]
+    return X == "glyphs" or bool(known and colon and place and not place[0].isspace())
+
+
+def is_new(X: Any) -> bool:
+    """Whether something is files, images or texts without labels, rather than arrays or a task.
+
+    >>> is_new("photos/"), is_new(["a film"]), is_new("sklearn:digits"), is_new(np.zeros((2, 3)))
+    (True, True, False, False)
+    """
+    if isinstance(X, (str, os.PathLike)):
+        return not is_task_name(X)
+    if isinstance(X, (list, tuple)) and len(X):
+        X = X[0]
+    return isinstance(X, (str, os.PathLike, Image.Image)) or is_pair(X) or is_sound(X)
+
+
+def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> NewExamples:
+    """Read examples that have no labels, or whose labels do not matter.
+
+    For a model of images a text is the path of an image, of a folder, of which all images count
+    whatever folders they are in, or of a table that names image files. For a model of texts it is
+    the path of a table, of a file ``.txt`` with a text per line, or else a text itself; for one of
+    numbers the path of a table. The name of a task stands for its split ``test``.
+
+    Args:
+        X: one of these or a list of them, an image, a pair of texts, a sound; arrays and lists of
+            examples as ``load_task`` takes them; a split.
+        modality: of the model that is to read them.
+        columns: columns of tables that the model was trained to read, if known.
+
+    Raises:
+        InvalidInputError: there is no such file or folder, it holds no examples, or the columns of
+            a table are not clear.
+    """
+    if isinstance(X, Split):
+        return _listed(X.examples)
+    if isinstance(X, Task) or is_task_name(X):
+        return _of_task(X, modality, columns)
+    if isinstance(X, Image.Image) or is_sound(X) or (is_pair(X) and modality == "text"):
+        X = [X]
+    if modality == "image" and isinstance(X, np.ndarray) and X.dtype == np.uint8:
+        X = [array_to_image(X)] if X.ndim == 2 or (X.shape[-1:] == (3,) and X.ndim == 3) else X
+    if isinstance(X, (str, os.PathLike)):
+        return _of_path(X, modality, columns)
+    if isinstance(X, (list, tuple)) and any(isinstance(x, (str, os.PathLike)) for x in X):
+        texts = modality == "text" and all(isinstance(x, str) for x in X)
+        return _of_texts(X) if texts else _joined([new_examples(x, modality, columns) for x in X])
+    return _listed(as_examples(X, "the examples"))
+
+
+def _joined(parts: Sequence[NewExamples]) -> NewExamples:
+    if len(parts) == 1:
+        return parts[0]
+    files = [part.examples for part in parts]
+    together: Sequence[Any]
+    if all(isinstance(examples, ImageFiles) for examples in files):
+        together = ImageFiles([path for part in files for path in part.paths])  # type: ignore[attr-defined]
+    else:
+        together = _Chain(files)
+    names = [name for part in parts for name in part.names]
+    return NewExamples(names, together, tuple(lost for part in parts for lost in part.left_out))
+
+
+class _Chain(Sequence[Any]):
+    """Sequences one after the other, whose examples are read when they are asked for."""
+
+    def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        position = index % len(self)
+        part = int(np.searchsorted(self._ends, position, side="right"))
+        return self._parts[part][position - (int(self._ends[part - 1]) if part else 0)]
+
+
+def _listed(examples: Sequence[Any]) -> NewExamples:
+    names = [str(number) for number in range(len(examples))]
+    if isinstance(examples, ImageFiles):
+        names = [text_of(str(path)) for path in examples.paths]
+    elif len(examples) and isinstance(examples[0], str):
+        return _of_texts(examples)
+    return NewExamples(names, examples)
+
+
+def _of_texts(texts: Sequence[str]) -> NewExamples:
+    flat = (" ".join(text.split()) for text in texts)
+    names = [t if len(t) <= _LONGEST else f"{t[: _LONGEST - 1]}…" for t in flat]
+    return NewExamples(names, list(texts))
+
+
+def _of_task(X: Any, modality: Modality, columns: Sequence[str]) -> NewExamples:
+    """The split ``test`` of a task; of tables and folders all, whatever their labels."""
+    if isinstance(X, str):
+        source, place, options = parse_task(X)
+        if source in _TABLES.values():
+            return _of_table(place, modality, columns, options)
+        if source == "imagefolder":
+            return _of_path(place, modality, columns)
+    task = load_task(X)
+    return _listed(task["test" if "test" in task.splits else "train"].examples)
+
+
+def _of_path(X: Any, modality: Modality, columns: Sequence[str]) -> NewExamples:
+    told = os.fspath(X)
+    path = Path(told).expanduser()
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError):  # a text that is no path: too long, or with a NUL in it
+        is_folder = is_file = False
+    may_be_text = modality == "text" and isinstance(X, str) and not is_file
+    if path.suffix.lower() in _TABLES and not is_folder and not may_be_text:
+        return _of_table(told, modality, columns, {})
+    if modality == "text" and not is_folder:
+        if not is_file:
+            if isinstance(X, str) and not _like_a_table(told):
+                return _of_texts([X])
+            raise _absent(told)
+        return _of_lines(path, told)
+    if modality != "image":
+        raise InvalidInputError(
+            f"{told!r}: the model reads {'a text per line' if modality == 'text' else 'numbers'}, "
+            f"and {'a folder' if is_folder else 'this'} holds none; give a table such as new.csv"
+        )
+    if is_folder:
+        return _of_folder(path, told)
+    if not is_file:
+        raise _absent(told)
+    return NewExamples([text_of(told)], ImageFiles([path]))
+
+
+def _like_a_table(text: str) -> bool:
+    return os.path.splitext(text)[1].lower() in {*_TABLES, ".txt"} and " " not in text
+
+
+def _absent(told: str) -> InvalidInputError:
+    where = "" if os.path.isabs(told) else f" seen from {os.getcwd()!r}"
+    return InvalidInputError(f"there is no file or folder {told!r}{where}; check the path")
+
+
+def _of_folder(folder: Path, told: str) -> NewExamples:
+    """All images below a folder, in the order of their paths; links to folders are not followed."""
+    images: list[Path] = []
+    others = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_litter(name))
+        for name in sorted(files):
+            if is_litter(name):
+                continue
+            path = Path(place, name)
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                images.append(path)
+            else:
+                others.append((text_of(str(path)), "no image"))
+    if not images:
+        raise InvalidInputError(
+            f"there is no image in the folder {told!r}; images end in .jpg, .png, .webp and so on"
+        )
+    names = [text_of(str(path)) for path in images]
+    return NewExamples(names, ImageFiles(images), tuple(others))
+
+
+def _of_lines(path: Path, told: str) -> NewExamples:
+    try:
+        lines = read_text(path, TABLE).splitlines()
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"{told!r} cannot be read as text ({getattr(error, 'strerror', None) or error}); give "
+            f"a file in UTF-8 with a text per line, or a table such as new.csv"
+        ) from error
+    texts = [line for line in lines if line.strip()]
+    if not texts:
+        raise InvalidInputError(f"{told!r} has no text in it; write one per line")
+    return _of_texts(texts)
+
+
+def _of_table(
+    place: str, modality: Modality, columns: Sequence[str], options: dict[str, str]
+) -> NewExamples:
+    for option in options:
+        choose("option of a table without labels:", option, _OPTIONS)
+    table = read_table(place, place, options.get("header"))
+    if modality == "image":
+        [column] = _columns(table, "image", options, columns, ("paths", "images"))
+        examples = table.images(column, options.get("root"))
+        cells = table.cells(column) if table.holds(column) == "paths" else []
+        return NewExamples([*cells] or _rows(table), examples)
+    if modality == "text":
+        texts = table.texts(_columns(table, "text", options, columns, ("text",)))
+        return NewExamples(_rows(table), texts) if is_pair(texts[0]) else _of_texts(texts)
+    chosen = _columns(table, "features", options, columns, ("numbers",))
+    return NewExamples(_rows(table), as_examples(table.numbers(chosen), f"table {place!r}"))
+
+
+def _rows(table: Table) -> list[str]:
+    return [f"row {number}" for number in range(1, table.rows + 1)]
+
+
+def _columns(
+    table: Table, option: str, options: dict[str, str], known: Sequence[str], held: Sequence[str]
+) -> list[str]:
+    """The columns to read: those asked for, those of the training, or all that there may be."""
+    if option in options:
+        wanted = [column.strip() for column in options[option].split(",")]
+        table.require(wanted)
+        return wanted
+    if known and set(known) <= set(table.columns):
+        return list(known)
+    if known and held == ("numbers",):
+        table.require(known)
+    found = [column for column in table.columns if table.holds(column) in held]
+    if held == ("text",):  # a short one may be all names of images, or all numbers
+        found = found or list(table.columns[: len(table.columns) == 1])
+    if not found or (len(found) > 1 and held != ("numbers",)):
+        raise InvalidInputError(
+            f"{table.name}: which column holds the {option}? The columns are: "
+            f"{', '.join(table.columns)}; say csv:{table.name}?{option}=COLUMN"
+        )
+    return found
