@@ -314,7 +314,8 @@ def decided(task: Task, head: Head, found: Mapping[str, Any]) -> Decision:
     """The decision for a head that was fitted, tested on the task's split ``test``."""
     split, names, kind = task["test"], tuple(task.classes), head.kind_
     logits, truth = head.logits(task), as_codes(split.labels, kind)
-    confusion, mistakes = np.zeros((0, 0), np.int64), ()
+    confusion = np.zeros((0, 0), np.int64)
+    mistakes: tuple[Mistake, ...] = ()
     balanced = None
     if kind == "classification":
         confusion = _confusion_of(split.labels, logits.argmax(axis=1), len(names))
