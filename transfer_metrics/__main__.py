@@ -23,6 +23,7 @@ from transfer_metrics.untrusted import visible, visible_lines
 
 VERBS = (
     "rank",
+    "transfer",
     "layers",
     "extract",
     "score",
@@ -45,6 +46,7 @@ Which pretrained model should I transfer to my data, and from which layers?
 Answered in one pass over the data, before any training.
 
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits
+  transfer-metrics transfer --models 'zoo:*' --task sklearn:digits --out digits/
   transfer-metrics rank --models timm:resnet18,timm:mobilenetv3_small_100 --task imagefolder:photos
   transfer-metrics layers --model zoo:resnet-cifar10 --task npz:data.npz
   transfer-metrics list metrics

@@ -62,7 +62,7 @@ def add_layers(parser: argparse.ArgumentParser, default: str, choices: str) -> N
     parser.add_argument(
         "--layers",
         default=default,
-        type=_layers,
+        type=layer_names,
         help=f"{choices}, or names and patterns, comma-separated (default {default})",
     )
 
@@ -174,6 +174,12 @@ def loaded(args: argparse.Namespace) -> Task:
     return told(load_task(task), args)
 
 
+def task_options(args: argparse.Namespace) -> list[str]:
+    """What ``add_examples`` and ``--task`` were given, for the next command."""
+    given = {"task": args.task, "kind": args.kind, "examples": args.examples}
+    return [str(part) for name, v in given.items() if v is not None for part in (f"--{name}", v)]
+
+
 def told(task: Task, args: argparse.Namespace) -> Task:
     """A task, after one line on stderr that says how it was understood."""
     tell(args, task.summary)
@@ -229,7 +235,8 @@ def _device(text: str) -> str:
     return text
 
 
-def _layers(text: str) -> str | list[str]:
+def layer_names(text: str) -> str | list[str]:
+    """One choice of layers, or a list of names."""
     parts = split_list(text)
     if not parts:
         raise argparse.ArgumentTypeError(f"{text!r} names no layer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.console import print_table, say, tell
+from transfer_metrics.cli.console import print_table, say, suggest, tell
 from transfer_metrics.cli.options import add_intervals, add_kind, add_output
 from transfer_metrics.cli.parser import add_verb
 
@@ -89,6 +89,7 @@ def _run(args: argparse.Namespace) -> int:
         if r["value"] is not None
     ]
     print_table(table, args, "\n".join(lines))
+    suggest(args, "list", "metrics", table.metrics[0].partition("(")[0])
     for failure in table.failures:
         say(f"failed: {record_label(failure)}: {failure['error']}")
     return 1 if table.failures else 0

@@ -86,7 +86,7 @@ class Extraction:
                 raise InvalidInputError(f"{name}={value!r}; use a whole number of at least {least}")
         if dtype not in ("float32", "float16"):
             raise InvalidInputError(f"dtype={dtype!r}; use 'float32' or 'float16'")
-        data, asked = task[split], items(layers)
+        data, asked = task[split], items(layers, model.name)
         kept = Path(pixels) if pixels is not None else None
         how = (resolve_pool(pool), batch_size, dtype, amp, num_workers, progress, kept)
         forward = materialised(Forward(model, task, split, *how))
