@@ -17,7 +17,7 @@ from transfer_metrics.syntax import split_list
 
 # The first one ranks: the best by the evidence in docs/evidence.md. Others are shown beside it.
 DEFAULT_METRICS = ("knn", "logme", "transrate", "h_score")
-BALANCED = "knn(balanced=True)"
+_BALANCED = "knn(balanced=True)"
 """What stands beside the default where classes are rare."""
 # Counts and sizes, but not the numbers in names such as resnet18.
 _COUNTS = re.compile(r"(?<![\w.-])\d+|(?<==)\d+")
@@ -40,7 +40,7 @@ def resolve_metrics(
     found: dict[str, Metric] = {}
     if metrics is DEFAULT_METRICS:
         metrics = [name for name in metrics if kind in METRICS[name].tasks]
-        metrics[1:1] = [BALANCED] if long_tailed else []
+        metrics[1:1] = [_BALANCED] if long_tailed else []
     for spec in _specs(metrics):
         if isinstance(spec, str) and "(" not in spec and any(c in spec for c in "*?["):
             matches = [METRICS[name] for name in METRICS.match(spec)]
