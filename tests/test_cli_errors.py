@@ -79,6 +79,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "ood": ("", "x", "x=", "=x", "x=nowhere:y", "x=corrupted:none:1", "x=corrupted:blur:9"),
     "engine": ("", "nonsense", "serail"),
     "workers": ("0", "-1", "1.5", "x", ""),
+    "threads": ("0", "-1", "1.5", "x", "9999"),
     "memory": ("", "x", "-1", "2 cows", "1"),
     "budget": ("x", "nan", "0", "2", "-1"),
     "time": ("x", "0", "-1", "nan", "30 cows", "infm", ""),

@@ -68,9 +68,10 @@ def _run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from transfer_metrics.heads.data import as_codes
-    from transfer_metrics.heads.objective import balanced_accuracy, is_long_tailed, quality
+    from transfer_metrics.heads.objective import balanced_accuracy, quality
     from transfer_metrics.ranking import ScoreTable
     from transfer_metrics.sources.models.load_model import load_model
+    from transfer_metrics.sources.tasks.labels import is_long_tailed
 
     check_place(args.out, folder=True)
     model, head = _asked(args)

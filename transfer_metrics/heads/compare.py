@@ -26,7 +26,6 @@ from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.objective import (
     balanced_accuracy,
-    is_long_tailed,
     quality,
     standard_error,
 )
@@ -43,6 +42,7 @@ from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.specs import results_of
+from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.syntax import call_options, split_list

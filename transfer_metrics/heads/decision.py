@@ -16,7 +16,6 @@ from transfer_metrics.heads.data import as_codes
 from transfer_metrics.heads.objective import (
     QUALITY,
     balanced_accuracy,
-    is_long_tailed,
     quality,
     standard_error,
 )
@@ -28,6 +27,7 @@ from transfer_metrics.results.shortlist import Shortlist
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import duration, listed, several, short
 from transfer_metrics.selection.base import Selection
+from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.untrusted import visible
 

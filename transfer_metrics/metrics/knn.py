@@ -24,7 +24,9 @@ _FEW_DIGITS = 1e-8
     reference="Renggli et al., Which Model to Transfer?, CVPR 2022",
     invariant=("scale", "rotation"),
 )
-def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Estimate:
+def knn(
+    statistic: FeatureSample, *, k: int = 5, distance: str = "cosine", balanced: bool = False
+) -> Estimate:
     """Leave-one-out accuracy of the k nearest neighbours; R² of their mean in regression.
 
     ``(1/N) Σ_n [y_n = vote of the k nearest x_m, m ≠ n]``. The neighbour of rank r = 1 … k has
@@ -48,6 +50,9 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
         statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
         k: neighbours that vote.
         distance: ``"cosine"`` or ``"l2"``.
+        balanced: balanced accuracy, the mean over the classes of the accuracy on each; rankings by
+            the default metrics have it beside accuracy where the largest class has three times
+            the examples of the smallest.
 
     Returns:
         Accuracy in [0, 1] with its binomial standard error, or the mean of R² over targets or
@@ -66,6 +71,8 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
         - A class with no more than k / 2 examples can hardly win a vote; take a smaller ``k``.
         - Cosines are taken about the origin: features with a large common offset all look alike,
           and shifting X changes the score; ``distance="l2"`` does not mind.
+        - The accuracy counts large classes more; ``balanced=True`` counts all the same, and is the
+          less certain the rarer a class is.
         - It is an accuracy: when all models reach nearly 1, or on few examples, they tie.
 
     Source: Renggli et al. (2022), who take the error of the nearest neighbour for a proxy.
@@ -93,8 +100,17 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
     else:
         found = neighbours(x.contiguous().numpy(), k)
     if statistic.num_classes:
-        credit = sum(_credit(near, y, k, statistic.num_classes) for near in found)
-        return Estimate.of_proportion(credit / statistic.n, statistic.n)
+        credit = np.empty(statistic.n)
+        for near in found:
+            credit[near.rows] = _credit(near, y, k, statistic.num_classes)
+        if not balanced:
+            return Estimate.of_proportion(float(credit.sum()) / statistic.n, statistic.n)
+        of_class = [credit[y == code] for code in np.unique(y)]
+        parts = [Estimate.of_proportion(float(c.mean()), len(c)) for c in of_class]
+        error = np.sqrt(sum(part.stderr**2 for part in parts)) / len(parts)
+        return Estimate(float(np.mean(parts)), float(error))
+    if balanced:
+        raise InvalidInputError("balanced=True is for classes; leave it out")
     predicted = np.empty_like(y)
     for near in found:
         predicted[near.rows] = _means(near, y, k)
@@ -135,15 +151,15 @@ def _shares(near: Neighbours, weights: np.ndarray) -> np.ndarray:
     return (held[np.minimum(near.last, k)] - held[np.minimum(near.first, k)]) / size
 
 
-def _credit(near: Neighbours, labels: np.ndarray, k: int, num_classes: int) -> float:
-    """Sum over the rows of the share of the winning classes that is the true one."""
+def _credit(near: Neighbours, labels: np.ndarray, k: int, num_classes: int) -> np.ndarray:
+    """For each row the share of the winning classes that is the true one."""
     # Whole numbers, so that equal votes are equal.
     shares = _shares(near, 2.0 * k * (k + 1) + np.arange(k, 0, -1))
     cells = near.of * num_classes + labels[near.found]
     votes = np.bincount(cells, shares, len(near.rows) * num_classes).reshape(-1, num_classes)
     won = votes >= votes.max(axis=1, keepdims=True) * (1.0 - 1e-12)
     right = won[np.arange(len(won)), labels[near.rows]]
-    return float((right / won.sum(axis=1)).sum())
+    return right / won.sum(axis=1)
 
 
 def _means(near: Neighbours, targets: np.ndarray, k: int) -> np.ndarray:

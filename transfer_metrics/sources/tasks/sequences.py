@@ -138,6 +138,8 @@ class ImageFiles(StoredImages):
                 return error.__cause__.strerror
             if not _size(self.paths[index]):
                 return "empty"
+            if isinstance(error.__cause__, ValueError):
+                return str(error.__cause__)
             unknown = isinstance(error.__cause__, UnidentifiedImageError)
             return "no image" if unknown else "damaged"
         return ""
