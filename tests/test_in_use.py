@@ -213,9 +213,9 @@ class TestCard:
         record = json.loads((folder / "head.json").read_text())
         card = record["card"]
         assert record["class_names"] == list(NAMES)
-        assert card["task"] | {"inputs": []} == {
+        assert card["task"] == {
             "name": DIGITS, "kind": "classification", "modality": "image", "examples": 150,
-            "inputs": [],
+            "inputs": [], "of_words": False,
         }  # fmt: skip
         preprocess = tm.load_model(MODEL).preprocess
         assert card["preprocessing"]["mean"] == list(preprocess.mean)

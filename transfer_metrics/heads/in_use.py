@@ -14,14 +14,14 @@ from scipy.special import expit, softmax
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from transfer_metrics.errors import TransferMetricsError
+from transfer_metrics.errors import TransferMetricsError, UnsupportedTaskError
 from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs, network_logits
 from transfer_metrics.heads.source import ModelRef, preprocessing
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.tasks.new_examples import NewExamples, new_examples
+from transfer_metrics.sources.tasks.new_examples import NewExamples, is_new, new_examples
 from transfer_metrics.sources.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class InUse:
 
         Args:
             X: a folder of images, a path, a list of them, a table without labels, an image, texts,
-                a split, or the name of a task, whose labels are not read.
+                a split, or the name of a task, whose labels are not read. Of texts for a head on
+                words every word, as blanks cut them, is an example.
             progress: show a bar.
 
         Returns:
@@ -84,7 +85,7 @@ class InUse:
 
         check_is_fitted(self, "classes_")
         model = self._source().get()
-        new = new_examples(X, model.modality, self._columns())
+        new = new_examples(X, model.modality, self._columns(), of_words=self._of_words())
         found = _predicted(self._placed(), model, new, getattr(self, "batch_size", 64), progress)
         table = pd.DataFrame({"example": list(new.names)})
         for name, values in self._told(found.logits).items():
@@ -144,6 +145,11 @@ class InUse:
         Cost: one trace, some ten seconds, and a few forward passes.
         """
         network = self.network()
+        if self._of_words():
+            raise UnsupportedTaskError(
+                "the head reads the words of sentences, which only a tokenizer can tell apart, so "
+                "no file can hold it whole; use predict"
+            )
         about = {
             "head": self.label,
             "model": self._source().name,
@@ -159,6 +165,7 @@ class InUse:
         """Note what is fitted on, and forget the tests of what was fitted before."""
         told: dict[str, Any] = {"name": task.name, "kind": task.kind, "modality": task.modality}
         told |= {"examples": len(task["train"]), "inputs": list(task.understood.inputs)}
+        told["of_words"] = task["train"].units is not None
         self.card_ = {"task": told}
 
     def _card(self) -> dict[str, Any]:
@@ -175,9 +182,20 @@ class InUse:
         others = [t for t in card.get("tests", []) if any(t[k] != test[k] for k in list(test)[:3])]
         self.card_ = {**card, "tests": [*others, test]}
 
+    def _examples(self, X: Any) -> Any:
+        """New examples as they are to be read; anything else as it is."""
+        if not is_new(X):
+            return X
+        modality = self._source().get().modality
+        return new_examples(X, modality, self._columns(), of_words=self._of_words())
+
     def _columns(self) -> tuple[str, ...]:
         """Columns of the table that was fitted on; empty if there was none."""
         return tuple(getattr(self, "card_", {}).get("task", {}).get("inputs", ()))
+
+    def _of_words(self) -> bool:
+        """Whether the words of sentences were fitted on, rather than whole texts."""
+        return bool(getattr(self, "card_", {}).get("task", {}).get("of_words", False))
 
     def _told_classes(self) -> np.ndarray:
         """Names of the classes where there are any, else ``classes_``."""

@@ -13,7 +13,7 @@ from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.registry import choose
-from transfer_metrics.sources.example import Modality, is_pair, is_sound
+from transfer_metrics.sources.example import Modality, Word, is_pair, is_sound
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.specs import parse_task, text_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
@@ -76,7 +76,9 @@ def is_new(X: Any) -> bool:
     return isinstance(X, (str, os.PathLike, Image.Image)) or is_pair(X) or is_sound(X)
 
 
-def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> NewExamples:
+def new_examples(
+    X: Any, modality: Modality, columns: Sequence[str] = (), *, of_words: bool = False
+) -> NewExamples:
     """Read examples that have no labels, or whose labels do not matter.
 
     For a model of images a text is the path of an image, of a folder, of which all images count
@@ -89,16 +91,20 @@ def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> New
             examples as ``load_task`` takes them; a split.
         modality: of the model that is to read them.
         columns: columns of tables that the model was trained to read, if known.
+        of_words: whether the words of texts are the examples; blanks cut them.
 
     Raises:
         InvalidInputError: there is no such file or folder, it holds no examples, or the columns of
             a table are not clear.
     """
+    if of_words:
+        return _words_of(new_examples(X, modality, columns).examples)
     if isinstance(X, Split):
         return _listed(X.examples)
     if isinstance(X, Task) or is_task_name(X):
         return _of_task(X, modality, columns)
-    if isinstance(X, Image.Image) or is_sound(X) or (is_pair(X) and modality == "text"):
+    one_pair = modality == "text" and isinstance(X, tuple) and is_pair(X)
+    if isinstance(X, Image.Image) or is_sound(X) or one_pair:
         X = [X]
     if modality == "image" and isinstance(X, np.ndarray) and X.dtype == np.uint8:
         X = [array_to_image(X)] if X.ndim == 2 or (X.shape[-1:] == (3,) and X.ndim == 3) else X
@@ -156,6 +162,20 @@ def _of_texts(texts: Sequence[str]) -> NewExamples:
     flat = (" ".join(text.split()) for text in texts)
     names = [t if len(t) <= _LONGEST else f"{t[: _LONGEST - 1]}…" for t in flat]
     return NewExamples(names, list(texts))
+
+
+def _words_of(texts: Sequence[Any]) -> NewExamples:
+    """The words of texts in their order; those of a task are words already."""
+    words: list[Word] = []
+    for text in texts:
+        if isinstance(text, Word):
+            words.append(text)
+            continue
+        sentence = tuple(text.split())
+        words += [Word(sentence, place) for place in range(len(sentence))]
+    if not words:
+        raise InvalidInputError("there is no word in the texts")
+    return NewExamples([word.sentence[word.position] for word in words], words)
 
 
 def _of_task(X: Any, modality: Modality, columns: Sequence[str]) -> NewExamples:
