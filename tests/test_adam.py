@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from transfer_metrics.errors import CorruptStoreError, IncompatibleStoreError, InvalidInputError
 from transfer_metrics.selection import adam
-from transfer_metrics.selection.adam import train_softmax
+from transfer_metrics.selection.adam import loss_of, train_softmax
 from transfer_metrics.selection.columns import layer_columns
 from transfer_metrics.selection.proximal import group_lasso
 
@@ -199,3 +199,28 @@ def test_numbers_that_mean_nothing_are_refused(options):
     x, y = data()
     with pytest.raises(InvalidInputError, match="must lie in 0"):
         train_softmax(layer_columns(x), y, 2)
+
+
+def test_other_losses_are_those_of_torch():
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    t = np.stack([x[:, 0] * 2, x[:, 1] + 1], axis=1)
+    fit = train_softmax(layer_columns(x), t, 2, kind="regression", lr=0.1, steps=2000)
+    np.testing.assert_allclose(x @ fit.weights + fit.bias, t, atol=1e-3)
+    out, labels = torch.randn(5, 2), torch.tensor([[0.0, 1.0]] * 5)
+    each = torch.nn.BCEWithLogitsLoss(reduction="sum")(out, labels) / 5
+    torch.testing.assert_close(loss_of("multilabel")(out, labels), each)
+    torch.testing.assert_close(loss_of("regression")(out, labels), (out - labels).pow(2).sum() / 10)
+
+
+def test_small_products_have_one_thread_and_leave_the_others_as_they_were(monkeypatch):
+    seen, before = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(adam, "_step", lambda state, *_: _noted(state, seen))
+    train_softmax(layer_columns(np.eye(4)), [0, 0, 1, 1], 2, steps=3)
+    assert (seen, torch.get_num_threads()) == ([1, 1, 1], 2)
+    torch.set_num_threads(before)
+
+
+def _noted(state, seen):
+    seen.append(torch.get_num_threads())
+    state.step += 1

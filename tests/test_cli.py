@@ -171,6 +171,23 @@ def test_usage_errors_give_status_two(argv, capsys):
     assert "--help`" in line
 
 
+def test_threads_are_those_that_were_asked_for(capsys, monkeypatch):
+    import torch
+
+    seen, before = [], torch.get_num_threads()
+
+    def listed(pattern):
+        seen.append(torch.get_num_threads())
+        return []
+
+    monkeypatch.setattr("transfer_metrics.metrics.base.list_metrics", listed)
+    run(capsys, "list", "metrics", "--threads", before + 1)
+    run(capsys, "--threads", before + 1, "list", "metrics")
+    assert (seen, torch.get_num_threads()) == ([before + 1] * 2, before)
+    status, _, err = run(capsys, "list", "metrics", "--threads", "0")
+    assert (status, "no whole number from 1" in err) == (2, True)
+
+
 def test_score_reads_arrays(capsys, tmp_path):
     x, y = load_iris(return_X_y=True)
     np.save(tmp_path / "x.npy", x)

@@ -27,6 +27,7 @@ RANKING = {"models": MODEL, "task": TASK, "layers": "last"}
 # with the last one.
 VALID: dict[str, tuple[dict[str, str], ...]] = {
     "rank": ({**RANKING, "out": "new"},),
+    "transfer": ({"models": MODEL, "task": TASK, "metrics": "knn", "out": "new"},),
     "layers": ({"store": "store", "metrics": "knn"}, NETWORK),
     "extract": ({**NETWORK, "out": "new"},),
     "score": (
@@ -34,7 +35,12 @@ VALID: dict[str, tuple[dict[str, str], ...]] = {
         {"source": "x.npy", "features": "x.npy", "labels": "y.npy", "metrics": "leep"},
     ),
     "select": ({"store": "store", "by": "knn"}, {**NETWORK, "by": "knn"}),
-    "train": ({"model": MODEL, "task": TASK, "head": "linear_probe", "out": "new"},),
+    "train": (
+        {"model": MODEL, "task": TASK, "head": "linear_probe", "out": "new"},
+        {"source": "scores.jsonl", "out": "new"},
+        {"features": "chosen.json", "out": "new"},
+        {"model": MODEL, "task": TASK, "layers": "last", "out": "new"},
+    ),
     "compare": (
         {"models": MODEL, "task": TASK, "heads": "linear_probe", "seeds": "1", "out": "new"},
     ),
@@ -73,8 +79,10 @@ WRONG: dict[str, tuple[str, ...]] = {
     "ood": ("", "x", "x=", "=x", "x=nowhere:y", "x=corrupted:none:1", "x=corrupted:blur:9"),
     "engine": ("", "nonsense", "serail"),
     "workers": ("0", "-1", "1.5", "x", ""),
+    "threads": ("0", "-1", "1.5", "x", "9999"),
     "memory": ("", "x", "-1", "2 cows", "1"),
     "budget": ("x", "nan", "0", "2", "-1"),
+    "time": ("x", "0", "-1", "nan", "30 cows", "infm", ""),
     "sizes": ("", "x", "10", "10x2", "0x0x0", "10x-2x2"),
     "names": ("nonsense", ""),
     "name": ("nonsense*(",),

@@ -65,7 +65,7 @@ def test_all_that_is_wrong_with_a_folder_is_one_message(tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError) as told:
             load_task(f"imagefolder:{torn}?seed=1")
     for part in (
-        "4 of 8 images cannot be read", "a/9-empty.png (empty)", "a/9-text.jpg (damaged)",
+        "4 of 8 images cannot be read", "a/9-empty.png (empty)", "a/9-text.jpg (no image)",
         "a/9-truncated.jpg (damaged)", "a/9-truncated.png (damaged)", "add &corrupt=skip",
         "nothing (no image in it)", "__MACOSX (hidden", "a/list.csv (no image)",
         "2 such as loose.png (in no class folder)",

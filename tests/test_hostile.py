@@ -436,13 +436,14 @@ def test_an_image_file_that_is_none_of_that(tmp_path: Path, monkeypatch) -> None
     (tmp_path / "a" / "link.png").symlink_to(outside)
     with open(tmp_path / "b" / "sparse.png", "wb") as file:
         file.truncate(1 << 40)
+    with pytest.raises(InvalidInputError, match=r"sparse.png .it has 1,099,511,627,776 bytes"):
+        load_task(f"imagefolder:{tmp_path}")
+    (tmp_path / "b" / "sparse.png").unlink()
     with pytest.warns(TransferMetricsWarning, match=r"a/pipe.png|zero.png"):
         task = load_task(f"imagefolder:{tmp_path}")
     train = task["train"]
-    assert [p.name for p in train.examples.paths] == ["0.png", "link.png", "0.png", "sparse.png"]
+    assert [p.name for p in train.examples.paths] == ["0.png", "link.png", "0.png"]
     assert train.examples[1].size == (2, 2), "links to files are followed"
-    with pytest.raises(InvalidInputError, match="1,099,511,627,776 bytes"):
-        train.examples[3]
 
 
 @pytest.mark.parametrize("path", ["../../secret.png", "/etc/secret.png", "a/../../secret.png"])

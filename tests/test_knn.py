@@ -6,7 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.neighbors import NearestNeighbors
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
@@ -252,3 +254,32 @@ def test_rows_of_zeros_predict_the_mean_of_all_others():
     predicted = np.array([2.75 / 3, 2.5 / 3, 1.5, 0.75])
     expected = 1 - ((y - predicted) ** 2).sum() / ((y - y.mean()) ** 2).sum()
     assert tm.knn(x, y, k=1) == pytest.approx(expected)
+
+
+def test_balanced_accuracy_counts_every_class_the_same():
+    random = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [40, 20, 5])
+    x = random.normal(size=(65, 3)) + 1.5 * np.eye(3)[y]
+    near = NearestNeighbors(n_neighbors=2).fit(x).kneighbors(x, return_distance=False)[:, 1]
+    found = tm.knn(x, y, k=1, distance="l2", balanced=True)
+    shares = np.array([np.mean(y[near][y == c] == c) for c in range(3)])
+    assert found == pytest.approx(balanced_accuracy_score(y, y[near]))
+    error = np.sqrt((shares * (1 - shares) / [40, 20, 5]).sum()) / 3
+    assert found.stderr == pytest.approx(error)
+    with pytest.raises(InvalidInputError, match="balanced=True is for classes"):
+        tm.knn(x, x[:, :2], balanced=True)
+
+
+def test_rankings_of_long_tailed_classes_show_it_beside_accuracy():
+    digits = load_digits()
+    rows = np.r_[np.flatnonzero(digits.target < 2), np.flatnonzero(digits.target == 2)[:20]]
+    task = tm.load_task(digits.images[rows].astype(np.uint8) * 15, digits.target[rows])
+    table = tm.rank_models("zoo:cnn-mnist", task, layers="last", progress=False)
+    assert table.metrics[:2] == ["knn", "knn(balanced=True)"]
+    value = next(r["value"] for r in table.records if r["options"] == "balanced=True")
+    header, row = str(table).splitlines()[1:3]
+    assert header.split()[:6] == ["#", "model", "knn", "±", "95", "%"]
+    assert "balanced" in header
+    assert f"{value:.4g}" in row.split()
+    whole = tm.rank_models("zoo:cnn-mnist", "sklearn:digits", layers="last", progress=False)
+    assert "balanced" not in str(whole)

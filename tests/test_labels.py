@@ -209,10 +209,13 @@ def test_several_numbers_per_example() -> None:
     hot = np.eye(3)[Y]
     for form in (hot, hot.astype(int), hot.astype(bool), hot.tolist(), torch.tensor(hot)):
         assert kind_of({"y": form}) == "multilabel"
-        with pytest.raises(InvalidInputError, match=r"labels\.argmax\(1\).*kind='regression'"):
+        with pytest.raises(
+            InvalidInputError, match=r"labels\.argmax\(1\).*'multilabel'.*'regression'"
+        ):
             tm.load_task(X, form)
         assert tm.load_task(X, form, kind="regression")["train"].labels.shape == (60, 3)
-        assert tm.score(X, form, "*").metrics == ["logme"]
+        assert tm.load_task(X, form, kind="multilabel")["train"].labels.shape == (60, 3)
+        assert set(tm.score(X, form, "*").metrics) == {"logme", "knn", "ridge_probe"}
     for form in (hot * 2, (hot * 2).astype(int), hot + 0.5):
         assert kind_of({"y": form}) == "regression"
         assert tm.load_task(X, form).kind == "regression"

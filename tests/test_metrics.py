@@ -394,10 +394,16 @@ def test_regression_and_several_labels_run_what_is_defined_for_them():
     values = {r["metric"]: r["value"] for r in table.records}
     assert values["transrate"] == pytest.approx(float(tm.transrate(x, tm.quantile_bins(t))))
     labels = np.stack([t > 100, t > 200], axis=1).astype(int)
-    [record] = tm.score(x, labels, "*").records
-    assert record["metric"] == "logme"
-    each = [float(tm.logme(x, column, kind="regression")) for column in labels.T]
-    assert record["value"] == pytest.approx(np.mean(each), rel=1e-9)
+    scores = {r["metric"]: r["value"] for r in tm.score(x, labels, "*").records}
+    assert scores.keys() == {"knn", "logme", "ridge_probe"}
+    unused = np.hstack([labels, np.zeros((len(labels), 1), int)])  # by any example
+    for name in ("knn", "logme"):
+        metric = getattr(tm, name)
+        each = [float(metric(x, column, kind="regression")) for column in labels.T]
+        assert scores[name] == pytest.approx(np.mean(each), rel=1e-9)
+    for name in ("knn", "ridge_probe"):
+        of_all = float(getattr(tm, name)(x, unused, kind="multilabel"))
+        assert of_all == pytest.approx(scores[name], rel=1e-9)
     with pytest.raises(tm.UnsupportedTaskError, match="multilabel"):
         tm.score(x, labels, "h_score")
 

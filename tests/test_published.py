@@ -50,7 +50,7 @@ SHAPES = {
     "parc-controlled": (32, 7),
     "reference-imagenet": (12, 4),
     "reference-texts": (8, 3),
-    "reference-zoo": (14, 8),
+    "reference-zoo": (14, 10),
     "sfda-cnn": (11, 11),
     "sfda-cnn-head": (11, 11),
     "sfda-ssl": (12, 11),

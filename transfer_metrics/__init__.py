@@ -34,6 +34,8 @@ _PUBLIC = {
     "transfer_metrics.features.store": ("FeatureStore",),
     "transfer_metrics.heads.base": ("load_head",),
     "transfer_metrics.heads.compare": ("compare",),
+    "transfer_metrics.heads.decision": ("Decision",),
+    "transfer_metrics.heads.transfer": ("transfer",),
     "transfer_metrics.results.comparison": ("Comparison",),
     "transfer_metrics.results.error_model": ("ErrorModel",),
     "transfer_metrics.heads.finetune": ("FineTune", "H2TFT", "LPFT"),

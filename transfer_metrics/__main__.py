@@ -18,10 +18,12 @@ import transfer_metrics
 from transfer_metrics.cli.console import LONGEST, console
 from transfer_metrics.cli.parser import Parser, PrintCompletion, add_common, with_config
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
+from transfer_metrics.threads import running_with
 from transfer_metrics.untrusted import visible, visible_lines
 
 VERBS = (
     "rank",
+    "transfer",
     "layers",
     "extract",
     "score",
@@ -44,6 +46,7 @@ Which pretrained model should I transfer to my data, and from which layers?
 Answered in one pass over the data, before any training.
 
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits
+  transfer-metrics transfer --models 'zoo:*' --task sklearn:digits --out digits/
   transfer-metrics rank --models timm:resnet18,timm:mobilenetv3_small_100 --task imagefolder:photos
   transfer-metrics layers --model zoo:resnet-cifar10 --task npz:data.npz
   transfer-metrics list metrics
@@ -90,7 +93,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     try:
         args = parser.parse_args(with_config(argv, parser))
         _refuse_empty(args)
-        with warnings.catch_warnings(), _ending_in_order():
+        threads = getattr(args, "threads", None)
+        with warnings.catch_warnings(), _ending_in_order(), running_with(threads):
             warnings.showwarning = _show_warning
             status = args.run(args)
         _flush()

@@ -3,25 +3,125 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
 
 from tqdm import tqdm
 
 from transfer_metrics.untrusted import visible
 
+_OFTEN = 0.1  # seconds between two drawings
+# What all bars go into while a run of several steps has one of its own.
+_whole: list[WholeRun] = []
+
 
 def progress_bar(desc: str, total: int, shown: bool, **options: Any) -> tqdm:
     """A bar on stderr that vanishes when it is done; where stderr is a file, a line now and then.
 
+    Inside of a ``WholeRun`` it is drawn as what the run is at.
+
     >>> with progress_bar("nothing", 1, shown=False) as bar:
     ...     bar.update()
     """
+    if _whole:
+        return _Part(desc=visible(desc), total=total, disable=True, **options)
     return tqdm(
         desc=visible(desc),
         total=total,
         disable=not shown,
         file=sys.stderr,
         leave=False,
-        mininterval=0.1 if sys.stderr.isatty() else 30.0,
+        mininterval=_OFTEN if sys.stderr.isatty() else 30.0,
         **options,
     )
+
+
+class WholeRun:
+    """One bar for a run of several steps, and for whatever shows progress within them.
+
+    Args:
+        desc: what it is called.
+        shown: whether it is drawn.
+
+    >>> with WholeRun("run", shown=False) as run:
+    ...     run.expect(3.0)
+    ...     with run.step("first", 2.0), progress_bar("inside", 4, shown=True) as bar:
+    ...         bar.update(2)
+    ...         run.done
+    1.0
+    """
+
+    def __init__(self, desc: str, shown: bool) -> None:
+        self.done = 0.0
+        self._parts: list[_Part] = []
+        self._step: tuple[str, float, float] = ("", 0.0, 0.0)
+        self._drawn = 0.0
+        self._bar = tqdm(
+            desc=visible(desc),
+            total=1.0,
+            disable=not shown,
+            file=sys.stderr,
+            leave=False,
+            mininterval=_OFTEN if sys.stderr.isatty() else 30.0,
+            bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}{postfix}",
+        )
+
+    def __enter__(self) -> Self:
+        _whole.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _whole.remove(self)
+        self._bar.close()
+
+    def expect(self, total: float) -> None:
+        """Say how much there is to do in all, in the unit of the steps' weights."""
+        self._bar.total = total
+
+    @contextmanager
+    def step(self, name: str, weight: float) -> Iterator[None]:
+        """What is done inside is one step, which is this much of the whole."""
+        self._step = (name, self.done, weight)
+        self.tell()
+        yield
+        self.done = self._step[1] + weight
+        self._step = ("", self.done, 0.0)
+        self.tell()
+
+    def tell(self) -> None:
+        """Draw where things stand: by the outermost bar of the step, in the words of the last."""
+        name, start, weight = self._step
+        if self._parts:
+            first, last = self._parts[0], self._parts[-1]
+            share = first.n / first.total if first.total else 0.0
+            self.done = max(self.done, start + weight * min(share, 1.0))
+            inner = f"{last.desc} {last.n:g}/{last.total or 0:g}" if last.desc else ""
+            name = ", ".join(filter(None, [name, inner]))
+        self._bar.set_postfix_str(visible(name), refresh=False)
+        self._bar.update(max(0.0, min(self.done, self._bar.total) - self._bar.n))
+        now = time.monotonic()
+        if sys.stderr.isatty() and now > self._drawn + _OFTEN:
+            self._drawn = now
+            self._bar.refresh()
+
+
+class _Part(tqdm):
+    """A bar that is not drawn and tells the whole run of it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.desc, self._owner = options["desc"], _whole[-1]
+        self._owner._parts.append(self)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """See ``tqdm``."""
+        self.n += n or 0
+        self._owner.tell()
+        return None
+
+    def close(self) -> None:
+        """See ``tqdm``."""
+        # Bars of tqdm are equal where they stand on the same line.
+        self._owner._parts[:] = [part for part in self._owner._parts if part is not self]

@@ -8,6 +8,7 @@ from typing import Any
 from transfer_metrics.errors import InvalidInputError
 
 _OPENING, _CLOSING, _QUOTES = "([{", ")]}", "'\""
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def call_options(arguments: str, what: str) -> dict[str, Any]:
@@ -58,6 +59,23 @@ def cut(text: str, mark: str) -> tuple[str, str, str]:
         elif letter in _CLOSING:
             depth = max(depth - 1, 0)
     return text, "", ""
+
+
+def seconds_of(text: float | str) -> float:
+    """A time in seconds, from a number of them or text such as ``"30m"``.
+
+    >>> seconds_of("30m"), seconds_of("1.5h"), seconds_of(20)
+    (1800.0, 5400.0, 20.0)
+    """
+    number = str(text).strip()
+    unit = _UNITS.get(number[-1:].lower())
+    try:
+        value = float(number if unit is None else number[:-1]) * (unit or 1.0)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise InvalidInputError(f"time {text!r} cannot be read; write 90s, 30m or 2h")
+    return value
 
 
 def split_list(text: str) -> list[str]:

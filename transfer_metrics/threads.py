@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,10 +17,11 @@ _SMALL = 100_000_000
 
 @contextmanager
 def threads_for(multiplications: int) -> Iterator[None]:
-    """One thread of BLAS inside, if its products are small; else as many as before.
+    """One thread of BLAS and torch inside, if products are small; else as many as before.
 
     An iterative fit makes thousands of small products, and on two cores a second thread has made
-    such fits up to seven times slower. One product takes N D C ``multiplications`` or so.
+    such fits up to seven times slower, and on two busy ones forty times. One product takes N D C
+    ``multiplications`` or so.
 
     >>> with threads_for(1000):
     ...     pass
@@ -27,8 +29,17 @@ def threads_for(multiplications: int) -> Iterator[None]:
     if multiplications >= _SMALL:
         yield
         return
+    # Torch has a BLAS of its own inside, which is not found there.
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 1
     with _controller().limit(limits=1, user_api="blas"):
-        yield
+        if torch and before > 1:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch and before > 1:
+                torch.set_num_threads(before)
 
 
 def use_threads(threads: int) -> None:
@@ -37,6 +48,29 @@ def use_threads(threads: int) -> None:
 
     torch.set_num_threads(threads)
     _controller().limit(limits=threads)
+
+
+@contextmanager
+def running_with(threads: int | None) -> Iterator[None]:
+    """So many threads inside, in torch and numerical libraries; None leaves them as they are.
+
+    >>> import torch
+    >>> with running_with(1):
+    ...     torch.get_num_threads()
+    1
+    """
+    if threads is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    with _controller().limit(limits=threads):
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 @functools.cache

@@ -19,12 +19,12 @@ _EXAMPLES = """\
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    help = "show or clear kept scores, features, statistics and interrupted training"
+    help = "show or clear kept scores, features, statistics, pixels and interrupted training"
     parser = add_verb(verbs, "cache", help, _EXAMPLES, _run)
     parser.add_argument("action", nargs="?", choices=("show", "clear"), default="show")
     parser.add_argument(
         "--only",
-        choices=("scores", "features", "statistics", "training"),
+        choices=("scores", "features", "statistics", "pixels", "training"),
         help="with clear: of what (training: of `compare`, interrupted)",
     )
     add_output(parser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.console import print_table, require_scores, say, tell
+from transfer_metrics.cli.console import print_table, require_scores, say, suggest, tell
 from transfer_metrics.cli.options import (
     add_cache,
     add_device,
@@ -15,6 +15,7 @@ from transfer_metrics.cli.options import (
     check_place,
     loaded,
     positive,
+    task_options,
 )
 from transfer_metrics.cli.parser import add_verb
 
@@ -93,6 +94,11 @@ def _run(args: argparse.Namespace) -> int:
         what = failure["head"] or failure["metric"] or "model"
         say(f"failed: {failure['model']}: {what}: {failure['error']}")
     tell(args, f"wrote {', '.join(map(str, written))}")
+    held = [r for r in table.records if r["metric"] == "val_accuracy" and r["value"] is not None]
+    if held:
+        best = max(held, key=lambda r: r["value"])
+        asked = ("--model", best["model"], *task_options(args))
+        suggest(args, "train", *asked, "--head", best["head"], "--out", "head")
     return 1 if table.failures else 0
 
 

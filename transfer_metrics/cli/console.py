@@ -6,6 +6,7 @@ import argparse
 import codecs
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -75,6 +76,12 @@ def tell(args: argparse.Namespace, message: str) -> None:
 def say(message: str) -> None:
     """A line for the person at the terminal, on stderr."""
     print(visible(message, LONGEST), file=sys.stderr)
+
+
+def suggest(args: argparse.Namespace, *parts: object) -> None:
+    """The next command, filled in, on stderr; nothing with ``--quiet``."""
+    words = " ".join(shlex.quote(str(part)) for part in parts)
+    tell(args, f"next: transfer-metrics {words}")
 
 
 def require_scores(table: _Table) -> None:

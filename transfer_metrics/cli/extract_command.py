@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.console import Records, print_table, tell
+from transfer_metrics.cli.console import Records, print_table, suggest, tell
 from transfer_metrics.cli.options import (
     add_examples,
     add_extraction,
@@ -58,4 +58,5 @@ def _run(args: argparse.Namespace) -> int:
     lines = [f"{r['layer']}\t{r['n']} x {r['dim']}" for r in records]
     print_table(Records(records), args, "\n".join(lines))
     tell(args, f"wrote {args.out}")
+    suggest(args, "layers", "--store", args.out)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.console import print_table, require_scores, say, tell
+from transfer_metrics.cli.console import print_table, require_scores, say, suggest, tell
 from transfer_metrics.cli.options import (
     add_examples,
     add_extraction,
@@ -78,6 +78,9 @@ def _run(args: argparse.Namespace) -> int:
     print_table(table, args, wide.to_string(index=False, float_format="{:.4g}".format))
     if args.plot:
         tell(args, f"wrote {args.plot}")
+    model, task = table.best(), table.chosen_task()
+    reading = ("--task", task, "--layers", *table.best_layers(), "--out", "head")
+    suggest(args, "train", "--model", model, *reading)
     for failure in table.failures:
         say(f"failed: {failure['layer']}: {failure['metric']}: {failure['error']}")
     return 1 if table.failures else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import Records, print_table
+from transfer_metrics.cli.console import Records, print_table, suggest
 from transfer_metrics.cli.options import add_kind, add_layers, add_output, told, with_kind
 from transfer_metrics.cli.parser import add_verb
 
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
   transfer-metrics list metrics
+  transfer-metrics list metrics knn
   transfer-metrics list models 'timm:mobilenet*'
   transfer-metrics list layers zoo:resnet-cifar10
   transfer-metrics list poolings
   transfer-metrics list tasks
   transfer-metrics list tasks zoo:glyphs
   transfer-metrics list heads
+  transfer-metrics list heads head2toe
 """
 _Listing = tuple[list[dict[str, Any]], list[str]]
 """Records, and a line for each or more."""
@@ -31,7 +33,9 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(verbs, "list", "list what can be named", _EXAMPLES, _run)
     parser.add_argument("what", choices=_WHAT)
     parser.add_argument(
-        "name", nargs="?", help="a pattern, the model whose layers to list, or the task to describe"
+        "name",
+        nargs="?",
+        help="a pattern, the model whose layers to list, or the task, metric or head to describe",
     )
     add_layers(parser, "blocks", "blocks, activations, *, last")
     parser.add_argument("--pool", default="avg")
@@ -43,16 +47,35 @@ def _run(args: argparse.Namespace) -> int:
     """Print one name per line, with what there is to say about it."""
     records, lines = globals()[f"_{args.what}"](args)
     print_table(Records(records), args, "\n".join(lines))
+    if next_one := _next(args, records):
+        suggest(args, *next_one)
     return 0
+
+
+def _next(args: argparse.Namespace, records: list[dict[str, Any]]) -> tuple[str, ...]:
+    """What to do with what was listed."""
+    name = args.name or "zoo:*"
+    digits = ("--task", "sklearn:digits")
+    if args.what == "models":
+        return ("rank", "--models", name, *digits)
+    if args.what == "layers":
+        return ("layers", "--model", name, *digits, "--layers", str(args.layers))
+    if args.what == "tasks":
+        return ("rank", "--models", "zoo:*", "--task", args.name or "sklearn:digits")
+    if args.what in ("metrics", "heads") and not args.name:
+        return ("list", args.what, "knn" if args.what == "metrics" else "head2toe")
+    return ()
 
 
 def _metrics(args: argparse.Namespace) -> _Listing:
     from fnmatch import fnmatchcase
 
-    from transfer_metrics.metrics.base import get_metric, list_metrics
+    from transfer_metrics.metrics.base import METRICS, get_metric, list_metrics
     from transfer_metrics.ranking.combinations import COMBINATIONS
 
     pattern = args.name or "*"
+    if pattern in METRICS:
+        return _described_metric(pattern)
     found = [get_metric(name) for name in list_metrics(pattern)]
     rows = [(m.name, m.requires, "/".join(m.tasks), m.reference) for m in found]
     for name, by_kind in COMBINATIONS.items():
@@ -61,6 +84,66 @@ def _metrics(args: argparse.Namespace) -> _Listing:
             rows.append((name, "a set", "/".join(by_kind), first.reference))
     lines = [f"{n:<25}{reads:<10}{tasks:<38}{source}".rstrip() for n, reads, tasks, source in rows]
     return [dict(zip(("name", "reads", "tasks", "reference"), r, strict=True)) for r in rows], lines
+
+
+def _described_metric(name: str) -> _Listing:
+    """A metric's options, and what it is."""
+    from transfer_metrics.metrics.base import get_metric
+
+    metric = get_metric(name)
+    doc = metric.fn.__doc__ or ""
+    example = _call(name, _options(metric.fn, doc))
+    given = f"rank --models 'zoo:*' --task sklearn:digits --metrics {example}"
+    return _explained(name, metric.fn, doc, given)
+
+
+def _options(function: Any, doc: str) -> list[dict[str, Any]]:
+    """Name, default and meaning of each option that a function takes by keyword."""
+    import inspect
+    import re
+
+    told = doc.partition("Args:")[2]
+    found = []
+    for option in inspect.signature(function).parameters.values():
+        if option.default is option.empty:
+            continue
+        match = re.search(
+            rf"^ +{option.name}: (.*?)(?=\n\s*\n|\n +\**\w+: |\Z)", told, re.MULTILINE | re.DOTALL
+        )
+        about = " ".join(match.group(1).split()) if match else ""
+        found.append({"option": option.name, "default": option.default, "about": about})
+    return found
+
+
+def _explained(name: str, function: Any, doc: str, command: str) -> _Listing:
+    """What something is, a line for each option with its default, and a command with one."""
+    import textwrap
+
+    options = _options(function, doc)
+    lines = [f"{name}: {doc.partition(chr(10))[0]}", ""]
+    for option in options:
+        lines.append(f"  {option['option']}={_short(option['default'])}")
+        lines += textwrap.wrap(
+            option["about"], 92, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+    lines += ["" if options else "  no options", f"  transfer-metrics {command}"]
+    return [{"name": name, **option} for option in options] or [{"name": name}], lines
+
+
+def _call(name: str, options: list[dict[str, Any]]) -> str:
+    """The name with its first option that is a number, for a shell."""
+    import shlex
+
+    for option in options:
+        if isinstance(option["default"], (int, float)) and not isinstance(option["default"], bool):
+            return shlex.quote(f"{name}({option['option']}={option['default']})")
+    return name
+
+
+def _short(value: Any) -> str:
+    """A default as it is written, of a long one its ends."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:40]} … {text[-12:]}"
 
 
 def _models(args: argparse.Namespace) -> _Listing:
@@ -110,6 +193,13 @@ def _heads(args: argparse.Namespace) -> _Listing:
 
     from transfer_metrics.heads.base import HEADS
 
+    if args.name in HEADS:
+        head: Any = HEADS[args.name]
+        # Of options that it shares with another head, that one tells.
+        doc = "\n".join(own.__doc__ or "" for own in head.__mro__[:-1])
+        example = _call(args.name, _options(head.__init__, doc))
+        given = f"train --model zoo:cnn-mnist --task sklearn:digits --head {example} --out head"
+        return _explained(args.name, head.__init__, doc, given)
     names = [name for name in HEADS if fnmatchcase(name, args.name or "*")]
     records = [{"name": n, "about": (HEADS[n].__doc__ or "").partition("\n")[0]} for n in names]
     return records, [f"{r['name']:<15}{r['about']}" for r in records]

@@ -15,7 +15,7 @@ from transfer_metrics.syntax import split_list
 if TYPE_CHECKING:
     from transfer_metrics.sources.tasks.task import Task
 
-KINDS = ("classification", "regression")
+_KINDS = ("classification", "regression", "multilabel")
 
 
 def add_extraction(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def add_layers(parser: argparse.ArgumentParser, default: str, choices: str) -> N
     parser.add_argument(
         "--layers",
         default=default,
-        type=_layers,
+        type=layer_names,
         help=f"{choices}, or names and patterns, comma-separated (default {default})",
     )
 
@@ -125,7 +125,7 @@ def add_plot_format(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_kind(parser: argparse.ArgumentParser, kinds: tuple[str, ...] = KINDS) -> None:
+def add_kind(parser: argparse.ArgumentParser, kinds: tuple[str, ...] = _KINDS) -> None:
     """Add ``--kind``."""
     parser.add_argument(
         "--kind", choices=kinds, help="what the labels are, where they do not tell (docs/labels.md)"
@@ -172,6 +172,12 @@ def loaded(args: argparse.Namespace) -> Task:
             )
         task = with_options(task, examples=args.examples, seed=args.seed or 0)
     return told(load_task(task), args)
+
+
+def task_options(args: argparse.Namespace) -> list[str]:
+    """What ``add_examples`` and ``--task`` were given, for the next command."""
+    given = {"task": args.task, "kind": args.kind, "examples": args.examples}
+    return [str(part) for name, v in given.items() if v is not None for part in (f"--{name}", v)]
 
 
 def told(task: Task, args: argparse.Namespace) -> Task:
@@ -229,7 +235,8 @@ def _device(text: str) -> str:
     return text
 
 
-def _layers(text: str) -> str | list[str]:
+def layer_names(text: str) -> str | list[str]:
+    """One choice of layers, or a list of names."""
     parts = split_list(text)
     if not parts:
         raise argparse.ArgumentTypeError(f"{text!r} names no layer")

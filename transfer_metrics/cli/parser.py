@@ -14,6 +14,7 @@ from transfer_metrics.untrusted import read_text, visible
 _NOT_KEPT = ("config", "run", "verb", "help", "quiet", "json", "csv", "dry_run", "debug")
 # Of a file, and of the values of one option.
 _MOST_BYTES, _MOST_PARTS = 1 << 20, 10_000
+_MOST_THREADS = 1024
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,11 +37,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add ``--quiet`` and ``--debug``, which may stand before or after the verb."""
+    """Add ``--quiet``, ``--debug`` and ``--threads``, before or after the verb."""
     # A default here would undo what was said before the verb.
     flag: dict[str, Any] = {"action": "store_true", "default": argparse.SUPPRESS}
     parser.add_argument("--quiet", **flag, help="only errors and warnings on stderr")
     parser.add_argument("--debug", **flag, help="show the traceback of an error")
+    parser.add_argument(
+        "--threads",
+        type=_threads,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="threads of this process (default: as many as pay, one for small products)",
+    )
 
 
 def add_verb(verbs: Any, name: str, help: str, examples: str, run: Any) -> Parser:
@@ -55,6 +63,12 @@ def add_verb(verbs: Any, name: str, help: str, examples: str, run: Any) -> Parse
     parser.set_defaults(run=run)
     add_common(parser)
     return parser
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {_MOST_THREADS}")
+    return int(text)
 
 
 class PrintCompletion(argparse.Action):

@@ -59,7 +59,9 @@ def read_head(args: argparse.Namespace) -> Head:
         f"({test['split']})"
         for test in card.get("tests", [])
     ]
-    tell(args, f"{head.label} on {model}, {len(head.classes_)} classes; {'; '.join(tests)}")
+    what = {"classification": f"{len(head.classes_)} classes", "regression": "a regression"}
+    told = [what.get(head.kind_, f"{len(head.classes_)} labels"), *tests]
+    tell(args, f"{head.label} on {model}, {'; '.join(told)}")
     return head
 
 

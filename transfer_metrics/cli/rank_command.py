@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import print_table, require_scores, say, show, tell
+from transfer_metrics.cli.console import print_table, require_scores, say, show, suggest, tell
 from transfer_metrics.cli.options import (
     add_cache,
     add_chances,
@@ -18,6 +18,7 @@ from transfer_metrics.cli.options import (
     check_place,
     extraction,
     loaded,
+    task_options,
 )
 from transfer_metrics.cli.parser import add_verb
 
@@ -140,6 +141,8 @@ def _run(args: argparse.Namespace) -> int:
         say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
     tell(args, _spent(table))
     tell(args, f"wrote {', '.join(map(str, written))}")
+    asked = ("--models", args.models, *task_options(args))
+    suggest(args, "transfer", *asked, "--out", "transferred")
     return 1 if failed else 0
 
 

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import require_scores, say, tell
+from transfer_metrics.cli.console import require_scores, say, suggest, tell
 from transfer_metrics.cli.options import (
     add_cache,
     add_extraction,
@@ -83,12 +83,15 @@ def _run(args: argparse.Namespace) -> int:
         task = told(load_task(args.task), args) if args.task else None
         files = _with_options(args.files)
         tell(args, f"wrote {write_report(files, args.out, task=task, **options)}")
+        if scores := [file for file in args.files if Path(file).name == "scores.jsonl"]:
+            suggest(args, "train", "--from", scores[0], "--out", "head")
         return 0
     table, task, notes = _ranked(args)
     require_scores(table)
     command = shlex.join(["transfer-metrics", *sys.argv[1:]]) if _is_command() else None
     options |= {"task": task, "notes": notes, "command": command}
     tell(args, f"wrote {write_report(table, args.out, **options)}")
+    suggest(args, "transfer", "--models", args.models, "--task", args.task, "--out", "transferred")
     for failure in table.failures:
         say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
     return 1 if table.failures else 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.console import print_table, say, tell
-from transfer_metrics.cli.options import KINDS, add_intervals, add_kind, add_output
+from transfer_metrics.cli.console import print_table, say, suggest, tell
+from transfer_metrics.cli.options import add_intervals, add_kind, add_output
 from transfer_metrics.cli.parser import add_verb
 
 _EXAMPLES = """\
@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
         "--features", required=True, metavar="FILE", help=".npy (N, D), or .npz with X and y"
     )
     parser.add_argument("--labels", metavar="FILE", help=".npy (N,); not needed with an .npz")
-    add_kind(parser, (*KINDS, "multilabel"))
+    add_kind(parser)
     parser.add_argument("--metrics", help="metrics, comma-separated")
     parser.add_argument(
         "--source", metavar="FILE", help=".npy (N, Z) of source probabilities, for LEEP and its kin"
@@ -89,6 +89,7 @@ def _run(args: argparse.Namespace) -> int:
         if r["value"] is not None
     ]
     print_table(table, args, "\n".join(lines))
+    suggest(args, "list", "metrics", table.metrics[0].partition("(")[0])
     for failure in table.failures:
         say(f"failed: {record_label(failure)}: {failure['error']}")
     return 1 if table.failures else 0

@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import Records, print_table, say, tell
+from transfer_metrics.cli.console import Records, print_table, say, suggest, tell
 from transfer_metrics.cli.options import (
     add_examples,
     add_extraction,
@@ -77,6 +77,9 @@ def _run(args: argparse.Namespace) -> int:
             say(f"failed: {record['layer']}: {record['error']}")
     if args.out:
         tell(args, f"wrote {args.out}")
+        suggest(args, "train", "--features", args.out, "--out", "head")
+    else:
+        tell(args, "next: the same with --out chosen.json, for `train --features chosen.json`")
     return 1 if any(record.get("error") for record in records) else 0
 
 
@@ -128,6 +131,7 @@ def _layers(
         score=selector.score_,
         model=store.model,
         task=store.task,
+        pool=store.manifest["pool"],
     )
     chosen = ["+".join(selector.layers_)] if mode == "forward" else selector.layers_
     fields = ("model", "task", "layer", "dim", "metric", "options", "value", "seconds", "error")
@@ -171,6 +175,7 @@ def _features(
         score=score,
         model=store.model,
         task=store.task,
+        pool=store.manifest["pool"],
     )
     records = [
         {

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import print_table, tell
+from transfer_metrics.cli.console import print_table, suggest, tell
 from transfer_metrics.cli.options import (
     add_device,
     add_examples,
     add_output,
     check_place,
     count,
+    layer_names,
     loaded,
 )
 from transfer_metrics.cli.parser import add_verb
+
+if TYPE_CHECKING:
+    from transfer_metrics.heads.base import Head
 
 _EXAMPLES = """\
   transfer-metrics train --model zoo:resnet-cifar10 --task sklearn:digits --out head/
   transfer-metrics train --model zoo:resnet-cifar10 --task zoo:glyphs \\
       --head 'head2toe(keep=0.05)' --out head/
+  transfer-metrics train --from transfer-metrics/ --out head/
+  transfer-metrics train --model zoo:resnet-cifar10 --task zoo:glyphs --layers blocks.2 --out head/
+  transfer-metrics train --features chosen.json --task zoo:glyphs --out head/
   transfer-metrics train --model timm:resnet18 --task imagefolder:photos/ \\
       --head 'lpft(lr=1e-4,epochs=10)' --device cuda --out tuned/
 """
@@ -29,10 +36,24 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "train a head, or fine-tune, and write it to disk"
     parser = add_verb(verbs, "train", help, _EXAMPLES, _run)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--task", required=True)
     parser.add_argument(
-        "--head", default="linear_probe", help="a head with options (see `list heads`)"
+        "--from",
+        dest="source",
+        metavar="FOLDER",
+        help="what `rank` or `transfer` wrote: its best model, the best layer of that, its task",
+    )
+    parser.add_argument("--model", help="a model; needed without --from and --features")
+    parser.add_argument("--task", help="task, such as imagefolder:photos/")
+    parser.add_argument(
+        "--head", help="a head with options (see `list heads`; default linear_probe)"
+    )
+    parser.add_argument(
+        "--layers", type=layer_names, help="what the head reads: names, or a file of scores"
+    )
+    parser.add_argument(
+        "--features",
+        metavar="FILE",
+        help="what `select --out` wrote: these features, under the head of Head2Toe",
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder for the head")
     add_examples(parser, seed=False)
@@ -46,20 +67,23 @@ def _run(args: argparse.Namespace) -> int:
     import shutil
     from pathlib import Path
 
-    from transfer_metrics.heads.base import resolve_head
     from transfer_metrics.heads.data import as_codes
-    from transfer_metrics.heads.objective import balanced_accuracy, is_long_tailed, quality
+    from transfer_metrics.heads.objective import balanced_accuracy, quality
     from transfer_metrics.ranking import ScoreTable
+    from transfer_metrics.sources.models.load_model import load_model
+    from transfer_metrics.sources.tasks.labels import is_long_tailed
 
     check_place(args.out, folder=True)
+    model, head = _asked(args)
     task = loaded(args)
     # Training that was interrupted goes on from here.
     state = Path(f"{args.out.rstrip('/')}.training")
-    head = resolve_head(args.head).set_known(
+    head.set_known(
         random_state=args.seed, device=args.device, progress=not args.quiet, checkpoint=state
     )
-    head.fit(args.model, task)
-    base = {"model": args.model, "task": task.name, "head": head.label, "seed": args.seed}
+    network = load_model(model)
+    head = head.on_layers_of(network.name).fit(network, task)
+    base = {"model": network.name, "task": task.name, "head": head.label, "seed": args.seed}
     base["task_summary"] = task.summary
     tested = [name for name in task.splits if name not in ("train", "val")]
     records: list[dict[str, Any]] = []
@@ -81,4 +105,47 @@ def _run(args: argparse.Namespace) -> int:
     ]
     print_table(table, args, "\n".join(lines or ["the task has no split to test on"]))
     tell(args, f"wrote {args.out}")
+    suggest(args, "predict", "--head", args.out, "NEW")
     return 0
+
+
+def _asked(args: argparse.Namespace) -> tuple[Any, Head]:
+    """The model and the head, from what was found before where it was; sets the task."""
+    from transfer_metrics.errors import InvalidInputError
+    from transfer_metrics.heads.base import resolve_head
+    from transfer_metrics.heads.head2toe import Head2Toe
+    from transfer_metrics.ranking import ScoreTable
+    from transfer_metrics.selection.base import Selection, read_results
+
+    found = read_results(args.source or args.features) if args.source or args.features else None
+    chosen = read_results(args.features) if args.features else None
+    if chosen is not None and not isinstance(chosen, Selection):
+        raise InvalidInputError(
+            f"{args.features} has scores, not features; give what `select --out` wrote, or "
+            f"--from for a table"
+        )
+    model = args.model or (args.source or args.features if found is not None else None)
+    args.task = args.task or (found.chosen_task() if found is not None else None)
+    for name, value in (("--model", model), ("--task", args.task)):
+        if value is None:
+            raise InvalidInputError(f"{name} is missing; give it, or --from a folder of results")
+    if chosen is not None and args.layers:
+        raise InvalidInputError("--features has its layers already; leave --layers out")
+    told = "layers" in (args.head or "")
+    partial = chosen is not None and not chosen.is_of_layers
+    head = resolve_head(args.head or ("head2toe" if partial else "linear_probe"))
+    if chosen is not None:
+        head.set_known(layers=list(chosen.layers), **({"pool": chosen.pool} if chosen.pool else {}))
+        if isinstance(head, Head2Toe):
+            head.set_params(selector=args.features)
+        elif partial:
+            raise InvalidInputError(
+                f"{args.features} has some features of its layers, which head2toe reads and "
+                f"{head.name} does not; leave --head out"
+            )
+    elif args.layers:
+        head.set_params(layers=args.layers)
+    # Head2Toe chooses among all layers by itself; other heads read what they are given.
+    elif isinstance(found, ScoreTable) and not isinstance(head, Head2Toe) and not told:
+        head.set_known(layers=args.source)
+    return model, head

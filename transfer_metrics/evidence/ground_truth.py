@@ -11,17 +11,16 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import clone
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
-from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.compare import compare
+from transfer_metrics.heads.base import resolve_head
+from transfer_metrics.heads.compare import compare, tuned
 from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.models.candidates import expand_models
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.syntax import call_options, split_list
+from transfer_metrics.syntax import split_list
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 if TYPE_CHECKING:
@@ -116,11 +115,11 @@ def run(
     total = seeds * len(names) * len(named)
     with progress_bar("pairs", total, progress, initial=total - len(work)) as bar:
         for seed, task, model, missing in work:
-            tuned = [_tuned(head, model, task, records) if seed else head for head in missing]
+            settled = [tuned(head, model, task, 0, records) if seed else head for head in missing]
             table = compare(
                 model,
                 task,
-                tuned,
+                settled,
                 ood={},
                 seeds=[seed],
                 validation=validation,
@@ -129,7 +128,7 @@ def run(
                 device=device,
                 progress=progress,
             )
-            labels = {a.label: b.label for a, b in zip(tuned, missing, strict=True)}
+            labels = {a.label: b.label for a, b in zip(settled, missing, strict=True)}
             found = [
                 {**r, "task": task, "head": labels.get(str(r["head"]), r["head"])}
                 for r in table.records
@@ -143,15 +142,6 @@ def run(
 def _stated(task: str, validation: float) -> tuple[str, ...]:
     """The protocol for a task."""
     return protocol(len(complete_task(load_task(task), validation=validation)["train"]))
-
-
-def _tuned(head: Head, model: str, task: str, records: Iterable[Mapping[str, Any]]) -> Head:
-    """A head with the settings that the first seed has chosen for a pair, where it has."""
-    for r in records:
-        fit = r["model"], r["task"], r["head"], r["seed"], r["metric"]
-        if fit == (model, task, head.label, 0, "val_accuracy") and r["note"]:
-            return clone(head).set_params(**call_options(f"({r['note']})", f"head {head.name!r}"))
-    return head
 
 
 def best(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -45,6 +45,7 @@ def extract(
     shard_size: int = 1024,
     progress: bool = True,
     allow_random: bool = False,
+    pixels: str | Path | None = None,
 ) -> FeatureStore:
     """Run a model over a task once and keep the pooled output of every wanted layer.
 
@@ -73,6 +74,8 @@ def extract(
         progress: show a progress bar on stderr.
         allow_random: take one draw of the features of a network that draws random numbers in its
             forward pass, which is refused otherwise.
+        pixels: folder that keeps images as the pixels of the size that this model reads, so that
+            another model of that size need not decode them again; None keeps none.
 
     Returns:
         The features.
@@ -99,7 +102,7 @@ def extract(
     plan = Extraction.of(
         model, task, layers, pool, split=split, batch_size=batch_size, device=device, amp=amp,
         dtype=dtype, num_workers=num_workers, shard_size=shard_size, progress=progress,
-        allow_random=allow_random,
+        allow_random=allow_random, pixels=pixels,
     )  # fmt: skip
     if out is None:
         manifest = plan.manifest()

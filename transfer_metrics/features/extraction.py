@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ class Extraction:
         shard_size: int = 1024,
         progress: bool = True,
         allow_random: bool = False,
+        pixels: str | Path | None = None,
     ) -> Extraction:
         """What ``extract`` is asked for, with its arguments checked, and the network too.
 
@@ -84,8 +86,9 @@ class Extraction:
                 raise InvalidInputError(f"{name}={value!r}; use a whole number of at least {least}")
         if dtype not in ("float32", "float16"):
             raise InvalidInputError(f"dtype={dtype!r}; use 'float32' or 'float16'")
-        data, asked = task[split], items(layers)
-        how = (resolve_pool(pool), batch_size, dtype, amp, num_workers, progress)
+        data, asked = task[split], items(layers, model.name)
+        kept = Path(pixels) if pixels is not None else None
+        how = (resolve_pool(pool), batch_size, dtype, amp, num_workers, progress, kept)
         forward = materialised(Forward(model, task, split, *how))
         given, model = model, forward.model
         where = torch.device(device) if device is not None else device_of(model.module)

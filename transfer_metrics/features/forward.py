@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Found, Layer, place
+from transfer_metrics.features.pixels import Pixels
 from transfer_metrics.features.pooling import Pool, pool_for
 from transfer_metrics.features.shards import LABELS, LOGITS
 from transfer_metrics.features.store import layers_of
@@ -42,18 +44,30 @@ class Batches(Dataset):
         task: the task.
         split: which of its splits.
         whole: whether who asks can read examples at the end that it did not ask for.
+        pixels: where decoded images are looked for; batches of images are their pixels then.
     """
 
-    def __init__(self, model: Model, task: Task, split: str, *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        task: Task,
+        split: str,
+        *,
+        whole: bool = False,
+        pixels: Pixels | None = None,
+    ) -> None:
         self._model = model
+        self._pixels = pixels
         self._examples = task[split].examples
         self._least = model.least if whole else 1
         self._where = f"of {task.name!r} ({split})"
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[list[int], Any]:
         try:
-            examples = [self._examples[index] for index in indices]
-            batch = self._model.batch(examples * -(-self._least // len(examples)))
+            batch: Any = self._pixels and self._pixels.batch(indices, self._examples)
+            if batch is None:
+                examples = [self._examples[index] for index in indices]
+                batch = self._model.batch(examples * -(-self._least // len(examples)))
         except TransferMetricsError as error:
             return list(indices), error
         except Exception as error:
@@ -81,6 +95,7 @@ class Forward:
     amp: bool
     num_workers: int
     progress: bool
+    pixels: Path | None = None
 
     def shards(
         self, manifest: Mapping[str, Any], wanted: Iterable[int] | None = None
@@ -118,15 +133,20 @@ class Forward:
             unit=" examples",
         )
         layers = layers_of(manifest)
+        pixels = Pixels.of(self.pixels, self.model, data)
         with bar, evaluation(self.model.module):
-            loader = iter(self._loader(batches))
+            loader = iter(self._loader(batches, pixels))
             for index, rows in missing.items():
                 arrays = self._empty(manifest, len(rows))
                 seconds, filled = 0.0, 0
                 while filled < len(rows):
                     indices, batch = next(loader)
                     start = time.perf_counter()
-                    pooled = self._pooled(_checked(batch), layers, manifest["logits"])
+                    batch = _checked(batch)
+                    if pixels and isinstance(batch, Tensor) and batch.dtype == torch.uint8:
+                        pixels.add(indices, batch)
+                        batch = pixels.preprocess.normalised(batch)
+                    pooled = self._pooled(batch, layers, manifest["logits"])
                     self._fill(arrays, pooled, rows.start, indices)
                     seconds += time.perf_counter() - start
                     filled += len(indices)
@@ -142,9 +162,9 @@ class Forward:
         padded = "text" in (self.task.modality, self.model.modality)
         return Sizes(example_size) if padded or self.model.modality == "audio" else None
 
-    def _loader(self, batches: list[list[int]]) -> DataLoader:
+    def _loader(self, batches: list[list[int]], pixels: Pixels | None) -> DataLoader:
         return DataLoader(
-            Batches(self.model, self.task, self.split, whole=True),
+            Batches(self.model, self.task, self.split, whole=True, pixels=pixels),
             sampler=batches,
             batch_size=None,
             collate_fn=_same,

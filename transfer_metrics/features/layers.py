@@ -25,6 +25,7 @@ from transfer_metrics.sources.models.classifier import configured_head
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied, is_lazy, is_leaf, matrices, plain_module
 from transfer_metrics.sources.models.tokens import TextBatch
+from transfer_metrics.sources.specs import results_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ def list_layers(
             - a name, such as ``"layer3.5"``, ``"layer3.5.relu:2"`` or ``"fc:input"``; the name
               alone of a module that runs several times is all its calls;
             - a name with shell wildcards, which match dots too: ``"layer?"``, ``"*.relu"``;
-            - a Layer.
+            - a Layer;
+            - a table of scores, its file or folder: the layer of this model that scores best there;
+              or a selection, or its file: the layers that were chosen.
         pool: how each output is pooled; decides ``dim`` and ``bytes``.
         example: a batch of at least two inputs to trace with; needed where the shape of the input
             is not known.
@@ -108,7 +111,8 @@ def list_layers(
     1 (8, 6, 6) NCHW 8
     3:input (288,) ND 288
     """
-    return _listed(*_traced(model, example), items(layers), resolve_pool(pool))
+    asked = items(layers, getattr(model, "name", ""))
+    return _listed(*_traced(model, example), asked, resolve_pool(pool))
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,10 @@ def memory_bytes(layers: Sequence[Layer], n: int, dtype: str = "float32") -> int
     return n * sum(layer.bytes for layer in layers) * {"float32": 4, "float16": 2}[dtype] // 4
 
 
-def items(layers: LayerSpec | Iterable[LayerSpec]) -> list[str | int]:
-    """A layer specification as a list of names, patterns and numbers."""
+def items(layers: LayerSpec | Iterable[LayerSpec], model: str = "") -> list[str | int]:
+    """A layer specification of a model as a list of names, patterns and numbers."""
+    if (found := results_of(layers)) is not None:
+        layers = found.chosen_layers(model)
     listed = [layers] if isinstance(layers, (str, int, Layer)) else list(layers)
     plain = [item.name if isinstance(item, Layer) else item for item in listed]
     if not plain:

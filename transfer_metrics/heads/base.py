@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.special import expit, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -35,6 +35,7 @@ from transfer_metrics.heads.preprocessed import Inputs, is_raw, network_logits
 from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.selection.columns import has_layers, unit_rows
+from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.new_examples import is_new
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.syntax import call_options
@@ -111,6 +112,13 @@ class Head(InUse, ClassifierMixin, BaseEstimator):
     def measure(self) -> str:
         """Name of what ``score`` gives, by the kind of task that was fitted on."""
         return QUALITY[self.kind_]
+
+    def on_layers_of(self, model: str) -> Self:
+        """This head, its layers by their names where a table or selection stands for them."""
+        before = results_of(self.get_params(deep=False).get("layers"))
+        if before is None:
+            return self
+        return clone(self).set_params(layers=before.chosen_layers(model))
 
     def set_known(self, **options: Any) -> Self:
         """Set those of the options that are parameters of this head."""

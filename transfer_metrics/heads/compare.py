@@ -7,7 +7,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -26,7 +26,6 @@ from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.objective import (
     balanced_accuracy,
-    is_long_tailed,
     quality,
     standard_error,
 )
@@ -38,15 +37,20 @@ from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
+from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.specs import results_of
+from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Split, Task
-from transfer_metrics.syntax import split_list
+from transfer_metrics.syntax import call_options, split_list
 
 _OF_FIT = ("model", "model_id", "revision", "task", "task_id", "head", "seed", "version")
 """What a record says of a fit that the key of what was measured does not hold it to."""
+_GROUPS = 100
+"""Groups of test examples on which accuracies are compared."""
 DEFAULT_HEADS = ("linear_probe", "head2toe", "finetune", "lpft")
 
 
@@ -193,7 +197,7 @@ def _compared(
     except TransferMetricsError as error:
         return [replace(base, error=str(error))]
     base = replace(base, model_id=short_id(model.fingerprint), revision=model.revision or None)
-    labelled = [(head.label, head) for head in heads]
+    labelled = [(head.label, head) for head in (h.on_layers_of(model.name) for h in heads)]
     labelled += _favourites(model, scores)
     records, inputs = [], PreparedSplits(model, {"val": job.task["val"], **job.tests})
     for (label, head), seed in itertools.product(labelled, seeds):
@@ -219,9 +223,7 @@ def _kept(
 ) -> list[Record]:
     """Records of one fit, from the cache or computed; its failure as a record."""
     # Two selectors that were fitted to other data look the same in a label.
-    chosen = {
-        n: p.columns_.tolist() for n, p in head.get_params().items() if hasattr(p, "columns_")
-    }
+    chosen = {n: c for n, p in head.get_params().items() if (c := _columns(p)) is not None}
     key = content_key(
         **({"chosen": chosen} if chosen else {}),
         model=model.fingerprint,
@@ -257,6 +259,27 @@ def _kept(
     return [_of_fit(record, base) for record in records]
 
 
+def _columns(selector: Any) -> Any:
+    """The columns that a selector or a selection has chosen; None of anything else."""
+    if hasattr(selector, "columns_"):
+        return selector.columns_.tolist()
+    before = results_of(selector)
+    if not isinstance(before, Selection):
+        return None
+    return {name: columns.tolist() for name, columns in before.layers.items()}
+
+
+def tuned(
+    head: Head, model: str, task: str, seed: int, records: Iterable[Mapping[str, Any]]
+) -> Head:
+    """A head with the settings that a fit on a pair has chosen by validation, where it has any."""
+    for r in records:
+        fit = r["model"], r["task"], r["head"], r["seed"], r["metric"]
+        if fit == (model, task, head.label, seed, "val_accuracy") and r["note"]:
+            return clone(head).set_params(**call_options(f"({r['note']})", f"head {head.name!r}"))
+    return head
+
+
 def _of_fit(record: Record, base: Record) -> Record:
     """A measurement, whose key knows neither names nor versions, with those of this comparison."""
     of_fit: dict[str, Any] = {name: getattr(base, name) for name in _OF_FIT}
@@ -289,7 +312,9 @@ def _measured(job: _Job, model: Model, inputs: PreparedSplits, head: Head) -> li
         logits, truth = head.logits(inputs[name]), as_codes(split.labels, kind)
         found_on[name] = quality(kind, logits, truth)
         error = standard_error(kind, logits, truth)
-        add(name, measure, found_on[name], better=True, stderr=error, n=len(split))
+        apart = _deviations(logits.argmax(1) == truth) if kind == "classification" else None
+        value, n = found_on[name], len(split)
+        add(name, measure, value, better=True, stderr=error, n=n, deviations=apart)
         if name == "test" and kind == "classification" and is_long_tailed(truth):
             balanced = balanced_accuracy(logits, truth)
             add(name, "balanced_accuracy", balanced, better=True, n=len(split))
@@ -310,6 +335,18 @@ def _measured(job: _Job, model: Model, inputs: PreparedSplits, head: Head) -> li
     for name, number in (("fit_seconds", seconds), *cost._asdict().items()):
         add("train", name, float(number))
     return found
+
+
+def _deviations(right: np.ndarray) -> list[float] | None:
+    """What groups of examples put an accuracy off by, so that heads are compared on each.
+
+    Examples often stand class by class, so a group takes every hundredth.
+    """
+    if len(right) < 2:
+        return None
+    groups = np.arange(len(right)) % _GROUPS
+    sums = np.bincount(groups, right - right.mean()) / len(right)
+    return [float(f"{value:.4g}") for value in sums]
 
 
 class _Cost(NamedTuple):

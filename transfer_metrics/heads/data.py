@@ -20,6 +20,7 @@ from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.labels import fitted_kind
 from transfer_metrics.sources.tasks.load_task import load_task
@@ -164,8 +165,8 @@ class TaskData:
 
 
 def is_model(X: Any) -> bool:
-    """Whether something is a model or the name of one."""
-    return isinstance(X, (str, Model, nn.Module))
+    """Whether something is a model, the name of one, or what was found before of some."""
+    return isinstance(X, (str, Model, nn.Module)) or hasattr(X, "chosen_models")
 
 
 def read_task(
@@ -227,7 +228,7 @@ def read_features(
     _check_codes(codes, kind)
     if len(columns) != len(codes):
         raise InvalidInputError(f"{len(columns)} examples but {len(codes)} labels")
-    chosen = _pick(columns.names, layers)
+    chosen = _pick(columns.names, layers, X.model if isinstance(X, FeatureStore) else "")
     whole = Labelled(columns, codes).only(chosen)
     if validation is not None:
         train = whole
@@ -374,11 +375,13 @@ def _bare(columns: LayerColumns) -> list[Layer]:
     ]
 
 
-def _pick(names: Sequence[str], layers: Any) -> list[str]:
+def _pick(names: Sequence[str], layers: Any, model: str) -> list[str]:
     """The layers of a store that are wanted."""
+    if (before := results_of(layers)) is not None:
+        layers = before.chosen_layers(model)
     if layers == "last":
         return list(names[-1:])
-    if layers in _EVERY:
+    if isinstance(layers, str) and layers in _EVERY:
         return list(names)
     wanted = [layers] if isinstance(layers, (str, Layer)) else list(layers)
     found = [item.name if isinstance(item, Layer) else item for item in wanted]

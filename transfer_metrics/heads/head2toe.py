@@ -20,9 +20,11 @@ from transfer_metrics.heads.objective import quality
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.registry import choose
 from transfer_metrics.selection.adam import SoftmaxFit, train_softmax
+from transfer_metrics.selection.base import Selection
 from transfer_metrics.selection.columns import LayerColumns, layer_columns
 from transfer_metrics.selection.group_lasso import GroupLassoSelector
 from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
 
@@ -67,7 +69,8 @@ class Head2Toe(Head):
         layer_mix: share of a layer's mean in the score of its features; 1 selects whole layers.
         offset: how many of the best features to leave out, for the paper's ablation.
         selector: a fitted selector whose columns are used instead, such as one fitted on another
-            task; it must have seen the same layers.
+            task; it must have seen the same layers. Or a ``Selection``, or its file, whose layers
+            must be among those that are read.
         lr: learning rate of both stages.
         steps: steps of both stages.
         batch_size: examples per step, and per forward pass.
@@ -153,10 +156,19 @@ class Head2Toe(Head):
         data = self._feature_data(X, y, None)
         features = data.train.columns
         codes, middle, spread = scaled(data.train.codes, data.kind)
-        self.selector_ = self.selector
+        before = results_of(self.selector)
+        self.selector_ = self.selector if before is None else before
         if self.selector_ is None:
             self.selector_ = self.new_selector().fit(features, codes)
-        inside = features.inside(self.selector_.columns_)
+        if isinstance(self.selector_, Selection):
+            inside = self.selector_.inside(features)
+        elif hasattr(self.selector_, "columns_"):
+            inside = features.inside(self.selector_.columns_)
+        else:
+            raise InvalidInputError(
+                f"selector is a {type(self.selector_).__name__}; give a fitted selector, a "
+                f"Selection, or the file that `select --out` wrote"
+            )
         fit = self.train(features, codes, inside, data.outputs, data.kind)
         self.kept_ = {name: len(columns) for name, columns in inside.items()}
         self.candidates_ = features.dim

@@ -14,8 +14,6 @@ QUALITY = {
     "multilabel": "average_precision",
 }
 """The measure of each kind of task."""
-_LONG_TAIL = 3.0
-"""So many times as many examples in the largest class as in the smallest make balance matter."""
 _RESAMPLES = 50
 
 
@@ -86,12 +84,6 @@ def balanced_accuracy(logits: Any, codes: Any) -> float:
     codes = np.asarray(codes)
     right = np.asarray(logits).argmax(axis=1) == codes
     return float(np.mean([right[codes == code].mean() for code in np.unique(codes)]))
-
-
-def is_long_tailed(codes: np.ndarray) -> bool:
-    """Whether the largest class has at least three times the examples of the smallest there is."""
-    counts = np.unique(codes, return_counts=True)[1]
-    return bool(counts.max() >= _LONG_TAIL * counts.min())
 
 
 def _undecided(truth: np.ndarray) -> np.ndarray:

@@ -12,9 +12,8 @@ from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.tokens import Tokens
 from transfer_metrics.sources.preprocess import ImagePreprocess
+from transfer_metrics.sources.specs import HUB_NAMES
 from transfer_metrics.untrusted import visible
-
-_HUBS = ("zoo", "timm", "torchvision", "hf")
 
 
 @dataclass
@@ -53,10 +52,10 @@ class ModelRef:
         """
         if self.model is None:
             # The name may come from a file, and a factory's name would run code of its choice.
-            if self.name.partition(":")[0] not in _HUBS or ":" not in self.name:
+            if self.name.partition(":")[0] not in HUB_NAMES or ":" not in self.name:
                 raise InvalidInputError(
                     f"the head belongs to {self.name!r}, which is not the name of a model in "
-                    f"{', '.join(_HUBS)} and is not loaded by name; pass the model: "
+                    f"{', '.join(HUB_NAMES)} and is not loaded by name; pass the model: "
                     f"load_head(path, model=…) or network(model)"
                 )
             self.adopt(self.name)

@@ -35,17 +35,23 @@ def complete_task(task: Task, seed: int = 0, *, validation: float = _HELD_OUT) -
     >>> {name: len(split) for name, split in task.splits.items()}
     {'train': 1078, 'val': 269, 'test': 450}
     """
-    for name in ("test", "val"):
-        if name not in task.splits:
-            whole = len(task["train"])
-            share = _HELD_OUT if name == "test" else validation
-            task = hold_out(task, name, share, seed)
-            if name == "test":
-                warn(
-                    f"task {task.name!r} has no test split, so {len(task[name])} of its {whole} "
-                    f"examples are held out for testing"
-                )
+    task = with_test(task, seed)
+    if "val" not in task.splits:
+        task = hold_out(task, "val", validation, seed)
     return dataclasses.replace(task, splits={n: task[n] for n in ("train", "val", "test")})
+
+
+def with_test(task: Task, seed: int = 0) -> Task:
+    """A task with the split test, cut from ``train`` where it is missing; see ``complete_task``."""
+    if "test" in task.splits:
+        return task
+    whole = len(task["train"])
+    task = hold_out(task, "test", _HELD_OUT, seed)
+    warn(
+        f"task {task.name!r} has no test split, so {len(task['test'])} of its {whole} "
+        f"examples are held out for testing"
+    )
+    return task
 
 
 def shifted_splits(task: Task, ood: Mapping[str, Any] | None = None) -> dict[str, Split]:

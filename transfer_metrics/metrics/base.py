@@ -162,6 +162,21 @@ def _has_one_class(statistic: Any) -> bool:
     return False
 
 
+def varying(targets: Any) -> Any:
+    """Which targets (N, K), an array or tensor, differ between examples, (K,).
+
+    Of labels, 0 or 1 each, those that all examples have or none do not count.
+
+    Raises:
+        InvalidInputError: no label differs, or a target of a regression does not.
+    """
+    same = (targets == targets[:1]).all(0)
+    labels = targets.shape[1] > 1 and bool(((targets == 0) | (targets == 1)).all())
+    if bool(same.all() if labels else same.any()):
+        raise InvalidInputError("a regression target is constant; there is nothing to predict")
+    return ~same
+
+
 def check_task(metric: Metric, kind: str) -> None:
     """Raise where a metric is not defined for a kind of task."""
     if kind not in metric.tasks:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.metrics.base import Estimate, register_metric
+from transfer_metrics.metrics.base import Estimate, register_metric, varying
 from transfer_metrics.metrics.neighbours import Neighbours, neighbours
 from transfer_metrics.statistics import FeatureSample
 
@@ -20,11 +20,13 @@ _FEW_DIGITS = 1e-8
 
 @register_metric(
     requires="examples",
-    tasks=("classification", "regression"),
+    tasks=("classification", "regression", "multilabel"),
     reference="Renggli et al., Which Model to Transfer?, CVPR 2022",
     invariant=("scale", "rotation"),
 )
-def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Estimate:
+def knn(
+    statistic: FeatureSample, *, k: int = 5, distance: str = "cosine", balanced: bool = False
+) -> Estimate:
     """Leave-one-out accuracy of the k nearest neighbours; R² of their mean in regression.
 
     ``(1/N) Σ_n [y_n = vote of the k nearest x_m, m ≠ n]``. The neighbour of rank r = 1 … k has
@@ -32,6 +34,11 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
     anybody. Examples at the same distance share the votes of their ranks equally, also where the
     k-th neighbour is one of them and more of them lie beyond it, and of m classes with the most
     votes each is right by 1/m. In regression every rank weighs the same.
+
+    Of several labels per example it is the mean over the labels of R² of the share of neighbours
+    that have the label, 1 less its Brier score over that of the label's frequency: Brier's skill
+    score, of binary relevance. Labels that all examples have, or none, do not count. The vote
+    itself would be right wherever a label is rare.
 
     The search is exact: it equals float64 brute force on any features, with a large common offset,
     a huge feature or tiny ones too, and changes neither with names of labels nor with the order of
@@ -43,9 +50,13 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
         statistic: ``FeatureSample`` (at most 20 000 examples); or features (N, D) and labels (N,).
         k: neighbours that vote.
         distance: ``"cosine"`` or ``"l2"``.
+        balanced: balanced accuracy, the mean over the classes of the accuracy on each; rankings by
+            the default metrics have it beside accuracy where the largest class has three times
+            the examples of the smallest.
 
     Returns:
-        Accuracy in [0, 1] with its binomial standard error, or R²; higher is better.
+        Accuracy in [0, 1] with its binomial standard error, or the mean of R² over targets or
+        labels; higher is better.
 
     Raises:
         InvalidInputError: fewer than ``k + 1`` examples, an unknown distance, or examples that are
@@ -60,6 +71,8 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
         - A class with no more than k / 2 examples can hardly win a vote; take a smaller ``k``.
         - Cosines are taken about the origin: features with a large common offset all look alike,
           and shifting X changes the score; ``distance="l2"`` does not mind.
+        - The accuracy counts large classes more; ``balanced=True`` counts all the same, and is the
+          less certain the rarer a class is.
         - It is an accuracy: when all models reach nearly 1, or on few examples, they tie.
 
     Source: Renggli et al. (2022), who take the error of the nearest neighbour for a proxy.
@@ -87,8 +100,17 @@ def knn(statistic: FeatureSample, *, k: int = 5, distance: str = "cosine") -> Es
     else:
         found = neighbours(x.contiguous().numpy(), k)
     if statistic.num_classes:
-        credit = sum(_credit(near, y, k, statistic.num_classes) for near in found)
-        return Estimate.of_proportion(credit / statistic.n, statistic.n)
+        credit = np.empty(statistic.n)
+        for near in found:
+            credit[near.rows] = _credit(near, y, k, statistic.num_classes)
+        if not balanced:
+            return Estimate.of_proportion(float(credit.sum()) / statistic.n, statistic.n)
+        of_class = [credit[y == code] for code in np.unique(y)]
+        parts = [Estimate.of_proportion(float(c.mean()), len(c)) for c in of_class]
+        error = np.sqrt(sum(part.stderr**2 for part in parts)) / len(parts)
+        return Estimate(float(np.mean(parts)), float(error))
+    if balanced:
+        raise InvalidInputError("balanced=True is for classes; leave it out")
     predicted = np.empty_like(y)
     for near in found:
         predicted[near.rows] = _means(near, y, k)
@@ -129,15 +151,15 @@ def _shares(near: Neighbours, weights: np.ndarray) -> np.ndarray:
     return (held[np.minimum(near.last, k)] - held[np.minimum(near.first, k)]) / size
 
 
-def _credit(near: Neighbours, labels: np.ndarray, k: int, num_classes: int) -> float:
-    """Sum over the rows of the share of the winning classes that is the true one."""
+def _credit(near: Neighbours, labels: np.ndarray, k: int, num_classes: int) -> np.ndarray:
+    """For each row the share of the winning classes that is the true one."""
     # Whole numbers, so that equal votes are equal.
     shares = _shares(near, 2.0 * k * (k + 1) + np.arange(k, 0, -1))
     cells = near.of * num_classes + labels[near.found]
     votes = np.bincount(cells, shares, len(near.rows) * num_classes).reshape(-1, num_classes)
     won = votes >= votes.max(axis=1, keepdims=True) * (1.0 - 1e-12)
     right = won[np.arange(len(won)), labels[near.rows]]
-    return float((right / won.sum(axis=1)).sum())
+    return right / won.sum(axis=1)
 
 
 def _means(near: Neighbours, targets: np.ndarray, k: int) -> np.ndarray:
@@ -150,8 +172,8 @@ def _means(near: Neighbours, targets: np.ndarray, k: int) -> np.ndarray:
 
 
 def _r2(predicted: np.ndarray, targets: np.ndarray) -> float:
-    if (targets == targets[0]).all(axis=0).any():
-        raise InvalidInputError("a regression target is constant; there is nothing to predict")
+    chosen = varying(targets)
+    predicted, targets = predicted[:, chosen], targets[:, chosen]
     residual = ((targets - predicted) ** 2).sum(axis=0)
     spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
     return float((1.0 - residual / spread).mean())

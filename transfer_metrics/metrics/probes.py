@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.metrics.base import Estimate, register_metric
+from transfer_metrics.metrics.base import Estimate, register_metric, varying
 from transfer_metrics.statistics import FeatureSample
 from transfer_metrics.statistics.linalg import product
 from transfer_metrics.threads import threads_for
@@ -25,7 +25,7 @@ _BLOCK = 1 << 22
 @register_metric(
     requires="examples",
     parts=("spectrum",),
-    tasks=("classification", "regression"),
+    tasks=("classification", "regression", "multilabel"),
     reference="Allen, The Relationship between Variable Selection and Data Augmentation, 1974",
     invariant=("scale", "shift", "rotation"),
 )
@@ -34,14 +34,17 @@ def ridge_probe(statistic: FeatureSample, *, strengths: Sequence[float] = RIDGE_
 
     With an intercept. One eigendecomposition serves every strength and every left-out example:
     the residual of example n without itself is ``e_n / (1 - h_nn)``. The strength with the
-    smallest squared leave-one-out error (PRESS) is used.
+    smallest squared leave-one-out error (PRESS) is used. Several labels per example, each 0 or 1,
+    are targets, and the score is the mean over labels of R², Brier's skill score of a linear
+    prediction; labels that all examples have, or none, do not count.
 
     Args:
         statistic: ``FeatureSample`` (at most 20 000 examples); or features with labels or targets.
         strengths: penalties, as multiples of the mean eigenvalue of the centred ``X'X``.
 
     Returns:
-        Accuracy in [0, 1] with its binomial standard error, or R²; higher is better.
+        Accuracy in [0, 1] with its binomial standard error, or the mean of R² over targets or
+        labels; higher is better.
 
     Raises:
         InvalidInputError: one class only, constant features, or strengths that are not positive.
@@ -69,7 +72,8 @@ def ridge_probe(statistic: FeatureSample, *, strengths: Sequence[float] = RIDGE_
     press, hits = _leave_one_out(statistic, targets, sorted(strengths, reverse=True))
     best = int(press.sum(dim=1).argmin())
     if not statistic.num_classes:
-        return Estimate(float((1.0 - press[best] / statistic.moments.spread).mean()))
+        chosen = varying(statistic.y).to(press.device)
+        return Estimate(float((1.0 - press[best] / statistic.moments.spread)[chosen].mean()))
     return Estimate.of_proportion(float(hits[best]) / statistic.n, statistic.n)
 
 
@@ -188,8 +192,7 @@ def linear_probe(
 def _targets(statistic: FeatureSample) -> Tensor:
     """One-hot labels of the classes that occur, or the regression targets: (n, K)."""
     if not statistic.num_classes:
-        if bool((statistic.y == statistic.y[0]).all(dim=0).any()):
-            raise InvalidInputError("a regression target is constant; there is nothing to predict")
+        varying(statistic.y)
         return statistic.y.to(statistic.x.device)
     present, codes = torch.unique(statistic.y, return_inverse=True)
     if len(present) < 2:

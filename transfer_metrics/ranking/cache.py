@@ -15,13 +15,14 @@ import platformdirs
 
 import transfer_metrics
 from transfer_metrics.errors import StorageError, warn
+from transfer_metrics.features.pixels import trim
 from transfer_metrics.files import TEMPORARY, locked, remove_folder, replacing
 from transfer_metrics.results.record import Record
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 POLICIES = ("only-missing", "always", "never", "only-cache")
 _PASSING = ".passing"
-_PARTS = ("scores", "features", "statistics", "training")
+_PARTS = ("scores", "features", "statistics", "pixels", "training")
 ADVICE = (
     "make room, set TRANSFER_METRICS_CACHE to another folder, or use cache='never'; what was "
     "finished is kept"
@@ -60,6 +61,11 @@ class ResultCache:
     def features(self, key: str) -> Path:
         """Folder for the feature store of a key."""
         return self.root / "features" / key
+
+    @property
+    def pixels(self) -> Path:
+        """Folder for decoded images."""
+        return self.root / "pixels"
 
     def training(self, key: str) -> Path:
         """Folder for the checkpoints of a training that is not finished."""
@@ -168,7 +174,8 @@ class ResultCache:
                     remove_folder(folder)
 
     def sweep(self) -> None:
-        """Remove what is left of feature stores whose removal was interrupted."""
+        """Remove what is left of feature stores whose removal was interrupted, and old pixels."""
+        trim(self.pixels)
         for stray in (self.root / "features").glob(f"*{TEMPORARY}"):
             shutil.rmtree(stray, ignore_errors=True)
 

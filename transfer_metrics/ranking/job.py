@@ -18,6 +18,7 @@ from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
 from transfer_metrics.results.error_bars import MODES
+from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -148,7 +149,7 @@ class Job:
         """
         return Extraction.of(
             model, task or self.task, self.layers, self.pool, split=self.split, dtype=self.dtype,
-            amp=self.amp, **self.options,
+            amp=self.amp, pixels=self.cache.pixels, **self.options,
         )  # fmt: skip
 
     def features_key(self, whole: Extraction, positions: Any) -> str:
@@ -197,6 +198,25 @@ class Job:
                 f"cache='only-missing' to compute"
             )
         return [r for r in known if r.label in done], missing
+
+    def owed(self, known: Sequence[Record]) -> str | None:
+        """The layer that stands for a model and has no error by a jackknife yet, if any.
+
+        Raises:
+            InvalidInputError: there is one and nothing may be computed.
+        """
+        scored = [r for r in known if r.label == self.metrics[0].label and not r.error]
+        if not scored:
+            return None
+        [best] = chosen_records(scored, "best" if self.view == "all" else self.view)
+        if best.deviations:
+            return None
+        if self.policy == "only-cache":
+            raise InvalidInputError(
+                f"the error of {self.metrics[0].label} is not in the cache; rank with "
+                f"cache='only-missing' to compute it"
+            )
+        return best.layer
 
     def keep_scores(self, key: str, labels: frozenset[str], fresh: Sequence[Record]) -> None:
         """Put the records of metrics that were missing into the cache."""

@@ -17,14 +17,19 @@ from transfer_metrics.syntax import split_list
 
 # The first one ranks: the best by the evidence in docs/evidence.md. Others are shown beside it.
 DEFAULT_METRICS = ("knn", "logme", "transrate", "h_score")
+_BALANCED = "knn(balanced=True)"
+"""What stands beside the default where classes are rare."""
 # Counts and sizes, but not the numbers in names such as resnet18.
 _COUNTS = re.compile(r"(?<![\w.-])\d+|(?<==)\d+")
 
 
-def resolve_metrics(metrics: Any, kind: str, *, skip: str = "") -> list[Metric]:
+def resolve_metrics(
+    metrics: Any, kind: str, *, skip: str = "", long_tailed: bool = False
+) -> list[Metric]:
     """Metrics from names, patterns, callables or a list of them; ``"*"`` is all that apply.
 
-    A combination stands for its terms. The defaults are those that apply. Patterns leave out
+    A combination stands for its terms. The defaults are those that apply, and where classes are
+    ``long_tailed`` the balanced accuracy of the first, second. Patterns leave out
     metrics that require the statistic ``skip``.
 
     Raises:
@@ -35,6 +40,7 @@ def resolve_metrics(metrics: Any, kind: str, *, skip: str = "") -> list[Metric]:
     found: dict[str, Metric] = {}
     if metrics is DEFAULT_METRICS:
         metrics = [name for name in metrics if kind in METRICS[name].tasks]
+        metrics[1:1] = [_BALANCED] if long_tailed else []
     for spec in _specs(metrics):
         if isinstance(spec, str) and "(" not in spec and any(c in spec for c in "*?["):
             matches = [METRICS[name] for name in METRICS.match(spec)]

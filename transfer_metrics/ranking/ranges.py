@@ -46,7 +46,6 @@ from transfer_metrics.ranking.scoring import (
     score_stores,
 )
 from transfer_metrics.results.error_bars import MODES
-from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.statistics.statistics import Needs, Statistics
@@ -153,7 +152,7 @@ class Ranges:
             whole = job.extraction(model)
             scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
             known, missing = job.known_scores(scores)
-            layer = _owed(job, known) if job.errors and not missing else None
+            layer = job.owed(known) if job.errors and not missing else None
             if not missing and layer is None:
                 return Outcome(job.ordered(item.name, known), key, left=self._left_over(whole, key))
             builder = RangeBuilder(job, whole, job.metrics if job.racing else missing, self.memory)
@@ -239,7 +238,7 @@ class Ranges:
             try:
                 return extract(
                     whole.given, task, job.layers, job.pool, folder, split=job.split,
-                    dtype=job.dtype, amp=job.amp, **job.options,
+                    dtype=job.dtype, amp=job.amp, pixels=job.cache.pixels, **job.options,
                 )  # fmt: skip
             except (CorruptStoreError, IncompatibleStoreError) as error:
                 if everything is None:
@@ -363,22 +362,6 @@ def drop(job: Job, left: Iterable[str]) -> None:
             job.cache.drop_features(path.name)
         else:
             clear(path)
-
-
-def _owed(job: Job, known: Sequence[Record]) -> str | None:
-    """The layer that stands for a model and has no error by a jackknife yet, if any."""
-    scored = [r for r in known if r.label == job.metrics[0].label and not r.error]
-    if not scored:
-        return None
-    [best] = chosen_records(scored, "best" if job.view == "all" else job.view)
-    if best.deviations:
-        return None
-    if job.policy == "only-cache":
-        raise InvalidInputError(
-            f"the error of {job.metrics[0].label} is not in the cache; rank with "
-            f"cache='only-missing' to compute it"
-        )
-    return best.layer
 
 
 def _with_error(job: Job, built: _Built, found: Sequence[Record]) -> list[Record]:

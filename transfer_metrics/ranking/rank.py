@@ -38,6 +38,7 @@ from transfer_metrics.results.shortlist import LEARNT
 from transfer_metrics.results.standing import earlier_accuracies
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
+from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task, refuse_words
 
@@ -278,8 +279,10 @@ def make_job(
     if isinstance(layers, str):
         chosen, view = LAYER_CHOICES.get(layers, (layers, "best"))
     n = len(task[split])
+    uneven = task.kind == "classification" and is_long_tailed(task[split].labels)
+    asked = resolve_metrics(metrics, task.kind, long_tailed=uneven)
     return Job(
-        task, resolve_metrics(metrics, task.kind), chosen, view, pool, split, dtype, amp, cache,
+        task, asked, chosen, view, pool, split, dtype, amp, cache,
         ResultCache(cache_dir), interval_mode(intervals), options,
         ranges=(range(n),) if stored else ranges_of(n, options.get("shard_size", 1024)),
         stored=stored, keep_features=keep_features,

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.heads.decision import Decision
 from transfer_metrics.results.comparable import Place, by_place, place_labels, with_own_names
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.table import FORMATS, ScoreTable
+from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import count
-from transfer_metrics.selection.base import Selection
-from transfer_metrics.untrusted import read_json
+from transfer_metrics.selection.base import Selection, read_results
 
 _MOST_SETTINGS, _MOST_METRICS, _MOST_SELECTIONS = 24, 12, 20
 # Endings of files of options, and how much of one is shown.
@@ -46,6 +46,7 @@ class Gathered:
     selections: list[Selection] = field(default_factory=list)
     options: list[tuple[str, list[str]]] = field(default_factory=list)  # name and lines of files
     sources: list[tuple[str, str, int]] = field(default_factory=list)  # name, SHA-256, records
+    decisions: list[Decision] = field(default_factory=list)
     replaced: int = 0  # scores that were given twice with different values
 
     @property
@@ -69,17 +70,22 @@ def gather(given: Any, view: str | None = None) -> Gathered:
     for item in items:
         if isinstance(item, (str, os.PathLike)):
             path = Path(item)
+            path = path / "scores.jsonl" if path.is_dir() else path
             if path.suffix.lower() in _OPTIONS:
                 found.options.append((path.name, _lines(path)))
                 continue
             item = _read(path, found.sources)
-        if isinstance(item, Selection):
+        if isinstance(item, Decision):
+            found.decisions.append(item)
+            found.selections.append(item.selection)
+            tables += [item.ranking, item.comparison]
+        elif isinstance(item, Selection):
             found.selections.append(item)
         elif isinstance(item, ScoreTable):
             tables.append(item)
         else:
             raise InvalidInputError(
-                f"a report is made of score tables, comparisons and selections, not of "
+                f"a report is made of score tables, comparisons, decisions and selections, not of "
                 f"{type(item).__name__}"
             )
     if not (found.selections or any(len(table) for table in tables)):
@@ -202,28 +208,7 @@ def _lines(path: Path) -> list[str]:
 
 def _read(path: Path, sources: list[tuple[str, str, int]]) -> ScoreTable | Selection:
     """A table or a selection from its file, whose name and hash are remembered."""
-    if path.suffix.lower() in FORMATS:
-        table = ScoreTable.load(path)
-        item: ScoreTable | Selection = table
-        records = len(table)
-    else:
-        item, records = _read_json(path)
+    item = read_results(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    sources.append((path.name, digest, records))
+    sources.append((path.name, digest, len(item) if isinstance(item, ScoreTable) else 0))
     return item
-
-
-def _read_json(path: Path) -> tuple[ScoreTable | Selection, int]:
-    """A selection, or an array of records as ``--json`` prints it."""
-    if not os.path.isfile(path):
-        raise InvalidInputError(f"there is no table at {path}; check the path")
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(
-            f"{path} is no score table ({error}); give .jsonl, .csv or .parquet as table.save "
-            f"writes them, or .json as --json and `select --out` do"
-        ) from error
-    if isinstance(content, list) and all(isinstance(r, dict) for r in content):
-        return ScoreTable(content), len(content)
-    return Selection.load(path), 0

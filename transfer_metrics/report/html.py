@@ -52,10 +52,10 @@ def write_report(
     bytes.
 
     Args:
-        results: a ``ScoreTable``, a ``Comparison``, a ``Selection``, the path of a file that one
-            of them wrote, of records that ``--json`` printed or of the options of a run
-            (``run.yaml``), or a list of these. Only scores of the same task, split, pooling and
-            examples are ranked together.
+        results: a ``ScoreTable``, ``Comparison``, ``Selection`` or ``Decision``, the path of a file
+            that one of the first three wrote, of records that ``--json`` printed or of the options
+            of a run (``run.yaml``), or a list of these. Only scores of the same task, split,
+            pooling and examples are ranked together.
         path: the file to write.
         title: heading; by default the question that the results answer.
         task: the task, or its name, to show its classes and splits.

@@ -20,6 +20,7 @@ from transfer_metrics.report.about import (
     runs_of,
     warnings_of,
 )
+from transfer_metrics.report.decided import Decided, decided_of
 from transfer_metrics.report.gather import Gathered, Setting, bounded
 from transfer_metrics.report.measured import Check, Heads, checks_of, heads_of
 from transfer_metrics.report.ranked import (
@@ -93,6 +94,7 @@ class Page:
     """The content of a report; ``data`` is what its script reads."""
 
     title: str
+    decisions: list[Decided]
     answers: list[_Answer]
     facts: list[tuple[str, Any]]
     summaries: list[str]
@@ -128,6 +130,7 @@ class Page:
         return [
             (anchor, name)
             for anchor, name, there in (
+                ("decision", "Decision", self.decisions),
                 ("ranking", "Ranking", self.panels),
                 ("layers", "Layers", self.ids),
                 ("tasks", "Models and tasks", self.grids),
@@ -161,6 +164,7 @@ def page_of(
     split = settings[0].place.split if settings else ""
     return Page(
         title=title or _question(gathered),
+        decisions=[decided_of(decision) for decision in gathered.decisions],
         answers=answers,
         facts=facts,
         summaries=_summaries_of(gathered, task),

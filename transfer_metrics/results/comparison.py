@@ -46,6 +46,13 @@ class Comparison(ScoreTable):
         found = (str(r.split) for r in self._records if r.metric in QUALITIES)
         return [name for name in dict.fromkeys(found) if name != "test"]
 
+    @property
+    def measure(self) -> str:
+        """What heads were judged by, as it is told: accuracy, R² or average precision."""
+        found = {r.metric for r in self._records}
+        names = {"r2": "R²", "average_precision": "average precision"}
+        return next((told for name, told in names.items() if name in found), "accuracy")
+
     def summary(self) -> pd.DataFrame:
         """One row per model and head, and task where there are several, means over the seeds.
 
@@ -152,6 +159,8 @@ class Comparison(ScoreTable):
             wanted.append("error")
         shown = shown[[name for name in wanted if name in shown]]
         told = [shown.to_string(index=False, na_rep="")]
+        if self.measure != "accuracy":
+            told.append(f"\n{', '.join(('test', *self.shifts))}: {self.measure}, in per cent")
         told += [f"\n{visible(text, 2_000)}" for text in self.task_summaries]
         return "\n".join(told)
 
@@ -192,7 +201,9 @@ class ComparisonPlots(TablePlots):
             InvalidInputError: no head has an accuracy.
         """
         table = self._table
-        return plots.plot_comparison(table.summary(), table.shifts, tasks=self._tasks, ax=ax)
+        return plots.plot_comparison(
+            table.summary(), table.shifts, tasks=self._tasks, measure=table.measure, ax=ax
+        )
 
     def save(self, kind: str, path: str | os.PathLike[str], metric: str | None = None) -> str:
         """Draw ``"comparison"``, ``"ranking"`` or ``"layers"``; see ``TablePlots.save``."""

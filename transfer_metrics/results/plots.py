@@ -160,9 +160,10 @@ def plot_comparison(
     shifts: Sequence[str] = (),
     *,
     tasks: Sequence[str] = (),
+    measure: str = "accuracy",
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy of every head of ``Comparison.summary``, with 95 % intervals.
+    """Accuracy, or another measure, of every head of ``Comparison.summary``, with 95 % intervals.
 
     A row per model and head, a colour and marker per data set.
     """
@@ -193,7 +194,7 @@ def plot_comparison(
     for edge in np.flatnonzero(models[1:] != models[:-1]):
         ax.axhline(edge + 0.5, color="#DDDDDD", lw=0.6)
     ax.invert_yaxis()
-    ax.set_xlabel("accuracy, %")
+    ax.set_xlabel(f"{measure}, %")
     title = ", ".join(map(plot_label, tasks if several else [models[0], *tasks]))
     ax.set_title(title, loc="left")
     # Given as a list, because a label that starts with an underscore would be left out.

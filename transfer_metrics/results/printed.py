@@ -38,7 +38,10 @@ def printed(records: Sequence[Record], view: str, metric: str | None, confidence
             f"{visible(label)}\n{printed(own, view, metric, confidence)}" for label, own in parts
         )
     raced = any(r.round for r in records)
-    lines = _ranking_lines(ranking_frame(records, metric, view), metric, raced)
+    frame = ranking_frame(records, metric, view)
+    lines = _ranking_lines(frame, metric, raced)
+    if f"{metric}(balanced=True)" in metrics:
+        _add_balanced(lines, frame, records, f"{metric}(balanced=True)")
     text = _aligned(lines, {"model", "layer"})
     found = shortlist_of(records, metric, view, confidence)
     if found is not None and len({r.model for r in records if r.value is not None}) > 1:
@@ -85,6 +88,19 @@ def _ranking_lines(ranking: pd.DataFrame, metric: str, raced: bool) -> _Lines:
     if not ranking["p_best"].notna().any() or ranking["model"].nunique() == 1:
         lines = [line[:4] + line[5:] for line in lines]
     return lines
+
+
+def _add_balanced(
+    lines: _Lines, ranking: pd.DataFrame, records: Sequence[Record], metric: str
+) -> None:
+    """Put the balanced accuracy of what was ranked beside its accuracy, before the layer."""
+    place = lines[0].index("layer")
+    lines[0].insert(place, "balanced")
+    of = {(r.model, r.layer): r.value for r in records if r.label == metric}
+    for line, row in zip(lines[1:], ranking.to_dict("records"), strict=True):
+        if len(line) == len(lines[0]) - 1:
+            value = of.get((row["model"], row["layer"]))
+            line.insert(place, "" if value is None else f"{value:.4g}")
 
 
 def _metric_lines(records: Sequence[Record]) -> _Lines:

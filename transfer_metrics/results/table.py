@@ -323,6 +323,52 @@ class ScoreTable:
             raise InvalidInputError("no model has a score; see table.failures for the reasons")
         return str(first["model"].iloc[0])
 
+    def chosen_models(self) -> list[str]:
+        """The shortlist, which the table stands for where models are asked; the likeliest first."""
+        found = shortlist_of(
+            one_place(self._records, self.named_metric(None)),
+            self.named_metric(None),
+            self.view,
+            CONFIDENCE,
+        )
+        return [self.best()] if found is None or self.view == "all" else list(found)
+
+    def chosen_layers(self, model: str) -> list[str]:
+        """The best layer of a model, which the table stands for where layers are asked."""
+        return self.best_layers(model)
+
+    def chosen_task(self) -> str | None:
+        """The task of the scores, where there is one."""
+        tasks = list(dict.fromkeys(r.task for r in self._records if r.task))
+        return tasks[0] if len(tasks) == 1 else None
+
+    def best_layers(
+        self, model: str | None = None, k: int = 1, metric: str | None = None
+    ) -> list[str]:
+        """The layers of a model that score best, the best first, as heads and selectors take them.
+
+        Args:
+            model: a model of the table, by default the best.
+            k: how many, or fewer where there are not so many.
+            metric: whose scores to read, by default the first of the table.
+
+        Raises:
+            UnknownNameError: the table has no such metric.
+            InvalidInputError: the model has no score, or the table has several tasks.
+
+        >>> rows = [{"model": "a", "layer": layer, "metric": "knn", "value": value}
+        ...         for layer, value in (("stem", 0.3), ("fc:input", 0.7), ("blocks.1", 0.8))]
+        >>> ScoreTable(rows).best_layers(k=2)
+        ['blocks.1', 'fc:input']
+        """
+        model = self.best(metric) if model is None else model
+        one_place(self._records, self.named_metric(metric))
+        found = self.ranking(metric, view="all")
+        found = found[(found["model"] == model) & found["score"].notna()]
+        if found.empty:
+            raise InvalidInputError(f"{model} has no score here; see table.failures")
+        return [str(layer) for layer in found["layer"].head(k)]
+
     def wide(self) -> pd.DataFrame:
         """One row per model and layer, one column per metric.
 

@@ -25,6 +25,7 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.statistics.inputs import as_labels, as_targets
+from transfer_metrics.threads import threads_for
 
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
@@ -104,6 +105,7 @@ def train_softmax(
     labels = labels[order].to(device)
     batches = -(-len(x) // batch_size)
     with (
+        threads_for(min(batch_size, len(x)) * features.dim * num_classes),
         _held_interrupts(saved is not None) as interrupted,
         progress_bar("training", steps, progress, unit="step", initial=state.step) as bar,
     ):

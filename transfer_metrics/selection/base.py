@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.files import replacing
+from transfer_metrics.results.table import FORMATS, ScoreTable
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.tasks.labels import kind_of
 from transfer_metrics.untrusted import read_json
@@ -122,6 +124,7 @@ class Selection:
         score: its value for what was chosen, None where there is none.
         model: the model, where it is known.
         task: the task, where it is known.
+        pool: the pooling of the features, where it is known.
 
     >>> chosen = Selection({"a": np.array([1, 2])}, {"a": 3}, False, "logme")
     >>> chosen.transform({"a": np.eye(3)}).tolist()
@@ -135,6 +138,7 @@ class Selection:
     score: float | None = None
     model: str | None = None
     task: str | None = None
+    pool: str | None = None
 
     @classmethod
     def of(cls, X: Any, columns: np.ndarray, unit: bool, chosen_by: str, **known: Any) -> Self:
@@ -159,6 +163,39 @@ class Selection:
         """Number of columns per layer."""
         return {name: len(columns) for name, columns in self.layers.items()}
 
+    @property
+    def is_of_layers(self) -> bool:
+        """Whether whole layers were chosen."""
+        return all(len(columns) == self.dims[name] for name, columns in self.layers.items())
+
+    def chosen_models(self) -> list[str]:
+        """The model, which the selection stands for where one is asked.
+
+        Raises:
+            InvalidInputError: it is not known.
+        """
+        if self.model is None:
+            raise InvalidInputError("the selection does not say of which model it is; name one")
+        return [self.model]
+
+    def chosen_layers(self, model: str) -> list[str]:
+        """The layers, which the selection stands for where some are asked."""
+        return list(self.layers)
+
+    def chosen_task(self) -> str | None:
+        """The task, where it is known."""
+        return self.task
+
+    def inside(self, X: LayerColumns) -> dict[str, np.ndarray]:
+        """The chosen columns of each layer, ascending, in the order of the layers of ``X``.
+
+        Raises:
+            LayerNotFoundError: a layer is missing.
+            InvalidInputError: a layer has another width.
+        """
+        _check_widths(X.only(list(self.layers)), self.dims, "when columns were chosen")
+        return {name: np.sort(self.layers[name]) for name in X.names if name in self.layers}
+
     def transform(self, X: Any) -> np.ndarray:
         """The chosen columns, (N, k), of a store, a mapping or ``LayerColumns``.
 
@@ -178,6 +215,7 @@ class Selection:
             "format": _FORMAT,
             "model": self.model,
             "task": self.task,
+            "pool": self.pool,
             "chosen_by": self.chosen_by,
             "score": self.score,
             "unit_rows": self.unit,
@@ -210,7 +248,7 @@ class Selection:
             for name, columns in layers.items():
                 if not columns.size or columns.min() < 0 or columns.max() >= dims[name]:
                     raise ValueError(f"layer {name!r} has no such columns")
-            known = {key: content.get(key) for key in ("score", "model", "task")}
+            known = {key: content.get(key) for key in ("score", "model", "task", "pool")}
             return cls(layers, dims, bool(content["unit_rows"]), content["chosen_by"], **known)
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidInputError(
@@ -224,10 +262,38 @@ def _taken(
 ) -> np.ndarray:
     """Columns (N, k) that were chosen of some layers, which must still be as wide."""
     columns = layer_columns(X).only(list(inside))
+    _check_widths(columns, dims, when)
+    columns = columns.unit_rows() if unit else columns
+    return columns.take(columns.numbers(inside))
+
+
+def _check_widths(columns: LayerColumns, dims: Mapping[str, int], when: str) -> None:
     for name, dim in columns.widths.items():
         if dim != dims[name]:
             raise InvalidInputError(
                 f"layer {name!r} had {dims[name]} features {when} and has {dim} now"
             )
-    columns = columns.unit_rows() if unit else columns
-    return columns.take(columns.numbers(inside))
+
+
+def read_results(place: str | os.PathLike[str]) -> ScoreTable | Selection:
+    """A table or a selection from its file, or from the folder that ``rank`` or ``transfer`` wrote.
+
+    Raises:
+        InvalidInputError: there is no such file, or it holds something else.
+    """
+    path = Path(place)
+    path = path / "scores.jsonl" if path.is_dir() else path
+    if path.suffix.lower() in FORMATS:
+        return ScoreTable.load(path)
+    if not os.path.isfile(path):
+        raise InvalidInputError(f"there is no table at {path}; check the path")
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"{path} is no score table ({error}); give .jsonl, .csv or .parquet as table.save "
+            f"writes them, or .json as --json and `select --out` do"
+        ) from error
+    if isinstance(content, list) and all(isinstance(r, dict) for r in content):
+        return ScoreTable(content)
+    return Selection.load(path)

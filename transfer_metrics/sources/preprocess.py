@@ -112,14 +112,33 @@ class ImagePreprocess:
         Raises:
             InvalidInputError: the image has a mode or type that cannot be read as 8 bits.
         """
+        return self.normalised(self.pixels(image))
+
+    def pixels(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+        """Resized and cropped, uint8 (C, size, size): all but ``mean`` and ``std``."""
         import torch
 
-        image = self._resized(to_mode(image, "L" if len(self.mean) == 1 else "RGB"))
+        image = self._resized(to_mode(image, self._mode))
         pixels = torch.from_numpy(np.array(image)).reshape(self.size, self.size, -1)
-        values = pixels.permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+        return pixels.permute(2, 0, 1).contiguous()
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Inputs float32 of pixels uint8 (…, C, size, size)."""
+        import torch
+
+        values = pixels.to(torch.float32).div_(255)
         mean = torch.tensor(self.mean).view(-1, 1, 1)
         std = torch.tensor(self.std).view(-1, 1, 1)
         return values.sub_(mean).div_(std)
+
+    @property
+    def geometry(self) -> tuple[int, int, str, str]:
+        """What pixels depend on."""
+        return self.size, self.resize, self.interpolation, self._mode
+
+    @property
+    def _mode(self) -> str:
+        return "L" if len(self.mean) == 1 else "RGB"
 
     def _resized(self, image: Image.Image) -> Image.Image:
         image = _without_ends(image)

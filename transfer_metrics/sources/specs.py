@@ -10,8 +10,14 @@ from urllib.parse import parse_qsl, urlencode
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
+from transfer_metrics.registry import resolve
 from transfer_metrics.syntax import call_options, cut, unquoted
 
+# Tables are made of scores of models, so what reads one is found when it is asked for.
+_READ = "transfer_metrics.selection.base:read_results"
+HUB_NAMES = ("zoo", "timm", "torchvision", "hf")
+"""Hubs, whose models are loaded by names that files may have."""
+_FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 _INPUT_OPTIONS = ("input_size", "mean", "std", "interpolation", "crop_pct")
 
 
@@ -38,6 +44,48 @@ class ModelSpec:
     seed: Any = None
     revision: str = ""
     checkpoint: str = ""
+
+
+def results_of(given: Any) -> Any:
+    """What was found before, where it stands for models, layers or features; None for all else.
+
+    That is a table of scores, a selection or a decision, or the place of one: a folder that
+    ``rank`` or ``transfer`` wrote, a file of scores, what ``--json`` printed, or a
+    ``chosen.json``. It has ``chosen_models()``, ``chosen_layers(model)`` and ``chosen_task()``.
+
+    >>> results_of("zoo:cnn-mnist") is None, results_of(["fc"]) is None
+    (True, True)
+    """
+    if hasattr(given, "chosen_models"):
+        return given
+    if not isinstance(given, (str, os.PathLike)):
+        return None
+    place = os.path.expanduser(given)
+    is_file = os.path.splitext(place)[1].lower() in _FORMATS and os.path.isfile(place)
+    if is_file or os.path.isfile(os.path.join(place, "scores.jsonl")):
+        return resolve(_READ)(place)
+    return None
+
+
+def models_of(given: Any) -> list[str] | None:
+    """The models that something found before stands for, the best first; None for all else.
+
+    A file may be anybody's, and the name of a factory would run code of its choice.
+
+    Raises:
+        InvalidInputError: a file names a model that no hub has.
+    """
+    found = results_of(given)
+    if found is None:
+        return None
+    names: list[str] = found.chosen_models()
+    for name in names if found is not given else []:
+        if name.partition(":")[0] not in HUB_NAMES or ":" not in name:
+            raise InvalidInputError(
+                f"{os.fspath(given)} has the model {name!r}, which is none of "
+                f"{', '.join(HUB_NAMES)}; names in files are not run as code, so name the model"
+            )
+    return names
 
 
 def parse_model(text: str) -> ModelSpec:

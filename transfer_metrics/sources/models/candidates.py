@@ -17,7 +17,7 @@ from transfer_metrics.naming import checked_name, told_apart
 from transfer_metrics.sources.models.load_model import WILD, called, list_models, load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import not_a_model, plain_module
-from transfer_metrics.sources.specs import local_path, parse_model, parse_name
+from transfer_metrics.sources.specs import local_path, models_of, parse_model, parse_name
 from transfer_metrics.syntax import cut, unquoted
 from transfer_metrics.untrusted import read_text
 
@@ -87,7 +87,8 @@ def expand_models(models: Any) -> list[str | Model | nn.Module]:
 
     Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``. ``@file``
     stands for the names in a text file, one or several to a line; what follows ``#`` at the
-    beginning of a line or after a space is a comment. A comma belongs to a file or folder that
+    beginning of a line or after a space is a comment. A table of scores, or its file or folder,
+    stands for its shortlist. A comma belongs to a file or folder that
     is there with the comma in its name, and to what stands in quotes.
 
     Args:
@@ -127,6 +128,8 @@ def _named(item: Any) -> Iterator[tuple[str | None, Any]]:
         for key, model in item.items():
             name = checked_name(key, "a model")
             yield name, _only(name, unquoted(model)) if isinstance(model, str) else model
+    elif (names := models_of(item)) is not None:
+        yield from ((None, name) for name in names)
     else:
         yield None, item
 
@@ -160,6 +163,8 @@ def _is_list(text: str) -> bool:
 def _expand(text: str) -> list[tuple[str | None, str]]:
     if _is_list(text):
         return _listed(text[1:])
+    if (names := models_of(text)) is not None:
+        return [(None, name) for name in names]
     name, spec = parse_name(text)
     if name is not None:
         return [(name, _only(name, spec))]
@@ -167,7 +172,7 @@ def _expand(text: str) -> list[tuple[str | None, str]]:
     pattern, rest = spec[:end], spec[end:]
     if not any(letter in pattern for letter in WILD) or os.path.isdir(local_path(spec)):
         return [(None, spec)]
-    return [(None, found + rest) for found in list_models(pattern)]
+    return [(None, match + rest) for match in list_models(pattern)]
 
 
 def _only(name: str, spec: str) -> str:

@@ -17,7 +17,7 @@ from transfer_metrics.naming import checked_name
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.specs import ModelSpec, parse_model, parse_name
+from transfer_metrics.sources.specs import ModelSpec, models_of, parse_model, parse_name
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,7 @@ def load_model(
     - ``hf:path/to/folder``: Hugging Face, written by ``save_pretrained``
     - ``package.module:factory(width=2)=w.safetensors``: a function that returns a network
     - ``small = timm:resnet18``: any of them, under a name of its own
+    - ``transfer-metrics/``, ``scores.jsonl``, ``chosen.json``: the model that was found best there
 
     ``input_size, mean, std, interpolation, crop_pct`` in the parentheses override the settings
     of the input (not for ``hf:``): ``timm:mobilenetv2_050(pad_type=same, input_size=96, mean=0.5,
@@ -109,6 +110,8 @@ def load_model(
 
     if name is not None:
         name = checked_name(name, "a model")
+    if (names := models_of(spec)) is not None:
+        spec = names[0]
     if isinstance(spec, Model):
         model = spec
     elif isinstance(spec, nn.Module):

@@ -64,7 +64,8 @@ class Roles:
 
     Attributes:
         form: what the inputs are read as.
-        label: the column of the labels.
+        label: the column of the labels, or several with commas between.
+        labels: each of these columns.
         inputs: the columns that make an example.
         split: the column that says of which split a row is, if there is one.
         titles: the column that names the class of each row, if there is one.
@@ -73,6 +74,7 @@ class Roles:
 
     form: Literal["images", "texts", "numbers", "words"]
     label: str
+    labels: tuple[str, ...]
     inputs: tuple[str, ...]
     split: str | None
     titles: str | None
@@ -86,6 +88,12 @@ def find_roles(table: Table, asked: Asked) -> Roles:
     table.require([split] if split else [])
     holds = {column: table.holds(column) for column in columns}
     words = asked.words
+    label = asked.label
+    several = (
+        () if label is None or label in columns else tuple(c.strip() for c in label.split(","))
+    )
+    several = several if len(several) > 1 else ()
+    table.require(several)
     if not asked.text and not asked.image:
         words = words or next((c for c in _SENTENCES if holds.get(c) == "lists"), None)
     if words:
@@ -93,20 +101,20 @@ def find_roles(table: Table, asked: Asked) -> Roles:
     left = {
         c: why
         for c in columns
-        if c not in (asked.label, split) and (why := _unused(table, c, holds[c]))
+        if c not in (asked.label, split, *several) and (why := _unused(table, c, holds[c]))
     }
     suspicions = list(table.suspicions)
-    label = asked.label
     if label is None:
         candidates = [c for c in columns if c not in (*left, split)] or [columns[-1]]
         label, doubts = _declared_label(table) if table.declared else find_label(candidates)
         suspicions += doubts
-    table.require([label])
+    labels = several or (label,)
+    table.require(labels)
     titles = f"{label}_name" if f"{label}_name" in columns and not table.declared else None
-    others = {c: held for c, held in holds.items() if c not in (label, split, titles)}
+    others = {c: held for c, held in holds.items() if c not in (*labels, split, titles)}
     # An index is better than nothing at all.
     rest = {c: held for c, held in others.items() if c not in left} or others
-    for column in () if table.declared else (label, *rest):
+    for column in () if table.declared else (*labels, *rest):
         if holds[column] == "lists":
             raise InvalidInputError(
                 f"task {name!r}: column {column!r} holds lists; say ?words={column} if they are "
@@ -119,7 +127,7 @@ def find_roles(table: Table, asked: Asked) -> Roles:
         (f"column {c!r}", left.get(c, "it is not read")) for c in others if c not in inputs
     )
     understood = Understood(label, tuple(inputs), left_out, tuple(suspicions))
-    return Roles(form, label, tuple(inputs), split, titles, understood)
+    return Roles(form, label, labels, tuple(inputs), split, titles, understood)
 
 
 def _word_roles(table: Table, words: str, label: str | None, split: str | None) -> Roles:
@@ -139,7 +147,7 @@ def _word_roles(table: Table, words: str, label: str | None, split: str | None) 
     used = (label, words, split)
     left_out = tuple((f"column {c!r}", "it is not read") for c in columns if c not in used)
     understood = Understood(label, (words,), left_out, table.suspicions)
-    return Roles("words", label, (words,), split, None, understood)
+    return Roles("words", label, (label,), (words,), split, None, understood)
 
 
 def _declared_label(table: Table) -> tuple[str, list[str]]:

@@ -26,6 +26,8 @@ _DENSE = 0.8
 """Whole numbers are classes where such a share of those from the least to the greatest occur."""
 _MOSTLY = 0.9
 """Share of numbers from which on texts among them are hardly names."""
+_LONG_TAIL = 3.0
+"""So many times as many examples in the largest class as in the smallest make balance matter."""
 _KINDS = ("classification", "regression", "multilabel")
 
 
@@ -125,6 +127,12 @@ def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
             f"got {array.min()}..{array.max()}"
         )
     return array.astype(np.int64)
+
+
+def is_long_tailed(codes: np.ndarray) -> bool:
+    """Whether the largest class has at least three times the examples of the smallest there is."""
+    counts = np.unique(codes, return_counts=True)[1]
+    return bool(counts.max() >= _LONG_TAIL * counts.min())
 
 
 def _complete(y: Any) -> np.ndarray:

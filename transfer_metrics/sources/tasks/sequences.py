@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.example import Modality, Word, decode, example_bytes
@@ -136,7 +136,12 @@ class ImageFiles(StoredImages):
         except InvalidInputError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.strerror:
                 return error.__cause__.strerror
-            return "damaged" if _size(self.paths[index]) else "empty"
+            if not _size(self.paths[index]):
+                return "empty"
+            if isinstance(error.__cause__, ValueError):
+                return str(error.__cause__)
+            unknown = isinstance(error.__cause__, UnidentifiedImageError)
+            return "no image" if unknown else "damaged"
         return ""
 
     def stored(self, index: int) -> bytes:

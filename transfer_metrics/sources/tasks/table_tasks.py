@@ -97,8 +97,9 @@ def task_of(
     """The task of tables of the same columns, each with splits of its own; the first decides."""
     roles = find_roles(tables[0], asked)
     for table in tables[1:]:
-        table.require([*roles.inputs, roles.label])
-    classes = next((names for t in tables if (names := t.class_names(roles.label))), None)
+        table.require([*roles.inputs, *roles.labels])
+    named = [t.class_names(roles.label) for t in tables if len(roles.labels) == 1]
+    classes = next(filter(None, named), None)
     if roles.form == "words":
         sentences = {split: part for t in tables for split, part in _sentences(t, roles).items()}
         return words_task(name, sentences, kind, classes, bio=bio, understood=roles.understood)
@@ -109,7 +110,13 @@ def task_of(
         if roles.form == "numbers" and table is tables[0] and not asked.features:
             told = counting(examples, roles.inputs)
             understood = replace(understood, suspicions=(*understood.suspicions, *told))
-        labels = table.labels(roles.label)
+        if len(roles.labels) > 1:
+            labels = _several(table, roles.labels)
+            if kind is None and all(number in (0, 1) for row in labels for number in row):
+                kind = "multilabel"
+            classes = roles.labels if kind == "multilabel" else None
+        else:
+            labels = table.labels(roles.label)
         if roles.titles and kind != "regression":
             titles = table.cells(roles.titles)
             classes = _titles(labels, titles)
@@ -118,6 +125,11 @@ def task_of(
         for split, index in _rows(table, roles.split).items():
             parts[split] = (_some(examples, index, name), [labels[i] for i in index])
     return make_task(name, parts, kind, classes, missing, understood)
+
+
+def _several(table: Table, columns: Sequence[str]) -> list[list[float]]:
+    """The numbers in several columns of labels, row by row."""
+    return np.asarray(table.numbers(columns), np.float64).tolist()
 
 
 def _examples(table: Table, roles: Roles, root: str | None) -> Any:

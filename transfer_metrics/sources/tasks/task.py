@@ -50,6 +50,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        labels = f"{self.labels.dtype}{self.labels.shape}"
+        return f"Split({type(self.examples).__name__}, {labels})"
+
     @property
     def units(self) -> np.ndarray | None:
         """(N,) number of the sentence of each word; None where examples stand for themselves."""
@@ -126,6 +130,15 @@ class Task:
                 f"task {self.name!r} has no split 'train', only: "
                 f"{', '.join(self.splits) or 'none'}; name the labelled examples to score 'train'"
             )
+
+    def __repr__(self) -> str:
+        """How it was understood, on one line.
+
+        >>> split = Split(["x", "y"], np.arange(2))
+        >>> Task("t", "classification", "text", {"train": split}, ("a", "b"))
+        <Task t: classification of texts, train 2 (2 classes: a ×1, b ×1)>
+        """
+        return f"<Task {self.summary}>"
 
     @property
     def num_classes(self) -> int:

@@ -1,0 +1,332 @@
+"""From many models to one head: what wins, on which examples, what it costs, and going on."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, r2_score
+
+import transfer_metrics as tm
+from transfer_metrics.__main__ import main
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.heads import transfer as transfer_module
+from transfer_metrics.heads.base import HEADS, resolve_head
+from transfer_metrics.heads.splits import complete_task
+from transfer_metrics.heads.tuning import rungs
+from transfer_metrics.selection.base import Selection
+from transfer_metrics.sources.specs import results_of
+
+MODELS = ["zoo:cnn-mnist", "zoo:mixer-usps"]
+
+
+@pytest.fixture(scope="module")
+def task() -> tm.Task:
+    """Ninety examples for testing: each is a group of its own where heads are compared."""
+    digits = tm.load_task("sklearn:digits?examples=100")
+    splits = {"train": digits["train"], "test": digits["test"].rows(np.arange(90))}
+    return tm.Task(digits.name, digits.kind, digits.modality, splits, digits.classes)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("transfer")
+
+
+def scores_in(place: Path) -> list[Path]:
+    return sorted((place / "cache" / "scores").glob("*.jsonl"))
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def stopped(task: tm.Task, place: Path) -> dict[Path, int]:
+    """What was kept of a run that was stopped when all but the test was done, and when."""
+    common = {"cache_dir": place / "cache", "progress": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer_module, "decided", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tm.transfer(MODELS, task, place / "out", **common)
+    assert not (place / "out").exists()
+    return {path: path.stat().st_mtime_ns for path in scores_in(place)}
+
+
+@pytest.fixture(scope="module")
+def found(task: tm.Task, place: Path, stopped: dict[Path, int]) -> tm.Decision:
+    return tm.transfer(MODELS, task, place / "out", cache_dir=place / "cache", progress=False)
+
+
+def test_the_winner_is_the_best_by_validation(found: tm.Decision) -> None:
+    held = [r for r in found.comparison.records if r["metric"] == "val_accuracy"]
+    best = max(r["value"] for r in held)
+    won = next(r for r in held if (r["model"], r["head"]) == (found.model, found.label))
+    assert won["value"] == best
+    assert len({(r["model"], r["head"]) for r in held}) == len(held) >= 4
+    # Of equals the one whose model is likelier to be the best.
+    likelier = list(found.shortlist).index(found.model)
+    equals = {r["model"] for r in held if r["value"] == best}
+    assert likelier == min(list(found.shortlist).index(m) for m in equals)
+
+
+def test_what_is_written_predicts_as_what_was_tested(
+    found: tm.Decision, task: tm.Task, place: Path
+) -> None:
+    head = tm.load_head(place / "out" / "head")
+    predicted, labels = head.predict(task), task["test"].labels
+    assert found.accuracy == np.mean(predicted == labels) == head.score(task)
+    assert (found.confusion == confusion_matrix(labels, predicted, labels=range(10))).all()
+    probabilities = head.predict_proba(task)
+    assert len(found.mistakes) == min(12, (predicted != labels).sum())
+    for one in found.mistakes:
+        assert one.predicted == task.classes[predicted[one.example]] != one.label
+        assert one.label == task.classes[labels[one.example]]
+        assert one.probability == pytest.approx(probabilities[one.example].max())
+    sure = [one.probability for one in found.mistakes]
+    assert sure == sorted(sure, reverse=True)
+
+
+def test_gains_are_measured_on_the_same_examples(found: tm.Decision, task: tm.Task) -> None:
+    alternative = next(a for a in found.alternatives if a.model == found.model)
+    other = resolve_head(alternative.head).fit(found.model, complete_task(task))
+    labels = task["test"].labels
+    right = [(head.predict(task) == labels).astype(float) for head in (found.head, other)]
+    apart = right[0] - right[1]
+    assert alternative.gain == pytest.approx(apart.mean())
+    assert alternative.margin == pytest.approx(1.959964 * apart.std() / np.sqrt(90), rel=1e-3)
+    # Each other head of the model, and one head of each other model.
+    own = [a for a in found.alternatives if a.model == found.model]
+    assert len(found.alternatives) - len(own) == len({r.model for r in found.comparison}) - 1
+
+
+@pytest.mark.slow
+def test_nothing_is_chosen_by_test_examples(found: tm.Decision, task: tm.Task, place: Path) -> None:
+    shuffled = np.random.default_rng(0).permutation(task["test"].labels)
+    test = tm.Split(task["test"].examples, shuffled)
+    splits = {"train": task["train"], "test": test}
+    other = tm.Task(task.name, task.kind, task.modality, splits, task.classes)
+    again = tm.transfer(MODELS, other, most=1, cache_dir=place / "cache", progress=False)
+    assert again.ranking.best() == found.ranking.best()
+    held = {
+        r["head"]: r["value"] for r in again.comparison.records if r["metric"] == "val_accuracy"
+    }
+    for r in found.comparison.records:
+        if r["metric"] == "val_accuracy" and r["model"] == again.model:
+            assert held[r["head"]] == r["value"]
+    assert again.accuracy < 0.4
+    assert "by the limit of 1 models" in " ".join(again.skipped)
+
+
+def test_the_decision_is_told_in_five_lines(found: tm.Decision) -> None:
+    assert list(found.lines()) == ["model", "layers", "head", "accuracy", "cost"]
+    lines = str(found).splitlines()
+    assert len(lines) == 5 + len(found.skipped)
+    assert found.model in lines[0]
+    assert found.label in lines[2]
+    assert f"{100 * found.accuracy:.1f} ± {100 * found.margin:.1f} % on 90" in lines[3]
+    assert sum(found.layers.values()) == found.head.coef_.shape[1]
+
+
+def test_it_goes_on_where_it_was_stopped(
+    stopped: dict[Path, int], found: tm.Decision, place: Path
+) -> None:
+    assert len(stopped) > 4
+    assert {path: path.stat().st_mtime_ns for path in stopped} == stopped
+    assert not any((place / "cache" / "training").glob("*"))
+
+
+def test_what_there_is_no_time_for_is_said(task: tm.Task, place: Path) -> None:
+    # The first model's heads are fitted in any case; there is no second left for anything else.
+    found = tm.transfer(
+        "zoo:cnn-mnist", task, time=3, finetune=1, cache_dir=place / "cache", progress=False
+    )
+    assert any(text.startswith("fine-tuning of zoo:cnn-mnist, which") for text in found.skipped)
+    assert not any("finetune" in str(r.head) for r in found.comparison)
+
+
+def test_too_little_time_to_rank_is_refused_and_some_makes_a_race() -> None:
+    digits = tm.load_task("sklearn:digits")
+    with pytest.raises(InvalidInputError, match="give more time or fewer models"):
+        tm.transfer(["zoo:resnet-usps"], digits, time=0.01, progress=False)
+
+
+def test_training_is_foretold_by_the_epochs_that_are_run(task: tm.Task) -> None:
+    # Six settings for two epochs, two of them for two more, one to the twelfth.
+    assert rungs(6, 12, 3) == [(2, 2), (4, 1), (12, 1)]
+    seconds = transfer_module._training_seconds(0.001, task)
+    assert seconds == pytest.approx(2 * (6 * 2 + 2 * 2 + 1 * 8) * 3.2 * 0.001 * 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"most": 0}, "most=0"),
+        ({"finetune": -1}, "finetune=-1"),
+        ({"time": "soon"}, "write 90s, 30m or 2h"),
+        ({"time": "-3m"}, "cannot be read"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, message) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        tm.transfer("zoo:cnn-mnist", "sklearn:digits", **options, progress=False)
+
+
+def test_targets_are_transferred_by_r2(tmp_path: Path) -> None:
+    digits = tm.load_task("sklearn:digits?examples=80")
+    splits = {
+        name: tm.Split(digits[name].examples, digits[name].labels.astype(np.float64))
+        for name in ("train", "test")
+    }
+    splits["test"] = splits["test"].rows(np.arange(60))
+    task = tm.Task("digits as numbers", "regression", "image", splits)
+    found = tm.transfer("zoo:cnn-mnist", task, tmp_path / "out", cache="never", progress=False)
+    targets = task["test"].labels
+    predicted = np.ravel(
+        tm.load_head(tmp_path / "out" / "head", found.head.source_.model).predict(task)
+    )
+    assert found.accuracy == pytest.approx(r2_score(targets, predicted))
+    assert str(found).splitlines()[3].startswith(f"quality  R² {found.accuracy:.3f} ± ")
+    assert "reaches R²" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_fine_tuning_is_checked_and_may_win(task: tm.Task, place: Path) -> None:
+    found = tm.transfer(
+        "zoo:cnn-mnist", task, place / "tuned", finetune=1, cache_dir=place / "cache",
+        progress=False,
+    )  # fmt: skip
+    heads = {str(r.head).partition("(")[0] for r in found.comparison}
+    assert {"finetune", "lpft"} <= heads
+    head = HEADS["finetune"](epochs=12, halving=3, progress=False)
+    tuned = head.fit("zoo:cnn-mnist", complete_task(task))
+    [measured] = [
+        r.value
+        for r in found.comparison
+        if str(r.head).startswith("finetune") and r.metric == "accuracy"
+    ]
+    assert measured == tuned.score(task)
+    assert tm.load_head(place / "tuned" / "head").score(task) == found.accuracy
+
+
+# --- on the command line --------------------------------------------------------------------------
+
+
+def test_the_verb_prints_the_decision_and_what_comes_next(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSFER_METRICS_CACHE", str(place / "cache"))
+    out = place / "of verb"
+    argv = ["--models", "zoo:cnn-mnist", "--task", "sklearn:digits?examples=100", "--out", str(out)]
+    assert main(["transfer", *argv, "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert "in all, about; nothing was computed or written" in told.out
+    assert not out.exists()
+    assert main(["transfer", *argv]) == 0
+    told = capsys.readouterr()
+    names = ("model", "layers", "head", "accuracy", "cost")
+    assert [line.split()[0] for line in told.out.splitlines()][:5] == list(names)
+    assert f"next: transfer-metrics predict --head '{out / 'head'}' NEW" in told.err
+    written = {path.name for path in out.iterdir()}
+    names = ("report.html", "head", "scores.jsonl", "comparison.jsonl", "chosen.json", "run.yaml")
+    assert written == set(names)
+    page = (out / "report.html").read_text("utf-8")
+    assert "What is confused" in page
+    assert "The surest mistakes" in page or "100.0" in page
+    assert main(["transfer", "--config", str(out / "run.yaml"), "--json", "--quiet"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert {r["metric"] for r in records} >= {"accuracy", "val_accuracy"}
+    # What it wrote is taken up by the other verbs.
+    assert main(["train", "--from", str(out), "--out", str(place / "probe")]) == 0
+    assert (
+        tm.load_head(place / "probe").layers_[0].name
+        == tm.ScoreTable.load(out / "scores.jsonl").best_layers()[0]
+    )
+    chosen = Selection.load(out / "chosen.json")
+    argv = ["train", "--features", str(out / "chosen.json"), "--out", str(place / "again")]
+    assert main(argv) == 0
+    again = tm.load_head(place / "again")
+    read = again.layer_columns_ or {la.name: np.arange(la.dim) for la in again.layers_}
+    assert {name: sorted(c) for name, c in read.items()} == {
+        name: sorted(c) for name, c in chosen.layers.items()
+    }
+
+
+def test_results_stand_for_models_and_layers(found: tm.Decision, place: Path) -> None:
+    table = found.ranking
+    for given in (table, str(place / "out"), str(place / "out" / "scores.jsonl")):
+        assert results_of(given).chosen_models() == list(table.shortlist())
+        assert tm.load_model(given).name == table.shortlist()[0]
+        [layer] = tm.list_layers(tm.load_model(given), given)
+        assert layer.name == table.best_layers()[0]
+    probe = tm.LinearProbe(layers=table, C_grid=(1.0,)).fit(table, "sklearn:digits?examples=100")
+    assert probe.source_.name == table.shortlist()[0]
+    assert [layer.name for layer in probe.layers_] == table.best_layers()
+    printed = place / "printed.json"
+    printed.write_text(json.dumps(table.records, default=str), "utf-8")
+    assert tm.load_model(str(printed)).name == table.best()
+    assert tm.list_layers(tm.load_model(found), found) == list(
+        tm.list_layers(tm.load_model(found.model), list(found.layers))
+    )
+
+
+def test_a_file_names_no_code(tmp_path: Path) -> None:
+    rows = [{"model": "os:getcwd", "layer": "a", "metric": "knn", "value": 1.0}]
+    tm.ScoreTable(rows).save(tmp_path / "scores.jsonl")
+    with pytest.raises(InvalidInputError, match="names in files are not run as code"):
+        tm.load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--out", "x"], "--model is missing"),
+        (["--from", "{place}/nothing", "--out", "x"], "there is no table at"),
+        (["--features", "{place}/scores.jsonl", "--out", "x"], "has scores, not features"),
+        (
+            ["--features", "{place}/part.json", "--head", "linear_probe", "--out", "x"],
+            "which head2toe reads and linear_probe does not",
+        ),
+    ],
+)
+def test_what_train_cannot_take_is_refused(argv, message, tmp_path, capsys) -> None:
+    rows = [{"model": "zoo:cnn-mnist", "layer": "stem", "metric": "knn", "value": 1.0}]
+    tm.ScoreTable(rows).save(tmp_path / "scores.jsonl")
+    part = Selection({"stem": np.array([1])}, {"stem": 24}, False, "fisher", None, "zoo:cnn-mnist",
+                     "sklearn:digits")  # fmt: skip
+    part.save(tmp_path / "part.json")
+    assert main(["train", *(text.format(place=tmp_path) for text in argv)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_selection_is_the_columns_that_head2toe_reads() -> None:
+    rng = np.random.default_rng(0)
+    X = {"a": rng.normal(size=(60, 4)), "b": rng.normal(size=(60, 3))}
+    y = (X["b"][:, 2] > 0).astype(int)
+    chosen = Selection({"b": np.array([2, 0])}, {"b": 3}, False, "hand")
+    head = tm.Head2Toe(selector=chosen, steps=200, lr=0.1).fit(X, y)
+    assert head.kept_ == {"b": 2}
+    assert head.layer_columns_["b"].tolist() == [0, 2]
+    assert head.score(X, y) > 0.9
+    with pytest.raises(InvalidInputError, match="had 3 features when columns were chosen"):
+        tm.Head2Toe(selector=chosen).fit({"b": X["a"]}, y)
+
+
+@pytest.mark.parametrize("name", ["head2toe", "lpft", "linear_probe"])
+def test_a_head_is_listed_with_all_its_options(name, capsys) -> None:
+    assert main(["list", "heads", name]) == 0
+    told = capsys.readouterr().out
+    options = inspect.signature(HEADS[name]).parameters.values()
+    for option in options:
+        assert f"\n  {option.name}=" in told
+    assert "transfer-metrics train" in told.splitlines()[-1]
+
+
+def test_a_metric_is_listed_with_its_options(capsys) -> None:
+    assert main(["list", "metrics", "knn"]) == 0
+    told = capsys.readouterr().out
+    assert "  k=5\n      neighbours that vote." in told
+    assert told.splitlines()[-1].endswith("--metrics 'knn(k=5)'")

@@ -1,0 +1,346 @@
+"""What to transfer, and why: the head that won, how sure that is, and what it gets wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.data import as_codes
+from transfer_metrics.heads.objective import (
+    QUALITY,
+    balanced_accuracy,
+    quality,
+    standard_error,
+)
+from transfer_metrics.registry import resolve
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.ranks import difference
+from transfer_metrics.results.record import Record
+from transfer_metrics.results.shortlist import Shortlist
+from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.wording import duration, listed, several, short
+from transfer_metrics.selection.base import Selection
+from transfer_metrics.sources.tasks.labels import is_long_tailed
+from transfer_metrics.sources.tasks.task import Split, Task
+from transfer_metrics.untrusted import visible
+
+_WRITE_REPORT = "transfer_metrics.report.html:write_report"
+_MOST_MISTAKES = 12
+_MOST_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One test example of which the head is surest and wrong.
+
+    Attributes:
+        example: its number in the split, from 0.
+        place: where it was read from, or the text; empty where there is neither.
+        label: its class.
+        predicted: the class that the head gave it.
+        probability: of that class.
+    """
+
+    example: int
+    place: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """What else could have been transferred.
+
+    Attributes:
+        model: its model.
+        head: its head, as it can be asked for.
+        gain: how much higher the accuracy of the winner is on the same test examples.
+        margin: half the width of the 95 % interval of that.
+    """
+
+    model: str
+    head: str
+    gain: float
+    margin: float
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What ``transfer`` found; ``str()`` tells it in five lines.
+
+    Attributes:
+        task: name of the task.
+        model: name of the model.
+        head: the fitted head, which predicts; see ``Head``.
+        label: the head as it was asked for.
+        accuracy: on the test examples, by which nothing was chosen; R² of a regression, average
+            precision of several labels per example.
+        margin: half the width of its 95 % interval.
+        alternatives: what else was tried: every other head of this model, and the best of each
+            other model by validation.
+        ranking: the table of all scores.
+        shortlist: the models that hold the best with the confidence.
+        comparison: all heads that were fitted, with their accuracies and costs.
+        examples: how many test examples there are.
+        balanced: balanced accuracy, where some classes are rare; else None.
+        confusion: (C, C) test examples by their class and by the class that was predicted; (0, 0)
+            where there are no classes.
+        class_names: of its rows and columns.
+        mistakes: the surest mistakes, the surest first.
+        skipped: what was left out for want of time or by a limit, a sentence each.
+        seconds: that the search took, this time.
+    """
+
+    task: str
+    model: str
+    head: Head
+    label: str
+    accuracy: float
+    margin: float
+    alternatives: tuple[Alternative, ...]
+    ranking: ScoreTable
+    shortlist: Shortlist
+    comparison: Comparison
+    examples: int
+    balanced: float | None
+    confusion: np.ndarray
+    class_names: tuple[str, ...]
+    mistakes: tuple[Mistake, ...]
+    skipped: tuple[str, ...]
+    seconds: float
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """The layers that the head reads, and how many features of each."""
+        columns = self.head.layer_columns_ or {}
+        return {
+            layer.name: len(columns[layer.name]) if layer.name in columns else layer.dim
+            for layer in self.head.layers_
+        }
+
+    @property
+    def selection(self) -> Selection:
+        """Layers and features that the head reads, as ``select`` gives them."""
+        columns = self.head.layer_columns_ or {}
+        dims = {layer.name: layer.dim for layer in self.head.layers_}
+        inside = {name: columns.get(name, np.arange(dim)) for name, dim in dims.items()}
+        measured = self._held.value
+        head = self.head
+        return Selection(
+            inside, dims, False, self.label, measured, self.model, self.task, head.pool_
+        )
+
+    def chosen_models(self) -> list[str]:
+        """The model, which the decision stands for where one is asked."""
+        return [self.model]
+
+    def chosen_layers(self, model: str) -> list[str]:
+        """The layers, which the decision stands for where some are asked."""
+        return list(self.layers)
+
+    def chosen_task(self) -> str:
+        """The task."""
+        return self.task
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether it was judged by accuracy."""
+        return bool(len(self.confusion))
+
+    @property
+    def told(self) -> str:
+        """What it was judged by with its interval, such as ``"99.6 ± 0.6 %"``."""
+        return self._told(self.accuracy, self.margin)
+
+    @property
+    def factor(self) -> int:
+        """What makes points of differences: R² has none."""
+        return 1 if self.head.measure == "r2" else 100
+
+    def lines(self) -> dict[str, str]:
+        """The decision in five lines, by what each tells of."""
+        trained = list(dict.fromkeys(str(r.model) for r in self.comparison if r.head))
+        order = self.ranking.ranking()["model"].tolist()
+        place = f"number {order.index(self.model) + 1} of {len(set(order))} by"
+        read, held = self.layers, self._held
+        fits = {(r.model, r.head) for r in self.comparison if r.metric == held.metric}
+        rare = "" if self.balanced is None else f", balanced {100 * self.balanced:.1f} %"
+        several_layers = f"{len(read)} layers, {sum(read.values())} features of them: "
+        told = [f"{name} ({count})" for name, count in read.items()]
+        cost = {m: self._measured(m) for m in ("fit_seconds", "train_flops", "stored_bytes")}
+        return {
+            "model": f"{self.model}, {place} {self.ranking.metrics[0]}; "
+            f"{len(trained)} of {several(len(self.shortlist), 'shortlisted model')} tried",
+            "layers": (several_layers if len(read) > 1 else "") + listed(told, 6),
+            "head": f"{self.label}, the best of {several(len(fits), 'fit')} by "
+            f"{held.n} validation examples ({self._told(held.value or 0.0)})",
+            "accuracy" if self.is_of_classes else "quality": f"{self.told} on {self.examples} test "
+            f"examples{rare}{self._against()}",
+            "cost": f"{duration(self.seconds)} to find it, {duration(cost['fit_seconds'])} and "
+            f"{short(cost['train_flops'], 'FLOP')} to fit it, "
+            f"{short(cost['stored_bytes'], 'B')} beside the network",
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{name:<9}{visible(text, 2_000)}" for name, text in self.lines().items()]
+        return "\n".join([*lines, *(f"skipped  {visible(text, 2_000)}" for text in self.skipped)])
+
+    def __repr__(self) -> str:
+        return f"Decision({self.model}, {self.label}, {self.accuracy:.4f})"
+
+    def save(self, folder: str | os.PathLike[str], task: Any = None) -> list[Path]:
+        """Write the head, the tables, and one page with all of it; returns what was written.
+
+        ``head/`` is what ``load_head`` reads, ``scores.jsonl`` the ranking, ``comparison.jsonl``
+        the heads, ``chosen.json`` layers and features, ``report.html`` the page.
+
+        Raises:
+            InvalidInputError: a place that cannot be written to.
+        """
+        place = Path(folder)
+        names = ("report.html", "head", "scores.jsonl", "comparison.jsonl", "chosen.json")
+        page, head, scores, comparison, chosen = (place / name for name in names)
+        self.ranking.save(scores)
+        self.comparison.save(comparison)
+        self.selection.save(chosen)
+        self.head.save(head)
+        resolve(_WRITE_REPORT)(self, page, task=task)
+        return [page, head, scores, comparison, chosen]
+
+    def _against(self) -> str:
+        told = [
+            f"{self._gain(a)} over {a.head}" + (f" on {a.model}" if a.model != self.model else "")
+            for a in self.alternatives
+        ]
+        if not told:
+            return ", and nothing to compare it with"
+        return f"; {listed(told, _MOST_TOLD)}"
+
+    @property
+    def _held(self) -> Record:
+        """What validation found of the winner."""
+        return self._record(f"val_{self.head.measure}")
+
+    def _told(self, value: float, margin: float | None = None) -> str:
+        if self.factor == 1:
+            return f"R² {value:.3f}" + ("" if margin is None else f" ± {margin:.3f}")
+        half = "" if margin is None else f" ± {100 * margin:.1f}"
+        name = "" if self.is_of_classes else "average precision "
+        return f"{name}{100 * value:.1f}{half} %"
+
+    def _gain(self, other: Alternative) -> str:
+        digits = 3 if self.factor == 1 else 1
+        gain, margin = self.factor * other.gain, self.factor * other.margin
+        return f"{gain:+.{digits}f} ± {margin:.{digits}f}"
+
+    def _record(self, metric: str) -> Record:
+        return _record_of(self.comparison, self.model, self.label, metric)
+
+    def _measured(self, metric: str) -> float:
+        value = self._record(metric).value
+        return float("nan") if value is None else value
+
+
+def _record_of(
+    comparison: Comparison, model: str, head: str, metric: str, split: str | None = None
+) -> Record:
+    """What a comparison has of one fit, by the labels that it was asked for with."""
+    for r in comparison:
+        if (r.model, r.head, r.metric) == (model, head, metric) and split in (None, r.split):
+            return r
+    return Record(model, head=head, metric=metric)
+
+
+def alternatives_of(
+    comparison: Comparison, kind: str, model: str, head: str
+) -> tuple[Alternative, ...]:
+    """Every other head of the model, and the best by validation of each other model."""
+    measure = QUALITY[kind]
+    won = _record_of(comparison, model, head, measure, "test")
+    held = [r for r in comparison if r.metric == f"val_{measure}" and r.value is not None]
+    own = [r for r in held if r.model == model and r.head != head]
+    best: dict[str, Record] = {}
+    for r in held:
+        if r.model != model:
+            known = best.get(str(r.model), r)
+            best[str(r.model)] = max(known, r, key=lambda one: one.value or 0.0)
+    found = []
+    for r in [*own, *best.values()]:
+        tested = _record_of(comparison, str(r.model), str(r.head), measure, "test")
+        gain, error = difference(won, tested)
+        found.append(Alternative(str(r.model), str(r.head), gain, 1.959964 * error))
+    return tuple(found)
+
+
+def _confusion_of(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Examples by class and by predicted class, (C, C).
+
+    >>> _confusion_of(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return counts.reshape(classes, classes)
+
+
+def _mistakes_of(
+    split: Split, probabilities: np.ndarray, class_names: Sequence[str]
+) -> tuple[Mistake, ...]:
+    """The mistakes with the highest probability, the first of equals first."""
+    predicted = probabilities.argmax(axis=1)
+    sure = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != split.labels)
+    order = wrong[np.argsort(-sure[wrong], kind="stable")][:_MOST_MISTAKES]
+    return tuple(
+        Mistake(
+            int(i),
+            _place(split.examples, int(i)),
+            str(class_names[split.labels[i]]),
+            str(class_names[predicted[i]]),
+            float(sure[i]),
+        )
+        for i in order
+    )
+
+
+def decided(task: Task, head: Head, found: Mapping[str, Any]) -> Decision:
+    """The decision for a head that was fitted, tested on the task's split ``test``."""
+    split, names, kind = task["test"], tuple(task.classes), head.kind_
+    logits, truth = head.logits(task), as_codes(split.labels, kind)
+    confusion = np.zeros((0, 0), np.int64)
+    mistakes: tuple[Mistake, ...] = ()
+    balanced = None
+    if kind == "classification":
+        confusion = _confusion_of(split.labels, logits.argmax(axis=1), len(names))
+        mistakes = _mistakes_of(split, softmax(logits, axis=1), names)
+        balanced = balanced_accuracy(logits, truth) if is_long_tailed(truth) else None
+    value = quality(kind, logits, truth)
+    head.note_test(task.name, "test", head.measure, value, len(split))
+    return Decision(
+        head=head,
+        accuracy=value,
+        margin=float(1.959964 * standard_error(kind, logits, truth)),
+        examples=len(split),
+        balanced=balanced,
+        confusion=confusion,
+        class_names=names,
+        mistakes=mistakes,
+        **found,
+    )
+
+
+def _place(examples: Any, i: int) -> str:
+    """Where an example was read from, or the example itself where it is a text."""
+    while not hasattr(examples, "where") and hasattr(examples, "examples"):
+        examples, i = examples.examples, int(examples.positions[i])
+    where = getattr(examples, "where", None)
+    if where is not None:
+        return str(where(i))
+    return found if isinstance(found := examples[i], str) else ""

@@ -1,0 +1,391 @@
+"""From many models and a task to one head that predicts, and why this one."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time as clock
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.heads.base import Head, resolve_head
+from transfer_metrics.heads.compare import compare, tuned
+from transfer_metrics.heads.decision import Decision, alternatives_of, decided
+from transfer_metrics.heads.objective import QUALITY
+from transfer_metrics.heads.splits import complete_task, with_test
+from transfer_metrics.heads.tuning import rungs
+from transfer_metrics.progress import WholeRun
+from transfer_metrics.ranking import ScoreTable, rank_models
+from transfer_metrics.ranking.budget import plan_race
+from transfer_metrics.ranking.cache import ResultCache, content_key
+from transfer_metrics.ranking.forecast import Forecast, forecast
+from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.shortlist import CONFIDENCE
+from transfer_metrics.results.wording import duration, several
+from transfer_metrics.sources.models.candidates import Candidate, candidates_of
+from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.task import Task
+from transfer_metrics.syntax import seconds_of
+
+MOST = 5
+"""The most models of a shortlist that heads are fitted on."""
+_EPOCHS, _HALVING, _RATES = 12, 3, 6
+_PROBE, _ALL_BLOCKS = "linear_probe", "head2toe(keep=0.5, layers=blocks)"
+_REFINED = ("head2toe",)
+_TRAINED = tuple(f"{head}(epochs={_EPOCHS}, halving={_HALVING})" for head in ("finetune", "lpft"))
+_SHARES = (0.5, 0.35, 0.25, 0.15, 0.1)
+# Of the time that there is, what a ranking may take before it becomes a race.
+_FOR_RANKING = 0.5
+# Operations a second of fits on features, and what a head takes beside them; for estimates.
+_SPEED, _BESIDE = 5e9, 0.5
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of a transfer, and about how long it takes."""
+
+    what: str
+    seconds: float
+
+
+@dataclass
+class _Run:
+    """What is the same for all steps, and what they have found so far."""
+
+    task: Task
+    limit: float
+    seed: int
+    validation: float
+    options: Mapping[str, Any]
+    began: float = field(default_factory=clock.perf_counter)
+    found: Comparison = field(default_factory=lambda: Comparison([]))
+    heads: dict[str, Head] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def held(self) -> str:
+        """The metric that heads are chosen by."""
+        return f"val_{QUALITY[self.task.kind]}"
+
+    @property
+    def left(self) -> float:
+        """Seconds until the limit."""
+        return self.limit - (clock.perf_counter() - self.began)
+
+    def fits(self, what: str, seconds: float) -> bool:
+        """Whether there is time for a step; what is skipped for want of it is remembered."""
+        if seconds <= self.left:
+            return True
+        self.skipped.append(
+            f"{what}, which would take about {duration(seconds)} of {duration(max(self.left, 0))}"
+        )
+        return False
+
+    def try_heads(self, model: Candidate, heads: Sequence[str]) -> None:
+        """Fit and measure heads on a model."""
+        asked = [resolve_head(head) for head in heads]
+        self.heads |= {head.label: head for head in asked}
+        self.found += compare(
+            [model],
+            self.task,
+            asked,
+            seeds=[self.seed],
+            validation=self.validation,
+            distortions=False,
+            **self.options,
+        )
+
+    def best(self, order: Sequence[str]) -> list[tuple[str, str]]:
+        """Model and head of every fit, the best by validation first, then as shortlisted."""
+        held = [r for r in self.found if r.metric == self.held and r.value is not None]
+        held.sort(key=lambda r: (-(r.value or 0.0), order.index(str(r.model))))
+        return [(str(r.model), str(r.head)) for r in held]
+
+
+def transfer(
+    models: Any,
+    task: Any,
+    out: str | os.PathLike[str] | None = None,
+    metrics: Any = DEFAULT_METRICS,
+    *,
+    finetune: int = 0,
+    time: float | str | None = None,
+    most: int = MOST,
+    confidence: float = CONFIDENCE,
+    validation: float = 0.2,
+    seed: int = 0,
+    cache: str = "only-missing",
+    cache_dir: str | os.PathLike[str] | None = None,
+    device: Any = None,
+    progress: bool = True,
+    **options: Any,
+) -> Decision:
+    """Rank models, fit heads on the best of them, and take the one that validates best.
+
+    All models are ranked on the training examples. On each model of the shortlist a linear probe
+    is fitted, another on its best layer, and Head2Toe on the features of all its blocks; on the
+    best model by validation also Head2Toe on all activations; and where asked fine-tuning and
+    LP-FT. The head with the highest validation accuracy (R² of targets, average precision of
+    several labels) wins, of equals the one whose model is
+    likelier to be the best. Nothing is chosen by the test examples, which the winner and the
+    others are compared on. Interrupted and called again, it goes on where it stopped.
+
+    Args:
+        models: one or several models, as for ``rank_models``.
+        task: a task or its name; without a split ``test`` a fifth of its training
+            examples is held out for it before any model sees them.
+        out: folder for the head, the tables and a page with all of it; see ``Decision.save``.
+        metrics: as for ``rank_models``; the first one makes the shortlist.
+        finetune: on how many models, the best by validation so far, fine-tuning and LP-FT are
+            tried; 0 for none.
+        time: seconds, or text such as ``"30m"``, that it should take at most. Where ranking alone
+            would take half of that, models race; what there is no time for is skipped and listed.
+        most: the most models of the shortlist that heads are fitted on, likeliest first.
+        confidence: with which the shortlist is to hold the best model.
+        validation: share of the training examples that choices are made by, where the task has no
+            split ``val``.
+        seed: of the heads and of what is held out for validation.
+        cache: as for ``rank_models``.
+        cache_dir: as for ``rank_models``.
+        device: where networks run.
+        progress: show one bar on stderr.
+        **options: further options of ``rank_models``, such as ``engine``, ``workers``,
+            ``batch_size``, ``evidence`` and ``prior``.
+
+    Returns:
+        The decision; ``str()`` tells it in five lines.
+
+    Raises:
+        UnknownNameError: no such model, task or metric.
+        InvalidInputError: data or options that cannot be used, too little time to rank, or every
+            model or head failed.
+
+    Cost: that of the ranking, some four forward passes over the data for each shortlisted model,
+    and for each that is fine-tuned about sixty forward and backward passes; ``expected_steps``
+    says how long that is.
+
+    >>> found = transfer(["zoo:cnn-mnist"], "sklearn:digits?examples=200", progress=False)
+    >>> found.model, found.accuracy > 0.8, len(found.lines())
+    ('zoo:cnn-mnist', True, 5)
+    """
+    candidates = candidates_of(models)
+    most, finetune = _whole("most", most, 1), _whole("finetune", finetune, 0)
+    loaded = load_task(task)
+    tested = with_test(loaded)
+    common = {"cache": cache, "cache_dir": cache_dir, "device": device, "progress": progress}
+    limit = math.inf if time is None else seconds_of(time)
+    run = _Run(tested, limit, seed, validation, common)
+    with WholeRun("transfer", progress) as bar:
+        bar.expect(2.0)
+        with bar.step(f"ranking {several(len(candidates), 'model')}", 1.0):
+            table = _ranked(run, candidates, metrics, {**options, **common})
+        shortlist = table.shortlist(confidence)
+        chosen = [c for name in shortlist for c in candidates if c.name == name]
+        if chosen[most:]:
+            run.skipped.append(
+                f"{', '.join(c.name for c in chosen[most:])} of the shortlist, by the limit of "
+                f"{most} models"
+            )
+        order = [c.name for c in chosen]
+        weight = 1.0 / (len(chosen[:most]) + 2 + 4 * finetune)
+        for i, candidate in enumerate(chosen[:most]):
+            expected = _expected_seconds(_pass(table, candidate.name, tested), tested, table, 3)
+            if i == 0 or run.fits(f"heads on {candidate.name}", expected):
+                with bar.step(f"heads on {candidate.name}", weight):
+                    run.try_heads(candidate, _frozen(table, candidate.name))
+        _refuse_failure(run)
+        by_name = {c.name: c for c in chosen}
+        first = run.best(order)[0][0]
+        expected = _expected_seconds(_pass(table, first, tested), tested, table, 1)
+        if run.fits(f"{_REFINED[0]} on all activations of {first}", expected):
+            with bar.step(f"Head2Toe on {first}", weight):
+                run.try_heads(by_name[first], _REFINED)
+        for name in list(dict.fromkeys(m for m, _ in run.best(order)))[:finetune]:
+            expected = _training_seconds(_pass(table, name, tested), tested)
+            if run.fits(f"fine-tuning of {name}", expected):
+                with bar.step(f"fine-tuning {name}", 4 * weight):
+                    run.try_heads(by_name[name], _TRAINED)
+        model, label = run.best(order)[0]
+        with bar.step(f"testing {label} on {model}", weight):
+            head, state = _fitted(run, by_name[model], label)
+            found = decided(
+                complete_task(tested, validation=validation),
+                head,
+                {
+                    "task": loaded.name,
+                    "model": model,
+                    "label": label,
+                    "alternatives": alternatives_of(run.found, tested.kind, model, label),
+                    "ranking": table,
+                    "shortlist": shortlist,
+                    "comparison": run.found,
+                    "skipped": tuple(run.skipped),
+                    "seconds": clock.perf_counter() - run.began,
+                },
+            )
+            if out is not None:
+                found.save(out, tested)
+            shutil.rmtree(state, ignore_errors=True)
+    return found
+
+
+def expected_steps(
+    models: Any,
+    task: Any,
+    metrics: Any = DEFAULT_METRICS,
+    *,
+    finetune: int = 0,
+    most: int = MOST,
+    progress: bool = True,
+    **options: Any,
+) -> tuple[list[Step], list[Forecast]]:
+    """What a transfer would take, step by step, and what would fail; arguments as for that.
+
+    Which models will be on the shortlist is not known yet, so its steps are those of models of
+    middling cost, as many as there may be. Nothing is written.
+
+    Cost: a forward pass of 34 examples per model.
+    """
+    tested = with_test(load_task(task))
+    found = forecast(models, tested, metrics, progress=progress, **options)
+    good = [one for one in found if not one.error]
+    if not good:
+        return [], found
+    mean = sum(one.seconds for one in good) / len(good) / len(tested["train"])
+    width = max(one.layers for one in good)
+    count = min(most, len(good))
+    heads = _fit_seconds(tested, width) + 3 * mean * _examples(tested)
+    steps = [
+        Step(f"ranking {several(len(good), 'model')}", sum(one.seconds for one in good)),
+        Step(f"three heads on each of at most {several(count, 'model')}", count * heads),
+        Step("Head2Toe on all activations of the best", heads / 3),
+    ]
+    if finetune:
+        tuning = _training_seconds(mean, tested)
+        text = f"fine-tuning and LP-FT of at most {several(min(finetune, count), 'model')}"
+        steps.append(Step(text, min(finetune, count) * tuning))
+    last = _training_seconds(mean, tested) / 6 if finetune else heads / 3
+    return [*steps, Step("the winner once more, tested and written", last)], found
+
+
+def _expected_seconds(each: float, task: Task, table: ScoreTable, heads: int) -> float:
+    """About how long heads on features take, where a forward pass of an example takes ``each``."""
+    layers = max((len({r.layer for r in table if r.model == m}) for m in _names(table)), default=1)
+    return heads * each * _examples(task) + _fit_seconds(task, layers) * heads / 3
+
+
+def _training_seconds(each: float, task: Task) -> float:
+    """About how long fine-tuning and LP-FT take."""
+    steps = rungs(_RATES, _EPOCHS, _HALVING)
+    counts = [_RATES, *(most for _, most in steps[:-1])]
+    ends = [0, *(until for until, _ in steps)]
+    epochs = sum(n * (b - a) for n, a, b in zip(counts, ends[:-1], ends[1:], strict=True))
+    return len(_TRAINED) * epochs * 3.2 * each * len(task["train"])
+
+
+def _ranked(
+    run: _Run, candidates: Sequence[Candidate], metrics: Any, options: Mapping[str, Any]
+) -> ScoreTable:
+    """The ranking, by a race where there is too little time for all examples."""
+    budget = options.get("budget")
+    if budget is None and math.isfinite(run.limit):
+        budget = _race(run, candidates, metrics, options)
+    table = rank_models(candidates, run.task, metrics, **{**options, "budget": budget})
+    if not any(r.value is not None for r in table):
+        raise InvalidInputError(
+            f"no model could be ranked: {table.failures[0]['model']}: {table.failures[0]['error']}"
+        )
+    return table
+
+
+def _race(
+    run: _Run, candidates: Sequence[Candidate], metrics: Any, options: Mapping[str, Any]
+) -> float | None:
+    """The share of the forward passes that there is time for; None for all of them."""
+    known = ("pool", "batch_size", "num_workers", "device", "progress")
+    few = {name: options[name] for name in known if name in options}
+    seconds = sum(f.seconds for f in forecast(candidates, run.task, metrics, **few) if not f.error)
+    allowed = _FOR_RANKING * run.left
+    if seconds <= allowed:
+        return None
+    told = "give more time or fewer models"
+    for share in _SHARES:
+        if share * seconds <= allowed:
+            try:
+                plan_race(len(candidates), len(run.task["train"]), run.task.num_classes, share)
+            except InvalidInputError as error:
+                told = str(error)
+                break
+            run.skipped.append(
+                f"all but {100 * share:g} % of the ranking's forward passes: models raced, since "
+                f"all would take about {duration(seconds)}"
+            )
+            return share
+    raise InvalidInputError(
+        f"ranking {several(len(candidates), 'model')} takes about {duration(seconds)} and may take "
+        f"{duration(allowed)}, half of the time; give more time or fewer models ({told})"
+    )
+
+
+def _frozen(table: ScoreTable, model: str) -> tuple[str, ...]:
+    """The heads on features, the simplest first."""
+    [best] = table.best_layers(model)
+    own = () if best.endswith(":input") else (f"{_PROBE}(layers=[{best!r}])",)
+    return (_PROBE, *own, _ALL_BLOCKS)
+
+
+def _fitted(run: _Run, model: Candidate, label: str) -> tuple[Head, Path]:
+    """The winner, fitted again with what its search has chosen; and where its training is kept."""
+    records = run.found.records
+    head = tuned(run.heads[label], model.name, run.task.name, run.seed, records)
+    key = content_key(model=model.name, task=run.task["train"].fingerprint, transfer=head.label)
+    state = ResultCache(run.options["cache_dir"]).training(key)
+    head.set_known(
+        random_state=run.seed,
+        checkpoint=None if run.options["cache"] == "never" else state,
+        device=run.options["device"],
+        progress=run.options["progress"],
+    )
+    return head.fit(model.load(), complete_task(run.task, validation=run.validation)), state
+
+
+def _pass(table: ScoreTable, model: str, task: Task) -> float:
+    """Seconds that a forward pass of one example took in the ranking."""
+    known = (r for r in table if r.model == model and r.extract_seconds is not None)
+    n = len(task["train"])
+    return max(((r.extract_seconds or 0.0) / (r.n or n) for r in known), default=0.0)
+
+
+def _fit_seconds(task: Task, layers: int) -> float:
+    """Seconds of the fits of three heads on features, of which Head2Toe reads some 512 a layer."""
+    classes, examples = max(task.num_classes, 1), len(task["train"])
+    operations = 6 * 500 * 128 * 1.5 * 512 * layers * classes
+    return 3 * _BESIDE + (operations + 2 * 50 * 60 * 4 * examples * 512 * classes) / _SPEED
+
+
+def _examples(task: Task) -> int:
+    return sum(len(task[name]) for name in ("train", "test"))
+
+
+def _names(table: ScoreTable) -> list[str]:
+    return list(dict.fromkeys(str(r.model) for r in table))
+
+
+def _refuse_failure(run: _Run) -> None:
+    if not any(r.metric == run.held for r in run.found):
+        first = run.found.failures[0]
+        raise InvalidInputError(
+            f"no head could be fitted: {first['head'] or 'model'} on {first['model']}: "
+            f"{first['error']}"
+        )
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidInputError(f"{name}={value!r}; use a whole number from {least}")
+    return value
