@@ -64,11 +64,11 @@ class InUse:
             progress: show a bar.
 
         Returns:
-            A row per example, in the order given: ``example`` (its path, beginning or place);
-            ``class`` and ``probability``, or ``value`` of a regression (``value_1`` and so on of
-            several targets), or ``labels`` with the probability of each; and ``error``, the reason
-            where there is nothing of these, else None. ``attrs["left_out"]`` lists the files of
-            folders that are no images.
+            A row per example (per word, where words were fitted on), in the order given:
+            ``example`` (its path, beginning or place); ``class`` and ``probability``, or ``value``
+            of a regression (``value_1`` and so on of several targets), or ``labels`` with the
+            probability of each; and ``error``, the reason where there is nothing of these, else
+            None. ``attrs["left_out"]`` lists the files of folders that are no images.
 
         Raises:
             InvalidInputError: there is no such file or folder, or it holds no examples; or the head
@@ -85,6 +85,7 @@ class InUse:
         check_is_fitted(self, "classes_")
         model = self._source().get()
         new = new_examples(X, model.modality, self._columns())
+        new = new.by_word() if self._labels_words() else new
         found = _predicted(self._placed(), model, new, getattr(self, "batch_size", 64), progress)
         table = pd.DataFrame({"example": list(new.names)})
         for name, values in self._told(found.logits).items():
@@ -159,6 +160,8 @@ class InUse:
         """Note what is fitted on, and forget the tests of what was fitted before."""
         told: dict[str, Any] = {"name": task.name, "kind": task.kind, "modality": task.modality}
         told |= {"examples": len(task["train"]), "inputs": list(task.understood.inputs)}
+        if task["train"].units is not None:
+            told["words"] = True
         self.card_ = {"task": told}
 
     def _card(self) -> dict[str, Any]:
@@ -178,6 +181,10 @@ class InUse:
     def _columns(self) -> tuple[str, ...]:
         """Columns of the table that was fitted on; empty if there was none."""
         return tuple(getattr(self, "card_", {}).get("task", {}).get("inputs", ()))
+
+    def _labels_words(self) -> bool:
+        """Whether the words of sentences were fitted on."""
+        return bool(getattr(self, "card_", {}).get("task", {}).get("words", False))
 
     def _told_classes(self) -> np.ndarray:
         """Names of the classes where there are any, else ``classes_``."""

@@ -120,10 +120,18 @@ class Inputs:
         return cls.of_tensor(kept)
 
     @classmethod
-    def of_any(cls, model: Model, X: Any, split: str, columns: Sequence[str] = ()) -> Inputs:
+    def of_any(
+        cls,
+        model: Model,
+        X: Any,
+        split: str,
+        columns: Sequence[str] = (),
+        words: bool = False,
+    ) -> Inputs:
         """A task or its name, of which ``split`` is read; a split; examples or files; or inputs.
 
-        ``columns`` are those of tables that are inputs, if known.
+        ``columns`` are those of tables that are inputs, if known; ``words`` parts new texts into
+        their words.
 
         Raises:
             InvalidInputError: there are none, or the task has no such split.
@@ -136,7 +144,8 @@ class Inputs:
         elif isinstance(X, Split):
             examples, name = X.examples, "the split"
         elif is_new(X):
-            examples, name = new_examples(X, model.modality, columns).examples, "the examples"
+            new, name = new_examples(X, model.modality, columns), "the examples"
+            examples = (new.by_word() if words else new).examples
         else:
             examples, name = as_examples(X, "the examples"), "the examples"
         if not len(examples):
