@@ -215,7 +215,7 @@ class TestCard:
         assert record["class_names"] == list(NAMES)
         assert card["task"] == {
             "name": DIGITS, "kind": "classification", "modality": "image", "examples": 150,
-            "inputs": [], "of_words": False,
+            "inputs": [],
         }  # fmt: skip
         preprocess = tm.load_model(MODEL).preprocess
         assert card["preprocessing"]["mean"] == list(preprocess.mean)

@@ -21,7 +21,7 @@ from transfer_metrics.heads.preprocessed import Inputs, network_logits
 from transfer_metrics.heads.source import ModelRef, preprocessing
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.tasks.new_examples import NewExamples, is_new, new_examples
+from transfer_metrics.sources.tasks.new_examples import NewExamples, new_examples
 from transfer_metrics.sources.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ class InUse:
             progress: show a bar.
 
         Returns:
-            A row per example, in the order given: ``example`` (its path, beginning or place);
-            ``class`` and ``probability``, or ``value`` of a regression (``value_1`` and so on of
-            several targets), or ``labels`` with the probability of each; and ``error``, the reason
-            where there is nothing of these, else None. ``attrs["left_out"]`` lists the files of
-            folders that are no images.
+            A row per example (per word, where words were fitted on), in the order given:
+            ``example`` (its path, beginning or place); ``class`` and ``probability``, or ``value``
+            of a regression (``value_1`` and so on of several targets), or ``labels`` with the
+            probability of each; and ``error``, the reason where there is nothing of these, else
+            None. ``attrs["left_out"]`` lists the files of folders that are no images.
 
         Raises:
             InvalidInputError: there is no such file or folder, or it holds no examples; or the head
@@ -85,7 +85,7 @@ class InUse:
 
         check_is_fitted(self, "classes_")
         model = self._source().get()
-        new = new_examples(X, model.modality, self._columns(), of_words=self._of_words())
+        new = self._examples(X, model)
         found = _predicted(self._placed(), model, new, getattr(self, "batch_size", 64), progress)
         table = pd.DataFrame({"example": list(new.names)})
         for name, values in self._told(found.logits).items():
@@ -145,7 +145,7 @@ class InUse:
         Cost: one trace, some ten seconds, and a few forward passes.
         """
         network = self.network()
-        if self._of_words():
+        if self._labels_words():
             raise UnsupportedTaskError(
                 "the head reads the words of sentences, which only a tokenizer can tell apart, so "
                 "no file can hold it whole; use predict"
@@ -165,7 +165,8 @@ class InUse:
         """Note what is fitted on, and forget the tests of what was fitted before."""
         told: dict[str, Any] = {"name": task.name, "kind": task.kind, "modality": task.modality}
         told |= {"examples": len(task["train"]), "inputs": list(task.understood.inputs)}
-        told["of_words"] = task["train"].units is not None
+        if task["train"].units is not None:
+            told["words"] = True
         self.card_ = {"task": told}
 
     def _card(self) -> dict[str, Any]:
@@ -182,20 +183,18 @@ class InUse:
         others = [t for t in card.get("tests", []) if any(t[k] != test[k] for k in list(test)[:3])]
         self.card_ = {**card, "tests": [*others, test]}
 
-    def _examples(self, X: Any) -> Any:
-        """New examples as they are to be read; anything else as it is."""
-        if not is_new(X):
-            return X
-        modality = self._source().get().modality
-        return new_examples(X, modality, self._columns(), of_words=self._of_words())
+    def _examples(self, X: Any, model: Model) -> NewExamples:
+        """New examples as they are to be read: by the columns of the training, by word."""
+        new = new_examples(X, model.modality, self._columns())
+        return new.by_word() if self._labels_words() else new
 
     def _columns(self) -> tuple[str, ...]:
         """Columns of the table that was fitted on; empty if there was none."""
         return tuple(getattr(self, "card_", {}).get("task", {}).get("inputs", ()))
 
-    def _of_words(self) -> bool:
-        """Whether the words of sentences were fitted on, rather than whole texts."""
-        return bool(getattr(self, "card_", {}).get("task", {}).get("of_words", False))
+    def _labels_words(self) -> bool:
+        """Whether the words of sentences were fitted on."""
+        return bool(getattr(self, "card_", {}).get("task", {}).get("words", False))
 
     def _told_classes(self) -> np.ndarray:
         """Names of the classes where there are any, else ``classes_``."""

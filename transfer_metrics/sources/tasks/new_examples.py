@@ -49,6 +49,30 @@ class NewExamples:
     def __len__(self) -> int:
         return len(self.names)
 
+    def by_word(self) -> NewExamples:
+        """The words of texts, parted by spaces, each read in its text and called by itself.
+
+        Raises:
+            InvalidInputError: an example is no text.
+
+        >>> new = NewExamples(["so it goes"], ["so it goes"]).by_word()
+        >>> new.names, new.examples[2]
+        (['so', 'it', 'goes'], Word(sentence=('so', 'it', 'goes'), position=2))
+        """
+        words: list[Word] = []
+        for example in self.examples:
+            if isinstance(example, Word):
+                words.append(example)
+            elif isinstance(example, str):
+                sentence = tuple(example.split())
+                words += [Word(sentence, place) for place in range(len(sentence))]
+            else:
+                raise InvalidInputError(
+                    f"the head labels the words of texts, and an example is a "
+                    f"{type(example).__name__}; give texts"
+                )
+        return NewExamples([word.sentence[word.position] for word in words], words, self.left_out)
+
 
 def is_task_name(X: Any) -> bool:
     """Whether a text names a task, as ``load_task`` takes it, and no file.
@@ -76,9 +100,7 @@ def is_new(X: Any) -> bool:
     return isinstance(X, (str, os.PathLike, Image.Image)) or is_pair(X) or is_sound(X)
 
 
-def new_examples(
-    X: Any, modality: Modality, columns: Sequence[str] = (), *, of_words: bool = False
-) -> NewExamples:
+def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> NewExamples:
     """Read examples that have no labels, or whose labels do not matter.
 
     For a model of images a text is the path of an image, of a folder, of which all images count
@@ -91,14 +113,11 @@ def new_examples(
             examples as ``load_task`` takes them; a split.
         modality: of the model that is to read them.
         columns: columns of tables that the model was trained to read, if known.
-        of_words: whether the words of texts are the examples; blanks cut them.
 
     Raises:
         InvalidInputError: there is no such file or folder, it holds no examples, or the columns of
             a table are not clear.
     """
-    if of_words:
-        return _words_of(new_examples(X, modality, columns).examples)
     if isinstance(X, Split):
         return _listed(X.examples)
     if isinstance(X, Task) or is_task_name(X):
@@ -162,20 +181,6 @@ def _of_texts(texts: Sequence[str]) -> NewExamples:
     flat = (" ".join(text.split()) for text in texts)
     names = [t if len(t) <= _LONGEST else f"{t[: _LONGEST - 1]}…" for t in flat]
     return NewExamples(names, list(texts))
-
-
-def _words_of(texts: Sequence[Any]) -> NewExamples:
-    """The words of texts in their order; those of a task are words already."""
-    words: list[Word] = []
-    for text in texts:
-        if isinstance(text, Word):
-            words.append(text)
-            continue
-        sentence = tuple(text.split())
-        words += [Word(sentence, place) for place in range(len(sentence))]
-    if not words:
-        raise InvalidInputError("there is no word in the texts")
-    return NewExamples([word.sentence[word.position] for word in words], words)
 
 
 def _of_task(X: Any, modality: Modality, columns: Sequence[str]) -> NewExamples:
