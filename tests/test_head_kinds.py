@@ -264,6 +264,12 @@ def test_words_go_through_every_head(bert, tmp_path, capsys):
         right = head.predict(task) == task["test"].labels
         assert head.score(task) == right.mean()
     probe = tm.LinearProbe(C_grid=C).fit(bert, task)
+    table = probe.predict_table("dogs do not like rain")
+    assert table["example"].tolist() == ["dogs", "do", "not", "like", "rain"]
+    new = tm.load_task([["dogs", "do", "not", "like", "rain"]], [[0, 1, 0, 1, 0]])
+    expected = probe.predict_proba(new, split="train").max(axis=1)
+    np.testing.assert_allclose(table["probability"], expected, atol=1e-6)
+    assert len(probe.predict(["dogs do not like rain"])) == 5
     np.testing.assert_allclose(probe.logits(task), probe.logits(store), atol=1e-4)
     assert (
         main(["train", "--model", bert, "--task", spec, "--out", str(tmp_path / "h"), "--quiet"])

@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from transfer_metrics.errors import TransferMetricsError
+from transfer_metrics.errors import TransferMetricsError, UnsupportedTaskError
 from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs, network_logits
@@ -60,15 +60,16 @@ class InUse:
 
         Args:
             X: a folder of images, a path, a list of them, a table without labels, an image, texts,
-                a split, or the name of a task, whose labels are not read.
+                a split, or the name of a task, whose labels are not read. Of texts for a head on
+                words every word, as blanks cut them, is an example.
             progress: show a bar.
 
         Returns:
-            A row per example, in the order given: ``example`` (its path, beginning or place);
-            ``class`` and ``probability``, or ``value`` of a regression (``value_1`` and so on of
-            several targets), or ``labels`` with the probability of each; and ``error``, the reason
-            where there is nothing of these, else None. ``attrs["left_out"]`` lists the files of
-            folders that are no images.
+            A row per example (per word, where words were fitted on), in the order given:
+            ``example`` (its path, beginning or place); ``class`` and ``probability``, or ``value``
+            of a regression (``value_1`` and so on of several targets), or ``labels`` with the
+            probability of each; and ``error``, the reason where there is nothing of these, else
+            None. ``attrs["left_out"]`` lists the files of folders that are no images.
 
         Raises:
             InvalidInputError: there is no such file or folder, or it holds no examples; or the head
@@ -84,7 +85,7 @@ class InUse:
 
         check_is_fitted(self, "classes_")
         model = self._source().get()
-        new = new_examples(X, model.modality, self._columns())
+        new = self._examples(X, model)
         found = _predicted(self._placed(), model, new, getattr(self, "batch_size", 64), progress)
         table = pd.DataFrame({"example": list(new.names)})
         for name, values in self._told(found.logits).items():
@@ -144,6 +145,11 @@ class InUse:
         Cost: one trace, some ten seconds, and a few forward passes.
         """
         network = self.network()
+        if self._labels_words():
+            raise UnsupportedTaskError(
+                "the head reads the words of sentences, which only a tokenizer can tell apart, so "
+                "no file can hold it whole; use predict"
+            )
         about = {
             "head": self.label,
             "model": self._source().name,
@@ -159,6 +165,8 @@ class InUse:
         """Note what is fitted on, and forget the tests of what was fitted before."""
         told: dict[str, Any] = {"name": task.name, "kind": task.kind, "modality": task.modality}
         told |= {"examples": len(task["train"]), "inputs": list(task.understood.inputs)}
+        if task["train"].units is not None:
+            told["words"] = True
         self.card_ = {"task": told}
 
     def _card(self) -> dict[str, Any]:
@@ -175,9 +183,18 @@ class InUse:
         others = [t for t in card.get("tests", []) if any(t[k] != test[k] for k in list(test)[:3])]
         self.card_ = {**card, "tests": [*others, test]}
 
+    def _examples(self, X: Any, model: Model) -> NewExamples:
+        """New examples as they are to be read: by the columns of the training, by word."""
+        new = new_examples(X, model.modality, self._columns())
+        return new.by_word() if self._labels_words() else new
+
     def _columns(self) -> tuple[str, ...]:
         """Columns of the table that was fitted on; empty if there was none."""
         return tuple(getattr(self, "card_", {}).get("task", {}).get("inputs", ()))
+
+    def _labels_words(self) -> bool:
+        """Whether the words of sentences were fitted on."""
+        return bool(getattr(self, "card_", {}).get("task", {}).get("words", False))
 
     def _told_classes(self) -> np.ndarray:
         """Names of the classes where there are any, else ``classes_``."""

@@ -17,7 +17,7 @@ from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.models.tokens import TextBatch
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.new_examples import is_new, is_task_name, new_examples
+from transfer_metrics.sources.tasks.new_examples import NewExamples, is_new, is_task_name
 from transfer_metrics.sources.tasks.task import Split, Task
 
 CACHE_BYTES = 2 << 30
@@ -120,10 +120,8 @@ class Inputs:
         return cls.of_tensor(kept)
 
     @classmethod
-    def of_any(cls, model: Model, X: Any, split: str, columns: Sequence[str] = ()) -> Inputs:
-        """A task or its name, of which ``split`` is read; a split; examples or files; or inputs.
-
-        ``columns`` are those of tables that are inputs, if known.
+    def of_any(cls, model: Model, X: Any, split: str) -> Inputs:
+        """A task or its name, of which ``split`` is read; a split; raw examples; or inputs.
 
         Raises:
             InvalidInputError: there are none, or the task has no such split.
@@ -135,8 +133,8 @@ class Inputs:
             examples, name = task[split].examples, f"{task.name} ({split})"
         elif isinstance(X, Split):
             examples, name = X.examples, "the split"
-        elif is_new(X):
-            examples, name = new_examples(X, model.modality, columns).examples, "the examples"
+        elif isinstance(X, NewExamples):
+            examples, name = X.examples, "the examples"
         else:
             examples, name = as_examples(X, "the examples"), "the examples"
         if not len(examples):

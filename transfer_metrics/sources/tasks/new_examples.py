@@ -13,7 +13,7 @@ from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.registry import choose
-from transfer_metrics.sources.example import Modality, is_pair, is_sound
+from transfer_metrics.sources.example import Modality, Word, is_pair, is_sound
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.specs import parse_task, text_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
@@ -48,6 +48,30 @@ class NewExamples:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def by_word(self) -> NewExamples:
+        """The words of texts, parted by spaces, each read in its text and called by itself.
+
+        Raises:
+            InvalidInputError: an example is no text.
+
+        >>> new = NewExamples(["so it goes"], ["so it goes"]).by_word()
+        >>> new.names, new.examples[2]
+        (['so', 'it', 'goes'], Word(sentence=('so', 'it', 'goes'), position=2))
+        """
+        words: list[Word] = []
+        for example in self.examples:
+            if isinstance(example, Word):
+                words.append(example)
+            elif isinstance(example, str):
+                sentence = tuple(example.split())
+                words += [Word(sentence, place) for place in range(len(sentence))]
+            else:
+                raise InvalidInputError(
+                    f"the head labels the words of texts, and an example is a "
+                    f"{type(example).__name__}; give texts"
+                )
+        return NewExamples([word.sentence[word.position] for word in words], words, self.left_out)
 
 
 def is_task_name(X: Any) -> bool:
@@ -98,7 +122,8 @@ def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> New
         return _listed(X.examples)
     if isinstance(X, Task) or is_task_name(X):
         return _of_task(X, modality, columns)
-    if isinstance(X, Image.Image) or is_sound(X) or (is_pair(X) and modality == "text"):
+    one_pair = modality == "text" and isinstance(X, tuple) and is_pair(X)
+    if isinstance(X, Image.Image) or is_sound(X) or one_pair:
         X = [X]
     if modality == "image" and isinstance(X, np.ndarray) and X.dtype == np.uint8:
         X = [array_to_image(X)] if X.ndim == 2 or (X.shape[-1:] == (3,) and X.ndim == 3) else X
