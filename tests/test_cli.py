@@ -111,7 +111,9 @@ def test_the_time_of_each_phase_is_told_and_kept_with_the_scores(capsys, tmp_pat
     )
     told = "; load {:.1f} s, forward passes {:.1f} s, statistics {:.1f} s, scores {:.1f} s"
     assert f"2 models scored{told.format(*by_phase.values())}" in first[2]
-    assert first[2].splitlines()[-1].startswith("wrote ")
+    written, following = first[2].splitlines()[-2:]
+    assert written.startswith("wrote ")
+    assert following.startswith("next: transfer-metrics transfer --models zoo:resnet-usps,")
     assert again[2].splitlines()[-2:] == first[2].splitlines()[-2:]
 
 
@@ -219,7 +221,7 @@ def test_warnings_are_one_line(capsys, tmp_path):
     assert status == 0
     assert err.startswith("transfer-metrics: warning: TransRate with two classes")
     told = "classification of features, 20 examples (2 classes of 10)"
-    assert err.splitlines()[1:] == [told]
+    assert err.splitlines()[1:] == [told, "next: transfer-metrics list metrics transrate"]
 
 
 def test_score_refuses_what_it_cannot_trust(capsys, tmp_path):
