@@ -195,9 +195,7 @@ def transfer(
         order = [c.name for c in chosen]
         weight = 1.0 / (len(chosen[:most]) + 2 + 4 * finetune)
         for i, candidate in enumerate(chosen[:most]):
-            expected = expected_seconds(
-                forward_seconds(table, candidate.name, tested), tested, table, 3
-            )
+            expected = expected_seconds(table, candidate.name, tested, 3)
             if i == 0 or run.fits(f"heads on {candidate.name}", expected):
                 with bar.step(f"heads on {candidate.name}", weight):
                     run.try_heads(candidate, _frozen(table, candidate.name), expected)
