@@ -15,6 +15,7 @@ from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads import transfer as transfer_module
 from transfer_metrics.heads.base import HEADS, resolve_head
+from transfer_metrics.heads.estimate import training_seconds
 from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.heads.tuning import rungs
 from transfer_metrics.selection.base import Selection
@@ -157,7 +158,7 @@ def test_too_little_time_to_rank_is_refused_and_some_makes_a_race() -> None:
 def test_training_is_foretold_by_the_epochs_that_are_run(task: tm.Task) -> None:
     # Six settings for two epochs, two of them for two more, one to the twelfth.
     assert rungs(6, 12, 3) == [(2, 2), (4, 1), (12, 1)]
-    seconds = transfer_module._training_seconds(0.001, task)
+    seconds = training_seconds(0.001, task)
     assert seconds == pytest.approx(2 * (6 * 2 + 2 * 2 + 1 * 8) * 3.2 * 0.001 * 100)
 
 

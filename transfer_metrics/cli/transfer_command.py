@@ -78,7 +78,8 @@ def _run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from transfer_metrics.cli.parser import write_config
-    from transfer_metrics.heads.transfer import MOST, transfer
+    from transfer_metrics.heads.estimate import MOST
+    from transfer_metrics.heads.transfer import transfer
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.sources.models.candidates import candidates_of
     from transfer_metrics.syntax import seconds_of
@@ -127,7 +128,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _foretell(args: argparse.Namespace, metrics: Any, common: dict[str, Any]) -> int:
     """Print what every step would take; fails where a model would."""
-    from transfer_metrics.heads.transfer import expected_steps
+    from transfer_metrics.heads.estimate import expected_steps
     from transfer_metrics.results.wording import duration
     from transfer_metrics.sources.models.candidates import candidates_of
 

@@ -6,23 +6,30 @@ import math
 import os
 import shutil
 import time as clock
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.compare import compare, tuned
 from transfer_metrics.heads.decision import Decision, alternatives_of, decided
+from transfer_metrics.heads.estimate import (
+    MOST,
+    TRAINED,
+    expected_seconds,
+    forward_seconds,
+    training_seconds,
+)
 from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.splits import complete_task, with_test
-from transfer_metrics.heads.tuning import rungs
 from transfer_metrics.progress import WholeRun
 from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.budget import plan_race
 from transfer_metrics.ranking.cache import ResultCache, content_key
-from transfer_metrics.ranking.forecast import Forecast, forecast
+from transfer_metrics.ranking.forecast import forecast
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.shortlist import CONFIDENCE
@@ -32,25 +39,11 @@ from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.syntax import seconds_of
 
-MOST = 5
-"""The most models of a shortlist that heads are fitted on."""
-_EPOCHS, _HALVING, _RATES = 12, 3, 6
 _PROBE, _ALL_BLOCKS = "linear_probe", "head2toe(keep=0.5, layers=blocks)"
 _REFINED = ("head2toe",)
-_TRAINED = tuple(f"{head}(epochs={_EPOCHS}, halving={_HALVING})" for head in ("finetune", "lpft"))
 _SHARES = (0.5, 0.35, 0.25, 0.15, 0.1)
 # Of the time that there is, what a ranking may take before it becomes a race.
 _FOR_RANKING = 0.5
-# Operations a second of fits on features, and what a head takes beside them; for estimates.
-_SPEED, _BESIDE = 5e9, 0.5
-
-
-@dataclass(frozen=True)
-class Step:
-    """A part of a transfer, and about how long it takes."""
-
-    what: str
-    seconds: float
 
 
 @dataclass
@@ -66,6 +59,7 @@ class _Run:
     found: Comparison = field(default_factory=lambda: Comparison([]))
     heads: dict[str, Head] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    pace: float = 1.0
 
     @property
     def held(self) -> str:
@@ -78,16 +72,22 @@ class _Run:
         return self.limit - (clock.perf_counter() - self.began)
 
     def fits(self, what: str, seconds: float) -> bool:
-        """Whether there is time for a step; what is skipped for want of it is remembered."""
-        if seconds <= self.left:
+        """Whether there is time for a step and for fitting the winner after it, else remember it.
+
+        Estimates are scaled by what the heads before took against theirs.
+        """
+        seconds *= self.pace
+        last = max((r.value or 0.0 for r in self.found if r.metric == "fit_seconds"), default=0.0)
+        if seconds + last <= self.left:
             return True
         self.skipped.append(
             f"{what}, which would take about {duration(seconds)} of {duration(max(self.left, 0))}"
         )
         return False
 
-    def try_heads(self, model: Candidate, heads: Sequence[str]) -> None:
-        """Fit and measure heads on a model."""
+    def try_heads(self, model: Candidate, heads: Sequence[str], expected: float) -> None:
+        """Fit and measure heads on a model, which was expected to take so many seconds."""
+        began = clock.perf_counter()
         asked = [resolve_head(head) for head in heads]
         self.heads |= {head.label: head for head in asked}
         self.found += compare(
@@ -99,6 +99,7 @@ class _Run:
             distortions=False,
             **self.options,
         )
+        self.pace = max((clock.perf_counter() - began) / max(expected, 0.01), 1.0)
 
     def best(self, order: Sequence[str]) -> list[tuple[str, str]]:
         """Model and head of every fit, the best by validation first, then as shortlisted."""
@@ -194,22 +195,22 @@ def transfer(
         order = [c.name for c in chosen]
         weight = 1.0 / (len(chosen[:most]) + 2 + 4 * finetune)
         for i, candidate in enumerate(chosen[:most]):
-            expected = _expected_seconds(_pass(table, candidate.name, tested), tested, table, 3)
+            expected = expected_seconds(table, candidate.name, tested, 3)
             if i == 0 or run.fits(f"heads on {candidate.name}", expected):
                 with bar.step(f"heads on {candidate.name}", weight):
-                    run.try_heads(candidate, _frozen(table, candidate.name))
+                    run.try_heads(candidate, _frozen(table, candidate.name), expected)
         _refuse_failure(run)
         by_name = {c.name: c for c in chosen}
         first = run.best(order)[0][0]
-        expected = _expected_seconds(_pass(table, first, tested), tested, table, 1)
+        expected = expected_seconds(table, first, tested, 1)
         if run.fits(f"{_REFINED[0]} on all activations of {first}", expected):
             with bar.step(f"Head2Toe on {first}", weight):
-                run.try_heads(by_name[first], _REFINED)
+                run.try_heads(by_name[first], _REFINED, expected)
         for name in list(dict.fromkeys(m for m, _ in run.best(order)))[:finetune]:
-            expected = _training_seconds(_pass(table, name, tested), tested)
+            expected = training_seconds(forward_seconds(table, name, tested), tested)
             if run.fits(f"fine-tuning of {name}", expected):
                 with bar.step(f"fine-tuning {name}", 4 * weight):
-                    run.try_heads(by_name[name], _TRAINED)
+                    run.try_heads(by_name[name], TRAINED, expected)
         model, label = run.best(order)[0]
         with bar.step(f"testing {label} on {model}", weight):
             head, state = _fitted(run, by_name[model], label)
@@ -234,66 +235,14 @@ def transfer(
     return found
 
 
-def expected_steps(
-    models: Any,
-    task: Any,
-    metrics: Any = DEFAULT_METRICS,
-    *,
-    finetune: int = 0,
-    most: int = MOST,
-    progress: bool = True,
-    **options: Any,
-) -> tuple[list[Step], list[Forecast]]:
-    """What a transfer would take, step by step, and what would fail; arguments as for that.
-
-    Which models will be on the shortlist is not known yet, so its steps are those of models of
-    middling cost, as many as there may be. Nothing is written.
-
-    Cost: a forward pass of 34 examples per model.
-    """
-    tested = with_test(load_task(task))
-    found = forecast(models, tested, metrics, progress=progress, **options)
-    good = [one for one in found if not one.error]
-    if not good:
-        return [], found
-    mean = sum(one.seconds for one in good) / len(good) / len(tested["train"])
-    width = max(one.layers for one in good)
-    count = min(most, len(good))
-    heads = _fit_seconds(tested, width) + 3 * mean * _examples(tested)
-    steps = [
-        Step(f"ranking {several(len(good), 'model')}", sum(one.seconds for one in good)),
-        Step(f"three heads on each of at most {several(count, 'model')}", count * heads),
-        Step("Head2Toe on all activations of the best", heads / 3),
-    ]
-    if finetune:
-        tuning = _training_seconds(mean, tested)
-        text = f"fine-tuning and LP-FT of at most {several(min(finetune, count), 'model')}"
-        steps.append(Step(text, min(finetune, count) * tuning))
-    last = _training_seconds(mean, tested) / 6 if finetune else heads / 3
-    return [*steps, Step("the winner once more, tested and written", last)], found
-
-
-def _expected_seconds(each: float, task: Task, table: ScoreTable, heads: int) -> float:
-    """About how long heads on features take, where a forward pass of an example takes ``each``."""
-    layers = max((len({r.layer for r in table if r.model == m}) for m in _names(table)), default=1)
-    return heads * each * _examples(task) + _fit_seconds(task, layers) * heads / 3
-
-
-def _training_seconds(each: float, task: Task) -> float:
-    """About how long fine-tuning and LP-FT take."""
-    steps = rungs(_RATES, _EPOCHS, _HALVING)
-    counts = [_RATES, *(most for _, most in steps[:-1])]
-    ends = [0, *(until for until, _ in steps)]
-    epochs = sum(n * (b - a) for n, a, b in zip(counts, ends[:-1], ends[1:], strict=True))
-    return len(_TRAINED) * epochs * 3.2 * each * len(task["train"])
-
-
 def _ranked(
     run: _Run, candidates: Sequence[Candidate], metrics: Any, options: Mapping[str, Any]
 ) -> ScoreTable:
     """The ranking, by a race where there is too little time for all examples."""
     budget = options.get("budget")
     if budget is None and math.isfinite(run.limit):
+        if (known := _kept(run, candidates, metrics, options)) is not None:
+            return known
         budget = _race(run, candidates, metrics, options)
     table = rank_models(candidates, run.task, metrics, **{**options, "budget": budget})
     if not any(r.value is not None for r in table):
@@ -301,6 +250,22 @@ def _ranked(
             f"no model could be ranked: {table.failures[0]['model']}: {table.failures[0]['error']}"
         )
     return table
+
+
+def _kept(
+    run: _Run, candidates: Sequence[Candidate], metrics: Any, options: Mapping[str, Any]
+) -> ScoreTable | None:
+    """The ranking from the cache, where all of it is there."""
+    if options["cache"] != "only-missing":
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TransferMetricsWarning)
+        only = {**options, "cache": "only-cache"}
+        try:
+            found = rank_models(candidates, run.task, metrics, **only)
+        except InvalidInputError:
+            return None
+    return None if found.failures else found
 
 
 def _race(
@@ -313,13 +278,13 @@ def _race(
     allowed = _FOR_RANKING * run.left
     if seconds <= allowed:
         return None
-    told = "give more time or fewer models"
+    told = ""
     for share in _SHARES:
         if share * seconds <= allowed:
             try:
                 plan_race(len(candidates), len(run.task["train"]), run.task.num_classes, share)
             except InvalidInputError as error:
-                told = str(error)
+                told = f" ({error})"
                 break
             run.skipped.append(
                 f"all but {100 * share:g} % of the ranking's forward passes: models raced, since "
@@ -328,7 +293,7 @@ def _race(
             return share
     raise InvalidInputError(
         f"ranking {several(len(candidates), 'model')} takes about {duration(seconds)} and may take "
-        f"{duration(allowed)}, half of the time; give more time or fewer models ({told})"
+        f"{duration(allowed)}, half of the time; give more time or fewer models{told}"
     )
 
 
@@ -352,28 +317,6 @@ def _fitted(run: _Run, model: Candidate, label: str) -> tuple[Head, Path]:
         progress=run.options["progress"],
     )
     return head.fit(model.load(), complete_task(run.task, validation=run.validation)), state
-
-
-def _pass(table: ScoreTable, model: str, task: Task) -> float:
-    """Seconds that a forward pass of one example took in the ranking."""
-    known = (r for r in table if r.model == model and r.extract_seconds is not None)
-    n = len(task["train"])
-    return max(((r.extract_seconds or 0.0) / (r.n or n) for r in known), default=0.0)
-
-
-def _fit_seconds(task: Task, layers: int) -> float:
-    """Seconds of the fits of three heads on features, of which Head2Toe reads some 512 a layer."""
-    classes, examples = max(task.num_classes, 1), len(task["train"])
-    operations = 6 * 500 * 128 * 1.5 * 512 * layers * classes
-    return 3 * _BESIDE + (operations + 2 * 50 * 60 * 4 * examples * 512 * classes) / _SPEED
-
-
-def _examples(task: Task) -> int:
-    return sum(len(task[name]) for name in ("train", "test"))
-
-
-def _names(table: ScoreTable) -> list[str]:
-    return list(dict.fromkeys(str(r.model) for r in table))
 
 
 def _refuse_failure(run: _Run) -> None:

@@ -1,0 +1,104 @@
+"""About how long the steps of a transfer take, before it is run and while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transfer_metrics.heads.splits import with_test
+from transfer_metrics.heads.tuning import rungs
+from transfer_metrics.ranking import ScoreTable
+from transfer_metrics.ranking.forecast import Forecast, forecast
+from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+from transfer_metrics.results.wording import several
+from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.task import Task
+
+MOST = 5
+"""The most models of a shortlist that heads are fitted on."""
+_EPOCHS, _HALVING, _RATES = 12, 3, 6
+TRAINED = tuple(f"{head}(epochs={_EPOCHS}, halving={_HALVING})" for head in ("finetune", "lpft"))
+"""The heads that train the network."""
+# Operations a second of fits on features, and what a head takes beside them; for estimates.
+_SPEED, _BESIDE = 5e9, 0.5
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of a transfer, and about how long it takes."""
+
+    what: str
+    seconds: float
+
+
+def expected_steps(
+    models: Any,
+    task: Any,
+    metrics: Any = DEFAULT_METRICS,
+    *,
+    finetune: int = 0,
+    most: int = MOST,
+    progress: bool = True,
+    **options: Any,
+) -> tuple[list[Step], list[Forecast]]:
+    """What a transfer would take, step by step, and what would fail; arguments as for that.
+
+    Which models will be on the shortlist is not known yet, so its steps are those of models of
+    middling cost, as many as there may be. Nothing is written.
+
+    Cost: a forward pass of 36 examples per model.
+    """
+    tested = with_test(load_task(task))
+    found = forecast(models, tested, metrics, progress=progress, **options)
+    good = [one for one in found if not one.error]
+    if not good:
+        return [], found
+    mean = sum(one.seconds for one in good) / len(good) / len(tested["train"])
+    width = max(one.layers for one in good)
+    count = min(most, len(good))
+    heads = _fit_seconds(tested, width) + 3 * mean * _examples(tested)
+    steps = [
+        Step(f"ranking {several(len(good), 'model')}", sum(one.seconds for one in good)),
+        Step(f"three heads on each of at most {several(count, 'model')}", count * heads),
+        Step("Head2Toe on all activations of the best", heads / 3),
+    ]
+    if finetune:
+        tuning = training_seconds(mean, tested)
+        text = f"fine-tuning and LP-FT of at most {several(min(finetune, count), 'model')}"
+        steps.append(Step(text, min(finetune, count) * tuning))
+    last = training_seconds(mean, tested) / 6 if finetune else heads / 3
+    return [*steps, Step("the winner once more, tested and written", last)], found
+
+
+def expected_seconds(table: ScoreTable, model: str, task: Task, heads: int) -> float:
+    """About how long heads on features of a model that was ranked take."""
+    layers = max(1, len({r.layer for r in table if r.model == model}))
+    passes = forward_seconds(table, model, task) * _examples(task)
+    return heads * (passes + _fit_seconds(task, layers) / 3)
+
+
+def training_seconds(each: float, task: Task) -> float:
+    """About how long fine-tuning and LP-FT take."""
+    steps = rungs(_RATES, _EPOCHS, _HALVING)
+    counts = [_RATES, *(most for _, most in steps[:-1])]
+    ends = [0, *(until for until, _ in steps)]
+    epochs = sum(n * (b - a) for n, a, b in zip(counts, ends[:-1], ends[1:], strict=True))
+    return len(TRAINED) * epochs * 3.2 * each * len(task["train"])
+
+
+def forward_seconds(table: ScoreTable, model: str, task: Task) -> float:
+    """Seconds that a forward pass of one example took in the ranking."""
+    known = (r for r in table if r.model == model and r.extract_seconds is not None)
+    n = len(task["train"])
+    return max(((r.extract_seconds or 0.0) / (r.n or n) for r in known), default=0.0)
+
+
+def _fit_seconds(task: Task, layers: int) -> float:
+    """Seconds of the fits of three heads on features, of which Head2Toe reads some 512 a layer."""
+    classes, examples = max(task.num_classes, 1), len(task["train"])
+    operations = 6 * 500 * 128 * 1.5 * 512 * layers * classes
+    return 3 * _BESIDE + (operations + 2 * 50 * 60 * 4 * examples * 512 * classes) / _SPEED
+
+
+def _examples(task: Task) -> int:
+    return sum(len(task[name]) for name in ("train", "test"))
