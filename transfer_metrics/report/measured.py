@@ -55,6 +55,7 @@ class Heads:
     total: int  # how many there are
     scale: Scale  # that of the accuracies, intervals included
     verdicts: list[tuple[str, dict[str, Any]]]  # by metric, see ``Comparison.verdict``
+    measure: str = "accuracy"  # what is in ``accuracies``, see ``Comparison.measure``
 
     @property
     def seeds(self) -> list[int]:
@@ -97,7 +98,8 @@ def heads_of(task: str, comparison: Comparison, scores: Setting | None) -> Heads
         for metric in both.metrics:
             told = both.verdict(metric).to_dict("records")
             verdicts += [(metric, {str(k): v for k, v in row.items()}) for row in told]
-    return Heads(task, names, rows[:_MOST_HEADS], len(rows), Scale.of(ends), verdicts)
+    some, scale = rows[:_MOST_HEADS], Scale.of(ends)
+    return Heads(task, names, some, len(rows), scale, verdicts, comparison.measure)
 
 
 def checks_of(
