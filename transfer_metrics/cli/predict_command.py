@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
   transfer-metrics predict --head head/ photos_new/
   transfer-metrics predict --head head/ one.jpg two.png --json
-  transfer-metrics predict --head head/ new.csv --csv > classes.csv
+  transfer-metrics predict --head head/ new.csv --csv
   transfer-metrics predict --head head/ 'csv:new.csv?text=review'
   transfer-metrics predict --head texts/ 'a film to see twice'
 """
