@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import transfer_metrics as tm
 from tests.benchmarks import extraction, scaling, selection, speed
@@ -41,6 +42,8 @@ VALID: dict[str, tuple[dict[str, str], ...]] = {
         {"features": "chosen.json", "out": "new"},
         {"model": MODEL, "task": TASK, "layers": "last", "out": "new"},
     ),
+    "predict": ({"head": "trained", "inputs": "photo.png"},),
+    "export": ({"head": "trained", "task": TASK, "out": "new.onnx"},),
     "compare": (
         {"models": MODEL, "task": TASK, "heads": "linear_probe", "seeds": "1", "out": "new"},
     ),
@@ -105,6 +108,10 @@ WRONG: dict[str, tuple[str, ...]] = {
 WRONG_FOR = {
     ("select", "features"): ("x",),
     ("select", "out"): ("empty/new", "folder"),
+    ("predict", "head"): (*FILES, "x.npy", ""),
+    ("export", "head"): (*FILES, "x.npy", ""),
+    ("predict", "inputs"): ("absent/at/all.png", "folder", "x.npy", ""),
+    ("export", "out"): ("empty/new.onnx", "folder", "new.xyz", "new"),
     ("report", "out"): ("empty/new", "folder"),
     ("list", "name"): MODELS,
     ("compare", "metrics"): (*NAMES, "knm", "knn(k=x)", "knn(", "knn(j=1)", "knn(1)"),
@@ -192,6 +199,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(root / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     store = tm.extract(MODEL, TASK, layers="last", out=root / "store", progress=False)
     tm.score_layers(store, metrics="knn").save(root / "scores.jsonl")
+    tm.LinearProbe(C_grid=(1.0,)).fit(MODEL, TASK).save(root / "trained")
+    Image.new("L", (32, 32)).save(root / "photo.png")
     return root
 
 

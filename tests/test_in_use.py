@@ -213,7 +213,7 @@ class TestCard:
         record = json.loads((folder / "head.json").read_text())
         card = record["card"]
         assert record["class_names"] == list(NAMES)
-        assert card["task"] | {"inputs": []} == {
+        assert card["task"] == {
             "name": DIGITS, "kind": "classification", "modality": "image", "examples": 150,
             "inputs": [],
         }  # fmt: skip

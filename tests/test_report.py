@@ -607,7 +607,8 @@ def test_report_of_files_on_the_command_line(capsys, tmp_path):
     files = [str(tmp_path / "scores.jsonl"), str(tmp_path / "comparison.jsonl")]
     assert main(["report", *files, "--out", str(out), "--title", "A <title>"]) == 0
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", f"wrote {out}\n")
+    next_one = f"next: transfer-metrics train --from {tmp_path / 'scores.jsonl'} --out head"
+    assert (captured.out, captured.err.splitlines()) == ("", [f"wrote {out}", next_one])
     page = parsed(out)
     assert page.all("title")[0].text == "A <title>"
     assert page.all("section", id="agreement")

@@ -39,6 +39,7 @@ def _run(args: argparse.Namespace) -> int:
     check_place(args.out)
     head = read_head(args)
     task = None if args.task is None else told(load_task(args.task), args)
+    data = None if task is None else task[args.split]
     exported = head.export(args.out, args.format)
     record: dict[str, Any] = {
         "file": str(exported.path),
@@ -53,8 +54,7 @@ def _run(args: argparse.Namespace) -> int:
         f"gives {', '.join(f'{name} {what}' for name, what in exported.outputs.items())}",
         f"logits differ from the network's by {exported.difference:.1e} at most",
     ]
-    if task is not None:
-        data = task[args.split]
+    if task is not None and data is not None:
         of_head = head.logits(task, split=args.split)
         of_file = file_logits(exported, head._source().get(), data.examples)
         for name, logits in (("head", of_head), ("file", of_file)):

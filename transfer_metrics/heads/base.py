@@ -139,9 +139,8 @@ class Head(InUse, ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         if has_layers(X) or (self.fitted_on_ == "features" and not is_raw(X)):
             return self._feature_logits(X)
-        inputs = Inputs.of_any(
-            self._source().get(), X, split, self._columns(), self._labels_words()
-        )
+        model = self._source().get()
+        inputs = Inputs.of_any(model, self._examples(X, model) if is_new(X) else X, split)
         return network_logits(self._placed(), inputs, getattr(self, "batch_size", 64)).numpy()
 
     def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:

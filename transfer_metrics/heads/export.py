@@ -278,11 +278,14 @@ def _traced(
             strict=False,
         )
     except Exception as error:  # whatever the code of somebody's network does to the tracer
-        line = visible(next(iter(str(error).strip().splitlines()), type(error).__name__), 300)
         raise UnsupportedTaskError(
-            f"{name} cannot be exported with a batch of any size: {line}; its forward may turn a "
-            f"size into a number, as len(x) does where x.shape[0] would not"
+            f"{name} cannot be exported with a batch of any size: {_first_line(error)}; its "
+            f"forward may turn a size into a number, as len(x) does where x.shape[0] would not"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return visible(next(iter(str(error).strip().splitlines()), type(error).__name__), 300)
 
 
 def _signature(
@@ -318,14 +321,25 @@ def _write_onnx(
             f"the network has {weights:,} bytes of weights, more than one ONNX file holds; use the "
             f"format torch-export"
         )
-    made = torch.onnx.export(
-        program,
-        input_names=list(inputs),
-        output_names=list(outputs),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    for node in program.graph.nodes:
+        # The exporter refuses bounds of which one is whole and the other is not.
+        if node.target == torch.ops.aten.clamp.default and node.meta["val"].is_floating_point():
+            bounds = (float(bound) if type(bound) is int else bound for bound in node.args[1:])
+            node.args = (node.args[0], *bounds)
+    try:
+        made = torch.onnx.export(
+            program,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    except Exception as error:  # of the exporter, which has dozens
+        raise UnsupportedTaskError(
+            f"the network has operations that cannot be written as ONNX ({_first_line(error)}); "
+            f"use the format torch-export"
+        ) from error
     assert made is not None
     proto = made.model_proto
     _name_axes(proto.graph)

@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from transfer_metrics.errors import TransferMetricsError
+from transfer_metrics.errors import TransferMetricsError, UnsupportedTaskError
 from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs, network_logits
@@ -60,7 +60,8 @@ class InUse:
 
         Args:
             X: a folder of images, a path, a list of them, a table without labels, an image, texts,
-                a split, or the name of a task, whose labels are not read.
+                a split, or the name of a task, whose labels are not read. Of texts for a head on
+                words every word, as blanks cut them, is an example.
             progress: show a bar.
 
         Returns:
@@ -84,8 +85,7 @@ class InUse:
 
         check_is_fitted(self, "classes_")
         model = self._source().get()
-        new = new_examples(X, model.modality, self._columns())
-        new = new.by_word() if self._labels_words() else new
+        new = self._examples(X, model)
         found = _predicted(self._placed(), model, new, getattr(self, "batch_size", 64), progress)
         table = pd.DataFrame({"example": list(new.names)})
         for name, values in self._told(found.logits).items():
@@ -145,6 +145,11 @@ class InUse:
         Cost: one trace, some ten seconds, and a few forward passes.
         """
         network = self.network()
+        if self._labels_words():
+            raise UnsupportedTaskError(
+                "the head reads the words of sentences, which only a tokenizer can tell apart, so "
+                "no file can hold it whole; use predict"
+            )
         about = {
             "head": self.label,
             "model": self._source().name,
@@ -177,6 +182,11 @@ class InUse:
         card = getattr(self, "card_", {})
         others = [t for t in card.get("tests", []) if any(t[k] != test[k] for k in list(test)[:3])]
         self.card_ = {**card, "tests": [*others, test]}
+
+    def _examples(self, X: Any, model: Model) -> NewExamples:
+        """New examples as they are to be read: by the columns of the training, by word."""
+        new = new_examples(X, model.modality, self._columns())
+        return new.by_word() if self._labels_words() else new
 
     def _columns(self) -> tuple[str, ...]:
         """Columns of the table that was fitted on; empty if there was none."""

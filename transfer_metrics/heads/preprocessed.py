@@ -17,7 +17,7 @@ from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.models.tokens import TextBatch
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.new_examples import is_new, is_task_name, new_examples
+from transfer_metrics.sources.tasks.new_examples import NewExamples, is_new, is_task_name
 from transfer_metrics.sources.tasks.task import Split, Task
 
 CACHE_BYTES = 2 << 30
@@ -120,18 +120,8 @@ class Inputs:
         return cls.of_tensor(kept)
 
     @classmethod
-    def of_any(
-        cls,
-        model: Model,
-        X: Any,
-        split: str,
-        columns: Sequence[str] = (),
-        words: bool = False,
-    ) -> Inputs:
-        """A task or its name, of which ``split`` is read; a split; examples or files; or inputs.
-
-        ``columns`` are those of tables that are inputs, if known; ``words`` parts new texts into
-        their words.
+    def of_any(cls, model: Model, X: Any, split: str) -> Inputs:
+        """A task or its name, of which ``split`` is read; a split; raw examples; or inputs.
 
         Raises:
             InvalidInputError: there are none, or the task has no such split.
@@ -143,9 +133,8 @@ class Inputs:
             examples, name = task[split].examples, f"{task.name} ({split})"
         elif isinstance(X, Split):
             examples, name = X.examples, "the split"
-        elif is_new(X):
-            new, name = new_examples(X, model.modality, columns), "the examples"
-            examples = (new.by_word() if words else new).examples
+        elif isinstance(X, NewExamples):
+            examples, name = X.examples, "the examples"
         else:
             examples, name = as_examples(X, "the examples"), "the examples"
         if not len(examples):

@@ -122,7 +122,8 @@ def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> New
         return _listed(X.examples)
     if isinstance(X, Task) or is_task_name(X):
         return _of_task(X, modality, columns)
-    if isinstance(X, Image.Image) or is_sound(X) or (is_pair(X) and modality == "text"):
+    one_pair = modality == "text" and isinstance(X, tuple) and is_pair(X)
+    if isinstance(X, Image.Image) or is_sound(X) or one_pair:
         X = [X]
     if modality == "image" and isinstance(X, np.ndarray) and X.dtype == np.uint8:
         X = [array_to_image(X)] if X.ndim == 2 or (X.shape[-1:] == (3,) and X.ndim == 3) else X
