@@ -33,7 +33,11 @@ HEADS = {
     "cv": tm.Head2ToeCV({"keep": (0.1, 0.5), "steps": (100,), "lr": (0.03,)}, cv=2),
     "finetune": tm.FineTune(lr=3e-2, epochs=4, batch_size=16, progress=False),
     "lpft": tm.LPFT(C_grid=C, lr=1e-4, epochs=1, progress=False),
+    "h2t_ft": tm.FineTune(
+        start="head2toe(layers=blocks, steps=100, lr=0.03)", lr=1e-3, epochs=1, progress=False
+    ),
 }
+QUICK = ("probe", "head2toe", "finetune")
 
 
 def bars(n: int, seed: int) -> tuple[list[Image.Image], np.ndarray, np.ndarray]:
@@ -79,7 +83,9 @@ def test_what_tasks_are(tasks):
 
 
 @pytest.mark.parametrize("kind", ["regression", "multilabel"])
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in HEADS]
+)
 def test_every_head_learns_is_kept_and_predicts(tasks, tmp_path, name, kind):
     task, head = tasks[kind], HEADS[name]
     head = head.fit(MODEL, task)
