@@ -96,8 +96,8 @@ def test_sets_grow_with_confidence(shares, confidence):
     small, large = smallest_set(p, confidence), smallest_set(p, (1 + confidence) / 2)
     assert large[: len(small)] == small
     assert p[small].sum() >= confidence - 1e-9
-    # No smaller set would do: the largest chances without the last are too few.
-    assert p[small[:-1]].sum() < confidence
+    # No smaller set would do: without the last, and all equal to it, there are too few.
+    assert p[[i for i in small if p[i] > p[small[-1]]]].sum() < confidence
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, -1, 2, math.nan, "0.9", None])
@@ -166,3 +166,18 @@ def test_coverage_is_nominal_where_the_truth_is_known(models):
     # 300 sets: two standard errors are 0.035 at 0.9; sets hold at least what was asked for.
     assert 0.85 <= np.mean(hits[0.9]) <= 0.99
     assert 0.42 <= np.mean(hits[0.5]) <= 0.85
+
+
+def test_equals_have_equal_chances_whatever_their_order():
+    trust = Trust(math.atanh(0.6), 0.3)
+    scores = np.array([0.9, 0.5, 0.9, 0.85, 0.9, 0.4])
+    for order in (np.arange(6), np.arange(6)[::-1], np.array([3, 0, 5, 4, 1, 2])):
+        found = probability_of_best(scores[order], np.zeros(6), [None] * 6, trust=trust)
+        assert len(set(found[scores[order] == 0.9])) == 1
+        assert found.sum() == pytest.approx(1)
+
+
+def test_of_equals_all_are_on_the_shortlist_or_none():
+    assert smallest_set([0.2] * 5, 0.5) == [0, 1, 2, 3, 4]
+    assert smallest_set([0.6, 0.2, 0.2], 0.5) == [0]
+    assert sorted(smallest_set([0.2, 0.6, 0.2], 0.7)) == [0, 1, 2]

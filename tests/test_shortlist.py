@@ -380,3 +380,76 @@ def test_rank_prints_and_repeats_it(tmp_path, capsys):
 
 def test_trust_in_a_correlation():
     assert Trust(math.atanh(0.25), 0.1).correlation == 0.25
+
+
+RISING = {m: float(i) for i, m in enumerate(MODELS)}
+
+
+def test_another_prior_takes_the_place_of_the_first():
+    few = {"net0": 1.0, "net1": 2.0, "net2": 5.0}
+    told = "lacks net3, net4, net5 and 2 more"
+    with pytest.warns(TransferMetricsWarning, match=told):
+        once = table().informed(prior=few)
+    with pytest.warns(TransferMetricsWarning, match=told):
+        twice = table().informed(prior=RISING).informed(prior=few)
+    assert once.records == twice.records
+    assert [r.prior is None for r in twice] == [False] * 3 + [True] * 5
+
+
+def test_chances_that_were_told_are_told_anew():
+    told = tm.ScoreTable(with_chances(list(table()), "best"))
+    again = told.informed(prior=RISING)
+    shown = again.ranking().set_index("model")["p_best"]
+    assert {r.model: r.p_best for r in again} == pytest.approx(shown.to_dict())
+    assert shown["net0"] < told.ranking().set_index("model")["p_best"]["net0"]
+
+
+@pytest.mark.parametrize("metric", ["transrate", "pactran_dirichlet", "knn", "h_score"])
+def test_outside_of_the_evidence_nothing_is_surer(metric):
+    inside, none = bundled().trust(metric, n=2000, classes=10)
+    outside, told = bundled().trust(metric, n=10**6, classes=10)
+    assert told
+    assert not none
+    assert abs(outside.mean) <= abs(inside.mean)
+    assert outside.error >= inside.error
+
+
+@pytest.mark.parametrize(
+    ("prior", "told"),
+    [
+        ({"same": [70.0] * 8}, "same of the prior is the same for all its models"),
+        ({"t": [1.0, 5, 3, 4, 2, 6, 7, 8]}, "t of the prior is the task that is ranked"),
+        ({"lone": [math.nan] * 7 + [50.0]}, "lone of the prior is the same for all its models"),
+    ],
+)
+def test_a_prior_that_says_nothing_changes_nothing(prior, told):
+    with pytest.warns(TransferMetricsWarning) as seen:
+        found = table().informed(prior=pd.DataFrame(prior, index=MODELS).dropna())
+    assert any(told in str(warning.message) for warning in seen)
+    assert found.ranking().equals(table().ranking())
+    assert found.shortlist() == table().shortlist()
+
+
+def test_a_column_that_is_there_twice_counts_once():
+    one = pd.DataFrame({"x": [1.0, 5, 3, 4, 2, 6, 7, 8]}, index=MODELS)
+    with pytest.warns(TransferMetricsWarning, match="y and z of the prior are there"):
+        found = table().informed(prior=one.assign(y=one["x"], z=one["x"]))
+    assert found.records == table().informed(prior=one).records
+
+
+def test_per_cent_beside_fractions_is_told():
+    mixed = dict(zip(MODELS, (0.6, 61, 62, 63, 0.64, 65, 66, 67), strict=True))
+    with pytest.warns(TransferMetricsWarning, match="all as fractions"):
+        table().informed(prior=mixed)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_a_failure_of_its_model(bad, tmp_path):
+    found = table(values=[0.5, bad, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1])
+    order = [f"net{i}" for i in (2, 3, 0, 4, 5, 6, 7, 1)]
+    assert found.ranking()["model"].tolist() == order
+    assert found.failures[0]["error"] == "the value is not finite"
+    assert "net1" not in found.shortlist(0.99)
+    for name in ("t.jsonl", "t.csv"):
+        found.save(tmp_path / name)
+        assert tm.ScoreTable.load(tmp_path / name).ranking()["model"].tolist() == order

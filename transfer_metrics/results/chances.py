@@ -123,6 +123,12 @@ def probability_of_best(
         wins += (top / top.sum(axis=1, keepdims=True)).sum(axis=0)
     found = np.empty(count)
     found[order] = wins / draws
+    # What is known of equals is equal, and so are their chances.
+    alone = [d is None or not len(d) for d in deviations]
+    own = np.stack([values, np.nan_to_num(np.asarray(stderr, float), nan=-1.0), before, alone])
+    _, equal = np.unique(np.nan_to_num(own, nan=math.inf), axis=1, return_inverse=True)
+    for number in np.unique(equal[alone]):
+        found[equal == number] = found[equal == number].mean()
     return found
 
 
@@ -160,6 +166,8 @@ def expected(
 def smallest_set(chances: Sequence[float] | np.ndarray, confidence: float) -> list[int]:
     """Positions of the fewest candidates that hold the best with some probability, likeliest first.
 
+    Of several with the same chance, all are taken or none.
+
     >>> smallest_set([0.1, 0.6, 0.3], 0.9)
     [1, 2]
     """
@@ -171,6 +179,8 @@ def smallest_set(chances: Sequence[float] | np.ndarray, confidence: float) -> li
     order = np.argsort(-known, kind="stable")
     total = np.cumsum(known[order])
     enough = int(np.searchsorted(total, confidence * total[-1] - 1e-12)) + 1 if len(total) else 0
+    while 0 < enough < len(order) and known[order[enough]] == known[order[enough - 1]]:
+        enough += 1
     return [int(i) for i in order[:enough]]
 
 

@@ -110,10 +110,11 @@ class ErrorModel:
         (Trust(mean=0.7, error=0.5), ['100000 examples (100 to 1000)'])
         """
         outside = self._outside(metric, n, classes, dims, kind)
-        if outside:
-            plain = metric.partition("(")[0]
-            return self.elsewhere.get(metric, self.elsewhere.get(plain, self.others)), outside
-        own = self.metrics[metric]
+        own = self.metrics.get(metric)
+        plain = metric.partition("(")[0]
+        elsewhere = self.elsewhere.get(metric, self.elsewhere.get(plain, self.others))
+        if own is None:
+            return elsewhere, outside
         mean = own.mean + (own.of_best if of_best else 0.0)
         for name, value, slope, reference in (
             ("n", n, own.by_n, REFERENCE_N),
@@ -122,7 +123,12 @@ class ErrorModel:
             if value and name in self.ranges:
                 low, high = self.ranges[name]
                 mean += slope * math.log10(min(max(value, low), high) / reference)
-        return Trust(round(mean, 4), round(math.hypot(own.error, self.tasks_apart), 4)), []
+        inside = Trust(round(mean, 4), round(math.hypot(own.error, self.tasks_apart), 4))
+        if not outside:
+            return inside, []
+        # Never surer than inside, whatever benchmarks of others say.
+        mean = min(inside.mean, elsewhere.mean, key=abs)
+        return Trust(mean, max(inside.error, elsewhere.error)), outside
 
     def _outside(
         self,

@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
@@ -119,10 +119,16 @@ class Record:
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | Record) -> Record:
-        """A mapping as a record, its values as they are; keys that are no fields are left out."""
+        """A mapping as a record, its values as they are; keys that are no fields are left out.
+
+        A value that is not finite is none, and an error.
+        """
         if isinstance(given, Record):
             return given
-        return cls(**{name: given.get(name) for name in COLUMNS})
+        found = cls(**{name: given.get(name) for name in COLUMNS})
+        if isinstance(found.value, float) and not math.isfinite(found.value):
+            return replace(found, value=None, error=found.error or "the value is not finite")
+        return found
 
     @classmethod
     def checked(cls, given: Any, where: str) -> Record:

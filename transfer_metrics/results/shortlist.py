@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.registry import resolve
@@ -17,6 +17,9 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.results.standing import earlier_accuracies, standing_of
 from transfer_metrics.results.wording import fixed, listed
 from transfer_metrics.untrusted import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONFIDENCE = 0.9
 """With which a shortlist holds the best, unless told otherwise."""
@@ -151,12 +154,16 @@ def with_chances(
 def informed(records: Sequence[Record], view: str, evidence: Any, prior: Any) -> list[Record]:
     """Scores with the trust in them and the standing of their models."""
     errors = bundled() if evidence is None else resolve(LEARNT)(evidence)
+    # Chances that were told before are of other evidence.
+    told = any(r.p_best is not None for r in records)
     found = list(records)
     if evidence is not None:
         found, outside = _with_trust(records, view, errors)
         if outside:
             warn(f"outside of the evidence, so less sure: {'; '.join(outside)}")
-    return found if prior is None else _with_prior(found, prior, errors)
+    if prior is not None:
+        found = _with_prior(found, earlier_accuracies(prior), errors)
+    return with_chances(found, view) if told else found
 
 
 def _with_trust(
@@ -176,15 +183,19 @@ def _with_trust(
     return [replace(r, trust=trusts.get(id(r), r.trust)) for r in records], list(told)
 
 
-def _with_prior(records: Sequence[Record], prior: Any, errors: ErrorModel) -> list[Record]:
-    """Scores with the standing of their models."""
-    models = [str(r.model) for r in records if r.model and not r.is_measured]
+def _with_prior(records: Sequence[Record], prior: pd.DataFrame, errors: ErrorModel) -> list[Record]:
+    """Scores with the standing of their models on other tasks, in place of any they had."""
+    models: dict[str | None, list[str]] = {}
+    for r in records:
+        if r.model and not r.is_measured:
+            models.setdefault(r.task, []).append(str(r.model))
     if not models:
         raise InvalidInputError("there are no scores for a prior to be added to")
-    standing, trust = standing_of(earlier_accuracies(prior), models, errors)
+    priors: dict[tuple[str | None, str | None], list[float]] = {}
+    for task, own in models.items():
+        standing, trust = standing_of(prior, own, errors, task)
+        priors |= {(task, m): [value, trust.mean, trust.error] for m, value in standing.items()}
     return [
-        replace(r, prior=[standing[str(r.model)], trust.mean, trust.error])
-        if str(r.model) in standing and not r.is_measured
-        else r
+        r if r.is_measured else replace(r, prior=priors.get((r.task, str(r.model))))
         for r in records
     ]

@@ -82,19 +82,21 @@ def earlier_accuracies(prior: Any) -> pd.DataFrame:
 
 
 def standing_of(
-    accuracies: pd.DataFrame, models: Iterable[str], errors: ErrorModel
+    accuracies: pd.DataFrame, models: Iterable[str], errors: ErrorModel, task: str | None = None
 ) -> tuple[dict[str, float], Trust]:
     """Where models stood on earlier tasks, and how far that can be trusted.
 
     The standing is the mean over tasks of the normal scores of the accuracies. How well it
     foretells a new task is learnt from the tasks themselves, each against the others, and from what
-    other tables had: of a single column, only from these.
+    other tables had: of a single column, only from these. A column that says nothing counts for
+    nothing: one of ``task`` itself, whose accuracies are what is asked; one like another; one that
+    has the same accuracy everywhere, or of one model alone.
 
     Raises:
         InvalidInputError: the table has none of the models.
 
     Warns:
-        TransferMetricsWarning: it lacks some of them.
+        TransferMetricsWarning: it lacks some of them, or a column was left out.
     """
     wanted = list(dict.fromkeys(models))
     there = [name for name in wanted if name in accuracies.index]
@@ -105,12 +107,42 @@ def standing_of(
         )
     if missing := [visible(name) for name in wanted if name not in accuracies.index]:
         warn(f"the prior lacks {listed(missing, 3)}; their scores alone count")
+    accuracies = _telling(accuracies, task)
+    if not len(accuracies.columns):
+        return {}, Trust(*errors.prior)
     columns = np.stack([_normal(column) for column in accuracies.to_numpy(float).T], axis=1)
     values = _static(columns)
     place = {name: i for i, name in enumerate(accuracies.index)}
     found = {name: float(values[place[name]]) for name in there}
     known = {name: value for name, value in found.items() if math.isfinite(value)}
     return known, _trust(columns, errors)
+
+
+def _telling(accuracies: pd.DataFrame, task: str | None) -> pd.DataFrame:
+    """The columns that say something about another task; what is left out is said."""
+    left: dict[str, list[str]] = {}
+    again = accuracies.T.duplicated()
+    for name in map(str, accuracies.columns):
+        known = accuracies[name].dropna().to_numpy(float)
+        if name == task:
+            why = "the task that is ranked"
+        elif np.ptp(known) == 0:
+            why = "the same for all its models"
+        elif again[name]:
+            why = "there under another name"
+        else:
+            small, large = known[known < 1], known[known > 1]
+            if min(len(small), len(large)) > 1 and large.min() > 5 * small.max():
+                warn(
+                    f"{visible(name)} of the prior has {small.max():g} beside {large.min():g}; "
+                    f"give all its accuracies in per cent or all as fractions"
+                )
+            continue
+        left.setdefault(why, []).append(name)
+    for why, names in left.items():
+        told = listed([visible(name) or "the column" for name in names], 3)
+        warn(f"{told} of the prior {'is' if len(names) == 1 else 'are'} {why}; left out")
+    return accuracies.drop(columns=[name for names in left.values() for name in names])
 
 
 def _static(columns: np.ndarray) -> np.ndarray:
