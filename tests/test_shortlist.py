@@ -453,3 +453,13 @@ def test_a_score_that_is_not_finite_is_a_failure_of_its_model(bad, tmp_path):
     for name in ("t.jsonl", "t.csv"):
         found.save(tmp_path / name)
         assert tm.ScoreTable.load(tmp_path / name).ranking()["model"].tolist() == order
+
+
+@pytest.mark.parametrize("call", ["ranking", "shortlist"])
+def test_a_view_that_is_none_is_refused(call):
+    with pytest.raises(InvalidInputError, match="view must be one of"):
+        getattr(table(), call)(view="beste")
+
+
+def test_a_confidence_may_be_any_number():
+    assert list(table().shortlist(np.float32(0.9))) == list(table().shortlist(0.9))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -171,7 +172,7 @@ def smallest_set(chances: Sequence[float] | np.ndarray, confidence: float) -> li
     >>> smallest_set([0.1, 0.6, 0.3], 0.9)
     [1, 2]
     """
-    if not (isinstance(confidence, (int, float)) and 0 < confidence < 1):
+    if not (isinstance(confidence, Real) and 0 < confidence < 1):
         raise InvalidInputError(
             f"the confidence must be a number between 0 and 1, such as 0.9, not {confidence!r}"
         )

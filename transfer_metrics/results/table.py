@@ -56,8 +56,7 @@ class ScoreTable:
     """
 
     def __init__(self, records: Iterable[Mapping[str, Any] | Record], view: str = "best") -> None:
-        if view not in _VIEWS:
-            raise InvalidInputError(f"view must be one of {_VIEWS}, not {view!r}")
+        _checked_view(view)
         self._records = with_own_names([Record.of(record) for record in records])
         self.view = view
 
@@ -155,7 +154,7 @@ class ScoreTable:
         Raises:
             UnknownNameError: the table has no such metric.
         """
-        view = self.view if view is None else view
+        view = self.view if view is None else _checked_view(view)
         return ranking_frame(self._records, self.named_metric(metric), view)
 
     def shortlist(
@@ -199,7 +198,8 @@ class ScoreTable:
         >>> found[0], "f" in found, found.probability >= 0.8
         ('a', False, True)
         """
-        metric, view = self.named_metric(metric), self.view if view is None else view
+        metric = self.named_metric(metric)
+        view = self.view if view is None else _checked_view(view)
         table = self if evidence is None and prior is None else self.informed(evidence, prior)
         found = shortlist_of(one_place(table._records, metric), metric, view, confidence)
         if found is None:
@@ -438,6 +438,12 @@ class ScoreTable:
         if metric not in known:
             raise UnknownNameError.of("metric of this table", metric, known)
         return metric
+
+
+def _checked_view(view: Any) -> str:
+    if view not in _VIEWS:
+        raise InvalidInputError(f"view must be one of {_VIEWS}, not {view!r}")
+    return str(view)
 
 
 def _check_suffix(path: Path) -> None:
