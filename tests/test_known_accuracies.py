@@ -135,6 +135,19 @@ def test_a_table_of_several_tasks_is_judged_by_task() -> None:
         table_of(["pets", "dogs"]).agreement(KNOWN["pets"].to_dict())
 
 
+def test_one_task_of_several_is_judged_as_if_alone() -> None:
+    both, alone, options = table_of(["pets", "dogs"]), table_of(["pets"]), {"resamples": 20}
+    for known in (KNOWN, KNOWN["pets"].to_dict()):
+        for name in ("agreement", "fidelity"):
+            found = getattr(both, name)(known, task="pets", **options)
+            pd.testing.assert_frame_equal(found, getattr(alone, name)(known, **options))
+    with pytest.raises(UnknownNameError, match="task of the scores 'pet'; did you mean 'pets'"):
+        both.agreement(KNOWN, task="pet")
+    with pytest.raises(UnknownNameError, match="task of the scores 'cars'"):
+        both.fidelity(KNOWN, task="cars")
+    assert len(both.plot.agreement(KNOWN, task="pets").texts) == len(NAMES)
+
+
 def test_which_task_is_meant() -> None:
     other = KNOWN.rename(columns={"pets": "Oxford Pets"})
     with pytest.raises(

@@ -117,7 +117,7 @@ def column_of(accuracies: pd.DataFrame, task: str | None, own: str | None) -> An
     """
     columns = list(accuracies.columns)
     wanted = own if task is None else task
-    if task is None and len(columns) == 1:
+    if len(columns) == 1 and (task is None or (columns == [UNNAMED] and task == own)):
         return columns[0]
     if wanted in columns:
         return wanted

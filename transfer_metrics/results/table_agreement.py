@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transfer_metrics.errors import UnknownNameError
 from transfer_metrics.results.agreement import agreement, paired
 from transfer_metrics.results.agreement_tasks import MEAN, OVER_STATIC, agreement_by_task
 from transfer_metrics.results.comparable import one_place, places_of
@@ -22,15 +23,25 @@ if TYPE_CHECKING:
 
 
 def judged_scores(
-    records: Sequence[Record], metrics: Sequence[str], view: str, known: pd.DataFrame
+    records: Sequence[Record],
+    metrics: Sequence[str],
+    view: str,
+    known: pd.DataFrame,
+    task: str | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Scores of each metric, models x tasks, higher is better; NaN where a race dropped the model.
 
     A task has one split, pooling and number of examples, or its scores do not compare; and there
-    is one task where the accuracies do not say of which they are.
+    is one task where the accuracies do not say of which they are. Of scores of several tasks those
+    of ``task`` count; where there is one, it may be called otherwise than in the accuracies.
     """
     import pandas as pd
 
+    scored = dict.fromkeys(r.task or UNNAMED for r in records if r.label in metrics)
+    if task is not None and len(scored) > 1:
+        if task not in scored:
+            raise UnknownNameError.of("task of the scores", str(task), scored)
+        records = [r for r in records if (r.task or UNNAMED) == task]
     tables = {}
     for metric in metrics:
         places = places_of(records, metric)
