@@ -80,6 +80,12 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
         table_of(["pets"]).agreement(str(tmp_path / "absent.csv"))
     with pytest.raises(InvalidInputError, match="accuracies of type int"):
         known_accuracies(7)
+    for bare in ([0.5, 0.6, 0.7], np.array([0.5]), ["a"]):
+        for name in ("agreement", "fidelity"):
+            with pytest.raises(InvalidInputError, match="not say of which models; give a mapping"):
+                getattr(table_of(["pets"]), name)(bare)
+    with pytest.raises(InvalidInputError, match="list of int, which does not say of which models"):
+        table_of(["pets"]).shortlist(prior=[1, 2, 3])
     with pytest.raises(InvalidInputError, match="model 'a' is there twice"):
         known_accuracies(pd.concat([KNOWN, KNOWN]))
     with pytest.raises(InvalidInputError, match="a cell is no number"):

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 UNNAMED = ""
 """The task of accuracies that do not say of which they are."""
 _LONG = {"model", "metric", "value"}
+_TAKEN = (
+    "give a mapping from models to accuracies, a DataFrame of models x tasks, the path of a CSV "
+    "file of one, or the table of a comparison"
+)
 
 
 def known_accuracies(given: Any, head: str | None = None, split: str = "test") -> pd.DataFrame:
@@ -48,12 +52,15 @@ def known_accuracies(given: Any, head: str | None = None, split: str = "test") -
         column = pd.Series(dict(given), dtype=object)
         return _checked(pd.DataFrame({UNNAMED: column}), "accuracies")
     if not isinstance(given, Iterable):
-        raise InvalidInputError(
-            f"accuracies of type {type(given).__name__}; give a mapping from models to accuracies, "
-            f"a DataFrame of models x tasks, the path of a CSV file of one, or the table of a "
-            f"comparison"
-        )
-    return _of_records(list(given), head, split)
+        raise InvalidInputError(f"accuracies of type {type(given).__name__}; {_TAKEN}")
+    records = list(given)
+    for record in records:
+        if not isinstance(record, Mapping | Record):
+            raise InvalidInputError(
+                f"accuracies are a {type(given).__name__} of {type(record).__name__}, which does "
+                f"not say of which models; {_TAKEN}"
+            )
+    return _of_records(records, head, split)
 
 
 def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
