@@ -88,8 +88,17 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
         table_of(["pets"]).shortlist(prior=[1, 2, 3])
     with pytest.raises(InvalidInputError, match="model 'a' is there twice"):
         known_accuracies(pd.concat([KNOWN, KNOWN]))
+    with pytest.raises(InvalidInputError, match="accuracies: model 'a' is there twice"):
+        known_accuracies(pd.Series([0.5, 0.6], ["a", "a"]))
     with pytest.raises(InvalidInputError, match="a cell is no number"):
         known_accuracies({"a": "good"})
+
+
+def test_models_may_be_a_column_of_a_frame_or_the_names_of_a_series() -> None:
+    column = KNOWN.rename_axis("model").reset_index()
+    pd.testing.assert_frame_equal(known_accuracies(column), KNOWN, check_names=False)
+    series = known_accuracies(KNOWN["pets"])
+    pd.testing.assert_frame_equal(series, known_accuracies(KNOWN["pets"].to_dict()))
 
 
 def test_a_comparison_of_several_tasks_is_a_table(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ _TAKEN = (
 def known_accuracies(given: Any, head: str | None = None, split: str = "test") -> pd.DataFrame:
     """Accuracies of models x tasks, NaN where not known.
 
-    Given are such a table; a file of one, see ``read_accuracies``; accuracies by model, of a task
+    Given are such a table, whose models are its index or its column ``model``; a file of one, see ``read_accuracies``; accuracies by model, of a task
     without a name; or the records of a comparison, of which ``head`` and ``split`` say which count,
     and of which the mean over the seeds is taken.
 
@@ -47,8 +47,12 @@ def known_accuracies(given: Any, head: str | None = None, split: str = "test") -
             return read_accuracies(path)
         given = _records_in(path)
     if isinstance(given, pd.DataFrame):
+        if list(given.columns).count("model") == 1:
+            given = given.set_index("model")
         return _checked(given, "accuracies")
-    if isinstance(given, Mapping | pd.Series):
+    if isinstance(given, pd.Series):
+        return _checked(given.astype(object).to_frame(UNNAMED), "accuracies")
+    if isinstance(given, Mapping):
         column = pd.Series(dict(given), dtype=object)
         return _checked(pd.DataFrame({UNNAMED: column}), "accuracies")
     if not isinstance(given, Iterable):
