@@ -60,6 +60,8 @@ def test_a_file_is_the_table_that_was_written(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("model,pets\na,good\n", r"model 'a' on task 'pets' is 'good', which is no number"),
+        ("model,pets\na,60%\n", r"is '60%', which is no number; leave out the sign"),
+        ("model,pets\na,1\nb,inf\n", "model 'b' on task 'pets' is infinite"),
         ("model,pets\na,1\na,2\n", "model 'a' is there twice"),
         ("model,pets,pets\na,1,2\n", "task 'pets' is there twice"),
         ("model,pets\n", "has no accuracies"),
@@ -90,8 +92,15 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
         known_accuracies(pd.concat([KNOWN, KNOWN]))
     with pytest.raises(InvalidInputError, match="accuracies: model 'a' is there twice"):
         known_accuracies(pd.Series([0.5, 0.6], ["a", "a"]))
-    with pytest.raises(InvalidInputError, match="a cell is no number"):
-        known_accuracies({"a": "good"})
+    for cell in ("good", [1], object()):
+        with pytest.raises(InvalidInputError, match="accuracy of model 'a' is .* no number"):
+            known_accuracies({"a": cell})
+    for cell in (math.inf, "-inf", 10**400):
+        with pytest.raises(InvalidInputError, match="model 'b' is infinite; give a number"):
+            known_accuracies({"a": 1.0, "b": cell})
+    with pytest.raises(InvalidInputError, match="model 'c' on task 'cars' is infinite"):
+        known_accuracies(KNOWN.replace({"cars": {KNOWN.loc["c", "cars"]: math.inf}}))
+    assert known_accuracies({"a": "0.5", "b": None, "c": pd.NA})[""].tolist()[0] == 0.5
 
 
 def test_models_may_be_a_column_of_a_frame_or_the_names_of_a_series() -> None:

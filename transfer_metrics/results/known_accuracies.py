@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import os
@@ -76,7 +77,7 @@ def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Raises:
         InvalidInputError: no such file; it has no task or no model, names one twice, has a cell
-            that is no number, or cannot be read as a table at all.
+            that is no finite number, or cannot be read as a table at all.
     """
     import pandas as pd
 
@@ -188,7 +189,7 @@ def _of_records(records: list[Any], head: str | None, split: str) -> pd.DataFram
 
 
 def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """The table as numbers with unique names as text; infinite ones are not known."""
+    """The table as finite numbers, NaN where not known, with unique names as text."""
     named = table.set_axis(table.index.map(str), axis="index").set_axis(
         table.columns.map(str), axis="columns"
     )
@@ -197,26 +198,40 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
             raise InvalidInputError(
                 f"{where}: {kind} {visible(twins[0])!r} is there twice; make the names unique"
             )
-    try:
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         numbers = named.astype(np.float64)
+        if not np.isinf(numbers.to_numpy()).any():
+            return numbers
+    cells = {
+        task: [_number(cell, m, task, where) for m, cell in column.items()]
+        for task, column in named.items()
+    }
+    return type(named)(cells, index=named.index)
+
+
+def _number(cell: Any, model: Any, task: Any, where: str | Path) -> float:
+    """An accuracy, NaN where it is not known."""
+    number: Any = cell
+    if isinstance(cell, str):
+        number = math.nan if cell.strip() in ABSENT else number_of(cell)
+    elif cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        number = math.nan
+    on = f" on task {visible(task)!r}" if task != UNNAMED else ""
+    wrong = f"{where}: the accuracy of model {visible(model)!r}{on} is"
+    try:
+        value = float(number)
+    except OverflowError:
+        value = math.inf
     except (TypeError, ValueError) as error:
+        cure = "give a number, or nothing where not known"
+        if isinstance(cell, str) and cell.strip().endswith("%"):
+            cure = "leave out the sign"
         raise InvalidInputError(
-            f"{where}: a cell is no number ({error}); give one accuracy per model and task"
+            f"{wrong} {visible(cell)!r}, which is no number; {cure}"
         ) from error
-    return numbers.where(np.isfinite(numbers))
-
-
-def _number(cell: str, model: str, task: str, path: Path) -> float:
-    text = cell.strip()
-    if text in ABSENT:
-        return math.nan
-    number = number_of(text)
-    if number is None:
-        raise InvalidInputError(
-            f"{path}: the accuracy of model {visible(model)!r} on task {visible(task)!r} is "
-            f"{visible(cell)!r}, which is no number; give a number, or nothing where not known"
-        )
-    return float(number)
+    if math.isinf(value):
+        raise InvalidInputError(f"{wrong} infinite; give a number, or nothing where not known")
+    return value
 
 
 def _some(names: list[Any]) -> str:
