@@ -161,7 +161,8 @@ class ErrorModel:
         """Read what ``save`` wrote.
 
         Raises:
-            InvalidInputError: the file is missing, or holds something else, or numbers that cannot be.
+            InvalidInputError: the file is missing, or holds something else, or numbers that
+                cannot be.
         """
         try:
             return cls._of(read_json(path))
@@ -195,7 +196,7 @@ class ErrorModel:
         others = (found.others, *found.elsewhere.values())
         of_z = [found.by_classes, found.prior[0], *errors, *(t.mean for t in others)]
         of_z += [x for m in found.metrics.values() for x in (m.mean, m.by_n, m.of_best)]
-        if (most := max(of_z, key=abs)) and abs(most) > _MOST_Z:
+        if abs(most := max(of_z, key=abs)) > _MOST_Z:
             raise ValueError(f"{most:g} is no Fisher's z, which are within -{_MOST_Z} to {_MOST_Z}")
         for name, (low, high) in found.ranges.items():
             if not 0 <= low <= high <= _MOST or high == 0:

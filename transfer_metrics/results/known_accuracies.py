@@ -33,9 +33,10 @@ _TAKEN = (
 def known_accuracies(given: Any, head: str | None = None, split: str = "test") -> pd.DataFrame:
     """Accuracies of models x tasks, NaN where not known.
 
-    Given are such a table, whose models are its index or its column ``model``; a file of one, see ``read_accuracies``; accuracies by model, of a task
-    without a name; or the records of a comparison, of which ``head`` and ``split`` say which count,
-    and of which the mean over the seeds is taken.
+    Given are such a table, whose models are its index or its column ``model``; a file of one, see
+    ``read_accuracies``; accuracies by model, of a task without a name; or the records of a
+    comparison, of which ``head`` and ``split`` say which count, and of which the mean over the
+    seeds is taken.
 
     >>> known_accuracies({"a": 0.5, "b": 0.75})[UNNAMED].to_dict()
     {'a': 0.5, 'b': 0.75}
@@ -226,9 +227,7 @@ def _number(cell: Any, model: Any, task: Any, where: str | Path) -> float:
         cure = "give a number, or nothing where not known"
         if isinstance(cell, str) and cell.strip().endswith("%"):
             cure = "leave out the sign"
-        raise InvalidInputError(
-            f"{wrong} {visible(cell)!r}, which is no number; {cure}"
-        ) from error
+        raise InvalidInputError(f"{wrong} {visible(cell)!r}, which is no number; {cure}") from error
     if math.isinf(value):
         raise InvalidInputError(f"{wrong} infinite; give a number, or nothing where not known")
     return value
