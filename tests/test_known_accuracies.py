@@ -93,7 +93,7 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="accuracies: model 'a' is there twice"):
         known_accuracies(pd.Series([0.5, 0.6], ["a", "a"]))
     for cell in ("good", [1], object()):
-        with pytest.raises(InvalidInputError, match="accuracy of model 'a' is .* no number"):
+        with pytest.raises(InvalidInputError, match=r"accuracy of model 'a' is .* no number"):
             known_accuracies({"a": cell})
     for cell in (math.inf, "-inf", 10**400):
         with pytest.raises(InvalidInputError, match="model 'b' is infinite; give a number"):
@@ -101,6 +101,22 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="model 'c' on task 'cars' is infinite"):
         known_accuracies(KNOWN.replace({"cars": {KNOWN.loc["c", "cars"]: math.inf}}))
     assert known_accuracies({"a": "0.5", "b": None, "c": pd.NA})[""].tolist()[0] == 0.5
+
+
+def test_tables_that_lie_on_their_side_and_other_names_are_told(tmp_path: Path) -> None:
+    KNOWN.T.to_csv(tmp_path / "side.csv")
+    KNOWN.rename(index=lambda name: f"model-{name}").to_csv(tmp_path / "other.csv")
+    table = ScoreTable({**r, "model": f"model_{r['model']}"} for r in table_of(["pets"]).records)
+    for judge in (
+        lambda of, path: of.agreement(path),
+        lambda of, path: of.fidelity(path),
+        lambda of, path: of.plot.agreement(path),
+        lambda of, path: of.shortlist(prior=path),
+    ):
+        with pytest.raises(InvalidInputError, match="the header holds the models: transpose it"):
+            judge(table_of(["pets"]), tmp_path / "side.csv")
+        with pytest.raises(InvalidInputError, match=r"did you mean .*'model-a'.*\? use the same"):
+            judge(table, tmp_path / "other.csv")
 
 
 def test_models_may_be_a_column_of_a_frame_or_the_names_of_a_series() -> None:

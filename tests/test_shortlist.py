@@ -321,12 +321,12 @@ def test_evidence_is_learnt_from_files(tmp_path):
             learnt(path)
     for nothing in ([], {}, "", " , ", ()):
         with pytest.raises(
-            InvalidInputError, match="^the evidence (names no file|is of type dict)"
+            InvalidInputError, match=r"^the evidence (names no file|is of type dict)"
         ):
             table().shortlist(evidence=nothing)
     for wrong in (3, True, [truth, 3], {"a": 1}, b"a"):
         with pytest.raises(
-            InvalidInputError, match="^the evidence is of type .*give an ErrorModel"
+            InvalidInputError, match=r"^the evidence is of type .*give an ErrorModel"
         ):
             table().shortlist(evidence=wrong)
     (tmp_path / "odd.jsonl").write_text("3\n")

@@ -6,13 +6,13 @@ import contextlib
 import csv
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, meant
 from transfer_metrics.results.record import QUALITIES, Record, read_records
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.table_files import read_separated
@@ -140,6 +140,15 @@ def column_of(accuracies: pd.DataFrame, task: str | None, own: str | None) -> An
         f"the scores are of {f'task {visible(own)!r}' if own else 'an unnamed task'} and the "
         f"accuracies are of several tasks ({_some(columns)}); name the one to compare with as task="
     )
+
+
+def cure_of_names(models: Sequence[str], accuracies: pd.DataFrame) -> str:
+    """What to do about accuracies that have none of the models in their rows."""
+    if any(model in accuracies.columns for model in models):
+        return (
+            "the header holds the models: transpose it, so that models are rows and tasks columns"
+        )
+    return f"{meant(models[0], accuracies.index)} use the same names".lstrip()
 
 
 def _is_long(path: Path) -> bool:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import UnknownNameError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.results.agreement import agreement, paired
 from transfer_metrics.results.agreement_tasks import MEAN, OVER_STATIC, agreement_by_task
 from transfer_metrics.results.comparable import one_place, places_of
 from transfer_metrics.results.fidelity import fidelity
-from transfer_metrics.results.known_accuracies import UNNAMED, column_of
+from transfer_metrics.results.known_accuracies import UNNAMED, column_of, cure_of_names
 from transfer_metrics.results.ranks import candidates, higher_is_better, single
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.static_ranking import STATIC, static_scores
+from transfer_metrics.results.wording import listed
+from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +59,12 @@ def judged_scores(
         }
         series = {task: pd.Series(of, dtype=float) for task, of in columns.items()}
         tables[metric] = pd.DataFrame(series)
+        models = list(tables[metric].index)
+        if models and not any(model in known.index for model in models):
+            raise InvalidInputError(
+                f"no model has both a score and an accuracy; scores: {_some(models)}, accuracies: "
+                f"{_some(known.index)}; {cure_of_names(models, known)}"
+            )
     return tables
 
 
@@ -123,6 +131,10 @@ def matched_task(
         for values in (table.iloc[:, 0], reached)
     )
     return scores, accuracies
+
+
+def _some(names: Iterable[Any]) -> str:
+    return listed([visible(name) for name in names], 3)
 
 
 def _beside_static(
