@@ -183,6 +183,8 @@ def test_other_priors_that_are_wrong_are_refused(tmp_path):
         earlier_accuracies(tmp_path / "none.csv")
     with pytest.raises(InvalidInputError, match="type int"):
         earlier_accuracies(3)
+    with pytest.raises(InvalidInputError, match="one file is taken, and not several"):
+        earlier_accuracies(f"{tmp_path}/a.csv,{tmp_path}/b.csv")
     with pytest.raises(InvalidInputError, match="no accuracies"):
         earlier_accuracies({})
 
@@ -269,6 +271,9 @@ def test_models_of_errors_are_files(tmp_path):
         (tmp_path / "bad.json").write_text(json.dumps(broken))
         with pytest.raises(InvalidInputError, match="no model of errors"):
             ErrorModel.load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text("model,a")
+    with pytest.raises(InvalidInputError, match="it is no JSON"):
+        ErrorModel.load(tmp_path / "bad.json")
 
 
 def files(tmp_path, models=8, tasks=4):
@@ -319,6 +324,11 @@ def test_evidence_is_learnt_from_files(tmp_path):
     for path, said in ((truth, "has accuracies and no scores"), (scores, "has scores and no acc")):
         with pytest.raises(InvalidInputError, match=said):
             learnt(path)
+    (tmp_path / "one.csv").write_text("model,a\nnet0,1\n")
+    with pytest.raises(
+        InvalidInputError, match=r"one.csv \(line 1 is no JSON\); give files of JSON"
+    ):
+        learnt(f"{tmp_path}/one.csv")
     for nothing in ([], {}, "", " , ", ()):
         with pytest.raises(
             InvalidInputError, match=r"^the evidence (names no file|is of type dict)"

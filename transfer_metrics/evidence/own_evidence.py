@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -147,14 +148,22 @@ def kinds_of(truth: _Records) -> list[str]:
 
 def _lines(path: Any) -> list[Mapping[str, Any]]:
     try:
-        lines = [line for line in read_text(path, TABLE).split("\n") if line.strip()]
-        found = [parse_json(line) for line in lines]
-        if not all(isinstance(r, Mapping) and {"model", "task", "metric"} <= set(r) for r in found):
-            raise ValueError("a line is no record of a model on a task")
+        lines = enumerate(read_text(path, TABLE).split("\n"), start=1)
+        found = [_record(line, number) for number, line in lines if line.strip()]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidInputError(
             f"cannot learn from {path} ({reason}); give files of JSON lines that `benchmark run` "
             f"and `benchmark build` wrote, with a comma between"
         ) from error
+    return found
+
+
+def _record(line: str, number: int) -> Mapping[str, Any]:
+    try:
+        found = parse_json(line)
+    except json.JSONDecodeError:
+        raise ValueError(f"line {number} is no JSON") from None
+    if not isinstance(found, Mapping) or not {"model", "task", "metric"} <= set(found):
+        raise ValueError(f"line {number} is no record of a model on a task")
     return found

@@ -168,6 +168,8 @@ class ErrorModel:
             return cls._of(read_json(path))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = getattr(error, "strerror", None) or error
+            if isinstance(error, json.JSONDecodeError):
+                reason = "it is no JSON"
             raise InvalidInputError(
                 f"{Path(path)} is no model of errors ({type(error).__name__}: {reason}); give what "
                 f"ErrorModel.save wrote, or files that `benchmark run` and `benchmark build` wrote"

@@ -87,6 +87,11 @@ def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
         text = read_text(path, TABLE)
         columns, _ = read_separated(text, path.suffix.lower(), "yes")
     except (OSError, ValueError, OverflowError, csv.Error) as error:
+        if isinstance(error, FileNotFoundError) and "," in str(path):
+            raise InvalidInputError(
+                f"there is no file {path}; one file is taken, and not several with commas between: "
+                f"put the tasks of all into one table"
+            ) from error
         raise InvalidInputError(
             f"cannot read accuracies from {path}: {getattr(error, 'strerror', None) or error}; "
             f"give a CSV file with a header, models in rows and tasks in columns"
