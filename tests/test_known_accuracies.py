@@ -163,6 +163,13 @@ def test_the_static_ranking_stands_beside_the_metrics_of_one_task(tmp_path: Path
     assert only["metric"].unique().tolist() == ["knn", "loss"]
 
 
+def test_a_static_ranking_that_is_not_known_is_told() -> None:
+    constant = KNOWN.assign(cars=0.5, dogs=0.7)
+    with pytest.warns(TransferMetricsWarning, match="no static ranking.*are constant"):
+        found = table_of(["pets"]).agreement(constant, resamples=0)
+    assert set(found["metric"]) == {"knn"}
+
+
 def test_a_table_of_several_tasks_is_judged_by_task() -> None:
     found = table_of(["pets", "dogs"]).agreement(KNOWN, resamples=50)
     shared = ["pets", "dogs"]

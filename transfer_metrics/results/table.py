@@ -270,6 +270,9 @@ class ScoreTable:
             InvalidInputError: fewer than three models have both; the accuracies cannot be read or
                 have no such task; or the scores do not compare.
 
+        Warns:
+            TransferMetricsWarning: models that are left out; a static ranking that is not known.
+
         >>> record = {"task": "pets", "layer": "fc", "metric": "knn", "higher_is_better": True}
         >>> table = ScoreTable([{**record, "model": m, "value": ord(m)} for m in "abc"])
         >>> import pandas as pd

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError
-from transfer_metrics.results.agreement import agreement, paired
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, warn
+from transfer_metrics.results.agreement import FEWEST, agreement, paired
 from transfer_metrics.results.agreement_tasks import MEAN, OVER_STATIC, agreement_by_task
 from transfer_metrics.results.comparable import one_place, places_of
 from transfer_metrics.results.fidelity import fidelity
@@ -97,7 +97,14 @@ def agreement_frame(
             frames[-1].insert(0, "metric", metric)
     # The static ranking is one more metric, and there once.
     static.sort(key=lambda frame: -frame["n"].max())
-    return pd.concat([*frames, *static[:1], *gains], ignore_index=True)
+    result = pd.concat([*frames, *static[:1], *gains], ignore_index=True)
+    judged = result["task"] if "task" in result else result["metric"]
+    if len(known.columns) > 1 and STATIC not in set(judged):
+        warn(
+            f"no static ranking stands beside: the other tasks of the accuracies are constant, or "
+            f"known of fewer than {FEWEST} of the models"
+        )
+    return result
 
 
 def fidelity_frame(
