@@ -6,12 +6,14 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.results.agreement import agreement
+from transfer_metrics.results.agreement_tasks import agreement_by_task
 from transfer_metrics.results.table import ScoreTable
 
 SCORES = [0.1, 0.4, 0.3, 0.9, 0.5]
@@ -106,6 +108,16 @@ def test_wrong_input():
         agreement([1.0, 2.0], [1.0, 2.0])
     with pytest.raises(InvalidInputError, match=r"shape \(3,\)"):
         agreement([1.0, 2.0, 3.0], [1.0, 2.0])
+    both = [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]
+    for at in ((0,), "x", 2, (1.5,), None, (True,)):
+        with pytest.raises(InvalidInputError, match=r"at=.*whole numbers of at least 1"):
+            agreement(*both, at=at)
+        with pytest.raises(InvalidInputError, match=r"at=.*whole numbers of at least 1"):
+            agreement_by_task(*(pd.DataFrame({"x": part}) for part in both), at=at)
+    for name, value in (("resamples", -1), ("resamples", "9"), ("seed", -1), ("seed", 0.5)):
+        with pytest.raises(InvalidInputError, match=f"{name}=.*whole number from 0 on"):
+            agreement(*both, **{name: value})
+    assert set(agreement(*both, at=np.array([2]), resamples=0)["measure"]) >= {"rel@2"}
 
 
 def test_interval_covers_the_correlation_of_the_population():

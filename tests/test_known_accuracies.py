@@ -60,6 +60,8 @@ def test_a_file_is_the_table_that_was_written(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("model,pets\na,good\n", r"model 'a' on task 'pets' is 'good', which is no number"),
+        ("model,pets\na,60%\n", r"is '60%', which is no number; leave out the sign"),
+        ("model,pets\na,1\nb,inf\n", "model 'b' on task 'pets' is infinite"),
         ("model,pets\na,1\na,2\n", "model 'a' is there twice"),
         ("model,pets,pets\na,1,2\n", "task 'pets' is there twice"),
         ("model,pets\n", "has no accuracies"),
@@ -80,10 +82,48 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
         table_of(["pets"]).agreement(str(tmp_path / "absent.csv"))
     with pytest.raises(InvalidInputError, match="accuracies of type int"):
         known_accuracies(7)
+    for bare in ([0.5, 0.6, 0.7], np.array([0.5]), ["a"]):
+        for name in ("agreement", "fidelity"):
+            with pytest.raises(InvalidInputError, match="not say of which models; give a mapping"):
+                getattr(table_of(["pets"]), name)(bare)
+    with pytest.raises(InvalidInputError, match="list of int, which does not say of which models"):
+        table_of(["pets"]).shortlist(prior=[1, 2, 3])
     with pytest.raises(InvalidInputError, match="model 'a' is there twice"):
         known_accuracies(pd.concat([KNOWN, KNOWN]))
-    with pytest.raises(InvalidInputError, match="a cell is no number"):
-        known_accuracies({"a": "good"})
+    with pytest.raises(InvalidInputError, match="accuracies: model 'a' is there twice"):
+        known_accuracies(pd.Series([0.5, 0.6], ["a", "a"]))
+    for cell in ("good", [1], object()):
+        with pytest.raises(InvalidInputError, match=r"accuracy of model 'a' is .* no number"):
+            known_accuracies({"a": cell})
+    for cell in (math.inf, "-inf", 10**400):
+        with pytest.raises(InvalidInputError, match="model 'b' is infinite; give a number"):
+            known_accuracies({"a": 1.0, "b": cell})
+    with pytest.raises(InvalidInputError, match="model 'c' on task 'cars' is infinite"):
+        known_accuracies(KNOWN.replace({"cars": {KNOWN.loc["c", "cars"]: math.inf}}))
+    assert known_accuracies({"a": "0.5", "b": None, "c": pd.NA})[""].tolist()[0] == 0.5
+
+
+def test_tables_that_lie_on_their_side_and_other_names_are_told(tmp_path: Path) -> None:
+    KNOWN.T.to_csv(tmp_path / "side.csv")
+    KNOWN.rename(index=lambda name: f"model-{name}").to_csv(tmp_path / "other.csv")
+    table = ScoreTable({**r, "model": f"model_{r['model']}"} for r in table_of(["pets"]).records)
+    for judge in (
+        lambda of, path: of.agreement(path),
+        lambda of, path: of.fidelity(path),
+        lambda of, path: of.plot.agreement(path),
+        lambda of, path: of.shortlist(prior=path),
+    ):
+        with pytest.raises(InvalidInputError, match="the header holds the models: transpose it"):
+            judge(table_of(["pets"]), tmp_path / "side.csv")
+        with pytest.raises(InvalidInputError, match=r"did you mean .*'model-a'.*\? use the same"):
+            judge(table, tmp_path / "other.csv")
+
+
+def test_models_may_be_a_column_of_a_frame_or_the_names_of_a_series() -> None:
+    column = KNOWN.rename_axis("model").reset_index()
+    pd.testing.assert_frame_equal(known_accuracies(column), KNOWN, check_names=False)
+    series = known_accuracies(KNOWN["pets"])
+    pd.testing.assert_frame_equal(series, known_accuracies(KNOWN["pets"].to_dict()))
 
 
 def test_a_comparison_of_several_tasks_is_a_table(tmp_path: Path) -> None:
@@ -123,6 +163,13 @@ def test_the_static_ranking_stands_beside_the_metrics_of_one_task(tmp_path: Path
     assert only["metric"].unique().tolist() == ["knn", "loss"]
 
 
+def test_a_static_ranking_that_is_not_known_is_told() -> None:
+    constant = KNOWN.assign(cars=0.5, dogs=0.7)
+    with pytest.warns(TransferMetricsWarning, match="no static ranking.*are constant"):
+        found = table_of(["pets"]).agreement(constant, resamples=0)
+    assert set(found["metric"]) == {"knn"}
+
+
 def test_a_table_of_several_tasks_is_judged_by_task() -> None:
     found = table_of(["pets", "dogs"]).agreement(KNOWN, resamples=50)
     shared = ["pets", "dogs"]
@@ -133,6 +180,19 @@ def test_a_table_of_several_tasks_is_judged_by_task() -> None:
     pd.testing.assert_frame_equal(found, expected)
     with pytest.raises(InvalidInputError, match="do not compare"):
         table_of(["pets", "dogs"]).agreement(KNOWN["pets"].to_dict())
+
+
+def test_one_task_of_several_is_judged_as_if_alone() -> None:
+    both, alone, options = table_of(["pets", "dogs"]), table_of(["pets"]), {"resamples": 20}
+    for known in (KNOWN, KNOWN["pets"].to_dict()):
+        for name in ("agreement", "fidelity"):
+            found = getattr(both, name)(known, task="pets", **options)
+            pd.testing.assert_frame_equal(found, getattr(alone, name)(known, **options))
+    with pytest.raises(UnknownNameError, match="task of the scores 'pet'; did you mean 'pets'"):
+        both.agreement(KNOWN, task="pet")
+    with pytest.raises(UnknownNameError, match="task of the scores 'cars'"):
+        both.fidelity(KNOWN, task="cars")
+    assert len(both.plot.agreement(KNOWN, task="pets").texts) == len(NAMES)
 
 
 def test_which_task_is_meant() -> None:

@@ -183,6 +183,8 @@ def test_other_priors_that_are_wrong_are_refused(tmp_path):
         earlier_accuracies(tmp_path / "none.csv")
     with pytest.raises(InvalidInputError, match="type int"):
         earlier_accuracies(3)
+    with pytest.raises(InvalidInputError, match="one file is taken, and not several"):
+        earlier_accuracies(f"{tmp_path}/a.csv,{tmp_path}/b.csv")
     with pytest.raises(InvalidInputError, match="no accuracies"):
         earlier_accuracies({})
 
@@ -254,12 +256,24 @@ def test_models_of_errors_are_files(tmp_path):
         {**content, "others": ["x", 0.1]},
         {**content, "others": [0.1, -0.1]},
         {**content, "metrics": [1]},
+        {**content, "metrics": {"knn": {"mean": 1e308, "error": 0.1}}},
+        {**content, "metrics": {"knn": {"mean": 1.0, "error": 1e308}}},
+        {**content, "elsewhere": {"knn": [-1e308, 0.1]}},
+        {**content, "others": [0.1, 1e308]},
+        {**content, "prior": [1e9, 0.1]},
+        {**content, "by_classes": -1e308},
+        {**content, "ranges": {"n": [5, 1]}},
+        {**content, "ranges": {"n": [-1, 1]}},
+        {**content, "ranges": {"n": [1, 1e308]}},
         {"format": 1},
         [],
     ):
         (tmp_path / "bad.json").write_text(json.dumps(broken))
         with pytest.raises(InvalidInputError, match="no model of errors"):
             ErrorModel.load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text("model,a")
+    with pytest.raises(InvalidInputError, match="it is no JSON"):
+        ErrorModel.load(tmp_path / "bad.json")
 
 
 def files(tmp_path, models=8, tasks=4):
@@ -310,6 +324,21 @@ def test_evidence_is_learnt_from_files(tmp_path):
     for path, said in ((truth, "has accuracies and no scores"), (scores, "has scores and no acc")):
         with pytest.raises(InvalidInputError, match=said):
             learnt(path)
+    (tmp_path / "one.csv").write_text("model,a\nnet0,1\n")
+    with pytest.raises(
+        InvalidInputError, match=r"one.csv \(line 1 is no JSON\); give files of JSON"
+    ):
+        learnt(f"{tmp_path}/one.csv")
+    for nothing in ([], {}, "", " , ", ()):
+        with pytest.raises(
+            InvalidInputError, match=r"^the evidence (names no file|is of type dict)"
+        ):
+            table().shortlist(evidence=nothing)
+    for wrong in (3, True, [truth, 3], {"a": 1}, b"a"):
+        with pytest.raises(
+            InvalidInputError, match=r"^the evidence is of type .*give an ErrorModel"
+        ):
+            table().shortlist(evidence=wrong)
     (tmp_path / "odd.jsonl").write_text("3\n")
     for path in (tmp_path / "odd.jsonl", tmp_path / "none.jsonl"):
         with pytest.raises(InvalidInputError, match="cannot learn from"):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence.judgement import by_task
 from transfer_metrics.evidence.published import load_benchmark
 from transfer_metrics.evidence.static_baseline import need_of
@@ -91,6 +92,25 @@ def test_scores_are_the_plain_definition(models: int, tasks: int, seed: int) -> 
     assert found.shape == table.shape
     for (model, task), value in plain_static(table).items():
         assert found.loc[model, task] == pytest.approx(value, nan_ok=True, abs=1e-9)
+
+
+def test_it_is_read_as_other_accuracies_are(tmp_path) -> None:
+    table = frame(np.random.default_rng(1).normal(size=(4, 3)))
+    table.to_csv(tmp_path / "known.csv")
+    pd.testing.assert_frame_equal(static_scores(str(tmp_path / "known.csv")), static_scores(table))
+    assert static_scores({"a": 0.5, "b": 0.7}).isna().all(axis=None)
+    unnamed = pd.DataFrame(table.to_numpy())
+    assert list(static_scores(unnamed).columns) == [0, 1, 2]
+    for wrong, said in (
+        (pd.DataFrame(), "no accuracies to go by"),
+        ({}, "no accuracies to go by"),
+        ([1, 2], "does not say of which models"),
+        (table.astype(object).replace(table.iloc[0, 0], "x"), "model 'm0' on task 't0' is 'x'"),
+        (pd.concat([table, table]), "model 'm0' is there twice"),
+        (table.rename(columns={"t1": "t0"}), "task 't0' is there twice"),
+    ):
+        with pytest.raises(InvalidInputError, match=said):
+            static_scores(wrong)
 
 
 @pytest.mark.parametrize("name", [*FIGURES, "medmnist-models", "reference-zoo"])

@@ -37,16 +37,22 @@ class UnknownNameError(TransferMetricsError, KeyError):
         unknown metric 'transrat'; did you mean 'transrate'?
         """
         known = [_cut(one) for one in sorted(known)]
-        name = _cut(name)
-        # Comparing takes time in proportion to both lengths; nobody mistypes a name that long.
-        close = difflib.get_close_matches(name, known[:_MOST_COMPARED], n=3, cutoff=0.6)
-        if close:
-            hint = "did you mean " + " or ".join(repr(c) for c in close) + "?"
-        else:
-            hint = (
-                "known: " + (", ".join(known[:20]) or "none") + (", …" if len(known) > 20 else "")
-            )
-        return cls(f"unknown {kind} {name!r}; {hint}")
+        hint = meant(name, known) or (
+            "known: " + (", ".join(known[:20]) or "none") + (", …" if len(known) > 20 else "")
+        )
+        return cls(f"unknown {kind} {_cut(name)!r}; {hint}")
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """The question whether one of the closest known names was meant; nothing where none is close.
+
+    >>> meant("resnet-18", ["vit", "resnet18"]), meant("x", ["resnet18"])
+    ("did you mean 'resnet18'?", '')
+    """
+    # Comparing takes time in proportion to both lengths; nobody mistypes a name that long.
+    names = [_cut(one) for one in sorted(known)][:_MOST_COMPARED]
+    close = difflib.get_close_matches(_cut(name), names, n=3, cutoff=0.6)
+    return "did you mean " + " or ".join(map(repr, close)) + "?" if close else ""
 
 
 def _cut(name: str) -> str:

@@ -74,7 +74,7 @@ def add_intervals(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="jackknife",
         choices=("jackknife", "bootstrap"),
-        help="95 %% intervals and the probability of being best; bootstrap: for all metrics",
+        help="95 %% intervals and the probability of the best score; bootstrap: for all metrics",
     )
 
 

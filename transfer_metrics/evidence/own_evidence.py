@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -39,14 +40,14 @@ def learnt(
         scored: what gives scores of pairs of a model and a task, where the files have none.
 
     Raises:
-        InvalidInputError: a file that is missing or holds something else; scores without
+        InvalidInputError: no file, or one that is missing or holds something else; scores without
             accuracies, or the reverse where nothing gives scores; fewer than five models with both
             on every task.
     """
     if isinstance(evidence, ErrorModel):
         return evidence
     given = split_list(evidence) if isinstance(evidence, str) else evidence
-    paths = [given] if isinstance(given, os.PathLike) else list(given)
+    paths = [given] if isinstance(given, os.PathLike) else _paths(given)
     if len(paths) == 1 and Path(paths[0]).suffix.lower() == ".json":
         return ErrorModel.load(paths[0])
     records = [record for path in paths for record in _lines(path)]
@@ -72,6 +73,19 @@ def learnt(
         kinds=kinds_of(truth),
         source=f"what {models} models reached on {tasks} tasks ({visible(named)})",
     )
+
+
+def _paths(given: Any) -> list[str | os.PathLike[str]]:
+    several = isinstance(given, Iterable) and not isinstance(given, Mapping | bytes)
+    paths = list(given) if several else []
+    wrong = [given] if not several else [p for p in paths if not isinstance(p, str | os.PathLike)]
+    if not paths or wrong:
+        what = f"is of type {type(wrong[0]).__name__}" if wrong else "names no file"
+        raise InvalidInputError(
+            f"the evidence {what}; give an ErrorModel, the path of one that was saved, or paths of "
+            f"what `benchmark run` and `benchmark build` wrote"
+        )
+    return paths
 
 
 def truth_cases(population: str, truth: _Records, scores: _Records) -> list[Case]:
@@ -134,14 +148,22 @@ def kinds_of(truth: _Records) -> list[str]:
 
 def _lines(path: Any) -> list[Mapping[str, Any]]:
     try:
-        lines = [line for line in read_text(path, TABLE).split("\n") if line.strip()]
-        found = [parse_json(line) for line in lines]
-        if not all(isinstance(r, Mapping) and {"model", "task", "metric"} <= set(r) for r in found):
-            raise ValueError("a line is no record of a model on a task")
+        lines = enumerate(read_text(path, TABLE).split("\n"), start=1)
+        found = [_record(line, number) for number, line in lines if line.strip()]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidInputError(
             f"cannot learn from {path} ({reason}); give files of JSON lines that `benchmark run` "
             f"and `benchmark build` wrote, with a comma between"
         ) from error
+    return found
+
+
+def _record(line: str, number: int) -> Mapping[str, Any]:
+    try:
+        found = parse_json(line)
+    except json.JSONDecodeError:
+        raise ValueError(f"line {number} is no JSON") from None
+    if not isinstance(found, Mapping) or not {"model", "task", "metric"} <= set(found):
+        raise ValueError(f"line {number} is no record of a model on a task")
     return found

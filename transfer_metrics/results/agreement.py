@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +59,8 @@ def agreement(
         A correlation with constant scores or accuracies is NaN.
 
     Raises:
-        InvalidInputError: lengths differ, or fewer than three models are left.
+        InvalidInputError: lengths differ, or fewer than three models are left; ``at``,
+            ``resamples`` or ``seed`` that is no such number.
 
     Warns:
         TransferMetricsWarning: models left out, or constant values.
@@ -73,7 +74,7 @@ def agreement(
     import pandas as pd
 
     s, a = _pairs(scores, accuracies)
-    at = [k for k in at if k <= len(s)]
+    at = [k for k in checked_at(at) if k <= len(s)]
     for what, values in (("scores", s), ("accuracies", a)):
         if np.ptp(values) == 0:
             warn(f"all {what} are {values[0]:g}, so no correlation is defined")
@@ -84,8 +85,23 @@ def agreement(
     return pd.DataFrame(rows, columns=["measure", "value", "low", "high"]).assign(n=len(s))
 
 
+def checked_at(at: Any) -> list[int]:
+    """The k of ``rel@k`` and ``regret@k`` as they were given, each once."""
+    parts = list(at) if isinstance(at, Iterable) and not isinstance(at, str | bytes) else [None]
+    if not all(isinstance(k, int | np.integer) and not isinstance(k, bool) for k in parts) or any(
+        k < 1 for k in parts
+    ):
+        raise InvalidInputError(f"at={at!r:.60}; give whole numbers of at least 1, such as (1, 3)")
+    return [int(k) for k in dict.fromkeys(parts)]
+
+
 def draw(models: int, resamples: int, seed: int) -> np.ndarray:
     """Positions of the models in each bootstrap sample, (resamples, models)."""
+    for name, value, none in (
+        ("resamples", resamples, ", 0 for no intervals"), ("seed", seed, ""),
+    ):  # fmt: skip
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+            raise InvalidInputError(f"{name}={value!r:.60}; give a whole number from 0 on{none}")
     return np.random.default_rng(seed).integers(models, size=(resamples, models))
 
 

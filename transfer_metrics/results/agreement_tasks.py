@@ -19,6 +19,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.agreement import (
     AT,
     RESAMPLES,
+    checked_at,
     draw,
     evaluate,
     interval,
@@ -156,6 +157,7 @@ def agreement_by_task(
     """
     import pandas as pd
 
+    at = checked_at(at)
     cells = matched_cells([scores], accuracies, noise, static)
     if taken := {MEAN, STATIC, OVER_STATIC}.intersection(cells.tasks):
         raise InvalidInputError(

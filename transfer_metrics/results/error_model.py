@@ -27,6 +27,8 @@ from transfer_metrics.untrusted import read_json
 REFERENCE_N, REFERENCE_CLASSES = 1000, 10
 """Examples and classes at which ``mean`` is meant."""
 _FORMAT = 1
+_MOST_Z, _MOST = 10, 1e15
+"""What nothing that was learnt has: a correlation of 1 but for a part in 10⁸; so many examples."""
 _SLACK = {"n": 3.0, "classes": 3.0, "dim": 2.0}
 """Outside means more than these factors beyond what the evidence has."""
 
@@ -165,12 +167,15 @@ class ErrorModel:
         """Read what ``save`` wrote.
 
         Raises:
-            InvalidInputError: the file is missing, or holds something else.
+            InvalidInputError: the file is missing, or holds something else, or numbers that
+                cannot be.
         """
         try:
             return cls._of(read_json(path))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = getattr(error, "strerror", None) or error
+            if isinstance(error, json.JSONDecodeError):
+                reason = "it is no JSON"
             raise InvalidInputError(
                 f"{Path(path)} is no model of errors ({type(error).__name__}: {reason}); give what "
                 f"ErrorModel.save wrote, or files that `benchmark run` and `benchmark build` wrote"
@@ -193,8 +198,17 @@ class ErrorModel:
         )
         errors = [found.tasks_apart, found.prior_tasks_apart, found.prior[1], found.others.error]
         errors += [m.error for m in found.metrics.values()]
-        if min(errors + [t.error for t in found.elsewhere.values()]) < 0:
+        errors += [t.error for t in found.elsewhere.values()]
+        if min(errors) < 0:
             raise ValueError("a deviation is negative")
+        others = (found.others, *found.elsewhere.values())
+        of_z = [found.by_classes, found.prior[0], *errors, *(t.mean for t in others)]
+        of_z += [x for m in found.metrics.values() for x in (m.mean, m.by_n, m.of_best)]
+        if abs(most := max(of_z, key=abs)) > _MOST_Z:
+            raise ValueError(f"{most:g} is no Fisher's z, which are within -{_MOST_Z} to {_MOST_Z}")
+        for name, (low, high) in found.ranges.items():
+            if not 0 <= low <= high <= _MOST or high == 0:
+                raise ValueError(f"the range of {name} is {low:g} to {high:g}")
         return found
 
 

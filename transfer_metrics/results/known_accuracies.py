@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, meant
 from transfer_metrics.results.record import QUALITIES, Record, read_records
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.table_files import read_separated
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
 UNNAMED = ""
 """The task of accuracies that do not say of which they are."""
 _LONG = {"model", "metric", "value"}
+_TAKEN = (
+    "give a mapping from models to accuracies, a DataFrame of models x tasks, the path of a CSV "
+    "file of one, or the table of a comparison"
+)
 
 
 def known_accuracies(given: Any, head: str | None = None, split: str = "test") -> pd.DataFrame:
     """Accuracies of models x tasks, NaN where not known.
 
-    Given are such a table; a file of one, see ``read_accuracies``; accuracies by model, of a task
-    without a name; or the records of a comparison, of which ``head`` and ``split`` say which count,
-    and of which the mean over the seeds is taken.
+    Given are such a table, whose models are its index or its column ``model``; a file of one, see
+    ``read_accuracies``; accuracies by model, of a task without a name; or the records of a
+    comparison, of which ``head`` and ``split`` say which count, and of which the mean over the
+    seeds is taken.
 
     >>> known_accuracies({"a": 0.5, "b": 0.75})[UNNAMED].to_dict()
     {'a': 0.5, 'b': 0.75}
@@ -43,17 +49,24 @@ def known_accuracies(given: Any, head: str | None = None, split: str = "test") -
             return read_accuracies(path)
         given = _records_in(path)
     if isinstance(given, pd.DataFrame):
+        if list(given.columns).count("model") == 1:
+            given = given.set_index("model")
         return _checked(given, "accuracies")
-    if isinstance(given, Mapping | pd.Series):
+    if isinstance(given, pd.Series):
+        return _checked(given.astype(object).to_frame(UNNAMED), "accuracies")
+    if isinstance(given, Mapping):
         column = pd.Series(dict(given), dtype=object)
         return _checked(pd.DataFrame({UNNAMED: column}), "accuracies")
     if not isinstance(given, Iterable):
-        raise InvalidInputError(
-            f"accuracies of type {type(given).__name__}; give a mapping from models to accuracies, "
-            f"a DataFrame of models x tasks, the path of a CSV file of one, or the table of a "
-            f"comparison"
-        )
-    return _of_records(list(given), head, split)
+        raise InvalidInputError(f"accuracies of type {type(given).__name__}; {_TAKEN}")
+    records = list(given)
+    for record in records:
+        if not isinstance(record, Mapping | Record):
+            raise InvalidInputError(
+                f"accuracies are a {type(given).__name__} of {type(record).__name__}, which does "
+                f"not say of which models; {_TAKEN}"
+            )
+    return _of_records(records, head, split)
 
 
 def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -65,7 +78,7 @@ def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Raises:
         InvalidInputError: no such file; it has no task or no model, names one twice, has a cell
-            that is no number, or cannot be read as a table at all.
+            that is no finite number, or cannot be read as a table at all.
     """
     import pandas as pd
 
@@ -74,6 +87,11 @@ def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
         text = read_text(path, TABLE)
         columns, _ = read_separated(text, path.suffix.lower(), "yes")
     except (OSError, ValueError, OverflowError, csv.Error) as error:
+        if isinstance(error, FileNotFoundError) and "," in str(path):
+            raise InvalidInputError(
+                f"there is no file {path}; one file is taken, and not several with commas between: "
+                f"put the tasks of all into one table"
+            ) from error
         raise InvalidInputError(
             f"cannot read accuracies from {path}: {getattr(error, 'strerror', None) or error}; "
             f"give a CSV file with a header, models in rows and tasks in columns"
@@ -117,7 +135,7 @@ def column_of(accuracies: pd.DataFrame, task: str | None, own: str | None) -> An
     """
     columns = list(accuracies.columns)
     wanted = own if task is None else task
-    if task is None and len(columns) == 1:
+    if len(columns) == 1 and (task is None or (columns == [UNNAMED] and task == own)):
         return columns[0]
     if wanted in columns:
         return wanted
@@ -127,6 +145,15 @@ def column_of(accuracies: pd.DataFrame, task: str | None, own: str | None) -> An
         f"the scores are of {f'task {visible(own)!r}' if own else 'an unnamed task'} and the "
         f"accuracies are of several tasks ({_some(columns)}); name the one to compare with as task="
     )
+
+
+def cure_of_names(models: Sequence[str], accuracies: pd.DataFrame) -> str:
+    """What to do about accuracies that have none of the models in their rows."""
+    if any(model in accuracies.columns for model in models):
+        return (
+            "the header holds the models: transpose it, so that models are rows and tasks columns"
+        )
+    return f"{meant(models[0], accuracies.index)} use the same names".lstrip()
 
 
 def _is_long(path: Path) -> bool:
@@ -177,7 +204,7 @@ def _of_records(records: list[Any], head: str | None, split: str) -> pd.DataFram
 
 
 def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """The table as numbers with unique names as text; infinite ones are not known."""
+    """The table as finite numbers, NaN where not known, with unique names as text."""
     named = table.set_axis(table.index.map(str), axis="index").set_axis(
         table.columns.map(str), axis="columns"
     )
@@ -186,26 +213,38 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
             raise InvalidInputError(
                 f"{where}: {kind} {visible(twins[0])!r} is there twice; make the names unique"
             )
-    try:
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         numbers = named.astype(np.float64)
+        if not np.isinf(numbers.to_numpy()).any():
+            return numbers
+    cells = {
+        task: [_number(cell, m, task, where) for m, cell in column.items()]
+        for task, column in named.items()
+    }
+    return type(named)(cells, index=named.index)
+
+
+def _number(cell: Any, model: Any, task: Any, where: str | Path) -> float:
+    """An accuracy, NaN where it is not known."""
+    number: Any = cell
+    if isinstance(cell, str):
+        number = math.nan if cell.strip() in ABSENT else number_of(cell)
+    elif cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        number = math.nan
+    on = f" on task {visible(task)!r}" if task != UNNAMED else ""
+    wrong = f"{where}: the accuracy of model {visible(model)!r}{on} is"
+    try:
+        value = float(number)
+    except OverflowError:
+        value = math.inf
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"{where}: a cell is no number ({error}); give one accuracy per model and task"
-        ) from error
-    return numbers.where(np.isfinite(numbers))
-
-
-def _number(cell: str, model: str, task: str, path: Path) -> float:
-    text = cell.strip()
-    if text in ABSENT:
-        return math.nan
-    number = number_of(text)
-    if number is None:
-        raise InvalidInputError(
-            f"{path}: the accuracy of model {visible(model)!r} on task {visible(task)!r} is "
-            f"{visible(cell)!r}, which is no number; give a number, or nothing where not known"
-        )
-    return float(number)
+        cure = "give a number, or nothing where not known"
+        if isinstance(cell, str) and cell.strip().endswith("%"):
+            cure = "leave out the sign"
+        raise InvalidInputError(f"{wrong} {visible(cell)!r}, which is no number; {cure}") from error
+    if math.isinf(value):
+        raise InvalidInputError(f"{wrong} infinite; give a number, or nothing where not known")
+    return value
 
 
 def _some(names: list[Any]) -> str:

@@ -13,7 +13,7 @@ from scipy.stats import norm, rankdata
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel
-from transfer_metrics.results.known_accuracies import known_accuracies
+from transfer_metrics.results.known_accuracies import cure_of_names, known_accuracies
 from transfer_metrics.results.wording import listed
 from transfer_metrics.untrusted import visible
 
@@ -103,7 +103,8 @@ def standing_of(
     if not there:
         raise InvalidInputError(
             f"the prior has none of the models {listed([visible(m) for m in wanted], 3)}; its rows "
-            f"are {listed([visible(m) for m in accuracies.index], 3)}; use the same names"
+            f"are {listed([visible(m) for m in accuracies.index], 3)}; "
+            f"{cure_of_names(wanted, accuracies)}"
         )
     if missing := [visible(name) for name in wanted if name not in accuracies.index]:
         warn(f"the prior lacks {listed(missing, 3)}; their scores alone count")

@@ -8,11 +8,13 @@ at hand left out, so that nothing of it is known.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.agreement import FEWEST, RESAMPLES, draw, interval
+from transfer_metrics.results.known_accuracies import known_accuracies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +23,7 @@ STATIC = "static"
 """What the static ranking is called beside metrics and tasks."""
 
 
-def static_scores(accuracies: pd.DataFrame) -> pd.DataFrame:
+def static_scores(accuracies: Any) -> pd.DataFrame:
     """Scores of models on each task that know its other tasks only: the static ranking.
 
     The score of a model on a task is the mean, over all other tasks on which its accuracy is
@@ -31,10 +33,15 @@ def static_scores(accuracies: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         accuracies: (M, T) models x tasks, higher is better, in any unit, which may differ from
-            task to task; NaN where not known. A task on which all are equal says nothing.
+            task to task; NaN where not known. A task on which all are equal says nothing. Or what
+            else ``ScoreTable.agreement`` takes for such a table, such as the path of a CSV file.
 
     Returns:
         (M, T), the same models and tasks; NaN for a model that is known on no other task.
+
+    Raises:
+        InvalidInputError: the table is empty, names a model or a task twice, or has a cell that is
+            no number; or it cannot be read.
 
     Source: Singh, Hess and Vanschoren 2025, arXiv 2510.06448. Their order of the models is fixed
     by hand; ours follows from the tasks, and leaves the one out that it is judged on.
@@ -48,13 +55,21 @@ def static_scores(accuracies: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    scaled = z_scores(accuracies).to_numpy()
+    given = known_accuracies(accuracies)
+    if given.empty:
+        raise InvalidInputError(
+            "static_scores has no accuracies to go by; give models in rows and tasks in columns"
+        )
+    # Names that are numbers stay numbers, as those of the table that the scores are held against.
+    if isinstance(accuracies, pd.DataFrame) and accuracies.shape == given.shape:
+        given = given.set_axis(accuracies.index).set_axis(accuracies.columns, axis="columns")
+    scaled = z_scores(given).to_numpy()
     known, scaled = np.isfinite(scaled), np.nan_to_num(scaled)
     others = ~np.eye(scaled.shape[1], dtype=bool)
     total = np.stack([scaled[:, other].sum(axis=1) for other in others], axis=1)
     count = np.stack([known[:, other].sum(axis=1) for other in others], axis=1)
     means = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return pd.DataFrame(means, accuracies.index, accuracies.columns)
+    return pd.DataFrame(means, given.index, given.columns)
 
 
 def z_scores(table: pd.DataFrame) -> pd.DataFrame:

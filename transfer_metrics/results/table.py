@@ -253,7 +253,8 @@ class ScoreTable:
                 comparison, or the path of one that was saved.
             metric: one metric; all of the table unless given.
             task: which of several tasks of the accuracies the scores are held against; by default
-                the one that is called as theirs.
+                the one that is called as theirs. Of scores of several tasks, the one that is
+                judged; by default all that both have.
             head: where the accuracies are a comparison with several heads, which one.
             split: where they are a comparison, accuracy on which data.
             **options: ``at``, ``resamples``, ``seed``.
@@ -269,6 +270,9 @@ class ScoreTable:
             InvalidInputError: fewer than three models have both; the accuracies cannot be read or
                 have no such task; or the scores do not compare.
 
+        Warns:
+            TransferMetricsWarning: models that are left out; a static ranking that is not known.
+
         >>> record = {"task": "pets", "layer": "fc", "metric": "knn", "higher_is_better": True}
         >>> table = ScoreTable([{**record, "model": m, "value": ord(m)} for m in "abc"])
         >>> import pandas as pd
@@ -278,7 +282,7 @@ class ScoreTable:
         {'knn': 1.0, 'static': -0.33, 'knn - static': 1.33}
         """
         known = known_accuracies(accuracies, head, split)
-        return agreement_frame(self._judged(metric, known), known, task, options)
+        return agreement_frame(self._judged(metric, known, task), known, task, options)
 
     def fidelity(
         self,
@@ -305,11 +309,13 @@ class ScoreTable:
         [{'accuracy_difference': 0.27, 'right_order': 0.67}]
         """
         known = known_accuracies(accuracies, head, split)
-        return fidelity_frame(self._judged(metric, known), known, task, options)
+        return fidelity_frame(self._judged(metric, known, task), known, task, options)
 
-    def _judged(self, metric: str | None, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    def _judged(
+        self, metric: str | None, known: pd.DataFrame, task: str | None
+    ) -> dict[str, pd.DataFrame]:
         names = [self.named_metric(metric)] if metric else self.metrics
-        return judged_scores(self._records, names, self.view, known)
+        return judged_scores(self._records, names, self.view, known, task)
 
     def best(self, metric: str | None = None) -> str:
         """Name of the model that ranks first.

@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.results.agreement import agreement, paired
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, warn
+from transfer_metrics.results.agreement import FEWEST, agreement, paired
 from transfer_metrics.results.agreement_tasks import MEAN, OVER_STATIC, agreement_by_task
 from transfer_metrics.results.comparable import one_place, places_of
 from transfer_metrics.results.fidelity import fidelity
-from transfer_metrics.results.known_accuracies import UNNAMED, column_of
+from transfer_metrics.results.known_accuracies import UNNAMED, column_of, cure_of_names
 from transfer_metrics.results.ranks import candidates, higher_is_better, single
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.static_ranking import STATIC, static_scores
+from transfer_metrics.results.wording import listed
+from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def judged_scores(
-    records: Sequence[Record], metrics: Sequence[str], view: str, known: pd.DataFrame
+    records: Sequence[Record],
+    metrics: Sequence[str],
+    view: str,
+    known: pd.DataFrame,
+    task: str | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Scores of each metric, models x tasks, higher is better; NaN where a race dropped the model.
 
     A task has one split, pooling and number of examples, or its scores do not compare; and there
-    is one task where the accuracies do not say of which they are.
+    is one task where the accuracies do not say of which they are. Of scores of several tasks those
+    of ``task`` count; where there is one, it may be called otherwise than in the accuracies.
     """
     import pandas as pd
 
+    scored = dict.fromkeys(r.task or UNNAMED for r in records if r.label in metrics)
+    if task is not None and len(scored) > 1:
+        if task not in scored:
+            raise UnknownNameError.of("task of the scores", str(task), scored)
+        records = [r for r in records if (r.task or UNNAMED) == task]
     tables = {}
     for metric in metrics:
         places = places_of(records, metric)
@@ -46,6 +59,12 @@ def judged_scores(
         }
         series = {task: pd.Series(of, dtype=float) for task, of in columns.items()}
         tables[metric] = pd.DataFrame(series)
+        models = list(tables[metric].index)
+        if models and not any(model in known.index for model in models):
+            raise InvalidInputError(
+                f"no model has both a score and an accuracy; scores: {_some(models)}, accuracies: "
+                f"{_some(known.index)}; {cure_of_names(models, known)}"
+            )
     return tables
 
 
@@ -78,7 +97,14 @@ def agreement_frame(
             frames[-1].insert(0, "metric", metric)
     # The static ranking is one more metric, and there once.
     static.sort(key=lambda frame: -frame["n"].max())
-    return pd.concat([*frames, *static[:1], *gains], ignore_index=True)
+    result = pd.concat([*frames, *static[:1], *gains], ignore_index=True)
+    judged = result["task"] if "task" in result else result["metric"]
+    if len(known.columns) > 1 and STATIC not in set(judged):
+        warn(
+            f"no static ranking stands beside: the other tasks of the accuracies are constant, or "
+            f"known of fewer than {FEWEST} of the models"
+        )
+    return result
 
 
 def fidelity_frame(
@@ -112,6 +138,10 @@ def matched_task(
         for values in (table.iloc[:, 0], reached)
     )
     return scores, accuracies
+
+
+def _some(names: Iterable[Any]) -> str:
+    return listed([visible(name) for name in names], 3)
 
 
 def _beside_static(

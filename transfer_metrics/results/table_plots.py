@@ -136,12 +136,15 @@ class TablePlots:
         """
         metric = self._table.named_metric(metric)
         known = known_accuracies(accuracies, head, split)
-        table = judged_scores(list(self._table), [metric], self._table.view, known)[metric]
+        own = self._table
+        if task is not None and len({record.task for record in own}) > 1:
+            own = own.on(task)
+        table = judged_scores(list(own), [metric], own.view, known)[metric]
         _, accuracies = matched_task(table, known, task)
-        ranking = self._table.ranking(metric, view="best").dropna(subset="score")
+        ranking = own.ranking(metric, view="best").dropna(subset="score")
         scores = dict(zip(ranking["model"].astype(str), ranking["score"], strict=True))
         points = {name: (scores[name], accuracies[name]) for name in paired(scores, accuracies)}
-        found = self._table.agreement(accuracies, metric).set_index("measure")
+        found = own.agreement(accuracies, metric).set_index("measure")
         tau = found.loc["weighted_kendall", ["value", "low", "high"]].to_numpy(float)
         return plots.plot_agreement(points, metric, list(map(float, tau)), ax=ax)
 
