@@ -87,7 +87,9 @@ def agreement(
 
 def checked_at(at: Any) -> list[int]:
     """The k of ``rel@k`` and ``regret@k`` as they were given, each once."""
-    parts = list(at) if isinstance(at, Iterable) and not isinstance(at, str | bytes) else [None]
+    parts: list[Any] = [None]
+    if isinstance(at, Iterable) and not isinstance(at, str | bytes):
+        parts = list(at)
     if not all(isinstance(k, int | np.integer) and not isinstance(k, bool) for k in parts) or any(
         k < 1 for k in parts
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from transfer_metrics.results import plots
 from transfer_metrics.results.agreement import paired
@@ -26,6 +26,7 @@ class _Table(Protocol):
     view: str
 
     def __iter__(self) -> Iterator[Record]: ...
+    def on(self, task: str | None = None) -> Self: ...
     def named_metric(self, metric: str | None) -> str: ...
     def ranking(self, metric: str | None = None, *, view: str | None = None) -> pd.DataFrame: ...
     def agreement(
