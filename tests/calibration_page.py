@@ -104,13 +104,14 @@ errors of the scores (`--intervals`) and what the scores leave open. That is `p_
 
 What lies outside of the evidence is said: a metric, a kind of task, widths by more than twice,
 numbers of examples or classes by more than three times. A metric is then trusted no further than
-published benchmarks bear out, which differ far more than tasks do. A race leaves out the models
-that it dropped.
+published benchmarks bear out, which differ far more than tasks do, nor than inside. A race leaves
+out the models that it dropped.
 
 Evidence of your own replaces ours: `rank --evidence truth.jsonl`, with the file that
 `transfer-metrics benchmark run` wrote, or `rank_models(..., evidence=...)`.
 `rank --prior accuracies.csv` adds what the models reached on earlier tasks, or one published
-column, and ranks by both.
+column, and ranks by both. A column of the task itself, one that is like another and one that is the
+same for all are left out, which is said.
 
 P(best) knows how the scores of the candidates lie, not how many points lie between their
 accuracies: where all candidates are equally good, one of them is the best all the same."""
