@@ -196,8 +196,7 @@ class Place:
             manifest = json.loads(path.read_text())
             shards[manifest["model"]] += len(manifest["shards"])
         for path in self.cache.glob("statistics/*/?????/range.json"):
-            manifest = json.loads(path.read_text())["manifest"]
-            shards[manifest["model"]] += len(manifest["shards"])
+            shards[json.loads(path.read_text())["manifest"]["model"]] += 1  # a range is a shard
         for path in self.cache.glob("scores/*.jsonl"):
             shards[json.loads(path.read_text().splitlines()[0])["model"]] = SIZE // SHARD
         return shards.total() * SHARD
