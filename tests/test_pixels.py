@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -180,6 +181,18 @@ def test_what_was_used_longest_ago_goes_first(task, tmp_path):
     assert set(tmp_path.iterdir()) == set(kept) - {oldest}
     trim(tmp_path, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(task, tmp_path):
+    features(model(), task, tmp_path)
+    [folder] = tmp_path.iterdir()
+    whole = sorted(folder.iterdir())
+    left, written = folder / "00000-a.npy.x.tmp", folder / "00001-b.npy.y.tmp"
+    for path, age in ((left, 3600), (written, 1)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
+    trim(tmp_path)
+    assert sorted(folder.iterdir()) == sorted([*whole, written])
 
 
 def test_what_would_take_more_than_all_may_is_not_kept(task, tmp_path, monkeypatch):

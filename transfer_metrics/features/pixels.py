@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import StorageError, warn
-from transfer_metrics.files import replacing
+from transfer_metrics.files import TEMPORARY, replacing
 from transfer_metrics.sources.example import example_modality
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.preprocess import ImagePreprocess
@@ -27,6 +28,8 @@ MOST_BYTES = 2 << 30
 """What the pixels of all splits may take on disk together."""
 BLOCK = 256
 """Examples per file."""
+_WRITTEN_WITHIN = 600
+"""Seconds after which nobody is still writing a file."""
 
 
 class Pixels:
@@ -142,13 +145,21 @@ class Pixels:
                     continue
                 found = np.load(path, mmap_mode="r", allow_pickle=False)
                 if found.shape == shape and found.dtype == np.uint8:
-                    os.utime(self.folder)  # what was used last is removed last
+                    with suppress(OSError):  # a folder of somebody else
+                        os.utime(self.folder)  # what was used last is removed last
                     return found
         return None
 
 
 def trim(root: Path, most: int = MOST_BYTES) -> None:
-    """Remove the pixels that were used longest ago, until they take no more than ``most`` bytes."""
+    """Remove the pixels that were used longest ago, until they take no more than ``most`` bytes.
+
+    What a process left that was killed while writing goes too.
+    """
+    for stray in root.glob(f"*/*{TEMPORARY}"):
+        with suppress(OSError):
+            if time.time() - stray.stat().st_mtime > _WRITTEN_WITHIN:
+                stray.unlink()
     folders = []
     with suppress(OSError):
         for folder in root.iterdir():
