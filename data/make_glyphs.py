@@ -1,9 +1,12 @@
-"""Render the ``glyphs`` task: ``python data/make_glyphs.py [--out data/tasks]``.
+"""Render the ``glyphs`` task and new digits: ``python data/make_glyphs.py [--out data]``.
 
 Capital letters and digits from the fonts that matplotlib ships, drawn large, turned, scaled,
 shifted and thickened at random, reduced to 32x32 and given a little noise. Training and test
 images come from the same font families, the out-of-distribution images from others. Every image
 has its own random stream, so the same versions of matplotlib, Pillow and numpy give the same file.
+
+The new digits are three large pictures to predict on with a head that was trained on
+``sklearn:digits``: as light, as blurred and as tall in the picture as those.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import PIL
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 SEED = 0
 SIZE = 32
@@ -59,6 +62,7 @@ FAMILIES = {
 }
 SEEN = ("DejaVu Sans", "DejaVu Sans Mono", "DejaVu Serif")
 UNSEEN = ("STIX General", "Computer Modern")
+NEW = "257"
 # Families of each split, and images per class and font.
 SPLITS = {"train": (SEEN, 3), "test": (SEEN, 2), "ood": (UNSEEN, 3)}
 
@@ -104,6 +108,22 @@ def render(split: str) -> tuple[np.ndarray, np.ndarray]:
                 labels.append(label)
     order = np.random.default_rng([SEED, number]).permutation(len(labels))
     return np.stack(images)[order], np.array(labels, dtype=np.int64)[order]
+
+
+def new_digit(character: str) -> bytes:
+    """One large digit, turned, blurred and noisy, as a PNG file."""
+    random = np.random.default_rng([SEED, len(SPLITS), CLASSES.index(character)])
+    face = ImageFont.truetype(str(font_path("DejaVuSans")), 168)
+    canvas = Image.new("L", (CANVAS, CANVAS))
+    ImageDraw.Draw(canvas).text(
+        (CANVAS / 2, CANVAS / 2), character, fill=255, font=face, anchor="mm", stroke_width=2
+    )
+    turned = canvas.rotate(random.uniform(-10, 10), Image.Resampling.BICUBIC)
+    blurred = np.asarray(turned.filter(ImageFilter.GaussianBlur(3)), dtype=np.float64)
+    noisy = 6 + 0.9 * blurred + random.normal(0, 6, blurred.shape)
+    file = io.BytesIO()
+    Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
 
 
 def arrays() -> dict[str, np.ndarray]:
@@ -159,16 +179,19 @@ def write(path: Path, data: bytes) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Render the task and write it with its manifest."""
+    """Render the task and write it with its manifest, and the new digits."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tasks")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    for folder in ("tasks", "new"):
+        (options.out / folder).mkdir(parents=True, exist_ok=True)
     values = arrays()
     data = pack(values)
-    write(options.out / "glyphs.npz", data)
+    write(options.out / "tasks" / "glyphs.npz", data)
     manifest = {"format": 1, "tasks": [record(values, data)]}
-    write(options.out / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    write(options.out / "tasks" / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    for character in NEW:
+        write(options.out / "new" / f"{character}.png", new_digit(character))
     return 0
 
 

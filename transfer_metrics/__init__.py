@@ -13,66 +13,106 @@ from transfer_metrics.metrics import NAMES
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "transfer_metrics.errors": (
-        "CorruptStoreError",
-        "EngineError",
-        "ExtractionError",
-        "IncompatibleStoreError",
-        "InvalidInputError",
-        "LayerNotFoundError",
-        "MissingDependencyError",
-        "StorageError",
-        "TransferMetricsError",
-        "TransferMetricsWarning",
-        "UnknownNameError",
-        "UnsupportedTaskError",
+_GROUPS: dict[str, dict[str, str]] = {
+    "Rank and score": {
+        "rank_models": "ranking",
+        "score": "ranking",
+        "score_layers": "ranking",
+        "ScoreTable": "ranking",
+        "static_scores": "results.static_ranking",
+        "ErrorModel": "results.error_model",
+    },
+    "From a ranking to a network in use": {
+        "transfer": "heads.transfer",
+        "Decision": "heads.decision",
+        "load_head": "heads.base",
+        "write_report": "report.html",
+    },
+    "Models and tasks": {
+        "load_model": "sources.models.load_model",
+        "list_models": "sources.models.load_model",
+        "Model": "sources.models.model",
+        "ImagePreprocess": "sources.preprocess",
+        "load_task": "sources.tasks.load_task",
+        "list_tasks": "sources.tasks.load_task",
+        "Task": "sources.tasks.task",
+        "Split": "sources.tasks.task",
+        "subsample": "sources.tasks.subtasks",
+        "folds": "sources.tasks.subtasks",
+        "vtab_1k": "sources.tasks.subtasks",
+        "corrupted": "sources.tasks.corruptions",
+    },
+    "Features": {
+        "extract": "features.extract",
+        "FeatureStore": "features.store",
+        "list_layers": "features.layers",
+        "Layer": "features.layers",
+    },
+    "Select layers and features": {
+        "LayerSelector": "selection.layer_selector",
+        "GroupLassoSelector": "selection.group_lasso",
+        "FeatureMapSelector": "selection.feature_maps",
+        "few_shot": "selection.episodes",
+    },
+    "Heads, and what they reach": {
+        "compare": "heads.compare",
+        "Comparison": "results.comparison",
+        "LinearProbe": "heads.linear",
+        "Head2Toe": "heads.head2toe",
+        "Head2ToeCV": "heads.head2toe",
+        "FineTune": "heads.finetune",
+        "LPFT": "heads.finetune",
+        "H2TFT": "heads.finetune",
+        "TransferNet": "heads.network",
+    },
+    "Metrics": {
+        **{name: f"metrics.{file}" for file, names in NAMES.items() for name in names},
+        "transrate_from_spectrum": "metrics.transrate",
+        "list_metrics": "metrics.base",
+        "get_metric": "metrics.base",
+        "register_metric": "metrics.base",
+    },
+    "What metrics are made of": {
+        "ClassMoments": "statistics",
+        "TargetMoments": "statistics",
+        "FeatureSample": "statistics",
+        "SourceJoint": "statistics",
+        "quantile_bins": "statistics.inputs",
+    },
+    "Metrics against accuracies": {
+        "compare_metrics": "results.agreement_tasks",
+        "agreement_by_task": "results.agreement_tasks",
+        "list_benchmarks": "evidence.published",
+        "load_benchmark": "evidence.published",
+    },
+    "Errors": dict.fromkeys(
+        (
+            "TransferMetricsError",
+            "InvalidInputError",
+            "UnknownNameError",
+            "LayerNotFoundError",
+            "UnsupportedTaskError",
+            "ExtractionError",
+            "CorruptStoreError",
+            "IncompatibleStoreError",
+            "MissingDependencyError",
+            "EngineError",
+            "StorageError",
+            "TransferMetricsWarning",
+        ),
+        "errors",
     ),
-    "transfer_metrics.evidence.published": ("list_benchmarks", "load_benchmark"),
-    "transfer_metrics.features.extract": ("extract",),
-    "transfer_metrics.features.layers": ("Layer", "list_layers"),
-    "transfer_metrics.features.store": ("FeatureStore",),
-    "transfer_metrics.heads.base": ("load_head",),
-    "transfer_metrics.heads.compare": ("compare",),
-    "transfer_metrics.heads.decision": ("Decision",),
-    "transfer_metrics.heads.transfer": ("transfer",),
-    "transfer_metrics.results.comparison": ("Comparison",),
-    "transfer_metrics.results.error_model": ("ErrorModel",),
-    "transfer_metrics.heads.finetune": ("FineTune", "H2TFT", "LPFT"),
-    "transfer_metrics.heads.head2toe": ("Head2Toe", "Head2ToeCV"),
-    "transfer_metrics.heads.linear": ("LinearProbe",),
-    "transfer_metrics.heads.network": ("TransferNet",),
-    "transfer_metrics.metrics.base": ("get_metric", "list_metrics", "register_metric"),
-    "transfer_metrics.results.agreement_tasks": ("agreement_by_task", "compare_metrics"),
-    "transfer_metrics.results.static_ranking": ("static_scores",),
-    "transfer_metrics.ranking": ("ScoreTable", "rank_models", "score", "score_layers"),
-    "transfer_metrics.report.html": ("write_report",),
-    "transfer_metrics.selection.episodes": ("few_shot",),
-    "transfer_metrics.selection.feature_maps": ("FeatureMapSelector",),
-    "transfer_metrics.selection.group_lasso": ("GroupLassoSelector",),
-    "transfer_metrics.selection.layer_selector": ("LayerSelector",),
-    "transfer_metrics.sources.models.model": ("Model",),
-    "transfer_metrics.sources.tasks.task": ("Split", "Task"),
-    "transfer_metrics.sources.tasks.corruptions": ("corrupted",),
-    "transfer_metrics.sources.tasks.subtasks": ("folds", "subsample", "vtab_1k"),
-    "transfer_metrics.sources.models.load_model": ("list_models", "load_model"),
-    "transfer_metrics.sources.preprocess": ("ImagePreprocess",),
-    "transfer_metrics.sources.tasks.load_task": ("list_tasks", "load_task"),
-    "transfer_metrics.statistics": (
-        "ClassMoments",
-        "FeatureSample",
-        "SourceJoint",
-        "TargetMoments",
-    ),
-    "transfer_metrics.statistics.inputs": ("quantile_bins",),
 }
+"""Modules of the public names, by what one does with them."""
 _WHERE = {
-    **{name: module for module, names in _PUBLIC.items() for name in names},
-    **{name: f"transfer_metrics.metrics.{file}" for file, names in NAMES.items() for name in names},
-    "transrate_from_spectrum": "transfer_metrics.metrics.transrate",
+    name: f"{__name__}.{module}" for group in _GROUPS.values() for name, module in group.items()
 }
 
-__all__ = ["__version__", *sorted(_WHERE)]
+__all__ = [*_WHERE, "__version__"]
+__doc__ += "".join(
+    f"\n**{title}:** {', '.join(f'`{name}`' for name in group)}\n"
+    for title, group in _GROUPS.items()
+)
 
 
 def __getattr__(name: str) -> Any:
