@@ -170,6 +170,27 @@ def test_a_static_ranking_that_is_not_known_is_told() -> None:
     assert set(found["metric"]) == {"knn"}
 
 
+def test_tasks_of_which_the_static_ranking_says_nothing_are_told() -> None:
+    # The models of pets were on no other task.
+    few = KNOWN.index.isin(NAMES[:3])
+    apart = KNOWN.assign(**{t: KNOWN[t].where(few ^ (t == "pets")) for t in KNOWN})
+    with (
+        pytest.warns(TransferMetricsWarning, match="static ranking says nothing of pets"),
+        pytest.warns(TransferMetricsWarning, match="7 of 14 cells"),
+    ):
+        found = table_of(["pets", "dogs"]).agreement(apart, resamples=0)
+    assert {"pets", "dogs", "static"} <= set(found["task"])
+
+
+def test_a_frame_of_records_is_read_as_the_table_that_it_came_from() -> None:
+    records = [
+        {"model": m, "task": t, "head": "probe", "split": "test", "metric": "accuracy", "seed": 0,
+         "value": KNOWN.loc[m, t]}
+        for m in NAMES for t in KNOWN
+    ]  # fmt: skip
+    pd.testing.assert_frame_equal(known_accuracies(ScoreTable(records).to_frame()), KNOWN)
+
+
 def test_a_table_of_several_tasks_is_judged_by_task() -> None:
     found = table_of(["pets", "dogs"]).agreement(KNOWN, resamples=50)
     shared = ["pets", "dogs"]

@@ -492,3 +492,43 @@ def test_a_view_that_is_none_is_refused(call):
 
 def test_a_confidence_may_be_any_number():
     assert list(table().shortlist(np.float32(0.9))) == list(table().shortlist(0.9))
+
+
+def test_a_saved_table_still_says_what_lies_outside(tmp_path):
+    errors = model(mean=0.5, ranges={"n": (10, 100)}, kinds=("classification of texts",))
+    with pytest.warns(TransferMetricsWarning, match="less sure"):
+        told = table().informed(evidence=errors)
+    told.save(tmp_path / "scores.jsonl")
+    found = tm.ScoreTable.load(tmp_path / "scores.jsonl").shortlist(0.9)
+    assert found.outside == told.shortlist(0.9).outside
+    assert "1000 examples (10 to 100)" in found.basis
+    assert "classification of images" in found.basis
+
+
+def test_sums_with_a_prior_do_not_depend_on_the_order():
+    prior = dict(zip(MODELS, np.linspace(0.2, 0.9, 8), strict=True))
+    plain, informed = table(), table().informed(prior=prior)
+    one, other = plain + informed, informed + plain
+    assert one.shortlist(0.9) == other.shortlist(0.9) == informed.shortlist(0.9)
+    assert [r["prior"] for r in one.records] == [r["prior"] for r in informed.records]
+    others = table().informed(
+        prior=pd.DataFrame({"a": prior, "b": dict.fromkeys(MODELS, 0.5) | {"net3": 0.7}})
+    )
+    halves = tm.ScoreTable(informed.records[:4]), tm.ScoreTable(others.records[4:])
+    first, second = (halves[0] + halves[1]).ranking(), (halves[1] + halves[0]).ranking()
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_it_says_where_the_likeliest_is_not_the_first():
+    assert table().shortlist(0.9).first == "net0"
+    assert "rank 1" not in table().shortlist(0.9).basis
+    # Of net1 only the score is known, so it can surprise.
+    earlier = [0.7, -0.5, -0.2, -1.2, -1.0, -1.9, -0.7]
+    prior = dict(zip([m for m in MODELS if m != "net1"], earlier, strict=True))
+    errors = model(mean=1.0, prior=(1.5, 0.0), prior_tasks_apart=0.0)
+    with pytest.warns(TransferMetricsWarning, match="the prior lacks net1"):
+        told = table(values=[-0.4, 0.5, -0.2, 0.2, 0.7, 0.4, 0.3, -0.2]).informed(errors, prior)
+    found, ranking = told.shortlist(0.9), told.ranking()
+    assert (found.first, found[0]) == (ranking["model"][0], "net1")
+    assert ranking.loc[ranking["p_best"].idxmax(), "model"] == "net1" != found.first
+    assert f"{found.first} has rank 1, by what is expected; net1 is likelier" in found.basis

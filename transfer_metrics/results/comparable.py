@@ -146,8 +146,11 @@ def joined(first: Sequence[Record], second: Sequence[Record]) -> list[Record]:
     found: dict[Any, Record] = {}
     for i, record in enumerate((*first, *second)):
         key = _identity(record) if record.value is not None else i
-        if key not in found or _says_more(record, found[key]):
-            found[key] = record
+        twin = found.get(key)
+        if twin is None or _says_more(record, twin):
+            found[key] = _with_belief(record, twin)
+        else:
+            found[key] = _with_belief(twin, record)
     return list(found.values())
 
 
@@ -194,6 +197,15 @@ def _contradict(a: Record, b: Record) -> bool:
     if a.value is None or b.value is None or str(a.metric).endswith("seconds"):
         return False
     return not math.isclose(a.value, b.value, rel_tol=1e-4, abs_tol=1e-6)
+
+
+def _with_belief(record: Record, twin: Record | None) -> Record:
+    """A record with the trust and the prior that only its twin has."""
+    if twin is None:
+        return record
+    if record.trust is None:
+        record = replace(record, trust=twin.trust, outside=twin.outside)
+    return record if record.prior is not None else replace(record, prior=twin.prior)
 
 
 def _says_more(record: Record, known: Record) -> bool:

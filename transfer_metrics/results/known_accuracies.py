@@ -48,6 +48,8 @@ def known_accuracies(given: Any, head: str | None = None, split: str = "test") -
         if not _is_long(path):
             return read_accuracies(path)
         given = _records_in(path)
+    if isinstance(given, pd.DataFrame) and _LONG <= set(given.columns):
+        given = given.astype(object).where(given.notna(), None).to_dict("records")
     if isinstance(given, pd.DataFrame):
         if list(given.columns).count("model") == 1:
             given = given.set_index("model")

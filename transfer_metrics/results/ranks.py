@@ -125,7 +125,8 @@ def trust_in(
     given = {tuple(r.trust) for r in chosen if r.trust is not None and len(r.trust) == 2}
     if errors is None and len(given) == 1 and all(r.trust is not None for r in chosen):
         (pair,) = given
-        return RankingTrust(Trust(*pair), standing, "the evidence that was given", [])
+        outside = list(dict.fromkeys(r.outside for r in chosen if r.outside))
+        return RankingTrust(Trust(*pair), standing, "the evidence that was given", outside)
     errors = errors or bundled()
     trust, outside = errors.trust(
         metric,
@@ -147,7 +148,8 @@ def _standing(chosen: Sequence[Record]) -> Standing | None:
     if not known:
         return None
     values = [math.nan if r.prior is None else r.prior[0] for r in chosen]
-    return Standing(values, Trust(*known[0][1:]))
+    # Of two priors the less sure, whichever table comes first.
+    return Standing(values, Trust(min((k[1] for k in known), key=abs), max(k[2] for k in known)))
 
 
 def kind_of(record: Record) -> str:

@@ -60,6 +60,7 @@ class Record:
         higher_is_better: direction of the metric.
         trust: how far the metric's order can be trusted about accuracies, where evidence was given:
             Fisher's z of their correlation, and its standard deviation; see ``results.chances``.
+        outside: what of the ranking lay outside of that evidence, in words; none where nothing did.
         prior: where the model stood on earlier tasks, where such were given, and the trust in that:
             standing, Fisher's z, standard deviation.
         p_best: probability that the model is the best to transfer, where ``rank`` told it of the
@@ -100,6 +101,7 @@ class Record:
     deviations: list[float] | None = None
     higher_is_better: bool | None = None
     trust: list[float] | None = None
+    outside: str | None = None
     prior: list[float] | None = None
     p_best: float | None = None
     shortlisted: bool | None = None

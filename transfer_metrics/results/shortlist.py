@@ -45,6 +45,8 @@ class Shortlist(Sequence[str]):
         dropped: models that a race dropped, of which nothing is known here.
         is_sampled: whether sampling errors are known and counted.
         has_prior: whether earlier tasks count.
+        first: of the ranking, which goes by what is expected; the likeliest best can be another,
+            of which less is known.
     """
 
     models: tuple[str, ...]
@@ -57,6 +59,7 @@ class Shortlist(Sequence[str]):
     dropped: int = 0
     is_sampled: bool = True
     has_prior: bool = False
+    first: str = ""
 
     @property
     def probability(self) -> float:
@@ -80,6 +83,11 @@ class Shortlist(Sequence[str]):
         told = f"Going by {visible(by)}" + (f" and by {self.source}." if self.source else ".")
         if self.outside:
             told += f" Outside of that evidence, so less sure: {'; '.join(self.outside)}."
+        if self.first not in ("", *self.models[:1]):
+            told += (
+                f" {visible(self.first)} has rank 1, by what is expected; "
+                f"{visible(self.models[0])} is likelier to be the best, since less is known of it."
+            )
         if not self.is_sampled:
             told += " Errors of sampling are not counted (intervals were not asked for)."
         if self.dropped:
@@ -128,6 +136,7 @@ def _chosen(
         dropped=sum(c.rank is not None for c in found) - len(known),
         is_sampled=all(c.record.stderr is not None for c in known),
         has_prior=trusted.standing is not None,
+        first=_name(known[0].record, several),
     )
 
 
@@ -170,7 +179,7 @@ def _with_trust(
     records: Sequence[Record], view: str, errors: ErrorModel
 ) -> tuple[list[Record], list[str]]:
     """Scores with their trust, and what lies outside of the evidence."""
-    trusts: dict[int, list[float]] = {}
+    trusts: dict[int, tuple[list[float], str | None]] = {}
     told: dict[str, None] = {}
     for metric in dict.fromkeys(r.label for r in records if r.metric and not r.is_measured):
         for own in places_of(records, metric).values():
@@ -179,8 +188,10 @@ def _with_trust(
                 found = trust_in(chosen, own, metric, view, errors)
                 told.update(dict.fromkeys(f"{metric}: {text}" for text in found.outside))
                 pair = [found.trust.mean, found.trust.error]
-                trusts |= {id(r): pair for r in own if r.label == metric}
-    return [replace(r, trust=trusts.get(id(r), r.trust)) for r in records], list(told)
+                outside = "; ".join(found.outside) or None
+                trusts |= {id(r): (pair, outside) for r in own if r.label == metric}
+    kept = ((r, *trusts.get(id(r), (r.trust, r.outside))) for r in records)
+    return [replace(r, trust=pair, outside=outside) for r, pair, outside in kept], list(told)
 
 
 def _with_prior(records: Sequence[Record], prior: pd.DataFrame, errors: ErrorModel) -> list[Record]:

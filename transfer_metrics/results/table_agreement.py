@@ -78,10 +78,15 @@ def agreement_frame(
     import pandas as pd
 
     frames, static, gains = [], [], []
+    lacking: dict[str, None] = {}
     for metric, table in scores.items():
         if len(table.columns) > 1:
             shared = known.loc[known.index.isin(table.index), known.columns.isin(table.columns)]
-            found = agreement_by_task(table, shared, static=static_scores(known), **options)
+            fixed = static_scores(known)
+            found = agreement_by_task(table, shared, static=fixed, **options)
+            judged = fixed.loc[shared.index, shared.columns].notna() & shared.notna()
+            of_task = judged.sum()[shared.notna().sum() >= FEWEST]
+            lacking |= dict.fromkeys(of_task[of_task < FEWEST].index)
             found.insert(0, "metric", metric)
             frames.append(found)
         elif len(known.columns) > 1:
@@ -98,11 +103,16 @@ def agreement_frame(
     # The static ranking is one more metric, and there once.
     static.sort(key=lambda frame: -frame["n"].max())
     result = pd.concat([*frames, *static[:1], *gains], ignore_index=True)
-    judged = result["task"] if "task" in result else result["metric"]
-    if len(known.columns) > 1 and STATIC not in set(judged):
+    rows = result["task"] if "task" in result else result["metric"]
+    if len(known.columns) > 1 and STATIC not in set(rows):
         warn(
             f"no static ranking stands beside: the other tasks of the accuracies are constant, or "
             f"known of fewer than {FEWEST} of the models"
+        )
+    elif lacking:
+        warn(
+            f"the static ranking says nothing of {_some(lacking)}, where the other tasks of the "
+            f"accuracies are constant or known of fewer than {FEWEST} of the models"
         )
     return result
 
