@@ -3,12 +3,14 @@
     python -m tests.compare_reference <folder of the reference zoo> [--out docs/heads.md]
 
 The folder has `models/*.safetensors` and `datasets/*.npz`; it is not part of this repository.
-Finished fits are kept in the cache, so the command can be interrupted and run again.
+Finished fits are kept in the cache, so the command can be interrupted and run again. With
+`--transfer` the page stays, and its last part, on what `transfer` chooses, is made again.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from tests.plain_networks import shared_models
 from transfer_metrics.evidence.layout import describe
 from transfer_metrics.heads.base import resolve_head
 from transfer_metrics.heads.compare import compare
+from transfer_metrics.heads.decision import Decision
+from transfer_metrics.heads.transfer import transfer
 from transfer_metrics.results.comparison import Comparison
 
 HEADS = (
@@ -27,6 +31,7 @@ HEADS = (
     "lpft(lr=(0.0001, 0.001, 0.01), epochs=8, optimizer=sgd)",
 )
 TITLES = ("linear probe", "Head2Toe", "fine-tuning", "LP-FT")
+NAMES_OF = {"finetune": "fine-tuning", "lpft": "LP-FT"}
 NAMES = {resolve_head(head).label: title for head, title in zip(HEADS, TITLES, strict=True)}
 DIGITS = {"usps": "npz:{folder}/datasets/usps.npz", "8x8": "npz:{folder}/datasets/digits8x8.npz"}
 WORSE = {
@@ -68,6 +73,17 @@ over the shifted sets) for Head2Toe; then what fine-tuning takes over what Head2
 """
 
 
+CHOSEN = """\
+## What `transfer` chose
+
+By `python -m tests.compare_reference <folder of the reference zoo> --transfer --out docs/heads.md`:
+`transfer` with the one model of the pair, by the validation data of one seed, without and with
+`--check`, which tries fine-tuning and LP-FT too. *best* is the highest test accuracy of the four
+heads above, and *regret* what the choice is below it, in points; below zero where it is above all
+four, which it can be, since it has other settings to choose from.
+"""
+
+
 @dataclass(frozen=True, eq=False)
 class Pair:
     """A model and a task, and whether the model was trained on data like the task's."""
@@ -92,11 +108,15 @@ PAIRS = (
 )
 
 
+def names_of(folder: Path, pair: Pair) -> tuple[str, str]:
+    """Specifications of its model and task."""
+    model = shared_models(folder / "models").get(pair.model, pair.model)
+    return model, pair.task if ":" in pair.task else f"npz:{folder}/datasets/{pair.task}.npz"
+
+
 def compared(folder: Path, pair: Pair, seeds: int) -> Comparison:
     """The comparison of one pair."""
-    specs = shared_models(folder / "models")
-    model = specs.get(pair.model, pair.model)
-    task = pair.task if ":" in pair.task else f"npz:{folder}/datasets/{pair.task}.npz"
+    model, task = names_of(folder, pair)
     ood = pair.ood and {name: place.format(folder=folder) for name, place in pair.ood.items()}
     return compare(model, task, list(HEADS), ood=ood, seeds=seeds)
 
@@ -122,7 +142,7 @@ def rows_of(pair: Pair, table: Comparison) -> pd.DataFrame:
 
 def markdown(frame: pd.DataFrame) -> str:
     """A table in Markdown, numbers to the right."""
-    words = ("head", "pair", "source", "mean of")
+    words = ("head", "pair", "source", "mean of", "chose", "with `--check`")
     marks = [":--" if column in words else "--:" for column in frame.columns]
     lines = [list(frame.columns), marks, *frame.astype(str).to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
@@ -150,12 +170,49 @@ def gains(tables: dict[Pair, Comparison]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def best_on(page: str, pair: Pair) -> float:
+    """The highest test accuracy of the four heads, as a page has it, in per cent."""
+    part = page.split(f"## {pair.model} on {pair.task}\n")[1].split("\n## ")[0]
+    return max(float(value) for value in re.findall(r"^\| [^|:]+ \| ([\d.]+) ±", part, re.M))
+
+
+def short_label(found: Decision) -> str:
+    """The head that was chosen, without how long and how fast it was trained."""
+    own = found.head.chosen()
+    kind = {"linear_probe": "linear probe", "head2toe": "Head2Toe"}.get(found.head.name)
+    layers = found.head.get_params().get("layers")
+    where = ", all activations" if layers == "activations" else f", {len(found.layers)} layers"
+    return kind + where if kind else f"{NAMES_OF[found.head.name]}, lr {own['lr']:g}"
+
+
+def choices(folder: Path, page: str) -> pd.DataFrame:
+    """What `transfer` chooses on each pair, and how far that is from the best of the four heads."""
+    rows = []
+    for pair in PAIRS:
+        best, row = best_on(page, pair), {"pair": f"{pair.model} on {pair.task}"}
+        row["best"] = f"{best:.1f}"
+        for check in (0, 1):
+            found = transfer(*names_of(folder, pair), finetune=check)
+            chose, mark = ("with `--check`", " ") if check else ("chose", "")
+            test = 100 * found.accuracy
+            row |= {chose: short_label(found), f"test{mark}": f"{test:.1f}"}
+            row |= {f"regret{mark}": f"{best - test:.1f}"}
+        rows.append(row)
+        print(row, flush=True)
+    return pd.DataFrame(rows)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--transfer", action="store_true")
     options = parser.parse_args()
+    if options.transfer:
+        known = options.out.read_text().split(CHOSEN.partition("\n")[0])[0].rstrip("\n")
+        options.out.write_text(f"{known}\n\n{CHOSEN}\n{markdown(choices(options.folder, known))}\n")
+        raise SystemExit
     tables = {}
     parts = []
     for pair in PAIRS:
