@@ -67,14 +67,15 @@ def add_layers(parser: argparse.ArgumentParser, default: str, choices: str) -> N
     )
 
 
-def add_intervals(parser: argparse.ArgumentParser) -> None:
-    """Add ``--intervals``."""
+def add_intervals(parser: argparse.ArgumentParser, of: str = "the metric that ranks") -> None:
+    """Add ``--intervals``, which are ``of`` one metric or of all unless more are asked for."""
     parser.add_argument(
         "--intervals",
         nargs="?",
         const="jackknife",
-        choices=("jackknife", "bootstrap"),
-        help="95 %% intervals and the probability of the best score; bootstrap: for all metrics",
+        choices=("jackknife", "all", "bootstrap"),
+        help=f"95 %% intervals of {of}, by a jackknife over blocks of examples; all: of every "
+        f"metric; bootstrap: of every metric, by half-samples where there is no jackknife",
     )
 
 

@@ -58,7 +58,7 @@ class Job:
         amp: whether the forward pass runs in mixed precision.
         policy: what is taken from the cache and what is kept there.
         cache: the cache.
-        mode: which errors of scores are wanted.
+        modes: how errors of scores are found, by label of the metrics that are to have one.
         options: further options of ``extract``.
         ranges: positions of the examples that are run through a model in one go each, ascending.
         stored: whether features are written first, and statistics built of the files.
@@ -82,7 +82,7 @@ class Job:
     amp: bool
     policy: str
     cache: ResultCache
-    mode: str | None
+    modes: Mapping[str, str]
     options: Mapping[str, Any]
     ranges: tuple[Any, ...] = ()
     stored: bool = False
@@ -128,10 +128,9 @@ class Job:
         return self.ranges[: self.reach]
 
     @property
-    def block_mode(self) -> str | None:
+    def block_modes(self) -> Mapping[str, str]:
         """Which errors statistics allow: a race tests its first metric by a jackknife."""
-        tested = self.racing and self.metrics[0].requires != "examples"
-        return self.mode or (MODES[0] if tested else None)
+        return {self.metrics[0].label: MODES[0], **self.modes} if self.racing else self.modes
 
     def part(self, positions: Any) -> Task:
         """The task cut down to some examples, whose hash follows from that of the whole."""
@@ -167,7 +166,7 @@ class Job:
             return content_key(**self._content(whole, self.data.fingerprint), **scored)
         seen = np.concatenate([np.asarray(positions) for positions in self.seen])
         # Errors are added for the metric that races, so these scores serve no other race.
-        race = (self.metrics[0].label, self.mode)
+        race = (self.metrics[0].label, self.modes.get(self.metrics[0].label))
         return content_key(**self._content(whole, self._fingerprint(seen)), **scored, race=race)
 
     def has_features(self, key: str) -> bool:
@@ -188,8 +187,7 @@ class Job:
             InvalidInputError: some are lacking and nothing may be computed.
         """
         known = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
-        enough = (None, *MODES) if self.mode is None else (self.mode, MODES[-1])
-        done = {r.label for r in known if r.intervals in enough}
+        done = {r.label for r in known if r.intervals in _enough(self.modes.get(r.label))}
         done &= {m.label for m in self.metrics} - (self.unkept or set())
         missing = [m for m in self.metrics if m.label not in done]
         if self.policy == "only-cache" and missing:
@@ -265,6 +263,11 @@ class Job:
             "dtype": self.dtype,
             "amp": self.amp,
         }
+
+
+def _enough(mode: str | None) -> tuple[str | None, ...]:
+    """How the error of a known score may have been found where it is asked for in this way."""
+    return (None, *MODES) if mode is None else (mode, MODES[-1])
 
 
 def _is_stable(metric: Metric) -> bool:

@@ -207,7 +207,7 @@ def _survivors(
     job = work.job
     standings = _standings(job, found, entered)
     alive = sorted(standings, key=lambda i: (-standings[i].score, standings[i].tie))[:places]
-    if len(alive) > 1 and job.mode is None and job.metrics[0].requires != "examples":
+    if len(alive) > 1 and job.metrics[0].label not in job.modes and job.metrics[0].requires != "examples":
         # Twenty more scores, for those only whom they can still drop. What the first visit left is
         # read, also where the user wants all anew.
         policy = "only-missing" if job.policy == "always" else job.policy

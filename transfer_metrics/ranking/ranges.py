@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -271,7 +271,7 @@ class Ranges:
             stores = [self._features(stack, loaded.builder.whole, i) for i in range(len(seen))]
             labels = [job.labels[np.asarray(positions)] for positions in seen]
             fresh = score_stores(
-                stores, self._metrics(built), labels, mode=self._mode(built), mean=job.mean,
+                stores, self._metrics(built), labels, modes=self._modes(built), mean=job.mean,
                 only=built.layer,
             )  # fmt: skip
         outcome = self._kept(built, fresh)
@@ -323,7 +323,7 @@ class Ranges:
             for name, base in bases_of(store, job.mean).items()
             if built.layer in (None, name)
         }
-        fresh = records_of(bases, self._metrics(built), job.labels, read, self._mode(built))
+        fresh = records_of(bases, self._metrics(built), job.labels, read, self._modes(built))
         return self._kept(built, fresh)
 
     def _kept(self, built: _Built, fresh: Sequence[Record]) -> Outcome:
@@ -351,8 +351,9 @@ class Ranges:
     def _metrics(self, built: _Built) -> list[Metric]:
         return [m for m in self.job.metrics if m.label in built.labels]
 
-    def _mode(self, built: _Built) -> str | None:
-        return MODES[0] if built.layer is not None else self.job.mode
+    def _modes(self, built: _Built) -> Mapping[str, str]:
+        of_layer = {self.job.metrics[0].label: MODES[0]}
+        return of_layer if built.layer is not None else self.job.modes
 
 
 def drop(job: Job, left: Iterable[str]) -> None:

@@ -32,7 +32,7 @@ from transfer_metrics.ranking.race import Run, race
 from transfer_metrics.ranking.range_folder import sweep
 from transfer_metrics.ranking.ranges import Ranges, drop, outcomes, ranges_of
 from transfer_metrics.registry import resolve
-from transfer_metrics.results.error_bars import interval_mode
+from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import LEARNT
 from transfer_metrics.results.standing import earlier_accuracies
@@ -113,9 +113,12 @@ def rank_models(
             ``"never"`` neither reads nor writes, ``"only-cache"`` computes nothing.
         cache_dir: the cache; by default ``$TRANSFER_METRICS_CACHE`` or the user's cache folder.
         keep_features: keep the features of scored models in the cache, for further metrics.
-        intervals: True adds 95 % intervals, by a jackknife over twenty blocks of examples, for
-            metrics of additive statistics; ``"bootstrap"`` adds half-samples of the examples for
-            the others. The probabilities of being the best then count errors of sampling too.
+        intervals: True adds 95 % intervals to the metric that orders the ranking, by a jackknife
+            over twenty blocks of examples where its statistics are additive; ``"all"`` to every
+            metric, which takes twenty more scores of each on every layer; ``"bootstrap"`` to every
+            metric, by half-samples of the examples where there is no jackknife. ``knn`` and the
+            probes have errors of their own without it. The probabilities of being the best then
+            count errors of sampling too.
         budget: the share of the forward passes of a full ranking that may be spent, such as 0.3:
             the models race on growing parts of the split, as ``ranking.race`` says, and those that
             fall behind are dropped. The last ones are scored on all examples; the others keep the
@@ -283,7 +286,7 @@ def make_job(
     asked = resolve_metrics(metrics, task.kind, long_tailed=uneven)
     return Job(
         task, asked, chosen, view, pool, split, dtype, amp, cache,
-        ResultCache(cache_dir), interval_mode(intervals), options,
+        ResultCache(cache_dir), interval_modes(intervals, asked, True), options,
         ranges=(range(n),) if stored else ranges_of(n, options.get("shard_size", 1024)),
         stored=stored, keep_features=keep_features,
         mean=isinstance(layers, str) and layers == MEAN,
