@@ -44,7 +44,9 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = add_verb(verbs, "rank", "rank pretrained models on one task", _EXAMPLES, _run)
     parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
-    parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
+    parser.add_argument(
+        "--task", required=True, help="task: a folder such as photos/, a file, sklearn:digits …"
+    )
     parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
     add_layers(parser, "best", "best (the best block stands for the model), blocks, last")
     parser.add_argument(

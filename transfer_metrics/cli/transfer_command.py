@@ -35,7 +35,9 @@ def add_parser(verbs: Any) -> None:
     help = "from many models to one trained head: rank, fit the best, choose, test, write"
     parser = add_verb(verbs, "transfer", help, _EXAMPLES, _run)
     parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
-    parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
+    parser.add_argument(
+        "--task", required=True, help="task: a folder such as photos/, a file, sklearn:digits …"
+    )
     parser.add_argument(
         "--out", required=True, metavar="FOLDER", help="folder for the head, the page, the tables"
     )

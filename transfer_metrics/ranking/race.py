@@ -204,10 +204,10 @@ def _survivors(
     visit: Callable[..., dict[int, Outcome]],
 ) -> list[int]:
     """Who goes on: those of highest rank that can still win; ``found`` gets the errors of those."""
-    job = work.job
+    job, first = work.job, work.job.metrics[0]
     standings = _standings(job, found, entered)
     alive = sorted(standings, key=lambda i: (-standings[i].score, standings[i].tie))[:places]
-    if len(alive) > 1 and job.metrics[0].label not in job.modes and job.metrics[0].requires != "examples":
+    if len(alive) > 1 and first.label not in job.modes and first.requires != "examples":
         # Twenty more scores, for those only whom they can still drop. What the first visit left is
         # read, also where the user wants all anew.
         policy = "only-missing" if job.policy == "always" else job.policy

@@ -121,7 +121,8 @@ def score(
             raise InvalidInputError(reasons[0])
         return found, None
 
-    found = records_of(dict.fromkeys(arrays, base), chosen, labels, read, interval_modes(intervals, chosen))
+    modes = interval_modes(intervals, chosen)
+    found = records_of(dict.fromkeys(arrays, base), chosen, labels, read, modes)
     order = [m.label for m in chosen]
     records = sorted(found, key=lambda record: order.index(record.label))
     failed = [record for record in records if record.error]
