@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,12 +36,14 @@ class Outcome:
         stop: why nothing more can be kept of any model, so that the ranking ends; else empty.
         left: what in the cache is of no more use, should it still be there: where several worked
             on a model, the last one may leave it.
+        late: whether the time was over before the model was scored.
     """
 
     records: list[Record]
     key: str = ""
     stop: str = ""
     left: tuple[str, ...] = ()
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Job:
         stage: the round.
         errors: whether only the layer that stands for the model is scored, for its error.
         mean: whether the mean of the layers is scored in place of each of them.
+        until: when the time is over, as ``time.time()`` has it.
         unkept: labels of metrics whose scores are not kept, since their names do not say what they
             compute; found here, where functions of a script can be told from others.
     """
@@ -92,6 +96,7 @@ class Job:
     stage: int = 0
     errors: bool = False
     mean: bool = False
+    until: float = math.inf
     unkept: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
@@ -243,6 +248,11 @@ class Job:
             error=reason,
         )  # fmt: skip
         return Outcome([record], stop=reason if isinstance(error, StorageError) else "")
+
+    def unfinished(self, name: str) -> Outcome:
+        """The record of a model for which there was no time."""
+        told = "the time was over before it was scored; run again to go on from there"
+        return replace(self.failure(name, told), late=True)
 
     def _fingerprint(self, positions: Any) -> str:
         """Of the examples at some positions; that of the split for all of it."""

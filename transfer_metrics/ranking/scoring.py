@@ -19,6 +19,7 @@ from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.naming import short_id
+from transfer_metrics.progress import check_time
 from transfer_metrics.results.error_bars import blocks_for, deviations
 from transfer_metrics.results.record import Record
 from transfer_metrics.statistics import ClassMoments, ClassRows
@@ -60,6 +61,7 @@ def records_of(
     """
     records = []
     for name, base in bases.items():
+        check_time()
         chosen = _readers_of(name, metrics)
         if not chosen:
             continue
