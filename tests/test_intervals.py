@@ -13,7 +13,7 @@ from transfer_metrics.results.chances import probability_of_best
 from transfer_metrics.results.error_bars import (
     BLOCKS,
     deviations,
-    interval_mode,
+    interval_modes,
     without_each,
 )
 from transfer_metrics.statistics.inputs import as_tokens
@@ -153,7 +153,7 @@ def test_probability_of_best_of_independent_normals():
 
 def test_wrong_modes_are_refused():
     with pytest.raises(InvalidInputError, match="intervals"):
-        interval_mode("bayes")
+        interval_modes("bayes", [])
 
 
 def test_tables_keep_intervals(tmp_path):

@@ -24,6 +24,7 @@ from transfer_metrics.errors import (
     MissingDependencyError,
     UnknownNameError,
 )
+from transfer_metrics.sources import zoo
 from transfer_metrics.sources.models import hubs, huggingface, huggingface_audio
 from transfer_metrics.sources.models.candidates import expand_models
 from transfer_metrics.sources.models.identity import describe
@@ -445,6 +446,31 @@ def test_fingerprint_knows_weights_structure_and_preprocessing_only() -> None:
     half = load_model(base)
     half.module.to(torch.bfloat16)
     assert half.fingerprint != model.fingerprint
+
+
+def test_lists_of_popular_models_have_names_that_hubs_know():
+    """timm's against its own register, with size; Hugging Face's by their form, offline."""
+    timm = require("timm", "popular models")
+    known = set(timm.list_models(pretrained=True))
+    for one in zoo.popular():
+        spec = parse_model(one["model"])
+        assert len(one["reason"]) > 10
+        if spec.hub == "timm":
+            assert spec.name in known
+        else:
+            assert spec.hub == "hf"
+            assert len(spec.name.split("/")) == 2
+    smallest = timm.create_model("mobilenetv3_small_100", num_classes=0)
+    assert round(sum(p.numel() for p in smallest.parameters()) / 1e6) == 2
+    small = list_models("popular:small")
+    assert expand_models("zoo:vit-mnist,popular:small") == ["zoo:vit-mnist", *small]
+    assert expand_models("popular:small(pretrained=False)")[0] == f"{small[0]}(pretrained=False)"
+    every = list_models("popular:*")
+    assert len(every) == len(zoo.popular()) == len(set(every))
+    with pytest.raises(UnknownNameError, match="popular:small"):
+        expand_models("popular:smal")
+    with pytest.raises(InvalidInputError, match="is a list of models and one is needed"):
+        load_model("popular:small")
 
 
 def test_bundled_models_load() -> None:

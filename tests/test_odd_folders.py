@@ -139,6 +139,54 @@ def test_signs_in_a_path(tmp_path: Path, folder: str) -> None:
     assert len(load_task(f"{spec}/?examples=4")["train"]) == 4
 
 
+def test_a_folder_or_file_needs_no_source(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "split/train", "split/test", "sklearn:digits", "wine: red"):
+        for name in ("a", "b"):
+            fill(tmp_path / folder / name, "1.png", "2.png", "3.png")
+    (tmp_path / "rows.csv").write_text("text,stars\n" + "good,1\nbad,0\n" * 4)
+    (tmp_path / "rows.jsonl").write_text('{"text": "good", "label": 1}\n{"text": "b", "label": 0}')
+    np.savez(tmp_path / "rows.npz", X=np.eye(4), y=[0, 1, 0, 1])
+    for given, meant in (
+        ("photos", "imagefolder:photos"),
+        (Path("photos"), "imagefolder:photos"),
+        (str(tmp_path / "photos"), f"imagefolder:{tmp_path / 'photos'}"),
+        ("photos/?examples=4", "imagefolder:photos/?examples=4"),
+        ("split", "imagefolder:split"),
+        ("./wine: red", "imagefolder:./wine: red"),
+        ("rows.csv?label=stars", "csv:rows.csv?label=stars"),
+        ("rows.jsonl", "jsonl:rows.jsonl"),
+        ("rows.npz", "npz:rows.npz"),
+    ):
+        found, expected = load_task(given), load_task(meant)
+        assert found.name == meant
+        assert list(found.splits) == list(expected.splits)
+        assert found["train"].fingerprint == expected["train"].fingerprint
+    # A name that is registered stays what it is.
+    assert len(load_task("sklearn:digits")["train"]) == 1347
+    assert len(load_task("./sklearn:digits")["train"]) == 6
+    assert with_options("photos", kind="classification") == (
+        "imagefolder:photos?kind=classification"
+    )
+
+
+def test_what_may_be_several_things_is_asked_about(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        fill(tmp_path / name, "1.png")
+    (tmp_path / "labels.csv").write_text("image,label\na/1.png,x\n")
+    with pytest.raises(InvalidInputError, match=f"csv:{tmp_path}/labels.csv or imagefolder:"):
+        load_task(str(tmp_path))
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(InvalidInputError, match=r"\.txt may be anything; write <source>:"):
+        load_task(str(tmp_path / "notes.txt"))
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/rows.csv").write_text("")
+    with pytest.raises(InvalidInputError, match=r"name the file: .*tables/rows\.csv"):
+        load_task(str(tmp_path / "tables"))
+    with pytest.raises(InvalidInputError, match="there is no such file or folder"):
+        load_task(str(tmp_path / "absent"))
+
+
 def test_a_pattern_in_a_folder_of_odd_name(tmp_path: Path) -> None:
     from tests.test_table_tasks import write
 

@@ -529,6 +529,35 @@ def test_intervals_of_a_ranking(digits, tmp_path):
     assert sum(net.module.examples for net in nets) == done
 
 
+def test_intervals_are_of_the_metric_that_ranks_unless_all_are_asked_for(digits):
+    """The default makes no second score of what the table shows no interval of."""
+    options = {"progress": False, "cache": "never", "layers": "last"}
+    scores = {}
+    for asked in (False, True, "all", "bootstrap"):
+        table = tm.rank_models(named(Net(8)), digits, ["logme", "h_score", "knn"],
+                               intervals=asked, **options)  # fmt: skip
+        scores[asked] = {r["metric"]: r for r in table.records}
+    blocked = {
+        asked: [name for name, r in of.items() if r["deviations"]] for asked, of in scores.items()
+    }
+    assert blocked == {
+        False: [], True: ["logme"], "all": ["logme", "h_score"],
+        "bootstrap": ["logme", "h_score", "knn"],
+    }  # fmt: skip
+    alone = scores[True]["logme"]["deviations"]
+    assert alone == pytest.approx(scores["all"]["logme"]["deviations"], rel=1e-6, abs=1e-12)
+    # Nearest neighbours come with an error of their own.
+    assert scores[False]["knn"]["stderr"] == scores[True]["knn"]["stderr"]
+
+
+def test_scores_without_intervals_do_not_stand_for_those_with(digits, tmp_path):
+    options = {"progress": False, "cache_dir": tmp_path, "layers": "last"}
+    for metrics, asked in (("logme,h_score", True), ("h_score,logme", True), ("knn,logme", "all")):
+        table = tm.rank_models(named(Net(8)), digits, metrics, intervals=asked, **options)
+        certain = metrics.split(",")[:1] if asked is True else ["logme"]
+        assert set(certain) <= {r["metric"] for r in table.records if r["deviations"]}
+
+
 def test_widths_are_warned_about_where_they_decide(digits):
     nets = named(Net(8), Net(32, seed=1))
     options = {"cache": "never", "progress": False, "layers": "last"}

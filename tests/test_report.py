@@ -346,7 +346,7 @@ def test_commands_run_what_the_records_tell():
     assert expand_models(args.models) == [*models[:2], "MODEL"]
     assert args.models.endswith(",$(boom) = MODEL")
     assert (args.task, args.metrics, args.pool) == ("npz:my data.npz", "logme,knn", "max")
-    assert args.intervals == "jackknife"
+    assert args.intervals == "all"
     words = shlex.split(compare_command("digits", comparison()))
     args = build_parser().parse_args(words[1:])
     assert args.heads == "linear_probe,finetune(lr=0.1)"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Self
 
 from tqdm import tqdm
@@ -15,6 +17,40 @@ from transfer_metrics.untrusted import visible
 _OFTEN = 0.1  # seconds between two drawings
 # What all bars go into while a run of several steps has one of its own.
 _whole: list[WholeRun] = []
+_limit: ContextVar[float] = ContextVar("limit", default=math.inf)
+
+
+class OutOfTime(BaseException):
+    """The time that a piece of work may take is over.
+
+    No ``Exception``, so that nothing takes it for a failure of the work: like an interrupt it
+    leaves what was kept on the way, and the same work goes on from there.
+    """
+
+
+@contextmanager
+def until(moment: float) -> Iterator[None]:
+    """Raise ``OutOfTime`` inside, wherever a bar moves on after a moment (that of ``time.time``).
+
+    >>> try:
+    ...     with until(time.time() - 1.0):
+    ...         print("not reached")
+    ... except OutOfTime:
+    ...     print("over")
+    over
+    """
+    before = _limit.set(min(moment, _limit.get()))
+    try:
+        check_time()
+        yield
+    finally:
+        _limit.reset(before)
+
+
+def check_time() -> None:
+    """Raise ``OutOfTime`` where the time is over; bars do so by themselves."""
+    if time.time() > _limit.get():
+        raise OutOfTime
 
 
 def progress_bar(desc: str, total: int, shown: bool, **options: Any) -> tqdm:
@@ -27,7 +63,7 @@ def progress_bar(desc: str, total: int, shown: bool, **options: Any) -> tqdm:
     """
     if _whole:
         return _Part(desc=visible(desc), total=total, disable=True, **options)
-    return tqdm(
+    return _Bar(
         desc=visible(desc),
         total=total,
         disable=not shown,
@@ -107,6 +143,15 @@ class WholeRun:
             self._bar.refresh()
 
 
+class _Bar(tqdm):
+    """A bar of its own, which looks at the time."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """See ``tqdm``."""
+        check_time()
+        return super().update(n)
+
+
 class _Part(tqdm):
     """A bar that is not drawn and tells the whole run of it."""
 
@@ -117,6 +162,7 @@ class _Part(tqdm):
 
     def update(self, n: float | None = 1) -> bool | None:
         """See ``tqdm``."""
+        check_time()
         self.n += n or 0
         self._owner.tell()
         return None

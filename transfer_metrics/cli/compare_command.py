@@ -33,7 +33,9 @@ def add_parser(verbs: Any) -> None:
     help = "train heads and fine-tune, and test in and out of distribution"
     parser = add_verb(verbs, "compare", help, _EXAMPLES, _run)
     parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
-    parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
+    parser.add_argument(
+        "--task", required=True, help="task: a folder such as photos/, a file, sklearn:digits …"
+    )
     parser.add_argument(
         "--heads",
         help="comma-separated (default linear_probe,head2toe,finetune,lpft; see `list heads`)",

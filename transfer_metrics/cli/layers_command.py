@@ -32,7 +32,7 @@ def add_parser(verbs: Any) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", help="a model; needs --task")
     source.add_argument("--store", help="features written by `extract`")
-    parser.add_argument("--task", help="task, such as imagefolder:photos/")
+    parser.add_argument("--task", help="task: a folder such as photos/, a file, sklearn:digits …")
     parser.add_argument("--metrics", help="metrics, comma-separated")
     add_layers(parser, "blocks", "blocks, activations, *, last")
     parser.add_argument("--plot", metavar="FILE", help="draw the layer-wise curve into a file")

@@ -16,6 +16,7 @@ _EXAMPLES = """\
   transfer-metrics list metrics
   transfer-metrics list metrics knn
   transfer-metrics list models 'timm:mobilenet*'
+  transfer-metrics list models popular:small
   transfer-metrics list layers zoo:resnet-cifar10
   transfer-metrics list poolings
   transfer-metrics list tasks
@@ -56,6 +57,8 @@ def _next(args: argparse.Namespace, records: list[dict[str, Any]]) -> tuple[str,
     """What to do with what was listed."""
     name = args.name or "zoo:*"
     digits = ("--task", "sklearn:digits")
+    if args.what == "models" and name == "popular:text":
+        return ("rank", "--models", name, "--task", "reviews.csv")
     if args.what == "models":
         return ("rank", "--models", name, *digits)
     if args.what == "layers":
@@ -147,9 +150,16 @@ def _short(value: Any) -> str:
 
 
 def _models(args: argparse.Namespace) -> _Listing:
+    from transfer_metrics.sources import zoo
     from transfer_metrics.sources.models.load_model import list_models
 
-    return _named(list_models(args.name or "zoo:*"))
+    names = list_models(args.name or "zoo:*")
+    if not (args.name or "").startswith("popular:"):
+        return _named(names)
+    found = [one for one in zoo.popular() if one["model"] in names]
+    widest = max(map(len, names))
+    lines = [f"{o['model']:<{widest}} {o['million']:>4} M  {o['reason']}" for o in found]
+    return [dict(one) for one in found], lines
 
 
 def _tasks(args: argparse.Namespace) -> _Listing:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transfer_metrics.cli.console import tell
 from transfer_metrics.cli.parser import add_config
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.syntax import split_list
+from transfer_metrics.syntax import seconds_of, split_list
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.tasks.task import Task
@@ -67,14 +67,25 @@ def add_layers(parser: argparse.ArgumentParser, default: str, choices: str) -> N
     )
 
 
-def add_intervals(parser: argparse.ArgumentParser) -> None:
-    """Add ``--intervals``."""
+def add_intervals(parser: argparse.ArgumentParser, of: str = "the metric that ranks") -> None:
+    """Add ``--intervals``, which are ``of`` one metric or of all unless more are asked for."""
     parser.add_argument(
         "--intervals",
         nargs="?",
         const="jackknife",
-        choices=("jackknife", "bootstrap"),
-        help="95 %% intervals and the probability of the best score; bootstrap: for all metrics",
+        choices=("jackknife", "all", "bootstrap"),
+        help=f"95 %% intervals of {of}, by a jackknife over blocks of examples; all: of every "
+        f"metric; bootstrap: of every metric, by half-samples where there is no jackknife",
+    )
+
+
+def add_time(parser: argparse.ArgumentParser) -> None:
+    """Add ``--time``."""
+    parser.add_argument(
+        "--time",
+        type=_time,
+        metavar="TIME",
+        help="the most it should take, such as 90s, 30m, 2h; what is left out is said",
     )
 
 
@@ -260,6 +271,11 @@ def count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} must not be negative")
     return value
+
+
+def _time(text: str) -> str:
+    seconds_of(text)
+    return text
 
 
 def _seed(text: str) -> int:

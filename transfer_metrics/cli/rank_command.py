@@ -15,6 +15,7 @@ from transfer_metrics.cli.options import (
     add_layers,
     add_output,
     add_plot_format,
+    add_time,
     check_place,
     extraction,
     loaded,
@@ -29,7 +30,8 @@ _EXAMPLES = """\
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits
   transfer-metrics rank --models 'zoo:*' --task zoo:glyphs --metrics 'transrate,knn(k=1)'
   transfer-metrics rank --models 'zoo:cnn-*' --task sklearn:digits --intervals
-  transfer-metrics rank --models 'timm:mobilenet*' --task imagefolder:photos/ --budget 0.3
+  transfer-metrics rank --models 'timm:mobilenet*' --task imagefolder:photos/ --budget 0.3 \\
+      --time 10m
   transfer-metrics rank --models timm:resnet18,torchvision:resnet50 --task imagefolder:photos/
   transfer-metrics rank --models @models.txt --task imagefolder:photos/
   transfer-metrics rank --models @models.txt --task imagefolder:photos/ --prior earlier.csv
@@ -44,7 +46,9 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = add_verb(verbs, "rank", "rank pretrained models on one task", _EXAMPLES, _run)
     parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
-    parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
+    parser.add_argument(
+        "--task", required=True, help="task: a folder such as photos/, a file, sklearn:digits …"
+    )
     parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
     add_layers(parser, "best", "best (the best block stands for the model), blocks, last")
     parser.add_argument(
@@ -62,6 +66,7 @@ def add_parser(verbs: Any) -> None:
         metavar="SHARE",
         help="share of the forward passes to spend, such as 0.3: models race and fall out early",
     )
+    add_time(parser)
     add_intervals(parser)
     add_chances(parser)
     parser.add_argument("--keep-features", action="store_true", help="keep features in the cache")
@@ -101,6 +106,7 @@ def _run(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.results.shortlist import with_chances
+    from transfer_metrics.results.wording import listed
     from transfer_metrics.sources.models.candidates import candidates_of
 
     if args.dry_run:
@@ -121,6 +127,7 @@ def _run(args: argparse.Namespace) -> int:
         keep_features=args.keep_features,
         intervals=args.intervals or False,
         budget=args.budget,
+        time=args.time,
         evidence=args.evidence,
         prior=args.prior,
         **extraction(args),
@@ -137,8 +144,12 @@ def _run(args: argparse.Namespace) -> int:
             table.plot.save(kind, written[-1])
     print_table(table, args, table.format(confidence=args.confidence))
     failed = {r["model"] for r in table.failures}
+    reasons: dict[tuple[str, str], list[str]] = {}
     for failure in table.failures:
-        say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
+        why = (failure["metric"] or "model", failure["error"])
+        reasons.setdefault(why, []).append(failure["model"])
+    for (what, error), models_of_it in reasons.items():
+        say(f"failed: {listed(list(dict.fromkeys(models_of_it)))}: {what}: {error}")
     tell(args, _spent(table))
     tell(args, f"wrote {', '.join(map(str, written))}")
     asked = ("--models", args.models, *task_options(args))

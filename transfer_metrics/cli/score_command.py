@@ -29,7 +29,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--source", metavar="FILE", help=".npy (N, Z) of source probabilities, for LEEP and its kin"
     )
-    add_intervals(parser)
+    add_intervals(parser, "every metric")
     add_output(parser)
 
 

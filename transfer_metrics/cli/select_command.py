@@ -39,7 +39,7 @@ def add_parser(verbs: Any) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", help="a model; needs --task")
     source.add_argument("--store", help="features written by `extract`")
-    parser.add_argument("--task", help="task, such as imagefolder:photos/")
+    parser.add_argument("--task", help="task: a folder such as photos/, a file, sklearn:digits …")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--by", metavar="METRIC", help="choose whole layers by a metric")
     what.add_argument("--features", choices=_CRITERIA, help="choose feature maps of all layers")

@@ -43,7 +43,7 @@ def add_parser(verbs: Any) -> None:
         help="what `rank` or `transfer` wrote: its best model, the best layer of that, its task",
     )
     parser.add_argument("--model", help="a model; needed without --from and --features")
-    parser.add_argument("--task", help="task, such as imagefolder:photos/")
+    parser.add_argument("--task", help="task: a folder such as photos/, a file, sklearn:digits …")
     parser.add_argument(
         "--head", help="a head with options (see `list heads`; default linear_probe)"
     )

@@ -12,6 +12,7 @@ from transfer_metrics.cli.options import (
     add_device,
     add_examples,
     add_output,
+    add_time,
     check_place,
     count,
     loaded,
@@ -35,7 +36,9 @@ def add_parser(verbs: Any) -> None:
     help = "from many models to one trained head: rank, fit the best, choose, test, write"
     parser = add_verb(verbs, "transfer", help, _EXAMPLES, _run)
     parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
-    parser.add_argument("--task", required=True, help="task, such as imagefolder:photos/")
+    parser.add_argument(
+        "--task", required=True, help="task: a folder such as photos/, a file, sklearn:digits …"
+    )
     parser.add_argument(
         "--out", required=True, metavar="FOLDER", help="folder for the head, the page, the tables"
     )
@@ -48,11 +51,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--finetune", type=count, metavar="N", help="the same of the N best models (--check is 1)"
     )
-    parser.add_argument(
-        "--time",
-        metavar="TIME",
-        help="the most it should take, such as 90s, 30m, 2h; what is left out is said",
-    )
+    add_time(parser)
     parser.add_argument(
         "--most", type=positive, metavar="N", help="fit heads on so many of the shortlist at most"
     )
@@ -82,10 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     from transfer_metrics.heads.transfer import transfer
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.sources.models.candidates import candidates_of
-    from transfer_metrics.syntax import seconds_of
 
-    if args.time is not None:
-        seconds_of(args.time)
     common: dict[str, Any] = {
         "finetune": int(args.check) if args.finetune is None else args.finetune,
         "most": args.most or MOST,

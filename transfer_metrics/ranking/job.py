@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,12 +36,14 @@ class Outcome:
         stop: why nothing more can be kept of any model, so that the ranking ends; else empty.
         left: what in the cache is of no more use, should it still be there: where several worked
             on a model, the last one may leave it.
+        late: whether the time was over before the model was scored.
     """
 
     records: list[Record]
     key: str = ""
     stop: str = ""
     left: tuple[str, ...] = ()
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Job:
         amp: whether the forward pass runs in mixed precision.
         policy: what is taken from the cache and what is kept there.
         cache: the cache.
-        mode: which errors of scores are wanted.
+        modes: how errors of scores are found, by label of the metrics that are to have one.
         options: further options of ``extract``.
         ranges: positions of the examples that are run through a model in one go each, ascending.
         stored: whether features are written first, and statistics built of the files.
@@ -68,6 +71,7 @@ class Job:
         stage: the round.
         errors: whether only the layer that stands for the model is scored, for its error.
         mean: whether the mean of the layers is scored in place of each of them.
+        until: when the time is over, as ``time.time()`` has it.
         unkept: labels of metrics whose scores are not kept, since their names do not say what they
             compute; found here, where functions of a script can be told from others.
     """
@@ -82,7 +86,7 @@ class Job:
     amp: bool
     policy: str
     cache: ResultCache
-    mode: str | None
+    modes: Mapping[str, str]
     options: Mapping[str, Any]
     ranges: tuple[Any, ...] = ()
     stored: bool = False
@@ -92,6 +96,7 @@ class Job:
     stage: int = 0
     errors: bool = False
     mean: bool = False
+    until: float = math.inf
     unkept: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
@@ -128,10 +133,9 @@ class Job:
         return self.ranges[: self.reach]
 
     @property
-    def block_mode(self) -> str | None:
+    def block_modes(self) -> Mapping[str, str]:
         """Which errors statistics allow: a race tests its first metric by a jackknife."""
-        tested = self.racing and self.metrics[0].requires != "examples"
-        return self.mode or (MODES[0] if tested else None)
+        return {self.metrics[0].label: MODES[0], **self.modes} if self.racing else self.modes
 
     def part(self, positions: Any) -> Task:
         """The task cut down to some examples, whose hash follows from that of the whole."""
@@ -167,7 +171,7 @@ class Job:
             return content_key(**self._content(whole, self.data.fingerprint), **scored)
         seen = np.concatenate([np.asarray(positions) for positions in self.seen])
         # Errors are added for the metric that races, so these scores serve no other race.
-        race = (self.metrics[0].label, self.mode)
+        race = (self.metrics[0].label, self.modes.get(self.metrics[0].label))
         return content_key(**self._content(whole, self._fingerprint(seen)), **scored, race=race)
 
     def has_features(self, key: str) -> bool:
@@ -188,8 +192,7 @@ class Job:
             InvalidInputError: some are lacking and nothing may be computed.
         """
         known = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
-        enough = (None, *MODES) if self.mode is None else (self.mode, MODES[-1])
-        done = {r.label for r in known if r.intervals in enough}
+        done = {r.label for r in known if r.intervals in _enough(self.modes.get(r.label))}
         done &= {m.label for m in self.metrics} - (self.unkept or set())
         missing = [m for m in self.metrics if m.label not in done]
         if self.policy == "only-cache" and missing:
@@ -246,6 +249,11 @@ class Job:
         )  # fmt: skip
         return Outcome([record], stop=reason if isinstance(error, StorageError) else "")
 
+    def unfinished(self, name: str) -> Outcome:
+        """The record of a model for which there was no time."""
+        told = "the time was over before it was scored; run again to go on from there"
+        return replace(self.failure(name, told), late=True)
+
     def _fingerprint(self, positions: Any) -> str:
         """Of the examples at some positions; that of the split for all of it."""
         if len(positions) == len(self.data):
@@ -265,6 +273,11 @@ class Job:
             "dtype": self.dtype,
             "amp": self.amp,
         }
+
+
+def _enough(mode: str | None) -> tuple[str | None, ...]:
+    """How the error of a known score may have been found where it is asked for in this way."""
+    return (None, *MODES) if mode is None else (mode, MODES[-1])
 
 
 def _is_stable(metric: Metric) -> bool:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from transfer_metrics.errors import TransferMetricsError
+from transfer_metrics.errors import TransferMetricsError, warn
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.budget import plan_race
 from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.ranges import Ranges, drop, outcomes
 from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
+from transfer_metrics.results.wording import several
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.tasks.subtasks import nested_order
 
@@ -59,6 +60,9 @@ def race(
             counted as if the cache were empty, so that the cache does not change the result.
         progress: show progress on stderr.
 
+    Where the time of the job is over, the race ends with the scores of the last round that all who
+    were in it have finished.
+
     Returns:
         Records in the order of the candidates. ``round`` is the round after which a model was
         dropped, None for those that were scored on all examples.
@@ -83,7 +87,14 @@ def race(
         visit = functools.partial(_visited, candidates=candidates, run=run, progress=progress)
         title = f"round {stage + 1} of {last + 1}, {plan.sizes[stage]} examples, models left"
         entered = alive
-        found |= visit(of_round, entered, title)
+        round_found = visit(of_round, entered, title)
+        if any(outcome.late for outcome in round_found.values()):
+            # Only scores of the same examples compare, so an unfinished round counts if it is all.
+            found = found or round_found
+            reached = reached or dict.fromkeys(entered, stage)
+            _tell_of_time(job, plan.sizes, stage, found)
+            break
+        found |= round_found
         reached |= dict.fromkeys(entered, stage)
         spent += len(entered) * plan.cost(stage)
         alive = []
@@ -99,6 +110,20 @@ def race(
         stage += 1 + len(skipped)
     rounds = [None if reached[i] == last else reached[i] + 1 for i in range(len(candidates))]
     return [replace(r, round=rounds[i]) for i in range(len(candidates)) for r in found[i].records]
+
+
+def _tell_of_time(job: Job, sizes: Sequence[int], stage: int, found: dict[int, Outcome]) -> None:
+    """Warn of what the table says where the time was over in a round."""
+    late = sum(outcome.late for outcome in found.values())
+    before = (
+        f"{several(late, 'model')} of {len(found)} have no score, the others that of {sizes[0]}"
+        if late
+        else f"the scores are those of the round before, on {sizes[stage - 1]}"
+    )
+    warn(
+        f"the time was over in round {stage + 1} of {len(sizes)}: {before} of {len(job.data)} "
+        f"examples; with more time the same ranking goes on from there"
+    )
 
 
 def rounds_of(job: Job, sizes: Sequence[int]) -> dict[str, Any]:
@@ -204,15 +229,16 @@ def _survivors(
     visit: Callable[..., dict[int, Outcome]],
 ) -> list[int]:
     """Who goes on: those of highest rank that can still win; ``found`` gets the errors of those."""
-    job = work.job
+    job, first = work.job, work.job.metrics[0]
     standings = _standings(job, found, entered)
     alive = sorted(standings, key=lambda i: (-standings[i].score, standings[i].tie))[:places]
-    if len(alive) > 1 and job.mode is None and job.metrics[0].requires != "examples":
+    if len(alive) > 1 and first.label not in job.modes and first.requires != "examples":
         # Twenty more scores, for those only whom they can still drop. What the first visit left is
         # read, also where the user wants all anew.
         policy = "only-missing" if job.policy == "always" else job.policy
         tested = replace(work, job=replace(job, errors=True, policy=policy))
-        found |= visit(tested, alive, "errors of scores, models")
+        visited = visit(tested, alive, "errors of scores, models")
+        found |= {i: outcome for i, outcome in visited.items() if not outcome.late}
     standings = _standings(job, found, alive)
     left = list(standings)
     return sorted(left[k] for k in contenders(list(standings.values()), level))

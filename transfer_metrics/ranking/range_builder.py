@@ -48,7 +48,7 @@ class RangeBuilder:
         """What is built of each layer."""
         bases = bases_of(self.store, self.job.mean)
         names = [name for name, base in bases.items() if base.dim is not None]
-        return needs_by_layer(names, self.metrics, self.job.labels, self.job.block_mode)
+        return needs_by_layer(names, self.metrics, self.job.labels, self.job.block_modes)
 
     @cached_property
     def plan(self) -> Plan:

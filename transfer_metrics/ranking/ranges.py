@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from transfer_metrics.features.extraction import Extraction
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
+from transfer_metrics.progress import OutOfTime, until
 from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.memory_budget import release
@@ -145,6 +146,14 @@ class Ranges:
 
     def load(self, item: Candidate) -> _Loaded | Outcome:
         """A model, or its scores where they are known; what its code raises becomes a record."""
+        try:
+            with until(self.job.until):
+                return self._loaded(item)
+        except OutOfTime:
+            return self.job.unfinished(item.name)
+
+    def _loaded(self, item: Candidate) -> _Loaded | Outcome:
+        """The same while there is time."""
         job, started = self.job, time.perf_counter()
         try:
             model = item.load()
@@ -194,14 +203,17 @@ class Ranges:
             return loaded
         job, built = self.job, loaded.built
         try:
-            if loaded.stored:
-                return self._from_features(loaded)
-            if self.parts == len(loaded.builder.plan.passes) == 1 and not job.racing:
-                return self._in_memory(loaded)
-            folder = RangeFolder(built.folder / f"{part:05d}")
-            if folder.read_manifest() is None:
-                with folder.writing() as temporary:
-                    loaded.builder.write(job.ranges[part], temporary)
+            with until(job.until):
+                if loaded.stored:
+                    return self._from_features(loaded)
+                if self.parts == len(loaded.builder.plan.passes) == 1 and not job.racing:
+                    return self._in_memory(loaded)
+                folder = RangeFolder(built.folder / f"{part:05d}")
+                if folder.read_manifest() is None:
+                    with folder.writing() as temporary:
+                        loaded.builder.write(job.ranges[part], temporary)
+        except OutOfTime:
+            return job.unfinished(built.name)
         except Exception as error:
             return job.failure(built.name, error)
         return built
@@ -209,6 +221,8 @@ class Ranges:
     def reduce(self, item: Any, results: Sequence[Any]) -> Outcome:
         """The outcome of a candidate, from the statistics of its ranges."""
         for result in results:
+            if isinstance(result, Outcome) and result.late:
+                return result  # its finished ranges stay
             if isinstance(result, Outcome):
                 left = {str(r.folder) for r in results if isinstance(r, _Built) and result.key}
                 return replace(result, left=(*result.left, *left))
@@ -216,7 +230,10 @@ class Ranges:
                 return _lost(self.job, item, result)
         built = replace(results[0], loading=max(result.loading for result in results))
         try:
-            return self._merged(built)
+            with until(self.job.until):
+                return self._merged(built)
+        except OutOfTime:
+            return self.job.unfinished(built.name)
         except CorruptStoreError:
             # Damaged meanwhile, or another run on the same cache was faster and has cleared up.
             return self._again(item)
@@ -271,7 +288,7 @@ class Ranges:
             stores = [self._features(stack, loaded.builder.whole, i) for i in range(len(seen))]
             labels = [job.labels[np.asarray(positions)] for positions in seen]
             fresh = score_stores(
-                stores, self._metrics(built), labels, mode=self._mode(built), mean=job.mean,
+                stores, self._metrics(built), labels, modes=self._modes(built), mean=job.mean,
                 only=built.layer,
             )  # fmt: skip
         outcome = self._kept(built, fresh)
@@ -323,7 +340,7 @@ class Ranges:
             for name, base in bases_of(store, job.mean).items()
             if built.layer in (None, name)
         }
-        fresh = records_of(bases, self._metrics(built), job.labels, read, self._mode(built))
+        fresh = records_of(bases, self._metrics(built), job.labels, read, self._modes(built))
         return self._kept(built, fresh)
 
     def _kept(self, built: _Built, fresh: Sequence[Record]) -> Outcome:
@@ -351,8 +368,9 @@ class Ranges:
     def _metrics(self, built: _Built) -> list[Metric]:
         return [m for m in self.job.metrics if m.label in built.labels]
 
-    def _mode(self, built: _Built) -> str | None:
-        return MODES[0] if built.layer is not None else self.job.mode
+    def _modes(self, built: _Built) -> Mapping[str, str]:
+        of_layer = {self.job.metrics[0].label: MODES[0]}
+        return of_layer if built.layer is not None else self.job.modes
 
 
 def drop(job: Job, left: Iterable[str]) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import sys
+import time as clock
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.features.batches import MEAN
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.progress import progress_bar
@@ -32,15 +34,17 @@ from transfer_metrics.ranking.race import Run, race
 from transfer_metrics.ranking.range_folder import sweep
 from transfer_metrics.ranking.ranges import Ranges, drop, outcomes, ranges_of
 from transfer_metrics.registry import resolve
-from transfer_metrics.results.error_bars import interval_mode
+from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import LEARNT
 from transfer_metrics.results.standing import earlier_accuracies
 from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.wording import listed, several
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task, refuse_words
+from transfer_metrics.syntax import seconds_of
 
 # How each choice of layers is extracted, and which rows then stand for the model.
 LAYER_CHOICES = {
@@ -68,6 +72,7 @@ def rank_models(
     keep_features: bool = False,
     intervals: bool | str = False,
     budget: float | None = None,
+    time: float | str | None = None,
     evidence: Any = None,
     prior: Any = None,
     dtype: str = "float32",
@@ -113,14 +118,21 @@ def rank_models(
             ``"never"`` neither reads nor writes, ``"only-cache"`` computes nothing.
         cache_dir: the cache; by default ``$TRANSFER_METRICS_CACHE`` or the user's cache folder.
         keep_features: keep the features of scored models in the cache, for further metrics.
-        intervals: True adds 95 % intervals, by a jackknife over twenty blocks of examples, for
-            metrics of additive statistics; ``"bootstrap"`` adds half-samples of the examples for
-            the others. The probabilities of being the best then count errors of sampling too.
+        intervals: True adds 95 % intervals to the metric that orders the ranking, by a jackknife
+            over twenty blocks of examples where its statistics are additive; ``"all"`` to every
+            metric, which takes twenty more scores of each on every layer; ``"bootstrap"`` to every
+            metric, by half-samples of the examples where there is no jackknife. ``knn`` and the
+            probes have errors of their own without it. The probabilities of being the best then
+            count errors of sampling too.
         budget: the share of the forward passes of a full ranking that may be spent, such as 0.3:
             the models race on growing parts of the split, as ``ranking.race`` says, and those that
             fall behind are dropped. The last ones are scored on all examples; the others keep the
             scores of their last round, ``n`` tells on how many examples, and rank below. None
             scores every model on all examples.
+        time: seconds, or text such as ``"10m"``, after which the ranking ends with what is known, a
+            batch later at most: models that it did not come to have records that say so, and with
+            ``budget`` the scores are those of the last round that was finished. What was begun is
+            kept, so the same ranking goes on from there.
         evidence: what networks of yours reached on tasks of yours, in place of the evidence of the
             package, to know how far scores can be trusted: the file that `benchmark run` wrote,
             and with it the scores that `benchmark build` wrote, or else the pairs are scored like
@@ -166,6 +178,7 @@ def rank_models(
         prior = earlier_accuracies(prior)
     if cache not in POLICIES:
         raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
+    ends = math.inf if time is None else clock.time() + seconds_of(time)
     candidates = candidates_of(models)
     ENGINES[engine.partition(":")[0]]
     stored = features_first(stream, memory, keep_features, budget)
@@ -188,7 +201,7 @@ def rank_models(
         )  # fmt: skip
         # The data are hashed here, once, and the hash goes to the workers with them.
         _ = job.task_id
-        job = replace(job, spills=serial and stream is None and memory is None)
+        job = replace(job, until=ends, spills=serial and stream is None and memory is None)
         work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "")
         gpus = _gpus(engine, options.get("device"))
         run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus)
@@ -283,7 +296,7 @@ def make_job(
     asked = resolve_metrics(metrics, task.kind, long_tailed=uneven)
     return Job(
         task, asked, chosen, view, pool, split, dtype, amp, cache,
-        ResultCache(cache_dir), interval_mode(intervals), options,
+        ResultCache(cache_dir), interval_modes(intervals, asked, True), options,
         ranges=(range(n),) if stored else ranges_of(n, options.get("shard_size", 1024)),
         stored=stored, keep_features=keep_features,
         mean=isinstance(layers, str) and layers == MEAN,
@@ -298,6 +311,12 @@ def _ranked(
     with progress_bar("ranges" if work.parts > 1 else "models", sum(parts), progress) as bar:
         found = dict(outcomes(work.job, candidates, run(work, candidates, parts, tick=bar.update)))
     drop(work.job, {path for outcome in found.values() for path in outcome.left})
+    if late := [candidates[place].name for place in found if found[place].late]:
+        warn(
+            f"the time was over before {several(len(late), 'model')} of {len(candidates)}: "
+            f"{listed(late)}; with more time the same "
+            f"ranking goes on from there"
+        )
     return [record for place in range(len(candidates)) for record in found[place].records]
 
 

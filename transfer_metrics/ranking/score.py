@@ -23,7 +23,7 @@ from transfer_metrics.ranking.metric_choice import (
     warn_of_widths,
 )
 from transfer_metrics.ranking.scoring import records_of, score_stores
-from transfer_metrics.results.error_bars import interval_mode
+from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.sources.tasks.label_values import check_container
@@ -58,8 +58,9 @@ def score(
         metrics: names, patterns, callables or a list of them; ``"*"`` is all that apply.
         source: source probabilities, (N, Z), for the metrics that read the source head.
         kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` instead of that rule.
-        intervals: True adds standard errors by a jackknife over twenty blocks of examples, for
-            metrics of additive statistics; ``"bootstrap"`` adds half-samples for the others.
+        intervals: True adds standard errors to all these metrics, by a jackknife over twenty
+            blocks of examples where their statistics are additive; ``"bootstrap"`` by half-samples
+            for the others too.
         ignore_index: tokens with this label are left out.
 
     Returns:
@@ -120,7 +121,8 @@ def score(
             raise InvalidInputError(reasons[0])
         return found, None
 
-    found = records_of(dict.fromkeys(arrays, base), chosen, labels, read, interval_mode(intervals))
+    modes = interval_modes(intervals, chosen)
+    found = records_of(dict.fromkeys(arrays, base), chosen, labels, read, modes)
     order = [m.label for m in chosen]
     records = sorted(found, key=lambda record: order.index(record.label))
     failed = [record for record in records if record.error]
@@ -170,7 +172,8 @@ def score_layers(
         task: a task or its name; needed with a model.
         metrics: names, patterns, callables or a list of them.
         layers: which layers, as for ``extract``.
-        intervals: as for ``score``.
+        intervals: True adds standard errors to the first metric, ``"all"`` and ``"bootstrap"`` to
+            every one, as for ``rank_models``.
         **options: further options of ``extract``.
 
     Returns:
@@ -199,7 +202,8 @@ def score_layers(
         store = extract(store_or_model, task, layers=layers, **options)
     chosen = resolve_metrics(metrics, store.kind)
     labels = Labels.of(store.labels, store.kind, store.num_classes, None, chosen)
-    records = score_stores([store], chosen, [labels], mode=interval_mode(intervals))
+    modes = interval_modes(intervals, chosen, True)
+    records = score_stores([store], chosen, [labels], modes=modes)
     if task is not None:
         records = [replace(record, task_summary=task.summary) for record in records]
     if metrics is not DEFAULT_METRICS:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.naming import short_id
-from transfer_metrics.results.error_bars import BLOCKS, deviations
+from transfer_metrics.progress import check_time
+from transfer_metrics.results.error_bars import blocks_for, deviations
 from transfer_metrics.results.record import Record
 from transfer_metrics.statistics import ClassMoments, ClassRows
 from transfer_metrics.statistics.linalg import Scatter
@@ -32,6 +34,7 @@ from transfer_metrics.statistics.statistics import (
     reads_bins,
 )
 
+NO_ERRORS: Mapping[str, str] = MappingProxyType({})
 _NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
 ClassScatter = Callable[[ClassMoments], Sequence[Scatter]]
 Read = Callable[[str, Sequence[Needs]], tuple[Statistics, ClassScatter | None]]
@@ -43,7 +46,7 @@ def records_of(
     metrics: Sequence[Metric],
     labels: Labels,
     read: Read,
-    mode: str | None = None,
+    modes: Mapping[str, str] = NO_ERRORS,
 ) -> list[Record]:
     """Records of layers, and of the source head, under every metric that reads them.
 
@@ -52,22 +55,22 @@ def records_of(
         metrics: the metrics.
         labels: of all examples.
         read: gives the statistics of a layer.
-        mode: which errors are wanted.
+        modes: how errors are found, by label of the metrics that are to have one.
 
     Cost: that of the metrics; memory that of the statistics of one layer.
     """
-    blocks = BLOCKS if mode else 0
     records = []
     for name, base in bases.items():
+        check_time()
         chosen = _readers_of(name, metrics)
         if not chosen:
             continue
         if name == LOGITS and base.dim is None:
             records += [replace(r, error=_NO_HEAD) for r in unscored(base, chosen)]
             continue
-        needs = needs_of(chosen, labels, blocks)
+        needs = needs_of(chosen, labels, blocks_for(chosen, modes))
         if needs:
-            records += _scored(base, chosen, labels, mode, *read(name, needs))
+            records += _scored(base, chosen, labels, modes, *read(name, needs))
         else:
             records += [replace(r, error=labels.unbinned) for r in unscored(base, chosen)]
     return records
@@ -79,11 +82,11 @@ def _readers_of(name: str, metrics: Iterable[Metric]) -> list[Metric]:
 
 
 def needs_by_layer(
-    names: Iterable[str], metrics: Sequence[Metric], labels: Labels, mode: str | None
+    names: Iterable[str], metrics: Sequence[Metric], labels: Labels, modes: Mapping[str, str]
 ) -> dict[str, list[Needs]]:
     """What is built of each layer that some metric reads."""
-    blocks = BLOCKS if mode else 0
-    found = {name: needs_of(_readers_of(name, metrics), labels, blocks) for name in names}
+    readers = {name: _readers_of(name, metrics) for name in names}
+    found = {name: needs_of(own, labels, blocks_for(own, modes)) for name, own in readers.items()}
     return {name: needs for name, needs in found.items() if needs}
 
 
@@ -122,7 +125,7 @@ def score_stores(
     metrics: Sequence[Metric],
     labels: Sequence[Labels],
     *,
-    mode: str | None = None,
+    modes: Mapping[str, str] = NO_ERRORS,
     mean: bool = False,
     only: str | None = None,
 ) -> list[Record]:
@@ -132,7 +135,7 @@ def score_stores(
         stores: the stores.
         metrics: the metrics.
         labels: those of each store.
-        mode: which errors are wanted.
+        modes: how errors are found, by label of the metrics that are to have one.
         mean: score the mean of the hidden layers.
         only: name of the one layer that is scored.
 
@@ -171,7 +174,7 @@ def score_stores(
         bases = {only: bases[only]}
     n, seconds = sum(map(len, stores)), sum(store.seconds for store in stores)
     bases = {k: replace(base, n=n, extract_seconds=seconds) for k, base in bases.items()}
-    return records_of(bases, metrics, everything, read, mode)
+    return records_of(bases, metrics, everything, read, modes)
 
 
 def late_classes(
@@ -203,7 +206,7 @@ def _scored(
     base: Record,
     metrics: Sequence[Metric],
     labels: Labels,
-    mode: str | None,
+    modes: Mapping[str, str],
     statistics: Statistics,
     class_scatter: ClassScatter | None,
 ) -> list[Record]:
@@ -221,10 +224,14 @@ def _scored(
         else:
             statistic, built = whole[key]
             score = functools.partial(metric, statistic)
-            found[metric.label] = valued(record, score, built / shares[key], mode)
-    for key in whole if mode else ():
-        scored = [m for m in metrics if keys[m.label] == key and not found[m.label].error]
-        _add_errors(found, scored, whole[key][0], statistics.blocks(key), mode)
+            found[metric.label] = valued(
+                record, score, built / shares[key], modes.get(metric.label)
+            )
+    certain = [m for m in metrics if m.label in modes and not found[m.label].error]
+    for key in whole if certain else ():
+        scored = [m for m in certain if keys[m.label] == key]
+        # Asked for together, so found in one way.
+        _add_errors(found, scored, whole[key][0], statistics.blocks(key), modes[certain[0].label])
     return list(found.values())
 
 
@@ -249,7 +256,7 @@ def valued(
 ) -> Record:
     """A record with the value of a score and its time, or why there is none.
 
-    ``built`` is the time that its statistics took, and ``mode`` says which errors are wanted.
+    ``built`` is the time that its statistics took, and ``mode`` says how its error is found.
     """
     started = time.perf_counter()
     try:
@@ -273,10 +280,10 @@ def _add_errors(
     metrics: Sequence[Metric],
     whole: Any,
     blocks: Sequence[Any],
-    mode: str | None,
+    mode: str,
 ) -> None:
     """Add what the blocks say of the errors of scores, and the time that it took."""
-    if mode is None or not metrics:
+    if not metrics:
         return
     started = time.perf_counter()
     spread = deviations(metrics, whole, blocks, mode)

@@ -138,7 +138,8 @@ def _without_errors(scored: Sequence[Record], metrics: Sequence[str]) -> str:
     names = listed([visible(m) for m in metrics if m in bare])
     return (
         f"No standard errors of {names}: how sure the order is cannot be told. `rank --intervals` "
-        f"adds them where the metric allows, `--intervals bootstrap` for all."
+        f"adds them to the metric that ranks where it allows, `--intervals all` to each that does, "
+        f"`--intervals bootstrap` to all."
     )
 
 
@@ -244,8 +245,9 @@ def rank_command(setting: Setting) -> str:
     parts += ["--pool", setting.place.pool] if setting.place.pool not in ("", "avg") else []
     parts += ["--layers", "blocks"] if setting.table.view == "all" else []
     parts += ["--layers", "last"] if setting.table.view == "last" else []
-    modes = _values(records, "intervals")
-    parts += ["--intervals", *(["bootstrap"] if "bootstrap" in modes else [])] if modes else []
+    modes = {r.label: r.intervals for r in records if r.intervals}
+    wide = ["bootstrap"] if "bootstrap" in modes.values() else ["all"] if len(modes) > 1 else []
+    parts += ["--intervals", *wide] if modes else []
     parts += ["--budget", "SHARE"] if _values(records, "round") else []
     return _shell(parts)
 

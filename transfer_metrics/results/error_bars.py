@@ -6,7 +6,7 @@ import functools
 import math
 import operator
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,36 @@ BLOCKS = 20
 MODES = ("jackknife", "bootstrap")
 
 
-def interval_mode(intervals: bool | str) -> str | None:
-    """``"jackknife"`` for True, ``"bootstrap"``, or None; anything else is refused."""
-    if intervals is True:
-        return MODES[0]
+def interval_modes(
+    intervals: bool | str, metrics: Sequence[Metric], ranking: bool = False
+) -> dict[str, str]:
+    """How the error of each metric is to be found, by label; those without one are left out.
+
+    In a ``ranking`` True is for the metric that orders it, the first; else it is for all, as
+    ``"all"`` and ``"bootstrap"`` always are.
+
+    Raises:
+        InvalidInputError: intervals that there are not.
+    """
     if intervals is False or intervals is None:
-        return None
-    if intervals not in MODES:
-        raise InvalidInputError(f"intervals must be True, False or one of {MODES}")
-    return intervals
+        return {}
+    named = {True: MODES[0], "all": MODES[0]} | {mode: mode for mode in MODES}
+    if intervals not in named:
+        raise InvalidInputError(
+            f"intervals must be True, False, 'all' or one of {MODES}, not {intervals!r}"
+        )
+    few = metrics[:1] if ranking and intervals in (True, MODES[0]) else metrics
+    return {metric.label: named[intervals] for metric in few}
+
+
+def blocks_for(metrics: Sequence[Metric], modes: Mapping[str, str]) -> int:
+    """Into how many blocks of examples statistics are cut: none where no metric has use for them.
+
+    Metrics of examples have no jackknife; see ``deviations``.
+    """
+    wanted = ((m, modes.get(m.label)) for m in metrics)
+    of_use = (mode == MODES[1] or (mode and m.requires != "examples") for m, mode in wanted)
+    return BLOCKS if any(of_use) else 0
 
 
 def deviations(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
 from transfer_metrics.registry import resolve
+from transfer_metrics.sources.tasks.paths import source_of
 from transfer_metrics.syntax import call_options, cut, unquoted
 
 # Tables are made of scores of models, so what reads one is found when it is asked for.
@@ -161,12 +163,31 @@ def text_of(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def task_text(text: str) -> str:
+    """A task specification with its source, where it is only the path of a file or folder.
+
+    What begins with a word and a colon has a source, whatever is on the disk.
+
+    >>> task_text("sklearn:digits"), task_text("glyphs")
+    ('sklearn:digits', 'glyphs')
+    """
+    text = text.strip() if not _exists(text) else text
+    source, colon, _ = text.partition(":")
+    if (colon and re.fullmatch(r"[\w-]+", source)) or text == "glyphs":
+        return text
+    for end in (len(text), text.rfind("?")):
+        if end > 0 and _exists(text[:end]):
+            return f"{source_of(Path(text[:end]).expanduser())}:{text}"
+    return text
+
+
 def parse_task(text: str) -> tuple[str, str, dict[str, str]]:
     """Take a task specification apart: ``source:place?option=value&option=value``.
 
     >>> parse_task("csv:reviews.csv?label=stars&kind=regression")
     ('csv', 'reviews.csv', {'label': 'stars', 'kind': 'regression'})
     """
+    text = task_text(text)
     source, colon, place = text.lstrip().partition(":")
     # A name may end in a space, which is typed by mistake more often.
     place = place if _exists(place) else place.rstrip()
@@ -174,9 +195,10 @@ def parse_task(text: str) -> tuple[str, str, dict[str, str]]:
         if source.rstrip() == "glyphs":
             return "zoo", "glyphs", {}
         raise InvalidInputError(
-            f"task {text!r}: write <source>:<place>, for example sklearn:digits, "
-            f"imagefolder:photos/, npz:data.npz, csv:table.csv or hf:imdb; in a list of several, "
-            f"put one with a comma in its name in quotes"
+            f"task {text!r}: there is no such file or folder; give one that is there, or write "
+            f"<source>:<place>, for example sklearn:digits, imagefolder:photos/, npz:data.npz, "
+            f"csv:table.csv or hf:imdb; in a list of several, put one with a comma in its name in "
+            f"quotes"
         )
     head, mark, query = place.rpartition("?")
     if not mark or _exists(place) or not re.match(r"\w+=", query):
@@ -204,6 +226,7 @@ def with_options(text: str, **options: object) -> str:
     >>> with_options("csv:a.csv?label=x", examples=10), with_options("glyphs", seed=1)
     ('csv:a.csv?label=x&examples=10', 'zoo:glyphs?seed=1')
     """
+    text = task_text(text)
     source, place, written = parse_task(text)
     start = text if written else f"{source}:{place}"
     return f"{start}{'&' if written else '?'}{urlencode(options)}"

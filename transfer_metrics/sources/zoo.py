@@ -6,6 +6,7 @@ bytes have the recorded sha256. ``data/README.md`` says how every file was made.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -83,6 +84,20 @@ def record(name: str) -> dict[str, Any]:
     'head'
     """
     return entry(data_folder() / "zoo", "models", name)
+
+
+def popular() -> list[dict[str, str]]:
+    """Published models that are worth a first try, each with the list that it is on and why.
+
+    >>> sorted({one["list"] for one in popular()})
+    ['base', 'small', 'text']
+    """
+    path = data_folder() / "popular.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptStoreError(f"{path}: cannot be read; reinstall transfer-metrics") from error
 
 
 def build(name: str) -> nn.Module:

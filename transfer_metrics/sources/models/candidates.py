@@ -88,8 +88,8 @@ def expand_models(models: Any) -> list[str | Model | nn.Module]:
     Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``. ``@file``
     stands for the names in a text file, one or several to a line; what follows ``#`` at the
     beginning of a line or after a space is a comment. A table of scores, or its file or folder,
-    stands for its shortlist. A comma belongs to a file or folder that
-    is there with the comma in its name, and to what stands in quotes.
+    stands for its shortlist, and ``popular:small`` for a list of published models. A comma belongs
+    to a file or folder that is there with the comma in its name, and to what stands in quotes.
 
     Args:
         models: names (commas between them, wildcards in them), files, modules, ``Model`` objects,
@@ -170,9 +170,11 @@ def _expand(text: str) -> list[tuple[str | None, str]]:
         return [(name, _only(name, spec))]
     end = min((spec.find(mark) for mark in "(=" if mark in spec), default=len(spec))
     pattern, rest = spec[:end], spec[end:]
-    if not any(letter in pattern for letter in WILD) or os.path.isdir(local_path(spec)):
+    is_list = pattern.strip().startswith("popular:")
+    wild = is_list or any(letter in pattern for letter in WILD)
+    if not wild or os.path.isdir(local_path(spec)):
         return [(None, spec)]
-    return [(None, match + rest) for match in list_models(pattern)]
+    return [(None, match + rest) for match in list_models(pattern.strip())]
 
 
 def _only(name: str, spec: str) -> str:

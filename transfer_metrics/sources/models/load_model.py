@@ -110,6 +110,11 @@ def load_model(
 
     if name is not None:
         name = checked_name(name, "a model")
+    if isinstance(spec, str) and spec.strip().startswith("popular:"):
+        raise InvalidInputError(
+            f"{spec.strip()!r} is a list of models and one is needed; `list models {spec.strip()}` "
+            f"names them"
+        )
     if (names := models_of(spec)) is not None:
         spec = names[0]
     if isinstance(spec, Model):
@@ -179,10 +184,12 @@ def list_models(pattern: str = "*") -> list[str]:
 
     Covers the bundled zoo, and the installed timm and torchvision as far as they have pretrained
     weights. A pattern with a dot in timm's part matches architecture and weights together
-    (``timm:resnet*.*in1k``). Case matters. Hugging Face models cannot be listed.
+    (``timm:resnet*.*in1k``). Case matters. Hugging Face models cannot be listed. ``popular:small``,
+    ``popular:base`` (images, up to 11 and 90 million parameters) and ``popular:text`` are lists of
+    published models for a first try.
 
     Args:
-        pattern: such as ``zoo:*``, ``timm:mobilenet*`` or ``*resnet18``.
+        pattern: such as ``zoo:*``, ``timm:mobilenet*``, ``*resnet18`` or ``popular:small``.
 
     Raises:
         UnknownNameError: nothing matches.
@@ -192,9 +199,19 @@ def list_models(pattern: str = "*") -> list[str]:
     True
     """
     hub, colon, _ = pattern.partition(":")
-    listers = {"zoo": lambda _: zoo.names(), "timm": _timm, "torchvision": _torchvision}
-    if colon and hub not in listers and not any(letter in hub for letter in WILD):
-        raise UnknownNameError.of("hub to list", hub, listers)
+    listers: dict[str, Any] = {
+        "zoo": lambda _: zoo.names(),
+        "timm": _timm,
+        "torchvision": _torchvision,
+    }
+    if colon and hub not in (*listers, "popular") and not any(letter in hub for letter in WILD):
+        raise UnknownNameError.of("hub to list", hub, [*listers, "popular"])
+    if colon and hub == "popular":
+        lists = {f"popular:{one['list']}": one for one in zoo.popular()}
+        wanted_lists = fnmatch.filter(lists, pattern)
+        if not wanted_lists:
+            raise UnknownNameError.of("list of models", pattern, lists)
+        return [o["model"] for o in zoo.popular() if f"popular:{o['list']}" in wanted_lists]
     wanted = [hub] if colon and hub in listers else list(listers)
     known: list[str] = []
     for name in wanted:

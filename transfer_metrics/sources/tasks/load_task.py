@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
-from transfer_metrics.sources.specs import parse_task, text_of
+from transfer_metrics.sources.specs import parse_task, task_text, text_of
 from transfer_metrics.sources.tasks.assembly import is_labelled_words, make_task, words_task
 from transfer_metrics.sources.tasks.hub_tasks import from_loaded, from_stream, is_loaded, is_stream
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
@@ -55,6 +56,8 @@ def load_task(
     """Load a labelled data set.
 
     ================================================  ============================================
+    ``photos/``, ``table.csv?label=stars``            a folder or file that is there: the source is
+                                                      found by what is in it, or by the ending
     ``sklearn:digits``                                also iris, wine, breast_cancer, diabetes; a
                                                       fixed stratified split, 75 % train, 25 % test
     ``zoo:glyphs``                                    bundled: rendered characters, with ``ood``
@@ -124,9 +127,11 @@ def load_task(
     source = place = ""
     if name is not None:
         name = checked_name(name, "a task")
+    spec = os.fspath(spec) if isinstance(spec, os.PathLike) else spec
     if isinstance(spec, str):
         if labels is not None:
             raise InvalidInputError(f"task {spec!r} has labels of its own; leave labels out")
+        spec = task_text(spec)
         source, place, written = parse_task(spec)
         options = {**written, **options}
     cut = Cut.of({option: options.pop(option) for option in CUTS if option in options})

@@ -24,6 +24,14 @@ _SPLIT_NAMES = {
     "validation": "val",
     "dev": "val",
 }
+_BY_ENDING = {
+    ".csv": "csv", ".jsonl": "jsonl", ".npz": "npz", ".parquet": "parquet", ".pt": "torch",
+    ".pth": "torch", ".tar": "tar", ".tsv": "tsv",
+}  # fmt: skip
+_OF_FOLDERS = ("hf", "imagefolder", "parquet", "tar")
+_SOURCES = {*_BY_ENDING.values(), *_OF_FOLDERS}
+_SAVED = ("dataset_dict.json", "dataset_info.json")
+"""What ``save_to_disk`` of ``datasets`` leaves."""
 _SPLITS = ("train", "test", "val", *_SPLIT_NAMES)
 
 
@@ -43,6 +51,63 @@ def is_litter(name: str) -> bool:
     (True, True, False)
     """
     return name.startswith(".") or name.lower() in _LITTER
+
+
+def source_of(path: Path) -> str:
+    """The task source that reads a file or folder, by its ending or by what is in it.
+
+    Of a folder without tables it is that of images, which says what is wrong with the folder.
+
+    Raises:
+        InvalidInputError: no source reads it, or several might.
+    """
+    if not path.is_dir():
+        source = _BY_ENDING.get(path.suffix.lower())
+        if source is None:
+            raise InvalidInputError(
+                f"task {str(path)!r}: a file {path.suffix or 'without an ending'} may be anything; "
+                f"write <source>:{path}, with a source of {', '.join(sorted(_SOURCES))}"
+            )
+        return source
+    files = [file for file in _sorted(path) if file.is_file() and not is_litter(file.name)]
+    found = {s: f.name for f in files[::-1] if (s := _BY_ENDING.get(f.suffix.lower()))}
+    if saved := [file.name for file in files if file.name in _SAVED]:
+        found["hf"] = saved[0]
+    inner = next(filter(None, map(_first_image, _sorted(path))), None)
+    if inner is not None:
+        found["imagefolder"] = str(inner.relative_to(path))
+    if len(found) > 1:
+        ways = [f"{s}:{path if s in _OF_FOLDERS else path / found[s]}" for s in sorted(found)]
+        raise InvalidInputError(
+            f"task {str(path)!r}: it holds {' and '.join(found[s] for s in sorted(found))}, so it "
+            f"is not known what is meant; write {' or '.join(ways)}"
+        )
+    [source] = found or ["imagefolder"]
+    if source not in _OF_FOLDERS:
+        raise InvalidInputError(
+            f"task {str(path)!r} is a folder with {found[source]}; name the file: "
+            f"{path / found[source]}"
+        )
+    return source
+
+
+def _sorted(path: Path) -> list[Path]:
+    try:
+        return sorted(path.iterdir())
+    except OSError:  # which the source tells better
+        return []
+
+
+def _first_image(folder: Path) -> Path | None:
+    """An image in a folder or its subfolders, if any."""
+    if not folder.is_dir() or is_litter(folder.name):
+        return None
+    for place, inner, files in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not is_litter(name))
+        for file in sorted(files):
+            if Path(file).suffix.lower() in IMAGE_SUFFIXES and not is_litter(file):
+                return Path(place, file)
+    return None
 
 
 def existing_file(place: str, name: str) -> Path:
