@@ -209,7 +209,7 @@ class ComparisonPlots(TablePlots):
         """Draw ``"comparison"``, ``"ranking"`` or ``"layers"``; see ``TablePlots.save``."""
         if kind != "comparison":
             return super().save(kind, path, metric)
-        height = plots.comparison_height(len(self._table.summary()))
+        height = plots.comparison_height(self._table.summary())
         return save_figure(lambda ax: self.comparison(ax=ax), path, height)
 
 
