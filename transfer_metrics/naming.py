@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import fields
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
@@ -132,16 +132,23 @@ def short_names(names: Iterable[object], longest: int = 30, limit: int | None = 
     return [known[text] for text in texts]
 
 
+def _common(texts: list[str]) -> str:
+    """What all begin with, which is what the first and the last in order do."""
+    first, last = min(texts), max(texts)
+    pairs = enumerate(zip(first, last, strict=False))
+    return first[: next((i for i, (a, b) in pairs if a != b), len(first))]
+
+
 def _without_front(names: list[str]) -> list[str]:
     """Different names without what all begin with; of one alone, what it lies in."""
-    front = os.path.commonprefix(names) if len(names) > 1 else names[0].partition("?")[0]
+    front = _common(names) if len(names) > 1 else names[0].partition("?")[0]
     start = max(front.rfind(mark) for mark in _FRONT) + 1
     return [name[start:] or name for name in names]
 
 
 def _without_back(names: list[str]) -> list[str]:
     """Different names without what all end with, which is no folder."""
-    back = os.path.commonprefix([name[::-1] for name in names])[::-1].rpartition("/")[2]
+    back = _common([name[::-1] for name in names])[::-1].rpartition("/")[2]
     end = len(back) - min((i for i, mark in enumerate(back) if mark in _BACK), default=len(back))
     is_all = any(len(name) <= end or name[-end - 1] in "/:" for name in names)
     return names if not end or is_all else [name[:-end] for name in names]
@@ -153,7 +160,7 @@ def _without_folders(names: list[str]) -> list[str]:
     for name in names:
         if found := _FOLDERS.match(name):
             groups.setdefault(name[: found.end()].partition("/")[0], []).append(found.group())
-    shared = {source: os.path.commonprefix(own) for source, own in groups.items()}
+    shared = {source: _common(own) for source, own in groups.items()}
     cut = []
     for name in names:
         found = _FOLDERS.match(name)
@@ -168,3 +175,27 @@ def _without_folders(names: list[str]) -> list[str]:
 def _without_middle(text: str, most: int) -> str:
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[len(text) - half :]}"
+
+
+def brief(value: Any) -> str:
+    """A dataclass on one line: arrays by their shapes, collections by their sizes, what is set.
+
+    >>> from transfer_metrics import ClassMoments
+    >>> ClassMoments.from_batch([[0.0], [1.0]], [0, 1], num_classes=2)  # doctest: +ELLIPSIS
+    ClassMoments(counts=<2>, means=<2×1>, ...)
+    """
+    told = []
+    for field in fields(value):
+        found = getattr(value, field.name)
+        if found is None or (isinstance(found, str) and not found) or not field.repr:
+            continue
+        if hasattr(found, "shape") and hasattr(found, "dtype"):
+            text = f"<{'×'.join(map(str, found.shape))}>"
+        elif isinstance(found, (str, int, float)):
+            text = f"{found!r:.80}"
+        elif isinstance(found, (Mapping, Sequence, Set)):
+            text = f"<{len(found)}>"
+        else:
+            text = f"<{type(found).__name__}>"
+        told.append(f"{field.name}={text}")
+    return f"{type(value).__name__}({', '.join(told)})"

@@ -183,14 +183,13 @@ def _free_places(
     shifts: list[float | None] = []
     steps = sorted((k * line / 2 for k in range(-reach, reach + 1)), key=lambda s: (abs(s), -s))
     for (_, y), (left, right) in zip(points, spans, strict=False):
-
-        def free(shift: float, left: float = left, right: float = right, y: float = y) -> bool:
-            return not any(
-                left < end and right > start and abs(y + shift - at) < (line + height) / 2
-                for start, at, end, height in taken
-            )
-
-        shift = next((step for step in steps if free(step)), None)
+        near = [
+            (at, (line + height) / 2)
+            for start, at, end, height in taken
+            if left < end and right > start
+        ]
+        free = (s for s in steps if not any(abs(y + s - at) < room for at, room in near))
+        shift = next(free, None)
         taken += [] if shift is None else [(left, y + shift, right, line)]
         shifts.append(shift)
     return shifts

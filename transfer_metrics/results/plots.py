@@ -186,7 +186,7 @@ def plot_agreement(
     named = order[:_MOST_NAMES]
     note = "the best by either are named" if len(named) < len(points) else ""
     titled(ax, f"weighted tau {fixed(value)}{interval}, {len(points)} models", note)
-    names = short_labels(np.array(list(points), object)[named])
+    names = short_labels([list(points)[i] for i in named])
     name_points(ax, [(x[i], y[i]) for i in order], names, size=7.0)
     return ax
 
@@ -232,7 +232,7 @@ def plot_comparison(
     clean(ax)
     # Given as a list, because a label that starts with an underscore would be left out.
     legend_above(ax, drawn, ["in distribution", *short_labels(shifts)])
-    one = [] if len(groups) > 1 else short_labels(summary.index.get_level_values("model")[:1], 60)
+    one = [] if len(groups) > 1 else short_labels([summary.index.get_level_values("model")[0]], 60)
     where = [] if "task" in summary.index.names else [task_title(tasks)]
     note = f"the best {len(summary)} of {total} heads" if total > len(summary) else ""
     titled(ax, " on ".join(filter(None, [*one, *where])), note)

@@ -150,7 +150,7 @@ class TablePlots:
         return plots.plot_agreement(points, metric, list(map(float, tau)), ax=ax)
 
     def save(self, kind: str, path: str | os.PathLike[str], metric: str | None = None) -> str:
-        """Draw ``"ranking"``, ``"layers"`` or ``"tasks"`` into a PNG, SVG or PDF file, by its ending.
+        """Draw ``"ranking"``, ``"layers"`` or ``"tasks"`` into a PNG, SVG or PDF, by its ending.
 
         Raises:
             InvalidInputError: an unknown ending, or a place that cannot be written to.

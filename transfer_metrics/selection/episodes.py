@@ -19,6 +19,7 @@ from transfer_metrics.errors import (
     warn,
 )
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.naming import brief
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.results.plot_style import (
     COLOURS,
@@ -64,6 +65,7 @@ class FewShotResult:
     queries: int
     seed: int
     title: str = ""
+    __repr__ = brief
 
     def to_frame(self) -> pd.DataFrame:
         """One row per method and number of shots.
