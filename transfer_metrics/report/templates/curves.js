@@ -132,7 +132,7 @@ class Curves {
       const id = Number(chip.dataset.id);
       const slot = this.chosen.get(id);
       const curve = this.panel.curves.find((c) => c.id === id);
-      chip.replaceChildren(...(slot === undefined ? [] : [key(slot), '\u00a0']), curve.short);
+      chip.replaceChildren(...(slot === undefined ? [] : [key(slot)]), curve.short);
       chip.setAttribute('aria-pressed', String(slot !== undefined));
       chip.hidden = !shown.has(id);
     }

@@ -24,8 +24,8 @@
     for (const button of document.querySelectorAll('.pick')) {
       const slot = curves?.chosen.get(Number(button.dataset.id));
       button.setAttribute('aria-pressed', String(slot !== undefined));
-      button.querySelector('.mark')?.remove();
-      if (slot !== undefined) button.prepend(element('span', { class: 'mark' }, key(slot), '\u00a0'));
+      button.querySelector('svg')?.remove();
+      if (slot !== undefined) button.prepend(key(slot));
     }
   };
 
