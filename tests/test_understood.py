@@ -125,7 +125,7 @@ def test_a_ranking_says_it_everywhere(capsys, tmp_path: Path, monkeypatch) -> No
         assert out.rstrip().endswith(f"\n\n{SAID}")
         table = tm.ScoreTable.load("transfer-metrics/scores.jsonl")
         assert table.task_summaries == [SAID]
-        assert SAID in repr(table)
+        assert SAID in str(table)
     for name in ("t.csv", "t.jsonl"):
         table.save(name)
         assert tm.ScoreTable.load(name).task_summaries == [SAID]

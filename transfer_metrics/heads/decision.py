@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from scipy.special import softmax
 
 from transfer_metrics.heads.base import Head
@@ -27,6 +29,8 @@ from transfer_metrics.results.shortlist import Shortlist
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import duration, listed, several, short
 from transfer_metrics.selection.base import Selection
+from transfer_metrics.sources.example import is_pair
+from transfer_metrics.sources.preprocess import to_mode
 from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.untrusted import visible
@@ -34,6 +38,7 @@ from transfer_metrics.untrusted import visible
 _WRITE_REPORT = "transfer_metrics.report.html:write_report"
 _MOST_MISTAKES = 12
 _MOST_TOLD = 5
+_SIDE = 160
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Mistake:
         label: its class.
         predicted: the class that the head gave it.
         probability: of that class.
+        picture: a small JPEG of it, where it is an image.
     """
 
     example: int
@@ -53,6 +59,7 @@ class Mistake:
     label: str
     predicted: str
     probability: float
+    picture: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -305,6 +312,7 @@ def _mistakes_of(
             str(class_names[split.labels[i]]),
             str(class_names[predicted[i]]),
             float(sure[i]),
+            _picture(split.examples[int(i)]),
         )
         for i in order
     )
@@ -336,6 +344,18 @@ def decided(task: Task, head: Head, found: Mapping[str, Any]) -> Decision:
     )
 
 
+def _picture(example: Any) -> bytes:
+    """A small JPEG of an image; nothing of other examples."""
+    if not isinstance(example, Image.Image):
+        return b""
+    small = to_mode(example, "RGB")
+    small.thumbnail((_SIDE, _SIDE))
+    stream = io.BytesIO()
+    # Of a few pixels all are to be seen.
+    small.save(stream, "JPEG", quality=95 if max(small.size) <= _SIDE // 2 else 85)
+    return stream.getvalue()
+
+
 def _place(examples: Any, i: int) -> str:
     """Where an example was read from, or the example itself where it is a text."""
     while not hasattr(examples, "where") and hasattr(examples, "examples"):
@@ -343,4 +363,5 @@ def _place(examples: Any, i: int) -> str:
     where = getattr(examples, "where", None)
     if where is not None:
         return str(where(i))
-    return found if isinstance(found := examples[i], str) else ""
+    found = examples[i]
+    return " | ".join(found) if is_pair(found) else found if isinstance(found, str) else ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 
 from transfer_metrics.heads.decision import Alternative, Decision, Mistake
+from transfer_metrics.naming import short_names
 
 _MOST_CLASSES, _SHADES = 12, 9
 _OTHERS = "others"
@@ -17,7 +20,7 @@ _OTHERS = "others"
 class _Confusion:
     """Test examples by class and predicted class; of many classes those that are confused most."""
 
-    names: list[str]  # of the columns; the last may stand for all other classes
+    names: list[tuple[str, str]]  # of the columns, with short ones; the last may be all others
     rows: list[tuple[str, list[tuple[int, int]], float]]  # class, counts with shades, share right
     total: int  # how many classes there are
 
@@ -35,7 +38,7 @@ class Decided:
     alternatives: Sequence[Alternative]
     skipped: Sequence[str]
     confusion: _Confusion | None
-    mistakes: Sequence[Mistake]
+    mistakes: list[tuple[Mistake, str, str]]  # with a short name, and the address of a picture
     wrong: int
 
 
@@ -52,9 +55,19 @@ def decided_of(decision: Decision) -> Decided:
         decision.alternatives,
         decision.skipped,
         _confused(confusion, decision.class_names) if len(confusion) else None,
-        decision.mistakes,
+        _shown(decision.mistakes),
         int(confusion.sum() - np.trace(confusion)),
     )
+
+
+def _shown(mistakes: Sequence[Mistake]) -> list[tuple[Mistake, str, str]]:
+    """Mistakes with their names and their pictures, inside the page."""
+    names = [one.place or f"number {one.example}" for one in mistakes]
+    if any(one.picture for one in mistakes):
+        names = short_names(names, 28, 40)
+    codes = [base64.b64encode(one.picture).decode() for one in mistakes]
+    addresses = [Markup("data:image/jpeg;base64,") + code if code else "" for code in codes]
+    return list(zip(mistakes, names, addresses, strict=True))
 
 
 def _confused(counts: np.ndarray, names: Sequence[str]) -> _Confusion:
@@ -70,4 +83,5 @@ def _confused(counts: np.ndarray, names: Sequence[str]) -> _Confusion:
         whole = max(int(counts[i].sum()), 1)
         cells = [(n, round(_SHADES * n / whole)) for n in found]
         rows.append((str(names[i]), cells, counts[i, i] / whole))
-    return _Confusion(columns, rows, len(names))
+    short = short_names(columns, 14, 16)
+    return _Confusion(list(zip(columns, short, strict=True)), rows, len(names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -98,26 +98,28 @@ def _rendered(page: Page) -> str:
     script = "\n".join(["'use strict';", *map(_template, _SCRIPTS)])
     style = _template("page.css")
     return (
-        _environment()
+        _environment(page.names)
         .get_template("page.html.j2")
         .render(
             page=page,
             # Our own files, which the policy names by their hashes.
             script=Markup(script),
             style=Markup(style),
-            policy=_policy(script, style),
+            policy=_policy(script, style, page),
             version=transfer_metrics.__version__,
         )
     )
 
 
-def _policy(script: str, style: str) -> str:
-    """What the page may load: nothing but this script and this style."""
+def _policy(script: str, style: str, page: Page) -> str:
+    """What the page may load: nothing but this script and this style, and pictures inside it."""
+    has_pictures = any(address for found in page.decisions for *_, address in found.mistakes)
     return "; ".join(
         [
             "default-src 'none'",
             f"script-src '{_hash(script)}'",
             f"style-src '{_hash(style)}'",
+            *(["img-src data:"] if has_pictures else []),
             "base-uri 'none'",
             "form-action 'none'",
             "require-trusted-types-for 'script'",
@@ -134,8 +136,16 @@ def _template(name: str) -> str:
     return (folder / name).read_text(encoding="utf-8")
 
 
-def _environment() -> jinja2.Environment:
+def _environment(names: Mapping[str, str]) -> jinja2.Environment:
     import jinja2
+    from markupsafe import Markup
+
+    def called(name: str) -> str:
+        """The short name, which tells the whole one where the pointer rests."""
+        short = visible(names.get(name, name))
+        if short == visible(name):
+            return short
+        return Markup('<span title="{}">{}</span>').format(visible(name, 600), short)
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
@@ -149,6 +159,8 @@ def _environment() -> jinja2.Environment:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.globals |= {"number": number, "percent": lambda share: fixed(100 * share, 0)}
     environment.filters |= {
+        "called": called,
+        "called_plainly": lambda name: visible(names.get(name, name)),
         "count": count,
         "duration": duration,
         "fixed": fixed,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer_metrics.naming import short_names
 from transfer_metrics.report.about import (
     MOST_FAILURES,
     UNRECORDED,
@@ -40,6 +41,8 @@ from transfer_metrics.untrusted import visible
 
 _MOST_PANELS = 40
 _MOST_CLASSES = 24
+# A name that is longer is shortened where it does not differ, to so many letters at most.
+_LONG, _LONGEST = 40, 80
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class Page:
     unrecorded: str
     ids: dict[str, int]
     data: dict[str, Any]
+    names: dict[str, str]  # what stands for models and tasks where their names are long
 
     @property
     def checks(self) -> list[tuple[str, Check]]:
@@ -160,10 +164,10 @@ def page_of(
     settings, labels = gathered.settings, gathered.labels
     panels, answers = _panels(gathered, labels)
     metrics = list(dict.fromkeys(m for s in settings for m in s.table.metrics))
-    ids = _ids(panels)
+    ids, names = _ids(panels), _names(gathered)
     split = settings[0].place.split if settings else ""
     return Page(
-        title=title or _question(gathered),
+        title=title or _question(gathered, names),
         decisions=[decided_of(decision) for decision in gathered.decisions],
         answers=answers,
         facts=facts,
@@ -187,7 +191,8 @@ def page_of(
         command=command,
         unrecorded=UNRECORDED,
         ids=ids,
-        data={"panels": [_panel_data(panel, ids) for panel in panels]},
+        data={"panels": [_panel_data(panel, ids, names) for panel in panels]},
+        names=names,
     )
 
 
@@ -266,7 +271,19 @@ def _ids(panels: Sequence[_Panel]) -> dict[str, int]:
     return {model: i for i, model in enumerate(models)}
 
 
-def _panel_data(panel: _Panel, ids: dict[str, int]) -> dict[str, Any]:
+def _names(gathered: Gathered) -> dict[str, str]:
+    """What stands for each model and task; files and settings have them whole."""
+    models = [str(r.model) for table in gathered.tables for r in table]
+    models += [d.model for d in gathered.decisions]
+    tasks = [s.task for s in gathered.settings] + list(gathered.comparisons)
+    known: dict[str, str] = {}
+    for found in (models, tasks, gathered.labels):
+        whole = list(dict.fromkeys(found))
+        known |= zip(whole, short_names(whole, _LONG, _LONGEST), strict=True)
+    return known
+
+
+def _panel_data(panel: _Panel, ids: dict[str, int], names: dict[str, str]) -> dict[str, Any]:
     """What the script reads; all text is made visible here and only ever set as text there."""
     return {
         "metric": visible(panel.ranking.metric),
@@ -276,6 +293,7 @@ def _panel_data(panel: _Panel, ids: dict[str, int]) -> dict[str, Any]:
             {
                 "id": ids[curve.model],
                 "model": visible(curve.model),
+                "short": visible(names[curve.model]),
                 "points": [(*p[:4], visible(p[4]), p[5]) for p in curve.points],
             }
             for curve in panel.ranking.curves
@@ -283,7 +301,7 @@ def _panel_data(panel: _Panel, ids: dict[str, int]) -> dict[str, Any]:
         "checks": [
             {
                 "head": visible(check.head),
-                "points": [(visible(m), x, y) for m, x, y in check.points],
+                "points": [(visible(m), x, y, visible(names[m])) for m, x, y in check.points],
                 "trend": check.trend,
             }
             for check in panel.checks
@@ -291,14 +309,17 @@ def _panel_data(panel: _Panel, ids: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _question(gathered: Gathered) -> str:
+def _question(gathered: Gathered, names: dict[str, str]) -> str:
     """What the results answer, as the heading."""
     tasks = list(dict.fromkeys([s.task for s in gathered.settings] + list(gathered.comparisons)))
     if gathered.settings or gathered.comparisons:
         models = {r.model for table in gathered.tables for r in table}
-        where = visible(tasks[0] or "this task") if len(tasks) == 1 else f"{len(tasks)} tasks"
+        where = f"{len(tasks)} tasks"
+        if len(tasks) == 1:
+            where = visible(names.get(tasks[0], tasks[0]) or "this task")
         if len(models) == 1:
-            return f"Which layers of {visible(next(iter(models)))} to transfer to {where}?"
+            model = visible(names[str(next(iter(models)))])
+            return f"Which layers of {model} to transfer to {where}?"
         return f"Which model to transfer to {where}?"
     return "Which layers to transfer?"
 

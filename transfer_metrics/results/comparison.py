@@ -13,6 +13,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results import plots
 from transfer_metrics.results.comparable import one_place
 from transfer_metrics.results.plot_style import save_figure
+from transfer_metrics.results.printed import SHORTENED, column_names
 from transfer_metrics.results.record import BESIDE, COSTS, MEASURED, MOVES, QUALITIES, Record
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.table import ScoreTable
@@ -135,6 +136,8 @@ class Comparison(ScoreTable):
         if summary.empty:
             return "(no records)"
         shown = summary.reset_index()
+        names = column_names(shown["model"])
+        shown["model"] = [names[model] for model in shown["model"]]
         for name in ("test", *self.shifts):
             if name in shown:
                 pairs = zip(shown[name], shown[f"± {name}"], strict=True)
@@ -162,6 +165,7 @@ class Comparison(ScoreTable):
         if self.measure != "accuracy":
             told.append(f"\n{', '.join(('test', *self.shifts))}: {self.measure}, in per cent")
         told += [f"\n{visible(text, 2_000)}" for text in self.task_summaries]
+        told += [f"\n{SHORTENED}"] if any(names[name] != visible(name) for name in names) else []
         return "\n".join(told)
 
     @property
@@ -209,7 +213,7 @@ class ComparisonPlots(TablePlots):
         """Draw ``"comparison"``, ``"ranking"`` or ``"layers"``; see ``TablePlots.save``."""
         if kind != "comparison":
             return super().save(kind, path, metric)
-        height = plots.comparison_height(len(self._table.summary()))
+        height = plots.comparison_height(self._table.summary())
         return save_figure(lambda ax: self.comparison(ax=ax), path, height)
 
 

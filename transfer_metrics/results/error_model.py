@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.files import replacing
+from transfer_metrics.naming import brief
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.wording import listed
 from transfer_metrics.sources.zoo import data_folder
@@ -80,6 +81,7 @@ class ErrorModel:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     kinds: tuple[str, ...] = ()
     source: str = ""
+    __repr__ = brief
 
     def trust(
         self,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.files import replacing
-from transfer_metrics.naming import told_apart
-from transfer_metrics.results.wording import plot_label
+from transfer_metrics.naming import short_names
+from transfer_metrics.results.wording import listed, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +27,8 @@ _RC: dict[Any, Any] = {"pdf.fonttype": 42, "svg.hashsalt": "transfer-metrics"}
 _LINE, _LETTER = 9.0, 4.4
 # Names right of this share of the axes are written to the left of their points.
 _RIGHT = 0.65
-# Letters of the longest label.
-_MOST = 80
+# Letters of a label, more than which no shortening leaves.
+_MOST = 160
 
 
 def save_figure(draw: Callable[[Axes], Any], path: str | os.PathLike[str], height: float) -> str:
@@ -76,60 +77,120 @@ def clean(ax: Axes) -> None:
 
 
 def short_labels(names: Sequence[object], limit: int = 30) -> list[str]:
-    """Labels for matplotlib of at most so many letters, as different as the names are.
+    """Labels for matplotlib of about so many letters at most, as different as the names are.
 
-    Where a name is longer, what all begin with is left out, up to a colon or slash, and what is
-    still longer loses its middle.
-
-    >>> short_labels(["hf:org/one-of-many-models-patch16-224", "hf:org/two"], limit=12)
-    ['one-of…6-224', 'two']
-    >>> short_labels(["zoo:a", "zoo:b"])
-    ['zoo:a', 'zoo:b']
+    >>> short_labels(["hf:org/one-of-many-models-patch16-224", "hf:org/$two"], limit=12)
+    ['one-of…6-224', '\\\\$two']
     """
-    texts = [str(name) for name in names]
-    if all(len(text) <= limit for text in texts):
-        return [plot_label(text) for text in texts]
-    # What the first and the last in order begin with, all do.
-    pairs = enumerate(zip(min(texts), max(texts), strict=False))
-    common = next((i for i, (a, b) in pairs if a != b), 0)
-    cut = max(texts[0].rfind(mark, 0, common) for mark in ":/") + 1
+    return [plot_label(name, _MOST) for name in short_names(names, limit)]
+
+
+def task_title(tasks: Sequence[str]) -> str:
+    """The first names of tasks."""
+    return listed(short_labels(tasks, 60), 3)
+
+
+def titled(ax: Axes, told: str, note: str = "") -> None:
+    """A title with a note on what is not drawn below, above the legend if it stands there.
+
+    Lines end where the figure ends, also those of the names of the axes.
+    """
+    title = ax.set_title("\n".join(filter(None, [told, note])), loc="left", fontsize=10)
+    figure = _laid_out(ax)
+    box, legend = ax.get_window_extent(), ax.get_legend()
+    width, height = figure.bbox.width, figure.bbox.height
+    _break(title, width - box.x0)
+    _break(ax.xaxis.label, min(box.x0 + box.x1, 2 * width - box.x0 - box.x1))
+    _break(ax.yaxis.label, min(box.y0 + box.y1, 2 * height - box.y0 - box.y1))
+    if legend is not None and (top := legend.get_window_extent().y1) > box.y1 + _LINE:
+        pad = (top - box.y1) * 72 / figure.dpi + 4
+        ax.set_title(title.get_text(), loc="left", fontsize=10, pad=pad)
+
+
+def legend_above(ax: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend above the axes, in as many columns as there is room for."""
+    for columns in range(min(len(labels), 4), 0, -1):
+        legend = ax.legend(
+            handles, labels, frameon=False, fontsize=8, ncols=columns, loc="lower left",
+            bbox_to_anchor=(0, 1), borderaxespad=0.2, columnspacing=1.2, handletextpad=0.4,
+        )  # fmt: skip
+        # Measured before the layout would make room for it beside the axes.
+        legend.set_in_layout(False)
+        figure = _laid_out(ax)
+        if legend.get_window_extent().x1 <= figure.bbox.x1 - _LINE:
+            break
+    legend.set_in_layout(True)
+
+
+def named_rows(ax: Axes, groups: Mapping[str, Sequence[str]]) -> list[int]:
+    """Names of rows, under the names of their groups where these have any; returns their places."""
+    places: list[int] = []
     labels: list[str] = []
-    for longest in range(limit, _MOST, 6):
-        labels = [plot_label(text[cut:], longest) for text in texts]
-        if len(set(labels)) == len(set(texts)):
-            return labels
-    # Equal names stay equal, as those of a model with several layers; others get a number.
-    one_each = dict(zip(texts, labels, strict=True))
-    numbered = dict(zip(one_each, told_apart(one_each.values()), strict=True))
-    return [numbered[text] for text in texts]
+    headings = []
+    for group, names in groups.items():
+        headings += [len(labels)] if group else []
+        labels += [group] if group else []
+        places += range(len(labels), len(labels) + len(names))
+        labels += names
+    ax.set_yticks(range(len(labels)), labels, fontsize=8.5)
+    for place in headings:
+        ax.get_yticklabels()[place].set_fontweight("bold")
+        ax.get_yticklines()[2 * place].set_visible(False)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    return places
+
+
+def rows_height(rows: int, groups: int = 1) -> float:
+    """Inches for so many rows, with the headings of groups."""
+    return 1.5 + 0.26 * (rows + (groups if groups > 1 else 0))
+
+
+def _laid_out(ax: Axes) -> Any:
+    """The figure of axes, whose layout is final once it was drawn."""
+    # A canvas of its own kind might not draw.
+    figure: Any = getattr(ax.figure, "figure", None) or ax.figure
+    figure.draw_without_rendering()
+    return figure
+
+
+def _break(text: Any, room: float) -> None:
+    """Break a text into lines of so many pixels."""
+    box, room = text.get_window_extent(), room - _LINE
+    length = box.height if text.get_rotation() else box.width
+    if length > room > 0:
+        lines = text.get_text().replace(r"\$", "$").split("\n")
+        letters = max(int(max(map(len, lines)) * room / length), 8)
+        parts = [p for line in lines for p in textwrap.wrap(line, letters, break_on_hyphens=False)]
+        text.set_text("\n".join(parts).replace("$", r"\$"))
 
 
 def _free_places(
     points: Sequence[tuple[float, float]],
     spans: Sequence[tuple[float, float]],
     line: float = _LINE,
-) -> list[float]:
+    reach: int = 24,
+) -> list[float | None]:
     """How far up or down the name of each point has to move to touch no other name or point.
 
     ``spans`` tell where each name begins and ends in x, and ``line`` how high it is, in the unit of
-    the points. The shortest shifts are found in the order of the points, up before down.
+    the points. The shortest shifts are found in the order of the points, up before down; None where
+    none of ``reach`` half lines is enough.
 
     >>> _free_places([(0, 0), (1, 1), (50, 0)], [(5, 25), (6, 26), (55, 75)], 10.0)
     [0.0, 10.0, 0.0]
     """
     taken = [(x - 3, y, x + 3, line * 0.6) for x, y in points]
-    shifts = []
-    for (_, y), (left, right) in zip(points, spans, strict=True):
-        steps = sorted((k * line / 2 for k in range(-24, 25)), key=lambda s: (abs(s), -s))
-
-        def free(shift: float, left: float = left, right: float = right, y: float = y) -> bool:
-            return not any(
-                left < end and right > start and abs(y + shift - at) < (line + height) / 2
-                for start, at, end, height in taken
-            )
-
-        shift = next((step for step in steps if free(step)), 0.0)
-        taken.append((left, y + shift, right, line))
+    shifts: list[float | None] = []
+    steps = sorted((k * line / 2 for k in range(-reach, reach + 1)), key=lambda s: (abs(s), -s))
+    for (_, y), (left, right) in zip(points, spans, strict=False):
+        near = [
+            (at, (line + height) / 2)
+            for start, at, end, height in taken
+            if left < end and right > start
+        ]
+        free = (s for s in steps if not any(abs(y + s - at) < room for at, room in near))
+        shift = next(free, None)
+        taken += [] if shift is None else [(left, y + shift, right, line)]
         shifts.append(shift)
     return shifts
 
@@ -143,11 +204,11 @@ def name_points(
 ) -> None:
     """Write a name beside each point, the first ones nearest; thin lines lead to those far off.
 
-    The limits and scales of the axes are set before.
+    The limits and scales of the axes are set before. Where there are more points than labels, only
+    the first are named, and of these only those that find a place nearby.
     """
-    # The layout is final once it was drawn, which a canvas of its own kind might not do.
-    figure: Any = getattr(ax.figure, "figure", None) or ax.figure
-    figure.draw_without_rendering()
+    some = len(labels) < len(points)
+    figure = _laid_out(ax)
     unit = 72 / figure.dpi
     places = [(float(x), float(y)) for x, y in ax.transData.transform(points) * unit]
     box = ax.get_window_extent()
@@ -156,10 +217,13 @@ def name_points(
     left = [x > edge for x, _ in places]
     spans = [
         (x - 5 - w, x - 5) if before else (x + 5, x + 5 + w)
-        for (x, _), w, before in zip(places, widths, left, strict=True)
+        for (x, _), w, before in zip(places, widths, left, strict=False)
     ]
-    shifts = _free_places(places, spans)
-    for i, (point, label, shift) in enumerate(zip(points, labels, shifts, strict=True)):
+    shifts = _free_places(places, spans, reach=4 if some else 24)
+    for i, (point, label, found) in enumerate(zip(points, labels, shifts, strict=False)):
+        if some and (found is None or places[i][1] + found > box.y1 * unit):
+            continue
+        shift = found or 0.0
         line: dict[str, Any] = {
             "arrowstyle": "-",
             "lw": 0.4,

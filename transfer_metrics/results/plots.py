@@ -16,9 +16,14 @@ from transfer_metrics.results.plot_style import (
     MARKERS,
     MUTED,
     clean,
+    legend_above,
     name_points,
+    named_rows,
     new_axes,
+    rows_height,
     short_labels,
+    task_title,
+    titled,
 )
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.wording import fixed, number, plot_label
@@ -32,6 +37,8 @@ TRADE_OFF = ("metric", "seconds", "agreement", "low", "high")
 # From white to dark blue: order is told by lightness alone, which survives grey printing.
 MAP = "Blues"
 _MOST_NUMBERS = 400
+# Rows, grey curves and names of points that can be read; the best are drawn.
+_MOST_ROWS, _MOST_CURVES, _MOST_NAMES = 40, 60, 24
 
 
 def plot_ranking(
@@ -44,61 +51,80 @@ def plot_ranking(
 ) -> Axes:
     """Candidates of ``ScoreTable.ranking`` as points, with 95 % intervals where there are any.
 
-    Models that a race dropped are hollow and grey: their scores are of fewer examples.
+    Models that a race dropped are hollow and grey: their scores are of fewer examples. Of more than
+    ``_MOST_ROWS`` candidates the best are drawn, as many of each task.
     """
-    scored = ranking[ranking["score"].notna()]
-    if not len(scored):
+    import pandas as pd
+
+    if not ranking["score"].notna().any():
         raise InvalidInputError("no model has a score to plot; see table.failures")
-    ax = new_axes(ax, height=ranking_height(len(scored)))
+    groups = _best_of_each(ranking)
+    ax = new_axes(ax, height=ranking_height(ranking))
+    scored = pd.concat(list(groups.values()))
+    layers = [plot_label(layer, 20) for layer in scored["layer"]]
+    names = short_labels(list(scored["model"]), 34)
+    rows = iter([f"{n}  ({la})" if la else n for n, la in zip(names, layers, strict=True)])
+    headings = short_labels(list(groups), 44)
+    parts = [[next(rows) for _ in range(len(own))] for own in groups.values()]
+    places = np.array(named_rows(ax, dict(zip(headings, parts, strict=True))))
+    worst = np.repeat([own["score"].min() for own in groups.values()], list(map(len, parts)))
+    ax.hlines(places, worst, scored["score"], color="#E3E3E3", lw=1, zorder=1)
     out = scored["model"].isin(list(dropped)).to_numpy()
-    places = np.arange(len(scored))
     margins = (scored["high"] - scored["score"]).fillna(0.0)
-    ax.hlines(places, scored["score"].min(), scored["score"], color="#E3E3E3", lw=1, zorder=1)
     for chosen, colour, inside in ((~out, COLOURS[0], COLOURS[0]), (out, MUTED, "white")):
         if chosen.any():
-            ax.errorbar(
+            drawn = ax.errorbar(
                 scored["score"][chosen], places[chosen], xerr=margins[chosen], fmt="o",
                 color=colour, mfc=inside, elinewidth=1.2, capsize=2.5, zorder=2,
-                label="dropped from the race: fewer examples" if inside == "white" else None,
             )  # fmt: skip
-    if out.any():
-        ax.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
-    names = [
-        " on ".join(filter(None, [f"{model}  ({plot_label(layer, 24)})", *map(plot_label, others)]))
-        for model, layer, *others in zip(
-            short_labels(list(scored["model"])),
-            scored["layer"],
-            *(scored[c] for c in ("task", "split", "pool") if c in scored),
-            strict=True,
-        )
-    ]
-    ax.set_yticks(places, names)
-    ax.set_ylim(len(scored) - 0.4, -0.6)
     ax.set_xlabel(plot_label(metric))
-    ax.set_title(", ".join(map(plot_label, tasks)), loc="left")
     clean(ax)
+    if out.any():
+        legend_above(ax, [drawn], ["dropped from the race: fewer examples"])
+    total = int(ranking["score"].notna().sum())
+    notes = [f"the best {len(scored)} of {total}"] if total > len(scored) else []
+    notes += ["scores of different tasks do not compare"] if "task" in ranking else []
+    titled(ax, task_title(tasks) if len(groups) == 1 else "", "; ".join(notes))
     return ax
 
 
-def ranking_height(rows: int) -> float:
-    """Inches for so many candidates."""
-    return 1.2 + 0.28 * rows
+def ranking_height(ranking: pd.DataFrame) -> float:
+    """Inches for the candidates of a ranking that are drawn."""
+    groups = _best_of_each(ranking)
+    return rows_height(sum(map(len, groups.values())), len(groups))
+
+
+def _best_of_each(ranking: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The best candidates by what they compare with; by an empty text where all compare."""
+    scored = ranking[ranking["score"].notna()]
+    by = [name for name in ("task", "split", "pool") if name in scored]
+    if not by:
+        return {"": scored.head(_MOST_ROWS)}
+    groups = {
+        ", ".join(map(str, filter(None, key))) or "unnamed task": own
+        for key, own in scored.groupby(by, sort=False)
+    }
+    return {name: own.head(max(_MOST_ROWS // len(groups), 3)) for name, own in groups.items()}
 
 
 def plot_layers(
-    curves: Sequence[tuple[str, Sequence[Record]]],
+    curves: Sequence[tuple[str, str, Sequence[Record]]],
     metric: str,
     *,
     tasks: Sequence[str] = (),
     highlight: int = 5,
     ax: Axes | None = None,
 ) -> Axes:
-    """Score against depth, a curve per name, the first ones in colour with 95 % bands."""
+    """Score against depth, a curve per model and task, the first in colour with 95 % bands.
+
+    Of the others ``_MOST_CURVES`` at most are drawn.
+    """
     if not curves:
         raise InvalidInputError("no layer has a score to plot; see table.failures")
     ax = new_axes(ax, height=LAYERS_HEIGHT)
     handles = []
-    for i, (_, records) in reversed(list(enumerate(curves))):
+    drawn = curves[: highlight + _MOST_CURVES]
+    for i, (_, _, records) in reversed(list(enumerate(drawn))):
         x = [r.depth or 0.0 for r in records]
         y = np.array([r.value for r in records], float)
         if i >= highlight:
@@ -111,15 +137,19 @@ def plot_layers(
         handles += ax.plot(x, y, color=colour, marker=marker, lw=1.6, ms=4, zorder=3)
     ax.set_xlabel("depth (share of the network)")
     ax.set_ylabel(plot_label(metric))
-    ax.set_title(", ".join(map(plot_label, tasks)), loc="left")
-    labels = short_labels([name for name, _ in curves[: len(handles)]], 26)
-    others = len(curves) - len(handles)
-    title = f"best {len(handles)}, {others} more in grey" if others else None
+    named = curves[: len(handles)]
+    labels = short_labels([model for model, _, _ in named], 28)
+    where = short_labels([task for _, task, _ in named], 28)
+    labels = [f"{m}\n  on {t}" if t else m for m, t in zip(labels, where, strict=True)]
+    others, grey = len(curves) - len(handles), len(drawn) - len(handles)
+    left_out = f" of {others}" if others > grey else " more"
+    title = f"best {len(handles)}, {grey}{left_out} in grey" if others else None
     ax.legend(
         handles[::-1], labels, title=title, frameon=False, fontsize=8, title_fontsize=8,
         loc="upper left", bbox_to_anchor=(1, 1), alignment="left",
     )  # fmt: skip
     clean(ax)
+    titled(ax, task_title(tasks))
     return ax
 
 
@@ -149,9 +179,15 @@ def plot_agreement(
     ax.set_ylabel("accuracy")
     value, low, high = tau
     interval = "" if math.isnan(low) else f" ({fixed(low)} to {fixed(high)})"
-    ax.set_title(f"weighted tau {fixed(value)}{interval}, {len(points)} models", loc="left")
     clean(ax)
-    name_points(ax, list(zip(x, y, strict=True)), short_labels(list(points)), size=7.0)
+    # The best by either are named, where there is no room for all.
+    best = np.minimum(np.argsort(np.argsort(-x)), np.argsort(np.argsort(-y)))
+    order = np.argsort(best, kind="stable")
+    named = order[:_MOST_NAMES]
+    note = "the best by either are named" if len(named) < len(points) else ""
+    titled(ax, f"weighted tau {fixed(value)}{interval}, {len(points)} models", note)
+    names = short_labels([list(points)[i] for i in named])
+    name_points(ax, [(x[i], y[i]) for i in order], names, size=7.0)
     return ax
 
 
@@ -169,10 +205,19 @@ def plot_comparison(
     """
     if "test" not in summary or not summary["test"].notna().any():
         raise InvalidInputError("no head has an accuracy to plot; see table.failures")
-    summary = summary[summary["test"].notna()]
-    names = ["test", *shifts]
-    ax = new_axes(ax, height=comparison_height(len(summary)))
-    rows = np.arange(len(summary))
+    import pandas as pd
+
+    total, names = int(summary["test"].notna().sum()), ["test", *shifts]
+    ax = new_axes(ax, height=comparison_height(summary))
+    groups = _best_heads(summary)
+    summary = pd.concat(list(groups.values()))
+    heads = short_labels(list(summary.index.get_level_values("head")), 44)
+    labels = iter(heads)
+    parts = {label: [next(labels) for _ in range(len(own))] for label, own in groups.items()}
+    if len(parts) == len(heads) > 1:
+        only = len(set(heads)) == 1
+        parts = {"": [m if only else f"{m}  {own[0]}" for m, own in parts.items()]}
+    rows = named_rows(ax, parts)
     values = 100 * summary[names].to_numpy(float)
     ax.hlines(rows, np.nanmin(values, axis=1), np.nanmax(values, axis=1), color="#DDDDDD", lw=1)
     drawn = [
@@ -183,32 +228,35 @@ def plot_comparison(
         )
         for place, name in enumerate(names)
     ]  # fmt: skip
-    models = summary.index.get_level_values("model")
-    heads = summary.index.get_level_values("head")
-    several = len(set(models)) > 1
-    labels = [f"{m}  {h}" if several else h for m, h in zip(models, heads, strict=True)]
-    if "task" in summary.index.names:
-        of_task = summary.index.get_level_values("task")
-        labels = [f"{label}  {task}" for label, task in zip(labels, of_task, strict=True)]
-    ax.set_yticks(rows, [plot_label(label, 80) for label in labels])
-    for edge in np.flatnonzero(models[1:] != models[:-1]):
-        ax.axhline(edge + 0.5, color="#DDDDDD", lw=0.6)
-    ax.invert_yaxis()
     ax.set_xlabel(f"{measure}, %")
-    title = ", ".join(map(plot_label, tasks if several else [models[0], *tasks]))
-    ax.set_title(title, loc="left")
-    # Given as a list, because a label that starts with an underscore would be left out.
-    shown = ["in distribution" if name == "test" else plot_label(name) for name in names]
-    ax.legend(
-        drawn, shown, frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3
-    )
     clean(ax)
+    # Given as a list, because a label that starts with an underscore would be left out.
+    legend_above(ax, drawn, ["in distribution", *short_labels(shifts)])
+    one = [] if len(groups) > 1 else short_labels([summary.index.get_level_values("model")[0]], 60)
+    where = [] if "task" in summary.index.names else [task_title(tasks)]
+    note = f"the best {len(summary)} of {total} heads" if total > len(summary) else ""
+    titled(ax, " on ".join(filter(None, [*one, *where])), note)
     return ax
 
 
-def comparison_height(rows: int) -> float:
-    """Inches for so many heads."""
-    return 1.4 + 0.3 * rows
+def comparison_height(summary: pd.DataFrame) -> float:
+    """Inches for the heads of ``Comparison.summary`` that are drawn."""
+    groups = _best_heads(summary)
+    return rows_height(sum(map(len, groups.values())), len(groups)) + 0.2
+
+
+def _best_heads(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The best heads by model, and task where there are several, in the order of the table."""
+    summary = summary[summary["test"].notna()]
+    best = np.argsort(-summary["test"].to_numpy(float), kind="stable")[:_MOST_ROWS]
+    by = [name for name in summary.index.names if name != "head"]
+    found = dict(list(summary.iloc[np.sort(best)].groupby(level=by, sort=False)))
+    if len(found) == 1:
+        return {"": next(iter(found.values()))}
+    limit = 34 // len(by) + 8
+    models, *tasks = (short_labels(part, limit) for part in zip(*found, strict=True))
+    labels = [" on ".join(parts) for parts in zip(models, *tasks, strict=True)]
+    return dict(zip(labels, found.values(), strict=True))
 
 
 def plot_heat_map(
@@ -222,7 +270,7 @@ def plot_heat_map(
 
     Scores of different tasks do not compare, so the shade of a cell tells which share of the
     models on its task are no better, from 0 (the worst) to 1 (the best). Cells that are NaN stay
-    empty; models go by their mean order, the best on top.
+    empty; models go by their mean order, the best on top, of many only these.
 
     >>> import pandas as pd
     >>> values = pd.DataFrame({"pets": [0.9, 0.8], "cars": [0.3, 0.2]}, ["a", "b"])
@@ -235,10 +283,10 @@ def plot_heat_map(
         raise InvalidInputError("there is no number to draw; every cell is NaN")
     shades = _shades(np.where(there, numbers, np.nan) * (1 if higher_is_better else -1))
     means = np.where(there, shades, 0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
-    order = np.argsort(-means, kind="stable")
+    order = np.argsort(-means, kind="stable")[:_MOST_ROWS]
     numbers, shades = numbers[order], shades[order]
     rows, columns = numbers.shape
-    ax = new_axes(ax, height=1.6 + 0.3 * rows)
+    ax = new_axes(ax, height=heat_map_height(len(values)))
     image = ax.imshow(np.ma.masked_invalid(shades), cmap=MAP, vmin=0, vmax=1, aspect="auto")
     if rows * columns <= _MOST_NUMBERS:
         for i, j in zip(*np.nonzero(np.isfinite(numbers)), strict=True):
@@ -246,9 +294,11 @@ def plot_heat_map(
             ax.text(
                 j, i, number(numbers[i, j], 3), ha="center", va="center", fontsize=7, color=colour
             )
-    ax.set_yticks(range(rows), short_labels(list(values.index[order])))
-    ax.set_xticks(range(columns), short_labels(list(values.columns), 24))
-    if columns > 4:
+    ax.set_yticks(range(rows), short_labels(list(values.index[order]), 34), fontsize=8.5)
+    names = short_labels(list(values.columns), 28)
+    ax.set_xticks(range(columns), names, fontsize=8.5)
+    # What does not fit beside each other stands aslant.
+    if max(map(len, names)) * columns > 60:
         for tick in ax.get_xticklabels():
             tick.set(rotation=30, ha="right", rotation_mode="anchor")
     ax.tick_params(length=0)
@@ -256,8 +306,14 @@ def plot_heat_map(
     bar = ax.figure.colorbar(image, ax=ax, shrink=min(1.0, 4 / rows), pad=0.02, aspect=15)
     bar.set_ticks([0, 1], labels=["worst", "best"])
     bar.outline.set_visible(False)
-    ax.set_title(plot_label(label), loc="left")
+    left_out = len(values) > rows
+    titled(ax, plot_label(label), f"the best {rows} of {len(values)} models" if left_out else "")
     return ax
+
+
+def heat_map_height(rows: int) -> float:
+    """Inches for so many models, of which some may not be drawn."""
+    return rows_height(min(rows, _MOST_ROWS)) + 0.6
 
 
 def _shades(numbers: np.ndarray) -> np.ndarray:
@@ -327,6 +383,7 @@ def plot_trade_off(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("seconds per model (one scoring)")
     ax.set_ylabel("agreement with accuracies (weighted tau)")
     clean(ax)
+    titled(ax, "")
     ordered = [*front, *(m for m in shown if m not in front)]
     name_points(
         ax,

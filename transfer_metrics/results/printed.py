@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from transfer_metrics.naming import told_apart
+from transfer_metrics.naming import short_names, told_apart
 from transfer_metrics.results.comparable import by_place, place_labels, places_of
 from transfer_metrics.results.error_bars import margin
 from transfer_metrics.results.ranks import ranking_frame
@@ -18,10 +18,40 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+SHORTENED = "Names are shortened; files, --json and --csv have them whole."
+# A name that is longer is shortened where it does not differ, and to so many letters at most.
+_LONG, _LONGEST = 44, 80
+
+
+def column_names(names: Iterable[object]) -> dict[str, str]:
+    """What stands for each name in the column of a table.
+
+    >>> column_names(["zoo:a", "zoo:b"])
+    {'zoo:a': 'zoo:a', 'zoo:b': 'zoo:b'}
+    """
+    whole = list(dict.fromkeys(map(str, names)))
+    return dict(
+        zip(whole, told_apart(map(visible, short_names(whole, _LONG, _LONGEST))), strict=True)
+    )
+
+
 def printed(records: Sequence[Record], view: str, metric: str | None, confidence: float) -> str:
     """What ``ScoreTable.format`` returns; without a metric it is of the first."""
     if not records:
         return "(no records)"
+    names = column_names(r.model for r in records)
+    text = _printed(records, view, metric, confidence, names)
+    is_short = any(short != visible(name) for name, short in names.items())
+    return f"{text}\n\n{SHORTENED}" if is_short else text
+
+
+def _printed(
+    records: Sequence[Record],
+    view: str,
+    metric: str | None,
+    confidence: float,
+    names: Mapping[str, str],
+) -> str:
     metrics = list(dict.fromkeys(r.label for r in records if r.metric))
     notes: dict[str, list[str]] = {}
     for r in records:
@@ -35,17 +65,18 @@ def printed(records: Sequence[Record], view: str, metric: str | None, confidence
     if len(places) > 1:
         parts = zip(place_labels(list(places)), places.values(), strict=True)
         return "\n\n".join(
-            f"{visible(label)}\n{printed(own, view, metric, confidence)}" for label, own in parts
+            f"{visible(label)}\n{_printed(own, view, metric, confidence, names)}"
+            for label, own in parts
         )
     raced = any(r.round for r in records)
     frame = ranking_frame(records, metric, view)
-    lines = _ranking_lines(frame, metric, raced)
+    lines = _ranking_lines(frame, metric, raced, names)
     if f"{metric}(balanced=True)" in metrics:
         _add_balanced(lines, frame, records, f"{metric}(balanced=True)")
     text = _aligned(lines, {"model", "layer"})
     found = shortlist_of(records, metric, view, confidence)
     if found is not None and len({r.model for r in records if r.value is not None}) > 1:
-        text += f"\n\n{found}"
+        text += f"\n\n{found.told(names)}"
     return text + _remarks(notes, summaries)
 
 
@@ -59,11 +90,11 @@ _Lines = list[list[str]]
 """A title per column, and the cells below; a line of fewer cells ends with a reason."""
 
 
-def _ranking_lines(ranking: pd.DataFrame, metric: str, raced: bool) -> _Lines:
+def _ranking_lines(
+    ranking: pd.DataFrame, metric: str, raced: bool, names: Mapping[str, str]
+) -> _Lines:
     """A line per candidate of ``ScoreTable.ranking``; n stands there where models raced."""
     lines = [["#", "model", visible(metric), "± 95 %", "P(best)", "layer", "dim", "seconds", "n"]]
-    shown = dict.fromkeys(map(str, ranking["model"]))
-    names = dict(zip(shown, told_apart(map(visible, shown)), strict=True))
     for row in ranking.to_dict("records"):
         name = names[str(row["model"])]
         if row["error"] and math.isnan(row["score"]):

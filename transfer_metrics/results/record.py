@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.naming import brief
 from transfer_metrics.sources.optional import require
 from transfer_metrics.untrusted import TABLE, check_size, parse_json, read_text
 
@@ -118,6 +119,7 @@ class Record:
     version: str | None = None
     created: str | None = None
     task_summary: str | None = None
+    __repr__ = brief
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | Record) -> Record:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -94,11 +94,20 @@ class Shortlist(Sequence[str]):
             told += f" {self.dropped} that a race dropped are left out."
         return told
 
+    def __repr__(self) -> str:
+        names = listed([visible(name) for name in self.models])
+        share = f"{fixed(self.probability)} of {self.confidence:g}"
+        return f"Shortlist({names}; {share}, {len(self)} of {self.candidates} by {self.metric})"
+
     def __str__(self) -> str:
         """What is told to people, in a few sentences."""
-        names = listed([visible(name) for name in self.models], _MOST_NAMES)
+        return self.told({})
+
+    def told(self, names: Mapping[str, str]) -> str:
+        """The same, with what stands for some of the names."""
+        shown = listed([names.get(name) or visible(name) for name in self.models], _MOST_NAMES)
         return (
-            f"Shortlist, {100 * self.confidence:g} %: {names}. One of these {len(self)} of "
+            f"Shortlist, {100 * self.confidence:g} %: {shown}. One of these {len(self)} of "
             f"{self.candidates} is the best to transfer with probability "
             f"{fixed(self.probability)}. {self.basis}"
         )

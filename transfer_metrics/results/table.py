@@ -23,6 +23,8 @@ from transfer_metrics.results.record import Record, frame_of, read_records, writ
 from transfer_metrics.results.shortlist import CONFIDENCE, Shortlist, informed, shortlist_of
 from transfer_metrics.results.table_agreement import agreement_frame, fidelity_frame, judged_scores
 from transfer_metrics.results.table_plots import TablePlots
+from transfer_metrics.results.wording import listed, several
+from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +74,21 @@ class ScoreTable:
         return kind(joined(self._records, other._records), self.view)
 
     def __repr__(self) -> str:
-        return f"ScoreTable({len(self)} records)\n{self.format()}"
+        counts = {
+            "record": len(self),
+            "model": len({r.model for r in self._records}),
+            "task": len({r.task for r in self._records}),
+        }
+        told = ", ".join(several(number, noun) for noun, number in counts.items())
+        metrics = listed([visible(metric, 60) for metric in self.metrics])
+        return f"{type(self).__name__}({told}{metrics and f'; {metrics}'})"
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({len(self)} records)\n{self.format()}"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # What notebooks show below a cell.
+        printer.text(str(self))
 
     @property
     def records(self) -> list[dict[str, Any]]:

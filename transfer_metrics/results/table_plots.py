@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from transfer_metrics.results import plots
 from transfer_metrics.results.agreement import paired
-from transfer_metrics.results.comparable import Place, places_of
+from transfer_metrics.results.comparable import Place, place_labels, places_of
 from transfer_metrics.results.known_accuracies import known_accuracies
 from transfer_metrics.results.plot_style import save_figure
 from transfer_metrics.results.ranks import higher_is_better, ranked, single, task_scores
@@ -43,7 +43,8 @@ class TablePlots:
     def ranking(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
         """Candidates from best to worst as points, with 95 % intervals where the metric has one.
 
-        Models that a race dropped are hollow and grey: their scores are of fewer examples.
+        Models that a race dropped are hollow and grey: their scores are of fewer examples. Of more
+        than forty candidates the best are drawn, as many of each task; the plot says so.
 
         Raises:
             InvalidInputError: no model has a score.
@@ -91,11 +92,10 @@ class TablePlots:
                     curve = sorted(drawn.get(model, []), key=lambda r: r.depth or 0.0)
                     found.append((c.rank, model, place, curve))
         found.sort(key=lambda row: row[0])
-        several = len({place for _, _, place, _ in found}) > 1
-        curves = [
-            (f"{m} on {' '.join(filter(None, p[:3]))}" if several else m, curve)
-            for _, m, p, curve in found
-        ]
+        places = list(dict.fromkeys(place for _, _, place, _ in found))
+        told = place_labels(places) if len(places) > 1 else [""]
+        names = dict(zip(places, told, strict=True))
+        curves = [(model, names[place], curve) for _, model, place, curve in found]
         return plots.plot_layers(curves, metric, tasks=self._tasks, highlight=highlight, ax=ax)
 
     def tasks(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
@@ -150,14 +150,17 @@ class TablePlots:
         return plots.plot_agreement(points, metric, list(map(float, tau)), ax=ax)
 
     def save(self, kind: str, path: str | os.PathLike[str], metric: str | None = None) -> str:
-        """Draw ``"ranking"`` or ``"layers"`` into a PNG, SVG or PDF file, by its ending.
+        """Draw ``"ranking"``, ``"layers"`` or ``"tasks"`` into a PNG, SVG or PDF, by its ending.
 
         Raises:
             InvalidInputError: an unknown ending, or a place that cannot be written to.
         """
         if kind == "layers":
             return save_figure(lambda ax: self.layers(metric, ax=ax), path, plots.LAYERS_HEIGHT)
-        height = plots.ranking_height(len(self._table.ranking(metric)))
+        if kind == "tasks":
+            height = plots.heat_map_height(len({r.model for r in self._table}))
+            return save_figure(lambda ax: self.tasks(metric, ax=ax), path, height)
+        height = plots.ranking_height(self._table.ranking(metric))
         return save_figure(lambda ax: self.ranking(metric, ax=ax), path, height)
 
     @property

@@ -18,9 +18,10 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.files import replacing
 from transfer_metrics.results.table import FORMATS, ScoreTable
+from transfer_metrics.results.wording import several
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.tasks.labels import kind_of
-from transfer_metrics.untrusted import read_json
+from transfer_metrics.untrusted import read_json, visible
 
 _FORMAT = "transfer_metrics selection 1"
 
@@ -139,6 +140,12 @@ class Selection:
     model: str | None = None
     task: str | None = None
     pool: str | None = None
+
+    def __repr__(self) -> str:
+        counts, known = self.counts, [self.model, self.task and f"on {self.task}"]
+        where = " ".join(visible(name) for name in known if name)
+        told = f"{sum(counts.values())} features of {several(len(counts), 'layer')}"
+        return f"Selection({told}, by {visible(self.chosen_by)}{where and f', of {where}'})"
 
     @classmethod
     def of(cls, X: Any, columns: np.ndarray, unit: bool, chosen_by: str, **known: Any) -> Self:

@@ -19,9 +19,17 @@ from transfer_metrics.errors import (
     warn,
 )
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.naming import brief
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.results.plot_style import MUTED
-from transfer_metrics.results.plots import COLOURS, MARKERS, clean, new_axes
+from transfer_metrics.results.plot_style import (
+    COLOURS,
+    MARKERS,
+    MUTED,
+    clean,
+    new_axes,
+    short_labels,
+    titled,
+)
 from transfer_metrics.results.wording import plot_label
 from transfer_metrics.selection.columns import LayerColumns, layer_columns
 from transfer_metrics.selection.feature_maps import FeatureMapSelector, narrowed, predicted
@@ -57,6 +65,7 @@ class FewShotResult:
     queries: int
     seed: int
     title: str = ""
+    __repr__ = brief
 
     def to_frame(self) -> pd.DataFrame:
         """One row per method and number of shots.
@@ -108,7 +117,8 @@ class FewShotResult:
         ax = new_axes(ax, height=4.2)
         frame = self.to_frame()
         places = range(len(self.shots))
-        for number, method in enumerate(self.methods):
+        names = short_labels(self.methods, 28)
+        for number, (method, name) in enumerate(zip(self.methods, names, strict=True)):
             curve = frame[frame["method"] == method]
             step = 0.06 * (number - (len(self.methods) - 1) / 2)
             ax.errorbar(
@@ -121,16 +131,16 @@ class FewShotResult:
                 lw=1.4,
                 elinewidth=1.0,
                 capsize=2.0,
-                label=plot_label(method),
+                label=name,
             )
         ax.set_xticks(list(places), [str(k) for k in self.shots])
         ax.set_xlabel("examples per class")
         ax.set_ylabel("accuracy on the query set")
         episodes = self.accuracies.shape[2]
         title = [plot_label(self.title or ""), f"{self.ways}-way, {episodes} episodes"]
-        ax.set_title(", ".join(filter(None, title)), loc="left")
         ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
         clean(ax)
+        titled(ax, ", ".join(filter(None, title)))
         ax.grid(axis="y", color="#EEEEEE", zorder=0)
         ax.grid(axis="x", visible=False)
         return ax

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
 from transfer_metrics.files import ADVICE, replacing
+from transfer_metrics.naming import brief
 from transfer_metrics.untrusted import parse_json, visible
 
 _FORMAT = "transfer_metrics statistic 1"
@@ -29,6 +30,8 @@ class Saved:
 
     def __init_subclass__(cls) -> None:
         Saved._kinds[cls.__name__] = cls
+        # Before the decorator, which writes out all numbers where a class has none of its own.
+        cls.__repr__ = brief  # type: ignore[method-assign]
 
     def save(self, path: str | os.PathLike[str], advice: str = ADVICE) -> None:
         """Write to a ``.safetensors`` file, which appears whole or not at all.

@@ -64,8 +64,8 @@ class Checks {
       }));
     }
     const shown = check.points.filter(([model]) => model.toLowerCase().includes(this.text));
-    this.points = shown.map(([model, score, accuracy]) => ({
-      model, score, accuracy, px: atX(score), py: atY(100 * accuracy),
+    this.points = shown.map(([model, score, accuracy, short]) => ({
+      model, short, score, accuracy, px: atX(score), py: atY(100 * accuracy),
     })).sort((a, b) => a.px - b.px);
     svg.append(...this.points.map((p) => marker(0, p.px, p.py)));
     this.host.prepend(svg);
@@ -77,7 +77,7 @@ class Checks {
   named(box) {
     const taken = [];
     for (const point of this.points) {
-      const label = drawn('text', { class: 'name', x: point.px + 7, y: point.py - 5 }, point.model);
+      const label = drawn('text', { class: 'name', x: point.px + 7, y: point.py - 5 }, point.short);
       this.chart.svg.append(label);
       let at = label.getBBox();
       if (at.x + at.width > box.right) {

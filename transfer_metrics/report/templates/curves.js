@@ -90,7 +90,7 @@ class Curves {
     // Not Math.min(...values): thousands of values are too many arguments for some browsers.
     const ends = values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
     const [low, high] = padded(...ends);
-    const names = curves.filter((c) => this.chosen.has(c.id)).map((c) => c.model).join(', ');
+    const names = curves.filter((c) => this.chosen.has(c.id)).map((c) => c.short).join(', ');
     this.chart = framed(
       this.host, `${this.panel.metric} by depth on ${this.panel.label}`,
       `${curves.length} curves; in colour: ${names || 'none'}. Arrow keys read the points.`,
@@ -132,7 +132,7 @@ class Curves {
       const id = Number(chip.dataset.id);
       const slot = this.chosen.get(id);
       const curve = this.panel.curves.find((c) => c.id === id);
-      chip.replaceChildren(...(slot === undefined ? [] : [key(slot), ' ']), curve.model);
+      chip.replaceChildren(...(slot === undefined ? [] : [key(slot)]), curve.short);
       chip.setAttribute('aria-pressed', String(slot !== undefined));
       chip.hidden = !shown.has(id);
     }

@@ -25,7 +25,7 @@
       const slot = curves?.chosen.get(Number(button.dataset.id));
       button.setAttribute('aria-pressed', String(slot !== undefined));
       button.querySelector('svg')?.remove();
-      if (slot !== undefined) button.prepend(key(slot), ' ');
+      if (slot !== undefined) button.prepend(key(slot));
     }
   };
 
@@ -34,10 +34,8 @@
     const panel = data.panels[index];
     if (!panel) return;
     document.querySelectorAll('[data-setting]').forEach((part) => {
-      part.hidden = part.dataset.setting !== String(panel.setting);
-    });
-    document.querySelectorAll('[data-metric]').forEach((part) => {
-      part.hidden = part.dataset.metric !== panel.metric;
+      const { setting, metric } = part.dataset;
+      part.hidden = setting !== String(panel.setting) || (metric ?? panel.metric) !== panel.metric;
     });
     const own = grids.filter((grid) => grid.dataset.grid === panel.metric);
     grids.forEach((grid) => { grid.hidden = grid !== (own[0] || grids[0]); });

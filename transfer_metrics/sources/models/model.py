@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.naming import brief
 from transfer_metrics.sources.example import Modality, example_modality
 from transfer_metrics.sources.models.identity import describe, identity
 from transfer_metrics.sources.models.modules import plain_module
@@ -45,6 +46,7 @@ class Model:
     collate: Callable[[list[Any]], Any] | None = None
     open_head: bool = False
     least: int = 1
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "module", plain_module(self.module))
