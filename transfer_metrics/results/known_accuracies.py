@@ -48,7 +48,7 @@ def known_accuracies(given: Any, head: str | None = None, split: str = "test") -
         if not _is_long(path):
             return read_accuracies(path)
         given = _records_in(path)
-    if isinstance(given, pd.DataFrame) and _LONG <= set(given.columns):
+    if isinstance(given, pd.DataFrame) and set(given.columns) >= _LONG:
         given = given.astype(object).where(given.notna(), None).to_dict("records")
     if isinstance(given, pd.DataFrame):
         if list(given.columns).count("model") == 1:
