@@ -52,7 +52,7 @@ def expected_steps(
     Which models will be on the shortlist is not known yet, so its steps are those of models of
     middling cost, as many as there may be. Nothing is written.
 
-    Cost: a forward pass of 36 examples per model.
+    Cost: a forward pass of 68 examples per model.
     """
     tested = with_test(load_task(task))
     found = forecast(models, tested, metrics, progress=progress, **options)
@@ -92,7 +92,7 @@ def expected_fits(
     Which models a ``quick`` one will choose is not known yet; its fits are those of models of
     middling cost, as many as there may be. What the cache has is not known either.
 
-    Cost: a forward pass of 36 examples per model.
+    Cost: a forward pass of 68 examples per model.
     """
     tested = with_test(load_task(task))
     asked = DEFAULT_METRICS if metrics is None else metrics
