@@ -16,7 +16,7 @@ from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
 from transfer_metrics.heads import compare as compare_module
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.compare import cost_of, distortion, forward_flops
+from transfer_metrics.heads.fit_cost import cost_of, distortion, forward_flops
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.tasks.corruptions import CORRUPTIONS

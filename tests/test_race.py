@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy import stats
 from torch import nn
 
 import transfer_metrics as tm
+from transfer_metrics import progress
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.ranking.budget import LEAST, LEAST_PER_CLASS, PROBE, plan_race
 from transfer_metrics.ranking.race import Standing, contenders, rounds_of
@@ -516,3 +518,78 @@ def test_the_test_drops_the_best_no_more_often_than_its_risk():
         standings = [Standing(s, 1.0, d) for s, d in zip(scores, spread, strict=True)]
         lost += 49 not in contenders(standings, 0.05 / 50)
     assert lost <= stats.binom.ppf(0.99, 400, 0.05)
+
+
+# --- a limit of time -----------------------------------------------------------------------------
+
+
+class Clock:
+    """The time of day, and hours more as soon as they have passed; so no machine is too slow."""
+
+    monotonic = staticmethod(time.monotonic)
+    passed = 0.0
+
+    def time(self):
+        return time.time() + self.passed
+
+
+class Waiting(Candidate):
+    """Hours pass in it once it has seen some examples."""
+
+    def __init__(self, after, clock):
+        super().__init__(1.1, 7)
+        self.after, self.clock = after, clock
+
+    def forward(self, x):
+        out = super().forward(x)
+        if self.examples > self.after:
+            self.clock.passed = 7200.0
+        return out
+
+
+@pytest.fixture
+def waiting(monkeypatch):
+    """Four models, of which the last lets hours pass after so many examples."""
+
+    def models(after=10**9):
+        clock = Clock()
+        monkeypatch.setattr(progress, "time", clock)
+        late = Model("late", Waiting(after, clock), None, "tensor", "head", (SIGNAL + NOISE,))
+        return [*field([0.3, 0.6, 1.0]), late]
+
+    return models
+
+
+def test_a_ranking_ends_with_what_is_known_when_the_time_is_over(tmp_path, waiting):
+    task, kept = draw(1), {"cache": "only-missing", "cache_dir": tmp_path}
+    models = waiting(100)
+    with pytest.warns(TransferMetricsWarning, match=r"over before 1 model of 4: late"):
+        table = rank(models, task, time="1h", **kept)
+    assert [f["model"] for f in table.failures] == ["late"]
+    scored = {r["model"]: r["value"] for r in table.records if r["value"] is not None}
+    done, models = examples(models[:3]), [*models[:3], waiting()[3]]
+    again = rank(models, task, time="1h", **kept)
+    full = {r["model"]: r["value"] for r in again.records}
+    assert {name: full[name] for name in scored} == scored
+    assert not again.failures
+    assert again.best() == "late"
+    assert examples(models[:3]) <= done + 3 * PROBE  # the others were taken from the cache
+
+
+def test_a_race_that_runs_out_of_time_keeps_its_last_whole_round(tmp_path, waiting):
+    task, kept = draw(1), {"cache": "only-missing", "cache_dir": tmp_path, "budget": 0.6}
+    first, *_ = plan_race(4, 600, CLASSES, 0.6).sizes
+    with pytest.warns(TransferMetricsWarning, match=rf"over in round 2 of .*, on {first} of 600"):
+        table = rank(waiting(first + 2 * PROBE), task, time=3600, **kept)
+    assert not table.failures
+    assert {r["n"] for r in table.records} == {first}
+    whole = rank(waiting(), task, **kept)
+    assert whole.best() == "late"
+    assert {r["n"] for r in whole.records if r["model"] == "late"} == {600}
+
+
+def test_times_that_are_none_are_refused_before_any_work():
+    models = field([0.5, 1.0])
+    with pytest.raises(InvalidInputError, match="write 90s, 30m or 2h"):
+        rank(models, draw(0), time="soon")
+    assert examples(models) == 0

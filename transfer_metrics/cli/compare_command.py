@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.console import print_table, require_scores, say, suggest, tell
+from transfer_metrics.cli.console import (
+    print_steps,
+    print_table,
+    require_scores,
+    say,
+    suggest,
+    tell,
+)
 from transfer_metrics.cli.options import (
     add_cache,
     add_device,
     add_examples,
     add_output,
     add_plot_format,
+    add_time,
     check_place,
     loaded,
     positive,
@@ -20,7 +28,9 @@ from transfer_metrics.cli.options import (
 from transfer_metrics.cli.parser import add_verb
 
 _EXAMPLES = """\
-  transfer-metrics compare --models zoo:resnet-cifar10 --task zoo:glyphs
+  transfer-metrics compare --models zoo:resnet-cifar10 --task zoo:glyphs --dry-run
+  transfer-metrics compare --models 'zoo:*' --task sklearn:digits --quick
+  transfer-metrics compare --models 'zoo:cnn-*' --task zoo:glyphs --time 1h --engine processes
   transfer-metrics compare --models 'zoo:cnn-*' --task sklearn:digits --metrics logme \\
       --heads 'linear_probe,head2toe(keep=0.05),finetune(lr=0.003,epochs=5),lpft(epochs=5)'
   transfer-metrics compare --models timm:resnet18 --task imagefolder:photos/ \\
@@ -49,7 +59,21 @@ def add_parser(verbs: Any) -> None:
         "may be repeated (default the task's split ood)",
     )
     add_examples(parser)
-    parser.add_argument("--seeds", type=positive, default=3, metavar="K", help="default 3")
+    parser.add_argument(
+        "--seeds", type=positive, metavar="K", help="how many (default 3, with --quick 1)"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="only the shortlist of a ranking, at most five models; where not named otherwise "
+        "twelve epochs, learning rates that are dropped early, and one seed",
+    )
+    add_time(parser)
+    parser.add_argument("--engine", default="serial", help="where to fit, as for rank")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes of that")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what it would take; compute and write nothing"
+    )
     parser.add_argument("--metrics", help="scores to check, comma-separated, such as logme")
     parser.add_argument(
         "--out",
@@ -67,19 +91,29 @@ def _run(args: argparse.Namespace) -> int:
     """Compare, print, and write the table and the plot."""
     from pathlib import Path
 
-    from transfer_metrics.heads.compare import DEFAULT_HEADS, compare
+    from transfer_metrics.heads.compare import DEFAULT_HEADS, asked_fits, compare
     from transfer_metrics.results.record import QUALITIES
     from transfer_metrics.sources.models.candidates import candidates_of
 
     folder = Path(args.out)
     check_place(folder, folder=True)
-    models = candidates_of(args.models)
+    models, heads = candidates_of(args.models), args.heads or DEFAULT_HEADS
+    asked = asked_fits(heads, args.seeds, args.quick)
+    task, ood = loaded(args), _ood(args.ood)
+    if args.dry_run or not args.quiet:
+        status = _foretell(args, models, task, *asked)
+        if args.dry_run:
+            return status
     table = compare(
         models,
-        loaded(args),
-        args.heads or DEFAULT_HEADS,
-        ood=_ood(args.ood),
+        task,
+        heads,
+        ood=ood,
         seeds=args.seeds,
+        quick=args.quick,
+        time=args.time,
+        engine=args.engine,
+        workers=args.workers,
         metrics=args.metrics,
         cache=args.cache,
         device=args.device,
@@ -102,6 +136,44 @@ def _run(args: argparse.Namespace) -> int:
         asked = ("--model", best["model"], *task_options(args))
         suggest(args, "train", *asked, "--head", best["head"], "--out", "head")
     return 1 if table.failures else 0
+
+
+def _foretell(args: argparse.Namespace, models: Any, task: Any, heads: Any, seeds: Any) -> int:
+    """Say what it takes: all of it where that is all that is asked, else in a line on stderr."""
+    import warnings
+
+    from transfer_metrics.errors import TransferMetricsWarning
+    from transfer_metrics.heads.estimate import expected_fits
+    from transfer_metrics.results.wording import duration, listed, several
+
+    with warnings.catch_warnings():
+        if not args.dry_run:  # the work itself tells
+            warnings.simplefilter("ignore", TransferMetricsWarning)
+        steps, found = expected_fits(
+            models,
+            task,
+            heads,
+            len(seeds),
+            metrics=args.metrics,
+            quick=args.quick,
+            device=args.device,
+            progress=not args.quiet,
+        )
+    total = sum(step.seconds for step in steps)
+    if not args.dry_run:
+        few = "the shortlist of " if args.quick and len(models) > 1 else ""
+        other = "" if args.quick else "; --quick takes less"
+        say(
+            f"{few}{several(len(models), 'model')}, heads {listed([h.label for h in heads])}, "
+            f"{several(len(seeds), 'seed')}: about {duration(total)}, less what is kept from "
+            f"earlier runs{other}"
+        )
+        return 0
+    print_steps(args, steps)
+    for one in found:
+        if one.error:
+            say(f"would fail: {one.model}: {one.error}")
+    return 1 if any(one.error for one in found) else 0
 
 
 def _ood(given: list[str]) -> dict[str, str] | None:

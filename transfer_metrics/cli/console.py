@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -60,6 +60,17 @@ def print_table(table: _Table, args: argparse.Namespace, text: str) -> None:
         table.to_frame().to_csv(sys.stdout, index=False)
     else:
         show(table.to_frame().to_csv(index=False).rstrip("\n") if args.csv else text)
+
+
+def print_steps(args: argparse.Namespace, steps: Sequence[Any]) -> None:
+    """What each step would take, and all of them, where nothing is computed."""
+    from transfer_metrics.results.wording import duration
+
+    total = sum(step.seconds for step in steps)
+    lines = [f"{duration(step.seconds):>12}  {step.what}" for step in steps]
+    lines.append(f"{duration(total):>12}  in all, about; nothing was computed or written")
+    records = [{"step": step.what, "seconds": step.seconds} for step in steps]
+    print_table(Records(records), args, "\n".join(lines))
 
 
 def show(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.console import Records, print_table, say, suggest, tell
+from transfer_metrics.cli.console import print_steps, print_table, say, suggest, tell
 from transfer_metrics.cli.options import (
     add_cache,
     add_chances,
@@ -125,15 +125,10 @@ def _run(args: argparse.Namespace) -> int:
 def _foretell(args: argparse.Namespace, metrics: Any, common: dict[str, Any]) -> int:
     """Print what every step would take; fails where a model would."""
     from transfer_metrics.heads.estimate import expected_steps
-    from transfer_metrics.results.wording import duration
     from transfer_metrics.sources.models.candidates import candidates_of
 
     steps, models = expected_steps(candidates_of(args.models), loaded(args), metrics, **common)
-    total = sum(step.seconds for step in steps)
-    lines = [f"{duration(step.seconds):>12}  {step.what}" for step in steps]
-    lines.append(f"{duration(total):>12}  in all, about; nothing was computed or written")
-    records = [{"step": step.what, "seconds": step.seconds} for step in steps]
-    print_table(Records(records), args, "\n".join(lines))
+    print_steps(args, steps)
     for one in models:
         if one.error:
             say(f"would fail: {one.model}: {one.error}")

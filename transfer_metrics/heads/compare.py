@@ -2,56 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
+import math
 import os
 import shutil
-import time
+import time as clock
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import clone
-from torch.utils.flop_counter import FlopCounterMode
 
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.features.layers import place
 from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.data import as_codes
+from transfer_metrics.heads.estimate import MOST, TRAINED
+from transfer_metrics.heads.fit_cost import cost_of, distortion, forward_flops
 from transfer_metrics.heads.linear import LinearProbe
-from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.objective import (
     balanced_accuracy,
     quality,
     standard_error,
 )
-from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits, chunks
+from transfer_metrics.heads.preprocessed import PreparedSplits
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.naming import short_id
-from transfer_metrics.progress import progress_bar
+from transfer_metrics.progress import OutOfTime, progress_bar, until
 from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
+from transfer_metrics.ranking.engines import ENGINES, Lost, map_reduce
+from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+from transfer_metrics.ranking.rank import gpus_of
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Split, Task
-from transfer_metrics.syntax import call_options, split_list
+from transfer_metrics.syntax import call_options, seconds_of, split_list
 
 _OF_FIT = ("model", "model_id", "revision", "task", "task_id", "head", "seed", "version")
 """What a record says of a fit that the key of what was measured does not hold it to."""
 _GROUPS = 100
 """Groups of test examples on which accuracies are compared."""
 DEFAULT_HEADS = ("linear_probe", "head2toe", "finetune", "lpft")
+_SEEDS = 3
+_FEW_RATES = ("linear_probe", "head2toe", *TRAINED)
+LATE = "the time was over before it was finished; run again to go on from there"
+"""What a record says of a fit for which there was no time."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class _Job:
     device: Any
     progress: bool
     distortions: bool
+    until: float = math.inf
 
     @property
     def tests(self) -> dict[str, Split]:
@@ -79,7 +86,11 @@ def compare(
     heads: Any = DEFAULT_HEADS,
     *,
     ood: Mapping[str, Any] | None = None,
-    seeds: int | Sequence[int] = 3,
+    seeds: int | Sequence[int] | None = None,
+    quick: bool = False,
+    time: float | str | None = None,
+    engine: str = "serial",
+    workers: int | None = None,
     validation: float = 0.2,
     metrics: Any = None,
     distortions: bool = True,
@@ -102,7 +113,16 @@ def compare(
         ood: shifted data by name: a task or its name with classes of the same names, or with as
             many targets or labels, a ``Split``, or ``"corrupted:blur:3"``; by default the task's
             split ``ood`` if it has one.
-        seeds: how many, or which. A head that chance has no part in is fitted once.
+        seeds: how many, or which; by default three. A head that chance has no part in is fitted
+            once.
+        quick: only the models of the shortlist of a ranking, at most five; learning rates that are
+            dropped early and twelve epochs, where no heads are named; one seed, where none is;
+            and no distortions.
+        time: seconds, or text such as ``"30m"``, after which the comparison ends with the fits that
+            are finished; the others have records that say so. What they had learnt is kept.
+        engine: where fits run, as for ``rank_models``: each of a model, a head and a seed is a
+            piece of work of its own. The results are the same up to rounding.
+        workers: how many processes or actors.
         validation: share of the training examples for validation, where there is no split ``val``.
         metrics: scores to check as well: every block of every model is scored by them, and a
             linear probe is fitted on the best block under the first.
@@ -138,13 +158,10 @@ def compare(
     """
     if cache not in POLICIES:
         raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
+    ends = math.inf if time is None else clock.time() + seconds_of(time)
+    ENGINES[engine.partition(":")[0]]
     candidates = candidates_of(models)
-    given = [heads] if isinstance(heads, (str, Head)) or inspect.isclass(heads) else list(heads)
-    asked = [
-        resolve_head(part)
-        for item in given
-        for part in (split_list(item) if isinstance(item, str) else [item])
-    ]
+    asked, chosen = asked_fits(heads, seeds, quick)
     loaded = load_task(task)
     complete = complete_task(loaded, validation=validation)
     job = _Job(
@@ -154,64 +171,175 @@ def compare(
         ResultCache(cache_dir),
         cache,
         device,
-        progress,
-        distortions,
+        progress and engine == "serial",
+        distortions and not quick,
+        ends,
     )
-    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not chosen or not asked:
-        raise InvalidInputError("nothing to compare; name at least one head and one seed")
     records: list[Record] = []
     scores = ScoreTable([])
-    if metrics is not None:
+    if metrics is not None or (quick and len(candidates) > 1):
         scores = rank_models(
             candidates,
             job.task,
-            metrics,
+            DEFAULT_METRICS if metrics is None else metrics,
             cache=cache,
             cache_dir=cache_dir,
             device=device,
+            engine=engine,
+            workers=workers,
+            time=None if time is None else max(ends - clock.time(), 1.0),
             progress=progress,
         )
+        if quick and (shortlist := scores.shortlist()[:MOST]):
+            candidates = [one for one in candidates if one.name in shortlist]
+    if metrics is None:
+        scores = ScoreTable([])
+    else:
         # The task is the same, though examples may have been held out from it.
         records += [replace(Record.of(r), task_id=job.task_id) for r in scores.records]
-    with progress_bar("models", len(candidates), progress) as bar:
-        for candidate in candidates:
-            records += _compared(job, candidate, asked, chosen, scores)
-            bar.update()
+    work = _Fits(job, asked, chosen, {c.name: _favourites(c.name, scores) for c in candidates})
+    parts = [len(work.cells(candidate.name)) for candidate in candidates]
+    found: dict[int, list[Record]] = {}
+    with (
+        progress_bar("fits", sum(parts), progress) as bar,
+        contextlib.closing(
+            map_reduce(  # type: ignore[type-var]
+                engine, work, candidates, parts, workers=workers,
+                gpus=gpus_of(engine, device), tick=bar.update,
+            )
+        ) as running,
+    ):  # fmt: skip
+        for place, result in running:
+            if isinstance(result, TransferMetricsError):
+                raise result
+            found[place] = result if isinstance(result, list) else _lost(job, candidates[place])
+    records += [record for place in range(len(candidates)) for record in found[place]]
     return Comparison(replace(record, task_summary=loaded.summary) for record in records)
 
 
-def _compared(
-    job: _Job, candidate: Candidate, heads: Sequence[Head], seeds: Sequence[int], scores: ScoreTable
-) -> list[Record]:
-    """Records of all heads on one model; its failure as a record."""
-    base = Record(
-        model=candidate.name,
+def asked_fits(
+    heads: Any = DEFAULT_HEADS, seeds: int | Sequence[int] | None = None, quick: bool = False
+) -> tuple[list[Head], list[int]]:
+    """The heads and the seeds of a comparison; arguments as for that.
+
+    Raises:
+        UnknownNameError: no such head or option.
+        InvalidInputError: there is none.
+    """
+    if quick and heads == DEFAULT_HEADS:
+        heads = _FEW_RATES
+    if seeds is None:
+        seeds = 1 if quick else _SEEDS
+    given = [heads] if isinstance(heads, (str, Head)) or inspect.isclass(heads) else list(heads)
+    asked = [
+        resolve_head(part)
+        for item in given
+        for part in (split_list(item) if isinstance(item, str) else [item])
+    ]
+    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not chosen or not asked:
+        raise InvalidInputError("nothing to compare; name at least one head and one seed")
+    return asked, chosen
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model in the hands of a worker, what its records begin with, and its inputs."""
+
+    model: Model
+    base: Record
+    inputs: PreparedSplits
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """Work for an engine: on each model a fit per head and seed; a failure is a record."""
+
+    job: _Job
+    heads: Sequence[Head]
+    seeds: Sequence[int]
+    favourites: Mapping[str, Sequence[tuple[str, Head]]]
+
+    def cells(self, model: str) -> list[tuple[str, Head, int]]:
+        """Label, head and seed of each fit on a model."""
+        labelled = [(head.label, head) for head in (h.on_layers_of(model) for h in self.heads)]
+        return [
+            (label, head, seed)
+            for (label, head), seed in itertools.product(
+                [*labelled, *self.favourites[model]], self.seeds
+            )
+            if seed == self.seeds[0] or head.random
+        ]
+
+    def load(self, item: Candidate) -> _Loaded | str:
+        """The model, or why there is none."""
+        try:
+            with until(self.job.until):
+                model = item.load()
+        except OutOfTime:
+            return LATE
+        except TransferMetricsError as error:
+            return str(error)
+        splits = {"val": self.job.task["val"], **self.job.tests}
+        base = replace(
+            _base(self.job, item.name),
+            model_id=short_id(model.fingerprint),
+            revision=model.revision or None,
+        )
+        return _Loaded(model, base, PreparedSplits(model, splits))
+
+    def map(self, loaded: _Loaded | str, part: int) -> list[Record] | str | TransferMetricsError:
+        """Records of one fit."""
+        if isinstance(loaded, str):
+            return loaded
+        label, head, seed = self.cells(loaded.model.name)[part]
+        base = replace(loaded.base, head=label, seed=seed)
+        try:
+            return _kept(self.job, loaded.model, loaded.inputs, head, base)
+        except OutOfTime:
+            return [replace(base, error=LATE)]
+        except TransferMetricsError as error:
+            return error  # of the cache, and so of all fits
+
+    def settles(self, result: Any) -> bool:
+        """What is no list of records is so of all fits on the model."""
+        return not isinstance(result, list)
+
+    def reduce(self, item: Candidate, results: Sequence[Any]) -> Any:
+        """All records of a model, or what ends the comparison."""
+        records: list[Record] = []
+        for result in results:
+            if isinstance(result, str):
+                return [replace(_base(self.job, item.name), error=result)]
+            if isinstance(result, TransferMetricsError):
+                return result
+            records += _lost(self.job, item) if isinstance(result, Lost) else result
+        return records
+
+
+def _base(job: _Job, model: str) -> Record:
+    """What all records of a model begin with."""
+    return Record(
+        model=model,
         task=job.task.name,
         task_id=job.task_id,
         metric="",
         version=transfer_metrics.__version__,
     )
-    try:
-        model = candidate.load()
-    except TransferMetricsError as error:
-        return [replace(base, error=str(error))]
-    base = replace(base, model_id=short_id(model.fingerprint), revision=model.revision or None)
-    labelled = [(head.label, head) for head in (h.on_layers_of(model.name) for h in heads)]
-    labelled += _favourites(model, scores)
-    records, inputs = [], PreparedSplits(model, {"val": job.task["val"], **job.tests})
-    for (label, head), seed in itertools.product(labelled, seeds):
-        if seed == seeds[0] or head.random:
-            records += _kept(job, model, inputs, head, replace(base, head=label, seed=seed))
-    return records
 
 
-def _favourites(model: Model, scores: ScoreTable) -> list[tuple[str, Head]]:
+def _lost(job: _Job, candidate: Candidate) -> list[Record]:
+    """The record of a fit that workers died of."""
+    told = "its worker died repeatedly, as it does where memory runs out; use fewer workers"
+    return [replace(_base(job, candidate.name), error=told)]
+
+
+def _favourites(model: str, scores: ScoreTable) -> list[tuple[str, Head]]:
     """A linear probe on the layer of the model that the first metric puts first."""
     if not scores.metrics:
         return []
     ranking = scores.ranking(scores.metrics[0], view="best")
-    found = ranking[(ranking["model"] == model.name) & ranking["score"].notna()]
+    found = ranking[(ranking["model"] == model) & ranking["score"].notna()]
     if found.empty:
         return []
     layer = str(found["layer"].iloc[0])
@@ -250,7 +378,8 @@ def _kept(
             device=job.device,
             progress=job.progress,
         )
-        records = _measured(job, model, inputs, fresh)
+        with until(job.until):
+            records = _measured(job, model, inputs, fresh)
     except TransferMetricsError as error:
         return [replace(base, error=str(error))]
     if job.policy != "never":
@@ -288,9 +417,9 @@ def _of_fit(record: Record, base: Record) -> Record:
 
 def _measured(job: _Job, model: Model, inputs: PreparedSplits, head: Head) -> list[Record]:
     """Fit a head and measure it."""
-    started = time.perf_counter()
+    started = clock.perf_counter()
     head.fit(model, job.task)
-    seconds = time.perf_counter() - started
+    seconds = clock.perf_counter() - started
     common = Record(
         layer="+".join(layer.name for layer in head.layers_),
         dim=head.coef_.shape[1],
@@ -347,97 +476,3 @@ def _deviations(right: np.ndarray) -> list[float] | None:
     groups = np.arange(len(right)) % _GROUPS
     sums = np.bincount(groups, right - right.mean()) / len(right)
     return [float(f"{value:.4g}") for value in sums]
-
-
-class _Cost(NamedTuple):
-    """What one fitted head costs.
-
-    Attributes:
-        train_flops: operations of the final training, without any search for its settings; for
-            heads on features with the forward passes that make them.
-        stored_bytes: what has to be kept for the task beside the pretrained network, in float32.
-    """
-
-    train_flops: int
-    stored_bytes: int
-
-
-def cost_of(head: Head, forward: int, examples: int) -> _Cost:
-    """The cost of a head fitted on a model whose ``forward`` pass takes so many operations.
-
-    By Head2Toe's formulas (Evci et al., ICML 2022, section on cost): a backward pass counts twice a
-    forward pass, a multiplication and an addition are two operations, and where features were
-    chosen a bitmask over all of them is stored too.
-    """
-    classes, kept = head.coef_.shape
-    stored = 4 * (kept + 1) * classes
-    if head.network_ is not None:
-        numbers = sum(t.numel() for t in head.network_.backbone.state_dict().values())
-        steps, batch_size = head.run_steps_, min(head.batch_size, examples)
-        return _Cost(steps * batch_size * 3 * forward, 4 * numbers + stored)
-    reads, width = head.training_reads(examples)
-    candidates: int = getattr(head, "candidates_", kept) or kept
-    mask = 0 if candidates == kept else -(-candidates // 8)
-    return _Cost(examples * forward + 6 * reads * width * classes, stored + mask)
-
-
-def forward_flops(model: Model) -> int:
-    """Operations of one forward pass of one example, counted by torch on a meaningless input.
-
-    Convolutions, matrix products and attention count; element-wise operations do not.
-
-    Raises:
-        InvalidInputError: the shape of the input is not known.
-
-    >>> from transfer_metrics.sources.models.load_model import load_model
-    >>> forward_flops(load_model("zoo:resnet-random")) > 1_000_000
-    True
-    """
-    batch = place(model.dummy(1), model.module)
-    with FlopCounterMode(display=False) as counter, evaluation(model.module), torch.no_grad():
-        model(batch)
-    return int(counter.get_total_flops())
-
-
-class _Distortion(NamedTuple):
-    """Mean distance between features before and after, over examples.
-
-    Attributes:
-        raw: ``‖f1 - f0‖``, in the features' unit.
-        relative: ``‖f1 - f0‖ / ‖f0‖``; examples whose features were all zero do not count.
-    """
-
-    raw: float
-    relative: float
-
-
-def distortion(
-    model: Model, network: TransferNet, split: Split | Inputs, batch_size: int = 64
-) -> _Distortion:
-    """How far training has moved the features that a head reads from those of the model.
-
-    Source: Kumar et al., ICLR 2022 (arXiv 2202.10054), who report the raw distance; its scale
-        depends on the network, so the relative one is ours.
-
-    Cost: two forward passes over the examples.
-    """
-    before = TransferNet(
-        model.module,
-        network.layers,
-        network.pool,
-        network.head,
-        columns=network.chosen_columns(),
-        unit_norm=network.unit_norm,
-    )
-    inputs = Inputs.of_any(model, split, "test")
-    moved, lengths = [], []
-    with evaluation(model.module), evaluation(network), torch.inference_mode():
-        for rows in chunks(len(inputs), batch_size):
-            batch = inputs.batch(rows)
-            old, new = before.features(batch).cpu(), network.features(batch).cpu()
-            moved.append((new.double() - old.double()).norm(dim=1))
-            lengths.append(old.double().norm(dim=1))
-    distance, length = torch.cat(moved), torch.cat(lengths)
-    some = length > 0
-    relative = float((distance[some] / length[some]).mean()) if some.any() else 0.0
-    return _Distortion(float(distance.mean()), relative)

@@ -1,10 +1,14 @@
-"""About how long the steps of a transfer take, before it is run and while it runs."""
+"""About how long a transfer or a comparison takes, before it is run and while it runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.splits import with_test
 from transfer_metrics.heads.tuning import rungs
 from transfer_metrics.ranking import ScoreTable
@@ -21,11 +25,13 @@ TRAINED = tuple(f"{head}(epochs={_EPOCHS}, halving={_HALVING})" for head in ("fi
 """The heads that train the network."""
 # Operations a second of fits on features, and what a head takes beside them; for estimates.
 _SPEED, _BESIDE = 5e9, 0.5
+# Forward passes that a step of training takes as long as; fits of a search over a grid with folds.
+_STEP, _CROSS_VALIDATED = 3.2, 20
 
 
 @dataclass(frozen=True)
 class Step:
-    """A part of a transfer, and about how long it takes."""
+    """A part of a transfer or a comparison, and about how long it takes."""
 
     what: str
     seconds: float
@@ -46,7 +52,7 @@ def expected_steps(
     Which models will be on the shortlist is not known yet, so its steps are those of models of
     middling cost, as many as there may be. Nothing is written.
 
-    Cost: a forward pass of 36 examples per model.
+    Cost: a forward pass of 68 examples per model.
     """
     tested = with_test(load_task(task))
     found = forecast(models, tested, metrics, progress=progress, **options)
@@ -70,6 +76,69 @@ def expected_steps(
     return [*steps, Step("the winner once more, tested and written", last)], found
 
 
+def expected_fits(
+    models: Any,
+    task: Any,
+    heads: Sequence[Head],
+    seeds: int,
+    *,
+    metrics: Any = None,
+    quick: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> tuple[list[Step], list[Forecast]]:
+    """What a comparison would take, head by head, and what would fail; nothing is written.
+
+    Which models a ``quick`` one will choose is not known yet; its fits are those of models of
+    middling cost, as many as there may be. What the cache has is not known either.
+
+    Cost: a forward pass of 68 examples per model.
+    """
+    tested = with_test(load_task(task))
+    asked = DEFAULT_METRICS if metrics is None else metrics
+    found = forecast(models, tested, asked, progress=progress, **options)
+    good = [one for one in found if not one.error]
+    if not good:
+        return [], found
+    steps = []
+    if metrics is not None or (quick and len(good) > 1):
+        ranking = sum(one.seconds for one in good)
+        steps.append(Step(f"ranking {several(len(good), 'model')}", ranking))
+    count = min(MOST, len(good)) if quick else len(good)
+    most = "at most " if count < len(good) else ""
+    for head in heads:
+        runs = seeds if head.random else 1
+        each = [_head_seconds(head, one, tested) for one in good]
+        told = f"{head.label}: {several(runs, 'fit')} on {most}{several(count, 'model')}"
+        steps.append(Step(told, runs * count * sum(each) / len(each)))
+    return steps, found
+
+
+def _head_seconds(head: Head, model: Forecast, task: Task) -> float:
+    """About how long one fit of a head and its tests take."""
+    each = model.seconds / len(task["train"])
+    settings = head.get_params(deep=False)
+    if "epochs" not in settings:
+        tries = _CROSS_VALIDATED if "cv" in settings else 1
+        layers = 1 if settings.get("layers") == "last" else model.layers
+        return each * _examples(task) + tries * _fit_seconds(task, layers) / 3
+    rates = _RATES if settings["lr"] == "auto" else np.size(settings["lr"])
+    rates *= np.size(settings["weight_decay"])
+    epochs = _epochs(rates, settings["epochs"], settings["halving"])
+    # Distortion takes two more passes over the examples for testing.
+    return each * (_STEP * epochs * len(task["train"]) + 4 * len(task["test"]))
+
+
+def _epochs(rates: int, epochs: int, halving: int | None) -> int:
+    """Epochs of all trainings of a choice of rates."""
+    if halving is None:
+        return rates * epochs
+    steps = rungs(rates, epochs, halving)
+    counts = [rates, *(most for _, most in steps[:-1])]
+    ends = [0, *(end for end, _ in steps)]
+    return sum(n * (b - a) for n, a, b in zip(counts, ends[:-1], ends[1:], strict=True))
+
+
 def expected_seconds(table: ScoreTable, model: str, task: Task, heads: int) -> float:
     """About how long heads on features of a model that was ranked take."""
     layers = max(1, len({r.layer for r in table if r.model == model}))
@@ -79,11 +148,8 @@ def expected_seconds(table: ScoreTable, model: str, task: Task, heads: int) -> f
 
 def training_seconds(each: float, task: Task) -> float:
     """About how long fine-tuning and LP-FT take."""
-    steps = rungs(_RATES, _EPOCHS, _HALVING)
-    counts = [_RATES, *(most for _, most in steps[:-1])]
-    ends = [0, *(until for until, _ in steps)]
-    epochs = sum(n * (b - a) for n, a, b in zip(counts, ends[:-1], ends[1:], strict=True))
-    return len(TRAINED) * epochs * 3.2 * each * len(task["train"])
+    epochs = _epochs(_RATES, _EPOCHS, _HALVING)
+    return len(TRAINED) * epochs * _STEP * each * len(task["train"])
 
 
 def forward_seconds(table: ScoreTable, model: str, task: Task) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.compare import compare, tuned
+from transfer_metrics.heads.compare import LATE, compare, tuned
 from transfer_metrics.heads.decision import Decision, alternatives_of, decided
 from transfer_metrics.heads.estimate import (
     MOST,
@@ -32,6 +32,7 @@ from transfer_metrics.ranking.cache import ResultCache, content_key
 from transfer_metrics.ranking.forecast import forecast
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.wording import duration, several
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
@@ -44,6 +45,8 @@ _REFINED = ("head2toe",)
 _SHARES = (0.5, 0.35, 0.25, 0.15, 0.1)
 # Of the time that there is, what a ranking may take before it becomes a race.
 _FOR_RANKING = 0.5
+# … and before it ends with what is known.
+_MOST_FOR_RANKING = 0.75
 
 
 @dataclass
@@ -71,14 +74,18 @@ class _Run:
         """Seconds until the limit."""
         return self.limit - (clock.perf_counter() - self.began)
 
+    @property
+    def last(self) -> float:
+        """Seconds that fitting the winner once more may take."""
+        return max((r.value or 0.0 for r in self.found if r.metric == "fit_seconds"), default=0.0)
+
     def fits(self, what: str, seconds: float) -> bool:
         """Whether there is time for a step and for fitting the winner after it, else remember it.
 
         Estimates are scaled by what the heads before took against theirs.
         """
         seconds *= self.pace
-        last = max((r.value or 0.0 for r in self.found if r.metric == "fit_seconds"), default=0.0)
-        if seconds + last <= self.left:
+        if seconds + self.last <= self.left:
             return True
         self.skipped.append(
             f"{what}, which would take about {duration(seconds)} of {duration(max(self.left, 0))}"
@@ -90,20 +97,42 @@ class _Run:
         began = clock.perf_counter()
         asked = [resolve_head(head) for head in heads]
         self.heads |= {head.label: head for head in asked}
-        self.found += compare(
+        if math.isfinite(self.limit) and not self.best_fits():
+            # There is no result without one head, however long it takes.
+            self._compare(model, asked[:1], None)
+        found = self._compare(model, asked, self.left - self.last)
+        for one in found:
+            if one.error == LATE:
+                what = one.head or "heads"
+                self.skipped.append(f"{what} on {model.name}, stopped when the time was over")
+        self.pace = max((clock.perf_counter() - began) / max(expected, 0.01), 1.0)
+
+    def _compare(
+        self, model: Candidate, heads: Sequence[Head], seconds: float | None
+    ) -> Comparison:
+        """Fit heads on a model within some time; what is finished is noted."""
+        found = compare(
             [model],
             self.task,
-            asked,
+            heads,
             seeds=[self.seed],
             validation=self.validation,
             distortions=False,
+            time=None if seconds is None or math.isinf(seconds) else max(seconds, 0.1),
             **self.options,
         )
-        self.pace = max((clock.perf_counter() - began) / max(expected, 0.01), 1.0)
+        done = {(r.model, r.head) for r in self.found}
+        fresh = (r for r in found if r.error != LATE and (r.model, r.head) not in done)
+        self.found += Comparison(fresh)
+        return found
+
+    def best_fits(self) -> list[Record]:
+        """What fits reached by validation."""
+        return [r for r in self.found if r.metric == self.held and r.value is not None]
 
     def best(self, order: Sequence[str]) -> list[tuple[str, str]]:
         """Model and head of every fit, the best by validation first, then as shortlisted."""
-        held = [r for r in self.found if r.metric == self.held and r.value is not None]
+        held = self.best_fits()
         held.sort(key=lambda r: (-(r.value or 0.0), order.index(str(r.model))))
         return [(str(r.model), str(r.head)) for r in held]
 
@@ -145,7 +174,8 @@ def transfer(
         finetune: on how many models, the best by validation so far, fine-tuning and LP-FT are
             tried; 0 for none.
         time: seconds, or text such as ``"30m"``, that it should take at most. Where ranking alone
-            would take half of that, models race; what there is no time for is skipped and listed.
+            would take half of that, models race; what there is no time for is skipped or stopped,
+            and listed. One head is fitted and the winner is tested however long that takes.
         most: the most models of the shortlist that heads are fitted on, likeliest first.
         confidence: with which the shortlist is to hold the best model.
         validation: share of the training examples that choices are made by, where the task has no
@@ -244,7 +274,9 @@ def _ranked(
         if (known := _kept(run, candidates, metrics, options)) is not None:
             return known
         budget = _race(run, candidates, metrics, options)
-    table = rank_models(candidates, run.task, metrics, **{**options, "budget": budget})
+    within = run.left * _MOST_FOR_RANKING if math.isfinite(run.limit) else None
+    asked = {**options, "budget": budget, "time": within}
+    table = rank_models(candidates, run.task, metrics, **asked)
     if not any(r.value is not None for r in table):
         raise InvalidInputError(
             f"no model could be ranked: {table.failures[0]['model']}: {table.failures[0]['error']}"

@@ -203,7 +203,7 @@ def rank_models(
         _ = job.task_id
         job = replace(job, until=ends, spills=serial and stream is None and memory is None)
         work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "")
-        gpus = _gpus(engine, options.get("device"))
+        gpus = gpus_of(engine, options.get("device"))
         run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus)
         for tidy in (job.cache.sweep, functools.partial(sweep, job.cache.root / "statistics")):
             tidy()
@@ -320,7 +320,7 @@ def _ranked(
     return [record for place in range(len(candidates)) for record in found[place].records]
 
 
-def _gpus(engine: str, device: Any) -> int:
+def gpus_of(engine: str, device: Any) -> int:
     """How many GPUs workers take turns on; a cluster knows its own, so any number is as good."""
     if device is None or not str(device).startswith("cuda") or ":" in str(device):
         return 0
