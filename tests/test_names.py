@@ -8,16 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
-from transfer_metrics.naming import told_apart
+from transfer_metrics.naming import short_names, told_apart
 from transfer_metrics.report.gather import gather
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.plot_style import short_labels
 from transfer_metrics.results.ranks import task_scores
+from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.models.candidates import candidates_of, expand_models, named_models
 from transfer_metrics.sources.specs import parse_model
 
@@ -513,3 +517,65 @@ def test_options_that_reach_nobody_are_refused(spec: str, message: str, made: st
 def test_bundled_networks_take_no_seed() -> None:
     with pytest.raises(InvalidInputError, match="take no options"):
         tm.load_model("zoo:cnn-mnist(seed=1)")
+
+
+# --- shortened names -----------------------------------------------------------------------------
+
+
+@given(st.lists(st.text("ab/:.-?~…=", max_size=14), min_size=1, max_size=6), st.integers(1, 12))
+def test_shortened_names_are_as_different_as_the_names(names: list[str], longest: int) -> None:
+    short = short_names(names, longest)
+    assert [short.index(name) for name in short] == [names.index(name) for name in names]
+    if all(len(name) <= longest for name in names):
+        assert short == names
+
+
+def test_what_names_share_is_left_out() -> None:
+    checkpoints = "hf:/home/someone/checkpoints/"
+    names = ["facebook/convnextv2-base-22k-384", "microsoft/swinv2-large", "microsoft/beit"]
+    assert short_names([checkpoints + name for name in names], 60) == [
+        "facebook/convnextv2-base-22k-384", "microsoft/swinv2-large", "microsoft/beit",
+    ]  # fmt: skip
+    mixed = [checkpoints + names[0], "timm:resnet18.a1_in1k", "hf:facebook/convnextv2-base-22k-384"]
+    assert short_names(mixed, 40) == ["hf:…/convnextv2-base-22k-384", *mixed[1:]]
+    photos = "imagefolder:/data/projects/crops/leaf-diseases-2024?label="
+    assert short_names([photos + "disease", photos + "severity"], 40) == [
+        "leaf-diseases-2024?label=disease", "leaf-diseases-2024?label=severity",
+    ]  # fmt: skip
+    assert short_names([photos + "disease"], 40) == ["leaf-diseases-2024?label=disease"]
+    assert short_names(["zoo:cnn-mnist", "zoo:cnn-usps"], 40) == ["zoo:cnn-mnist", "zoo:cnn-usps"]
+
+
+def test_printed_tables_shorten_names_and_files_have_them_whole(tmp_path: Path) -> None:
+    names = [f"hf:/home/someone/checkpoints/facebook/convnext/net-{c}" for c in "ab"]
+    table = scored_by_hand(names)
+    text = table.format()
+    assert "checkpoints" not in text
+    assert "net-a" in text
+    assert text.endswith("Names are shortened; files, --json and --csv have them whole.")
+    assert "shortened" not in scored_by_hand(["net-a", "net-b"]).format()
+    table.save(tmp_path / "t.csv")
+    assert [r["model"] for r in ScoreTable.load(tmp_path / "t.csv").records] == names
+    assert names[0] in str(table.shortlist())
+
+
+def scored_by_hand(names: list[str]) -> ScoreTable:
+    base = {"task": "t", "layer": "fc", "metric": "logme", "stderr": 0.1, "n": 90, "num_classes": 2}
+    return ScoreTable({**base, "model": m, "value": float(-i)} for i, m in enumerate(names))
+
+
+def test_what_is_shown_of_any_object_is_one_short_line() -> None:
+    task = tm.load_task("sklearn:digits?examples=60")
+    model = tm.load_model("zoo:cnn-mnist")
+    table = scored_by_hand([f"net{i}" for i in range(300)])
+    x, y = np.random.default_rng(0).normal(size=(60, 40)), np.arange(60) % 3
+    chosen = Selection({"a": np.arange(600)}, {"a": 700}, False, "head2toe")
+    head = tm.LinearProbe().fit(x, y)
+    shown = [task, task["train"], model, table, next(iter(table)), table.shortlist(), head, chosen]
+    shown += [tm.ClassMoments.from_batch(x, y, num_classes=3)]
+    shown += [tm.FeatureSample.from_batch(x, y, num_classes=3), tm.list_layers(model)[0]]
+    for one in shown:
+        assert len(repr(one)) <= 500, type(one)
+        assert "\n" not in repr(one), type(one)
+    assert repr(table) == "ScoreTable(300 records, 300 models, 1 task; logme)"
+    assert repr(chosen) == "Selection(600 features of 1 layer, by head2toe)"

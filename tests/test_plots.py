@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from itertools import pairwise
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -136,6 +139,122 @@ def test_long_names_lose_what_they_share_but_not_what_tells_them_apart():
     assert all(not label.startswith("timm:") and len(label) < len(names[0]) for label in labels)
     assert short_labels(["zoo:cnn-mnist", "zoo:cnn-usps"]) == ["zoo:cnn-mnist", "zoo:cnn-usps"]
     assert short_labels(["a" * 99] * 2) == short_labels(["a" * 99]) * 2
+
+
+LONG = [
+    "hf:/home/someone/checkpoints/facebook/convnextv2-base-22k-384",
+    "hf:/home/someone/checkpoints/microsoft/swinv2-large-patch4-window12-192-22k",
+    "timm:vit_base_patch16_224.augreg2_in21k_ft_in1k",
+    "hf:google/vit-base-patch16-224-in21k",
+]
+PLACE = "imagefolder:/data/projects/crops/leaf-diseases-2024?label="
+WIDE = "emms(labels='clip+bert+glove', regression='ridge', maximum_iterations=100)"
+
+
+def drawn_texts(ax):
+    """What is written outside of the data, with its box, and the box of the legend."""
+    texts = [ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label]
+    for axis, ends, place in ((ax.xaxis, ax.get_xlim(), 0), (ax.yaxis, ax.get_ylim(), 1)):
+        low, high = sorted(ends)
+        ticks = axis.get_ticklabels()
+        texts += [t for t in ticks if low <= t.get_position()[place] <= high]
+    legend = ax.get_legend()
+    found = {t.get_text(): t.get_window_extent() for t in texts if t.get_text() and t.get_visible()}
+    return found, legend and legend.get_window_extent()
+
+
+@pytest.mark.parametrize("kind", ["ranking", "layers", "tasks", "comparison"])
+@pytest.mark.parametrize(
+    ("many", "tasks"),
+    [(4, 1), *(pytest.param(m, t, marks=pytest.mark.slow) for m in (1, 4, 100) for t in (1, 3))],
+)
+def test_nothing_that_is_written_is_clipped_or_covered(tmp_path, kind, many, tasks):
+    names = [f"{LONG[i % 4]}-{i}" if i > 3 else LONG[i] for i in range(many)]
+    places = [PLACE + name for name in ("disease", "severity", "brand")[:tasks]]
+    if kind == "comparison":
+        heads = ("linear_probe", "finetune(learning_rate=0.01, epochs=30, weight_decay=0.0001)")
+        shifts = ("sketches", "blurred-by-motion", "night-time photographs", PLACE + "ood")
+        table = comparison(names[:4], task=places[0], heads=heads, shifts=shifts, seeds=1)
+        for place in places[1:]:
+            table += comparison(names[:4], task=place, heads=heads, shifts=shifts, seeds=1)
+    else:
+        table = scores(names, task=places[0], metrics=(WIDE,), layers=2)
+        for place in places[1:]:
+            table += scores(names, task=place, metrics=(WIDE,), layers=2)
+    figures = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, path, **_: figures.append(self))
+        patch.setattr("transfer_metrics.results.plot_style.replacing", nullcontext)
+        table.plot.save(kind, tmp_path / "plot.png")
+    [figure] = figures
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    assert figure.get_size_inches()[1] < 15
+    assert ax.bbox.width > 0.3 * figure.bbox.width
+    texts, legend = drawn_texts(ax)
+    boxes = [*texts.values(), *([legend] if legend else [])]
+    for text, box in zip([*texts, "legend"], boxes, strict=False):
+        assert box.x0 >= -1, text
+        assert box.y0 >= -1, text
+        assert box.x1 <= figure.bbox.x1 + 1, text
+        assert box.y1 <= figure.bbox.y1 + 1, text
+    if legend:
+        assert not any(box.overlaps(legend) for box in texts.values())
+    rows = [t.get_window_extent() for t in ax.get_yticklabels()] if kind != "layers" else []
+    assert not any(a.shrunk(1, 0.7).overlaps(b.shrunk(1, 0.7)) for a, b in pairwise(rows))
+
+
+def test_of_many_candidates_the_best_are_drawn_and_the_rest_is_counted():
+    names = [f"net{i:03d}" for i in range(60)]
+    tables = [
+        scores(names, task=task, metrics=("logme",), layers=1, intervals=False, seed=i)
+        for i, task in enumerate("abc")
+    ]
+    ax = tables[0].plot.ranking("logme", ax=axes())
+    best = list(tables[0].ranking("logme")["model"][:40])
+    assert [t.get_text().split()[0] for t in ax.get_yticklabels()] == best
+    assert ax.get_title(loc="left").endswith("the best 40 of 60")
+    every = tables[0] + tables[1] + tables[2]
+    ax = every.plot.ranking("logme", ax=axes())
+    labels = [t.get_text().split()[0] for t in ax.get_yticklabels()]
+    ranking = every.ranking("logme")
+    wanted = []
+    for task, own in ranking.groupby("task", sort=False):
+        wanted += [task, *own["model"][:13]]
+    assert labels == wanted
+    assert "the best 39 of 180" in " ".join(ax.get_title(loc="left").split())
+    places = [y for container in ax.containers for y in container.lines[0].get_ydata()]
+    assert [labels[y] for y in places] == [name for name in wanted if name not in "abc"]
+    ax = every.plot.layers("logme", ax=axes())
+    assert ax.get_legend().get_title().get_text() == "best 5, 60 of 175 in grey"
+    assert len(ax.lines) == 65
+    ax = every.plot.tasks("logme", ax=axes())
+    assert len(ax.get_yticklabels()) == 40
+    assert "the best 40 of 60 models" in ax.get_title(loc="left")
+
+
+def test_heads_stand_under_their_models_and_each_row_is_its_own():
+    table = comparison(("a", "b"), heads=("h", "g"), seeds=1) + comparison(
+        ("a",), heads=("g",), task="t", seeds=1
+    )
+    ax = table.plot.comparison(ax=axes())
+    labels = [t.get_text() for t in ax.get_yticklabels()]
+    assert labels == ["a on digits", "h", "g", "b on digits", "h", "g", "a on t", "g"]
+    points = ax.containers[0].lines[0]
+    found = dict(zip(points.get_ydata(), points.get_xdata(), strict=True))
+    summary = 100 * table.summary()["test"]
+    rows = [("a", "h", "digits"), ("a", "g", "digits"), ("b", "h", "digits"), ("b", "g", "digits")]
+    wanted = dict(zip((1, 2, 4, 5, 7), [*rows, ("a", "g", "t")], strict=True))
+    assert found == pytest.approx({place: summary[row] for place, row in wanted.items()})
+
+
+def test_of_many_points_those_are_named_that_find_a_place():
+    names = [f"net{i:03d}" for i in range(60)]
+    accuracies = {name: i % 17 / 20 + i / 1000 for i, name in enumerate(names)}
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    ax = scores(names, layers=1, intervals=False).plot.agreement(accuracies, ax=figure.subplots())
+    assert 1 <= len(ax.texts) <= 24
+    assert names[0] in [t.get_text() for t in ax.texts], "the best score"
 
 
 def test_legends_stand_beside_the_data():

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import transfer_metrics as tm
 from tests.browser import Browser, Tab, find
-from tests.report_examples import HOSTILE
+from tests.report_examples import HOSTILE, scores
 from tests.test_report import everything, hostile, many, parsed
 from transfer_metrics.report.html import write_report
 from transfer_metrics.untrusted import visible
@@ -241,6 +242,43 @@ def test_hostile_names_do_nothing_in_a_browser(browser, tmp_path):
         tab.run("document.querySelector('.chips button').dispatchEvent(new Event('pointerenter'))")
         assert tab.complaints == []
         assert tab.requests == [path.resolve().as_uri()]
+
+
+@pytest.mark.slow
+def test_mistakes_are_seen_at_any_width(browser, tmp_path):
+    found = tm.transfer("zoo:cnn-mnist", "sklearn:digits?examples=100", tmp_path, progress=False)
+    path = tmp_path / "report.html"
+    seen = (
+        "[...document.querySelectorAll('.mistakes img')]"
+        ".map((i) => i.decode().then(() => i.naturalWidth))"
+    )
+    for width in (1280, 390):
+        with browser.tab(path, width=width, mobile=width == 390) as tab:
+            assert tab.run(f"Promise.all({seen})") == [8] * len(found.mistakes)
+            assert tab.run("document.documentElement.scrollWidth") == width
+            assert tab.complaints == []
+            assert tab.requests[0] == path.resolve().as_uri()
+            assert all(address.startswith("data:") for address in tab.requests[1:])
+
+
+def test_long_names_are_short_with_the_whole_beside_them(browser, tmp_path):
+    names = [f"hf:/home/someone/checkpoints/facebook/convnextv2-{c}-22k" for c in "ab"]
+    tasks = [f"imagefolder:/data/projects/leaf-diseases-2024?label={c}" for c in "xy"]
+    tables = [scores(names, task=task, layers=2) for task in tasks]
+    path = Path(write_report(tables, tmp_path / "long.html"))
+    with browser.tab(path) as tab:
+        assert shown(tab, f"{PANEL} .at-name") == ["convnextv2-a-22k", "convnextv2-b-22k"]
+        assert shown(tab, ".chips button") == ["convnextv2-a-22k", "convnextv2-b-22k"]
+        titles = f"[...document.querySelectorAll('{PANEL} .at-name [title]')].map((e) => e.title)"
+        assert tab.run(titles) == names
+        tab.run("document.querySelector('input[type=search]').focus()")
+        tab.call("Input.insertText", text="checkpoints/facebook/convnextv2-b")
+        assert shown(tab, f"{PANEL} .at-name") == ["convnextv2-b-22k"]
+        tab.run("document.querySelector('#layers .chart').focus()")
+        tab.press("ArrowRight")
+        assert shown(tab, "#layers .tip")[0].startswith(names[1])
+        assert names[0] in tab.run("document.querySelector('#settings').textContent")
+        assert tab.complaints == []
 
 
 def test_a_large_table_opens_in_seconds(browser, tmp_path):

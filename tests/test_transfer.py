@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import confusion_matrix, r2_score
 
 import transfer_metrics as tm
@@ -89,6 +92,22 @@ def test_what_is_written_predicts_as_what_was_tested(
         assert one.probability == pytest.approx(probabilities[one.example].max())
     sure = [one.probability for one in found.mistakes]
     assert sure == sorted(sure, reverse=True)
+
+
+def test_the_page_shows_the_surest_mistakes_as_pictures(
+    found: tm.Decision, task: tm.Task, place: Path
+) -> None:
+    page = (place / "out" / "report.html").read_text("utf-8")
+    assert "img-src data:" in page
+    assert page.count("<img ") == len(found.mistakes) > 0
+    for one in found.mistakes:
+        picture = Image.open(io.BytesIO(one.picture))
+        example = task["test"].examples[one.example]
+        assert picture.size == example.size
+        apart = np.asarray(picture.convert("L"), float) - np.asarray(example.convert("L"), float)
+        assert np.abs(apart).mean() < 3  # what JPEG takes away
+        assert base64.b64encode(one.picture).decode() in page
+        assert "picture" not in repr(one)
 
 
 def test_gains_are_measured_on_the_same_examples(found: tm.Decision, task: tm.Task) -> None:
