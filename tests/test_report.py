@@ -162,6 +162,9 @@ def test_the_answer_names_the_best_and_those_that_may_be_it(tmp_path):
     assert "a , read at layer fc , ranks first of 3 models by logme" in answer
     wanted = f"One of {named} is the best to transfer with a probability of {found.probability:.2f}"
     assert f"{wanted}: the shortlist of 90 %." in answer
+    surer = Path(write_report(table, tmp_path / "surer.html", confidence=0.99)).read_text()
+    assert "the shortlist of 99 %." in surer
+    assert len(table.shortlist(0.99)) > len(found)
     page = written(tmp_path, scores(("a", "b"), metrics=("logme", "knn")))
     assert page.all("p", **{"class": "note"})[0].text.startswith("Going by logme and by what")
     assert "First by the other metrics: knn a." in page.all("header")[0].text

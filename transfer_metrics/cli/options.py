@@ -89,8 +89,8 @@ def add_time(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_chances(parser: argparse.ArgumentParser) -> None:
-    """Add ``--confidence``, ``--evidence`` and ``--prior``."""
+def add_confidence(parser: argparse.ArgumentParser) -> None:
+    """Add ``--confidence``."""
     parser.add_argument(
         "--confidence",
         type=_share,
@@ -98,6 +98,11 @@ def add_chances(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="with which the shortlist holds the best model (default 0.9)",
     )
+
+
+def add_chances(parser: argparse.ArgumentParser) -> None:
+    """Add ``--confidence``, ``--evidence`` and ``--prior``."""
+    add_confidence(parser)
     parser.add_argument(
         "--evidence",
         metavar="FILES",

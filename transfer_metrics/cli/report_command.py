@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from transfer_metrics.cli.console import require_scores, say, suggest, tell
 from transfer_metrics.cli.options import (
     add_cache,
+    add_confidence,
     add_extraction,
     add_intervals,
     add_kind,
@@ -55,6 +56,7 @@ def add_parser(verbs: Any) -> None:
         choices=("best", "last", "all"),
         help="which layers stand for a model (default best; all: each on its own)",
     )
+    add_confidence(parser)
     add_layers(parser, "best", "with --models: best, blocks, last")
     add_cache(parser, "with --models: ")
     add_intervals(parser)
@@ -78,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.task:
         args.task = with_kind(args.task, args.kind)
     check_place(args.out)
-    options = {"title": args.title, "view": args.view}
+    options = {"title": args.title, "view": args.view, "confidence": args.confidence}
     if args.files:
         task = told(load_task(args.task), args) if args.task else None
         files = _with_options(args.files)

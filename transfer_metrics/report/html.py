@@ -13,6 +13,7 @@ import transfer_metrics
 from transfer_metrics.files import replacing
 from transfer_metrics.report.gather import gather
 from transfer_metrics.report.page import Page, page_of
+from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.wording import (
     count,
     duration,
@@ -41,6 +42,7 @@ def write_report(
     view: str | None = None,
     notes: Sequence[str] = (),
     command: str | None = None,
+    confidence: float = CONFIDENCE,
 ) -> str:
     """Write results as one HTML page to be read, sorted, filtered, printed and sent on.
 
@@ -63,6 +65,7 @@ def write_report(
             the first table.
         notes: warnings of the run to be shown with the others.
         command: how the results were made; by default a command is put together from the records.
+        confidence: with which the shortlist is to hold the best model.
 
     Returns:
         The path that was written.
@@ -85,7 +88,9 @@ def write_report(
     """
     gathered = gather(results, view)
     loaded = None if task is None else load_task(task)
-    page = page_of(gathered, loaded, title=title, notes=notes, command=command)
+    page = page_of(
+        gathered, loaded, title=title, notes=notes, command=command, confidence=confidence
+    )
     text = _rendered(page)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

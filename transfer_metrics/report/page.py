@@ -34,7 +34,7 @@ from transfer_metrics.report.ranked import (
     task_grid,
 )
 from transfer_metrics.results.comparable import places_of
-from transfer_metrics.results.shortlist import CONFIDENCE, Shortlist, shortlist_of
+from transfer_metrics.results.shortlist import Shortlist, shortlist_of
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import visible
@@ -157,12 +157,13 @@ def page_of(
     title: str | None,
     notes: Sequence[str],
     command: str | None,
+    confidence: float,
 ) -> Page:
     """The content of the page; see ``html.write_report`` for the arguments."""
     facts, failures = _facts_of(gathered), failures_of(gathered)
     gathered, left_out = bounded(gathered)
     settings, labels = gathered.settings, gathered.labels
-    panels, answers = _panels(gathered, labels)
+    panels, answers = _panels(gathered, labels, confidence)
     metrics = list(dict.fromkeys(m for s in settings for m in s.table.metrics))
     ids, names = _ids(panels), _names(gathered)
     split = settings[0].place.split if settings else ""
@@ -214,7 +215,9 @@ def _sentences(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(t if t.endswith((".", "!", "?")) else f"{t}." for t in told))
 
 
-def _panels(gathered: Gathered, labels: Sequence[str]) -> tuple[list[_Panel], list[_Answer]]:
+def _panels(
+    gathered: Gathered, labels: Sequence[str], confidence: float
+) -> tuple[list[_Panel], list[_Answer]]:
     panels: list[_Panel] = []
     answers = []
     for i, setting in enumerate(gathered.settings):
@@ -229,7 +232,7 @@ def _panels(gathered: Gathered, labels: Sequence[str]) -> tuple[list[_Panel], li
             rankings.append(ranking_of(setting, metric))
             found = [check for check in checks if check.metric == metric]
             panels.append(_Panel(i, labels[i], rankings[-1], found))
-        answer = _answer_of(labels[i], setting, rankings)
+        answer = _answer_of(labels[i], setting, rankings, confidence)
         answers += [answer] if answer else []
     return panels, answers
 
@@ -324,7 +327,9 @@ def _question(gathered: Gathered, names: dict[str, str]) -> str:
     return "Which layers to transfer?"
 
 
-def _answer_of(label: str, setting: Setting, rankings: Sequence[Ranking]) -> _Answer | None:
+def _answer_of(
+    label: str, setting: Setting, rankings: Sequence[Ranking], confidence: float
+) -> _Answer | None:
     """The answer for one setting from its rankings, the first of which decides."""
     if not rankings or rankings[0].best is None:
         return None
@@ -337,14 +342,14 @@ def _answer_of(label: str, setting: Setting, rankings: Sequence[Ranking]) -> _An
         len(models),
         scored[0],
         scored[1] if len(scored) > 1 else None,
-        _shortlist(setting, first.metric) if len(models) > 1 else None,
+        _shortlist(setting, first.metric, confidence) if len(models) > 1 else None,
         [(r.metric, r.best.model) for r in rankings[1:] if r.best],
     )
 
 
-def _shortlist(setting: Setting, metric: str) -> Shortlist | None:
+def _shortlist(setting: Setting, metric: str, confidence: float) -> Shortlist | None:
     for records in places_of(setting.table, metric).values():
-        return shortlist_of(records, metric, setting.table.view, CONFIDENCE)
+        return shortlist_of(records, metric, setting.table.view, confidence)
     return None
 
 
