@@ -475,6 +475,7 @@ def test_a_comparison_beside_scores_is_a_comparison_still() -> None:
 # --- engines, time, and what is quick ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fits_on_processes_equal_those_here(tmp_path):
     asked = (["zoo:cnn-mnist", "zoo:no-such"], "sklearn:digits?examples=60", "linear_probe")
     options = {"distortions": False, "progress": False, "seeds": 1}

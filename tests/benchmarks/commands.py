@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, float]] = {
     "layers": (f"--model {_MODEL} --task {_TASK}", 3.0),
     "extract": (f"--model {_MODEL} --task {_TASK} --out features", 3.0),
     "score": ("--features rows.npz", 2.5),
-    "select": (f"--model {_MODEL} --task {_TASK} --k 2 --out chosen.json", 3.5),
+    "select": (f"--model {_MODEL} --task {_TASK} --by logme --k 2 --out chosen.json", 3.5),
     "train": (f"--model {_MODEL} --task {_TASK} --head linear_probe --out head", 4.0),
     "predict": ("--head head sklearn:digits", 3.5),
     "export": ("--head head --format torch-export --out net.pt2", 6.0),
