@@ -16,6 +16,8 @@ from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
 from transfer_metrics.heads import compare as compare_module
 from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.compare import asked_fits
+from transfer_metrics.heads.estimate import TRAINED, _epochs
 from transfer_metrics.heads.fit_cost import cost_of, distortion, forward_flops
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.results.comparison import Comparison
@@ -468,3 +470,42 @@ def test_a_comparison_beside_scores_is_a_comparison_still() -> None:
         assert both.summary().loc[("a", "lpft"), "test"] == 0.8
     assert type(scores + scores) is tm.ScoreTable
     assert [r["value"] for r in (measured + scores).records] == [0.8, 1.0]
+
+
+# --- engines, time, and what is quick ------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_fits_on_processes_equal_those_here(tmp_path):
+    asked = (["zoo:cnn-mnist", "zoo:no-such"], "sklearn:digits?examples=60", "linear_probe")
+    options = {"distortions": False, "progress": False, "seeds": 1}
+    here = tm.compare(*asked, cache_dir=tmp_path / "a", **options)
+    there = tm.compare(*asked, cache_dir=tmp_path / "b", engine="processes", workers=2, **options)
+    values = [
+        {(r["model"], r["metric"], r["split"]): r["value"] for r in table.records
+         if r["metric"] != "fit_seconds"}
+        for table in (here, there)
+    ]  # fmt: skip
+    assert values[0] == pytest.approx(values[1])
+    assert [f["error"] for f in here.failures] == [f["error"] for f in there.failures]
+    # Out of time before it begins, it still has what the cache has.
+    with_none = tm.compare(asked[0][0], *asked[1:], cache_dir=tmp_path / "a", time=60, **options)
+    assert {r["value"] for r in with_none.records} <= {r["value"] for r in here.records}
+    late = tm.compare("zoo:cnn-mnist", *asked[1:], cache="never", time=1e-6, **options)
+    assert ["time was over" in f["error"] for f in late.failures] == [True]
+
+
+def test_quick_takes_few_rates_and_one_seed():
+    heads, seeds = asked_fits(quick=True)
+    assert [h.label for h in heads[2:]] == list(TRAINED)
+    assert seeds == [0]
+    assert len(asked_fits()[1]) == 3
+    named, seeds = asked_fits("finetune(epochs=2)", 2, True)
+    assert [h.label for h in named] == ["finetune(epochs=2)"]
+    assert seeds == [0, 1]
+
+
+def test_estimates_count_epochs_of_all_rates():
+    assert _epochs(6, 20, None) == 120
+    # Of six rates two go on after the second of twelve epochs, and one after the fourth.
+    assert _epochs(6, 12, 3) == 6 * 2 + 2 * 2 + 1 * 8
