@@ -221,7 +221,7 @@ def test_fine_tuning_is_checked_and_may_win(task: tm.Task, place: Path) -> None:
     )  # fmt: skip
     heads = {str(r.head).partition("(")[0] for r in found.comparison}
     assert {"finetune", "lpft"} <= heads
-    head = HEADS["finetune"](epochs=12, halving=3, progress=False)
+    head = HEADS["finetune"](epochs=12, halving=3, lr="wide", progress=False)
     tuned = head.fit("zoo:cnn-mnist", complete_task(task))
     [measured] = [
         r.value

@@ -21,7 +21,9 @@ from transfer_metrics.sources.tasks.task import Task
 MOST = 5
 """The most models of a shortlist that heads are fitted on."""
 _EPOCHS, _HALVING, _RATES = 12, 3, 6
-TRAINED = tuple(f"{head}(epochs={_EPOCHS}, halving={_HALVING})" for head in ("finetune", "lpft"))
+TRAINED = tuple(
+    f"{head}(epochs={_EPOCHS}, halving={_HALVING}, lr='wide')" for head in ("finetune", "lpft")
+)
 """The heads that train the network."""
 # Operations a second of fits on features, and what a head takes beside them; for estimates.
 _SPEED, _BESIDE = 5e9, 0.5
@@ -122,7 +124,7 @@ def _head_seconds(head: Head, model: Forecast, task: Task) -> float:
         tries = _CROSS_VALIDATED if "cv" in settings else 1
         layers = 1 if settings.get("layers") == "last" else model.layers
         return each * _examples(task) + tries * _fit_seconds(task, layers) / 3
-    rates = _RATES if settings["lr"] == "auto" else np.size(settings["lr"])
+    rates = _RATES if isinstance(settings["lr"], str) else np.size(settings["lr"])
     rates *= np.size(settings["weight_decay"])
     epochs = _epochs(rates, settings["epochs"], settings["halving"])
     # Distortion takes two more passes over the examples for testing.

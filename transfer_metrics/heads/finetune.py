@@ -39,6 +39,7 @@ from transfer_metrics.heads.tuning import (
     FT_EVAL_RATES,
     FT_RATES,
     LPFT_RATES,
+    WIDE_RATES,
     Tuned,
     tune,
 )
@@ -62,7 +63,8 @@ class FineTune(Head):
             of the layers, fitted to the same training and validation data; or a head on features,
             or its name, for its weights on its own layers and pooling.
         lr: a learning rate, several to choose from, or ``"auto"``: the paper's six for SGD, and
-            four from 1e-5 to 3e-4 for AdamW, a tenth of that from the head of a ``start``.
+            four from 1e-5 to 3e-4 for AdamW, a tenth of that from the head of a ``start``; with
+            ``"wide"`` five from 1e-4 to 0.1 for SGD, where the paper's end at 0.01 or below.
         epochs: passes over the data.
         halving: the factor of 2 or more by which ``rungs`` drops settings early; None drops none.
         batch_size: examples per step, and per forward pass in predictions; a last batch of one
@@ -245,13 +247,17 @@ class FineTune(Head):
     def _grid(self, optimizer: str = "sgd") -> list[TrainSettings]:
         """The settings to try; one is enough where there is no epoch to train."""
         rates: Sequence[float]
-        if self.lr == "auto" and optimizer == "adamw":
+        if self.lr in ("auto", "wide") and optimizer == "adamw":
             rates = ADAMW_RATES if self._start() is None else ADAMW_LPFT_RATES
         elif self.lr == "auto":
             rates = LPFT_RATES if isinstance(self._start(), LinearProbe) else FT_EVAL_RATES
             rates = FT_RATES if self.batch_norm == "train" else rates
+        elif self.lr == "wide":
+            rates = WIDE_RATES
         elif isinstance(self.lr, str):
-            raise InvalidInputError(f"lr={self.lr!r}; use 'auto', a number or a list of numbers")
+            raise InvalidInputError(
+                f"lr={self.lr!r}; use 'auto', 'wide', a number or a list of numbers"
+            )
         else:
             rates = tuple(np.atleast_1d(self.lr))
         pairs = list(itertools.product(rates, np.atleast_1d(self.weight_decay)))

@@ -24,6 +24,8 @@ FT_EVAL_RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 LPFT_RATES = (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
 """… for LP-FT, which has batch normalisation in evaluation mode."""
 
+WIDE_RATES = (1e-4, 6e-4, 3e-3, 2e-2, 1e-1)
+"""For any network: small ones without a classifier to keep learn fastest at the upper end."""
 ADAMW_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 """Learning rates of AdamW: about those that BERT's authors fine-tune with, and larger ones."""
 ADAMW_LPFT_RATES = (1e-6, 3e-6, 1e-5, 3e-5)
