@@ -137,7 +137,8 @@ def test_plot_has_a_row_per_head_and_a_marker_per_data_set(table: Comparison) ->
     summary = table.summary()
     ax = table.plot.comparison()
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["in distribution", "ood"]
-    assert len(ax.get_yticks()) == len(summary) == 8
+    # And a row with the name of each model above its heads.
+    assert len(ax.get_yticks()) == len(summary) + 2 == 10
     points = [container[0].get_xdata() for container in ax.containers]
     np.testing.assert_allclose(points, 100 * summary[["test", "ood"]].to_numpy(float).T)
     with pytest.raises(InvalidInputError, match="no head has an accuracy"):

@@ -64,6 +64,7 @@ def test_a_file_is_the_table_that_was_written(tmp_path: Path) -> None:
         ("model,pets\na,1\nb,inf\n", "model 'b' on task 'pets' is infinite"),
         ("model,pets\na,1\na,2\n", "model 'a' is there twice"),
         ("model,pets,pets\na,1,2\n", "task 'pets' is there twice"),
+        ("model,task,accuracy\na,pets,1\n", "a row per model and task; .*column per task"),
         ("model,pets\n", "has no accuracies"),
         ("model\na\nb\n", "has no task"),
         ("", "cannot read accuracies|has no task"),

@@ -16,6 +16,7 @@ from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
@@ -149,22 +150,40 @@ class TestProtocol:
         weight, bias = padded(np.array([[2.0], [1.0]]), np.array([-1.0, -2.0]), np.array([0, 1]), 3)
         assert (np.zeros((1, 1)) @ weight.T + bias).argmax() == 2
 
-    def test_the_first_of_several_best_strengths_is_taken(self):
+    def test_of_equal_accuracy_the_lowest_cross_entropy_wins(self):
         X = np.array([[-1.0], [-0.9], [0.9], [1.0]])
         y = np.array([0, 0, 1, 1])
-        grid = (1e-3, 1.0, 10.0, 100.0)
-        probe = LinearProbe(C_grid=grid).fit(X, y, validation=(X, y))
-        assert probe.val_scores_.tolist() == [1.0] * 4
-        assert probe.C_ == 1e-3
+        # One is so close to the border that certainty about it costs more than it gains.
+        held = np.array([[-1.0], [-0.05], [0.02], [0.8]])
+        grid = (1e-7, 1e-3, 1.0, 10.0, 100.0)
+        probe = LinearProbe(C_grid=grid).fit(X, y, validation=(held, y))
+        assert probe.val_scores_.tolist() == [1.0] * 5
+        scaled = [(part - X.mean()) / X.std() for part in (X, held)]
+        losses = []
+        for C in grid:
+            plain = LogisticRegression(C=C, max_iter=200).fit(scaled[0], y)
+            losses.append(log_loss(y, plain.predict_proba(scaled[1])))
+        assert grid[int(np.argmin(losses))] == probe.C_
 
-    def test_a_later_strength_wins_only_if_better(self):
+    def test_only_the_best_by_accuracy_count(self):
         X, y = data(200, seed=3)
         Xv, yv = data(100, seed=4)
         probe = LinearProbe().fit(X, y, validation=(Xv, yv))
         scores = probe.val_scores_
         assert len(set(scores.tolist())) > 1
-        assert LINEAR_C[int(np.argmax(scores))] == probe.C_
-        assert probe.val_score_ == scores.max()
+        assert scores[LINEAR_C.index(probe.C_)] == probe.val_score_ == scores.max()
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_what_is_easy_is_as_easy_after_the_refit(self, seed):
+        """Where every strength is right on validation examples, the first tells next to nothing."""
+        random = np.random.default_rng(seed)
+        y = np.arange(120) % 3
+        X = random.normal(size=(120, 16)) + 6 * np.eye(3, 16)[y]
+        probe = LinearProbe(random_state=seed).fit(X, y)
+        assert probe.val_scores_[0] == 1.0
+        again = random.normal(size=(300, 16)) + 6 * np.eye(3, 16)[np.arange(300) % 3]
+        assert probe.score(again, np.arange(300) % 3) > 0.99
+        assert probe.predict_proba(again).max(axis=1).min() > 0.5
 
     def test_fits_that_run_out_of_iterations_are_counted(self):
         X, y = data(200, d=20)

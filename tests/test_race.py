@@ -555,7 +555,7 @@ def waiting(monkeypatch):
         clock = Clock()
         monkeypatch.setattr(progress, "time", clock)
         late = Model("late", Waiting(after, clock), None, "tensor", "head", (SIGNAL + NOISE,))
-        return [*field([0.3, 0.6, 1.0]), late]
+        return [*field([0.2, 0.4, 0.6]), late]
 
     return models
 

@@ -250,6 +250,14 @@ def test_regression_on_text(checkpoints, tmp_path):
     assert table.records[0]["value"] == pytest.approx(expected, abs=1e-5)
 
 
+def test_pictures_are_refused_by_a_model_of_texts(checkpoints):
+    pictures = np.zeros((4, 8, 8, 3), np.uint8)
+    options = {"layers": "last", "pool": "mean", "progress": False}
+    table = tm.rank_models(f"hf:{checkpoints('bert')}", (pictures, [0, 1, 0, 1]), "knn", **options)
+    [failure] = table.failures
+    assert "reads text, but the task holds" in failure["error"]
+
+
 def test_json_lines_are_read_as_tables(tmp_path):
     lines = [
         {"id": 1, "premise": "a", "hypothesis": "b", "label": "yes", "split": "train"},

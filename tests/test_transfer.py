@@ -6,6 +6,7 @@ import base64
 import inspect
 import io
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -345,8 +346,36 @@ def test_a_head_is_listed_with_all_its_options(name, capsys) -> None:
     assert "transfer-metrics train" in told.splitlines()[-1]
 
 
+def test_a_head_that_is_none_is_told(capsys) -> None:
+    assert main(["list", "heads", "head2to"]) == 2
+    assert "unknown head 'head2to'; did you mean 'head2toe'" in capsys.readouterr().err
+
+
 def test_a_metric_is_listed_with_its_options(capsys) -> None:
     assert main(["list", "metrics", "knn"]) == 0
     told = capsys.readouterr().out
     assert "  k=5\n      neighbours that vote." in told
     assert told.splitlines()[-1].endswith("--metrics 'knn(k=5)'")
+
+
+def test_a_network_of_ones_own_is_named_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\ndef net():\n    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), "
+        "torch.nn.Linear(8, 2))\n"
+    )
+    rows = "".join(f"{i % 2},{i % 2 + i / 90},{i % 7},{'ab'[i % 2]}\n" for i in range(60))
+    (tmp_path / "rows.csv").write_text("u,v,w,label\n" + rows)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    train = ["train", "--model", "mine:net", "--task", "rows.csv", "--head", "linear_probe"]
+    assert main([*train, "--out", "out/head"]) == 0
+    told = capsys.readouterr().err
+    predict = told.split("next: transfer-metrics ")[1].split("\n")[0].replace("NEW", "rows.csv")
+    assert main(shlex.split(predict)) == 0
+    assert main(["predict", "--head", "out/head", "rows.csv"]) == 2
+    assert "--model mine:net" in capsys.readouterr().err
+    assert main(["predict", "--head", "out", "rows.csv"]) == 2
+    assert "there is one at out/head" in capsys.readouterr().err

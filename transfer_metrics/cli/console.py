@@ -13,10 +13,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.specs import HUB_NAMES
 from transfer_metrics.untrusted import visible, visible_lines
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from transfer_metrics.heads.base import Head
 
 # Characters of a line on stderr.
 LONGEST = 20_000
@@ -93,6 +96,13 @@ def suggest(args: argparse.Namespace, *parts: object) -> None:
     """The next command, filled in, on stderr; nothing with ``--quiet``."""
     words = " ".join(shlex.quote(str(part)) for part in parts)
     tell(args, f"next: transfer-metrics {words}")
+
+
+def suggest_predictions(args: argparse.Namespace, folder: object, head: Head) -> None:
+    """How to predict with a head; a model of the user's own has to be named again."""
+    model = "zoo:" if head.source_ is None else head.source_.name
+    own = () if model.partition(":")[0] in HUB_NAMES else ("--model", model)
+    suggest(args, "predict", "--head", folder, *own, "NEW")
 
 
 def require_scores(table: _Table) -> None:

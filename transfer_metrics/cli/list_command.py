@@ -211,6 +211,8 @@ def _heads(args: argparse.Namespace) -> _Listing:
         given = f"train --model zoo:cnn-mnist --task sklearn:digits --head {example} --out head"
         return _explained(args.name, head.__init__, doc, given)
     names = [name for name in HEADS if fnmatchcase(name, args.name or "*")]
+    if not names:
+        HEADS[args.name]  # which says what there is
     records = [{"name": n, "about": (HEADS[n].__doc__ or "").partition("\n")[0]} for n in names]
     return records, [f"{r['name']:<15}{r['about']}" for r in records]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import print_table, suggest, tell
+from transfer_metrics.cli.console import print_table, suggest_predictions, tell
 from transfer_metrics.cli.options import (
     add_device,
     add_examples,
@@ -105,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
     ]
     print_table(table, args, "\n".join(lines or ["the task has no split to test on"]))
     tell(args, f"wrote {args.out}")
-    suggest(args, "predict", "--head", args.out, "NEW")
+    suggest_predictions(args, args.out, head)
     return 0
 
 

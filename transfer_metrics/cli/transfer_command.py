@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.console import print_steps, print_table, say, suggest, tell
+from transfer_metrics.cli.console import (
+    print_steps,
+    print_table,
+    say,
+    suggest_predictions,
+    tell,
+)
 from transfer_metrics.cli.options import (
     add_cache,
     add_chances,
@@ -118,7 +124,7 @@ def _run(args: argparse.Namespace) -> int:
         what = failure["head"] or failure["metric"] or "model"
         say(f"failed: {failure['model']}: {what}: {failure['error']}")
     tell(args, f"wrote {folder}: report.html, head, scores.jsonl, comparison.jsonl, chosen.json")
-    suggest(args, "predict", "--head", folder / "head", "NEW")
+    suggest_predictions(args, folder / "head", found.head)
     return 1 if failures else 0
 
 

@@ -327,7 +327,10 @@ def example_size(example: Any) -> int:
         return sum(map(len, example.sentence)) + len(example.sentence)
     if isinstance(example, Mapping):
         return len(as_sound(example))
-    return sum(map(len, example)) if isinstance(example, (tuple, list)) else len(example)
+    if isinstance(example, (tuple, list)):
+        return sum(map(len, example))
+    # A picture has no length; the model that reads no pictures says so when it is given one.
+    return len(example) if hasattr(example, "__len__") else 0
 
 
 def _labels(data: Split, rows: range) -> dict[str, np.ndarray]:

@@ -280,8 +280,11 @@ def _read_record(folder: Path) -> dict[str, Any]:
     try:
         record = read_json(path)
     except FileNotFoundError:
+        cure = "save it again"
+        if (folder / "head" / _RECORD).is_file():
+            cure = f"there is one at {folder / 'head'}"
         raise CorruptStoreError(
-            f"{folder} has no {_RECORD}, so it is no saved head or a damaged one; save it again"
+            f"{folder} has no {_RECORD}, so it is no saved head or a damaged one; {cure}"
         ) from None
     except (ValueError, OSError) as error:
         raise CorruptStoreError(f"{path} cannot be read ({error}); save the head again") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from scipy.special import log_expit, log_softmax
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
@@ -183,7 +184,9 @@ def logistic_path(
 ) -> _Path:
     """Logistic regressions along a path of inverse strengths, the best by validation accuracy.
 
-    The first of the best, for features as they are; classes without a training example get zeros.
+    Of equals the one with the lowest cross-entropy there, and of these the first, for features as
+    they are; classes without a training example get zeros. The authors' code takes the first of
+    equals, whose logits can be so small that a fit to other examples tells nothing.
 
     Raises:
         InvalidInputError: constant features, fewer than two classes, or a C that is not positive.
@@ -197,15 +200,19 @@ def logistic_path(
     mean, std = _scalar_normalisation(x)
     model = LogisticRegression(C=grid[0], max_iter=max_iter, warm_start=True)
     scaled, scaled_held = (x - mean) / std, (x_held - mean) / std
-    scores, unconverged, iterations, best = [], 0, 0, -1.0
+    known = codes_held >= 0
+    scores, unconverged, iterations, best = [], 0, 0, (-1.0, -np.inf)
     for C in grid:
         unconverged += fit_quietly(model.set_params(C=C), scaled, codes)
         iterations += int(np.max(model.n_iter_))
         weight, bias = padded(model.coef_, model.intercept_, model.classes_, num_classes)
-        score = float(np.mean((scaled_held @ weight.T + bias).argmax(axis=1) == codes_held))
+        logits = scaled_held @ weight.T + bias
+        score = float(np.mean(logits.argmax(axis=1) == codes_held))
         scores.append(score)
-        if score > best:
-            best, chosen = score, (C, weight, bias, iterations)
+        chances = log_softmax(logits[known], axis=1)
+        certainty = float(chances[np.arange(len(chances)), codes_held[known]].sum())
+        if (score, certainty) > best:
+            best, chosen = (score, certainty), (C, weight, bias, iterations)
     C, weight, bias, n_iter = chosen
     coef, intercept = unnormalised(weight, bias, mean, std)
     return _Path(coef, intercept, C, np.array(scores), unconverged, n_iter)
@@ -259,6 +266,8 @@ def _label_path(
 ) -> _Path:
     """Logistic regressions of each of K labels along a path of strengths, the best of one for all.
 
+    Of equals the one with the lowest cross-entropy.
+
     A label that all examples have, or none, gets weights of zero and the logarithm of its odds,
     with half an example more on either side.
     """
@@ -277,16 +286,18 @@ def _label_path(
         label: LogisticRegression(max_iter=max_iter, warm_start=True)
         for label in np.flatnonzero((counts > 0) & (counts < len(x)))
     }
-    scores, unconverged, iterations, best = [], 0, 0, -np.inf
+    scores, unconverged, iterations, best = [], 0, 0, (-np.inf, -np.inf)
     for C in grid:
         for label, model in models.items():
             unconverged += fit_quietly(model.set_params(C=C), scaled, labels[:, label])
             iterations += int(np.max(model.n_iter_))
             weight[label], bias[label] = model.coef_[0], model.intercept_[0]
-        score = quality("multilabel", scaled_held @ weight.T + bias, labels_held)
+        logits = scaled_held @ weight.T + bias
+        score = quality("multilabel", logits, labels_held)
         scores.append(score)
-        if score > best:
-            best, chosen = score, (C, weight.copy(), bias.copy(), iterations)
+        certainty = float(log_expit(np.where(labels_held > 0, logits, -logits)).sum())
+        if (score, certainty) > best:
+            best, chosen = (score, certainty), (C, weight.copy(), bias.copy(), iterations)
     C, weight, bias, n_iter = chosen
     coef, intercept = unnormalised(weight, bias, mean, std)
     # Every label reads all examples.

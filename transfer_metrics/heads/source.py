@@ -56,7 +56,7 @@ class ModelRef:
                 raise InvalidInputError(
                     f"the head belongs to {self.name!r}, which is not the name of a model in "
                     f"{', '.join(HUB_NAMES)} and is not loaded by name; pass the model: "
-                    f"load_head(path, model=…) or network(model)"
+                    f"`--model {visible(self.name)}`, load_head(path, model=…) or network(model)"
                 )
             self.adopt(self.name)
         assert self.model is not None

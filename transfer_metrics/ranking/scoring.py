@@ -34,7 +34,7 @@ from transfer_metrics.statistics.statistics import (
     reads_bins,
 )
 
-NO_ERRORS: Mapping[str, str] = MappingProxyType({})
+_NO_ERRORS: Mapping[str, str] = MappingProxyType({})
 _NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
 ClassScatter = Callable[[ClassMoments], Sequence[Scatter]]
 Read = Callable[[str, Sequence[Needs]], tuple[Statistics, ClassScatter | None]]
@@ -46,7 +46,7 @@ def records_of(
     metrics: Sequence[Metric],
     labels: Labels,
     read: Read,
-    modes: Mapping[str, str] = NO_ERRORS,
+    modes: Mapping[str, str] = _NO_ERRORS,
 ) -> list[Record]:
     """Records of layers, and of the source head, under every metric that reads them.
 
@@ -125,7 +125,7 @@ def score_stores(
     metrics: Sequence[Metric],
     labels: Sequence[Labels],
     *,
-    modes: Mapping[str, str] = NO_ERRORS,
+    modes: Mapping[str, str] = _NO_ERRORS,
     mean: bool = False,
     only: str | None = None,
 ) -> list[Record]:

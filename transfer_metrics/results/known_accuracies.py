@@ -104,6 +104,11 @@ def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
             f"{path} has no {'accuracies' if tasks else 'task'}; give a row per model and, after "
             f"the names of the models, a column per task"
         )
+    if "task" in tasks:
+        raise InvalidInputError(
+            f"{path} has a row per model and task; give a row per model and a column per task "
+            f"(`frame.pivot(index='model', columns='task', values=…)` of pandas makes it)"
+        )
     numbers = [number_of(task) for task in tasks]
     if None not in numbers and numbers not in ([*range(len(tasks))], [*range(1, len(tasks) + 1)]):
         raise InvalidInputError(

@@ -269,7 +269,7 @@ def find_label(columns: Sequence[str]) -> tuple[str, list[str]]:
     if found is None:
         return columns[-1], [
             f"no column has a usual name of labels, so the last one, {columns[-1]!r}, is taken; "
-            f"say label=COLUMN to choose"
+            f"say label=COLUMN to choose, or label=A,B for several labels"
         ]
     if _plain(found) in _SURE:
         return found, []
