@@ -182,6 +182,7 @@ def short_label(found: Decision) -> str:
     kind = {"linear_probe": "linear probe", "head2toe": "Head2Toe"}.get(found.head.name)
     layers = found.head.get_params().get("layers")
     where = ", all activations" if layers == "activations" else f", {len(found.layers)} layers"
+    where = "" if len(found.layers) == 1 else where
     return kind + where if kind else f"{NAMES_OF[found.head.name]}, lr {own['lr']:g}"
 
 
@@ -196,7 +197,7 @@ def choices(folder: Path, page: str) -> pd.DataFrame:
             chose, mark = ("with `--check`", " ") if check else ("chose", "")
             test = 100 * found.accuracy
             row |= {chose: short_label(found), f"test{mark}": f"{test:.1f}"}
-            row |= {f"regret{mark}": f"{best - test:.1f}"}
+            row |= {f"regret{mark}": f"{round(best - test, 1) + 0.0:.1f}"}
         rows.append(row)
         print(row, flush=True)
     return pd.DataFrame(rows)

@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, float]] = {
     "compare": (f"--models {_MODEL} --task {_TASK} --heads linear_probe --out compared", 4.0),
     "report": ("ranked/scores.jsonl --out report.html", 3.5),
     "list": ("models zoo:*", 1.0),
-    "cache": ("", 1.0),
+    "cache": ("", 2.5),
     "benchmark": ("published transrate-layers --resamples 20", 5.0),
 }
 
