@@ -20,7 +20,7 @@ from transfer_metrics.__main__ import VERBS
 from transfer_metrics.cli.console import Records, print_table, say
 from transfer_metrics.cli.options import add_output
 
-SLACK = 5.0
+SLACK = 20.0
 _MODEL, _TASK = "zoo:cnn-mnist", "sklearn:digits?examples=100"
 # Options and seconds of each verb; later ones read what earlier ones wrote.
 COMMANDS: dict[str, tuple[str, float]] = {
