@@ -98,7 +98,7 @@ def test_a_ranking_is_measured_in_its_own_processes():
         measured(replace(SMALL, engine=e, workers=w)) for e, w in (("serial", 1), ("processes", 2))
     ]
     for one in both:
-        assert [n.kind for n in one.notes].count("map") in (2, 3), "8 shards make 2 ranges"
+        assert [n.kind for n in one.notes].count("map") in (8, 9), "8 shards make 8 ranges"
         assert [n.kind for n in one.notes].count("reduce") == 1
         assert 0 < one.first < one.seconds
         assert one.working <= 2 * one.seconds
@@ -159,7 +159,7 @@ def test_a_budget_is_held_and_scores_stay_the_same():
     ("metrics", "dim", "classes"),
     [("transrate,gbc,logme", 512, 16), ("logme,h_score", 768, 10), ("transrate", 256, 200)],
 )
-@pytest.mark.parametrize("budget", ["4GiB", "160MiB", "100MiB", "75MiB"])
+@pytest.mark.parametrize("budget", ["4GiB", "160MiB", "100MiB", "85MiB"])
 def test_budgets_are_held(metrics, dim, classes, budget):
     case = Case(examples=16384, layers=3, dim=dim, classes=classes, metrics=metrics, memory=budget)
     plan = planned(case, as_bytes(budget))
