@@ -71,6 +71,7 @@ class Environment:
             if len(list(self.folder.iterdir())) >= self.workers:
                 break
             time.sleep(0.1)
+        time.sleep(1.0)  # or an idle worker repeats what a slow one has not told yet
         return os.environ.get(loaded), torch.get_num_threads()
 
     def settles(self, result: Any) -> bool:
