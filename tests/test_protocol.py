@@ -149,7 +149,9 @@ def test_what_was_chosen_can_be_fitted_again_without_a_search() -> None:
     ):
         head = resolve_head(spec).fit(model, task)
         again = resolve_head(spec).set_params(**head.chosen()).fit(model, task)
-        # Fits along a path begin where the last one ended, and all end within a tolerance.
+        if head.name == "head2toe_cv":
+            np.testing.assert_array_equal(again.logits(task), head.logits(task))
+        # Each fit of a path of strengths begins where the last one ended, within a tolerance.
         same = again.logits(task).argmax(1) == head.logits(task).argmax(1)
         assert same.mean() > 0.95
         assert again.score(task) == pytest.approx(head.score(task), abs=0.03)
