@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import threading
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +71,21 @@ def test_an_item_is_loaded_once_per_worker(engine: str, tmp_path: Path) -> None:
     dict(map_reduce(engine, Squares(tmp_path, slow=0.05), ITEMS[:2], [3, 3], workers=2))
     loads = notes_of(tmp_path, "load")
     assert len(loads) == len({(first, pid) for _, first, pid, _ in loads}) <= 4
+
+
+def test_a_worker_that_is_stopped_at_work_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: raised.append(args.exc_type))
+    late = Connection._recv  # after its pipe would have been closed
+    monkeypatch.setattr(Connection, "_recv", lambda *args: time.sleep(0.3) or late(*args))
+    threads = threading.active_count()
+    found = map_reduce("processes", Squares(tmp_path, slow=0.2), ITEMS, [3, 3, 3], workers=2)
+    next(iter(found))
+    found.close()
+    assert not raised
+    assert threading.active_count() == threads
 
 
 @in_parallel

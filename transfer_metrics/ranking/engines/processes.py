@@ -25,6 +25,8 @@ from transfer_metrics.sources.optional import is_mended
 
 _GRACE = 5.0
 """Seconds that a worker gets to end."""
+_ASKED = 5
+"""Times that it is asked to, in those seconds."""
 
 
 def processes(
@@ -83,21 +85,30 @@ class _Process:
         future: Future = Future()
         self._busy = True
         message = _packed((unit, given))
-        threading.Thread(target=self._ask, args=(future, message), daemon=True).start()
+        self._asking = threading.Thread(target=self._ask, args=(future, message), daemon=True)
+        self._asking.start()
         return future
 
     def stop(self) -> None:
         """End the process: an idle one by itself, a busy one after clearing up, or by force."""
-        self._pipe.close()
-        self._process.join(0 if self._busy else _GRACE)
-        if self._process.exitcode is None:
-            self._process.terminate()
+        if not self._busy:
+            self._pipe.close()
             self._process.join(_GRACE)
+        for _ in range(_ASKED):
+            # More than once: what ends it is lost where it arrives in a callback.
+            if self._process.exitcode is None:
+                self._process.terminate()
+                self._process.join(_GRACE / _ASKED)
         if self._process.exitcode is None:
             # Its end may have been seen elsewhere, and then there is nothing left to kill.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
             self._process.join(_GRACE)
+        if self._busy:
+            # Never closed under a thread that reads it; that one ends with the process.
+            self._asking.join(_GRACE)
+        if not self._busy or not self._asking.is_alive():
+            self._pipe.close()
 
     def _ask(self, future: Future, message: bytes) -> None:
         try:
