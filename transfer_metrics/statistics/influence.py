@@ -12,9 +12,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.statistics.linalg import Scatter, product
 from transfer_metrics.statistics.moments import ClassMoments, FourthMoments
 
+# Examples for each dimension from which one more hardly adds to the rank.
+_SMOOTH = 2
 _DENSE_BYTES = 1 << 30
 """Scatters of blocks that take more stay rows, which are multiplied a second time."""
 
@@ -127,32 +130,65 @@ class Influence:
 
     def logdet1p(
         self, scale: float, c: int | None = None, *, centred: bool = False
-    ) -> tuple[float, Tensor]:
-        """``log det(I + scale S)`` and its derivative in the weights at a fixed scale, (B,).
+    ) -> tuple[float, Tensor, float]:
+        """``log det(I + scale S)``, what each block adds to it, (B,), and its derivative in log scale.
 
         ``S`` is the total scatter; or that of class c, about the mean of all or, ``centred``, its
-        own. The sum of the derivative is that in ``log scale``.
+        own. Where it is kept as rows, each of them adds a direction, which no derivative sees: the
+        loss of a block is then exact, ``-log det`` of its part of ``(I + scale F F')⁻¹``.
+
+        Raises:
+            InvalidInputError: not many more examples than directions, so that neither is good.
         """
-        if c is None:
-            scatter, parts, about = self.whole.total, self.within, self.whole.between_rows
-        else:
-            assert self.by_class is not None
-            parts, about = self.by_class[c], self.whole.between_rows[c : c + (not centred)]
-            scatter = self.whole.scatter_of(c) + Scatter.of_rows(about)
-        matrix = scale * scatter.small
-        matrix.diagonal().add_(1.0)
-        factor = torch.linalg.cholesky(matrix)
-        value, inverse = 2.0 * float(factor.diagonal().log().sum()), torch.cholesky_inverse(factor)
+        whole = self.whole
+        chosen = slice(None) if c is None else slice(c, c + 1)
+        parts = self.within if c is None else self._of_class(c)
+        scatter = whole.within if c is None else whole.scatter_of(c)
+        count = int(whole.counts[chosen].sum())
+        about = whole.between_rows[chosen] if not centred else whole.means[:0]
+        if scatter.dense and count < _SMOOTH * whole.dim:
+            raise InvalidInputError(
+                f"{count} examples in {whole.dim} dimensions: one more adds to the rank"
+            )
         if scatter.dense:
+            matrix = scale * (scatter + Scatter.of_rows(about)).data
+            matrix.diagonal().add_(1.0)
+            factor, inverse = _inverse(matrix)
             inner = scale * torch.stack([_inner(inverse, one) for one in parts])
-            image = scale * product(about, inverse)
+            if not centred:
+                inner = self._about_mean(inner, scale * product(about, inverse), c)
+            found, changed = inner, whole.dim - float(inverse.diagonal().sum())
         else:
-            # G F' = scale F'(I + scale F F')⁻¹, so that only the smaller side is inverted.
-            lengths = [len(one.data) for one in parts]
-            moved = 1.0 - inverse.diagonal()
-            inner = torch.stack([one.sum() for one in moved[: sum(lengths)].split(lengths)])
-            image = scale * product(inverse[sum(lengths) :], scatter.data)
-        return value, self._about_mean(inner, image, c) if len(image) else inner
+            rows = scatter.data if centred else self._rows_about_mean(scatter.data, parts, chosen)
+            matrix = scale * Scatter(rows, dense=False).small
+            matrix.diagonal().add_(1.0)
+            factor, inverse = _inverse(matrix)
+            changed = len(rows) - float(inverse.diagonal().sum())
+            found, start = torch.zeros_like(self.n), 0
+            for b, part in enumerate(parts):
+                end = start + len(part.data)
+                found[b] = -torch.logdet(inverse[start:end, start:end])
+                start = end
+            found *= 1.0 - self.counts[:, chosen].sum(dim=1) / count
+            if c is not None and not centred:
+                sums = rows @ (whole.means[c] - whole.mean)
+                image = whole.means[c] - whole.mean - scale * (rows.T @ (inverse @ sums))
+                found -= 2.0 * scale * count / whole.n * (self.sums @ image)
+        return 2.0 * float(factor.diagonal().log().sum()), found, changed
+
+    def _of_class(self, c: int) -> tuple[Scatter, ...]:
+        assert self.by_class is not None
+        return self.by_class[c]
+
+    def _rows_about_mean(self, rows: Tensor, parts: Sequence[Scatter], chosen: slice) -> Tensor:
+        """Rows about class means made rows about the mean of all; those of a mean stand last."""
+        moved, end = rows.clone(), 0
+        offsets = self.whole.means[chosen] - self.whole.mean
+        for part, counts in zip(parts, self.counts[:, chosen], strict=True):
+            end += len(part.data)
+            own = counts > 0
+            moved[end - int(own.sum()) : end] += counts[own].sqrt()[:, None] * offsets[own]
+        return moved
 
     def _about_mean(self, inner: Tensor, image: Tensor, c: int | None = None) -> Tensor:
         """From contractions with scatter about class means to scatter about the mean of all.
@@ -192,6 +228,12 @@ def _joined(parts: Sequence[tuple[Scatter, Tensor]]) -> tuple[Scatter, tuple[Sca
         total += full.data
         found.append(full if keep or scatter.dense else Scatter(stack, dense=False))
     return Scatter(total, dense=True), tuple(found)
+
+
+def _inverse(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky factor and inverse of a positive definite matrix."""
+    factor = torch.linalg.cholesky(matrix)
+    return factor, torch.cholesky_inverse(factor)
 
 
 def _inner(matrix: Tensor, scatter: Scatter) -> Tensor:
