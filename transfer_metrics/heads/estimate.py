@@ -64,7 +64,7 @@ def expected_steps(
     mean = sum(one.seconds for one in good) / len(good) / len(tested["train"])
     width = max(one.layers for one in good)
     count = min(most, len(good))
-    heads = _fit_seconds(tested, width) + 3 * mean * _examples(tested)
+    heads = _fit_seconds(tested, width) + mean * _examples(tested)
     steps = [
         Step(f"ranking {several(len(good), 'model')}", sum(one.seconds for one in good)),
         Step(f"three heads on each of at most {several(count, 'model')}", count * heads),
@@ -145,7 +145,7 @@ def expected_seconds(table: ScoreTable, model: str, task: Task, heads: int) -> f
     """About how long heads on features of a model that was ranked take."""
     layers = max(1, len({r.layer for r in table if r.model == model}))
     passes = forward_seconds(table, model, task) * _examples(task)
-    return heads * (passes + _fit_seconds(task, layers) / 3)
+    return passes + heads * _fit_seconds(task, layers) / 3
 
 
 def training_seconds(each: float, task: Task) -> float:

@@ -8,13 +8,18 @@ import shutil
 import time as clock
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import (
+    InvalidInputError,
+    TransferMetricsError,
+    TransferMetricsWarning,
+)
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.compare import LATE, compare, tuned
+from transfer_metrics.heads.compare import tuned
 from transfer_metrics.heads.decision import Decision, alternatives_of, decided
 from transfer_metrics.heads.estimate import (
     MOST,
@@ -23,9 +28,11 @@ from transfer_metrics.heads.estimate import (
     forward_seconds,
     training_seconds,
 )
+from transfer_metrics.heads.fits import LATE, Fits, Loaded
 from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.splits import complete_task, with_test
-from transfer_metrics.progress import WholeRun
+from transfer_metrics.naming import short_id
+from transfer_metrics.progress import WholeRun, progress_bar
 from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.budget import plan_race
 from transfer_metrics.ranking.cache import ResultCache, content_key
@@ -63,6 +70,18 @@ class _Run:
     heads: dict[str, Head] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     pace: float = 1.0
+    order: list[str] = field(default_factory=list)
+    loaded: dict[str, Loaded] = field(default_factory=dict)
+
+    @cached_property
+    def complete(self) -> Task:
+        """The task with all its splits."""
+        return complete_task(self.task, validation=self.validation)
+
+    @property
+    def cache(self) -> ResultCache:
+        """Where finished fits are kept."""
+        return ResultCache(self.options["cache_dir"])
 
     @property
     def held(self) -> str:
@@ -99,41 +118,57 @@ class _Run:
         self.heads |= {head.label: head for head in asked}
         if math.isfinite(self.limit) and not self.best_fits():
             # There is no result without one head, however long it takes.
-            self._compare(model, asked[:1], None)
-        found = self._compare(model, asked, self.left - self.last)
-        for one in found:
+            self._fit(model, asked[:1], math.inf)
+        for one in self._fit(model, asked, self.left - self.last):
             if one.error == LATE:
                 what = one.head or "heads"
                 self.skipped.append(f"{what} on {model.name}, stopped when the time was over")
         self.pace = max((clock.perf_counter() - began) / max(expected, 0.01), 1.0)
+        # Only the best so far may be asked for more.
+        best = self.best()[:1]
+        self.loaded = {n: loaded for n, loaded in self.loaded.items() if n in dict(best)}
 
-    def _compare(
-        self, model: Candidate, heads: Sequence[Head], seconds: float | None
-    ) -> Comparison:
+    def _fit(self, model: Candidate, heads: Sequence[Head], seconds: float) -> list[Record]:
         """Fit heads on a model within some time; what is finished is noted."""
-        found = compare(
-            [model],
-            self.task,
+        work = Fits(
+            self.complete,
+            short_id(self.task["train"].fingerprint),
             heads,
-            seeds=[self.seed],
-            validation=self.validation,
-            distortions=False,
-            time=None if seconds is None or math.isinf(seconds) else max(seconds, 0.1),
-            **self.options,
+            [self.seed],
+            self.cache,
+            self.options["cache"],
+            device=self.options["device"],
+            progress=self.options["progress"],
+            until=clock.time() + max(seconds, 0.1),
         )
+        loaded = self.loaded.get(model.name) or work.load(model)
+        if isinstance(loaded, Loaded):
+            self.loaded[model.name] = loaded
+        parts = len(work.cells(model.name))
+        results = []
+        with progress_bar("fits", parts, self.options["progress"]) as bar:
+            for part in range(parts):
+                results.append(work.map(loaded, part))
+                bar.update()
+                if work.settles(results[-1]):
+                    break
+        found = work.reduce(model, results)
+        if isinstance(found, TransferMetricsError):
+            raise found
         done = {(r.model, r.head) for r in self.found}
         fresh = (r for r in found if r.error != LATE and (r.model, r.head) not in done)
-        self.found += Comparison(fresh)
+        summary = self.task.summary
+        self.found += Comparison(replace(record, task_summary=summary) for record in fresh)
         return found
 
     def best_fits(self) -> list[Record]:
         """What fits reached by validation."""
         return [r for r in self.found if r.metric == self.held and r.value is not None]
 
-    def best(self, order: Sequence[str]) -> list[tuple[str, str]]:
+    def best(self) -> list[tuple[str, str]]:
         """Model and head of every fit, the best by validation first, then as shortlisted."""
         held = self.best_fits()
-        held.sort(key=lambda r: (-(r.value or 0.0), order.index(str(r.model))))
+        held.sort(key=lambda r: (-(r.value or 0.0), self.order.index(str(r.model))))
         return [(str(r.model), str(r.head)) for r in held]
 
 
@@ -222,7 +257,7 @@ def transfer(
                 f"{', '.join(c.name for c in chosen[most:])} of the shortlist, by the limit of "
                 f"{most} models"
             )
-        order = [c.name for c in chosen]
+        run.order = [c.name for c in chosen]
         weight = 1.0 / (len(chosen[:most]) + 2 + 4 * finetune)
         for i, candidate in enumerate(chosen[:most]):
             expected = expected_seconds(table, candidate.name, tested, 3)
@@ -231,21 +266,21 @@ def transfer(
                     run.try_heads(candidate, _frozen(table, candidate.name), expected)
         _refuse_failure(run)
         by_name = {c.name: c for c in chosen}
-        first = run.best(order)[0][0]
+        first = run.best()[0][0]
         expected = expected_seconds(table, first, tested, 1)
         if run.fits(f"{_REFINED[0]} on all activations of {first}", expected):
             with bar.step(f"Head2Toe on {first}", weight):
                 run.try_heads(by_name[first], _REFINED, expected)
-        for name in list(dict.fromkeys(m for m, _ in run.best(order)))[:finetune]:
+        for name in list(dict.fromkeys(m for m, _ in run.best()))[:finetune]:
             expected = training_seconds(forward_seconds(table, name, tested), tested)
             if run.fits(f"fine-tuning of {name}", expected):
                 with bar.step(f"fine-tuning {name}", 4 * weight):
                     run.try_heads(by_name[name], TRAINED, expected)
-        model, label = run.best(order)[0]
+        model, label = run.best()[0]
         with bar.step(f"testing {label} on {model}", weight):
             head, state = _fitted(run, by_name[model], label)
             found = decided(
-                complete_task(tested, validation=validation),
+                run.complete,
                 head,
                 {
                     "task": loaded.name,
@@ -341,14 +376,18 @@ def _fitted(run: _Run, model: Candidate, label: str) -> tuple[Head, Path]:
     records = run.found.records
     head = tuned(run.heads[label], model.name, run.task.name, run.seed, records)
     key = content_key(model=model.name, task=run.task["train"].fingerprint, transfer=head.label)
-    state = ResultCache(run.options["cache_dir"]).training(key)
+    state = run.cache.training(key)
     head.set_known(
         random_state=run.seed,
         checkpoint=None if run.options["cache"] == "never" else state,
         device=run.options["device"],
         progress=run.options["progress"],
     )
-    return head.fit(model.load(), complete_task(run.task, validation=run.validation)), state
+    loaded = run.loaded.get(model.name)
+    if loaded is None:
+        return head.fit(model.load(), run.complete), state
+    with head.sharing(loaded.features):
+        return head.fit(loaded.model, run.complete), state
 
 
 def _refuse_failure(run: _Run) -> None:
