@@ -14,11 +14,11 @@ from torch import nn
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
-from transfer_metrics.heads import compare as compare_module
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.compare import asked_fits
 from transfer_metrics.heads.estimate import TRAINED, _epochs
 from transfer_metrics.heads.fit_cost import cost_of, distortion, forward_flops
+from transfer_metrics.heads.fits import Fits
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.tasks.corruptions import CORRUPTIONS
@@ -149,15 +149,15 @@ def test_repeated_it_computes_nothing_and_interrupted_it_goes_on(
     glyphs: tm.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted = []
-    measured = compare_module._measured
+    measured = Fits._measured
 
-    def counting(job, model, inputs, head):
+    def counting(work, loaded, head):
         fitted.append(head.label)
         if len(fitted) == 2:
             raise KeyboardInterrupt
-        return measured(job, model, inputs, head)
+        return measured(work, loaded, head)
 
-    monkeypatch.setattr(compare_module, "_measured", counting)
+    monkeypatch.setattr(Fits, "_measured", counting)
     options = {"seeds": 1, "cache_dir": tmp_path, "progress": False}
     heads = [FAST_PROBE, FAST_TUNE]
     with pytest.raises(KeyboardInterrupt):

@@ -88,7 +88,7 @@ class SharedFeatures:
         device: Any = None,
         progress: bool = False,
     ) -> FeatureStore:
-        """What ``extract`` would return."""
+        """What ``extract`` would return, but for ``behaviour``, that of all that was read."""
         began = time.perf_counter()
         device = device_of(model.module) if device is None else device
         how = (batch_size, "float32", False, 0, progress)
