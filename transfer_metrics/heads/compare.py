@@ -97,8 +97,8 @@ def compare(
         largest class has three times the examples of the smallest; ``val_accuracy`` on the examples
         for validation, with what was chosen by them as a note; ``distortion`` and
         ``relative_distortion`` of the features, where the network was trained; ``fit_seconds`` with
-        every search and forward pass that the head needs; ``train_flops`` of the final training and
-        ``stored_bytes`` for the task, by Head2Toe's cost model. ``summary()`` has one row per model
+        every search, and with the pass over the data that heads of a model share, which counts for
+        each; ``train_flops`` of the final training and ``stored_bytes`` for the task, by Head2Toe's cost model. ``summary()`` has one row per model
         and head. Of a regression it is ``r2`` in place of ``accuracy`` everywhere, and of several
         labels per example ``average_precision``; see ``objective.quality``.
 
@@ -106,7 +106,9 @@ def compare(
         UnknownNameError: no such head, model, task or corruption.
         InvalidInputError: data that cannot be used.
 
-    Cost: that of the fits; see the heads.
+    Cost: that of the fits; see the heads. Heads on features of one model share a forward pass over
+    each split (one for each process or actor that has some of them); its features are kept in
+    memory up to 2 GiB, and beyond it in the folder of the cache until the model is done.
 
     >>> table = compare("zoo:mixer-usps", "sklearn:digits", "linear_probe(C_grid=(0.01, 1.0))",
     ...                 cache="never", progress=False)

@@ -231,9 +231,9 @@ def transfer(
         InvalidInputError: data or options that cannot be used, too little time to rank, or every
             model or head failed.
 
-    Cost: that of the ranking, some four forward passes over the data for each shortlisted model,
-    and for each that is fine-tuned about sixty forward and backward passes; ``expected_steps``
-    says how long that is.
+    Cost: that of the ranking, a forward pass over the data for each shortlisted model and one more
+    for the best, whose features are kept until the end, and for each that is fine-tuned about sixty
+    forward and backward passes; ``expected_steps`` says how long that is.
 
     >>> found = transfer(["zoo:cnn-mnist"], "sklearn:digits?examples=200", progress=False)
     >>> found.model, found.accuracy > 0.8, len(found.lines())
