@@ -98,9 +98,10 @@ def compare(
         for validation, with what was chosen by them as a note; ``distortion`` and
         ``relative_distortion`` of the features, where the network was trained; ``fit_seconds`` with
         every search, and with the pass over the data that heads of a model share, which counts for
-        each; ``train_flops`` of the final training and ``stored_bytes`` for the task, by Head2Toe's cost model. ``summary()`` has one row per model
-        and head. Of a regression it is ``r2`` in place of ``accuracy`` everywhere, and of several
-        labels per example ``average_precision``; see ``objective.quality``.
+        each; ``train_flops`` of the final training and ``stored_bytes`` for the task, by Head2Toe's
+        cost model. ``summary()`` has one row per model and head. Of a regression it is ``r2`` in
+        place of ``accuracy`` everywhere, and of several labels per example ``average_precision``;
+        see ``objective.quality``.
 
     Raises:
         UnknownNameError: no such head, model, task or corruption.
