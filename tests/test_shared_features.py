@@ -114,14 +114,12 @@ def test_what_cannot_be_read_spoils_it_for_nobody_else() -> None:
 def test_heads_of_a_comparison_read_each_split_once(task: tm.Task) -> None:
     model = load_model("zoo:mixer-usps")
     sizes = seen_by(model)
-    probes = [tm.LinearProbe(pool=pool, C_grid=(0.1, 1.0)) for pool in ("avg", "grid:64")]
-    heads = [*probes, tm.Head2Toe(steps=20, layers="blocks"), tm.LPFT(epochs=0, C_grid=(1.0,))]
+    heads: list[Any] = [tm.LinearProbe(pool=p, C_grid=(1.0,)) for p in ("avg", "grid:64")]
+    heads.append(tm.Head2Toe(steps=5, layers="blocks"))
     common = {"seeds": 1, "cache": "never", "distortions": False, "progress": False}
     table = tm.compare(model, task, heads, **common)
     wanted = sum(len(split) for split in task.splits.values())
-    trained = len(task["val"]) + len(task["test"])
-    # What trains a copy of the network reads its examples itself.
-    assert wanted <= sum(size for size in sizes if size > 3) <= wanted + 2 * trained
+    assert sum(size for size in sizes if size > 3) == wanted
     for head in heads:
         [record] = [r for r in table if r.head == head.label and r.metric == "accuracy"]
         alone = tm.heads.base.resolve_head(head.label).fit("zoo:mixer-usps", task)
