@@ -76,6 +76,7 @@ class Extraction:
             InvalidInputError: an argument cannot be used.
             ExtractionError: the network's features cannot; see ``prove``.
         """
+        pooling = resolve_pool(pool)
         model, task = _loaded(model, task)
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -88,7 +89,7 @@ class Extraction:
             raise InvalidInputError(f"dtype={dtype!r}; use 'float32' or 'float16'")
         data, asked = task[split], items(layers, model.name)
         kept = Path(pixels) if pixels is not None else None
-        how = (resolve_pool(pool), batch_size, dtype, amp, num_workers, progress, kept)
+        how = (pooling, batch_size, dtype, amp, num_workers, progress, kept)
         forward = materialised(Forward(model, task, split, *how))
         given, model = model, forward.model
         where = torch.device(device) if device is not None else device_of(model.module)

@@ -30,13 +30,13 @@ from transfer_metrics.heads.objective import (
     standard_error,
 )
 from transfer_metrics.heads.preprocessed import PreparedSplits
-from transfer_metrics.heads.splits import complete_task, shifted_splits
+from transfer_metrics.heads.splits import check_corruptions, complete_task, shifted_splits
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import OutOfTime, progress_bar, until
 from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache, content_key
 from transfer_metrics.ranking.engines import ENGINES, Lost, map_reduce
-from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
 from transfer_metrics.ranking.rank import gpus_of
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
@@ -160,6 +160,9 @@ def compare(
         raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
     ends = math.inf if time is None else clock.time() + seconds_of(time)
     ENGINES[engine.partition(":")[0]]
+    if metrics is not None:
+        check_metrics(metrics)
+    check_corruptions(ood)
     candidates = candidates_of(models)
     asked, chosen = asked_fits(heads, seeds, quick)
     loaded = load_task(task)
