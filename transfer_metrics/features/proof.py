@@ -29,7 +29,14 @@ from transfer_metrics.features.trial import few_examples, load, random_state, sa
 from transfer_metrics.sources.models.classifier import tensors_in
 from transfer_metrics.sources.models.identity import unsaved
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import copied, evaluation, is_quantised, on_device
+from transfer_metrics.sources.models.modules import (
+    channels_last,
+    convolves,
+    copied,
+    evaluation,
+    is_quantised,
+    on_device,
+)
 from transfer_metrics.sources.tasks.task import Task
 
 _REPEATS = 5  # times that random numbers get to show themselves
@@ -58,6 +65,7 @@ class Proof:
     behaviour: str
     own: str
     notes: tuple[str, ...]  # what a reader of its scores should know
+    channels_last: bool = False  # whether its convolutions may run in that order
 
 
 _KNOWN: WeakKeyDictionary[Model, tuple[tuple[Any, ...], Proof]] = WeakKeyDictionary()
@@ -73,13 +81,15 @@ def prove(
     """See on a few examples that features belong to the examples, or raise ``ExtractionError``.
 
     It is done once for a model, a task and what is asked of them; parts of a split are taken for
-    the whole. It costs forward passes of eight examples, and two more where a classifier has to be
-    found.
+    the whole. It costs forward passes of eight examples, two more where a classifier has to be
+    found, and three where convolutions can be run with channels last.
     """
     data, module = forward.task[forward.split], forward.model.module
     whole = data.whole or data
     task = (forward.task.name, whole.fingerprint)
-    asked = (task, tuple(layers), forward.pool, forward.amp, device, allow_random)
+    asked = (
+        task, tuple(layers), forward.pool, forward.amp, device, allow_random, forward.channels_last,
+    )  # fmt: skip
     known = _KNOWN.get(forward.model)
     if known is None or known[0] != asked:
         splits = {**forward.task.splits, forward.split: whole}
@@ -135,7 +145,21 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
     if needs_equal_lengths(way.model):
         notes.append(EQUAL)
     behaviour, own = _behaviour(features, _tolerance_of(way)), _lasting(attributes, forward.model)
-    return Proof(_settled(way, found), found, behaviour, own, tuple(notes))
+    turned = _may_be_turned(way, found, features)
+    return Proof(_settled(way, found), found, behaviour, own, tuple(notes), turned)
+
+
+def _may_be_turned(forward: Forward, found: Found, features: Mapping[str, Tensor]) -> bool:
+    """Whether its convolutions are faster with channels last, and features the same to rounding."""
+    module = forward.model.module
+    if not forward.channels_last or forward.amp or not convolves(module):
+        return False
+    few = few_examples(forward)
+    try:
+        with channels_last(module):
+            return _same(forward, forward.features(few, found), features, range(len(few)))
+    except Exception:  # of code that looks into memory, such as view
+        return False
 
 
 def _lasting(attributes: Mapping[tuple[str, str], str], model: Model) -> str:
