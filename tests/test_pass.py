@@ -13,8 +13,10 @@ from torch import nn
 from transfer_metrics.errors import ExtractionError
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.forward import _AHEAD
+from transfer_metrics.features.inference import Inference, ways
+from transfer_metrics.features.layers import find_layers
+from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import channels_last, convolves
 from transfer_metrics.sources.tasks.task import Split, Task
 
 COUNT, BATCH = 40, 4
@@ -72,20 +74,20 @@ def layout_of(model, **options):
 @pytest.mark.parametrize("pool", ["avg", "max", "flatten", "grid:64"])
 def test_features_with_channels_last_are_those_without_to_rounding(pool):
     model = model_of()
-    plain = features(model, images(), pool=pool, channels_last=False)
+    plain = features(model, images(), pool=pool, as_is=True)
     found = features(model, images(), pool=pool)
     assert found.keys() == plain.keys()
     for name, expected in plain.items():
         np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-5)
     assert layout_of(model, pool=pool) == {True}
-    assert layout_of(model, pool=pool, channels_last=False) == {False}
+    assert layout_of(model, pool=pool, as_is=True) == {False}
 
 
 @pytest.mark.parametrize("ending", [Viewing, Peeking])
 def test_a_network_that_looks_into_memory_keeps_its_order(ending):
     model = model_of(ending())
     assert layout_of(model) == {False}
-    plain = features(model, images(), channels_last=False)
+    plain = features(model, images(), as_is=True)
     for name, found in features(model, images()).items():
         np.testing.assert_array_equal(found, plain[name])
 
@@ -100,11 +102,9 @@ def test_a_pooling_that_looks_into_memory_keeps_the_order():
 def test_whether_channels_are_last_depends_on_the_network_alone():
     network = model_of().module
     patches = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(), nn.Linear(32, 8), nn.Linear(8, 3))
-    assert convolves(network)
-    assert not convolves(network.double())
-    assert not convolves(network.bfloat16())
-    assert not convolves(patches)
-    assert not convolves(nn.Sequential(nn.Linear(3, 2)))
+    assert ways(network, ())
+    for other in (network.double(), network.bfloat16(), patches, nn.Sequential(nn.Linear(3, 2))):
+        assert not ways(other, ())
     assert layout_of(model_of(), amp=True) == {False}
 
 
@@ -115,8 +115,9 @@ def test_weights_are_what_and_where_they_were():
     before = [(p, p.data_ptr(), p.stride(), p.detach().clone()) for p in network.parameters()]
 
     def turn(part):
-        with channels_last(part):
+        with Inference(True, (("0", "1"),) if part is network else ()).of(part):
             assert network[0].weight.stride(1) == 1
+            assert network[1].weight is before[2][0]
             raise KeyboardInterrupt
 
     for part in (network, tied):
@@ -224,3 +225,100 @@ def test_a_preprocess_that_computes_with_a_network_makes_no_gradients():
 
     features(model_of(preprocess=mixed), images())
     assert not any(seen[-COUNT:])
+
+
+def handed_on(model, norm, **options):
+    """Whether a normalisation handed on what it was given, over the pass and over all before."""
+    seen = []
+    hook = norm.register_forward_hook(lambda module, args, output: seen.append(output is args[0]))
+    found = features(model, images(), **options)
+    hook.remove()
+    return found, set(seen[-COUNT // BATCH :]), set(seen[: -COUNT // BATCH])
+
+
+def settled(network):
+    """With statistics of their own in every normalisation."""
+    torch.manual_seed(1)
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.running_mean)
+            nn.init.uniform_(part.running_var, 0.1, 3)
+            nn.init.normal_(part.weight)
+            nn.init.normal_(part.bias)
+    return network
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_normalisation_goes_into_a_convolution_that_nobody_reads(bias):
+    model = model_of()
+    settled(model.module)
+    norm, convolution = model.module[1], model.module[0]
+    if not bias:
+        convolution.bias = None
+    layers = ["1", "3", "6:input"]
+    expected = features(model, images(), layers, as_is=True)
+    found, during, before = handed_on(model, norm, layers=layers)
+    assert during == {True}
+    assert before == {True, False}
+    assert list(found) == layers
+    for name, rows in expected.items():
+        np.testing.assert_allclose(found[name], rows, rtol=1e-4, atol=1e-5)
+    assert "forward" not in vars(norm)
+    assert (convolution.bias is None) != bias
+    assert torch.equal(
+        norm(torch.ones(1, 8, 1, 1)), nn.BatchNorm2d.forward(norm, torch.ones(1, 8, 1, 1))
+    )
+    assert handed_on(model, norm, layers=["0", "6:input"])[1] == {False}, "its input is read"
+
+
+class Reading(nn.Module):
+    """Adds to a normalised map the map itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.more = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1)
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.fc(self.more(self.norm(x) + x).mean((2, 3)))
+
+
+def test_a_normalisation_stays_where_its_input_has_another_reader():
+    network = settled(Reading()).eval()
+    model = Model("reading", network, None, "tensor", "fc", (3, 9, 8))
+    expected = features(model, images(), "last", as_is=True)
+    found, during, before = handed_on(model, network.norm, layers="last")
+    assert during == {False}
+    assert before == {True, False}, "it was tried"
+    for name, rows in expected.items():
+        np.testing.assert_allclose(found[name], rows, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenetv3_small_050",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("resnet10t", "regnetx_002", "densenet121")
+        ),
+    ],
+)
+def test_networks_of_timm_have_the_same_features(name):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network = settled(timm.create_model(name)).eval()
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.weight.data.abs_()
+    model = Model(name, network, None, "tensor", None, (3, 64, 64), open_head=True)
+    examples = list(np.random.default_rng(0).standard_normal((6, 3, 64, 64)).astype(np.float32))
+    expected, found = (features(model, examples, "blocks", as_is=a) for a in (True, False))
+    assert found.keys() == expected.keys()
+    for layer, rows in expected.items():
+        difference = np.abs(found[layer] - rows).max()
+        assert difference < 1e-4 * rows.std(), layer
+    folds = find_layers(model, ["blocks"], resolve_pool("avg"), torch.zeros(2, 3, 64, 64)).folds
+    norms = sum(isinstance(part, nn.BatchNorm2d) for part in network.modules())
+    assert len(folds) > (0.9 if name != "densenet121" else 0.45) * norms

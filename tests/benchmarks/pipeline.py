@@ -28,8 +28,9 @@ import transfer_metrics as tm
 from tests.benchmarks.command import bystanders, parser_of, run_module
 from transfer_metrics.cli.console import Records, print_table
 from transfer_metrics.cli.options import add_output, positive
+from transfer_metrics.features.inference import Inference
 from transfer_metrics.sources.models.load_model import load_model
-from transfer_metrics.sources.models.modules import channels_last, evaluation
+from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.optional import require
 from transfer_metrics.threads import running_with
 
@@ -170,7 +171,7 @@ def limits(models: Sequence[str], task: Any) -> dict[str, float]:
         with evaluation(model.module):
             for _ in range(2):
                 times.append(_seconds(model.module, images))
-                with channels_last(model.module):
+                with Inference(True).of(model.module):
                     times.append(_seconds(model.module, images))
         running += min(times) * len(examples) / _BATCH
     return {"reading": read, "passes": running}
@@ -272,7 +273,7 @@ def _run(args: argparse.Namespace) -> int:
     names = list(NETWORKS)[: args.models]
     share = bystanders()
     with running_with(getattr(args, "threads", 2)):
-        found = measure(args.photos, names, args.loaders, channels_last=not args.no_channels_last)
+        found = measure(args.photos, names, args.loaders, as_is=args.as_is)
         records = list(found)
     print_table(Records(records), args, text(records, share()))
     return 0
@@ -286,7 +287,7 @@ def parser() -> Any:
                       help=f"the first of {len(NETWORKS)} networks")  # fmt: skip
     made.add_argument("--loaders", type=int, default=0, metavar="N",
                       help="loader processes of the script (default 0)")  # fmt: skip
-    made.add_argument("--no-channels-last", action="store_true", help="the ranking without")
+    made.add_argument("--as-is", action="store_true", help="the ranking with networks as they are")
     add_output(made)
     return made
 

@@ -46,7 +46,7 @@ def extract(
     progress: bool = True,
     allow_random: bool = False,
     pixels: str | Path | None = None,
-    channels_last: bool = True,
+    as_is: bool = False,
 ) -> FeatureStore:
     """Run a model over a task once and keep the pooled output of every wanted layer.
 
@@ -78,10 +78,11 @@ def extract(
             forward pass, which is refused otherwise.
         pixels: folder that keeps images as the pixels of the size that this model reads, so that
             another model of that size need not decode them again; None keeps none.
-        channels_last: whether a convolutional network in float32 runs with channels last in
-            memory on a CPU, where its features on a few examples are then the same to rounding.
-            Which networks do depends on their layers, never on times, so features are the same
-            wherever and however often they are made.
+        as_is: run every network as it is. Otherwise convolutional networks in float32 run faster on
+            a CPU: with channels last in memory, and with batch normalisation inside convolutions
+            whose output no layer is read from. Layers are the same, and features to rounding,
+            which is seen on a few examples. Which networks run so depends on their layers, never
+            on times, so they are the same wherever and however often features are made.
 
     Returns:
         The features.
@@ -108,7 +109,7 @@ def extract(
     plan = Extraction.of(
         model, task, layers, pool, split=split, batch_size=batch_size, device=device, amp=amp,
         dtype=dtype, num_workers=num_workers, shard_size=shard_size, progress=progress,
-        allow_random=allow_random, pixels=pixels, channels_last=channels_last,
+        allow_random=allow_random, pixels=pixels, as_is=as_is,
     )  # fmt: skip
     if out is None:
         manifest = plan.manifest()

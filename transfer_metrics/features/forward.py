@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.hooks import LayerTaps
+from transfer_metrics.features.inference import AS_IS, Inference
 from transfer_metrics.features.layers import Found, Layer, place
 from transfer_metrics.features.pixels import Pixels
 from transfer_metrics.features.pooling import Pool, pool_for
@@ -29,7 +30,7 @@ from transfer_metrics.features.trace import call_model
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.example import Word, as_sound
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import channels_last, evaluation
+from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.tasks.task import Split, Task
 
 _AHEAD = 2
@@ -101,7 +102,8 @@ class Forward:
     num_workers: int
     progress: bool
     pixels: Path | None = None
-    channels_last: bool = False
+    as_is: bool = False
+    inference: Inference = AS_IS
 
     def shards(
         self, manifest: Mapping[str, Any], wanted: Iterable[int] | None = None
@@ -140,12 +142,11 @@ class Forward:
         )
         layers = layers_of(manifest)
         pixels = Pixels.of(self.pixels, self.model, data)
-        layout = channels_last if self.channels_last else nullcontext
         source = Batches(self.model, self.task, self.split, whole=True, pixels=pixels)
         with (
             bar,
             evaluation(self.model.module),
-            layout(self.model.module),
+            self.inference.of(self.model.module),
             closing(_ahead(self._loader(source, batches))) as loaded,
         ):
             for index, rows in missing.items():

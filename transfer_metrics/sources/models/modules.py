@@ -273,48 +273,6 @@ def evaluation(module: nn.Module) -> Iterator[None]:
                     buffer.copy_(content)
 
 
-def convolves(module: nn.Module) -> bool:
-    """Whether it is a float32 network on a CPU most of whose matrices are those of convolutions.
-
-    What it says depends on the network alone, since a layout chosen by time would make features
-    depend on what else the machine was doing.
-
-    >>> block = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(8, 2))
-    >>> convolves(block), convolves(block[2:]), convolves(block.double())
-    (True, False, False)
-    """
-    kernels = _kernels(module)
-    if not torch.backends.mkldnn.is_available() or 2 * len(kernels) <= matrices(module):
-        return False
-    return all(k.device.type == "cpu" and k.dtype == torch.float32 for k in kernels)
-
-
-@contextmanager
-def channels_last(module: nn.Module) -> Iterator[None]:
-    """Weights of convolutions in channels-last order inside, and with them what they put out.
-
-    Shapes and values stay, and results to rounding; modules that look into the memory of what they
-    are given may fail.
-
-    Cost: a copy of these weights meanwhile.
-    """
-    weights = [(kernel, kernel.data) for kernel in _kernels(module)]
-    try:
-        for kernel, data in weights:
-            kernel.data = data.contiguous(memory_format=torch.channels_last)
-        yield
-    finally:
-        for kernel, data in weights:
-            kernel.data = data
-
-
-def _kernels(module: nn.Module) -> list[nn.Parameter]:
-    """The weights of all convolutions of maps that are parameters of their own."""
-    convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
-    found = (part._parameters.get("weight") for part in convolutions)
-    return [kernel for kernel in found if kernel is not None and kernel.ndim == 4]
-
-
 def device_of(module: nn.Module) -> torch.device | None:
     """The device that holds the whole module, None if there are several."""
     devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
