@@ -18,13 +18,13 @@ from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.estimate import MOST, TRAINED
 from transfer_metrics.heads.fits import Fits
 from transfer_metrics.heads.linear import LinearProbe
-from transfer_metrics.heads.splits import complete_task, shifted_splits
+from transfer_metrics.heads.splits import check_corruptions, complete_task, shifted_splits
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache
 from transfer_metrics.ranking.engines import ENGINES, map_reduce
-from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
 from transfer_metrics.ranking.rank import gpus_of
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
@@ -120,6 +120,9 @@ def compare(
         raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
     ends = math.inf if time is None else clock.time() + seconds_of(time)
     ENGINES[engine.partition(":")[0]]
+    if metrics is not None:
+        check_metrics(metrics)
+    check_corruptions(ood)
     candidates = candidates_of(models)
     asked, chosen = asked_fits(heads, seeds, quick)
     loaded = load_task(task)
