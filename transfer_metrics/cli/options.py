@@ -28,6 +28,11 @@ def add_extraction(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num-workers", type=count, default=0, metavar="N", help="loader processes")
     group.add_argument("--amp", action="store_true", help="mixed precision")
     group.add_argument(
+        "--as-is",
+        action="store_true",
+        help="run networks as they are, without what makes convolutions faster",
+    )
+    group.add_argument(
         "--allow-random",
         action="store_true",
         help="take one draw of the features of networks that draw random numbers",
@@ -51,6 +56,7 @@ def extraction(args: argparse.Namespace) -> dict[str, Any]:
         "num_workers": args.num_workers,
         "device": args.device,
         "amp": args.amp,
+        "as_is": args.as_is,
         "dtype": args.dtype,
         "allow_random": args.allow_random,
         "progress": not args.quiet,

@@ -69,6 +69,7 @@ class Extraction:
         progress: bool = True,
         allow_random: bool = False,
         pixels: str | Path | None = None,
+        as_is: bool = False,
     ) -> Extraction:
         """What ``extract`` is asked for, with its arguments checked, and the network too.
 
@@ -89,8 +90,8 @@ class Extraction:
             raise InvalidInputError(f"dtype={dtype!r}; use 'float32' or 'float16'")
         data, asked = task[split], items(layers, model.name)
         kept = Path(pixels) if pixels is not None else None
-        how = (pooling, batch_size, dtype, amp, num_workers, progress, kept)
-        forward = materialised(Forward(model, task, split, *how))
+        how = (pooling, batch_size, dtype, amp, num_workers, progress)
+        forward = materialised(Forward(model, task, split, *how, kept, as_is))
         given, model = model, forward.model
         where = torch.device(device) if device is not None else device_of(model.module)
         runs_on = where.type if where is not None else "cuda"
@@ -113,7 +114,7 @@ class Extraction:
             "dtype": dtype,
             "amp": str(torch.get_autocast_dtype(runs_on)).removeprefix("torch.") if amp else None,
         }
-        proven = dataclasses.replace(forward, model=proof.model)
+        proven = dataclasses.replace(forward, model=proof.model, inference=proof.inference)
         return cls(proven, given, asked, proof, key, shard_size, where)
 
     def manifest(self) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def rank_models(
         dtype: precision of stored features, ``"float32"`` or ``"float16"``.
         amp: run the forward pass in mixed precision.
         progress: show progress on stderr.
-        **options: ``batch_size``, ``device``, ``num_workers``, ``shard_size`` and
+        **options: ``batch_size``, ``device``, ``num_workers``, ``shard_size``, ``as_is`` and
             ``allow_random`` of ``extract``.
 
     Returns:

@@ -15,6 +15,7 @@ from scipy import stats
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.statistics import FeatureSample
+from transfer_metrics.statistics.influence import Influence
 
 BLOCKS = 20
 MODES = ("jackknife", "bootstrap")
@@ -53,12 +54,18 @@ def blocks_for(metrics: Sequence[Metric], modes: Mapping[str, str]) -> int:
 
 
 def deviations(
-    metrics: Sequence[Metric], whole: Any, blocks: Sequence[Any], mode: str
+    metrics: Sequence[Metric],
+    whole: Any,
+    blocks: Sequence[Any],
+    mode: str,
+    influence: Influence | None = None,
 ) -> dict[str, list[float]]:
     """Deviations of scores over blocks of examples: their norm is the standard error of a score.
 
-    Additive statistics give a delete-block jackknife: the score without each block, from merging
-    the others. Where ``mode`` is ``"bootstrap"``, metrics of examples get half-samples: the score
+    Metrics with a derivative give a linearised (infinitesimal) jackknife from ``influence``: how
+    the score moves with the weight of each block (Jaeckel 1972; Efron 1982). Other additive
+    statistics give a delete-block jackknife: the score without each block, from merging the
+    others. Where ``mode`` is ``"bootstrap"``, metrics of examples get half-samples: the score
     of ten blocks of twenty, drawn without replacement, whose variance estimates that of the score
     without smoothness being needed (the delete-half jackknife of Shao and Wu 1989; drawing with
     replacement would give every example a copy of itself for a neighbour).
@@ -69,7 +76,8 @@ def deviations(
 
     Returns one number per block, by label of the metric; none for metrics that are not additive
     where no bootstrap was asked for, and for those that cannot be computed on parts of the data.
-    That takes B scores of each, and O(B log B) merges of which O(log B) are held at once.
+    A derivative takes about one score; the jackknife B scores of each metric, and O(B log B) merges
+    of which O(log B) are held at once.
     """
     count = len(blocks)
     if count < 2:
@@ -80,6 +88,10 @@ def deviations(
         parts, scale = _half_samples([whole.shared(b) for b in blocks]), 1.0 / (count - 1)
     else:
         parts, scale = without_each(blocks), (count - 1) / count
+    moved = {} if influence is None else _linear(metrics, influence)
+    metrics = [m for m in metrics if m.label not in moved]
+    if not metrics:
+        return moved
     values: dict[str, list[float]] = {m.label: [] for m in metrics}
     with warnings.catch_warnings():
         # What the whole gave warning of, its parts need not repeat.
@@ -92,10 +104,27 @@ def deviations(
                     values[metric.label].append(float(metric(part)))
                 except (TransferMetricsError, ArithmeticError, RuntimeError):
                     del values[metric.label]
-    return {
+    return moved | {
         label: (math.sqrt(scale) * (np.array(found) - np.mean(found))).tolist()
         for label, found in values.items()
     }
+
+
+def _linear(metrics: Sequence[Metric], influence: Influence) -> dict[str, list[float]]:
+    """The same to first order in the weights of the blocks, of metrics that have a derivative.
+
+    It is scaled so that a mean gets the textbook error, as from the jackknife.
+    """
+    found, count = {}, len(influence.blocks)
+    for metric in metrics:
+        try:
+            slopes = metric.slopes(influence)
+        except (TransferMetricsError, ArithmeticError, RuntimeError):
+            continue  # the jackknife says whether there is an error
+        if slopes is not None and bool(slopes.isfinite().all()):
+            moved = (slopes.mean() - slopes) * math.sqrt(count / (count - 1))
+            found[metric.label] = moved.tolist()
+    return found
 
 
 def without_each(blocks: Sequence[Any], rest: Any = None) -> Iterator[Any]:

@@ -270,3 +270,13 @@ class Scatter(Saved):
         # Woodbury: (shift I + F'F)⁻¹ = (I - F'(shift I + F F')⁻¹ F) / shift
         solved = torch.linalg.solve_triangular(factor, self.data @ rows.T, upper=False)
         return float((rows.square().sum() - solved.square().sum()) / shift)
+
+    def solve(self, rows: Tensor, shift: float) -> Tensor:
+        """``rows (S + shift I)⁻¹`` for a shift > 0; rows is (k, D)."""
+        small = self.small.clone()
+        small.diagonal().add_(shift)
+        factor = torch.linalg.cholesky(small)
+        if self.dense:
+            return torch.cholesky_solve(rows.T, factor).T
+        inside = torch.cholesky_solve(self.data @ rows.T, factor)
+        return (rows - inside.T @ self.data) / shift
