@@ -14,7 +14,13 @@ from scipy.stats import kendalltau, weightedtau
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.evidence import evidence_report, ground_truth, judgement, scored_pairs
+from transfer_metrics.evidence import (
+    evidence_report,
+    ground_truth,
+    judgement,
+    kept_truth,
+    scored_pairs,
+)
 from transfer_metrics.evidence.ground_truth import short_name, shortened
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.static_ranking import static_scores
@@ -279,3 +285,14 @@ def test_metrics_that_a_pair_lacks_are_added(tmp_path: Path) -> None:
     # One that reads the source head is not tried again: a network may have none.
     scored_pairs.measure([pair], out, metrics=("knn", "lfc", "nce"), **options)
     assert out.read_bytes() == before
+
+
+def test_what_was_trained_longer_is_kept_beside_the_truth() -> None:
+    truth = {(r["model"], r["task"], r["head"], r["metric"]): r for r in kept_truth.kept_truth()}
+    longer = kept_truth.kept_truth(name="longer")
+    assert {r["head"] for r in longer} == {"linear_probe", "lpft", "finetune"}
+    for r in longer:
+        same = truth[r["model"], r["task"], r["head"], r["metric"]]
+        assert r["n"] == same["n"]
+        if r["head"] == "linear_probe":  # which has no epochs
+            assert r["value"] == same["value"]

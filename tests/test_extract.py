@@ -201,8 +201,8 @@ def test_an_interrupted_extraction_is_resumed(tmp_path):
     assert model.module.seen == PROOF
 
 
-PROOF = [2, 3, 2, 1]
-"""Examples of the batches that are read before the pass."""
+PROOF = [2, 3, 2, 1, 3]
+"""Examples of the batches that are read before the pass, the last ones with channels last."""
 
 
 def test_one_pass_for_all_layers():

@@ -28,6 +28,11 @@ def add_extraction(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num-workers", type=count, default=0, metavar="N", help="loader processes")
     group.add_argument("--amp", action="store_true", help="mixed precision")
     group.add_argument(
+        "--as-is",
+        action="store_true",
+        help="run networks as they are, without what makes convolutions faster",
+    )
+    group.add_argument(
         "--allow-random",
         action="store_true",
         help="take one draw of the features of networks that draw random numbers",
@@ -51,6 +56,7 @@ def extraction(args: argparse.Namespace) -> dict[str, Any]:
         "num_workers": args.num_workers,
         "device": args.device,
         "amp": args.amp,
+        "as_is": args.as_is,
         "dtype": args.dtype,
         "allow_random": args.allow_random,
         "progress": not args.quiet,
@@ -179,6 +185,7 @@ def loaded(args: argparse.Namespace) -> Task:
     from transfer_metrics.sources.specs import with_options
     from transfer_metrics.sources.tasks.load_task import load_task
 
+    check_names(args)
     task = with_kind(args.task, args.kind)
     if args.examples is not None:
         split = getattr(args, "split", "train")
@@ -188,6 +195,21 @@ def loaded(args: argparse.Namespace) -> Task:
             )
         task = with_options(task, examples=args.examples, seed=args.seed or 0)
     return told(load_task(task), args)
+
+
+def check_names(args: argparse.Namespace) -> None:
+    """Refuse, before any data are read, names that no model, metric, pooling or engine has."""
+    from transfer_metrics.features.pooling import resolve_pool
+    from transfer_metrics.ranking.engines import ENGINES
+    from transfer_metrics.ranking.metric_choice import check_metrics
+    from transfer_metrics.sources.models.load_model import check_model
+
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    check_model(given.get("model"))
+    for name in ("metrics", "by"):
+        check_metrics(given.get(name, ()))
+    resolve_pool(given.get("pool", "avg"))
+    ENGINES[given.get("engine", "serial").partition(":")[0]]
 
 
 def task_options(args: argparse.Namespace) -> list[str]:

@@ -19,7 +19,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence.ground_truth import short_name, shortened
 from transfer_metrics.files import replacing
 from transfer_metrics.results.record import record_label
-from transfer_metrics.sources.zoo import data_folder, entry, verified
+from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 
 _TRUTH = (
     *("model", "task", "head", "seed", "accuracy", "n", "val_accuracy", "n_val", "chosen"),
@@ -94,29 +94,45 @@ def keep(truth: Iterable[_Record], scores: Iterable[_Record], folder: Path) -> N
         },
         "scores": {"lower_is_better": sorted(lower)},
     }
-    entries = []
+    _write(folder, files, about)
+
+
+def keep_longer(records: Iterable[_Record], folder: Path) -> None:
+    """Write what some pairs reach when they are trained longer, beside the truth."""
+    listed = [r for r in records if not r.get("error")]
+    heads = _merged(str(r["head"]) for r in listed if r["head"])
+    text = _table(_TRUTH, _truth_rows(shortened(listed)))
+    _write(folder, {"longer": text}, {"longer": {"heads": heads}})
+
+
+def _write(folder: Path, files: Mapping[str, str], about: Mapping[str, Mapping[str, Any]]) -> None:
+    """Tables of a folder and their entries in its manifest, beside those that are there."""
+    known = entries(folder, "evidence") if (folder / "manifest.json").exists() else {}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         data = text.encode()
         with replacing(folder / f"{name}.csv") as temporary:
             temporary.write_bytes(data)
         sha256 = hashlib.sha256(data).hexdigest()
-        entries.append({"name": name, "file": f"{name}.csv", "sha256": sha256, **about[name]})
-    manifest = json.dumps({"format": 1, "evidence": entries}, indent=1, ensure_ascii=False)
+        known[name] = {"name": name, "file": f"{name}.csv", "sha256": sha256, **about[name]}
+    listed = list(known.values())
+    manifest = json.dumps({"format": 1, "evidence": listed}, indent=1, ensure_ascii=False)
     with replacing(folder / "manifest.json") as temporary:
         temporary.write_text(manifest + "\n", "utf-8")
 
 
-def kept_truth(folder: Path | None = None) -> list[dict[str, Any]]:
+def kept_truth(folder: Path | None = None, name: str = "truth") -> list[dict[str, Any]]:
     """The accuracies, on test and on validation examples, as records of ``ground_truth``.
+
+    With ``"longer"`` as the name those of the pairs that were trained longer.
 
     Heads go by their bare names; ``kept_protocol`` has their options.
     """
     classes = entry(folder or _folder(), "evidence", "truth")["classes"]
     found = []
-    for row in _rows("truth", folder):
+    for row in _rows(name, folder):
         base = {
-            **{name: row[name] for name in ("model", "task", "head")},
+            **{field: row[field] for field in ("model", "task", "head")},
             "seed": int(row["seed"]),
             "seconds": float(row["seconds"]),
             "num_classes": classes.get(row["task"]),
@@ -160,9 +176,9 @@ def kept_scores(folder: Path | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def kept_protocol(folder: Path | None = None) -> tuple[str, ...]:
+def kept_protocol(folder: Path | None = None, name: str = "truth") -> tuple[str, ...]:
     """The heads of the kept truth with their options."""
-    return tuple(entry(folder or _folder(), "evidence", "truth")["heads"])
+    return tuple(entry(folder or _folder(), "evidence", name)["heads"])
 
 
 def _merged(labels: Iterable[str]) -> list[str]:

@@ -46,6 +46,7 @@ def extract(
     progress: bool = True,
     allow_random: bool = False,
     pixels: str | Path | None = None,
+    as_is: bool = False,
 ) -> FeatureStore:
     """Run a model over a task once and keep the pooled output of every wanted layer.
 
@@ -69,13 +70,19 @@ def extract(
         amp: run in mixed precision (float16 on CUDA, bfloat16 on the CPU). Poolings still add up
             in float32.
         dtype: ``"float32"`` or ``"float16"``, how features are kept.
-        num_workers: processes that load and preprocess examples.
+        num_workers: processes that load and preprocess examples; 0 for a thread, which loads
+            up to two batches while the network works.
         shard_size: examples per file; a store that exists keeps its own.
         progress: show a progress bar on stderr.
         allow_random: take one draw of the features of a network that draws random numbers in its
             forward pass, which is refused otherwise.
         pixels: folder that keeps images as the pixels of the size that this model reads, so that
             another model of that size need not decode them again; None keeps none.
+        as_is: run every network as it is. Otherwise convolutional networks in float32 run faster on
+            a CPU: with channels last in memory, and with batch normalisation inside convolutions
+            whose output no layer is read from. Layers are the same, and features to rounding,
+            which is seen on a few examples. Which networks run so depends on their layers, never
+            on times, so they are the same wherever and however often features are made.
 
     Returns:
         The features.
@@ -90,7 +97,7 @@ def extract(
             read again or in another batch, which is tried on a few examples first.
 
     Cost: the bare forward passes and, from some 500 examples on, at most a tenth more for all
-    blocks of a network (eight to ten examples are read beforehand); and
+    blocks of a network (eight to thirteen examples are read beforehand); and
     ``memory_bytes`` of storage; in memory one shard at a time if ``out`` is given.
 
     >>> network = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -102,7 +109,7 @@ def extract(
     plan = Extraction.of(
         model, task, layers, pool, split=split, batch_size=batch_size, device=device, amp=amp,
         dtype=dtype, num_workers=num_workers, shard_size=shard_size, progress=progress,
-        allow_random=allow_random, pixels=pixels,
+        allow_random=allow_random, pixels=pixels, as_is=as_is,
     )  # fmt: skip
     if out is None:
         manifest = plan.manifest()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.hooks import LayerTaps
+from transfer_metrics.features.inference import AS_IS, Inference
 from transfer_metrics.features.layers import Found, Layer, place
 from transfer_metrics.features.pixels import Pixels
 from transfer_metrics.features.pooling import Pool, pool_for
@@ -29,6 +33,8 @@ from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.tasks.task import Split, Task
 
+_AHEAD = 2
+"""Batches that may wait for the network."""
 _UNITS = "__units__"
 """Name of the array of a shard that has the number of the sentence of each word."""
 
@@ -96,6 +102,8 @@ class Forward:
     num_workers: int
     progress: bool
     pixels: Path | None = None
+    as_is: bool = False
+    inference: Inference = AS_IS
 
     def shards(
         self, manifest: Mapping[str, Any], wanted: Iterable[int] | None = None
@@ -134,15 +142,22 @@ class Forward:
         )
         layers = layers_of(manifest)
         pixels = Pixels.of(self.pixels, self.model, data)
-        with bar, evaluation(self.model.module):
-            loader = iter(self._loader(batches, pixels))
+        source = Batches(self.model, self.task, self.split, whole=True, pixels=pixels)
+        with (
+            bar,
+            evaluation(self.model.module),
+            self.inference.of(self.model.module),
+            closing(_ahead(self._loader(source, batches))) as loaded,
+        ):
             for index, rows in missing.items():
                 arrays = self._empty(manifest, len(rows))
                 seconds, filled = 0.0, 0
                 while filled < len(rows):
-                    indices, batch = next(loader)
+                    indices, batch = next(loaded)
                     start = time.perf_counter()
-                    batch = _checked(batch)
+                    if isinstance(batch, TransferMetricsError):
+                        # Some data sets can be read by the thread only in which they were opened.
+                        batch = source.load(indices)
                     if pixels and isinstance(batch, Tensor) and batch.dtype == torch.uint8:
                         pixels.add(indices, batch)
                         batch = pixels.preprocess.normalised(batch)
@@ -162,9 +177,9 @@ class Forward:
         padded = "text" in (self.task.modality, self.model.modality)
         return Sizes(example_size) if padded or self.model.modality == "audio" else None
 
-    def _loader(self, batches: list[list[int]], pixels: Pixels | None) -> DataLoader:
+    def _loader(self, source: Batches, batches: list[list[int]]) -> DataLoader:
         return DataLoader(
-            Batches(self.model, self.task, self.split, whole=True, pixels=pixels),
+            source,
             sampler=batches,
             batch_size=None,
             collate_fn=_same,
@@ -246,6 +261,28 @@ class Forward:
 
 def _same(item: Any) -> Any:
     return item
+
+
+def _ahead(loader: DataLoader) -> Generator[Any]:
+    """What is loaded, in its order, each of it while the network works on what comes before.
+
+    Without worker processes a thread loads up to ``_AHEAD`` batches, since decoding and the
+    network both work without Python's lock.
+    """
+    loaded = iter(loader)
+    if loader.num_workers or len(loader) < 2:
+        yield from loaded
+        return
+    # Gradients are switched off for each thread apart.
+    with ThreadPoolExecutor(1, "loader", torch.set_grad_enabled, (False,)) as thread:
+        coming = deque(thread.submit(next, loaded, None) for _ in range(_AHEAD))
+        try:
+            while (item := coming.popleft().result()) is not None:
+                coming.append(thread.submit(next, loaded, None))
+                yield item
+        finally:
+            for future in coming:
+                future.cancel()
 
 
 def _checked(batch: Any) -> Any:

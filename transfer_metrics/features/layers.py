@@ -19,6 +19,7 @@ from transfer_metrics.errors import (
     TransferMetricsError,
 )
 from transfer_metrics.features.blocks import find_blocks, head_input
+from transfer_metrics.features.inference import Fold, folds_of
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
 from transfer_metrics.sources.models.classifier import configured_head
@@ -129,6 +130,7 @@ class Found:
     proven: bool  # whether the classifier's output is what the network returns
     logits: tuple[str, int] | None
     others: tuple[str, ...]  # other layers of which the network returns the output too
+    folds: tuple[Fold, ...] = ()  # normalisations that can go into convolutions
 
 
 def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any) -> Found:
@@ -150,6 +152,7 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
         proven,
         logits,
         tuple(path for path in others if path != head),
+        folds_of(traced, [*_resolve(traced, head, layers), *ends, traced.output]),
     )
 
 
@@ -298,6 +301,7 @@ def _named(traced: Trace, known: dict[str, Call], item: str) -> list[Call]:
 
 def _layer(traced: Trace, call: Call, index: int, pool: Pool) -> Layer:
     name, shape = traced.name(call), call.shape or ()
+    pool = pool.at(name)
     try:
         layout = "NTC" if call.layout == "TNC" else call.layout
         output = torch.zeros(1, *shape)

@@ -131,9 +131,10 @@ class Pixels:
 
     def _block(self, number: int) -> np.ndarray | None:
         """The pixels of a block; None where they are not there."""
-        if self._mapped.get(number) is None:
-            self._mapped[number] = self._opened(number)
-        return self._mapped[number]
+        block = self._mapped.get(number)  # who writes may take it out at any time
+        if block is None:
+            block = self._mapped[number] = self._opened(number)
+        return block
 
     def _opened(self, number: int) -> np.ndarray | None:
         shape = (min(BLOCK, self._n - number * BLOCK), *self.preprocess.shape)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from transfer_metrics.errors import ExtractionError
 from transfer_metrics.features.forward import Forward, needs_equal_lengths
+from transfer_metrics.features.inference import AS_IS, Inference, ways
 from transfer_metrics.features.layers import Found, find_layers, place
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.trace import call_model, every_call
@@ -29,7 +30,12 @@ from transfer_metrics.features.trial import few_examples, load, random_state, sa
 from transfer_metrics.sources.models.classifier import tensors_in
 from transfer_metrics.sources.models.identity import unsaved
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import copied, evaluation, is_quantised, on_device
+from transfer_metrics.sources.models.modules import (
+    copied,
+    evaluation,
+    is_quantised,
+    on_device,
+)
 from transfer_metrics.sources.tasks.task import Task
 
 _REPEATS = 5  # times that random numbers get to show themselves
@@ -58,6 +64,7 @@ class Proof:
     behaviour: str
     own: str
     notes: tuple[str, ...]  # what a reader of its scores should know
+    inference: Inference = AS_IS  # how it runs with the same features
 
 
 _KNOWN: WeakKeyDictionary[Model, tuple[tuple[Any, ...], Proof]] = WeakKeyDictionary()
@@ -73,13 +80,15 @@ def prove(
     """See on a few examples that features belong to the examples, or raise ``ExtractionError``.
 
     It is done once for a model, a task and what is asked of them; parts of a split are taken for
-    the whole. It costs forward passes of eight examples, and two more where a classifier has to be
-    found.
+    the whole. It costs forward passes of eight examples, two more where a classifier has to be
+    found, and three where convolutions can run faster.
     """
     data, module = forward.task[forward.split], forward.model.module
     whole = data.whole or data
     task = (forward.task.name, whole.fingerprint)
-    asked = (task, tuple(layers), forward.pool, forward.amp, device, allow_random)
+    asked = (
+        task, tuple(layers), forward.pool, forward.amp, device, allow_random, forward.as_is,
+    )  # fmt: skip
     known = _KNOWN.get(forward.model)
     if known is None or known[0] != asked:
         splits = {**forward.task.splits, forward.split: whole}
@@ -100,12 +109,25 @@ def padding_proven(model: Model, task: Task, split: str = "train") -> Model:
     return prove(forward, ["last"], allow_random=True).model
 
 
-def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Proof:
-    few = few_examples(forward)
+def found_in(
+    forward: Forward, layers: list[str | int], device: torch.device | None = None
+) -> Found:
+    """What a pass over two examples tells of a network, nothing of which is proven yet."""
+    module = forward.model.module
+    with on_device(module, device), same_random_state(module), evaluation(module):
+        return _found(forward, layers, few_examples(forward))
+
+
+def _found(forward: Forward, layers: list[str | int], few: list[int]) -> Found:
     words = forward.task[forward.split].units is not None
     # Two words may be of one sentence, which is read once.
     two = forward.model.dummy(2) if words and len(set(few)) == 1 else load(forward, few[1:])
-    found = find_layers(forward.model, layers, forward.pool, two)
+    return find_layers(forward.model, layers, forward.pool, two)
+
+
+def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Proof:
+    few = few_examples(forward)
+    found = _found(forward, layers, few)
     notes = _of_head(forward.model, found)
     attributes = unsaved(forward.model.module)
     before = random_state(forward.model.module)
@@ -135,7 +157,23 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
     if needs_equal_lengths(way.model):
         notes.append(EQUAL)
     behaviour, own = _behaviour(features, _tolerance_of(way)), _lasting(attributes, forward.model)
-    return Proof(_settled(way, found), found, behaviour, own, tuple(notes))
+    inference = _inference(way, found, features)
+    return Proof(_settled(way, found), found, behaviour, own, tuple(notes), inference)
+
+
+def _inference(forward: Forward, found: Found, features: Mapping[str, Tensor]) -> Inference:
+    """The fastest way to run a network that gives a few examples the same features, to rounding."""
+    if forward.as_is or forward.amp:
+        return AS_IS
+    few, module = few_examples(forward), forward.model.module
+    for inference in ways(module, found.folds):
+        try:
+            with inference.of(module):
+                if _same(forward, forward.features(few, found), features, range(len(few))):
+                    return inference
+        except Exception:  # of code that looks into memory, such as view
+            continue
+    return AS_IS
 
 
 def _lasting(attributes: Mapping[tuple[str, str], str], model: Model) -> str:

@@ -290,10 +290,10 @@ def _class_rate(
     moments: ClassMoments, rows: Tensor, eps: float, uniform: bool, class_center: bool = False
 ) -> float:
     """``Σ_c w_c R(Z_c, ε)``; ``rows`` are ``√n_c (m_c - origin)``, about the origin of Z."""
-    rate = 0.0
+    rate, n, counts = 0.0, moments.n, moments.counts.tolist()
     for c in moments.present:
-        count = int(moments.counts[c])
-        weight = 1.0 / len(moments.present) if uniform else count / moments.n
+        count = counts[c]
+        weight = 1.0 / len(moments.present) if uniform else count / n
         scatter = moments.scatter_of(c)
         if not class_center:
             scatter = scatter + Scatter.of_rows(rows[c : c + 1])

@@ -179,10 +179,11 @@ class Scatter(Saved):
         """``log det(I + scale * S)``: O(m³) for the smaller side m."""
         if "eigh" in self.__dict__:
             return float(torch.log1p(scale * self.eigh[0]).sum())
-        if scale * self.trace() * torch.finfo(torch.float64).eps > _LOST:
+        trace = scale * float(self.small.diagonal().sum())
+        if trace * torch.finfo(torch.float64).eps > _LOST:
             return float(torch.log1p(scale * self.eigenvalues).sum())
         small = _scaled(self.small, scale)
-        if float(small.diagonal().sum()) < 1.0:
+        if trace < 1.0:
             # 1 + x would lose the digits of a small x.
             return float(torch.log1p(torch.linalg.eigvalsh(small).clamp_min(0.0)).sum())
         small.diagonal().add_(1.0)

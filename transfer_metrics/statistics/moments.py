@@ -246,7 +246,7 @@ class ClassMoments(Saved):
     @cached_property
     def present(self) -> list[int]:
         """Classes that have examples."""
-        return [int(c) for c in self.counts.nonzero().flatten()]
+        return self.counts.nonzero().flatten().tolist()
 
     @cached_property
     def mean(self) -> Tensor:
