@@ -117,7 +117,7 @@ def influence_of(x, y, blocks):
 
 @pytest.mark.parametrize("spec", SMOOTH)
 def test_derivatives_in_the_weights_of_blocks_are_finite_differences(spec):
-    """A block weighs more, or less, as its examples are repeated once more, or less, than others."""
+    """A block weighs more, or less, as its examples are repeated more, or less, than others."""
     metric, times = tm.get_metric(spec), 40
     rng = np.random.default_rng(9)
     x, y = draw(rng, 60)

@@ -123,8 +123,8 @@ def rank_models(
             blocks of examples where its statistics are additive; ``"all"`` to every metric, which
             takes twenty more scores on every layer of each without a derivative; ``"bootstrap"``
             to every metric, by half-samples of the examples where there is no jackknife. ``knn``
-            and the probes have errors of their own without it. The probabilities of being the best then
-            count errors of sampling too.
+            and the probes have errors of their own without it. The probabilities of being the best
+            then count errors of sampling too.
         budget: the share of the forward passes of a full ranking that may be spent, such as 0.3:
             the models race on growing parts of the split, as ``ranking.race`` says, and those that
             fall behind are dropped. The last ones are scored on all examples; the others keep the
