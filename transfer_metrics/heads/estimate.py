@@ -115,15 +115,15 @@ def expected_fits(
         steps.append(Step(f"ranking {several(len(good), 'model')}", ranking))
     count = min(MOST, len(good)) if quick else len(good)
     most = "at most " if count < len(good) else ""
+    if any("epochs" not in head.get_params(deep=False) for head in heads):
+        mean = sum(one.seconds for one in good) / len(good) / len(tested["train"])
+        told = f"features that heads share, of {most}{several(count, 'model')}"
+        steps.append(Step(told, count * mean * _examples(tested)))
     for head in heads:
         runs = seeds if head.random else 1
         each = [_head_seconds(head, one, tested) for one in good]
         told = f"{head.label}: {several(runs, 'fit')} on {most}{several(count, 'model')}"
         steps.append(Step(told, runs * count * sum(each) / len(each)))
-    if any("epochs" not in head.get_params(deep=False) for head in heads):
-        mean = sum(one.seconds for one in good) / len(good) / len(tested["train"])
-        told = f"features for these heads of {most}{several(count, 'model')}"
-        steps.append(Step(told, count * mean * _examples(tested)))
     return steps, found
 
 
