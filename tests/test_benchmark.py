@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import transfer_metrics as tm
-from tests.benchmarks import cost, extraction, listings, peers, speed, speed_table
+from tests.benchmarks import cost, extraction, listings, peers, pipeline, speed, speed_table
 from tests.benchmarks.cost import interleaved
 from tests.benchmarks.examples import Size, features, probabilities
 from tests.benchmarks.speed_table import OURS, PRODUCT, TOGETHER, Row, SpeedTable
@@ -194,6 +194,18 @@ def test_the_command_prints_a_table_and_writes_a_page(monkeypatch, capsys, tmp_p
 def test_the_extraction_benchmark_prints_its_ratio():
     _, line = extraction.lines(n=2, batch_size=2, repeats=1, networks=["resnet50"])
     assert re.match(r"resnet50: bare [\d.]+ s, extracting 18 layers [\d.]+ s, ratio [\d.]+$", line)
+
+
+@pytest.mark.slow
+def test_the_pipeline_benchmark_gives_both_the_same_scores(capsys):
+    pytest.importorskip("timm")
+    argv = ["--photos", "40", "--models", "1", "--threads", "1"]
+    assert run(pipeline.parser(), argv) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()[1:7]] == [
+        *("ranking", "script", "script", "ranking", "again", "limit"),
+    ]
+    assert re.search(r"ranking / script, by the clock [\d.]+ \(at most 0.6\)", out)
 
 
 def test_the_extraction_command_prints_its_lines(monkeypatch, capsys):

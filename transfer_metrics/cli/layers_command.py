@@ -65,10 +65,10 @@ def _run(args: argparse.Namespace) -> int:
     else:
         if not args.task:
             raise InvalidInputError("--model needs --task")
-        task = loaded(args)
+        given = loaded(args)
         table = score_layers(
             load_model(args.model),
-            task,
+            given,
             metrics,
             layers=args.layers,
             intervals=intervals,

@@ -99,7 +99,7 @@ def folds_of(traced: Trace, read: Iterable[Call]) -> tuple[Fold, ...]:
     return tuple(found)
 
 
-def _can_fold(convolution: nn.Module, norm: nn.Module) -> bool:
+def _can_fold(convolution: Any, norm: Any) -> bool:
     hooks = (convolution._forward_hooks, norm._forward_pre_hooks)
     return (
         isinstance(convolution, nn.Conv2d)

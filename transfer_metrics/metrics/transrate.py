@@ -47,8 +47,8 @@ def _transrate_slopes(
             distortion = RELATIVE_DISTORTION / len(whole.total.eigenvalues)
         distortion *= variance
         moved = influence.trace / (n * variance) - influence.n / n
-    _, slopes = influence.logdet1p(1.0 / (n * distortion))
-    slopes = 0.5 * (slopes - slopes.sum() * (influence.n / n + moved))
+    _, slopes, in_scale = influence.logdet1p(1.0 / (n * distortion))
+    slopes = 0.5 * (slopes - in_scale * (influence.n / n + moved))
     slopes -= _class_rate_slopes(
         influence, distortion, class_weights == "uniform", class_center, moved
     )
@@ -310,8 +310,8 @@ def _class_rate_slopes(
         count = int(whole.counts[c])
         weight = 1.0 / len(whole.present) if uniform else count / whole.n
         own = influence.counts[:, c] / count
-        rate, slopes = influence.logdet1p(1.0 / (count * eps), c, centred=class_center)
-        found += 0.5 * weight * (slopes - slopes.sum() * (own + moved))
+        rate, slopes, in_scale = influence.logdet1p(1.0 / (count * eps), c, centred=class_center)
+        found += 0.5 * weight * (slopes - in_scale * (own + moved))
         if not uniform:
             found += 0.5 * weight * rate * (own - influence.n / whole.n)
     return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import math
 import operator
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,13 +64,15 @@ def deviations(
 ) -> dict[str, list[float]]:
     """Deviations of scores over blocks of examples: their norm is the standard error of a score.
 
-    Metrics with a derivative give a linearised (infinitesimal) jackknife from ``influence``: how
-    the score moves with the weight of each block (Jaeckel 1972; Efron 1982). Other additive
-    statistics give a delete-block jackknife: the score without each block, from merging the
-    others. Where ``mode`` is ``"bootstrap"``, metrics of examples get half-samples: the score
-    of ten blocks of twenty, drawn without replacement, whose variance estimates that of the score
-    without smoothness being needed (the delete-half jackknife of Shao and Wu 1989; drawing with
-    replacement would give every example a copy of itself for a neighbour).
+    They are what each block adds to a score, less its share by number of examples of what all add:
+    the number of examples is given, so that a score that rises with it has no error from that.
+    Metrics with a derivative get them from ``influence``, by how the score moves with the weight of
+    each block: the infinitesimal jackknife (Jaeckel 1972). Other additive statistics give a
+    delete-block jackknife: the score without each block, from merging the others. For a mean both
+    are the textbook error. Where ``mode`` is ``"bootstrap"``, metrics of examples get half-samples:
+    the score of ten blocks of twenty, drawn without replacement, whose variance estimates that of
+    the score without smoothness being needed (the delete-half jackknife of Shao and Wu 1989;
+    drawing with replacement would give every example a copy of itself for a neighbour).
 
     The blocks are the same for all models and layers, so the deviations of two of them subtract to
     those of their difference. The metrics are of one statistic, that of all examples being
@@ -82,21 +86,34 @@ def deviations(
     count = len(blocks)
     if count < 2:
         return {}
-    if isinstance(whole, FeatureSample):
-        if mode != "bootstrap":
-            return {}
-        parts, scale = _half_samples([whole.shared(b) for b in blocks]), 1.0 / (count - 1)
-    else:
-        parts, scale = without_each(blocks), (count - 1) / count
-    moved = {} if influence is None else _linear(metrics, influence)
-    metrics = [m for m in metrics if m.label not in moved]
-    if not metrics:
-        return moved
+    sampled = isinstance(whole, FeatureSample)
+    if sampled and mode != "bootstrap":
+        return {}
+    found = {} if influence is None else _slopes(metrics, influence)
+    rest = [metric for metric in metrics if metric.label not in found]
+    parts = _half_samples([whole.shared(b) for b in blocks]) if sampled else without_each(blocks)
+    sizes = np.array([block.n for block in blocks], dtype=float)
+    share = sizes / sizes.sum()
+    for label, values in _values(rest, whole, parts).items():
+        if sampled:
+            found[label] = (values[1:] - values[1:].mean()) / math.sqrt(count - 1)
+        else:
+            found[label] = (values[0] - values[1:]) * (1.0 - share)
+    if not sampled:
+        scale = math.sqrt(count / (count - 1))
+        found = {label: scale * (share * s.sum() - s) for label, s in found.items()}
+    return {label: values.tolist() for label, values in found.items()}
+
+
+def _values(
+    metrics: Sequence[Metric], whole: Any, parts: Iterable[Any]
+) -> dict[str, np.ndarray]:
+    """Scores of the whole and of parts of it, by label of those metrics that have them all."""
     values: dict[str, list[float]] = {m.label: [] for m in metrics}
     with warnings.catch_warnings():
         # What the whole gave warning of, its parts need not repeat.
         warnings.simplefilter("ignore", TransferMetricsWarning)
-        for part in parts:
+        for part in itertools.chain([whole], parts if metrics else ()):
             for metric in metrics:
                 if metric.label not in values:
                     continue
@@ -104,26 +121,18 @@ def deviations(
                     values[metric.label].append(float(metric(part)))
                 except (TransferMetricsError, ArithmeticError, RuntimeError):
                     del values[metric.label]
-    return moved | {
-        label: (math.sqrt(scale) * (np.array(found) - np.mean(found))).tolist()
-        for label, found in values.items()
-    }
+    return {label: np.array(found) for label, found in values.items()}
 
 
-def _linear(metrics: Sequence[Metric], influence: Influence) -> dict[str, list[float]]:
-    """The same to first order in the weights of the blocks, of metrics that have a derivative.
-
-    It is scaled so that a mean gets the textbook error, as from the jackknife.
-    """
-    found, count = {}, len(influence.blocks)
+def _slopes(metrics: Sequence[Metric], influence: Influence) -> dict[str, np.ndarray]:
+    """Derivatives in the weights of the blocks, by label of those metrics that have one."""
+    found = {}
     for metric in metrics:
-        try:
+        # A metric without a derivative here gets its errors, or has none, by the jackknife.
+        with contextlib.suppress(TransferMetricsError, ArithmeticError, RuntimeError):
             slopes = metric.slopes(influence)
-        except (TransferMetricsError, ArithmeticError, RuntimeError):
-            continue  # the jackknife says whether there is an error
-        if slopes is not None and bool(slopes.isfinite().all()):
-            moved = (slopes.mean() - slopes) * math.sqrt(count / (count - 1))
-            found[metric.label] = moved.tolist()
+            if slopes is not None and bool(slopes.isfinite().all()):
+                found[metric.label] = slopes.cpu().numpy()
     return found
 
 

@@ -9,14 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from transfer_metrics.statistics.linalg import Scatter, product
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.statistics.linalg import Scatter, product, stacked
 from transfer_metrics.statistics.moments import ClassMoments, FourthMoments
 
-_DENSE_BYTES = 1 << 30
-"""Scatters of blocks that take more stay rows, which are multiplied a second time."""
+# Examples for each dimension from which one more hardly adds to the rank.
+_SMOOTH = 2
+# Largest entry of G times trace, over <G, T>, up to which float32 leaves two digits of a deviation.
+_ROUGH = 1e5
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,7 @@ class Influence:
         by_class: the same for each class, where it was kept.
         fourth: fourth moments of each block about the mean of all, where they were kept.
 
-    Cost: O(N D²) as for the moments, and memory for B matrices of D x D where D < N.
+    Cost: O(N D²) as for the moments, and as much memory as the blocks.
     """
 
     whole: ClassMoments
@@ -105,18 +109,23 @@ class Influence:
         ``G = P diag(weights) P' + identity I + own T`` with factors P (D, k), T the whole's.
         """
         total, about = self.whole.total, self.whole.between_rows
-        if total.dense:
-            matrix = product(factors * weights, factors.T) + own * total.data
-            matrix.diagonal().add_(identity)
-            inner = torch.stack([_inner(matrix, one) for one in self.within])
-            return self._about_mean(inner, product(about, matrix))
-
-        def image(rows: Tensor) -> Tensor:
-            found = product(product(rows, factors) * weights, factors.T) + identity * rows
-            return found + own * product(product(rows, total.data.T), total.data) if own else found
-
-        inner = torch.stack([(image(one.data) * one.data).sum() for one in self.within])
-        return self._about_mean(inner, image(about))
+        inner = torch.tensor([identity * one.trace() for one in self.within]).to(weights)
+        image = identity * about
+        if total.dense and 2 * len(weights) > self.whole.dim:
+            matrix = product(factors * weights, factors.T)
+            inner += _inner(matrix, self.within, total)
+            image += product(about, matrix)
+        elif len(weights):
+            inner += torch.stack([_between(one, factors, weights) for one in self.within])
+            image += product(product(about, factors) * weights, factors.T)
+        if own and total.dense:
+            inner += own * _inner(total.data, self.within, total)
+            image += own * product(about, total.data)
+        elif own:
+            for b, one in enumerate(self.within):
+                inner[b] += own * product(one.data, total.data.T).square().sum()
+            image += own * product(product(about, total.data.T), total.data)
+        return self._about_mean(inner, image)
 
     def of_between(self, image: Tensor) -> Tensor:
         """``<image, dB>`` twice for the between-class rows B, as ``tr(B G B')`` moves, (B,).
@@ -127,32 +136,65 @@ class Influence:
 
     def logdet1p(
         self, scale: float, c: int | None = None, *, centred: bool = False
-    ) -> tuple[float, Tensor]:
-        """``log det(I + scale S)`` and its derivative in the weights at a fixed scale, (B,).
+    ) -> tuple[float, Tensor, float]:
+        """``log det(I + scale S)``, what each block adds to it, (B,), and its derivative in log scale.
 
         ``S`` is the total scatter; or that of class c, about the mean of all or, ``centred``, its
-        own. The sum of the derivative is that in ``log scale``.
+        own. Where it is kept as rows, each of them adds a direction, which no derivative sees: the
+        loss of a block is then exact, ``-log det`` of its part of ``(I + scale F F')⁻¹``.
+
+        Raises:
+            InvalidInputError: not many more examples than directions, so that neither is good.
         """
-        if c is None:
-            scatter, parts, about = self.whole.total, self.within, self.whole.between_rows
-        else:
-            assert self.by_class is not None
-            parts, about = self.by_class[c], self.whole.between_rows[c : c + (not centred)]
-            scatter = self.whole.scatter_of(c) + Scatter.of_rows(about)
-        matrix = scale * scatter.small
-        matrix.diagonal().add_(1.0)
-        factor = torch.linalg.cholesky(matrix)
-        value, inverse = 2.0 * float(factor.diagonal().log().sum()), torch.cholesky_inverse(factor)
+        whole = self.whole
+        chosen = slice(None) if c is None else slice(c, c + 1)
+        parts = self.within if c is None else self._of_class(c)
+        scatter = whole.within if c is None else whole.scatter_of(c)
+        count = int(whole.counts[chosen].sum())
+        about = whole.between_rows[chosen] if not centred else whole.means[:0]
+        if scatter.dense and count < _SMOOTH * whole.dim:
+            raise InvalidInputError(
+                f"{count} examples in {whole.dim} dimensions: one more adds to the rank"
+            )
         if scatter.dense:
-            inner = scale * torch.stack([_inner(inverse, one) for one in parts])
-            image = scale * product(about, inverse)
+            matrix = scale * (scatter + Scatter.of_rows(about)).data
+            matrix.diagonal().add_(1.0)
+            factor, inverse = _inverse(matrix)
+            inner = scale * _inner(inverse, parts, scatter)
+            if not centred:
+                inner = self._about_mean(inner, scale * product(about, inverse), c)
+            found, changed = inner, whole.dim - float(inverse.diagonal().sum())
         else:
-            # G F' = scale F'(I + scale F F')⁻¹, so that only the smaller side is inverted.
-            lengths = [len(one.data) for one in parts]
-            moved = 1.0 - inverse.diagonal()
-            inner = torch.stack([one.sum() for one in moved[: sum(lengths)].split(lengths)])
-            image = scale * product(inverse[sum(lengths) :], scatter.data)
-        return value, self._about_mean(inner, image, c) if len(image) else inner
+            rows = scatter.data if centred else self._rows_about_mean(scatter.data, parts, chosen)
+            matrix = scale * Scatter(rows, dense=False).small
+            matrix.diagonal().add_(1.0)
+            factor, inverse = _inverse(matrix)
+            changed = len(rows) - float(inverse.diagonal().sum())
+            found, start = torch.zeros_like(self.n), 0
+            for b, part in enumerate(parts):
+                end = start + len(part.data)
+                found[b] = -np.linalg.slogdet(inverse[start:end, start:end].cpu().numpy())[1]
+                start = end
+            found *= 1.0 - self.counts[:, chosen].sum(dim=1) / count
+            if c is not None and not centred:
+                sums = rows @ (whole.means[c] - whole.mean)
+                image = whole.means[c] - whole.mean - scale * (rows.T @ (inverse @ sums))
+                found -= 2.0 * scale * count / whole.n * (self.sums @ image)
+        return 2.0 * float(factor.diagonal().log().sum()), found, changed
+
+    def _of_class(self, c: int) -> tuple[Scatter, ...]:
+        assert self.by_class is not None
+        return self.by_class[c]
+
+    def _rows_about_mean(self, rows: Tensor, parts: Sequence[Scatter], chosen: slice) -> Tensor:
+        """Rows about class means made rows about the mean of all; those of a mean stand last."""
+        moved, end = stacked(rows), 0
+        offsets = self.whole.means[chosen] - self.whole.mean
+        for part, counts in zip(parts, self.counts[:, chosen], strict=True):
+            end += len(part.data)
+            own = counts > 0
+            moved[end - int(own.sum()) : end] += counts[own].sqrt()[:, None] * offsets[own]
+        return moved
 
     def _about_mean(self, inner: Tensor, image: Tensor, c: int | None = None) -> Tensor:
         """From contractions with scatter about class means to scatter about the mean of all.
@@ -175,27 +217,44 @@ class Influence:
 
 
 def _joined(parts: Sequence[tuple[Scatter, Tensor]]) -> tuple[Scatter, tuple[Scatter, ...]]:
-    """Sum of scatters with further rows of each, and the summands on the side that the sum has."""
-    dim, size = parts[0][0].dim, sum(len(s.data) + len(rows) for s, rows in parts)
-    dense = size >= dim or any(scatter.dense for scatter, _ in parts)
-    if not dense:
-        stacks = [torch.cat([scatter.data, rows]) for scatter, rows in parts]
-        return Scatter(torch.cat(stacks), dense=False), tuple(Scatter(s, False) for s in stacks)
-    keep = len(parts) * dim * dim * 8 <= _DENSE_BYTES
-    total, found = parts[0][1].new_zeros(dim, dim), []
+    """Sum of scatters with further rows of each, and the summands."""
+    found = []
     for scatter, rows in parts:
-        if scatter.dense:
-            full = scatter + Scatter(rows, dense=False)
+        stack = rows if scatter.dense else stacked(scatter.data, rows)
+        found.append(scatter + Scatter(rows, False) if scatter.dense else Scatter(stack, False))
+    loose = [one.data for one in found if not one.dense]
+    total = Scatter.of_rows(stacked(*loose)) if loose else found[0]
+    for one in found[0 if loose else 1 :]:
+        total = total + one if one.dense else total
+    return total, tuple(found)
+
+
+def _inverse(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky factor and inverse of a positive definite matrix."""
+    factor = torch.linalg.cholesky(matrix)
+    return factor, torch.cholesky_inverse(factor)
+
+
+def _between(scatter: Scatter, factors: Tensor, weights: Tensor) -> Tensor:
+    """``<P diag(weights) P', S>`` for factors P (D, k)."""
+    moved = product(scatter.data, factors)
+    other = factors if scatter.dense else moved
+    return (other * moved).sum(dim=0) @ weights
+
+
+def _inner(matrix: Tensor, parts: Sequence[Scatter], total: Scatter) -> Tensor:
+    """``<matrix, S_b>`` for scatters S_b that are parts of a total, (B,).
+
+    Rows are multiplied in float32 where the rounding of that lies below what an error can tell.
+    """
+    size = float(matrix.diagonal().abs().max()) * total.trace()
+    exact = abs(float(torch.dot(matrix.flatten(), total.data.flatten())))
+    kind = torch.float32 if size < _ROUGH * exact else torch.float64
+    rough, found = matrix.to(kind), matrix.new_zeros(len(parts))
+    for b, part in enumerate(parts):
+        if part.dense:
+            found[b] = torch.dot(matrix.flatten(), part.data.flatten())
         else:
-            stack = torch.cat([scatter.data, rows])
-            full = Scatter(Scatter(stack, dense=False).matrix(), dense=True)
-        total += full.data
-        found.append(full if keep or scatter.dense else Scatter(stack, dense=False))
-    return Scatter(total, dense=True), tuple(found)
-
-
-def _inner(matrix: Tensor, scatter: Scatter) -> Tensor:
-    """``<matrix, S>``."""
-    if scatter.dense:
-        return torch.dot(matrix.flatten(), scatter.data.flatten())
-    return (product(scatter.data, matrix) * scatter.data).sum()
+            rows = part.data.to(kind)
+            found[b] = torch.linalg.vecdot(product(rows, rough), rows).to(matrix).sum()
+    return found
