@@ -67,11 +67,13 @@ def expected_steps(
     mean = sum(one.seconds for one in good) / len(good) / len(tested["train"])
     width = max(one.layers for one in good)
     count = min(most, len(good))
-    heads = _fit_seconds(tested, width) + mean * _examples(tested)
+    heads, reading = _fit_seconds(tested, width), mean * _examples(tested)
     steps = [
         Step(f"ranking {several(len(good), 'model')}", sum(one.seconds for one in good)),
-        Step(f"three heads on each of at most {several(count, 'model')}", count * heads),
-        Step("Head2Toe on all activations of the best", heads / 3),
+        Step(
+            f"three heads on each of at most {several(count, 'model')}", count * (heads + reading)
+        ),
+        Step("Head2Toe on all activations of the best", heads / 3 + reading),
     ]
     if finetune:
         tuning = training_seconds(mean, tested)
@@ -113,6 +115,10 @@ def expected_fits(
         steps.append(Step(f"ranking {several(len(good), 'model')}", ranking))
     count = min(MOST, len(good)) if quick else len(good)
     most = "at most " if count < len(good) else ""
+    if any("epochs" not in head.get_params(deep=False) for head in heads):
+        mean = sum(one.seconds for one in good) / len(good) / len(tested["train"])
+        told = f"features that heads share, of {most}{several(count, 'model')}"
+        steps.append(Step(told, count * mean * _examples(tested)))
     for head in heads:
         runs = seeds if head.random else 1
         each = [_head_seconds(head, one, tested) for one in good]
@@ -122,13 +128,13 @@ def expected_fits(
 
 
 def _head_seconds(head: Head, model: Forecast, task: Task) -> float:
-    """About how long one fit of a head and its tests take."""
+    """About how long one fit of a head takes, of one that trains the network with its tests."""
     each = model.seconds / len(task["train"])
     settings = head.get_params(deep=False)
     if "epochs" not in settings:
         tries = _CROSS_VALIDATED if "cv" in settings else 1
         layers = 1 if settings.get("layers") == "last" else model.layers
-        return each * _examples(task) + tries * _fit_seconds(task, layers) / 3
+        return tries * _fit_seconds(task, layers) / 3
     rates = _RATES if isinstance(settings["lr"], str) else np.size(settings["lr"])
     rates *= np.size(settings["weight_decay"])
     epochs = _epochs(rates, settings["epochs"], settings["halving"])
