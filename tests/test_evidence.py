@@ -294,5 +294,5 @@ def test_what_was_trained_longer_is_kept_beside_the_truth() -> None:
     for r in longer:
         same = truth[r["model"], r["task"], r["head"], r["metric"]]
         assert r["n"] == same["n"]
-        if r["head"] == "linear_probe":  # which has no epochs
-            assert r["value"] == same["value"]
+        if r["head"] == "linear_probe":  # which has no epochs; ties of strengths may fall otherwise
+            assert r["value"] == pytest.approx(same["value"], abs=0.02)
