@@ -1,9 +1,16 @@
-"""Intervals: the jackknife against its plain definition, and coverage by simulation."""
+"""Intervals: derivatives and the jackknife against their definitions; coverage by simulation."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import operator
+
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import norm, t
 
 import transfer_metrics as tm
@@ -16,6 +23,7 @@ from transfer_metrics.results.error_bars import (
     interval_modes,
     without_each,
 )
+from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.inputs import as_tokens
 from transfer_metrics.statistics.statistics import (
     Labels,
@@ -52,18 +60,25 @@ def test_without_each_leaves_one_out(count):
     assert list(without_each(values)) == [sum(values) - v for v in values]
 
 
+def summed(slopes, sizes):
+    """Deviations from what blocks add: less their share of the sum, so that a mean has s / √N."""
+    return np.sqrt(BLOCKS / (BLOCKS - 1)) * (sizes / sizes.sum() * slopes.sum() - slopes)
+
+
 @pytest.mark.parametrize("name", ["transrate", "logme", "h_score", "gbc", "leep", "nce"])
 def test_jackknife_equals_scoring_the_data_without_each_block(name):
     x, y = draw(np.random.default_rng(0))
-    data = source_of(x) if METRICS[name].requires == "source" else x
-    record = tm.score(data, y, name, intervals=True).records[0]
+    metric = dataclasses.replace(METRICS[name], derivative=None)
+    data = source_of(x) if metric.requires == "source" else x
+    record = tm.score(data, y, [metric], intervals=True).records[0]
     blocks = block_of(np.arange(N), BLOCKS)
     function = getattr(tm, name)
+    whole, sizes = float(function(data, y)), np.bincount(blocks)
     plain = np.array([float(function(data[blocks != b], y[blocks != b])) for b in range(BLOCKS)])
-    expected = np.sqrt((BLOCKS - 1) / BLOCKS * ((plain - plain.mean()) ** 2).sum())
-    assert record["stderr"] == pytest.approx(expected, rel=1e-6)
-    assert record["value"] == pytest.approx(float(function(data, y)), rel=1e-9)
-    assert len(record["deviations"]) == BLOCKS
+    expected = summed((whole - plain) * (1 - sizes / N), sizes)
+    assert record["deviations"] == pytest.approx(expected.tolist(), rel=1e-5, abs=1e-9)
+    assert record["stderr"] == pytest.approx(np.linalg.norm(expected), rel=1e-6)
+    assert record["value"] == pytest.approx(whole, rel=1e-9)
     assert sum(record["deviations"]) == pytest.approx(0.0, abs=1e-9)
 
 
@@ -76,8 +91,100 @@ def test_jackknife_of_a_mean_is_the_textbook_standard_error():
         for b in range(BLOCKS)
     ]
     means = np.array([x[b::BLOCKS, 0].mean() for b in range(BLOCKS)])
-    [found] = deviations([metric], None, pieces, "jackknife").values()
+    whole = functools.reduce(operator.add, pieces)
+    [found] = deviations([metric], whole, pieces, "jackknife").values()
     assert np.linalg.norm(found) == pytest.approx(means.std(ddof=1) / np.sqrt(BLOCKS), rel=1e-9)
+
+
+SMOOTH = (
+    "transrate",
+    "transrate(class_weights=frequency,eps=auto)",
+    "transrate(class_center=True,scale=trace,dim_normalize=rank)",
+    "conditional_coding_rate(class_weights=frequency)",
+    "h_score",
+    "h_score(shrinkage=0.3)",
+    "logme",
+)
+
+
+def moments_of(x, y):
+    return build_statistic("moments", {"class", "fourth"}, "classification", x, y, C)
+
+
+def influence_of(x, y, blocks):
+    return Influence.of([moments_of(x[blocks == b], y[blocks == b]) for b in np.unique(blocks)])
+
+
+@pytest.mark.parametrize("spec", SMOOTH)
+def test_derivatives_in_the_weights_of_blocks_are_finite_differences(spec):
+    """A block weighs more, or less, as its examples are repeated more, or less, than others."""
+    metric, times = tm.get_metric(spec), 40
+    rng = np.random.default_rng(9)
+    x, y = draw(rng, 60)
+    x, blocks = x + 2.0, rng.integers(0, 4, 60)
+
+    def repeated(times_of):
+        rows = np.repeat(np.arange(60), np.asarray(times_of)[blocks])
+        return x[rows], y[rows], blocks[rows]
+
+    found = metric.slopes(influence_of(*repeated([times] * 4))).numpy()
+    for b in range(4):
+        more, less = np.full((2, 4), times)
+        more[b] += 1
+        less[b] -= 1
+        up, down = (float(metric(moments_of(*repeated(w)[:2]))) for w in (more, less))
+        assert found[b] == pytest.approx(times * (up - down) / 2, rel=5e-3, abs=2e-4)
+
+
+@pytest.mark.parametrize("dim", [6, 400])
+def test_blocks_are_merged_at_once_as_one_by_one(dim):
+    x, y = draw(np.random.default_rng(10), dim=dim)
+    y[:3] = 0
+    blocks = block_of(np.arange(N), BLOCKS)
+    ours, plain = influence_of(x, y, blocks).whole, moments_of(x, y)
+    assert torch.allclose(ours.means, plain.means, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(ours.total.matrix(), plain.total.matrix(), rtol=1e-9, atol=1e-9)
+    assert ours.fourth.quartic == pytest.approx(plain.fourth.quartic, rel=1e-10)
+    for c in range(C):
+        assert ours.scatter_of(c).trace() == pytest.approx(plain.scatter_of(c).trace(), rel=1e-10)
+
+
+@given(st.floats(0.01, 100.0), st.integers(0, 1000), st.sampled_from(SMOOTH))
+@settings(max_examples=15, deadline=None)
+def test_derivatives_keep_what_leaves_the_score_alone(factor, seed, spec):
+    metric = tm.get_metric(spec)
+    rng = np.random.default_rng(seed)
+    x, y = draw(rng)
+    moved = x @ np.linalg.qr(rng.standard_normal((D, D)))[0]
+    if "scale" in metric.invariant or metric.options.get("scale") == "trace":
+        moved *= factor
+    if "shift" in metric.invariant:
+        moved += factor
+    blocks = block_of(np.arange(N), BLOCKS)
+    before, after = (metric.slopes(influence_of(z, y, blocks)).numpy() for z in (x, moved))
+    assert after == pytest.approx(before, rel=1e-3, abs=1e-4 * np.abs(before).max())
+
+
+@pytest.mark.parametrize("spec", SMOOTH)
+def test_derivatives_give_the_errors_of_the_jackknife(spec):
+    metric, ratios = tm.get_metric(spec), []
+    plain = dataclasses.replace(metric, derivative=None)
+    for seed in range(3):
+        x, y = draw(np.random.default_rng(seed), 2 * N)
+        errors = [tm.score(x, y, [m], intervals=True).records[0]["stderr"] for m in (metric, plain)]
+        ratios.append(errors[0] / errors[1])
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.12)
+
+
+def test_no_derivative_where_an_example_more_adds_a_direction():
+    """Classes as large as the features are many: the jackknife is what is left."""
+    x, y = draw(np.random.default_rng(11), 120, dim=30)
+    metric = METRICS["transrate"]
+    with pytest.raises(InvalidInputError, match="rank"):
+        metric.slopes(influence_of(x, y, block_of(np.arange(120), BLOCKS)))
+    plain = dataclasses.replace(metric, derivative=None)
+    errors = [tm.score(x, y, [m], intervals=True).records[0]["stderr"] for m in (metric, plain)]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-9)
 
 
 def test_metrics_that_share_their_merges_get_what_they_get_alone():
@@ -177,6 +284,7 @@ def test_tables_keep_intervals(tmp_path):
         pytest.param("transrate", {"eps": "auto"}, marks=pytest.mark.slow),
         pytest.param("logme", {}, marks=pytest.mark.slow),
         pytest.param("h_score", {}, marks=pytest.mark.slow),
+        pytest.param("conditional_coding_rate", {}, marks=pytest.mark.slow),
     ],
 )
 def test_coverage_of_95_percent_intervals(name, options):

@@ -209,11 +209,10 @@ def measure(count: int, names: Sequence[str], workers: int, **options: Any) -> I
 
             turns = {"script": lambda name=name: plain(folder, name, workers), "ranking": ranking}
             found = {who: timed(turns[who]) for who in sorted(turns, reverse=bool(place % 2))}
+            own = found["ranking"].scores
             for metric, value in found["script"].scores.items():
-                if not math.isclose(
-                    value, found["ranking"].scores[metric], rel_tol=1e-3, abs_tol=0.02
-                ):
-                    raise RuntimeError(f"{name}: {metric} is {value} and {found['ranking'].scores}")
+                if not math.isclose(value, own[metric], rel_tol=1e-3, abs_tol=0.02):
+                    raise RuntimeError(f"{name}: {metric} is {value}, and {own[metric]} by ranking")
             for who, part in found.items():
                 sums[who].append(part)
                 yield _record(who, name, [part])

@@ -113,7 +113,8 @@ def list_layers(
     3:input (288,) ND 288
     """
     asked = items(layers, getattr(model, "name", ""))
-    return _listed(*_traced(model, example), asked, resolve_pool(pool))
+    traced, head = _traced(model, example)
+    return _listed(traced, _resolve(traced, head, asked), resolve_pool(pool))
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class Found:
 def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any) -> Found:
     """Like ``list_layers``, with what else the pass tells."""
     traced, head = _traced(model, example)
+    calls = _resolve(traced, head, layers)
     ends = [call for call in traced.calls if call.path == head and not call.is_input]
     logits = None
     own = [] if traced.heads.averaged else ends[-1:]
@@ -147,12 +149,12 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
     proven = head is not None and any(inside)
     others = () if traced.heads.averaged else traced.heads.paths
     return Found(
-        _listed(traced, head, layers, pool),
+        _listed(traced, calls, pool),
         head,
         proven,
         logits,
         tuple(path for path in others if path != head),
-        folds_of(traced, [*_resolve(traced, head, layers), *ends, traced.output]),
+        folds_of(traced, [*calls, *ends, traced.output]),
     )
 
 
@@ -224,8 +226,7 @@ def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
     return traced, head
 
 
-def _listed(traced: Trace, head: str | None, wanted: list[str | int], pool: Pool) -> list[Layer]:
-    calls = _resolve(traced, head, wanted)
+def _listed(traced: Trace, calls: Iterable[Call], pool: Pool) -> list[Layer]:
     return [_layer(traced, call, index, pool) for index, call in enumerate(calls)]
 
 

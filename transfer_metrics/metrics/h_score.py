@@ -26,7 +26,9 @@ def _slopes(influence: Influence, *, shrinkage: str | float | None) -> Tensor | 
     solved = total.solve(whole.between_rows, shift)
     value = float((solved * whole.between_rows).sum())
     # tr(B (T + s I)⁻¹ B') moves with B twice, with T and with s.
-    slopes = influence.of_between(solved) - influence.of_total(solved.T, solved.new_ones(len(solved)))
+    slopes = influence.of_between(solved) - influence.of_total(
+        solved.T, solved.new_ones(len(solved))
+    )
     moved = odds * influence.trace
     if learnt:
         moved += trace * _intensity_slopes(influence) / (1.0 - intensity) ** 2

@@ -36,7 +36,11 @@ def _slopes(influence: Influence) -> Tensor | None:
     _, norm, residual, _ = problem.at(ratio)
     energy = residual + ratio * norm
     inverse = 1.0 / (problem.sigma[:, None] + ratio)
-    apart = math.sqrt(n) * whole.mean - vectors @ problem.inside if problem.outside else 0.0 * whole.mean
+    apart = (
+        math.sqrt(n) * whole.mean - vectors @ problem.inside
+        if problem.outside
+        else 0.0 * whole.mean
+    )
     # Columns (T + λ_k)⁻¹ u, and the weights w_k.
     lifted = vectors @ (inverse * problem.inside[:, None]) + apart[:, None] / ratio
     length = problem.inside.square() @ inverse + problem.outside / ratio
@@ -52,7 +56,9 @@ def _slopes(influence: Influence) -> Tensor | None:
     moved += 2.0 * influence.sums @ linear + influence.n * (linear @ whole.mean)
     # Σ_i t_ik² - 2 t_ik x_i'w_k, with one-hot targets.
     counts = influence.counts[:, whole.present]
-    products = torch.stack([(b.means[whole.present] * weights.T).sum(dim=1) for b in influence.blocks])
+    products = torch.stack(
+        [(b.means[whole.present] * weights.T).sum(dim=1) for b in influence.blocks]
+    )
     moved += (counts * (1.0 - 2.0 * products)) @ (n / energy)
     moved += influence.n * float((torch.log(energy / n) + math.log(2.0 * math.pi)).sum())
     return (-0.5 * moved.div(len(evidence)) - evidence.mean() * share) / n

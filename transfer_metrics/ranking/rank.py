@@ -119,12 +119,12 @@ def rank_models(
             ``"never"`` neither reads nor writes, ``"only-cache"`` computes nothing.
         cache_dir: the cache; by default ``$TRANSFER_METRICS_CACHE`` or the user's cache folder.
         keep_features: keep the features of scored models in the cache, for further metrics.
-        intervals: True adds 95 % intervals to the metric that orders the ranking, by a jackknife
-            over twenty blocks of examples where its statistics are additive; ``"all"`` to every
-            metric, which takes twenty more scores of each on every layer; ``"bootstrap"`` to every
-            metric, by half-samples of the examples where there is no jackknife. ``knn`` and the
-            probes have errors of their own without it. The probabilities of being the best then
-            count errors of sampling too.
+        intervals: True adds 95 % intervals to the metric that orders the ranking, from twenty
+            blocks of examples where its statistics are additive; ``"all"`` to every metric, which
+            takes twenty more scores on every layer of each without a derivative; ``"bootstrap"``
+            to every metric, by half-samples of the examples where there is no jackknife. ``knn``
+            and the probes have errors of their own without it. The probabilities of being the best
+            then count errors of sampling too.
         budget: the share of the forward passes of a full ranking that may be spent, such as 0.3:
             the models race on growing parts of the split, as ``ranking.race`` says, and those that
             fall behind are dropped. The last ones are scored on all examples; the others keep the

@@ -62,7 +62,8 @@ def score(
         source: source probabilities, (N, Z), for the metrics that read the source head.
         kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` instead of that rule.
         intervals: True adds standard errors to all these metrics, by a jackknife over twenty
-            blocks of examples where their statistics are additive; ``"bootstrap"`` by half-samples
+            blocks of examples, linear where they have a derivative, where their statistics are
+            additive; ``"bootstrap"`` by half-samples
             for the others too.
         ignore_index: tokens with this label are left out.
 
@@ -78,7 +79,8 @@ def score(
     Warns:
         TransferMetricsWarning: some of several metrics failed; their records say why.
 
-    Cost: that of the statistics, once, plus each metric's own; intervals cost twenty more scores.
+    Cost: that of the statistics, once, plus each metric's own; intervals cost one or two more
+    scores of a metric with a derivative, and twenty of another.
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)

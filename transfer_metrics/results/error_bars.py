@@ -105,9 +105,7 @@ def deviations(
     return {label: values.tolist() for label, values in found.items()}
 
 
-def _values(
-    metrics: Sequence[Metric], whole: Any, parts: Iterable[Any]
-) -> dict[str, np.ndarray]:
+def _values(metrics: Sequence[Metric], whole: Any, parts: Iterable[Any]) -> dict[str, np.ndarray]:
     """Scores of the whole and of parts of it, by label of those metrics that have them all."""
     values: dict[str, list[float]] = {m.label: [] for m in metrics}
     with warnings.catch_warnings():

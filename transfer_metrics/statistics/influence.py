@@ -1,4 +1,4 @@
-"""How class moments move with the weights of blocks of examples: the seam of influence functions."""
+"""How class moments move with the weights of blocks of examples, for influence functions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
@@ -137,7 +138,7 @@ class Influence:
     def logdet1p(
         self, scale: float, c: int | None = None, *, centred: bool = False
     ) -> tuple[float, Tensor, float]:
-        """``log det(I + scale S)``, what each block adds to it, (B,), and its derivative in log scale.
+        """``log det(I + scale S)``, what each block adds, (B,), and the derivative in log scale.
 
         ``S`` is the total scatter; or that of class c, about the mean of all or, ``centred``, its
         own. Where it is kept as rows, each of them adds a direction, which no derivative sees: the
@@ -157,18 +158,22 @@ class Influence:
                 f"{count} examples in {whole.dim} dimensions: one more adds to the rank"
             )
         if scatter.dense:
-            matrix = scale * (scatter + Scatter.of_rows(about)).data
+            full = scatter + Scatter.of_rows(about) if len(about) else scatter
+            matrix = scale * full.data
             matrix.diagonal().add_(1.0)
-            factor, inverse = _inverse(matrix)
-            inner = scale * _inner(inverse, parts, scatter)
+            factor = torch.linalg.cholesky(matrix)
+            rough = scale * full.trace() < _ROUGH * whole.dim
+            found = scale * _solved(factor, parts, torch.float32 if rough else torch.float64)
             if not centred:
-                inner = self._about_mean(inner, scale * product(about, inverse), c)
-            found, changed = inner, whole.dim - float(inverse.diagonal().sum())
+                image = scale * torch.cholesky_solve(about.T, factor).T
+                found = self._about_mean(found, image, c)
+            changed = float(found.sum())
         else:
             rows = scatter.data if centred else self._rows_about_mean(scatter.data, parts, chosen)
             matrix = scale * Scatter(rows, dense=False).small
             matrix.diagonal().add_(1.0)
-            factor, inverse = _inverse(matrix)
+            factor = torch.linalg.cholesky(matrix)
+            inverse = torch.cholesky_inverse(factor)
             changed = len(rows) - float(inverse.diagonal().sum())
             found, start = torch.zeros_like(self.n), 0
             for b, part in enumerate(parts):
@@ -229,10 +234,21 @@ def _joined(parts: Sequence[tuple[Scatter, Tensor]]) -> tuple[Scatter, tuple[Sca
     return total, tuple(found)
 
 
-def _inverse(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Cholesky factor and inverse of a positive definite matrix."""
-    factor = torch.linalg.cholesky(matrix)
-    return factor, torch.cholesky_inverse(factor)
+def _solved(factor: Tensor, parts: Sequence[Scatter], kind: torch.dtype) -> Tensor:
+    """``<(L L')⁻¹, S_b>`` for a Cholesky factor L, (B,); rows are solved for in a kind of float."""
+    rough, found = factor.to(kind), factor.new_zeros(len(parts))
+    for b, part in enumerate(parts):
+        if part.dense:
+            found[b] = torch.cholesky_solve(part.data, factor).trace()
+        elif factor.device.type == "cpu":
+            half = solve_triangular(
+                rough.numpy(), part.data.to(kind).numpy().T, lower=True, check_finite=False
+            )
+            found[b] = float(np.einsum("ij,ij->", half, half, dtype=np.float64))
+        else:
+            half_way = torch.linalg.solve_triangular(rough, part.data.to(kind).T, upper=False)
+            found[b] = half_way.square().sum().to(found)
+    return found
 
 
 def _between(scatter: Scatter, factors: Tensor, weights: Tensor) -> Tensor:
