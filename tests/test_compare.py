@@ -71,9 +71,11 @@ def test_accuracies_are_those_of_the_heads(table: Comparison, glyphs: tm.Task) -
         assert len(chosen) == 1
         return chosen[0]
 
-    assert found(FAST_PROBE, 0, "accuracy", "test") == probe.score(glyphs["test"])
-    assert found(FAST_PROBE, 0, "accuracy", "ood") == probe.score(glyphs["ood"])
     for name in ("test", "ood"):
+        # Fits to features that differ by rounding are the same within their tolerance.
+        one = 1.5 / len(glyphs[name])
+        score = probe.score(glyphs[name])
+        assert found(FAST_PROBE, 0, "accuracy", name) == pytest.approx(score, abs=one)
         assert found(tuned.label, 1, "accuracy", name) == tuned.score(glyphs[name])
         moved = distortion(tm.load_model("zoo:cnn-mnist"), tuned.network_, glyphs[name])
         assert found(tuned.label, 1, "distortion", name) == pytest.approx(moved.raw, rel=1e-5)
