@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import subprocess
@@ -14,17 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.io import wavfile
 from torch import nn
 
 import transfer_metrics as tm
 from tests import audio_models, written
 from tests.audio_models import LABELS, RATE, tones
+from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.batches import hidden_layers
 from transfer_metrics.features.forward import Sizes, batches_of
 from transfer_metrics.features.hooks import frame_masks
 from transfer_metrics.features.proof import EQUAL
-from transfer_metrics.sources.example import Sound, as_sound
+from transfer_metrics.sources.example import Sound, as_sound, decode_sound
 from transfer_metrics.sources.tasks.task import Split
 
 transformers = pytest.importorskip("transformers")
@@ -194,7 +197,6 @@ def test_predictions_do_not_depend_on_the_batch(name, checkpoints):
 @pytest.mark.parametrize(
     ("sound", "message"),
     [
-        ({"array": np.zeros(4000), "sampling_rate": 8000}, r"8000 .*16000.*resample"),
         (np.zeros(20, np.float32), "20 samples is shorter than the 60"),
         (np.zeros((2, 4000), np.float32), r"sounds, but the task holds arrays"),
         ({"array": np.zeros((2, 4000)), "sampling_rate": RATE}, "one channel"),
@@ -217,10 +219,109 @@ def test_a_model_of_images_refuses_sounds():
         quiet(model, (tones(), LABELS))
 
 
-def test_another_rate_is_a_reason_in_the_table(checkpoints):
-    sounds = [{"array": tone, "sampling_rate": 22_050} for tone in tones()]
-    table = tm.rank_models([f"hf:{checkpoints('ast')}"], (sounds, LABELS), "knn", progress=False)
-    assert "22050" in table.failures[0]["error"]
+@pytest.mark.parametrize("rate", [8000, 22_050, 44_100])
+def test_another_rate_is_made_that_of_the_model(rate, checkpoints):
+    waveform = tm.load_model(f"hf:{checkpoints('wav2vec2')}").preprocess
+    given = {"array": 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate), "sampling_rate": rate}
+    heard = waveform(given)
+    assert heard.shape == (RATE,)
+    assert heard.dtype == np.float32
+    wanted = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    # Beginning and end are those of a filter.
+    np.testing.assert_allclose(heard[200:-200], wanted[200:-200], atol=2e-3)
+
+
+# ---------------------------------------------------------------- files
+
+
+def wav(path: Path, samples: np.ndarray, rate: int = RATE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wavfile.write(path, rate, samples)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six sounds of two classes in files of several kinds, and files that are none."""
+    for i, tone in enumerate(tones()[:6]):
+        kinds = (np.int16(tone * 32767), tone, np.int32(np.float64(tone) * (2**31 - 1)))
+        wav(tmp_path / "sounds" / ("low" if i % 3 == 0 else "high") / f"{i}.wav", kinds[i % 3])
+    (tmp_path / "sounds" / "low" / "notes.txt").write_text("no sound")
+    return tmp_path / "sounds"
+
+
+@pytest.mark.parametrize(
+    ("samples", "wanted"),
+    [
+        (np.array([0, 16384, -32768], np.int16), [0.0, 0.5, -1.0]),
+        (np.array([128, 192, 0], np.uint8), [0.0, 0.5, -1.0]),
+        (np.array([0, 2**30, -(2**31)], np.int32), [0.0, 0.5, -1.0]),
+        (np.array([0.0, 0.5, -1.0], np.float32), [0.0, 0.5, -1.0]),
+        (np.array([[0.5, -0.5], [1.0, 0.0], [-1.0, -1.0]], np.float64), [0.0, 0.5, -1.0]),
+    ],
+    ids=["16", "8", "32", "float", "stereo"],
+)
+def test_wav_files_of_every_kind_are_waveforms(samples, wanted, tmp_path):
+    wav(tmp_path / "a.wav", samples, 8000)
+    sound = decode_sound((tmp_path / "a.wav").read_bytes(), "a.wav")
+    assert (sound.samples.tolist(), sound.rate, sound.samples.dtype) == (wanted, 8000, np.float32)
+
+
+def test_a_folder_of_wav_files_is_a_task(folder):
+    with pytest.warns(tm.TransferMetricsWarning, match=r"left out low/notes.txt \(no sound\)"):
+        task = tm.load_task(folder)
+    assert (task.modality, task.classes, len(task["train"])) == ("audio", ("high", "low"), 6)
+    for path, sound in zip(task["train"].examples.paths, task["train"].examples, strict=True):
+        np.testing.assert_allclose(sound.samples, tones()[int(path.stem)], atol=1e-4)
+    with pytest.raises(InvalidInputError, match="holds 0 class folders with images"):
+        tm.load_task(f"imagefolder:{folder}")
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_a_sound_that_cannot_be_read_is_named_or_skipped(folder, checkpoints):
+    (folder / "low" / "8.wav").write_bytes(b"RIFFxxxx")
+    model = f"hf:{checkpoints('wav2vec2')}"
+    with pytest.raises(tm.TransferMetricsError, match=r"8.wav' cannot be read .*corrupt=skip"):
+        tm.extract(model, folder, "last", progress=False)
+    assert len(tm.load_task(f"{folder}?corrupt=skip")["train"]) == 6
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_a_head_predicts_on_a_folder_of_wav_files(folder, checkpoints, tmp_path):
+    head = tm.LinearProbe(C_grid=(1.0,), validation=0.5)
+    head.fit(f"hf:{checkpoints('wav2vec2')}", folder)
+    wav(tmp_path / "new" / "deep" / "1.wav", tones()[1])
+    wav(tmp_path / "new" / "0.wav", tones()[0])
+    (tmp_path / "new" / "2.wav").write_bytes(b"RIFFxxxx")
+    (tmp_path / "new" / "list.csv").write_text("a,b")
+    table = head.predict_table(str(tmp_path / "new"))
+    assert [Path(path).name for path in table["example"]] == ["0.wav", "2.wav", "1.wav"]
+    wanted = [head.class_names_[code] for code in head.predict(tones()[:2])]
+    assert table["class"].dropna().tolist() == wanted
+    assert "2.wav' cannot be read" in table["error"].dropna().item()
+    assert table.attrs["left_out"] == [(str(tmp_path / "new" / "list.csv"), "no sound")]
+    [one] = head.predict_table(tmp_path / "new" / "0.wav").to_dict("records")
+    assert one["class"] == table["class"][0]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InvalidInputError, match=r"no sound in the folder .* end in \.wav"):
+        head.predict_table(tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_from_a_folder_of_sounds_to_a_network_in_use(folder, checkpoints, tmp_path, capsys):
+    for i, tone in enumerate(tones() * 4):
+        wav(folder / ("low", "high", "high")[i % 3] / f"more{i}.wav", tone)
+    (folder / "low" / "notes.txt").unlink()
+    model, out = f"hf:{checkpoints('ast')}", tmp_path / "out"
+    argv = ["--models", model, "--task", str(folder), "--quiet"]
+    assert main(["rank", *argv, "--out", str(tmp_path / "r"), "--no-plots"]) == 0
+    assert main(["transfer", *argv, "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["predict", "--head", str(out / "head"), str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    right = [r["class"] == Path(r["example"]).parent.name for r in found]
+    assert np.mean(right) > 0.8
+    # The window of this network is one length, whatever that of the sound.
+    assert main(["export", "--head", str(out / "head"), "--out", str(tmp_path / "a.pt2")]) == 0
 
 
 # ---------------------------------------------------------------- tasks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ from sklearn.datasets import load_iris
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import VERBS, build_parser, main
+from transfer_metrics.cli.console import in_options, take_options
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.results.record import phases
 
@@ -329,3 +331,64 @@ def test_killed_at_any_moment_the_next_run_gives_the_same_table(tmp_path, sign):
     again = command(*argv, "--out", tmp_path / "hurt", env=environment("hurt-cache"))
     assert again.returncode == 0, again.stderr
     assert stripped(tmp_path / "hurt/scores.jsonl") == stripped(tmp_path / "calm/scores.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("report --scores x", "`transfer-metrics report` has no option --scores"),
+        ("report --scores x", "FILE stand without an option"),
+        ("rank --models zoo:* --task zoo:glyphs --metrix knn", "did you mean '--metrics'"),
+        ("benchmark run --models a --tasks b --out c --sed=1", "did you mean '--seeds'"),
+        ("cache show --foo", "known: --csv, --debug, --help, --json, --only, --quiet, --threads"),
+        ("layers --store x more", "'more' is one argument too many for `transfer-metrics layers`"),
+    ],
+)
+def test_an_option_that_there_is_not_is_told_with_those_that_there_are(line, told, capsys):
+    assert main(line.split()) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "message", "told"),
+    [
+        ("export", "name it so, or say format=, one of", "name it so, or say --format, one of"),
+        ("rank", "make room, or use cache='never'; what", "make room, or use --cache never; what"),
+        ("rank", "use engine='serial'", "use --engine serial"),
+        ("rank", "use amp=False, or dtype='float32'", "use no --amp, or --dtype float32"),
+        ("rank", "ask for it with allow_random=True.", "ask for it with --allow-random."),
+        ("rank", "leave out keep_features, or memory", "leave out --keep-features, or memory"),
+        ("extract", "choose another out=, or delete", "choose another --out, or delete"),
+        # Of tasks, of metrics, of functions, and of other verbs.
+        ("rank", "say csv:a.csv?kind=regression", "say csv:a.csv?kind=regression"),
+        ("select", "name the inputs with features=", "name the inputs with features="),
+        ("rank", "use knn(distance='l2', layers=1)", "use knn(distance='l2', layers=1)"),
+        ("score", "use cache='never' or batch_size=1", "use cache='never' or batch_size=1"),
+    ],
+)
+def test_messages_name_options_and_not_arguments_of_python(verb, message, told):
+    parser = build_parser()
+    [verbs] = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    take_options(verbs.choices[verb])
+    assert in_options(message) == told
+    take_options(argparse.ArgumentParser(add_help=False))
+    assert in_options(message) == message
+
+
+def test_export_names_its_option(tmp_path, capsys):
+    task = "sklearn:digits?examples=40"
+    head = tm.LinearProbe(C_grid=(1.0,)).fit("zoo:cnn-mnist", task)
+    head.save(tmp_path / "head")
+    assert main(["export", "--head", str(tmp_path / "head"), "--out", str(tmp_path / "x.bin")]) == 2
+    assert "or say --format, one of onnx, torch-export" in capsys.readouterr().err
+
+
+def test_a_transfer_needs_a_folder_only_to_write_to(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    task = "sklearn:digits?examples=40"
+    argv = ["transfer", "--models", "zoo:cnn-mnist", "--task", task, "--quiet"]
+    assert main([*argv, "--dry-run"]) == 0
+    assert "nothing was computed or written" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    assert main(argv) == 2
+    assert "--out is missing" in capsys.readouterr().err

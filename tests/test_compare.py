@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,11 @@ from torch import nn
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
-from transfer_metrics.heads import compare as compare_module
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.compare import asked_fits
-from transfer_metrics.heads.estimate import TRAINED, _epochs
+from transfer_metrics.heads.estimate import MOST, TRAINED, _epochs
 from transfer_metrics.heads.fit_cost import cost_of, distortion, forward_flops
+from transfer_metrics.heads.fits import Fits
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.tasks.corruptions import CORRUPTIONS
@@ -149,15 +152,15 @@ def test_repeated_it_computes_nothing_and_interrupted_it_goes_on(
     glyphs: tm.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted = []
-    measured = compare_module._measured
+    measured = Fits._measured
 
-    def counting(job, model, inputs, head):
+    def counting(work, loaded, head):
         fitted.append(head.label)
         if len(fitted) == 2:
             raise KeyboardInterrupt
-        return measured(job, model, inputs, head)
+        return measured(work, loaded, head)
 
-    monkeypatch.setattr(compare_module, "_measured", counting)
+    monkeypatch.setattr(Fits, "_measured", counting)
     options = {"seeds": 1, "cache_dir": tmp_path, "progress": False}
     heads = [FAST_PROBE, FAST_TUNE]
     with pytest.raises(KeyboardInterrupt):
@@ -477,11 +480,14 @@ def test_a_comparison_beside_scores_is_a_comparison_still() -> None:
 
 
 @pytest.mark.slow
-def test_fits_on_processes_equal_those_here(tmp_path):
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_fits_on_engines_equal_those_here(engine, tmp_path):
+    if engine == "ray":
+        pytest.importorskip("ray")
     asked = (["zoo:cnn-mnist", "zoo:no-such"], "sklearn:digits?examples=60", "linear_probe")
     options = {"distortions": False, "progress": False, "seeds": 1}
     here = tm.compare(*asked, cache_dir=tmp_path / "a", **options)
-    there = tm.compare(*asked, cache_dir=tmp_path / "b", engine="processes", workers=2, **options)
+    there = tm.compare(*asked, cache_dir=tmp_path / "b", engine=engine, workers=2, **options)
     values = [
         {(r["model"], r["metric"], r["split"]): r["value"] for r in table.records
          if r["metric"] != "fit_seconds"}
@@ -494,6 +500,48 @@ def test_fits_on_processes_equal_those_here(tmp_path):
     assert {r["value"] for r in with_none.records} <= {r["value"] for r in here.records}
     late = tm.compare("zoo:cnn-mnist", *asked[1:], cache="never", time=1e-6, **options)
     assert ["time was over" in f["error"] for f in late.failures] == [True]
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_trains_nothing_twice(tmp_path):
+    heads = ["linear_probe(C_grid=(1.0,))", "finetune(epochs=40, lr=0.01)"]
+    asked = ["zoo:cnn-mnist", "sklearn:digits?examples=100", heads]
+    options = {"seeds": 1, "distortions": False, "progress": False}
+    cache = tmp_path / "cache"
+    call = f"tm.compare(*{asked}, cache_dir={str(cache)!r}, **{options})"
+    code = f"import transfer_metrics as tm\n{call}"
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code])
+    end = time.monotonic() + 300
+    while not any(cache.glob("training/*/lr*.safetensors")) and time.monotonic() < end:
+        assert process.poll() is None, "it was finished, or failed, before it was killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in cache.glob("scores/*.jsonl")}
+    assert len(kept) == 1
+    [begun] = cache.glob("training/*")
+    again = tm.compare(*asked, cache_dir=cache, **options)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert not begun.exists()
+    calm = tm.compare(*asked, cache="never", **options)
+    values = [
+        {(r.head, r.metric, r.split): r.value for r in table if r.metric != "fit_seconds"}
+        for table in (again, calm)
+    ]
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_quick_fits_on_the_shortlist_alone(tmp_path):
+    models = [f"zoo:{name}" for name in ("cnn-mnist", "mixer-usps", "resnet-usps", "resnet-random")]
+    task, head = "sklearn:digits?examples=200", "linear_probe(C_grid=(1.0,))"
+    options = {"cache_dir": tmp_path, "progress": False}
+    table = tm.compare(models, task, head, quick=True, **options)
+    fitted = set(table.summary().index.get_level_values("model"))
+    held = complete_task(tm.load_task(task))
+    assert fitted == set(tm.rank_models(models, held, **options).shortlist()[:MOST])
+    assert {r.seed for r in table} == {0}
+    assert not any("distortion" in r.metric for r in table)
 
 
 def test_quick_takes_few_rates_and_one_seed():

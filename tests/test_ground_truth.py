@@ -49,7 +49,7 @@ def test_interrupted_it_goes_on_and_finished_it_computes_nothing(
     compared, compare = [], ground_truth.compare
 
     def counting(model, task, *args, **kwargs):
-        compared.append(model)
+        compared.append(model[0].name)
         if len(compared) == 2:
             raise KeyboardInterrupt
         return compare(model, task, *args, **kwargs)

@@ -20,6 +20,7 @@ import transfer_metrics as tm
 from tests import text_models
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.heads.export import file_logits
 from transfer_metrics.heads.linear import ridge_path
 from transfer_metrics.heads.objective import balanced_accuracy, quality, standard_error
 
@@ -285,6 +286,38 @@ def test_words_go_through_every_head(bert, tmp_path, capsys):
         f"accuracy on test: {tm.LinearProbe().fit(bert, task).score(task):.4f}"
         in capsys.readouterr().out
     )
+
+
+def words_of(count: int) -> tuple[list[list[str]], list[list[str]]]:
+    """Sentences, and whether each of their words is long."""
+    texts = [f"{word} {text}" for word in ("So", "well", "oh") for text in text_models.TEXTS]
+    sentences = [text.replace(",", "").split() for text in texts[:count]]
+    return sentences, [["long" if len(w) > 3 else "short" for w in s] for s in sentences]
+
+
+def test_a_head_on_words_that_is_no_mean_of_tokens_is_not_exported(bert, tmp_path):
+    task = tm.load_task({"train": words_of(6)})
+    for head, why in (
+        (tm.Head2Toe(steps=5, lr=0.1), "scales features of words"),
+        (tm.LinearProbe(C_grid=C, pool="max"), "by 'max' and not by 'avg'"),
+    ):
+        with pytest.raises(UnsupportedTaskError, match=why):
+            head.fit(bert, task).export(tmp_path / "words.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".pt2", ".onnx"])
+def test_a_head_on_words_is_exported_as_one_on_tokens(bert, ending, tmp_path):
+    if ending == ".onnx":
+        pytest.importorskip("onnxscript")
+    sentences, tags = words_of(12)
+    task = tm.load_task({"train": (sentences[:8], tags[:8]), "test": (sentences[8:], tags[8:])})
+    head = tm.LinearProbe(C_grid=C, layers="blocks").fit(bert, task)
+    written = head.export(tmp_path / f"words{ending}")
+    assert written.outputs["logits"] == "float32 (N, T, 2)"
+    found = file_logits(written, head.source_.get(), task["test"].examples)
+    np.testing.assert_allclose(found, head.logits(task), atol=1e-4)
 
 
 def test_tables_with_several_columns_of_labels_rank_and_train(tmp_path, capsys):

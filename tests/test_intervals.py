@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError
@@ -197,3 +197,25 @@ def test_coverage_of_95_percent_intervals(name, options):
     assert covered >= 0.90
     # A jackknife errs on the safe side (Efron and Stein 1981), by up to 30 % here.
     assert 0.85 < halves.mean() / (2.093 * values.std(ddof=1)) < 1.45
+
+
+def test_layers_show_half_of_each_interval(capsys):
+    from transfer_metrics.__main__ import main
+
+    task = "sklearn:digits?examples=60"
+    argv = ["layers", "--model", "zoo:cnn-mnist", "--task", task, "--quiet", "--intervals"]
+    assert main([*argv, "--metrics", "h_score,logme"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["layer", "h_score", "±", "h_score", "logme"]
+    table = tm.score_layers(
+        "zoo:cnn-mnist", task, ["h_score", "logme"], intervals=True, progress=False
+    )
+    wide = table.wide(intervals=True)["± h_score"]
+    for line, record in zip(lines, [r for r in table if r.metric == "h_score"], strict=True):
+        student = t.ppf(0.975, len(record.deviations) - 1)
+        half = student * np.linalg.norm(record.deviations)
+        assert float(line.split()[2]) == pytest.approx(half, rel=2e-3)
+        assert wide["zoo:cnn-mnist", record.layer] == pytest.approx(half, rel=1e-3)
+    # Printed, the table has a line for every layer too, the best first.
+    assert str(table).splitlines()[1].split()[:5] == ["#", "model", "h_score", "±", "95"]
+    assert sum("zoo:cnn-mnist" in line for line in str(table).splitlines()) == len(lines)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 import warnings
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -629,3 +630,37 @@ def test_parquet_without_its_library_is_one_sentence(digits, tmp_path, monkeypat
     with pytest.raises(tm.MissingDependencyError, match="pip install pyarrow"):
         table.save(tmp_path / "t.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+def cells(page: str) -> list[str | None]:
+    """What stands in the rows of a table in HTML."""
+    rows = ElementTree.fromstring(f"<div>{page}</div>").iter("tr")
+    return [cell.text for row in list(rows)[1:] for cell in row if cell.text]
+
+
+def test_notebooks_get_a_table_of_the_page():
+    rows = [
+        {"model": name, "layer": "fc", "metric": "knn", "value": value, "n": 900, "dim": 8}
+        for name, value in (("<b>bold</b>", 0.9), ("net", 0.8))
+    ]
+    page = tm.ScoreTable(rows)._repr_html_()
+    assert cells(page)[1:3] == ["<b>bold</b>", "fc"]
+    assert "0.9" in cells(page)
+    assert "<b>" not in page
+    assert "Shortlist, 90 %" in page
+    fits = [{"model": "net", "head": "<i>", "metric": "accuracy", "split": "test", "value": 0.5}]
+    assert cells(tm.Comparison(fits)._repr_html_())[:3] == ["net", "<i>", "0.5"]
+    scores = tm.score(*load_iris(return_X_y=True), ["h_score", "lda"])
+    assert cells(scores._repr_html_()) == [f"{r.value:.4g}" for r in scores]
+    assert tm.ScoreTable([])._repr_html_() == "<p>(no records)</p>"
+
+
+def test_what_a_table_made_by_hand_lacks_is_left_blank():
+    rows = [{"model": m, "metric": "knn", "value": v} for m, v in (("a", 0.9), ("b", 0.8))]
+    text = str(tm.ScoreTable(rows))
+    assert "None" not in text
+    assert "nan" not in text
+    assert text.splitlines()[2].split()[:3] == ["1", "a", "0.9"]
+    some = tm.ScoreTable([{**rows[0], "dim": 96, "layer": "fc"}, rows[1]]).format()
+    assert some.splitlines()[1].split()[4:] == ["fc", "96", "0.0"]
+    assert "nan" not in some

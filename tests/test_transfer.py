@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 import shlex
+import time
 from pathlib import Path
 
 import numpy as np
@@ -160,13 +161,52 @@ def test_it_goes_on_where_it_was_stopped(
     assert not any((place / "cache" / "training").glob("*"))
 
 
+@pytest.mark.usefixtures("found")
 def test_what_there_is_no_time_for_is_said(task: tm.Task, place: Path) -> None:
-    # The first model's heads are fitted in any case; there is no second left for anything else.
+    # All is in the cache but fine-tuning, for which there is no time.
     found = tm.transfer(
         "zoo:cnn-mnist", task, time=3, finetune=1, cache_dir=place / "cache", progress=False
     )
     assert any(text.startswith("fine-tuning of zoo:cnn-mnist, which") for text in found.skipped)
     assert not any("finetune" in str(r.head) for r in found.comparison)
+
+
+def test_a_head_is_begun_only_if_it_fits_by_what_heads_took_here(task: tm.Task) -> None:
+    run = transfer_module._Run(task, 100.0, 0, 0.2, {}, time.perf_counter())
+    # Nothing is measured: what is expected counts, once for the fit and once for the last one.
+    assert run.fits("a", "linear_probe", 49.0)
+    assert not run.fits("b", "linear_probe", 51.0)
+    # Such heads took thirty times what was expected, and so may others.
+    run.paces["linear_probe"] = 30.0
+    for head in ("linear_probe(layers=['x'])", "head2toe"):
+        assert run.fits("c", head, 1.6)
+        assert not run.fits("d", head, 1.7)
+    # The last training does not search once more, so it takes half.
+    assert run.fits("e", "lpft(epochs=12)", 2.2)
+    assert not run.fits("f", "lpft(epochs=12)", 2.3)
+    # The slowest may win, whatever is begun now.
+    run.slowest = 80.0
+    assert not run.fits("g", "linear_probe", 0.7)
+    assert [text[0] for text in run.skipped] == ["b", "d", "d", "f", "g"]
+    assert run.skipped[0].startswith("b, which would take about 51.0 s and the winner's last fit")
+
+
+@pytest.mark.slow
+def test_the_limit_holds_where_estimates_are_far_too_low(
+    task: tm.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that is busy: what the first heads take is what the others are held to."""
+    monkeypatch.setattr(transfer_module, "expected_seconds", lambda *_: 0.01)
+    common = {"cache_dir": tmp_path, "progress": False}
+    tm.rank_models(MODELS, task, **common)
+    began = time.perf_counter()
+    first = tm.transfer(MODELS[0], task, most=1, **common)
+    alone = time.perf_counter() - began
+    began = time.perf_counter()
+    found = tm.transfer(MODELS, task, cache="always", time=1.2 * alone, **common)
+    assert time.perf_counter() - began < 1.5 * 1.2 * alone
+    assert first.skipped == ()
+    assert any("which would take" in text or "time was over" in text for text in found.skipped)
 
 
 def test_too_little_time_to_rank_is_refused_and_some_makes_a_race() -> None:

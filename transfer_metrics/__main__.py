@@ -15,8 +15,14 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
 import transfer_metrics
-from transfer_metrics.cli.console import LONGEST, console
-from transfer_metrics.cli.parser import Parser, PrintCompletion, add_common, with_config
+from transfer_metrics.cli.console import LONGEST, console, in_options, take_options
+from transfer_metrics.cli.parser import (
+    Parser,
+    PrintCompletion,
+    add_common,
+    parser_of,
+    with_config,
+)
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
 from transfer_metrics.threads import running_with
 from transfer_metrics.untrusted import visible, visible_lines
@@ -91,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     """Run what a command line asks for; whatever goes wrong is one sentence."""
     try:
+        take_options(parser)
         args = parser.parse_args(with_config(argv, parser))
+        take_options(parser_of(parser, args))
         _refuse_empty(args)
         threads = getattr(args, "threads", None)
         with warnings.catch_warnings(), _ending_in_order(), running_with(threads):
@@ -115,7 +123,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
         # Asked of the arguments themselves, since these may be what cannot be parsed.
         if "--debug" in argv:
             print(visible_lines(traceback.format_exc()), file=sys.stderr)
-        print(f"transfer-metrics: {sentence(error)}", file=sys.stderr)
+        print(f"transfer-metrics: {in_options(sentence(error))}", file=sys.stderr)
         return 2
 
 
@@ -180,7 +188,7 @@ def _show_warning(
 ) -> None:
     """The toolkit's own warnings as one line; where in its code they arose helps nobody."""
     if issubclass(category, TransferMetricsWarning):
-        text = visible(" ".join(str(message).split()), LONGEST)
+        text = visible(in_options(" ".join(str(message).split())), LONGEST)
         print(f"transfer-metrics: warning: {text}", file=sys.stderr)
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)

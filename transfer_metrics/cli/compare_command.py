@@ -99,7 +99,8 @@ def _run(args: argparse.Namespace) -> int:
     check_place(folder, folder=True)
     models, heads = candidates_of(args.models), args.heads or DEFAULT_HEADS
     asked = asked_fits(heads, args.seeds, args.quick)
-    task, ood = loaded(args), _ood(args.ood)
+    ood = _ood(args.ood)
+    task = loaded(args)
     if args.dry_run or not args.quiet:
         status = _foretell(args, models, task, *asked)
         if args.dry_run:
@@ -178,6 +179,7 @@ def _foretell(args: argparse.Namespace, models: Any, task: Any, heads: Any, seed
 
 def _ood(given: list[str]) -> dict[str, str] | None:
     from transfer_metrics.errors import InvalidInputError
+    from transfer_metrics.heads.splits import check_corruptions
 
     pairs = [text.partition("=") for text in given]
     for name, mark, place in pairs:
@@ -186,7 +188,9 @@ def _ood(given: list[str]) -> dict[str, str] | None:
                 f"--ood {name}{mark}{place}: write NAME=TASK, such as "
                 f"sketches=imagefolder:sketches/"
             )
-    return {name: place for name, _, place in pairs} or None
+    found = {name: place for name, _, place in pairs} or None
+    check_corruptions(found)
+    return found
 
 
 def _text(table: Any) -> str:

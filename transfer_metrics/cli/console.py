@@ -6,10 +6,12 @@ import argparse
 import codecs
 import json
 import os
+import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from transfer_metrics.errors import InvalidInputError
@@ -28,6 +30,14 @@ _TYPED = {
     "±": "+-", "×": "x", "…": "...", "–": "-", "−": "-", "’": "'", "→": "->", "≤": "<=", "≥": ">=",
     "²": "^2", "√": "sqrt", "\N{NARROW NO-BREAK SPACE}": " ",
 }  # fmt: skip
+# An argument of Python with its value, if any, or of two words, as messages have it; not one in a
+# call or in the name of a task.
+_ARGUMENT = re.compile(
+    r"(?<![^\s(])(?:(?P<name>[a-z_]+)=(?P<value>'[\w.:*-]+'|True|False)?|(?P<words>[a-z]+_[a-z_]+))"
+    r"(?=[\s,;.)]|$)"
+)
+_OF_TASKS = ("features", "split", "seed")
+_OPTIONS: ContextVar[Mapping[str, argparse.Action] | None] = ContextVar("options", default=None)
 _HANDLER = "transfer_metrics.typed"
 
 
@@ -89,7 +99,37 @@ def tell(args: argparse.Namespace, message: str) -> None:
 
 def say(message: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    print(visible(message, LONGEST), file=sys.stderr)
+    print(visible(in_options(message), LONGEST), file=sys.stderr)
+
+
+def take_options(parser: argparse.ArgumentParser) -> None:
+    """Remember the options of the verb that runs, in whose words ``in_options`` speaks."""
+    _OPTIONS.set({a.dest: a for a in parser._actions if a.option_strings})
+
+
+def in_options(message: str) -> str:
+    """A message of the package, which names arguments of Python, in options of the verb.
+
+    What is an option of tasks as well, which stands after a ``?``, is left as it is.
+
+    >>> from transfer_metrics.__main__ import build_parser
+    >>> take_options(build_parser())
+    >>> in_options("leave out print_completion=, or use quiet=True or engine='serial'")
+    "leave out --print-completion, or use --quiet or engine='serial'"
+    """
+    known = _OPTIONS.get() or {}
+
+    def told(match: re.Match[str]) -> str:
+        name = match["name"] or match["words"]
+        action = known.get(name)
+        if action is None or name in _OF_TASKS:
+            return match[0]
+        option, value = action.option_strings[-1], (match["value"] or "").strip("'")
+        if action.nargs == 0 and value in ("True", "False"):
+            return option if value == "True" else f"no {option}"
+        return f"{option} {value}".rstrip()
+
+    return _ARGUMENT.sub(told, message)
 
 
 def suggest(args: argparse.Namespace, *parts: object) -> None:

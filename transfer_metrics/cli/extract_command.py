@@ -45,9 +45,10 @@ def _run(args: argparse.Namespace) -> int:
 
     options = extraction(args)
     check_place(args.out, folder=True)
+    task = loaded(args)
     store = extract(
         load_model(args.model),
-        loaded(args),
+        task,
         args.layers,
         options.pop("pool"),
         args.out,

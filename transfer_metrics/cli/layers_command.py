@@ -12,6 +12,7 @@ from transfer_metrics.cli.options import (
     add_intervals,
     add_layers,
     add_output,
+    check_names,
     check_place,
     extraction,
     loaded,
@@ -59,13 +60,15 @@ def _run(args: argparse.Namespace) -> int:
         refuse_examples(args)
         if args.task:
             raise InvalidInputError("--store has its task already; leave --task out")
+        check_names(args)
         table = score_layers(FeatureStore.open(args.store), metrics=metrics, intervals=intervals)
     else:
         if not args.task:
             raise InvalidInputError("--model needs --task")
+        given = loaded(args)
         table = score_layers(
             load_model(args.model),
-            loaded(args),
+            given,
             metrics,
             layers=args.layers,
             intervals=intervals,
@@ -74,8 +77,9 @@ def _run(args: argparse.Namespace) -> int:
     require_scores(table)
     if args.plot:
         table.plot.save("layers", args.plot)
-    wide = table.wide().reset_index().drop(columns="model")
-    print_table(table, args, wide.to_string(index=False, float_format="{:.4g}".format))
+    wide = table.wide(intervals=True).reset_index().drop(columns="model")
+    text = wide.to_string(index=False, na_rep="", float_format="{:.4g}".format)
+    print_table(table, args, text)
     if args.plot:
         tell(args, f"wrote {args.plot}")
     model, task = table.best(), table.chosen_task()

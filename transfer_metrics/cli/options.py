@@ -185,6 +185,7 @@ def loaded(args: argparse.Namespace) -> Task:
     from transfer_metrics.sources.specs import with_options
     from transfer_metrics.sources.tasks.load_task import load_task
 
+    check_names(args)
     task = with_kind(args.task, args.kind)
     if args.examples is not None:
         split = getattr(args, "split", "train")
@@ -194,6 +195,21 @@ def loaded(args: argparse.Namespace) -> Task:
             )
         task = with_options(task, examples=args.examples, seed=args.seed or 0)
     return told(load_task(task), args)
+
+
+def check_names(args: argparse.Namespace) -> None:
+    """Refuse, before any data are read, names that no model, metric, pooling or engine has."""
+    from transfer_metrics.features.pooling import resolve_pool
+    from transfer_metrics.ranking.engines import ENGINES
+    from transfer_metrics.ranking.metric_choice import check_metrics
+    from transfer_metrics.sources.models.load_model import check_model
+
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    check_model(given.get("model"))
+    for name in ("metrics", "by"):
+        check_metrics(given.get(name, ()))
+    resolve_pool(given.get("pool", "avg"))
+    ENGINES[given.get("engine", "serial").partition(":")[0]]
 
 
 def task_options(args: argparse.Namespace) -> list[str]:

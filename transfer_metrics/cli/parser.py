@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, meant
 from transfer_metrics.untrusted import read_text, visible
 
 # What concerns the terminal and not the result, and what argparse keeps for itself.
@@ -22,11 +22,18 @@ class Parser(argparse.ArgumentParser):
 
     >>> Parser(prog="count").parse_args(["--all"])
     Traceback (most recent call last):
-    transfer_metrics.errors.InvalidInputError: unrecognized arguments: --all; see `count --help`
+    transfer_metrics.errors.InvalidInputError: `count` has no option --all; known: --help
     """
 
     moved: Mapping[str, str] = {}
     """What to say where a choice is asked for that has gone, by its name."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """See ``argparse.ArgumentParser``; what is not known is told with what the verb has."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            _refuse(parser_of(self, found), rest)
+        return found
 
     def error(self, message: str) -> NoReturn:
         """See ``argparse.ArgumentParser``."""
@@ -34,6 +41,28 @@ class Parser(argparse.ArgumentParser):
             if f"invalid choice: {name!r}" in message:
                 raise InvalidInputError(told)
         raise InvalidInputError(f"{message}; see `{self.prog} --help`")
+
+
+def parser_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.ArgumentParser:
+    """The parser of the verb that was given, and of the verb of that if it has such."""
+    verb = _verbs(parser).get(getattr(args, "verb", ""), parser)
+    return _verbs(verb).get(getattr(args, "which", ""), verb)
+
+
+def _refuse(parser: argparse.ArgumentParser, rest: Sequence[str]) -> NoReturn:
+    """Raise for the first of the arguments that a verb does not know."""
+    actions = [a for a in parser._actions if a.help != argparse.SUPPRESS]
+    plain = [str(a.metavar or a.dest) for a in actions if not a.option_strings]
+    name = rest[0].partition("=")[0]
+    if not name.startswith("-"):
+        raise InvalidInputError(
+            f"{visible(rest[0])!r} is one argument too many for `{parser.prog}`; see "
+            f"`{parser.prog} --help`"
+        )
+    known = [s for a in actions for s in a.option_strings if s.startswith("--")]
+    hint = meant(name, known) or f"known: {', '.join(sorted(known))}"
+    own = f"; {' and '.join(plain)} stand without an option" if plain else ""
+    raise InvalidInputError(f"`{parser.prog}` has no option {visible(name)}; {hint}{own}")
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

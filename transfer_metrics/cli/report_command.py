@@ -18,6 +18,7 @@ from transfer_metrics.cli.options import (
     add_intervals,
     add_kind,
     add_layers,
+    check_names,
     check_place,
     extraction,
     told,
@@ -124,6 +125,7 @@ def _ranked(args: argparse.Namespace) -> tuple[Any, Task, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TransferMetricsWarning)
         models = candidates_of(args.models)
+        check_names(args)
         task = told(load_task(args.task), args)
         table = rank_models(
             models,

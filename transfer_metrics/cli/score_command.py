@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from transfer_metrics.cli.console import print_table, say, suggest, tell
-from transfer_metrics.cli.options import add_intervals, add_kind, add_output
+from transfer_metrics.cli.options import add_intervals, add_kind, add_output, check_names
 from transfer_metrics.cli.parser import add_verb
 
 _EXAMPLES = """\
@@ -48,6 +48,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InvalidInputError(
             "--source is read by leep and its kin alone; ask for them, such as --metrics leep"
         )
+    check_names(args)
     features = read_arrays(args.features)
     labels = read_arrays(args.labels) if args.labels else None
     if isinstance(features, dict):

@@ -12,6 +12,7 @@ from transfer_metrics.cli.options import (
     add_extraction,
     add_layers,
     add_output,
+    check_names,
     check_place,
     extraction,
     loaded,
@@ -106,9 +107,10 @@ def _store(args: argparse.Namespace) -> FeatureStore:
 
     if args.store:
         refuse_examples(args)
+        check_names(args)
         return FeatureStore.open(args.store)
-    model = load_model(args.model)
-    return extract(model, loaded(args), layers=args.layers, **extraction(args))
+    task = loaded(args)
+    return extract(load_model(args.model), task, layers=args.layers, **extraction(args))
 
 
 def _layers(

@@ -28,7 +28,7 @@ from transfer_metrics.cli.parser import add_config, add_verb
 
 _EXAMPLES = """\
   transfer-metrics transfer --models 'zoo:*' --task sklearn:digits --out digits/
-  transfer-metrics transfer --models 'zoo:*' --task sklearn:digits --out digits/ --dry-run
+  transfer-metrics transfer --models 'zoo:*' --task sklearn:digits --dry-run
   transfer-metrics transfer --models @models.txt --task imagefolder:photos/ --out photos-head/ \\
       --check --time 30m
   transfer-metrics transfer --models timm:resnet18,timm:mobilenetv3_small_100 \\
@@ -45,9 +45,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--task", required=True, help="task: a folder such as photos/, a file, sklearn:digits …"
     )
-    parser.add_argument(
-        "--out", required=True, metavar="FOLDER", help="folder for the head, the page, the tables"
-    )
+    parser.add_argument("--out", metavar="FOLDER", help="folder for the head, the page, the tables")
     parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
     parser.add_argument(
         "--check",
@@ -83,6 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from transfer_metrics.cli.parser import write_config
+    from transfer_metrics.errors import InvalidInputError
     from transfer_metrics.heads.estimate import MOST
     from transfer_metrics.heads.transfer import transfer
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
@@ -99,6 +98,8 @@ def _run(args: argparse.Namespace) -> int:
     metrics = args.metrics or DEFAULT_METRICS
     if args.dry_run:
         return _foretell(args, metrics, common)
+    if args.out is None:
+        raise InvalidInputError("--out is missing; name a folder for the head, or add --dry-run")
     folder = Path(args.out)
     check_place(folder, folder=True)
     models = candidates_of(args.models)

@@ -18,7 +18,7 @@ from transfer_metrics.heads.compare import compare, tuned
 from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.sources.models.candidates import expand_models
+from transfer_metrics.sources.models.candidates import Candidate, candidates_of, expand_models
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.syntax import split_list
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
@@ -89,6 +89,7 @@ def run(
     """
     path = Path(out)
     candidates = expand_models(models)
+    candidates_of(candidates)  # which refuses names that nothing has, before data are read
     named = [m for m in candidates if isinstance(m, str)]
     if len(named) < len(candidates):
         raise InvalidInputError("models must be names here, so that the file says which they are")
@@ -117,7 +118,7 @@ def run(
         for seed, task, model, missing in work:
             settled = [tuned(head, model, task, 0, records) if seed else head for head in missing]
             table = compare(
-                model,
+                [Candidate(model, model)],
                 task,
                 settled,
                 ood={},

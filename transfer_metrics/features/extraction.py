@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -77,6 +78,7 @@ class Extraction:
             InvalidInputError: an argument cannot be used.
             ExtractionError: the network's features cannot; see ``prove``.
         """
+        pooling = resolve_pool(pool)
         model, task = _loaded(model, task)
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -89,7 +91,7 @@ class Extraction:
             raise InvalidInputError(f"dtype={dtype!r}; use 'float32' or 'float16'")
         data, asked = task[split], items(layers, model.name)
         kept = Path(pixels) if pixels is not None else None
-        how = (resolve_pool(pool), batch_size, dtype, amp, num_workers, progress)
+        how = (pooling, batch_size, dtype, amp, num_workers, progress)
         forward = materialised(Forward(model, task, split, *how, kept, as_is))
         given, model = model, forward.model
         where = torch.device(device) if device is not None else device_of(model.module)
@@ -129,7 +131,7 @@ class Extraction:
             else None,
             "notes": list(self.proof.notes),
             "shard_size": self.shard_size,
-            "versions": _versions(),
+            "versions": dict(_versions()),
             "shards": {},
         }
 
@@ -162,6 +164,7 @@ def _loaded(model: Any, task: Any) -> tuple[Model, Task]:
     )
 
 
+@functools.cache  # 30 ms
 def _versions() -> dict[str, str]:
     names = ("torch", "numpy", "safetensors")
     own = {"transfer_metrics": transfer_metrics.__version__, "python": platform.python_version()}

@@ -170,7 +170,8 @@ class LayerTaps:
         try:
             # Autocast would run some reductions in half precision.
             with torch.autocast(tensor.device.type, enabled=False):
-                pooled = self._pool(tensor, layout, self._mask_of(tensor, layout))
+                mask = self._mask_of(tensor, layout)
+                pooled = self._pool.at(layer.name)(tensor, layout, mask)
         except TransferMetricsError as error:
             raise type(error)(f"layer {layer.name!r}: {error}") from error
         if pooled.shape[1] != layer.dim:

@@ -302,6 +302,7 @@ def _named(traced: Trace, known: dict[str, Call], item: str) -> list[Call]:
 
 def _layer(traced: Trace, call: Call, index: int, pool: Pool) -> Layer:
     name, shape = traced.name(call), call.shape or ()
+    pool = pool.at(name)
     try:
         layout = "NTC" if call.layout == "TNC" else call.layout
         output = torch.zeros(1, *shape)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,42 @@ class Pool:
                 f"it must return ({len(output)}, D)"
             )
         return pooled.float()
+
+    def at(self, layer: str) -> Pool:
+        """The pooling of a layer, by its name."""
+        return self
+
+
+@dataclass(frozen=True)
+class JointPool(Pool):
+    """Each layer by poolings of its own, whose features are put side by side."""
+
+    parts: Mapping[str, Sequence[Pool]]
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Sequence[Pool]]) -> JointPool:
+        """By the names of the layers that there are.
+
+        >>> pool = JointPool.of({"a": [resolve_pool("avg"), resolve_pool("max")]})
+        >>> pool.name, pool.at("a")(torch.tensor([[[1.0], [3.0]]]), "NTC").tolist()
+        ('avg+max', [[2.0, 3.0]])
+        """
+        names = {pool.name for some in parts.values() for pool in some}
+        return cls("+".join(sorted(names)), _side_by_side, parts)
+
+    def at(self, layer: str) -> Pool:
+        """See ``Pool``."""
+        parts = self.parts[layer]
+        return parts[0] if len(parts) == 1 else Pool(self.name, partial(_side_by_side, parts))
+
+
+def _side_by_side(
+    parts: Sequence[Pool], output: Tensor, layout: str, mask: Tensor | None
+) -> Tensor:
+    # What ``pool_for`` has made of mean_words reads no mask.
+    masks = (None if part.fn is _mean_words else mask for part in parts)
+    pooled = [part(output, layout, own) for part, own in zip(parts, masks, strict=True)]
+    return torch.cat(pooled, dim=1)
 
 
 def avg(output: Tensor, layout: str, mask: Tensor | None) -> Tensor:
@@ -315,6 +351,9 @@ class _WordPool(Pool):
 
 def pool_for(pool: Pool, batch: Any) -> Pool:
     """The pooling to read a batch with, once the batch is where the network is."""
+    if isinstance(pool, JointPool):
+        parts = {n: [pool_for(part, batch) for part in own] for n, own in pool.parts.items()}
+        return replace(pool, parts=parts)
     by_word = isinstance(batch, TextBatch) and batch.by_word
     if not by_word and pool.name != "mean_words":
         return pool

@@ -109,12 +109,25 @@ def padding_proven(model: Model, task: Task, split: str = "train") -> Model:
     return prove(forward, ["last"], allow_random=True).model
 
 
-def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Proof:
-    few = few_examples(forward)
+def found_in(
+    forward: Forward, layers: list[str | int], device: torch.device | None = None
+) -> Found:
+    """What a pass over two examples tells of a network, nothing of which is proven yet."""
+    module = forward.model.module
+    with on_device(module, device), same_random_state(module), evaluation(module):
+        return _found(forward, layers, few_examples(forward))
+
+
+def _found(forward: Forward, layers: list[str | int], few: list[int]) -> Found:
     words = forward.task[forward.split].units is not None
     # Two words may be of one sentence, which is read once.
     two = forward.model.dummy(2) if words and len(set(few)) == 1 else load(forward, few[1:])
-    found = find_layers(forward.model, layers, forward.pool, two)
+    return find_layers(forward.model, layers, forward.pool, two)
+
+
+def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Proof:
+    few = few_examples(forward)
+    found = _found(forward, layers, few)
     notes = _of_head(forward.model, found)
     attributes = unsaved(forward.model.module)
     before = random_state(forward.model.module)

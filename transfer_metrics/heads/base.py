@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -32,6 +34,7 @@ from transfer_metrics.heads.in_use import InUse
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
 from transfer_metrics.heads.objective import QUALITY, quality
 from transfer_metrics.heads.preprocessed import Inputs, is_raw, network_logits
+from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.selection.columns import has_layers, unit_rows
@@ -92,6 +95,7 @@ class Head(InUse, ClassifierMixin, BaseEstimator):
     source_: ModelRef | None
     network_: TransferNet | None
     fitted_on_: str
+    _shared: SharedFeatures | None = None  # while a fit among others goes on
     _state: dict[str, Tensor] | None = None  # trained weights that were read and not yet used
 
     @property
@@ -226,6 +230,20 @@ class Head(InUse, ClassifierMixin, BaseEstimator):
             self._source().adopt(model)
         return copy.deepcopy(self._network()).eval()
 
+    @contextmanager
+    def sharing(self, features: SharedFeatures) -> Iterator[Self]:
+        """A fit inside takes features of its model from those that heads of it share."""
+        self._shared = features
+        try:
+            yield self
+        finally:
+            del self._shared
+
+    def reads(self) -> list[tuple[Any, Any]]:
+        """Layers and pooling of each pass over features that a fit makes."""
+        options = self.get_params(deep=False)
+        return [(options["layers"], options["pool"])] if {"layers", "pool"} <= set(options) else []
+
     def chosen(self) -> dict[str, Any]:
         """Parameters that say what a search has chosen: with them a fit makes none."""
         return {}
@@ -303,6 +321,7 @@ class Head(InUse, ClassifierMixin, BaseEstimator):
             batch_size=options.get("batch_size", 64),
             device=options.get("device"),
             progress=bool(options.get("progress", False)),
+            shared=self._shared,
         )
 
     def _set_head(

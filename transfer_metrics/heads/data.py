@@ -16,6 +16,7 @@ from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.models.load_model import load_model
@@ -124,11 +125,18 @@ class TaskData:
         return self.task.num_classes or self.codes(self.task[TRAIN]).shape[1]
 
     def features(
-        self, layers: Any, pool: Any, batch_size: int, device: Any, progress: bool
+        self,
+        layers: Any,
+        pool: Any,
+        batch_size: int,
+        device: Any,
+        progress: bool,
+        shared: SharedFeatures | None = None,
     ) -> FeatureData:
         """What the model makes of these examples."""
+        read = extract if shared is None else shared.store
         stores = {
-            split: extract(
+            split: read(
                 self.model,
                 self.task,
                 layers,

@@ -13,8 +13,9 @@ from transfer_metrics.heads.splits import with_test
 from transfer_metrics.heads.tuning import rungs
 from transfer_metrics.ranking import ScoreTable
 from transfer_metrics.ranking.forecast import Forecast, forecast
-from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
 from transfer_metrics.results.wording import several
+from transfer_metrics.sources.models.candidates import candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
 
@@ -56,6 +57,8 @@ def expected_steps(
 
     Cost: a forward pass of 68 examples per model.
     """
+    check_metrics(metrics)
+    models = candidates_of(models)
     tested = with_test(load_task(task))
     found = forecast(models, tested, metrics, progress=progress, **options)
     good = [one for one in found if not one.error]
@@ -64,7 +67,7 @@ def expected_steps(
     mean = sum(one.seconds for one in good) / len(good) / len(tested["train"])
     width = max(one.layers for one in good)
     count = min(most, len(good))
-    heads = _fit_seconds(tested, width) + 3 * mean * _examples(tested)
+    heads = _fit_seconds(tested, width) + mean * _examples(tested)
     steps = [
         Step(f"ranking {several(len(good), 'model')}", sum(one.seconds for one in good)),
         Step(f"three heads on each of at most {several(count, 'model')}", count * heads),
@@ -96,8 +99,10 @@ def expected_fits(
 
     Cost: a forward pass of 68 examples per model.
     """
-    tested = with_test(load_task(task))
     asked = DEFAULT_METRICS if metrics is None else metrics
+    check_metrics(asked)
+    models = candidates_of(models)
+    tested = with_test(load_task(task))
     found = forecast(models, tested, asked, progress=progress, **options)
     good = [one for one in found if not one.error]
     if not good:
@@ -145,7 +150,7 @@ def expected_seconds(table: ScoreTable, model: str, task: Task, heads: int) -> f
     """About how long heads on features of a model that was ranked take."""
     layers = max(1, len({r.layer for r in table if r.model == model}))
     passes = forward_seconds(table, model, task) * _examples(task)
-    return heads * (passes + _fit_seconds(task, layers) / 3)
+    return passes + heads * _fit_seconds(task, layers) / 3
 
 
 def training_seconds(each: float, task: Task) -> float:

@@ -19,11 +19,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.features.pooling import Pool, avg
 from transfer_metrics.files import replacing
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import preprocessing
 from transfer_metrics.registry import choose
+from transfer_metrics.sources.example import Word
+from transfer_metrics.sources.models.huggingface_audio import has_window
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.optional import require
@@ -43,7 +46,7 @@ _AXES = ("batch", "length")
 _INSIDE = "transfer_metrics.json"
 """Name of the description inside a file of torch.export."""
 _ANSWERS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
-    "classification": lambda x: {"probabilities": x.softmax(1), "logits": x},
+    "classification": lambda x: {"probabilities": x.softmax(-1), "logits": x},
     "multilabel": lambda x: {"probabilities": x.sigmoid(), "logits": x},
     "regression": lambda x: {"values": x},
 }
@@ -77,8 +80,13 @@ def export_network(
     path: str | os.PathLike[str],
     format: str | None,
     about: Mapping[str, Any],
+    by_word: bool = False,
 ) -> Exported:
-    """Write a network and try the file; see ``Head.export``."""
+    """Write a network and try the file; see ``Head.export``.
+
+    A head on words is written as one on tokens. Since it is linear, and what it reads of a word is
+    the mean of its tokens, its logits are the mean of theirs.
+    """
     path = Path(path)
     format = _format_of(path, format)
     if format == "onnx":
@@ -86,7 +94,13 @@ def export_network(
             require(package, "an export to ONNX", install="'transfer-metrics[onnx]'")
     network = network.cpu().eval().requires_grad_(False)
     feed = _Feed.of(model)
-    deployed = _Deployed(network, feed, str(about.get("kind", "classification")))
+    words = np.zeros(0)
+    if by_word:
+        with evaluation(network), torch.no_grad():
+            words = network(feed.words()).numpy()
+        network.pool = _EachToken(network.pool.name, network.pool.fn)
+        about = {**about, "words": "logits of a word are the mean of those of its tokens"}
+    deployed = _Deployed(network, feed, str(about.get("kind", "classification")), by_word)
     batches = feed.trials()
     with _undisturbed(), evaluation(deployed):
         program = _traced(deployed, batches[-1], feed, model.name)
@@ -100,6 +114,9 @@ def export_network(
                 torch.export.save(program, temporary, extra_files={_INSIDE: json.dumps(described)})
             run = _opened(temporary, format)
             difference = max(_difference(deployed, run, batch) for batch in batches)
+            if by_word:
+                found = _of_words(run(feed.of_batch(feed.words()))[-1], feed.words().words)
+                difference = max(difference, _apart(found, words))
             if not difference <= _TOLERANCE:
                 raise InvalidInputError(
                     f"the exported file gives logits {difference:.2g} away from the network's, "
@@ -121,15 +138,45 @@ def _format_of(path: Path, format: str | None) -> str:
     return found[0]
 
 
+class _EachToken(Pool):
+    """No pooling: a row for each token of all sequences, padding included."""
+
+    def __call__(self, output: Tensor, layout: str, mask: Tensor | None = None) -> Tensor:
+        if layout != "NTC":
+            raise UnsupportedTaskError(f"a layer gives {layout}, no features of tokens")
+        return output.reshape(-1, output.shape[-1]).float()
+
+
+def refuse_words(pool: Pool, unit_norm: bool) -> None:
+    """Raise where the logits of words are no means over their tokens.
+
+    Raises:
+        UnsupportedTaskError: for that reason.
+    """
+    if pool.fn is avg and not unit_norm:
+        return
+    why = f"pools the tokens of a word by {pool.name!r} and not by 'avg'"
+    why = "scales features of words to length one" if unit_norm else why
+    raise UnsupportedTaskError(
+        f"the head {why}, so the logits of a word do not follow from those of its tokens, which "
+        f"are all that a file knows; use predict, or export a linear_probe"
+    )
+
+
+def _of_words(tokens: np.ndarray, spans: Tensor) -> np.ndarray:
+    """Logits of words, (M, C), from those of tokens, (S, T, C)."""
+    return np.stack([tokens[s, start:end].mean(axis=0) for s, start, end in spans.tolist()])
+
+
 class _Deployed(nn.Module):
     """A network from what is given to the file to what it gives."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: TransferNet, feed: _Feed, kind: str) -> None:
+    def __init__(self, network: TransferNet, feed: _Feed, kind: str, by_token: bool) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.by_token = network, by_token
         self.answers = _ANSWERS[kind]
         self.normalises, self.argument = feed.normalisation is not None, feed.argument
         if feed.normalisation is not None:
@@ -141,7 +188,10 @@ class _Deployed(nn.Module):
         self.names = tuple(feed.trials()[0])
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Probabilities and logits (N, C) by name, of the inputs in the order of their names."""
+        """Probabilities and logits by name, of the inputs in the order of their names.
+
+        (N, C), or (N, T, C) of tokens.
+        """
         batch: Any = dict(zip(self.names, inputs, strict=True))
         if self.argument is not None:
             [x] = inputs
@@ -149,7 +199,10 @@ class _Deployed(nn.Module):
             rows = {n: getattr(self, f"constant_{n}") for n in self.constant}
             rows = {n: row.expand(x.shape[0], *row.shape[1:]) for n, row in rows.items()}
             batch = {self.argument: x, **rows} if self.argument else x
-        return self.answers(self.network(batch))
+        logits = self.network(batch)
+        if self.by_token:
+            logits = logits.reshape(*inputs[0].shape[:2], logits.shape[-1])
+        return self.answers(logits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +260,11 @@ class _Feed:
             ]
         return [{self.name: torch.randn((n, *self.shape), generator=noise)} for n in _SIZES]
 
+    def words(self) -> Any:
+        """A batch of words in sentences, some of several tokens."""
+        sentences = [("a", "b"), ("something", "b", "unforeseeable", "c"), ("c", "a", "b")]
+        return self.model.batch([Word(s, i) for s in sentences for i in range(len(s))])
+
     def of_batch(self, batch: Any) -> dict[str, Tensor]:
         """What the network takes as the file takes it."""
         if self.shape is None:
@@ -218,7 +276,9 @@ class _Feed:
         """Which axes of the inputs have any length."""
         longest = getattr(self.model.collate, "longest", None)
         batch, length = torch.export.Dim(_AXES[0]), torch.export.Dim(_AXES[1], max=longest)
-        if self.shape is not None:
+        # Whisper and its like cut and pad every sound to one window.
+        window = has_window(getattr(self.model.collate, "extractor", None))
+        if self.shape is not None or window:
             return {name: {0: batch} for name in inputs}
         return {n: {0: batch, 1: length} if x.ndim > 1 else {0: batch} for n, x in inputs.items()}
 
@@ -303,7 +363,8 @@ def _signature(
 
     batch = next(iter(axes.values()))[0]
     given = {name: told(x, axes[name]) for name, x in inputs.items()}
-    return given, {name: told(x, {0: batch}) for name, x in deployed(*inputs.values()).items()}
+    own = next(iter(axes.values())) if deployed.by_token else {0: batch}
+    return given, {name: told(x, own) for name, x in deployed(*inputs.values()).items()}
 
 
 def _write_onnx(
@@ -381,14 +442,21 @@ def file_logits(exported: Exported, model: Model, examples: Sequence[Any]) -> np
     run, feed = _opened(exported.path, exported.format), _Feed.of(model)
     inputs = Inputs.of_examples(model, examples, keep=False)
     runs = inputs.runs(_AT_ONCE)
-    parts = [run(feed.of_batch(inputs.batch(rows)))[-1] for rows in runs]
+    parts = []
+    for batch in (inputs.batch(rows) for rows in runs):
+        logits = run(feed.of_batch(batch))[-1]
+        parts.append(_of_words(logits, batch.words) if logits.ndim == 3 else logits)
     return np.concatenate(parts)[np.argsort(np.concatenate(runs))]
 
 
 def _difference(deployed: _Deployed, run: Callable[..., Any], inputs: dict[str, Tensor]) -> float:
     """The largest between the logits of file and network, over the largest logit or one."""
     expected = list(deployed(*inputs.values()).values())[-1].numpy()
-    found = run(inputs)[-1]
+    return _apart(run(inputs)[-1], expected)
+
+
+def _apart(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, over the largest that is expected or one."""
     if found.shape != expected.shape:
         return float("inf")
     return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))

@@ -198,6 +198,11 @@ class FineTune(Head):
         strength = {"C_grid": (self.C_,)} if "C_grid" in self.get_params(deep=False) else {}
         return {"lr": self.lr_, "weight_decay": self.weight_decay_, **strength}
 
+    def reads(self) -> list[tuple[Any, Any]]:
+        """Those of the head that training starts from; see ``Head``."""
+        start = self._start()
+        return [] if start is None else start.reads()
+
     def _start(self) -> Head | None:
         """A head on features, not fitted, whose weights training starts from."""
         if self.start is None:
@@ -227,6 +232,7 @@ class FineTune(Head):
                 head = nn.Linear(sum(layer.dim for layer in layers), data.outputs)
             return TransferNet(backbone, layers, self.pool, head)
         start.set_known(random_state=seed, device=self.device, progress=self.progress)
+        start._shared = self._shared
         features = start._task_features(data)
         # What chooses the epoch is not to be refitted to.
         start.fit(dataclasses.replace(features, whole=features.train))

@@ -345,6 +345,7 @@ class Head2ToeCV(Head):
         with progress_bar("settings x folds", total, self.progress) as bar:
             for pool in grid["pool"]:
                 owner = clone(start).set_params(pool=pool)
+                owner._shared = self._shared
                 read[pool] = owner, owner._feature_data(X, y, validation)
                 for lam, lr, steps in settings:
                     head = clone(owner).set_params(lam=lam, lr=lr, steps=steps)
@@ -362,6 +363,11 @@ class Head2ToeCV(Head):
     def chosen(self) -> dict[str, Any]:
         """The setting; see ``Head``."""
         return {"grid": {name: (value,) for name, value in self.best_params_.items()}}
+
+    def reads(self) -> list[tuple[Any, Any]]:
+        """One for each pooling; see ``Head``."""
+        start = Head2Toe() if self.head is None else self.head
+        return [(start.layers, pool) for pool in self._checked_grid(start, True)["pool"]]
 
     def training_reads(self, examples: int) -> tuple[int, int]:
         """Those of the chosen setting, without the search; see ``Head``."""

@@ -14,8 +14,8 @@ from scipy.special import expit, softmax
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from transfer_metrics.errors import TransferMetricsError, UnsupportedTaskError
-from transfer_metrics.heads.export import Exported, export_network
+from transfer_metrics.errors import TransferMetricsError
+from transfer_metrics.heads.export import Exported, export_network, refuse_words
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs, network_logits
 from transfer_metrics.heads.source import ModelRef, preprocessing
@@ -26,6 +26,8 @@ from transfer_metrics.sources.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from transfer_metrics.features.pooling import Pool
 
 
 class InUse:
@@ -41,6 +43,7 @@ class InUse:
     class_names_: tuple[str, ...]
     source_: ModelRef | None
     card_: dict[str, Any]
+    unit_norm_: bool
 
     if TYPE_CHECKING:
         layers_: tuple[Any, ...]
@@ -54,6 +57,7 @@ class InUse:
 
         def _network(self) -> TransferNet: ...
         def _source(self) -> ModelRef: ...
+        def _pool(self) -> Pool: ...
 
     def predict_table(self, X: Any, *, progress: bool = False) -> pd.DataFrame:
         """Class and probability of every new example; one that cannot be read stops no other.
@@ -122,9 +126,10 @@ class InUse:
         The file takes batches of any size. For images it takes ``pixels``, uint8 (N, C, H, W), RGB
         where C is 3, resized and cropped as its ``preprocessing`` says, and normalises them itself;
         for texts the numbers of their tokens, and the tokenizer is in it where it can be written as
-        JSON. It gives ``probabilities`` and ``logits``, (N, C). Names of classes, preprocessing,
-        tests and versions are in it: in the metadata of ONNX as JSON, in the extra file
-        ``transfer_metrics.json`` of torch.export.
+        JSON. It gives ``probabilities`` and ``logits``, (N, C); of a head on words those of every
+        token, (N, T, C), special ones and padding too, where the logits of a word are the mean of
+        those of its tokens. Names of classes, preprocessing, tests and versions are in it: in the
+        metadata of ONNX as JSON, in the extra file ``transfer_metrics.json`` of torch.export.
 
         Args:
             path: the file, ``.onnx`` or ``.pt2``.
@@ -138,18 +143,17 @@ class InUse:
         Raises:
             InvalidInputError: the head was fitted on arrays; the file cannot be written; or its
                 logits differ by more than 1e-4 of the largest, or of one. Nothing is then written.
-            UnsupportedTaskError: the network cannot be exported with a batch of any size, or has
-                more weights than an ONNX file holds.
+            UnsupportedTaskError: the network cannot be exported with a batch of any size, has
+                more weights than an ONNX file holds, or its head reads words otherwise than by the
+                mean of their tokens.
             MissingDependencyError: ONNX needs the extra ``onnx``.
 
         Cost: one trace, some ten seconds, and a few forward passes.
         """
+        by_word = self._labels_words()
+        if by_word:
+            refuse_words(self._pool(), self.unit_norm_)
         network = self.network()
-        if self._labels_words():
-            raise UnsupportedTaskError(
-                "the head reads the words of sentences, which only a tokenizer can tell apart, so "
-                "no file can hold it whole; use predict"
-            )
         about = {
             "head": self.label,
             "model": self._source().name,
@@ -159,7 +163,7 @@ class InUse:
             "classes": self._told_classes().tolist(),
             **self._card(),
         }
-        return export_network(network, self._source().get(), path, format, about)
+        return export_network(network, self._source().get(), path, format, about, by_word)
 
     def _begin_card(self, task: Task) -> None:
         """Note what is fitted on, and forget the tests of what was fitted before."""

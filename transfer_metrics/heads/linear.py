@@ -13,6 +13,7 @@ from scipy.special import log_expit, log_softmax
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.objective import quality
+from transfer_metrics.progress import check_time
 from transfer_metrics.sources.tasks.subtasks import check_share
 from transfer_metrics.statistics.targets import TargetMoments
 from transfer_metrics.threads import threads_for
@@ -353,6 +354,7 @@ def fit_quietly(model: Any, x: np.ndarray, codes: np.ndarray) -> int:
     """Fit, and return 1 if the iterations ran out, else 0."""
     from sklearn.exceptions import ConvergenceWarning
 
+    check_time()
     with warnings.catch_warnings(), threads_for(x.size * len(np.unique(codes))):
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, codes)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.sources.tasks.corruptions import corrupted
+from transfer_metrics.registry import choose
+from transfer_metrics.sources.tasks.corruptions import CORRUPTIONS, corrupted
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import hold_out
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -72,10 +73,26 @@ def shifted_splits(task: Task, ood: Mapping[str, Any] | None = None) -> dict[str
     taken = sorted({"train", "val", "test"} & set(ood))
     if taken:
         raise InvalidInputError(f"ood data cannot be called {taken[0]!r}; choose another name")
+    check_corruptions(ood)
     found = {}
     for name, given in ood.items():
         found[str(name)] = _shifted(task, str(name), given)
     return found
+
+
+def check_corruptions(ood: Mapping[str, Any] | None) -> None:
+    """Raise where ``corrupted:KIND:SEVERITY`` is not of a kind that there is, before data are read.
+
+    >>> check_corruptions({"soft": "corrupted:blur:2", "sketches": "imagefolder:sketches/"})
+    """
+    for name, given in (ood or {}).items():
+        if isinstance(given, str) and given.startswith(_CORRUPTED):
+            kind, _, severity = given.removeprefix(_CORRUPTED).partition(":")
+            choose("corruption", kind, CORRUPTIONS)
+            if severity and not severity.isdecimal():
+                raise InvalidInputError(
+                    f"ood {name!r}: {given!r} needs a whole number after {kind!r}"
+                )
 
 
 def _shifted(task: Task, name: str, given: Any) -> Split:
@@ -84,8 +101,6 @@ def _shifted(task: Task, name: str, given: Any) -> Split:
         return given
     if isinstance(given, str) and given.startswith(_CORRUPTED):
         kind, _, severity = given.removeprefix(_CORRUPTED).partition(":")
-        if severity and not severity.isdecimal():
-            raise InvalidInputError(f"ood {name!r}: {given!r} needs a whole number after {kind!r}")
         return corrupted(task["test"], kind, int(severity or 3))
     other = load_task(given)
     split = other["test"] if "test" in other.splits else other["train"]

@@ -2,13 +2,60 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments
+from transfer_metrics.statistics.influence import Influence
+
+
+def _slopes(influence: Influence, *, shrinkage: str | float | None) -> Tensor | None:
+    """Derivative of the H-score in the weights of blocks; none for a pseudo-inverse."""
+    whole = influence.whole
+    n, dim, total = whole.n, whole.dim, whole.total
+    learnt = shrinkage == "ledoit_wolf"
+    intensity = ledoit_wolf(whole) if learnt else float(shrinkage or 0.0)
+    if intensity == 0:
+        return None
+    if intensity == 1:
+        return torch.zeros_like(influence.n)
+    trace, odds = total.trace(), intensity / (1.0 - intensity)
+    shift = odds * trace / dim
+    solved = total.solve(whole.between_rows, shift)
+    value = float((solved * whole.between_rows).sum())
+    # tr(B (T + s I)⁻¹ B') moves with B twice, with T and with s.
+    slopes = influence.of_between(solved) - influence.of_total(solved.T, solved.new_ones(len(solved)))
+    moved = odds * influence.trace
+    if learnt:
+        moved += trace * _intensity_slopes(influence) / (1.0 - intensity) ** 2
+    slopes -= float(solved.square().sum()) / dim * moved
+    return (n * slopes - value / (n - 1) * influence.n) / (n - 1)
+
+
+def _intensity_slopes(influence: Influence) -> Tensor:
+    """Derivative of ``ledoit_wolf`` in the weights of blocks."""
+    whole = influence.whole
+    n, dim, total, share = whole.n, whole.dim, whole.total, influence.n / whole.n
+    assert whole.fourth is not None
+    norm, mean_variance = total.square_norm() / n**2, total.trace() / n / dim
+    quartic = whole.fourth.quartic / n
+    spread, noise = norm / dim - mean_variance**2, (quartic - norm) / (dim * n)
+    if not 0.0 < noise < spread:
+        return torch.zeros_like(influence.n)
+    none = whole.means.new_zeros(dim, 0)
+    norm_moved = 2.0 * (influence.of_total(none, none[0], own=1.0) / n**2 - norm * share)
+    spread_moved = norm_moved / dim - 2.0 * mean_variance * (
+        influence.trace / (n * dim) - mean_variance * share
+    )
+    noise_moved = (influence.quartic / n - quartic * share - norm_moved) / (dim * n) - noise * share
+    return (noise_moved - noise / spread * spread_moved) / spread
 
 
 @register_metric(
     parts=("fourth",),
+    derivative=_slopes,
     reference=(
         "Bao et al., An Information-Theoretic Approach to Transferability, ICIP 2019; "
         "Ibrahim et al., Newer is not always better, ECML 2022"

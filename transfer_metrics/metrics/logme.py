@@ -13,6 +13,7 @@ from torch import Tensor
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, TargetMoments
+from transfer_metrics.statistics.influence import Influence
 
 # Maxima of the evidence are at least this far apart in log(α / β).
 _APART = 2.0
@@ -20,8 +21,46 @@ _APART = 2.0
 _PRECISION = 5e-10
 
 
+def _slopes(influence: Influence) -> Tensor | None:
+    """Derivative of LogME in the weights of blocks; none where a target is fitted exactly.
+
+    The evidence is at its maximum in both precisions, and its energy ``‖t - Xw‖² + λ‖w‖²`` at its
+    minimum in w, so that all of them are constants here (the envelope theorem).
+    """
+    whole = influence.whole
+    problem, share = _Problem.of(whole), influence.n / whole.n
+    evidence, log_ratio, exact = _max_evidence(problem)
+    if exact:
+        return None
+    n, ratio, vectors = whole.n, log_ratio.exp(), whole.total.eigh[1]
+    _, norm, residual, _ = problem.at(ratio)
+    energy = residual + ratio * norm
+    inverse = 1.0 / (problem.sigma[:, None] + ratio)
+    apart = math.sqrt(n) * whole.mean - vectors @ problem.inside if problem.outside else 0.0 * whole.mean
+    # Columns (T + λ_k)⁻¹ u, and the weights w_k.
+    lifted = vectors @ (inverse * problem.inside[:, None]) + apart[:, None] / ratio
+    length = problem.inside.square() @ inverse + problem.outside / ratio
+    missed = (problem.inside @ (problem.projected * inverse) - problem.offset) / (1.0 + length)
+    weights = vectors @ (problem.projected * inverse) - missed * lifted
+    # Σ_k n / energy_k w_k w_k' + (X'X + λ_k)⁻¹, the latter by Sherman and Morrison.
+    flat = float((1.0 / ratio).sum()) if vectors.shape[1] < whole.dim else 0.0
+    factors = torch.cat([vectors, lifted, weights], dim=1)
+    scales = torch.cat([inverse.sum(dim=1) - flat, -1.0 / (1.0 + length), n / energy])
+    along = (factors.T @ whole.mean) * scales
+    moved = influence.of_total(factors, scales, identity=flat)
+    linear = factors @ along + flat * whole.mean
+    moved += 2.0 * influence.sums @ linear + influence.n * (linear @ whole.mean)
+    # Σ_i t_ik² - 2 t_ik x_i'w_k, with one-hot targets.
+    counts = influence.counts[:, whole.present]
+    products = torch.stack([(b.means[whole.present] * weights.T).sum(dim=1) for b in influence.blocks])
+    moved += (counts * (1.0 - 2.0 * products)) @ (n / energy)
+    moved += influence.n * float((torch.log(energy / n) + math.log(2.0 * math.pi)).sum())
+    return (-0.5 * moved.div(len(evidence)) - evidence.mean() * share) / n
+
+
 @register_metric(
     parts=("spectrum",),
+    derivative=_slopes,
     tasks=("classification", "regression", "multilabel"),
     reference="You et al., LogME: Practical Assessment of Pre-trained Models, ICML 2021",
     invariant=("scale", "rotation"),
@@ -72,28 +111,14 @@ def logme(statistic: ClassMoments | TargetMoments) -> float:
     >>> round(logme(*load_iris(return_X_y=True)), 6)
     -0.16006
     """
-    n, dim, spread = statistic.n, statistic.dim, statistic.spread
-    sigma, vectors = statistic.total.eigh
-    row = math.sqrt(n) * statistic.mean
-    if not len(sigma) and not bool(row.any()):
-        raise InvalidInputError("all features are zero; LogME has nothing to regress on")
-    inside = vectors.T @ row
-    problem = _Problem(
-        sigma=sigma,
-        projected=vectors.T @ statistic.cross,
-        spread=spread,
-        offset=math.sqrt(n) * statistic.target_mean,
-        inside=inside,
-        outside=_outside(row, vectors),
-        n=n,
-    )
-    evidence, exact = _max_evidence(problem)
+    problem = _Problem.of(statistic)
+    evidence, _, exact = _max_evidence(problem)
     if exact:
         warn(
-            f"LogME: {exact} of {len(spread)} targets are fitted almost exactly "
-            f"(N={n}, D={dim}); the evidence says little there"
+            f"LogME: {exact} of {len(evidence)} targets are fitted almost exactly "
+            f"(N={statistic.n}, D={statistic.dim}); the evidence says little there"
         )
-    return float(evidence.mean()) / n
+    return float(evidence.mean()) / statistic.n
 
 
 @dataclass(frozen=True)
@@ -111,6 +136,23 @@ class _Problem:
     inside: Tensor  # ``V'u``, (r,)
     outside: float  # squared length of u outside the span of V
     n: int
+
+    @classmethod
+    def of(cls, statistic: ClassMoments | TargetMoments) -> _Problem:
+        """That of moments."""
+        sigma, vectors = statistic.total.eigh
+        row = math.sqrt(statistic.n) * statistic.mean
+        if not len(sigma) and not bool(row.any()):
+            raise InvalidInputError("all features are zero; LogME has nothing to regress on")
+        return cls(
+            sigma=sigma,
+            projected=vectors.T @ statistic.cross,
+            spread=statistic.spread,
+            offset=math.sqrt(statistic.n) * statistic.target_mean,
+            inside=vectors.T @ row,
+            outside=_outside(row, vectors),
+            n=statistic.n,
+        )
 
     def at(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """At ``λ = α / β`` (K,): effective parameters γ, ``‖w‖²``, residual, ``log|I + X'X/λ|``.
@@ -154,7 +196,7 @@ class _Problem:
         log_det = torch.log1p(self.sigma[:, None] / ratios).sum(dim=0) + torch.log1p(u_mu)
         return energy.clamp_min(self.floor), log_det[:, None]
 
-    def of(self, columns: Tensor) -> _Problem:
+    def of_targets(self, columns: Tensor) -> _Problem:
         """The same for some of the targets, or for some twice."""
         return replace(
             self,
@@ -199,8 +241,8 @@ def _outside(row: Tensor, vectors: Tensor) -> float:
     return length**2 if length > noise else 0.0
 
 
-def _max_evidence(problem: _Problem) -> tuple[Tensor, int]:
-    """Log evidence (K,) at the fixed point of (α, β), in terms of ``λ = α / β``.
+def _max_evidence(problem: _Problem) -> tuple[Tensor, Tensor, int]:
+    """Log evidence (K,) at the fixed point of (α, β), and that in terms of ``log α / β``, (K,).
 
     And the number of targets that are fitted almost exactly.
     """
@@ -213,14 +255,15 @@ def _max_evidence(problem: _Problem) -> tuple[Tensor, int]:
     again = second.isfinite().nonzero()[:, 0]
     # A target with two maxima is two columns of one search.
     columns = torch.cat([torch.arange(len(second)), again])
-    doubled = problem.of(columns) if len(again) else problem
+    doubled = problem.of_targets(columns) if len(again) else problem
     start = torch.cat([highest_first, second[again]])
-    found, fitted = _evidence(doubled, _root_ahead(doubled.step, start, lowest, highest))
-    evidence, exact = found[: len(second)].clone(), fitted[: len(second)].clone()
+    reached = _root_ahead(doubled.step, start, lowest, highest)
+    found, fitted = _evidence(doubled, reached)
+    best = torch.arange(len(second))
     for place, column in enumerate(again.tolist(), start=len(second)):
-        if found[place] > evidence[column]:
-            evidence[column], exact[column] = found[place], fitted[place]
-    return evidence, int(exact.sum())
+        if found[place] > found[best[column]]:
+            best[column] = place
+    return found[best], reached[best], int(fitted[best].sum())
 
 
 def _evidence(problem: _Problem, log_ratio: Tensor) -> tuple[Tensor, Tensor]:

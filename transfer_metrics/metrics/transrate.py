@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, FeatureSample, Scatter
+from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import rank_cut
 
 # The share of the variance that eps="auto" gives up: 10 dB.
@@ -23,8 +24,52 @@ _IMBALANCE = 10
 _REFERENCE = "Huang et al., Frustratingly Easy Transferability Estimation, ICML 2022"
 
 
+def _transrate_slopes(
+    influence: Influence,
+    *,
+    eps: float | str,
+    class_weights: str,
+    class_center: bool,
+    scale: str | None,
+    dim_normalize: str | None,
+    preset: str | None,
+) -> Tensor | None:
+    """Derivative of TransRate in the weights of blocks; none for the presets."""
+    whole = influence.whole
+    if preset is not None:
+        return None
+    if len(whole.present) == 1:
+        return torch.zeros_like(influence.n)
+    n, variance = whole.n, whole.total.trace() / whole.n
+    distortion, moved = 1.0 if eps == "auto" else float(eps), torch.zeros_like(influence.n)
+    if scale == "trace" or eps == "auto":
+        if eps == "auto":
+            distortion = RELATIVE_DISTORTION / len(whole.total.eigenvalues)
+        distortion *= variance
+        moved = influence.trace / (n * variance) - influence.n / n
+    _, slopes, in_scale = influence.logdet1p(1.0 / (n * distortion))
+    slopes = 0.5 * (slopes - in_scale * (influence.n / n + moved))
+    slopes -= _class_rate_slopes(
+        influence, distortion, class_weights == "uniform", class_center, moved
+    )
+    if dim_normalize == "dim":
+        return slopes / whole.dim
+    if dim_normalize == "rank":
+        return slopes / max(len(whole.total.eigenvalues), 1)
+    return slopes
+
+
+def _coding_rate_slopes(
+    influence: Influence, *, eps: float, class_weights: str, class_center: bool
+) -> Tensor:
+    """Derivative of the conditional coding rate in the weights of blocks."""
+    uniform, still = class_weights == "uniform", torch.zeros_like(influence.n)
+    return _class_rate_slopes(influence, float(eps), uniform, class_center, still)
+
+
 @register_metric(
     parts=("class",),
+    derivative=_transrate_slopes,
     tasks=("classification", "regression"),
     bins=True,
     width_cures=(
@@ -191,6 +236,7 @@ def transrate_from_spectrum(
 
 @register_metric(
     parts=("class",),
+    derivative=_coding_rate_slopes,
     higher_is_better=False,
     reference=_REFERENCE,
     invariant=("shift", "rotation"),
@@ -244,15 +290,31 @@ def _class_rate(
     moments: ClassMoments, rows: Tensor, eps: float, uniform: bool, class_center: bool = False
 ) -> float:
     """``Σ_c w_c R(Z_c, ε)``; ``rows`` are ``√n_c (m_c - origin)``, about the origin of Z."""
-    rate = 0.0
+    rate, n, counts = 0.0, moments.n, moments.counts.tolist()
     for c in moments.present:
-        count = int(moments.counts[c])
-        weight = 1.0 / len(moments.present) if uniform else count / moments.n
+        count = counts[c]
+        weight = 1.0 / len(moments.present) if uniform else count / n
         scatter = moments.scatter_of(c)
         if not class_center:
             scatter = scatter + Scatter.of_rows(rows[c : c + 1])
         rate += weight * 0.5 * scatter.logdet1p(1.0 / (count * eps))
     return rate
+
+
+def _class_rate_slopes(
+    influence: Influence, eps: float, uniform: bool, class_center: bool, moved: Tensor
+) -> Tensor:
+    """Derivative of ``_class_rate`` in the weights of blocks; ``moved`` is that of ``log eps``."""
+    whole, found = influence.whole, torch.zeros_like(influence.n)
+    for c in whole.present:
+        count = int(whole.counts[c])
+        weight = 1.0 / len(whole.present) if uniform else count / whole.n
+        own = influence.counts[:, c] / count
+        rate, slopes, in_scale = influence.logdet1p(1.0 / (count * eps), c, centred=class_center)
+        found += 0.5 * weight * (slopes - in_scale * (own + moved))
+        if not uniform:
+            found += 0.5 * weight * rate * (own - influence.n / whole.n)
+    return found
 
 
 def _warn_of_blind_spots(moments: ClassMoments, class_weights: str, class_center: bool) -> None:

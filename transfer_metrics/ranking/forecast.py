@@ -13,10 +13,11 @@ import numpy as np
 from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import memory_bytes
+from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import worker_memory
-from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
 from transfer_metrics.ranking.range_builder import RangeBuilder
 from transfer_metrics.ranking.rank import LAYER_CHOICES, make_job
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
@@ -103,6 +104,9 @@ def forecast(
     >>> found.layers, found.dims, found.error
     (5, (24, 160), None)
     """
+    check_metrics(metrics)
+    resolve_pool(pool)
+    candidates = candidates_of(models)
     task = load_task(task)
     whole = task[split]
     chosen = LAYER_CHOICES.get(layers, (layers,))[0] if isinstance(layers, str) else layers
@@ -111,7 +115,6 @@ def forecast(
     parts = [replace(task, splits={split: whole.rows(rows)}) for rows in runs]
     options = {**options, "split": split, "dtype": dtype, "progress": False}
     found = []
-    candidates = candidates_of(models)
     builder = None
     if stream:
         job = make_job(task, metrics, layers=layers, pool=pool, split=split, intervals=intervals)

@@ -42,13 +42,12 @@ def resolve_metrics(
         metrics = [name for name in metrics if kind in METRICS[name].tasks]
         metrics[1:1] = [_BALANCED] if long_tailed else []
     for spec in _specs(metrics):
-        if isinstance(spec, str) and "(" not in spec and any(c in spec for c in "*?["):
-            matches = [METRICS[name] for name in METRICS.match(spec)]
-            chosen = [m for m in matches if kind in m.tasks and m.requires != skip]
-        elif isinstance(spec, str) and spec in COMBINATIONS:
+        if isinstance(spec, str) and spec in COMBINATIONS:
             chosen = [METRICS[term] for term in combination_of(spec, kind).terms]
+        elif _is_pattern(spec):
+            chosen = [m for m in _named(spec) if kind in m.tasks and m.requires != skip]
         else:
-            chosen = [get_metric(spec)]
+            chosen = _named(spec)
             check_task(chosen[0], kind)
         found.update((metric.label, metric) for metric in chosen)
     if not found:
@@ -58,10 +57,31 @@ def resolve_metrics(
     return list(found.values())
 
 
+def check_metrics(metrics: Any) -> None:
+    """Raise where no metric, or no option of one, has such a name, whatever the kind of task.
+
+    >>> check_metrics(["knn(k=3)", "tr*", "etran"])
+    """
+    for spec in _specs(metrics):
+        if not (isinstance(spec, str) and spec in COMBINATIONS):
+            _named(spec)
+
+
 def asked_combinations(metrics: Any, kind: str) -> list[Combination]:
     """The combinations among the names that were asked for."""
     names = [s for s in _specs(metrics) if isinstance(s, str) and s in COMBINATIONS]
     return [combination_of(name, kind) for name in dict.fromkeys(names)]
+
+
+def _is_pattern(spec: Any) -> bool:
+    return isinstance(spec, str) and "(" not in spec and any(c in spec for c in "*?[")
+
+
+def _named(spec: Any) -> list[Metric]:
+    """The metrics that a name, a pattern or a callable stands for."""
+    if _is_pattern(spec):
+        return [METRICS[name] for name in METRICS.match(spec)]
+    return [get_metric(spec)]
 
 
 def _specs(metrics: Any) -> list[Any]:

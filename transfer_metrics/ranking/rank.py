@@ -26,6 +26,7 @@ from transfer_metrics.ranking.memory_budget import worker_memory
 from transfer_metrics.ranking.metric_choice import (
     DEFAULT_METRICS,
     asked_combinations,
+    check_metrics,
     resolve_metrics,
     told_once,
     warn_of_widths,
@@ -166,6 +167,7 @@ def rank_models(
     >>> table.best(), len(table.failures)
     ('zoo:vit-mnist', 1)
     """
+    check_metrics(metrics)
     if evidence is not None:
         # Accuracies without scores get such as this ranking has.
         same = {
@@ -181,6 +183,7 @@ def rank_models(
     ends = math.inf if time is None else clock.time() + seconds_of(time)
     candidates = candidates_of(models)
     ENGINES[engine.partition(":")[0]]
+    resolve_pool(pool)
     stored = features_first(stream, memory, keep_features, budget)
     serial = engine == "serial"
     # What a range of a race takes is little, and a second pass would not be in its budget.
@@ -231,7 +234,7 @@ def _of_pairs(
     return [
         {**record, "task": task}
         for task, own in models.items()
-        for record in rank_models(own, task, metrics, **options).records
+        for record in rank_models([Candidate(m, m) for m in own], task, metrics, **options).records
     ]
 
 
@@ -286,7 +289,6 @@ def make_job(
     options: Mapping[str, Any] | None = None,
 ) -> Job:
     """What is the same for all models of a ranking; arguments as for ``rank_models``."""
-    resolve_pool(pool)
     options = options or {}
     chosen, view = layers, "best"
     if isinstance(layers, str):

@@ -12,6 +12,7 @@ import torch
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.features.extract import extract
+from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.naming import short_id
@@ -19,6 +20,7 @@ from transfer_metrics.ranking.combinations import combined
 from transfer_metrics.ranking.metric_choice import (
     DEFAULT_METRICS,
     asked_combinations,
+    check_metrics,
     resolve_metrics,
     warn_of_widths,
 )
@@ -26,6 +28,7 @@ from transfer_metrics.ranking.scoring import records_of, score_stores
 from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.sources.models.load_model import check_model
 from transfer_metrics.sources.tasks.label_values import check_container
 from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
@@ -84,6 +87,7 @@ def score(
     model    layer
     features features       0.5894 -0.1601
     """
+    check_metrics(metrics)
     check_container(X, "X")
     units = None
     if np.ndim(X) == 3:
@@ -178,7 +182,8 @@ def score_layers(
 
     Returns:
         One record per layer and metric; a metric that cannot be computed on a layer leaves its
-        reason under ``error``.
+        reason under ``error``. Printed, it has a line per layer, the best first; ``wide`` is in
+        their order, and with ``intervals=True`` has these too.
 
     Raises:
         UnknownNameError: no such metric, model, task or layer.
@@ -191,6 +196,7 @@ def score_layers(
     >>> table.metrics
     ['knn']
     """
+    check_metrics(metrics)
     if isinstance(store_or_model, FeatureStore):
         if task is not None:
             raise InvalidInputError("a store has its task already; pass a model to use another")
@@ -198,6 +204,8 @@ def score_layers(
     else:
         if task is None:
             raise InvalidInputError("score_layers needs a task with a model, or a FeatureStore")
+        check_model(store_or_model)
+        resolve_pool(options.get("pool", "avg"))
         task = load_task(task)
         store = extract(store_or_model, task, layers=layers, **options)
     chosen = resolve_metrics(metrics, store.kind)
@@ -208,4 +216,4 @@ def score_layers(
         records = [replace(record, task_summary=task.summary) for record in records]
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(chosen, records)
-    return ScoreTable(combined(records, asked_combinations(metrics, store.kind)))
+    return ScoreTable(combined(records, asked_combinations(metrics, store.kind)), "all")

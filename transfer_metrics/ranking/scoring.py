@@ -23,6 +23,7 @@ from transfer_metrics.progress import check_time
 from transfer_metrics.results.error_bars import blocks_for, deviations
 from transfer_metrics.results.record import Record
 from transfer_metrics.statistics import ClassMoments, ClassRows
+from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.statistics import (
     Labels,
@@ -211,8 +212,12 @@ def _scored(
     class_scatter: ClassScatter | None,
 ) -> list[Record]:
     """Records of metrics of one layer: values with errors and times, or why there are none."""
-    whole = statistics.whole(class_scatter)
     keys = {metric.label: key_of(metric, labels.kind) for metric in metrics}
+    smooth = {keys[m.label] for m in metrics if m.derivative and m.label in modes}
+    started = time.perf_counter()
+    influences = {k: i for k in smooth if (i := statistics.influence(k)) is not None}
+    merged = (time.perf_counter() - started) / max(len(influences), 1)
+    whole = statistics.whole(class_scatter, influences)
     shares = {key: sum(k == key for k in keys.values()) for key in whole}
     found: dict[str, Record] = {}
     for metric, record in zip(metrics, unscored(base, metrics), strict=True):
@@ -223,6 +228,7 @@ def _scored(
             found[metric.label] = replace(record, error=statistics.reason(key))
         else:
             statistic, built = whole[key]
+            built += merged if key in influences else 0.0
             score = functools.partial(metric, statistic)
             found[metric.label] = valued(
                 record, score, built / shares[key], modes.get(metric.label)
@@ -231,7 +237,8 @@ def _scored(
     for key in whole if certain else ():
         scored = [m for m in certain if keys[m.label] == key]
         # Asked for together, so found in one way.
-        _add_errors(found, scored, whole[key][0], statistics.blocks(key), modes[certain[0].label])
+        blocks, mode = statistics.blocks(key), modes[certain[0].label]
+        _add_errors(found, scored, whole[key][0], blocks, mode, influences.get(key))
     return list(found.values())
 
 
@@ -281,12 +288,13 @@ def _add_errors(
     whole: Any,
     blocks: Sequence[Any],
     mode: str,
+    influence: Influence | None,
 ) -> None:
     """Add what the blocks say of the errors of scores, and the time that it took."""
     if not metrics:
         return
     started = time.perf_counter()
-    spread = deviations(metrics, whole, blocks, mode)
+    spread = deviations(metrics, whole, blocks, mode, influence)
     seconds = (time.perf_counter() - started) / len(metrics)
     for metric in metrics:
         record = found[metric.label]

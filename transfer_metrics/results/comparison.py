@@ -13,7 +13,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results import plots
 from transfer_metrics.results.comparable import one_place
 from transfer_metrics.results.plot_style import save_figure
-from transfer_metrics.results.printed import SHORTENED, column_names
+from transfer_metrics.results.printed import SHORTENED, column_names, page_table
 from transfer_metrics.results.record import BESIDE, COSTS, MEASURED, MOVES, QUALITIES, Record
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.table import ScoreTable
@@ -127,6 +127,10 @@ class Comparison(ScoreTable):
             "question", "favourite", "accuracy", "best", "best_accuracy", "regret", "margin",
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=columns)
+
+    def _repr_html_(self) -> str:
+        summary = self.summary()
+        return super()._repr_html_() if summary.empty else page_table(summary.reset_index())
 
     def format(self, metric: str | None = None, confidence: float = CONFIDENCE) -> str:
         """The summary as aligned text, or the ranking under a metric."""

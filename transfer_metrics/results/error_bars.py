@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import math
 import operator
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from scipy import stats
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.statistics import FeatureSample
+from transfer_metrics.statistics.influence import Influence
 
 BLOCKS = 20
 MODES = ("jackknife", "bootstrap")
@@ -53,15 +56,23 @@ def blocks_for(metrics: Sequence[Metric], modes: Mapping[str, str]) -> int:
 
 
 def deviations(
-    metrics: Sequence[Metric], whole: Any, blocks: Sequence[Any], mode: str
+    metrics: Sequence[Metric],
+    whole: Any,
+    blocks: Sequence[Any],
+    mode: str,
+    influence: Influence | None = None,
 ) -> dict[str, list[float]]:
     """Deviations of scores over blocks of examples: their norm is the standard error of a score.
 
-    Additive statistics give a delete-block jackknife: the score without each block, from merging
-    the others. Where ``mode`` is ``"bootstrap"``, metrics of examples get half-samples: the score
-    of ten blocks of twenty, drawn without replacement, whose variance estimates that of the score
-    without smoothness being needed (the delete-half jackknife of Shao and Wu 1989; drawing with
-    replacement would give every example a copy of itself for a neighbour).
+    They are what each block adds to a score, less its share by number of examples of what all add:
+    the number of examples is given, so that a score that rises with it has no error from that.
+    Metrics with a derivative get them from ``influence``, by how the score moves with the weight of
+    each block: the infinitesimal jackknife (Jaeckel 1972). Other additive statistics give a
+    delete-block jackknife: the score without each block, from merging the others. For a mean both
+    are the textbook error. Where ``mode`` is ``"bootstrap"``, metrics of examples get half-samples:
+    the score of ten blocks of twenty, drawn without replacement, whose variance estimates that of
+    the score without smoothness being needed (the delete-half jackknife of Shao and Wu 1989;
+    drawing with replacement would give every example a copy of itself for a neighbour).
 
     The blocks are the same for all models and layers, so the deviations of two of them subtract to
     those of their difference. The metrics are of one statistic, that of all examples being
@@ -69,22 +80,40 @@ def deviations(
 
     Returns one number per block, by label of the metric; none for metrics that are not additive
     where no bootstrap was asked for, and for those that cannot be computed on parts of the data.
-    That takes B scores of each, and O(B log B) merges of which O(log B) are held at once.
+    A derivative takes about one score; the jackknife B scores of each metric, and O(B log B) merges
+    of which O(log B) are held at once.
     """
     count = len(blocks)
     if count < 2:
         return {}
-    if isinstance(whole, FeatureSample):
-        if mode != "bootstrap":
-            return {}
-        parts, scale = _half_samples([whole.shared(b) for b in blocks]), 1.0 / (count - 1)
-    else:
-        parts, scale = without_each(blocks), (count - 1) / count
+    sampled = isinstance(whole, FeatureSample)
+    if sampled and mode != "bootstrap":
+        return {}
+    found = {} if influence is None else _slopes(metrics, influence)
+    rest = [metric for metric in metrics if metric.label not in found]
+    parts = _half_samples([whole.shared(b) for b in blocks]) if sampled else without_each(blocks)
+    sizes = np.array([block.n for block in blocks], dtype=float)
+    share = sizes / sizes.sum()
+    for label, values in _values(rest, whole, parts).items():
+        if sampled:
+            found[label] = (values[1:] - values[1:].mean()) / math.sqrt(count - 1)
+        else:
+            found[label] = (values[0] - values[1:]) * (1.0 - share)
+    if not sampled:
+        scale = math.sqrt(count / (count - 1))
+        found = {label: scale * (share * s.sum() - s) for label, s in found.items()}
+    return {label: values.tolist() for label, values in found.items()}
+
+
+def _values(
+    metrics: Sequence[Metric], whole: Any, parts: Iterable[Any]
+) -> dict[str, np.ndarray]:
+    """Scores of the whole and of parts of it, by label of those metrics that have them all."""
     values: dict[str, list[float]] = {m.label: [] for m in metrics}
     with warnings.catch_warnings():
         # What the whole gave warning of, its parts need not repeat.
         warnings.simplefilter("ignore", TransferMetricsWarning)
-        for part in parts:
+        for part in itertools.chain([whole], parts if metrics else ()):
             for metric in metrics:
                 if metric.label not in values:
                     continue
@@ -92,10 +121,19 @@ def deviations(
                     values[metric.label].append(float(metric(part)))
                 except (TransferMetricsError, ArithmeticError, RuntimeError):
                     del values[metric.label]
-    return {
-        label: (math.sqrt(scale) * (np.array(found) - np.mean(found))).tolist()
-        for label, found in values.items()
-    }
+    return {label: np.array(found) for label, found in values.items()}
+
+
+def _slopes(metrics: Sequence[Metric], influence: Influence) -> dict[str, np.ndarray]:
+    """Derivatives in the weights of the blocks, by label of those metrics that have one."""
+    found = {}
+    for metric in metrics:
+        # A metric without a derivative here gets its errors, or has none, by the jackknife.
+        with contextlib.suppress(TransferMetricsError, ArithmeticError, RuntimeError):
+            slopes = metric.slopes(influence)
+            if slopes is not None and bool(slopes.isfinite().all()):
+                found[metric.label] = slopes.cpu().numpy()
+    return found
 
 
 def without_each(blocks: Sequence[Any], rest: Any = None) -> Iterator[Any]:

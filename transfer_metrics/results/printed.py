@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 from transfer_metrics.naming import short_names, told_apart
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 SHORTENED = "Names are shortened; files, --json and --csv have them whole."
 # A name that is longer is shortened where it does not differ, and to so many letters at most.
 _LONG, _LONGEST = 44, 80
+# Of a table in a notebook, whose middle is left out.
+_MOST_ROWS = 60
 
 
 def column_names(names: Iterable[object]) -> dict[str, str]:
@@ -58,7 +61,7 @@ def _printed(
         if r.note and str(r.model) not in notes.setdefault(r.note, []):
             notes[r.note].append(str(r.model))
     summaries = list(dict.fromkeys(r.task_summary for r in records if r.task_summary))
-    if metric is None and len(metrics) > 1 and _of_features(records):
+    if metric is None and len(metrics) > 1 and of_features(records):
         return _aligned(_metric_lines(records), {"metric"}) + _remarks(notes, summaries)
     metric = metric or (metrics[0] if metrics else "")
     places = places_of(records, metric)
@@ -80,7 +83,25 @@ def _printed(
     return text + _remarks(notes, summaries)
 
 
-def _of_features(records: Sequence[Record]) -> bool:
+def page_table(frame: pd.DataFrame, text: str = "") -> str:
+    """A table for a notebook as pandas makes it, and what stands below the table in a text.
+
+    >>> import pandas as pd
+    >>> page = page_table(pd.DataFrame({"model": ["<b>"], "error": [None]}), "x\\n\\nBest: <b>")
+    >>> "<td>&lt;b&gt;</td>" in page, "error" in page, page.partition("</table>")[2]
+    (True, False, '<p>Best: &lt;b&gt;</p>')
+    """
+    shown = frame.dropna(axis="columns", how="all")
+    shown = shown.rename(columns=visible).map(lambda v: visible(v) if isinstance(v, str) else v)
+    table = shown.to_html(
+        index=any(shown.index.names), na_rep="", float_format="{:.4g}".format, max_rows=_MOST_ROWS,
+        border=0,
+    )  # fmt: skip
+    below = "".join(f"<p>{escape(part)}</p>" for part in text.split("\n\n")[1:])
+    return table + below
+
+
+def of_features(records: Sequence[Record]) -> bool:
     """Whether all records are of the same features that were given, of no model's."""
     named = {(r.model, r.layer) for r in records}
     return named == {("features", "features")} and len(by_place(records)) == 1
@@ -108,10 +129,10 @@ def _ranking_lines(
                 f"{row['score']:.4g}",
                 _margin(half),
                 "" if math.isnan(row["p_best"]) else f"{row['p_best']:.2f}",
-                visible(row["layer"]),
-                str(row["dim"]),
+                visible(row["layer"]) if isinstance(row["layer"], str) else "",
+                _count(row["dim"]),
                 f"{row['seconds']:.1f}",
-                str(row["n"]),
+                _count(row["n"]),
             ]
         )
     if not raced:
@@ -170,6 +191,15 @@ def _remarks(notes: Mapping[str, Sequence[str]], summaries: Sequence[str]) -> st
         told.append(f"{', '.join(map(visible, models[:3]))}{more}: {visible(note, 600)}")
     told += [visible(text, 2_000) for text in summaries]
     return "".join(f"\n\n{text}" for text in told)
+
+
+def _count(value: float | None) -> str:
+    """A whole number; nothing where a table made by hand has none.
+
+    >>> _count(96), _count(96.0), _count(None), _count(math.nan)
+    ('96', '96', '', '')
+    """
+    return "" if value is None or math.isnan(value) else str(int(value))
 
 
 def _margin(half: float) -> str:

@@ -258,7 +258,7 @@ def width_warnings(metrics: Iterable[Metric], records: Iterable[Record]) -> list
     return told
 
 
-def wide_frame(records: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
+def wide_frame(records: Sequence[Record], metrics: Sequence[str], intervals: bool) -> pd.DataFrame:
     """What ``ScoreTable.wide`` returns."""
     frame = frame_of(records)
     frame["metric"] = [r.label for r in records]
@@ -267,10 +267,21 @@ def wide_frame(records: Sequence[Record], metrics: Sequence[str]) -> pd.DataFram
     several = [c for c in others if scored[c].nunique(dropna=False) > 1]
     # A cell without a name would be left out of the index.
     scored = scored.assign(**{c: scored[c].astype(object).fillna("") for c in several})
-    wide = scored.pivot_table(
-        index=["model", *several, "layer"], columns="metric", values="value", sort=False
-    )
-    return wide.reindex(columns=[m for m in metrics if m in wide.columns])
+    index = ["model", *several, "layer"]
+    wide = scored.pivot_table(index=index, columns="metric", values="value", sort=False)
+    order = [m for m in metrics if m in wide.columns]
+    if not intervals:
+        return wide.reindex(columns=order)
+    halves = [
+        math.nan if r.stderr is None else margin(r.stderr, r.deviations)
+        for r in records
+        if r.value is not None
+    ]
+    scored = scored.assign(half=halves)
+    half = scored.pivot_table(index=index, columns="metric", values="half", sort=False)
+    wide = wide.join(half.rename(columns="± {}".format))
+    order = [column for m in order for column in (m, f"± {m}") if column in wide.columns]
+    return wide.reindex(columns=order).rename_axis(columns="metric")
 
 
 def standing_for(records: Sequence[Record], model: str, metric: str, view: str) -> Record:

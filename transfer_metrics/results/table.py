@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any, Self
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.files import replacing
 from transfer_metrics.registry import resolve
-from transfer_metrics.results.comparable import joined, one_place, selected, with_own_names
+from transfer_metrics.results.comparable import (
+    joined,
+    one_place,
+    places_of,
+    selected,
+    with_own_names,
+)
 from transfer_metrics.results.known_accuracies import known_accuracies
-from transfer_metrics.results.printed import printed
+from transfer_metrics.results.printed import of_features, page_table, printed
 from transfer_metrics.results.ranks import (
     difference,
     ranking_frame,
@@ -89,6 +95,18 @@ class ScoreTable:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         # What notebooks show below a cell.
         printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        # What notebooks that show pages show instead.
+        metric = self.named_metric(None)
+        if not self._records:
+            return "<p>(no records)</p>"
+        if of_features(self._records):
+            frame = self.wide(intervals=True).reset_index(drop=True)
+        else:
+            frame = self.ranking().drop(columns=["stderr", "p_score"])
+            frame = frame.rename(columns={"score": metric})
+        return page_table(frame, self.format() if len(places_of(self._records, metric)) < 2 else "")
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -391,13 +409,25 @@ class ScoreTable:
             raise InvalidInputError(f"{model} has no score here; see table.failures")
         return [str(layer) for layer in found["layer"].head(k)]
 
-    def wide(self) -> pd.DataFrame:
+    def wide(self, *, intervals: bool = False) -> pd.DataFrame:
         """One row per model and layer, one column per metric.
 
         Tasks, splits, poolings, heads, seeds and numbers of examples tell rows apart as well, where
         there are several.
+
+        Args:
+            intervals: also half the width of each 95 % interval, as ``± metric`` behind a metric
+                that has errors.
+
+        >>> rows = [{"model": "a", "layer": layer, "metric": "knn", "value": 0.7, "stderr": error}
+        ...         for layer, error in (("stem", 0.1), ("head", None))]
+        >>> ScoreTable(rows).wide(intervals=True).round(2)
+        metric       knn  ± knn
+        model layer
+        a     stem   0.7    0.2
+              head   0.7    NaN
         """
-        return wide_frame(self._records, self.metrics)
+        return wide_frame(self._records, self.metrics, intervals)
 
     def format(self, metric: str | None = None, confidence: float = CONFIDENCE) -> str:
         """The ranking as aligned text.

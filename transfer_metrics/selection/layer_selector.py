@@ -14,6 +14,7 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.combinations import combined
 from transfer_metrics.ranking.metric_choice import (
     asked_combinations,
+    check_metrics,
     resolve_metrics,
     warn_of_widths,
 )
@@ -180,6 +181,7 @@ class LayerSelector(ColumnSelector):
         return self._take(X, getattr(self, "_unit", False))
 
     def _check(self) -> None:
+        check_metrics(self.metric)
         if self.mode not in _MODES or self.normalise not in ("auto", "unit", None):
             raise InvalidInputError(
                 f"mode must be one of {_MODES} and normalise 'auto', 'unit' or None, not "

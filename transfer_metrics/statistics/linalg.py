@@ -79,10 +79,11 @@ def _scaled(matrix: Tensor, factor: float) -> Tensor:
     return factor * matrix
 
 
-def _stacked(top: Tensor, bottom: Tensor) -> Tensor:
-    if top.device.type == "cpu":
-        return torch.from_numpy(np.concatenate([top.numpy(), bottom.numpy()]))
-    return torch.cat([top, bottom])
+def stacked(*rows: Tensor) -> Tensor:
+    """Rows under each other; numpy's memory comes in huge pages, which saves most page faults."""
+    if rows[0].device.type == "cpu":
+        return torch.from_numpy(np.concatenate([part.numpy() for part in rows]))
+    return torch.cat(rows)
 
 
 _ROUNDING = 1e-8
@@ -135,7 +136,7 @@ class Scatter(Saved):
         if not self.dense and not other.dense:
             if not other.data.shape[0]:
                 return self
-            return Scatter.of_rows(_stacked(self.data, other.data))
+            return Scatter.of_rows(stacked(self.data, other.data))
         if self.dense and other.dense:
             return Scatter(self.data + other.data, dense=True)
         matrix, rows = (self.data, other.data) if self.dense else (other.data, self.data)
@@ -178,10 +179,11 @@ class Scatter(Saved):
         """``log det(I + scale * S)``: O(m³) for the smaller side m."""
         if "eigh" in self.__dict__:
             return float(torch.log1p(scale * self.eigh[0]).sum())
-        if scale * self.trace() * torch.finfo(torch.float64).eps > _LOST:
+        trace = scale * float(self.small.diagonal().sum())
+        if trace * torch.finfo(torch.float64).eps > _LOST:
             return float(torch.log1p(scale * self.eigenvalues).sum())
         small = _scaled(self.small, scale)
-        if float(small.diagonal().sum()) < 1.0:
+        if trace < 1.0:
             # 1 + x would lose the digits of a small x.
             return float(torch.log1p(torch.linalg.eigvalsh(small).clamp_min(0.0)).sum())
         small.diagonal().add_(1.0)
@@ -270,3 +272,13 @@ class Scatter(Saved):
         # Woodbury: (shift I + F'F)⁻¹ = (I - F'(shift I + F F')⁻¹ F) / shift
         solved = torch.linalg.solve_triangular(factor, self.data @ rows.T, upper=False)
         return float((rows.square().sum() - solved.square().sum()) / shift)
+
+    def solve(self, rows: Tensor, shift: float) -> Tensor:
+        """``rows (S + shift I)⁻¹`` for a shift > 0; rows is (k, D)."""
+        small = self.small.clone()
+        small.diagonal().add_(shift)
+        factor = torch.linalg.cholesky(small)
+        if self.dense:
+            return torch.cholesky_solve(rows.T, factor).T
+        inside = torch.cholesky_solve(self.data @ rows.T, factor)
+        return (rows - inside.T @ self.data) / shift

@@ -28,6 +28,8 @@ from transfer_metrics.statistics.saving import Saved, require
 
 _PARTS = frozenset({"class", "fourth"})
 _ROWS_AT_ONCE = 4096
+# Examples for each class below which all classes are centred at once.
+_FEW = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,15 +205,18 @@ class ClassMoments(Saved):
         bounds = [0, *counts.cumsum(0).tolist()]
         means = features.new_zeros(size, features.shape[1])
         rows = _empty_like(features)
-        class_rows = []
-        for c, (start, stop) in enumerate(pairwise(bounds)):
-            block = rows[start:stop]
-            if stop > start:
-                _gather(features, order[start:stop], block)
-                means[c] = block.mean(dim=0)
-                block -= means[c]
-            # One example is its own mean: no row is needed.
-            class_rows.append(block if stop - start > 1 else block[:0])
+        if len(features) < _FEW * size and features.device.type == "cpu":
+            _gather(features, order, rows)
+            _centre(rows.numpy(), counts.numpy(), means.numpy())
+        else:
+            for c, (start, stop) in enumerate(pairwise(bounds)):
+                block = rows[start:stop]
+                if stop > start:
+                    _gather(features, order[start:stop], block)
+                    means[c] = block.mean(dim=0)
+                    block -= means[c]
+        # One example is its own mean: no row is needed.
+        class_rows = [rows[i : i if j - i < 2 else j] for i, j in pairwise(bounds)]
         if not bool(torch.isfinite(means).all()):
             check_finite(features)
             raise InvalidInputError("X has values too large to average in float64; rescale it")
@@ -241,7 +246,7 @@ class ClassMoments(Saved):
     @cached_property
     def present(self) -> list[int]:
         """Classes that have examples."""
-        return [int(c) for c in self.counts.nonzero().flatten()]
+        return self.counts.nonzero().flatten().tolist()
 
     @cached_property
     def mean(self) -> Tensor:
@@ -358,6 +363,17 @@ def _empty_like(features: Tensor) -> Tensor:
     if features.device.type == "cpu":
         return torch.from_numpy(np.empty(features.shape))
     return torch.empty_like(features)
+
+
+def _centre(rows: np.ndarray, counts: np.ndarray, means: np.ndarray) -> None:
+    """Take from rows in the order of their classes the means of these, which are filled in.
+
+    All at once, which pays where each class has few.
+    """
+    present = counts > 0
+    starts = np.concatenate([[0], counts[present].cumsum()[:-1]])
+    means[present] = np.add.reduceat(rows, starts, axis=0) / counts[present, None]
+    rows -= np.repeat(means, counts, axis=0)
 
 
 def _gather(features: Tensor, index: Tensor, out: Tensor) -> None:

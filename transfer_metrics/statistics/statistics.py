@@ -8,12 +8,14 @@ import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.inputs import as_labels, as_targets, quantile_bins
 from transfer_metrics.statistics.joint import SourceJoint
 from transfer_metrics.statistics.linalg import Scatter
@@ -23,6 +25,7 @@ from transfer_metrics.statistics.saving import Saved
 from transfer_metrics.statistics.targets import TargetMoments
 
 FLOAT = 8
+_NO_INFLUENCE: Mapping[str, Influence] = MappingProxyType({})
 CLASS_BYTES = 1 << 30
 """Scatter of the classes that takes more is computed class by class where rows can be read."""
 
@@ -285,18 +288,23 @@ class Statistics(Saved):
         )
 
     def whole(
-        self, class_scatter: Callable[[ClassMoments], Sequence[Scatter]] | None = None
+        self,
+        class_scatter: Callable[[ClassMoments], Sequence[Scatter]] | None = None,
+        influences: Mapping[str, Influence] = _NO_INFLUENCE,
     ) -> dict[str, tuple[Any, float]]:
         """The statistic of all blocks together under each key that has one, and its seconds.
 
-        ``class_scatter`` gives the scatter of each class for moments that were built without.
+        ``class_scatter`` gives the scatter of each class for moments that were built without, and
+        ``influences`` have the moments of all where those of the blocks were merged before.
         Samples use the moments of the same rows, and readers share one eigendecomposition.
         """
         found: dict[str, Any] = {}
         spent = dict(zip(self.keys, self.seconds, strict=True))
         for key in self.keys:
             started = time.perf_counter()
-            if blocks := self.blocks(key):
+            if key in influences:
+                found[key] = influences[key].whole
+            elif blocks := self.blocks(key):
                 found[key] = functools.reduce(operator.add, blocks)
             if class_scatter is not None and isinstance(found.get(key), ClassMoments):
                 scatter = class_scatter(found[key])
@@ -312,6 +320,12 @@ class Statistics(Saved):
             _ = getattr(found[key], "moments", found[key]).total.eigh
             spent[key] += time.perf_counter() - started
         return {key: (value, spent[key]) for key, value in found.items()}
+
+    def influence(self, key: str) -> Influence | None:
+        """How class moments move with the weights of their blocks; None of other statistics."""
+        blocks = self.blocks(key) if key in self.keys else []
+        of_classes = len(blocks) > 1 and isinstance(blocks[0], ClassMoments)
+        return Influence.of(blocks) if of_classes else None
 
     def blocks(self, key: str) -> list[Any]:
         """The statistic of each block of examples that has any; none where it was refused."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,13 @@ from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.naming import checked_name, told_apart
-from transfer_metrics.sources.models.load_model import WILD, called, list_models, load_model
+from transfer_metrics.sources.models.load_model import (
+    WILD,
+    called,
+    check_model,
+    list_models,
+    load_model,
+)
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import not_a_model, plain_module
 from transfer_metrics.sources.specs import local_path, models_of, parse_model, parse_name
@@ -48,7 +54,8 @@ def candidates_of(models: Any) -> list[Candidate]:
     Raises:
         InvalidInputError: two models were given one name, there is none at all, or something else
             is given for one.
-        UnknownNameError: a wildcard matches nothing.
+        UnknownNameError: a wildcard matches nothing, or nothing has the name of any of them; a
+            name among others that are known fails when it is loaded.
 
     >>> from torch import nn
     >>> [c.name for c in candidates_of([nn.ReLU(), nn.ReLU(), {"small": nn.ReLU()}])]
@@ -68,7 +75,21 @@ def candidates_of(models: Any) -> list[Candidate]:
         )
     found = [_own_name(model) for name, model in pairs if name is None]
     numbered = iter(told_apart([*given, *found])[len(given) :])
+    _refuse_unknown([model for _, model in pairs])
     return [Candidate(name or next(numbered), model) for name, model in pairs]
+
+
+def _refuse_unknown(models: Sequence[Any]) -> None:
+    """Raise what is wrong with the first of the names, where all of them are wrong."""
+    wrong: list[TransferMetricsError] = []
+    for model in models:
+        try:
+            check_model(model)
+        except TransferMetricsError as error:
+            wrong.append(error)
+        else:
+            return
+    raise wrong[0]
 
 
 def _own_name(model: Any) -> str:

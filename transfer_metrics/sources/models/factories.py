@@ -30,7 +30,7 @@ def from_factory(spec: ModelSpec, hubs: Iterable[str] = ()) -> Model:
     given: dict[str, Any] = {}
 
     def make() -> Any:
-        factory = _find(spec, hubs)
+        factory = find_factory(spec, hubs)
         given.update(_taken(factory, spec))
         if "seed" not in given:
             check_seed(spec)
@@ -76,7 +76,7 @@ def _taken(factory: Callable[..., Any], spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _find(spec: ModelSpec, hubs: Iterable[str]) -> Callable[..., Any]:
+def find_factory(spec: ModelSpec, hubs: Iterable[str]) -> Callable[..., Any]:
     """Import the factory, with the current directory in front as in ``python -m``."""
     here = str(Path.cwd())
     sys.path.insert(0, here)

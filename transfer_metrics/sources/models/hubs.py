@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from transfer_metrics.errors import (
     warn,
 )
 from transfer_metrics.registry import choose
+from transfer_metrics.sources import zoo
 from transfer_metrics.sources.example import Modality
 from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.models.classifier import (
@@ -49,11 +51,39 @@ class Converted:
         return self.transform(to_mode(image, self.mode))
 
 
+def check_name(spec: ModelSpec) -> None:
+    """Raise where a hub that can be asked without a network has no such model or weights."""
+    if spec.hub == "zoo":
+        choose("zoo model", spec.name, zoo.names())
+    elif spec.hub == "torchvision":
+        models = require("torchvision", f"model {spec.text!r}").models
+        choose("torchvision model", spec.name, models.list_models(module=models))
+    elif spec.hub == "timm" and ":" not in spec.name:
+        # hf-hub:… and local-dir:… name no registered architecture
+        timm = require("timm", f"model {spec.text!r}")
+        architecture, _, tag = spec.name.partition(".")
+        choose("timm model", architecture, timm.list_models())
+        if tag:
+            choose(f"weights of timm model {architecture!r}", tag, _timm_tags(architecture))
+    elif (
+        spec.hub == "hf"
+        and spec.name.startswith((".", "/", "~"))
+        and not os.path.isdir(os.path.expanduser(spec.name))
+    ):
+        raise InvalidInputError(
+            f"model {spec.text!r}: there is no folder {spec.name!r}; check the path"
+        )
+
+
+def _timm_tags(architecture: str) -> list[str]:
+    """Names of the weights that timm has for an architecture."""
+    known = require("timm", "its weights").list_models(f"{architecture}.*", pretrained=True)
+    return [name.partition(".")[2] for name in known]
+
+
 def from_zoo(spec: ModelSpec) -> Model:
     """Load a bundled model."""
-    from transfer_metrics.sources import zoo
-
-    choose("zoo model", spec.name, zoo.names())
+    check_name(spec)
     if spec.options or spec.checkpoint or spec.seed is not None:
         raise InvalidInputError(
             f"model {spec.text!r}: bundled models take no options and no other weights"
@@ -72,17 +102,12 @@ def from_timm(spec: ModelSpec) -> Model:
             f"model {spec.text!r}: checkpoint_path is not taken; write timm:{spec.name}=FILE"
         )
     pretrained = bool(options.pop("pretrained", True)) and not spec.checkpoint
-    architecture, _, tag = spec.name.partition(".")
-    if ":" not in spec.name:  # hf-hub:… and local-dir:… name no registered architecture
-        choose("timm model", architecture, timm.list_models())
-        tags = [n.partition(".")[2] for n in timm.list_models(f"{architecture}.*", pretrained=True)]
-        if tag:
-            choose(f"weights of timm model {architecture!r}", tag, tags)
-        elif pretrained and not tags:
-            raise InvalidInputError(
-                f"model {spec.text!r}: timm has no pretrained weights for it; give a file, "
-                f"{spec.text}=weights.safetensors, or random ones, {spec.text}(pretrained=False)"
-            )
+    check_name(spec)
+    if pretrained and not any(mark in spec.name for mark in ":.") and not _timm_tags(spec.name):
+        raise InvalidInputError(
+            f"model {spec.text!r}: timm has no pretrained weights for it; give a file, "
+            f"{spec.text}=weights.safetensors, or random ones, {spec.text}(pretrained=False)"
+        )
 
     def make(**classes: int) -> nn.Module:
         chosen = {**options, **classes}
@@ -121,7 +146,7 @@ def _leave_out_random_head(module: nn.Module, classes: Any, spec: ModelSpec) -> 
 def from_torchvision(spec: ModelSpec) -> Model:
     """Load a torchvision classifier with pretrained, local or random weights."""
     models = require("torchvision", f"model {spec.text!r}").models
-    choose("torchvision model", spec.name, models.list_models(module=models))
+    check_name(spec)
     known = models.get_model_weights(spec.name)
     options = dict(spec.options)
     asked = options.pop("weights", None if spec.checkpoint else "DEFAULT")

@@ -22,6 +22,7 @@ from transfer_metrics.errors import (
     UnsupportedTaskError,
 )
 from transfer_metrics.sources.models.classifier import last_linear
+from transfer_metrics.sources.models.hubs import check_name
 from transfer_metrics.sources.models.huggingface_audio import adapters
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.tokens import Tokens, text_limit, window_multiple
@@ -46,10 +47,7 @@ def from_huggingface(spec: ModelSpec) -> Model:
     tower of images or sounds. A folder of a sentence encoder (``modules.json``) is read as its
     transformer; its own pooling is one of ``pool=``.
     """
-    if spec.name.startswith((".", "/", "~")) and not os.path.isdir(os.path.expanduser(spec.name)):
-        raise InvalidInputError(
-            f"model {spec.text!r}: there is no folder {spec.name!r}; check the path"
-        )
+    check_name(spec)
     transformers = require("transformers", f"model {spec.text!r}")
     name = _transformer_folder(os.path.expanduser(spec.name), spec)
     cached = None if os.path.isdir(name) else _cached_folder(name, spec.revision)

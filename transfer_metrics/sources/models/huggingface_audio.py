@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.signal import resample_poly
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.example import as_sound
@@ -36,20 +38,18 @@ class Waveform:
     longest: int = 0
 
     def __call__(self, example: Any) -> np.ndarray:
-        """A sound to (T,) float32."""
+        """A sound to (T,) float32, at the rate of the model whatever its own."""
         sound = as_sound(example)
+        samples = sound.samples
         if sound.rate not in (None, self.rate):
+            common = math.gcd(self.rate, sound.rate)
+            samples = resample_poly(samples, self.rate // common, sound.rate // common)
+        if len(samples) < self.shortest:
             raise InvalidInputError(
-                f"a sound has {sound.rate} samples per second where the model reads {self.rate}; "
-                f"resample it, for example by scipy.signal.resample_poly(samples, {self.rate}, "
-                f"{sound.rate})"
-            )
-        if len(sound) < self.shortest:
-            raise InvalidInputError(
-                f"a sound of {len(sound)} samples is shorter than the {self.shortest} that the "
+                f"a sound of {len(samples)} samples is shorter than the {self.shortest} that the "
                 f"model needs; leave it out, or add silence"
             )
-        return sound.samples[: self.longest or None]
+        return np.ascontiguousarray(samples[: self.longest or None], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Waves:
 
     def _padding(self) -> dict[str, Any]:
         # Extractors with a window of their own, such as 30 seconds, pad to it when not told.
-        own = {} if _has_window(self.extractor) else {"padding": True}
+        own = {} if has_window(self.extractor) else {"padding": True}
         return own | ({"return_attention_mask": True} if self.masked else {})
 
 
-def _has_window(extractor: Any) -> bool:
+def has_window(extractor: Any) -> bool:
     """Whether an extractor cuts and pads every sound to one length."""
     return any(hasattr(extractor, name) for name in ("n_samples", "nb_max_samples", "max_length"))
 
@@ -112,7 +112,7 @@ def convolutions(config: Any) -> list[_Convolution]:
 def adapters(extractor: Any, config: Any, accepted: frozenset[str]) -> tuple[Waveform, Waves]:
     """What turns sounds into the input of a network, with the names of the arguments it accepts."""
     chain = convolutions(config)
-    window = _has_window(extractor)
+    window = has_window(extractor)
     raw = not window and "input_values" in accepted
     # A spectrogram needs one analysis window, of at most 25 ms.
     shortest = _receptive_field(chain) if raw else extractor.sampling_rate // 40

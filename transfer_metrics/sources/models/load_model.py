@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, Any
 from transfer_metrics.errors import (
     InvalidInputError,
     MissingDependencyError,
+    TransferMetricsError,
     UnknownNameError,
 )
 from transfer_metrics.naming import checked_name
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.specs import ModelSpec, models_of, parse_model, parse_name
+from transfer_metrics.sources.specs import (
+    ModelSpec,
+    models_of,
+    parse_model,
+    parse_name,
+    results_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -143,6 +150,30 @@ def load_model(
     if device is not None:
         model.module.to(device)
     return model if name is None else called(model, name)
+
+
+def check_model(spec: Any) -> None:
+    """Raise where no model has such a name, as far as is known without loading it.
+
+    >>> check_model("zoo:vt-mnist")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    transfer_metrics.errors.UnknownNameError: unknown zoo model 'vt-mnist'; ...
+    """
+    from transfer_metrics.sources.models.factories import find_factory
+    from transfer_metrics.sources.models.hubs import check_name
+
+    if not isinstance(spec, str) or spec.startswith("popular:") or results_of(spec) is not None:
+        return
+    parsed = parse_model(parse_name(spec)[1])
+    if parsed.hub in HUBS:
+        check_name(parsed)
+        return
+    try:
+        find_factory(parsed, HUBS)
+    except TransferMetricsError:
+        raise
+    except Exception:  # what its module raises is told when it is loaded
+        return
 
 
 def called(model: Model, name: str) -> Model:

@@ -1,4 +1,4 @@
-"""Tasks from folders of images."""
+"""Tasks from folders of images, or of sounds."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.specs import text_of
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.paths import (
-    IMAGE_SUFFIXES,
+    FILE_SUFFIXES,
     existing_folder,
     is_litter,
     split_name,
 )
-from transfer_metrics.sources.tasks.sequences import ImageFiles
+from transfer_metrics.sources.tasks.sequences import ImageFiles, SoundFiles
 from transfer_metrics.sources.tasks.task import Task
 
-_OTHER, _LOOSE, _LINK = "no image", "in no class folder", "a broken link, or one to a folder"
-_EMPTY, _LITTER = "no image in it", "hidden, or left there by a system"
+_LOOSE, _LINK = "in no class folder", "a broken link, or one to a folder"
+_LITTER = "hidden, or left there by a system"
 """Why something is left out."""
 
 
@@ -35,19 +35,31 @@ def from_imagefolder(place: str, name: str) -> Task:
     without images. Links to images, and links in place of class folders, are followed, wherever
     they lead; links to folders further down are not. Nothing is ever written there.
     """
-    found = _Folder(existing_folder(place, name), name)
-    parts = {}
+    return _read(_Folder(existing_folder(place, name), name, "image"))
+
+
+def from_audiofolder(place: str, name: str) -> Task:
+    """The same of sounds: ``folder/<class>/**/sound.wav``, with splits if there are any.
+
+    WAV files of samples that are not compressed, of any rate; of several channels the mean is used.
+    """
+    return _read(_Folder(existing_folder(place, name), name, "sound"))
+
+
+def _read(found: _Folder) -> Task:
+    name, parts = found.name, {}
+    files = SoundFiles if found.noun == "sound" else ImageFiles
     for split, folder in found.splits().items():
         paths: list[Path] = []
         labels: list[str] = []
         for class_folder in found.subfolders(folder):
-            images = found.images(class_folder)
-            paths += images
-            labels += [unicodedata.normalize("NFC", text_of(class_folder.name))] * len(images)
+            own = found.files(class_folder)
+            paths += own
+            labels += [unicodedata.normalize("NFC", text_of(class_folder.name))] * len(own)
         if paths:
-            parts[split] = (ImageFiles(paths), labels)
+            parts[split] = (files(paths), labels)
         elif folder != found.root:
-            found.leave(folder, _EMPTY)
+            found.leave(folder, f"no {found.noun} in it")
     classes = sorted(set().union(*(labels for _, labels in parts.values())))
     if "train" not in parts or len(classes) < 2:
         raise found.unusable(len(classes))
@@ -63,8 +75,9 @@ def from_imagefolder(place: str, name: str) -> Task:
 class _Folder:
     """A folder that is looked through, and what in it is left out for which reason."""
 
-    def __init__(self, root: Path, name: str) -> None:
-        self.root, self._name = root, name
+    def __init__(self, root: Path, name: str, noun: str) -> None:
+        self.root, self.name, self.noun = root, name, noun
+        self.suffixes = FILE_SUFFIXES[noun]
         self._left: defaultdict[str, list[Path]] = defaultdict(list)
 
     def leave(self, path: Path, why: str) -> None:
@@ -89,7 +102,7 @@ class _Folder:
             split = split_name(text_of(folder.name))
             if split in found:
                 raise InvalidInputError(
-                    f"task {self._name!r}: {found[split].name!r} and {folder.name!r} in "
+                    f"task {self.name!r}: {found[split].name!r} and {folder.name!r} in "
                     f"{str(self.root)!r} are both split {split!r}; put them into one folder, or "
                     f"rename one"
                 )
@@ -105,9 +118,9 @@ class _Folder:
                 self.leave(path, _LOOSE)
         return self._folders(folder)
 
-    def images(self, folder: Path) -> list[Path]:
-        """The images in a class folder, however deep; others are left out."""
-        images: list[Path] = []
+    def files(self, folder: Path) -> list[Path]:
+        """The images or sounds in a class folder, however deep; others are left out."""
+        found: list[Path] = []
         for place, inner, files in os.walk(folder, onerror=self._refuse):
             here = Path(place)
             for part in list(inner):
@@ -119,24 +132,25 @@ class _Folder:
                 if is_litter(file):
                     self.leave(path, _LITTER)
                 elif not path.is_file():
-                    self.leave(path, _LINK if path.is_symlink() else _OTHER)
-                elif path.suffix.lower() not in IMAGE_SUFFIXES:
-                    self.leave(path, _OTHER)
+                    self.leave(path, _LINK if path.is_symlink() else f"no {self.noun}")
+                elif path.suffix.lower() not in self.suffixes:
+                    self.leave(path, f"no {self.noun}")
                 else:
-                    images.append(path)
-        if not images:
-            self.leave(folder, _EMPTY)
-        return sorted(images)
+                    found.append(path)
+        if not found:
+            self.leave(folder, f"no {self.noun} in it")
+        return sorted(found)
 
     def unusable(self, classes: int) -> InvalidInputError:
         """The error for too few classes."""
         inner = [f for f in self._folders(self.root) if len(self._folders(f)) > 1]
         left = "; ".join(f"{what} ({why})" for what, why in self.left_out())
-        hint = f"; or name imagefolder:{inner[0]}" if len(inner) == 1 else ""
+        source = "audiofolder" if self.noun == "sound" else "imagefolder"
+        hint = f"; or name {source}:{inner[0]}" if len(inner) == 1 else ""
         return InvalidInputError(
-            f"task {self._name!r}: {str(self.root)!r} holds {classes} class folders with images; "
-            f"arrange the images ({', '.join(sorted(IMAGE_SUFFIXES))}) in one folder per class, at "
-            f"least two{hint}{f'. Not used: {left}' if left else ''}"
+            f"task {self.name!r}: {str(self.root)!r} holds {classes} class folders with "
+            f"{self.noun}s; arrange the {self.noun}s ({', '.join(sorted(self.suffixes))}) in one "
+            f"folder per class, at least two{hint}{f'. Not used: {left}' if left else ''}"
         )
 
     def _folders(self, folder: Path) -> list[Path]:
@@ -151,6 +165,6 @@ class _Folder:
 
     def _refuse(self, error: OSError) -> None:
         raise InvalidInputError(
-            f"task {self._name!r}: {str(error.filename)!r} cannot be read ({error.strerror}); "
+            f"task {self.name!r}: {str(error.filename)!r} cannot be read ({error.strerror}); "
             f"make it readable, or take it out of the folder"
         ) from error

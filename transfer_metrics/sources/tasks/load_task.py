@@ -27,6 +27,7 @@ TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
     "task source",
     {
         "csv": "transfer_metrics.sources.tasks.table_tasks:from_table",
+        "audiofolder": "transfer_metrics.sources.tasks.image_folders:from_audiofolder",
         "hf": "transfer_metrics.sources.tasks.hub_tasks:from_hub",
         "imagefolder": "transfer_metrics.sources.tasks.image_folders:from_imagefolder",
         "jsonl": "transfer_metrics.sources.tasks.table_tasks:from_table",
@@ -62,6 +63,7 @@ def load_task(
                                                       fixed stratified split, 75 % train, 25 % test
     ``zoo:glyphs``                                    bundled: rendered characters, with ``ood``
     ``imagefolder:photos/``                           a folder per class, or per split and class
+    ``audiofolder:tones/``                            the same of WAV files
     ``csv:reviews.csv?label=stars&text=review``       text, pairs (``text=a,b``), numbers
                                                       (``features=a,b``), or paths to images
                                                       (``image=a``, ``root=``); ``split=column``

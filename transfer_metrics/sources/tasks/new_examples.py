@@ -18,8 +18,8 @@ from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.specs import parse_task, text_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import TASK_SOURCES, load_task
-from transfer_metrics.sources.tasks.paths import IMAGE_SUFFIXES, is_litter
-from transfer_metrics.sources.tasks.sequences import ImageFiles
+from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, is_litter
+from transfer_metrics.sources.tasks.sequences import ImageFiles, SoundFiles
 from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.sources.tasks.tables import Table
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -28,6 +28,11 @@ from transfer_metrics.untrusted import TABLE, read_text
 _TABLES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _OPTIONS = ("text", "image", "features", "root", "header")
 """Of tables whose labels are not read."""
+_FILES: dict[str, tuple[str, Any]] = {
+    "image": ("image", ImageFiles),
+    "audio": ("sound", SoundFiles),
+}
+"""What a file is of which each is an example, by the modality of the model."""
 _LONGEST = 60
 """Characters of a text that is called by its beginning."""
 
@@ -104,7 +109,8 @@ def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> New
     """Read examples that have no labels, or whose labels do not matter.
 
     For a model of images a text is the path of an image, of a folder, of which all images count
-    whatever folders they are in, or of a table that names image files. For a model of texts it is
+    whatever folders they are in, or of a table that names image files; for one of sounds that of a
+    WAV file or a folder of them. For a model of texts it is
     the path of a table, of a file ``.txt`` with a text per line, or else a text itself; for one of
     numbers the path of a table. The name of a task stands for its split ``test``.
 
@@ -170,7 +176,7 @@ class _Chain(Sequence[Any]):
 
 def _listed(examples: Sequence[Any]) -> NewExamples:
     names = [str(number) for number in range(len(examples))]
-    if isinstance(examples, ImageFiles):
+    if isinstance(examples, (ImageFiles, SoundFiles)):
         names = [text_of(str(path)) for path in examples.paths]
     elif len(examples) and isinstance(examples[0], str):
         return _of_texts(examples)
@@ -189,7 +195,7 @@ def _of_task(X: Any, modality: Modality, columns: Sequence[str]) -> NewExamples:
         source, place, options = parse_task(X)
         if source in _TABLES.values():
             return _of_table(place, modality, columns, options)
-        if source == "imagefolder":
+        if source in ("imagefolder", "audiofolder"):
             return _of_path(place, modality, columns)
     task = load_task(X)
     return _listed(task["test" if "test" in task.splits else "train"].examples)
@@ -211,16 +217,16 @@ def _of_path(X: Any, modality: Modality, columns: Sequence[str]) -> NewExamples:
                 return _of_texts([X])
             raise _absent(told)
         return _of_lines(path, told)
-    if modality != "image":
+    if modality not in _FILES:
         raise InvalidInputError(
             f"{told!r}: the model reads {'a text per line' if modality == 'text' else 'numbers'}, "
             f"and {'a folder' if is_folder else 'this'} holds none; give a table such as new.csv"
         )
     if is_folder:
-        return _of_folder(path, told)
+        return _of_folder(path, told, modality)
     if not is_file:
         raise _absent(told)
-    return NewExamples([text_of(told)], ImageFiles([path]))
+    return NewExamples([text_of(told)], _FILES[modality][1]([path]))
 
 
 def _like_a_table(text: str) -> bool:
@@ -232,9 +238,10 @@ def _absent(told: str) -> InvalidInputError:
     return InvalidInputError(f"there is no file or folder {told!r}{where}; check the path")
 
 
-def _of_folder(folder: Path, told: str) -> NewExamples:
-    """All images below a folder, in the order of their paths; links to folders are not followed."""
-    images: list[Path] = []
+def _of_folder(folder: Path, told: str, modality: Modality) -> NewExamples:
+    """All images or sounds below a folder, by path; links to folders are not followed."""
+    noun, files_of = _FILES[modality]
+    found: list[Path] = []
     others = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_litter(name))
@@ -242,16 +249,15 @@ def _of_folder(folder: Path, told: str) -> NewExamples:
             if is_litter(name):
                 continue
             path = Path(place, name)
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                images.append(path)
+            if path.suffix.lower() in FILE_SUFFIXES[noun]:
+                found.append(path)
             else:
-                others.append((text_of(str(path)), "no image"))
-    if not images:
-        raise InvalidInputError(
-            f"there is no image in the folder {told!r}; images end in .jpg, .png, .webp and so on"
-        )
-    names = [text_of(str(path)) for path in images]
-    return NewExamples(names, ImageFiles(images), tuple(others))
+                others.append((text_of(str(path)), f"no {noun}"))
+    if not found:
+        ends = ".wav" if noun == "sound" else ".jpg, .png, .webp and so on"
+        raise InvalidInputError(f"there is no {noun} in the folder {told!r}; {noun}s end in {ends}")
+    names = [text_of(str(path)) for path in found]
+    return NewExamples(names, files_of(found), tuple(others))
 
 
 def _of_lines(path: Path, told: str) -> NewExamples:

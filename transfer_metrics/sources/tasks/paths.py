@@ -12,6 +12,8 @@ from transfer_metrics.errors import InvalidInputError
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .bmp .tif .tiff .webp .gif".split()  # noqa: SIM905
 )
+FILE_SUFFIXES = {"image": IMAGE_SUFFIXES, "sound": frozenset({".wav"})}
+"""By what is in a folder: one file is an example."""
 # What systems and servers leave in folders that people copy, zip and share.
 _LITTER = (
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information",
@@ -28,7 +30,7 @@ _BY_ENDING = {
     ".csv": "csv", ".jsonl": "jsonl", ".npz": "npz", ".parquet": "parquet", ".pt": "torch",
     ".pth": "torch", ".tar": "tar", ".tsv": "tsv",
 }  # fmt: skip
-_OF_FOLDERS = ("hf", "imagefolder", "parquet", "tar")
+_OF_FOLDERS = ("audiofolder", "hf", "imagefolder", "parquet", "tar")
 _SOURCES = {*_BY_ENDING.values(), *_OF_FOLDERS}
 _SAVED = ("dataset_dict.json", "dataset_info.json")
 """What ``save_to_disk`` of ``datasets`` leaves."""
@@ -73,9 +75,11 @@ def source_of(path: Path) -> str:
     found = {s: f.name for f in files[::-1] if (s := _BY_ENDING.get(f.suffix.lower()))}
     if saved := [file.name for file in files if file.name in _SAVED]:
         found["hf"] = saved[0]
-    inner = next(filter(None, map(_first_image, _sorted(path))), None)
-    if inner is not None:
-        found["imagefolder"] = str(inner.relative_to(path))
+    for source, noun in (("imagefolder", "image"), ("audiofolder", "sound")):
+        inner = next(filter(None, (_first(part, noun) for part in _sorted(path))), None)
+        if inner is not None:
+            found[source] = str(inner.relative_to(path))
+            break  # sounds beside images are not looked for
     if len(found) > 1:
         ways = [f"{s}:{path if s in _OF_FOLDERS else path / found[s]}" for s in sorted(found)]
         raise InvalidInputError(
@@ -98,14 +102,14 @@ def _sorted(path: Path) -> list[Path]:
         return []
 
 
-def _first_image(folder: Path) -> Path | None:
-    """An image in a folder or its subfolders, if any."""
+def _first(folder: Path, noun: str) -> Path | None:
+    """An image, or a sound, in a folder or its subfolders, if any."""
     if not folder.is_dir() or is_litter(folder.name):
         return None
     for place, inner, files in os.walk(folder):
         inner[:] = sorted(name for name in inner if not is_litter(name))
         for file in sorted(files):
-            if Path(file).suffix.lower() in IMAGE_SUFFIXES and not is_litter(file):
+            if Path(file).suffix.lower() in FILE_SUFFIXES[noun] and not is_litter(file):
                 return Path(place, file)
     return None
 

@@ -14,7 +14,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.example import Modality, Word, decode, example_bytes
+from transfer_metrics.sources.example import (
+    Modality,
+    Sound,
+    Word,
+    decode,
+    decode_sound,
+    example_bytes,
+)
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
@@ -151,6 +158,40 @@ class ImageFiles(StoredImages):
         except (OSError, ValueError) as error:
             raise InvalidInputError(
                 f"image {self.where(index)!r} cannot be read "
+                f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class SoundFiles(Examples):
+    """WAV files, read on access."""
+
+    paths: Sequence[Path]
+    modality = "audio"
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        """Bytes of each file, -1 where it cannot be found."""
+        return np.array([_size(path) for path in self.paths], np.int64)
+
+    def where(self, index: int) -> str:
+        """The path of one file."""
+        return str(self.paths[index])
+
+    def read(self, index: int) -> Sound:
+        """One sound."""
+        return decode_sound(self.stored(index), self.where(index))
+
+    def stored(self, index: int) -> bytes:
+        """The bytes of one file."""
+        try:
+            return read_bytes(self.paths[index], PICTURE)
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(
+                f"sound {self.where(index)!r} cannot be read "
                 f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
             ) from error
 

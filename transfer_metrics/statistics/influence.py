@@ -1,0 +1,260 @@
+"""How class moments move with the weights of blocks of examples: the seam of influence functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.statistics.linalg import Scatter, product, stacked
+from transfer_metrics.statistics.moments import ClassMoments, FourthMoments
+
+# Examples for each dimension from which one more hardly adds to the rank.
+_SMOOTH = 2
+# Largest entry of G times trace, over <G, T>, up to which float32 leaves two digits of a deviation.
+_ROUGH = 1e5
+
+
+@dataclass(frozen=True, eq=False)
+class Influence:
+    """Moments of all examples, and what one more share of each of B blocks adds to them.
+
+    With weights w_b of the blocks, all 1, the scatter about the means moves by that of the block
+    about the same means, since deviations from a mean sum to zero. So the derivative of a score in
+    the weights is its derivative in the moments, contracted with the blocks.
+
+    Attributes:
+        whole: the moments of all.
+        blocks: those of the blocks.
+        within: scatter of each block about the class means of all.
+        by_class: the same for each class, where it was kept.
+        fourth: fourth moments of each block about the mean of all, where they were kept.
+
+    Cost: O(N D²) as for the moments, and as much memory as the blocks.
+    """
+
+    whole: ClassMoments
+    blocks: tuple[ClassMoments, ...]
+    within: tuple[Scatter, ...]
+    by_class: tuple[tuple[Scatter, ...], ...] | None = None
+    fourth: tuple[FourthMoments, ...] = ()
+
+    @classmethod
+    def of(cls, blocks: Sequence[ClassMoments]) -> Influence:
+        """That of disjoint blocks of examples."""
+        counts = torch.stack([block.counts for block in blocks])
+        sums = sum(b.counts.to(b.means)[:, None] * b.means for b in blocks)
+        means = sums / counts.sum(dim=0).clamp_min(1).to(sums)[:, None]
+        shifts = [b.counts.to(means).sqrt()[:, None] * (b.means - means) for b in blocks]
+        total, within = _joined(
+            [(b.within, s[b.counts > 0]) for b, s in zip(blocks, shifts, strict=True)]
+        )
+        classes, by_class = None, None
+        if all(block.class_scatter is not None for block in blocks):
+            pairs = list(zip(blocks, shifts, counts.tolist(), strict=True))
+            found = [
+                _joined([(b.scatter_of(c), s[c : c + (n[c] > 0)]) for b, s, n in pairs])
+                for c in range(len(means))
+            ]
+            classes, by_class = tuple(one[0] for one in found), tuple(one[1] for one in found)
+        whole = ClassMoments(counts.sum(dim=0), means, total, classes)
+        fourth = tuple(
+            b.fourth.shifted(b.mean - whole.mean, b.n, b.total) for b in blocks if b.fourth
+        )
+        if len(fourth) == len(blocks):
+            whole = dataclasses.replace(whole, fourth=functools.reduce(operator.add, fourth))
+        return cls(whole, tuple(blocks), within, by_class, fourth)
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Examples of each class in each block, (B, C) float64."""
+        return torch.stack([block.counts for block in self.blocks]).to(self.whole.means)
+
+    @cached_property
+    def n(self) -> Tensor:
+        """Examples of each block, (B,)."""
+        return self.counts.sum(dim=1)
+
+    @cached_property
+    def sums(self) -> Tensor:
+        """Sum over each block of what its examples are away from the mean of all, (B, D)."""
+        return torch.stack([b.n * (b.mean - self.whole.mean) for b in self.blocks])
+
+    @cached_property
+    def trace(self) -> Tensor:
+        """What the blocks add to the trace of the total scatter, (B,)."""
+        identity = self.whole.means.new_zeros(self.whole.dim, 0)
+        return self.of_total(identity, identity[0], identity=1.0)
+
+    @property
+    def quartic(self) -> Tensor:
+        """What the blocks add to ``Σ ‖x - mean‖⁴``, which the mean moves too, (B,)."""
+        assert self.whole.fourth is not None
+        own = torch.tensor([one.quartic for one in self.fourth]).to(self.sums)
+        return own - 4.0 / self.whole.n * (self.sums @ self.whole.fourth.cubic)
+
+    def of_total(
+        self, factors: Tensor, weights: Tensor, *, identity: float = 0.0, own: float = 0.0
+    ) -> Tensor:
+        """``<G, T_b>`` for the total scatters T_b of the blocks, (B,).
+
+        ``G = P diag(weights) P' + identity I + own T`` with factors P (D, k), T the whole's.
+        """
+        total, about = self.whole.total, self.whole.between_rows
+        inner = torch.tensor([identity * one.trace() for one in self.within]).to(weights)
+        image = identity * about
+        if total.dense and 2 * len(weights) > self.whole.dim:
+            matrix = product(factors * weights, factors.T)
+            inner += _inner(matrix, self.within, total)
+            image += product(about, matrix)
+        elif len(weights):
+            inner += torch.stack([_between(one, factors, weights) for one in self.within])
+            image += product(product(about, factors) * weights, factors.T)
+        if own and total.dense:
+            inner += own * _inner(total.data, self.within, total)
+            image += own * product(about, total.data)
+        elif own:
+            for b, one in enumerate(self.within):
+                inner[b] += own * product(one.data, total.data.T).square().sum()
+            image += own * product(product(about, total.data.T), total.data)
+        return self._about_mean(inner, image)
+
+    def of_between(self, image: Tensor) -> Tensor:
+        """``<image, dB>`` twice for the between-class rows B, as ``tr(B G B')`` moves, (B,).
+
+        ``image`` is ``B G``, (C, D).
+        """
+        return self._about_mean(torch.zeros_like(self.n), image)
+
+    def logdet1p(
+        self, scale: float, c: int | None = None, *, centred: bool = False
+    ) -> tuple[float, Tensor, float]:
+        """``log det(I + scale S)``, what each block adds to it, (B,), and its derivative in log scale.
+
+        ``S`` is the total scatter; or that of class c, about the mean of all or, ``centred``, its
+        own. Where it is kept as rows, each of them adds a direction, which no derivative sees: the
+        loss of a block is then exact, ``-log det`` of its part of ``(I + scale F F')⁻¹``.
+
+        Raises:
+            InvalidInputError: not many more examples than directions, so that neither is good.
+        """
+        whole = self.whole
+        chosen = slice(None) if c is None else slice(c, c + 1)
+        parts = self.within if c is None else self._of_class(c)
+        scatter = whole.within if c is None else whole.scatter_of(c)
+        count = int(whole.counts[chosen].sum())
+        about = whole.between_rows[chosen] if not centred else whole.means[:0]
+        if scatter.dense and count < _SMOOTH * whole.dim:
+            raise InvalidInputError(
+                f"{count} examples in {whole.dim} dimensions: one more adds to the rank"
+            )
+        if scatter.dense:
+            matrix = scale * (scatter + Scatter.of_rows(about)).data
+            matrix.diagonal().add_(1.0)
+            factor, inverse = _inverse(matrix)
+            inner = scale * _inner(inverse, parts, scatter)
+            if not centred:
+                inner = self._about_mean(inner, scale * product(about, inverse), c)
+            found, changed = inner, whole.dim - float(inverse.diagonal().sum())
+        else:
+            rows = scatter.data if centred else self._rows_about_mean(scatter.data, parts, chosen)
+            matrix = scale * Scatter(rows, dense=False).small
+            matrix.diagonal().add_(1.0)
+            factor, inverse = _inverse(matrix)
+            changed = len(rows) - float(inverse.diagonal().sum())
+            found, start = torch.zeros_like(self.n), 0
+            for b, part in enumerate(parts):
+                end = start + len(part.data)
+                found[b] = -np.linalg.slogdet(inverse[start:end, start:end].cpu().numpy())[1]
+                start = end
+            found *= 1.0 - self.counts[:, chosen].sum(dim=1) / count
+            if c is not None and not centred:
+                sums = rows @ (whole.means[c] - whole.mean)
+                image = whole.means[c] - whole.mean - scale * (rows.T @ (inverse @ sums))
+                found -= 2.0 * scale * count / whole.n * (self.sums @ image)
+        return 2.0 * float(factor.diagonal().log().sum()), found, changed
+
+    def _of_class(self, c: int) -> tuple[Scatter, ...]:
+        assert self.by_class is not None
+        return self.by_class[c]
+
+    def _rows_about_mean(self, rows: Tensor, parts: Sequence[Scatter], chosen: slice) -> Tensor:
+        """Rows about class means made rows about the mean of all; those of a mean stand last."""
+        moved, end = stacked(rows), 0
+        offsets = self.whole.means[chosen] - self.whole.mean
+        for part, counts in zip(parts, self.counts[:, chosen], strict=True):
+            end += len(part.data)
+            own = counts > 0
+            moved[end - int(own.sum()) : end] += counts[own].sqrt()[:, None] * offsets[own]
+        return moved
+
+    def _about_mean(self, inner: Tensor, image: Tensor, c: int | None = None) -> Tensor:
+        """From contractions with scatter about class means to scatter about the mean of all.
+
+        ``image`` has G times the between-class rows, of one class or of all; (k, D).
+        """
+        chosen = slice(None) if c is None else slice(c, c + 1)
+        root = self.whole.counts[chosen].to(image).sqrt()[:, None]
+        image = image / root.clamp_min(1.0)
+        means = self.whole.means[chosen]
+        offsets = means - self.whole.mean
+        found = inner + self.counts[:, chosen] @ (offsets * image).sum(dim=1)
+        for b, block in enumerate(self.blocks):
+            shift = self.counts[b, chosen, None] * (block.means[chosen] - means)
+            found[b] += 2.0 * (shift * image).sum()
+        # All deviations from the mean sum to zero; those of one class do not.
+        if c is not None:
+            found -= 2.0 / self.whole.n * (self.sums @ (root.square() * image).sum(dim=0))
+        return found
+
+
+def _joined(parts: Sequence[tuple[Scatter, Tensor]]) -> tuple[Scatter, tuple[Scatter, ...]]:
+    """Sum of scatters with further rows of each, and the summands."""
+    found = []
+    for scatter, rows in parts:
+        stack = rows if scatter.dense else stacked(scatter.data, rows)
+        found.append(scatter + Scatter(rows, False) if scatter.dense else Scatter(stack, False))
+    loose = [one.data for one in found if not one.dense]
+    total = Scatter.of_rows(stacked(*loose)) if loose else found[0]
+    for one in found[0 if loose else 1 :]:
+        total = total + one if one.dense else total
+    return total, tuple(found)
+
+
+def _inverse(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky factor and inverse of a positive definite matrix."""
+    factor = torch.linalg.cholesky(matrix)
+    return factor, torch.cholesky_inverse(factor)
+
+
+def _between(scatter: Scatter, factors: Tensor, weights: Tensor) -> Tensor:
+    """``<P diag(weights) P', S>`` for factors P (D, k)."""
+    moved = product(scatter.data, factors)
+    other = factors if scatter.dense else moved
+    return (other * moved).sum(dim=0) @ weights
+
+
+def _inner(matrix: Tensor, parts: Sequence[Scatter], total: Scatter) -> Tensor:
+    """``<matrix, S_b>`` for scatters S_b that are parts of a total, (B,).
+
+    Rows are multiplied in float32 where the rounding of that lies below what an error can tell.
+    """
+    size = float(matrix.diagonal().abs().max()) * total.trace()
+    exact = abs(float(torch.dot(matrix.flatten(), total.data.flatten())))
+    kind = torch.float32 if size < _ROUGH * exact else torch.float64
+    rough, found = matrix.to(kind), matrix.new_zeros(len(parts))
+    for b, part in enumerate(parts):
+        if part.dense:
+            found[b] = torch.dot(matrix.flatten(), part.data.flatten())
+        else:
+            rows = part.data.to(kind)
+            found[b] = torch.linalg.vecdot(product(rows, rough), rows).to(matrix).sum()
+    return found
