@@ -64,8 +64,9 @@ tokenizer or feature extractor.
   `1_Pooling/config.json`: `pool="mean"` (most), `"cls"` or `"max"`. A dense layer on top of it is
   left out; so is the final scaling to unit length.
 - **Sound.** Examples are waveforms in -1 to 1 with the sampling rate of the model: arrays, or
-  mappings with `array` and `sampling_rate` as `datasets` decodes them; another rate is an error
-  that says how to resample. Networks that know a mask and normalise frame by frame (large
+  mappings with `array` and `sampling_rate` as `datasets` decodes them, or WAV files in a folder per
+  class (`audiofolder:tones/`); another rate is made that of the model
+  (`scipy.signal.resample_poly`). Networks that know a mask and normalise frame by frame (large
   wav2vec2, HuBERT, WavLM, UniSpeech) read padded batches with it; of the others only sounds of one
   length share a batch, since padding would change their features, so sounds of many lengths are
   read one by one. Whisper, AST and CLAP cut and pad sounds to their own window; of Whisper's

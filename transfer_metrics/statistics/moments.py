@@ -372,8 +372,10 @@ def _centre(rows: np.ndarray, counts: np.ndarray, means: np.ndarray) -> None:
     """
     present = counts > 0
     starts = np.concatenate([[0], counts[present].cumsum()[:-1]])
-    means[present] = np.add.reduceat(rows, starts, axis=0) / counts[present, None]
-    rows -= np.repeat(means, counts, axis=0)
+    # Rows that are not finite are found, and told, by what comes of them.
+    with np.errstate(invalid="ignore", over="ignore"):
+        means[present] = np.add.reduceat(rows, starts, axis=0) / counts[present, None]
+        rows -= np.repeat(means, counts, axis=0)
 
 
 def _gather(features: Tensor, index: Tensor, out: Tensor) -> None:

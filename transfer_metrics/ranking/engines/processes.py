@@ -83,8 +83,8 @@ class _Process:
     def submit(self, unit: Unit, given: Any) -> Future:
         """Begin a unit."""
         future: Future = Future()
-        self._busy = True
         message = _packed((unit, given))
+        self._busy = True
         self._asking = threading.Thread(target=self._ask, args=(future, message), daemon=True)
         self._asking.start()
         return future
