@@ -40,7 +40,7 @@ def test_every_pair_has_every_head_and_seed(tmp_path: Path, options: dict) -> No
     task = complete_task(tm.load_task("sklearn:digits"), validation=ground_truth.VALIDATION)
     probe = tm.LinearProbe(C_grid=(0.01, 1.0)).fit(MODELS[0], task)
     # Alone it reads fewer layers, so that its features differ by rounding.
-    alone = pytest.approx(probe.score(task), abs=1 / len(task["test"]))
+    alone = pytest.approx(probe.score(task), abs=1.5 / len(task["test"]))
     assert found[MODELS[0], "sklearn:digits", "linear_probe", 0] == alone
     assert len(table.summary()) == 4
 

@@ -79,7 +79,8 @@ def deviations(
     ``whole``, and share each merge and its decompositions.
 
     Returns one number per block, by label of the metric; none for metrics that are not additive
-    where no bootstrap was asked for, and for those that cannot be computed on parts of the data.
+    where no bootstrap was asked for, for those that cannot be computed on parts of the data, and for
+    scores that no block moves.
     A derivative takes about one score; the jackknife B scores of each metric, and O(B log B) merges
     of which O(log B) are held at once.
     """
@@ -102,7 +103,8 @@ def deviations(
     if not sampled:
         scale = math.sqrt(count / (count - 1))
         found = {label: scale * (share * s.sum() - s) for label, s in found.items()}
-    return {label: values.tolist() for label, values in found.items()}
+    # A score that no block moves is at a bound, such as one of features shrunk to nothing.
+    return {label: values.tolist() for label, values in found.items() if np.any(values)}
 
 
 def _values(metrics: Sequence[Metric], whole: Any, parts: Iterable[Any]) -> dict[str, np.ndarray]:

@@ -29,6 +29,9 @@ _NO_INFLUENCE: Mapping[str, Influence] = MappingProxyType({})
 CLASS_BYTES = 1 << 30
 """Scatter of the classes that takes more is computed class by class where rows can be read."""
 
+_SMOOTH = 10
+"""Examples per feature from which scores are smooth enough in the weights of examples."""
+
 
 class _Reader(Protocol):
     """What reads a statistic, such as a metric."""
@@ -322,10 +325,16 @@ class Statistics(Saved):
         return {key: (value, spent[key]) for key, value in found.items()}
 
     def influence(self, key: str) -> Influence | None:
-        """How class moments move with the weights of their blocks; None of other statistics."""
+        """How class moments move with the weights of their blocks.
+
+        None of other statistics, and of fewer than ten examples per feature, where scores bend so
+        much that a derivative tells too small an error.
+        """
         blocks = self.blocks(key) if key in self.keys else []
         of_classes = len(blocks) > 1 and isinstance(blocks[0], ClassMoments)
-        return Influence.of(blocks) if of_classes else None
+        if not of_classes or sum(block.n for block in blocks) < _SMOOTH * blocks[0].dim:
+            return None
+        return Influence.of(blocks)
 
     def blocks(self, key: str) -> list[Any]:
         """The statistic of each block of examples that has any; none where it was refused."""
