@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -264,6 +265,18 @@ def test_wav_files_of_every_kind_are_waveforms(samples, wanted, tmp_path):
     wav(tmp_path / "a.wav", samples, 8000)
     sound = decode_sound((tmp_path / "a.wav").read_bytes(), "a.wav")
     assert (sound.samples.tolist(), sound.rate, sound.samples.dtype) == (wanted, 8000, np.float32)
+
+
+def test_a_sound_that_ends_before_its_header_says_is_cut() -> None:
+    out = io.BytesIO()
+    wavfile.write(out, 8000, np.arange(-4000, 4000, dtype=np.int16))
+    whole = out.getvalue()
+    assert len(decode_sound(whole, "a.wav")) == 8000
+    with pytest.raises(tm.TransferMetricsError, match=r"'a.wav' cannot be read .*expected 16044"):
+        decode_sound(whole[:8000], "a.wav")
+    endless = b"\xff\xff\xff\xff"  # the length of what is written as a stream
+    stream = whole[:4] + endless + whole[8:40] + endless + whole[44:]
+    assert len(decode_sound(stream, "a.wav")) == 8000
 
 
 def test_a_folder_of_wav_files_is_a_task(folder):

@@ -79,8 +79,8 @@ def deviations(
     ``whole``, and share each merge and its decompositions.
 
     Returns one number per block, by label of the metric; none for metrics that are not additive
-    where no bootstrap was asked for, for those that cannot be computed on parts of the data, and for
-    scores that no block moves.
+    where no bootstrap was asked for, for those that cannot be computed on parts of the data, and
+    for scores that no block moves.
     A derivative takes about one score; the jackknife B scores of each metric, and O(B log B) merges
     of which O(log B) are held at once.
     """

@@ -99,6 +99,9 @@ def decode_sound(data: bytes, name: str) -> Sound:
         with warnings.catch_warnings():
             # Of chunks that players write and nothing here needs.
             warnings.simplefilter("ignore", wavfile.WavFileWarning)
+            if data[4:8] != b"\xff\xff\xff\xff":  # what streams have for their length
+                cut = wavfile.WavFileWarning
+                warnings.filterwarnings("error", "Reached EOF prematurely", cut)
             rate, samples = wavfile.read(io.BytesIO(data))
         if samples.dtype.kind in "iu":
             # Bytes are centred at 128, wider numbers at 0; those of 24 bits come as 32.
