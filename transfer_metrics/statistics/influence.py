@@ -153,7 +153,7 @@ class Influence:
         scatter = whole.within if c is None else whole.scatter_of(c)
         count = int(whole.counts[chosen].sum())
         about = whole.between_rows[chosen] if not centred else whole.means[:0]
-        if (scatter.dense or c is None) and count < _SMOOTH * whole.dim:
+        if scatter.dense and count < _SMOOTH * whole.dim:
             raise InvalidInputError(
                 f"{count} examples in {whole.dim} dimensions: one more adds to the rank"
             )

@@ -109,8 +109,8 @@ class StoredImages(Examples):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageFiles(StoredImages):
-    """Image files, decoded on access."""
+class _Files(Examples):
+    """Files of one kind of example, read on access."""
 
     paths: Sequence[Path]
 
@@ -125,6 +125,22 @@ class ImageFiles(StoredImages):
     def where(self, index: int) -> str:
         """The path of one file."""
         return str(self.paths[index])
+
+    def stored(self, index: int) -> bytes:
+        """The bytes of one file."""
+        try:
+            return read_bytes(self.paths[index], PICTURE)
+        except (OSError, ValueError) as error:
+            what = "sound" if self.modality == "audio" else self.modality
+            raise InvalidInputError(
+                f"{what} {self.where(index)!r} cannot be read "
+                f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles(_Files, StoredImages):
+    """Image files, decoded on access."""
 
     def damaged(self) -> dict[int, str]:
         """Why each file that cannot be read cannot, by position.
@@ -151,49 +167,16 @@ class ImageFiles(StoredImages):
             return "no image" if unknown else "damaged"
         return ""
 
-    def stored(self, index: int) -> bytes:
-        """The bytes of one file."""
-        try:
-            return read_bytes(self.paths[index], PICTURE)
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(
-                f"image {self.where(index)!r} cannot be read "
-                f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
-            ) from error
-
 
 @dataclass(frozen=True, eq=False)
-class SoundFiles(Examples):
+class SoundFiles(_Files):
     """WAV files, read on access."""
 
-    paths: Sequence[Path]
     modality = "audio"
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @cached_property
-    def sizes(self) -> np.ndarray:  # type: ignore[override]
-        """Bytes of each file, -1 where it cannot be found."""
-        return np.array([_size(path) for path in self.paths], np.int64)
-
-    def where(self, index: int) -> str:
-        """The path of one file."""
-        return str(self.paths[index])
 
     def read(self, index: int) -> Sound:
         """One sound."""
         return decode_sound(self.stored(index), self.where(index))
-
-    def stored(self, index: int) -> bytes:
-        """The bytes of one file."""
-        try:
-            return read_bytes(self.paths[index], PICTURE)
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(
-                f"sound {self.where(index)!r} cannot be read "
-                f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
-            ) from error
 
 
 @dataclass(frozen=True, eq=False)
