@@ -40,23 +40,31 @@ def _transrate_slopes(
         return None
     if len(whole.present) == 1:
         return torch.zeros_like(influence.n)
-    n, variance = whole.n, whole.total.trace() / whole.n
-    distortion, moved = 1.0 if eps == "auto" else float(eps), torch.zeros_like(influence.n)
+    n, distortion = whole.n, _distortion(whole, eps, scale)
+    moved = torch.zeros_like(influence.n)
     if scale == "trace" or eps == "auto":
-        if eps == "auto":
-            distortion = RELATIVE_DISTORTION / len(whole.total.eigenvalues)
-        distortion *= variance
-        moved = influence.trace / (n * variance) - influence.n / n
+        moved = influence.trace / whole.total.trace() - influence.n / n
     _, slopes, in_scale = influence.logdet1p(1.0 / (n * distortion))
     slopes = 0.5 * (slopes - in_scale * (influence.n / n + moved))
     slopes -= _class_rate_slopes(
         influence, distortion, class_weights == "uniform", class_center, moved
     )
+    return slopes / _directions(whole, dim_normalize)
+
+
+def _distortion(moments: ClassMoments, eps: float | str, scale: str | None) -> float:
+    """The distortion of ``eps``, in squared units of the features."""
+    variance = moments.total.trace() / moments.n
+    if eps == "auto":
+        return RELATIVE_DISTORTION * variance / len(moments.total.eigenvalues)
+    return float(eps) * (variance if scale == "trace" else 1.0)
+
+
+def _directions(moments: ClassMoments, dim_normalize: str | None) -> int:
+    """What a rate is divided by."""
     if dim_normalize == "dim":
-        return slopes / whole.dim
-    if dim_normalize == "rank":
-        return slopes / max(len(whole.total.eigenvalues), 1)
-    return slopes
+        return moments.dim
+    return max(len(moments.total.eigenvalues), 1) if dim_normalize == "rank" else 1
 
 
 def _coding_rate_slopes(
@@ -164,21 +172,13 @@ def transrate(
         return 0.0
     _warn_of_blind_spots(statistic, class_weights, class_center)
     total = statistic.total
-    variance = total.trace() / n
-    if variance <= 0 and (scale == "trace" or eps == "auto"):
+    if total.trace() <= 0 and (scale == "trace" or eps == "auto"):
         raise InvalidInputError("all features are constant; a relative distortion is 0/0")
-    if eps == "auto":
-        distortion = RELATIVE_DISTORTION * variance / len(total.eigenvalues)
-    else:
-        distortion = float(eps) * (variance if scale == "trace" else 1.0)
+    distortion = _distortion(statistic, eps, scale)
     difference = 0.5 * total.logdet1p(1.0 / (n * distortion)) - _class_rate(
         statistic, statistic.between_rows, distortion, class_weights == "uniform", class_center
     )
-    if dim_normalize == "dim":
-        return difference / statistic.dim
-    if dim_normalize == "rank":
-        return difference / max(len(statistic.total.eigenvalues), 1)
-    return difference
+    return difference / _directions(statistic, dim_normalize)
 
 
 def transrate_from_spectrum(
