@@ -97,10 +97,11 @@ def label_rate(x, y):
 
 def elementary(matrix, most):
     """Elementary symmetric polynomials of the eigenvalues, by Faddeev and LeVerrier."""
-    found, m = [mp.mpf(1)], identity(len(matrix)) * mp.mpf(0)
+    found, product = [mp.mpf(1)], identity(len(matrix)) * mp.mpf(0)
     for i in range(1, min(most, len(matrix)) + 1):
-        m = matrix.dot(m) + identity(len(matrix)) * found[-1] * (-1) ** (i - 1)
-        found.append(matrix.dot(m).trace() / i * (-1) ** (i - 1))
+        sign = (-1) ** (i - 1)
+        product = matrix.dot(product + identity(len(matrix)) * found[-1] * sign)
+        found.append(product.trace() / i * sign)
     return found
 
 

@@ -146,7 +146,8 @@ def leaves(
 
 COMMANDS = {f"tests.benchmarks.{one.__name__.rpartition('.')[2]}": one.parser() for one in
             (extraction, speed, selection, scaling)}  # fmt: skip
-LEAVES = {**dict(leaves(build_parser())), **COMMANDS}
+PARSER = build_parser()
+LEAVES = {**dict(leaves(PARSER)), **COMMANDS}
 OPTIONS = {
     (verb, a.dest): a
     for verb, parser in LEAVES.items()
@@ -236,7 +237,7 @@ def test_a_wrong_value_is_one_sentence(verb, dest, place, capsys, monkeypatch):
     complaints = []
     for value in wrong_values(verb, OPTIONS[verb, dest]) or ():
         with as_anyone():
-            status = run(COMMANDS.get(verb) or build_parser(), command(verb, dest, value))
+            status = run(COMMANDS.get(verb) or PARSER, command(verb, dest, value))
         out, err = capsys.readouterr()
         told = [line for line in err.splitlines() if ": warning: " not in line]
         new = sorted(set(place.rglob("*")) - set(before))

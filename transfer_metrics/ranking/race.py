@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, stdtr
 
 from transfer_metrics.errors import TransferMetricsError, warn
 from transfer_metrics.progress import progress_bar
@@ -192,11 +192,11 @@ def _above(model: Standing, leader: Standing) -> float:
     a, b = model.deviations, leader.deviations
     if a is not None and b is not None and len(a) == len(b) > 1:
         error = float(np.linalg.norm(np.subtract(a, b)))
-        tail: Callable[[float], float] = functools.partial(stats.t.sf, df=len(a) - 1)
+        below: Callable[[float], float] = functools.partial(stdtr, len(a) - 1)
     else:
-        error, tail = math.hypot(model.stderr, leader.stderr), stats.norm.sf
+        error, below = math.hypot(model.stderr, leader.stderr), ndtr
     if error > 0:
-        return float(tail(gap / error))
+        return float(below(-gap / error))
     return math.nan if math.isnan(error) or gap == 0 else 0.0
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
 from transfer_metrics.metrics.base import Metric
@@ -155,7 +155,7 @@ def margin(stderr: float, deviations: Sequence[float] | None) -> float:
     """Half the width of a 95 % interval: Student's where the error is estimated from blocks."""
     if deviations is None:
         return 1.959964 * stderr
-    return float(stats.t.ppf(0.975, len(deviations) - 1)) * stderr
+    return float(stdtrit(len(deviations) - 1, 0.975)) * stderr
 
 
 def _half_samples(blocks: Sequence[FeatureSample]) -> Iterator[FeatureSample]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.results.chances import Trust
@@ -48,7 +48,9 @@ def normal_scores(values: np.ndarray) -> np.ndarray:
     >>> normal_scores(np.array([10.0, 30.0, 20.0])).round(2)
     array([-0.87,  0.87,  0.  ])
     """
-    return norm.ppf((rankdata(values) - 0.375) / (len(values) + 0.25))
+    from scipy.stats import rankdata
+
+    return ndtri((rankdata(values) - 0.375) / (len(values) + 0.25))
 
 
 def earlier_accuracies(prior: Any) -> pd.DataFrame:

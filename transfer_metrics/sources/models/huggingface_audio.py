@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.signal import resample_poly
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.example import as_sound
@@ -42,6 +41,8 @@ class Waveform:
         sound = as_sound(example)
         samples = sound.samples
         if sound.rate not in (None, self.rate):
+            from scipy.signal import resample_poly
+
             common = math.gcd(self.rate, sound.rate)
             samples = resample_poly(samples, self.rate // common, sound.rate // common)
         if len(samples) < self.shortest:

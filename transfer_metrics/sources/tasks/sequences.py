@@ -244,6 +244,15 @@ class ImageArray(Examples):
         """View one image."""
         return array_to_image(self.pixels[index])
 
+    def stored(self, index: int) -> bytes:
+        """What ``example_bytes`` says of one image, without making it."""
+        return self._head + self.pixels[index].tobytes()
+
+    @cached_property
+    def _head(self) -> bytes:
+        first = self.read(0)
+        return example_bytes(first)[: -len(first.tobytes())]
+
     def content(self) -> Iterator[bytes]:
         """All pixels at once."""
         return iter([example_bytes(self.pixels)])

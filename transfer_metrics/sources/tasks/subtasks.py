@@ -10,14 +10,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import (
-    GroupKFold,
-    GroupShuffleSplit,
-    KFold,
-    StratifiedGroupKFold,
-    StratifiedKFold,
-)
-from sklearn.utils import check_random_state
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.tasks.assembly import check_policy, refuse_damaged, without_damaged
@@ -69,6 +61,8 @@ def stratified_holdout(
     >>> len(stay), len(out)
     (8, 2)
     """
+    from sklearn.utils import check_random_state
+
     check_share(fraction)
     random = check_random_state(seed)
     _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -200,6 +194,13 @@ def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
     >>> [len(fold["test"]) for fold in folds(load_task("sklearn:iris"), 3)]
     [38, 37, 37]
     """
+    from sklearn.model_selection import (
+        GroupKFold,
+        KFold,
+        StratifiedGroupKFold,
+        StratifiedKFold,
+    )
+
     whole = task["train"]
     kind: Any
     if whole.units is None:
@@ -273,6 +274,8 @@ def _tell_scarce(task: Task, labels: np.ndarray, examples: int, classes: int) ->
 def _sentences_out(
     name: str, whole: Split, share: float, seed: Any
 ) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import GroupShuffleSplit
+
     try:
         splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
         [(stay, out)] = splitter.split(whole.labels, groups=whole.units)
