@@ -45,32 +45,36 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 on_every = pytest.mark.parametrize("engine", ["serial", *PARALLEL], indirect=True)
 in_parallel = pytest.mark.parametrize("engine", PARALLEL, indirect=True)
+# Where a worker is killed, and where work comes from a script, the same is seen on processes.
+calmly = pytest.mark.parametrize(
+    "engine",
+    ["serial", *(pytest.param(e, marks=pytest.mark.slow) for e in PARALLEL)],
+    indirect=True,
+)
 
 
-@on_every
-def test_all_parts_are_done_and_put_together(engine: str, tmp_path: Path) -> None:
+def all_done(engine: str, work: Squares) -> None:
+    """All parts are done and put together, and an item is loaded once per worker."""
     ticks: list[int] = []
     found = dict(
-        map_reduce(
-            engine, Squares(tmp_path), ITEMS, [3, 3, 3], workers=2, tick=lambda: ticks.append(1)
-        )
+        map_reduce(engine, work, ITEMS, [3, 3, 3], workers=2, tick=lambda: ticks.append(1))
     )
     assert found == SUMS
     assert len(ticks) == 9
+    loads = notes_of(work.notes, "load")
+    assert len(loads) == len({(first, pid) for _, first, pid, _ in loads}) <= 7
 
 
-@on_every
+@calmly
+def test_all_parts_are_done_and_put_together(engine: str, tmp_path: Path) -> None:
+    all_done(engine, Squares(tmp_path, slow=0.05))
+
+
+@calmly
 def test_a_settled_item_needs_no_other_part(engine: str, tmp_path: Path) -> None:
     found = dict(map_reduce(engine, Squares(tmp_path), [[0, 0, 0, 0]], [4], workers=1))
     assert found == {0: 0}
     assert len(notes_of(tmp_path, "map")) == 1
-
-
-@in_parallel
-def test_an_item_is_loaded_once_per_worker(engine: str, tmp_path: Path) -> None:
-    dict(map_reduce(engine, Squares(tmp_path, slow=0.05), ITEMS[:2], [3, 3], workers=2))
-    loads = notes_of(tmp_path, "load")
-    assert len(loads) == len({(first, pid) for _, first, pid, _ in loads}) <= 4
 
 
 def test_a_worker_that_is_stopped_at_work_is_read_to_its_end(
@@ -91,7 +95,7 @@ def test_a_worker_that_is_stopped_at_work_is_read_to_its_end(
 @in_parallel
 def test_a_killed_worker_costs_only_what_it_was_doing(engine: str, tmp_path: Path) -> None:
     work = Squares(tmp_path, die_at=(4, 1))
-    assert dict(map_reduce(engine, work, ITEMS, [3, 3, 3], workers=2)) == SUMS
+    all_done(engine, work)
     done = [(first, part) for _, first, part, _, _ in notes_of(tmp_path, "map")]
     assert (tmp_path / "killed").exists()
     assert len(set(done)) == 9
@@ -120,13 +124,15 @@ def test_workers_take_turns_on_gpus_and_share_the_threads(tmp_path: Path) -> Non
     assert {threads for _, threads in seen} == {max(1, (os.cpu_count() or 1) // 2)}
 
 
-def test_work_of_a_script_reaches_other_processes(tmp_path: Path) -> None:
+def test_work_of_a_script_reaches_other_processes_and_settles_there(tmp_path: Path) -> None:
     class Local(Squares):
         def map(self, loaded, part):
             return super().map(loaded, part) * 2
 
-    found = dict(map_reduce("processes", Local(tmp_path), ITEMS[:1], [3], workers=1))
-    assert found == {0: 28}
+    items = [[0, 0, 0, 0], ITEMS[0]]
+    found = dict(map_reduce("processes", Local(tmp_path), items, [4, 3], workers=1))
+    assert found == {0: 0, 1: 28}
+    assert len(notes_of(tmp_path, "map")) == 4
 
 
 def test_names_and_numbers_are_checked(tmp_path: Path) -> None:
@@ -286,7 +292,7 @@ def test_regression_streams_with_binned_targets() -> None:
 def test_a_model_that_fails_leaves_its_reason_and_others_go_on() -> None:
     table = tm.rank_models(
         ["zoo:vit-mnist", "zoo:no-such-net"], "sklearn:digits", "knn",
-        engine="processes", workers=2, **COMMON,
+        engine="processes", workers=1, **COMMON,
     )  # fmt: skip
     assert table.best() == "zoo:vit-mnist"
     [failure] = table.failures

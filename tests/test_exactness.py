@@ -14,7 +14,7 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import METRICS, build_statistic
 from transfer_metrics.sources.tasks.labels import kind_of
 
-N, D, C = 42, 5, 3
+N, D, C = 60, 5, 3
 CASES = {
     "as they are": lambda x: x,
     "offset 100": lambda x: x + 100,

@@ -14,6 +14,7 @@ from transfer_metrics.heads.splits import complete_task
 
 HEADS = ("linear_probe(C_grid=(0.01, 1.0))", "head2toe(keep=0.05, steps=5)")
 MODELS = ["zoo:cnn-mnist", "zoo:mixer-usps"]
+TASK = "sklearn:digits?examples=300"
 
 
 @pytest.fixture
@@ -30,18 +31,18 @@ def accuracies(table: tm.Comparison) -> dict[tuple, float]:
 
 
 def test_every_pair_has_every_head_and_seed(tmp_path: Path, options: dict) -> None:
-    table = ground_truth.run(MODELS, "sklearn:digits", tmp_path / "t.jsonl", **options)
+    table = ground_truth.run(MODELS, TASK, tmp_path / "t.jsonl", **options)
     found = accuracies(table)
     assert set(found) == {
-        (model, "sklearn:digits", head, seed)
+        (model, TASK, head, seed)
         for model in MODELS
         for head, seed in (("linear_probe", 0), ("head2toe", 0), ("head2toe", 1))
     }
-    task = complete_task(tm.load_task("sklearn:digits"), validation=ground_truth.VALIDATION)
+    task = complete_task(tm.load_task(TASK), validation=ground_truth.VALIDATION)
     probe = tm.LinearProbe(C_grid=(0.01, 1.0)).fit(MODELS[0], task)
     # Alone it reads fewer layers, so that its features differ by rounding.
     alone = pytest.approx(probe.score(task), abs=1.5 / len(task["test"]))
-    assert found[MODELS[0], "sklearn:digits", "linear_probe", 0] == alone
+    assert found[MODELS[0], TASK, "linear_probe", 0] == alone
     assert len(table.summary()) == 4
 
 
@@ -59,14 +60,14 @@ def test_interrupted_it_goes_on_and_finished_it_computes_nothing(
     monkeypatch.setattr(ground_truth, "compare", counting)
     out = tmp_path / "t.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        ground_truth.run(MODELS, "sklearn:digits", out, **options)
+        ground_truth.run(MODELS, TASK, out, **options)
     with open(out, "ab") as file:
         file.write(b'{"model": "zoo:mixer-usps", "task": "skl')  # killed while writing
     assert {key[0] for key in accuracies(ground_truth.load(out))} == {MODELS[0]}
-    table = ground_truth.run(MODELS, "sklearn:digits", out, **options)
+    table = ground_truth.run(MODELS, TASK, out, **options)
     # The second seed comes after the first has all pairs.
     assert compared == [*MODELS, MODELS[1], *MODELS]
-    again = ground_truth.run(MODELS, "sklearn:digits", out, **options)
+    again = ground_truth.run(MODELS, TASK, out, **options)
     assert len(compared) == 5
     assert again.records == table.records
     assert len(accuracies(again)) == 6
@@ -76,7 +77,7 @@ def test_a_failed_pair_stops_no_other_and_is_tried_again(tmp_path: Path, options
     out = tmp_path / "t.jsonl"
     models = ["zoo:nothing", "zoo:cnn-mnist"]
     for _ in range(2):
-        table = ground_truth.run(models, "sklearn:digits", out, **options)
+        table = ground_truth.run(models, TASK, out, **options)
         assert [r["model"] for r in table.failures] == ["zoo:nothing"]
         assert {key[0] for key in accuracies(table)} == {"zoo:cnn-mnist"}
     mended = {**table.failures[0], "head": "h", "seed": 0, "metric": "accuracy", "split": "test"}
@@ -89,7 +90,7 @@ def test_files_that_are_something_else(tmp_path: Path, options: dict) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text("not json\n")
     with pytest.raises(CorruptStoreError, match="line 1 of"):
-        ground_truth.run(MODELS, "sklearn:digits", path, **options)
+        ground_truth.run(MODELS, TASK, path, **options)
     assert path.read_text() == "not json\n"
     with pytest.raises(InvalidInputError, match="cannot read"):
         ground_truth.load(tmp_path / "missing.jsonl")
@@ -102,7 +103,7 @@ def test_command_line(
 ) -> None:
     out = tmp_path / "t.jsonl"
     status = main([
-        "benchmark", "run", "--models", "zoo:cnn-mnist", "--tasks", "sklearn:digits",
+        "benchmark", "run", "--models", "zoo:cnn-mnist", "--tasks", TASK,
         "--heads", HEADS[0], "--out", str(out), "--quiet",
     ])  # fmt: skip
     assert status == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import takewhile
 
 import numpy as np
 import pytest
@@ -35,7 +36,8 @@ def brute_force(x, y, k=5, distance="cosine"):
         votes, rank = dict.fromkeys(np.unique(y).tolist(), Fraction(0)), 0
         while rank < k:
             nearest = d[order[rank]]
-            tied = [m for m in order[rank:] if d[m] <= nearest * (1 + 1e-12) + slack]
+            most = nearest * (1 + 1e-12) + slack
+            tied = list(takewhile(lambda m: d[m] <= most, order[rank:]))  # noqa: B023
             for m in tied:
                 votes[y[m]] += sum(votes_of[rank : rank + len(tied)], Fraction(0)) / len(tied)
             rank += len(tied)
