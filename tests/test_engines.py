@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -22,6 +23,7 @@ from transfer_metrics.errors import EngineError, InvalidInputError, UnknownNameE
 from transfer_metrics.ranking.engines import ENGINES, Lost, map_reduce
 from transfer_metrics.ranking.engines.schedule import ATTEMPTS, Schedule
 from transfer_metrics.ranking.engines.work import REDUCE, Unit
+from transfer_metrics.threads import running_with
 
 ITEMS = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 SUMS = {0: 14, 1: 77, 2: 194}
@@ -121,7 +123,14 @@ def test_workers_take_turns_on_gpus_and_share_the_threads(tmp_path: Path) -> Non
     found = dict(map_reduce("processes", Environment(tmp_path), names, [1] * 4, workers=2, gpus=2))
     seen = [result for results in found.values() for result in results]
     assert {gpu for gpu, _ in seen} == {"0", "1"}
-    assert {threads for _, threads in seen} == {max(1, (os.cpu_count() or 1) // 2)}
+    share = max(1, (os.cpu_count() or 1) // 2)
+    assert {threads for _, threads in seen} == {min(share, torch.get_num_threads())}
+
+
+def test_a_worker_has_no_more_threads_than_its_parent(tmp_path: Path) -> None:
+    with running_with(1):
+        [(_, seen)] = map_reduce("processes", Environment(tmp_path, 1), ["X"], [1], workers=1)
+    assert [threads for _, threads in seen] == [1]
 
 
 def test_work_of_a_script_reaches_other_processes_and_settles_there(tmp_path: Path) -> None:
@@ -292,7 +301,7 @@ def test_regression_streams_with_binned_targets() -> None:
 def test_a_model_that_fails_leaves_its_reason_and_others_go_on() -> None:
     table = tm.rank_models(
         ["zoo:vit-mnist", "zoo:no-such-net"], "sklearn:digits", "knn",
-        engine="processes", workers=1, **COMMON,
+        engine="processes", workers=2, **COMMON,
     )  # fmt: skip
     assert table.best() == "zoo:vit-mnist"
     [failure] = table.failures

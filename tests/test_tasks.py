@@ -16,9 +16,11 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, UnsupportedTaskError
+from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.specs import parse_task
 from transfer_metrics.sources.tasks.labels import encode
 from transfer_metrics.sources.tasks.load_task import list_tasks, load_task
+from transfer_metrics.sources.tasks.sequences import ImageArray
 from transfer_metrics.sources.tasks.task import Split, Task
 
 RNG = np.random.default_rng(0)
@@ -621,3 +623,9 @@ def test_split_and_task_check_themselves() -> None:
         Split([], np.array([]))
     with pytest.raises(InvalidInputError, match="no split 'train'"):
         Task("t", "classification", "text", {"test": Split(["a"], np.array([0]))})
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4), (3, 5, 4, 1), (3, 5, 4, 3)])
+def test_images_of_an_array_contain_what_each_does_as_an_image(shape):
+    images = ImageArray(np.random.default_rng(0).integers(0, 256, shape, np.uint8)[:, :, ::-1])
+    assert [*images.each()] == [example_bytes(images[i]) for i in range(3)]

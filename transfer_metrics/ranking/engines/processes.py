@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 import cloudpickle
+import torch
 from loky.backend import get_context
 from tqdm import tqdm
 
@@ -42,10 +43,11 @@ def processes(
     """Yield the place of each item and what became of it, as items are done.
 
     Work and items are pickled by value where they come from a script, so that metrics that are
-    defined there can be used. Each worker gets its share of the threads, and of the GPUs one, in
-    turn. A worker ends when this process does, however that ends.
+    defined there can be used. Each worker gets its share of the cores, but no more threads than
+    this process has, and of the GPUs one, in turn. A worker ends when this process does, however
+    that ends.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers))
 
     def start(number: int) -> _Process:
         return _Process(work, threads, str(number % gpus) if gpus else None)
