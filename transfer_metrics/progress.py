@@ -15,8 +15,8 @@ from tqdm import tqdm
 from transfer_metrics.untrusted import visible
 
 _OFTEN = 0.1  # seconds between two drawings
-# What all bars go into while a run of several steps has one of its own.
-_whole: list[WholeRun] = []
+# What all bars of a thread go into while a run of several steps has one of its own.
+_whole: ContextVar[WholeRun | None] = ContextVar("whole", default=None)
 _limit: ContextVar[float] = ContextVar("limit", default=math.inf)
 
 
@@ -61,8 +61,8 @@ def progress_bar(desc: str, total: int, shown: bool, **options: Any) -> tqdm:
     >>> with progress_bar("nothing", 1, shown=False) as bar:
     ...     bar.update()
     """
-    if _whole:
-        return _Part(desc=visible(desc), total=total, disable=True, **options)
+    if (whole := _whole.get()) is not None:
+        return _Part(whole, desc=visible(desc), total=total, disable=True, **options)
     return _Bar(
         desc=visible(desc),
         total=total,
@@ -105,11 +105,11 @@ class WholeRun:
         )
 
     def __enter__(self) -> Self:
-        _whole.append(self)
+        self._before = _whole.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _whole.remove(self)
+        _whole.reset(self._before)
         self._bar.close()
 
     def expect(self, total: float) -> None:
@@ -155,10 +155,10 @@ class _Bar(tqdm):
 class _Part(tqdm):
     """A bar that is not drawn and tells the whole run of it."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.desc, self._owner = options["desc"], _whole[-1]
-        self._owner._parts.append(self)
+    def __init__(self, owner: WholeRun, **options: Any) -> None:
+        super().__init__(**options)
+        self.desc, self._owner = options["desc"], owner
+        owner._parts.append(self)
 
     def update(self, n: float | None = 1) -> bool | None:
         """See ``tqdm``."""

@@ -21,7 +21,7 @@ from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import batch_size, first_tensor, parse_name
 from transfer_metrics.sources.models.huggingface_audio import convolutions
-from transfer_metrics.sources.models.modules import unfused
+from transfer_metrics.sources.models.modules import alone, unfused
 
 
 class LayerTaps:
@@ -66,6 +66,7 @@ class LayerTaps:
 
     def __enter__(self) -> LayerTaps:
         with ExitStack() as self._open:
+            self._open.enter_context(alone(self._module))
             self._open.enter_context(unfused)
             self._attach()
             self._open = self._open.pop_all()

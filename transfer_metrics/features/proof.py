@@ -95,7 +95,7 @@ def prove(
         forward = dataclasses.replace(
             forward, task=dataclasses.replace(forward.task, splits=splits)
         )
-        with on_device(module, device), same_random_state(module), evaluation(module):
+        with on_device(module, device), evaluation(module), same_random_state(module):
             known = asked, _proven(forward, layers, allow_random)
         _KNOWN[forward.model] = known
     return known[1]
@@ -114,7 +114,7 @@ def found_in(
 ) -> Found:
     """What a pass over two examples tells of a network, nothing of which is proven yet."""
     module = forward.model.module
-    with on_device(module, device), same_random_state(module), evaluation(module):
+    with on_device(module, device), evaluation(module), same_random_state(module):
         return _found(forward, layers, few_examples(forward))
 
 

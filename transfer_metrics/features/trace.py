@@ -200,8 +200,8 @@ def _one_more(batch: Any, n: int) -> Any:
 def _recorded(model: Any, module: nn.Module, batch: Any, head: str | None) -> Trace:
     recorder = _Recorder(Trace(dict(module.named_modules())), batch, head)
     with (
-        every_call(module, recorder.enter, recorder.leave),
         evaluation(module),
+        every_call(module, recorder.enter, recorder.leave),
         LinearOutputs(module) as linear,
     ):
         recorder.trace.heads = linear.heads(call_model(model, batch))

@@ -24,7 +24,12 @@ from transfer_metrics.features.forward import (
 from transfer_metrics.features.layers import place
 from transfer_metrics.features.trace import call_model
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import copied, evaluation, is_lazy
+from transfer_metrics.sources.models.modules import (
+    copied,
+    evaluation,
+    is_lazy,
+    own_random_numbers,
+)
 from transfer_metrics.sources.tasks.sequences import Rows
 
 _LOOKED_AT = 64  # examples of which the lengths are compared
@@ -73,13 +78,13 @@ def random_state(module: nn.Module) -> list[Any]:
 def same_random_state(module: nn.Module) -> Iterator[None]:
     """Leave random numbers as if none had been drawn."""
     devices = {p.device.index for p in module.parameters() if p.is_cuda}
-    own, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(sorted(devices)):
+    with own_random_numbers(devices=sorted(devices)):
+        own, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
+        try:
             yield
-    finally:
-        random.setstate(own)
-        np.random.set_state(numbers)  # noqa: NPY002
+        finally:
+            random.setstate(own)
+            np.random.set_state(numbers)  # noqa: NPY002
 
 
 def materialised(forward: Forward) -> Forward:
@@ -93,7 +98,7 @@ def materialised(forward: Forward) -> Forward:
         return forward
     if model not in _MADE:
         made = dataclasses.replace(model, module=copied(model.module))
-        with same_random_state(model.module), evaluation(made.module):
+        with evaluation(made.module), same_random_state(model.module):
             torch.manual_seed(0)
             batch = load(forward, few_examples(forward))
             call_model(made, place(batch, made.module))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.selection.columns import has_layers, unit_rows
+from transfer_metrics.sources.models.modules import copied
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.new_examples import is_new
 from transfer_metrics.sources.tasks.task import Task
@@ -228,7 +228,7 @@ class Head(InUse, ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         if model is not None:
             self._source().adopt(model)
-        return copy.deepcopy(self._network()).eval()
+        return copied(self._network()).eval()
 
     @contextmanager
     def sharing(self, features: SharedFeatures) -> Iterator[Self]:
@@ -354,7 +354,7 @@ class Head(InUse, ClassifierMixin, BaseEstimator):
             return self.network_
         module = self._source().get().module
         if self._state is not None:
-            module = full_precision(copy.deepcopy(module))
+            module = full_precision(copied(module))
         head = linear_layer(self.coef_, self.intercept_)
         weight = next(module.parameters(), None)
         network = TransferNet(

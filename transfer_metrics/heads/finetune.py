@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import inspect
@@ -44,6 +43,7 @@ from transfer_metrics.heads.tuning import (
     tune,
 )
 from transfer_metrics.sources.models.load_model import load_model
+from transfer_metrics.sources.models.modules import copied, own_random_numbers
 from transfer_metrics.sources.tasks.subtasks import check_share
 
 
@@ -223,12 +223,11 @@ class FineTune(Head):
     def _initial(self, data: TaskData, seed: int) -> TransferNet:
         """The network to start from, with a copy of the model's as its backbone."""
         start = self._start()
-        backbone = full_precision(copy.deepcopy(data.model.module))
+        backbone = full_precision(copied(data.model.module))
         if start is None:
             example = data.model.batch([data.task[TRAIN].examples[row] for row in (0, 1)])
             layers = list_layers(data.model, self.layers, self.pool, example=example)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+            with own_random_numbers(seed):
                 head = nn.Linear(sum(layer.dim for layer in layers), data.outputs)
             return TransferNet(backbone, layers, self.pool, head)
         start.set_known(random_state=seed, device=self.device, progress=self.progress)

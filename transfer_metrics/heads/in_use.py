@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from transfer_metrics.heads.preprocessed import Inputs, network_logits
 from transfer_metrics.heads.source import ModelRef, preprocessing
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import copied
 from transfer_metrics.sources.tasks.new_examples import NewExamples, new_examples
 from transfer_metrics.sources.tasks.task import Task
 
@@ -209,7 +209,7 @@ class InUse:
         network, device = self._network(), getattr(self, "device", None)
         if device is None or network.head.weight.device == torch.empty(0, device=device).device:
             return network
-        return copy.deepcopy(network).to(device)
+        return copied(network).to(device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ from transfer_metrics.heads.preprocessed import Inputs, raw_logits, to_device
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
 from transfer_metrics.sources.models.identity import describe
+from transfer_metrics.sources.models.modules import own_random_numbers
 
 _Augment = Callable[[Tensor, torch.Generator], Tensor]
 _Loss = Callable[[Tensor, Tensor], Tensor]
@@ -279,9 +280,7 @@ class Training:
             group["lr"] = settings.rate(run.done)
         set_modes(network, settings.batch_norm, settings.freeze)
         total = torch.zeros((), dtype=torch.float64, device=device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            # For dropout; torch.manual_seed takes a millisecond where there is no accelerator.
-            (torch.default_generator if device.type == "cpu" else torch).manual_seed(seed)
+        with own_random_numbers(seed, [device] if device.type == "cuda" else []):  # for dropout
             for rows in epoch_batches(len(inputs), settings.batch_size, random):
                 batch = augmented(inputs.batch(rows.numpy()), settings.augment, random)
                 self.optimizer.zero_grad(set_to_none=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -113,15 +114,16 @@ class RangeBuilder:
 
         The times of its forward passes are added to ``seconds``.
         """
-        labels = self.job.labels[np.asarray(positions)]
+        positions = np.asarray(positions)
+        labels = self.job.labels[positions]
         if one.classes is None:
             late = self.plan.by_class
             needs = {
                 name: [n.without_classes() if name in late else n for n in self.needs[name]]
                 for name in one.layers
             }
-            batches = self._batches(one.layers, positions, seconds)
-            return Statistics.of_batches(batches, needs, labels)
+            with closing(self._batches(one.layers, positions, seconds)) as batches:
+                return Statistics.of_batches(batches, needs, labels)
         first, stop = one.classes
         chosen = np.flatnonzero((labels.values >= first) & (labels.values < stop))
         if not len(chosen):
@@ -129,13 +131,14 @@ class RangeBuilder:
         labels = replace(labels[chosen], num_classes=stop - first)
         labels = replace(labels, values=labels.values - first)
         scatter = Needs(("moments",), frozenset({"class"}), "classification", stop - first)
-        batches = self._batches(one.layers, np.asarray(positions)[chosen], seconds)
-        found = Statistics.of_batches(batches, {name: [scatter] for name in one.layers}, labels)
+        needed = {name: [scatter] for name in one.layers}
+        with closing(self._batches(one.layers, positions[chosen], seconds)) as batches:
+            found = Statistics.of_batches(batches, needed, labels)
         return {of_classes(name, one.classes): statistics for name, statistics in found.items()}
 
     def _batches(
         self, names: Sequence[str], positions: Any, seconds: list[float]
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch]:
         """Features of some layers of the running network, of the examples at some positions."""
         job = self.job
         part = job.part(positions)

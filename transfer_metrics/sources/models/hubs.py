@@ -29,7 +29,7 @@ from transfer_metrics.sources.models.classifier import (
     with_weights,
 )
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import is_lazy, plain_module
+from transfer_metrics.sources.models.modules import is_lazy, own_random_numbers, plain_module
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.specs import ModelSpec
@@ -319,8 +319,7 @@ def construct(spec: ModelSpec, make: Callable[[], Any], *, of_hub: bool = True) 
     if of_hub:
         check_seed(spec)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed if isinstance(spec.seed, int) else 0)
+        with own_random_numbers(spec.seed if isinstance(spec.seed, int) else 0):
             return make()
     except TransferMetricsError:
         raise

@@ -14,7 +14,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import brief
 from transfer_metrics.sources.example import Modality, example_modality
 from transfer_metrics.sources.models.identity import describe, identity
-from transfer_metrics.sources.models.modules import plain_module
+from transfer_metrics.sources.models.modules import alone, plain_module
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,8 @@ class Model:
         new ``Model`` after changing the weights.
         """
         fed = (describe(self.preprocess), describe(self.collate), self.modality, str(self.head))
-        return identity(self.module, *fed)
+        with alone(self.module):
+            return identity(self.module, *fed)
 
     def batch(self, examples: Sequence[Any]) -> Any:
         """Preprocess raw examples into one batch on the CPU.

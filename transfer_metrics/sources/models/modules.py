@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -174,13 +174,68 @@ def copied(module: nn.Module) -> nn.Module:
     >>> is_lazy(copied(nn.LazyBatchNorm1d()))
     True
     """
-    lazy = (buffer for buffer in module.buffers() if nn.parameter.is_lazy(buffer))
     kind: Any = UninitializedBuffer
-    made = {id(b): kind(device=b.device, dtype=b.dtype) for b in lazy}
-    return copy.deepcopy(module, made)
+    with alone(module):
+        lazy = (buffer for buffer in module.buffers() if nn.parameter.is_lazy(buffer))
+        made = {id(b): kind(device=b.device, dtype=b.dtype) for b in lazy}
+        return copy.deepcopy(module, made)
 
 
 # ---------------------------------------------------------------- running it
+
+_OWNERS: dict[int, int] = {}  # which thread has which module, by their numbers
+_FREED = threading.Condition()
+
+
+@contextmanager
+def alone(module: nn.Module) -> Iterator[None]:
+    """Let other threads wait that want this network, or one that shares parts with it.
+
+    Hooks, modes and weights that are laid out anew are the network's own, so what runs, moves,
+    copies or hashes it meanwhile would meet those of this thread. What this thread has, it may ask
+    for again.
+
+    >>> network = nn.Linear(2, 2)
+    >>> with alone(nn.Sequential(network)), alone(network):
+    ...     pass
+    """
+    own, parts = threading.get_ident(), set(map(id, module.modules()))
+    with _FREED:
+        _FREED.wait_for(lambda: all(_OWNERS.get(part, own) == own for part in parts))
+        parts -= _OWNERS.keys()
+        _OWNERS.update(dict.fromkeys(parts, own))
+    try:
+        yield
+    finally:
+        with _FREED:
+            for part in parts:
+                del _OWNERS[part]
+            _FREED.notify_all()
+
+
+_DRAWING = threading.RLock()
+
+
+@contextmanager
+def own_random_numbers(
+    seed: int | None = None, devices: Sequence[torch.device | int] = ()
+) -> Iterator[None]:
+    """Torch's random numbers for this thread alone, and afterwards as if none had been drawn.
+
+    Those of a whole network's run are asked for inside of ``alone``, never around it.
+
+    >>> before = torch.get_rng_state()
+    >>> with own_random_numbers(0):
+    ...     round(float(torch.rand(())), 3)
+    0.496
+    >>> torch.equal(torch.get_rng_state(), before)
+    True
+    """
+    with _DRAWING, torch.random.fork_rng(devices):
+        if seed is not None:
+            # torch.manual_seed takes a millisecond where there is no accelerator.
+            (torch if devices else torch.default_generator).manual_seed(seed)
+        yield
 
 
 class _Held:
@@ -232,8 +287,9 @@ _uncompiled = _Held(_leave_compiled)
 def evaluation(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards modes and buffers of all modules are as before.
 
-    Gradients are switched off with ``no_grad``: under ``inference_mode`` a network that caches
-    tensors in its forward pass could not be trained any more.
+    Other threads wait for the network. Gradients are switched off with ``no_grad``: under
+    ``inference_mode`` a network that caches tensors in its forward pass could not be trained any
+    more.
 
     Cost: a copy of the buffers meanwhile.
 
@@ -244,33 +300,34 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     >>> norm.training
     True
     """
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    places = [
-        (submodule, dict(submodule._buffers))
-        for submodule in module.modules()
-        if not isinstance(submodule, torch.jit.ScriptModule)
-    ]
-    copies = [
-        (buffer, buffer._version, buffer.detach().clone())
-        for _, buffers in places
-        for buffer in buffers.values()
-        if buffer is not None and not nn.parameter.is_lazy(buffer)
-    ]
-    module.eval()
-    try:
-        with torch.no_grad(), unfused, _uncompiled:
-            yield
-    finally:
-        for submodule, mode in modes:
-            submodule.training = mode
-        for submodule, buffers in places:
-            for name, buffer in buffers.items():
-                if buffer is None or not nn.parameter.is_lazy(buffer):
-                    submodule._buffers[name] = buffer
-        for buffer, version, content in copies:
-            if buffer._version != version:
-                with torch.no_grad():
-                    buffer.copy_(content)
+    with alone(module):
+        modes = [(submodule, submodule.training) for submodule in module.modules()]
+        places = [
+            (submodule, dict(submodule._buffers))
+            for submodule in module.modules()
+            if not isinstance(submodule, torch.jit.ScriptModule)
+        ]
+        copies = [
+            (buffer, buffer._version, buffer.detach().clone())
+            for _, buffers in places
+            for buffer in buffers.values()
+            if buffer is not None and not nn.parameter.is_lazy(buffer)
+        ]
+        module.eval()
+        try:
+            with torch.no_grad(), unfused, _uncompiled:
+                yield
+        finally:
+            for submodule, mode in modes:
+                submodule.training = mode
+            for submodule, buffers in places:
+                for name, buffer in buffers.items():
+                    if buffer is None or not nn.parameter.is_lazy(buffer):
+                        submodule._buffers[name] = buffer
+            for buffer, version, content in copies:
+                if buffer._version != version:
+                    with torch.no_grad():
+                        buffer.copy_(content)
 
 
 def device_of(module: nn.Module) -> torch.device | None:
@@ -282,16 +339,17 @@ def device_of(module: nn.Module) -> torch.device | None:
 @contextmanager
 def on_device(module: nn.Module, device: torch.device | None) -> Iterator[None]:
     """Move a module to a device and back, also where moving it fails half way."""
-    home = device_of(module)
-    if device is None or home == device:
-        yield
-        return
-    if home is None:
-        raise InvalidInputError(
-            "the model is spread over several devices and cannot be moved; leave out device="
-        )
-    try:
-        module.to(device)
-        yield
-    finally:
-        module.to(home)
+    with alone(module):
+        home = device_of(module)
+        if device is None or home == device:
+            yield
+            return
+        if home is None:
+            raise InvalidInputError(
+                "the model is spread over several devices and cannot be moved; leave out device="
+            )
+        try:
+            module.to(device)
+            yield
+        finally:
+            module.to(home)

@@ -1,0 +1,139 @@
+"""Networks that several threads of a user read at once: as if one after the other."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import transfer_metrics as tm
+from transfer_metrics.progress import WholeRun, progress_bar
+
+THREADS = 4
+Y = np.arange(120) % 3
+X = np.random.default_rng(0).normal(size=(120, 3, 12, 12)).astype(np.float32)
+X[:, :, :4] += Y[:, None, None, None] * 0.5
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    made = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Dropout(0.3), nn.Linear(8, 5),
+    )  # fmt: skip
+    made[0].weight.requires_grad_(False)
+    return made
+
+
+def state(module: nn.Module) -> list[object]:
+    parts = list(module.modules())
+    hooks = [len(p._forward_hooks) + len(p._forward_pre_hooks) for p in parts]
+    tensors = [(id(t), t.requires_grad) for t in (*module.parameters(), *module.buffers())]
+    return [[p.training for p in parts], hooks, tensors, ["forward" in vars(p) for p in parts]]
+
+
+def ranked(module):
+    table = tm.rank_models(module, (X, Y), progress=False, cache="never")
+    return [(r.layer, r.metric, r.value, r.error) for r in table]
+
+
+def extracted(module):
+    return tm.extract(module, (X, Y), progress=False, batch_size=16)["2"].tolist()
+
+
+def listed(module):
+    return tm.list_layers(module, "*", example=torch.zeros(2, 3, 12, 12))
+
+
+def fingerprinted(module):
+    return tm.load_model(module).fingerprint
+
+
+def probed(module):
+    return tm.LinearProbe().fit(module, (X, Y)).predict(X).tolist()
+
+
+def tuned(module):
+    return tm.FineTune(lr=0.01, epochs=2, progress=False).fit(module, (X, Y)).history_[-1]["loss"]
+
+
+def in_threads(work, modules):
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [future.result() for future in [pool.submit(work, module) for module in modules]]
+
+
+WORK = [ranked, extracted, listed, fingerprinted, probed, tuned]
+
+
+@pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__)
+def test_one_network_in_several_threads_gives_what_it_gives_alone(work):
+    module = network()
+    expected, before = work(module), state(module)
+    assert in_threads(work, [module] * THREADS) == [expected] * THREADS
+    assert state(module) == before
+
+
+def test_all_kinds_of_work_on_one_network_at_once():
+    module = network()
+    expected, before = [work(module) for work in WORK], state(module)
+    with ThreadPoolExecutor(len(WORK)) as pool:
+        found = [future.result() for future in [pool.submit(work, module) for work in WORK]]
+    assert found == expected
+    assert state(module) == before
+
+
+@pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__)
+def test_networks_of_their_own_in_several_threads(work):
+    modules = [network(seed) for seed in range(THREADS)]
+    assert in_threads(work, modules) == [work(module) for module in modules]
+
+
+def test_networks_that_share_parts_wait_for_each_other():
+    backbone = network()[:5]
+    modules = [nn.Sequential(*backbone, nn.Linear(8, k)) for k in (2, 3, 4)] + [backbone]
+    before = state(backbone)
+    assert in_threads(ranked, modules) == [ranked(module) for module in modules]
+    assert state(backbone) == before
+
+
+def test_a_network_in_use_serves_several_threads():
+    served = tm.Head2Toe(keep=0.5).fit(network(), (X, Y)).network()
+    parts = np.array_split(X, 24)
+    batches = [torch.from_numpy(part) for part in parts]
+    with torch.no_grad():
+        expected = [served(batch) for batch in batches]
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = list(pool.map(lambda batch: torch.no_grad()(served)(batch), batches))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_an_interrupted_ranking_leaves_the_network_as_it_was(monkeypatch):
+    """Also while the exception is kept, as a future does, with the frames that it came through."""
+    module = network()
+    before = state(module)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("transfer_metrics.statistics.statistics.Statistics.of", interrupted)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            tm.rank_models(module, (X, Y), stream=True, progress=False, cache="never")
+    assert state(module) == before
+    assert in_threads(extracted, [module]) == [extracted(module)]
+    assert kept.traceback
+
+
+def test_a_bar_of_another_thread_is_none_of_this_run():
+    def drawn():
+        with progress_bar("elsewhere", 4, shown=False) as bar:
+            bar.update(4)
+
+    with WholeRun("run", shown=False) as run:
+        run.expect(1.0)
+        with run.step("here", 1.0):
+            in_threads(lambda _: drawn(), [None])
+            assert run.done == 0.0
+            drawn()
+            assert run.done == 1.0
