@@ -320,6 +320,7 @@ def test_a_head_predicts_on_a_folder_of_wav_files(folder, checkpoints, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::transfer_metrics.errors.TransferMetricsWarning")
 def test_from_a_folder_of_sounds_to_a_network_in_use(folder, checkpoints, tmp_path, capsys):
     for i, tone in enumerate(tones() * 4):
         wav(folder / ("low", "high", "high")[i % 3] / f"more{i}.wav", tone)

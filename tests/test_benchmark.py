@@ -197,6 +197,7 @@ def test_the_extraction_benchmark_prints_its_ratio():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::transfer_metrics.errors.TransferMetricsWarning")
 def test_the_pipeline_benchmark_gives_both_the_same_scores(capsys):
     pytest.importorskip("timm")
     argv = ["--photos", "40", "--models", "1", "--threads", "1"]

@@ -202,7 +202,11 @@ def test_a_signal_ends_the_command_in_order(
         argv += ["--workers", "2"]
     environment = {**os.environ, "TRANSFER_METRICS_CACHE": str(place.cache)}
     place.ask("narrow", what="hold", after=5)
-    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    # What runs in the background of a shell ignores SIGINT, and so would the command.
+    with subprocess.Popen(
+        argv, env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(sign, signal.SIG_DFL),
+    ) as process:  # fmt: skip
         try:
             waited_for(lambda: (place.notes / "held-narrow").exists() or process.poll() is not None)
             process.send_signal(sign)

@@ -76,7 +76,8 @@ def restructured(draw: st.DrawFn, target: str) -> bytes:
             node = node[step]
         kind = draw(st.sampled_from(["value", "drop", "copy", "rename"]))
         if kind == "value":
-            node[last] = draw(VALUES)
+            # What is drawn may be changed afterwards, and is drawn again.
+            node[last] = copy.deepcopy(draw(VALUES))
         elif kind == "drop":
             del node[last]
         elif kind == "copy":

@@ -140,7 +140,7 @@ def test_nothing_is_chosen_by_test_examples(found: tm.Decision, task: tm.Task, p
         if r["metric"] == "val_accuracy" and r["model"] == again.model:
             assert held[r["head"]] == r["value"]
     assert again.accuracy < 0.4
-    assert "by the limit of 1 models" in " ".join(again.skipped)
+    assert "by the limit of 1 model" in " ".join(again.skipped)
 
 
 def test_the_decision_is_told_in_five_lines(found: tm.Decision) -> None:

@@ -27,7 +27,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     for name in ("n", "shard_size"):
         _require(_whole(manifest[name], 1), f"{name} is {manifest[name]!r:.60}")
     for name in (*_TEXTS, *_MAYBE_TEXTS):
-        value = manifest[name] if name in _TEXTS else manifest.get(name)
+        value = manifest[name]
         good = isinstance(value, str) or (value is None and name in _MAYBE_TEXTS)
         _require(good, f"{name} is {value!r:.60}")
     kinds = ("classification", "regression", "multilabel")
@@ -43,7 +43,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
         _require(index.isascii() and index.isdigit() and len(index) < 10, f"shard {index!r:.60}")
         _require(_whole(record["bytes"], 1), f"the size of shard {index}")
         _require(isinstance(record["sha256"], str), f"the hash of shard {index}")
-        seconds = record.get("seconds", 0.0)
+        seconds = record["seconds"]
         _require(isinstance(seconds, (int, float)) and 0 <= seconds < 1e12, f"time of {index}")
 
 

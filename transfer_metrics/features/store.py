@@ -92,8 +92,8 @@ class FeatureStore:
         manifest = read_manifest(folder)
         if manifest["format"] != FORMAT:
             raise IncompatibleStoreError(
-                f"{folder} has store format {manifest['format']} and this version reads {FORMAT}; "
-                f"delete the folder and extract again"
+                f"{folder} has store format {manifest['format']!r:.60} and this version reads "
+                f"{FORMAT}; delete the folder and extract again"
             )
         require_sound(folder, manifest)
         count = -(-manifest["n"] // manifest["shard_size"])

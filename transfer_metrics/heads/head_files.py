@@ -292,7 +292,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
         raise CorruptStoreError(f"{path} does not describe a head; save it again")
     if record["format"] != _FORMAT:
         raise IncompatibleStoreError(
-            f"{folder} has the format {record['format']!r} and this version reads {_FORMAT!r}; "
+            f"{folder} has the format {record['format']!r:.60} and this version reads {_FORMAT!r}; "
             f"fit and save the head again"
         )
     return record

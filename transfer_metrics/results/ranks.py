@@ -209,12 +209,13 @@ def ranking_frame(records: Iterable[Record], metric: str, view: str) -> pd.DataF
     import pandas as pd
 
     places = places_of(records, metric)
-    of_place, of_record = ("task", "split", "pool"), ("model", "layer", "dim", "n", "error")
+    of_place, of_record = ("task", "split", "pool"), ("layer", "dim", "n", "error")
     numbers = ("score", "stderr", "low", "high", "p_best", "p_score")
     rows = [
         dict(zip(of_place, place[:3], strict=True))
         | {name: getattr(c.record, name) for name in of_record}
         | {name: getattr(c, name) for name in ("rank", *numbers, "seconds")}
+        | {"model": str(c.record.model)}  # by which they are grouped
         for place, own in places.items()
         for c in ranked(own, metric, view)
     ]

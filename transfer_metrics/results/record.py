@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
@@ -319,7 +320,7 @@ def _text(value: Any, name: str, where: str) -> str | None:
     if value is None or isinstance(value, str):
         # Half a surrogate pair is no text: it can be neither written nor put into a data frame.
         return (value or "").encode("utf-8", "replace").decode("utf-8") or None
-    if isinstance(value, Real) and math.isfinite(value):
+    if isinstance(value, Real) and abs(value) <= sys.float_info.max:
         # A file of comma-separated values turns names that are numbers into numbers.
         return str(value)
     raise _wrong(value, name, where, "text")

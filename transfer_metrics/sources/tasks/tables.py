@@ -207,12 +207,14 @@ def _read_numbers(cells: Sequence[Any]) -> np.ndarray | None:
 
 
 def _mixed_numbers(cells: Sequence[Any]) -> np.ndarray | None:
-    if isinstance(cells[0], str) and cells[0].strip().lower() in _TRUTH:
+    text = next((cell for cell in cells if isinstance(cell, str)), "")
+    if text.strip().lower() in _TRUTH:
         truths = [_TRUTH.get(str(cell).strip().lower()) for cell in cells]
         return None if None in truths else np.array(truths, np.float64)
     values = []
     for cell in cells:
         number = number_of(cell) if isinstance(cell, str) else cell
+        number = int(number) if isinstance(number, bool) else number
         if number is not None and not isinstance(number, (int, float)):
             return None
         if number is None and cell is not None and cell.strip() not in ABSENT:
