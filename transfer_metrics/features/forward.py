@@ -78,10 +78,19 @@ class Batches(Dataset):
             return list(indices), error
         except Exception as error:
             batch = ExtractionError(
-                f"examples {min(indices)} to {max(indices)} {self._where} could not be prepared "
-                f"for {self._model.name!r}: {type(error).__name__}: {error}"
+                f"{self._failing(indices)} {self._where} could not be prepared for "
+                f"{self._model.name!r}: {type(error).__name__}: {error}"
             )
         return list(indices), batch
+
+    def _failing(self, indices: Sequence[int]) -> str:
+        """The first of some examples that cannot be prepared alone either, or all of them."""
+        for index in indices:
+            try:
+                self._model.batch([self._examples[index]] * self._least)
+            except Exception:
+                return f"example {index}"
+        return f"examples {min(indices)} to {max(indices)}"
 
     def load(self, indices: Sequence[int]) -> Any:
         """One batch, or the error of its preparation raised."""

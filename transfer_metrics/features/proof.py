@@ -20,13 +20,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer_metrics.errors import ExtractionError
+from transfer_metrics.errors import ExtractionError, InvalidInputError
 from transfer_metrics.features.forward import Forward, needs_equal_lengths
 from transfer_metrics.features.inference import AS_IS, Inference, ways
 from transfer_metrics.features.layers import Found, find_layers, place
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.trace import call_model, every_call
-from transfer_metrics.features.trial import few_examples, load, random_state, same_random_state
+from transfer_metrics.features.trial import (
+    REPEATS,
+    changing_examples,
+    few_examples,
+    load,
+    random_state,
+    same_random_state,
+)
 from transfer_metrics.sources.models.classifier import tensors_in
 from transfer_metrics.sources.models.identity import unsaved
 from transfer_metrics.sources.models.model import Model
@@ -38,7 +45,6 @@ from transfer_metrics.sources.models.modules import (
 )
 from transfer_metrics.sources.tasks.task import Task
 
-_REPEATS = 5  # times that random numbers get to show themselves
 _NUMBERS = 16  # that stand for what a network gave
 
 NO_HEAD = (
@@ -46,6 +52,7 @@ NO_HEAD = (
     "scores: name the classifier (load_model(…, head='…')), or say that there is none (head=False)"
 )
 RANDOM = "it draws random numbers, so its scores are of one draw"
+_OTHER_EXAMPLES = "examples are other ones whenever they are read, so its scores are of one draw"
 _DRAWS = "it draws random numbers, which changed nothing on the few examples that were looked at"
 EQUAL = "padding changes its features, so batches are of equal length"
 
@@ -133,11 +140,19 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
     before = random_state(forward.model.module)
     features, trouble = _read(forward, found, few)
     draws = before != random_state(forward.model.module)
-    if features and (draws or trouble) and _is_random(forward, found, few, features, draws):
-        if not allow_random:
-            raise _random_refusal(forward, few)
-        own = _lasting(attributes, forward.model)
-        return Proof(_settled(forward, found), found, RANDOM, own, (*notes, RANDOM))
+    if features and (draws or trouble):
+        changing = changing_examples(forward, few)
+        if changing and not allow_random:
+            raise InvalidInputError(
+                f"{changing}; leave out what draws random numbers, such as augmentation, or take "
+                f"one draw of its features with allow_random=True (--allow-random)"
+            )
+        if changing or _is_random(forward, found, few, features, draws):
+            if not allow_random:
+                raise _random_refusal(forward, few)
+            told = _OTHER_EXAMPLES if changing else RANDOM
+            own = _lasting(attributes, forward.model)
+            return Proof(_settled(forward, found), found, told, own, (*notes, told))
     if draws:
         notes.append(_DRAWS)
     way = forward
@@ -259,7 +274,7 @@ def _is_random(
     """Whether the same batch gives other features when it is read again."""
     return not all(
         _same(forward, forward.features(few, found), features, range(len(few)))
-        for _ in range(_REPEATS if draws else 1)
+        for _ in range(REPEATS if draws else 1)
     )
 
 
@@ -325,7 +340,7 @@ def _typical(rows: Tensor) -> float:
 
 def _random_refusal(forward: Forward, few: Sequence[int]) -> ExtractionError:
     where = ""
-    for _ in range(_REPEATS):
+    for _ in range(REPEATS):
         where = where or _parting(forward, few, few)
     return ExtractionError(
         f"model {forward.model.name!r} gives other features whenever it reads the same "

@@ -304,7 +304,7 @@ class _Recorder:
         if known is None or known[0]() is not tensor:
             known = self.values[id(tensor)] = (ref(tensor), self.serial)
             self.serial += 1
-        return known[1], tensor._version
+        return known[1], 0 if tensor.is_inference() else tensor._version
 
 
 def layout_of(

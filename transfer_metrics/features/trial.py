@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.forward import (
     Batches,
     Forward,
@@ -23,6 +24,7 @@ from transfer_metrics.features.forward import (
 )
 from transfer_metrics.features.layers import place
 from transfer_metrics.features.trace import call_model
+from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import (
     copied,
@@ -32,6 +34,8 @@ from transfer_metrics.sources.models.modules import (
 )
 from transfer_metrics.sources.tasks.sequences import Rows
 
+REPEATS = 5
+"""Times that random numbers get to show themselves."""
 _LOOKED_AT = 64  # examples of which the lengths are compared
 _MADE: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
 
@@ -64,6 +68,29 @@ def few_examples(forward: Forward) -> list[int]:
 def load(forward: Forward, positions: Sequence[int]) -> Any:
     """Some examples as one batch."""
     return Batches(forward.model, forward.task, forward.split, whole=True).load(positions)
+
+
+def changing_examples(forward: Forward, positions: Sequence[int]) -> str:
+    """What to say of a task that gives other examples when some are read again; else nothing.
+
+    Raises:
+        InvalidInputError: the memory of an example is used again for the next one.
+    """
+    examples = forward.task[forward.split].examples
+    where = f"task {forward.task.name!r} ({forward.split}) gives"
+    once = [example_bytes(examples[p]) for p in positions]
+    for _ in range(REPEATS):
+        for position, content in zip(positions, once, strict=True):
+            if example_bytes(examples[position]) != content:
+                return f"{where} another example {position} whenever it is read"
+    held = [examples[p] for p in positions]
+    for position, content, example in zip(positions, once, held, strict=True):
+        if example_bytes(example) != content:
+            raise InvalidInputError(
+                f"{where} example {position} in memory that the next example overwrites; let it "
+                f"return a copy of each"
+            )
+    return ""
 
 
 def random_state(module: nn.Module) -> list[Any]:

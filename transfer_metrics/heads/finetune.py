@@ -161,6 +161,7 @@ class FineTune(Head):
         self.checkpoint = checkpoint
         self.progress = progress
 
+    @torch.inference_mode(False)  # whatever the caller is in
     def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
         """Train on a model and a task. The model given stays as it is.
 

@@ -98,7 +98,7 @@ def distortion(
     )
     inputs = Inputs.of_any(model, split, "test")
     moved, lengths = [], []
-    with evaluation(model.module), evaluation(network), torch.inference_mode():
+    with evaluation(model.module), evaluation(network):
         for rows in chunks(len(inputs), batch_size):
             batch = inputs.batch(rows)
             old, new = before.features(batch).cpu(), network.features(batch).cpu()

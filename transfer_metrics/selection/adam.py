@@ -38,6 +38,7 @@ class SoftmaxFit:
     bias: np.ndarray
 
 
+@torch.inference_mode(False)  # whatever the caller is in
 def train_softmax(
     features: LayerColumns,
     y: Any,

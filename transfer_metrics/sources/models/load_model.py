@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import fnmatch
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from transfer_metrics.errors import (
     InvalidInputError,
@@ -92,7 +92,7 @@ def load_model(
         head: dotted path of the classifier; ``None`` finds it, ``False`` means none.
         preprocess: one raw example to one input, instead of the model's own.
         modality: what ``preprocess`` reads, ``"image"``, ``"text"``, ``"audio"`` or ``"tensor"``;
-            ``"image"`` unless given.
+            ``"image"`` unless given. Refused without it where the model reads something else.
         device: where to put the network.
 
     Returns:
@@ -110,6 +110,7 @@ def load_model(
     """
     from torch import nn
 
+    from transfer_metrics.sources.example import Modality
     from transfer_metrics.sources.models.classifier import check_head
     from transfer_metrics.sources.models.hubs import from_module, with_proven_head
     from transfer_metrics.sources.models.model import Model
@@ -117,6 +118,9 @@ def load_model(
 
     if name is not None:
         name = checked_name(name, "a model")
+    known = get_args(Modality)
+    if modality not in (None, *known):
+        raise InvalidInputError(f"modality={modality!r}; say one of {', '.join(known)}")
     if isinstance(spec, str) and spec.strip().startswith("popular:"):
         raise InvalidInputError(
             f"{spec.strip()!r} is a list of models and one is needed; `list models {spec.strip()}` "
@@ -134,6 +138,12 @@ def load_model(
         model = _by_name(text)
     else:
         raise not_a_model(spec)
+    if preprocess is None and modality not in (None, model.modality):
+        raise InvalidInputError(
+            f"modality={modality!r} says what preprocess= reads, which is missing, and model "
+            f"{model.name!r} reads {model.modality!r} without it; give preprocess=…, a function "
+            f"from one example to one input, or leave modality= out"
+        )
     if preprocess is not None:
         model = dataclasses.replace(
             model,

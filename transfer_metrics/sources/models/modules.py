@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +16,8 @@ from torch.nn.parameter import UninitializedBuffer
 from torch.optim.swa_utils import AveragedModel
 
 from transfer_metrics.errors import InvalidInputError
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 # Classes that only hand on what their one child gives. A wrapper of somebody else's is left alone:
 # that it has one child does not say that it hands on the input as it is.
@@ -168,14 +170,14 @@ def is_lazy(module: nn.Module) -> bool:
     return any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers())))
 
 
-def copied(module: nn.Module) -> nn.Module:
-    """A deep copy, also of lazy buffers, which torch cannot copy.
+def copied(module: _Network) -> _Network:
+    """A deep copy that can be trained, also of lazy buffers, which torch cannot copy.
 
     >>> is_lazy(copied(nn.LazyBatchNorm1d()))
     True
     """
     kind: Any = UninitializedBuffer
-    with alone(module):
+    with alone(module), torch.inference_mode(False):
         lazy = (buffer for buffer in module.buffers() if nn.parameter.is_lazy(buffer))
         made = {id(b): kind(device=b.device, dtype=b.dtype) for b in lazy}
         return copy.deepcopy(module, made)
@@ -288,8 +290,8 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards modes and buffers of all modules are as before.
 
     Other threads wait for the network. Gradients are switched off with ``no_grad``: under
-    ``inference_mode`` a network that caches tensors in its forward pass could not be trained any
-    more.
+    ``inference_mode``, which is left if the caller is in it, a network that caches tensors in its
+    forward pass could not be trained any more.
 
     Cost: a copy of the buffers meanwhile.
 
@@ -311,11 +313,12 @@ def evaluation(module: nn.Module) -> Iterator[None]:
             (buffer, buffer._version, buffer.detach().clone())
             for _, buffers in places
             for buffer in buffers.values()
-            if buffer is not None and not nn.parameter.is_lazy(buffer)
+            # Those made under inference mode cannot be written to.
+            if buffer is not None and not nn.parameter.is_lazy(buffer) and not buffer.is_inference()
         ]
         module.eval()
         try:
-            with torch.no_grad(), unfused, _uncompiled:
+            with torch.inference_mode(False), torch.no_grad(), unfused, _uncompiled:
                 yield
         finally:
             for submodule, mode in modes:

@@ -11,7 +11,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.example import Sound, as_sound, example_modality, is_pair, is_sound
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.label_values import as_array, check_container
-from transfer_metrics.sources.tasks.sequences import ImageArray, Pairs, Rows
+from transfer_metrics.sources.tasks.sequences import Examples, Foreign, ImageArray, Rows, item_of
 
 _COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
@@ -31,11 +31,7 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
         )
     if not len(dataset):
         return [], [], None
-    first = _item(dataset, 0, where)
-    if not (isinstance(first, (tuple, list)) and len(first) == 2):
-        raise InvalidInputError(
-            f"{where}: items of the dataset are {type(first).__name__}, not pairs (x, y)"
-        )
+    first = _pair(dataset, 0, where)
     kept = _kept_labels(dataset)
     names = getattr(dataset, "classes", None)
     if not (isinstance(names, (list, tuple)) and all(isinstance(c, str) for c in names)):
@@ -43,10 +39,11 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
     if getattr(dataset, "target_transform", None) is not None:
         names = None
     if kept is None or not _agree(kept, dataset, first[1], where):
-        labels = as_array([_item(dataset, i, where)[1] for i in range(len(dataset))])
+        labels = as_array([_pair(dataset, i, where)[1] for i in range(len(dataset))])
         names = None if kept is not None else names
         kept = labels
-    return Pairs(dataset, as_example, example_modality(as_example(first[0]))), kept, names
+    modality = example_modality(_first(first))
+    return Foreign(dataset, _first, where, modality), kept, names
 
 
 def _kept_labels(dataset: Any) -> np.ndarray | None:
@@ -64,14 +61,21 @@ def _kept_labels(dataset: Any) -> np.ndarray | None:
     return None
 
 
-def _item(dataset: Any, index: int, where: str) -> Any:
-    try:
-        return dataset[index]
-    except IndexError as error:
+def _pair(dataset: Any, index: int, where: str) -> Any:
+    item = item_of(dataset, index, where)
+    if not (isinstance(item, (tuple, list)) and len(item) == 2):
         raise InvalidInputError(
-            f"{where}: the dataset has no item {index} ({error}), but its length is "
-            f"{len(dataset)}; correct its __len__"
-        ) from error
+            f"{where}: item {index} of the dataset is a {type(item).__name__}, not a pair (x, y)"
+        )
+    return item
+
+
+def _first(pair: Any) -> Any:
+    return as_example(pair[0])
+
+
+def _as_it_is(example: Any) -> Any:
+    return example
 
 
 def _agree(labels: np.ndarray, dataset: Any, first: Any, where: str) -> bool:
@@ -82,12 +86,14 @@ def _agree(labels: np.ndarray, dataset: Any, first: Any, where: str) -> bool:
         classes.setdefault(str(label), position)
     some = np.array(list(classes.values()))[: _COMPARED // 2]
     positions = np.unique([*spread, *some]).tolist()  # the first is 0
-    returned = as_array([first, *(_item(dataset, i, where)[1] for i in positions[1:])])
+    returned = as_array([first, *(_pair(dataset, i, where)[1] for i in positions[1:])])
     return bool(np.array_equal(returned, labels[positions]))
 
 
 def as_example(value: Any) -> Any:
     """One item of a dataset as an example; uint8 (C, H, W) tensors and (H, W, C) arrays are images.
+
+    Arrays are copied, since a dataset may fill the same memory with every item.
 
     >>> as_example(np.zeros((4, 5, 3), np.uint8)).size
     (5, 4)
@@ -96,9 +102,11 @@ def as_example(value: Any) -> Any:
     if tensor:
         value = value.detach().cpu().numpy()
     if is_sound(value):
-        return as_sound(value)
+        sound = as_sound(value)
+        return Sound(sound.samples.copy(), sound.rate)
     if not isinstance(value, np.ndarray):
         return np.array([value], np.float32) if isinstance(value, (int, float)) else value
+    value = value.copy()
     if value.dtype == np.uint8 and value.ndim in (2, 3):
         return array_to_image(value.transpose(1, 2, 0) if tensor and value.ndim == 3 else value)
     return _as_float32(value[None], "an example of the dataset")[0]
@@ -131,7 +139,8 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
         )
     if not len(values):
         return []
-    first = values[0]
+    own = isinstance(values, (list, tuple, Examples))
+    first = values[0] if own else item_of(values, 0, where)
     if is_pair(first) or not isinstance(first, (int, float, list, tuple)):
         if is_sound(first) or _are_waveforms(values):
             return _as_sounds(values, where)
@@ -140,7 +149,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
         given = example_modality(first)
         if isinstance(values, list) and any(example_modality(v) != given for v in values):
             raise InvalidInputError(f"{where}: the list mixes different kinds of examples")
-        return values
+        return values if own else Foreign(values, _as_it_is, where, given)
     return Rows(_as_float32(_stack(values, where), where))
 
 

@@ -13,7 +13,7 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.sources.example import (
     Modality,
     Sound,
@@ -277,21 +277,51 @@ class Rows(Examples):
         return iter([example_bytes(self.values)])
 
 
-@dataclass(frozen=True, eq=False)
-class Pairs(Examples):
-    """The first entries of a map-style dataset of (x, y) pairs."""
+def item_of(items: Any, index: int, where: str) -> Any:
+    """One item of what somebody else wrote; whatever that raises becomes an error that says which.
 
-    dataset: Any
+    >>> item_of({0: "a"}, 1, "task 'x'")
+    Traceback (most recent call last):
+    transfer_metrics.errors.InvalidInputError: task 'x': example 1 cannot be read (KeyError: 1);
+    repair what returns it, or leave it out
+    """
+    try:
+        return items[index]
+    except TransferMetricsError:
+        raise
+    except Exception as error:
+        why = ": ".join(filter(None, (type(error).__name__, str(error))))
+        cure = "repair what returns it, or leave it out"
+        if isinstance(error, IndexError) and hasattr(items, "__len__"):
+            cure = f"correct its __len__, which is {len(items)}, or {cure}"
+        raise InvalidInputError(
+            f"{where}: example {index} cannot be read ({why}); {cure}"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign(Examples):
+    """Examples of a sequence or data set that somebody else wrote.
+
+    ``convert`` makes an example of an item, and ``where`` is for messages.
+    """
+
+    items: Any
     convert: Callable[[Any], Any]
+    where: str
     modality: Modality | None = None
     kept = False
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.items)
 
     def read(self, index: int) -> Any:
-        """Fetch one pair and convert its first entry."""
-        return self.convert(self.dataset[index][0])
+        """Fetch one item and convert it."""
+        item = item_of(self.items, index, self.where)
+        try:
+            return self.convert(item)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{self.where}, example {index}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
