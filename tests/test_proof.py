@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 import transfer_metrics as tm
 from tests import text_models
-from transfer_metrics.errors import ExtractionError, LayerNotFoundError
+from transfer_metrics.errors import ExtractionError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features import proof
 from transfer_metrics.features.proof import EQUAL, NO_HEAD, RANDOM
 from transfer_metrics.sources.models.classifier import proven_head
@@ -91,6 +92,85 @@ def test_dropout_in_evaluation_is_refused_by_the_layer_that_it_enters(p):
 def test_noise_of_any_source_is_refused_by_its_layer(draw):
     with pytest.raises(ExtractionError, match=r"the first that differs is layer '0' \(Noise\);"):
         quiet(plain(0, Noise(draw)))
+
+
+class Items:
+    """A data set of somebody else, whose examples come from a function."""
+
+    def __init__(self, read):
+        self.read = read
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, index):
+        return self.read(index), int(Y[index])
+
+
+def test_random_examples_are_not_blamed_on_the_network():
+    random_ones = Items(lambda index: torch.rand(12))
+    table = tm.rank_models(plain(), random_ones, ["knn"], cache="never", progress=False)
+    assert "gives another example" in table.failures[0]["error"]
+    assert "model" not in table.failures[0]["error"]
+    table = tm.rank_models(
+        plain(), random_ones, ["knn"], cache="never", progress=False, allow_random=True
+    )
+    assert "examples are other ones" in table.records[0]["note"]
+
+
+def test_memory_that_the_next_example_overwrites_is_refused():
+    pixels = np.zeros((8, 8), np.uint8)
+
+    def read(index):
+        pixels[:] = 2 * index
+        return Image.frombuffer("L", (8, 8), pixels, "raw", "L", 0, 1)
+
+    def as_input(image):
+        return torch.tensor(np.asarray(image) / 255.0).float()
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
+    model = tm.load_model(
+        network,
+        modality="image",
+        preprocess=lambda image: torch.tensor(np.asarray(image) / 255.0).float(),
+    )
+    table = tm.rank_models(model, Items(read), ["knn"], cache="never", progress=False)
+    assert "return a copy of each" in table.failures[0]["error"]
+
+
+@pytest.mark.parametrize("error", [OSError("the disk"), StopIteration(), KeyError("k")])
+def test_an_example_that_cannot_be_read_is_named(error):
+    def read(index):
+        if index == 37:
+            raise error
+        return torch.tensor(X[index])
+
+    with pytest.raises(
+        InvalidInputError, match=r"example 37 cannot be read \(" + type(error).__name__
+    ):
+        tm.extract(plain(), Items(read), progress=False)
+
+
+def test_networks_made_in_inference_mode_give_what_others_give():
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        made = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    other = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    other.load_state_dict({name: value.clone() for name, value in made.state_dict().items()})
+    expected = quiet(other, layers="*")
+    for found in (quiet(made, layers="*"), _inside(lambda: quiet(other, layers="*"))):
+        for name in expected.names:
+            np.testing.assert_array_equal(found[name], expected[name])
+
+
+def _inside(work):
+    with torch.inference_mode():
+        return work()
+
+
+def test_a_modality_without_its_preprocess_is_refused():
+    with pytest.raises(InvalidInputError, match=r"'audio' says what preprocess= reads"):
+        tm.load_model(plain(), modality="audio")
 
 
 def test_random_numbers_that_change_nothing_are_no_reason():

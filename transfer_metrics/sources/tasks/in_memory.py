@@ -64,8 +64,10 @@ def _kept_labels(dataset: Any) -> np.ndarray | None:
 def _pair(dataset: Any, index: int, where: str) -> Any:
     item = item_of(dataset, index, where)
     if not (isinstance(item, (tuple, list)) and len(item) == 2):
+        told = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
         raise InvalidInputError(
-            f"{where}: item {index} of the dataset is a {type(item).__name__}, not a pair (x, y)"
+            f"{where}: items of the dataset have to be pairs (x, y), and item {index} is a "
+            f"{type(item).__name__}{told}"
         )
     return item
 
