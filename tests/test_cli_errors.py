@@ -248,6 +248,7 @@ def test_a_wrong_value_is_one_sentence(verb, dest, place, capsys, monkeypatch):
             "a bug": "Traceback" in err or "this is a bug" in err,
             "no name": any(parts) and not any(part in err for part in parts if part),
             "no action": not ACTION.search(err),
+            "a name of ours": bool(re.search(r"invalid _\w+ value", err)),
             f"printed {out!r}": bool(out),
             f"left {new}": bool(new),
         }

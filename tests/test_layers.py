@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import transfer_metrics as tm
 from transfer_metrics.errors import ExtractionError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.layers import list_layers, memory_bytes
 from transfer_metrics.features.trace import layout_of
@@ -33,6 +34,10 @@ class PlainCNN(nn.Module):
 
 
 IMAGE = torch.zeros(2, 1, 28, 28)
+
+
+def test_the_name_of_a_model_is_that_model():
+    assert tm.list_layers("zoo:cnn-mnist") == tm.list_layers(tm.load_model("zoo:cnn-mnist"))
 
 
 def test_plain_cnn():

@@ -301,7 +301,10 @@ def count(text: str) -> int:
 
 
 def _time(text: str) -> str:
-    seconds_of(text)
+    try:
+        seconds_of(text)
+    except InvalidInputError as error:  # argparse would hide what it says
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 

@@ -23,6 +23,7 @@ from transfer_metrics.features.inference import Fold, folds_of
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
 from transfer_metrics.sources.models.classifier import configured_head
+from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied, is_lazy, is_leaf, matrices, plain_module
 from transfer_metrics.sources.models.tokens import TextBatch
@@ -62,7 +63,7 @@ LayerSpec = str | int | Layer
 
 
 def list_layers(
-    model: Model | nn.Module,
+    model: Model | nn.Module | str,
     layers: LayerSpec | Iterable[LayerSpec] = "blocks",
     pool: str | Pool | Callable[..., Tensor] = "avg",
     *,
@@ -71,7 +72,7 @@ def list_layers(
     """List layers of a model, in the order in which they run.
 
     Args:
-        model: a loaded model, or any module.
+        model: a loaded model, any module, or the name of one for ``load_model``.
         layers: one of the following, or a list of them. Where a module runs k > 1 times in a
             forward pass, each call is a layer of its own, ``name:0`` to ``name:k-1``.
 
@@ -112,6 +113,7 @@ def list_layers(
     1 (8, 6, 6) NCHW 8
     3:input (288,) ND 288
     """
+    model = load_model(model) if isinstance(model, str) else model
     asked = items(layers, getattr(model, "name", ""))
     traced, head = _traced(model, example)
     return _listed(traced, _resolve(traced, head, asked), resolve_pool(pool))

@@ -9,8 +9,8 @@ import csv
 import io
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -320,9 +320,10 @@ def _text(value: Any, name: str, where: str) -> str | None:
     if value is None or isinstance(value, str):
         # Half a surrogate pair is no text: it can be neither written nor put into a data frame.
         return (value or "").encode("utf-8", "replace").decode("utf-8") or None
-    if isinstance(value, Real) and abs(value) <= sys.float_info.max:
-        # A file of comma-separated values turns names that are numbers into numbers.
-        return str(value)
+    with suppress(OverflowError):  # of an integer of hundreds of digits
+        if isinstance(value, Real) and math.isfinite(value):
+            # A file of comma-separated values turns names that are numbers into numbers.
+            return str(value)
     raise _wrong(value, name, where, "text")
 
 
