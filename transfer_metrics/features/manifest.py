@@ -35,6 +35,9 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     classes, logits, shards = manifest["classes"], manifest["logits"], manifest["shards"]
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     _require(named, "the names of the classes are no list of names")
+    notes = manifest.get("notes") or []
+    good = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
+    _require(good, "the notes are no list of texts")
     check_layers(manifest["layers"])
     good = logits is None or (isinstance(logits, dict) and _whole(logits.get("dim"), 1))
     _require(good, "the logits have no size")

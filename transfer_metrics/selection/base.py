@@ -246,18 +246,21 @@ class Selection:
         try:
             content = read_json(path)
             if content["format"] != _FORMAT:
-                raise ValueError(f"its format is {content['format']!r}")
+                raise ValueError(f"its format is {content['format']!r:.60}")
             layers = {
                 layer["name"]: np.array(layer["columns"], dtype=np.int64)
                 for layer in content["layers"]
             }
             dims = {layer["name"]: int(layer["dim"]) for layer in content["layers"]}
+            if not layers:
+                raise ValueError("it chose no layer")
             for name, columns in layers.items():
-                if not columns.size or columns.min() < 0 or columns.max() >= dims[name]:
-                    raise ValueError(f"layer {name!r} has no such columns")
+                there = columns.ndim == 1 and columns.size
+                if not there or columns.min() < 0 or columns.max() >= dims[name]:
+                    raise ValueError(f"layer {name!r:.60} has no such columns")
             known = {key: content.get(key) for key in ("score", "model", "task", "pool")}
             return cls(layers, dims, bool(content["unit_rows"]), content["chosen_by"], **known)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise InvalidInputError(
                 f"{path} holds no selection ({type(error).__name__}: {error}); write it again "
                 f"with `transfer-metrics select --out`"
