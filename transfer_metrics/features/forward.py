@@ -27,6 +27,7 @@ from transfer_metrics.features.pooling import Pool, pool_for
 from transfer_metrics.features.shards import LABELS, LOGITS
 from transfer_metrics.features.store import layers_of
 from transfer_metrics.features.trace import call_model
+from transfer_metrics.memory import kept_memory
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.example import Word, as_sound
 from transfer_metrics.sources.models.model import Model
@@ -154,6 +155,7 @@ class Forward:
         source = Batches(self.model, self.task, self.split, whole=True, pixels=pixels)
         with (
             bar,
+            kept_memory(),
             evaluation(self.model.module),
             self.inference.of(self.model.module),
             closing(_ahead(self._loader(source, batches))) as loaded,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -220,16 +218,6 @@ def _layer_sizes(
                 f"out, or use fewer of several workers"
             )
     return sizes, blocked
-
-
-def release() -> None:
-    """Give freed memory back to the system, as far as the C library can.
-
-    glibc keeps what was freed between blocks that are in use: what merging takes would come on top
-    of what building took.
-    """
-    with suppress(OSError, AttributeError, TypeError):  # other systems have other ways
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _scoring_bytes(needs: Needs, dim: int, counts: np.ndarray, targets: int) -> int:

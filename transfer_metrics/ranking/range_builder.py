@@ -15,9 +15,10 @@ from transfer_metrics.features.batches import Batch, hidden_layers
 from transfer_metrics.features.extraction import Extraction
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.memory import release
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.job import Job
-from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes, release
+from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes
 from transfer_metrics.ranking.range_folder import RangeFolder, of_classes
 from transfer_metrics.ranking.scoring import bases_of, needs_by_layer
 from transfer_metrics.statistics.statistics import Needs, Statistics

@@ -18,8 +18,8 @@ import torch
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError, StorageError
 from transfer_metrics.features.shards import verify_shard
 from transfer_metrics.files import TEMPORARY, fcntl, locked, remove_folder, replacing
+from transfer_metrics.memory import release
 from transfer_metrics.ranking.cache import ADVICE
-from transfer_metrics.ranking.memory_budget import release
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.statistics import Statistics
 

@@ -26,11 +26,11 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.extraction import Extraction
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.memory import release
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.progress import OutOfTime, until
 from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.ranking.job import Job, Outcome
-from transfer_metrics.ranking.memory_budget import release
 from transfer_metrics.ranking.range_builder import RangeBuilder
 from transfer_metrics.ranking.range_folder import (
     RangeFolder,
