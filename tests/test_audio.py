@@ -290,11 +290,17 @@ def test_a_folder_of_wav_files_is_a_task(folder):
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
-def test_a_sound_that_cannot_be_read_is_named_or_skipped(folder, checkpoints):
-    (folder / "low" / "8.wav").write_bytes(b"RIFFxxxx")
-    model = f"hf:{checkpoints('wav2vec2')}"
-    with pytest.raises(tm.TransferMetricsError, match=r"8.wav' cannot be read .*corrupt=skip"):
-        tm.extract(model, folder, "last", progress=False)
+def test_sounds_that_cannot_be_read_are_named_or_skipped(folder):
+    (folder / "low" / "6.wav").write_bytes(b"")
+    (folder / "low" / "7.wav").write_bytes(b"<html>")
+    (folder / "low" / "8.wav").write_bytes((folder / "low" / "0.wav").read_bytes()[:99])
+    with pytest.raises(tm.TransferMetricsError, match="3 of 9 sounds cannot be read") as told:
+        tm.load_task(folder)
+    for what in (
+        "low/6.wav (empty)", "low/7.wav (no WAV file)", "low/8.wav (it ends after 99 of",
+        "corrupt=skip", "notes.txt",
+    ):  # fmt: skip
+        assert what in str(told.value)
     assert len(tm.load_task(f"{folder}?corrupt=skip")["train"]) == 6
 
 

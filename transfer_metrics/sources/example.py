@@ -93,6 +93,22 @@ def as_sound(example: Any) -> Sound:
 
 def decode_sound(data: bytes, name: str) -> Sound:
     """Read a WAV file, of several channels their mean; ``name`` is for messages."""
+    try:
+        rate, samples = _wave(data)
+        if samples.dtype.kind in "iu":
+            # Bytes are centred at 128, wider numbers at 0; those of 24 bits come as 32.
+            middle = 128 if samples.dtype == np.uint8 else 0
+            samples = (samples.astype(np.float64) - middle) / 2.0 ** (8 * samples.itemsize - 1)
+        samples = samples if samples.ndim == 1 else samples.mean(axis=1)
+        return as_sound({"array": samples, "sampling_rate": rate})
+    except ValueError as error:
+        raise InvalidInputError(
+            f"sound {name!r} cannot be read ({error}); give a WAV file of "
+            f"samples that are not compressed, or leave it out by corrupt=skip in the task's name"
+        ) from error
+
+
+def _wave(data: bytes) -> tuple[int, np.ndarray]:
     from scipy.io import wavfile
 
     try:
@@ -102,18 +118,16 @@ def decode_sound(data: bytes, name: str) -> Sound:
             if data[4:8] != b"\xff\xff\xff\xff":  # what streams have for their length
                 cut = wavfile.WavFileWarning
                 warnings.filterwarnings("error", "Reached EOF prematurely", cut)
-            rate, samples = wavfile.read(io.BytesIO(data))
-        if samples.dtype.kind in "iu":
-            # Bytes are centred at 128, wider numbers at 0; those of 24 bits come as 32.
-            middle = 128 if samples.dtype == np.uint8 else 0
-            samples = (samples.astype(np.float64) - middle) / 2.0 ** (8 * samples.itemsize - 1)
-        samples = samples if samples.ndim == 1 else samples.mean(axis=1)
-        return as_sound({"array": samples, "sampling_rate": rate})
+            return wavfile.read(io.BytesIO(data))
     except Exception as error:  # its parser raises what its slices do
-        raise InvalidInputError(
-            f"sound {name!r} cannot be read ({error or type(error).__name__}); give a WAV file of "
-            f"samples that are not compressed, or leave it out by corrupt=skip in the task's name"
-        ) from error
+        if not data.startswith((b"RIFF", b"RIFX", b"RF64")):
+            raise ValueError("no WAV file" if data else "empty") from error
+        order: Any = "big" if data.startswith(b"RIFX") else "little"
+        expected = int.from_bytes(data[4:8], order) + 8
+        if len(data) < expected < 1 << 32 or isinstance(error, wavfile.WavFileWarning):
+            raise ValueError(f"it ends after {len(data)} of expected {expected} bytes") from error
+        compressed = str(error).startswith("Unknown wave file format")
+        raise ValueError(str(error).partition(". ")[0] if compressed else "damaged") from error
 
 
 def is_sound(example: Any) -> bool:

@@ -12,7 +12,7 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import Modality, example_modality
 from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
 from transfer_metrics.sources.tasks.labels import IGNORED, Kind, doubts, encode, kind_of, odd_texts
-from transfer_metrics.sources.tasks.sequences import ImageFiles, Words, some
+from transfer_metrics.sources.tasks.sequences import Files, Words, some
 from transfer_metrics.sources.tasks.task import NOTHING, Split, Task, Understood
 
 _MOST_LOOKED_AT, _MOST_TOLD = 50_000, 20
@@ -185,28 +185,29 @@ def without_damaged(task: Task) -> Task:
 
 
 def refuse_damaged(task: Task) -> None:
-    """Tell of all image files that cannot be read, and what else was left out, in one error.
+    """Tell of all files that cannot be read, and of what else was left out, in one error.
 
     Of more than ``_MOST_LOOKED_AT`` files none is looked at before it is used.
 
     Raises:
-        InvalidInputError: an image cannot be read.
+        InvalidInputError: one cannot be read.
     """
-    files = {n: s.examples for n, s in task.splits.items() if isinstance(s.examples, ImageFiles)}
+    files = {n: s.examples for n, s in task.splits.items() if isinstance(s.examples, Files)}
     total = sum(map(len, files.values()))
     if total > _MOST_LOOKED_AT:
         return
     lost = [
-        f"{'/'.join(images.paths[index].parts[-2:])} ({why})"
-        for images in files.values()
-        for index, why in images.damaged().items()
+        f"{'/'.join(of_split.paths[index].parts[-2:])} ({why})"
+        for of_split in files.values()
+        for index, why in of_split.damaged().items()
     ]
     if not lost:
         return
     more = f" and {len(lost) - _MOST_TOLD} more" if len(lost) > _MOST_TOLD else ""
+    noun = "images" if task.modality == "image" else "sounds"
     left = "; ".join(f"{what} ({why})" for what, why in task.understood.left_out)
     raise InvalidInputError(
-        f"task {task.name!r}: {len(lost)} of {total} images cannot be read: "
+        f"task {task.name!r}: {len(lost)} of {total} {noun} cannot be read: "
         f"{', '.join(lost[:_MOST_TOLD])}{more}; replace or remove them, or add "
         f"{'&' if '?' in task.name else '?'}corrupt=skip to the name of the task to go on without "
         f"them{f'. Not used anyway: {left}' if left else ''}"

@@ -109,7 +109,7 @@ class StoredImages(Examples):
 
 
 @dataclass(frozen=True, eq=False)
-class _Files(Examples):
+class Files(Examples):
     """Files of one kind of example, read on access."""
 
     paths: Sequence[Path]
@@ -137,16 +137,11 @@ class _Files(Examples):
                 f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
             ) from error
 
-
-@dataclass(frozen=True, eq=False)
-class ImageFiles(_Files, StoredImages):
-    """Image files, decoded on access."""
-
     def damaged(self) -> dict[int, str]:
         """Why each file that cannot be read cannot, by position.
 
-        A file that begins and ends as JPEG, PNG or GIF, or is of the size that BMP or WebP say, is
-        taken for whole; others are decoded.
+        A file that begins and ends as JPEG, PNG or GIF, or is of the size that BMP, WebP or WAV
+        say, is taken for whole; others are decoded.
         """
         with ThreadPoolExecutor() as pool:
             doubted = [i for i, whole in enumerate(pool.map(_is_whole, self.paths)) if not whole]
@@ -169,7 +164,12 @@ class ImageFiles(_Files, StoredImages):
 
 
 @dataclass(frozen=True, eq=False)
-class SoundFiles(_Files):
+class ImageFiles(Files, StoredImages):
+    """Image files, decoded on access."""
+
+
+@dataclass(frozen=True, eq=False)
+class SoundFiles(Files):
     """WAV files, read on access."""
 
     modality = "audio"
