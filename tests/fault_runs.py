@@ -261,7 +261,7 @@ class Run:
         if self.process.is_alive():
             self.signal(signal.SIGKILL)
         self.process.join(PATIENCE)
-        _, left = psutil.wait_procs(self.children, timeout=60)
+        _, left = psutil.wait_procs(self.children, timeout=PATIENCE)
         assert not left, f"processes outlived the run: {left}"
 
     def end(self) -> int:
