@@ -61,9 +61,9 @@ def compare(
     All heads of a seed see the same training and validation examples, and none sees test or
     shifted data while it is fitted. Those for validation choose and are fitted to by no head, where
     a linear probe on its own, as by ``train``, is fitted to them too once they have chosen. A task
-    without a split ``test`` gives a fifth of its training
-    examples for it. Finished fits are kept by the content of model, task and head, and training
-    goes on from its last checkpoint, so an interrupted comparison can be run again.
+    without a split ``test`` gives a fifth of its training examples for it. Finished fits are kept
+    by the content of model, task and head, and training goes on from its last checkpoint, so an
+    interrupted comparison can be run again.
 
     Args:
         models: one or several models, as for ``rank_models``.
