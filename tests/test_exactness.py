@@ -206,6 +206,23 @@ def test_names_and_order_do_not_matter_where_features_tie(name, case):
     assert quietly(getattr(tm, name), x[:, columns], y) == same
 
 
+@pytest.mark.parametrize("case", ["zeros and ones", "few rows"])
+@pytest.mark.parametrize("n", [40, 42, 48])
+def test_folds_of_a_linear_probe_know_no_names_where_lengths_tie(n, case):
+    rng = np.random.default_rng(n)
+    y = np.arange(n) % 3
+    x = rng.standard_normal((n, D)) + rng.standard_normal((3, D))[y]
+    x = (x > 0) * 1.0 if case == "zeros and ones" else x[rng.integers(0, 20, n)]
+    y[:5] = 0  # classes of unequal size
+    score = tm.linear_probe(x, y)
+    for names in ([1, 0, 2], [2, 0, 1]):
+        assert tm.linear_probe(x, np.array(names)[y]) == score
+    for columns in (rng.permutation(D), rng.permutation(D)):
+        assert tm.linear_probe(x[:, columns], y) == score
+    rows = rng.permutation(n)
+    assert tm.linear_probe(x[rows], y[rows]) == score
+
+
 def test_features_that_hide_all_others_are_said():
     x, y = features("as they are")
     x[:, 2] *= 1e16
