@@ -336,7 +336,9 @@ def test_containers_that_would_lose_something() -> None:
         use(np.ma.masked_array(X))  # of which nothing is masked
     with pytest.raises(InvalidInputError, match="labels are masked"):
         tm.load_task(X, np.ma.masked_array(Y, Y == 2))
-    with pytest.raises(InvalidInputError, match=r"no item 3 .*length is 80; correct its __len__"):
+    with pytest.raises(
+        InvalidInputError, match=r"example 3 cannot be read .*correct its __len__, which is 80"
+    ):
         tm.load_task(TooLong())
 
 
