@@ -170,7 +170,8 @@ def write_store(folder: Path, dim: int, examples: int, classes: int) -> None:
     manifest = {
         "format": FORMAT, "model": "made up", "model_fingerprint": "", "revision": None,
         "preprocess": None, "head": None, "behaviour": "", "task": "made up",
-        "task_fingerprint": "", "split": "train", "kind": "classification", "pool": "avg", "dtype": "float32", "amp": None,
+        "task_fingerprint": "", "split": "train", "kind": "classification", "pool": "avg",
+        "dtype": "float32", "amp": None,
         "classes": [str(c) for c in range(classes)], "n": examples, "shard_size": size,
         "logits": None, "layers": layers, "shards": records,
     }  # fmt: skip
