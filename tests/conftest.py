@@ -26,7 +26,8 @@ CACHE = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="run the slow tests too")
+    parser.addoption("--integration", action="store_true", help="run integration tests too")
+    parser.addoption("--slow", action="store_true", help="run the slow tests and those as well")
     parser.addoption("--write-docs", action="store_true", help="write the pages that tests check")
 
 
@@ -41,12 +42,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--slow"):
-        return
-    skip = pytest.mark.skip(reason="slow; run with --slow")
-    for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(skip)
+    slow = config.getoption("--slow")
+    asked = {"slow": slow, "integration": slow or config.getoption("--integration")}
+    left_out = {mark for mark, is_asked in asked.items() if not is_asked}
+    config.hook.pytest_deselected(items=[i for i in items if not left_out.isdisjoint(i.keywords)])
+    items[:] = [i for i in items if left_out.isdisjoint(i.keywords)]
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,7 @@ def test_features_are_those_of_transformers(name, checkpoints):
             np.testing.assert_allclose(store[layer.name], wanted.numpy(), atol=5e-6)
 
 
+@pytest.mark.integration
 def test_the_fingerprint_is_the_same_in_every_process(checkpoints):
     # Sets show their members in an order of their own in each process.
     model = tm.load_model(f"hf:{checkpoints('wav2vec2')}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.behaviour import REFUSES, SAME, page
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
+@pytest.mark.integration
 def test_the_page_is_up_to_date(request):
     text = page()
     if request.config.getoption("--write-docs"):

@@ -23,6 +23,8 @@ from tests.benchmarks.speed_table import OURS, PRODUCT, TOGETHER, Row, SpeedTabl
 from transfer_metrics.__main__ import main, run
 from transfer_metrics.evidence.layout import describe
 
+pytestmark = pytest.mark.integration
+
 SMALL = Size(90, 12, 3)
 SAME = [p for p in peers.PEERS if p.tolerance is not None and not peers.absent(p.package or "json")]
 

@@ -18,6 +18,8 @@ from tests.benchmarks.selection import Row, SelectionTable, write_store
 from transfer_metrics.__main__ import run
 from transfer_metrics.evidence.layout import describe
 
+pytestmark = pytest.mark.integration
+
 ARGV = ["--features", "60", "--examples", "40", "--classes", "4"]
 
 

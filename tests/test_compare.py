@@ -26,6 +26,8 @@ from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.tasks.corruptions import CORRUPTIONS
 
+pytestmark = pytest.mark.integration
+
 FAST_PROBE = "linear_probe(C_grid=(0.01, 1.0))"
 FAST_TUNE = "finetune(lr=0.05, epochs=1)"
 

@@ -25,6 +25,8 @@ from transfer_metrics.ranking.engines.schedule import ATTEMPTS, Schedule
 from transfer_metrics.ranking.engines.work import REDUCE, Unit
 from transfer_metrics.threads import running_with
 
+pytestmark = pytest.mark.integration
+
 ITEMS = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 SUMS = {0: 14, 1: 77, 2: 194}
 PARALLEL = ("processes", "ray")

@@ -112,6 +112,7 @@ def test_merged_batches_are_the_definition(name, case):
     assert quietly(metric, merged) == pytest.approx(truth(name, case, "float64"), rel=1e-8)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", ["offset 10000", "scale 1e6", "one at 5000", "one times 1e6"])
 @pytest.mark.parametrize(
     "name",

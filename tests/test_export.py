@@ -24,6 +24,8 @@ from transfer_metrics.heads.finetune import FineTune
 from transfer_metrics.heads.head2toe import Head2Toe
 from transfer_metrics.heads.linear import LinearProbe
 
+pytestmark = pytest.mark.integration
+
 onnxruntime = pytest.importorskip("onnxruntime")
 DIGITS = "sklearn:digits"
 BUNDLED = ("cnn-mnist", "resnet-usps", "mobilenet-mnist", "vit-mnist", "mixer-usps")

@@ -97,6 +97,7 @@ def test_entry_points_are_found(group, installed, monkeypatch):
     assert "of_mine" in list(registry)
 
 
+@pytest.mark.integration
 def test_the_command_line_takes_the_names(installed):
     words = (
         "-m transfer_metrics rank --models of_mine:8,of_mine:16 --task of_mine:60?centers=4 "

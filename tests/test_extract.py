@@ -219,6 +219,7 @@ quiet(make_model(seconds=0.05), make_task(), batch_size=5, shard_size=5, out={ou
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("shards", [0, 1, 4])
 def test_a_killed_extraction_is_resumed(tmp_path, shards):
     task, path = make_task(), tmp_path / "store"

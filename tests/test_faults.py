@@ -28,6 +28,8 @@ from transfer_metrics.ranking.memory_budget import Pass, Plan
 from transfer_metrics.ranking.ranges import Ranges
 from transfer_metrics.results.record import Record
 
+pytestmark = pytest.mark.integration
+
 ALL = len(MODELS) * SIZE
 RANGE = SHARD
 STORED = {"engine": "serial", "stream": False}

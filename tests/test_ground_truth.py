@@ -30,6 +30,7 @@ def accuracies(table: tm.Comparison) -> dict[tuple, float]:
     }
 
 
+@pytest.mark.integration
 def test_every_pair_has_every_head_and_seed(tmp_path: Path, options: dict) -> None:
     table = ground_truth.run(MODELS, TASK, tmp_path / "t.jsonl", **options)
     found = accuracies(table)
@@ -46,6 +47,7 @@ def test_every_pair_has_every_head_and_seed(tmp_path: Path, options: dict) -> No
     assert len(table.summary()) == 4
 
 
+@pytest.mark.integration
 def test_interrupted_it_goes_on_and_finished_it_computes_nothing(
     tmp_path: Path, options: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -276,6 +276,7 @@ def test_tables_keep_intervals(tmp_path):
         )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "options"),
     [

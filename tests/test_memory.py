@@ -18,6 +18,8 @@ PEAK = """
 import sys, warnings
 from pathlib import Path
 import transfer_metrics as tm
+
+pytestmark = pytest.mark.integration
 warnings.simplefilter("ignore")
 path, copies, dim, classes, metrics = Path(sys.argv[1]), *map(int, sys.argv[2:5]), sys.argv[5]
 rows = 1024

@@ -16,6 +16,7 @@ pytest.importorskip("transformers")
 
 # Of torch, for what WavLM's network does, and of tiny spectrograms.
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask"),
     pytest.mark.filterwarnings("ignore:At least one mel filter"),
 ]

@@ -723,6 +723,7 @@ def test_listing_bundled_models_does_not_load_torch() -> None:
     assert run(code) == "False"
 
 
+@pytest.mark.integration
 def test_a_mismatched_torchvision_is_mended_or_explained() -> None:
     # Beside a CPU torch, wheels built for CUDA fail to import unless their schemas are declared.
     code = (

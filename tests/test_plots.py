@@ -80,6 +80,7 @@ def test_coloured_curves_have_bands_of_their_intervals():
     assert highest == pytest.approx(top, rel=1e-3)
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_every_plot_draws_any_name_into_every_format(tmp_path, ending):

@@ -139,6 +139,7 @@ def test_interrupted_halving_ends_with_the_same_weights(tmp_path: Path, monkeypa
     np.testing.assert_array_equal(again.coef_, whole.coef_)
 
 
+@pytest.mark.integration
 def test_what_was_chosen_can_be_fitted_again_without_a_search() -> None:
     task = tm.load_task("sklearn:digits?examples=60")
     model = "zoo:cnn-mnist"

@@ -22,6 +22,8 @@ from transfer_metrics.ranking.rank import make_job
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.subtasks import nested_order
 
+pytestmark = pytest.mark.integration
+
 CLASSES, SIGNAL, NOISE = 4, 8, 16
 
 

@@ -175,6 +175,7 @@ def test_a_function_of_a_script_is_not_kept(digits, tmp_path):
         assert table.records[0]["value"] == answer
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("after", [1, 150, 450, 700])
 def test_an_interrupted_ranking_goes_on_where_it_stopped(digits, tmp_path, after):
     class Interrupting(Net):

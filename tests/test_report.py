@@ -525,6 +525,7 @@ def many(models: int, layers: int) -> ScoreTable:
     )  # fmt: skip
 
 
+@pytest.mark.integration
 def test_large_tables_are_cut_and_the_page_says_where(tmp_path):
     table = many(1000, 50)
     page = written(tmp_path, table)

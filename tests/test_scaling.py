@@ -23,6 +23,8 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.ranking.memory_budget import as_bytes, plan_passes
 from transfer_metrics.statistics.statistics import Labels, Needs, needs_of
 
+pytestmark = pytest.mark.integration
+
 MIB = 2**20
 SMALL = Case(examples=256, layers=2, dim=8, classes=3, shard_size=32)
 WIDE = Case(examples=4096, layers=2, dim=448, classes=9, metrics="transrate,gbc")

@@ -61,6 +61,7 @@ def alone(folder: Path, layers: Any, text: str) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", FAMILIES)
 def test_texts_beside_longer_ones_have_the_features_that_they_have_alone(name, checkpoints):
     model = tm.load_model(f"hf:{checkpoints(name)}")

@@ -76,6 +76,7 @@ def hidden_states(folder: Path, *texts: Any) -> list[list[torch.Tensor]]:
 # ---------------------------------------------------------------- models
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", FAMILIES)
 def test_features_of_every_family_are_those_of_transformers(name, checkpoints):
     folder = checkpoints(name)

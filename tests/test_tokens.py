@@ -269,6 +269,7 @@ def by_hand(folder: Path, words: list[str], reduce: Any) -> torch.Tensor:
     return torch.stack(rows)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", FAMILIES)
 def test_words_of_every_family_are_those_of_transformers(name, checkpoints):
     task = tm.load_task(SENTENCES, TAGS)

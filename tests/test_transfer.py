@@ -26,6 +26,8 @@ from transfer_metrics.heads.tuning import rungs
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.specs import results_of
 
+pytestmark = pytest.mark.integration
+
 MODELS = ["zoo:cnn-mnist", "zoo:mixer-usps"]
 
 

@@ -137,6 +137,7 @@ def test_a_ranking_says_it_everywhere(capsys, tmp_path: Path, monkeypatch) -> No
     assert SAID not in err
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "argv",
     [
