@@ -27,12 +27,16 @@ _ATTEMPTS = 1000
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], advice: str = ADVICE) -> Iterator[Path]:
+def replacing(
+    path: str | os.PathLike[str], advice: str = ADVICE, *, durable: bool = True
+) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its name when the block ends without error.
 
     Missing folders are made. After an error nothing is left behind and ``path`` is as it was; only
     a process that is killed on the spot can leave a file that ends in ``.tmp``. A place that
-    cannot be written to, or a full disk, is a StorageError, which ends in ``advice``.
+    cannot be written to, or a full disk, is a StorageError, which ends in ``advice``. Where whoever
+    reads the file sees by a digest that it is whole, and can make it again, it need not be
+    ``durable``: the system then writes it when it likes, and the power must not fail before.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(Path(folder) / "note.txt") as temporary:
@@ -48,11 +52,13 @@ def replacing(path: str | os.PathLike[str], advice: str = ADVICE) -> Iterator[Pa
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         # mkstemp makes files private; results are to be read like any other file.
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
         raise _unwritable(path, error, advice) from error
     finally:

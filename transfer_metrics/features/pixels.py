@@ -121,7 +121,8 @@ class Pixels:
         np.save(file, block)
         digest = hashlib.sha256(file.getbuffer()).hexdigest()
         try:
-            with replacing(self.folder / f"{number:05d}-{digest}.npy") as temporary:
+            path = self.folder / f"{number:05d}-{digest}.npy"
+            with replacing(path, durable=False) as temporary:
                 temporary.write_bytes(file.getbuffer())
             self._mapped.pop(number, None)
         except StorageError as error:

@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.inputs import quantile_bins
 from transfer_metrics.statistics.statistics import build_statistic
 from transfer_metrics.syntax import call_options
+from transfer_metrics.threads import threads_to_score
 
 METRICS: Registry[Metric] = Registry(
     "metric",
@@ -297,7 +299,9 @@ def register_metric(
             check_task(metric, found)
             if metric.bins and found == "regression":
                 found, labels = "classification", quantile_bins(labels)
-            return chosen(build_statistic(chosen.requires, parts, found, features, labels))
+            shape = getattr(features, "shape", ())
+            with threads_to_score(*shape) if len(shape) == 2 else nullcontext():
+                return chosen(build_statistic(chosen.requires, parts, found, features, labels))
 
         call.metric = metric  # type: ignore[attr-defined]
         return call

@@ -133,7 +133,7 @@ class ResultCache:
             records = change(self.read(key))
             lines = (json.dumps(r.as_dict(), allow_nan=False, default=str) for r in records)
             text = "".join(f"{line}\n" for line in lines)
-            with replacing(path, ADVICE) as temporary:
+            with replacing(path, ADVICE, durable=False) as temporary:
                 temporary.write_text(text + json.dumps({"sha256": _digest(text)}) + "\n", "utf-8")
 
     @contextmanager

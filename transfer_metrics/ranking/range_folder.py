@@ -63,7 +63,7 @@ class RangeFolder:
         files = {}
         for name, statistics in found.items():
             path = self._file(name)
-            statistics.save(path, ADVICE)
+            statistics.save(path, ADVICE, durable=False)
             with path.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
             files[name] = {"bytes": path.stat().st_size, "sha256": digest}
@@ -76,7 +76,7 @@ class RangeFolder:
             StorageError: the folder cannot be written to.
         """
         content = {"of": self._of, "files": files, "manifest": manifest}
-        with replacing(self.path / _DONE, ADVICE) as temporary:
+        with replacing(self.path / _DONE, ADVICE, durable=False) as temporary:
             temporary.write_text(json.dumps(content))
 
     def read_manifest(self) -> dict[str, Any] | None:

@@ -34,6 +34,7 @@ from transfer_metrics.statistics.statistics import (
     needs_of,
     reads_bins,
 )
+from transfer_metrics.threads import threads_to_score
 
 _NO_ERRORS: Mapping[str, str] = MappingProxyType({})
 _NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
@@ -71,7 +72,8 @@ def records_of(
             continue
         needs = needs_of(chosen, labels, blocks_for(chosen, modes))
         if needs:
-            records += _scored(base, chosen, labels, modes, *read(name, needs))
+            with threads_to_score(len(labels), base.dim or 0):
+                records += _scored(base, chosen, labels, modes, *read(name, needs))
         else:
             records += [replace(r, error=labels.unbinned) for r in unscored(base, chosen)]
     return records

@@ -33,12 +33,15 @@ class Saved:
         # Before the decorator, which writes out all numbers where a class has none of its own.
         cls.__repr__ = brief  # type: ignore[method-assign]
 
-    def save(self, path: str | os.PathLike[str], advice: str = ADVICE) -> None:
+    def save(
+        self, path: str | os.PathLike[str], advice: str = ADVICE, *, durable: bool = True
+    ) -> None:
         """Write to a ``.safetensors`` file, which appears whole or not at all.
 
         Args:
             path: the file.
             advice: what the message says to do where it cannot be written.
+            durable: whether it is on the disk when this returns, not only in the system's memory.
 
         Raises:
             StorageError: the place cannot be written to.
@@ -47,7 +50,7 @@ class Saved:
 
         tensors: dict[str, Tensor] = {}
         header = json.dumps({"format": _FORMAT, "value": _pack(self, "", tensors)})
-        with replacing(path, advice) as temporary:
+        with replacing(path, advice, durable=durable) as temporary:
             temporary.write_bytes(save(tensors, {"statistic": header}))
 
     @classmethod
