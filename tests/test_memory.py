@@ -14,12 +14,12 @@ from transfer_metrics.features.shards import LABELS, write_shard
 from transfer_metrics.statistics import ClassMoments, ClassRows
 from transfer_metrics.statistics import statistics as building
 
+pytestmark = pytest.mark.integration
+
 PEAK = """
 import sys, warnings
 from pathlib import Path
 import transfer_metrics as tm
-
-pytestmark = pytest.mark.integration
 warnings.simplefilter("ignore")
 path, copies, dim, classes, metrics = Path(sys.argv[1]), *map(int, sys.argv[2:5]), sys.argv[5]
 rows = 1024

@@ -665,3 +665,12 @@ def test_what_a_table_made_by_hand_lacks_is_left_blank():
     some = tm.ScoreTable([{**rows[0], "dim": 96, "layer": "fc"}, rows[1]]).format()
     assert some.splitlines()[1].split()[4:] == ["fc", "96", "0.0"]
     assert "nan" not in some
+
+
+def test_only_files_without_a_digest_are_forced_to_the_disk(monkeypatch, tmp_path):
+    forced = []
+    monkeypatch.setattr("transfer_metrics.files.os.fsync", forced.append)
+    table = tm.rank_models(["zoo:cnn-mnist"], "sklearn:digits", "knn", progress=False)
+    assert not forced
+    table.save(tmp_path / "scores.jsonl")
+    assert len(forced) == 1

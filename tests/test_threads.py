@@ -1,4 +1,4 @@
-"""Networks that several threads of a user read at once: as if one after the other."""
+"""Networks that several threads read at once, as if one after the other; threads of scores."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 import transfer_metrics as tm
+from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.progress import WholeRun, progress_bar
+from transfer_metrics.threads import running_with
 
 THREADS = 4
 Y = np.arange(120) % 3
@@ -137,3 +139,24 @@ def test_a_bar_of_another_thread_is_none_of_this_run():
             assert run.done == 0.0
             drawn()
             assert run.done == 1.0
+
+
+def test_small_scores_take_one_thread_and_large_ones_all_there_are():
+    used = []
+
+    @tm.register_metric("threads_of_torch")
+    def threads_of_torch(moments):
+        used.append(torch.get_num_threads())
+        return 0.0
+
+    rng = np.random.default_rng(0)
+    try:
+        with running_with(2):
+            for n, dim in ((200, 20), (2000, 900)):
+                X, y = rng.normal(size=(n, dim)).astype(np.float32), np.arange(n) % 2
+                tm.score(X, y, metrics="threads_of_torch")
+                threads_of_torch(X, y)
+            assert torch.get_num_threads() == 2
+    finally:
+        METRICS.unregister("threads_of_torch")
+    assert used == [1, 1, 2, 2]
