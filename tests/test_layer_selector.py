@@ -24,7 +24,7 @@ from transfer_metrics.selection.layer_scores import (
     joint_bytes,
 )
 from transfer_metrics.selection.layer_selector import LayerSelector
-from transfer_metrics.statistics.statistics import Labels
+from transfer_metrics.statistics.needs import Labels
 
 quiet = pytest.mark.filterwarnings("ignore::transfer_metrics.errors.TransferMetricsWarning")
 AUTO = "transrate(eps=auto,class_weights=frequency,dim_normalize=rank)"

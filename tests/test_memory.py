@@ -11,8 +11,7 @@ import pytest
 
 import transfer_metrics as tm
 from transfer_metrics.features.shards import LABELS, write_shard
-from transfer_metrics.statistics import ClassMoments, ClassRows
-from transfer_metrics.statistics import statistics as building
+from transfer_metrics.statistics import ClassMoments, ClassRows, needs
 
 pytestmark = pytest.mark.integration
 
@@ -63,7 +62,7 @@ def test_class_by_class_is_the_same_score(monkeypatch, tmp_path):
 
     store = store_of(x, y, 4, classes=7)
     plain = tm.score_layers(store, metrics=["transrate", "gbc"])
-    monkeypatch.setattr(building, "CLASS_BYTES", 0)
+    monkeypatch.setattr(needs, "CLASS_BYTES", 0)
     built = []
     init = ClassRows.__init__
     monkeypatch.setattr(

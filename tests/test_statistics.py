@@ -21,7 +21,8 @@ from transfer_metrics.statistics import (
     SourceJoint,
     TargetMoments,
 )
-from transfer_metrics.statistics.statistics import Labels, Statistics, needs_of
+from transfer_metrics.statistics.needs import Labels, needs_of
+from transfer_metrics.statistics.statistics import Statistics
 
 
 def data(n=60, d=8, c=4, seed=0, offset=0.0):

@@ -162,7 +162,11 @@ def transrate(
     >>> round(transrate(*load_iris(return_X_y=True)), 10)
     0.5894054064
     """
-    _check_options(eps, class_weights, scale, dim_normalize, preset)
+    _check_eps(eps)
+    _check_choice("class_weights", class_weights, CLASS_WEIGHTS)
+    _check_choice("scale", scale, (None, "trace"))
+    _check_choice("dim_normalize", dim_normalize, (None, "rank", "dim"))
+    _check_choice("preset", preset, (None, "centred", "projected"))
     if isinstance(statistic, FeatureSample):
         return _centred(statistic, eps)
     if preset == "projected":
@@ -383,20 +387,6 @@ def _thin_spectrum(scatter: Scatter, lift: Tensor, between: Tensor, scale: float
     r_left = torch.linalg.qr(left, mode="r").R
     r_right = torch.linalg.qr(between.T, mode="r").R
     return torch.linalg.svdvals(r_left @ r_right.T)
-
-
-def _check_options(
-    eps: float | str,
-    class_weights: str,
-    scale: str | None,
-    dim_normalize: str | None,
-    preset: str | None,
-) -> None:
-    _check_eps(eps)
-    _check_choice("class_weights", class_weights, CLASS_WEIGHTS)
-    _check_choice("scale", scale, (None, "trace"))
-    _check_choice("dim_normalize", dim_normalize, (None, "rank", "dim"))
-    _check_choice("preset", preset, (None, "centred", "projected"))
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

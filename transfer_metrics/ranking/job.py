@@ -23,7 +23,7 @@ from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.task import Split, Task
-from transfer_metrics.statistics.statistics import Labels
+from transfer_metrics.statistics.needs import Labels
 
 
 @dataclass(frozen=True)
@@ -232,6 +232,26 @@ class Job:
             return [*(r for r in kept if r.label not in labels), *added]
 
         self.cache.update(key, change)
+
+    def with_error(self, key: str, fresh: Record) -> list[Record]:
+        """The known records, of which one gets the error that was found, here and in the cache."""
+        known = self.known_scores(key)[0]
+        if fresh.error:
+            return known
+
+        def change(records: list[Record]) -> list[Record]:
+            return [
+                replace(
+                    r, stderr=fresh.stderr, deviations=fresh.deviations, intervals=fresh.intervals,
+                    seconds=(r.seconds or 0.0) + (fresh.seconds or 0.0),
+                )
+                if (r.label, r.layer) == (fresh.label, fresh.layer)
+                else r
+                for r in records
+            ]  # fmt: skip
+
+        self.cache.update(key, change)
+        return change(known)
 
     def ordered(self, name: str, records: Sequence[Record]) -> list[Record]:
         """Records by layer and metric; the same content may go by another name today."""

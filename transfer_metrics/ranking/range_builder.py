@@ -21,7 +21,8 @@ from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes
 from transfer_metrics.ranking.range_folder import RangeFolder, of_classes
 from transfer_metrics.ranking.scoring import bases_of, needs_by_layer
-from transfer_metrics.statistics.statistics import Needs, Statistics
+from transfer_metrics.statistics.needs import Needs
+from transfer_metrics.statistics.statistics import Statistics
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,8 @@ from transfer_metrics.ranking.scoring import (
 from transfer_metrics.results.error_bars import MODES
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
-from transfer_metrics.statistics.statistics import Needs, Statistics
+from transfer_metrics.statistics.needs import Needs
+from transfer_metrics.statistics.statistics import Statistics
 
 RANGES = 16
 """Most ranges that the shards of a model are cut into: each leaves its own statistics."""
@@ -348,9 +349,8 @@ class Ranges:
         job = self.job
         left = self._left(built)
         if built.layer is not None:
-            return Outcome(
-                job.ordered(built.name, _with_error(job, built, fresh)), built.key, left=left
-            )
+            known = job.with_error(built.scores, fresh[0])
+            return Outcome(job.ordered(built.name, known), built.key, left=left)
         known, missing = job.known_scores(built.scores)
         if not {m.label for m in missing} <= built.labels:
             raise CorruptStoreError(f"scores of {built.name} in the cache are gone; run again")
@@ -380,28 +380,6 @@ def drop(job: Job, left: Iterable[str]) -> None:
             job.cache.drop_features(path.name)
         else:
             clear(path)
-
-
-def _with_error(job: Job, built: _Built, found: Sequence[Record]) -> list[Record]:
-    """The known records, of which one gets the error that was found, here and in the cache."""
-    [fresh] = found
-    if fresh.error:
-        return job.known_scores(built.scores)[0]
-
-    def change(known: list[Record]) -> list[Record]:
-        return [
-            replace(
-                r, stderr=fresh.stderr, deviations=fresh.deviations, intervals=fresh.intervals,
-                seconds=(r.seconds or 0.0) + (fresh.seconds or 0.0),
-            )
-            if (r.label, r.layer) == (fresh.label, fresh.layer)
-            else r
-            for r in known
-        ]  # fmt: skip
-
-    records = change(job.known_scores(built.scores)[0])
-    job.cache.update(built.scores, change)
-    return records
 
 
 def _lost(job: Job, candidate: Candidate, result: Lost) -> Outcome:

@@ -33,7 +33,8 @@ from transfer_metrics.sources.tasks.label_values import check_container
 from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.inputs import as_tokens
-from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
+from transfer_metrics.statistics.needs import Labels, Needs
+from transfer_metrics.statistics.statistics import Statistics
 
 _IDENTIFYING = 256
 """Most rows of features that tell them from others."""

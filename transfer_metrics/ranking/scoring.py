@@ -25,15 +25,15 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.statistics import ClassMoments, ClassRows
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import Scatter
-from transfer_metrics.statistics.statistics import (
+from transfer_metrics.statistics.needs import (
     Labels,
     Needs,
-    Statistics,
     has_large_classes,
     key_of,
     needs_of,
     reads_bins,
 )
+from transfer_metrics.statistics.statistics import Statistics
 from transfer_metrics.threads import threads_to_score
 
 _NO_ERRORS: Mapping[str, str] = MappingProxyType({})

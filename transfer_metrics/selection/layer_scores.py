@@ -25,13 +25,9 @@ from transfer_metrics.ranking.scoring import (
 from transfer_metrics.results.record import Record
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.statistics import FeatureSample
+from transfer_metrics.statistics.needs import Labels, Needs
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT
-from transfer_metrics.statistics.statistics import (
-    Labels,
-    Needs,
-    Statistics,
-    build_statistic,
-)
+from transfer_metrics.statistics.statistics import Statistics, build_statistic
 
 _ROWS_AT_ONCE = 4096
 

@@ -28,7 +28,7 @@ from transfer_metrics.selection.layer_scores import (
     drop_candidates,
     warn_of_sets,
 )
-from transfer_metrics.statistics.statistics import Labels
+from transfer_metrics.statistics.needs import Labels
 
 _MODES = ("best", "forward", "drop_last")
 _PUBLISHED = "transrate(preset=centred)"
