@@ -72,13 +72,13 @@ class _HubTexts(Examples):
 
     def read(self, index: int) -> Any:
         row = self.data[index]
-        return text_or_pair(row[column] for column in self.columns)
+        return text_or_pair(*(row[column] for column in self.columns))
 
     def each(self) -> Iterator[bytes]:
         for start in range(0, len(self), _AT_A_TIME):
             rows = self.data[start : start + _AT_A_TIME]
             for cells in zip(*(rows[column] for column in self.columns), strict=True):
-                yield example_bytes(text_or_pair(cells))
+                yield example_bytes(text_or_pair(*cells))
 
 
 class _HubTable(Table):

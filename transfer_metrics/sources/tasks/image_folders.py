@@ -11,12 +11,7 @@ from pathlib import Path
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.specs import text_of
 from transfer_metrics.sources.tasks.assembly import make_task
-from transfer_metrics.sources.tasks.paths import (
-    FILE_SUFFIXES,
-    existing_folder,
-    is_litter,
-    split_name,
-)
+from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, existing, is_litter, split_name
 from transfer_metrics.sources.tasks.sequences import ImageFiles, SoundFiles
 from transfer_metrics.sources.tasks.task import Task
 
@@ -35,7 +30,7 @@ def from_imagefolder(place: str, name: str) -> Task:
     without images. Links to images, and links in place of class folders, are followed, wherever
     they lead; links to folders further down are not. Nothing is ever written there.
     """
-    return _read(_Folder(existing_folder(place, name), name, "image"))
+    return _read(_Folder(existing(place, name, "folder"), name, "image"))
 
 
 def from_audiofolder(place: str, name: str) -> Task:
@@ -43,7 +38,7 @@ def from_audiofolder(place: str, name: str) -> Task:
 
     WAV files of samples that are not compressed, of any rate; of several channels the mean is used.
     """
-    return _read(_Folder(existing_folder(place, name), name, "sound"))
+    return _read(_Folder(existing(place, name, "folder"), name, "sound"))
 
 
 def _read(found: _Folder) -> Task:

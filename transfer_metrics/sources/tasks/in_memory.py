@@ -2,19 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.example import Sound, as_sound, example_modality, is_pair, is_sound
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.sources.example import (
+    Modality,
+    Sound,
+    as_sound,
+    example_modality,
+    is_pair,
+    is_sound,
+)
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.label_values import as_array, check_container
-from transfer_metrics.sources.tasks.sequences import Examples, Foreign, ImageArray, Rows, item_of
+from transfer_metrics.sources.tasks.sequences import Examples, ImageArray, Rows
 
 _COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
+
+
+def _item(items: Any, index: int, where: str) -> Any:
+    """One item of what somebody else wrote; whatever that raises becomes an error that says which."""
+    try:
+        return items[index]
+    except TransferMetricsError:
+        raise
+    except Exception as error:
+        why = ": ".join(filter(None, (type(error).__name__, str(error))))
+        cure = "repair what returns it, or leave it out"
+        if isinstance(error, IndexError) and hasattr(items, "__len__"):
+            cure = f"correct its __len__, which is {len(items)}, or {cure}"
+        raise InvalidInputError(
+            f"{where}: example {index} cannot be read ({why}); {cure}"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class _Foreign(Examples):
+    """Examples of a sequence or data set that somebody else wrote.
+
+    ``convert`` makes an example of an item, and ``where`` is for messages.
+    """
+
+    items: Any
+    convert: Callable[[Any], Any]
+    where: str
+    modality: Modality | None = None
+    kept = False
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def read(self, index: int) -> Any:
+        item = _item(self.items, index, self.where)
+        try:
+            return self.convert(item)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{self.where}, example {index}: {error}") from error
 
 
 def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence[str] | None]:
@@ -43,7 +91,7 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
         names = None if kept is not None else names
         kept = labels
     modality = example_modality(_first(first))
-    return Foreign(dataset, _first, where, modality), kept, names
+    return _Foreign(dataset, _first, where, modality), kept, names
 
 
 def _kept_labels(dataset: Any) -> np.ndarray | None:
@@ -62,7 +110,7 @@ def _kept_labels(dataset: Any) -> np.ndarray | None:
 
 
 def _pair(dataset: Any, index: int, where: str) -> Any:
-    item = item_of(dataset, index, where)
+    item = _item(dataset, index, where)
     if not (isinstance(item, (tuple, list)) and len(item) == 2):
         told = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
         raise InvalidInputError(
@@ -142,7 +190,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     if not len(values):
         return []
     own = isinstance(values, (list, tuple, Examples))
-    first = values[0] if own else item_of(values, 0, where)
+    first = values[0] if own else _item(values, 0, where)
     if is_pair(first) or not isinstance(first, (int, float, list, tuple)):
         if is_sound(first) or _are_waveforms(values):
             return _as_sounds(values, where)
@@ -151,7 +199,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
         given = example_modality(first)
         if isinstance(values, list) and any(example_modality(v) != given for v in values):
             raise InvalidInputError(f"{where}: the list mixes different kinds of examples")
-        return values if own else Foreign(values, _as_it_is, where, given)
+        return values if own else _Foreign(values, _as_it_is, where, given)
     return Rows(_as_float32(_stack(values, where), where))
 
 

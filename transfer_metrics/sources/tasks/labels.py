@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -28,7 +28,8 @@ _MOSTLY = 0.9
 """Share of numbers from which on texts among them are hardly names."""
 _LONG_TAIL = 3.0
 """So many times as many examples in the largest class as in the smallest make balance matter."""
-_KINDS = ("classification", "regression", "multilabel")
+_KINDS = get_args(Kind)
+_KNOWN = "'classification', 'regression' or 'multilabel'"
 
 
 def kind_of(labels: Mapping[str, Any]) -> str:
@@ -79,7 +80,7 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
     if kind == "multilabel":
         return kind, _targets("y", array)
     if kind not in _KINDS:
-        raise InvalidInputError(f"kind {kind!r}; give {_known()}")
+        raise InvalidInputError(f"kind {kind!r}; give {_KNOWN}")
     if kind == "regression":
         return kind, _targets("y", read_texts({"y": array}, kind)["y"])
     return kind, _class_numbers(array)
@@ -88,11 +89,11 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
 def fitted_kind(y: Any) -> str:
     """What a head or selector takes an array of labels for.
 
-    One whole number per example, of an integer type, is a class, as scikit-learn has it;
-    ``kind_of`` decides about all others.
+    One number per example, of an integer type, is a class, as scikit-learn has it; ``kind_of``
+    decides about all others.
 
-    >>> fitted_kind(np.arange(50) ** 2), fitted_kind(np.arange(50.0) ** 2), fitted_kind([0.5, 1.0])
-    ('classification', 'regression', 'regression')
+    >>> fitted_kind(np.arange(50) ** 2), fitted_kind(np.arange(50.0) ** 2)
+    ('classification', 'regression')
     """
     array = as_array(y)
     plain = array.ndim == 1 and array.dtype.kind != "f"
@@ -167,7 +168,7 @@ def encode(
     ('classification', {'train': array([1, 0, 1])}, ('cat', 'dog'))
     """
     if kind not in (None, *_KINDS):
-        raise InvalidInputError(f"task {name!r}: kind {kind!r}; give {_known()}")
+        raise InvalidInputError(f"task {name!r}: kind {kind!r}; give {_KNOWN}")
     arrays = {split: as_array(values) for split, values in labels.items()}
     if kind is None:
         found = kind_of(arrays)
@@ -208,12 +209,7 @@ def encode(
 
 
 def doubts(labels: Mapping[str, Any]) -> list[str]:
-    """What may be a mistake where ``kind_of`` found targets, each with its cure.
-
-    >>> doubts({"train": ["1.1", "1.10", "2"]})
-    ["the labels '1.1' and '1.10' are one number to a regression; say kind=classification if they \
-name classes"]
-    """
+    """What may be a mistake where ``kind_of`` found targets, each with its cure."""
     arrays = {split: as_array(values) for split, values in labels.items()}
     read = read_texts(arrays, None)
     if kind_of(read) != "regression" or any(array.ndim > 1 for array in read.values()):
@@ -238,14 +234,7 @@ name classes"]
 
 
 def odd_texts(labels: Mapping[str, Any]) -> list[str]:
-    """What may be a mistake where a few texts among numbers make all of them names of classes.
-
-    What is missing does not count.
-
-    >>> odd_texts({"train": [*map(str, range(12)), "?"]})
-    ["the labels are numbers but for '?', the first in row 13 of train, which makes them names of \
-classes; leave such labels empty, or say kind=classification if they are names"]
-    """
+    """What may be a mistake where a few texts among numbers make all of them names of classes."""
     numbers, odd = 0, []
     for split, values in labels.items():
         array = as_array(values)
@@ -362,10 +351,6 @@ def _several(
             f"is nothing to predict"
         )
     return {split: array.astype(np.float64) for split, array in arrays.items()}, names
-
-
-def _known() -> str:
-    return ", ".join(map(repr, _KINDS[:-1])) + f" or {_KINDS[-1]!r}"
 
 
 def _targets(where: str, array: np.ndarray) -> np.ndarray:

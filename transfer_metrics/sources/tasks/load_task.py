@@ -19,9 +19,9 @@ from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.library_tasks import SKLEARN
 from transfer_metrics.sources.tasks.paths import split_name
-from transfer_metrics.sources.tasks.subtasks import CUTS, Cut
 from transfer_metrics.sources.tasks.suspicions import warn_of
 from transfer_metrics.sources.tasks.task import Task
+from transfer_metrics.sources.tasks.task_options import Cut
 
 TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
     "task source",
@@ -43,6 +43,7 @@ TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
     group="transfer_metrics.tasks",
 )
 """Functions ``(place, name, **options) -> Task``; what stands after ``?`` becomes the options."""
+_OF_EVERY_TASK = {field.name for field in dataclasses.fields(Cut)}
 
 
 def load_task(
@@ -136,7 +137,7 @@ def load_task(
         spec = task_text(spec)
         source, place, written = parse_task(spec)
         options = {**written, **options}
-    cut = Cut.of({option: options.pop(option) for option in CUTS if option in options})
+    cut = Cut.of({option: options.pop(option) for option in _OF_EVERY_TASK & set(options)})
     if isinstance(spec, Task):
         _check_options("loaded tasks", options)
         return cut(spec if name is None else dataclasses.replace(spec, name=name))
@@ -223,7 +224,7 @@ def _by_name(
 
 
 def _check_options(what: str, options: Mapping[str, Any], *loaders: Callable[..., Task]) -> None:
-    accepted = set(CUTS)
+    accepted = set(_OF_EVERY_TASK)
     for loader in loaders:
         accepted |= set(inspect.signature(loader).parameters)
     accepted -= {"place", "name", "loaded", "options"}

@@ -6,14 +6,18 @@ import glob
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 from transfer_metrics.errors import InvalidInputError
 
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .bmp .tif .tiff .webp .gif".split()  # noqa: SIM905
-)
-FILE_SUFFIXES = {"image": IMAGE_SUFFIXES, "sound": frozenset({".wav"})}
-"""By what is in a folder: one file is an example."""
+FILE_SUFFIXES = {
+    "image": (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".pbm", ".bmp", ".tif"),
+        *(".tiff", ".webp", ".gif"),
+    ),
+    "sound": (".wav",),
+}
+"""Of files of which each is an example."""
 # What systems and servers leave in folders that people copy, zip and share.
 _LITTER = (
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information",
@@ -114,29 +118,22 @@ def _first(folder: Path, noun: str) -> Path | None:
     return None
 
 
-def existing_file(place: str, name: str) -> Path:
-    """The path of a file, its absence an ``InvalidInputError``."""
+def existing(place: str, name: str, noun: Literal["file", "folder"] = "file") -> Path:
+    """The path of a file or folder; an error where there is none."""
     path = Path(place).expanduser()
-    if path.is_dir():
+    is_folder, is_file = path.is_dir(), os.path.isfile(path)
+    if noun == "file" and is_folder:
         raise InvalidInputError(
             f"task {name!r}: {place!r} is a folder; name a file, or say imagefolder:{place} for "
             f"a folder of images per class"
         )
-    if not os.path.isfile(path):
-        raise InvalidInputError(f"task {name!r}: there is no file {place!r}{_seen_from(path)}")
-    return path
-
-
-def existing_folder(place: str, name: str) -> Path:
-    """The path of a folder, its absence an ``InvalidInputError``."""
-    path = Path(place).expanduser()
-    if path.is_file():
+    if noun == "folder" and is_file:
         raise InvalidInputError(
             f"task {name!r}: {place!r} is a file; name the folder with one folder per class, or "
             f"say csv:, npz: or parquet: for a file"
         )
-    if not path.is_dir():
-        raise InvalidInputError(f"task {name!r}: there is no folder {place!r}{_seen_from(path)}")
+    if not (is_folder or is_file):
+        raise InvalidInputError(f"task {name!r}: there is no {noun} {place!r}{_seen_from(path)}")
     return path
 
 

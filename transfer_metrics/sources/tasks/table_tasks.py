@@ -11,7 +11,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.assembly import make_task, words_task
-from transfer_metrics.sources.tasks.column_roles import Asked, Roles, counting, find_roles
+from transfer_metrics.sources.tasks.column_roles import Asked, Roles, find_roles
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import ABSENT
 from transfer_metrics.sources.tasks.labels import Kind
@@ -23,6 +23,8 @@ from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import parse_json
 
 _LONGEST = 1_000_000
+_COUNTED = 10
+"""Rows from which on a column that counts them is hardly by chance."""
 
 
 def from_table(
@@ -108,10 +110,10 @@ def task_of(
     for table in tables:
         examples = _examples(table, roles, root)
         if roles.form == "numbers" and table is tables[0] and not asked.features:
-            told = counting(examples, roles.inputs)
+            told = _counting(examples, roles.inputs)
             understood = replace(understood, suspicions=(*understood.suspicions, *told))
         if len(roles.labels) > 1:
-            labels = _several(table, roles.labels)
+            labels = np.asarray(table.numbers(roles.labels), np.float64).tolist()
             if kind is None and all(number in (0, 1) for row in labels for number in row):
                 kind = "multilabel"
             classes = roles.labels if kind == "multilabel" else None
@@ -125,11 +127,6 @@ def task_of(
         for split, index in _rows(table, roles.split).items():
             parts[split] = (_some(examples, index, name), [labels[i] for i in index])
     return make_task(name, parts, kind, classes, missing, understood)
-
-
-def _several(table: Table, columns: Sequence[str]) -> list[list[float]]:
-    """The numbers in several columns of labels, row by row."""
-    return np.asarray(table.numbers(columns), np.float64).tolist()
 
 
 def _examples(table: Table, roles: Roles, root: str | None) -> Any:
@@ -193,6 +190,41 @@ def _literal(cell: str) -> Any:
     if len(cell) > _LONGEST:
         raise ValueError("it is long, and Python's literals are slow to read")
     return ast.literal_eval(cell)
+
+
+def _counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
+    """What may be a mistake where a column of (N, D) inputs numbers the examples.
+
+    Its N numbers are whole, and in even steps in any order, or rise or fall through all rows.
+    """
+    count = len(values)
+    if count < _COUNTED or values.shape[1] != len(names):
+        return []
+    with np.errstate(invalid="ignore"):  # infinite ones are refused elsewhere
+        steps = np.diff(values[:_COUNTED], axis=0)  # a look, so that few columns are gone through
+        runs = (steps > 0).all(axis=0) | (steps < 0).all(axis=0)
+        spread = values.max(axis=0) - values.min(axis=0)
+        even = (spread > 0) & (spread % (count - 1) == 0)
+    suspicions = []
+    for place in np.flatnonzero(runs | even).tolist():
+        told = _numbering(values[:, place])
+        if told:
+            others = [name for name in names if name != names[place]]
+            cure = f"say features={','.join(others)}" if 0 < len(others) < 6 else "remove it"
+            suspicions.append(f"column {names[place]!r} {told}; if it is an index, {cure}")
+    return suspicions
+
+
+def _numbering(column: np.ndarray) -> str:
+    """How (N,) numbers number the rows; empty if they do not."""
+    if not (np.isfinite(column) & (column == np.floor(column))).all():
+        return ""
+    if len(np.unique(np.diff(np.sort(column)))) == 1:
+        return "counts the examples"
+    steps = np.diff(column)
+    if (steps > 0).all() or (steps < 0).all():
+        return f"{'rises' if steps[0] > 0 else 'falls'} from each row to the next"
+    return ""
 
 
 def _rows(table: Table, split: str | None) -> Mapping[str, np.ndarray]:

@@ -15,7 +15,7 @@ from transfer_metrics.sources.example import Modality, decode
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.column_roles import named_label
 from transfer_metrics.sources.tasks.labels import Kind
-from transfer_metrics.sources.tasks.paths import IMAGE_SUFFIXES, shards
+from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, shards
 from transfer_metrics.sources.tasks.sequences import Examples
 from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import PICTURE, check_size, parse_json
@@ -26,7 +26,7 @@ _BLOCK, _AFTER = tarfile.BLOCKSIZE, 1 << 16
 
 
 @dataclass(eq=False)
-class Members(Examples):
+class _Members(Examples):
     """Files inside of tar archives, read where they lie.
 
     ``places`` (N, 3) are number of its archive, first byte and number of bytes of every file.
@@ -129,7 +129,7 @@ def from_tar(
         beside += len(texts.places) if images.places else 0
         modality: Modality = "image" if images.places else "text"
         places = np.array(index.places, dtype=np.int64)
-        parts[split] = (Members(paths, places, modality), index.labels)
+        parts[split] = (_Members(paths, places, modality), index.labels)
     lost = [(neither, "neither image nor text"), (beside, "texts beside images")]
     left_out = tuple((f"{count} groups of files", why) for count, why in lost if count)
     inputs = ("image" if images.places else "txt",)
@@ -194,7 +194,9 @@ def _add(
     texts: _Index,
 ) -> bool:
     """Note one example with its label; False where there is none."""
-    image = next((place for end, place in members.items() if f".{end}" in IMAGE_SUFFIXES), None)
+    image = next(
+        (place for end, place in members.items() if f".{end}" in FILE_SUFFIXES["image"]), None
+    )
     place, index = (image, images) if image else (members.get("txt"), texts)
     if place is None:
         return False
