@@ -64,9 +64,8 @@ def is_mended() -> bool:
 def mend_torchvision() -> None:
     """Make a torchvision built for CUDA importable beside a CPU build of torch.
 
-    Such a wheel cannot load its compiled operators, and its import stops because the schemas of
-    two of them are unknown. Declaring the schemas lets everything else work; calling NMS still
-    raises. Nothing is touched unless the import has failed for this very reason.
+    Its import stops because the schemas of two compiled operators are unknown. Declaring them lets
+    everything else work; calling NMS still raises. Nothing else that fails is touched.
     """
     if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
         return

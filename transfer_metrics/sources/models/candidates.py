@@ -30,12 +30,7 @@ from transfer_metrics.untrusted import read_text
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model before it is loaded.
-
-    Attributes:
-        name: what the table calls it.
-        model: its specification, or the model or module itself.
-    """
+    """A model before it is loaded, and what the table calls it."""
 
     name: str
     model: str | Model | nn.Module
@@ -49,13 +44,9 @@ def candidates_of(models: Any) -> list[Candidate]:
     """The models of ``expand_models`` with their names, as given or found, all of them different.
 
     A specification is a name; a model has one; a module is called after its class. The second of
-    equal names gets a number. The same module or specification given twice is one candidate.
-
-    Raises:
-        InvalidInputError: two models were given one name, there is none at all, or something else
-            is given for one.
-        UnknownNameError: a wildcard matches nothing, or nothing has the name of any of them; a
-            name among others that are known fails when it is loaded.
+    equal names gets a number. The same module or specification given twice is one candidate. Where
+    nothing has the name of any of them, that is an error here; of one among others, when it is
+    loaded.
 
     >>> from torch import nn
     >>> [c.name for c in candidates_of([nn.ReLU(), nn.ReLU(), {"small": nn.ReLU()}])]
@@ -104,22 +95,13 @@ def _own_name(model: Any) -> str:
 
 
 def expand_models(models: Any) -> list[str | Model | nn.Module]:
-    """Turn commas, wildcards, files and lists into one list of models, without repeats.
+    """Turn names, files, modules and models, mappings and lists of all that into one list.
 
-    Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``. ``@file``
-    stands for the names in a text file, one or several to a line; what follows ``#`` at the
-    beginning of a line or after a space is a comment. A table of scores, or its file or folder,
-    stands for its shortlist, and ``popular:small`` for a list of published models. A comma belongs
-    to a file or folder that is there with the comma in its name, and to what stands in quotes.
-
-    Args:
-        models: names (commas between them, wildcards in them), files, modules, ``Model`` objects,
-            mappings from a name to one of these, or a list of all that.
-
-    Raises:
-        UnknownNameError: a wildcard matches nothing.
-        InvalidInputError: there is no model at all, a name stands for several, or a file cannot be
-            read or used; names the line.
+    Commas stand between names. Options after a wildcard go to each match. ``@file`` stands for the
+    names in a text file, one or several to a line; what follows ``#`` at the beginning of a line or
+    after a space is a comment. A table of scores, or its place, stands for its shortlist, and
+    ``popular:small`` for a list of published models. A comma belongs to a file or folder that is
+    there with the comma in its name, and to what stands in quotes. Repeats are left out.
 
     >>> expand_models("timm:resnet18(pretrained=False, seed=1), small = hf:bert-base-uncased")
     ['timm:resnet18(pretrained=False, seed=1)', 'hf:bert-base-uncased']

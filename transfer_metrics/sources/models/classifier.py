@@ -45,11 +45,7 @@ def with_weights(module: nn.Module, head: str | None) -> str | None:
 
 
 def last_linear(module: nn.Module, outputs: int | None = None) -> str | None:
-    """The last fully connected layer or 1x1 convolution, of so many outputs, as registered.
-
-    >>> last_linear(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.Softmax(1)))
-    '2'
-    """
+    """The last fully connected layer or 1x1 convolution, of so many outputs, as registered."""
     found = None
     for name, part in module.named_modules():
         width = _width(part)
@@ -59,12 +55,7 @@ def last_linear(module: nn.Module, outputs: int | None = None) -> str | None:
 
 
 def proven_head(module: nn.Module, batch: Any) -> str | None:
-    """The linear layer that made what a network returns for a batch of two or more inputs.
-
-    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.Softmax(1))
-    >>> proven_head(network, torch.eye(4))
-    '2'
-    """
+    """The linear layer that made what a network returns for a batch of two or more inputs."""
     try:
         with evaluation(module), LinearOutputs(module) as linear:
             output = module(**batch) if isinstance(batch, Mapping) else module(batch)
@@ -116,9 +107,9 @@ class LinearOutputs:
     def heads(self, output: Any) -> Heads:
         """The layers whose output is a tensor in what the network gave, by their paths.
 
-        That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor
-        is returned whatever else keeps the order of the entries of each row. (Among several
-        tensors, one behind a tanh is rather a pooled feature.) What is called logits comes first.
+        That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor is
+        returned whatever else keeps the order of each row. (Among several tensors, one behind a
+        tanh is rather a pooled feature.) What is called logits comes first.
         """
         alone = isinstance(output, Tensor)
         given = [tensor.detach() for tensor in tensors_in(output) if tensor.ndim == 2]
@@ -145,9 +136,7 @@ class LinearOutputs:
 class Heads:
     """Classifiers whose output is what a network returns, in call order.
 
-    Attributes:
-        paths: where they are; empty where none is found.
-        averaged: whether the network returns their mean, as distilled transformers do.
+    ``averaged``: the network returns their mean, as distilled transformers do.
     """
 
     paths: tuple[str, ...] = ()
@@ -212,9 +201,6 @@ def tensors_in(output: Any) -> Iterator[Tensor]:
     """The tensors of real numbers in a tensor, tuple, list, mapping, dataclass or model output.
 
     Nested tensors and packed sequences have no axis of the batch, so they do not count.
-
-    >>> [tuple(t.shape) for t in tensors_in({"a": (torch.zeros(2), None), "n": torch.tensor([1])})]
-    [(2,)]
     """
     if isinstance(output, Tensor):
         if (output.is_floating_point() or output.is_quantized) and not output.is_nested:

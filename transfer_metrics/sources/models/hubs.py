@@ -210,13 +210,8 @@ def from_module(
 ) -> Model:
     """Wrap a network, reading its ``pretrained_cfg`` where it has one.
 
-    Args:
-        module: the network.
-        name: what to call it; else the class of the network inside its wrappers.
-        inputs: overrides of the configuration's input settings.
-        revision: which weights these are.
-        channels: number of input channels where it differs from the configuration.
-        prove: look for the classifier with a forward pass when the configuration is silent.
+    ``inputs`` override the settings of its input, and ``channels`` their number. With ``prove``,
+    the classifier is looked for with a forward pass where the configuration does not name it.
     """
     module = plain_module(module)
     name = name or type(module).__name__
@@ -245,8 +240,7 @@ def _config_of(module: nn.Module) -> Mapping[str, Any]:
 def with_proven_head(model: Model) -> Model:
     """The same model with its classifier, where a forward pass can show which one it is.
 
-    Where the shape of the input is not known, or a made-up input shows nothing, that is left to
-    the first examples of a task.
+    Else that is left to the first examples of a task.
     """
     if model.head is not None:
         return model

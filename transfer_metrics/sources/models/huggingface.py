@@ -39,13 +39,11 @@ _LONGEST = 512
 def from_huggingface(spec: ModelSpec) -> Model:
     """Load ``hf:name@revision`` or ``hf:folder`` with its processor or tokenizer.
 
-    A name that is in the local cache is loaded from there without asking the hub for something
-    newer. Code that comes with a model is never run: only architectures that transformers has
-    itself can be loaded. Classifiers of images and of sounds keep their head; everything else is
-    loaded as the bare network. Of encoder-decoder models the encoder is used, since the decoder has
-    no text of its own to read before anything is generated; of models that also read text the
-    tower of images or sounds. A folder of a sentence encoder (``modules.json``) is read as its
-    transformer; its own pooling is one of ``pool=``.
+    What is in the local cache is loaded from there. Code that comes with a model is never run: only
+    architectures that transformers has itself can be loaded. Classifiers of images and of sounds
+    keep their head; everything else is the bare network: of encoder-decoder models the encoder, of
+    models that also read text the tower of images or sounds, and of a sentence encoder
+    (``modules.json``) its transformer.
     """
     check_name(spec)
     transformers = require("transformers", f"model {spec.text!r}")
@@ -146,10 +144,7 @@ def _quiet(transformers: Any, local: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """What a network is loaded from: its name on the hub or folder, its configuration.
-
-    ``library`` is transformers; ``place`` are further arguments of every ``from_pretrained``.
-    """
+    """What a network is loaded from; ``place`` are arguments of every ``from_pretrained``."""
 
     library: Any
     spec: ModelSpec
@@ -245,7 +240,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class UnshuffledPixels:
-    """Tensors to the keyword arguments of a masked autoencoder, which keeps its patches in order.
+    """Tensors to the arguments of a masked autoencoder, with its patches in order.
 
     It would shuffle them by random numbers before it masks some, also where it masks none.
     """

@@ -60,10 +60,8 @@ class Waves:
     Attributes:
         extractor: of the checkpoint.
         accepted: names of the network's arguments, sorted, since fingerprints tell of them.
-        masked: hand the network a mask of what is padding, since it was trained with one, or
-            since poolings need it.
-        equal_lengths: batches should hold sounds of one length, since padding would leak into
-            the features. Who makes the batches sees to it.
+        masked: the network gets a mask of what is padding: it was trained so, or poolings need it.
+        equal_lengths: padding would leak into the features; who makes batches sees to it.
     """
 
     extractor: Any
@@ -98,12 +96,7 @@ def has_window(extractor: Any) -> bool:
 
 
 def convolutions(config: Any) -> list[_Convolution]:
-    """The convolutions along time through which a masked input of a network goes.
-
-    >>> from types import SimpleNamespace
-    >>> convolutions(SimpleNamespace(conv_kernel=(10, 3), conv_stride=(5, 2)))
-    [(10, 5, 0), (3, 2, 0)]
-    """
+    """The convolutions along time through which a masked input of a network goes."""
     kernels, strides = (getattr(config, name, None) for name in ("conv_kernel", "conv_stride"))
     if isinstance(kernels, (list, tuple)) and isinstance(strides, (list, tuple)):
         return [(k, s, 0) for k, s in zip(kernels, strides, strict=True)]

@@ -163,12 +163,7 @@ def load_model(
 
 
 def check_model(spec: Any) -> None:
-    """Raise where no model has such a name, as far as is known without loading it.
-
-    >>> check_model("zoo:vt-mnist")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    transfer_metrics.errors.UnknownNameError: unknown zoo model 'vt-mnist'; ...
-    """
+    """Raise where no model has such a name, as far as is known without loading it."""
     from transfer_metrics.sources.models.factories import find_factory
     from transfer_metrics.sources.models.hubs import check_name
 

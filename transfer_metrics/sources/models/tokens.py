@@ -51,13 +51,10 @@ class TextBatch(dict[str, Tensor]):
 class Tokens:
     """Texts, pairs of them, or words with their sentences to padded token ids with their mask.
 
-    Pairs are joined as the tokenizer does it, with its separators and token types. A tokenizer
-    that sets nothing between them, as GPT-2's, gets the end-of-text token there.
-
-    Words are looked up in their sentences, which are read as text with spaces between the words,
-    each once per batch. A sentence that is longer than the model reads is cut between words, and
-    the pieces are read on their own. A word of which the tokenizer makes nothing is read as its
-    unknown token.
+    Pairs are joined as the tokenizer does it; one that sets nothing between them, as GPT-2's, gets
+    the end-of-text token there. Words are looked up in their sentences, which are read as text with
+    spaces between the words, each once per batch. A sentence that is longer than the model reads is
+    cut between words. A word of which the tokenizer makes nothing is read as its unknown token.
 
     Attributes:
         tokenizer: of transformers.
@@ -65,8 +62,7 @@ class Tokens:
         accepted: names of the network's arguments.
         multiple: batches are padded to a length that it divides, as the network would do out of
             sight, so that every layer has as many positions as the mask.
-        equal_lengths: batches should hold texts of as many tokens, since padding would leak into
-            the features. Who makes the batches sees to it.
+        equal_lengths: padding would leak into the features; who makes batches sees to it.
     """
 
     tokenizer: Any
@@ -172,7 +168,7 @@ def _unused(fast: Any) -> Any:
 def _text_spans(encoded: Any) -> np.ndarray:
     """(M, 3) int64: sequence, first token and end of every word that a fast tokenizer itself sees.
 
-    The words are in reading order, those of both texts of a pair.
+    In reading order, those of both texts of a pair.
     """
     numbers = np.full(tuple(encoded["input_ids"].shape), -1)
     for row, encoding in enumerate(encoded.encodings):
@@ -183,13 +179,11 @@ def _text_spans(encoded: Any) -> np.ndarray:
 
 
 def _sentence_spans(encoded: Any, sentences: Sequence[Sequence[str]]) -> np.ndarray:
-    """The tokens of given words in sentences that a fast tokenizer read with spaces between them.
+    """The same of given words in sentences that were read with spaces between them, in their order.
 
-    (M, 3) int64 for the M words in order: sequence, first token and end; -1 where a word has no
-    token, because the sentence was cut or the tokenizer drops it.
-
-    A token belongs to the word of its last character; one of white space alone, as SentencePiece
-    has them, to the word that follows. A word inside a token that ends in another one shares it.
+    -1 where a word has no token, because the sentence was cut or the tokenizer drops it. A token
+    belongs to the word of its last character; one of white space alone, as SentencePiece has them,
+    to the word that follows. A word inside a token that ends in another one shares it.
     """
     found = []
     for row, (encoding, words) in enumerate(zip(encoded.encodings, sentences, strict=True)):
@@ -217,8 +211,8 @@ def _readable_pieces(
 ) -> list[list[str]]:
     """Sentences cut between words where they have more than ``longest`` tokens, special ones too.
 
-    The words of the pieces follow each other as in the sentences. A word of which the tokenizer
-    makes nothing is its unknown token there. What becomes of a sentence depends on it alone.
+    A word of which the tokenizer makes nothing is its unknown token there. What becomes of a
+    sentence depends on it alone.
     """
     room = longest - tokenizer.num_special_tokens_to_add(False)
     # The first word of a piece is read without the space before it, which can take more tokens.

@@ -31,9 +31,8 @@ _EMPTY, _PIECE = 1 << 20, 1 << 20
 def read_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
     """The array of an ``.npy`` file, or those of an ``.npz`` archive by name.
 
-    Sizes are compared with what the headers claim before anything is unpacked: an archive may
-    unpack to twenty times its own size, and to ``untrusted.TABLE`` bytes in any
-    case; see there for how to raise this.
+    Sizes are compared with what the headers claim before anything is unpacked, and with what
+    ``untrusted.check_unpacked`` allows.
     """
     try:
         if not os.path.isfile(path):
@@ -97,8 +96,8 @@ def _array(stream: IO[bytes], size: int) -> np.ndarray:
 def read_torch(path: Path) -> Any:
     """What ``torch.save`` wrote, where it holds tensors, numbers and texts only.
 
-    An archive may unpack to as much as ``untrusted.check_unpacked`` allows, and so may tensors
-    that repeat few numbers many times. Errors are of many kinds.
+    It, and tensors that repeat few numbers many times, may unpack to as much as
+    ``untrusted.check_unpacked`` allows. Errors are of many kinds.
     """
     import torch
 

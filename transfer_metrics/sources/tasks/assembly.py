@@ -218,11 +218,7 @@ def words_task(
 
 
 def is_labelled_words(part: Any) -> bool:
-    """Whether a part is lists of words with a label for each, numbers or names of classes.
-
-    >>> is_labelled_words(([["a", "b"]], [["x", "y"]])), is_labelled_words(([["a", "b"]], [0]))
-    (True, False)
-    """
+    """Whether a part is lists of words with a label for each, numbers or names of classes."""
     lists = (list, tuple)
     if not (isinstance(part, lists) and len(part) == 2 and all(isinstance(p, lists) for p in part)):
         return False

@@ -65,7 +65,7 @@ class Roles:
         inputs: the columns that make an example.
         split: the column that says of which split a row is, if there is one.
         titles: the column that names the class of each row, if there is one.
-        understood: the same for people, with what is left out and why, and what may be a mistake.
+        understood: the same for people, with what is left out.
     """
 
     form: Literal["images", "texts", "numbers", "words"]
@@ -255,11 +255,7 @@ def _listed(table: Table, wanted: str) -> list[str]:
 
 
 def named_label(columns: Sequence[str]) -> str | None:
-    """The column that has a usual name of labels, in any case, if one has.
-
-    >>> named_label(["Sentiment", "review"]), named_label(["x", "y", "z"])
-    ('Sentiment', None)
-    """
+    """The column that has a usual name of labels, in any case, if one has."""
     plain = [_plain(column) for column in columns]
     for name in _SURE:
         for place in range(len(plain)):

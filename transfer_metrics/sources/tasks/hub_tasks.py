@@ -144,8 +144,8 @@ def from_hub(
     """Load ``name``, ``name@revision`` or a local folder with all its labelled splits.
 
     A folder is one that ``save_to_disk`` wrote or ``datasets.load_dataset`` understands; ``config``
-    is the data set's configuration, such as ``mrpc`` of ``glue``. The others are as for
-    ``from_loaded``.
+    is the data set's configuration, such as ``mrpc`` of ``glue``. The others are those of
+    ``from_table``; without ``label``, the only column of classes is one.
     """
     loaded = _load(require("datasets", f"task {name!r}"), place, name, config)
     named = {"label": label, "text": text, "image": image, "words": words}
@@ -164,22 +164,7 @@ def from_loaded(
     bio: str = "keep",
     missing: str = "skip",
 ) -> Task:
-    """The task of a ``Dataset``, which is training data, or a ``DatasetDict``.
-
-    Args:
-        loaded: the data.
-        name: the task.
-        kind: ``"classification"`` or ``"regression"``.
-        label: column of the label; by default one of a usual name (see ``column_roles``), or the
-            only column of classes. Of words the column with a list of labels; ``ner_tags``,
-            ``pos_tags``, ``tags`` or ``labels``.
-        text: column of the text, or two with a comma between.
-        image: column of the images; the only one by default.
-        words: column with a list of words, each of which has a label and is an example; ``tokens``
-            or ``words`` where they hold lists.
-        bio: for words; see ``words_task``.
-        missing: what to do about missing labels; see ``assembly.make_task``.
-    """
+    """The task of a ``Dataset``, which is training data, or a ``DatasetDict``; see ``from_hub``."""
     datasets = require("datasets", f"task {name!r}")
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
     tables = [_HubTable(datasets, data, split, name) for split, data in splits.items()]
@@ -187,11 +172,7 @@ def from_loaded(
 
 
 def is_loaded(value: Any) -> bool:
-    """Whether something is data of the ``datasets`` library, or splits of it; imports nothing.
-
-    >>> is_loaded({"train": []})
-    False
-    """
+    """Whether something is data of the ``datasets`` library, or splits of it; imports nothing."""
     kind = type(value)
     if kind.__module__.partition(".")[0] == "datasets":
         return kind.__name__ in ("Dataset", "DatasetDict")
@@ -227,10 +208,9 @@ def from_stream(
 ) -> Task:
     """Take the ``first`` examples of every split of a stream into memory.
 
-    Scores, splits and samples need to know how many examples there are, and every model reads them
-    again, so a stream is read once, as far as it is told to. It is an ``IterableDataset`` of
-    ``datasets`` (or a mapping of splits to them), with the options of ``from_loaded``, or of torch
-    that yields pairs (x, y). Images of ``datasets`` stay encoded.
+    Every model reads them again, so a stream is read once, as far as it is told to. It is an
+    ``IterableDataset`` of ``datasets`` (or a mapping of splits to them), with the options of
+    ``from_loaded``, or of torch that yields pairs (x, y). Images of ``datasets`` stay encoded.
     """
     count = _count(loaded, first)
     if not _has_columns(loaded):
@@ -251,11 +231,7 @@ def from_stream(
 
 
 def is_stream(value: Any) -> bool:
-    """Whether something is an iterable dataset of torch or of ``datasets``, or splits of these.
-
-    >>> is_stream([1, 2])
-    False
-    """
+    """Whether something is an iterable dataset of torch or of ``datasets``, or splits of these."""
     if isinstance(value, dict):
         return bool(value) and all(map(is_stream, value.values()))
     names = {kind.__name__ for kind in type(value).__mro__}

@@ -23,21 +23,17 @@ _LITTER = "hidden, or left there by a system"
 def from_imagefolder(place: str, name: str) -> Task:
     """Read ``folder/<class>/**/image`` or ``folder/<split>/<class>/**/image``.
 
-    Classes are the sorted names of the folders, in the Unicode form NFC, so that a name that macOS
-    wrote in another form is the same. Images are decoded when they are used, and turned upright by
-    their EXIF data. Hidden files, and what systems leave behind, are ignored; all else that is not
-    used is left out with a warning that counts it: other files, images in no class folder, folders
-    without images. Links to images, and links in place of class folders, are followed, wherever
-    they lead; links to folders further down are not. Nothing is ever written there.
+    Classes are the sorted names of the folders, in the Unicode form NFC, whichever macOS wrote.
+    Hidden files, and what systems leave behind, are ignored; all else that is not used is left out
+    with a warning that counts it: other files, images in no class folder, folders without images.
+    Links to images, and links in place of class folders, are followed, wherever they lead; links to
+    folders further down are not.
     """
     return _read(_Folder(existing(place, name, "folder"), name, "image"))
 
 
 def from_audiofolder(place: str, name: str) -> Task:
-    """The same of sounds: ``folder/<class>/**/sound.wav``, with splits if there are any.
-
-    WAV files of samples that are not compressed, of any rate; of several channels the mean is used.
-    """
+    """The same of WAV files that are not compressed; of several channels the mean is used."""
     return _read(_Folder(existing(place, name, "folder"), name, "sound"))
 
 

@@ -26,7 +26,7 @@ _COMPARED = 64
 
 
 def _item(items: Any, index: int, where: str) -> Any:
-    """One item of what somebody else wrote; whatever that raises becomes an error that says which."""
+    """One item of what somebody else wrote, or an error that says which cannot be read."""
     try:
         return items[index]
     except TransferMetricsError:
@@ -43,10 +43,7 @@ def _item(items: Any, index: int, where: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Foreign(Examples):
-    """Examples of a sequence or data set that somebody else wrote.
-
-    ``convert`` makes an example of an item, and ``where`` is for messages.
-    """
+    """Examples of somebody else's sequence, whose items ``convert`` turns into examples."""
 
     items: Any
     convert: Callable[[Any], Any]
@@ -68,9 +65,9 @@ class _Foreign(Examples):
 def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence[str] | None]:
     """Examples, labels and names of classes of a map-style dataset of (x, y) pairs.
 
-    Labels come from ``dataset.targets`` or where else torchvision's data sets keep them, if up to
-    ``_COMPARED`` of them, every class among these, are as they are returned; otherwise every pair
-    is fetched once. The names are ``dataset.classes``, unless other labels are returned than kept.
+    Labels are those that torchvision's data sets keep, if up to ``_COMPARED`` of them, every class
+    among these, are as they are returned; otherwise every pair is fetched once. The names are
+    ``dataset.classes``, unless other labels are returned than kept.
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InvalidInputError(
@@ -144,9 +141,6 @@ def as_example(value: Any) -> Any:
     """One item of a dataset as an example; uint8 (C, H, W) tensors and (H, W, C) arrays are images.
 
     Arrays are copied, since a dataset may fill the same memory with every item.
-
-    >>> as_example(np.zeros((4, 5, 3), np.uint8)).size
-    (5, 4)
     """
     tensor = hasattr(value, "detach")
     if tensor:

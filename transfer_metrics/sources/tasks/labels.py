@@ -64,10 +64,10 @@ def kind_of(labels: Mapping[str, Any]) -> str:
 
 
 def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
-    """Labels of features that are there already: what they are, and their numbers.
+    """The kind of labels of features that are there already, and their numbers.
 
-    The kind, the rule's or the one that is given; int64 class numbers (N,), or float64 targets (N,)
-    or (N, K). Missing labels are refused, and ``odd_texts`` are warned of.
+    Class numbers int64 (N,), or targets float64 (N,) or (N, K). Missing labels are refused, and
+    ``odd_texts`` are warned of.
 
     >>> read_labels(["b", "a", "b"]), read_labels([0.5, 2.0])
     (('classification', array([1, 0, 1])), ('regression', array([0.5, 2. ])))
@@ -91,9 +91,6 @@ def fitted_kind(y: Any) -> str:
 
     One number per example, of an integer type, is a class, as scikit-learn has it; ``kind_of``
     decides about all others.
-
-    >>> fitted_kind(np.arange(50) ** 2), fitted_kind(np.arange(50.0) ** 2)
-    ('classification', 'regression')
     """
     array = as_array(y)
     plain = array.ndim == 1 and array.dtype.kind != "f"
@@ -103,8 +100,7 @@ def fitted_kind(y: Any) -> str:
 def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
     """Labels of n examples that must be classes, (n,) int64: numbered in sorted order.
 
-    Where it is known how many classes there are, they must be whole numbers below that already, so
-    that batches agree with each other.
+    With a ``count`` of classes they must be whole numbers below it, so that batches agree.
     """
     array = _complete(y)
     if array.shape != (n,):

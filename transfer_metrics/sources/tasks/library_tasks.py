@@ -41,9 +41,9 @@ def from_torchvision(
     """A data set of ``torchvision.datasets`` with all its splits; nothing is downloaded.
 
     The files must be below ``root``, where ``torchvision.datasets.<name>(root, download=True)``
-    puts them. CIFAR and SEMEION are read by torchvision's own code, of which CIFAR's unpickles
-    files after comparing their checksums with the published ones. Further options are arguments of
-    the class that are texts, such as EMNIST's ``split``.
+    puts them. Torchvision's own code reads them; CIFAR's unpickles files after comparing their
+    checksums. Further options are arguments of the class that are texts, such as EMNIST's
+    ``split``.
     """
     torchvision = require("torchvision", f"task {name!r}")
     choose("torchvision data set", place, _TORCHVISION)

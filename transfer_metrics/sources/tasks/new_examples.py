@@ -57,9 +57,6 @@ class NewExamples:
     def by_word(self) -> NewExamples:
         """The words of texts, parted by spaces, each read in its text and called by itself.
 
-        Raises:
-            InvalidInputError: an example is no text.
-
         >>> new = NewExamples(["so it goes"], ["so it goes"]).by_word()
         >>> new.names, new.examples[2]
         (['so', 'it', 'goes'], Word(sentence=('so', 'it', 'goes'), position=2))
@@ -110,19 +107,11 @@ def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> New
 
     For a model of images a text is the path of an image, of a folder, of which all images count
     whatever folders they are in, or of a table that names image files; for one of sounds that of a
-    WAV file or a folder of them. For a model of texts it is
-    the path of a table, of a file ``.txt`` with a text per line, or else a text itself; for one of
-    numbers the path of a table. The name of a task stands for its split ``test``.
-
-    Args:
-        X: one of these or a list of them, an image, a pair of texts, a sound; arrays and lists of
-            examples as ``load_task`` takes them; a split.
-        modality: of the model that is to read them.
-        columns: columns of tables that the model was trained to read, if known.
-
-    Raises:
-        InvalidInputError: there is no such file or folder, it holds no examples, or the columns of
-            a table are not clear.
+    WAV file or a folder of them. For a model of texts it is the path of a table, of a file ``.txt``
+    with a text per line, or else a text itself; for one of numbers the path of a table. The name of
+    a task stands for its split ``test``. An image, a pair of texts, a sound, a split, arrays and
+    lists of all these are taken as ``load_task`` takes them. ``columns`` are those of tables that
+    the model was trained to read, if known.
     """
     if isinstance(X, Split):
         return _listed(X.examples)
@@ -144,12 +133,10 @@ def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> New
 def _joined(parts: Sequence[NewExamples]) -> NewExamples:
     if len(parts) == 1:
         return parts[0]
-    files = [part.examples for part in parts]
-    together: Sequence[Any]
-    if all(isinstance(examples, ImageFiles) for examples in files):
-        together = ImageFiles([path for part in files for path in part.paths])  # type: ignore[attr-defined]
-    else:
-        together = _Chain(files)
+    examples: list[Any] = [part.examples for part in parts]
+    together: Sequence[Any] = _Chain(examples)
+    if all(isinstance(files, ImageFiles) for files in examples):
+        together = ImageFiles([path for files in examples for path in files.paths])
     names = [name for part in parts for name in part.names]
     return NewExamples(names, together, tuple(lost for part in parts for lost in part.left_out))
 

@@ -24,12 +24,7 @@ _NUMBERS = ("int", "uint", "float", "double", "halffloat", "bool", "decimal")
 
 
 class _RowGroups:
-    """Parquet files of the same columns, one after the other, of which one row group is kept.
-
-    Attributes:
-        schema: that of the first file, of ``pyarrow``.
-        rows_of_files: number of rows of every file.
-    """
+    """Parquet files of the same columns, one after the other; one row group is kept."""
 
     def __init__(self, paths: Sequence[Path], name: str) -> None:
         self.schema: Any = None
@@ -141,10 +136,7 @@ class _ParquetTexts(Examples):
 
 
 class _ParquetImages(StoredImages):
-    """Encoded images of a column: bytes, or as ``datasets`` has them ``{"bytes", "path"}``.
-
-    Paths start at the folder and must not leave it.
-    """
+    """Encoded images of a column: bytes, or as ``datasets`` has them ``{"bytes", "path"}``."""
 
     def __init__(self, groups: _RowGroups, column: str, folder: str, name: str) -> None:
         self._groups, self._column = groups, column
@@ -198,9 +190,8 @@ def is_parquet(place: str) -> bool:
 def read_parquet(place: str, name: str) -> Table:
     """The table of one or more Parquet files of the same columns, by split; see ``paths.shards``.
 
-    Labels, numbers and paths are read whole; images and texts by row groups, of which one is kept
-    in memory, so that its size does not grow with the table. Reading in another order than that of
-    the rows reads row groups again and again.
+    Labels, numbers and paths are read whole; images and texts by row groups, of which memory holds
+    one. Reading in another order than that of the rows reads row groups again and again.
     """
     return _ParquetTable(shards(place, name, ".parquet"), name)
 

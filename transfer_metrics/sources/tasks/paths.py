@@ -42,30 +42,20 @@ _SPLITS = ("train", "test", "val", *_SPLIT_NAMES)
 
 
 def split_name(name: str) -> str:
-    """The usual name of a split.
-
-    >>> split_name("validation"), split_name("ood")
-    ('val', 'ood')
-    """
+    """The usual name of a split."""
     return _SPLIT_NAMES.get(name.lower(), name.lower())
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that systems make without being asked.
-
-    >>> is_litter("._cat.jpg"), is_litter("__MACOSX"), is_litter("cat.jpg")
-    (True, True, False)
-    """
+    """Whether a file or folder is hidden, or one that systems make without being asked."""
     return name.startswith(".") or name.lower() in _LITTER
 
 
 def source_of(path: Path) -> str:
     """The task source that reads a file or folder, by its ending or by what is in it.
 
-    Of a folder without tables it is that of images, which says what is wrong with the folder.
-
-    Raises:
-        InvalidInputError: no source reads it, or several might.
+    Of a folder without tables it is that of images, which says what is wrong with the folder. It is
+    an error where no source reads it, or several might.
     """
     if not path.is_dir():
         source = _BY_ENDING.get(path.suffix.lower())
@@ -140,9 +130,8 @@ def existing(place: str, name: str, noun: Literal["file", "folder"] = "file") ->
 def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
     """Files by split: one file, a folder with all its subfolders, or a pattern with ``*``.
 
-    The splits are those that the names begin with, such as ``train-00000-of-00002.parquet`` beside
-    ``test-00000-of-00001.parquet``. Where all begin alike, everything is training data; where some
-    begin so and some do not, that is an error.
+    The splits are those that the names begin with, such as ``train-00000-of-00002.parquet``. Where
+    all begin alike, everything is training data; where only some begin so, that is an error.
     """
     path = Path(place).expanduser()
     if path.is_dir():
@@ -184,9 +173,6 @@ def inside(folder: str, path: str, where: str) -> Path:
     """A path that a table names, which must not leave the folder, absolute or by ``..``.
 
     Links are followed wherever they lead; they were made by whoever made the folder.
-
-    >>> inside("/data", "cats/../0.png", "row 1").as_posix()
-    '/data/0.png'
     """
     base = os.path.abspath(os.path.expanduser(folder))
     found = os.path.normpath(os.path.join(base, path))

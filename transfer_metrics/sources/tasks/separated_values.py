@@ -29,13 +29,10 @@ def read_separated(
 ) -> tuple[dict[str, list[str]], list[str]]:
     """The columns of a file of separated values, as text, and what may be a mistake.
 
-    The separator is the usual one of the file's name, a tab for ``.tsv`` and a comma for others,
-    if it cuts the first rows into as many cells as the header; otherwise one of ``_SEPARATORS``
-    that does. Where it is no comma, columns of numbers with decimal commas have points instead.
+    The separator is the usual one of the file's name, a tab for ``.tsv`` and a comma for others, if
+    it cuts the first rows into as many cells as the header; otherwise one of ``_SEPARATORS`` that
+    does. Where it is no comma, columns of numbers with decimal commas have points instead.
     ``header`` is ``"no"`` if the first line is data, ``"yes"`` if it is known to be none.
-
-    >>> read_separated("text;label\\ngood, really;pos\\n", ".csv")
-    ({'text': ['good, really'], 'label': ['pos']}, [])
     """
     if header not in (None, "yes", "no"):
         raise InvalidInputError(f"header={header!r}; say header=no where the first line is data")

@@ -47,10 +47,6 @@ def stratified_holdout(
 
     The total is rounded, the classes with the largest remainders give the rest, and every class
     keeps at least one example.
-
-    >>> stay, out = stratified_holdout(np.array([0] * 8 + [1] * 2), 0.2, seed=0)
-    >>> len(stay), len(out)
-    (8, 2)
     """
     from sklearn.utils import check_random_state
 
@@ -133,11 +129,6 @@ def hold_out(task: Task, split: str, share: float, seed: int = 0) -> Task:
     """Cut a part of the training examples off as another split, with every class in its share.
 
     Words are cut off by sentences, so that no sentence is in both.
-
-    >>> from transfer_metrics.sources.tasks.load_task import load_task
-    >>> iris = hold_out(load_task("sklearn:iris"), "val", 0.25)
-    >>> len(iris["train"]), len(iris["val"]), np.bincount(iris["val"].labels).tolist()
-    (84, 28, [9, 9, 10])
     """
     if split in task.splits:
         raise InvalidInputError(

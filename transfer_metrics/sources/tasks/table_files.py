@@ -26,9 +26,8 @@ _MOST_CELLS = 100_000_000
 def read_table(place: str, name: str, header: str | None = None) -> Table:
     """A table from a file of separated values or JSON lines, or from files of Parquet.
 
-    Parquet may be in several files; see ``paths.shards``. A file that begins with ``{`` has a JSON
-    object per line. Of any other ``read_separated`` finds the separator. No more than
-    ``untrusted.TABLE`` bytes are read.
+    A file that begins with ``{`` has a JSON object per line. No more than ``untrusted.TABLE`` bytes
+    are read, but of Parquet.
     """
     if is_parquet(place):
         _refuse_header(header, name)
@@ -84,10 +83,7 @@ def _json_lines(text: str) -> dict[str, list[Any]]:
 
 
 class _TextTable(Table):
-    """A table in memory whose cells are texts, or what JSON knows: numbers, booleans, lists, none.
-
-    ``folder`` is where paths of images start.
-    """
+    """Cells in memory that are texts, or what JSON knows: numbers, booleans, lists, none."""
 
     def __init__(
         self,
@@ -173,9 +169,6 @@ def _read_numbers(cells: Sequence[Any]) -> np.ndarray | None:
     """Cells as float64, NaN where there is nothing; None where some are no numbers, or all absent.
 
     A column of which all texts are true or false, in any case, is one of 1 and 0.
-
-    >>> _read_numbers(["1", "NA", "2.5"]).tolist(), _read_numbers(["1_1", "2"])
-    ([1.0, nan, 2.5], None)
     """
     try:
         values = np.array(list(map(float, cells)))

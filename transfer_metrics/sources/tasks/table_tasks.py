@@ -46,18 +46,16 @@ def from_table(
     """Read a table: images, texts, pairs, words or numbers, one per row.
 
     Args:
-        place: the file, or files of Parquet; see ``table_files.read_table``.
+        place: the file, or files of Parquet; see ``paths.shards``.
         name: the task.
         kind: ``"classification"`` or ``"regression"``; see ``labels.encode`` for the default.
-        label: column of the label; by default that of a usual name, wherever it stands, or else
-            the last; see ``column_roles``. Of words the column with a list of labels;
-            ``ner_tags``, ``pos_tags``, ``tags`` or ``labels``.
+        label: column of the label; by default that of a usual name, wherever it stands, or else the
+            last; see ``column_roles``. Of words the column with a list of labels.
         text: column of the text, or two with a comma between; ``text`` or else the only columns
             that hold words.
-        image: column of images or of the paths of image files; by default the only column that
-            holds images, or of which all cells end in ``.jpg``, ``.png`` and so on.
-        words: column with a list of words, each of which has a label and is an example;
-            ``tokens`` or ``words`` where these are lists in JSON.
+        image: column of images or of the paths of image files; by default the only one.
+        words: column with a list of words, each of which has a label and is an example; ``tokens``
+            or ``words`` where these are lists.
         features: columns of numbers, commas between; all others by default, but for those that
             number the rows.
         split: column that says ``train``, ``test`` and so on; ``split`` where there is one. Without
@@ -70,11 +68,6 @@ def from_table(
         missing: what to do about rows without a label; see ``assembly.make_task``.
 
     A column ``<label>_name`` names the classes.
-
-    Raises:
-        InvalidInputError: a column does not exist, a cell is empty or no number, or the roles of
-            the columns are not clear.
-        MissingDependencyError: Parquet needs ``pyarrow``.
     """
     table = read_table(place, name, header)
     asked = Asked(label, text, image, words, features, split)
@@ -159,11 +152,7 @@ def _tags(rows: list[list[Any]]) -> list[list[Any]]:
 
 
 def _lists(cells: Sequence[Any], where: str) -> list[list[Any]]:
-    """Cells that hold lists: JSON's, written as in JSON or Python, or words with spaces between.
-
-    >>> _lists(['["a", "b"]', "['a', 'b']", "a b", ["a", "b"]], "words")
-    [['a', 'b'], ['a', 'b'], ['a', 'b'], ['a', 'b']]
-    """
+    """Cells that hold lists: JSON's, written as in JSON or Python, or words with spaces between."""
     found = []
     for row, cell in enumerate(cells):
         if isinstance(cell, str):

@@ -28,8 +28,7 @@ class Table:
         splits: rows by split, where files rather than a column tell them apart.
         index: columns of which the file says that they are the index of a data frame.
         suspicions: what may be a mistake in the file, each with its cure.
-        declared: whether somebody said what the columns are, so that nothing is guessed: no label
-            by its place, and texts stand beside numbers.
+        declared: whether somebody said what the columns are, so that nothing is guessed.
     """
 
     name: str

@@ -27,10 +27,7 @@ _BLOCK, _AFTER = tarfile.BLOCKSIZE, 1 << 16
 
 @dataclass(eq=False)
 class _Members(Examples):
-    """Files inside of tar archives, read where they lie.
-
-    ``places`` (N, 3) are number of its archive, first byte and number of bytes of every file.
-    """
+    """Files in tar archives; ``places`` (N, 3) are archive, first byte and number of bytes."""
 
     paths: Sequence[Path]
     places: np.ndarray
@@ -99,11 +96,9 @@ def from_tar(
     """Read tar shards: files of one name up to its first dot belong to one example.
 
     The example is the image (``.jpg``, ``.png`` and so on), or else the ``.txt``; the label is the
-    ``.cls``, or a key of the ``.json``, ``label`` or else one of a usual name (see
-    ``column_roles``). Headers are read once, and examples where they lie when they are used, so
-    that memory holds 24 bytes and a label per example. Nothing is unpacked, so names that climb out
-    of a folder do no harm. ``place`` is a file, a folder, or a pattern such as
-    ``shards/train-*.tar``; see ``paths.shards``.
+    ``.cls``, or a key of the ``.json``, ``label`` or else one of a usual name. Headers are read
+    once, and examples where they lie when they are used, so that memory holds 24 bytes and a label
+    per example. ``place`` is a file, a folder, or a pattern such as ``shards/train-*.tar``.
     """
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     neither = beside = 0

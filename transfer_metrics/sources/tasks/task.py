@@ -92,11 +92,7 @@ class Understood:
     suspicions: tuple[str, ...] = ()
 
     def without(self, *left_out: tuple[str, str]) -> Understood:
-        """The same, with more that is left out.
-
-        >>> Understood("stars").without(("id", "it numbers the rows")).left_out
-        (('id', 'it numbers the rows'),)
-        """
+        """The same, with more that is left out."""
         return replace(self, left_out=(*self.left_out, *left_out))
 
 
@@ -167,8 +163,7 @@ def refuse_words(task: Task, what: str) -> None:
 def _summary(task: Task) -> str:
     """Name, kind, number of examples, classes with their counts, columns, and what was left out.
 
-    Counts are those of the split ``train``; nothing is decoded. Names are as ``visible`` shows
-    them, on one line.
+    Counts are those of the split ``train``; nothing is decoded.
     """
     of_words = task["train"].units is not None
     what = "words in sentences" if of_words else _EXAMPLES[task.modality]
