@@ -27,7 +27,7 @@ _CHANCE = 1
 
 
 def warn_of(task: Task, used: Task) -> None:
-    """Tell what may be a mistake in a task as its source has it, and what repeats in what is used."""
+    """Tell what may be a mistake in a task as its source has it, and repeats in what is used."""
     for text in (*_suspicions(task), *_repeats(used)):
         warn(f"task {visible(task.name)!r}: {text}")
 
