@@ -35,25 +35,16 @@ def require(package: str, purpose: str, *, install: str = "'transfer-metrics[hub
     try:
         return importlib.import_module(package)
     except (ImportError, RuntimeError, AttributeError) as error:
-        raise _explain(package, purpose, install, error) from error
-
-
-def _explain(package: str, purpose: str, install: str, error: Exception) -> MissingDependencyError:
-    missing = isinstance(error, ModuleNotFoundError) and (error.name or "") == package
-    if missing:
-        advice = f"pip install {install}"
-        reason = "it is not installed"
-    elif "torchvision" in str(error):
-        advice = (
-            "install a torchvision that fits the installed torch, from the index that torch came "
-            "from: pip install --force-reinstall --no-deps torchvision --index-url "
-            "https://download.pytorch.org/whl/cpu"
-        )
-        reason = f"it does not import ({error})"
-    else:
-        advice = f"pip install --upgrade {package}"
-        reason = f"it does not import ({error})"
-    return MissingDependencyError(f"{purpose} needs {package}: {reason}; {advice}")
+        advice, reason = f"pip install --upgrade {package}", f"it does not import ({error})"
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            advice, reason = f"pip install {install}", "it is not installed"
+        elif "torchvision" in str(error):
+            advice = (
+                "install a torchvision that fits the installed torch, from the index that torch "
+                "came from: pip install --force-reinstall --no-deps torchvision --index-url "
+                "https://download.pytorch.org/whl/cpu"
+            )
+        raise MissingDependencyError(f"{purpose} needs {package}: {reason}; {advice}") from error
 
 
 def is_mended() -> bool:

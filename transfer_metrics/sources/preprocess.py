@@ -16,14 +16,9 @@ if TYPE_CHECKING:
     import torch
 
 _INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
+    name: Image.Resampling[name.upper()]
+    for name in ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 }
-
 # What Pillow does not convert to all others at once.
 _ON_THE_WAY = {"La": "LA", "LAB": "RGB"}
 _MOST_ASPECT = 128
@@ -175,7 +170,10 @@ def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
     if not isinstance(image, Image.Image):
         image = array_to_image(image)
     if image.mode.startswith("I;16"):
-        image = _from_16_bits(np.asarray(image))
+        deep = np.asarray(image)
+        bits = int(deep.max()).bit_length()
+        shift = 0 if bits <= 8 else 4 if bits <= 12 else 8
+        image = Image.fromarray((deep >> shift).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise InvalidInputError(
             f"an image has 32-bit pixels (mode {image.mode!r}), whose range is not known; "
@@ -186,12 +184,6 @@ def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
     if image.mode in _ON_THE_WAY:
         image = image.convert(_ON_THE_WAY[image.mode])
     return image if image.mode == mode else image.convert(mode)
-
-
-def _from_16_bits(pixels: np.ndarray) -> Image.Image:
-    bits = max(8, int(pixels.max()).bit_length())
-    bits = 8 if bits == 8 else 12 if bits <= 12 else 16
-    return Image.fromarray((pixels >> (bits - 8)).astype(np.uint8))
 
 
 def array_to_image(array: Any) -> Image.Image:

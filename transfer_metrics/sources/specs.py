@@ -126,17 +126,6 @@ def parse_name(text: str) -> tuple[str | None, str]:
     return checked_name(unquoted(name), f"model {rest.strip()!r}"), unquoted(rest)
 
 
-def local_path(text: str) -> str:
-    """The file or folder that a model specification names, or would name; empty where none.
-
-    >>> local_path("small = timm:resnet18='a,b.pth'"), local_path("hf:models/bert")
-    ('a,b.pth', 'models/bert')
-    """
-    hub, _, rest = text.partition(":")
-    is_folder = hub.rpartition("=")[2].strip() == "hf"
-    return os.path.expanduser(unquoted(rest if is_folder else cut(rest, "=")[2]))
-
-
 def text_of(name: str) -> str:
     """A name of a file as text that can be written: bytes that are no UTF-8 as ``\\x…``.
 

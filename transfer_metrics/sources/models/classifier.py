@@ -27,9 +27,7 @@ def check_head(module: nn.Module, head: str) -> str:
 def configured_head(module: nn.Module, config: Mapping[str, Any]) -> str | None:
     """The classifier that a ``pretrained_cfg`` names, where the network has it with weights."""
     head = next(iter(configured_heads(config)), None)
-    if not isinstance(head, str):
-        return None
-    return with_weights(module, check_head(module, head))
+    return with_weights(module, check_head(module, head)) if isinstance(head, str) else None
 
 
 def configured_heads(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -121,8 +119,10 @@ class LinearOutputs:
                 if any(_is_made_of(tensor, rows, alone) for tensor in tensors for rows in forms)
             )
 
-        named = [t for t in tensors_in(_named_logits(output)) if t.ndim == 2]
-        made = makers([tensor.detach() for tensor in named]) or makers(given)
+        is_mapping = isinstance(output, Mapping)
+        logits = output.get("logits") if is_mapping else getattr(output, "logits", None)
+        named = [tensor.detach() for tensor in tensors_in(logits) if tensor.ndim == 2]
+        made = makers(named) or makers(given)
         for tensor in () if made else given:
             like = [name for name, [first, *_] in self._seen.items() if first.shape == tensor.shape]
             if len(like) > 1:
@@ -175,26 +175,14 @@ def _is_made_of(output: Tensor, rows: Tensor, any_order: bool) -> bool:
         expected = link(logits)
         if (given - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1e-30):
             return True
-    if not any_order:
+    if not any_order or output.numel() <= 2:
         return False
-    # Among a few entries an order is met by chance; what follows is then a stretch and a shift.
     if output.shape[1] > 3:
         return torch.equal(given.argsort(1), logits.argsort(1))
-    return output.numel() > 2 and _is_stretched(given, logits, tolerance)
-
-
-def _is_stretched(given: Tensor, logits: Tensor, tolerance: float) -> bool:
-    """Whether all entries are one positive multiple of others, and a constant."""
+    # Among a few entries an order is met by chance; what follows is then a stretch and a shift.
     x, y = logits - logits.mean(), given - given.mean()
     slope = float((x * y).sum() / x.square().sum().clamp(min=1e-300))
     return slope > 0 and float((y - slope * x).abs().max()) <= tolerance * float(y.abs().max())
-
-
-def _named_logits(output: Any) -> Any:
-    """What an output calls its logits; None where it has no such name."""
-    if isinstance(output, Mapping):
-        return output.get("logits")
-    return None if isinstance(output, Tensor) else getattr(output, "logits", None)
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:

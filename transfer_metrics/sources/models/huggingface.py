@@ -25,7 +25,7 @@ from transfer_metrics.sources.models.classifier import last_linear
 from transfer_metrics.sources.models.hubs import check_name
 from transfer_metrics.sources.models.huggingface_audio import adapters
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.tokens import Tokens, text_limit, window_multiple
+from transfer_metrics.sources.models.tokens import Tokens
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import to_mode
 from transfer_metrics.sources.specs import ModelSpec
@@ -316,12 +316,8 @@ def _text_model(of: _Checkpoint) -> Model:
         spare = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
         tokenizer.pad_token = spare or tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side = "right"  # absolute positions count from the first token
-    accepted = frozenset(inspect.signature(module.forward).parameters)
-    multiple = window_multiple(module.config)
-    longest = text_limit(module, min(_LONGEST, tokenizer.model_max_length, *_sentence_limit(of)))
-    longest = longest // multiple * multiple or longest
-    unmasked = "attention_mask" not in accepted
-    tokens = Tokens(tokenizer, longest, accepted, multiple, equal_lengths=unmasked)
+    longest = min(_LONGEST, tokenizer.model_max_length, *_sentence_limit(of))
+    tokens = Tokens.of(tokenizer, module, longest)
     return Model(of.spec.text, module, plain_text, "text", None, None, "", tokens)
 
 

@@ -55,7 +55,10 @@ def plain_module(module: nn.Module) -> nn.Module:
             "give the network that it was made from, with its weights: "
             "network.load_state_dict(scripted.state_dict())"
         )
-    if isinstance(found, torch.fx.GraphModule) and not any(map(_calls_a_module, found.graph.nodes)):
+    # What export adds checks inputs only.
+    if isinstance(found, torch.fx.GraphModule) and not any(
+        node.op == "call_module" and node.target != "_guards_fn" for node in found.graph.nodes
+    ):
         raise InvalidInputError(
             "the network is a graph of operations without modules, so it has no layers; give the "
             "network that it was made from, or of an exported program "
@@ -68,11 +71,6 @@ def plain_module(module: nn.Module) -> nn.Module:
                 f"the weights: network.to_empty(device='cpu'), then network.load_state_dict(…)"
             )
     return found
-
-
-def _calls_a_module(node: torch.fx.Node) -> bool:
-    # What export adds checks inputs only.
-    return node.op == "call_module" and node.target != "_guards_fn"
 
 
 def _plain(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:

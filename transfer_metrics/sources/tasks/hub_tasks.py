@@ -212,7 +212,15 @@ def from_stream(
     ``IterableDataset`` of ``datasets`` (or a mapping of splits to them), with the options of
     ``from_loaded``, or of torch that yields pairs (x, y). Images of ``datasets`` stay encoded.
     """
-    count = _count(loaded, first)
+    if first is None:
+        raise UnsupportedTaskError(
+            f"a {type(loaded).__name__} is a stream, of which nobody knows the length; say "
+            f"load_task(stream, first=10000) to take so many examples into memory, or write it as "
+            f"Parquet or tar shards and load those"
+        )
+    if not str(first).isdecimal() or int(first) < 1:
+        raise InvalidInputError(f"first={first!r}; give a whole number of examples to take")
+    count = int(first)
     if not _has_columns(loaded):
         if options:
             raise InvalidInputError(
@@ -243,18 +251,6 @@ def _has_columns(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(_has_columns, value.values()))
     return type(value).__module__.partition(".")[0] == "datasets"
-
-
-def _count(loaded: Any, first: Any) -> int:
-    if first is None:
-        raise UnsupportedTaskError(
-            f"a {type(loaded).__name__} is a stream, of which nobody knows the length; say "
-            f"load_task(stream, first=10000) to take so many examples into memory, or write it as "
-            f"Parquet or tar shards and load those"
-        )
-    if not str(first).isdecimal() or int(first) < 1:
-        raise InvalidInputError(f"first={first!r}; give a whole number of examples to take")
-    return int(first)
 
 
 def _taken(datasets: Any, stream: Any, count: int, name: str) -> Any:

@@ -79,16 +79,14 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
     first = _pair(dataset, 0, where)
     kept = _kept_labels(dataset)
     names = getattr(dataset, "classes", None)
-    if not (isinstance(names, (list, tuple)) and all(isinstance(c, str) for c in names)):
-        names = None
-    if getattr(dataset, "target_transform", None) is not None:
+    are_names = isinstance(names, (list, tuple)) and all(isinstance(c, str) for c in names)
+    if not are_names or getattr(dataset, "target_transform", None) is not None:
         names = None
     if kept is None or not _agree(kept, dataset, first[1], where):
         labels = as_array([_pair(dataset, i, where)[1] for i in range(len(dataset))])
         names = None if kept is not None else names
         kept = labels
-    modality = example_modality(_first(first))
-    return _Foreign(dataset, _first, where, modality), kept, names
+    return _Foreign(dataset, _first, where, example_modality(_first(first))), kept, names
 
 
 def _kept_labels(dataset: Any) -> np.ndarray | None:
@@ -186,8 +184,16 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     own = isinstance(values, (list, tuple, Examples))
     first = values[0] if own else _item(values, 0, where)
     if is_pair(first) or not isinstance(first, (int, float, list, tuple)):
-        if is_sound(first) or _are_waveforms(values):
-            return _as_sounds(values, where)
+        vectors = isinstance(values, (list, tuple)) and all(len(np.shape(v)) == 1 for v in values)
+        # Of different lengths they are no rows of one table.
+        if is_sound(first) or (vectors and len({np.shape(v) for v in values}) > 1):
+            sounds = []
+            for place, value in enumerate(values):
+                try:
+                    sounds.append(as_sound(value))
+                except InvalidInputError as error:
+                    raise InvalidInputError(f"{where}, example {place}: {error}") from error
+            return sounds
         if hasattr(first, "dtype") and isinstance(values, (list, tuple)):
             return as_examples(_stack(values, where), where)
         given = example_modality(first)
@@ -195,12 +201,6 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
             raise InvalidInputError(f"{where}: the list mixes different kinds of examples")
         return values if own else _Foreign(values, _as_it_is, where, given)
     return Rows(_as_float32(_stack(values, where), where))
-
-
-def _are_waveforms(values: Sequence[Any]) -> bool:
-    """Whether a list holds vectors of different lengths, which are no rows of one table."""
-    vectors = isinstance(values, (list, tuple)) and all(len(np.shape(v)) == 1 for v in values)
-    return vectors and len({np.shape(value) for value in values}) > 1
 
 
 def _stack(values: Sequence[Any], where: str) -> np.ndarray:
@@ -229,14 +229,3 @@ def _as_float32(values: np.ndarray, where: str) -> np.ndarray:
             f"{int(bad.argmax())}; remove or fill them"
         )
     return result
-
-
-def _as_sounds(values: Sequence[Any], where: str) -> list[Sound]:
-    """A list of waveforms or of mappings as examples; an error says which is none."""
-    sounds = []
-    for place, value in enumerate(values):
-        try:
-            sounds.append(as_sound(value))
-        except InvalidInputError as error:
-            raise InvalidInputError(f"{where}, example {place}: {error}") from error
-    return sounds

@@ -176,7 +176,11 @@ def encode(
             kind = "classification" if of_classes else "regression"
     if kind == "multilabel":
         return kind, *_several(name, arrays, classes)
-    if classes is None or kind == "regression" or not _are_names(arrays, classes):
+    # Texts that name classes stay so; numbers in texts would be their order.
+    titles = {*map(_text, classes or ())}
+    flat = [array for array in arrays.values() if array.ndim == 1]
+    named = all(array.dtype == object and {*array.tolist()} <= titles for array in flat)
+    if classes is None or kind == "regression" or not named:
         arrays = read_texts(arrays, kind)
     if kind == "regression":
         targets = {s: _targets(f"task {name!r}, split {s!r}", a) for s, a in arrays.items()}
@@ -255,30 +259,19 @@ def odd_texts(labels: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _are_names(arrays: Mapping[str, np.ndarray], classes: Sequence[Any]) -> bool:
-    """Whether all labels are texts that name classes; numbers in texts would be their order."""
-    names = {_text(c) for c in classes}
-    return all(a.dtype == object and {*a.tolist()} <= names for a in arrays.values() if a.ndim == 1)
-
-
 def _numbered(
     where: str, arrays: Mapping[str, np.ndarray], classes: Sequence[Any] | None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    if classes is None and arrays and _comparable(list(arrays.values())):
+    types = {array.dtype.kind for array in arrays.values()}
+    common = np.result_type(*arrays.values()).kind if arrays else "O"
+    # Numbers that share a type without being rounded need no look-up.
+    if classes is None and common in "biuf" and (common != "f" or "f" in types):
         found = np.unique(np.concatenate([*arrays.values()]))
         codes = {s: np.searchsorted(found, a).astype(np.int64) for s, a in arrays.items()}
         return codes, tuple(map(_text, found.tolist()))
     values = {split: [_whole(v) for v in array.tolist()] for split, array in arrays.items()}
     numbers, names = _numbering(where, values, classes)
     return {s: np.array([numbers[v] for v in vs], np.int64) for s, vs in values.items()}, names
-
-
-def _comparable(arrays: list[np.ndarray]) -> bool:
-    """Whether all are numbers that share a type without being rounded."""
-    common = np.result_type(*arrays)
-    return common.kind in "biuf" and (
-        common.kind != "f" or any(a.dtype.kind == "f" for a in arrays)
-    )
 
 
 def _numbering(

@@ -142,7 +142,11 @@ def load_task(
         _check_options("loaded tasks", options)
         return cut(spec if name is None else dataclasses.replace(spec, name=name))
     if source:
-        whole = _by_name(source, place, text_of(name or spec), kind, classes, options)
+        kind = options.pop("kind", kind)
+        options |= {} if kind is None else {"kind": kind}
+        loader = TASK_SOURCES[source]
+        _check_options(f"{source}: tasks", options, loader)
+        whole = _renamed(loader(place, text_of(name or spec), **options), classes)
     else:
         whole = _in_memory(spec, labels, text_of(name or "data"), kind, classes, options)
     task = cut(whole)
@@ -205,22 +209,6 @@ def _part(part: Any, name: str) -> tuple[Sequence[Any], Any, Sequence[Any] | Non
     if isinstance(part, (tuple, list)):
         raise InvalidInputError(f"{where}: give (examples, labels), not {len(part)} items")
     return from_dataset(part, where)
-
-
-def _by_name(
-    source: str,
-    place: str,
-    name: str,
-    kind: Kind | None,
-    classes: Sequence[Any] | None,
-    options: dict[str, Any],
-) -> Task:
-    kind = options.pop("kind", kind)
-    loader = TASK_SOURCES[source]
-    if kind is not None:
-        options["kind"] = kind
-    _check_options(f"{source}: tasks", options, loader)
-    return _renamed(loader(place, name, **options), classes)
 
 
 def _check_options(what: str, options: Mapping[str, Any], *loaders: Callable[..., Task]) -> None:

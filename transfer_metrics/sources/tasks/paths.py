@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -70,7 +71,9 @@ def source_of(path: Path) -> str:
     if saved := [file.name for file in files if file.name in _SAVED]:
         found["hf"] = saved[0]
     for source, noun in (("imagefolder", "image"), ("audiofolder", "sound")):
-        inner = next(filter(None, (_first(part, noun) for part in _sorted(path))), None)
+        folders = (p for p in _sorted(path) if p.is_dir() and not is_litter(p.name))
+        files_of = (file for folder in folders for file in files_below(folder))
+        inner = next((f for f in files_of if f.suffix.lower() in FILE_SUFFIXES[noun]), None)
         if inner is not None:
             found[source] = str(inner.relative_to(path))
             break  # sounds beside images are not looked for
@@ -96,16 +99,11 @@ def _sorted(path: Path) -> list[Path]:
         return []
 
 
-def _first(folder: Path, noun: str) -> Path | None:
-    """An image, or a sound, in a folder or its subfolders, if any."""
-    if not folder.is_dir() or is_litter(folder.name):
-        return None
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files in a folder and its subfolders, in their order, but for litter."""
     for place, inner, files in os.walk(folder):
         inner[:] = sorted(name for name in inner if not is_litter(name))
-        for file in sorted(files):
-            if Path(file).suffix.lower() in FILE_SUFFIXES[noun] and not is_litter(file):
-                return Path(place, file)
-    return None
+        yield from (Path(place, name) for name in sorted(files) if not is_litter(name))
 
 
 def existing(place: str, name: str, noun: Literal["file", "folder"] = "file") -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -101,7 +102,9 @@ def task_of(
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     understood = roles.understood
     for table in tables:
-        examples = _examples(table, roles, root)
+        read: Any = table.texts if roles.form == "texts" else table.numbers
+        of_images = roles.form == "images"
+        examples = table.images(roles.inputs[0], root) if of_images else read(roles.inputs)
         if roles.form == "numbers" and table is tables[0] and not asked.features:
             told = _counting(examples, roles.inputs)
             understood = replace(understood, suspicions=(*understood.suspicions, *told))
@@ -122,13 +125,6 @@ def task_of(
     return make_task(name, parts, kind, classes, missing, understood)
 
 
-def _examples(table: Table, roles: Roles, root: str | None) -> Any:
-    """Images, texts, pairs of texts, or numbers (N, D)."""
-    if roles.form == "images":
-        return table.images(roles.inputs[0], root)
-    return table.texts(roles.inputs) if roles.form == "texts" else table.numbers(roles.inputs)
-
-
 def _sentences(table: Table, roles: Roles) -> dict[str, tuple[list[Any], list[Any]]]:
     """Per split, lists of words and lists of their labels."""
     [words], label = roles.inputs, roles.label
@@ -136,19 +132,13 @@ def _sentences(table: Table, roles: Roles) -> dict[str, tuple[list[Any], list[An
     sentences = [
         [str(word) for word in row] for row in _lists(table.cells(words), f"{where} {words!r}")
     ]
-    tags = _tags(_lists(table.cells(label), f"{where} {label!r}"))
+    tags = _lists(table.cells(label), f"{where} {label!r}")
+    with contextlib.suppress(ValueError):  # numbers where all are written as whole ones
+        tags = [[int(tag) if isinstance(tag, str) else tag for tag in row] for row in tags]
     return {
         split: ([sentences[i] for i in index], [tags[i] for i in index])
         for split, index in _rows(table, roles.split).items()
     }
-
-
-def _tags(rows: list[list[Any]]) -> list[list[Any]]:
-    """Labels as numbers where all are written as whole ones."""
-    try:
-        return [[int(tag) if isinstance(tag, str) else tag for tag in row] for row in rows]
-    except ValueError:
-        return rows
 
 
 def _lists(cells: Sequence[Any], where: str) -> list[list[Any]]:
@@ -164,21 +154,14 @@ def _lists(cells: Sequence[Any], where: str) -> list[list[Any]]:
 
 
 def _parsed(cell: str, where: str, row: int) -> Any:
-    for parse in (parse_json, _literal):
-        try:
+    # Python's literals are slow to read where they are long.
+    for parse in (parse_json, *([ast.literal_eval] if len(cell) <= _LONGEST else [])):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return parse(cell)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
     raise InvalidInputError(
         f"{where}: row {row + 1} has {cell[:40]!r}, which cannot be read as a list; write "
         f'["a", "b"], or words with spaces between'
     )
-
-
-def _literal(cell: str) -> Any:
-    if len(cell) > _LONGEST:
-        raise ValueError("it is long, and Python's literals are slow to read")
-    return ast.literal_eval(cell)
 
 
 def _counting(values: np.ndarray, names: Sequence[str]) -> list[str]:

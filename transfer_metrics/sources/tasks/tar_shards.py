@@ -107,7 +107,14 @@ def from_tar(
         for number, path in enumerate(paths):
             try:
                 for members in _examples(path):
-                    neither += not _add(members, number, path, label, images, texts)
+                    ends = (end for end in members if f".{end}" in FILE_SUFFIXES["image"])
+                    end = next(ends, "txt")
+                    if end not in members:
+                        neither += 1
+                        continue
+                    index = texts if end == "txt" else images
+                    index.places.append((number, *members[end]))
+                    index.labels.append(_label(members, path, label))
             except (tarfile.TarError, OSError, ValueError) as error:
                 if isinstance(error, InvalidInputError):
                     raise
@@ -115,7 +122,7 @@ def from_tar(
                     f"task {name!r}: {str(path)!r} cannot be read as a tar archive ({error}); "
                     f"give uncompressed .tar files, and fetch or write a damaged one anew"
                 ) from error
-        index: _Index = images if images.places else texts
+        index = images if images.places else texts
         if not index.places:
             raise InvalidInputError(
                 f"task {name!r}: {str(paths[0])!r} holds neither images nor texts; name the files "
@@ -178,26 +185,6 @@ def _check_end(path: Path, reached: int) -> None:
         raise ValueError(f"the header at byte {reached} is damaged")
     if any(end):
         raise ValueError("another archive follows its end; give them as several files")
-
-
-def _add(
-    members: dict[str, tuple[int, int]],
-    number: int,
-    path: Path,
-    key: str | None,
-    images: _Index,
-    texts: _Index,
-) -> bool:
-    """Note one example with its label; False where there is none."""
-    image = next(
-        (place for end, place in members.items() if f".{end}" in FILE_SUFFIXES["image"]), None
-    )
-    place, index = (image, images) if image else (members.get("txt"), texts)
-    if place is None:
-        return False
-    index.places.append((number, *place))
-    index.labels.append(_label(members, path, key))
-    return True
 
 
 def _label(members: dict[str, tuple[int, int]], path: Path, key: str | None) -> Any:
