@@ -102,9 +102,11 @@ def task_of(
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     understood = roles.understood
     for table in tables:
-        read: Any = table.texts if roles.form == "texts" else table.numbers
-        of_images = roles.form == "images"
-        examples = table.images(roles.inputs[0], root) if of_images else read(roles.inputs)
+        examples: Any
+        if roles.form == "images":
+            examples = table.images(roles.inputs[0], root)
+        else:
+            examples = (table.texts if roles.form == "texts" else table.numbers)(roles.inputs)
         if roles.form == "numbers" and table is tables[0] and not asked.features:
             told = _counting(examples, roles.inputs)
             understood = replace(understood, suspicions=(*understood.suspicions, *told))
