@@ -12,11 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from transfer_metrics.errors import (
-    InvalidInputError,
-    TransferMetricsError,
-    warn,
-)
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, warn
 from transfer_metrics.registry import choose
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.example import Modality

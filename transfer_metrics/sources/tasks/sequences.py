@@ -14,13 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.example import (
-    Modality,
-    Sound,
-    decode,
-    decode_sound,
-    example_bytes,
-)
+from transfer_metrics.sources.example import Modality, Sound, decode, decode_sound, example_bytes
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
@@ -70,11 +64,7 @@ class Examples(Sequence[Any]):
         return self.read(position % len(self))
 
 
-_ENDS = (
-    (b"\xff\xd8\xff", b"\xff\xd9"),
-    (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"),
-    (b"GIF8", b";"),
-)
+_ENDS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"), (b"GIF8", b";"))
 """How files of images begin and end."""
 
 

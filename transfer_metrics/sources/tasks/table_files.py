@@ -86,11 +86,7 @@ class _TextTable(Table):
     """Cells in memory that are texts, or what JSON knows: numbers, booleans, lists, none."""
 
     def __init__(
-        self,
-        cells: Mapping[str, list[Any]],
-        name: str,
-        folder: str,
-        suspicions: Sequence[str] = (),
+        self, cells: Mapping[str, list[Any]], name: str, folder: str, suspicions: Sequence[str] = ()
     ) -> None:
         self.name = name
         self.columns = tuple(cells)
