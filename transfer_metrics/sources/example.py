@@ -133,11 +133,8 @@ def is_sound(example: Any) -> bool:
 
 def is_pair(example: Any) -> bool:
     """Whether an example is two texts."""
-    return (
-        isinstance(example, (tuple, list))
-        and len(example) == 2
-        and all(isinstance(part, str) for part in example)
-    )
+    two = isinstance(example, (tuple, list)) and len(example) == 2
+    return two and all(isinstance(part, str) for part in example)
 
 
 def example_modality(example: Any) -> Modality:
@@ -194,15 +191,12 @@ def decode(data: bytes, name: str) -> Image.Image:
             f"image {name!r} claims more pixels than Pillow deems safe ({error}); make it smaller "
             f"or remove it"
         ) from error
-    except UnidentifiedImageError as error:  # its own message names a memory address
-        raise InvalidInputError(
-            f"image {name!r} does not decode: it is no image that Pillow knows; replace or remove "
-            f"the file"
-        ) from error
     except Exception as error:  # Pillow's decoders raise a dozen different exceptions
+        why = f" ({type(error).__name__}: {error})"
+        if isinstance(error, UnidentifiedImageError):  # whose own message names a memory address
+            why = ": it is no image that Pillow knows"
         raise InvalidInputError(
-            f"image {name!r} does not decode ({type(error).__name__}: {error}); replace or remove "
-            f"the file"
+            f"image {name!r} does not decode{why}; replace or remove the file"
         ) from error
 
 
@@ -212,7 +206,7 @@ def _upright(image: Image.Image) -> Image.Image:
     Pillow's own function fails, or turns nothing, where anything else in the data is damaged.
     """
     try:
-        turn = _TURNS.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)))
+        turn = _TURNS[int(image.getexif()[ExifTags.Base.Orientation])]
     except Exception:  # a dozen different ones, of data that cameras and editors wrote
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return image
+    return image.transpose(turn)

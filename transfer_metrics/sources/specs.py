@@ -99,10 +99,8 @@ def parse_model(text: str) -> ModelSpec:
         name, _, revision = rest.partition("@")
         return ModelSpec(text, hub, name, revision=revision)
     head, _, checkpoint = cut(rest, "=")
-    name, parenthesis, arguments = head.partition("(")
-    options: dict[str, Any] = {}
-    if parenthesis:
-        options = call_options(parenthesis + arguments, f"model {text!r}")
+    name, mark, arguments = head.partition("(")
+    options = call_options(mark + arguments, f"model {text!r}") if mark else {}
     inputs = {key: options.pop(key) for key in _INPUT_OPTIONS if key in options}
     seed = options.pop("seed", None)
     return ModelSpec(text, hub, name.strip(), options, inputs, seed, "", unquoted(checkpoint))

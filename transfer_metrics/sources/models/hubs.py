@@ -31,8 +31,8 @@ from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.specs import ModelSpec
 from transfer_metrics.untrusted import visible
 
-# Characters of what a constructor says of its failure.
 _MOST = 300
+"""Characters of what a constructor says of its failure."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,12 @@ def check_name(spec: ModelSpec) -> None:
         choose("timm model", architecture, timm.list_models())
         if tag:
             choose(f"weights of timm model {architecture!r}", tag, _timm_tags(architecture))
-    elif (
-        spec.hub == "hf"
-        and spec.name.startswith((".", "/", "~"))
-        and not os.path.isdir(os.path.expanduser(spec.name))
-    ):
-        raise InvalidInputError(
-            f"model {spec.text!r}: there is no folder {spec.name!r}; check the path"
-        )
+    elif spec.hub == "hf":
+        is_path = spec.name.startswith((".", "/", "~"))
+        if is_path and not os.path.isdir(os.path.expanduser(spec.name)):
+            raise InvalidInputError(
+                f"model {spec.text!r}: there is no folder {spec.name!r}; check the path"
+            )
 
 
 def _timm_tags(architecture: str) -> list[str]:
@@ -106,10 +104,8 @@ def from_timm(spec: ModelSpec) -> Model:
         )
 
     def make(**classes: int) -> nn.Module:
-        chosen = {**options, **classes}
-        return construct(
-            spec, lambda: timm.create_model(spec.name, pretrained=pretrained, **chosen)
-        )
+        given = {"pretrained": pretrained, **options, **classes}
+        return construct(spec, lambda: timm.create_model(spec.name, **given))
 
     module = make()
     revision = _config_of(module).get("tag") if pretrained else "random"
@@ -176,15 +172,8 @@ def from_torchvision(spec: ModelSpec) -> Model:
     if spec.inputs:
         config = {**vars(preprocess), "input_size": preprocess.shape}
         preprocess = _image_preprocess(config, spec.inputs, None, spec.text)
-    return Model(
-        spec.text,
-        module,
-        preprocess,
-        "image",
-        with_weights(module, head),
-        preprocess.shape,
-        revision,
-    )
+    head, shape = with_weights(module, head), preprocess.shape
+    return Model(spec.text, module, preprocess, "image", head, shape, revision)
 
 
 def _with_file(
@@ -218,8 +207,7 @@ def from_module(
     if size is None or (isinstance(size, (tuple, list)) and len(size) != 3):
         shape = tuple(size) if size is not None else _first_width(module)
     else:
-        preprocess = _image_preprocess(config, inputs or {}, channels, name)
-        modality = "image"
+        preprocess, modality = _image_preprocess(config, inputs or {}, channels, name), "image"
         shape = getattr(preprocess, "shape", None)
         shape = shape or tuple(preprocess(Image.new("RGB", (64, 64))).shape)
     head = configured_head(module, config)
@@ -253,8 +241,7 @@ def _first_width(module: nn.Module) -> tuple[int, ...] | None:
     """Shape of one input, where the first layer with weights tells."""
     if is_lazy(module):
         return None
-    weighted = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))]
-    first = weighted[0] if weighted else None
+    first = next((m for m in module.modules() if [*m.parameters(recurse=False)]), None)
     if isinstance(first, nn.Linear):
         return (first.in_features,)
     if isinstance(first, nn.LayerNorm):

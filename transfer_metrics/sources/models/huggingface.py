@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from transfer_metrics.errors import (
@@ -68,7 +69,7 @@ def from_huggingface(spec: ModelSpec) -> Model:
                 f"model {spec.text!r} needs {lacking}, which is not installed; pip install "
                 f"{lacking}"
             ) from error
-        line = str(error).splitlines()[0] if str(error) else ""
+        line = next(iter(str(error).splitlines()), "")
         raise InvalidInputError(
             f"model {spec.text!r} could not be loaded ({type(error).__name__}: {line}); check the "
             f"name, fetch it once with a network (hf download {spec.name}), or give a folder "
@@ -270,8 +271,6 @@ def _image_model(of: _Checkpoint) -> Model:
     modern = int(library.__version__.split(".")[0]) >= 5
     backend: dict[str, Any] = {"backend": "pil"} if modern else {"use_fast": False}
     preprocess = Pixels(of.part(library.AutoImageProcessor, **backend))
-    from PIL import Image
-
     shape = tuple(preprocess(Image.new("RGB", (64, 64))).shape)
     head = last_linear(module, config.num_labels) if classifies else None
     collate: Callable[[list[torch.Tensor]], Any] = stack_pixels

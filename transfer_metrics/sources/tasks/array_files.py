@@ -226,11 +226,9 @@ def _from_arrays(
         )
     if classes is not None:
         classes = classes.tolist() if hasattr(classes, "tolist") else list(classes)
-    understood = Understood(
-        "y",
-        ("x" if "x" in {key[0] for key in used} else "jpeg",),
-        tuple((f"array {key!r}", "it is not read") for key in arrays if key not in used),
-    )
+    left_out = tuple((f"array {key!r}", "it is not read") for key in arrays if key not in used)
+    inputs = ("x" if "x" in {key[0] for key in used} else "jpeg",)
+    understood = Understood("y", inputs, left_out)
     return make_task(name, parts, kind, classes, missing, understood)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,11 +58,6 @@ def make_task(
         told = doubts(given)
         if classes is None:
             told += odd_texts({split: y for split, (_, y) in parts.items()})
-    understood = dataclasses.replace(
-        understood,
-        left_out=(*understood.left_out, *left),
-        suspicions=(*understood.suspicions, *told),
-    )
     splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
     # Nothing is decoded where the sequence itself knows, so that a damaged file is told of later.
     found: set[Modality] = {
@@ -75,7 +69,7 @@ def make_task(
             f"task {name!r}: the splits hold different kinds of examples: {sorted(found)}"
         )
     modality = found.pop() if found else "tensor"
-    return Task(name, found_kind, modality, splits, names, understood)
+    return Task(name, found_kind, modality, splits, names, understood.plus(left, told))
 
 
 def check_policy(option: str, value: Any, policies: Sequence[str] = ("error", "skip")) -> str:

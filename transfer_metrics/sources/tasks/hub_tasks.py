@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,8 +148,8 @@ def from_hub(
     ``from_table``; without ``label``, the only column of classes is one.
     """
     loaded = _load(require("datasets", f"task {name!r}"), place, name, config)
-    named = {"label": label, "text": text, "image": image, "words": words}
-    return from_loaded(loaded, name, kind, **named, bio=bio, missing=missing)
+    columns = {"label": label, "text": text, "image": image, "words": words}
+    return from_loaded(loaded, name, kind, bio=bio, missing=missing, **columns)
 
 
 def from_loaded(
@@ -157,26 +157,35 @@ def from_loaded(
     name: str,
     kind: Kind | None = None,
     *,
-    label: str | None = None,
-    text: str | None = None,
-    image: str | None = None,
-    words: str | None = None,
     bio: str = "keep",
     missing: str = "skip",
+    **columns: str | None,
 ) -> Task:
     """The task of a ``Dataset``, which is training data, or a ``DatasetDict``; see ``from_hub``."""
     datasets = require("datasets", f"task {name!r}")
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
     tables = [_HubTable(datasets, data, split, name) for split, data in splits.items()]
-    return task_of(tables, name, kind, Asked(label, text, image, words), bio=bio, missing=missing)
+    return task_of(tables, name, kind, Asked(**columns), bio=bio, missing=missing)
 
 
 def is_loaded(value: Any) -> bool:
     """Whether something is data of the ``datasets`` library, or splits of it; imports nothing."""
-    kind = type(value)
-    if kind.__module__.partition(".")[0] == "datasets":
-        return kind.__name__ in ("Dataset", "DatasetDict")
-    return isinstance(value, dict) and bool(value) and all(map(is_loaded, value.values()))
+    names = ("Dataset", "DatasetDict")
+    return _each(value, lambda one: _has_columns(one) and type(one).__name__ in names)
+
+
+def is_stream(value: Any) -> bool:
+    """Whether something is an iterable dataset of torch or of ``datasets``, or splits of these."""
+    return _each(value, lambda one: "IterableDataset" in {k.__name__ for k in type(one).__mro__})
+
+
+def _each(value: Any, test: Callable[[Any], bool]) -> bool:
+    return all(map(test, value.values())) if isinstance(value, dict) and value else test(value)
+
+
+def _has_columns(value: Any) -> bool:
+    # By its own class: those of datasets are made subclasses of torch's as soon as they are used.
+    return type(value).__module__.partition(".")[0] == "datasets"
 
 
 def _load(datasets: Any, place: str, name: str, config: str | None) -> Any:
@@ -189,7 +198,7 @@ def _load(datasets: Any, place: str, name: str, config: str | None) -> Any:
             return datasets.load_from_disk(path)
         return datasets.load_dataset(path, config, revision=revision or None)
     except Exception as error:  # the library raises many kinds for a missing or odd data set
-        line = str(error).splitlines()[0] if str(error) else ""
+        line = next(iter(str(error).splitlines()), "")
         raise InvalidInputError(
             f"task {name!r} could not be loaded ({type(error).__name__}: {line}); check the name "
             f"and the options (?config=…), fetch it once with a network, or give a folder written "
@@ -221,7 +230,7 @@ def from_stream(
     if not str(first).isdecimal() or int(first) < 1:
         raise InvalidInputError(f"first={first!r}; give a whole number of examples to take")
     count = int(first)
-    if not _has_columns(loaded):
+    if not _each(loaded, _has_columns):
         if options:
             raise InvalidInputError(
                 f"options {', '.join(sorted(options))} apply to streams of columns only; leave "
@@ -238,27 +247,10 @@ def from_stream(
     return from_loaded(taken, name, kind, missing=missing, **options)
 
 
-def is_stream(value: Any) -> bool:
-    """Whether something is an iterable dataset of torch or of ``datasets``, or splits of these."""
-    if isinstance(value, dict):
-        return bool(value) and all(map(is_stream, value.values()))
-    names = {kind.__name__ for kind in type(value).__mro__}
-    return "IterableDataset" in names
-
-
-def _has_columns(value: Any) -> bool:
-    # By its own class: those of datasets are made subclasses of torch's as soon as they are used.
-    if isinstance(value, dict):
-        return all(map(_has_columns, value.values()))
-    return type(value).__module__.partition(".")[0] == "datasets"
-
-
 def _taken(datasets: Any, stream: Any, count: int, name: str) -> Any:
     """The first examples of a stream as data in memory, images as they are encoded."""
-    features = stream.features
-    encoded = (datasets.Image, datasets.Audio)
-    for column, feature in (features or {}).items():
-        if isinstance(feature, encoded):
+    for column, feature in (stream.features or {}).items():
+        if isinstance(feature, (datasets.Image, datasets.Audio)):
             stream = stream.cast_column(column, type(feature)(decode=False))
     rows = list(stream.take(count))
     if not rows:

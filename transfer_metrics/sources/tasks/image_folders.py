@@ -57,10 +57,9 @@ def _read(found: _Folder) -> Task:
     left_out = found.left_out()
     lost = [f"{what} ({why})" for what, why in left_out if why != _LITTER]
     task = make_task(name, parts, "classification", classes)
-    how = task.understood.without(*left_out)
     # Told when all is known, with what else is wrong.
-    told = (f"left out {', '.join(lost)}",) if lost else ()
-    return replace(task, understood=replace(how, suspicions=(*how.suspicions, *told)))
+    told = [f"left out {', '.join(lost)}"] if lost else []
+    return replace(task, understood=task.understood.plus(left_out, told))
 
 
 class _Folder:

@@ -14,7 +14,13 @@ from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.specs import parse_task, task_text, text_of
 from transfer_metrics.sources.tasks.assembly import is_labelled_words, make_task, words_task
-from transfer_metrics.sources.tasks.hub_tasks import from_loaded, from_stream, is_loaded, is_stream
+from transfer_metrics.sources.tasks.hub_tasks import (
+    from_hub,
+    from_loaded,
+    from_stream,
+    is_loaded,
+    is_stream,
+)
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.library_tasks import SKLEARN
@@ -172,10 +178,10 @@ def _in_memory(
     options: dict[str, Any],
 ) -> Task:
     if labels is None and is_loaded(spec):
-        _check_options("data sets", options, from_loaded)
+        _check_options("data sets", options, from_hub, without=("config",))
         return _renamed(from_loaded(spec, name, kind, **options), classes)
     if labels is None and is_stream(spec):
-        _check_options("streams", options, from_stream, from_loaded)
+        _check_options("streams", options, from_stream, from_hub, without=("config",))
         return from_stream(spec, name, kind, **options)
     if set(options) - {"bio", "missing"}:
         raise InvalidInputError(
@@ -211,11 +217,14 @@ def _part(part: Any, name: str) -> tuple[Sequence[Any], Any, Sequence[Any] | Non
     return from_dataset(part, where)
 
 
-def _check_options(what: str, options: Mapping[str, Any], *loaders: Callable[..., Task]) -> None:
-    accepted = set(_OF_EVERY_TASK)
-    for loader in loaders:
-        accepted |= set(inspect.signature(loader).parameters)
-    accepted -= {"place", "name", "loaded", "options"}
+def _check_options(
+    what: str,
+    options: Mapping[str, Any],
+    *loaders: Callable[..., Task],
+    without: Sequence[str] = (),
+) -> None:
+    accepted = _OF_EVERY_TASK.union(*(inspect.signature(loader).parameters for loader in loaders))
+    accepted -= {"place", "name", "loaded", "options", *without}
     for option in options:
         choose(f"option of {what}", option, accepted)
 

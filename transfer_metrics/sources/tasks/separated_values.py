@@ -8,6 +8,7 @@ import io
 import itertools
 import re
 import warnings
+from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 from transfer_metrics.errors import InvalidInputError
@@ -114,11 +115,9 @@ def _swallowed(frame: pd.DataFrame, text: str, separator: str) -> bool:
     if not whole:
         return False
     plain = {len(row) for row in _rows(text, separator, None, quoting=csv.QUOTE_NONE)}
-    even = plain == {len(frame.columns)}
-    broken = False
+    even, broken = plain == {len(frame.columns)}, False
     try:
-        for _ in csv.reader(io.StringIO(text), delimiter=separator, strict=True):
-            pass
+        deque(csv.reader(io.StringIO(text), delimiter=separator, strict=True), maxlen=0)
     except csv.Error as error:
         broken = "expected" in str(error)  # and not a long cell
     if even and broken:
@@ -180,11 +179,9 @@ def _refuse_second_header(frame: pd.DataFrame, names: list[str]) -> None:
 def _looks_like_data(frame: pd.DataFrame, names: list[str]) -> bool:
     """Whether names are numbers that count nothing, or one is a value of its own column."""
     numbers = [n for n in map(number_of, names) if n is not None]
-    counted = (
-        numbers == list(range(int(numbers[0]), int(numbers[0]) + len(numbers)))
-        if (numbers and abs(numbers[0]) < 1e9)
-        else not numbers
-    )
+    counted = not numbers
+    if numbers and abs(numbers[0]) < 1e9:
+        counted = numbers == list(range(int(numbers[0]), int(numbers[0]) + len(numbers)))
     wavelengths = len(numbers) >= _SPECTRUM and numbers == sorted(set(numbers))
     if not (counted or wavelengths):
         return True

@@ -121,22 +121,21 @@ def _repeats(task: Task) -> list[str]:
 
 def _common(train: Split, split: Split) -> int:
     """How many examples of a split are in the training data."""
-    if len(train) + len(split) > _MOST_EXAMPLES or not all(
-        _is_stored(part.examples) for part in (train, split)
-    ):
+    both = (train.examples, split.examples)
+    if len(train) + len(split) > _MOST_EXAMPLES or not all(map(_is_stored, both)):
         return 0
-    rows: tuple[Any, Any] = (None, None)
-    one, other = (getattr(part.examples, "sizes", None) for part in (train, split))
+    rows: list[Any] = [None, None]
+    one, other = (getattr(examples, "sizes", None) for examples in both)
     if one is not None and other is not None:
         shared = np.intersect1d(one, other)
-        rows = np.flatnonzero(np.isin(one, shared)), np.flatnonzero(np.isin(other, shared))
+        rows = [np.flatnonzero(np.isin(sizes, shared)) for sizes in (one, other)]
         if one[rows[0]].sum() + other[rows[1]].sum() > _MOST_BYTES:
             return 0
     read = 0
     found: list[list[int]] = [[], []]
     try:
-        for hashes, part, which in zip(found, (train, split), rows, strict=True):
-            for content in _contents(part.examples, which):
+        for hashes, examples, which in zip(found, both, rows, strict=True):
+            for content in _contents(examples, which):
                 read += len(content)
                 if read > _MOST_BYTES:
                     return 0

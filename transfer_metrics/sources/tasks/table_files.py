@@ -46,11 +46,8 @@ def read_table(place: str, name: str, header: str | None = None) -> Table:
     except InvalidInputError as error:
         raise InvalidInputError(f"task {name!r}: {error}") from error
     except (ValueError, OSError, OverflowError, MemoryError, csv.Error) as error:
-        wanted = (
-            "one JSON object per line"
-            if lines
-            else "UTF-8 text, a header line, as many cells below"
-        )
+        columns = "UTF-8 text, a header line, as many cells below"
+        wanted = "one JSON object per line" if lines else columns
         raise InvalidInputError(
             f"task {name!r}: {place!r} cannot be read as a table ({error}); it needs {wanted}"
         ) from error

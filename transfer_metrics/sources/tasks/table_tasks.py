@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,7 +108,7 @@ def task_of(
             examples = (table.texts if roles.form == "texts" else table.numbers)(roles.inputs)
         if roles.form == "numbers" and table is tables[0] and not asked.features:
             told = _counting(examples, roles.inputs)
-            understood = replace(understood, suspicions=(*understood.suspicions, *told))
+            understood = understood.plus(suspicions=told)
         if len(roles.labels) > 1:
             labels = np.asarray(table.numbers(roles.labels), np.float64).tolist()
             if kind is None and all(number in (0, 1) for row in labels for number in row):

@@ -91,9 +91,12 @@ class Understood:
     left_out: tuple[tuple[str, str], ...] = ()
     suspicions: tuple[str, ...] = ()
 
-    def without(self, *left_out: tuple[str, str]) -> Understood:
-        """The same, with more that is left out."""
-        return replace(self, left_out=(*self.left_out, *left_out))
+    def plus(
+        self, left_out: Iterable[tuple[str, str]] = (), suspicions: Iterable[str] = ()
+    ) -> Understood:
+        """The same, with more that is left out and that may be a mistake."""
+        left = (*self.left_out, *left_out)
+        return replace(self, left_out=left, suspicions=(*self.suspicions, *suspicions))
 
 
 NOTHING = Understood()

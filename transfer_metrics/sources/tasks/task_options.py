@@ -101,7 +101,7 @@ def _without_damaged(task: Task) -> Task:
     splits = {name: _readable(task, name, split) for name, split in task.splits.items()}
     lost = {name: len(split) - len(splits[name]) for name, split in task.splits.items()}
     told = [(f"{n} examples of {name}", "they cannot be read") for name, n in lost.items() if n]
-    return dataclasses.replace(task, splits=splits, understood=task.understood.without(*told))
+    return dataclasses.replace(task, splits=splits, understood=task.understood.plus(told))
 
 
 def _refuse_damaged(task: Task) -> None:
