@@ -24,7 +24,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.sources.models.classifier import last_linear
 from transfer_metrics.sources.models.hubs import check_name
-from transfer_metrics.sources.models.huggingface_audio import adapters
+from transfer_metrics.sources.models.huggingface_audio import Waveform, Waves
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.tokens import Tokens
 from transfer_metrics.sources.optional import require
@@ -345,7 +345,8 @@ def _audio_model(of: _Checkpoint) -> Model:
     accepted = frozenset(inspect.signature(module.forward).parameters)
     if not accepted & {"input_values", "input_features"}:
         raise of.neither()
-    waveform, waves = adapters(of.part(library.AutoFeatureExtractor), module.config, accepted)
+    fed = of.part(library.AutoFeatureExtractor), module.config, accepted
+    waveform, waves = Waveform.of(*fed), Waves.of(*fed)
     head = last_linear(module, config.num_labels) if classifies else None
     shape = (waveform.rate,)  # a second of noise, to trace with
     return Model(of.spec.text, module, waveform, "audio", head, shape, "", waves)

@@ -16,6 +16,8 @@ ABSENT = frozenset(
     ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "-nan", "null", "NULL", "None", "<NA>")
 )
 """Texts that stand for no value, as tables have them."""
+_LONGEST = 4_000
+"""Digits of a number; Python refuses to read more than 4 300."""
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?[Ii]nf(inity)?")
 _POINT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+([eE][+-]?[0-9]+)?")
@@ -80,7 +82,13 @@ def absent(labels: np.ndarray, texts: bool = True) -> np.ndarray:
         return np.asarray(np.isnan(labels.reshape(len(labels), -1)).any(axis=1))
     if labels.dtype != object:
         return np.zeros(len(labels), bool)
-    return np.fromiter((_is_absent(cell, texts) for cell in labels), bool, len(labels))
+
+    def is_absent(value: Any) -> bool:
+        if isinstance(value, str):
+            return value.strip() in ABSENT if texts else not value.strip()
+        return value is None or (isinstance(value, (float, Decimal)) and value != value)
+
+    return np.fromiter(map(is_absent, labels), bool, len(labels))
 
 
 def read_texts(labels: Mapping[str, np.ndarray], kind: str | None) -> dict[str, np.ndarray]:
@@ -127,9 +135,6 @@ def number_of(text: str) -> int | float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
-_LONGEST = 4_000  # digits; Python refuses to read more than 4 300
-
-
 def _reads_back(text: str) -> bool:
     if _WHOLE.fullmatch(text):
         return True
@@ -149,12 +154,6 @@ def _single(value: Any) -> Any:
     if isinstance(value, Decimal) and value.is_finite():
         return int(value) if value == value.to_integral_value() else float(value)
     return None if type(value).__name__ in ("NAType", "NaTType") else value
-
-
-def _is_absent(value: Any, texts: bool) -> bool:
-    if isinstance(value, str):
-        return value.strip() in ABSENT if texts else not value.strip()
-    return value is None or (isinstance(value, (float, Decimal)) and value != value)
 
 
 def check_container(values: Any, where: str) -> None:

@@ -38,10 +38,7 @@ def _suspicions(task: Task) -> list[str]:
     A class per example, one class above ``_MOST_ONE_CLASS``, classes that differ by case, space or
     Unicode form only, and classes of other splits that ``train`` lacks.
     """
-    told = list(task.understood.suspicions)
-    if task.num_classes:
-        told += _of_classes(task)
-    return told
+    return [*task.understood.suspicions, *(_of_classes(task) if task.num_classes else ())]
 
 
 def _of_classes(task: Task) -> Iterator[str]:
@@ -61,7 +58,8 @@ def _of_classes(task: Task) -> Iterator[str]:
         )
     alike: dict[str, list[str]] = {}
     for name in task.classes:
-        alike.setdefault(_folded(name), []).append(name)
+        folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        alike.setdefault(folded, []).append(name)
     pairs = [names for names in alike.values() if len(names) > 1]
     # Of letters and other signs the case is what is asked for.
     signs = all(len(unicodedata.normalize("NFC", c)) == 1 for c in chain(*pairs))
@@ -81,11 +79,6 @@ def _of_classes(task: Task) -> Iterator[str]:
                 f"example, so no model can find {'them' if several else 'it'}; add examples to "
                 f"train, or take {'them' if several else 'it'} out of {split}"
             )
-
-
-def _folded(name: str) -> str:
-    """A name without what differs by habit of typing."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _shown(name: str) -> str:
