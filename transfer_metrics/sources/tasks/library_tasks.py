@@ -56,8 +56,8 @@ def from_torchvision(
         variants = {s: [{"split": word} for word in words] for s, words in _SPLITS.items()}
     else:
         variants = {"train": [{}]}
-    fixed = {**options, **({"root": root} if "root" in accepted else {})}
-    fixed |= {"download": False} if "download" in accepted else {}
+    ours = {"root": root, "download": False}
+    fixed = options | {option: value for option, value in ours.items() if option in accepted}
     found, reason = {}, ""
     for split, arguments in variants.items():
         for argument in arguments:
@@ -83,16 +83,12 @@ def from_sklearn(place: str, name: str) -> Task:
 
     choose("scikit-learn task", place, SKLEARN)
     data = getattr(datasets, f"load_{place}")()
-    regression = place == "diabetes"
-    values = data.data
+    values, regression = data.data, place == "diabetes"
     if place == "digits":
         values = np.round(data.images * (255 / 16)).astype(np.uint8)
-    train, test = train_test_split(
-        np.arange(len(values)),
-        test_size=0.25,
-        random_state=0,
-        stratify=None if regression else data.target,
-    )
+    strata = None if regression else data.target
+    order = np.arange(len(values))
+    train, test = train_test_split(order, test_size=0.25, random_state=0, stratify=strata)
     parts = {
         split: (as_examples(values[rows], name), data.target[rows])
         for split, rows in (("train", train), ("test", test))

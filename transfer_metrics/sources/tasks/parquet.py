@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transfer_metrics.untrusted import PICTURE, check_unpacked, read_bytes
 _LARGE = 1 << 30
 """Bytes of a row group, which is what memory holds at a time, from which on a warning is given."""
 _AT_ONCE, _LOOKED_AT = 65_536, 100
+_NOTHING_TOLD = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
 _NUMBERS = ("int", "uint", "float", "double", "halffloat", "bool", "decimal")
 
 
@@ -209,8 +210,14 @@ class _ParquetTable(Table):
             )
         self.columns = tuple(self._groups.schema.names)
         metadata = self._groups.schema.metadata or {}
-        self._features = _features(metadata)
-        self.index = _index(metadata)
+        # What datasets says of the columns of a file that it wrote, and pandas of its index.
+        self._features: dict[str, dict[str, Any]] = {}
+        with suppress(*_NOTHING_TOLD):
+            features = json.loads(metadata[b"huggingface"])["info"]["features"]
+            self._features = {c: told for c, told in features.items() if isinstance(told, dict)}
+        with suppress(*_NOTHING_TOLD):
+            index = json.loads(metadata[b"pandas"])["index_columns"]
+            self.index = tuple(column for column in index if type(column) is str)
         if len(files) > 1:
             ends = np.cumsum([0, *self._groups.rows_of_files])
             last = np.cumsum([0, *map(len, files.values())])
@@ -284,20 +291,3 @@ class _ParquetTable(Table):
                 f"task {self.name!r}: column {column!r} holds no numbers or vectors of one length "
                 f"({error}); leave it out with ?features=…"
             ) from error
-
-
-def _features(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:
-    """What ``datasets`` says of the columns of a file that it wrote."""
-    try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return {column: told for column, told in features.items() if isinstance(told, dict)}
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
-def _index(metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:
-    """The columns that are the index of the data frame of ``pandas`` that was written."""
-    try:
-        return tuple(c for c in json.loads(metadata[b"pandas"])["index_columns"] if type(c) is str)
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        return ()

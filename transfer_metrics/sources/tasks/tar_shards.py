@@ -196,10 +196,9 @@ def _label(members: dict[str, tuple[int, int]], path: Path, key: str | None) -> 
     with path.open("rb") as file:
         file.seek(start)
         text = file.read(size).decode("utf-8").strip()
-    if which == "json":
-        told = parse_json(text)
-        named = told if isinstance(told, dict) else {}
-        found = key or (named_label(list(named)) if named else None)
-        value = named.get(found)
-        return value if value is None or isinstance(value, (str, int, float)) else str(value)
-    return text
+    if which == "cls":
+        return text
+    told = parse_json(text)
+    named = told if isinstance(told, dict) else {}
+    value = named.get(key or (named_label(list(named)) if named else None))
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
