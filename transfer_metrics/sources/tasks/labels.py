@@ -176,12 +176,11 @@ def encode(
             kind = "classification" if of_classes else "regression"
     if kind == "multilabel":
         return kind, *_several(name, arrays, classes)
-    # Texts that name classes stay so; numbers in texts would be their order.
-    titles = {*map(_text, classes or ())}
-    flat = [array for array in arrays.values() if array.ndim == 1]
-    named = all(array.dtype == object and {*array.tolist()} <= titles for array in flat)
-    if classes is None or kind == "regression" or not named:
-        arrays = read_texts(arrays, kind)
+    named = classes is not None and kind == "classification"
+    if named:  # by texts that name classes, which stay so: as numbers they would be their order
+        titles, flat = {*map(_text, classes or ())}, [a for a in arrays.values() if a.ndim == 1]
+        named = all(a.dtype == object and {*a.tolist()} <= titles for a in flat)
+    arrays = arrays if named else read_texts(arrays, kind)
     if kind == "regression":
         targets = {s: _targets(f"task {name!r}, split {s!r}", a) for s, a in arrays.items()}
         if "train" in targets and (np.ptp(targets["train"], axis=0) == 0).any():
