@@ -32,7 +32,7 @@ class ImagePreprocess:
     The shorter side is resized to ``floor(size / crop_pct)``, the longer one keeps the aspect
     ratio (rounded down), then the centre ``size`` x ``size`` is cut out. The result equals the
     evaluation transforms of timm (crop mode ``center``) and torchvision bit for bit, but for strips
-    longer than ``_MOST_ASPECT`` times their width, whose far ends are not resized.
+    longer than 128 times their width, whose far ends are not resized.
 
     Args:
         size: height and width of the result, in pixels.

@@ -180,5 +180,9 @@ def _tensor(tensor: Tensor) -> Iterator[Any]:
 
 
 def _without_addresses(text: str) -> str:
-    """A description without places in memory, which differ between processes."""
+    """A description without places in memory, which differ between processes.
+
+    >>> _without_addresses("<object object at 0x7f00c0ffee>")
+    '<object object>'
+    """
     return re.sub(r" at 0x[0-9a-f]+", "", text)
