@@ -13,7 +13,7 @@ from transfer_metrics.sources.example import Modality, Word, example_modality
 from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
 from transfer_metrics.sources.tasks.labels import IGNORED, Kind, doubts, encode, kind_of, odd_texts
 from transfer_metrics.sources.tasks.sequences import Examples, some
-from transfer_metrics.sources.tasks.task import NOTHING, Split, Task, Understood
+from transfer_metrics.sources.tasks.task import Split, Task, Understood
 
 _POLICIES = {
     "error": "to be told of the first one",
@@ -28,7 +28,7 @@ def make_task(
     kind: Kind | None = None,
     classes: Sequence[Any] | None = None,
     missing: str = "skip",
-    understood: Understood = NOTHING,
+    understood: Understood | None = None,
 ) -> Task:
     """Assemble a task from the examples and as many raw labels of each split.
 
@@ -49,6 +49,7 @@ def make_task(
                 f"split out"
             )
     check_policy("missing", missing, tuple(_POLICIES))
+    understood = understood or Understood()
     column = f" in column {understood.label!r}" if understood.label else ""
     kept, left = _without_unlabelled(name, parts, kind, classes, missing, column)
     given = {split: y for split, (_, y) in kept.items()}
@@ -191,7 +192,7 @@ def words_task(
     classes: Sequence[Any] | None = None,
     *,
     bio: str = "keep",
-    understood: Understood = NOTHING,
+    understood: Understood | None = None,
 ) -> Task:
     """A task of words, from lists of words and as many lists of labels per split.
 

@@ -16,7 +16,7 @@ from transfer_metrics.sources.tasks.array_files import from_npz
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
 from transfer_metrics.sources.tasks.labels import Kind
-from transfer_metrics.sources.tasks.task import NOTHING, Task
+from transfer_metrics.sources.tasks.task import Task, Understood
 
 SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 _TORCHVISION = (
@@ -101,4 +101,4 @@ def from_sklearn(place: str, name: str) -> Task:
 def from_zoo(place: str, name: str) -> Task:
     """A bundled task."""
     task = from_npz(str(zoo.task_path(place)), name)
-    return dataclasses.replace(task, understood=NOTHING)  # how it is stored is nobody's concern
+    return dataclasses.replace(task, understood=Understood())  # not how it is stored

@@ -14,7 +14,7 @@ from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, war
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.paths import inside, shards
 from transfer_metrics.sources.tasks.sequences import Examples, StoredImages
-from transfer_metrics.sources.tasks.tables import Holds, Table, is_image_name, text_or_pair
+from transfer_metrics.sources.tasks.tables import Holds, Table, text_or_pair
 from transfer_metrics.untrusted import PICTURE, check_unpacked, read_bytes
 
 _LARGE = 1 << 30
@@ -242,7 +242,7 @@ class _ParquetTable(Table):
         if kind.startswith(_NUMBERS):
             return "numbers"
         first = self._groups.beginning(column, _LOOKED_AT)
-        return "paths" if all(isinstance(c, str) and is_image_name(c) for c in first) else "text"
+        return "paths" if self.name_images(first) else "text"
 
     def is_empty(self, column: str) -> bool:
         return self._type(column) == "null"

@@ -14,7 +14,7 @@ from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.parquet import is_parquet, read_parquet
 from transfer_metrics.sources.tasks.paths import existing
 from transfer_metrics.sources.tasks.separated_values import read_separated
-from transfer_metrics.sources.tasks.tables import Holds, Table, is_image_name
+from transfer_metrics.sources.tasks.tables import Holds, Table
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 _MOST_LOOKED_AT = 1000
@@ -99,7 +99,7 @@ class _TextTable(Table):
             return "lists"
         if self._read(column) is not None:
             return "numbers"
-        return "paths" if all(map(is_image_name, self.cells(column))) else "text"
+        return "paths" if self.name_images(self.cells(column)) else "text"
 
     def is_empty(self, column: str) -> bool:
         return not any(c is not None and str(c).strip() for c in self._cells[column])

@@ -91,6 +91,12 @@ class Table:
         """
         raise NotImplementedError
 
+    @staticmethod
+    def name_images(cells: Sequence[Any]) -> bool:
+        """Whether all cells end like the names of image files."""
+        ends = (isinstance(c, str) and os.path.splitext(c)[1].lower() for c in cells)
+        return all(end in FILE_SUFFIXES["image"] for end in ends)
+
     def named_images(self, column: str, folder: str) -> ImageFiles:
         """The image files that a column names, below a folder; one of the first must be there."""
         where = f"task {self.name!r}, column {column!r}"
@@ -105,11 +111,6 @@ class Table:
                 f"paths start at, or ?image= and another column"
             )
         return ImageFiles(paths)
-
-
-def is_image_name(text: str) -> bool:
-    """Whether a text ends like the name of an image file."""
-    return os.path.splitext(text)[1].lower() in FILE_SUFFIXES["image"]
 
 
 def text_or_pair(*cells: Any) -> Any:

@@ -99,9 +99,6 @@ class Understood:
         return replace(self, left_out=left, suspicions=(*self.suspicions, *suspicions))
 
 
-NOTHING = Understood()
-
-
 @dataclass(frozen=True, eq=False)
 class Task:
     """A labelled data set: what the models are ranked on.
@@ -121,7 +118,7 @@ class Task:
     modality: Modality
     splits: Mapping[str, Split]
     classes: tuple[str, ...] = ()
-    understood: Understood = NOTHING
+    understood: Understood = Understood()
 
     def __post_init__(self) -> None:
         if "train" not in self.splits:
