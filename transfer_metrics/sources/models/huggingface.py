@@ -154,7 +154,6 @@ class _Checkpoint:
     place: dict[str, Any]
 
     def part(self, loader: Any, **options: Any) -> Any:
-        """A processor or tokenizer of the checkpoint."""
         return loader.from_pretrained(self.name, **options, **self.place)
 
     def classifies(self, *endings: str) -> bool:
@@ -190,7 +189,6 @@ class _Checkpoint:
         return module.float()
 
     def neither(self) -> UnsupportedTaskError:
-        """The error for a network that reads something else."""
         return UnsupportedTaskError(
             f"model {self.spec.text!r} ({self.config.model_type}) reads neither images nor text "
             f"nor sounds"

@@ -174,7 +174,6 @@ class _Words(Examples):
         return Word(self.sentences[int(self.units[index])], int(self.positions[index]))
 
     def rows(self, positions: np.ndarray) -> _Words:
-        """Some of the words, of the same sentences."""
         return _Words(self.sentences, self.units[positions], self.positions[positions])
 
     def content(self) -> Iterator[bytes]:

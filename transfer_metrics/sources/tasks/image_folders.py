@@ -71,7 +71,6 @@ class _Folder:
         self._left: defaultdict[str, list[Path]] = defaultdict(list)
 
     def leave(self, path: Path, why: str) -> None:
-        """Note that something is not used."""
         self._left[why].append(path)
 
     def left_out(self) -> tuple[tuple[str, str], ...]:
@@ -132,7 +131,6 @@ class _Folder:
         return sorted(found)
 
     def unusable(self, classes: int) -> InvalidInputError:
-        """The error for too few classes."""
         inner = [f for f in self._folders(self.root) if len(self._folders(f)) > 1]
         left = "; ".join(f"{what} ({why})" for what, why in self.left_out())
         source = "audiofolder" if self.noun == "sound" else "imagefolder"

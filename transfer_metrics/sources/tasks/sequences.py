@@ -231,17 +231,14 @@ class _Chosen(Examples):
 
     @property
     def modality(self) -> Modality | None:  # type: ignore[override]
-        """That of the sequence."""
         return getattr(self.examples, "modality", None)
 
     @property
     def kept(self) -> bool:  # type: ignore[override]
-        """As the sequence has it."""
         return getattr(self.examples, "kept", True)
 
     @property
     def sizes(self) -> np.ndarray | None:  # type: ignore[override]
-        """Those of the sequence, where it knows."""
         sizes = getattr(self.examples, "sizes", None)
         return None if sizes is None else sizes[self.positions]
 
@@ -249,13 +246,11 @@ class _Chosen(Examples):
         return len(self.positions)
 
     def stored(self, index: int) -> bytes:
-        """What one of them contains, as the sequence has it."""
         position = int(self.positions[index])
         stored = getattr(self.examples, "stored", None)
         return example_bytes(self.examples[position]) if stored is None else stored(position)
 
     def read(self, index: int) -> Any:
-        """Read one of them."""
         return self.examples[int(self.positions[index])]
 
 

@@ -38,18 +38,15 @@ class _Members(Examples):
 
     @property
     def sizes(self) -> np.ndarray:  # type: ignore[override]
-        """Bytes of each file."""
         return self.places[:, 2]
 
     def read(self, index: int) -> Any:
-        """Decode one file."""
         data = self.stored(index)
         if self.modality == "image":
             return decode(data, self._where(index))
         return data.decode("utf-8", errors="replace")
 
     def stored(self, index: int) -> bytes:
-        """The bytes of one file."""
         number, start, size = map(int, self.places[index])
         try:
             check_size(size, PICTURE)
