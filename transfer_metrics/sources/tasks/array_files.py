@@ -112,13 +112,15 @@ def read_torch(path: Path) -> Any:
 
 def _bytes(content: Any) -> int:
     """Bytes of all tensors, each as often as it occurs."""
+    import torch
+
     total, level = 0, [content]
     for _ in range(DEEPEST):
         inner: list[Any] = []
         for value in level:
             if isinstance(value, (dict, list, tuple, set)):
                 inner += value.values() if isinstance(value, dict) else value
-            elif hasattr(value, "element_size"):  # a tensor
+            elif isinstance(value, torch.Tensor):
                 total += value.numel() * value.element_size()
         if len(inner) > _MOST_PARTS:
             raise ValueError(f"it has more than {_MOST_PARTS} parts")
@@ -212,12 +214,12 @@ def _from_arrays(
                 f"task {name!r}: {place!r} has {key} but no {' and no '.join(lacking)}"
             )
         used += [key, *needed]
-        where = f"{place}:{key}"
-        examples = (
-            _EncodedImages(np.asarray(arrays[key]), np.asarray(arrays[f"offsets{suffix}"]), where)
-            if match[1] == "jpeg"
-            else as_examples(arrays[key], where)
-        )
+        data, where = arrays[key], f"{place}:{key}"
+        if match[1] == "jpeg":
+            offsets = np.asarray(arrays[f"offsets{suffix}"])
+            examples: Sequence[Any] = _EncodedImages(np.asarray(data), offsets, where)
+        else:
+            examples = as_examples(data, where)
         parts[split_name(match[2] or "train")] = (examples, arrays[f"y{suffix}"])
     if not parts:
         raise InvalidInputError(
@@ -227,8 +229,8 @@ def _from_arrays(
     if classes is not None:
         classes = classes.tolist() if hasattr(classes, "tolist") else list(classes)
     left_out = tuple((f"array {key!r}", "it is not read") for key in arrays if key not in used)
-    inputs = ("x" if "x" in {key[0] for key in used} else "jpeg",)
-    understood = Understood("y", inputs, left_out)
+    inputs = "x" if "x" in {key[0] for key in used} else "jpeg"
+    understood = Understood("y", (inputs,), left_out)
     return make_task(name, parts, kind, classes, missing, understood)
 
 
