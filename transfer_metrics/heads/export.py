@@ -26,6 +26,7 @@ from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import preprocessing
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import Word
+from transfer_metrics.sources.models.huggingface_audio import has_window
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.optional import require
@@ -276,7 +277,7 @@ class _Feed:
         longest = getattr(self.model.collate, "longest", None)
         batch, length = torch.export.Dim(_AXES[0]), torch.export.Dim(_AXES[1], max=longest)
         # Whisper and its like cut and pad every sound to one window.
-        window = getattr(self.model.collate, "has_window", False)
+        window = has_window(getattr(self.model.collate, "extractor", None))
         if self.shape is not None or window:
             return {name: {0: batch} for name in inputs}
         return {n: {0: batch, 1: length} if x.ndim > 1 else {0: batch} for n, x in inputs.items()}

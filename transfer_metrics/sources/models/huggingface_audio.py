@@ -40,7 +40,7 @@ class Waveform:
     def of(cls, extractor: Any, config: Any, accepted: frozenset[str]) -> Waveform:
         """For a network with such a configuration, that accepts arguments of these names."""
         shortest = extractor.sampling_rate // 40  # of a spectrogram one window of at most 25 ms
-        if "input_values" in accepted and not _has_window(extractor):
+        if "input_values" in accepted and not has_window(extractor):
             shortest = 1  # what one output of the convolutions depends on
             for kernel, stride, _ in reversed(convolutions(config)):
                 shortest = (shortest - 1) * stride + kernel
@@ -82,7 +82,7 @@ class Waves:
     @classmethod
     def of(cls, extractor: Any, config: Any, accepted: frozenset[str]) -> Waves:
         """For a network with such a configuration, that accepts arguments of these names."""
-        window = _has_window(extractor)
+        window = has_window(extractor)
         tight = (
             getattr(extractor, "return_attention_mask", False)
             and config.model_type in _TIGHT
@@ -94,15 +94,10 @@ class Waves:
         masked = "attention_mask" in accepted and bool(chain) and (window or tight)
         return cls(extractor, tuple(sorted(accepted)), masked, not (window or tight))
 
-    @property
-    def has_window(self) -> bool:
-        """Whether every sound is cut and padded to one length."""
-        return _has_window(self.extractor)
-
     def __call__(self, waves: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """Waveforms (T,) to the keyword arguments of the network."""
         # Extractors with a window of their own, such as 30 seconds, pad to it when not told.
-        padding: dict[str, Any] = {} if self.has_window else {"padding": True}
+        padding: dict[str, Any] = {} if has_window(self.extractor) else {"padding": True}
         if self.masked:
             padding["return_attention_mask"] = True
         rate = self.extractor.sampling_rate
@@ -115,7 +110,8 @@ class Waves:
         return kept
 
 
-def _has_window(extractor: Any) -> bool:
+def has_window(extractor: Any) -> bool:
+    """Whether an extractor cuts and pads every sound to one length."""
     return any(hasattr(extractor, name) for name in ("n_samples", "nb_max_samples", "max_length"))
 
 
