@@ -22,7 +22,7 @@ from transfer_metrics.results.plot_style import short_labels
 from transfer_metrics.results.ranks import task_scores
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.base import Selection
-from transfer_metrics.sources.models.candidates import candidates_of, expand_models, named_models
+from transfer_metrics.sources.models.candidates import _named_models, candidates_of, expand_models
 from transfer_metrics.sources.specs import parse_model
 
 X = np.random.default_rng(0).normal(size=(120, 12)).astype("float32")
@@ -187,12 +187,12 @@ def test_names_in_a_list_and_in_a_file(tmp_path: Path) -> None:
         (None, "zoo:vit-mnist"),
         ("big one", "timm:resnet18(pretrained=False)=a.pth"),
     ]
-    assert named_models(listed) == wanted
+    assert _named_models(listed) == wanted
     (tmp_path / "models.txt").write_text(
         "# candidates\nsmall = zoo:cnn-mnist  # the first\nzoo:vit-mnist\n"
         "'a, b' = timm:resnet18 = b.pth\ntimm:resnet18=c.pth\ntimm:resnet18 = d.pth\n"
     )
-    assert named_models(f"@{tmp_path / 'models.txt'}") == [
+    assert _named_models(f"@{tmp_path / 'models.txt'}") == [
         *wanted[:2],
         ("a, b", "timm:resnet18 = b.pth"),
         (None, "timm:resnet18=c.pth"),
@@ -200,7 +200,7 @@ def test_names_in_a_list_and_in_a_file(tmp_path: Path) -> None:
     ]
     assert parse_model("timm:resnet18 = d.pth").checkpoint == "d.pth"
     assert expand_models(listed) == [model for _, model in wanted]
-    assert named_models("resnet18(pretrained=False)") == [(None, "resnet18(pretrained=False)")]
+    assert _named_models("resnet18(pretrained=False)") == [(None, "resnet18(pretrained=False)")]
 
 
 def test_the_command_line_takes_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,13 +227,13 @@ def test_any_letter_in_a_path(name: str, tmp_path: Path, monkeypatch: Any) -> No
     (folder / "w.pth").write_text("")
     for spec in (f"hf:{folder.name}", f"timm:resnet18={folder.name}/w.pth"):
         wanted = [(None, spec), (None, "zoo:cnn-mnist")]
-        assert named_models(f"{spec}, zoo:cnn-mnist") == wanted
-        assert named_models([spec, "zoo:cnn-mnist"]) == wanted
+        assert _named_models(f"{spec}, zoo:cnn-mnist") == wanted
+        assert _named_models([spec, "zoo:cnn-mnist"]) == wanted
         hub, _, place = spec.partition(":")
         start, mark, path = place.rpartition("=" if hub == "timm" and "=" not in name else ":")
         quoted = f'{hub}:{start}{mark}"{path}"' if "=" not in name else f'"{spec}"'
         (tmp_path / "models.txt").write_text(f"{quoted}\nx = {quoted} # one\n")
-        parsed = [(n, parse_model(m)) for n, m in named_models("@models.txt")]
+        parsed = [(n, parse_model(m)) for n, m in _named_models("@models.txt")]
         assert [n for n, _ in parsed] == [None, "x"]
         for _, found in parsed:
             assert (found.name if hub == "hf" else found.checkpoint) == (

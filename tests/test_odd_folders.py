@@ -15,7 +15,7 @@ from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.sources.example import decode
-from transfer_metrics.sources.preprocess import MOST_ASPECT, ImagePreprocess, to_mode
+from transfer_metrics.sources.preprocess import _MOST_ASPECT, ImagePreprocess, to_mode
 from transfer_metrics.sources.specs import parse_task, with_options
 from transfer_metrics.sources.tasks.load_task import load_task
 
@@ -404,7 +404,7 @@ def test_extreme_proportions(size: tuple[int, int]) -> None:
 def test_the_centre_of_a_strip_stays_the_centre(turned: bool) -> None:
     """As torchvision has it, which resizes the whole strip."""
     transforms = pytest.importorskip("torchvision.transforms")
-    length = 4 * MOST_ASPECT
+    length = 4 * _MOST_ASPECT
     pixels = np.zeros((2 * length, 2, 3), np.uint8)
     pixels[length - 1 : length + 1] = 255
     image = Image.fromarray(pixels.swapaxes(0, 1).copy() if turned else pixels)

@@ -25,7 +25,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.tar_shards import Members
+from transfer_metrics.sources.tasks.tar_shards import _Members
 
 RNG = np.random.default_rng(0)
 
@@ -198,7 +198,7 @@ def test_memory_does_not_grow_with_the_shards(tmp_path: Path) -> None:
         tracemalloc.start()
         try:
             examples = load_task(f"tar:{path}")["train"].examples
-            assert isinstance(examples, Members)
+            assert isinstance(examples, _Members)
             for i in range(count):
                 assert len(examples.stored(i)) == 100_000
             peaks.append(tracemalloc.get_traced_memory()[1])

@@ -13,8 +13,8 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.tasks.column_roles import find_label, named_label
-from transfer_metrics.sources.tasks.table_files import read_separated
+from transfer_metrics.sources.tasks.column_roles import _find_label, named_label
+from transfer_metrics.sources.tasks.separated_values import read_separated
 
 RNG = np.random.default_rng(0)
 NOISE = pd.DataFrame(RNG.normal(size=(300, 2)), columns=["a", "b"]).assign(
@@ -69,7 +69,7 @@ def values(task) -> np.ndarray:
     ],
 )
 def test_label_columns(columns: list[str], label: str, doubted: bool) -> None:
-    found, doubts = find_label(columns)
+    found, doubts = _find_label(columns)
     assert (found, bool(doubts)) == (label, doubted)
     assert all("label=" in doubt for doubt in doubts)
 

@@ -260,7 +260,7 @@ def test_sounds_in_parquet(tmp_path: Path) -> None:
 
 
 def test_large_row_groups_are_told_of(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(parquet, "LARGE", 1000)
+    monkeypatch.setattr(parquet, "_LARGE", 1000)
     frame = pd.DataFrame({"text": [f"{i} " * 200 for i in range(6)], "label": Y})
     with pytest.warns(TransferMetricsWarning, match="row_group_size=1000"):
         load_task(write(frame, tmp_path / "t.parquet"))

@@ -22,7 +22,7 @@ from transfer_metrics.report.html import write_report
 from transfer_metrics.sources.tasks import suspicions as suspicions_module
 from transfer_metrics.sources.tasks.load_task import list_tasks, load_task
 from transfer_metrics.sources.tasks.sequences import ImageFiles
-from transfer_metrics.sources.tasks.suspicions import repeats, suspicions
+from transfer_metrics.sources.tasks.suspicions import _repeats, _suspicions
 from transfer_metrics.sources.tasks.task import Understood
 
 RNG = np.random.default_rng(0)
@@ -259,7 +259,7 @@ def test_classes_that_train_lacks() -> None:
 def test_what_a_source_suspects_is_told() -> None:
     task = load_task(*numbers([0, 1]), name="x")
     how = Understood(suspicions=("column 'n' counts the examples; leave it out",))
-    assert suspicions(replace(task, understood=how)) == list(how.suspicions)
+    assert _suspicions(replace(task, understood=how)) == list(how.suspicions)
 
 
 # ---------------------------------------------------------------- repeated examples
@@ -317,12 +317,12 @@ def test_what_is_large_is_not_compared(monkeypatch) -> None:
     x, y = numbers("abab")
     same = load_task(x, y)
     both = replace(same, splits={**same.splits, "test": same["train"]})
-    assert repeats(both)
-    monkeypatch.setattr(suspicions_module, "MOST_BYTES", 100)
-    assert not repeats(both)
+    assert _repeats(both)
+    monkeypatch.setattr(suspicions_module, "_MOST_BYTES", 100)
+    assert not _repeats(both)
     monkeypatch.undo()
-    monkeypatch.setattr(suspicions_module, "MOST_EXAMPLES", 7)
-    assert not repeats(both)
+    monkeypatch.setattr(suspicions_module, "_MOST_EXAMPLES", 7)
+    assert not _repeats(both)
 
 
 def test_nothing_is_decoded_or_run_to_compare() -> None:

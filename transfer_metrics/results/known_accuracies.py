@@ -15,7 +15,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, meant
 from transfer_metrics.results.record import QUALITIES, Record, read_records
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
-from transfer_metrics.sources.tasks.table_files import read_separated
+from transfer_metrics.sources.tasks.separated_values import read_separated
 from transfer_metrics.untrusted import TABLE, read_text, visible
 
 if TYPE_CHECKING:

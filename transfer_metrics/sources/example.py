@@ -38,11 +38,7 @@ class Word:
     position: int
 
     def encode(self) -> bytes:
-        """What identifies the word, for fingerprints.
-
-        >>> Word(("a", "b"), 1).encode()
-        b'1\\x00a\\x00b'
-        """
+        """What identifies the word, for fingerprints."""
         return "\0".join([str(self.position), *self.sentence]).encode()
 
 
@@ -131,21 +127,14 @@ def _wave(data: bytes) -> tuple[int, np.ndarray]:
 
 
 def is_sound(example: Any) -> bool:
-    """Whether an example can be nothing but a sound; bare arrays can be other things.
-
-    >>> is_sound({"array": [0.0], "sampling_rate": 8000}), is_sound(np.zeros(3))
-    (True, False)
-    """
+    """Whether an example can be nothing but a sound; bare arrays can be other things."""
     return isinstance(example, Sound) or (isinstance(example, Mapping) and "array" in example)
 
 
 def is_pair(example: Any) -> bool:
     """Whether an example is two texts."""
-    return (
-        isinstance(example, (tuple, list))
-        and len(example) == 2
-        and all(isinstance(part, str) for part in example)
-    )
+    two = isinstance(example, (tuple, list)) and len(example) == 2
+    return two and all(isinstance(part, str) for part in example)
 
 
 def example_modality(example: Any) -> Modality:
@@ -187,8 +176,7 @@ def example_bytes(example: Any) -> bytes:
 def decode(data: bytes, name: str) -> Image.Image:
     """Decode an image file, turned upright as its EXIF data says; ``name`` is for messages.
 
-    Of at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, by default 89 million; programs that trust
-    their images can raise it.
+    Of at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels; programs that trust their images can raise it.
     """
     try:
         with warnings.catch_warnings():
@@ -203,31 +191,22 @@ def decode(data: bytes, name: str) -> Image.Image:
             f"image {name!r} claims more pixels than Pillow deems safe ({error}); make it smaller "
             f"or remove it"
         ) from error
-    except UnidentifiedImageError as error:  # its own message names a memory address
-        raise InvalidInputError(
-            f"image {name!r} does not decode: it is no image that Pillow knows; replace or remove "
-            f"the file"
-        ) from error
     except Exception as error:  # Pillow's decoders raise a dozen different exceptions
+        why = f" ({type(error).__name__}: {error})"
+        if isinstance(error, UnidentifiedImageError):  # whose own message names a memory address
+            why = ": it is no image that Pillow knows"
         raise InvalidInputError(
-            f"image {name!r} does not decode ({type(error).__name__}: {error}); replace or remove "
-            f"the file"
+            f"image {name!r} does not decode{why}; replace or remove the file"
         ) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """An image turned as its EXIF data says; as it is where they say nothing that can be read.
 
-    Pillow's own function fails, or leaves the image as it lies, where anything else in the data is
-    damaged.
-
-    >>> image = Image.new("L", (3, 2))
-    >>> image.getexif()[0x0112] = 6  # to be turned by a quarter
-    >>> _upright(image).size
-    (2, 3)
+    Pillow's own function fails, or turns nothing, where anything else in the data is damaged.
     """
     try:
-        turn = _TURNS.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)))
+        turn = _TURNS[int(image.getexif()[ExifTags.Base.Orientation])]
     except Exception:  # a dozen different ones, of data that cameras and editors wrote
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return image
+    return image.transpose(turn)

@@ -35,25 +35,16 @@ def require(package: str, purpose: str, *, install: str = "'transfer-metrics[hub
     try:
         return importlib.import_module(package)
     except (ImportError, RuntimeError, AttributeError) as error:
-        raise _explain(package, purpose, install, error) from error
-
-
-def _explain(package: str, purpose: str, install: str, error: Exception) -> MissingDependencyError:
-    missing = isinstance(error, ModuleNotFoundError) and (error.name or "") == package
-    if missing:
-        advice = f"pip install {install}"
-        reason = "it is not installed"
-    elif "torchvision" in str(error):
-        advice = (
-            "install a torchvision that fits the installed torch, from the index that torch came "
-            "from: pip install --force-reinstall --no-deps torchvision --index-url "
-            "https://download.pytorch.org/whl/cpu"
-        )
-        reason = f"it does not import ({error})"
-    else:
-        advice = f"pip install --upgrade {package}"
-        reason = f"it does not import ({error})"
-    return MissingDependencyError(f"{purpose} needs {package}: {reason}; {advice}")
+        advice, reason = f"pip install --upgrade {package}", f"it does not import ({error})"
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            advice, reason = f"pip install {install}", "it is not installed"
+        elif "torchvision" in str(error):
+            advice = (
+                "install a torchvision that fits the installed torch, from the index that torch "
+                "came from: pip install --force-reinstall --no-deps torchvision --index-url "
+                "https://download.pytorch.org/whl/cpu"
+            )
+        raise MissingDependencyError(f"{purpose} needs {package}: {reason}; {advice}") from error
 
 
 def is_mended() -> bool:
@@ -64,9 +55,8 @@ def is_mended() -> bool:
 def mend_torchvision() -> None:
     """Make a torchvision built for CUDA importable beside a CPU build of torch.
 
-    Such a wheel cannot load its compiled operators, and its import stops because the schemas of
-    two of them are unknown. Declaring the schemas lets everything else work; calling NMS still
-    raises. Nothing is touched unless the import has failed for this very reason.
+    Its import stops because the schemas of two compiled operators are unknown. Declaring them lets
+    everything else work; calling NMS still raises. Nothing else that fails is touched.
     """
     if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
         return

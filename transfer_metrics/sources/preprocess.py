@@ -16,17 +16,12 @@ if TYPE_CHECKING:
     import torch
 
 _INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
+    name: Image.Resampling[name.upper()]
+    for name in ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 }
-
 # What Pillow does not convert to all others at once.
 _ON_THE_WAY = {"La": "LA", "LAB": "RGB"}
-MOST_ASPECT = 128
+_MOST_ASPECT = 128
 """Sides of an image beyond this proportion are cut before it is resized."""
 
 
@@ -37,7 +32,7 @@ class ImagePreprocess:
     The shorter side is resized to ``floor(size / crop_pct)``, the longer one keeps the aspect
     ratio (rounded down), then the centre ``size`` x ``size`` is cut out. The result equals the
     evaluation transforms of timm (crop mode ``center``) and torchvision bit for bit, but for strips
-    longer than ``MOST_ASPECT`` times their width, whose far ends are not resized.
+    longer than 128 times their width, whose far ends are not resized.
 
     Args:
         size: height and width of the result, in pixels.
@@ -155,7 +150,7 @@ class ImagePreprocess:
 def _without_ends(image: Image.Image) -> Image.Image:
     """A long strip less its ends, which no crop of the centre reaches but which fill the memory."""
     width, height = image.size
-    most = MOST_ASPECT * min(width, height)
+    most = _MOST_ASPECT * min(width, height)
     # An even number is cut off, so that the centre stays the centre.
     cut_x, cut_y = (max(0, side - most) // 2 for side in (width, height))
     return image.crop((cut_x, cut_y, width - cut_x, height - cut_y)) if cut_x or cut_y else image
@@ -169,18 +164,16 @@ def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
     write them into 16, counts as one of 12 bits, and the others as of 16. Pillow itself reads
     colours of 16 bits by their upper 8.
 
-    >>> to_mode(np.zeros((2, 3), np.uint8), "RGB").size
-    (3, 2)
     >>> to_mode(Image.fromarray(np.array([[0, 2048, 4095]], np.uint16)), "L").tobytes().hex()
     '0080ff'
-
-    Raises:
-        InvalidInputError: the pixels cannot be read as 8 bits.
     """
     if not isinstance(image, Image.Image):
         image = array_to_image(image)
     if image.mode.startswith("I;16"):
-        image = _from_16_bits(np.asarray(image))
+        deep = np.asarray(image)
+        bits = int(deep.max()).bit_length()
+        shift = 0 if bits <= 8 else 4 if bits <= 12 else 8
+        image = Image.fromarray((deep >> shift).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise InvalidInputError(
             f"an image has 32-bit pixels (mode {image.mode!r}), whose range is not known; "
@@ -193,18 +186,8 @@ def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _from_16_bits(pixels: np.ndarray) -> Image.Image:
-    bits = max(8, int(pixels.max()).bit_length())
-    bits = 8 if bits == 8 else 12 if bits <= 12 else 16
-    return Image.fromarray((pixels >> (bits - 8)).astype(np.uint8))
-
-
 def array_to_image(array: Any) -> Image.Image:
-    """View a uint8 array (H, W), (H, W, 1) or (H, W, 3) as an image.
-
-    >>> array_to_image(np.zeros((2, 3, 1), np.uint8)).mode
-    'L'
-    """
+    """View a uint8 array (H, W), (H, W, 1) or (H, W, 3) as an image."""
     array = np.asarray(array)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]

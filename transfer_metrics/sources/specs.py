@@ -27,15 +27,9 @@ _INPUT_OPTIONS = ("input_size", "mean", "std", "interpolation", "crop_pct")
 class ModelSpec:
     """A model specification taken apart: ``hub:name(option=value, …)@revision=checkpoint``.
 
-    Attributes:
-        text: the whole specification.
-        hub: what stands before the colon.
-        name: the name within the hub.
-        options: what stands in parentheses, less the two below.
-        inputs: the options that describe the input (``_INPUT_OPTIONS``).
-        seed: for weights that are drawn at random; None where it is not given.
-        revision: what follows ``@``; only Hugging Face models have revisions.
-        checkpoint: the file after ``=``.
+    Of what stands in parentheses, ``inputs`` are those that describe the input
+    (``_INPUT_OPTIONS``), ``seed`` is that of random weights, and ``options`` are all others. Only
+    Hugging Face models have a ``revision``.
     """
 
     text: str
@@ -52,11 +46,8 @@ def results_of(given: Any) -> Any:
     """What was found before, where it stands for models, layers or features; None for all else.
 
     That is a table of scores, a selection or a decision, or the place of one: a folder that
-    ``rank`` or ``transfer`` wrote, a file of scores, what ``--json`` printed, or a
-    ``chosen.json``. It has ``chosen_models()``, ``chosen_layers(model)`` and ``chosen_task()``.
-
-    >>> results_of("zoo:cnn-mnist") is None, results_of(["fc"]) is None
-    (True, True)
+    ``rank`` or ``transfer`` wrote, a file of scores, what ``--json`` printed, or a ``chosen.json``.
+    It has ``chosen_models()``, ``chosen_layers(model)`` and ``chosen_task()``.
     """
     if hasattr(given, "chosen_models"):
         return given
@@ -72,10 +63,8 @@ def results_of(given: Any) -> Any:
 def models_of(given: Any) -> list[str] | None:
     """The models that something found before stands for, the best first; None for all else.
 
-    A file may be anybody's, and the name of a factory would run code of its choice.
-
-    Raises:
-        InvalidInputError: a file names a model that no hub has.
+    A file may be anybody's, and the name of a factory would run code of its choice, so it is
+    refused.
     """
     found = results_of(given)
     if found is None:
@@ -91,17 +80,11 @@ def models_of(given: Any) -> list[str] | None:
 
 
 def parse_model(text: str) -> ModelSpec:
-    """Take a model specification apart.
+    """Take a model specification apart; what stands in quotes may have any letters.
 
     >>> spec = parse_model("timm:mobilenetv2_050(pad_type=same, input_size=96)=net.safetensors")
     >>> spec.name, spec.options, spec.inputs, spec.checkpoint
     ('mobilenetv2_050', {'pad_type': 'same'}, {'input_size': 96}, 'net.safetensors')
-    >>> spec = parse_model("hf:google/vit-base-patch16-224@main")
-    >>> spec.name, spec.revision
-    ('google/vit-base-patch16-224', 'main')
-
-    A file or folder in quotes may have any letters in its name. What has no hub, or parentheses
-    that cannot be read, is refused.
     """
     hub, colon, rest = text.strip().partition(":")
     if not (hub and colon and rest):
@@ -116,10 +99,8 @@ def parse_model(text: str) -> ModelSpec:
         name, _, revision = rest.partition("@")
         return ModelSpec(text, hub, name, revision=revision)
     head, _, checkpoint = cut(rest, "=")
-    name, parenthesis, arguments = head.partition("(")
-    options: dict[str, Any] = {}
-    if parenthesis:
-        options = call_options(parenthesis + arguments, f"model {text!r}")
+    name, mark, arguments = head.partition("(")
+    options = call_options(mark + arguments, f"model {text!r}") if mark else {}
     inputs = {key: options.pop(key) for key in _INPUT_OPTIONS if key in options}
     seed = options.pop("seed", None)
     return ModelSpec(text, hub, name.strip(), options, inputs, seed, "", unquoted(checkpoint))
@@ -141,17 +122,6 @@ def parse_name(text: str) -> tuple[str | None, str]:
     if not rest.strip():
         raise InvalidInputError(f"model {text!r}: nothing is named; write name = <hub>:<name>")
     return checked_name(unquoted(name), f"model {rest.strip()!r}"), unquoted(rest)
-
-
-def local_path(text: str) -> str:
-    """The file or folder that a model specification names, or would name; empty where none.
-
-    >>> local_path("small = timm:resnet18='a,b.pth'"), local_path("hf:models/bert")
-    ('a,b.pth', 'models/bert')
-    """
-    hub, _, rest = text.partition(":")
-    is_folder = hub.rpartition("=")[2].strip() == "hf"
-    return os.path.expanduser(unquoted(rest if is_folder else cut(rest, "=")[2]))
 
 
 def text_of(name: str) -> str:

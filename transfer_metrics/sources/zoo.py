@@ -63,22 +63,12 @@ def verified(path: Path, sha256: str) -> bytes:
 
 
 def names() -> list[str]:
-    """Names of the bundled models, sorted.
-
-    >>> "resnet-random" in names()
-    True
-    """
+    """Names of the bundled models, sorted."""
     return sorted(entries(data_folder() / "zoo", "models"))
 
 
 def record(name: str) -> dict[str, Any]:
-    """What the manifest says of one bundled model.
-
-    ``file``, ``sha256`` and ``bytes``; ``architecture`` (``factory`` as ``"module:function"`` and
-    ``kwargs``) and ``params``; ``input_size`` (C, H, W), ``mean``, ``std``, ``interpolation`` and
-    ``crop_pct`` of the preprocessing; ``classifier``, the name of the head; ``source``,
-    ``source_classes`` and ``num_classes``; ``test_accuracy`` in per cent, ``None`` for random
-    weights; and the training ``recipe``.
+    """What the manifest says of one bundled model, as ``data/make_zoo.py`` writes it.
 
     >>> record("resnet-random")["classifier"]
     'head'
@@ -87,11 +77,7 @@ def record(name: str) -> dict[str, Any]:
 
 
 def popular() -> list[dict[str, str]]:
-    """Published models that are worth a first try, each with the list that it is on and why.
-
-    >>> sorted({one["list"] for one in popular()})
-    ['base', 'small', 'text']
-    """
+    """Published models that are worth a first try, each with the list that it is on and why."""
     path = data_folder() / "popular.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -101,13 +87,9 @@ def popular() -> list[dict[str, str]]:
 
 
 def build(name: str) -> nn.Module:
-    """One bundled model in eval mode, with its weights in float32.
+    """One bundled model in eval mode: (N, 3, 32, 32) to source logits, in float32.
 
-    It maps (N, 3, 32, 32) to source logits and has a ``pretrained_cfg`` with the preprocessing and
-    the classifier's name.
-
-    >>> build("resnet-random").head.out_features
-    10
+    Its ``pretrained_cfg`` has the preprocessing and the classifier's name.
     """
     import safetensors.torch
 
@@ -135,21 +117,14 @@ def build(name: str) -> nn.Module:
 
 
 def task_names() -> list[str]:
-    """Names of the bundled task files, sorted.
-
-    >>> task_names()
-    ['glyphs']
-    """
+    """Names of the bundled task files, sorted."""
     return sorted(entries(data_folder() / "tasks", "tasks"))
 
 
 def task_path(name: str) -> Path:
     """The npz file of one bundled task, its bytes verified.
 
-    The file holds ``x_<split>`` (uint8, N x 32 x 32), ``y_<split>`` (int64) and ``classes``.
-
-    >>> task_path("glyphs").name
-    'glyphs.npz'
+    It holds ``x_<split>`` (uint8, N x 32 x 32), ``y_<split>`` (int64) and ``classes``.
     """
     folder = data_folder() / "tasks"
     known = entry(folder, "tasks", name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +15,33 @@ from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.naming import checked_name, told_apart
-from transfer_metrics.sources.models.load_model import (
-    WILD,
-    called,
-    check_model,
-    list_models,
-    load_model,
-)
+from transfer_metrics.sources.models.load_model import check_model, list_models, load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import not_a_model, plain_module
-from transfer_metrics.sources.specs import local_path, models_of, parse_model, parse_name
+from transfer_metrics.sources.specs import models_of, parse_model, parse_name
 from transfer_metrics.syntax import cut, unquoted
 from transfer_metrics.untrusted import read_text
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model before it is loaded.
-
-    Attributes:
-        name: what the table calls it.
-        model: its specification, or the model or module itself.
-    """
+    """A model before it is loaded, and what the table calls it."""
 
     name: str
     model: str | Model | nn.Module
 
     def load(self) -> Model:
         """The model, under this name; raises what ``load_model`` raises."""
-        return called(load_model(self.model), self.name)
+        return load_model(self.model).called(self.name)
 
 
 def candidates_of(models: Any) -> list[Candidate]:
     """The models of ``expand_models`` with their names, as given or found, all of them different.
 
     A specification is a name; a model has one; a module is called after its class. The second of
-    equal names gets a number. The same module or specification given twice is one candidate.
-
-    Raises:
-        InvalidInputError: two models were given one name, there is none at all, or something else
-            is given for one.
-        UnknownNameError: a wildcard matches nothing, or nothing has the name of any of them; a
-            name among others that are known fails when it is loaded.
+    equal names gets a number. The same module or specification given twice is one candidate. Where
+    nothing has the name of any of them, that is an error here; of one among others, when it is
+    loaded.
 
     >>> from torch import nn
     >>> [c.name for c in candidates_of([nn.ReLU(), nn.ReLU(), {"small": nn.ReLU()}])]
@@ -63,7 +49,7 @@ def candidates_of(models: Any) -> list[Candidate]:
     """
     if isinstance(models, list) and models and all(isinstance(m, Candidate) for m in models):
         return models
-    pairs = named_models(models)
+    pairs = _named_models(models)
     for _, model in pairs:
         if not isinstance(model, (str, Model, nn.Module)):
             raise not_a_model(model)
@@ -75,21 +61,16 @@ def candidates_of(models: Any) -> list[Candidate]:
         )
     found = [_own_name(model) for name, model in pairs if name is None]
     numbered = iter(told_apart([*given, *found])[len(given) :])
-    _refuse_unknown([model for _, model in pairs])
-    return [Candidate(name or next(numbered), model) for name, model in pairs]
-
-
-def _refuse_unknown(models: Sequence[Any]) -> None:
-    """Raise what is wrong with the first of the names, where all of them are wrong."""
     wrong: list[TransferMetricsError] = []
-    for model in models:
+    for _, model in pairs:
         try:
             check_model(model)
+            break
         except TransferMetricsError as error:
             wrong.append(error)
-        else:
-            return
-    raise wrong[0]
+    else:
+        raise wrong[0]
+    return [Candidate(name or next(numbered), model) for name, model in pairs]
 
 
 def _own_name(model: Any) -> str:
@@ -104,30 +85,21 @@ def _own_name(model: Any) -> str:
 
 
 def expand_models(models: Any) -> list[str | Model | nn.Module]:
-    """Turn commas, wildcards, files and lists into one list of models, without repeats.
+    """Turn names, files, modules and models, mappings and lists of all that into one list.
 
-    Options after a wildcard go to each match: ``timm:mobilenetv2_*(pretrained=False)``. ``@file``
-    stands for the names in a text file, one or several to a line; what follows ``#`` at the
-    beginning of a line or after a space is a comment. A table of scores, or its file or folder,
-    stands for its shortlist, and ``popular:small`` for a list of published models. A comma belongs
-    to a file or folder that is there with the comma in its name, and to what stands in quotes.
-
-    Args:
-        models: names (commas between them, wildcards in them), files, modules, ``Model`` objects,
-            mappings from a name to one of these, or a list of all that.
-
-    Raises:
-        UnknownNameError: a wildcard matches nothing.
-        InvalidInputError: there is no model at all, a name stands for several, or a file cannot be
-            read or used; names the line.
+    Commas stand between names. Options after a wildcard go to each match. ``@file`` stands for the
+    names in a text file, one or several to a line; what follows ``#`` at the beginning of a line or
+    after a space is a comment. A table of scores, or its place, stands for its shortlist, and
+    ``popular:small`` for a list of published models. A comma belongs to a file or folder that is
+    there with the comma in its name, and to what stands in quotes. Repeats are left out.
 
     >>> expand_models("timm:resnet18(pretrained=False, seed=1), small = hf:bert-base-uncased")
     ['timm:resnet18(pretrained=False, seed=1)', 'hf:bert-base-uncased']
     """
-    return [model for _, model in named_models(models)]
+    return [model for _, model in _named_models(models)]
 
 
-def named_models(models: Any) -> list[tuple[str | None, str | Model | nn.Module]]:
+def _named_models(models: Any) -> list[tuple[str | None, str | Model | nn.Module]]:
     """The models of ``expand_models``, each with the name that it was given, or None."""
     lists = (list, tuple, set, frozenset, Iterator)
     found: list[tuple[str | None, Any]] = []
@@ -173,8 +145,15 @@ def _split(text: str) -> list[str]:
 
 
 def _exists(text: str) -> bool:
-    place = os.path.expanduser(text.strip()[1:]) if _is_list(text) else local_path(text)
+    place = os.path.expanduser(text.strip()[1:]) if _is_list(text) else _local_path(text)
     return os.path.exists(place)
+
+
+def _local_path(text: str) -> str:
+    """The file or folder that a model specification names, or would name; empty where none."""
+    hub, _, rest = text.partition(":")
+    is_folder = hub.rpartition("=")[2].strip() == "hf"
+    return os.path.expanduser(unquoted(rest if is_folder else cut(rest, "=")[2]))
 
 
 def _is_list(text: str) -> bool:
@@ -192,8 +171,7 @@ def _expand(text: str) -> list[tuple[str | None, str]]:
     end = min((spec.find(mark) for mark in "(=" if mark in spec), default=len(spec))
     pattern, rest = spec[:end], spec[end:]
     is_list = pattern.strip().startswith("popular:")
-    wild = is_list or any(letter in pattern for letter in WILD)
-    if not wild or os.path.isdir(local_path(spec)):
+    if not (is_list or has_magic(pattern)) or os.path.isdir(_local_path(spec)):
         return [(None, spec)]
     return [(None, match + rest) for match in list_models(pattern.strip())]
 

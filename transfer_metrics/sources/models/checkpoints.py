@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ import torch
 from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.sources.models.prefixes import EXTRA, find_weights, flattened, same_shape
-from transfer_metrics.untrusted import DEEPEST, check_unpacked
+from transfer_metrics.sources.tasks.array_files import read_torch
 
-_MOST_PARTS = 10_000_000
+_EXTRA = "_extra_state"
+_LONGEST = 1000
+"""Letters of a name beyond which a tensor is nobody's."""
+# Of two that fit alike the one that their authors evaluate: the average over training, which is
+# what a teacher is too, and of MoCo's and BYOL's pairs the encoder that was trained.
+_PREFERRED = ("ema", "teacher", "encoder_q", "base_encoder", "online")
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 
 
@@ -29,30 +34,21 @@ def load_checkpoint(
 ) -> tuple[nn.Module, str]:
     """Load a safetensors file or a state dict into a network, in place.
 
-    The weights are looked for under every prefix, such as ``state_dict.model.`` of Lightning,
-    ``module.encoder_q.`` of MoCo or ``teacher.backbone.`` of DINO, and taken from the one under
-    which most tensors of the network are; ``file.pth#teacher`` says which where there are several.
-    All tensors must be there with their shapes, or nothing is loaded. Excepted are counters of
-    batches, buffers of whole numbers such as positions, the second of two tied weights, and a
-    classifier that is absent as a whole: the identity takes its place, so that random logits pass
-    for nothing. What belongs to something else, such as a criterion, a queue or a projection head,
-    is left out, and warned of like all that a file lacks. Values are cast to the types of the
-    parameters.
+    The weights are taken from the prefix under which most tensors of the network are;
+    ``file.pth#teacher`` says which where there are several. All tensors must be there with their
+    shapes, or nothing is loaded. Excepted are counters of batches, buffers of whole numbers such as
+    positions, the second of two tied weights, and a classifier that is absent as a whole: the
+    identity takes its place, so that random logits pass for nothing. What belongs to something
+    else, such as a queue or a projection head, is left out, and warned of like all that a file
+    lacks.
 
-    Args:
-        module: the network.
-        path: ``.safetensors``, or a file that ``torch.load(weights_only=True)`` reads; with
-            ``#part`` for a part of it.
-        remake: the same network for another number of classes; used where the file differs from
-            ``module`` in nothing else.
-        heads: paths of the classifiers, or where they would be in a network made without.
-
-    Returns:
-        The network, and ``"sha256:"`` with the first 12 digits of the file's hash.
+    ``remake`` makes the network for another number of classes, where the file differs in nothing
+    else; ``heads`` are the paths of the classifiers, or where they would be in a network made
+    without. Returned are the network, and ``"sha256:"`` with 12 digits of the file's hash.
     """
     path, part = _place(path)
     content = _read(path)
-    tensors = flattened(content)
+    tensors = _flattened(content)
     if not tensors:
         held = sorted(map(str, content))[:5] if isinstance(content, dict) else type(content)
         raise InvalidInputError(
@@ -61,7 +57,7 @@ def load_checkpoint(
         )
     expected = module.state_dict()
     body = {n: t for n, t in expected.items() if not (_is_below(n, heads) or _is_minor(n))}
-    found = find_weights(tensors, body or expected, str(path), part)
+    found = _find_weights(tensors, body or expected, str(path), part)
     count = _other_classes(found.weights, expected)
     if count is not None and remake is not None:
         module = remake(count)
@@ -90,11 +86,9 @@ def load_checkpoint(
 
 
 def _with_versions(given: Mapping[str, torch.Tensor], module: nn.Module) -> Mapping[str, Any]:
-    """The same with the versions of a network's own modules, which files do not tell.
-
-    Those of torch are left out, since a newer one asks for more, such as ``num_batches_tracked``.
-    """
+    """The same with the versions of a network's own modules, which files do not tell."""
     state = OrderedDict(given)
+    # Not of torch's, of which a newer one asks for more, such as num_batches_tracked.
     state._metadata = {  # type: ignore[attr-defined]  # as state_dict() has it
         path: {"version": part._version}
         for path, part in module.named_modules()
@@ -132,42 +126,10 @@ def _read(path: Path) -> Any:
             reason = "it holds pickled Python objects besides tensors, which are never executed"
             advice = "save model.state_dict() as safetensors and load that"
         else:
-            reason = f"it cannot be read ({_first_line(error)})"
+            line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = f"it cannot be read ({line})"
             advice = "give a safetensors file, or a state dict written by torch.save"
         raise InvalidInputError(f"checkpoint {str(path)!r}: {reason}; {advice}") from error
-
-
-def read_torch(path: Path) -> Any:
-    """What ``torch.save`` wrote, where it holds tensors, numbers and texts only.
-
-    An archive may unpack to as much as ``untrusted.check_unpacked`` allows, and so may tensors
-    that repeat few numbers many times. Errors are of many kinds.
-    """
-    packed = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            check_unpacked(sum(member.file_size for member in archive.infolist()), packed)
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    check_unpacked(_bytes(content), packed)
-    return content
-
-
-def _bytes(content: Any) -> int:
-    """Bytes of all tensors, each as often as it occurs."""
-    total, level = 0, [content]
-    for _ in range(DEEPEST):
-        inner: list[Any] = []
-        for value in level:
-            if isinstance(value, torch.Tensor):
-                total += value.numel() * value.element_size()
-            elif isinstance(value, (dict, list, tuple, set)):
-                inner += value.values() if isinstance(value, dict) else value
-        if len(inner) > _MOST_PARTS:
-            raise ValueError(f"it has more than {_MOST_PARTS} parts")
-        level = inner
-    if level:
-        raise ValueError(f"it has more than {DEEPEST} levels")
-    return total
 
 
 def _other_classes(given: Mapping[str, Any], expected: Mapping[str, Any]) -> int | None:
@@ -177,7 +139,7 @@ def _other_classes(given: Mapping[str, Any], expected: Mapping[str, Any]) -> int
         for name, tensor in expected.items()
         if name in given
         and isinstance(tensor, torch.Tensor)
-        and not same_shape(given[name], tensor)
+        and not _same_shape(given[name], tensor)
     ]
     if not sizes or any(a[1:] != b[1:] or not a or not b for a, b in sizes):
         return None
@@ -192,7 +154,7 @@ def _is_below(name: str, paths: Sequence[str]) -> bool:
 
 def _is_minor(name: str) -> bool:
     """Whether nobody misses a tensor: counters, and extra states, of which not all are tensors."""
-    return name.rpartition(".")[2] in (*_COUNTERS, EXTRA)
+    return name.rpartition(".")[2] in (*_COUNTERS, _EXTRA)
 
 
 def _widest(head: str, heads: Sequence[str], expected: Mapping[str, Any]) -> str:
@@ -230,13 +192,13 @@ def _check(
         if name not in given
         and name.rpartition(".")[2] not in _COUNTERS
         and not (name in parameters and _memory(tensor) in tied)
-        and not (name not in parameters and _is_whole(tensor))
+        and not (name not in parameters and _holds_whole_numbers(tensor))
     ]
     common = [n for n, t in needed.items() if n in given and isinstance(t, torch.Tensor)]
     shapes = [
         f"{name} {tuple(given[name].shape)} instead of {tuple(needed[name].shape)}"
         for name in common
-        if not same_shape(given[name], needed[name])
+        if not _same_shape(given[name], needed[name])
     ]
     types = [
         f"{name} {given[name].dtype} instead of {needed[name].dtype}"
@@ -260,6 +222,11 @@ def _check(
         )
 
 
+def _holds_whole_numbers(tensor: Any) -> bool:
+    is_tensor = isinstance(tensor, torch.Tensor)
+    return is_tensor and not (tensor.is_floating_point() or tensor.is_complex())
+
+
 def _hint(shape: str) -> str:
     """An option that may mend one tensor of another shape."""
     if "pos" in shape.partition(" ")[0]:
@@ -276,12 +243,6 @@ def _memory(tensor: Any) -> Any:
     return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
-def _is_whole(tensor: Any) -> bool:
-    return isinstance(tensor, torch.Tensor) and not (
-        tensor.is_floating_point() or tensor.is_complex()
-    )
-
-
 def _tell(path: Path, absent: Sequence[str], left: list[str]) -> None:
     told = []
     if absent:
@@ -295,13 +256,145 @@ def _tell(path: Path, absent: Sequence[str], left: list[str]) -> None:
         warn(f"checkpoint {str(path)!r} {'; it '.join(told)}")
 
 
-def _few(label: str, names: Sequence[str], limit: int = 3) -> str:
-    if not names:
-        return ""
-    more = ", …" if len(names) > limit else ""
-    return f"{len(names)} {label}: {', '.join(names[:limit])}{more}"
+def _few(label: str, names: Sequence[str]) -> str:
+    more = ", …" if len(names) > 3 else ""
+    return f"{len(names)} {label}: {', '.join(names[:3])}{more}" if names else ""
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+@dataclass(frozen=True)
+class _Found:
+    """All tensors under the prefix, by the network's own names, and the names of all others.
+
+    ``lead`` is what the network's names begin with beyond those of the file.
+    """
+
+    prefix: str
+    lead: str
+    weights: dict[str, Any]
+    others: list[str]
+
+
+def _flattened(content: Any, lead: str = "") -> dict[str, Any]:
+    """All tensors in a file by their names, with those of the levels above and dots between.
+
+    What has numbers for names, as the state of an optimizer does, is left out.
+    """
+    found: dict[str, Any] = {}
+    if isinstance(content, (list, tuple)):
+        content = {str(i): part for i, part in enumerate(content)}
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            if isinstance(value, torch.Tensor) or key == _EXTRA or str(key).endswith(f".{_EXTRA}"):
+                found[f"{lead}{key}"] = value
+            elif isinstance(key, str):
+                found |= _flattened(value, f"{lead}{key}.")
+    return found
+
+
+def _find_weights(
+    tensors: Mapping[str, Any], wanted: Mapping[str, torch.Tensor], where: str, part: str = ""
+) -> _Found:
+    """The tensors under the prefix under which most of those that are wanted are.
+
+    Where several fit alike, one that is an average (``ema``) or a teacher counts, or MoCo's
+    ``encoder_q``, with a warning; where that does not tell them apart, they are refused. With
+    ``part``, a word such as ``teacher`` that the prefix must have, the others are no news.
+    """
+    fits: dict[str, list[int]] = {}
+    own: dict[str, str] = {}
+    for lead in _leads(wanted):
+        short = {name[len(lead) :]: tensor for name, tensor in wanted.items()}
+        counted = _counted(tensors, short, part)
+        if not fits or max(counted.values(), default=[]) > max(fits.values()):
+            fits, own = counted, dict.fromkeys(counted, lead)
+    if part and not fits:
+        tops = dict.fromkeys(name.partition(".")[0] for name in tensors)
+        raise InvalidInputError(
+            f"checkpoint {where!r}: no weights of the network under {part!r}; it has "
+            f"{', '.join(list(tops)[:8])}"
+        )
+    best = max(fits.values(), default=[])
+    tied = [prefix for prefix, fit in fits.items() if fit == best] or [""]
+    prefix = tied[0] if _equal(tensors, wanted, tied) else _chosen(tied, where)
+    lead = own.get(prefix, "")
+    weights = {f"{lead}{n[len(prefix) :]}": t for n, t in tensors.items() if n.startswith(prefix)}
+    rejected = tuple(other for other in tied if other != prefix)
+    others = [
+        name
+        for name in tensors
+        if not (part or name.startswith(prefix))
+        and not any(name.startswith(r) and (r or name in wanted) for r in rejected)
+    ]
+    return _Found(prefix, lead, weights, others)
+
+
+def _same_shape(a: Any, b: Any) -> bool:
+    return nn.parameter.is_lazy(b) or a.shape == b.shape  # a lazy one may have any
+
+
+def _leads(wanted: Iterable[str]) -> list[str]:
+    """What all names of a network begin with, none first: files are often of what it wraps."""
+    names, leads = list(wanted), [""]
+    while names and all("." in name for name in names):
+        first = {name.partition(".")[0] for name in names}
+        if len(first) > 1:
+            break
+        names = [name.partition(".")[2] for name in names]
+        leads.append(f"{leads[-1]}{first.pop()}.")
+    return leads
+
+
+def _counted(
+    tensors: Mapping[str, Any], wanted: Mapping[str, torch.Tensor], part: str
+) -> dict[str, list[int]]:
+    """How many tensors have the right shape, and the right name, under each prefix."""
+    fits: dict[str, list[int]] = {}
+    for name, tensor in tensors.items():
+        if len(name) > _LONGEST:
+            continue
+        for start in (0, *(found.end() for found in re.finditer(r"\.", name))):
+            prefix, rest = name[:start], name[start:]
+            if rest in wanted and (not part or part in prefix.split(".")):
+                fit = fits.setdefault(prefix, [0, 0])
+                fit[0] += _same_shape(tensor, wanted[rest])
+                fit[1] += 1
+    return fits
+
+
+def _chosen(tied: Sequence[str], where: str) -> str:
+    shown = [repr(prefix.rstrip(".")) for prefix in tied]
+    for word in _PREFERRED:
+        # A part of the prefix, such as encoder_q, or a word of one.
+        hits = [p for p in tied if word in (*p.split("."), *re.split(r"[._]", p))]
+        if len(hits) == 1:
+            others = " or ".join(f"{where}#{_part(p, tied)}" for p in tied if p != hits[0])
+            used = "the average" if word == "ema" else repr(hits[0].rstrip("."))
+            warn(
+                f"checkpoint {where!r} has weights that fit under {' and under '.join(shown)}; "
+                f"{used} is used; for others write {others}"
+            )
+            return hits[0]
+    raise InvalidInputError(
+        f"checkpoint {where!r} has weights that fit under {' and under '.join(shown[:5])}; say "
+        f"which, as in {where}#{_part(tied[0], tied)}"
+    )
+
+
+def _part(prefix: str, tied: Sequence[str]) -> str:
+    """A word of a prefix that the others do not have."""
+    others = {part for other in tied if other != prefix for part in other.split(".")}
+    parts = [part for part in prefix.split(".") if part]
+    return next((part for part in parts if part not in others), prefix.rstrip("."))
+
+
+def _equal(tensors: Mapping[str, Any], wanted: Iterable[str], tied: Sequence[str]) -> bool:
+    """Whether the same weights are under each of several prefixes."""
+    first, *others = tied
+    pairs = ((tensors.get(first + n), tensors.get(p + n)) for p in others for n in wanted)
+    return all(
+        isinstance(a, torch.Tensor)
+        and isinstance(b, torch.Tensor)
+        and a.dtype == b.dtype
+        and torch.equal(a, b)
+        for a, b in pairs
+    )

@@ -27,9 +27,7 @@ def check_head(module: nn.Module, head: str) -> str:
 def configured_head(module: nn.Module, config: Mapping[str, Any]) -> str | None:
     """The classifier that a ``pretrained_cfg`` names, where the network has it with weights."""
     head = next(iter(configured_heads(config)), None)
-    if not isinstance(head, str):
-        return None
-    return with_weights(module, check_head(module, head))
+    return with_weights(module, check_head(module, head)) if isinstance(head, str) else None
 
 
 def configured_heads(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -45,11 +43,7 @@ def with_weights(module: nn.Module, head: str | None) -> str | None:
 
 
 def last_linear(module: nn.Module, outputs: int | None = None) -> str | None:
-    """The last fully connected layer or 1x1 convolution, of so many outputs, as registered.
-
-    >>> last_linear(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.Softmax(1)))
-    '2'
-    """
+    """The last fully connected layer or 1x1 convolution, of so many outputs, as registered."""
     found = None
     for name, part in module.named_modules():
         width = _width(part)
@@ -59,12 +53,7 @@ def last_linear(module: nn.Module, outputs: int | None = None) -> str | None:
 
 
 def proven_head(module: nn.Module, batch: Any) -> str | None:
-    """The linear layer that made what a network returns for a batch of two or more inputs.
-
-    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.Softmax(1))
-    >>> proven_head(network, torch.eye(4))
-    '2'
-    """
+    """The linear layer that made what a network returns for a batch of two or more inputs."""
     try:
         with evaluation(module), LinearOutputs(module) as linear:
             output = module(**batch) if isinstance(batch, Mapping) else module(batch)
@@ -116,9 +105,9 @@ class LinearOutputs:
     def heads(self, output: Any) -> Heads:
         """The layers whose output is a tensor in what the network gave, by their paths.
 
-        That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor
-        is returned whatever else keeps the order of the entries of each row. (Among several
-        tensors, one behind a tanh is rather a pooled feature.) What is called logits comes first.
+        That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor is
+        returned whatever else keeps the order of each row. (Among several tensors, one behind a
+        tanh is rather a pooled feature.) What is called logits comes first.
         """
         alone = isinstance(output, Tensor)
         given = [tensor.detach() for tensor in tensors_in(output) if tensor.ndim == 2]
@@ -130,8 +119,10 @@ class LinearOutputs:
                 if any(_is_made_of(tensor, rows, alone) for tensor in tensors for rows in forms)
             )
 
-        named = [t for t in tensors_in(_named_logits(output)) if t.ndim == 2]
-        made = makers([tensor.detach() for tensor in named]) or makers(given)
+        is_mapping = isinstance(output, Mapping)
+        logits = output.get("logits") if is_mapping else getattr(output, "logits", None)
+        named = [tensor.detach() for tensor in tensors_in(logits) if tensor.ndim == 2]
+        made = makers(named) or makers(given)
         for tensor in () if made else given:
             like = [name for name, [first, *_] in self._seen.items() if first.shape == tensor.shape]
             if len(like) > 1:
@@ -145,9 +136,7 @@ class LinearOutputs:
 class Heads:
     """Classifiers whose output is what a network returns, in call order.
 
-    Attributes:
-        paths: where they are; empty where none is found.
-        averaged: whether the network returns their mean, as distilled transformers do.
+    ``averaged``: the network returns their mean, as distilled transformers do.
     """
 
     paths: tuple[str, ...] = ()
@@ -186,35 +175,20 @@ def _is_made_of(output: Tensor, rows: Tensor, any_order: bool) -> bool:
         expected = link(logits)
         if (given - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1e-30):
             return True
-    if not any_order:
+    if not any_order or output.numel() <= 2:
         return False
-    # Among a few entries an order is met by chance; what follows is then a stretch and a shift.
     if output.shape[1] > 3:
         return torch.equal(given.argsort(1), logits.argsort(1))
-    return output.numel() > 2 and _is_stretched(given, logits, tolerance)
-
-
-def _is_stretched(given: Tensor, logits: Tensor, tolerance: float) -> bool:
-    """Whether all entries are one positive multiple of others, and a constant."""
+    # Among a few entries an order is met by chance; what follows is then a stretch and a shift.
     x, y = logits - logits.mean(), given - given.mean()
     slope = float((x * y).sum() / x.square().sum().clamp(min=1e-300))
     return slope > 0 and float((y - slope * x).abs().max()) <= tolerance * float(y.abs().max())
-
-
-def _named_logits(output: Any) -> Any:
-    """What an output calls its logits; None where it has no such name."""
-    if isinstance(output, Mapping):
-        return output.get("logits")
-    return None if isinstance(output, Tensor) else getattr(output, "logits", None)
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:
     """The tensors of real numbers in a tensor, tuple, list, mapping, dataclass or model output.
 
     Nested tensors and packed sequences have no axis of the batch, so they do not count.
-
-    >>> [tuple(t.shape) for t in tensors_in({"a": (torch.zeros(2), None), "n": torch.tensor([1])})]
-    [(2,)]
     """
     if isinstance(output, Tensor):
         if (output.is_floating_point() or output.is_quantized) and not output.is_nested:

@@ -23,9 +23,8 @@ from transfer_metrics.sources.specs import ModelSpec
 def from_factory(spec: ModelSpec, hubs: Iterable[str] = ()) -> Model:
     """Call ``package.module:factory``; the current directory is importable meanwhile.
 
-    The factory gets every option that it has an argument for. What describes the input is used
-    here where it has none, and the generator of torch starts from the seed in any case. Names of
-    hubs are suggested where there is no such module.
+    The factory gets every option that it has an argument for; what describes the input is used here
+    where it has none. Names of hubs are suggested where there is no such module.
     """
     given: dict[str, Any] = {}
 

@@ -12,11 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from transfer_metrics.errors import (
-    InvalidInputError,
-    TransferMetricsError,
-    warn,
-)
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, warn
 from transfer_metrics.registry import choose
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.example import Modality
@@ -35,8 +31,8 @@ from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.specs import ModelSpec
 from transfer_metrics.untrusted import visible
 
-# Characters of what a constructor says of its failure.
 _MOST = 300
+"""Characters of what a constructor says of its failure."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +61,12 @@ def check_name(spec: ModelSpec) -> None:
         choose("timm model", architecture, timm.list_models())
         if tag:
             choose(f"weights of timm model {architecture!r}", tag, _timm_tags(architecture))
-    elif (
-        spec.hub == "hf"
-        and spec.name.startswith((".", "/", "~"))
-        and not os.path.isdir(os.path.expanduser(spec.name))
-    ):
-        raise InvalidInputError(
-            f"model {spec.text!r}: there is no folder {spec.name!r}; check the path"
-        )
+    elif spec.hub == "hf":
+        is_path = spec.name.startswith((".", "/", "~"))
+        if is_path and not os.path.isdir(os.path.expanduser(spec.name)):
+            raise InvalidInputError(
+                f"model {spec.text!r}: there is no folder {spec.name!r}; check the path"
+            )
 
 
 def _timm_tags(architecture: str) -> list[str]:
@@ -110,10 +104,8 @@ def from_timm(spec: ModelSpec) -> Model:
         )
 
     def make(**classes: int) -> nn.Module:
-        chosen = {**options, **classes}
-        return construct(
-            spec, lambda: timm.create_model(spec.name, pretrained=pretrained, **chosen)
-        )
+        given = {"pretrained": pretrained, **options, **classes}
+        return construct(spec, lambda: timm.create_model(spec.name, **given))
 
     module = make()
     revision = _config_of(module).get("tag") if pretrained else "random"
@@ -180,15 +172,8 @@ def from_torchvision(spec: ModelSpec) -> Model:
     if spec.inputs:
         config = {**vars(preprocess), "input_size": preprocess.shape}
         preprocess = _image_preprocess(config, spec.inputs, None, spec.text)
-    return Model(
-        spec.text,
-        module,
-        preprocess,
-        "image",
-        with_weights(module, head),
-        preprocess.shape,
-        revision,
-    )
+    head, shape = with_weights(module, head), preprocess.shape
+    return Model(spec.text, module, preprocess, "image", head, shape, revision)
 
 
 def _with_file(
@@ -210,13 +195,8 @@ def from_module(
 ) -> Model:
     """Wrap a network, reading its ``pretrained_cfg`` where it has one.
 
-    Args:
-        module: the network.
-        name: what to call it; else the class of the network inside its wrappers.
-        inputs: overrides of the configuration's input settings.
-        revision: which weights these are.
-        channels: number of input channels where it differs from the configuration.
-        prove: look for the classifier with a forward pass when the configuration is silent.
+    ``inputs`` override the settings of its input, and ``channels`` their number. With ``prove``,
+    the classifier is looked for with a forward pass where the configuration does not name it.
     """
     module = plain_module(module)
     name = name or type(module).__name__
@@ -227,8 +207,7 @@ def from_module(
     if size is None or (isinstance(size, (tuple, list)) and len(size) != 3):
         shape = tuple(size) if size is not None else _first_width(module)
     else:
-        preprocess = _image_preprocess(config, inputs or {}, channels, name)
-        modality = "image"
+        preprocess, modality = _image_preprocess(config, inputs or {}, channels, name), "image"
         shape = getattr(preprocess, "shape", None)
         shape = shape or tuple(preprocess(Image.new("RGB", (64, 64))).shape)
     head = configured_head(module, config)
@@ -245,8 +224,7 @@ def _config_of(module: nn.Module) -> Mapping[str, Any]:
 def with_proven_head(model: Model) -> Model:
     """The same model with its classifier, where a forward pass can show which one it is.
 
-    Where the shape of the input is not known, or a made-up input shows nothing, that is left to
-    the first examples of a task.
+    Else that is left to the first examples of a task.
     """
     if model.head is not None:
         return model
@@ -263,8 +241,7 @@ def _first_width(module: nn.Module) -> tuple[int, ...] | None:
     """Shape of one input, where the first layer with weights tells."""
     if is_lazy(module):
         return None
-    weighted = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))]
-    first = weighted[0] if weighted else None
+    first = next((m for m in module.modules() if [*m.parameters(recurse=False)]), None)
     if isinstance(first, nn.Linear):
         return (first.in_features,)
     if isinstance(first, nn.LayerNorm):

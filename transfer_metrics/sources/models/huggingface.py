@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from transfer_metrics.errors import (
@@ -23,9 +24,9 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.sources.models.classifier import last_linear
 from transfer_metrics.sources.models.hubs import check_name
-from transfer_metrics.sources.models.huggingface_audio import adapters
+from transfer_metrics.sources.models.huggingface_audio import Waveform, Waves
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.tokens import Tokens, text_limit, window_multiple
+from transfer_metrics.sources.models.tokens import Tokens
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import to_mode
 from transfer_metrics.sources.specs import ModelSpec
@@ -39,13 +40,11 @@ _LONGEST = 512
 def from_huggingface(spec: ModelSpec) -> Model:
     """Load ``hf:name@revision`` or ``hf:folder`` with its processor or tokenizer.
 
-    A name that is in the local cache is loaded from there without asking the hub for something
-    newer. Code that comes with a model is never run: only architectures that transformers has
-    itself can be loaded. Classifiers of images and of sounds keep their head; everything else is
-    loaded as the bare network. Of encoder-decoder models the encoder is used, since the decoder has
-    no text of its own to read before anything is generated; of models that also read text the
-    tower of images or sounds. A folder of a sentence encoder (``modules.json``) is read as its
-    transformer; its own pooling is one of ``pool=``.
+    What is in the local cache is loaded from there. Code that comes with a model is never run: only
+    architectures that transformers has itself can be loaded. Classifiers of images and of sounds
+    keep their head; everything else is the bare network: of encoder-decoder models the encoder, of
+    models that also read text the tower of images or sounds, and of a sentence encoder
+    (``modules.json``) its transformer.
     """
     check_name(spec)
     transformers = require("transformers", f"model {spec.text!r}")
@@ -70,7 +69,7 @@ def from_huggingface(spec: ModelSpec) -> Model:
                 f"model {spec.text!r} needs {lacking}, which is not installed; pip install "
                 f"{lacking}"
             ) from error
-        line = str(error).splitlines()[0] if str(error) else ""
+        line = next(iter(str(error).splitlines()), "")
         raise InvalidInputError(
             f"model {spec.text!r} could not be loaded ({type(error).__name__}: {line}); check the "
             f"name, fetch it once with a network (hf download {spec.name}), or give a folder "
@@ -146,10 +145,7 @@ def _quiet(transformers: Any, local: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """What a network is loaded from: its name on the hub or folder, its configuration.
-
-    ``library`` is transformers; ``place`` are further arguments of every ``from_pretrained``.
-    """
+    """What a network is loaded from; ``place`` are arguments of every ``from_pretrained``."""
 
     library: Any
     spec: ModelSpec
@@ -158,7 +154,6 @@ class _Checkpoint:
     place: dict[str, Any]
 
     def part(self, loader: Any, **options: Any) -> Any:
-        """A processor or tokenizer of the checkpoint."""
         return loader.from_pretrained(self.name, **options, **self.place)
 
     def classifies(self, *endings: str) -> bool:
@@ -194,7 +189,6 @@ class _Checkpoint:
         return module.float()
 
     def neither(self) -> UnsupportedTaskError:
-        """The error for a network that reads something else."""
         return UnsupportedTaskError(
             f"model {self.spec.text!r} ({self.config.model_type}) reads neither images nor text "
             f"nor sounds"
@@ -245,7 +239,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class UnshuffledPixels:
-    """Tensors to the keyword arguments of a masked autoencoder, which keeps its patches in order.
+    """Tensors to the arguments of a masked autoencoder, with its patches in order.
 
     It would shuffle them by random numbers before it masks some, also where it masks none.
     """
@@ -275,8 +269,6 @@ def _image_model(of: _Checkpoint) -> Model:
     modern = int(library.__version__.split(".")[0]) >= 5
     backend: dict[str, Any] = {"backend": "pil"} if modern else {"use_fast": False}
     preprocess = Pixels(of.part(library.AutoImageProcessor, **backend))
-    from PIL import Image
-
     shape = tuple(preprocess(Image.new("RGB", (64, 64))).shape)
     head = last_linear(module, config.num_labels) if classifies else None
     collate: Callable[[list[torch.Tensor]], Any] = stack_pixels
@@ -321,12 +313,8 @@ def _text_model(of: _Checkpoint) -> Model:
         spare = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
         tokenizer.pad_token = spare or tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side = "right"  # absolute positions count from the first token
-    accepted = frozenset(inspect.signature(module.forward).parameters)
-    multiple = window_multiple(module.config)
-    longest = text_limit(module, min(_LONGEST, tokenizer.model_max_length, *_sentence_limit(of)))
-    longest = longest // multiple * multiple or longest
-    unmasked = "attention_mask" not in accepted
-    tokens = Tokens(tokenizer, longest, accepted, multiple, equal_lengths=unmasked)
+    longest = min(_LONGEST, tokenizer.model_max_length, *_sentence_limit(of))
+    tokens = Tokens.of(tokenizer, module, longest)
     return Model(of.spec.text, module, plain_text, "text", None, None, "", tokens)
 
 
@@ -355,7 +343,8 @@ def _audio_model(of: _Checkpoint) -> Model:
     accepted = frozenset(inspect.signature(module.forward).parameters)
     if not accepted & {"input_values", "input_features"}:
         raise of.neither()
-    waveform, waves = adapters(of.part(library.AutoFeatureExtractor), module.config, accepted)
+    fed = of.part(library.AutoFeatureExtractor), module.config, accepted
+    waveform, waves = Waveform.of(*fed), Waves.of(*fed)
     head = last_linear(module, config.num_labels) if classifies else None
     shape = (waveform.rate,)  # a second of noise, to trace with
     return Model(of.spec.text, module, waveform, "audio", head, shape, "", waves)

@@ -36,6 +36,16 @@ class Waveform:
     shortest: int = 1
     longest: int = 0
 
+    @classmethod
+    def of(cls, extractor: Any, config: Any, accepted: frozenset[str]) -> Waveform:
+        """For a network with such a configuration, that accepts arguments of these names."""
+        shortest = extractor.sampling_rate // 40  # of a spectrogram one window of at most 25 ms
+        if "input_values" in accepted and not has_window(extractor):
+            shortest = 1  # what one output of the convolutions depends on
+            for kernel, stride, _ in reversed(convolutions(config)):
+                shortest = (shortest - 1) * stride + kernel
+        return cls(extractor.sampling_rate, shortest, getattr(extractor, "nb_max_samples", 0))
+
     def __call__(self, example: Any) -> np.ndarray:
         """A sound to (T,) float32, at the rate of the model whatever its own."""
         sound = as_sound(example)
@@ -60,10 +70,8 @@ class Waves:
     Attributes:
         extractor: of the checkpoint.
         accepted: names of the network's arguments, sorted, since fingerprints tell of them.
-        masked: hand the network a mask of what is padding, since it was trained with one, or
-            since poolings need it.
-        equal_lengths: batches should hold sounds of one length, since padding would leak into
-            the features. Who makes the batches sees to it.
+        masked: the network gets a mask of what is padding: it was trained so, or poolings need it.
+        equal_lengths: padding would leak into the features; who makes batches sees to it.
     """
 
     extractor: Any
@@ -71,25 +79,35 @@ class Waves:
     masked: bool
     equal_lengths: bool
 
+    @classmethod
+    def of(cls, extractor: Any, config: Any, accepted: frozenset[str]) -> Waves:
+        """For a network with such a configuration, that accepts arguments of these names."""
+        window = has_window(extractor)
+        tight = (
+            getattr(extractor, "return_attention_mask", False)
+            and config.model_type in _TIGHT
+            and config.feat_extract_norm == "layer"
+            and not getattr(config, "add_adapter", False)
+        )
+        chain = convolutions(config)
+        # In a window only poolings need the mask.
+        masked = "attention_mask" in accepted and bool(chain) and (window or tight)
+        return cls(extractor, tuple(sorted(accepted)), masked, not (window or tight))
+
     def __call__(self, waves: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """Waveforms (T,) to the keyword arguments of the network."""
-        batch = self.extractor(
-            list(waves),
-            sampling_rate=self.extractor.sampling_rate,
-            return_tensors="pt",
-            **self._padding(),
-        )
+        # Extractors with a window of their own, such as 30 seconds, pad to it when not told.
+        padding: dict[str, Any] = {} if has_window(self.extractor) else {"padding": True}
+        if self.masked:
+            padding["return_attention_mask"] = True
+        rate = self.extractor.sampling_rate
+        batch = self.extractor(list(waves), sampling_rate=rate, return_tensors="pt", **padding)
         kept = {name: torch.as_tensor(t) for name, t in batch.items() if name in self.accepted}
         if not self.masked:
             kept.pop("attention_mask", None)
         if "is_longer" in kept:  # none is, once cut; CLAP's extractor says so of one at random
             kept["is_longer"] = torch.zeros_like(kept["is_longer"], dtype=torch.bool)
         return kept
-
-    def _padding(self) -> dict[str, Any]:
-        # Extractors with a window of their own, such as 30 seconds, pad to it when not told.
-        own = {} if has_window(self.extractor) else {"padding": True}
-        return own | ({"return_attention_mask": True} if self.masked else {})
 
 
 def has_window(extractor: Any) -> bool:
@@ -98,41 +116,8 @@ def has_window(extractor: Any) -> bool:
 
 
 def convolutions(config: Any) -> list[_Convolution]:
-    """The convolutions along time through which a masked input of a network goes.
-
-    >>> from types import SimpleNamespace
-    >>> convolutions(SimpleNamespace(conv_kernel=(10, 3), conv_stride=(5, 2)))
-    [(10, 5, 0), (3, 2, 0)]
-    """
+    """The convolutions along time through which a masked input of a network goes."""
     kernels, strides = (getattr(config, name, None) for name in ("conv_kernel", "conv_stride"))
     if isinstance(kernels, (list, tuple)) and isinstance(strides, (list, tuple)):
         return [(k, s, 0) for k, s in zip(kernels, strides, strict=True)]
     return _MEL_CONVOLUTIONS.get(getattr(config, "model_type", ""), [])
-
-
-def adapters(extractor: Any, config: Any, accepted: frozenset[str]) -> tuple[Waveform, Waves]:
-    """What turns sounds into the input of a network, with the names of the arguments it accepts."""
-    chain = convolutions(config)
-    window = has_window(extractor)
-    raw = not window and "input_values" in accepted
-    # A spectrogram needs one analysis window, of at most 25 ms.
-    shortest = _receptive_field(chain) if raw else extractor.sampling_rate // 40
-    longest = getattr(extractor, "nb_max_samples", 0)
-    tight = (
-        getattr(extractor, "return_attention_mask", False)
-        and config.model_type in _TIGHT
-        and config.feat_extract_norm == "layer"
-        and not getattr(config, "add_adapter", False)
-    )
-    # In a window only poolings need the mask.
-    masked = "attention_mask" in accepted and bool(chain) and (window or tight)
-    waveform = Waveform(extractor.sampling_rate, shortest, longest)
-    return waveform, Waves(extractor, tuple(sorted(accepted)), masked, not (window or tight))
-
-
-def _receptive_field(chain: Sequence[_Convolution]) -> int:
-    """Inputs that one output depends on."""
-    size = 1
-    for kernel, stride, _ in reversed(chain):
-        size = (size - 1) * stride + kernel
-    return size

@@ -48,12 +48,7 @@ def identity(module: nn.Module, *fed: str) -> str:
 
 
 def describe(function: Any) -> str:
-    """A description of a callable that is the same in every process.
-
-    >>> from transfer_metrics import ImagePreprocess
-    >>> describe(ImagePreprocess(32, (0.5,), (0.5,)))[:49]
-    'transfer_metrics.sources.preprocess.ImagePreproce'
-    """
+    """A description of a callable that is the same in every process."""
     if function is None:
         return ""
     named = hasattr(function, "__qualname__")
@@ -69,11 +64,6 @@ def unsaved(module: nn.Module) -> dict[tuple[str, str], str]:
 
     By path of the part and name of the attribute. Numbers, texts, arrays and tensors count, in
     lists and mappings too, and the code of functions with what they hold; other objects do not.
-
-    >>> linear = nn.Linear(2, 2)
-    >>> linear.limit = 3.0
-    >>> sorted(unsaved(linear))
-    [('', 'forward'), ('', 'in_features'), ('', 'limit'), ('', 'out_features')]
     """
     found = {}
     for path, part in module.named_modules():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import fnmatch
 from collections.abc import Callable, Iterable
+from glob import has_magic
 from typing import TYPE_CHECKING, Any, get_args
 
 from transfer_metrics.errors import (
@@ -18,13 +18,7 @@ from transfer_metrics.naming import checked_name
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.specs import (
-    ModelSpec,
-    models_of,
-    parse_model,
-    parse_name,
-    results_of,
-)
+from transfer_metrics.sources.specs import ModelSpec, models_of, parse_model, parse_name, results_of
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +38,6 @@ HUBS: Registry[Callable[[ModelSpec], Model]] = Registry(
     group="transfer_metrics.hubs",
 )
 """Functions from the parts of a specification to a model."""
-
-WILD = "*?["
 
 
 def load_model(
@@ -112,6 +104,7 @@ def load_model(
 
     from transfer_metrics.sources.example import Modality
     from transfer_metrics.sources.models.classifier import check_head
+    from transfer_metrics.sources.models.factories import from_factory
     from transfer_metrics.sources.models.hubs import from_module, with_proven_head
     from transfer_metrics.sources.models.model import Model
     from transfer_metrics.sources.models.modules import not_a_model
@@ -135,7 +128,9 @@ def load_model(
     elif isinstance(spec, str):
         given, text = parse_name(spec)
         name = name or given
-        model = _by_name(text)
+        parts = parse_model(text)
+        model = HUBS[parts.hub](parts) if parts.hub in HUBS else from_factory(parts, HUBS)
+        model.module.eval()
     else:
         raise not_a_model(spec)
     if preprocess is None and modality not in (None, model.modality):
@@ -145,12 +140,9 @@ def load_model(
             f"from one example to one input, or leave modality= out"
         )
     if preprocess is not None:
-        model = dataclasses.replace(
-            model,
-            preprocess=preprocess,
-            modality=modality or "image",
-            input_shape=_input_shape(preprocess, modality or "image"),
-        )
+        reads = modality or "image"
+        shape = _input_shape(preprocess, reads)
+        model = dataclasses.replace(model, preprocess=preprocess, modality=reads, input_shape=shape)
         if head is None and not isinstance(spec, str):
             model = with_proven_head(model)
     if head is False:
@@ -159,16 +151,11 @@ def load_model(
         model = dataclasses.replace(model, head=check_head(model.module, head), open_head=False)
     if device is not None:
         model.module.to(device)
-    return model if name is None else called(model, name)
+    return model if name is None else model.called(name)
 
 
 def check_model(spec: Any) -> None:
-    """Raise where no model has such a name, as far as is known without loading it.
-
-    >>> check_model("zoo:vt-mnist")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    transfer_metrics.errors.UnknownNameError: unknown zoo model 'vt-mnist'; ...
-    """
+    """Raise where no model has such a name, as far as is known without loading it."""
     from transfer_metrics.sources.models.factories import find_factory
     from transfer_metrics.sources.models.hubs import check_name
 
@@ -184,24 +171,6 @@ def check_model(spec: Any) -> None:
         raise
     except Exception:  # what its module raises is told when it is loaded
         return
-
-
-def called(model: Model, name: str) -> Model:
-    """The same model under another name; its fingerprint, which may be known, is the same."""
-    if model.name == name:
-        return model
-    model = copy.copy(model)
-    object.__setattr__(model, "name", name)
-    return model
-
-
-def _by_name(text: str) -> Model:
-    from transfer_metrics.sources.models.factories import from_factory
-
-    spec = parse_model(text)
-    model = HUBS[spec.hub](spec) if spec.hub in HUBS else from_factory(spec, HUBS)
-    model.module.eval()
-    return model
 
 
 def _input_shape(preprocess: Callable[[Any], Any], modality: str) -> tuple[int, ...] | None:
@@ -240,19 +209,19 @@ def list_models(pattern: str = "*") -> list[str]:
     True
     """
     hub, colon, _ = pattern.partition(":")
-    listers: dict[str, Any] = {
+    listers: dict[str, Callable[[str], Iterable[str]]] = {
         "zoo": lambda _: zoo.names(),
         "timm": _timm,
         "torchvision": _torchvision,
     }
-    if colon and hub not in (*listers, "popular") and not any(letter in hub for letter in WILD):
+    if colon and hub not in (*listers, "popular") and not has_magic(hub):
         raise UnknownNameError.of("hub to list", hub, [*listers, "popular"])
     if colon and hub == "popular":
-        lists = {f"popular:{one['list']}": one for one in zoo.popular()}
-        wanted_lists = fnmatch.filter(lists, pattern)
-        if not wanted_lists:
-            raise UnknownNameError.of("list of models", pattern, lists)
-        return [o["model"] for o in zoo.popular() if f"popular:{o['list']}" in wanted_lists]
+        lists = [(f"popular:{one['list']}", one["model"]) for one in zoo.popular()]
+        listed = [model for name, model in lists if fnmatch.fnmatch(name, pattern)]
+        if not listed:
+            raise UnknownNameError.of("list of models", pattern, dict(lists))
+        return listed
     wanted = [hub] if colon and hub in listers else list(listers)
     known: list[str] = []
     for name in wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,8 @@ from transfer_metrics.naming import brief
 from transfer_metrics.sources.example import Modality, example_modality
 from transfer_metrics.sources.models.identity import describe, identity
 from transfer_metrics.sources.models.modules import alone, plain_module
+
+_READ = {"image": "images", "text": "text", "audio": "sounds", "tensor": "arrays of numbers"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,14 @@ class Model:
         with alone(self.module):
             return identity(self.module, *fed)
 
+    def called(self, name: str) -> Model:
+        """The same under another name; its fingerprint, which may be known, is the same."""
+        if name == self.name:
+            return self
+        model = copy.copy(self)
+        object.__setattr__(model, "name", name)
+        return model
+
     def batch(self, examples: Sequence[Any]) -> Any:
         """Preprocess raw examples into one batch on the CPU.
 
@@ -86,13 +97,14 @@ class Model:
                 f"form a batch; give the model a preprocess that resizes them"
             )
         batch = torch.stack(inputs)
-        return batch.long() if self._reads_ids and _are_ids(batch) else batch
+        are_ids = self._reads_ids and bool(((batch >= 0) & (batch == batch.round())).all())
+        return batch.long() if are_ids else batch
 
     @cached_property
     def _reads_ids(self) -> bool:
         """Whether the first layer with weights looks its inputs up."""
-        modules = (m for m in self.module.modules() if not any(True for _ in m.children()))
-        first = next((m for m in modules if any(True for _ in m.parameters())), None)
+        leaves = (m for m in self.module.modules() if not [*m.children()])
+        first = next((m for m in leaves if [*m.parameters()]), None)
         return isinstance(first, (nn.Embedding, nn.EmbeddingBag))
 
     def _input(self, example: Any) -> Any:
@@ -111,17 +123,11 @@ class Model:
         return self.preprocess(example)
 
     def _mismatch(self, given: str, detail: str) -> InvalidInputError:
-        names = {
-            "image": "images",
-            "text": "text",
-            "audio": "sounds",
-            "tensor": "arrays of numbers",
-        }
-        wanted = names[self.modality]
+        wanted = _READ[self.modality]
         if self.modality == "tensor" and self.input_shape is not None:
             wanted += f" of shape {self.input_shape}"
         return InvalidInputError(
-            f"model {self.name!r} reads {wanted}, but the task holds {names[given]}{detail}; "
+            f"model {self.name!r} reads {wanted}, but the task holds {_READ[given]}{detail}; "
             f"choose another model or task, or load the model with preprocess=…, a function from "
             f"one example to one input"
         )
@@ -150,7 +156,3 @@ class Model:
     def __call__(self, batch: Any) -> Any:
         """Run the network on a batch; a mapping becomes keyword arguments."""
         return self.module(**batch) if isinstance(batch, Mapping) else self.module(batch)
-
-
-def _are_ids(batch: Any) -> bool:
-    return bool(((batch >= 0) & (batch == batch.round())).all())

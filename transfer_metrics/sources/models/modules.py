@@ -27,11 +27,7 @@ _HOLDERS = ("parametrizations", "_packed_params", "_all_weight_values")
 
 
 def not_a_model(given: object) -> InvalidInputError:
-    """What to say of something that is neither a name nor a network.
-
-    >>> print(not_a_model(nn.Linear))
-    the class Linear is not a model; give a network of it: Linear(…)
-    """
+    """What to say of something that is neither a name nor a network."""
     if isinstance(given, type) and issubclass(given, nn.Module):
         return InvalidInputError(
             f"the class {given.__name__} is not a model; give a network of it: {given.__name__}(…)"
@@ -45,16 +41,10 @@ def not_a_model(given: object) -> InvalidInputError:
 def plain_module(module: nn.Module) -> nn.Module:
     """The network with what was wrapped around it, or around parts of it, taken off.
 
-    Compiled modules do not run hooks that come later, and the names of their layers would differ
-    from those of the plain network. Nothing is changed: where a part was wrapped, the modules
-    above it are replaced by others that share their parameters and buffers.
-
-    TorchScript and exported programs, whose parts do not run hooks, are refused, and so is a
-    network without its weights.
-
-    >>> network = nn.Sequential(nn.Linear(4, 2))
-    >>> plain_module(nn.DataParallel(network)) is network, plain_module(network) is network
-    (True, True)
+    Compiled modules do not run hooks that come later, and their layers have other names. Nothing is
+    changed: where a part was wrapped, the modules above it are replaced by others that share their
+    parameters and buffers. TorchScript and exported programs, whose parts do not run hooks, are
+    refused, and so is a network without its weights.
     """
     if not isinstance(module, nn.Module):
         raise not_a_model(module)
@@ -65,7 +55,10 @@ def plain_module(module: nn.Module) -> nn.Module:
             "give the network that it was made from, with its weights: "
             "network.load_state_dict(scripted.state_dict())"
         )
-    if isinstance(found, torch.fx.GraphModule) and not any(map(_calls_a_module, found.graph.nodes)):
+    # What export adds checks inputs only.
+    if isinstance(found, torch.fx.GraphModule) and not any(
+        node.op == "call_module" and node.target != "_guards_fn" for node in found.graph.nodes
+    ):
         raise InvalidInputError(
             "the network is a graph of operations without modules, so it has no layers; give the "
             "network that it was made from, or of an exported program "
@@ -78,11 +71,6 @@ def plain_module(module: nn.Module) -> nn.Module:
                 f"the weights: network.to_empty(device='cpu'), then network.load_state_dict(…)"
             )
     return found
-
-
-def _calls_a_module(node: torch.fx.Node) -> bool:
-    # What export adds checks inputs only.
-    return node.op == "call_module" and node.target != "_guards_fn"
 
 
 def _plain(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
@@ -116,29 +104,17 @@ def _inside(module: nn.Module) -> nn.Module | None:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether no other module computes a part of its output.
-
-    >>> is_leaf(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
-    True
-    """
+    """Whether no other module computes a part of its output."""
     return all(name in _HOLDERS for name, _ in module.named_children())
 
 
 def holds_weights(path: str) -> bool:
-    """Whether a module is a part of a leaf, whose output are weights rather than features.
-
-    >>> holds_weights("fc.parametrizations.weight.0"), holds_weights("fc")
-    (True, False)
-    """
+    """Whether a module is a part of a leaf, whose output are weights rather than features."""
     return any(part in _HOLDERS for part in path.split("."))
 
 
 def matrices(module: nn.Module) -> int:
-    """Weights of two or more axes: those that are quantised count, of what makes one only one.
-
-    >>> matrices(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
-    1
-    """
+    """Weights of two or more axes: those that are quantised count, of what makes one only one."""
     tensors = sum(p.ndim >= 2 for name, p in module.named_parameters() if not _makes(name))
     return tensors + sum(map(_is_packed, module.modules()))
 
@@ -162,20 +138,12 @@ def _is_packed(module: nn.Module) -> bool:
 
 
 def is_lazy(module: nn.Module) -> bool:
-    """Whether parameters or buffers wait for a first input to take their shape from.
-
-    >>> is_lazy(nn.LazyLinear(3)), is_lazy(nn.Linear(2, 3))
-    (True, False)
-    """
+    """Whether parameters or buffers wait for a first input to take their shape from."""
     return any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers())))
 
 
 def copied(module: _Network) -> _Network:
-    """A deep copy that can be trained, also of lazy buffers, which torch cannot copy.
-
-    >>> is_lazy(copied(nn.LazyBatchNorm1d()))
-    True
-    """
+    """A deep copy that can be trained, also of lazy buffers, which torch cannot copy."""
     kind: Any = UninitializedBuffer
     with alone(module), torch.inference_mode(False):
         lazy = (buffer for buffer in module.buffers() if nn.parameter.is_lazy(buffer))
@@ -193,13 +161,8 @@ _FREED = threading.Condition()
 def alone(module: nn.Module) -> Iterator[None]:
     """Let other threads wait that want this network, or one that shares parts with it.
 
-    Hooks, modes and weights that are laid out anew are the network's own, so what runs, moves,
-    copies or hashes it meanwhile would meet those of this thread. What this thread has, it may ask
-    for again.
-
-    >>> network = nn.Linear(2, 2)
-    >>> with alone(nn.Sequential(network)), alone(network):
-    ...     pass
+    Hooks, modes and the layout of weights are the network's own, so what runs, moves, copies or
+    hashes it meanwhile would meet those of this thread. What this thread has, it may ask for again.
     """
     if torch.compiler.is_compiling():  # which knows no threads
         yield
@@ -228,13 +191,6 @@ def own_random_numbers(
     """Torch's random numbers for this thread alone, and afterwards as if none had been drawn.
 
     Those of a whole network's run are asked for inside of ``alone``, never around it.
-
-    >>> before = torch.get_rng_state()
-    >>> with own_random_numbers(0):
-    ...     round(float(torch.rand(())), 3)
-    0.496
-    >>> torch.equal(torch.get_rng_state(), before)
-    True
     """
     with _DRAWING, torch.random.fork_rng(devices):
         if seed is not None:
@@ -246,7 +202,7 @@ def own_random_numbers(
 class _Held:
     """A setting of the process that is changed while anybody needs it to be.
 
-    The last to leave restores it. ``change`` makes the change, and returns what undoes it.
+    ``change`` makes the change, and returns what undoes it when the last has left.
     """
 
     def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
@@ -294,16 +250,7 @@ def evaluation(module: nn.Module) -> Iterator[None]:
 
     Other threads wait for the network. Gradients are switched off with ``no_grad``: under
     ``inference_mode``, which is left if the caller is in it, a network that caches tensors in its
-    forward pass could not be trained any more.
-
-    Cost: a copy of the buffers meanwhile.
-
-    >>> norm = nn.BatchNorm1d(2)
-    >>> with evaluation(norm):
-    ...     norm.training, norm(torch.ones(3, 2)).requires_grad
-    (False, False)
-    >>> norm.training
-    True
+    forward pass could not be trained any more. Costs a copy of the buffers.
     """
     with alone(module):
         modes = [(submodule, submodule.training) for submodule in module.modules()]

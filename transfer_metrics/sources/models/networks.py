@@ -147,8 +147,8 @@ class MixerBlock(nn.Module):
 class VisionTransformer(nn.Module):
     """A class token and 8x8 image tokens through transformer blocks (Dosovitskiy et al., 2021).
 
-    The stem is two strided convolutions instead of one 4x4 patch projection, which lets so small
-    a transformer learn from a few thousand images (Xiao et al., 2021).
+    The stem is two strided convolutions instead of one patch projection, which lets so small a
+    transformer learn from a few thousand images (Xiao et al., 2021).
     """
 
     def __init__(self, num_classes: int, width: int, depth: int, heads: int) -> None:
@@ -186,13 +186,7 @@ class MlpMixer(nn.Module):
 
 
 def cnn(num_classes: int = 10, widths: Sequence[int] = (24, 48, 96, 160)) -> ConvNet:
-    """Plain convolutional network: every block halves the resolution, then convolves.
-
-    ``widths`` are the channels of the stem and of each block.
-
-    >>> cnn(5)(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 5])
-    """
+    """Plain convolutional network: every block halves the resolution, then convolves."""
     blocks = [
         nn.Sequential(nn.MaxPool2d(2), *_conv_norm(before, after), nn.ReLU())
         for before, after in pairwise(widths)
@@ -206,13 +200,7 @@ def resnet(
     widths: Sequence[int] = (24, 48, 96, 128),
     strides: Sequence[int] = (1, 2, 2, 1),
 ) -> ConvNet:
-    """Residual network of basic blocks behind a 3x3 convolution and a max pooling.
-
-    The stem has as many channels as the first block.
-
-    >>> len(resnet().blocks)
-    4
-    """
+    """Residual network of basic blocks behind a 3x3 convolution and a max pooling."""
     before = (widths[0], *widths[:-1])
     blocks = [BasicBlock(*spec) for spec in zip(before, widths, strides, strict=True)]
     stem = nn.Sequential(*_conv_norm(3, widths[0]), nn.ReLU(), nn.MaxPool2d(2))
@@ -224,13 +212,7 @@ def mobilenet(
     widths: Sequence[int] = (24, 40, 40, 80, 80),
     strides: Sequence[int] = (1, 2, 1, 2, 1),
 ) -> ConvNet:
-    """Inverted residual blocks, expansion 4, between a strided 3x3 stem and a 1x1 tail.
-
-    The stem has as many channels as the first block puts out.
-
-    >>> mobilenet().tail[0].out_channels
-    192
-    """
+    """Inverted residual blocks, expansion 4, between a strided 3x3 stem and a 1x1 tail."""
     before = (widths[0], *widths[:-1])
     blocks = [InvertedResidual(*spec, 4) for spec in zip(before, widths, strides, strict=True)]
     stem = nn.Sequential(*_conv_norm(3, widths[0], stride=2), nn.ReLU6())
@@ -241,18 +223,10 @@ def mobilenet(
 def vit(
     num_classes: int = 10, width: int = 64, depth: int = 4, heads: int = 2
 ) -> VisionTransformer:
-    """Vision transformer with 64 image tokens and a class token; ``heads`` divide ``width``.
-
-    >>> vit().pos_embed.shape
-    torch.Size([1, 65, 64])
-    """
+    """Vision transformer with 64 image tokens and a class token; ``heads`` divide ``width``."""
     return VisionTransformer(num_classes, width, depth, heads)
 
 
 def mixer(num_classes: int = 10, width: int = 80, depth: int = 5) -> MlpMixer:
-    """MLP-Mixer with 64 tokens from 4x4 patches.
-
-    >>> mixer(43).head
-    Linear(in_features=80, out_features=43, bias=True)
-    """
+    """MLP-Mixer with 64 tokens from 4x4 patches."""
     return MlpMixer(num_classes, width, depth)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,13 +52,10 @@ class TextBatch(dict[str, Tensor]):
 class Tokens:
     """Texts, pairs of them, or words with their sentences to padded token ids with their mask.
 
-    Pairs are joined as the tokenizer does it, with its separators and token types. A tokenizer
-    that sets nothing between them, as GPT-2's, gets the end-of-text token there.
-
-    Words are looked up in their sentences, which are read as text with spaces between the words,
-    each once per batch. A sentence that is longer than the model reads is cut between words, and
-    the pieces are read on their own. A word of which the tokenizer makes nothing is read as its
-    unknown token.
+    Pairs are joined as the tokenizer does it; one that sets nothing between them, as GPT-2's, gets
+    the end-of-text token there. Words are looked up in their sentences, which are read as text with
+    spaces between the words, each once per batch. A sentence that is longer than the model reads is
+    cut between words. A word of which the tokenizer makes nothing is read as its unknown token.
 
     Attributes:
         tokenizer: of transformers.
@@ -65,8 +63,7 @@ class Tokens:
         accepted: names of the network's arguments.
         multiple: batches are padded to a length that it divides, as the network would do out of
             sight, so that every layer has as many positions as the mask.
-        equal_lengths: batches should hold texts of as many tokens, since padding would leak into
-            the features. Who makes the batches sees to it.
+        equal_lengths: padding would leak into the features; who makes batches sees to it.
     """
 
     tokenizer: Any
@@ -75,19 +72,30 @@ class Tokens:
     multiple: int = 1
     equal_lengths: bool = False
 
+    @classmethod
+    def of(cls, tokenizer: Any, network: nn.Module, longest: int) -> Tokens:
+        """For a network of transformers, of which ``longest`` is one limit among its own.
+
+        Those are its table of positions, where it has one, and what its configuration says.
+        """
+        told = [getattr(network.config, name, None) for name in _LENGTHS]
+        limits = [longest, *(t for t in told if isinstance(t, int)), *_positions(network)]
+        longest, multiple = min(limit for limit in limits if limit > 0), _window(network.config)
+        longest = longest // multiple * multiple or longest
+        accepted = frozenset(inspect.signature(network.forward).parameters)
+        unmasked = "attention_mask" not in accepted
+        return cls(tokenizer, longest, accepted, multiple, equal_lengths=unmasked)
+
     def __call__(self, examples: Sequence[Any]) -> TextBatch:
         """Strings, pairs of strings, or ``Word`` to the keyword arguments of a text model."""
         if isinstance(examples[0], Word):
             return self._of_words(examples)
         if isinstance(examples[0], str):
             encoded = self._encode(list(examples))
+        elif self.separator:
+            encoded = self._encode([self.separator.join(pair) for pair in examples])
         else:
-            first, second = (list(part) for part in zip(*examples, strict=True))
-            if self.separator:
-                joined = [f"{a}{self.separator}{b}" for a, b in zip(first, second, strict=True)]
-                encoded = self._encode(joined)
-            else:
-                encoded = self._encode(first, second)
+            encoded = self._encode(*(list(part) for part in zip(*examples, strict=True)))
         return self._batch(encoded, _text_spans(encoded) if encoded.is_fast else None)
 
     def length(self, example: Any) -> int:
@@ -152,18 +160,16 @@ class Tokens:
         vocabulary = sorted(self.tokenizer.get_vocab().items())
         fast = getattr(self.tokenizer, "backend_tokenizer", None)
         content = f"{vocabulary}{self.tokenizer.special_tokens_map}"
-        content += _unused(fast).to_str() if fast is not None else type(self.tokenizer).__name__
+        if fast is None:
+            content += type(self.tokenizer).__name__
+        else:  # as it is before it has read a batch, which it remembers how to cut and to pad
+            fast = copy.deepcopy(fast)
+            fast.no_truncation()
+            fast.no_padding()
+            content += fast.to_str()
         digest = hashlib.sha256(content.encode()).hexdigest()
         parts = f"longest={self.longest}, separator={self.separator!r}, multiple={self.multiple}"
         return f"Tokens({digest}, {parts})"
-
-
-def _unused(fast: Any) -> Any:
-    """A tokenizer as it is before it has read a batch, which it remembers how to cut and to pad."""
-    fresh = copy.deepcopy(fast)
-    fresh.no_truncation()
-    fresh.no_padding()
-    return fresh
 
 
 # ---------------------------------------------------------------- where words lie
@@ -172,7 +178,7 @@ def _unused(fast: Any) -> Any:
 def _text_spans(encoded: Any) -> np.ndarray:
     """(M, 3) int64: sequence, first token and end of every word that a fast tokenizer itself sees.
 
-    The words are in reading order, those of both texts of a pair.
+    In reading order, those of both texts of a pair.
     """
     numbers = np.full(tuple(encoded["input_ids"].shape), -1)
     for row, encoding in enumerate(encoded.encodings):
@@ -183,13 +189,11 @@ def _text_spans(encoded: Any) -> np.ndarray:
 
 
 def _sentence_spans(encoded: Any, sentences: Sequence[Sequence[str]]) -> np.ndarray:
-    """The tokens of given words in sentences that a fast tokenizer read with spaces between them.
+    """The same of given words in sentences that were read with spaces between them, in their order.
 
-    (M, 3) int64 for the M words in order: sequence, first token and end; -1 where a word has no
-    token, because the sentence was cut or the tokenizer drops it.
-
-    A token belongs to the word of its last character; one of white space alone, as SentencePiece
-    has them, to the word that follows. A word inside a token that ends in another one shares it.
+    -1 where a word has no token, because the sentence was cut or the tokenizer drops it. A token
+    belongs to the word of its last character; one of white space alone, as SentencePiece has them,
+    to the word that follows. A word inside a token that ends in another one shares it.
     """
     found = []
     for row, (encoding, words) in enumerate(zip(encoded.encodings, sentences, strict=True)):
@@ -217,8 +221,8 @@ def _readable_pieces(
 ) -> list[list[str]]:
     """Sentences cut between words where they have more than ``longest`` tokens, special ones too.
 
-    The words of the pieces follow each other as in the sentences. A word of which the tokenizer
-    makes nothing is its unknown token there. What becomes of a sentence depends on it alone.
+    A word of which the tokenizer makes nothing is its unknown token there. What becomes of a
+    sentence depends on it alone.
     """
     room = longest - tokenizer.num_special_tokens_to_add(False)
     # The first word of a piece is read without the space before it, which can take more tokens.
@@ -235,7 +239,13 @@ def _readable_pieces(
         filled = room  # so that the first word opens a piece
         for word, count in zip(sentence, np.maximum(inside[own], alone[own]), strict=True):
             if not count:
-                word, count = _unknown(tokenizer, word), 1
+                if tokenizer.unk_token is None:
+                    raise InvalidInputError(
+                        f"{type(tokenizer).__name__} makes no token of the word {word!r} and has "
+                        f"none for what it does not know; label the word -100 or take it out of "
+                        f"its sentence"
+                    )
+                word, count = tokenizer.unk_token, 1
             if filled + count > room or not pieces:
                 pieces.append([])
                 filled = 0
@@ -262,41 +272,8 @@ def _runs(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     return rows, starts, lasts + 1, numbers[rows, starts]
 
 
-def _unknown(tokenizer: Any, word: str) -> str:
-    if tokenizer.unk_token is None:
-        raise InvalidInputError(
-            f"{type(tokenizer).__name__} makes no token of the word {word!r} and has none for what "
-            f"it does not know; label the word -100 or take it out of its sentence"
-        )
-    return tokenizer.unk_token
-
-
-# ---------------------------------------------------------------- how many tokens
-
-
-def text_limit(network: nn.Module, longest: int) -> int:
-    """Tokens that a network may be given, special ones included.
-
-    Its table of positions counts, where it has one, what its configuration says, and ``longest``.
-    Some tables do not begin at the first row: RoBERTa and its kin number positions from the
-    padding index + 1, BART and OPT from an offset.
-
-    >>> from types import SimpleNamespace
-    >>> class Network(nn.Module):
-    ...     config = SimpleNamespace(max_position_embeddings=20)
-    >>> network = Network()
-    >>> network.position_embeddings = nn.Embedding(20, 4, padding_idx=1)
-    >>> text_limit(network, 512)
-    18
-    """
-    config = network.config
-    told = [getattr(config, name, None) for name in _LENGTHS]
-    limits = [longest, *(limit for limit in told if isinstance(limit, int)), *_tables(network)]
-    return min(limit for limit in limits if limit > 0)
-
-
-def _tables(network: nn.Module) -> Iterator[int]:
-    """Usable rows of each table of positions."""
+def _positions(network: nn.Module) -> Iterator[int]:
+    """Usable rows of each table of positions, some of which do not begin at the first."""
     for path, part in network.named_modules():
         name, rows = path.rpartition(".")[2], getattr(part, "weight", None)
         if ("pos" in name or name == "wpe") and "Embedding" in type(part).__name__:
@@ -307,15 +284,8 @@ def _tables(network: nn.Module) -> Iterator[int]:
             yield len(rows) - first
 
 
-def window_multiple(config: Any) -> int:
-    """What the number of tokens must be a multiple of; 1 where the network does not mind.
-
-    Networks whose attention works in windows or chunks pad their input when it is not.
-
-    >>> from types import SimpleNamespace
-    >>> window_multiple(SimpleNamespace(attention_window=[512, 512])), window_multiple(None)
-    (512, 1)
-    """
+def _window(config: Any) -> int:
+    """What the number of tokens must be a multiple of: attention may work in windows or chunks."""
     window = getattr(config, "attention_window", None) or 1
     steps = [max(window) if isinstance(window, (list, tuple)) else window]
     for kind in set(getattr(config, "attn_layers", ())):  # Reformer

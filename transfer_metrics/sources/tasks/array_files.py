@@ -8,6 +8,8 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import numpy as np
@@ -16,22 +18,21 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.labels import Kind
-from transfer_metrics.sources.tasks.paths import existing_file, split_name
-from transfer_metrics.sources.tasks.sequences import EncodedImages
+from transfer_metrics.sources.tasks.paths import existing, split_name
+from transfer_metrics.sources.tasks.sequences import StoredImages
 from transfer_metrics.sources.tasks.task import Task, Understood
-from transfer_metrics.untrusted import check_unpacked
+from transfer_metrics.untrusted import DEEPEST, check_unpacked
 
-_MOST_ARRAYS = 10_000
-"""Arrays in one archive."""
+_MOST_ARRAYS, _MOST_PARTS = 10_000, 10_000_000
+"""Arrays in one archive, and items in what torch saves."""
 _EMPTY, _PIECE = 1 << 20, 1 << 20
 
 
 def read_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
     """The array of an ``.npy`` file, or those of an ``.npz`` archive by name.
 
-    Sizes are compared with what the headers claim before anything is unpacked: an archive may
-    unpack to twenty times its own size, and to ``untrusted.TABLE`` bytes in any
-    case; see there for how to raise this.
+    Sizes are compared with what the headers claim before anything is unpacked, and with what
+    ``untrusted.check_unpacked`` allows.
     """
     try:
         if not os.path.isfile(path):
@@ -92,6 +93,81 @@ def _array(stream: IO[bytes], size: int) -> np.ndarray:
     return array
 
 
+def read_torch(path: Path) -> Any:
+    """What ``torch.save`` wrote, where it holds tensors, numbers and texts only.
+
+    It, and tensors that repeat few numbers many times, may unpack to as much as
+    ``untrusted.check_unpacked`` allows. Errors are of many kinds.
+    """
+    import torch
+
+    packed = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_unpacked(sum(member.file_size for member in archive.infolist()), packed)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    check_unpacked(_bytes(content), packed)
+    return content
+
+
+def _bytes(content: Any) -> int:
+    """Bytes of all tensors, each as often as it occurs."""
+    import torch
+
+    total, level = 0, [content]
+    for _ in range(DEEPEST):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, (dict, list, tuple, set)):
+                inner += value.values() if isinstance(value, dict) else value
+            elif isinstance(value, torch.Tensor):
+                total += value.numel() * value.element_size()
+        if len(inner) > _MOST_PARTS:
+            raise ValueError(f"it has more than {_MOST_PARTS} parts")
+        level = inner
+    if level:
+        raise ValueError(f"it has more than {DEEPEST} levels")
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class _EncodedImages(StoredImages):
+    """Encoded images one after the other in a uint8 array; ``name`` says where they come from."""
+
+    data: np.ndarray
+    offsets: np.ndarray
+    name: str
+
+    def __post_init__(self) -> None:
+        good = (
+            self.data.dtype == np.uint8
+            and self.data.ndim == self.offsets.ndim == 1
+            and np.issubdtype(self.offsets.dtype, np.integer)
+            and len(self.offsets) > 0
+            and (np.diff(self.offsets.astype(np.int64)) > 0).all()
+            and self.offsets[0] >= 0
+            and self.offsets[-1] <= len(self.data)
+        )
+        if not good:
+            raise InvalidInputError(
+                f"{self.name}: the offsets do not fit the encoded images; image i is "
+                f"data[offsets[i]:offsets[i + 1]] with data one-dimensional uint8"
+            )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        return np.diff(self.offsets.astype(np.int64))
+
+    def where(self, index: int) -> str:
+        return f"{self.name}[{index}]"
+
+    def stored(self, index: int) -> bytes:
+        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
+
+
 def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = "skip") -> Task:
     """Read an npz archive of arrays; never unpickles, and refuses what unpacks to too much.
 
@@ -138,12 +214,12 @@ def _from_arrays(
                 f"task {name!r}: {place!r} has {key} but no {' and no '.join(lacking)}"
             )
         used += [key, *needed]
-        where = f"{place}:{key}"
-        examples = (
-            EncodedImages(np.asarray(arrays[key]), np.asarray(arrays[f"offsets{suffix}"]), where)
-            if match[1] == "jpeg"
-            else as_examples(arrays[key], where)
-        )
+        data, where = arrays[key], f"{place}:{key}"
+        if match[1] == "jpeg":
+            offsets = np.asarray(arrays[f"offsets{suffix}"])
+            examples: Sequence[Any] = _EncodedImages(np.asarray(data), offsets, where)
+        else:
+            examples = as_examples(data, where)
         parts[split_name(match[2] or "train")] = (examples, arrays[f"y{suffix}"])
     if not parts:
         raise InvalidInputError(
@@ -152,16 +228,14 @@ def _from_arrays(
         )
     if classes is not None:
         classes = classes.tolist() if hasattr(classes, "tolist") else list(classes)
-    understood = Understood(
-        "y",
-        ("x" if "x" in {key[0] for key in used} else "jpeg",),
-        tuple((f"array {key!r}", "it is not read") for key in arrays if key not in used),
-    )
+    left_out = tuple((f"array {key!r}", "it is not read") for key in arrays if key not in used)
+    inputs = "x" if "x" in {key[0] for key in used} else "jpeg"
+    understood = Understood("y", (inputs,), left_out)
     return make_task(name, parts, kind, classes, missing, understood)
 
 
 def _read_npz(place: str, name: str) -> dict[str, np.ndarray]:
-    path = existing_file(place, name)
+    path = existing(place, name)
     try:
         arrays = read_arrays(path)
         if isinstance(arrays, np.ndarray):
@@ -172,9 +246,7 @@ def _read_npz(place: str, name: str) -> dict[str, np.ndarray]:
 
 
 def _read_torch(place: str, name: str) -> Any:
-    from transfer_metrics.sources.models.checkpoints import read_torch
-
-    path = existing_file(place, name)
+    path = existing(place, name)
     try:
         return read_torch(path)
     except Exception as error:  # torch and pickle raise a dozen for damaged files

@@ -6,11 +6,9 @@ By what is asked for, then by names, then by what the columns hold.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.label_values import number_of
@@ -35,8 +33,6 @@ _IDENTIFIERS = (
 """Names of columns that number the rows."""
 _NAMES_ROWS = re.compile(r".*([\W_][iI][dD]|[a-z]I[dD])|level_(\d+|N)", re.DOTALL)
 _NUMBERS_ROWS = re.compile(r".*[\W_](no|nr|number)\.?|no\.?|nr\.?|number", re.I | re.DOTALL)
-_COUNTED = 10
-"""Rows from which on a column that counts them is hardly by chance."""
 _SENTENCES = ("tokens", "words")
 _TAGS = ("ner_tags", "pos_tags", "tags", "labels", "label")
 _PAIRS = (
@@ -69,7 +65,7 @@ class Roles:
         inputs: the columns that make an example.
         split: the column that says of which split a row is, if there is one.
         titles: the column that names the class of each row, if there is one.
-        understood: the same for people, with what is left out and why, and what may be a mistake.
+        understood: the same for people, with what is left out.
     """
 
     form: Literal["images", "texts", "numbers", "words"]
@@ -87,12 +83,10 @@ def find_roles(table: Table, asked: Asked) -> Roles:
     split = asked.split or ("split" if "split" in columns and not table.declared else None)
     table.require([split] if split else [])
     holds = {column: table.holds(column) for column in columns}
-    words = asked.words
-    label = asked.label
-    several = (
-        () if label is None or label in columns else tuple(c.strip() for c in label.split(","))
-    )
-    several = several if len(several) > 1 else ()
+    words, label = asked.words, asked.label
+    several: tuple[str, ...] = ()
+    if label is not None and label not in columns and "," in label:
+        several = tuple(c.strip() for c in label.split(","))
     table.require(several)
     if not asked.text and not asked.image:
         words = words or next((c for c in _SENTENCES if holds.get(c) == "lists"), None)
@@ -104,9 +98,11 @@ def find_roles(table: Table, asked: Asked) -> Roles:
         if c not in (asked.label, split, *several) and (why := _unused(table, c, holds[c]))
     }
     suspicions = list(table.suspicions)
-    if label is None:
+    if label is None and table.declared:
+        label = _declared_label(table)
+    elif label is None:
         candidates = [c for c in columns if c not in (*left, split)] or [columns[-1]]
-        label, doubts = _declared_label(table) if table.declared else find_label(candidates)
+        label, doubts = _find_label(candidates)
         suspicions += doubts
     labels = several or (label,)
     table.require(labels)
@@ -150,7 +146,7 @@ def _word_roles(table: Table, words: str, label: str | None, split: str | None) 
     return Roles("words", label, (label,), (words,), split, None, understood)
 
 
-def _declared_label(table: Table) -> tuple[str, list[str]]:
+def _declared_label(table: Table) -> str:
     """The column of a usual name, or the only one that is declared to hold classes."""
     kinds = [c for c in table.columns if table.class_names(c) and not table.may_hold_lists(c)]
     found = named_label(table.columns)
@@ -161,16 +157,29 @@ def _declared_label(table: Table) -> tuple[str, list[str]]:
             f"task {table.name!r}: cannot tell which column is the label; the columns are: "
             f"{', '.join(table.columns)}; say ?label=column"
         )
-    return found, []
+    return found
 
 
 def _unused(table: Table, column: str, held: Holds) -> str:
     """Why a column is no input; empty if it may be one."""
     if table.is_empty(column):
         return "it has no values"
-    if held not in ("numbers", "text"):
+    if held not in ("numbers", "text") or _plain(column) in _SURE:
         return ""
-    return _no_input(column, table.columns.index(column), table.cells, table.index)
+    first = column == table.columns[0]
+    index = column in table.index or (first and not column)
+    if index or re.fullmatch(r"__index_level_\d+__|Unnamed: 0(\.\d+)?", column):
+        return "the index of a data frame"
+    # Of other names only whole numbers and words: "Reynolds number" may be measured, and a last
+    # column of numbers may be the label.
+    named = _NAMES_ROWS.fullmatch(column) or (first and _NUMBERS_ROWS.fullmatch(column))
+    known = _plain(column) in _IDENTIFIERS or re.fullmatch(r"Unnamed: \d+", column)
+    if not (known or named):
+        return ""
+    found = [str(cell) for cell in table.cells(column)]
+    numbers = (n for n in map(number_of, found) if n is not None)
+    unique = len(set(found)) == len(found) > 1
+    return "it numbers the rows" if unique and (known or all(n == n // 1 for n in numbers)) else ""
 
 
 def _inputs(
@@ -246,11 +255,7 @@ def _listed(table: Table, wanted: str) -> list[str]:
 
 
 def named_label(columns: Sequence[str]) -> str | None:
-    """The column that has a usual name of labels, in any case, if one has.
-
-    >>> named_label(["Sentiment", "review"]), named_label(["x", "y", "z"])
-    ('Sentiment', None)
-    """
+    """The column that has a usual name of labels, in any case, if one has."""
     plain = [_plain(column) for column in columns]
     for name in _SURE:
         for place in range(len(plain)):
@@ -263,7 +268,7 @@ def named_label(columns: Sequence[str]) -> str | None:
     return found[0] if found else None
 
 
-def find_label(columns: Sequence[str]) -> tuple[str, list[str]]:
+def _find_label(columns: Sequence[str]) -> tuple[str, list[str]]:
     """The column of the label, by its name or else the last, and what may be a mistake."""
     found = named_label(columns)
     if found is None:
@@ -291,74 +296,6 @@ def _labels_among(inputs: Sequence[str]) -> list[str]:
         for column in inputs
         if _plain(column) in _SURE and _plain(column) != "y"
     ]
-
-
-def _no_input(
-    column: str, place: int, cells: Callable[[str], Sequence[Any]], index: Sequence[str] = ()
-) -> str:
-    """Why a column is no input, empty if it may be one.
-
-    Its cells are asked for only where the name alone does not tell; ``index`` are columns of which
-    the file says that they are the index of a data frame.
-
-    >>> _no_input("Unnamed: 0", 0, list), _no_input("Id", 0, lambda _: ["7", "4"])
-    ('the index of a data frame', 'it numbers the rows')
-    >>> _no_input("id", 0, lambda _: ["7", "7"])
-    ''
-    """
-    if _plain(column) in _SURE:
-        return ""
-    if column in index or re.fullmatch(r"__index_level_\d+__|Unnamed: 0(\.\d+)?", column):
-        return "the index of a data frame"
-    unnamed = re.fullmatch(r"Unnamed: \d+", column) is not None
-    if not column and place == 0:
-        return "the index of a data frame"
-    # Of other names only whole numbers and words: "Reynolds number" may be measured, and a last
-    # column of numbers may be the label.
-    named = _NAMES_ROWS.fullmatch(column) or (place == 0 and _NUMBERS_ROWS.fullmatch(column))
-    known = _plain(column) in _IDENTIFIERS or unnamed
-    if known or named:
-        found = [str(cell) for cell in cells(column)]
-        numbers = (n for n in map(number_of, found) if n is not None)
-        if len(set(found)) == len(found) > 1 and (known or all(n == n // 1 for n in numbers)):
-            return "it numbers the rows"
-    return ""
-
-
-def counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
-    """What may be a mistake where a column of (N, D) inputs numbers the examples.
-
-    Its N numbers are whole and different, and in even steps in any order, or rise or fall through
-    all rows, as an index does that others were cut out of, or a time.
-    """
-    count = len(values)
-    if count < _COUNTED or values.shape[1] != len(names):
-        return []
-    with np.errstate(invalid="ignore"):  # infinite ones are refused elsewhere
-        steps = np.diff(values[:_COUNTED], axis=0)  # a look, so that few columns are gone through
-        runs = (steps > 0).all(axis=0) | (steps < 0).all(axis=0)
-        spread = values.max(axis=0) - values.min(axis=0)
-        even = (spread > 0) & (spread % (count - 1) == 0)
-    suspicions = []
-    for place in np.flatnonzero(runs | even).tolist():
-        told = _numbering(values[:, place])
-        if told:
-            others = [name for name in names if name != names[place]]
-            cure = f"say features={','.join(others)}" if 0 < len(others) < 6 else "remove it"
-            suspicions.append(f"column {names[place]!r} {told}; if it is an index, {cure}")
-    return suspicions
-
-
-def _numbering(column: np.ndarray) -> str:
-    """How (N,) numbers number the rows; empty if they do not."""
-    if not (np.isfinite(column) & (column == np.floor(column))).all():
-        return ""
-    if len(np.unique(np.diff(np.sort(column)))) == 1:
-        return "counts the examples"
-    steps = np.diff(column)
-    if (steps > 0).all() or (steps < 0).all():
-        return f"{'rises' if steps[0] > 0 else 'falls'} from each row to the next"
-    return ""
 
 
 def _plain(name: str) -> str:

@@ -81,7 +81,6 @@ class _CorruptedImages(Examples):
         return len(self.images)
 
     def read(self, index: int) -> Image.Image:
-        """Decode and corrupt one image."""
         image = self.images[index]
         image = image if image.mode in ("L", "RGB") else to_mode(image, "RGB")
         rng = np.random.default_rng((self.seed, index))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +72,13 @@ class _HubTexts(Examples):
 
     def read(self, index: int) -> Any:
         row = self.data[index]
-        return text_or_pair(row[column] for column in self.columns)
+        return text_or_pair(*(row[column] for column in self.columns))
 
     def each(self) -> Iterator[bytes]:
         for start in range(0, len(self), _AT_A_TIME):
             rows = self.data[start : start + _AT_A_TIME]
             for cells in zip(*(rows[column] for column in self.columns), strict=True):
-                yield example_bytes(text_or_pair(cells))
+                yield example_bytes(text_or_pair(*cells))
 
 
 class _HubTable(Table):
@@ -144,12 +144,12 @@ def from_hub(
     """Load ``name``, ``name@revision`` or a local folder with all its labelled splits.
 
     A folder is one that ``save_to_disk`` wrote or ``datasets.load_dataset`` understands; ``config``
-    is the data set's configuration, such as ``mrpc`` of ``glue``. The others are as for
-    ``from_loaded``.
+    is the data set's configuration, such as ``mrpc`` of ``glue``. The others are those of
+    ``from_table``; without ``label``, the only column of classes is one.
     """
     loaded = _load(require("datasets", f"task {name!r}"), place, name, config)
-    named = {"label": label, "text": text, "image": image, "words": words}
-    return from_loaded(loaded, name, kind, **named, bio=bio, missing=missing)
+    columns = {"label": label, "text": text, "image": image, "words": words}
+    return from_loaded(loaded, name, kind, bio=bio, missing=missing, **columns)
 
 
 def from_loaded(
@@ -157,45 +157,35 @@ def from_loaded(
     name: str,
     kind: Kind | None = None,
     *,
-    label: str | None = None,
-    text: str | None = None,
-    image: str | None = None,
-    words: str | None = None,
     bio: str = "keep",
     missing: str = "skip",
+    **columns: str | None,
 ) -> Task:
-    """The task of a ``Dataset``, which is training data, or a ``DatasetDict``.
-
-    Args:
-        loaded: the data.
-        name: the task.
-        kind: ``"classification"`` or ``"regression"``.
-        label: column of the label; by default one of a usual name (see ``column_roles``), or the
-            only column of classes. Of words the column with a list of labels; ``ner_tags``,
-            ``pos_tags``, ``tags`` or ``labels``.
-        text: column of the text, or two with a comma between.
-        image: column of the images; the only one by default.
-        words: column with a list of words, each of which has a label and is an example; ``tokens``
-            or ``words`` where they hold lists.
-        bio: for words; see ``words_task``.
-        missing: what to do about missing labels; see ``assembly.make_task``.
-    """
+    """The task of a ``Dataset``, which is training data, or a ``DatasetDict``; see ``from_hub``."""
     datasets = require("datasets", f"task {name!r}")
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
     tables = [_HubTable(datasets, data, split, name) for split, data in splits.items()]
-    return task_of(tables, name, kind, Asked(label, text, image, words), bio=bio, missing=missing)
+    return task_of(tables, name, kind, Asked(**columns), bio=bio, missing=missing)
 
 
 def is_loaded(value: Any) -> bool:
-    """Whether something is data of the ``datasets`` library, or splits of it; imports nothing.
+    """Whether something is data of the ``datasets`` library, or splits of it; imports nothing."""
+    names = ("Dataset", "DatasetDict")
+    return _each(value, lambda one: _has_columns(one) and type(one).__name__ in names)
 
-    >>> is_loaded({"train": []})
-    False
-    """
-    kind = type(value)
-    if kind.__module__.partition(".")[0] == "datasets":
-        return kind.__name__ in ("Dataset", "DatasetDict")
-    return isinstance(value, dict) and bool(value) and all(map(is_loaded, value.values()))
+
+def is_stream(value: Any) -> bool:
+    """Whether something is an iterable dataset of torch or of ``datasets``, or splits of these."""
+    return _each(value, lambda one: "IterableDataset" in {k.__name__ for k in type(one).__mro__})
+
+
+def _each(value: Any, test: Callable[[Any], bool]) -> bool:
+    return all(map(test, value.values())) if isinstance(value, dict) and value else test(value)
+
+
+def _has_columns(value: Any) -> bool:
+    # By its own class: those of datasets are made subclasses of torch's as soon as they are used.
+    return type(value).__module__.partition(".")[0] == "datasets"
 
 
 def _load(datasets: Any, place: str, name: str, config: str | None) -> Any:
@@ -208,7 +198,7 @@ def _load(datasets: Any, place: str, name: str, config: str | None) -> Any:
             return datasets.load_from_disk(path)
         return datasets.load_dataset(path, config, revision=revision or None)
     except Exception as error:  # the library raises many kinds for a missing or odd data set
-        line = str(error).splitlines()[0] if str(error) else ""
+        line = next(iter(str(error).splitlines()), "")
         raise InvalidInputError(
             f"task {name!r} could not be loaded ({type(error).__name__}: {line}); check the name "
             f"and the options (?config=…), fetch it once with a network, or give a folder written "
@@ -227,13 +217,20 @@ def from_stream(
 ) -> Task:
     """Take the ``first`` examples of every split of a stream into memory.
 
-    Scores, splits and samples need to know how many examples there are, and every model reads them
-    again, so a stream is read once, as far as it is told to. It is an ``IterableDataset`` of
-    ``datasets`` (or a mapping of splits to them), with the options of ``from_loaded``, or of torch
-    that yields pairs (x, y). Images of ``datasets`` stay encoded.
+    Every model reads them again, so a stream is read once, as far as it is told to. It is an
+    ``IterableDataset`` of ``datasets`` (or a mapping of splits to them), with the options of
+    ``from_loaded``, or of torch that yields pairs (x, y). Images of ``datasets`` stay encoded.
     """
-    count = _count(loaded, first)
-    if not _has_columns(loaded):
+    if first is None:
+        raise UnsupportedTaskError(
+            f"a {type(loaded).__name__} is a stream, of which nobody knows the length; say "
+            f"load_task(stream, first=10000) to take so many examples into memory, or write it as "
+            f"Parquet or tar shards and load those"
+        )
+    if not str(first).isdecimal() or int(first) < 1:
+        raise InvalidInputError(f"first={first!r}; give a whole number of examples to take")
+    count = int(first)
+    if not _each(loaded, _has_columns):
         if options:
             raise InvalidInputError(
                 f"options {', '.join(sorted(options))} apply to streams of columns only; leave "
@@ -250,43 +247,10 @@ def from_stream(
     return from_loaded(taken, name, kind, missing=missing, **options)
 
 
-def is_stream(value: Any) -> bool:
-    """Whether something is an iterable dataset of torch or of ``datasets``, or splits of these.
-
-    >>> is_stream([1, 2])
-    False
-    """
-    if isinstance(value, dict):
-        return bool(value) and all(map(is_stream, value.values()))
-    names = {kind.__name__ for kind in type(value).__mro__}
-    return "IterableDataset" in names
-
-
-def _has_columns(value: Any) -> bool:
-    # By its own class: those of datasets are made subclasses of torch's as soon as they are used.
-    if isinstance(value, dict):
-        return all(map(_has_columns, value.values()))
-    return type(value).__module__.partition(".")[0] == "datasets"
-
-
-def _count(loaded: Any, first: Any) -> int:
-    if first is None:
-        raise UnsupportedTaskError(
-            f"a {type(loaded).__name__} is a stream, of which nobody knows the length; say "
-            f"load_task(stream, first=10000) to take so many examples into memory, or write it as "
-            f"Parquet or tar shards and load those"
-        )
-    if not str(first).isdecimal() or int(first) < 1:
-        raise InvalidInputError(f"first={first!r}; give a whole number of examples to take")
-    return int(first)
-
-
 def _taken(datasets: Any, stream: Any, count: int, name: str) -> Any:
     """The first examples of a stream as data in memory, images as they are encoded."""
-    features = stream.features
-    encoded = (datasets.Image, datasets.Audio)
-    for column, feature in (features or {}).items():
-        if isinstance(feature, encoded):
+    for column, feature in (stream.features or {}).items():
+        if isinstance(feature, (datasets.Image, datasets.Audio)):
             stream = stream.cast_column(column, type(feature)(decode=False))
     rows = list(stream.take(count))
     if not rows:

@@ -11,12 +11,7 @@ from pathlib import Path
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.specs import text_of
 from transfer_metrics.sources.tasks.assembly import make_task
-from transfer_metrics.sources.tasks.paths import (
-    FILE_SUFFIXES,
-    existing_folder,
-    is_litter,
-    split_name,
-)
+from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, existing, is_litter, split_name
 from transfer_metrics.sources.tasks.sequences import ImageFiles, SoundFiles
 from transfer_metrics.sources.tasks.task import Task
 
@@ -28,22 +23,18 @@ _LITTER = "hidden, or left there by a system"
 def from_imagefolder(place: str, name: str) -> Task:
     """Read ``folder/<class>/**/image`` or ``folder/<split>/<class>/**/image``.
 
-    Classes are the sorted names of the folders, in the Unicode form NFC, so that a name that macOS
-    wrote in another form is the same. Images are decoded when they are used, and turned upright by
-    their EXIF data. Hidden files, and what systems leave behind, are ignored; all else that is not
-    used is left out with a warning that counts it: other files, images in no class folder, folders
-    without images. Links to images, and links in place of class folders, are followed, wherever
-    they lead; links to folders further down are not. Nothing is ever written there.
+    Classes are the sorted names of the folders, in the Unicode form NFC, whichever macOS wrote.
+    Hidden files, and what systems leave behind, are ignored; all else that is not used is left out
+    with a warning that counts it: other files, images in no class folder, folders without images.
+    Links to images, and links in place of class folders, are followed, wherever they lead; links to
+    folders further down are not.
     """
-    return _read(_Folder(existing_folder(place, name), name, "image"))
+    return _read(_Folder(existing(place, name, "folder"), name, "image"))
 
 
 def from_audiofolder(place: str, name: str) -> Task:
-    """The same of sounds: ``folder/<class>/**/sound.wav``, with splits if there are any.
-
-    WAV files of samples that are not compressed, of any rate; of several channels the mean is used.
-    """
-    return _read(_Folder(existing_folder(place, name), name, "sound"))
+    """The same of WAV files that are not compressed; of several channels the mean is used."""
+    return _read(_Folder(existing(place, name, "folder"), name, "sound"))
 
 
 def _read(found: _Folder) -> Task:
@@ -66,10 +57,9 @@ def _read(found: _Folder) -> Task:
     left_out = found.left_out()
     lost = [f"{what} ({why})" for what, why in left_out if why != _LITTER]
     task = make_task(name, parts, "classification", classes)
-    how = task.understood.without(*left_out)
     # Told when all is known, with what else is wrong.
-    told = (f"left out {', '.join(lost)}",) if lost else ()
-    return replace(task, understood=replace(how, suspicions=(*how.suspicions, *told)))
+    told = [f"left out {', '.join(lost)}"] if lost else []
+    return replace(task, understood=task.understood.plus(left_out, told))
 
 
 class _Folder:
@@ -81,7 +71,6 @@ class _Folder:
         self._left: defaultdict[str, list[Path]] = defaultdict(list)
 
     def leave(self, path: Path, why: str) -> None:
-        """Note that something is not used."""
         self._left[why].append(path)
 
     def left_out(self) -> tuple[tuple[str, str], ...]:
@@ -142,7 +131,6 @@ class _Folder:
         return sorted(found)
 
     def unusable(self, classes: int) -> InvalidInputError:
-        """The error for too few classes."""
         inner = [f for f in self._folders(self.root) if len(self._folders(f)) > 1]
         left = "; ".join(f"{what} ({why})" for what, why in self.left_out())
         source = "audiofolder" if self.noun == "sound" else "imagefolder"

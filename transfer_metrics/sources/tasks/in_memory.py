@@ -2,27 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.example import Sound, as_sound, example_modality, is_pair, is_sound
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.sources.example import (
+    Modality,
+    Sound,
+    as_sound,
+    example_modality,
+    is_pair,
+    is_sound,
+)
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.label_values import as_array, check_container
-from transfer_metrics.sources.tasks.sequences import Examples, Foreign, ImageArray, Rows, item_of
+from transfer_metrics.sources.tasks.sequences import Examples, ImageArray, Rows
 
 _COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
 
 
+def _item(items: Any, index: int, where: str) -> Any:
+    """One item of what somebody else wrote, or an error that says which cannot be read."""
+    try:
+        return items[index]
+    except TransferMetricsError:
+        raise
+    except Exception as error:
+        why = ": ".join(filter(None, (type(error).__name__, str(error))))
+        cure = "repair what returns it, or leave it out"
+        if isinstance(error, IndexError) and hasattr(items, "__len__"):
+            cure = f"correct its __len__, which is {len(items)}, or {cure}"
+        raise InvalidInputError(
+            f"{where}: example {index} cannot be read ({why}); {cure}"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class _Foreign(Examples):
+    """Examples of somebody else's sequence, whose items ``convert`` turns into examples."""
+
+    items: Any
+    convert: Callable[[Any], Any]
+    where: str
+    modality: Modality | None = None
+    kept = False
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def read(self, index: int) -> Any:
+        item = _item(self.items, index, self.where)
+        try:
+            return self.convert(item)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{self.where}, example {index}: {error}") from error
+
+
 def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence[str] | None]:
     """Examples, labels and names of classes of a map-style dataset of (x, y) pairs.
 
-    Labels come from ``dataset.targets`` or where else torchvision's data sets keep them, if up to
-    ``_COMPARED`` of them, every class among these, are as they are returned; otherwise every pair
-    is fetched once. The names are ``dataset.classes``, unless other labels are returned than kept.
+    Labels are those that torchvision's data sets keep, if up to ``_COMPARED`` of them, every class
+    among these, are as they are returned; otherwise every pair is fetched once. The names are
+    ``dataset.classes``, unless other labels are returned than kept.
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InvalidInputError(
@@ -34,16 +79,14 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
     first = _pair(dataset, 0, where)
     kept = _kept_labels(dataset)
     names = getattr(dataset, "classes", None)
-    if not (isinstance(names, (list, tuple)) and all(isinstance(c, str) for c in names)):
-        names = None
-    if getattr(dataset, "target_transform", None) is not None:
+    are_names = isinstance(names, (list, tuple)) and all(isinstance(c, str) for c in names)
+    if not are_names or getattr(dataset, "target_transform", None) is not None:
         names = None
     if kept is None or not _agree(kept, dataset, first[1], where):
         labels = as_array([_pair(dataset, i, where)[1] for i in range(len(dataset))])
         names = None if kept is not None else names
         kept = labels
-    modality = example_modality(_first(first))
-    return Foreign(dataset, _first, where, modality), kept, names
+    return _Foreign(dataset, _first, where, example_modality(_first(first))), kept, names
 
 
 def _kept_labels(dataset: Any) -> np.ndarray | None:
@@ -62,7 +105,7 @@ def _kept_labels(dataset: Any) -> np.ndarray | None:
 
 
 def _pair(dataset: Any, index: int, where: str) -> Any:
-    item = item_of(dataset, index, where)
+    item = _item(dataset, index, where)
     if not (isinstance(item, (tuple, list)) and len(item) == 2):
         told = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
         raise InvalidInputError(
@@ -96,9 +139,6 @@ def as_example(value: Any) -> Any:
     """One item of a dataset as an example; uint8 (C, H, W) tensors and (H, W, C) arrays are images.
 
     Arrays are copied, since a dataset may fill the same memory with every item.
-
-    >>> as_example(np.zeros((4, 5, 3), np.uint8)).size
-    (5, 4)
     """
     tensor = hasattr(value, "detach")
     if tensor:
@@ -142,23 +182,25 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     if not len(values):
         return []
     own = isinstance(values, (list, tuple, Examples))
-    first = values[0] if own else item_of(values, 0, where)
+    first = values[0] if own else _item(values, 0, where)
     if is_pair(first) or not isinstance(first, (int, float, list, tuple)):
-        if is_sound(first) or _are_waveforms(values):
-            return _as_sounds(values, where)
+        vectors = isinstance(values, (list, tuple)) and all(len(np.shape(v)) == 1 for v in values)
+        # Of different lengths they are no rows of one table.
+        if is_sound(first) or (vectors and len({np.shape(v) for v in values}) > 1):
+            sounds = []
+            for place, value in enumerate(values):
+                try:
+                    sounds.append(as_sound(value))
+                except InvalidInputError as error:
+                    raise InvalidInputError(f"{where}, example {place}: {error}") from error
+            return sounds
         if hasattr(first, "dtype") and isinstance(values, (list, tuple)):
             return as_examples(_stack(values, where), where)
         given = example_modality(first)
         if isinstance(values, list) and any(example_modality(v) != given for v in values):
             raise InvalidInputError(f"{where}: the list mixes different kinds of examples")
-        return values if own else Foreign(values, _as_it_is, where, given)
+        return values if own else _Foreign(values, _as_it_is, where, given)
     return Rows(_as_float32(_stack(values, where), where))
-
-
-def _are_waveforms(values: Sequence[Any]) -> bool:
-    """Whether a list holds vectors of different lengths, which are no rows of one table."""
-    vectors = isinstance(values, (list, tuple)) and all(len(np.shape(v)) == 1 for v in values)
-    return vectors and len({np.shape(value) for value in values}) > 1
 
 
 def _stack(values: Sequence[Any], where: str) -> np.ndarray:
@@ -187,14 +229,3 @@ def _as_float32(values: np.ndarray, where: str) -> np.ndarray:
             f"{int(bad.argmax())}; remove or fill them"
         )
     return result
-
-
-def _as_sounds(values: Sequence[Any], where: str) -> list[Sound]:
-    """A list of waveforms or of mappings as examples; an error says which is none."""
-    sounds = []
-    for place, value in enumerate(values):
-        try:
-            sounds.append(as_sound(value))
-        except InvalidInputError as error:
-            raise InvalidInputError(f"{where}, example {place}: {error}") from error
-    return sounds

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -28,7 +28,8 @@ _MOSTLY = 0.9
 """Share of numbers from which on texts among them are hardly names."""
 _LONG_TAIL = 3.0
 """So many times as many examples in the largest class as in the smallest make balance matter."""
-_KINDS = ("classification", "regression", "multilabel")
+_KINDS = get_args(Kind)
+_KNOWN = "'classification', 'regression' or 'multilabel'"
 
 
 def kind_of(labels: Mapping[str, Any]) -> str:
@@ -63,10 +64,10 @@ def kind_of(labels: Mapping[str, Any]) -> str:
 
 
 def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
-    """Labels of features that are there already: what they are, and their numbers.
+    """The kind of labels of features that are there already, and their numbers.
 
-    The kind, the rule's or the one that is given; int64 class numbers (N,), or float64 targets (N,)
-    or (N, K). Missing labels are refused, and ``odd_texts`` are warned of.
+    Class numbers int64 (N,), or targets float64 (N,) or (N, K). Missing labels are refused, and
+    ``odd_texts`` are warned of.
 
     >>> read_labels(["b", "a", "b"]), read_labels([0.5, 2.0])
     (('classification', array([1, 0, 1])), ('regression', array([0.5, 2. ])))
@@ -79,7 +80,7 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
     if kind == "multilabel":
         return kind, _targets("y", array)
     if kind not in _KINDS:
-        raise InvalidInputError(f"kind {kind!r}; give {_known()}")
+        raise InvalidInputError(f"kind {kind!r}; give {_KNOWN}")
     if kind == "regression":
         return kind, _targets("y", read_texts({"y": array}, kind)["y"])
     return kind, _class_numbers(array)
@@ -88,11 +89,8 @@ def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
 def fitted_kind(y: Any) -> str:
     """What a head or selector takes an array of labels for.
 
-    One whole number per example, of an integer type, is a class, as scikit-learn has it;
-    ``kind_of`` decides about all others.
-
-    >>> fitted_kind(np.arange(50) ** 2), fitted_kind(np.arange(50.0) ** 2), fitted_kind([0.5, 1.0])
-    ('classification', 'regression', 'regression')
+    One number per example, of an integer type, is a class, as scikit-learn has it; ``kind_of``
+    decides about all others.
     """
     array = as_array(y)
     plain = array.ndim == 1 and array.dtype.kind != "f"
@@ -102,8 +100,7 @@ def fitted_kind(y: Any) -> str:
 def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
     """Labels of n examples that must be classes, (n,) int64: numbered in sorted order.
 
-    Where it is known how many classes there are, they must be whole numbers below that already, so
-    that batches agree with each other.
+    With a ``count`` of classes they must be whole numbers below it, so that batches agree.
     """
     array = _complete(y)
     if array.shape != (n,):
@@ -167,7 +164,7 @@ def encode(
     ('classification', {'train': array([1, 0, 1])}, ('cat', 'dog'))
     """
     if kind not in (None, *_KINDS):
-        raise InvalidInputError(f"task {name!r}: kind {kind!r}; give {_known()}")
+        raise InvalidInputError(f"task {name!r}: kind {kind!r}; give {_KNOWN}")
     arrays = {split: as_array(values) for split, values in labels.items()}
     if kind is None:
         found = kind_of(arrays)
@@ -179,8 +176,11 @@ def encode(
             kind = "classification" if of_classes else "regression"
     if kind == "multilabel":
         return kind, *_several(name, arrays, classes)
-    if classes is None or kind == "regression" or not _are_names(arrays, classes):
-        arrays = read_texts(arrays, kind)
+    named = classes is not None and kind == "classification"
+    if named:  # by texts that name classes, which stay so: as numbers they would be their order
+        titles, flat = {*map(_text, classes or ())}, [a for a in arrays.values() if a.ndim == 1]
+        named = all(a.dtype == object and {*a.tolist()} <= titles for a in flat)
+    arrays = arrays if named else read_texts(arrays, kind)
     if kind == "regression":
         targets = {s: _targets(f"task {name!r}, split {s!r}", a) for s, a in arrays.items()}
         if "train" in targets and (np.ptp(targets["train"], axis=0) == 0).any():
@@ -208,12 +208,7 @@ def encode(
 
 
 def doubts(labels: Mapping[str, Any]) -> list[str]:
-    """What may be a mistake where ``kind_of`` found targets, each with its cure.
-
-    >>> doubts({"train": ["1.1", "1.10", "2"]})
-    ["the labels '1.1' and '1.10' are one number to a regression; say kind=classification if they \
-name classes"]
-    """
+    """What may be a mistake where ``kind_of`` found targets, each with its cure."""
     arrays = {split: as_array(values) for split, values in labels.items()}
     read = read_texts(arrays, None)
     if kind_of(read) != "regression" or any(array.ndim > 1 for array in read.values()):
@@ -238,14 +233,7 @@ name classes"]
 
 
 def odd_texts(labels: Mapping[str, Any]) -> list[str]:
-    """What may be a mistake where a few texts among numbers make all of them names of classes.
-
-    What is missing does not count.
-
-    >>> odd_texts({"train": [*map(str, range(12)), "?"]})
-    ["the labels are numbers but for '?', the first in row 13 of train, which makes them names of \
-classes; leave such labels empty, or say kind=classification if they are names"]
-    """
+    """What may be a mistake where a few texts among numbers make all of them names of classes."""
     numbers, odd = 0, []
     for split, values in labels.items():
         array = as_array(values)
@@ -270,30 +258,19 @@ classes; leave such labels empty, or say kind=classification if they are names"]
     ]
 
 
-def _are_names(arrays: Mapping[str, np.ndarray], classes: Sequence[Any]) -> bool:
-    """Whether all labels are texts that name classes; numbers in texts would be their order."""
-    names = {_text(c) for c in classes}
-    return all(a.dtype == object and {*a.tolist()} <= names for a in arrays.values() if a.ndim == 1)
-
-
 def _numbered(
     where: str, arrays: Mapping[str, np.ndarray], classes: Sequence[Any] | None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    if classes is None and arrays and _comparable(list(arrays.values())):
+    types = {array.dtype.kind for array in arrays.values()}
+    common = np.result_type(*arrays.values()).kind if arrays else "O"
+    # Numbers that share a type without being rounded need no look-up.
+    if classes is None and common in "biuf" and (common != "f" or "f" in types):
         found = np.unique(np.concatenate([*arrays.values()]))
         codes = {s: np.searchsorted(found, a).astype(np.int64) for s, a in arrays.items()}
         return codes, tuple(map(_text, found.tolist()))
     values = {split: [_whole(v) for v in array.tolist()] for split, array in arrays.items()}
     numbers, names = _numbering(where, values, classes)
     return {s: np.array([numbers[v] for v in vs], np.int64) for s, vs in values.items()}, names
-
-
-def _comparable(arrays: list[np.ndarray]) -> bool:
-    """Whether all are numbers that share a type without being rounded."""
-    common = np.result_type(*arrays)
-    return common.kind in "biuf" and (
-        common.kind != "f" or any(a.dtype.kind == "f" for a in arrays)
-    )
 
 
 def _numbering(
@@ -362,10 +339,6 @@ def _several(
             f"is nothing to predict"
         )
     return {split: array.astype(np.float64) for split, array in arrays.items()}, names
-
-
-def _known() -> str:
-    return ", ".join(map(repr, _KINDS[:-1])) + f" or {_KINDS[-1]!r}"
 
 
 def _targets(where: str, array: np.ndarray) -> np.ndarray:

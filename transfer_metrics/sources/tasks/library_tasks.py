@@ -16,7 +16,7 @@ from transfer_metrics.sources.tasks.array_files import from_npz
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
 from transfer_metrics.sources.tasks.labels import Kind
-from transfer_metrics.sources.tasks.task import NOTHING, Task
+from transfer_metrics.sources.tasks.task import Task, Understood
 
 SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 _TORCHVISION = (
@@ -41,9 +41,9 @@ def from_torchvision(
     """A data set of ``torchvision.datasets`` with all its splits; nothing is downloaded.
 
     The files must be below ``root``, where ``torchvision.datasets.<name>(root, download=True)``
-    puts them. CIFAR and SEMEION are read by torchvision's own code, of which CIFAR's unpickles
-    files after comparing their checksums with the published ones. Further options are arguments of
-    the class that are texts, such as EMNIST's ``split``.
+    puts them. Torchvision's own code reads them; CIFAR's unpickles files after comparing their
+    checksums. Further options are arguments of the class that are texts, such as EMNIST's
+    ``split``.
     """
     torchvision = require("torchvision", f"task {name!r}")
     choose("torchvision data set", place, _TORCHVISION)
@@ -56,8 +56,8 @@ def from_torchvision(
         variants = {s: [{"split": word} for word in words] for s, words in _SPLITS.items()}
     else:
         variants = {"train": [{}]}
-    fixed = {**options, **({"root": root} if "root" in accepted else {})}
-    fixed |= {"download": False} if "download" in accepted else {}
+    ours = {"root": root, "download": False}
+    fixed = options | {option: value for option, value in ours.items() if option in accepted}
     found, reason = {}, ""
     for split, arguments in variants.items():
         for argument in arguments:
@@ -83,16 +83,12 @@ def from_sklearn(place: str, name: str) -> Task:
 
     choose("scikit-learn task", place, SKLEARN)
     data = getattr(datasets, f"load_{place}")()
-    regression = place == "diabetes"
-    values = data.data
+    values, regression = data.data, place == "diabetes"
     if place == "digits":
         values = np.round(data.images * (255 / 16)).astype(np.uint8)
-    train, test = train_test_split(
-        np.arange(len(values)),
-        test_size=0.25,
-        random_state=0,
-        stratify=None if regression else data.target,
-    )
+    strata = None if regression else data.target
+    order = np.arange(len(values))
+    train, test = train_test_split(order, test_size=0.25, random_state=0, stratify=strata)
     parts = {
         split: (as_examples(values[rows], name), data.target[rows])
         for split, rows in (("train", train), ("test", test))
@@ -105,4 +101,4 @@ def from_sklearn(place: str, name: str) -> Task:
 def from_zoo(place: str, name: str) -> Task:
     """A bundled task."""
     task = from_npz(str(zoo.task_path(place)), name)
-    return dataclasses.replace(task, understood=NOTHING)  # how it is stored is nobody's concern
+    return dataclasses.replace(task, understood=Understood())  # not how it is stored

@@ -14,14 +14,20 @@ from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.specs import parse_task, task_text, text_of
 from transfer_metrics.sources.tasks.assembly import is_labelled_words, make_task, words_task
-from transfer_metrics.sources.tasks.hub_tasks import from_loaded, from_stream, is_loaded, is_stream
+from transfer_metrics.sources.tasks.hub_tasks import (
+    from_hub,
+    from_loaded,
+    from_stream,
+    is_loaded,
+    is_stream,
+)
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.library_tasks import SKLEARN
 from transfer_metrics.sources.tasks.paths import split_name
-from transfer_metrics.sources.tasks.subtasks import CUTS, Cut
 from transfer_metrics.sources.tasks.suspicions import warn_of
 from transfer_metrics.sources.tasks.task import Task
+from transfer_metrics.sources.tasks.task_options import Cut
 
 TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
     "task source",
@@ -43,6 +49,7 @@ TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
     group="transfer_metrics.tasks",
 )
 """Functions ``(place, name, **options) -> Task``; what stands after ``?`` becomes the options."""
+_OF_EVERY_TASK = {field.name for field in dataclasses.fields(Cut)}
 
 
 def load_task(
@@ -136,12 +143,16 @@ def load_task(
         spec = task_text(spec)
         source, place, written = parse_task(spec)
         options = {**written, **options}
-    cut = Cut.of({option: options.pop(option) for option in CUTS if option in options})
+    cut = Cut.of({option: options.pop(option) for option in _OF_EVERY_TASK & set(options)})
     if isinstance(spec, Task):
         _check_options("loaded tasks", options)
         return cut(spec if name is None else dataclasses.replace(spec, name=name))
     if source:
-        whole = _by_name(source, place, text_of(name or spec), kind, classes, options)
+        kind = options.pop("kind", kind)
+        options |= {} if kind is None else {"kind": kind}
+        loader = TASK_SOURCES[source]
+        _check_options(f"{source}: tasks", options, loader)
+        whole = _renamed(loader(place, text_of(name or spec), **options), classes)
     else:
         whole = _in_memory(spec, labels, text_of(name or "data"), kind, classes, options)
     task = cut(whole)
@@ -167,10 +178,10 @@ def _in_memory(
     options: dict[str, Any],
 ) -> Task:
     if labels is None and is_loaded(spec):
-        _check_options("data sets", options, from_loaded)
+        _check_options("data sets", options, from_hub, without=("config",))
         return _renamed(from_loaded(spec, name, kind, **options), classes)
     if labels is None and is_stream(spec):
-        _check_options("streams", options, from_stream, from_loaded)
+        _check_options("streams", options, from_stream, from_hub, without=("config",))
         return from_stream(spec, name, kind, **options)
     if set(options) - {"bio", "missing"}:
         raise InvalidInputError(
@@ -206,27 +217,14 @@ def _part(part: Any, name: str) -> tuple[Sequence[Any], Any, Sequence[Any] | Non
     return from_dataset(part, where)
 
 
-def _by_name(
-    source: str,
-    place: str,
-    name: str,
-    kind: Kind | None,
-    classes: Sequence[Any] | None,
-    options: dict[str, Any],
-) -> Task:
-    kind = options.pop("kind", kind)
-    loader = TASK_SOURCES[source]
-    if kind is not None:
-        options["kind"] = kind
-    _check_options(f"{source}: tasks", options, loader)
-    return _renamed(loader(place, name, **options), classes)
-
-
-def _check_options(what: str, options: Mapping[str, Any], *loaders: Callable[..., Task]) -> None:
-    accepted = set(CUTS)
-    for loader in loaders:
-        accepted |= set(inspect.signature(loader).parameters)
-    accepted -= {"place", "name", "loaded", "options"}
+def _check_options(
+    what: str,
+    options: Mapping[str, Any],
+    *loaders: Callable[..., Task],
+    without: Sequence[str] = (),
+) -> None:
+    accepted = _OF_EVERY_TASK.union(*(inspect.signature(loader).parameters for loader in loaders))
+    accepted -= {"place", "name", "loaded", "options", *without}
     for option in options:
         choose(f"option of {what}", option, accepted)
 

@@ -18,8 +18,8 @@ from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.specs import parse_task, text_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import TASK_SOURCES, load_task
-from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, is_litter
-from transfer_metrics.sources.tasks.sequences import ImageFiles, SoundFiles
+from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, files_below
+from transfer_metrics.sources.tasks.sequences import Examples, ImageFiles, SoundFiles
 from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.sources.tasks.tables import Table
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -56,9 +56,6 @@ class NewExamples:
 
     def by_word(self) -> NewExamples:
         """The words of texts, parted by spaces, each read in its text and called by itself.
-
-        Raises:
-            InvalidInputError: an example is no text.
 
         >>> new = NewExamples(["so it goes"], ["so it goes"]).by_word()
         >>> new.names, new.examples[2]
@@ -110,19 +107,11 @@ def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> New
 
     For a model of images a text is the path of an image, of a folder, of which all images count
     whatever folders they are in, or of a table that names image files; for one of sounds that of a
-    WAV file or a folder of them. For a model of texts it is
-    the path of a table, of a file ``.txt`` with a text per line, or else a text itself; for one of
-    numbers the path of a table. The name of a task stands for its split ``test``.
-
-    Args:
-        X: one of these or a list of them, an image, a pair of texts, a sound; arrays and lists of
-            examples as ``load_task`` takes them; a split.
-        modality: of the model that is to read them.
-        columns: columns of tables that the model was trained to read, if known.
-
-    Raises:
-        InvalidInputError: there is no such file or folder, it holds no examples, or the columns of
-            a table are not clear.
+    WAV file or a folder of them. For a model of texts it is the path of a table, of a file ``.txt``
+    with a text per line, or else a text itself; for one of numbers the path of a table. The name of
+    a task stands for its split ``test``. An image, a pair of texts, a sound, a split, arrays and
+    lists of all these are taken as ``load_task`` takes them. ``columns`` are those of tables that
+    the model was trained to read, if known.
     """
     if isinstance(X, Split):
         return _listed(X.examples)
@@ -144,34 +133,27 @@ def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> New
 def _joined(parts: Sequence[NewExamples]) -> NewExamples:
     if len(parts) == 1:
         return parts[0]
-    files = [part.examples for part in parts]
-    together: Sequence[Any]
-    if all(isinstance(examples, ImageFiles) for examples in files):
-        together = ImageFiles([path for part in files for path in part.paths])  # type: ignore[attr-defined]
-    else:
-        together = _Chain(files)
+    examples: list[Any] = [part.examples for part in parts]
+    together: Sequence[Any] = _Chain(examples)
+    if all(isinstance(files, ImageFiles) for files in examples):
+        together = ImageFiles([path for files in examples for path in files.paths])
     names = [name for part in parts for name in part.names]
     return NewExamples(names, together, tuple(lost for part in parts for lost in part.left_out))
 
 
-class _Chain(Sequence[Any]):
-    """Sequences one after the other, whose examples are read when they are asked for."""
+class _Chain(Examples):
+    """Sequences one after the other."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
         self._parts = parts
-        self._ends = np.cumsum([len(part) for part in parts])
+        self._starts = np.cumsum([0, *map(len, parts)])
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._starts[-1])
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        position = index % len(self)
-        part = int(np.searchsorted(self._ends, position, side="right"))
-        return self._parts[part][position - (int(self._ends[part - 1]) if part else 0)]
+    def read(self, index: int) -> Any:
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._parts[part][index - int(self._starts[part])]
 
 
 def _listed(examples: Sequence[Any]) -> NewExamples:
@@ -241,23 +223,14 @@ def _absent(told: str) -> InvalidInputError:
 def _of_folder(folder: Path, told: str, modality: Modality) -> NewExamples:
     """All images or sounds below a folder, by path; links to folders are not followed."""
     noun, files_of = _FILES[modality]
-    found: list[Path] = []
-    others = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_litter(name))
-        for name in sorted(files):
-            if is_litter(name):
-                continue
-            path = Path(place, name)
-            if path.suffix.lower() in FILE_SUFFIXES[noun]:
-                found.append(path)
-            else:
-                others.append((text_of(str(path)), f"no {noun}"))
+    files = list(files_below(folder))
+    found = [path for path in files if path.suffix.lower() in FILE_SUFFIXES[noun]]
+    others = [path for path in files if path.suffix.lower() not in FILE_SUFFIXES[noun]]
     if not found:
         ends = ".wav" if noun == "sound" else ".jpg, .png, .webp and so on"
         raise InvalidInputError(f"there is no {noun} in the folder {told!r}; {noun}s end in {ends}")
-    names = [text_of(str(path)) for path in found]
-    return NewExamples(names, files_of(found), tuple(others))
+    left_out = tuple((text_of(str(path)), f"no {noun}") for path in others)
+    return NewExamples([text_of(str(path)) for path in found], files_of(found), left_out)
 
 
 def _of_lines(path: Path, told: str) -> NewExamples:

@@ -4,44 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import (
-    InvalidInputError,
-    UnsupportedTaskError,
-    warn,
-)
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, warn
 from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.tasks.paths import inside
+from transfer_metrics.sources.tasks.paths import inside, shards
 from transfer_metrics.sources.tasks.sequences import Examples, StoredImages
-from transfer_metrics.sources.tasks.tables import (
-    Holds,
-    Table,
-    cell_text,
-    is_image_name,
-    named_images,
-    text_or_pair,
-)
+from transfer_metrics.sources.tasks.tables import Holds, Table, text_or_pair
 from transfer_metrics.untrusted import PICTURE, check_unpacked, read_bytes
 
-LARGE = 1 << 30
+_LARGE = 1 << 30
 """Bytes of a row group, which is what memory holds at a time, from which on a warning is given."""
-
-
-_AT_ONCE = 65_536
+_AT_ONCE, _LOOKED_AT = 65_536, 100
+_NOTHING_TOLD = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
+_NUMBERS = ("int", "uint", "float", "double", "halffloat", "bool", "decimal")
 
 
 class _RowGroups:
-    """Parquet files of the same columns, one after the other, of which one row group is kept.
-
-    Attributes:
-        schema: that of the first file, of ``pyarrow``.
-        rows_of_files: number of rows of every file.
-    """
+    """Parquet files of the same columns, one after the other; one row group is kept."""
 
     def __init__(self, paths: Sequence[Path], name: str) -> None:
         self.schema: Any = None
@@ -65,7 +49,7 @@ class _RowGroups:
             self._places += [(number, i) for i in range(len(groups))]
             self.rows_of_files.append(sum(group.num_rows for group in groups))
         self._starts = np.cumsum(sizes)
-        if largest > LARGE:
+        if largest > _LARGE:
             warn(
                 f"task {name!r}: a row group takes {largest / 2**30:.1f} GiB, which memory holds "
                 f"at a time; write the table with smaller ones, such as row_group_size=1000"
@@ -149,14 +133,11 @@ class _ParquetTexts(Examples):
         return len(self._groups)
 
     def read(self, index: int) -> Any:
-        return text_or_pair(self._groups.row(self._columns, index))
+        return text_or_pair(*self._groups.row(self._columns, index))
 
 
 class _ParquetImages(StoredImages):
-    """Encoded images of a column: bytes, or as ``datasets`` has them ``{"bytes", "path"}``.
-
-    Paths start at the folder and must not leave it.
-    """
+    """Encoded images of a column: bytes, or as ``datasets`` has them ``{"bytes", "path"}``."""
 
     def __init__(self, groups: _RowGroups, column: str, folder: str, name: str) -> None:
         self._groups, self._column = groups, column
@@ -195,10 +176,6 @@ def _arrow() -> Any:
     return require("pyarrow", "reading Parquet", install="pyarrow")
 
 
-_LOOKED_AT = 100
-_NUMBERS = ("int", "uint", "float", "double", "halffloat", "bool", "decimal")
-
-
 def is_parquet(place: str) -> bool:
     """Whether a place is a Parquet file by its first bytes, or a folder or pattern of such."""
     path = Path(place).expanduser()
@@ -211,14 +188,16 @@ def is_parquet(place: str) -> bool:
         return False  # whoever reads it next says why it cannot be read
 
 
-class ParquetTable(Table):
-    """A table in one or more Parquet files of the same columns, by split.
+def read_parquet(place: str, name: str) -> Table:
+    """The table of one or more Parquet files of the same columns, by split; see ``paths.shards``.
 
-    Labels, numbers and paths are read whole; images and texts by row groups, of which one is kept
-    in memory, so that its size does not grow with the table. Reading in another order than that of
-    the rows reads row groups again and again.
+    Labels, numbers and paths are read whole; images and texts by row groups, of which memory holds
+    one. Reading in another order than that of the rows reads row groups again and again.
     """
+    return _ParquetTable(shards(place, name, ".parquet"), name)
 
+
+class _ParquetTable(Table):
     def __init__(self, files: Mapping[str, Sequence[Path]], name: str) -> None:
         self.name = name
         paths = [path for of_split in files.values() for path in of_split]
@@ -231,8 +210,14 @@ class ParquetTable(Table):
             )
         self.columns = tuple(self._groups.schema.names)
         metadata = self._groups.schema.metadata or {}
-        self._features = _features(metadata)
-        self.index = _index(metadata)
+        # What datasets says of the columns of a file that it wrote, and pandas of its index.
+        self._features: dict[str, dict[str, Any]] = {}
+        with suppress(*_NOTHING_TOLD):
+            features = json.loads(metadata[b"huggingface"])["info"]["features"]
+            self._features = {c: told for c, told in features.items() if isinstance(told, dict)}
+        with suppress(*_NOTHING_TOLD):
+            index = json.loads(metadata[b"pandas"])["index_columns"]
+            self.index = tuple(column for column in index if type(column) is str)
         if len(files) > 1:
             ends = np.cumsum([0, *self._groups.rows_of_files])
             last = np.cumsum([0, *map(len, files.values())])
@@ -241,7 +226,6 @@ class ParquetTable(Table):
             }
 
     def holds(self, column: str) -> Holds:
-        """By the type of the column; text is paths where the first cells end like image files."""
         kind = self._type(column)
         if self._features.get(column, {}).get("_type") == "Audio":
             raise UnsupportedTaskError(
@@ -258,39 +242,32 @@ class ParquetTable(Table):
         if kind.startswith(_NUMBERS):
             return "numbers"
         first = self._groups.beginning(column, _LOOKED_AT)
-        return "paths" if all(isinstance(c, str) and is_image_name(c) for c in first) else "text"
+        return "paths" if self.name_images(first) else "text"
 
     def is_empty(self, column: str) -> bool:
-        """Whether the type of a column is that of nothing."""
         return self._type(column) == "null"
 
     def cells(self, column: str) -> list[Any]:
-        """All cells of a column."""
         cells = self._groups.whole(column).to_pylist()
-        return [cell if isinstance(cell, list) else cell_text(cell) for cell in cells]
+        return [cell if isinstance(cell, list) else text_or_pair(cell) for cell in cells]
 
     def labels(self, column: str) -> list[Any]:
-        """Cells of the column's own type."""
         return self._groups.whole(column).to_pylist()
 
     def class_names(self, column: str) -> Sequence[str] | None:
-        """Names that ``datasets`` has written into the file."""
         names = self._features.get(column, {}).get("names")
         return names if isinstance(names, list) and names else None
 
     def texts(self, columns: Sequence[str]) -> Sequence[Any]:
-        """Texts that are read by row groups."""
         return _ParquetTexts(self._groups, columns)
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
-        """Numbers, and vectors of one length, side by side; what is empty is NaN."""
         return np.concatenate([self._matrix(column) for column in columns], axis=1)
 
     def images(self, column: str, root: str | None) -> Sequence[Any]:
-        """Images inside of the file as they are encoded, or those that it names."""
         folder = root or self._folder
         if self.holds(column) in ("paths", "text"):
-            return named_images(self.cells(column), folder, self.name, column)
+            return self.named_images(column, folder)
         return _ParquetImages(self._groups, column, folder, self.name)
 
     def _type(self, column: str) -> str:
@@ -314,20 +291,3 @@ class ParquetTable(Table):
                 f"task {self.name!r}: column {column!r} holds no numbers or vectors of one length "
                 f"({error}); leave it out with ?features=…"
             ) from error
-
-
-def _features(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:
-    """What ``datasets`` says of the columns of a file that it wrote."""
-    try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return {column: told for column, told in features.items() if isinstance(told, dict)}
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
-def _index(metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:
-    """The columns that are the index of the data frame of ``pandas`` that was written."""
-    try:
-        return tuple(c for c in json.loads(metadata[b"pandas"])["index_columns"] if type(c) is str)
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        return ()

@@ -5,15 +5,20 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from transfer_metrics.errors import InvalidInputError
 
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .bmp .tif .tiff .webp .gif".split()  # noqa: SIM905
-)
-FILE_SUFFIXES = {"image": IMAGE_SUFFIXES, "sound": frozenset({".wav"})}
-"""By what is in a folder: one file is an example."""
+FILE_SUFFIXES = {
+    "image": (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".pbm", ".bmp", ".tif"),
+        *(".tiff", ".webp", ".gif"),
+    ),
+    "sound": (".wav",),
+}
+"""Of files of which each is an example."""
 # What systems and servers leave in folders that people copy, zip and share.
 _LITTER = (
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information",
@@ -38,30 +43,20 @@ _SPLITS = ("train", "test", "val", *_SPLIT_NAMES)
 
 
 def split_name(name: str) -> str:
-    """The usual name of a split.
-
-    >>> split_name("validation"), split_name("ood")
-    ('val', 'ood')
-    """
+    """The usual name of a split."""
     return _SPLIT_NAMES.get(name.lower(), name.lower())
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that systems make without being asked.
-
-    >>> is_litter("._cat.jpg"), is_litter("__MACOSX"), is_litter("cat.jpg")
-    (True, True, False)
-    """
+    """Whether a file or folder is hidden, or one that systems make without being asked."""
     return name.startswith(".") or name.lower() in _LITTER
 
 
 def source_of(path: Path) -> str:
     """The task source that reads a file or folder, by its ending or by what is in it.
 
-    Of a folder without tables it is that of images, which says what is wrong with the folder.
-
-    Raises:
-        InvalidInputError: no source reads it, or several might.
+    Of a folder without tables it is that of images, which says what is wrong with the folder. It is
+    an error where no source reads it, or several might.
     """
     if not path.is_dir():
         source = _BY_ENDING.get(path.suffix.lower())
@@ -76,7 +71,9 @@ def source_of(path: Path) -> str:
     if saved := [file.name for file in files if file.name in _SAVED]:
         found["hf"] = saved[0]
     for source, noun in (("imagefolder", "image"), ("audiofolder", "sound")):
-        inner = next(filter(None, (_first(part, noun) for part in _sorted(path))), None)
+        folders = (p for p in _sorted(path) if p.is_dir() and not is_litter(p.name))
+        files_of = (file for folder in folders for file in files_below(folder))
+        inner = next((f for f in files_of if f.suffix.lower() in FILE_SUFFIXES[noun]), None)
         if inner is not None:
             found[source] = str(inner.relative_to(path))
             break  # sounds beside images are not looked for
@@ -102,50 +99,37 @@ def _sorted(path: Path) -> list[Path]:
         return []
 
 
-def _first(folder: Path, noun: str) -> Path | None:
-    """An image, or a sound, in a folder or its subfolders, if any."""
-    if not folder.is_dir() or is_litter(folder.name):
-        return None
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files in a folder and its subfolders, in their order, but for litter."""
     for place, inner, files in os.walk(folder):
         inner[:] = sorted(name for name in inner if not is_litter(name))
-        for file in sorted(files):
-            if Path(file).suffix.lower() in FILE_SUFFIXES[noun] and not is_litter(file):
-                return Path(place, file)
-    return None
+        yield from (Path(place, name) for name in sorted(files) if not is_litter(name))
 
 
-def existing_file(place: str, name: str) -> Path:
-    """The path of a file, its absence an ``InvalidInputError``."""
+def existing(place: str, name: str, noun: Literal["file", "folder"] = "file") -> Path:
+    """The path of a file or folder; an error where there is none."""
     path = Path(place).expanduser()
-    if path.is_dir():
+    is_folder, is_file = path.is_dir(), os.path.isfile(path)
+    if noun == "file" and is_folder:
         raise InvalidInputError(
             f"task {name!r}: {place!r} is a folder; name a file, or say imagefolder:{place} for "
             f"a folder of images per class"
         )
-    if not os.path.isfile(path):
-        raise InvalidInputError(f"task {name!r}: there is no file {place!r}{_seen_from(path)}")
-    return path
-
-
-def existing_folder(place: str, name: str) -> Path:
-    """The path of a folder, its absence an ``InvalidInputError``."""
-    path = Path(place).expanduser()
-    if path.is_file():
+    if noun == "folder" and is_file:
         raise InvalidInputError(
             f"task {name!r}: {place!r} is a file; name the folder with one folder per class, or "
             f"say csv:, npz: or parquet: for a file"
         )
-    if not path.is_dir():
-        raise InvalidInputError(f"task {name!r}: there is no folder {place!r}{_seen_from(path)}")
+    if not (is_folder or is_file):
+        raise InvalidInputError(f"task {name!r}: there is no {noun} {place!r}{_seen_from(path)}")
     return path
 
 
 def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
     """Files by split: one file, a folder with all its subfolders, or a pattern with ``*``.
 
-    The splits are those that the names begin with, such as ``train-00000-of-00002.parquet`` beside
-    ``test-00000-of-00001.parquet``. Where all begin alike, everything is training data; where some
-    begin so and some do not, that is an error.
+    The splits are those that the names begin with, such as ``train-00000-of-00002.parquet``. Where
+    all begin alike, everything is training data; where only some begin so, that is an error.
     """
     path = Path(place).expanduser()
     if path.is_dir():
@@ -187,9 +171,6 @@ def inside(folder: str, path: str, where: str) -> Path:
     """A path that a table names, which must not leave the folder, absolute or by ``..``.
 
     Links are followed wherever they lead; they were made by whoever made the folder.
-
-    >>> inside("/data", "cats/../0.png", "row 1").as_posix()
-    '/data/0.png'
     """
     base = os.path.abspath(os.path.expanduser(folder))
     found = os.path.normpath(os.path.join(base, path))

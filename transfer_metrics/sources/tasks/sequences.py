@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,21 +13,14 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.sources.example import (
-    Modality,
-    Sound,
-    Word,
-    decode,
-    decode_sound,
-    example_bytes,
-)
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.example import Modality, Sound, decode, decode_sound, example_bytes
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
 
 class Examples(Sequence[Any]):
-    """Base of the sequences below: integer access only, decoded when asked for.
+    """Base of sequences: integer access only, decoded when asked for.
 
     Attributes:
         modality: what the examples are, where that is known before one is decoded.
@@ -71,11 +64,7 @@ class Examples(Sequence[Any]):
         return self.read(position % len(self))
 
 
-_ENDS = (
-    (b"\xff\xd8\xff", b"\xff\xd9"),
-    (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"),
-    (b"GIF8", b";"),
-)
+_ENDS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"), (b"GIF8", b";"))
 """How files of images begin and end."""
 
 
@@ -180,50 +169,6 @@ class SoundFiles(Files):
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedImages(StoredImages):
-    """Encoded images one after the other in a uint8 array, decoded on access.
-
-    Image i is ``data[offsets[i]:offsets[i + 1]]``; ``name`` says where they come from.
-    """
-
-    data: np.ndarray
-    offsets: np.ndarray
-    name: str
-
-    def __post_init__(self) -> None:
-        good = (
-            self.data.dtype == np.uint8
-            and self.data.ndim == self.offsets.ndim == 1
-            and np.issubdtype(self.offsets.dtype, np.integer)
-            and len(self.offsets) > 0
-            and (np.diff(self.offsets.astype(np.int64)) > 0).all()
-            and self.offsets[0] >= 0
-            and self.offsets[-1] <= len(self.data)
-        )
-        if not good:
-            raise InvalidInputError(
-                f"{self.name}: the offsets do not fit the encoded images; image i is "
-                f"data[offsets[i]:offsets[i + 1]] with data one-dimensional uint8"
-            )
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def sizes(self) -> np.ndarray:  # type: ignore[override]
-        """Bytes of each image."""
-        return np.diff(self.offsets.astype(np.int64))
-
-    def where(self, index: int) -> str:
-        """The array and the number of one image."""
-        return f"{self.name}[{index}]"
-
-    def stored(self, index: int) -> bytes:
-        """One encoded image."""
-        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
-
-
-@dataclass(frozen=True, eq=False)
 class ImageArray(Examples):
     """Images in one uint8 array (N, H, W), (N, H, W, 1) or (N, H, W, 3)."""
 
@@ -277,53 +222,6 @@ class Rows(Examples):
         return iter([example_bytes(self.values)])
 
 
-def item_of(items: Any, index: int, where: str) -> Any:
-    """One item of what somebody else wrote; whatever that raises becomes an error that says which.
-
-    >>> item_of({0: "a"}, 1, "task 'x'")
-    Traceback (most recent call last):
-    transfer_metrics.errors.InvalidInputError: task 'x': example 1 cannot be read (KeyError: 1);
-    repair what returns it, or leave it out
-    """
-    try:
-        return items[index]
-    except TransferMetricsError:
-        raise
-    except Exception as error:
-        why = ": ".join(filter(None, (type(error).__name__, str(error))))
-        cure = "repair what returns it, or leave it out"
-        if isinstance(error, IndexError) and hasattr(items, "__len__"):
-            cure = f"correct its __len__, which is {len(items)}, or {cure}"
-        raise InvalidInputError(
-            f"{where}: example {index} cannot be read ({why}); {cure}"
-        ) from error
-
-
-@dataclass(frozen=True, eq=False)
-class Foreign(Examples):
-    """Examples of a sequence or data set that somebody else wrote.
-
-    ``convert`` makes an example of an item, and ``where`` is for messages.
-    """
-
-    items: Any
-    convert: Callable[[Any], Any]
-    where: str
-    modality: Modality | None = None
-    kept = False
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def read(self, index: int) -> Any:
-        """Fetch one item and convert it."""
-        item = item_of(self.items, index, self.where)
-        try:
-            return self.convert(item)
-        except InvalidInputError as error:
-            raise InvalidInputError(f"{self.where}, example {index}: {error}") from error
-
-
 @dataclass(frozen=True, eq=False)
 class _Chosen(Examples):
     """Some examples of a sequence, by position."""
@@ -333,17 +231,14 @@ class _Chosen(Examples):
 
     @property
     def modality(self) -> Modality | None:  # type: ignore[override]
-        """That of the sequence."""
         return getattr(self.examples, "modality", None)
 
     @property
     def kept(self) -> bool:  # type: ignore[override]
-        """As the sequence has it."""
         return getattr(self.examples, "kept", True)
 
     @property
     def sizes(self) -> np.ndarray | None:  # type: ignore[override]
-        """Those of the sequence, where it knows."""
         sizes = getattr(self.examples, "sizes", None)
         return None if sizes is None else sizes[self.positions]
 
@@ -351,41 +246,12 @@ class _Chosen(Examples):
         return len(self.positions)
 
     def stored(self, index: int) -> bytes:
-        """What one of them contains, as the sequence has it."""
         position = int(self.positions[index])
         stored = getattr(self.examples, "stored", None)
         return example_bytes(self.examples[position]) if stored is None else stored(position)
 
     def read(self, index: int) -> Any:
-        """Read one of them."""
         return self.examples[int(self.positions[index])]
-
-
-@dataclass(frozen=True, eq=False)
-class Words(Examples):
-    """Words in the order of their sentences, each with the sentence's number and its place."""
-
-    sentences: Sequence[tuple[str, ...]]
-    units: np.ndarray
-    positions: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.units)
-
-    def read(self, index: int) -> Word:
-        """One word with its sentence."""
-        return Word(self.sentences[int(self.units[index])], int(self.positions[index]))
-
-    def rows(self, positions: np.ndarray) -> Words:
-        """Some of the words, of the same sentences."""
-        return Words(self.sentences, self.units[positions], self.positions[positions])
-
-    def content(self) -> Iterator[bytes]:
-        """The sentences once each, then which of their words are examples."""
-        for words in self.sentences:
-            yield "\0".join(words).encode()
-        for part in (self.units, self.positions):
-            yield np.ascontiguousarray(part, dtype=np.int64).tobytes()
 
 
 def some(examples: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:

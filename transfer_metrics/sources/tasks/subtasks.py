@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.sources.tasks.assembly import check_policy, refuse_damaged, without_damaged
 from transfer_metrics.sources.tasks.task import Split, Task
 
-_SEED = 0
+_VTAB, _VTAB_TRAIN, _VTAB_VAL = "vtab-1k", 800, 200
 
 
 def nested_order(
-    labels: np.ndarray, num_classes: int, seed: int = _SEED, *, balanced: bool = False
+    labels: np.ndarray, num_classes: int, seed: int = 0, *, balanced: bool = False
 ) -> np.ndarray:
     """An order of the examples of which every beginning is a random sample fair to the classes.
 
     Every class has one example as soon as s, the length of the beginning, reaches the number C of
     classes. Stratified, a class of which there are c of n examples has at most one more than
-    ``c s / n``, and at most ``C c / n`` fewer, what the first examples of the rare classes
-    displace. Balanced, no two classes differ by more than one until the smaller is used up, after
-    which the others fill its places. Regression targets, of no classes, are shuffled. The order
-    depends on the labels, their order and the seed only.
-
-    Cost: O(n log n), and O(n) for each class.
+    ``c s / n``, and at most ``C c / n`` fewer. Balanced, no two classes differ by more than one
+    until the smaller is used up. Regression targets, of no classes, are shuffled.
 
     >>> labels = np.array([0, 0, 0, 0, 1, 1])
     >>> [np.bincount(labels[nested_order(labels, 2)[:s]]).tolist() for s in (2, 3, 6)]
     [[1, 1], [2, 1], [4, 2]]
-    >>> np.bincount(labels[nested_order(labels, 2, balanced=True)[:5]]).tolist()
-    [3, 2]
     """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     if not num_classes:
@@ -56,10 +47,6 @@ def stratified_holdout(
 
     The total is rounded, the classes with the largest remainders give the rest, and every class
     keeps at least one example.
-
-    >>> stay, out = stratified_holdout(np.array([0] * 8 + [1] * 2), 0.2, seed=0)
-    >>> len(stay), len(out)
-    (8, 2)
     """
     from sklearn.utils import check_random_state
 
@@ -92,10 +79,6 @@ def check_share(validation: Any) -> None:
         raise InvalidInputError(f"validation={validation!r}; use a share between 0 and 1, as 0.2")
 
 
-_VTAB = "vtab-1k"
-_VTAB_TRAIN, _VTAB_VAL = 800, 200
-
-
 def subsample(task: Task, examples: int, seed: int = 0) -> Task:
     """A task with fewer training examples, as many of every class as there are; others as before.
 
@@ -124,7 +107,7 @@ def subsample(task: Task, examples: int, seed: int = 0) -> Task:
     whole = task["train"]
     if examples >= len(whole):
         if examples > len(whole):
-            _warn(
+            warn(
                 f"task {task.name!r} has {len(whole)} training examples, fewer than the "
                 f"{examples} asked for; all are used"
             )
@@ -146,11 +129,6 @@ def hold_out(task: Task, split: str, share: float, seed: int = 0) -> Task:
     """Cut a part of the training examples off as another split, with every class in its share.
 
     Words are cut off by sentences, so that no sentence is in both.
-
-    >>> from transfer_metrics.sources.tasks.load_task import load_task
-    >>> iris = hold_out(load_task("sklearn:iris"), "val", 0.25)
-    >>> len(iris["train"]), len(iris["val"]), np.bincount(iris["val"].labels).tolist()
-    (84, 28, [9, 9, 10])
     """
     if split in task.splits:
         raise InvalidInputError(
@@ -167,10 +145,19 @@ def held_out(
     name: str, whole: Split, num_classes: int, share: float, seed: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions that stay and those held out of a split: by class, or at random, or by sentence."""
-    if whole.units is not None:
-        return _sentences_out(name, whole, share, seed)
-    labels = whole.labels if num_classes else np.zeros(len(whole))
-    return stratified_holdout(labels, share, seed)
+    if whole.units is None:
+        labels = whole.labels if num_classes else np.zeros(len(whole))
+        return stratified_holdout(labels, share, seed)
+    from sklearn.model_selection import GroupShuffleSplit
+
+    try:
+        splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
+        return next(splitter.split(whole.labels, groups=whole.units))
+    except ValueError as error:
+        raise InvalidInputError(
+            f"task {name!r}: a share of {share} of the sentences cannot be held out ({error})"
+            f"; give a share between 0 and 1, and at least two sentences"
+        ) from error
 
 
 def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
@@ -194,19 +181,14 @@ def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
     >>> [len(fold["test"]) for fold in folds(load_task("sklearn:iris"), 3)]
     [38, 37, 37]
     """
-    from sklearn.model_selection import (
-        GroupKFold,
-        KFold,
-        StratifiedGroupKFold,
-        StratifiedKFold,
-    )
+    from sklearn import model_selection as ways
 
     whole = task["train"]
     kind: Any
     if whole.units is None:
-        kind = StratifiedKFold if task.num_classes else KFold
+        kind = ways.StratifiedKFold if task.num_classes else ways.KFold
     else:
-        kind = StratifiedGroupKFold if task.num_classes else GroupKFold
+        kind = ways.StratifiedGroupKFold if task.num_classes else ways.GroupKFold
     try:
         if k < 2:
             raise ValueError(f"k={k} is no number of parts")
@@ -220,7 +202,7 @@ def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
             f"the size of the largest class"
         ) from error
     for one in told:
-        _warn(f"task {task.name!r}, {k} folds: {one.message}")
+        warn(f"task {task.name!r}, {k} folds: {one.message}")
     for number, (train, test) in enumerate(parts, start=1):
         splits = {"train": whole.rows(train), "test": whole.rows(test)}
         yield dataclasses.replace(task, name=f"{task.name}, fold {number} of {k}", splits=splits)
@@ -265,106 +247,7 @@ def _tell_scarce(task: Task, labels: np.ndarray, examples: int, classes: int) ->
     if scarce:
         told = ", ".join(f"{name!r} {n}" for name, n in scarce[:5])
         more = f" and {len(scarce) - 5} more" if len(scarce) > 5 else ""
-        _warn(
+        warn(
             f"task {task.name!r}: of {examples} examples {share} would be of each class, but there "
             f"are fewer of {told}{more}; other classes fill their places"
         )
-
-
-def _sentences_out(
-    name: str, whole: Split, share: float, seed: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.model_selection import GroupShuffleSplit
-
-    try:
-        splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
-        [(stay, out)] = splitter.split(whole.labels, groups=whole.units)
-    except ValueError as error:
-        raise InvalidInputError(
-            f"task {name!r}: a share of {share} of the sentences cannot be held out ({error})"
-            f"; give a share between 0 and 1, and at least two sentences"
-        ) from error
-    return stay, out
-
-
-def _warn(text: str) -> None:
-    warn(text)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """What is made of a loaded task, in the order of the fields.
-
-    Attributes:
-        corrupt: ``"skip"`` reads every image and sound once and leaves out those that cannot be
-            read; ``"error"`` looks at the ends of image files and tells of all that are damaged.
-        test_size: share of the training examples to hold out as ``test``.
-        examples: number of training examples to keep, class-balanced.
-        protocol: ``"vtab-1k"`` for its 800 training and 200 validation examples.
-        seed: of every random choice.
-    """
-
-    corrupt: str = "error"
-    test_size: float | None = None
-    examples: int | None = None
-    protocol: str | None = None
-    seed: int = 0
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Cut:
-        """From options as they are written, text or values.
-
-        >>> Cut.of({"examples": "1000", "seed": 1})
-        Cut(corrupt='error', test_size=None, examples=1000, protocol=None, seed=1)
-        """
-        given = {name: value for name, value in options.items() if value is not None}
-        examples, share = given.get("examples"), given.get("test_size")
-        protocol = given.get("protocol")
-        if protocol not in (None, _VTAB):
-            raise InvalidInputError(f"protocol={protocol!r}; the one that is known is {_VTAB}")
-        if protocol and examples is not None:
-            raise InvalidInputError(f"protocol={_VTAB} says how many examples; leave examples out")
-        return cls(
-            check_policy("corrupt", given.get("corrupt", "error")),
-            None if share is None else _share(share),
-            None if examples is None else _whole("examples", examples, 1),
-            protocol,
-            _whole("seed", given.get("seed", 0), 0),
-        )
-
-    def __call__(self, task: Task) -> Task:
-        """The task as it was asked for."""
-        if self.corrupt == "skip":
-            task = without_damaged(task)
-        else:
-            refuse_damaged(task)
-        if self.test_size is not None:
-            task = hold_out(task, "test", self.test_size, self.seed)
-        if self.examples is not None:
-            task = subsample(task, self.examples, self.seed)
-        return task if self.protocol is None else vtab_1k(task, self.seed)
-
-
-CUTS = tuple(field.name for field in fields(Cut))
-
-
-def _whole(option: str, value: Any, least: int) -> int:
-    number = _number(value)
-    if number != math.floor(number) or number < least:
-        raise InvalidInputError(f"{option}={value!r}; give a whole number from {least} on")
-    return int(number)
-
-
-def _share(value: Any) -> float:
-    number = _number(value)
-    if not 0 < number < 1:
-        raise InvalidInputError(f"test_size={value!r}; give a share between 0 and 1, as 0.2")
-    return number
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return -1.0
-    return number if math.isfinite(number) else -1.0

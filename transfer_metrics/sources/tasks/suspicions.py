@@ -20,38 +20,25 @@ _MOST_ONE_CLASS = 0.95
 """Share of the largest class that is still taken for meant."""
 _LEAST = 5
 """Classes from which on one of them per example is strange."""
-MOST_EXAMPLES, MOST_BYTES = 100_000, 1 << 28
+_MOST_EXAMPLES, _MOST_BYTES = 100_000, 1 << 28
 """Of two splits; larger ones are not compared. Reading so much takes about a second."""
 _CHANCE = 1
 """Rows of numbers that may be equal by chance, as a pair of flowers of Fisher's iris is."""
 
 
 def warn_of(task: Task, used: Task) -> None:
-    """Tell what may be a mistake, once, where a task is loaded.
-
-    What is suspicious is told of the ``task`` as its source has it, what repeats of what is
-    ``used`` of it.
-    """
-    for text in (*suspicions(task), *repeats(used)):
+    """Tell what may be a mistake in a task as its source has it, and repeats in what is used."""
+    for text in (*_suspicions(task), *_repeats(used)):
         warn(f"task {visible(task.name)!r}: {text}")
 
 
-def suspicions(task: Task) -> list[str]:
+def _suspicions(task: Task) -> list[str]:
     """What may be a mistake, from names and labels alone, and what the source suspects itself.
 
     A class per example, one class above ``_MOST_ONE_CLASS``, classes that differ by case, space or
     Unicode form only, and classes of other splits that ``train`` lacks.
-
-    >>> from transfer_metrics.sources.tasks.load_task import load_task
-    >>> suspicions(load_task("sklearn:iris"))
-    []
-
-    Cost: that of counting the labels.
     """
-    told = list(task.understood.suspicions)
-    if task.num_classes:
-        told += _of_classes(task)
-    return told
+    return [*task.understood.suspicions, *(_of_classes(task) if task.num_classes else ())]
 
 
 def _of_classes(task: Task) -> Iterator[str]:
@@ -71,7 +58,8 @@ def _of_classes(task: Task) -> Iterator[str]:
         )
     alike: dict[str, list[str]] = {}
     for name in task.classes:
-        alike.setdefault(_folded(name), []).append(name)
+        folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        alike.setdefault(folded, []).append(name)
     pairs = [names for names in alike.values() if len(names) > 1]
     # Of letters and other signs the case is what is asked for.
     signs = all(len(unicodedata.normalize("NFC", c)) == 1 for c in chain(*pairs))
@@ -93,11 +81,6 @@ def _of_classes(task: Task) -> Iterator[str]:
             )
 
 
-def _folded(name: str) -> str:
-    """A name without what differs by habit of typing."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-
-
 def _shown(name: str) -> str:
     """A name in quotes; where it cannot be told from its twin, with its unusual signs by code."""
     plain = unicodedata.normalize("NFKC", name) == name
@@ -109,17 +92,13 @@ def _some(names: Sequence[str]) -> str:
     return f"{told} and {len(names) - 3} more" if len(names) > 3 else told
 
 
-def repeats(task: Task) -> list[str]:
+def _repeats(task: Task) -> list[str]:
     """Which splits hold examples of ``train`` as well; a sentence each.
 
-    Examples are compared by what is stored, whatever their labels. Of files, those are read that
-    have the same number of bytes as one of the other split. Nothing is compared where there are
-    more than ``MOST_EXAMPLES``, where more than ``MOST_BYTES`` would have to be read, or where
-    examples are made or decoded only when they are used, as those of a torch ``Dataset``.
-
-    >>> from transfer_metrics.sources.tasks.load_task import load_task
-    >>> repeats(load_task("sklearn:digits"))
-    []
+    Examples are compared by what is stored, whatever their labels; of files, those of one size.
+    Nothing is compared where there are more than ``_MOST_EXAMPLES``, where more than
+    ``_MOST_BYTES`` would have to be read, or where examples are made or decoded only when they are
+    used.
     """
     train = task["train"]
     told = []
@@ -135,24 +114,23 @@ def repeats(task: Task) -> list[str]:
 
 def _common(train: Split, split: Split) -> int:
     """How many examples of a split are in the training data."""
-    if len(train) + len(split) > MOST_EXAMPLES or not all(
-        _is_stored(part.examples) for part in (train, split)
-    ):
+    both = (train.examples, split.examples)
+    if len(train) + len(split) > _MOST_EXAMPLES or not all(map(_is_stored, both)):
         return 0
-    rows: tuple[Any, Any] = (None, None)
-    one, other = (getattr(part.examples, "sizes", None) for part in (train, split))
+    rows: list[Any] = [None, None]
+    one, other = (getattr(examples, "sizes", None) for examples in both)
     if one is not None and other is not None:
         shared = np.intersect1d(one, other)
-        rows = np.flatnonzero(np.isin(one, shared)), np.flatnonzero(np.isin(other, shared))
-        if one[rows[0]].sum() + other[rows[1]].sum() > MOST_BYTES:
+        rows = [np.flatnonzero(np.isin(sizes, shared)) for sizes in (one, other)]
+        if one[rows[0]].sum() + other[rows[1]].sum() > _MOST_BYTES:
             return 0
     read = 0
     found: list[list[int]] = [[], []]
     try:
-        for hashes, part, which in zip(found, (train, split), rows, strict=True):
-            for content in _contents(part.examples, which):
+        for hashes, examples, which in zip(found, both, rows, strict=True):
+            for content in _contents(examples, which):
                 read += len(content)
-                if read > MOST_BYTES:
+                if read > _MOST_BYTES:
                     return 0
                 hashes.append(hash(content))  # of 64 bits, with a random key
     except InvalidInputError:  # of a damaged file, which is told of when it is used

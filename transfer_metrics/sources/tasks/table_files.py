@@ -1,27 +1,24 @@
-"""Files of tables as columns: separated values, one JSON object per line."""
+"""Files of tables: separated values, one JSON object per line, Parquet."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
-import itertools
-import re
-import warnings
-from typing import TYPE_CHECKING, Any, Literal
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.tasks.column_roles import named_label
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
-from transfer_metrics.sources.tasks.parquet import ParquetTable, is_parquet
-from transfer_metrics.sources.tasks.paths import existing_file, shards
-from transfer_metrics.sources.tasks.tables import Table, TextTable
+from transfer_metrics.sources.tasks.parquet import is_parquet, read_parquet
+from transfer_metrics.sources.tasks.paths import existing
+from transfer_metrics.sources.tasks.separated_values import read_separated
+from transfer_metrics.sources.tasks.tables import Holds, Table
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_LONGEST = 1_000_000
+_MOST_LOOKED_AT = 1000
+_TRUTH = {"true": 1.0, "false": 0.0}
 _MOST_CELLS = 100_000_000
 """Rows times columns of a table in JSON, where a short line can add a column to all others."""
 
@@ -29,14 +26,13 @@ _MOST_CELLS = 100_000_000
 def read_table(place: str, name: str, header: str | None = None) -> Table:
     """A table from a file of separated values or JSON lines, or from files of Parquet.
 
-    Parquet may be in several files; see ``paths.shards``. A file that begins with ``{`` has a JSON
-    object per line. Of any other ``read_separated`` finds the separator. No more than
-    ``untrusted.TABLE`` bytes are read.
+    A file that begins with ``{`` has a JSON object per line. No more than ``untrusted.TABLE`` bytes
+    are read, but of Parquet.
     """
     if is_parquet(place):
         _refuse_header(header, name)
-        return ParquetTable(shards(place, name, ".parquet"), name)
-    path = existing_file(place, name)
+        return read_parquet(place, name)
+    path = existing(place, name)
     lines = False
     suspicions: list[str] = []
     try:
@@ -50,11 +46,8 @@ def read_table(place: str, name: str, header: str | None = None) -> Table:
     except InvalidInputError as error:
         raise InvalidInputError(f"task {name!r}: {error}") from error
     except (ValueError, OSError, OverflowError, MemoryError, csv.Error) as error:
-        wanted = (
-            "one JSON object per line"
-            if lines
-            else "UTF-8 text, a header line, as many cells below"
-        )
+        columns = "UTF-8 text, a header line, as many cells below"
+        wanted = "one JSON object per line" if lines else columns
         raise InvalidInputError(
             f"task {name!r}: {place!r} cannot be read as a table ({error}); it needs {wanted}"
         ) from error
@@ -63,7 +56,7 @@ def read_table(place: str, name: str, header: str | None = None) -> Table:
             f"task {name!r}: {place!r} has no rows; add a row per example"
             f"{'' if lines else ' below the header'}"
         )
-    return TextTable(table, name, str(path.parent), suspicions)
+    return _TextTable(table, name, str(path.parent), suspicions)
 
 
 def _refuse_header(header: str | None, name: str) -> None:
@@ -86,198 +79,115 @@ def _json_lines(text: str) -> dict[str, list[Any]]:
     return {column: [row.get(column) for row in rows] for column in columns}
 
 
-_SEPARATORS = (",", ";", "\t", "|")
-_MOST_TWINS, _LOOKED_AT, _SPECTRUM = 100, 50, 5
-_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
-_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3},[0-9]{3}")
+class _TextTable(Table):
+    """Cells in memory that are texts, or what JSON knows: numbers, booleans, lists, none."""
+
+    def __init__(
+        self, cells: Mapping[str, list[Any]], name: str, folder: str, suspicions: Sequence[str] = ()
+    ) -> None:
+        self.name = name
+        self.columns = tuple(cells)
+        self.rows = len(next(iter(cells.values())))
+        self.suspicions = tuple(suspicions)
+        self._cells = cells
+        self._folder = folder
+        self._numbers: dict[str, np.ndarray | None] = {}
+
+    def holds(self, column: str) -> Holds:
+        cells = self._cells[column]
+        if any(isinstance(cell, list) for cell in cells):
+            return "lists"
+        if self._read(column) is not None:
+            return "numbers"
+        return "paths" if self.name_images(self.cells(column)) else "text"
+
+    def is_empty(self, column: str) -> bool:
+        return not any(c is not None and str(c).strip() for c in self._cells[column])
+
+    def cells(self, column: str) -> list[Any]:
+        cells = self._cells[column]
+        if all(type(cell) is str for cell in cells):
+            return cells
+        return [
+            cell if isinstance(cell, (str, list)) else "" if cell is None else json.dumps(cell)
+            for cell in cells
+        ]
+
+    def labels(self, column: str) -> list[Any]:
+        return self._cells[column]
+
+    def odd_row(self, column: str) -> int | None:
+        cells = self._cells[column]
+        start = [_is_odd(cell) for cell in cells[:_MOST_LOOKED_AT]]
+        if 2 * sum(start) >= len(start):
+            return None
+        return next((row for row, cell in enumerate(cells) if _is_odd(cell)), None)
+
+    def texts(self, columns: Sequence[str]) -> Sequence[Any]:
+        if len(columns) == 1:
+            return self.cells(columns[0])
+        return list(zip(*map(self.cells, columns), strict=True))
+
+    def numbers(self, columns: Sequence[str]) -> np.ndarray:
+        return np.stack([self._whole(column) for column in columns], axis=1)
+
+    def images(self, column: str, root: str | None) -> Sequence[Any]:
+        return self.named_images(column, root or self._folder)
+
+    def _read(self, column: str) -> np.ndarray | None:
+        if column not in self._numbers:
+            self._numbers[column] = _read_numbers(self._cells[column])
+        return self._numbers[column]
+
+    def _whole(self, column: str) -> np.ndarray:
+        values = self._read(column)
+        if values is not None and not np.isnan(values).any():
+            return values
+        for row, cell in enumerate(self.cells(column)):
+            if not cell.strip():
+                raise InvalidInputError(
+                    f"task {self.name!r}: row {row + 1} has nothing in column {column!r}; fill "
+                    f"it or leave the row out"
+                )
+            if cell.strip() in ABSENT or number_of(cell) is None:
+                cure = "leave the column out" if values is None else "fill it, or leave it out"
+                raise InvalidInputError(
+                    f"task {self.name!r}: row {row + 1} has {cell!r} in column {column!r}, "
+                    f"which is no number; {cure} with ?features=…"
+                )
+        raise InvalidInputError(f"task {self.name!r}: column {column!r} holds no numbers")
 
 
-def read_separated(
-    text: str, suffix: str, header: str | None = None
-) -> tuple[dict[str, list[str]], list[str]]:
-    """The columns of a file of separated values, as text, and what may be a mistake.
+def _read_numbers(cells: Sequence[Any]) -> np.ndarray | None:
+    """Cells as float64, NaN where there is nothing; None where some are no numbers, or all absent.
 
-    The separator is the usual one of the file's name, a tab for ``.tsv`` and a comma for others,
-    if it cuts the first rows into as many cells as the header; otherwise one of ``_SEPARATORS``
-    that does. Where it is no comma, columns of numbers with decimal commas have points instead.
-    ``header`` is ``"no"`` if the first line is data, ``"yes"`` if it is known to be none.
-
-    >>> read_separated("text;label\\ngood, really;pos\\n", ".csv")
-    ({'text': ['good, really'], 'label': ['pos']}, [])
+    A column of which all texts are true or false, in any case, is one of 1 and 0.
     """
-    if header not in (None, "yes", "no"):
-        raise InvalidInputError(f"header={header!r}; say header=no where the first line is data")
-    told = re.match(r"sep=(.)\r?\n", text[:10])  # Excel's own hint
-    text = text[told.end() :] if told else text
-    separator = told[1] if told else _separator(text, suffix)
-    first = _rows(text, separator, 2)
-    names = first[0] if first else []
-    if len(names) - len(set(names)) > _MOST_TWINS and header != "no":
-        raise ValueError("many columns have the same name")
-    if len(first) > 1 and len(first[1]) > len(names):
-        raise ValueError("the first row has more cells than the header")
-    # Everything as text first: a review that says "null" is no missing value.
-    frame = _frame(text, separator, header)
-    suspicions = []
-    if _swallowed(frame, text, separator):
-        frame = _frame(text, separator, header, csv.QUOTE_NONE)
-        suspicions.append(
-            "some cells begin with a quote that does not end, so quotes are read as any other "
-            "sign; put texts that hold quotes into quotes, and double those inside"
-        )
-    frame.columns = _stripped([str(column) for column in frame])
-    if header != "no":
-        _refuse_second_header(frame, names)
-        if header is None and _looks_like_data(frame, names):
-            suspicions.append(
-                f"the header {', '.join(map(repr, names[:4]))}{' …' if len(names) > 4 else ''} "
-                f"looks like data; if the file has none, say header=no, and header=yes if it has"
-            )
-    columns = {str(column): frame[column].tolist() for column in frame}
-    if separator != ",":
-        suspicions += _without_decimal_commas(columns)
-    return columns, suspicions
-
-
-def _frame(
-    text: str, separator: str, header: str | None, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
-) -> pd.DataFrame:
-    import pandas as pd
-
-    with warnings.catch_warnings():
-        # Cells beyond the header would otherwise shift all others, or be left out.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        try:
-            return pd.read_csv(
-                io.StringIO(text),
-                sep=separator,
-                header=None if header == "no" else 0,
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-                quoting=quoting,
-            )
-        except pd.errors.ParserWarning:
-            raise ValueError("a row has more cells than the header") from None
-        except pd.errors.ParserError as error:
-            line = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
-            raise ValueError(
-                f"a row has more cells than the header, or a quote has no end: {line}"
-            ) from None
-
-
-def _swallowed(frame: pd.DataFrame, text: str, separator: str) -> bool:
-    """Whether quotes that open nothing made cells of whole rows, and rows are even without them.
-
-    It is an error where it is not certain what is meant.
-    """
-    least = max(1, len(frame.columns) - 1)
-    lines = text.count("\n") or text.count("\r")
-    if '"' not in text or lines <= len(frame):
-        return False
-    found = (
-        (row, cell)
-        for column in range(len(frame.columns))
-        for row, cell in enumerate(frame.iloc[:, column].tolist())
-        if isinstance(cell, str) and ("\n" in cell or "\r" in cell)
-    )
-    whole = [(row, cell) for row, cell in found if cell.count(separator) >= least]
-    if not whole:
-        return False
-    plain = {len(row) for row in _rows(text, separator, None, quoting=csv.QUOTE_NONE)}
-    even = plain == {len(frame.columns)}
-    broken = False
     try:
-        for _ in csv.reader(io.StringIO(text), delimiter=separator, strict=True):
-            pass
-    except csv.Error as error:
-        broken = "expected" in str(error)  # and not a long cell
-    if even and broken:
-        return True
-    if even or broken:
-        row, cell = min(whole)
-        raise ValueError(
-            f"row {row + 1} has a cell of several lines, {cell[:30]!r} …, that may be rows after a "
-            f"quote without an end; double the quotes inside of texts, and take line breaks out"
-        )
-    return False
+        values = np.array(list(map(float, cells)))
+    except (TypeError, ValueError, OverflowError):
+        return _mixed_numbers(cells)
+    # What Python reads as a number and nobody else writes.
+    odd = any(isinstance(cell, str) and ("_" in cell or not cell.isascii()) for cell in cells)
+    return _mixed_numbers(cells) if odd else values
 
 
-def _rows(
-    text: str, separator: str, count: int | None, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
-) -> list[list[str]]:
-    """The first rows that are not empty, or all, as far as they can be read."""
-    file = io.StringIO(text if count is None else text[:_LONGEST])
-    rows = (row for row in csv.reader(file, delimiter=separator, quoting=quoting) if row)
-    found = []
-    with contextlib.suppress(csv.Error):  # of a long text; pandas has no such limit
-        for row in itertools.islice(rows, count):
-            found.append(row)
-    return found
+def _mixed_numbers(cells: Sequence[Any]) -> np.ndarray | None:
+    text = next((cell for cell in cells if isinstance(cell, str)), "")
+    if text.strip().lower() in _TRUTH:
+        truths = [_TRUTH.get(str(cell).strip().lower()) for cell in cells]
+        return None if None in truths else np.array(truths, np.float64)
+    values = []
+    for cell in cells:
+        number = number_of(cell) if isinstance(cell, str) else cell
+        number = int(number) if isinstance(number, bool) else number
+        if number is not None and not isinstance(number, (int, float)):
+            return None
+        if number is None and cell is not None and cell.strip() not in ABSENT:
+            return None
+        values.append(np.nan if number is None else float(str(number)))
+    return None if np.isnan(values).all() else np.array(values)
 
 
-def _separator(text: str, suffix: str) -> str:
-    usual = "\t" if suffix in (".tsv", ".tab") else ","
-    even: list[tuple[bool, int, str]] = []
-    several: list[str] = []
-    for separator in (usual, *(s for s in _SEPARATORS if s != usual)):
-        rows = _rows(text, separator, _LOOKED_AT)
-        if len(text) > _LONGEST and len(rows) < _LOOKED_AT:
-            rows = rows[:-1] or rows  # the last may have been cut
-        if rows and len(rows[0]) > 1:
-            several.append(separator)
-            if len({len(row) for row in rows}) == 1:
-                even.append((named_label(rows[0]) is None, len(even), separator))
-    if even:
-        return min(even)[-1]
-    return (usual if usual in several else several[0]) if several else usual
-
-
-def _stripped(names: list[str]) -> list[str]:
-    """Names without blanks around them, unless two become one."""
-    stripped = [name.strip() for name in names]
-    return stripped if len(set(stripped)) == len(set(names)) else names
-
-
-def _refuse_second_header(frame: pd.DataFrame, names: list[str]) -> None:
-    """Refuse a line that repeats the header, as files have that were written one after another."""
-    if not len(frame.columns) or len(names) != len(frame.columns):
-        return
-    for row in (frame.iloc[:, 0] == names[0]).to_numpy().nonzero()[0].tolist():
-        if frame.iloc[row].tolist() == names:
-            raise ValueError(f"row {row + 1} repeats the header; remove that line")
-
-
-def _looks_like_data(frame: pd.DataFrame, names: list[str]) -> bool:
-    """Whether names are numbers that count nothing, or one is a value of its own column."""
-    numbers = [n for n in map(number_of, names) if n is not None]
-    counted = (
-        numbers == list(range(int(numbers[0]), int(numbers[0]) + len(numbers)))
-        if (numbers and abs(numbers[0]) < 1e9)
-        else not numbers
-    )
-    wavelengths = len(numbers) >= _SPECTRUM and numbers == sorted(set(numbers))
-    if not (counted or wavelengths):
-        return True
-    return any(
-        name.strip() and bool((frame.iloc[:, place] == name).any())
-        for place, name in enumerate(names[: len(frame.columns)])
-    )
-
-
-def _without_decimal_commas(columns: dict[str, list[str]]) -> list[str]:
-    suspicions = []
-    for column, cells in columns.items():
-        first = next((cell for cell in cells if cell.strip() not in ABSENT), "")
-        if "," not in first and number_of(first) is None:
-            continue
-        with_comma = [cell for cell in cells if "," in cell]
-        if not with_comma or not all(_COMMA.fullmatch(cell.strip()) for cell in with_comma):
-            continue
-        columns[column] = [cell.replace(",", ".") for cell in cells]
-        if all(_THOUSANDS.fullmatch(cell.strip()) for cell in with_comma):
-            suspicions.append(
-                f"column {column!r} has commas such as {with_comma[0]!r}, which are taken for "
-                f"decimal ones; write the numbers without any if they separate thousands"
-            )
-    return suspicions
+def _is_odd(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.strip() not in ABSENT and number_of(cell) is None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.assembly import make_task, words_task
-from transfer_metrics.sources.tasks.column_roles import Asked, Roles, counting, find_roles
+from transfer_metrics.sources.tasks.column_roles import Asked, Roles, find_roles
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import ABSENT
 from transfer_metrics.sources.tasks.labels import Kind
@@ -23,6 +23,8 @@ from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import parse_json
 
 _LONGEST = 1_000_000
+_COUNTED = 10
+"""Rows from which on a column that counts them is hardly by chance."""
 
 
 def from_table(
@@ -44,18 +46,16 @@ def from_table(
     """Read a table: images, texts, pairs, words or numbers, one per row.
 
     Args:
-        place: the file, or files of Parquet; see ``table_files.read_table``.
+        place: the file, or files of Parquet; see ``paths.shards``.
         name: the task.
         kind: ``"classification"`` or ``"regression"``; see ``labels.encode`` for the default.
-        label: column of the label; by default that of a usual name, wherever it stands, or else
-            the last; see ``column_roles``. Of words the column with a list of labels;
-            ``ner_tags``, ``pos_tags``, ``tags`` or ``labels``.
+        label: column of the label; by default that of a usual name, wherever it stands, or else the
+            last; see ``column_roles``. Of words the column with a list of labels.
         text: column of the text, or two with a comma between; ``text`` or else the only columns
             that hold words.
-        image: column of images or of the paths of image files; by default the only column that
-            holds images, or of which all cells end in ``.jpg``, ``.png`` and so on.
-        words: column with a list of words, each of which has a label and is an example;
-            ``tokens`` or ``words`` where these are lists in JSON.
+        image: column of images or of the paths of image files; by default the only one.
+        words: column with a list of words, each of which has a label and is an example; ``tokens``
+            or ``words`` where these are lists.
         features: columns of numbers, commas between; all others by default, but for those that
             number the rows.
         split: column that says ``train``, ``test`` and so on; ``split`` where there is one. Without
@@ -68,11 +68,6 @@ def from_table(
         missing: what to do about rows without a label; see ``assembly.make_task``.
 
     A column ``<label>_name`` names the classes.
-
-    Raises:
-        InvalidInputError: a column does not exist, a cell is empty or no number, or the roles of
-            the columns are not clear.
-        MissingDependencyError: Parquet needs ``pyarrow``.
     """
     table = read_table(place, name, header)
     asked = Asked(label, text, image, words, features, split)
@@ -106,12 +101,16 @@ def task_of(
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     understood = roles.understood
     for table in tables:
-        examples = _examples(table, roles, root)
+        examples: Any
+        if roles.form == "images":
+            examples = table.images(roles.inputs[0], root)
+        else:
+            examples = (table.texts if roles.form == "texts" else table.numbers)(roles.inputs)
         if roles.form == "numbers" and table is tables[0] and not asked.features:
-            told = counting(examples, roles.inputs)
-            understood = replace(understood, suspicions=(*understood.suspicions, *told))
+            told = _counting(examples, roles.inputs)
+            understood = understood.plus(suspicions=told)
         if len(roles.labels) > 1:
-            labels = _several(table, roles.labels)
+            labels = np.asarray(table.numbers(roles.labels), np.float64).tolist()
             if kind is None and all(number in (0, 1) for row in labels for number in row):
                 kind = "multilabel"
             classes = roles.labels if kind == "multilabel" else None
@@ -127,18 +126,6 @@ def task_of(
     return make_task(name, parts, kind, classes, missing, understood)
 
 
-def _several(table: Table, columns: Sequence[str]) -> list[list[float]]:
-    """The numbers in several columns of labels, row by row."""
-    return np.asarray(table.numbers(columns), np.float64).tolist()
-
-
-def _examples(table: Table, roles: Roles, root: str | None) -> Any:
-    """Images, texts, pairs of texts, or numbers (N, D)."""
-    if roles.form == "images":
-        return table.images(roles.inputs[0], root)
-    return table.texts(roles.inputs) if roles.form == "texts" else table.numbers(roles.inputs)
-
-
 def _sentences(table: Table, roles: Roles) -> dict[str, tuple[list[Any], list[Any]]]:
     """Per split, lists of words and lists of their labels."""
     [words], label = roles.inputs, roles.label
@@ -146,27 +133,17 @@ def _sentences(table: Table, roles: Roles) -> dict[str, tuple[list[Any], list[An
     sentences = [
         [str(word) for word in row] for row in _lists(table.cells(words), f"{where} {words!r}")
     ]
-    tags = _tags(_lists(table.cells(label), f"{where} {label!r}"))
+    tags = _lists(table.cells(label), f"{where} {label!r}")
+    with contextlib.suppress(ValueError):  # numbers where all are written as whole ones
+        tags = [[int(tag) if isinstance(tag, str) else tag for tag in row] for row in tags]
     return {
         split: ([sentences[i] for i in index], [tags[i] for i in index])
         for split, index in _rows(table, roles.split).items()
     }
 
 
-def _tags(rows: list[list[Any]]) -> list[list[Any]]:
-    """Labels as numbers where all are written as whole ones."""
-    try:
-        return [[int(tag) if isinstance(tag, str) else tag for tag in row] for row in rows]
-    except ValueError:
-        return rows
-
-
 def _lists(cells: Sequence[Any], where: str) -> list[list[Any]]:
-    """Cells that hold lists: JSON's, written as in JSON or Python, or words with spaces between.
-
-    >>> _lists(['["a", "b"]', "['a', 'b']", "a b", ["a", "b"]], "words")
-    [['a', 'b'], ['a', 'b'], ['a', 'b'], ['a', 'b']]
-    """
+    """Cells that hold lists: JSON's, written as in JSON or Python, or words with spaces between."""
     found = []
     for row, cell in enumerate(cells):
         if isinstance(cell, str):
@@ -178,21 +155,49 @@ def _lists(cells: Sequence[Any], where: str) -> list[list[Any]]:
 
 
 def _parsed(cell: str, where: str, row: int) -> Any:
-    for parse in (parse_json, _literal):
-        try:
+    # Python's literals are slow to read where they are long.
+    for parse in (parse_json, *([ast.literal_eval] if len(cell) <= _LONGEST else [])):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return parse(cell)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
     raise InvalidInputError(
         f"{where}: row {row + 1} has {cell[:40]!r}, which cannot be read as a list; write "
         f'["a", "b"], or words with spaces between'
     )
 
 
-def _literal(cell: str) -> Any:
-    if len(cell) > _LONGEST:
-        raise ValueError("it is long, and Python's literals are slow to read")
-    return ast.literal_eval(cell)
+def _counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
+    """What may be a mistake where a column of (N, D) inputs numbers the examples.
+
+    Its N numbers are whole, and in even steps in any order, or rise or fall through all rows.
+    """
+    count = len(values)
+    if count < _COUNTED or values.shape[1] != len(names):
+        return []
+    with np.errstate(invalid="ignore"):  # infinite ones are refused elsewhere
+        steps = np.diff(values[:_COUNTED], axis=0)  # a look, so that few columns are gone through
+        runs = (steps > 0).all(axis=0) | (steps < 0).all(axis=0)
+        spread = values.max(axis=0) - values.min(axis=0)
+        even = (spread > 0) & (spread % (count - 1) == 0)
+    suspicions = []
+    for place in np.flatnonzero(runs | even).tolist():
+        told = _numbering(values[:, place])
+        if told:
+            others = [name for name in names if name != names[place]]
+            cure = f"say features={','.join(others)}" if 0 < len(others) < 6 else "remove it"
+            suspicions.append(f"column {names[place]!r} {told}; if it is an index, {cure}")
+    return suspicions
+
+
+def _numbering(column: np.ndarray) -> str:
+    """How (N,) numbers number the rows; empty if they do not."""
+    if not (np.isfinite(column) & (column == np.floor(column))).all():
+        return ""
+    if len(np.unique(np.diff(np.sort(column)))) == 1:
+        return "counts the examples"
+    steps = np.diff(column)
+    if (steps > 0).all() or (steps < 0).all():
+        return f"{'rises' if steps[0] > 0 else 'falls'} from each row to the next"
+    return ""
 
 
 def _rows(table: Table, split: str | None) -> Mapping[str, np.ndarray]:

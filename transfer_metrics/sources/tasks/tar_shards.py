@@ -15,7 +15,7 @@ from transfer_metrics.sources.example import Modality, decode
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.column_roles import named_label
 from transfer_metrics.sources.tasks.labels import Kind
-from transfer_metrics.sources.tasks.paths import IMAGE_SUFFIXES, shards
+from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, shards
 from transfer_metrics.sources.tasks.sequences import Examples
 from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import PICTURE, check_size, parse_json
@@ -26,11 +26,8 @@ _BLOCK, _AFTER = tarfile.BLOCKSIZE, 1 << 16
 
 
 @dataclass(eq=False)
-class Members(Examples):
-    """Files inside of tar archives, read where they lie.
-
-    ``places`` (N, 3) are number of its archive, first byte and number of bytes of every file.
-    """
+class _Members(Examples):
+    """Files in tar archives; ``places`` (N, 3) are archive, first byte and number of bytes."""
 
     paths: Sequence[Path]
     places: np.ndarray
@@ -41,18 +38,15 @@ class Members(Examples):
 
     @property
     def sizes(self) -> np.ndarray:  # type: ignore[override]
-        """Bytes of each file."""
         return self.places[:, 2]
 
     def read(self, index: int) -> Any:
-        """Decode one file."""
         data = self.stored(index)
         if self.modality == "image":
             return decode(data, self._where(index))
         return data.decode("utf-8", errors="replace")
 
     def stored(self, index: int) -> bytes:
-        """The bytes of one file."""
         number, start, size = map(int, self.places[index])
         try:
             check_size(size, PICTURE)
@@ -99,11 +93,9 @@ def from_tar(
     """Read tar shards: files of one name up to its first dot belong to one example.
 
     The example is the image (``.jpg``, ``.png`` and so on), or else the ``.txt``; the label is the
-    ``.cls``, or a key of the ``.json``, ``label`` or else one of a usual name (see
-    ``column_roles``). Headers are read once, and examples where they lie when they are used, so
-    that memory holds 24 bytes and a label per example. Nothing is unpacked, so names that climb out
-    of a folder do no harm. ``place`` is a file, a folder, or a pattern such as
-    ``shards/train-*.tar``; see ``paths.shards``.
+    ``.cls``, or a key of the ``.json``, ``label`` or else one of a usual name. Headers are read
+    once, and examples where they lie when they are used, so that memory holds 24 bytes and a label
+    per example. ``place`` is a file, a folder, or a pattern such as ``shards/train-*.tar``.
     """
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     neither = beside = 0
@@ -112,7 +104,14 @@ def from_tar(
         for number, path in enumerate(paths):
             try:
                 for members in _examples(path):
-                    neither += not _add(members, number, path, label, images, texts)
+                    ends = (end for end in members if f".{end}" in FILE_SUFFIXES["image"])
+                    end = next(ends, "txt")
+                    if end not in members:
+                        neither += 1
+                        continue
+                    index = texts if end == "txt" else images
+                    index.places.append((number, *members[end]))
+                    index.labels.append(_label(members, path, label))
             except (tarfile.TarError, OSError, ValueError) as error:
                 if isinstance(error, InvalidInputError):
                     raise
@@ -120,7 +119,7 @@ def from_tar(
                     f"task {name!r}: {str(path)!r} cannot be read as a tar archive ({error}); "
                     f"give uncompressed .tar files, and fetch or write a damaged one anew"
                 ) from error
-        index: _Index = images if images.places else texts
+        index = images if images.places else texts
         if not index.places:
             raise InvalidInputError(
                 f"task {name!r}: {str(paths[0])!r} holds neither images nor texts; name the files "
@@ -129,7 +128,7 @@ def from_tar(
         beside += len(texts.places) if images.places else 0
         modality: Modality = "image" if images.places else "text"
         places = np.array(index.places, dtype=np.int64)
-        parts[split] = (Members(paths, places, modality), index.labels)
+        parts[split] = (_Members(paths, places, modality), index.labels)
     lost = [(neither, "neither image nor text"), (beside, "texts beside images")]
     left_out = tuple((f"{count} groups of files", why) for count, why in lost if count)
     inputs = ("image" if images.places else "txt",)
@@ -185,24 +184,6 @@ def _check_end(path: Path, reached: int) -> None:
         raise ValueError("another archive follows its end; give them as several files")
 
 
-def _add(
-    members: dict[str, tuple[int, int]],
-    number: int,
-    path: Path,
-    key: str | None,
-    images: _Index,
-    texts: _Index,
-) -> bool:
-    """Note one example with its label; False where there is none."""
-    image = next((place for end, place in members.items() if f".{end}" in IMAGE_SUFFIXES), None)
-    place, index = (image, images) if image else (members.get("txt"), texts)
-    if place is None:
-        return False
-    index.places.append((number, *place))
-    index.labels.append(_label(members, path, key))
-    return True
-
-
 def _label(members: dict[str, tuple[int, int]], path: Path, key: str | None) -> Any:
     which = "json" if key or "cls" not in members else "cls"
     if which not in members:
@@ -212,10 +193,9 @@ def _label(members: dict[str, tuple[int, int]], path: Path, key: str | None) -> 
     with path.open("rb") as file:
         file.seek(start)
         text = file.read(size).decode("utf-8").strip()
-    if which == "json":
-        told = parse_json(text)
-        named = told if isinstance(told, dict) else {}
-        found = key or (named_label(list(named)) if named else None)
-        value = named.get(found)
-        return value if value is None or isinstance(value, (str, int, float)) else str(value)
-    return text
+    if which == "cls":
+        return text
+    told = parse_json(text)
+    named = told if isinstance(told, dict) else {}
+    value = named.get(key or (named_label(list(named)) if named else None))
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)

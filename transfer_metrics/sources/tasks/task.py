@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -91,16 +91,12 @@ class Understood:
     left_out: tuple[tuple[str, str], ...] = ()
     suspicions: tuple[str, ...] = ()
 
-    def without(self, *left_out: tuple[str, str]) -> Understood:
-        """The same, with more that is left out.
-
-        >>> Understood("stars").without(("id", "it numbers the rows")).left_out
-        (('id', 'it numbers the rows'),)
-        """
-        return replace(self, left_out=(*self.left_out, *left_out))
-
-
-NOTHING = Understood()
+    def plus(
+        self, left_out: Iterable[tuple[str, str]] = (), suspicions: Iterable[str] = ()
+    ) -> Understood:
+        """The same, with more that is left out and that may be a mistake."""
+        left = (*self.left_out, *left_out)
+        return replace(self, left_out=left, suspicions=(*self.suspicions, *suspicions))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +118,7 @@ class Task:
     modality: Modality
     splits: Mapping[str, Split]
     classes: tuple[str, ...] = ()
-    understood: Understood = NOTHING
+    understood: Understood = Understood()
 
     def __post_init__(self) -> None:
         if "train" not in self.splits:
@@ -147,8 +143,23 @@ class Task:
 
     @cached_property
     def summary(self) -> str:
-        """How it was understood, on one line; see ``_summary``."""
-        return _summary(self)
+        """Name, kind, examples, classes with their counts, columns, and what was left out.
+
+        Counts are those of the split ``train``; nothing is decoded.
+        """
+        what = _EXAMPLES[self.modality] if self["train"].units is None else "words in sentences"
+        sizes = {name: f"{name} {len(split)}" for name, split in self.splits.items()}
+        sizes["train"] += f" ({_labels(self)})"
+        told = f"{visible(self.name)}: {self.kind} of {what}, {', '.join(sizes.values())}"
+        how = self.understood
+        if how.label:
+            told += f"; label {_name(how.label)}"
+        if how.inputs:
+            columns = f" ({len(how.inputs)} columns)" if len(how.inputs) > _MOST_INPUTS else ""
+            told += f"; inputs {_ends(map(_name, how.inputs), _MOST_INPUTS)}{columns}"
+        if how.left_out:
+            told += f"; left out: {_left_out(how.left_out)}"
+        return told
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
@@ -164,50 +175,15 @@ def refuse_words(task: Task, what: str) -> None:
         raise UnsupportedTaskError(f"{what}; task {task.name!r} labels the words of sentences")
 
 
-def _summary(task: Task) -> str:
-    """Name, kind, number of examples, classes with their counts, columns, and what was left out.
-
-    Counts are those of the split ``train``; nothing is decoded. Names are as ``visible`` shows
-    them, on one line.
-    """
-    of_words = task["train"].units is not None
-    what = "words in sentences" if of_words else _EXAMPLES[task.modality]
-    told = f"{visible(task.name)}: {task.kind} of {what}, "
-    sizes = {name: f"{name} {len(split)}" for name, split in task.splits.items()}
-    told_labels = {"classification": _classes, "multilabel": _several}.get(task.kind, _targets)
-    sizes["train"] += f" ({told_labels(task)})"
-    told += ", ".join(sizes.values())
-    how = task.understood
-    if how.label:
-        told += f"; label {_name(how.label)}"
-    if how.inputs:
-        told += f"; inputs {_inputs(how.inputs)}"
-    if how.left_out:
-        told += f"; left out: {_left_out(how.left_out)}"
-    return told
-
-
-def _classes(task: Task) -> str:
-    counts = np.bincount(task["train"].labels, minlength=task.num_classes)
-    told = [f"{_name(c)} ×{n}" for c, n in zip(task.classes, counts.tolist(), strict=True)]
-    return f"{task.num_classes} classes: {', '.join(_ends(told, _MOST_CLASSES))}"
-
-
-def _several(task: Task) -> str:
-    counts = task["train"].labels.sum(axis=0).astype(int).tolist()
-    told = [f"{_name(label)} ×{n}" for label, n in zip(task.classes, counts, strict=True)]
-    return f"{len(told)} labels: {', '.join(_ends(told, _MOST_CLASSES))}"
-
-
-def _targets(task: Task) -> str:
+def _labels(task: Task) -> str:
     labels = task["train"].labels
-    several = f"{labels.shape[1]} " if labels.ndim == 2 else ""
-    return f"{several}targets {labels.min():.4g} to {labels.max():.4g}"
-
-
-def _inputs(names: Sequence[str]) -> str:
-    told = ", ".join(_ends([_name(name) for name in names], _MOST_INPUTS))
-    return told if len(names) <= _MOST_INPUTS else f"{told} ({len(names)} columns)"
+    if task.kind == "regression":
+        several = f"{labels.shape[1]} " if labels.ndim == 2 else ""
+        return f"{several}targets {labels.min():.4g} to {labels.max():.4g}"
+    one_each = task.kind == "classification"
+    counts = np.bincount(labels, minlength=task.num_classes) if one_each else labels.sum(axis=0)
+    told = [f"{_name(c)} ×{n:.0f}" for c, n in zip(task.classes, counts, strict=True)]
+    return f"{len(told)} {'classes' if one_each else 'labels'}: {_ends(told, _MOST_CLASSES)}"
 
 
 def _left_out(things: Sequence[tuple[str, str]]) -> str:
@@ -219,9 +195,10 @@ def _left_out(things: Sequence[tuple[str, str]]) -> str:
     return ", ".join(told) + (f" and {more} more" if more > 0 else "")
 
 
-def _ends(told: list[str], most: int) -> list[str]:
+def _ends(told: Iterable[str], most: int) -> str:
     """All of a few; of many the first two and the last."""
-    return told if len(told) <= most else [*told[:2], f"… {told[-1]}"]
+    listed = list(told)
+    return ", ".join(listed if len(listed) <= most else [*listed[:2], f"… {listed[-1]}"])
 
 
 def _name(text: str) -> str:

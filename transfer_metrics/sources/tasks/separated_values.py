@@ -1,0 +1,209 @@
+"""Separated values as columns of text: the separator, the quotes and the header are found out."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import itertools
+import re
+import warnings
+from collections import deque
+from typing import TYPE_CHECKING, Literal
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.tasks.column_roles import named_label
+from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LONGEST = 1_000_000
+_SEPARATORS = (",", ";", "\t", "|")
+_MOST_TWINS, _LOOKED_AT, _SPECTRUM = 100, 50, 5
+_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3},[0-9]{3}")
+
+
+def read_separated(
+    text: str, suffix: str, header: str | None = None
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The columns of a file of separated values, as text, and what may be a mistake.
+
+    The separator is the usual one of the file's name, a tab for ``.tsv`` and a comma for others, if
+    it cuts the first rows into as many cells as the header; otherwise one of ``_SEPARATORS`` that
+    does. Where it is no comma, columns of numbers with decimal commas have points instead.
+    ``header`` is ``"no"`` if the first line is data, ``"yes"`` if it is known to be none.
+    """
+    if header not in (None, "yes", "no"):
+        raise InvalidInputError(f"header={header!r}; say header=no where the first line is data")
+    told = re.match(r"sep=(.)\r?\n", text[:10])  # Excel's own hint
+    text = text[told.end() :] if told else text
+    separator = told[1] if told else _separator(text, suffix)
+    first = _rows(text, separator, 2)
+    names = first[0] if first else []
+    if len(names) - len(set(names)) > _MOST_TWINS and header != "no":
+        raise ValueError("many columns have the same name")
+    if len(first) > 1 and len(first[1]) > len(names):
+        raise ValueError("the first row has more cells than the header")
+    # Everything as text first: a review that says "null" is no missing value.
+    frame = _frame(text, separator, header)
+    suspicions = []
+    if _swallowed(frame, text, separator):
+        frame = _frame(text, separator, header, csv.QUOTE_NONE)
+        suspicions.append(
+            "some cells begin with a quote that does not end, so quotes are read as any other "
+            "sign; put texts that hold quotes into quotes, and double those inside"
+        )
+    frame.columns = _stripped([str(column) for column in frame])
+    if header != "no":
+        _refuse_second_header(frame, names)
+        if header is None and _looks_like_data(frame, names):
+            suspicions.append(
+                f"the header {', '.join(map(repr, names[:4]))}{' …' if len(names) > 4 else ''} "
+                f"looks like data; if the file has none, say header=no, and header=yes if it has"
+            )
+    columns = {str(column): frame[column].tolist() for column in frame}
+    if separator != ",":
+        suspicions += _without_decimal_commas(columns)
+    return columns, suspicions
+
+
+def _frame(
+    text: str, separator: str, header: str | None, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+) -> pd.DataFrame:
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        # Cells beyond the header would otherwise shift all others, or be left out.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(
+                io.StringIO(text),
+                sep=separator,
+                header=None if header == "no" else 0,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                quoting=quoting,
+            )
+        except pd.errors.ParserWarning:
+            raise ValueError("a row has more cells than the header") from None
+        except pd.errors.ParserError as error:
+            line = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
+            raise ValueError(
+                f"a row has more cells than the header, or a quote has no end: {line}"
+            ) from None
+
+
+def _swallowed(frame: pd.DataFrame, text: str, separator: str) -> bool:
+    """Whether quotes that open nothing made cells of whole rows, and rows are even without them.
+
+    It is an error where it is not certain what is meant.
+    """
+    least = max(1, len(frame.columns) - 1)
+    lines = text.count("\n") or text.count("\r")
+    if '"' not in text or lines <= len(frame):
+        return False
+    found = (
+        (row, cell)
+        for column in range(len(frame.columns))
+        for row, cell in enumerate(frame.iloc[:, column].tolist())
+        if isinstance(cell, str) and ("\n" in cell or "\r" in cell)
+    )
+    whole = [(row, cell) for row, cell in found if cell.count(separator) >= least]
+    if not whole:
+        return False
+    plain = {len(row) for row in _rows(text, separator, None, quoting=csv.QUOTE_NONE)}
+    even, broken = plain == {len(frame.columns)}, False
+    try:
+        deque(csv.reader(io.StringIO(text), delimiter=separator, strict=True), maxlen=0)
+    except csv.Error as error:
+        broken = "expected" in str(error)  # and not a long cell
+    if even and broken:
+        return True
+    if even or broken:
+        row, cell = min(whole)
+        raise ValueError(
+            f"row {row + 1} has a cell of several lines, {cell[:30]!r} …, that may be rows after a "
+            f"quote without an end; double the quotes inside of texts, and take line breaks out"
+        )
+    return False
+
+
+def _rows(
+    text: str, separator: str, count: int | None, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+) -> list[list[str]]:
+    """The first rows that are not empty, or all, as far as they can be read."""
+    file = io.StringIO(text if count is None else text[:_LONGEST])
+    rows = (row for row in csv.reader(file, delimiter=separator, quoting=quoting) if row)
+    found = []
+    with contextlib.suppress(csv.Error):  # of a long text; pandas has no such limit
+        for row in itertools.islice(rows, count):
+            found.append(row)
+    return found
+
+
+def _separator(text: str, suffix: str) -> str:
+    usual = "\t" if suffix in (".tsv", ".tab") else ","
+    even: list[tuple[bool, int, str]] = []
+    several: list[str] = []
+    for separator in (usual, *(s for s in _SEPARATORS if s != usual)):
+        rows = _rows(text, separator, _LOOKED_AT)
+        if len(text) > _LONGEST and len(rows) < _LOOKED_AT:
+            rows = rows[:-1] or rows  # the last may have been cut
+        if rows and len(rows[0]) > 1:
+            several.append(separator)
+            if len({len(row) for row in rows}) == 1:
+                even.append((named_label(rows[0]) is None, len(even), separator))
+    if even:
+        return min(even)[-1]
+    return (usual if usual in several else several[0]) if several else usual
+
+
+def _stripped(names: list[str]) -> list[str]:
+    """Names without blanks around them, unless two become one."""
+    stripped = [name.strip() for name in names]
+    return stripped if len(set(stripped)) == len(set(names)) else names
+
+
+def _refuse_second_header(frame: pd.DataFrame, names: list[str]) -> None:
+    """Refuse a line that repeats the header, as files have that were written one after another."""
+    if not len(frame.columns) or len(names) != len(frame.columns):
+        return
+    for row in (frame.iloc[:, 0] == names[0]).to_numpy().nonzero()[0].tolist():
+        if frame.iloc[row].tolist() == names:
+            raise ValueError(f"row {row + 1} repeats the header; remove that line")
+
+
+def _looks_like_data(frame: pd.DataFrame, names: list[str]) -> bool:
+    """Whether names are numbers that count nothing, or one is a value of its own column."""
+    numbers = [n for n in map(number_of, names) if n is not None]
+    counted = not numbers
+    if numbers and abs(numbers[0]) < 1e9:
+        counted = numbers == list(range(int(numbers[0]), int(numbers[0]) + len(numbers)))
+    wavelengths = len(numbers) >= _SPECTRUM and numbers == sorted(set(numbers))
+    if not (counted or wavelengths):
+        return True
+    return any(
+        name.strip() and bool((frame.iloc[:, place] == name).any())
+        for place, name in enumerate(names[: len(frame.columns)])
+    )
+
+
+def _without_decimal_commas(columns: dict[str, list[str]]) -> list[str]:
+    suspicions = []
+    for column, cells in columns.items():
+        first = next((cell for cell in cells if cell.strip() not in ABSENT), "")
+        if "," not in first and number_of(first) is None:
+            continue
+        with_comma = [cell for cell in cells if "," in cell]
+        if not with_comma or not all(_COMMA.fullmatch(cell.strip()) for cell in with_comma):
+            continue
+        columns[column] = [cell.replace(",", ".") for cell in cells]
+        if all(_THOUSANDS.fullmatch(cell.strip()) for cell in with_comma):
+            suspicions.append(
+                f"column {column!r} has commas such as {with_comma[0]!r}, which are taken for "
+                f"decimal ones; write the numbers without any if they separate thousands"
+            )
+    return suspicions
