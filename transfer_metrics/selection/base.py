@@ -176,11 +176,7 @@ class Selection:
         return all(len(columns) == self.dims[name] for name, columns in self.layers.items())
 
     def chosen_models(self) -> list[str]:
-        """The model, which the selection stands for where one is asked.
-
-        Raises:
-            InvalidInputError: it is not known.
-        """
+        """The model, which the selection stands for where one is asked; refused if not known."""
         if self.model is None:
             raise InvalidInputError("the selection does not say of which model it is; name one")
         return [self.model]
@@ -194,12 +190,7 @@ class Selection:
         return self.task
 
     def inside(self, X: LayerColumns) -> dict[str, np.ndarray]:
-        """The chosen columns of each layer, ascending, in the order of the layers of ``X``.
-
-        Raises:
-            LayerNotFoundError: a layer is missing.
-            InvalidInputError: a layer has another width.
-        """
+        """The chosen columns of each layer, ascending, in the order of the layers of ``X``."""
         _check_widths(X.only(list(self.layers)), self.dims, "when columns were chosen")
         return {name: np.sort(self.layers[name]) for name in X.names if name in self.layers}
 
@@ -247,11 +238,9 @@ class Selection:
             content = read_json(path)
             if content["format"] != _FORMAT:
                 raise ValueError(f"its format is {content['format']!r:.60}")
-            layers = {
-                layer["name"]: np.array(layer["columns"], dtype=np.int64)
-                for layer in content["layers"]
-            }
-            dims = {layer["name"]: int(layer["dim"]) for layer in content["layers"]}
+            listed = content["layers"]
+            layers = {one["name"]: np.array(one["columns"], dtype=np.int64) for one in listed}
+            dims = {one["name"]: int(one["dim"]) for one in listed}
             if not layers:
                 raise ValueError("it chose no layer")
             for name, columns in layers.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -82,22 +83,10 @@ class FewShotResult:
         for i, method in enumerate(self.methods):
             for j, shots in enumerate(self.shots):
                 found = self.accuracies[i, j]
-                mean, half = _interval(found)
-                difference, margin = _interval(found - self.accuracies[0, j])
-                rows.append(
-                    {
-                        "method": method,
-                        "shots": shots,
-                        "episodes": len(found),
-                        "accuracy": mean,
-                        "low": mean - half,
-                        "high": mean + half,
-                        "difference": difference,
-                        "difference_low": difference - margin,
-                        "difference_high": difference + margin,
-                        "columns": float(self.columns[i, j].mean()),
-                    }
-                )
+                row = {"method": method, "shots": shots, "episodes": len(found)}
+                row |= _interval("accuracy", "", found)
+                row |= _interval("difference", "difference_", found - self.accuracies[0, j])
+                rows.append({**row, "columns": float(self.columns[i, j].mean())})
         return pd.DataFrame(rows)
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
@@ -163,9 +152,9 @@ def few_shot(
     """Compare ways to choose features on N-way k-shot episodes.
 
     An episode is a draw of classes, of a query set, and of an order of the other examples of each
-    class, of which the first k are the support set: more shots add examples to the same ones. All
-    methods see the same episodes. Each fits on the support set alone, a student is trained on what
-    it keeps, and its accuracy on the query set is what counts.
+    class, of which the first k are the support set. All methods see the same episodes. Each fits on
+    the support set alone, a student is trained on what it keeps, and its accuracy on the query set
+    is what counts.
 
     Args:
         store: a ``FeatureStore``, or a mapping from layer to (N, D).
@@ -309,18 +298,16 @@ def _trial(
     return float(np.mean(guesses == labels[query])), parts[0].shape[1]
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval by Student's t."""
-    half = student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(half)
+def _interval(name: str, ends: str, values: np.ndarray) -> dict[str, Any]:
+    """Mean, and the ends of its 95 % interval by Student's t, under their names."""
+    mean, n = float(values.mean()), len(values)
+    half = float(student_t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return {name: mean, f"{ends}low": mean - half, f"{ends}high": mean + half}
 
 
 def _warn_once(caught: Sequence[warnings.WarningMessage]) -> None:
     """Say once what was said in many episodes."""
-    seen: dict[tuple[type[Warning], str], int] = {}
-    for warning in caught:
-        key = (warning.category, str(warning.message))
-        seen[key] = seen.get(key, 0) + 1
+    seen = Counter((warning.category, str(warning.message)) for warning in caught)
     for (category, message), count in seen.items():
         times = "" if count == 1 else f" ({count} times)"
         warnings.warn(f"{message}{times}", category, stacklevel=3)
