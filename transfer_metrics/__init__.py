@@ -59,10 +59,10 @@ _GROUPS: dict[str, dict[str, str]] = {
         "Comparison": "results.comparison",
         "LinearProbe": "heads.linear",
         "Head2Toe": "heads.head2toe",
-        "Head2ToeCV": "heads.head2toe",
+        "Head2ToeCV": "heads.head2toe_cv",
         "FineTune": "heads.finetune",
-        "LPFT": "heads.finetune",
-        "H2TFT": "heads.finetune",
+        "LPFT": "heads.presets",
+        "H2TFT": "heads.presets",
         "TransferNet": "heads.network",
     },
     "Metrics": {

@@ -1,17 +1,15 @@
-"""A backbone, the layers that are read, and a linear head, as one module; what of it is trained."""
+"""A backbone, the layers that are read, and a linear head, as one module."""
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from transfer_metrics.errors import CorruptStoreError, InvalidInputError, LayerNotFoundError
+from transfer_metrics.errors import CorruptStoreError, InvalidInputError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Layer, place
 from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
@@ -110,14 +108,14 @@ class TransferNet(nn.Module):
         for index, layer in enumerate(self.layers):
             part, chosen = pooled[layer.name], getattr(self, f"columns_{index}")
             part = part if chosen is None else part[:, chosen]
-            parts.append(unit_length(part) if self.unit_norm else part)
+            parts.append(_unit_length(part) if self.unit_norm else part)
         return torch.cat(parts, dim=1).to(self.head.weight.dtype)
 
 
-def unit_length(x: Tensor) -> Tensor:
+def _unit_length(x: Tensor) -> Tensor:
     """Rows divided by their Euclidean length; zero rows stay zero, with gradient zero.
 
-    >>> unit_length(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    >>> _unit_length(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
@@ -158,57 +156,6 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         ) from error
 
 
-def is_transformer(module: nn.Module) -> bool:
-    """Whether a network has attention and normalises tokens more often than batches, by classes.
-
-    >>> is_transformer(nn.TransformerEncoderLayer(4, 2)), is_transformer(nn.Linear(4, 2))
-    (True, False)
-    """
-    parts = list(module.modules())
-    names = [type(part).__name__.lower() for part in parts]
-    of_batches = sum(isinstance(part, _NormBase) for part in parts)
-    others = sum("norm" in name for name in names) - of_batches
-    return any("attention" in name for name in names) and others > of_batches
-
-
-def choose_parameters(
-    network: nn.Module, freeze: str | Sequence[str] = "none"
-) -> dict[str, nn.Parameter]:
-    """Switch gradients on for what is trained, which is returned by name, and off for the rest.
-
-    >>> network = nn.Module()
-    >>> network.backbone, network.head = nn.Linear(3, 2), nn.Linear(2, 2)
-    >>> list(choose_parameters(network, "backbone"))
-    ['head.weight', 'head.bias']
-    """
-    frozen = _frozen(network, freeze)
-    trained = {}
-    for name, parameter in network.named_parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(name not in frozen)
-            if name not in frozen:
-                trained[name] = parameter
-    if not trained:
-        raise InvalidInputError(f"freeze={freeze!r} leaves nothing to train")
-    return trained
-
-
-def set_modes(
-    network: nn.Module, batch_norm: str = "train", freeze: str | Sequence[str] = "none"
-) -> None:
-    """Training mode, except for batch normalisation if wanted, and for what is frozen."""
-    network.train()
-    if freeze == "backbone":
-        network.get_submodule("backbone").eval()
-        return
-    frozen = _frozen(network, freeze)
-    for path, module in network.named_modules():
-        own = [f"{path}.{name}" if path else name for name, _ in module.named_parameters()]
-        normalises = batch_norm == "eval" and isinstance(module, _NormBase)
-        if normalises or (own and frozen.issuperset(own)):
-            module.eval()
-
-
 def _check_columns(columns: Tensor, layer: Layer) -> None:
     if columns.ndim != 1 or (
         len(columns) and (int(columns.min()) < 0 or int(columns.max()) >= layer.dim)
@@ -216,26 +163,3 @@ def _check_columns(columns: Tensor, layer: Layer) -> None:
         raise InvalidInputError(
             f"columns of layer {layer.name!r} must be a list of numbers from 0 to {layer.dim - 1}"
         )
-
-
-def _frozen(network: nn.Module, freeze: str | Sequence[str]) -> set[str]:
-    """Names of the parameters that are not trained."""
-    if freeze == "none":
-        return set()
-    prefix = "backbone."
-    names = [name for name, _ in network.named_parameters() if name.startswith(prefix)]
-    if freeze == "backbone":
-        return set(names)
-    frozen: set[str] = set()
-    for pattern in [freeze] if isinstance(freeze, str) else freeze:
-        found = {
-            name
-            for name in names
-            if fnmatch.fnmatchcase(name.removeprefix(prefix), pattern)
-            or fnmatch.fnmatchcase(name.removeprefix(prefix), f"{pattern}.*")
-        }
-        if not found:
-            known = [name.removeprefix(prefix) for name in names]
-            raise LayerNotFoundError.of("parameter to freeze", pattern, known)
-        frozen |= found
-    return frozen

@@ -8,11 +8,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 
-QUALITY = {
-    "classification": "accuracy",
-    "regression": "r2",
-    "multilabel": "average_precision",
-}
+QUALITY = {"classification": "accuracy", "regression": "r2", "multilabel": "average_precision"}
 """The measure of each kind of task."""
 _RESAMPLES = 50
 

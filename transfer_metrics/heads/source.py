@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,6 @@ from transfer_metrics.errors import IncompatibleStoreError, InvalidInputError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.tokens import Tokens
-from transfer_metrics.sources.preprocess import ImagePreprocess
 from transfer_metrics.sources.specs import HUB_NAMES
 from transfer_metrics.untrusted import visible
 
@@ -87,24 +84,3 @@ def check_store(store: FeatureStore, source: ModelRef | None, pool: str | None) 
             f"the store was pooled with {manifest['pool']!r}, and the head was fitted on {pool!r}; "
             f"extract with pool={pool!r}"
         )
-
-
-def preprocessing(model: Model) -> dict[str, Any]:
-    """What becomes of a raw example before the network, as JSON can hold it; for people to read.
-
-    >>> preprocessing(load_model("zoo:cnn-mnist"))["resize"]
-    32
-    """
-    made: Any = model.preprocess
-    told: dict[str, Any] = {"modality": model.modality}
-    if isinstance(made, ImagePreprocess):
-        mode = "RGB" if len(made.mean) == 3 else "greyscale"
-        crop = {"resize": made.resize, "crop": made.size, "interpolation": made.interpolation}
-        return {**told, "mode": mode, **crop, "mean": list(made.mean), "std": list(made.std)}
-    processor = getattr(made, "processor", None)
-    if processor is not None:
-        return {**told, "mode": "RGB", "processor": json.loads(processor.to_json_string())}
-    if isinstance(model.collate, Tokens):
-        tokens = model.collate
-        return {**told, "tokenizer": type(tokens.tokenizer).__name__, "longest": tokens.longest}
-    return told if made is None else {**told, "function": visible(repr(made), 1000)}
