@@ -47,7 +47,7 @@ def scores_in(place: Path) -> list[Path]:
     return sorted((place / "cache" / "scores").glob("*.jsonl"))
 
 
-def stop(*_: object) -> None:
+def stop(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 

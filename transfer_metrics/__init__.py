@@ -59,7 +59,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "Comparison": "results.comparison",
         "LinearProbe": "heads.linear",
         "Head2Toe": "heads.head2toe",
-        "Head2ToeCV": "heads.head2toe_cv",
+        "Head2ToeCV": "heads.head2toe",
         "FineTune": "heads.finetune",
         "LPFT": "heads.presets",
         "H2TFT": "heads.presets",

@@ -172,7 +172,7 @@ HEADS: Registry[type[Head]] = Registry(
         "finetune": "transfer_metrics.heads.finetune:FineTune",
         "h2t_ft": "transfer_metrics.heads.presets:H2TFT",
         "head2toe": "transfer_metrics.heads.head2toe:Head2Toe",
-        "head2toe_cv": "transfer_metrics.heads.head2toe_cv:Head2ToeCV",
+        "head2toe_cv": "transfer_metrics.heads.head2toe:Head2ToeCV",
         "linear_probe": "transfer_metrics.heads.linear:LinearProbe",
         "lpft": "transfer_metrics.heads.presets:LPFT",
     },

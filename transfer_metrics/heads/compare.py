@@ -182,12 +182,7 @@ def compare(
 def asked_fits(
     heads: Any = DEFAULT_HEADS, seeds: int | Sequence[int] | None = None, quick: bool = False
 ) -> tuple[list[Head], list[int]]:
-    """The heads and the seeds of a comparison; arguments as for that.
-
-    Raises:
-        UnknownNameError: no such head or option.
-        InvalidInputError: there is none.
-    """
+    """The heads and the seeds of a comparison; arguments as for that."""
     if quick and heads == DEFAULT_HEADS:
         heads = _FEW_RATES
     if seeds is None:

@@ -115,11 +115,7 @@ class Decision:
     @property
     def layers(self) -> dict[str, int]:
         """The layers that the head reads, and how many features of each."""
-        columns = self.head.layer_columns_ or {}
-        return {
-            layer.name: len(columns[layer.name]) if layer.name in columns else layer.dim
-            for layer in self.head.layers_
-        }
+        return self.selection.counts
 
     @property
     def selection(self) -> Selection:

@@ -51,9 +51,7 @@ def expected_steps(
     """What a transfer would take, step by step, and what would fail; arguments as for that.
 
     Which models will be on the shortlist is not known yet, so its steps are those of models of
-    middling cost, as many as there may be. Nothing is written.
-
-    Cost: a forward pass of 68 examples per model.
+    middling cost, as many as there may be. It takes a forward pass of 68 examples per model.
     """
     tested, found, good = _forecast(models, task, metrics, progress=progress, **options)
     if not good:
@@ -86,12 +84,9 @@ def expected_fits(
     progress: bool = True,
     **options: Any,
 ) -> tuple[list[_Step], list[Forecast]]:
-    """What a comparison would take, head by head, and what would fail; nothing is written.
+    """What a comparison would take, head by head, and what would fail; see ``expected_steps``.
 
-    Which models a ``quick`` one will choose is not known yet; its fits are those of models of
-    middling cost, as many as there may be. What the cache has is not known either.
-
-    Cost: a forward pass of 68 examples per model.
+    What the cache has does not count.
     """
     asked = DEFAULT_METRICS if metrics is None else metrics
     tested, found, good = _forecast(models, task, asked, progress=progress, **options)

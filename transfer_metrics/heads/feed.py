@@ -49,13 +49,10 @@ def preprocessing(model: Model) -> dict[str, Any]:
 class Feed:
     """How a model is fed from outside.
 
-    Attributes:
-        model: the model.
-        normalisation: mean and standard deviation per channel, where pixels are given; else None.
-        argument: the keyword of the network for its one input, "" where it has none.
-        constant: further keywords, with what is the same for every example, (1, …).
-        shape: of one input; None where all that a batch has is given, as ``argument`` then is.
-        about: what a user of the file must know.
+    ``normalisation`` is the mean and standard deviation per channel where pixels are given,
+    ``argument`` the keyword of the network for its one input of some ``shape``, "" where it has
+    none; both are None where all that a batch has is given. ``constant`` are further keywords, with
+    what is the same for every example, (1, …); ``about`` is what a user of the file must know.
     """
 
     model: Model

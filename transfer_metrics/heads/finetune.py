@@ -140,24 +140,12 @@ class FineTune(Head):
         checkpoint: Any = None,
         progress: bool = True,
     ) -> None:
-        self.layers = layers
-        self.pool = pool
-        self.start = start
-        self.lr = lr
-        self.epochs = epochs
-        self.halving = halving
-        self.batch_size = batch_size
-        self.batch_norm = batch_norm
-        self.optimizer = optimizer
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.freeze = freeze
-        self.augment = augment
-        self.validation = validation
-        self.random_state = random_state
-        self.device = device
-        self.checkpoint = checkpoint
-        self.progress = progress
+        self.layers, self.pool, self.start, self.lr = layers, pool, start, lr
+        self.epochs, self.halving, self.batch_size = epochs, halving, batch_size
+        self.batch_norm, self.optimizer, self.momentum = batch_norm, optimizer, momentum
+        self.weight_decay, self.freeze, self.augment = weight_decay, freeze, augment
+        self.validation, self.random_state, self.device = validation, random_state, device
+        self.checkpoint, self.progress = checkpoint, progress
 
     @torch.inference_mode(False)  # whatever the caller is in
     def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:

@@ -65,14 +65,10 @@ class Loaded:
 class Fits:
     """Work for an engine: on each model a fit per head and seed; a failure is a record.
 
-    Attributes:
-        task: with the splits train, val and test.
-        task_id: of the examples before any was held out.
-        heads: not fitted.
-        seeds: of those that chance has a part in; the first is that of the others too.
-        shifted: further data for testing.
-        favourites: further heads of single models, with their labels.
-        until: the moment when the time is over.
+    The task has the splits train, val and test; ``task_id`` is that of the examples before any was
+    held out. Heads that chance has no part in are fitted with the first seed alone. ``shifted`` are
+    further data for testing, ``favourites`` further heads of single models, with their labels, and
+    ``until`` is the moment when the time is over.
     """
 
     task: Task
@@ -158,13 +154,8 @@ class Fits:
 
     def _base(self, model: str) -> Record:
         """What all records of a model begin with."""
-        return Record(
-            model=model,
-            task=self.task.name,
-            task_id=self.task_id,
-            metric="",
-            version=transfer_metrics.__version__,
-        )
+        version, name = transfer_metrics.__version__, self.task.name
+        return Record(model=model, task=name, task_id=self.task_id, metric="", version=version)
 
     def _kept(self, loaded: Loaded, head: Head, base: Record) -> list[Record]:
         """Records of one fit, from the cache or computed; its failure as a record."""
@@ -252,7 +243,7 @@ class Fits:
                 add(name, "distortion", moved)
                 add(name, "relative_distortion", share)
         cost = _cost_of(head, loaded.flops, len(self.task["train"]))
-        for name, number in (("fit_seconds", seconds), *cost._asdict().items()):
+        for name, number in {"fit_seconds": seconds, **cost._asdict()}.items():
             add("train", name, float(number))
         return found
 
@@ -282,10 +273,9 @@ def _columns(selector: Any) -> Any:
     """The columns that a selector or a selection has chosen; None of anything else."""
     if hasattr(selector, "columns_"):
         return selector.columns_.tolist()
-    before = results_of(selector)
-    if not isinstance(before, Selection):
-        return None
-    return {name: columns.tolist() for name, columns in before.layers.items()}
+    if isinstance(before := results_of(selector), Selection):
+        return {name: columns.tolist() for name, columns in before.layers.items()}
+    return None
 
 
 def _deviations(right: np.ndarray) -> list[float] | None:

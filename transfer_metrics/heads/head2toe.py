@@ -1,22 +1,51 @@
-"""Head2Toe: a linear head on the most relevant features of all layers."""
+"""Head2Toe: a linear head on the most relevant features of all layers; its cross-validation."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils import check_random_state
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.data import FeatureData, Labelled, TaskData, is_model
+from transfer_metrics.heads.objective import quality
+from transfer_metrics.progress import progress_bar
+from transfer_metrics.registry import choose
 from transfer_metrics.selection.adam import SoftmaxFit, train_softmax
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.selection.columns import LayerColumns, layer_columns
 from transfer_metrics.selection.group_lasso import GroupLassoSelector
+from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.specs import results_of
+from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.task import Task
+
+_PAPER_GRID: Mapping[str, tuple[Any, ...]] = {
+    "pool": ("grid:512", "grid:8192"),
+    "lam": (1e-5, 1e-4, 1e-3),
+    "lr": (0.1, 0.01, 0.001),
+    "steps": (500, 5000),
+    "keep": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+}
+"""The paper's grid, for ResNet-50; from memory of its appendix, partly confirmed by its code."""
+_GRID: Mapping[str, tuple[Any, ...]] = {
+    "pool": ("grid:512",),
+    "lam": (1e-5,),
+    "lr": (0.01,),
+    "steps": (500,),
+    "keep": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
+}
+_NAMES = tuple(_GRID)
+_Inside = Mapping[str, np.ndarray]
+"""Numbers of columns inside each layer."""
 
 
 class Head2Toe(Head):
@@ -94,22 +123,11 @@ class Head2Toe(Head):
         checkpoint: Any = None,
         progress: bool = False,
     ) -> None:
-        self.keep = keep
-        self.layers = layers
-        self.pool = pool
-        self.solver = solver
-        self.lam = lam
-        self.relevance = relevance
-        self.layer_mix = layer_mix
-        self.offset = offset
-        self.selector = selector
-        self.lr = lr
-        self.steps = steps
-        self.batch_size = batch_size
-        self.random_state = random_state
-        self.device = device
-        self.checkpoint = checkpoint
-        self.progress = progress
+        self.keep, self.layers, self.pool, self.solver = keep, layers, pool, solver
+        self.lam, self.relevance, self.layer_mix = lam, relevance, layer_mix
+        self.offset, self.selector, self.lr, self.steps = offset, selector, lr, steps
+        self.batch_size, self.random_state, self.device = batch_size, random_state, device
+        self.checkpoint, self.progress = checkpoint, progress
 
     def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
         """Fit on a model and a task, or on features and labels.
@@ -139,33 +157,27 @@ class Head2Toe(Head):
                 f"selector is a {type(self.selector_).__name__}; give a fitted selector, a "
                 f"Selection, or the file that `select --out` wrote"
             )
-        fit = self.train(features, codes, inside, data.outputs, data.kind)
+        fit = self.train(data, features, codes, inside)
         self.kept_ = {name: len(columns) for name, columns in inside.items()}
         self.candidates_ = features.dim
         read = tuple(layer for layer in data.layers if layer.name in inside)
         weights, bias = fit.weights.T * spread[:, None], fit.bias * spread + middle
         data = dataclasses.replace(data, layers=read)
         self._set_head(data, weights, bias, columns=inside, unit_norm=True)
-        for part in ("relevance", "head"):
-            path = self._state_file(part)
+        for path in (self._state_file(part) for part in ("relevance", "head")):
             if path is not None:
                 path.unlink(missing_ok=True)
         return self
 
     def train(
-        self,
-        features: LayerColumns,
-        codes: np.ndarray,
-        inside: Mapping[str, np.ndarray],
-        outputs: int,
-        kind: str,
+        self, data: FeatureData, x: LayerColumns, codes: np.ndarray, inside: _Inside
     ) -> SoftmaxFit:
         """Train the final head on some columns of each layer."""
         return train_softmax(
-            gathered(features, inside),
+            gathered(x, inside),
             codes,
-            outputs,
-            kind=kind,
+            data.outputs,
+            kind=data.kind,
             lr=self.lr,
             steps=self.steps,
             batch_size=self.batch_size,
@@ -199,7 +211,7 @@ class Head2Toe(Head):
         return None if self.checkpoint is None else Path(self.checkpoint) / f"{part}.safetensors"
 
 
-def gathered(features: LayerColumns, inside: Mapping[str, np.ndarray]) -> LayerColumns:
+def gathered(features: LayerColumns, inside: _Inside) -> LayerColumns:
     """Some columns of each layer, in memory, what there is of a layer at length one."""
     chosen = {n: np.ascontiguousarray(features.layer(n)[:, c]) for n, c in inside.items()}
     return layer_columns(chosen).unit_rows()
@@ -215,3 +227,162 @@ def scaled(codes: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray, np.nda
         return codes, np.zeros(1, np.float32), np.ones(1, np.float32)
     middle, spread = codes.mean(axis=0), codes.std(axis=0)
     return (codes - middle) / spread, middle, spread
+
+
+class Head2ToeCV(Head):
+    """Head2Toe whose target size, fraction, penalty, learning rate and steps are cross-validated.
+
+    For every setting the features are chosen and the head is trained on four fifths of the
+    training examples and tried on the last; the setting with the best mean accuracy over the folds
+    (the first of several) is fitted on all. With ``cv=None`` each is tried on validation examples
+    instead.
+
+    Args:
+        grid: values of ``pool, lam, lr, steps, keep`` to try; those left out keep Head2Toe's
+            default. None is a small grid over ``keep``, ``"paper"`` the paper's, of 288
+            settings. On features there is one pooling, that of the features.
+        cv: number of folds, stratified and shuffled by the seed (the paper's are consecutive).
+            None tries settings on the validation set, which then has to be given, as an argument of
+            ``fit`` or as the task's split ``val``.
+        head: a ``Head2Toe`` with everything that is not in the grid; None for its defaults.
+        random_state: of folds and training.
+        device: where the network runs.
+        progress: show progress.
+
+    Attributes: those of ``Head2Toe``, and
+        best_params_: the chosen setting.
+        best_score_: its mean accuracy over the folds.
+        cv_results_: a list of settings with ``accuracies`` (or R², or average precision) of the
+            folds and their ``mean``.
+
+    Source: Evci et al., ICML 2022 (arXiv 2201.03529), section 4 and appendix.
+
+    Cost: per pooling one forward pass over the data; folds x settings x the training of Head2Toe,
+        the relevance shared by all fractions.
+
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> head = Head2ToeCV({"keep": (0.25, 1.0), "lr": (0.1,), "steps": (100,)}).fit(X, y)
+    >>> head.best_params_["keep"] in (0.25, 1.0), len(head.cv_results_)
+    (True, 2)
+    """
+
+    name = "head2toe_cv"
+    _saved = (*Head2Toe._saved, "best_params_", "best_score_", "cv_results_")
+
+    def __init__(
+        self,
+        grid: Mapping[str, Sequence[Any]] | str | None = None,
+        *,
+        cv: int | None = 5,
+        head: Head2Toe | None = None,
+        random_state: Any = 0,
+        device: Any = None,
+        progress: bool = False,
+    ) -> None:
+        self.grid, self.cv, self.head, self.random_state = grid, cv, head, random_state
+        self.device, self.progress = device, progress
+
+    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
+        """Choose the setting and fit; arguments as for ``Head2Toe``.
+
+        Raises:
+            InvalidInputError: a grid with unknown or empty entries, or too few examples; no
+                validation set for ``cv=None``.
+        """
+        if self.cv is None and validation is None:
+            X, y = (load_model(X), load_task(y)) if is_model(X) and y is not None else (X, y)
+            if not (isinstance(y, Task) and "val" in y.splits):
+                raise InvalidInputError(
+                    "cv=None chooses by a validation set and there is none; give validation=, a "
+                    "task with a split val, or a number of folds"
+                )
+        seed, device = self.random_state, self.device
+        start = clone(self._start()).set_params(random_state=seed, device=device)
+        grid = self._checked_grid(start, is_model(X))
+        read: dict[Any, tuple[Head2Toe, FeatureData]] = {}
+        results = []
+        settings = list(itertools.product(*(grid[name] for name in ("lam", "lr", "steps"))))
+        total = len(grid["pool"]) * len(settings) * (self.cv or 1)
+        with progress_bar("settings x folds", total, self.progress) as bar:
+            for pool in grid["pool"]:
+                owner = clone(start).set_params(pool=pool)
+                owner._shared = self._shared
+                read[pool] = owner, owner._feature_data(X, y, validation)
+                for lam, lr, steps in settings:
+                    head = clone(owner).set_params(lam=lam, lr=lr, steps=steps)
+                    results += self._tried(head, read[pool][1], grid["keep"], bar)
+        best = max(results, key=lambda result: result["mean"])
+        self.cv_results_, self.best_score_ = results, best["mean"]
+        self.best_params_ = {name: best[name] for name in _NAMES}
+        owner, data = read[best["pool"]]
+        owner.set_params(**self.best_params_).fit(data)
+        for name, value in vars(owner).items():
+            if name.endswith("_"):
+                setattr(self, name, value)
+        return self
+
+    def chosen(self) -> dict[str, Any]:
+        """The setting; see ``Head``."""
+        return {"grid": {name: (value,) for name, value in self.best_params_.items()}}
+
+    def reads(self) -> list[tuple[Any, Any]]:
+        """One for each pooling; see ``Head``."""
+        start = self._start()
+        return [(start.layers, pool) for pool in self._checked_grid(start, True)["pool"]]
+
+    def training_reads(self, examples: int) -> tuple[int, int]:
+        """Those of the chosen setting, without the search; see ``Head``."""
+        reads = self.best_params_["steps"] * self._start().batch_size
+        return reads, self.candidates_ + self.coef_.shape[1]
+
+    def _start(self) -> Head2Toe:
+        return Head2Toe() if self.head is None else self.head
+
+    def _task_features(self, data: TaskData) -> FeatureData:
+        return self._start()._task_features(data)
+
+    def _tried(
+        self, head: Head2Toe, data: FeatureData, keeps: Sequence[float], bar: Any
+    ) -> list[dict[str, Any]]:
+        """Accuracies of one setting with every fraction."""
+        accuracies: dict[float, list[float]] = {keep: [] for keep in keeps}
+        for train, held in self._folds(data):
+            codes, middle, spread = scaled(train.codes, data.kind)
+            selector = head.new_selector().fit(train.columns, codes)
+            for keep in keeps:
+                inside = train.columns.inside(selector.top(keep))
+                fit = head.train(data, train.columns, codes, inside)
+                logits = gathered(held.columns, inside).dense() @ fit.weights + fit.bias
+                found = quality(data.kind, logits * spread + middle, held.codes)
+                accuracies[keep].append(found)
+            bar.update()
+        setting = {name: getattr(head, name) for name in _NAMES}
+        return [
+            {**setting, "keep": keep, "accuracies": values, "mean": float(np.mean(values))}
+            for keep, values in accuracies.items()
+        ]
+
+    def _folds(self, data: FeatureData) -> Iterator[tuple[Labelled, Labelled]]:
+        """What each setting is trained and tried on."""
+        if self.cv is None:
+            yield data.train, data.held
+            return
+        splitter = StratifiedKFold if data.kind == "classification" else KFold
+        folds = splitter(self.cv, shuffle=True, random_state=self.random_state)
+        for rows, out in folds.split(data.train.codes, data.train.codes):
+            yield data.train.rows(rows), data.train.rows(out)
+
+    def _checked_grid(self, start: Head2Toe, of_model: bool) -> dict[str, tuple[Any, ...]]:
+        given: Any = _GRID if self.grid is None else self.grid
+        given = _PAPER_GRID if isinstance(given, str) and given == "paper" else given
+        if not isinstance(given, Mapping):
+            names = ", ".join(_NAMES)
+            raise InvalidInputError(f"grid={given!r}; use a mapping of {names}, 'paper'")
+        for name in given:
+            choose("setting of the grid", name, _NAMES)
+        grid = {name: tuple(given.get(name, (getattr(start, name),))) for name in _NAMES}
+        empty = [name for name, values in grid.items() if not values]
+        if empty:
+            raise InvalidInputError(f"grid has no value of {empty[0]}; give at least one")
+        return grid if of_model else {**grid, "pool": grid["pool"][:1]}

@@ -181,9 +181,8 @@ def _tensors(head: Predictor) -> dict[str, Tensor]:
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
     for name, tensor in (head._trained_state() or {}).items():
         # Tied weights share memory, which the format refuses.
-        tensors[_NETWORK + name] = (
-            tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        )
+        plain = tensor.detach().cpu()
+        tensors[_NETWORK + name] = plain.clone(memory_format=torch.contiguous_format)
     return tensors
 
 

@@ -106,16 +106,9 @@ class LinearProbe(Head):
         device: Any = None,
         progress: bool = False,
     ) -> None:
-        self.layers = layers
-        self.pool = pool
-        self.C_grid = C_grid
-        self.max_iter = max_iter
-        self.validation = validation
-        self.refit = refit
-        self.batch_size = batch_size
-        self.random_state = random_state
-        self.device = device
-        self.progress = progress
+        self.layers, self.pool, self.C_grid, self.max_iter = layers, pool, C_grid, max_iter
+        self.validation, self.refit, self.batch_size = validation, refit, batch_size
+        self.random_state, self.device, self.progress = random_state, device, progress
 
     def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
         """Fit on a model and a task, or on features and labels.

@@ -1,15 +1,17 @@
-"""A backbone, the layers that are read, and a linear head, as one module."""
+"""A backbone, the layers that are read, and a linear head, as one module; what of it is trained."""
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
-from transfer_metrics.errors import CorruptStoreError, InvalidInputError
+from transfer_metrics.errors import CorruptStoreError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Layer, place
 from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
@@ -66,7 +68,11 @@ class TransferNet(nn.Module):
             chosen = columns.get(layer.name)
             if chosen is not None:
                 chosen = torch.as_tensor(chosen, dtype=torch.int64)
-                _check_columns(chosen, layer)
+                if chosen.ndim != 1 or not ((chosen >= 0) & (chosen < layer.dim)).all():
+                    raise InvalidInputError(
+                        f"columns of layer {layer.name!r} must be a list of numbers from 0 to "
+                        f"{layer.dim - 1}"
+                    )
             # Layer names have dots, which names of buffers may not.
             self.register_buffer(f"columns_{index}", chosen)
             width += layer.dim if chosen is None else len(chosen)
@@ -156,10 +162,57 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         ) from error
 
 
-def _check_columns(columns: Tensor, layer: Layer) -> None:
-    if columns.ndim != 1 or (
-        len(columns) and (int(columns.min()) < 0 or int(columns.max()) >= layer.dim)
-    ):
-        raise InvalidInputError(
-            f"columns of layer {layer.name!r} must be a list of numbers from 0 to {layer.dim - 1}"
-        )
+def choose_parameters(
+    network: nn.Module, freeze: str | Sequence[str] = "none"
+) -> dict[str, nn.Parameter]:
+    """Switch gradients on for what is trained, which is returned by name, and off for the rest.
+
+    >>> network = nn.Module()
+    >>> network.backbone, network.head = nn.Linear(3, 2), nn.Linear(2, 2)
+    >>> list(choose_parameters(network, "backbone"))
+    ['head.weight', 'head.bias']
+    """
+    frozen = _frozen(network, freeze)
+    trained = {}
+    for name, parameter in network.named_parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(name not in frozen)
+            if name not in frozen:
+                trained[name] = parameter
+    if not trained:
+        raise InvalidInputError(f"freeze={freeze!r} leaves nothing to train")
+    return trained
+
+
+def set_modes(
+    network: nn.Module, batch_norm: str = "train", freeze: str | Sequence[str] = "none"
+) -> None:
+    """Training mode, except for batch normalisation if wanted, and for what is frozen."""
+    network.train()
+    if freeze == "backbone":
+        network.get_submodule("backbone").eval()
+        return
+    frozen = _frozen(network, freeze)
+    for path, module in network.named_modules():
+        own = [f"{path}.{name}" if path else name for name, _ in module.named_parameters()]
+        normalises = batch_norm == "eval" and isinstance(module, _NormBase)
+        if normalises or (own and frozen.issuperset(own)):
+            module.eval()
+
+
+def _frozen(network: nn.Module, freeze: str | Sequence[str]) -> set[str]:
+    """Names of the parameters that are not trained."""
+    if freeze == "none":
+        return set()
+    prefix = "backbone."
+    names = [name for name, _ in network.named_parameters() if name.startswith(prefix)]
+    if freeze == "backbone":
+        return set(names)
+    known, frozen = [name.removeprefix(prefix) for name in names], set[str]()
+    for pattern in [freeze] if isinstance(freeze, str) else freeze:
+        either = (pattern, f"{pattern}.*")
+        found = {name for name in known if any(fnmatch.fnmatchcase(name, p) for p in either)}
+        if not found:
+            raise LayerNotFoundError.of("parameter to freeze", pattern, known)
+        frozen |= {prefix + name for name in found}
+    return frozen

@@ -15,13 +15,10 @@ from transfer_metrics.untrusted import visible
 
 @dataclass
 class ModelRef:
-    """A model by name and fingerprint.
+    """A model by name and fingerprint, and the model itself once it is there.
 
-    Attributes:
-        name: the specification it was loaded from, or the class of a module.
-        revision: of its weights.
-        fingerprint: SHA-256 over structure, weights and preprocessing.
-        model: the model itself, once it is there.
+    The name is the specification it was loaded from, or the class of a module; the fingerprint a
+    SHA-256 over structure, weights and preprocessing.
     """
 
     name: str
@@ -41,12 +38,7 @@ class ModelRef:
         return cls(manifest["model"], manifest["revision"], manifest["model_fingerprint"])
 
     def get(self) -> Model:
-        """The model, loaded from a hub by its name if it is not there yet.
-
-        Raises:
-            InvalidInputError: the name is not that of a model in a hub.
-            IncompatibleStoreError: the name now stands for another model.
-        """
+        """The model, loaded from a hub by its name if it is not there yet."""
         if self.model is None:
             # The name may come from a file, and a factory's name would run code of its choice.
             if self.name.partition(":")[0] not in HUB_NAMES or ":" not in self.name:

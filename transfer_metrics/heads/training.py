@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import SGD, AdamW
 
-from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.layers import place
+from transfer_metrics.heads.network import choose_parameters, set_modes
 from transfer_metrics.heads.objective import quality
 from transfer_metrics.heads.preprocessed import Inputs, raw_logits
 from transfer_metrics.progress import progress_bar
@@ -35,13 +34,10 @@ _STATES = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a network is trained, by default as in the LP-FT paper; ``FineTune`` has the rest.
+    """How a network is trained, by default as in the LP-FT paper; see ``FineTune``.
 
-    Attributes:
-        optimizer: ``"sgd"`` or ``"adamw"``.
-        schedule: ``"cosine"`` lowers the rate after each epoch towards zero at the end;
-            ``"constant"``.
-        seed: order, augmentation and dropout of epoch e depend on (seed, e) only.
+    The schedule ``"cosine"`` lowers the rate after each epoch towards zero at the end; order,
+    augmentation and dropout of epoch e depend on (seed, e) only.
     """
 
     lr: float
@@ -58,10 +54,9 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name in ("lr", "momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InvalidInputError(
-                    f"{name}={getattr(self, name)!r}; use a number of at least 0"
-                )
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InvalidInputError(f"{name}={value!r}; use a number of at least 0")
         for name, least in (("epochs", 0), ("batch_size", 1)):
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or value < least:
@@ -94,17 +89,12 @@ class TrainSettings:
 
 @dataclass
 class Run:
-    """What came of one training.
+    """What came of one training, over all sittings.
 
-    Attributes:
-        epoch: the epoch whose weights were kept, from 1; 0 for those at the start.
-        val_score: validation accuracy then; NaN without validation, or if no epoch was finite.
-        steps: optimizer steps taken.
-        seconds: time spent, validation included, over all sittings.
-        history: per epoch ``lr, weight_decay, epoch, loss, val_score, seconds``; None where not
-            finite.
-        done: epochs that are finished.
-        diverged: the loss or the logits became NaN or infinite, so it stopped.
+    ``epoch`` is the one whose weights were kept, from 1, or 0 for those at the start, and
+    ``val_score`` the validation accuracy then, NaN where there is none; ``done`` epochs are
+    finished. In the history, per epoch, what is not finite is None. It ``diverged`` if the loss or
+    the logits became NaN or infinite, so that it stopped.
     """
 
     epoch: int = 0
@@ -171,7 +161,7 @@ class Training:
         self.inputs, self.targets, self.validation = inputs, targets, validation
         self.loss, self.kind = loss or loss_of(kind), kind
         self.progress, self.title = progress, title
-        self.parameters = _choose_parameters(network, settings.freeze)
+        self.parameters = choose_parameters(network, settings.freeze)
         trained = self.parameters.values()
         how: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
         self.optimizer: SGD | AdamW
@@ -242,7 +232,7 @@ class Training:
         random = torch.Generator().manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.rate(run.done)
-        _set_modes(network, settings.batch_norm, settings.freeze)
+        set_modes(network, settings.batch_norm, settings.freeze)
         total = torch.zeros((), dtype=torch.float64, device=device)
         with own_random_numbers(seed, [device] if device.type == "cuda" else []):  # for dropout
             for rows in _epoch_batches(n, settings.batch_size, random):
@@ -261,16 +251,9 @@ class Training:
         """Record an epoch, and keep its weights if they are the best so far."""
         run = self.run
         run.seconds = seconds
-        run.history.append(
-            {
-                "lr": self.settings.lr,
-                "weight_decay": self.settings.weight_decay,
-                "epoch": run.done,
-                "loss": _finite(mean_loss),
-                "val_score": _finite(score),
-                "seconds": seconds,
-            }
-        )
+        told: dict[str, Any] = {"lr": self.settings.lr, "weight_decay": self.settings.weight_decay}
+        told |= {"epoch": run.done, "loss": _finite(mean_loss), "val_score": _finite(score)}
+        run.history.append({**told, "seconds": seconds})
         run.diverged = not math.isfinite(mean_loss) or (score is not None and math.isnan(score))
         if score is None:
             run.epoch = run.done
@@ -355,64 +338,3 @@ def _epoch_batches(n: int, size: int, random: torch.Generator) -> list[Tensor]:
 def _epoch_seed(seed: int, epoch: int) -> int:
     """A seed that differs between epochs, and not by a mere shift between seeds."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _choose_parameters(
-    network: nn.Module, freeze: str | Sequence[str] = "none"
-) -> dict[str, nn.Parameter]:
-    """Switch gradients on for what is trained, which is returned by name, and off for the rest.
-
-    >>> network = nn.Module()
-    >>> network.backbone, network.head = nn.Linear(3, 2), nn.Linear(2, 2)
-    >>> list(_choose_parameters(network, "backbone"))
-    ['head.weight', 'head.bias']
-    """
-    frozen = _frozen(network, freeze)
-    trained = {}
-    for name, parameter in network.named_parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(name not in frozen)
-            if name not in frozen:
-                trained[name] = parameter
-    if not trained:
-        raise InvalidInputError(f"freeze={freeze!r} leaves nothing to train")
-    return trained
-
-
-def _set_modes(
-    network: nn.Module, batch_norm: str = "train", freeze: str | Sequence[str] = "none"
-) -> None:
-    """Training mode, except for batch normalisation if wanted, and for what is frozen."""
-    network.train()
-    if freeze == "backbone":
-        network.get_submodule("backbone").eval()
-        return
-    frozen = _frozen(network, freeze)
-    for path, module in network.named_modules():
-        own = [f"{path}.{name}" if path else name for name, _ in module.named_parameters()]
-        normalises = batch_norm == "eval" and isinstance(module, _NormBase)
-        if normalises or (own and frozen.issuperset(own)):
-            module.eval()
-
-
-def _frozen(network: nn.Module, freeze: str | Sequence[str]) -> set[str]:
-    """Names of the parameters that are not trained."""
-    if freeze == "none":
-        return set()
-    prefix = "backbone."
-    names = [name for name, _ in network.named_parameters() if name.startswith(prefix)]
-    if freeze == "backbone":
-        return set(names)
-    frozen: set[str] = set()
-    for pattern in [freeze] if isinstance(freeze, str) else freeze:
-        found = {
-            name
-            for name in names
-            if fnmatch.fnmatchcase(name.removeprefix(prefix), pattern)
-            or fnmatch.fnmatchcase(name.removeprefix(prefix), f"{pattern}.*")
-        }
-        if not found:
-            known = [name.removeprefix(prefix) for name in names]
-            raise LayerNotFoundError.of("parameter to freeze", pattern, known)
-        frozen |= found
-    return frozen

@@ -101,8 +101,7 @@ def rungs(settings: int, epochs: int, eta: int) -> list[tuple[int, int]]:
     """After how many epochs how many settings stay, of successive halving by a factor eta.
 
     One setting is trained for all epochs, up to eta for an eta-th of them, and so on back to the
-    first step, which has all settings: so the steps cost about the same. A setting goes on where
-    it stopped, on the schedule of all epochs.
+    first step, which has all settings: so the steps cost about the same.
 
     Source: Jamieson and Talwalkar, AISTATS 2016 (arXiv 1502.07943).
 

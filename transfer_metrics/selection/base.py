@@ -27,13 +27,9 @@ _FORMAT = "transfer_metrics selection 1"
 
 
 class ColumnSelector(TransformerMixin, BaseEstimator):
-    """A transformer that keeps some columns of some layers.
+    """A transformer that keeps some columns of some layers, (k,) int64 across all of them.
 
     Subclasses call ``_read_fit`` and then ``_keep``.
-
-    Attributes:
-        layers_: names of the layers of which something is kept.
-        columns_: the columns that are kept, numbered across all layers, (k,) int64.
     """
 
     layer_sizes: Sequence[int] | None

@@ -97,14 +97,9 @@ class FeatureMapSelector(ColumnSelector):
         layer_sizes: Sequence[int] | None = None,
         random_state: int = 0,
     ) -> None:
-        self.criterion = criterion
-        self.penultimate = penultimate
-        self.student = student
-        self.folds = folds
-        self.repeats = repeats
-        self.shares = shares
-        self.layer_sizes = layer_sizes
-        self.random_state = random_state
+        self.criterion, self.penultimate, self.student = criterion, penultimate, student
+        self.folds, self.repeats, self.shares = folds, repeats, shares
+        self.layer_sizes, self.random_state = layer_sizes, random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Choose feature maps on a support set.

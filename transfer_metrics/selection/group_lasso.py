@@ -115,22 +115,11 @@ class GroupLassoSelector(ColumnSelector):
         random_state: Any = 0,
         progress: bool = False,
     ) -> None:
-        self.keep = keep
-        self.lam = lam
-        self.solver = solver
-        self.relevance = relevance
-        self.unit_norm = unit_norm
-        self.offset = offset
-        self.layer_mix = layer_mix
-        self.layer_sizes = layer_sizes
-        self.lr = lr
-        self.steps = steps
-        self.batch_size = batch_size
-        self.tol = tol
-        self.max_iter = max_iter
-        self.device = device
-        self.checkpoint = checkpoint
-        self.random_state = random_state
+        self.keep, self.lam, self.solver, self.relevance = keep, lam, solver, relevance
+        self.unit_norm, self.offset, self.layer_mix = unit_norm, offset, layer_mix
+        self.layer_sizes, self.lr, self.steps = layer_sizes, lr, steps
+        self.batch_size, self.tol, self.max_iter = batch_size, tol, max_iter
+        self.device, self.checkpoint, self.random_state = device, checkpoint, random_state
         self.progress = progress
 
     def fit(self, X: Any, y: Any = None) -> Self:

@@ -125,17 +125,10 @@ class LayerSelector(ColumnSelector):
         random_state: int = 0,
         progress: bool = False,
     ) -> None:
-        self.metric = metric
-        self.mode = mode
-        self.k = k
-        self.max_dim = max_dim
-        self.normalise = normalise
-        self.tol = tol
-        self.max_drop = max_drop
-        self.max_examples = max_examples
-        self.max_bytes = max_bytes
-        self.layer_sizes = layer_sizes
-        self.random_state = random_state
+        self.metric, self.mode, self.k, self.max_dim = metric, mode, k, max_dim
+        self.normalise, self.tol, self.max_drop = normalise, tol, max_drop
+        self.max_examples, self.max_bytes = max_examples, max_bytes
+        self.layer_sizes, self.random_state = layer_sizes, random_state
         self.progress = progress
 
     def fit(self, X: Any, y: Any = None) -> Self:
