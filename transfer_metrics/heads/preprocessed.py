@@ -166,8 +166,7 @@ def readable_logits(
 ) -> ReadableLogits:
     """Run a network over examples; those that fail are noted, and the rest go on.
 
-    A batch that fails is run again one example at a time. Where all fail, the error of the first
-    is raised.
+    A batch that fails is run again one example at a time. Where all fail, the first one raises.
     """
     logits: dict[int, np.ndarray] = {}
     failures: dict[int, TransferMetricsError] = {}

@@ -97,8 +97,8 @@ def transfer(
             model or head failed.
 
     Cost: that of the ranking, a forward pass over the data for each shortlisted model and one more
-    for the best, whose features are kept until the end, and for each that is fine-tuned about sixty
-    forward and backward passes; ``expected_steps`` says how long that is.
+    for the best, whose features are kept, and for each that is fine-tuned about sixty forward and
+    backward passes; ``expected_steps`` says how long that is.
 
     >>> found = transfer(["zoo:cnn-mnist"], "sklearn:digits?examples=200", progress=False)
     >>> found.model, found.accuracy > 0.8, len(found.lines())

@@ -156,10 +156,6 @@ class _State:
         zeros = torch.zeros_like
         return cls(weights, bias, zeros(weights), zeros(weights), zeros(bias), zeros(bias))
 
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: value for name, value in vars(self).items() if name != "step"}
-
 
 def _step(
     state: _State,
@@ -215,7 +211,8 @@ class _Checkpoint:
     def keep(self, state: _State, at_once: bool) -> None:
         """Write the state if asked to, or if the last time is long enough ago."""
         if at_once or time.monotonic() - self.written >= _SECONDS_BETWEEN_CHECKPOINTS:
-            write_checkpoint(self.path, self.key, {"step": state.step}, {"adam": state.tensors})
+            tensors = {name: value for name, value in vars(state).items() if name != "step"}
+            write_checkpoint(self.path, self.key, {"step": state.step}, {"adam": tensors})
             self.written = time.monotonic()
 
 

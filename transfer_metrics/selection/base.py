@@ -147,12 +147,7 @@ class Selection:
     def of(cls, X: Any, columns: np.ndarray, unit: bool, chosen_by: str, **known: Any) -> Self:
         """A choice by numbers over all layers of ``X``, as selectors have it in ``columns_``.
 
-        Args:
-            X: a ``FeatureStore``, or a mapping from layer to (N, D).
-            columns: numbers of columns, those of one layer together.
-            unit: as the attribute.
-            chosen_by: as the attribute.
-            **known: the other attributes.
+        Those of one layer are together; ``known`` are the other attributes.
         """
         whole = layer_columns(X)
         where = whole.layer_of(columns)
@@ -191,12 +186,7 @@ class Selection:
         return {name: np.sort(self.layers[name]) for name in X.names if name in self.layers}
 
     def transform(self, X: Any) -> np.ndarray:
-        """The chosen columns, (N, k), of a store, a mapping or ``LayerColumns``.
-
-        Raises:
-            LayerNotFoundError: a layer is missing.
-            InvalidInputError: a layer has another width.
-        """
+        """The chosen columns, (N, k), of a store or a mapping with layers of the same widths."""
         return _taken(X, self.layers, self.dims, self.unit, "when columns were chosen")
 
     def save(self, path: str | os.PathLike[str]) -> None:

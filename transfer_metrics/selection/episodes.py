@@ -205,7 +205,14 @@ def few_shot(
         raise LayerNotFoundError.of("layer", str(last), columns.names)
     if selectors is None:
         selectors = {"ATL-style": FeatureMapSelector(penultimate=last, student=student)}
-    shots = _checked(shots, episodes, queries, selectors)
+    given_shots, shots = shots, tuple(sorted({int(k) for k in shots}))
+    if not shots or shots[0] < 1 or episodes < 2 or queries < 1:
+        raise InvalidInputError(
+            f"shots and queries must be at least 1 and episodes at least 2, got "
+            f"shots={given_shots}, queries={queries}, episodes={episodes}"
+        )
+    if taken := {_PENULTIMATE, _ALL} & set(selectors):
+        raise InvalidInputError(f"selectors may not be named {sorted(taken)}; choose other names")
     methods = {_PENULTIMATE: [last], _ALL: list(columns.names), **selectors}
     accuracies = np.empty((len(methods), len(shots), episodes))
     used = np.empty(accuracies.shape)
@@ -233,21 +240,6 @@ def few_shot(
     title = f"{store.model} on {store.task}" if isinstance(store, FeatureStore) else ""
     names = tuple(methods)
     return FewShotResult(names, shots, accuracies, used, ways, queries, seed, title)
-
-
-def _checked(
-    shots: Sequence[int], episodes: int, queries: int, selectors: Mapping[str, Any]
-) -> tuple[int, ...]:
-    numbers = tuple(sorted({int(k) for k in shots}))
-    if not numbers or numbers[0] < 1 or episodes < 2 or queries < 1:
-        raise InvalidInputError(
-            f"shots and queries must be at least 1 and episodes at least 2, got shots={shots}, "
-            f"queries={queries}, episodes={episodes}"
-        )
-    taken = {_PENULTIMATE, _ALL} & set(selectors)
-    if taken:
-        raise InvalidInputError(f"selectors may not be named {sorted(taken)}; choose other names")
-    return numbers
 
 
 def _episodes(

@@ -145,9 +145,9 @@ class GroupLassoSelector(ColumnSelector):
         """
         self._check_parameters()
         columns, y, kind = self._read_fit(X, y, self.relevance not in _WITHOUT_LABELS)
-        if y is not None and not (isinstance(X, FeatureStore) and kind == X.kind):
-            kind = fitted_kind(y)
         if y is not None:
+            known = isinstance(X, FeatureStore) and kind == X.kind
+            kind = kind if known else fitted_kind(y)
             self.refuse(kind)
         features = columns.unit_rows() if self.unit_norm else columns
         self.lam_: float | None = None

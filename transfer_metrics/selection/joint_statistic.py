@@ -43,10 +43,13 @@ class JointStatistic:
     ) -> None:
         needed = _joint_bytes(metric, labels, columns.dim)
         if needed > max_bytes:
+            # Fewer examples help where rows are kept.
+            rows = metric.requires == "examples" or _by_examples(metric)
+            helped = rows or len(labels) < columns.dim or "class" in metric.parts
             raise InvalidInputError(
                 f"the joint statistic of {len(columns.names)} layers with {columns.dim} features "
                 f"would take {needed / 1e9:.1f} GB, more than max_bytes={max_bytes} allows; use "
-                f"fewer layers{_fewer_examples(metric, labels, columns.dim)}, or mode='best', "
+                f"fewer layers{', set max_examples' if helped else ''}, or mode='best', "
                 f"which holds one layer at a time"
             )
         started = time.perf_counter()
@@ -78,12 +81,6 @@ def _joint_bytes(metric: Metric, labels: Labels, dim: int) -> int:
 
 def _by_examples(metric: Metric) -> bool:
     return metric.requires == "moments" and "fourth" in metric.parts
-
-
-def _fewer_examples(metric: Metric, labels: Labels, dim: int) -> str:
-    """Whether fewer examples would help: they do where rows are kept."""
-    rows = metric.requires == "examples" or _by_examples(metric) or len(labels) < dim
-    return ", set max_examples" if rows or "class" in metric.parts else ""
 
 
 def _built(columns: LayerColumns, labels: Labels, metric: Metric) -> Any:
