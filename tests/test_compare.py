@@ -20,8 +20,7 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, U
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.compare import asked_fits
 from transfer_metrics.heads.estimate import MOST, TRAINED, _epochs
-from transfer_metrics.heads.fit_cost import cost_of, distortion, forward_flops
-from transfer_metrics.heads.fits import Fits
+from transfer_metrics.heads.fits import Fits, _cost_of, _distortion, _forward_flops
 from transfer_metrics.heads.splits import complete_task, shifted_splits
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.tasks.corruptions import CORRUPTIONS
@@ -79,8 +78,8 @@ def test_accuracies_are_those_of_the_heads(table: Comparison, glyphs: tm.Task) -
         score = probe.score(glyphs[name])
         assert found(FAST_PROBE, 0, "accuracy", name) == pytest.approx(score, abs=one)
         assert found(tuned.label, 1, "accuracy", name) == tuned.score(glyphs[name])
-        moved = distortion(tm.load_model("zoo:cnn-mnist"), tuned.network_, glyphs[name])
-        assert found(tuned.label, 1, "distortion", name) == pytest.approx(moved.raw, rel=1e-5)
+        moved = _distortion(tm.load_model("zoo:cnn-mnist"), tuned.network_, glyphs[name])
+        assert found(tuned.label, 1, "distortion", name) == pytest.approx(moved[0], rel=1e-5)
     gap = tuned.score(glyphs["test"]) - tuned.score(glyphs["ood"])
     assert found(tuned.label, 1, "ood_gap", "ood") == pytest.approx(gap)
 
@@ -348,20 +347,20 @@ def test_flops_by_hand() -> None:
         "interpolation": "bilinear", "crop_pct": 1.0, "classifier": "3",
     }  # fmt: skip
     model = tm.load_model(network)
-    assert forward_flops(model) == 2 * 36 * 8 * 27 + 2 * 288 * 5
+    assert _forward_flops(model) == 2 * 36 * 8 * 27 + 2 * 288 * 5
 
 
 def test_cost_follows_the_papers_model(glyphs: tm.Task) -> None:
     model = tm.load_model("zoo:cnn-mnist")
-    forward, n = forward_flops(model), len(glyphs["train"])
+    forward, n = _forward_flops(model), len(glyphs["train"])
     head = tm.Head2Toe(keep=0.05, steps=10, batch_size=16).fit(model, glyphs)
     kept, total, classes = head.coef_.shape[1], head.candidates_, 36
-    cost = cost_of(head, forward, n)
+    cost = _cost_of(head, forward, n)
     assert cost.train_flops == n * forward + 10 * 16 * 6 * (total + kept) * classes
     assert cost.stored_bytes == 4 * (kept + 1) * classes + math.ceil(total / 8)
     tuned = tm.FineTune(lr=0.05, epochs=1, batch_size=32, progress=False).fit(model, glyphs)
     steps = math.ceil((n - round(0.2 * n)) / 32)
-    cost = cost_of(tuned, forward, n)
+    cost = _cost_of(tuned, forward, n)
     assert cost.train_flops == steps * 32 * 3 * forward
     numbers = sum(t.numel() for t in model.module.state_dict().values())
     assert cost.stored_bytes == 4 * numbers + 4 * (tuned.coef_.shape[1] + 1) * classes
@@ -424,7 +423,7 @@ def test_distortion_by_hand() -> None:
     network = tuned.fit(model, (np.array([[3.0, 4.0], [0.0, 2.0]] * 4), [0, 1] * 4)).network()
     with torch.no_grad():
         network.backbone[0].weight.mul_(2.0)
-    assert distortion(model, network, task["train"]) == pytest.approx((3.5, 1.0))
+    assert _distortion(model, network, task["train"]) == pytest.approx((3.5, 1.0))
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

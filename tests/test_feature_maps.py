@@ -23,16 +23,15 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.selection.columns import layer_columns, unit_rows
 from transfer_metrics.selection.feature_maps import (
-    CRITERIA,
+    _CRITERIA,
     FeatureMapSelector,
-    default_student,
-    fisher_ratios,
-    left_out_right,
+    _fisher_ratios,
+    _left_out_right,
+    _support_folds,
     narrowed,
-    support_folds,
 )
 
-each = pytest.mark.parametrize("criterion", CRITERIA)
+each = pytest.mark.parametrize("criterion", _CRITERIA)
 
 
 def selector(criterion="cv", **options):
@@ -117,8 +116,8 @@ def test_the_rank_of_maps_does_not_see_what_it_is_tested_on():
     wide = {"wide": rng.standard_normal((40, 2000)), "last": np.zeros((40, 1))}
     found = selector("fisher", shares=[0.01]).fit(wide, y)
     best = np.argsort(-f_classif(unit_rows(wide["wide"]), y)[0])[:20]
-    folds = support_folds(y, 5, 1, 0)
-    leaked = left_out_right(unit_rows(wide["wide"])[:, best], y, folds, None) / 40
+    folds = _support_folds(y, 5, 1, 0)
+    leaked = _left_out_right(unit_rows(wide["wide"])[:, best], y, folds, None) / 40
     assert leaked > 0.85
     assert found.objective_ < 0.7
 
@@ -206,7 +205,7 @@ def exact_ratio(column, y):
 def test_fisher_ratios_are_those_of_scikit_learn(n, d, seed):
     rng = np.random.default_rng(seed)
     x, y = rng.standard_normal((n, d)) + 5.0, np.arange(n) % 3
-    found = fisher_ratios(x, y)
+    found = _fisher_ratios(x, y)
     np.testing.assert_allclose(found, [exact_ratio(column, y) for column in x.T], rtol=1e-12)
     # Of classes that are points, scikit-learn loses digits: it subtracts sums of squares.
     expected = f_classif(x, y)[0]
@@ -217,9 +216,9 @@ def test_fisher_ratios_are_those_of_scikit_learn(n, d, seed):
 def test_fisher_ratios_of_columns_without_variance():
     y = np.array([0, 0, 1, 1])
     x = np.column_stack([np.full(4, 0.1), [1.0, 1.0, 2.0, 2.0]])
-    assert fisher_ratios(x, y).tolist() == [0.0, np.inf]
+    assert _fisher_ratios(x, y).tolist() == [0.0, np.inf]
     with pytest.raises(InvalidInputError, match="two examples"):
-        fisher_ratios(np.eye(3), np.arange(3))
+        _fisher_ratios(np.eye(3), np.arange(3))
 
 
 def test_wide_features_are_narrowed_without_the_student_noticing():
@@ -230,7 +229,7 @@ def test_wide_features_are_narrowed_without_the_student_noticing():
     np.testing.assert_allclose(narrow @ narrow.T, wide @ wide.T, atol=1e-12)
     train, test = np.arange(0, len(y), 2), np.arange(1, len(y), 2)
     probabilities = [
-        default_student().set_params(tol=1e-10).fit(x[train], y[train]).predict_proba(x[test])
+        LogisticRegression(max_iter=1000, tol=1e-10).fit(x[train], y[train]).predict_proba(x[test])
         for x in (wide, narrow)
     ]
     np.testing.assert_allclose(*probabilities, atol=1e-6)
@@ -239,17 +238,17 @@ def test_wide_features_are_narrowed_without_the_student_noticing():
 
 def test_folds():
     y = np.repeat([0, 1, 2], [3, 5, 6])
-    folds = support_folds(y, 5, 2, 0)
+    folds = _support_folds(y, 5, 2, 0)
     assert len(folds) == 6
     for train, test in folds:
         assert set(y[train]) == set(y[test]) == {0, 1, 2}
         assert len(set(train) & set(test)) == 0
-    assert len(support_folds(np.repeat([0, 1], 10), 5, 1, 0)) == 5
-    assert support_folds(np.arange(4), 5, 1, 0) == []
+    assert len(_support_folds(np.repeat([0, 1], 10), 5, 1, 0)) == 5
+    assert _support_folds(np.arange(4), 5, 1, 0) == []
     many = np.repeat([0, 1], [1, 200])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        folds = support_folds(many, 5, 1, 0)
+        folds = _support_folds(many, 5, 1, 0)
     assert sorted(np.concatenate([test for _, test in folds])) == list(range(201))
 
 
@@ -282,6 +281,6 @@ def test_input_that_cannot_be_used_is_refused(criterion):
 
 @pytest.mark.filterwarnings("ignore::transfer_metrics.errors.TransferMetricsWarning")
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
-@parametrize_with_checks([selector(c) for c in CRITERIA])
+@parametrize_with_checks([selector(c) for c in _CRITERIA])
 def test_scikit_learn_contract(estimator, check):
     check(estimator)

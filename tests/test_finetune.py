@@ -33,15 +33,16 @@ from transfer_metrics.errors import (
 from transfer_metrics.heads import preprocessed as inputs_module
 from transfer_metrics.heads import training
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.finetune import FT_EVAL_RATES, FT_RATES, LPFT, LPFT_RATES, FineTune
+from transfer_metrics.heads.finetune import RATES, FineTune
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits, network_logits
+from transfer_metrics.heads.presets import LPFT
 from transfer_metrics.heads.training import (
+    Training,
     TrainSettings,
-    augmented,
-    epoch_batches,
-    epoch_seed,
-    train,
+    _augmented,
+    _epoch_batches,
+    _epoch_seed,
 )
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
@@ -50,6 +51,13 @@ from transfer_metrics.sources.tasks.task import Split
 ZOO = "zoo:cnn-mnist"
 QUICK = {"progress": False, "epochs": 2}
 SMALL = (1e-2, 1e1)
+
+
+def train(network, inputs, targets, settings, **options):
+    """Train to the end and leave the weights of the best epoch."""
+    begun = Training(network, settings, inputs, targets, **options)
+    begun.advance(settings.epochs)
+    return begun.finish()
 
 
 class Small(nn.Module):
@@ -109,7 +117,7 @@ class TestLoop:
         optimizer = torch.optim.SGD(plain.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)
         for epoch in range(3):
-            random = torch.Generator().manual_seed(epoch_seed(5, epoch))
+            random = torch.Generator().manual_seed(_epoch_seed(5, epoch))
             order = torch.randperm(60, generator=random)
             for rows in order.split(16):
                 optimizer.zero_grad()
@@ -128,8 +136,8 @@ class TestLoop:
         optimizer = torch.optim.AdamW(plain.parameters(), 0.01, weight_decay=0.1)
         for epoch in range(2):
             optimizer.param_groups[0]["lr"] = settings.rate(epoch)
-            torch.manual_seed(epoch_seed(5, epoch))  # of dropout
-            random = torch.Generator().manual_seed(epoch_seed(5, epoch))
+            torch.manual_seed(_epoch_seed(5, epoch))  # of dropout
+            random = torch.Generator().manual_seed(_epoch_seed(5, epoch))
             for rows in torch.randperm(60, generator=random).split(64):
                 optimizer.zero_grad()
                 F.cross_entropy(plain(inputs.batch(rows.numpy())), y[rows]).backward()
@@ -140,8 +148,7 @@ class TestLoop:
 
         def begun():
             path, fresh = tmp_path / "state.safetensors", copy.deepcopy(again)
-            given = (None, F.cross_entropy, path, None, False, "")
-            return fresh, training.Training(fresh, settings, inputs, y, *given)
+            return fresh, training.Training(fresh, settings, inputs, y, checkpoint=path)
 
         begun()[1].advance(1)
         resumed, second = begun()
@@ -166,9 +173,9 @@ class TestLoop:
         assert rates[0] == 1.0
         assert rates[10] == pytest.approx(0.5)
         assert 0 < rates[19] < 0.01
-        assert FT_RATES == (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-        assert FT_EVAL_RATES == (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
-        assert LPFT_RATES == (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
+        assert RATES["finetune"] == (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+        assert RATES["finetune, batch_norm=eval"] == (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+        assert RATES["lpft"] == (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
 
     def test_the_first_of_the_best_epochs_is_kept(self, monkeypatch):
         scores = iter([0.2, 0.7, 0.7, 0.5])
@@ -220,7 +227,7 @@ class TestLoop:
     def test_a_last_batch_of_one_joins_the_one_before(self):
         random = torch.Generator().manual_seed(0)
         for n, size, lengths in ((9, 4, [4, 5]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 1, [1, 2])):
-            parts = epoch_batches(n, size, random)
+            parts = _epoch_batches(n, size, random)
             assert [len(rows) for rows in parts] == lengths
             assert sorted(torch.cat(parts).tolist()) == list(range(n))
         network, inputs, y = toy(n=17)
@@ -259,17 +266,17 @@ class TestLoop:
 
     def test_flips_are_flips(self):
         x = torch.arange(64.0).reshape(8, 1, 2, 4)
-        flipped = augmented(x, "flip", torch.Generator().manual_seed(0))
+        flipped = _augmented(x, "flip", torch.Generator().manual_seed(0))
         same = [torch.equal(a, b) for a, b in zip(flipped, x, strict=True)]
         turned = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, x, strict=True)]
         assert all(a != b for a, b in zip(same, turned, strict=True))
         assert any(same)
         assert any(turned)
-        assert augmented(x, lambda batch, random: batch + 1, None).sum() == x.sum() + 64
+        assert _augmented(x, lambda batch, random: batch + 1, None).sum() == x.sum() + 64
         with pytest.raises(InvalidInputError, match="images"):
-            augmented(x[:, 0], "flip", torch.Generator())
+            _augmented(x[:, 0], "flip", torch.Generator())
         with pytest.raises(InvalidInputError, match="tensors"):
-            augmented({"input_ids": x}, "flip", torch.Generator())
+            _augmented({"input_ids": x}, "flip", torch.Generator())
 
 
 class Interrupted(Exception):
@@ -426,7 +433,7 @@ class TestInputs:
         )
         kept = Inputs.of_examples(model, examples)
         assert kept.cached_bytes == 160 * 3 * 32 * 32 * 4
-        monkeypatch.setattr(inputs_module, "CACHE_BYTES", 1000)
+        monkeypatch.setattr(inputs_module, "_CACHE_BYTES", 1000)
         fresh = Inputs.of_examples(model, examples)
         assert fresh.cached_bytes == 0
         rows = np.array([3, 100, 7])
@@ -437,7 +444,7 @@ class TestInputs:
         digits = tm.load_task("sklearn:digits")["train"]
         parts = {name: digits.rows(np.arange(20) + i) for i, name in enumerate("abc")}
         each = 20 * 3 * 32 * 32 * 4
-        monkeypatch.setattr(inputs_module, "CACHE_BYTES", each + 1)
+        monkeypatch.setattr(inputs_module, "_CACHE_BYTES", each + 1)
         inputs = PreparedSplits(load_model(ZOO), parts)
         assert inputs["a"] is inputs["a"]
         # The second is begun below the limit; the third is made anew for each batch.
@@ -491,10 +498,10 @@ class TestFineTune:
         def rates(head):
             return tuple(settings.lr for settings in head._grid())
 
-        assert rates(FineTune()) == FT_RATES
-        assert rates(FineTune(batch_norm="eval")) == FT_EVAL_RATES
-        assert rates(LPFT()) == LPFT_RATES
-        assert rates(LPFT(batch_norm="train")) == FT_RATES
+        assert rates(FineTune()) == RATES["finetune"]
+        assert rates(FineTune(batch_norm="eval")) == RATES["finetune, batch_norm=eval"]
+        assert rates(LPFT()) == RATES["lpft"]
+        assert rates(LPFT(batch_norm="train")) == RATES["finetune"]
         assert rates(FineTune(lr=[0.1, 0.2])) == (0.1, 0.2)
 
     def test_neither_test_nor_ood_labels_are_read(self, task):
@@ -698,10 +705,10 @@ class TestStart:
         def rates(**options):
             return tuple(settings.lr for settings in FineTune(**options)._grid())
 
-        assert rates(start="probe", batch_norm="eval") == LPFT_RATES
-        assert rates(start=LinearProbe(), batch_norm="eval") == LPFT_RATES
-        assert rates(start="probe") == FT_RATES
-        assert rates(start="head2toe", batch_norm="eval") == FT_EVAL_RATES
+        assert rates(start="probe", batch_norm="eval") == RATES["lpft"]
+        assert rates(start=LinearProbe(), batch_norm="eval") == RATES["lpft"]
+        assert rates(start="probe") == RATES["finetune"]
+        assert rates(start="head2toe", batch_norm="eval") == RATES["finetune, batch_norm=eval"]
 
     def test_any_head_on_features_can_be_the_start(self, task):
         cv = tm.Head2ToeCV({"keep": (0.1, 0.5), "steps": (10,)}, cv=2)

@@ -29,7 +29,7 @@ from transfer_metrics.selection import proximal
 from transfer_metrics.selection.adam import train_softmax
 from transfer_metrics.selection.columns import layer_columns, unit_rows
 from transfer_metrics.selection.group_lasso import GroupLassoSelector
-from transfer_metrics.selection.group_softmax import group_soft_threshold
+from transfer_metrics.selection.group_softmax import _group_soft_threshold
 from transfer_metrics.selection.proximal import group_lasso
 
 LAMBDA_MAX = 0.49504782726938185
@@ -305,7 +305,7 @@ def test_orthonormal_least_squares_has_a_closed_form():
         squares = (weights**2).sum(axis=1) + 1e-14
         return 0.5 * ((targets - x @ weights) ** 2).sum() + lam * np.sqrt(squares).sum()
 
-    found = group_soft_threshold(x.T @ targets, lam)
+    found = _group_soft_threshold(x.T @ targets, lam)
     slow = minimize(loss, 0.1 * rng.standard_normal(18), tol=1e-12).x.reshape(6, 3)
     np.testing.assert_allclose(found, slow, atol=1e-4)
     assert 0 < (lengths(found) > 0).sum() < 6
@@ -315,12 +315,12 @@ def test_orthonormal_least_squares_has_a_closed_form():
 def test_rows_lose_length_and_keep_direction(seed, by):
     weights = np.random.default_rng(seed).standard_normal((5, 3))
     weights[0] = 0
-    found = group_soft_threshold(weights, by)
+    found = _group_soft_threshold(weights, by)
     np.testing.assert_allclose(lengths(found), np.maximum(lengths(weights) - by, 0), atol=1e-12)
     np.testing.assert_allclose(
         found * lengths(weights)[:, None], weights * lengths(found)[:, None], atol=1e-12
     )
-    np.testing.assert_array_equal(group_soft_threshold(weights, np.full(5, by)), found)
+    np.testing.assert_array_equal(_group_soft_threshold(weights, np.full(5, by)), found)
 
 
 # --- the selector --------------------------------------------------------------------------------

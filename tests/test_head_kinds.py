@@ -21,7 +21,7 @@ from tests import text_models
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.heads.export import file_logits
-from transfer_metrics.heads.linear import ridge_path
+from transfer_metrics.heads.linear import _path_of
 from transfer_metrics.heads.objective import balanced_accuracy, quality, standard_error
 
 MODEL = "zoo:cnn-mnist"
@@ -120,14 +120,16 @@ def test_ridge_is_scikit_learns_at_every_strength():
     targets = np.stack([y, x[:, 0] * 1e3 + 5e5], axis=1)
     train, held = slice(0, 300), slice(300, None)
     std, mean = x[train].std(), x[train].mean()
-    path = ridge_path(x[train], targets[train], x[held], targets[held], 2, C_grid=C)
+    path = _path_of("regression", x[train], targets[train], x[held], targets[held], 2, C_grid=C)
     models = [Ridge(alpha=1 / c, tol=1e-12).fit((x[train] - mean) / std, targets[train]) for c in C]
     predicted = [model.predict((x[held] - mean) / std) for model in models]
     scores = [r2_score(targets[held], p) for p in predicted]
     np.testing.assert_allclose(path.scores, scores, rtol=1e-9)
     best = int(np.argmax(scores))
     np.testing.assert_allclose(x[held] @ path.coef.T + path.intercept, predicted[best], rtol=1e-9)
-    wide = ridge_path(x[:8], targets[:8], x[held], targets[held], 2, C_grid=C[1:2])  # D > N
+    wide = _path_of(
+        "regression", x[:8], targets[:8], x[held], targets[held], 2, C_grid=C[1:2]
+    )  # D > N
     std, mean = x[:8].std(), x[:8].mean()
     model = Ridge(alpha=10.0, solver="svd").fit((x[:8] - mean) / std, targets[:8])
     expected = model.predict((x[held] - mean) / std)

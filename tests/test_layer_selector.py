@@ -18,13 +18,11 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.metrics.base import METRICS, get_metric
 from transfer_metrics.selection.columns import layer_columns, unit_rows
-from transfer_metrics.selection.layer_scores import (
-    JointStatistic,
-    drop_candidates,
-    joint_bytes,
+from transfer_metrics.selection.joint_statistic import JointStatistic, _joint_bytes
+from transfer_metrics.selection.layer_selector import LayerSelector, _drop_candidates
+from transfer_metrics.statistics.needs import (
+    Labels,
 )
-from transfer_metrics.selection.layer_selector import LayerSelector
-from transfer_metrics.statistics.needs import Labels
 
 quiet = pytest.mark.filterwarnings("ignore::transfer_metrics.errors.TransferMetricsWarning")
 AUTO = "transrate(eps=auto,class_weights=frequency,dim_normalize=rank)"
@@ -196,10 +194,10 @@ def test_published_candidates(blocks, widths, expected):
     """papers.md 1.5: 4, 9 and 6 candidates, and their widths."""
     dims = [w for count, w in zip(blocks, widths, strict=True) for _ in range(count)]
     names = [f"block{i}" for i in range(len(dims))]
-    found = drop_candidates(names, dims)
+    found = _drop_candidates(names, dims)
     assert [dims[names.index(name)] for name in found] == expected
     assert found[0] == names[-1]
-    with_head = drop_candidates([*names, "fc:input"], [*dims, dims[-1]])
+    with_head = _drop_candidates([*names, "fc:input"], [*dims, dims[-1]])
     assert with_head == found
 
 
@@ -277,7 +275,7 @@ def test_the_estimate_covers_what_the_statistic_holds(metric):
     else:
         scatters = [statistic.within, *(statistic.class_scatter or ())]
         held = sum(s.data.numel() for s in scatters)
-    assert held * 8 <= joint_bytes(get_metric(metric), labels, columns.dim)
+    assert held * 8 <= _joint_bytes(get_metric(metric), labels, columns.dim)
 
 
 def test_a_sample_of_the_examples():

@@ -34,10 +34,10 @@ from transfer_metrics.heads.base import HEADS, Head, load_head, resolve_head
 from transfer_metrics.heads.linear import (
     LINEAR_C,
     LinearProbe,
-    fit_quietly,
-    logistic_path,
-    padded,
-    unnormalised,
+    _fit_quietly,
+    _padded,
+    _path_of,
+    _unnormalised,
 )
 from transfer_metrics.sources.tasks.subtasks import stratified_holdout
 from transfer_metrics.sources.tasks.task import Split
@@ -119,7 +119,7 @@ class TestProtocol:
     def test_undoing_the_normalisation_keeps_the_logits(self, seed, mean, std):
         random = np.random.default_rng(seed)
         w, b, x = random.normal(size=(3, 4)), random.normal(size=3), random.normal(size=(5, 4))
-        w1, b1 = unnormalised(w, b, mean, std)
+        w1, b1 = _unnormalised(w, b, mean, std)
         x1 = x * std + mean
         np.testing.assert_allclose(x1 @ w1.T + b1, x @ w.T + b, atol=1e-8 * (1 + abs(mean) / std))
 
@@ -139,15 +139,19 @@ class TestProtocol:
 
     def test_a_class_without_training_examples_has_logit_zero(self):
         X, y = data(classes=3)
-        path = logistic_path(X, np.array([0, 2, 3])[y], X, np.array([0, 2, 3])[y], 5, C_grid=SMALL)
+        path = _path_of(
+            "classification", X, np.array([0, 2, 3])[y], X, np.array([0, 2, 3])[y], 5, C_grid=SMALL
+        )
         assert not path.coef[[1, 4]].any()
         assert not path.intercept[[1, 4]].any()
-        without = logistic_path(X, y, X, y, 3, C_grid=SMALL)
+        without = _path_of("classification", X, y, X, y, 3, C_grid=SMALL)
         np.testing.assert_allclose(path.coef[[0, 2, 3]], without.coef)
         np.testing.assert_allclose(path.intercept[[0, 2, 3]], without.intercept)
 
     def test_an_absent_class_can_win(self):
-        weight, bias = padded(np.array([[2.0], [1.0]]), np.array([-1.0, -2.0]), np.array([0, 1]), 3)
+        weight, bias = _padded(
+            np.array([[2.0], [1.0]]), np.array([-1.0, -2.0]), np.array([0, 1]), 3
+        )
         assert (np.zeros((1, 1)) @ weight.T + bias).argmax() == 2
 
     def test_of_equal_accuracy_the_lowest_cross_entropy_wins(self):
@@ -190,7 +194,7 @@ class TestProtocol:
         probe = LinearProbe(C_grid=(1e-3, 1e6), max_iter=2).fit(X, y)
         assert probe.unconverged_ == 2
         assert LinearProbe(C_grid=(1e-7,)).fit(X, y).unconverged_ == 0
-        assert fit_quietly(LogisticRegression(max_iter=1), X, y) == 1
+        assert _fit_quietly(LogisticRegression(max_iter=1), X, y) == 1
 
     def test_refitting_uses_all_data_with_the_chosen_strength(self):
         X, y = data(150, seed=5)
@@ -201,7 +205,7 @@ class TestProtocol:
         plain = LogisticRegression(C=again.C_, max_iter=5000, tol=1e-8).fit(scaled, y)
         np.testing.assert_allclose(again.predict_proba(X), plain.predict_proba(scaled), atol=1e-3)
         rows, held = stratified_holdout(y, 0.2, 0)
-        by_hand = logistic_path(X[rows], y[rows], X[held], y[held], 3, C_grid=SMALL)
+        by_hand = _path_of("classification", X[rows], y[rows], X[held], y[held], 3, C_grid=SMALL)
         np.testing.assert_array_equal(kept.coef_, by_hand.coef)
         two = LinearProbe(C_grid=SMALL).fit(X, y % 2)
         np.testing.assert_allclose(two.coef_[0], -two.coef_[1])

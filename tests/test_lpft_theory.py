@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.heads.preprocessed import Inputs
-from transfer_metrics.heads.training import TrainSettings, train
+from transfer_metrics.heads.training import Training, TrainSettings
 
 
 class TwoLayers(nn.Module):
@@ -53,7 +53,9 @@ def descend(model, X, Y, rate, steps, watch=lambda model: None):
     settings = TrainSettings(
         lr=rate, epochs=steps, batch_size=len(X), momentum=0.0, schedule="constant"
     )
-    train(model, Inputs.of_tensor(X), Y, settings, loss=loss)
+    begun = Training(model, settings, Inputs.of_tensor(X), Y, loss=loss)
+    begun.advance(steps)
+    begun.finish()
     return [*seen, watch(model)]
 
 

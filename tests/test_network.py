@@ -15,10 +15,10 @@ from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import list_layers
 from transfer_metrics.heads.network import (
     TransferNet,
+    _unit_length,
     full_precision,
     linear_layer,
     load_weights,
-    unit_length,
 )
 from transfer_metrics.selection.columns import unit_rows
 from transfer_metrics.sources.models.load_model import load_model
@@ -120,7 +120,7 @@ def test_columns_and_unit_length_equal_numpy():
 
 def test_unit_length_of_zero_huge_and_tiny_rows_and_its_gradient():
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [3e30, 4e30], [3e-30, 4e-30]], requires_grad=True)
-    unit = unit_length(x)
+    unit = _unit_length(x)
     torch.testing.assert_close(
         unit.detach(), torch.tensor([[0.6, 0.8], [0, 0], [0.6, 0.8], [0.6, 0.8]])
     )
@@ -128,7 +128,7 @@ def test_unit_length_of_zero_huge_and_tiny_rows_and_its_gradient():
     # d(x1/|x|)/dx = (x2², -x1 x2) / |x|³
     torch.testing.assert_close(x.grad[:2], torch.tensor([[16 / 125, -12 / 125], [0, 0]]))
     inner = noise(4, 3).double().requires_grad_()
-    assert torch.autograd.gradcheck(unit_length, inner)
+    assert torch.autograd.gradcheck(_unit_length, inner)
 
 
 class Words(nn.Module):

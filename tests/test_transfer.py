@@ -20,8 +20,9 @@ from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads import transfer as transfer_module
 from transfer_metrics.heads.base import HEADS, resolve_head
-from transfer_metrics.heads.estimate import training_seconds
+from transfer_metrics.heads.estimate import _training_seconds
 from transfer_metrics.heads.splits import complete_task
+from transfer_metrics.heads.trials import Trials
 from transfer_metrics.heads.tuning import rungs
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.specs import results_of
@@ -48,7 +49,7 @@ def scores_in(place: Path) -> list[Path]:
     return sorted((place / "cache" / "scores").glob("*.jsonl"))
 
 
-def stop(*_: object) -> None:
+def stop(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -174,7 +175,7 @@ def test_what_there_is_no_time_for_is_said(task: tm.Task, place: Path) -> None:
 
 
 def test_a_head_is_begun_only_if_it_fits_by_what_heads_took_here(task: tm.Task) -> None:
-    run = transfer_module._Run(task, 100.0, 0, 0.2, {}, time.perf_counter())
+    run = Trials(task, 100.0, 0, 0.2, {}, time.perf_counter())
     # Nothing is measured: what is expected counts, once for the fit and once for the last one.
     assert run.fits("a", "linear_probe", 49.0)
     assert not run.fits("b", "linear_probe", 51.0)
@@ -220,7 +221,7 @@ def test_too_little_time_to_rank_is_refused_and_some_makes_a_race() -> None:
 def test_training_is_foretold_by_the_epochs_that_are_run(task: tm.Task) -> None:
     # Six settings for two epochs, two of them for two more, one to the twelfth.
     assert rungs(6, 12, 3) == [(2, 2), (4, 1), (12, 1)]
-    seconds = training_seconds(0.001, task)
+    seconds = _training_seconds(0.001, task)
     assert seconds == pytest.approx(2 * (6 * 2 + 2 * 2 + 1 * 8) * 3.2 * 0.001 * 100)
 
 

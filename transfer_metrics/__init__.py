@@ -61,8 +61,8 @@ _GROUPS: dict[str, dict[str, str]] = {
         "Head2Toe": "heads.head2toe",
         "Head2ToeCV": "heads.head2toe",
         "FineTune": "heads.finetune",
-        "LPFT": "heads.finetune",
-        "H2TFT": "heads.finetune",
+        "LPFT": "heads.presets",
+        "H2TFT": "heads.presets",
         "TransferNet": "heads.network",
     },
     "Metrics": {

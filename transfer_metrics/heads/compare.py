@@ -59,11 +59,10 @@ def compare(
     """Fit heads on models and a task, and test them in and out of distribution.
 
     All heads of a seed see the same training and validation examples, and none sees test or
-    shifted data while it is fitted. Those for validation choose and are fitted to by no head, where
-    a linear probe on its own, as by ``train``, is fitted to them too once they have chosen. A task
-    without a split ``test`` gives a fifth of its training examples for it. Finished fits are kept
-    by the content of model, task and head, and training goes on from its last checkpoint, so an
-    interrupted comparison can be run again.
+    shifted data while it is fitted. No head is fitted to those for validation, where a linear probe
+    on its own is once they have chosen. A task without a split ``test`` gives a fifth of its
+    training examples for it. Finished fits are kept by the content of model, task and head, and
+    training goes on from its last checkpoint, so an interrupted comparison can be run again.
 
     Args:
         models: one or several models, as for ``rank_models``.
@@ -79,8 +78,7 @@ def compare(
             and no distortions.
         time: seconds, or text such as ``"30m"``, after which the comparison ends with the fits that
             are finished; the others have records that say so. What they had learnt is kept.
-        engine: where fits run, as for ``rank_models``: each of a model, a head and a seed is a
-            piece of work of its own. The results are the same up to rounding.
+        engine: where fits run, as for ``rank_models``; each is a piece of work of its own.
         workers: how many processes or actors.
         validation: share of the training examples for validation, where there is no split ``val``.
         metrics: scores to check as well: every block of every model is scored by them, and a
@@ -99,19 +97,18 @@ def compare(
         largest class has three times the examples of the smallest; ``val_accuracy`` on the examples
         for validation, with what was chosen by them as a note; ``distortion`` and
         ``relative_distortion`` of the features, where the network was trained; ``fit_seconds`` with
-        every search, and with the pass over the data that heads of a model share, which counts for
-        each; ``train_flops`` of the final training and ``stored_bytes`` for the task, by Head2Toe's
-        cost model. ``summary()`` has one row per model and head. Of a regression it is ``r2`` in
-        place of ``accuracy`` everywhere, and of several labels per example ``average_precision``;
-        see ``objective.quality``.
+        every search and each pass over the data; ``train_flops`` of the final training and
+        ``stored_bytes`` for the task, by Head2Toe's cost model. Of a regression it is ``r2`` in
+        place of ``accuracy``, and of several labels ``average_precision``; see
+        ``objective.quality``. ``summary()`` has one row per model and head.
 
     Raises:
         UnknownNameError: no such head, model, task or corruption.
         InvalidInputError: data that cannot be used.
 
     Cost: that of the fits; see the heads. Heads on features of one model share a forward pass over
-    each split (one for each process or actor that has some of them); its features are kept in
-    memory up to 2 GiB, and beyond it in the folder of the cache until the model is done.
+    each split (per process or actor), whose features are kept in memory up to 2 GiB, and beyond it
+    in the folder of the cache until the model is done.
 
     >>> table = compare("zoo:mixer-usps", "sklearn:digits", "linear_probe(C_grid=(0.01, 1.0))",
     ...                 cache="never", progress=False)
@@ -185,12 +182,7 @@ def compare(
 def asked_fits(
     heads: Any = DEFAULT_HEADS, seeds: int | Sequence[int] | None = None, quick: bool = False
 ) -> tuple[list[Head], list[int]]:
-    """The heads and the seeds of a comparison; arguments as for that.
-
-    Raises:
-        UnknownNameError: no such head or option.
-        InvalidInputError: there is none.
-    """
+    """The heads and the seeds of a comparison; arguments as for that."""
     if quick and heads == DEFAULT_HEADS:
         heads = _FEW_RATES
     if seeds is None:

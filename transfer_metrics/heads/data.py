@@ -28,7 +28,6 @@ from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import held_out, stratified_holdout
 from transfer_metrics.sources.tasks.task import Split, Task
 
-TRAIN, _HELD = "train", "val"
 _EVERY = ("all", "*", "activations", "blocks")
 """Choices of layers that mean all that a store has; what it has was chosen when it was made."""
 
@@ -57,18 +56,12 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class FeatureData:
-    """Features to fit a head on.
+    """Features to fit a head on; what is not said here is as in ``Head``.
 
     Attributes:
-        kind: kind of the task.
         train: what weights are fitted to.
         held: what choices are made by.
         whole: both together if one was cut from the other, else the same as ``train``.
-        classes: (C,) labels in the order of their numbers; none for a regression.
-        class_names: names of the classes, or of several labels; empty if they are not known.
-        layers: the layers, in the order of their columns.
-        pool: name of the pooling, if known.
-        source: the model that the features come from, if known.
         of_model: whether a model was given to make them with.
     """
 
@@ -91,11 +84,9 @@ class FeatureData:
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
-    """A model and the examples to fit it to; the test and ood splits are not in it.
+    """A model and the examples to fit it to: the splits ``train`` and, unless cut from it, ``val``.
 
     Attributes:
-        model: the model.
-        task: the task with the splits ``train`` and, unless it was cut from it, ``val``.
         rows: positions in ``train`` that weights are fitted to.
         held: positions that choices are made by, in ``train`` or, where it exists, in ``val``.
     """
@@ -108,12 +99,12 @@ class TaskData:
     @property
     def own_split(self) -> bool:
         """Whether validation has a split of its own."""
-        return _HELD in self.task.splits
+        return "val" in self.task.splits
 
     @property
     def held_split(self) -> Split:
         """The split that ``held`` counts in."""
-        return self.task[_HELD if self.own_split else TRAIN]
+        return self.task["val" if self.own_split else "train"]
 
     def codes(self, split: Split) -> np.ndarray:
         """What is to be predicted in a split; see ``Labelled``."""
@@ -122,42 +113,25 @@ class TaskData:
     @property
     def outputs(self) -> int:
         """As in ``FeatureData``."""
-        return self.task.num_classes or self.codes(self.task[TRAIN]).shape[1]
+        return self.task.num_classes or self.codes(self.task["train"]).shape[1]
 
     def features(
-        self,
-        layers: Any,
-        pool: Any,
-        batch_size: int,
-        device: Any,
-        progress: bool,
-        shared: SharedFeatures | None = None,
+        self, layers: Any, pool: Any, shared: SharedFeatures | None = None, **how: Any
     ) -> FeatureData:
-        """What the model makes of these examples."""
+        """What the model makes of these examples; options are those of ``extract``."""
         read = extract if shared is None else shared.store
         stores = {
-            split: read(
-                self.model,
-                self.task,
-                layers,
-                pool,
-                split=split,
-                batch_size=batch_size,
-                device=device,
-                progress=progress,
-            )
+            split: read(self.model, self.task, layers, pool, split=split, **how)
             for split in self.task.splits
         }
-        store = stores[TRAIN]
-        whole, held_too = (
-            Labelled(layer_columns(stores[s]), as_codes(stores[s].labels, self.task.kind))
-            for s in (TRAIN, _HELD if self.own_split else TRAIN)
-        )
-        if self.own_split:
-            train, held = whole, held_too
-        else:
+        parts = {
+            split: Labelled(layer_columns(store), as_codes(store.labels, self.task.kind))
+            for split, store in stores.items()
+        }
+        train, held, whole = parts["train"], parts.get("val"), parts["train"]
+        if held is None:
             train, held = whole.rows(self.rows), whole.rows(self.held)
-        names = tuple(self.task.classes)
+        store, names = stores["train"], tuple(self.task.classes)
         return FeatureData(
             self.task.kind,
             train,
@@ -183,28 +157,23 @@ def read_task(
     """Load a model and a task, and say what validates.
 
     That is ``validation`` if given, else the task's own split ``val``, else a stratified part of
-    ``train``.
-
-    Words of one sentence are in one part.
-
-    Raises:
-        InvalidInputError: there is no task, one class only, or ``validation`` is something else.
+    ``train``, where words of one sentence are in one part.
     """
     if task is None:
         raise InvalidInputError("a model needs a task to be fitted on: fit(model, task)")
     model, task = load_model(model), load_task(task)
-    _check_codes(as_codes(task[TRAIN].labels, task.kind), task.kind)
-    splits = {TRAIN: task[TRAIN]}
+    _check_codes(as_codes(task["train"].labels, task.kind), task.kind)
+    splits = {"train": task["train"]}
     if validation is not None:
-        splits[_HELD] = _as_split(validation, task)
-    elif _HELD in task.splits:
-        splits[_HELD] = task[_HELD]
-    if _HELD in splits:
-        rows, held = np.arange(len(splits[TRAIN])), np.arange(len(splits[_HELD]))
+        splits["val"] = _as_split(validation, task)
+    elif "val" in task.splits:
+        splits["val"] = task["val"]
+    if "val" in splits:
+        rows, held = np.arange(len(splits["train"])), np.arange(len(splits["val"]))
     elif fraction is None:
-        rows = held = np.arange(len(splits[TRAIN]))
+        rows = held = np.arange(len(splits["train"]))
     else:
-        rows, held = held_out(task.name, splits[TRAIN], task.num_classes, fraction, seed)
+        rows, held = held_out(task.name, splits["train"], task.num_classes, fraction, seed)
     return TaskData(model, dataclasses.replace(task, splits=splits), rows, held)
 
 
@@ -221,9 +190,6 @@ def read_features(
 
     ``owner`` is the estimator, which arrays tell its ``n_features_in_``; ``layers`` are ``"last"``,
     ``"all"`` or names; None for ``fraction`` holds out nothing, and then all data are in both.
-
-    Raises:
-        InvalidInputError: labels are missing or do not fit, or there are fewer than two classes.
     """
     columns, labels, names, kind = _read(owner, X, y)
     if kind != "classification":
@@ -240,8 +206,7 @@ def read_features(
     whole = Labelled(columns, codes).only(chosen)
     if validation is not None:
         train = whole
-        held = _read_validation(validation, columns, kind, codes, classes, names)
-        held = held.only(chosen)
+        held = _read_validation(validation, columns, kind, codes, classes, names).only(chosen)
     elif fraction is None:
         train = held = whole
     else:
@@ -273,9 +238,8 @@ def aligned(X: Any, names: Sequence[str], dims: Sequence[int]) -> LayerColumns:
             raise InvalidInputError(
                 f"features of shape {array.shape}; the head was fitted on (N, {sum(dims)})"
             )
-        edges = np.cumsum([0, *dims])
-        parts = {name: array[:, edges[i] : edges[i + 1]] for i, name in enumerate(names)}
-        columns = layer_columns(parts)
+        parts = np.split(array, np.cumsum(dims)[:-1], axis=1)
+        columns = layer_columns(dict(zip(names, parts, strict=True)))
     for name, found, wanted in zip(names, columns.dims, dims, strict=True):
         if found != wanted:
             raise InvalidInputError(
@@ -410,11 +374,13 @@ def as_codes(labels: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _check_codes(codes: np.ndarray, kind: str) -> None:
-    if kind == "classification" and len(np.unique(codes)) < 2:
-        raise InvalidInputError("the labels have one class only; a head needs at least two")
-    if kind != "classification" and not np.isfinite(codes).all():
+    if kind == "classification":
+        if len(np.unique(codes)) < 2:
+            raise InvalidInputError("the labels have one class only; a head needs at least two")
+        return
+    if not np.isfinite(codes).all():
         raise InvalidInputError("some targets are NaN or infinite; leave those examples out")
-    same = (codes == codes[:1]).all(axis=0) if kind != "classification" else np.zeros(1, bool)
+    same = (codes == codes[:1]).all(axis=0)
     if same.any() and (kind == "regression" or same.all()):
         raise InvalidInputError(
             f"all examples have the same {'target' if kind == 'regression' else 'labels'}; there "

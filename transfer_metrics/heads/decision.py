@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,7 @@ from scipy.special import softmax
 
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import as_codes
-from transfer_metrics.heads.objective import (
-    QUALITY,
-    balanced_accuracy,
-    quality,
-    standard_error,
-)
+from transfer_metrics.heads.objective import balanced_accuracy, quality, standard_error
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.ranks import difference
@@ -45,13 +41,8 @@ _SIDE = 160
 class Mistake:
     """One test example of which the head is surest and wrong.
 
-    Attributes:
-        example: its number in the split, from 0.
-        place: where it was read from, or the text; empty where there is neither.
-        label: its class.
-        predicted: the class that the head gave it.
-        probability: of that class.
-        picture: a small JPEG of it, where it is an image.
+    Its number in the split, from 0; the place it was read from, or the text; its class, the class
+    that the head gave it with that one's probability; and a small JPEG of it, if it is an image.
     """
 
     example: int
@@ -64,13 +55,10 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Alternative:
-    """What else could have been transferred.
+    """What else could have been transferred: a model, and a head as it can be asked for.
 
-    Attributes:
-        model: its model.
-        head: its head, as it can be asked for.
-        gain: how much higher the accuracy of the winner is on the same test examples.
-        margin: half the width of the 95 % interval of that.
+    ``gain`` is how much higher the accuracy of the winner is on the same test examples, ``margin``
+    half the width of the 95 % interval of that.
     """
 
     model: str
@@ -127,11 +115,7 @@ class Decision:
     @property
     def layers(self) -> dict[str, int]:
         """The layers that the head reads, and how many features of each."""
-        columns = self.head.layer_columns_ or {}
-        return {
-            layer.name: len(columns[layer.name]) if layer.name in columns else layer.dim
-            for layer in self.head.layers_
-        }
+        return self.selection.counts
 
     @property
     def selection(self) -> Selection:
@@ -139,11 +123,8 @@ class Decision:
         columns = self.head.layer_columns_ or {}
         dims = {layer.name: layer.dim for layer in self.head.layers_}
         inside = {name: columns.get(name, np.arange(dim)) for name, dim in dims.items()}
-        measured = self._held.value
-        head = self.head
-        return Selection(
-            inside, dims, False, self.label, measured, self.model, self.task, head.pool_
-        )
+        known = self._held.value, self.model, self.task, self.head.pool_
+        return Selection(inside, dims, False, self.label, *known)
 
     def chosen_models(self) -> list[str]:
         """The model, which the decision stands for where one is asked."""
@@ -182,7 +163,8 @@ class Decision:
         rare = "" if self.balanced is None else f", balanced {100 * self.balanced:.1f} %"
         several_layers = f"{len(read)} layers, {sum(read.values())} features of them: "
         told = [f"{name} ({count})" for name, count in read.items()]
-        cost = {m: self._measured(m) for m in ("fit_seconds", "train_flops", "stored_bytes")}
+        measured = (self._record(m) for m in ("fit_seconds", "train_flops", "stored_bytes"))
+        fit, flops, stored = (math.nan if r.value is None else r.value for r in measured)
         return {
             "model": f"{self.model}, {place} {self.ranking.metrics[0]}; "
             f"{len(trained)} of {several(len(self.shortlist), 'shortlisted model')} tried",
@@ -191,9 +173,8 @@ class Decision:
             f"{held.n} validation examples ({self._told(held.value or 0.0)})",
             "accuracy" if self.is_of_classes else "quality": f"{self.told} on {self.examples} test "
             f"examples{rare}{self._against()}",
-            "cost": f"{duration(self.seconds)} to find it, {duration(cost['fit_seconds'])} and "
-            f"{short(cost['train_flops'], 'FLOP')} to fit it, "
-            f"{short(cost['stored_bytes'], 'B')} beside the network",
+            "cost": f"{duration(self.seconds)} to find it, {duration(fit)} and "
+            f"{short(flops, 'FLOP')} to fit it, {short(stored, 'B')} beside the network",
         }
 
     def __str__(self) -> str:
@@ -223,12 +204,12 @@ class Decision:
         return [page, head, scores, comparison, chosen]
 
     def _against(self) -> str:
-        told = [
-            f"{self._gain(a)} over {a.head}" + (f" on {a.model}" if a.model != self.model else "")
-            for a in self.alternatives
-        ]
-        if not told:
+        if not self.alternatives:
             return ", and nothing to compare it with"
+        digits, told = 3 if self.factor == 1 else 1, []
+        for a in self.alternatives:
+            gain = f"{self.factor * a.gain:+.{digits}f} ± {self.factor * a.margin:.{digits}f}"
+            told.append(f"{gain} over {a.head}{f' on {a.model}' if a.model != self.model else ''}")
         return f"; {listed(told, _MOST_TOLD)}"
 
     @property
@@ -243,17 +224,8 @@ class Decision:
         name = "" if self.is_of_classes else "average precision "
         return f"{name}{100 * value:.1f}{half} %"
 
-    def _gain(self, other: Alternative) -> str:
-        digits = 3 if self.factor == 1 else 1
-        gain, margin = self.factor * other.gain, self.factor * other.margin
-        return f"{gain:+.{digits}f} ± {margin:.{digits}f}"
-
     def _record(self, metric: str) -> Record:
         return _record_of(self.comparison, self.model, self.label, metric)
-
-    def _measured(self, metric: str) -> float:
-        value = self._record(metric).value
-        return float("nan") if value is None else value
 
 
 def _record_of(
@@ -266,11 +238,10 @@ def _record_of(
     return Record(model, head=head, metric=metric)
 
 
-def alternatives_of(
-    comparison: Comparison, kind: str, model: str, head: str
+def _alternatives(
+    comparison: Comparison, measure: str, model: str, head: str
 ) -> tuple[Alternative, ...]:
     """Every other head of the model, and the best by validation of each other model."""
-    measure = QUALITY[kind]
     won = _record_of(comparison, model, head, measure, "test")
     held = [r for r in comparison if r.metric == f"val_{measure}" and r.value is not None]
     own = [r for r in held if r.model == model and r.head != head]
@@ -285,16 +256,6 @@ def alternatives_of(
         gain, error = difference(won, tested)
         found.append(Alternative(str(r.model), str(r.head), gain, 1.959964 * error))
     return tuple(found)
-
-
-def _confusion_of(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Examples by class and by predicted class, (C, C).
-
-    >>> _confusion_of(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
-    [[1, 0], [1, 1]]
-    """
-    counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
-    return counts.reshape(classes, classes)
 
 
 def _mistakes_of(
@@ -318,21 +279,29 @@ def _mistakes_of(
     )
 
 
-def decided(task: Task, head: Head, found: Mapping[str, Any]) -> Decision:
+def decided(
+    task: Task, head: Head, *, model: str, label: str, comparison: Comparison, **known: Any
+) -> Decision:
     """The decision for a head that was fitted, tested on the task's split ``test``."""
     split, names, kind = task["test"], tuple(task.classes), head.kind_
     logits, truth = head.logits(task), as_codes(split.labels, kind)
-    confusion = np.zeros((0, 0), np.int64)
+    classes = len(names) if kind == "classification" else 0
+    confusion = np.zeros((classes, classes), np.int64)
     mistakes: tuple[Mistake, ...] = ()
     balanced = None
     if kind == "classification":
-        confusion = _confusion_of(split.labels, logits.argmax(axis=1), len(names))
+        np.add.at(confusion, (split.labels, logits.argmax(axis=1)), 1)
         mistakes = _mistakes_of(split, softmax(logits, axis=1), names)
         balanced = balanced_accuracy(logits, truth) if is_long_tailed(truth) else None
     value = quality(kind, logits, truth)
     head.note_test(task.name, "test", head.measure, value, len(split))
     return Decision(
+        task=task.name,
+        model=model,
         head=head,
+        label=label,
+        alternatives=_alternatives(comparison, head.measure, model, label),
+        comparison=comparison,
         accuracy=value,
         margin=float(1.959964 * standard_error(kind, logits, truth)),
         examples=len(split),
@@ -340,7 +309,7 @@ def decided(task: Task, head: Head, found: Mapping[str, Any]) -> Decision:
         confusion=confusion,
         class_names=names,
         mistakes=mistakes,
-        **found,
+        **known,
     )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,8 +31,7 @@ _SPEED, _BESIDE = 5e9, 0.5
 _STEP, _CROSS_VALIDATED = 3.2, 20
 
 
-@dataclass(frozen=True)
-class Step:
+class _Step(NamedTuple):
     """A part of a transfer or a comparison, and about how long it takes."""
 
     what: str
@@ -49,38 +47,30 @@ def expected_steps(
     most: int = MOST,
     progress: bool = True,
     **options: Any,
-) -> tuple[list[Step], list[Forecast]]:
+) -> tuple[list[_Step], list[Forecast]]:
     """What a transfer would take, step by step, and what would fail; arguments as for that.
 
     Which models will be on the shortlist is not known yet, so its steps are those of models of
-    middling cost, as many as there may be. Nothing is written.
-
-    Cost: a forward pass of 68 examples per model.
+    middling cost, as many as there may be. It takes a forward pass of 68 examples per model.
     """
-    check_metrics(metrics)
-    models = candidates_of(models)
-    tested = with_test(load_task(task))
-    found = forecast(models, tested, metrics, progress=progress, **options)
-    good = [one for one in found if not one.error]
+    tested, found, good = _forecast(models, task, metrics, progress=progress, **options)
     if not good:
         return [], found
-    mean = sum(one.seconds for one in good) / len(good) / len(tested["train"])
-    width = max(one.layers for one in good)
-    count = min(most, len(good))
-    heads, reading = _fit_seconds(tested, width), mean * _examples(tested)
+    ranking = sum(one.seconds for one in good)
+    mean, count = ranking / len(good) / len(tested["train"]), min(most, len(good))
+    heads = _fit_seconds(tested, max(one.layers for one in good))
+    reading, training = mean * _examples(tested), _training_seconds(mean, tested)
+    three = f"three heads on each of at most {several(count, 'model')}"
     steps = [
-        Step(f"ranking {several(len(good), 'model')}", sum(one.seconds for one in good)),
-        Step(
-            f"three heads on each of at most {several(count, 'model')}", count * (heads + reading)
-        ),
-        Step("Head2Toe on all activations of the best", heads / 3 + reading),
+        _Step(f"ranking {several(len(good), 'model')}", ranking),
+        _Step(three, count * (heads + reading)),
+        _Step("Head2Toe on all activations of the best", heads / 3 + reading),
     ]
     if finetune:
-        tuning = training_seconds(mean, tested)
         text = f"fine-tuning and LP-FT of at most {several(min(finetune, count), 'model')}"
-        steps.append(Step(text, min(finetune, count) * tuning))
-    last = training_seconds(mean, tested) / 6 if finetune else heads / 3
-    return [*steps, Step("the winner once more, tested and written", last)], found
+        steps.append(_Step(text, min(finetune, count) * training))
+    last = training / 6 if finetune else heads / 3
+    return [*steps, _Step("the winner once more, tested and written", last)], found
 
 
 def expected_fits(
@@ -93,38 +83,41 @@ def expected_fits(
     quick: bool = False,
     progress: bool = True,
     **options: Any,
-) -> tuple[list[Step], list[Forecast]]:
-    """What a comparison would take, head by head, and what would fail; nothing is written.
+) -> tuple[list[_Step], list[Forecast]]:
+    """What a comparison would take, head by head, and what would fail; see ``expected_steps``.
 
-    Which models a ``quick`` one will choose is not known yet; its fits are those of models of
-    middling cost, as many as there may be. What the cache has is not known either.
-
-    Cost: a forward pass of 68 examples per model.
+    What the cache has does not count.
     """
     asked = DEFAULT_METRICS if metrics is None else metrics
-    check_metrics(asked)
-    models = candidates_of(models)
-    tested = with_test(load_task(task))
-    found = forecast(models, tested, asked, progress=progress, **options)
-    good = [one for one in found if not one.error]
+    tested, found, good = _forecast(models, task, asked, progress=progress, **options)
     if not good:
         return [], found
-    steps = []
+    steps, ranking = [], sum(one.seconds for one in good)
     if metrics is not None or (quick and len(good) > 1):
-        ranking = sum(one.seconds for one in good)
-        steps.append(Step(f"ranking {several(len(good), 'model')}", ranking))
+        steps.append(_Step(f"ranking {several(len(good), 'model')}", ranking))
     count = min(MOST, len(good)) if quick else len(good)
     most = "at most " if count < len(good) else ""
     if any("epochs" not in head.get_params(deep=False) for head in heads):
-        mean = sum(one.seconds for one in good) / len(good) / len(tested["train"])
+        mean = ranking / len(good) / len(tested["train"])
         told = f"features that heads share, of {most}{several(count, 'model')}"
-        steps.append(Step(told, count * mean * _examples(tested)))
+        steps.append(_Step(told, count * mean * _examples(tested)))
     for head in heads:
         runs = seeds if head.random else 1
         each = [_head_seconds(head, one, tested) for one in good]
         told = f"{head.label}: {several(runs, 'fit')} on {most}{several(count, 'model')}"
-        steps.append(Step(told, runs * count * sum(each) / len(each)))
+        steps.append(_Step(told, runs * count * sum(each) / len(each)))
     return steps, found
+
+
+def _forecast(
+    models: Any, task: Any, metrics: Any, **options: Any
+) -> tuple[Task, list[Forecast], list[Forecast]]:
+    """The task with a test split, what ranking it would take, and that of models that would do."""
+    check_metrics(metrics)
+    models = candidates_of(models)
+    tested = with_test(load_task(task))
+    found = forecast(models, tested, metrics, **options)
+    return tested, found, [one for one in found if not one.error]
 
 
 def _head_seconds(head: Head, model: Forecast, task: Task) -> float:
@@ -152,24 +145,21 @@ def _epochs(rates: int, epochs: int, halving: int | None) -> int:
     return sum(n * (b - a) for n, a, b in zip(counts, ends[:-1], ends[1:], strict=True))
 
 
-def expected_seconds(table: ScoreTable, model: str, task: Task, heads: int) -> float:
-    """About how long heads on features of a model that was ranked take."""
-    layers = max(1, len({r.layer for r in table if r.model == model}))
-    passes = forward_seconds(table, model, task) * _examples(task)
-    return passes + heads * _fit_seconds(task, layers) / 3
-
-
-def training_seconds(each: float, task: Task) -> float:
-    """About how long fine-tuning and LP-FT take."""
-    epochs = _epochs(_RATES, _EPOCHS, _HALVING)
-    return len(TRAINED) * epochs * _STEP * each * len(task["train"])
-
-
-def forward_seconds(table: ScoreTable, model: str, task: Task) -> float:
-    """Seconds that a forward pass of one example took in the ranking."""
+def expected_seconds(table: ScoreTable, model: str, task: Task, trained: bool = False) -> float:
+    """About how long a head takes on a model that was ranked, on its features or with training."""
     known = (r for r in table if r.model == model and r.extract_seconds is not None)
     n = len(task["train"])
-    return max(((r.extract_seconds or 0.0) / (r.n or n) for r in known), default=0.0)
+    forward = max(((r.extract_seconds or 0.0) / (r.n or n) for r in known), default=0.0)
+    if trained:
+        return _training_seconds(forward, task) / len(TRAINED)
+    layers = max(1, len({r.layer for r in table if r.model == model}))
+    return forward * _examples(task) + _fit_seconds(task, layers) / 3
+
+
+def _training_seconds(each: float, task: Task) -> float:
+    """About how long fine-tuning and LP-FT take, of so many seconds for a forward pass."""
+    epochs = _epochs(_RATES, _EPOCHS, _HALVING)
+    return len(TRAINED) * epochs * _STEP * each * len(task["train"])
 
 
 def _fit_seconds(task: Task, layers: int) -> float:

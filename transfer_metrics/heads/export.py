@@ -15,18 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.features.pooling import Pool, avg
 from transfer_metrics.files import replacing
+from transfer_metrics.heads.feed import Feed
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs
-from transfer_metrics.heads.source import preprocessing
 from transfer_metrics.registry import choose
-from transfer_metrics.sources.example import Word
-from transfer_metrics.sources.models.huggingface_audio import has_window
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.optional import require
@@ -38,11 +35,9 @@ _TOLERANCE = 1e-4
 """How far logits of the file may be from the network's, over the largest of them or one."""
 _MOST_BYTES = (1 << 31) - (1 << 20)
 """Of one ONNX file."""
-_SIZES = (1, 2, 5)
-"""Batches that a file is tried on."""
 _AT_ONCE = 64
-_AXES = ("batch", "length")
-"""Names of the axes of inputs that have any length."""
+_AXES = {"batch": "N", "length": "T"}
+"""Axes of inputs that have any length, and how their sizes are told."""
 _INSIDE = "transfer_metrics.json"
 """Name of the description inside a file of torch.export."""
 _ANSWERS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
@@ -87,17 +82,18 @@ def export_network(
     A head on words is written as one on tokens. Since it is linear, and what it reads of a word is
     the mean of its tokens, its logits are the mean of theirs.
     """
+    if by_word:
+        _refuse_words(network.pool, network.unit_norm)
     path = Path(path)
     format = _format_of(path, format)
     if format == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             require(package, "an export to ONNX", install="'transfer-metrics[onnx]'")
     network = network.cpu().eval().requires_grad_(False)
-    feed = _Feed.of(model)
-    words = np.zeros(0)
+    feed = Feed.of(model)
     if by_word:
         with evaluation(network), torch.no_grad():
-            words = network(feed.words()).numpy()
+            words = network(feed.words())
         network.pool = _EachToken(network.pool.name, network.pool.fn)
         about = {**about, "words": "logits of a word are the mean of those of its tokens"}
     deployed = _Deployed(network, feed, str(about.get("kind", "classification")), by_word)
@@ -113,10 +109,13 @@ def export_network(
                 program.example_inputs = None  # which alone would be pickled
                 torch.export.save(program, temporary, extra_files={_INSIDE: json.dumps(described)})
             run = _opened(temporary, format)
-            difference = max(_difference(deployed, run, batch) for batch in batches)
+            found = [run(batch)[-1] for batch in batches]
+            expected = [list(deployed(*batch.values()).values())[-1] for batch in batches]
             if by_word:
-                found = _of_words(run(feed.of_batch(feed.words()))[-1], feed.words().words)
-                difference = max(difference, _apart(found, words))
+                tokens = run(feed.of_batch(feed.words()))[-1]
+                found.append(_of_words(tokens, feed.words().words))
+                expected.append(words)
+            difference = max(map(_apart, found, expected))
             if not difference <= _TOLERANCE:
                 raise InvalidInputError(
                     f"the exported file gives logits {difference:.2g} away from the network's, "
@@ -147,12 +146,8 @@ class _EachToken(Pool):
         return output.reshape(-1, output.shape[-1]).float()
 
 
-def refuse_words(pool: Pool, unit_norm: bool) -> None:
-    """Raise where the logits of words are no means over their tokens.
-
-    Raises:
-        UnsupportedTaskError: for that reason.
-    """
+def _refuse_words(pool: Pool, unit_norm: bool) -> None:
+    """Raise where the logits of words are no means over their tokens."""
     if pool.fn is avg and not unit_norm:
         return
     why = f"pools the tokens of a word by {pool.name!r} and not by 'avg'"
@@ -174,7 +169,7 @@ class _Deployed(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: TransferNet, feed: _Feed, kind: str, by_token: bool) -> None:
+    def __init__(self, network: TransferNet, feed: Feed, kind: str, by_token: bool) -> None:
         super().__init__()
         self.network, self.by_token = network, by_token
         self.answers = _ANSWERS[kind]
@@ -205,130 +200,8 @@ class _Deployed(nn.Module):
         return self.answers(logits)
 
 
-@dataclass(frozen=True, eq=False)
-class _Feed:
-    """How a model is fed from outside.
-
-    Attributes:
-        model: the model.
-        normalisation: mean and standard deviation per channel, where pixels are given; else None.
-        argument: the keyword of the network for its one input, "" where it has none, None where
-            all that a batch has is given.
-        constant: further keywords, with what is the same for every example, (1, …).
-        shape: of one input; None where all that a batch has is given.
-        about: what a user of the file must know.
-    """
-
-    model: Model
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None
-    argument: str | None
-    constant: dict[str, Tensor]
-    shape: tuple[int, ...] | None
-    about: dict[str, Any]
-
-    @classmethod
-    def of(cls, model: Model) -> _Feed:
-        """Find out."""
-        about = {"preprocessing": preprocessing(model)}
-        if model.modality in ("text", "audio"):
-            tokenizer: Any = getattr(model.collate, "tokenizer", None)
-            if hasattr(tokenizer, "backend_tokenizer"):
-                about["tokenizer"] = json.loads(tokenizer.backend_tokenizer.to_str())
-            return cls(model, None, None, {}, None, about)
-        dummy = model.dummy(2)
-        normalisation = _normalisation(model) if model.modality == "image" else None
-        if isinstance(dummy, Tensor):
-            return cls(model, normalisation, "", {}, tuple(dummy.shape[1:]), about)
-        name, x = max(dummy.items(), key=lambda item: item[1].ndim)
-        constant = {other: rows[:1].clone() for other, rows in dummy.items() if other != name}
-        return cls(model, normalisation, name, constant, tuple(x.shape[1:]), about)
-
-    @property
-    def name(self) -> str:
-        """Of the one input."""
-        return "pixels" if self.normalisation else "inputs"
-
-    def trials(self) -> list[dict[str, Tensor]]:
-        """Inputs of a few sizes that mean nothing."""
-        noise = torch.Generator().manual_seed(0)
-        if self.shape is None:
-            return [self.of_batch(self.model.batch(self._sequences(n))) for n in _SIZES]
-        if self.normalisation:
-            return [
-                {self.name: torch.randint(0, 256, (n, *self.shape), generator=noise).byte()}
-                for n in _SIZES
-            ]
-        return [{self.name: torch.randn((n, *self.shape), generator=noise)} for n in _SIZES]
-
-    def words(self) -> Any:
-        """A batch of words in sentences, some of several tokens."""
-        sentences = [("a", "b"), ("something", "b", "unforeseeable", "c"), ("c", "a", "b")]
-        return self.model.batch([Word(s, i) for s in sentences for i in range(len(s))])
-
-    def of_batch(self, batch: Any) -> dict[str, Tensor]:
-        """What the network takes as the file takes it."""
-        if self.shape is None:
-            return dict(batch)
-        x = batch[self.argument] if self.argument else batch
-        return {self.name: _pixels(x, self.normalisation) if self.normalisation else x}
-
-    def open_axes(self, inputs: Mapping[str, Tensor]) -> dict[str, dict[int, Any]]:
-        """Which axes of the inputs have any length."""
-        longest = getattr(self.model.collate, "longest", None)
-        batch, length = torch.export.Dim(_AXES[0]), torch.export.Dim(_AXES[1], max=longest)
-        # Whisper and its like cut and pad every sound to one window.
-        window = has_window(getattr(self.model.collate, "extractor", None))
-        if self.shape is not None or window:
-            return {name: {0: batch} for name in inputs}
-        return {n: {0: batch, 1: length} if x.ndim > 1 else {0: batch} for n, x in inputs.items()}
-
-    def _sequences(self, n: int) -> list[Any]:
-        if self.model.modality == "text":
-            return [f"a{' b c' * (i + 2)}" for i in range(n)]
-        rate = self.model.input_shape[0] if self.model.input_shape else 16000
-        noise = np.random.default_rng(0)
-        return [noise.normal(0, 0.1, rate + 80 * n).astype(np.float32) for _ in range(n)]
-
-
-def _normalisation(model: Model) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation of pixels in 0 to 1; None where inputs are made another way.
-
-    Tried on an image: what is undone must be whole numbers.
-    """
-    made: Any = model.preprocess
-    last = getattr(getattr(made, "transform", None), "transforms", [None])[-1]
-    processor = getattr(made, "processor", None)
-    if hasattr(made, "mean") and hasattr(made, "std"):
-        mean, std = made.mean, made.std
-    elif hasattr(last, "mean") and hasattr(last, "std"):
-        mean, std = last.mean, last.std
-    elif processor is not None:
-        normalises = getattr(processor, "do_normalize", False)
-        mean = processor.image_mean if normalises else (0.0,) * 3
-        std = processor.image_std if normalises else (1.0,) * 3
-        # Pixels are multiplied by this instead of divided by 255.
-        factor = 255 * (processor.rescale_factor if processor.do_rescale else 1.0)
-        mean, std = ([float(v) / factor for v in values] for values in (mean, std))
-    else:
-        return None
-    found = tuple(map(float, mean)), tuple(map(float, std))
-    noise = np.random.default_rng(0).integers(0, 256, (80, 96, 3), dtype=np.uint8)
-    x = made(Image.fromarray(noise))
-    pixels = 255 * (
-        x * torch.tensor(found[1])[:, None, None] + torch.tensor(found[0])[:, None, None]
-    )
-    whole = (pixels - pixels.round()).abs().max() < 0.01 and pixels.round().min() >= 0
-    return found if whole and pixels.round().max() <= 255 else None
-
-
-def _pixels(x: Tensor, normalisation: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
-    """Pixels (N, C, H, W) uint8 of normalised inputs."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in normalisation)
-    return (255 * (x * std + mean)).round().clamp(0, 255).byte()
-
-
 def _traced(
-    deployed: _Deployed, inputs: dict[str, Tensor], feed: _Feed, name: str
+    deployed: _Deployed, inputs: dict[str, Tensor], feed: Feed, name: str
 ) -> torch.export.ExportedProgram:
     try:
         return torch.export.export(
@@ -349,14 +222,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _signature(
-    deployed: _Deployed, inputs: Mapping[str, Tensor], feed: _Feed
+    deployed: _Deployed, inputs: Mapping[str, Tensor], feed: Feed
 ) -> tuple[dict[str, str], dict[str, str]]:
     axes = feed.open_axes(inputs)
-    names = {"batch": "N", "length": "T"}
 
     def told(x: Tensor, open_axes: Mapping[int, Any]) -> str:
         sizes = [
-            names[open_axes[axis].__name__] if axis in open_axes else str(size)
+            _AXES[open_axes[axis].__name__] if axis in open_axes else str(size)
             for axis, size in enumerate(x.shape)
         ]
         return f"{str(x.dtype).removeprefix('torch.')} ({', '.join(sizes)})"
@@ -416,7 +288,7 @@ def _name_axes(graph: Any) -> None:
     for given in graph.input:
         for axis, size in enumerate(given.type.tensor_type.shape.dim):
             if size.dim_param:
-                names.setdefault(size.dim_param, _AXES[axis])
+                names.setdefault(size.dim_param, list(_AXES)[axis])
     told = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names) or "$^")
     for value in (*graph.input, *graph.output, *graph.value_info):
         for size in value.type.tensor_type.shape.dim:
@@ -439,7 +311,7 @@ def _opened(path: Path, format: str) -> Callable[[Mapping[str, Tensor]], list[np
 
 def file_logits(exported: Exported, model: Model, examples: Sequence[Any]) -> np.ndarray:
     """What an exported file says of raw examples that a model preprocesses: logits (N, C)."""
-    run, feed = _opened(exported.path, exported.format), _Feed.of(model)
+    run, feed = _opened(exported.path, exported.format), Feed.of(model)
     inputs = Inputs.of_examples(model, examples, keep=False)
     runs = inputs.runs(_AT_ONCE)
     parts = []
@@ -449,17 +321,12 @@ def file_logits(exported: Exported, model: Model, examples: Sequence[Any]) -> np
     return np.concatenate(parts)[np.argsort(np.concatenate(runs))]
 
 
-def _difference(deployed: _Deployed, run: Callable[..., Any], inputs: dict[str, Tensor]) -> float:
-    """The largest between the logits of file and network, over the largest logit or one."""
-    expected = list(deployed(*inputs.values()).values())[-1].numpy()
-    return _apart(run(inputs)[-1], expected)
-
-
-def _apart(found: np.ndarray, expected: np.ndarray) -> float:
+def _apart(logits: np.ndarray, others: Tensor) -> float:
     """The largest difference, over the largest that is expected or one."""
-    if found.shape != expected.shape:
+    expected = others.numpy()
+    if logits.shape != expected.shape:
         return float("inf")
-    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+    return float(np.abs(logits - expected).max() / max(1.0, np.abs(expected).max()))
 
 
 @contextmanager

@@ -1,13 +1,11 @@
-"""Fine-tuning from a random head, from a linear probe (LP-FT) or from Head2Toe (H2T-FT)."""
+"""Fine-tuning of the whole network, from a random head or from one on its features."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,35 +14,37 @@ import torch
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.layers import list_layers
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.data import TRAIN, TaskData, is_model, read_task
-from transfer_metrics.heads.head2toe import Head2Toe, scaled
-from transfer_metrics.heads.linear import LINEAR_C, LinearProbe
-from transfer_metrics.heads.network import (
-    TransferNet,
-    full_precision,
-    is_transformer,
-    linear_layer,
-)
+from transfer_metrics.heads.data import TaskData, is_model, read_task
+from transfer_metrics.heads.head2toe import scaled
+from transfer_metrics.heads.linear import LinearProbe
+from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.heads.training import TrainSettings
-from transfer_metrics.heads.tuning import (
-    ADAMW_LPFT_RATES,
-    ADAMW_RATES,
-    FT_EVAL_RATES,
-    FT_RATES,
-    LPFT_RATES,
-    WIDE_RATES,
-    Tuned,
-    tune,
-)
+from transfer_metrics.heads.tuning import Tuned, tune
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.modules import copied, own_random_numbers
 from transfer_metrics.sources.tasks.subtasks import check_share
+
+RATES: Mapping[str, tuple[float, ...]] = {
+    "finetune": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "finetune, batch_norm=eval": (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+    "lpft": (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4),
+    "wide": (1e-4, 6e-4, 3e-3, 2e-2, 1e-1),
+    "adamw": (1e-5, 3e-5, 1e-4, 3e-4),
+    "adamw, start": (1e-6, 3e-6, 1e-5, 3e-5),
+}
+"""Learning rates to choose from: the LP-FT paper's, the last with batch normalisation in evaluation
+mode; wide ones, since small networks without a classifier to keep learn fastest at the upper end;
+those of AdamW, about those that BERT's authors fine-tune with, and a tenth from a trained head."""
+
+_Targets = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""What is trained for, and what it is scaled by; see ``scaled``."""
 
 
 class FineTune(Head):
@@ -68,7 +68,7 @@ class FineTune(Head):
         epochs: passes over the data.
         halving: the factor of 2 or more by which ``rungs`` drops settings early; None drops none.
         batch_size: examples per step, and per forward pass in predictions; a last batch of one
-            joins the one before, because batch normalisation cannot work on one.
+            joins the one before, for batch normalisation.
         batch_norm: ``"train"``, or ``"eval"`` to leave running statistics as they are.
         optimizer: ``"sgd"``, ``"adamw"``, or ``"auto"``: AdamW for transformers (with attention,
             and more layer than batch normalisations), which SGD hardly moves; SGD for all others.
@@ -93,13 +93,11 @@ class FineTune(Head):
         val_score_: validation accuracy then.
         history_: a record per setting and epoch: ``lr, weight_decay, epoch, loss, val_score,
             seconds``.
-        steps_: optimizer steps over all settings.
-        seconds_: training time over all settings.
+        steps_, seconds_: optimizer steps and training time over all settings.
         run_steps_, run_seconds_: those of the best setting.
         initial_seconds_: time to make the network that training starts from.
         cached_bytes_: memory that preprocessed inputs took; 0 if they were made for each batch.
-        C_: inverse strength of the probe, where that was the start.
-        probe_val_score_: validation accuracy of the probe.
+        C_, probe_val_score_: strength and validation accuracy of a probe that was the start.
         kept_: features of each layer that the head reads, where Head2Toe was the start.
 
     Source: Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022 (arXiv 2202.10054).
@@ -142,24 +140,12 @@ class FineTune(Head):
         checkpoint: Any = None,
         progress: bool = True,
     ) -> None:
-        self.layers = layers
-        self.pool = pool
-        self.start = start
-        self.lr = lr
-        self.epochs = epochs
-        self.halving = halving
-        self.batch_size = batch_size
-        self.batch_norm = batch_norm
-        self.optimizer = optimizer
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.freeze = freeze
-        self.augment = augment
-        self.validation = validation
-        self.random_state = random_state
-        self.device = device
-        self.checkpoint = checkpoint
-        self.progress = progress
+        self.layers, self.pool, self.start, self.lr = layers, pool, start, lr
+        self.epochs, self.halving, self.batch_size = epochs, halving, batch_size
+        self.batch_norm, self.optimizer, self.momentum = batch_norm, optimizer, momentum
+        self.weight_decay, self.freeze, self.augment = weight_decay, freeze, augment
+        self.validation, self.random_state, self.device = validation, random_state, device
+        self.checkpoint, self.progress = checkpoint, progress
 
     @torch.inference_mode(False)  # whatever the caller is in
     def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
@@ -182,16 +168,17 @@ class FineTune(Head):
             )
         check_share(self.validation)
         X = load_model(X)
-        auto = "adamw" if is_transformer(X.module) else "sgd"
+        auto = "adamw" if _is_transformer(X.module) else "sgd"
         grid = self._grid(auto if self.optimizer == "auto" else self.optimizer)
         data = read_task(X, y, validation, self.validation, self.random_state)
         self._begin_card(data.task)
         began = time.perf_counter()
-        initial = self._initial(data, grid[0].seed)
+        targets = scaled(data.codes(data.task["train"])[data.rows], data.task.kind)
+        initial = self._initial(data, targets, grid[0].seed)
         self.initial_seconds_ = time.perf_counter() - began
         where = next((p.device for p in data.model.module.parameters()), torch.device("cpu"))
         initial.to(self.device or where)
-        self._set_network(self._tuned(initial, data, grid), data)
+        self._set_network(self._tuned(initial, data, targets, grid), data, targets)
         return self
 
     def chosen(self) -> dict[str, Any]:
@@ -221,12 +208,12 @@ class FineTune(Head):
             )
         return start
 
-    def _initial(self, data: TaskData, seed: int) -> TransferNet:
+    def _initial(self, data: TaskData, targets: _Targets, seed: int) -> TransferNet:
         """The network to start from, with a copy of the model's as its backbone."""
         start = self._start()
         backbone = full_precision(copied(data.model.module))
         if start is None:
-            example = data.model.batch([data.task[TRAIN].examples[row] for row in (0, 1)])
+            example = data.model.batch([data.task["train"].examples[row] for row in (0, 1)])
             layers = list_layers(data.model, self.layers, self.pool, example=example)
             with own_random_numbers(seed):
                 head = nn.Linear(sum(layer.dim for layer in layers), data.outputs)
@@ -239,13 +226,12 @@ class FineTune(Head):
         for theirs, ours in (("C_", "C_"), ("val_score_", "probe_val_score_"), ("kept_", "kept_")):
             if hasattr(start, theirs):
                 setattr(self, ours, getattr(start, theirs))
-        _, middle, spread = self._targets(data)
-        weights = start.coef_ / spread[:, None], (start.intercept_ - middle) / spread
+        _, middle, spread = targets
         return TransferNet(
             backbone,
             start.layers_,
             start._pool(),
-            linear_layer(*weights),
+            linear_layer(start.coef_ / spread[:, None], (start.intercept_ - middle) / spread),
             columns=start.layer_columns_,
             unit_norm=start.unit_norm_,
         )
@@ -254,12 +240,13 @@ class FineTune(Head):
         """The settings to try; one is enough where there is no epoch to train."""
         rates: Sequence[float]
         if self.lr in ("auto", "wide") and optimizer == "adamw":
-            rates = ADAMW_RATES if self._start() is None else ADAMW_LPFT_RATES
+            rates = RATES["adamw" if self._start() is None else "adamw, start"]
         elif self.lr == "auto":
-            rates = LPFT_RATES if isinstance(self._start(), LinearProbe) else FT_EVAL_RATES
-            rates = FT_RATES if self.batch_norm == "train" else rates
+            probed = isinstance(self._start(), LinearProbe)
+            fixed = "lpft" if probed else "finetune, batch_norm=eval"
+            rates = RATES["finetune" if self.batch_norm == "train" else fixed]
         elif self.lr == "wide":
-            rates = WIDE_RATES
+            rates = RATES["wide"]
         elif isinstance(self.lr, str):
             raise InvalidInputError(
                 f"lr={self.lr!r}; use 'auto', 'wide', a number or a list of numbers"
@@ -289,8 +276,10 @@ class FineTune(Head):
         ]
         return grid if self.epochs else grid[:1]
 
-    def _tuned(self, initial: TransferNet, data: TaskData, grid: Sequence[TrainSettings]) -> Tuned:
-        train, held, name = data.task[TRAIN], data.held_split, data.task.name
+    def _tuned(
+        self, initial: TransferNet, data: TaskData, targets: _Targets, grid: Sequence[TrainSettings]
+    ) -> Tuned:
+        train, held, name = data.task["train"], data.held_split, data.task.name
         inputs = held_inputs = Inputs.of_examples(
             data.model, train.examples, name=f"{name} (train)"
         )
@@ -305,7 +294,7 @@ class FineTune(Head):
                 "val": held.fingerprint if data.own_split else "",
                 "held": data.held.tolist(),
             }
-        codes, middle, spread = self._targets(data)
+        codes, middle, spread = targets
         truth = data.codes(held)[data.held]
         if data.task.kind != "classification":
             codes, truth = (x.astype(np.float32) for x in (codes, (truth - middle) / spread))
@@ -324,13 +313,9 @@ class FineTune(Head):
             kind=data.task.kind,
         )
 
-    def _targets(self, data: TaskData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What is trained for, and what it is scaled by; see ``scaled``."""
-        return scaled(data.codes(data.task[TRAIN])[data.rows], data.task.kind)
-
-    def _set_network(self, tuned: Tuned, data: TaskData) -> None:
+    def _set_network(self, tuned: Tuned, data: TaskData, targets: _Targets) -> None:
         network = tuned.network.eval()
-        _, middle, spread = self._targets(data)
+        _, middle, spread = targets
         with torch.no_grad():
             for tensor in network.head.parameters():
                 by = torch.from_numpy(spread).to(tensor)
@@ -353,108 +338,14 @@ class FineTune(Head):
         self.seconds_ = sum(run.seconds for run in tuned.runs)
 
 
-def _preset(*fixed: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give an ``__init__`` the options of ``FineTune`` but those that are fixed.
+def _is_transformer(module: nn.Module) -> bool:
+    """Whether a network has attention and normalises tokens more often than batches, by classes.
 
-    Its signature lists them one by one, as scikit-learn reads parameters from it.
+    >>> _is_transformer(nn.TransformerEncoderLayer(4, 2)), _is_transformer(nn.Linear(4, 2))
+    (True, False)
     """
-
-    def given(init: Callable[..., None]) -> Callable[..., None]:
-        own = dict(inspect.signature(init).parameters)
-        del own["options"]
-        every = inspect.signature(FineTune.__init__).parameters
-        more = [option for name, option in every.items() if name not in {*own, *fixed}]
-        signature = inspect.Signature([*own.values(), *more])
-
-        @functools.wraps(init)
-        def checked(*args: Any, **options: Any) -> None:
-            signature.bind(*args, **options)
-            init(*args, **options)
-
-        checked.__signature__ = signature  # type: ignore[attr-defined]
-        return checked
-
-    return given
-
-
-class LPFT(FineTune):
-    """Linear probing, then fine-tuning from its weights.
-
-    ``FineTune(start="probe")``: the head starts as that of ``LinearProbe(refit=False)`` with the
-    same validation data, so that fine-tuning does not distort the features on its way from a random
-    head; by default with batch normalisation in evaluation mode and the paper's small learning
-    rates for it. With ``epochs=0`` or ``lr=0`` the predictions are the probe's.
-
-    Args:
-        layers: as in ``FineTune``.
-        pool: as in ``FineTune``.
-        batch_norm: as in ``FineTune``; ``"eval"`` by default.
-        C_grid: inverse strengths of the probe.
-        max_iter: iterations per fit of the probe.
-        **options: all others of ``FineTune``.
-
-    Source: Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022 (arXiv 2202.10054).
-
-    Cost: a forward pass and the probe, then as ``FineTune``.
-
-    >>> head = LPFT(lr=1e-4, epochs=1, C_grid=(0.1, 10.0), progress=False)
-    >>> head.fit("zoo:cnn-mnist", "sklearn:digits").score("sklearn:digits") > 0.9
-    True
-    """
-
-    name = "lpft"
-
-    @_preset("start")
-    def __init__(
-        self,
-        layers: Any = "last",
-        pool: Any = "avg",
-        *,
-        batch_norm: str = "eval",
-        C_grid: Sequence[float] = LINEAR_C,
-        max_iter: int = 200,
-        **options: Any,
-    ) -> None:
-        super().__init__(layers, pool, batch_norm=batch_norm, **options)
-        self.C_grid = C_grid
-        self.max_iter = max_iter
-
-    def _start(self) -> Head:
-        return LinearProbe(
-            self.layers,
-            self.pool,
-            C_grid=self.C_grid,
-            max_iter=self.max_iter,
-            batch_size=self.batch_size,
-        )
-
-
-class H2TFT(FineTune):
-    """Head2Toe first, then fine-tuning of the backbone and the head on the chosen features.
-
-    ``FineTune(start=head2toe)``: the features are chosen with the backbone frozen, as in the paper;
-    then the head that Head2Toe has trained on them and the whole backbone are trained further.
-
-    Args:
-        head2toe: a ``Head2Toe`` that says how features are chosen; None for its defaults.
-        **options: those of ``FineTune`` but ``layers`` and ``pool``.
-
-    Source: Evci et al., ICML 2022 (arXiv 2201.03529), H2T-FT. Whether the paper's head starts
-        anew or from Head2Toe's could not be made out; here it starts from Head2Toe's.
-
-    Cost: that of Head2Toe, then as ``FineTune``.
-
-    >>> head = H2TFT(Head2Toe(steps=100, lr=0.1), lr=1e-3, epochs=1, progress=False)
-    >>> head.fit("zoo:cnn-mnist", "sklearn:digits").score("sklearn:digits") > 0.9
-    True
-    """
-
-    name = "h2t_ft"
-
-    @_preset("layers", "pool", "start")
-    def __init__(self, head2toe: Head2Toe | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self.head2toe = head2toe
-
-    def _start(self) -> Head:
-        return Head2Toe() if self.head2toe is None else clone(self.head2toe)
+    parts = list(module.modules())
+    names = [type(part).__name__.lower() for part in parts]
+    of_batches = sum(isinstance(part, _NormBase) for part in parts)
+    others = sum("norm" in name for name in names) - of_batches
+    return any("attention" in name for name in names) and others > of_batches

@@ -9,18 +9,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.base import clone
+from torch.utils.flop_counter import FlopCounterMode
 
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.features.layers import place
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import as_codes
-from transfer_metrics.heads.fit_cost import cost_of, distortion, forward_flops
+from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.objective import balanced_accuracy, quality, standard_error
-from transfer_metrics.heads.preprocessed import PreparedSplits
+from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import OutOfTime, until
@@ -30,6 +33,7 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -54,21 +58,17 @@ class Loaded:
     @cached_property
     def flops(self) -> int:
         """Operations of one forward pass of one example."""
-        return forward_flops(self.model)
+        return _forward_flops(self.model)
 
 
 @dataclass(frozen=True)
 class Fits:
     """Work for an engine: on each model a fit per head and seed; a failure is a record.
 
-    Attributes:
-        task: with the splits train, val and test.
-        task_id: of the examples before any was held out.
-        heads: not fitted.
-        seeds: of those that chance has a part in; the first is that of the others too.
-        shifted: further data for testing.
-        favourites: further heads of single models, with their labels.
-        until: the moment when the time is over.
+    The task has the splits train, val and test; ``task_id`` is that of the examples before any was
+    held out. Heads that chance has no part in are fitted with the first seed alone. ``shifted`` are
+    further data for testing, ``favourites`` further heads of single models, with their labels, and
+    ``until`` is the moment when the time is over.
     """
 
     task: Task
@@ -154,13 +154,8 @@ class Fits:
 
     def _base(self, model: str) -> Record:
         """What all records of a model begin with."""
-        return Record(
-            model=model,
-            task=self.task.name,
-            task_id=self.task_id,
-            metric="",
-            version=transfer_metrics.__version__,
-        )
+        version, name = transfer_metrics.__version__, self.task.name
+        return Record(model=model, task=name, task_id=self.task_id, metric="", version=version)
 
     def _kept(self, loaded: Loaded, head: Head, base: Record) -> list[Record]:
         """Records of one fit, from the cache or computed; its failure as a record."""
@@ -176,30 +171,30 @@ class Fits:
             seed=base.seed,
             measured=("val_accuracy", self.distortions),
         )
-        known = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
-        if known:
-            return [_of_fit(record, base) for record in known]
-        if self.policy == "only-cache":
+        records = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
+        if not records and self.policy == "only-cache":
             raise InvalidInputError(
                 f"{base.head} on {loaded.model.name} is not in the cache; compare with "
                 f"cache='only-missing' to compute it"
             )
-        folder = self.cache.training(key)
-        try:
-            fresh = clone(head).set_known(
-                random_state=base.seed,
-                checkpoint=None if self.policy == "never" else folder,
-                device=self.device,
-                progress=self.progress,
-            )
-            with until(self.until):
-                records = self._measured(loaded, fresh)
-        except TransferMetricsError as error:
-            return [replace(base, error=str(error))]
-        if self.policy != "never":
-            self.cache.write(key, records)
-            shutil.rmtree(folder, ignore_errors=True)
-        return [_of_fit(record, base) for record in records]
+        if not records:
+            folder = self.cache.training(key)
+            try:
+                fresh = clone(head).set_known(
+                    random_state=base.seed,
+                    checkpoint=None if self.policy == "never" else folder,
+                    device=self.device,
+                    progress=self.progress,
+                )
+                with until(self.until):
+                    records = self._measured(loaded, fresh)
+            except TransferMetricsError as error:
+                return [replace(base, error=str(error))]
+            if self.policy != "never":
+                self.cache.write(key, records)
+                shutil.rmtree(folder, ignore_errors=True)
+        of_fit: dict[str, Any] = {name: getattr(base, name) for name in _OF_FIT}
+        return [replace(record, **of_fit) for record in records]
 
     def _measured(self, loaded: Loaded, head: Head) -> list[Record]:
         """Fit a head and measure it."""
@@ -226,15 +221,14 @@ class Fits:
         found_on: dict[str, float] = {}
         for name, split in self.tests.items():
             logits = head.logits(self._inputs(loaded, head, name, split))
-            truth = as_codes(split.labels, kind)
-            found_on[name] = quality(kind, logits, truth)
+            truth, n = as_codes(split.labels, kind), len(split)
+            found_on[name] = value = quality(kind, logits, truth)
             error = standard_error(kind, logits, truth)
             apart = _deviations(logits.argmax(1) == truth) if kind == "classification" else None
-            value, n = found_on[name], len(split)
             add(name, measure, value, better=True, stderr=error, n=n, deviations=apart)
             if name == "test" and kind == "classification" and is_long_tailed(truth):
                 balanced = balanced_accuracy(logits, truth)
-                add(name, "balanced_accuracy", balanced, better=True, n=len(split))
+                add(name, "balanced_accuracy", balanced, better=True, n=n)
         held = self.task["val"]
         chosen = ", ".join(f"{name}={value!r}" for name, value in head.chosen().items())
         value = head.score(self._inputs(loaded, head, "val", held), held.labels)
@@ -245,11 +239,11 @@ class Fits:
             add("ood", "ood_gap", found_on["test"] - mean)
         if head.network_ is not None and self.distortions:
             for name in self.tests:
-                moved = distortion(loaded.model, head.network_, loaded.inputs[name])
-                add(name, "distortion", moved.raw)
-                add(name, "relative_distortion", moved.relative)
-        cost = cost_of(head, loaded.flops, len(self.task["train"]))
-        for name, number in (("fit_seconds", seconds), *cost._asdict().items()):
+                moved, share = _distortion(loaded.model, head.network_, loaded.inputs[name])
+                add(name, "distortion", moved)
+                add(name, "relative_distortion", share)
+        cost = _cost_of(head, loaded.flops, len(self.task["train"]))
+        for name, number in {"fit_seconds": seconds, **cost._asdict()}.items():
             add("train", name, float(number))
         return found
 
@@ -279,16 +273,9 @@ def _columns(selector: Any) -> Any:
     """The columns that a selector or a selection has chosen; None of anything else."""
     if hasattr(selector, "columns_"):
         return selector.columns_.tolist()
-    before = results_of(selector)
-    if not isinstance(before, Selection):
-        return None
-    return {name: columns.tolist() for name, columns in before.layers.items()}
-
-
-def _of_fit(record: Record, base: Record) -> Record:
-    """A measurement, whose key knows neither names nor versions, with those of this comparison."""
-    of_fit: dict[str, Any] = {name: getattr(base, name) for name in _OF_FIT}
-    return replace(record, **of_fit)
+    if isinstance(before := results_of(selector), Selection):
+        return {name: columns.tolist() for name, columns in before.layers.items()}
+    return None
 
 
 def _deviations(right: np.ndarray) -> list[float] | None:
@@ -301,3 +288,82 @@ def _deviations(right: np.ndarray) -> list[float] | None:
     groups = np.arange(len(right)) % _GROUPS
     sums = np.bincount(groups, right - right.mean()) / len(right)
     return [float(f"{value:.4g}") for value in sums]
+
+
+class _Cost(NamedTuple):
+    """What one fitted head costs, in operations and bytes.
+
+    ``train_flops`` are those of the final training, without any search for its settings; for heads
+    on features with the forward passes that make them. ``stored_bytes`` is what has to be kept for
+    the task beside the pretrained network, in float32.
+    """
+
+    train_flops: int
+    stored_bytes: int
+
+
+def _cost_of(head: Head, forward: int, examples: int) -> _Cost:
+    """The cost of a head fitted on a model whose ``forward`` pass takes so many operations.
+
+    By Head2Toe's formulas (Evci et al., ICML 2022, section on cost): a backward pass counts twice a
+    forward pass, a multiplication and an addition are two operations, and where features were
+    chosen a bitmask over all of them is stored too.
+    """
+    classes, kept = head.coef_.shape
+    stored = 4 * (kept + 1) * classes
+    if head.network_ is not None:
+        numbers = sum(t.numel() for t in head.network_.backbone.state_dict().values())
+        steps, batch_size = head.run_steps_, min(head.batch_size, examples)
+        return _Cost(steps * batch_size * 3 * forward, 4 * numbers + stored)
+    reads, width = head.training_reads(examples)
+    candidates: int = getattr(head, "candidates_", kept) or kept
+    mask = 0 if candidates == kept else -(-candidates // 8)
+    return _Cost(examples * forward + 6 * reads * width * classes, stored + mask)
+
+
+def _forward_flops(model: Model) -> int:
+    """Operations of one forward pass of one example, counted by torch on a meaningless input.
+
+    Convolutions, matrix products and attention count; element-wise operations do not.
+
+    >>> from transfer_metrics.sources.models.load_model import load_model
+    >>> _forward_flops(load_model("zoo:resnet-random")) > 1_000_000
+    True
+    """
+    batch = place(model.dummy(1), model.module)
+    with FlopCounterMode(display=False) as counter, evaluation(model.module), torch.no_grad():
+        model(batch)
+    return int(counter.get_total_flops())
+
+
+def _distortion(
+    model: Model, network: TransferNet, split: Split | Inputs, batch_size: int = 64
+) -> tuple[float, float]:
+    """How far training has moved the features that a head reads from those of the model.
+
+    Means over examples of ``‖f1 - f0‖``, in the features' unit, and of ``‖f1 - f0‖ / ‖f0‖``, where
+    examples whose features were all zero do not count. Two forward passes over the examples.
+
+    Source: Kumar et al., ICLR 2022 (arXiv 2202.10054), who report the raw distance; its scale
+        depends on the network, so the relative one is ours.
+    """
+    before = TransferNet(
+        model.module,
+        network.layers,
+        network.pool,
+        network.head,
+        columns=network.chosen_columns(),
+        unit_norm=network.unit_norm,
+    )
+    inputs = Inputs.of_any(model, split, "test")
+    moved, lengths = [], []
+    with evaluation(model.module), evaluation(network):
+        for rows in inputs.runs(batch_size):
+            batch = inputs.batch(rows)
+            old, new = before.features(batch).cpu(), network.features(batch).cpu()
+            moved.append((new.double() - old.double()).norm(dim=1))
+            lengths.append(old.double().norm(dim=1))
+    distance, length = torch.cat(moved), torch.cat(lengths)
+    some = length > 0
+    relative = float((distance[some] / length[some]).mean()) if some.any() else 0.0
+    return float(distance.mean()), relative

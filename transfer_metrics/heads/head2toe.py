@@ -43,7 +43,9 @@ _GRID: Mapping[str, tuple[Any, ...]] = {
     "steps": (500,),
     "keep": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
 }
-_NAMES = ("pool", "lam", "lr", "steps", "keep")
+_NAMES = tuple(_GRID)
+_Inside = Mapping[str, np.ndarray]
+"""Numbers of columns inside each layer."""
 
 
 class Head2Toe(Head):
@@ -55,8 +57,8 @@ class Head2Toe(Head):
     length again, and an unregularised head is trained on it from scratch.
 
     For targets of a regression, scaled to spread one, the loss of both stages is half the squared
-    error, and for several labels per example the binary cross-entropy of each; the paper has
-    classes only. These need ``solver="adam"`` and a relevance by weights.
+    error, and for several labels per example the binary cross-entropy of each, which the paper has
+    not. These need ``solver="adam"`` and a relevance by weights.
 
     Args:
         keep: fraction F of the features that is kept.
@@ -68,24 +70,21 @@ class Head2Toe(Head):
         relevance: how columns are scored, as in ``GroupLassoSelector``.
         layer_mix: share of a layer's mean in the score of its features; 1 selects whole layers.
         offset: how many of the best features to leave out, for the paper's ablation.
-        selector: a fitted selector whose columns are used instead, such as one fitted on another
-            task; it must have seen the same layers. Or a ``Selection``, or its file, whose layers
-            must be among those that are read.
+        selector: a fitted selector of the same layers whose columns are used instead, such as one
+            of another task; or a ``Selection``, or its file, of layers that are read.
         lr: learning rate of both stages.
         steps: steps of both stages.
         batch_size: examples per step, and per forward pass.
         random_state: of the initial weights and the order of the examples.
         device: where the network runs and the head is trained.
-        checkpoint: folder for the state of the training, which goes on from there when it was
-            interrupted; removed at the end.
+        checkpoint: folder for the state of an interrupted training; removed at the end.
         progress: show progress.
 
     Attributes:
         selector_: the fitted selector, with ``scores_`` and ``layer_counts_``.
         kept_: number of features of each layer that are kept.
         candidates_: number of features that they were chosen from.
-        coef_: (C, k).
-        intercept_: (C,).
+        coef_, intercept_: (C, k) and (C,).
 
     Source: Evci, Dumoulin, Larochelle and Mozer, ICML 2022 (arXiv 2201.03529), section 3. The
         paper takes the outputs of the units of a ResNet-50 or ViT; ``"activations"`` does so for
@@ -124,22 +123,11 @@ class Head2Toe(Head):
         checkpoint: Any = None,
         progress: bool = False,
     ) -> None:
-        self.keep = keep
-        self.layers = layers
-        self.pool = pool
-        self.solver = solver
-        self.lam = lam
-        self.relevance = relevance
-        self.layer_mix = layer_mix
-        self.offset = offset
-        self.selector = selector
-        self.lr = lr
-        self.steps = steps
-        self.batch_size = batch_size
-        self.random_state = random_state
-        self.device = device
-        self.checkpoint = checkpoint
-        self.progress = progress
+        self.keep, self.layers, self.pool, self.solver = keep, layers, pool, solver
+        self.lam, self.relevance, self.layer_mix = lam, relevance, layer_mix
+        self.offset, self.selector, self.lr, self.steps = offset, selector, lr, steps
+        self.batch_size, self.random_state, self.device = batch_size, random_state, device
+        self.checkpoint, self.progress = checkpoint, progress
 
     def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
         """Fit on a model and a task, or on features and labels.
@@ -169,37 +157,31 @@ class Head2Toe(Head):
                 f"selector is a {type(self.selector_).__name__}; give a fitted selector, a "
                 f"Selection, or the file that `select --out` wrote"
             )
-        fit = self.train(features, codes, inside, data.outputs, data.kind)
+        fit = self.train(data, features, codes, inside)
         self.kept_ = {name: len(columns) for name, columns in inside.items()}
         self.candidates_ = features.dim
         read = tuple(layer for layer in data.layers if layer.name in inside)
         weights, bias = fit.weights.T * spread[:, None], fit.bias * spread + middle
         data = dataclasses.replace(data, layers=read)
         self._set_head(data, weights, bias, columns=inside, unit_norm=True)
-        for part in ("relevance", "head"):
-            path = self._state_file(part)
+        for path in (self._state_file(part) for part in ("relevance", "head")):
             if path is not None:
                 path.unlink(missing_ok=True)
         return self
 
     def train(
-        self,
-        features: LayerColumns,
-        codes: np.ndarray,
-        inside: Mapping[str, np.ndarray],
-        outputs: int,
-        kind: str = "classification",
+        self, data: FeatureData, x: LayerColumns, codes: np.ndarray, inside: _Inside
     ) -> SoftmaxFit:
         """Train the final head on some columns of each layer."""
         return train_softmax(
-            gathered(features, inside),
+            gathered(x, inside),
             codes,
-            outputs,
-            kind=kind,
+            data.outputs,
+            kind=data.kind,
             lr=self.lr,
             steps=self.steps,
             batch_size=self.batch_size,
-            seed=_seed(self.random_state),
+            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
             device=self.device,
             checkpoint=self._state_file("head"),
             progress=self.progress,
@@ -211,21 +193,10 @@ class Head2Toe(Head):
 
     def new_selector(self) -> GroupLassoSelector:
         """The selector that these parameters describe, not fitted."""
-        return GroupLassoSelector(
-            self.keep,
-            solver=self.solver,
-            lam=self.lam,
-            relevance=self.relevance,
-            layer_mix=self.layer_mix,
-            offset=self.offset,
-            lr=self.lr,
-            steps=self.steps,
-            batch_size=self.batch_size,
-            random_state=self.random_state,
-            device=self.device,
-            checkpoint=self._state_file("relevance"),
-            progress=self.progress,
-        )
+        selector = GroupLassoSelector(checkpoint=self._state_file("relevance"))
+        own = self.get_params(deep=False)
+        shared = own.keys() & selector.get_params().keys() - {"checkpoint"}
+        return selector.set_params(**{name: own[name] for name in shared})
 
     def __sklearn_clone__(self) -> Self:
         copy = super().__sklearn_clone__()
@@ -240,7 +211,7 @@ class Head2Toe(Head):
         return None if self.checkpoint is None else Path(self.checkpoint) / f"{part}.safetensors"
 
 
-def gathered(features: LayerColumns, inside: Mapping[str, np.ndarray]) -> LayerColumns:
+def gathered(features: LayerColumns, inside: _Inside) -> LayerColumns:
     """Some columns of each layer, in memory, what there is of a layer at length one."""
     chosen = {n: np.ascontiguousarray(features.layer(n)[:, c]) for n, c in inside.items()}
     return layer_columns(chosen).unit_rows()
@@ -258,26 +229,21 @@ def scaled(codes: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray, np.nda
     return (codes - middle) / spread, middle, spread
 
 
-def _seed(random_state: Any) -> int:
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
 class Head2ToeCV(Head):
     """Head2Toe whose target size, fraction, penalty, learning rate and steps are cross-validated.
 
     For every setting the features are chosen and the head is trained on four fifths of the
     training examples and tried on the last; the setting with the best mean accuracy over the folds
     (the first of several) is fitted on all. With ``cv=None`` each is tried on validation examples
-    instead. The scores of the features are computed once for all
-    fractions.
+    instead.
 
     Args:
         grid: values of ``pool, lam, lr, steps, keep`` to try; those left out keep Head2Toe's
             default. None is a small grid over ``keep``, ``"paper"`` the paper's, of 288
             settings. On features there is one pooling, that of the features.
-        cv: number of folds, stratified and shuffled by the seed. (The paper's are consecutive,
-            which needs examples in random order.) None tries settings on the validation set, which
-            then has to be given, as an argument of ``fit`` or as the task's split ``val``.
+        cv: number of folds, stratified and shuffled by the seed (the paper's are consecutive).
+            None tries settings on the validation set, which then has to be given, as an argument of
+            ``fit`` or as the task's split ``val``.
         head: a ``Head2Toe`` with everything that is not in the grid; None for its defaults.
         random_state: of folds and training.
         device: where the network runs.
@@ -314,12 +280,8 @@ class Head2ToeCV(Head):
         device: Any = None,
         progress: bool = False,
     ) -> None:
-        self.grid = grid
-        self.cv = cv
-        self.head = head
-        self.random_state = random_state
-        self.device = device
-        self.progress = progress
+        self.grid, self.cv, self.head, self.random_state = grid, cv, head, random_state
+        self.device, self.progress = device, progress
 
     def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
         """Choose the setting and fit; arguments as for ``Head2Toe``.
@@ -335,8 +297,8 @@ class Head2ToeCV(Head):
                     "cv=None chooses by a validation set and there is none; give validation=, a "
                     "task with a split val, or a number of folds"
                 )
-        start = Head2Toe() if self.head is None else clone(self.head)
-        start.set_params(random_state=self.random_state, device=self.device)
+        seed, device = self.random_state, self.device
+        start = clone(self._start()).set_params(random_state=seed, device=device)
         grid = self._checked_grid(start, is_model(X))
         read: dict[Any, tuple[Head2Toe, FeatureData]] = {}
         results = []
@@ -366,17 +328,19 @@ class Head2ToeCV(Head):
 
     def reads(self) -> list[tuple[Any, Any]]:
         """One for each pooling; see ``Head``."""
-        start = Head2Toe() if self.head is None else self.head
+        start = self._start()
         return [(start.layers, pool) for pool in self._checked_grid(start, True)["pool"]]
 
     def training_reads(self, examples: int) -> tuple[int, int]:
         """Those of the chosen setting, without the search; see ``Head``."""
-        start = Head2Toe() if self.head is None else self.head
-        reads = self.best_params_["steps"] * start.batch_size
+        reads = self.best_params_["steps"] * self._start().batch_size
         return reads, self.candidates_ + self.coef_.shape[1]
 
+    def _start(self) -> Head2Toe:
+        return Head2Toe() if self.head is None else self.head
+
     def _task_features(self, data: TaskData) -> FeatureData:
-        return (Head2Toe() if self.head is None else self.head)._task_features(data)
+        return self._start()._task_features(data)
 
     def _tried(
         self, head: Head2Toe, data: FeatureData, keeps: Sequence[float], bar: Any
@@ -388,12 +352,12 @@ class Head2ToeCV(Head):
             selector = head.new_selector().fit(train.columns, codes)
             for keep in keeps:
                 inside = train.columns.inside(selector.top(keep))
-                fit = head.train(train.columns, codes, inside, data.outputs, data.kind)
+                fit = head.train(data, train.columns, codes, inside)
                 logits = gathered(held.columns, inside).dense() @ fit.weights + fit.bias
                 found = quality(data.kind, logits * spread + middle, held.codes)
                 accuracies[keep].append(found)
             bar.update()
-        setting = {name: head.get_params()[name] for name in _NAMES}
+        setting = {name: getattr(head, name) for name in _NAMES}
         return [
             {**setting, "keep": keep, "accuracies": values, "mean": float(np.mean(values))}
             for keep, values in accuracies.items()
@@ -413,13 +377,11 @@ class Head2ToeCV(Head):
         given: Any = _GRID if self.grid is None else self.grid
         given = _PAPER_GRID if isinstance(given, str) and given == "paper" else given
         if not isinstance(given, Mapping):
-            raise InvalidInputError(
-                f"grid={given!r}; use a mapping of {', '.join(_NAMES)}, 'paper'"
-            )
+            names = ", ".join(_NAMES)
+            raise InvalidInputError(f"grid={given!r}; use a mapping of {names}, 'paper'")
         for name in given:
             choose("setting of the grid", name, _NAMES)
-        defaults = start.get_params(deep=False)
-        grid = {name: tuple(given.get(name, (defaults[name],))) for name in _NAMES}
+        grid = {name: tuple(given.get(name, (getattr(start, name),))) for name in _NAMES}
         empty = [name for name, values in grid.items() if not values]
         if empty:
             raise InvalidInputError(f"grid has no value of {empty[0]}; give at least one")

@@ -11,15 +11,16 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 import transfer_metrics
@@ -30,203 +31,158 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     warn,
 )
-from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.store import layers_of
 from transfer_metrics.heads.objective import QUALITY
+from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.source import ModelRef
+from transfer_metrics.registry import Registry
 from transfer_metrics.untrusted import read_json, visible
 
 _FORMAT = "transfer_metrics head 1"
 _RECORD, _TENSORS = "head.json", "head.safetensors"
+_SOURCE = ("name", "revision", "fingerprint")
 _COLUMNS, _FITTED, _NETWORK = "columns.", "fitted.", "network."
 _LIBRARIES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
 """What the architecture of a model comes from, by its hub."""
 
 
-@dataclass(frozen=True, eq=False)
-class SavedHead:
-    """All that a file keeps of a fitted head.
-
-    Attributes:
-        name: in the registry.
-        kind: of the tasks that it is for.
-        params: what it was made with.
-        fitted_on: ``"model"`` or ``"features"``.
-        n_features_in: width of the features it was fitted on, None for a trained network.
-        further: fitted attributes of its class: arrays, and what JSON can hold.
-        state: weights of a trained network, None for a head on the model as it was.
-        card: the task, the preprocessing and the tests, for people and for reading new tables.
-    """
-
-    name: str
-    kind: str
-    params: dict[str, Any]
-    fitted_on: str
-    n_features_in: int | None
-    classes: np.ndarray
-    class_names: tuple[str, ...]
-    coef: np.ndarray
-    intercept: np.ndarray
-    layers: tuple[Layer, ...]
-    layer_columns: dict[str, np.ndarray] | None
-    unit_norm: bool
-    pool: str | None
-    source: ModelRef | None
-    further: dict[str, Any]
-    state: dict[str, Tensor] | None
-    card: dict[str, Any]
-
-    def check(self) -> None:
-        """Raise a ``ValueError`` where the parts do not fit each other."""
-        coef, intercept, columns = self.coef, self.intercept, self.layer_columns or {}
-        fits = coef.ndim == 2 and intercept.shape == coef.shape[:1] and coef.dtype.kind == "f"
-        if not (fits and intercept.dtype.kind == "f" and np.isfinite(coef).all()):
-            raise ValueError(f"weights of shapes {coef.shape} and {intercept.shape}")
-        if self.kind not in QUALITY:
-            raise ValueError(f"a head for {self.kind!r:.60}")
-        rows = 0 if self.kind == "regression" else len(coef)
-        if self.classes.shape != (rows,) or len(self.class_names) not in (0, rows):
-            raise ValueError("other classes than rows of weights")
-        if not all(isinstance(name, str) for name in (*self.class_names, self.fitted_on or "")):
-            raise ValueError("names that are no text")
-        task, tests = self.card.get("task", {}), self.card.get("tests", [])
-        kinds: dict[str, Any] = {
-            "task": str,
-            "split": str,
-            "metric": str,
-            "value": (int, float),
-            "n": int,
-        }
-        if not (
-            all(isinstance(name, str) for name in task.get("inputs", []))
-            and all(isinstance(test.get(k), kind) for test in tests for k, kind in kinds.items())
-        ):
-            raise ValueError("a card of another form")
-        dims = {layer.name: layer.dim for layer in self.layers}
-        for name, chosen in columns.items():
-            good = chosen.ndim == 1 and chosen.dtype == np.int64 and (chosen >= 0).all()
-            if not good or (chosen >= dims.get(name, np.inf)).any():
-                raise ValueError(f"columns of layer {name!r}")
-
-
-def write_head(path: Path, head: SavedHead) -> None:
-    """Write a head to a folder, which then holds it or is as it was."""
-    from safetensors.torch import save
-
+def write_head(path: Path, head: Predictor) -> None:
+    """Write a fitted head to a folder, which then holds it or is as it was."""
     record, data = _record(head), save(_tensors(head))
     record["tensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     text = json.dumps(record, indent=1, ensure_ascii=False)
     _write_folder(path, {_RECORD: text.encode(), _TENSORS: data})
 
 
-def read_head(folder: Path) -> SavedHead:
-    """Read what ``write_head`` wrote; inside ``told_as_damage``."""
-    record = _read_record(folder)
-    tensors = _read_tensors(folder, record)
-    classes = record["classes"]
-    dtype = np.dtype(classes["dtype"])
-    # An item of a text type has room for its longest value, whatever the file says that is.
-    longest = max([16, *map(_length, classes["values"])])
-    if dtype.kind not in "biufUO" or dtype.itemsize > 4 * longest:
-        raise ValueError(f"classes of type {dtype}")
-    params = _decoded(record["params"])
-    # A file says what a head is, not where it may write to.
-    params.pop("checkpoint", None)
-    further = {name: _decoded(value) for name, value in record["fitted"].items()}
-    further |= {name: tensor.numpy() for name, tensor in _starting(tensors, _FITTED).items()}
-    columns = {name: tensor.numpy() for name, tensor in _starting(tensors, _COLUMNS).items()}
-    width, model = record["n_features_in"], record["model"]
-    head = SavedHead(
-        name=record["head"],
-        kind=record.get("kind", "classification"),
-        params=params,
-        fitted_on=record["fitted_on"],
-        n_features_in=None if width is None else int(width),
-        classes=np.array(classes["values"], dtype=dtype),
-        class_names=tuple(record["class_names"]),
-        coef=tensors["coef"].numpy(),
-        intercept=tensors["intercept"].numpy(),
-        layers=tuple(layers_of(record)),
-        layer_columns=columns or None,
-        unit_norm=bool(record["unit_norm"]),
-        pool=record["pool"],
-        source=None
-        if model is None
-        else ModelRef(str(model["name"]), str(model["revision"]), str(model["fingerprint"])),
-        further=further,
-        state=_starting(tensors, _NETWORK) or None,
-        card=dict(record.get("card", {})),
-    )
-    head.check()
-    return head
-
-
-@contextmanager
-def told_as_damage(folder: Path) -> Iterator[None]:
-    """Whatever a file's values make of the code that reads them is damage to the file."""
+def read_head(folder: Path, heads: Registry[Any]) -> Any:
+    """Read what ``write_head`` wrote, as one of these classes."""
     try:
-        yield
+        return _read(folder, heads)
     except TransferMetricsError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever the values of a file make of code that reads them
         told = visible(f"{type(error).__name__}: {error}", 300)
         raise CorruptStoreError(
             f"{folder / _RECORD} is damaged ({told}); save the head again"
         ) from error
 
 
-def _record(head: SavedHead) -> dict[str, Any]:
-    if head.pool is not None and head.source is not None:
+def _read(folder: Path, heads: Registry[Any]) -> Any:
+    record = _read_record(folder)
+    tensors = _read_tensors(folder, record)
+    classes = record["classes"]
+    dtype = np.dtype(classes["dtype"])
+    # An item of a text type has room for its longest value, whatever the file says that is.
+    longest = max([16, *(len(v) for v in classes["values"] if isinstance(v, str))])
+    if dtype.kind not in "biufUO" or dtype.itemsize > 4 * longest:
+        raise ValueError(f"classes of type {dtype}")
+    params = _decoded(record["params"])
+    # A file says what a head is, not where it may write to.
+    params.pop("checkpoint", None)
+    head = heads[record["head"]](**params)
+    head.kind_ = record.get("kind", "classification")
+    head.fitted_on_, head.network_ = record["fitted_on"], None
+    head.classes_ = np.array(classes["values"], dtype=dtype)
+    head.class_names_ = tuple(record["class_names"])
+    head.coef_, head.intercept_ = tensors["coef"].numpy(), tensors["intercept"].numpy()
+    head.layers_, head.pool_ = tuple(layers_of(record)), record["pool"]
+    columns = {name: tensor.numpy() for name, tensor in _starting(tensors, _COLUMNS).items()}
+    head.layer_columns_, head.unit_norm_ = columns or None, bool(record["unit_norm"])
+    model = record["model"]
+    head.source_ = None
+    if model is not None:
+        head.source_ = ModelRef(
+            str(model["name"]), str(model["revision"]), str(model["fingerprint"])
+        )
+    head._state, head.card_ = _starting(tensors, _NETWORK) or None, dict(record.get("card", {}))
+    if record["n_features_in"] is not None:
+        head.n_features_in_ = int(record["n_features_in"])
+    further = {name: _decoded(value) for name, value in record["fitted"].items()}
+    further |= {name: tensor.numpy() for name, tensor in _starting(tensors, _FITTED).items()}
+    for name in further.keys() & set(head._saved):
+        setattr(head, name, further[name])
+    _check(head)
+    return head
+
+
+def _check(head: Predictor) -> None:
+    """Raise a ``ValueError`` where the parts of a head that was read do not fit each other."""
+    coef, intercept, columns = head.coef_, head.intercept_, head.layer_columns_ or {}
+    fits = coef.ndim == 2 and intercept.shape == coef.shape[:1] and coef.dtype.kind == "f"
+    if not (fits and intercept.dtype.kind == "f" and np.isfinite(coef).all()):
+        raise ValueError(f"weights of shapes {coef.shape} and {intercept.shape}")
+    if head.kind_ not in QUALITY:
+        raise ValueError(f"a head for {head.kind_!r:.60}")
+    rows = 0 if head.kind_ == "regression" else len(coef)
+    if head.classes_.shape != (rows,) or len(head.class_names_) not in (0, rows):
+        raise ValueError("other classes than rows of weights")
+    if not all(isinstance(name, str) for name in (*head.class_names_, head.fitted_on_ or "")):
+        raise ValueError("names that are no text")
+    task, tests = head.card_.get("task", {}), head.card_.get("tests", [])
+    texts = [test.get(key) for test in tests for key in ("task", "split", "metric")]
+    numbers = [test.get("value") for test in tests]
+    if not (
+        all(isinstance(text, str) for text in [*task.get("inputs", []), *texts])
+        and all(isinstance(number, (int, float)) for number in numbers)
+        and all(isinstance(test.get("n"), int) for test in tests)
+    ):
+        raise ValueError("a card of another form")
+    dims = {layer.name: layer.dim for layer in head.layers_}
+    for name, chosen in columns.items():
+        good = chosen.ndim == 1 and chosen.dtype == np.int64 and (chosen >= 0).all()
+        if not good or (chosen >= dims.get(name, np.inf)).any():
+            raise ValueError(f"columns of layer {name!r}")
+
+
+def _record(head: Predictor) -> dict[str, Any]:
+    model = head.source_
+    if head.pool_ is not None and model is not None:
         try:
-            resolve_pool(head.pool)
+            resolve_pool(head.pool_)
         except TransferMetricsError as error:
             raise InvalidInputError(
-                f"the head pools with the function {head.pool}, which a file cannot hold; "
+                f"the head pools with the function {head.pool_}, which a file cannot hold; "
                 f"register it under a name: POOLINGS.register(name, function)"
             ) from error
-    model = head.source and {
-        "name": head.source.name,
-        "revision": head.source.revision,
-        "fingerprint": head.source.fingerprint,
-    }
-    further = {k: _plain(v) for k, v in head.further.items() if not isinstance(v, np.ndarray)}
     names = ["transfer_metrics", "python", "torch", "numpy", "scikit-learn"]
-    hub = "" if head.source is None else head.source.name.partition(":")[0]
+    hub = "" if model is None else model.name.partition(":")[0]
     names += [_LIBRARIES[hub]] if hub in _LIBRARIES else []
     own = {"transfer_metrics": transfer_metrics.__version__, "python": platform.python_version()}
     return {
         "format": _FORMAT,
         "head": head.name,
-        "kind": head.kind,
-        "params": _plain_params(head.params),
-        "fitted_on": head.fitted_on,
-        "n_features_in": head.n_features_in,
-        "layers": [asdict(layer) for layer in head.layers],
-        "pool": head.pool,
-        "unit_norm": head.unit_norm,
-        "classes": {"dtype": head.classes.dtype.str, "values": head.classes.tolist()},
-        "class_names": list(head.class_names),
-        "model": model,
-        "fitted": further,
-        "card": head.card,
+        "kind": head.kind_,
+        "params": _plain_params(head.get_params(deep=False)),
+        "fitted_on": head.fitted_on_,
+        "n_features_in": getattr(head, "n_features_in_", None),
+        "layers": [asdict(layer) for layer in head.layers_],
+        "pool": head.pool_,
+        "unit_norm": head.unit_norm_,
+        "classes": {"dtype": head.classes_.dtype.str, "values": head.classes_.tolist()},
+        "class_names": list(head.class_names_),
+        "model": model and {key: getattr(model, key) for key in _SOURCE},
+        "fitted": {k: _plain(v) for k, v in _further(head) if not isinstance(v, np.ndarray)},
+        "card": head._card(),
         "versions": {name: own.get(name) or version(name) for name in names},
     }
 
 
-def _tensors(head: SavedHead) -> dict[str, Tensor]:
-    arrays = {"coef": head.coef, "intercept": head.intercept}
-    for name, columns in (head.layer_columns or {}).items():
+def _further(head: Predictor) -> list[tuple[str, Any]]:
+    """Fitted attributes of its class."""
+    return [(name, getattr(head, name)) for name in head._saved if hasattr(head, name)]
+
+
+def _tensors(head: Predictor) -> dict[str, Tensor]:
+    arrays = {"coef": head.coef_, "intercept": head.intercept_}
+    for name, columns in (head.layer_columns_ or {}).items():
         arrays[_COLUMNS + name] = np.asarray(columns, np.int64)
-    for name, value in head.further.items():
-        if isinstance(value, np.ndarray):
-            arrays[_FITTED + name] = value
+    arrays |= {_FITTED + k: v for k, v in _further(head) if isinstance(v, np.ndarray)}
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
-    for name, tensor in (head.state or {}).items():
+    for name, tensor in (head._trained_state() or {}).items():
         # Tied weights share memory, which the format refuses.
-        tensors[_NETWORK + name] = (
-            tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        )
+        plain = tensor.detach().cpu()
+        tensors[_NETWORK + name] = plain.clone(memory_format=torch.contiguous_format)
     return tensors
 
 
@@ -299,9 +255,6 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 
 def _read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     path = folder / _TENSORS
     try:
         data = path.read_bytes()
@@ -318,10 +271,6 @@ def _read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
         return load(data)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptStoreError(f"{path} cannot be read ({error}); save the head again") from error
-
-
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, str) else 0
 
 
 def _plain_params(params: Mapping[str, Any]) -> dict[str, Any]:

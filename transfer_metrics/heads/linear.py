@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy.special import log_expit, log_softmax
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.data import Labelled
 from transfer_metrics.heads.objective import quality
 from transfer_metrics.progress import check_time
 from transfer_metrics.sources.tasks.subtasks import check_share
@@ -24,15 +25,10 @@ LINEAR_C = tuple(float(c) for c in np.logspace(-7, 2, 50))
 
 @dataclass(frozen=True)
 class _Path:
-    """The best of a path of linear models.
+    """The best of a path of linear models, with the validation quality of every strength.
 
-    Attributes:
-        coef: (C, D) weights on features as they are, not normalised.
-        intercept: (C,) biases.
-        C: the chosen inverse strength.
-        scores: validation quality of every inverse strength.
-        unconverged: how many fits reached their limit of iterations.
-        n_iter: iterations of the fit that was chosen, and of those along the path before it.
+    ``unconverged`` fits reached their limit of iterations; ``n_iter`` are the iterations of the fit
+    that was chosen, and of those along the path before it.
     """
 
     coef: np.ndarray
@@ -52,10 +48,9 @@ class LinearProbe(Head):
     normalisation is folded into the weights. Classes without a training example get weights and
     bias zero. Two classes have the weights -w/2 and w/2.
 
-    The same for other tasks: targets are fitted by ridge regression, where C is the inverse of the
-    penalty, and the strength is chosen by R²; several labels per example by a logistic regression
-    for each label (binary relevance), where one strength for all is chosen by the mean average
-    precision.
+    Targets are fitted by ridge regression, where C is the inverse of the penalty and is chosen by
+    R²; several labels per example by a logistic regression each (binary relevance), where one C for
+    all is chosen by the mean average precision.
 
     Args:
         layers: layers to read: as for ``list_layers`` on a model; ``"last"``, ``"all"`` or names
@@ -65,8 +60,8 @@ class LinearProbe(Head):
         max_iter: L-BFGS iterations per fit, 200 in the paper.
         validation: share of the training data that chooses C, where no validation set is given
             and the task has no split ``val``.
-        refit: fit once more with that C on all data, where validation data were cut from them.
-            The paper, which has validation sets, does not refit.
+        refit: fit once more with that C on all data, where validation data were cut from them;
+            the paper does not.
         batch_size: examples per forward pass.
         random_state: chooses what is held out.
         device: where the network runs.
@@ -74,13 +69,11 @@ class LinearProbe(Head):
 
     Attributes:
         C_: the chosen inverse strength.
-        val_scores_: validation accuracy, or what else ``score`` gives, per entry of the sorted
-            ``C_grid``.
+        val_scores_: what ``score`` gives on validation data, per entry of the sorted ``C_grid``.
         val_score_: the best of them.
         unconverged_: how many fits along the path reached ``max_iter``; normal for large C.
         n_iter_: iterations along the path up to the chosen C; 1 of a regression.
-        coef_: (C, D), for features that are not normalised.
-        intercept_: (C,).
+        coef_, intercept_: (C, D) and (C,), for features that are not normalised.
         n_features_in_: D.
 
     Source: Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022 (arXiv 2202.10054).
@@ -113,16 +106,9 @@ class LinearProbe(Head):
         device: Any = None,
         progress: bool = False,
     ) -> None:
-        self.layers = layers
-        self.pool = pool
-        self.C_grid = C_grid
-        self.max_iter = max_iter
-        self.validation = validation
-        self.refit = refit
-        self.batch_size = batch_size
-        self.random_state = random_state
-        self.device = device
-        self.progress = progress
+        self.layers, self.pool, self.C_grid, self.max_iter = layers, pool, C_grid, max_iter
+        self.validation, self.refit, self.batch_size = validation, refit, batch_size
+        self.random_state, self.device, self.progress = random_state, device, progress
 
     def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
         """Fit on a model and a task, or on features and labels.
@@ -138,24 +124,17 @@ class LinearProbe(Head):
         """
         check_share(self.validation)
         data = self._feature_data(X, y, validation)
-        fitted = {"regression": ridge_path, "multilabel": _label_path}
-        path = fitted.get(data.kind, logistic_path)(
-            data.train.columns.dense(),
-            data.train.codes,
-            data.held.columns.dense(),
-            data.held.codes,
-            data.outputs,
-            C_grid=self.C_grid,
-            max_iter=self.max_iter,
-        )
+        train, held, whole = data.train, data.held, data.whole
+        x = train.columns.dense(), train.codes, held.columns.dense(), held.codes
+        path = _path_of(data.kind, *x, data.outputs, C_grid=self.C_grid, max_iter=self.max_iter)
         coef, intercept = path.coef, path.intercept
-        if self.refit and len(data.whole) > len(data.train):
+        if self.refit and len(whole) > len(train):
             if data.kind == "classification":
-                coef, intercept = _refitted(data.whole, path, data.outputs, self.max_iter)
+                coef, intercept = _refitted(whole, path, data.outputs, self.max_iter)
             else:
-                x, codes = data.whole.columns.dense(), data.whole.codes
-                again = fitted[data.kind](
-                    x, codes, x, codes, data.outputs, C_grid=(path.C,), max_iter=self.max_iter
+                x = (whole.columns.dense(), whole.codes) * 2
+                again = _path_of(
+                    data.kind, *x, data.outputs, C_grid=(path.C,), max_iter=self.max_iter
                 )
                 coef, intercept = again.coef, again.intercept
         self._set_head(data, coef, intercept)
@@ -173,41 +152,69 @@ class LinearProbe(Head):
         return self.n_iter_ * examples, self.coef_.shape[1]
 
 
-def logistic_path(
+def _path_of(
+    kind: str,
+    x: np.ndarray,
+    codes: np.ndarray,
+    x_held: np.ndarray,
+    codes_held: np.ndarray,
+    outputs: int,
+    *,
+    C_grid: Sequence[float] = LINEAR_C,
+    max_iter: int = 200,
+) -> _Path:
+    """Linear models along a path of inverse strengths, the best by validation.
+
+    For features as they are, which are normalised by one mean and one standard deviation.
+
+    >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> path = _path_of("regression", x, 2 * x + 1, x, 2 * x + 1, 1, C_grid=(1e6,))
+    >>> path.coef.round(3).item(), path.intercept.round(3).item()
+    (2.0, 1.0)
+    """
+    grid = sorted(float(c) for c in C_grid)
+    if not grid or not grid[0] > 0:
+        raise InvalidInputError(f"C_grid={C_grid!r}; give positive numbers")
+    x, x_held = _matrix(x), _matrix(x_held)
+    mean, std = _scalar_normalisation(x)
+    scaled, scaled_held = (x - mean) / std, (x_held - mean) / std
+    if kind == "regression":
+        path = _ridge_path(scaled, codes, scaled_held, codes_held, grid)
+    elif kind == "multilabel":
+        path = _label_path(scaled, codes, scaled_held, codes_held, grid, max_iter)
+    else:
+        path = _logistic_path(scaled, codes, scaled_held, codes_held, outputs, grid, max_iter)
+    coef, intercept = _unnormalised(path.coef, path.intercept, mean, std)
+    return replace(path, coef=coef, intercept=intercept)
+
+
+def _logistic_path(
     x: np.ndarray,
     codes: np.ndarray,
     x_held: np.ndarray,
     codes_held: np.ndarray,
     num_classes: int,
-    *,
-    C_grid: Sequence[float] = LINEAR_C,
-    max_iter: int = 200,
+    grid: Sequence[float],
+    max_iter: int,
 ) -> _Path:
-    """Logistic regressions along a path of inverse strengths, the best by validation accuracy.
+    """Logistic regressions, the best by validation accuracy.
 
-    Of equals the one with the lowest cross-entropy there, and of these the first, for features as
-    they are; classes without a training example get zeros. The authors' code takes the first of
-    equals, whose logits can be so small that a fit to other examples tells nothing.
-
-    Raises:
-        InvalidInputError: constant features, fewer than two classes, or a C that is not positive.
+    Of equals the one with the lowest cross-entropy there, and of these the first; classes without a
+    training example get zeros. The authors' code takes the first of equals, whose logits can be so
+    small that a fit to other examples tells nothing.
 
     Source: arXiv 2202.10054 and its code, ``log_reg_sk.py``.
     """
     from sklearn.linear_model import LogisticRegression
 
-    grid = _ascending(C_grid)
-    x, x_held = _matrix(x), _matrix(x_held)
-    mean, std = _scalar_normalisation(x)
     model = LogisticRegression(C=grid[0], max_iter=max_iter, warm_start=True)
-    scaled, scaled_held = (x - mean) / std, (x_held - mean) / std
     known = codes_held >= 0
     scores, unconverged, iterations, best = [], 0, 0, (-1.0, -np.inf)
     for C in grid:
-        unconverged += fit_quietly(model.set_params(C=C), scaled, codes)
+        unconverged += _fit_quietly(model.set_params(C=C), x, codes)
         iterations += int(np.max(model.n_iter_))
-        weight, bias = padded(model.coef_, model.intercept_, model.classes_, num_classes)
-        logits = scaled_held @ weight.T + bias
+        weight, bias = _padded(model.coef_, model.intercept_, model.classes_, num_classes)
+        logits = x_held @ weight.T + bias
         score = float(np.mean(logits.argmax(axis=1) == codes_held))
         scores.append(score)
         chances = log_softmax(logits[known], axis=1)
@@ -215,44 +222,30 @@ def logistic_path(
         if (score, certainty) > best:
             best, chosen = (score, certainty), (C, weight, bias, iterations)
     C, weight, bias, n_iter = chosen
-    coef, intercept = unnormalised(weight, bias, mean, std)
-    return _Path(coef, intercept, C, np.array(scores), unconverged, n_iter)
+    return _Path(weight, bias, C, np.array(scores), unconverged, n_iter)
 
 
-def ridge_path(
+def _ridge_path(
     x: np.ndarray,
     targets: np.ndarray,
     x_held: np.ndarray,
     targets_held: np.ndarray,
-    num_targets: int,
-    *,
-    C_grid: Sequence[float] = LINEAR_C,
-    max_iter: int = 0,
+    grid: Sequence[float],
 ) -> _Path:
-    """Ridge regressions of targets (N, K) along a path of inverse penalties, the best by R².
+    """Ridge regressions of targets (N, K), the first of the best by R².
 
-    ``argmin Σ ‖t - Wx - b‖² + ‖W‖² / C`` for features divided by one standard deviation; the first
-    of the best. One eigendecomposition of their scatter serves all.
-
-    >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
-    >>> path = ridge_path(x, 2 * x + 1, x, 2 * x + 1, 1, C_grid=(1e6,))
-    >>> path.coef.round(3).item(), path.intercept.round(3).item()
-    (2.0, 1.0)
+    ``argmin Σ ‖t - Wx - b‖² + ‖W‖² / C``. One eigendecomposition of the scatter serves all.
     """
-    grid = _ascending(C_grid)
-    x, x_held = _matrix(x), _matrix(x_held)
-    mean, std = _scalar_normalisation(x)
-    moments = TargetMoments.from_batch((x - mean) / std, targets)
+    moments = TargetMoments.from_batch(x, targets)
     spectrum, vectors = (part.numpy() for part in moments.total.eigh)
     turned = vectors.T @ moments.cross.numpy()
     centre, middle = moments.mean.numpy(), moments.target_mean.numpy()
-    held = ((x_held - mean) / std - centre) @ vectors
+    held = (x_held - centre) @ vectors
     fits = [turned / (spectrum + 1.0 / C)[:, None] for C in grid]
     scores = [quality("regression", held @ fit + middle, targets_held) for fit in fits]
     best = int(np.argmax(scores))
     weight = (vectors @ fits[best]).T
-    coef, intercept = unnormalised(weight, middle - weight @ centre, mean, std)
-    return _Path(coef, intercept, grid[best], np.array(scores), 0, 1)
+    return _Path(weight, middle - weight @ centre, grid[best], np.array(scores), 0, 1)
 
 
 def _label_path(
@@ -260,29 +253,19 @@ def _label_path(
     labels: np.ndarray,
     x_held: np.ndarray,
     labels_held: np.ndarray,
-    num_labels: int,
-    *,
-    C_grid: Sequence[float],
+    grid: Sequence[float],
     max_iter: int,
 ) -> _Path:
-    """Logistic regressions of each of K labels along a path of strengths, the best of one for all.
+    """Logistic regressions of each of K labels, the best by average precision of one C for all.
 
-    Of equals the one with the lowest cross-entropy.
-
-    A label that all examples have, or none, gets weights of zero and the logarithm of its odds,
-    with half an example more on either side.
+    Of equals the one with the lowest cross-entropy. A label that all examples have, or none, gets
+    weights of zero and the logarithm of its odds, with half an example more on either side.
     """
     from sklearn.linear_model import LogisticRegression
 
-    grid = _ascending(C_grid)
-    x, x_held = _matrix(x), _matrix(x_held)
-    mean, std = _scalar_normalisation(x)
-    scaled, scaled_held = (x - mean) / std, (x_held - mean) / std
     counts = labels.sum(axis=0)
-    weight, bias = (
-        np.zeros((num_labels, x.shape[1])),
-        np.log((counts + 0.5) / (len(x) - counts + 0.5)),
-    )
+    weight = np.zeros((labels.shape[1], x.shape[1]))
+    bias = np.log((counts + 0.5) / (len(x) - counts + 0.5))
     models = {
         label: LogisticRegression(max_iter=max_iter, warm_start=True)
         for label in np.flatnonzero((counts > 0) & (counts < len(x)))
@@ -290,27 +273,19 @@ def _label_path(
     scores, unconverged, iterations, best = [], 0, 0, (-np.inf, -np.inf)
     for C in grid:
         for label, model in models.items():
-            unconverged += fit_quietly(model.set_params(C=C), scaled, labels[:, label])
+            unconverged += _fit_quietly(model.set_params(C=C), x, labels[:, label])
             iterations += int(np.max(model.n_iter_))
             weight[label], bias[label] = model.coef_[0], model.intercept_[0]
-        logits = scaled_held @ weight.T + bias
+        logits = x_held @ weight.T + bias
         score = quality("multilabel", logits, labels_held)
         scores.append(score)
         certainty = float(log_expit(np.where(labels_held > 0, logits, -logits)).sum())
         if (score, certainty) > best:
             best, chosen = (score, certainty), (C, weight.copy(), bias.copy(), iterations)
     C, weight, bias, n_iter = chosen
-    coef, intercept = unnormalised(weight, bias, mean, std)
     # Every label reads all examples.
     reads = -(-n_iter // max(len(models), 1))
-    return _Path(coef, intercept, C, np.array(scores), unconverged, reads)
-
-
-def _ascending(C_grid: Sequence[float]) -> list[float]:
-    grid = sorted(float(c) for c in C_grid)
-    if not grid or not grid[0] > 0:
-        raise InvalidInputError(f"C_grid={C_grid!r}; give positive numbers")
-    return grid
+    return _Path(weight, bias, C, np.array(scores), unconverged, reads)
 
 
 def _scalar_normalisation(x: np.ndarray) -> tuple[float, float]:
@@ -321,23 +296,23 @@ def _scalar_normalisation(x: np.ndarray) -> tuple[float, float]:
     return mean, std
 
 
-def unnormalised(
+def _unnormalised(
     weight: np.ndarray, bias: np.ndarray, mean: float, std: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights for x from weights for (x - mean) / std: the logits stay the same.
 
-    >>> unnormalised(np.array([[2.0, 4.0]]), np.array([1.0]), mean=3.0, std=2.0)
+    >>> _unnormalised(np.array([[2.0, 4.0]]), np.array([1.0]), mean=3.0, std=2.0)
     (array([[1., 2.]]), array([-8.]))
     """
     return weight / std, bias - mean / std * weight.sum(axis=1)
 
 
-def padded(
+def _padded(
     coef: np.ndarray, intercept: np.ndarray, present: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights (C, D) and biases (C,) with zeros for absent classes, and -1/2 and 1/2 for two.
 
-    >>> padded(np.array([[2.0]]), np.array([4.0]), np.array([0, 2]), 3)
+    >>> _padded(np.array([[2.0]]), np.array([4.0]), np.array([0, 2]), 3)
     (array([[-1.],
            [ 0.],
            [ 1.]]), array([-2.,  0.,  2.]))
@@ -350,7 +325,7 @@ def padded(
     return weight, bias
 
 
-def fit_quietly(model: Any, x: np.ndarray, codes: np.ndarray) -> int:
+def _fit_quietly(model: Any, x: np.ndarray, codes: np.ndarray) -> int:
     """Fit, and return 1 if the iterations ran out, else 0."""
     from sklearn.exceptions import ConvergenceWarning
 
@@ -362,7 +337,7 @@ def fit_quietly(model: Any, x: np.ndarray, codes: np.ndarray) -> int:
 
 
 def _refitted(
-    whole: Any, path: _Path, num_classes: int, max_iter: int
+    whole: Labelled, path: _Path, num_classes: int, max_iter: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights and biases of the chosen C on all data, started from those that were chosen."""
     from sklearn.linear_model import LogisticRegression
@@ -378,9 +353,9 @@ def _refitted(
     else:
         model.coef_, model.intercept_ = start[present], bias[present]
     model.classes_ = present
-    fit_quietly(model, (x - mean) / std, codes)
-    weight, bias = padded(model.coef_, model.intercept_, model.classes_, num_classes)
-    return unnormalised(weight, bias, mean, std)
+    _fit_quietly(model, (x - mean) / std, codes)
+    weight, bias = _padded(model.coef_, model.intercept_, model.classes_, num_classes)
+    return _unnormalised(weight, bias, mean, std)
 
 
 def _matrix(x: np.ndarray) -> np.ndarray:

@@ -68,7 +68,11 @@ class TransferNet(nn.Module):
             chosen = columns.get(layer.name)
             if chosen is not None:
                 chosen = torch.as_tensor(chosen, dtype=torch.int64)
-                _check_columns(chosen, layer)
+                if chosen.ndim != 1 or not ((chosen >= 0) & (chosen < layer.dim)).all():
+                    raise InvalidInputError(
+                        f"columns of layer {layer.name!r} must be a list of numbers from 0 to "
+                        f"{layer.dim - 1}"
+                    )
             # Layer names have dots, which names of buffers may not.
             self.register_buffer(f"columns_{index}", chosen)
             width += layer.dim if chosen is None else len(chosen)
@@ -110,14 +114,14 @@ class TransferNet(nn.Module):
         for index, layer in enumerate(self.layers):
             part, chosen = pooled[layer.name], getattr(self, f"columns_{index}")
             part = part if chosen is None else part[:, chosen]
-            parts.append(unit_length(part) if self.unit_norm else part)
+            parts.append(_unit_length(part) if self.unit_norm else part)
         return torch.cat(parts, dim=1).to(self.head.weight.dtype)
 
 
-def unit_length(x: Tensor) -> Tensor:
+def _unit_length(x: Tensor) -> Tensor:
     """Rows divided by their Euclidean length; zero rows stay zero, with gradient zero.
 
-    >>> unit_length(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    >>> _unit_length(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
@@ -158,19 +162,6 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         ) from error
 
 
-def is_transformer(module: nn.Module) -> bool:
-    """Whether a network has attention and normalises tokens more often than batches, by classes.
-
-    >>> is_transformer(nn.TransformerEncoderLayer(4, 2)), is_transformer(nn.Linear(4, 2))
-    (True, False)
-    """
-    parts = list(module.modules())
-    names = [type(part).__name__.lower() for part in parts]
-    of_batches = sum(isinstance(part, _NormBase) for part in parts)
-    others = sum("norm" in name for name in names) - of_batches
-    return any("attention" in name for name in names) and others > of_batches
-
-
 def choose_parameters(
     network: nn.Module, freeze: str | Sequence[str] = "none"
 ) -> dict[str, nn.Parameter]:
@@ -209,15 +200,6 @@ def set_modes(
             module.eval()
 
 
-def _check_columns(columns: Tensor, layer: Layer) -> None:
-    if columns.ndim != 1 or (
-        len(columns) and (int(columns.min()) < 0 or int(columns.max()) >= layer.dim)
-    ):
-        raise InvalidInputError(
-            f"columns of layer {layer.name!r} must be a list of numbers from 0 to {layer.dim - 1}"
-        )
-
-
 def _frozen(network: nn.Module, freeze: str | Sequence[str]) -> set[str]:
     """Names of the parameters that are not trained."""
     if freeze == "none":
@@ -226,16 +208,11 @@ def _frozen(network: nn.Module, freeze: str | Sequence[str]) -> set[str]:
     names = [name for name, _ in network.named_parameters() if name.startswith(prefix)]
     if freeze == "backbone":
         return set(names)
-    frozen: set[str] = set()
+    known, frozen = [name.removeprefix(prefix) for name in names], set[str]()
     for pattern in [freeze] if isinstance(freeze, str) else freeze:
-        found = {
-            name
-            for name in names
-            if fnmatch.fnmatchcase(name.removeprefix(prefix), pattern)
-            or fnmatch.fnmatchcase(name.removeprefix(prefix), f"{pattern}.*")
-        }
+        either = (pattern, f"{pattern}.*")
+        found = {name for name in known if any(fnmatch.fnmatchcase(name, p) for p in either)}
         if not found:
-            known = [name.removeprefix(prefix) for name in names]
             raise LayerNotFoundError.of("parameter to freeze", pattern, known)
-        frozen |= found
+        frozen |= {prefix + name for name in found}
     return frozen

@@ -8,11 +8,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 
-QUALITY = {
-    "classification": "accuracy",
-    "regression": "r2",
-    "multilabel": "average_precision",
-}
+QUALITY = {"classification": "accuracy", "regression": "r2", "multilabel": "average_precision"}
 """The measure of each kind of task."""
 _RESAMPLES = 50
 
@@ -23,8 +19,7 @@ def quality(kind: str, logits: Any, truth: Any, weights: Any = None) -> float:
     Of classes the share of examples whose class has the highest logit, the first of several. Of
     targets (N, K) the mean over the targets of R², ``1 - Σ (t - p)² / Σ (t - mean)²``. Of several
     labels per example (N, K) the mean over the labels of average precision, which needs no
-    threshold and is what the PASCAL VOC challenge reports; labels that no example has, or all, do
-    not count.
+    threshold; labels that no example has, or all, do not count.
 
     >>> quality("classification", [[0.0, 1.0], [3.0, 2.0]], [1, 1])
     0.5

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transfer_metrics.errors import ExtractionError, InvalidInputError
+from transfer_metrics.errors import ExtractionError, InvalidInputError, TransferMetricsError
 from transfer_metrics.features.forward import Batches, example_length, needs_equal_lengths
+from transfer_metrics.features.layers import place
 from transfer_metrics.features.proof import padding_proven
+from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
-from transfer_metrics.sources.models.tokens import TextBatch
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.new_examples import NewExamples, is_new, is_task_name
+from transfer_metrics.sources.tasks.new_examples import NewExamples, is_task_name
 from transfer_metrics.sources.tasks.task import Split, Task
 
-CACHE_BYTES = 2 << 30
+_CACHE_BYTES = 2 << 30
 """Preprocessed inputs are kept up to this size, and made anew in every epoch beyond it."""
 _AT_ONCE = 64
 
@@ -28,11 +29,9 @@ _AT_ONCE = 64
 class Inputs:
     """Examples of which any can be asked for as one batch.
 
-    Args:
-        load: positions to a batch on the CPU, a tensor or a mapping of keyword arguments.
-        n: number of examples.
-        cached_bytes: how much memory they take, 0 where every batch is made anew.
-        lengths: (N,) lengths of the examples where those of one batch should not differ.
+    ``load`` makes a batch on the CPU of positions, a tensor or a mapping of keyword arguments;
+    ``cached_bytes`` is how much memory they take, 0 where every batch is made anew; ``lengths`` are
+    those of the examples where they should not differ in one batch.
     """
 
     def __init__(
@@ -68,10 +67,10 @@ class Inputs:
         [array([1, 3]), array([0, 2])]
         """
         if self._lengths is None:
-            return list(chunks(len(self), size))
+            return list(_chunks(len(self), size))
         order = np.argsort(self._lengths, kind="stable")
         equal = np.split(order, np.flatnonzero(np.diff(self._lengths[order])) + 1)
-        return [run[rows] for run in equal for rows in chunks(len(run), size)]
+        return [run[rows] for run in equal for rows in _chunks(len(run), size)]
 
     @classmethod
     def of_tensor(cls, batch: Tensor) -> Inputs:
@@ -90,12 +89,8 @@ class Inputs:
         """Raw examples, preprocessed for a model; ``name`` is what messages call them.
 
         Inputs of one size are kept as one tensor, if ``keep`` and if that takes no more than
-        ``CACHE_BYTES``; texts, whose batches are padded to their longest, are made anew for each
+        ``_CACHE_BYTES``; texts, whose batches are padded to their longest, are made anew for each
         batch.
-
-        Raises:
-            ExtractionError: an example cannot be prepared.
-            InvalidInputError: the model reads another kind of example.
         """
         n = len(examples)
         task = Task(name, "classification", model.modality, {"train": Split(examples, np.zeros(n))})
@@ -109,10 +104,10 @@ class Inputs:
         if not keep or model.collate is not None:
             return cls(load, n)
         first = load(np.arange(1))
-        if not isinstance(first, Tensor) or first.numel() * first.element_size() * n > CACHE_BYTES:
+        if not isinstance(first, Tensor) or first.numel() * first.element_size() * n > _CACHE_BYTES:
             return cls(load, n)
         kept = torch.empty((n, *first.shape[1:]), dtype=first.dtype)
-        for rows in chunks(n, _AT_ONCE):
+        for rows in _chunks(n, _AT_ONCE):
             part = load(rows)
             if part.shape[1:] != kept.shape[1:]:
                 return cls(load, n)  # sizes differ between batches
@@ -121,11 +116,7 @@ class Inputs:
 
     @classmethod
     def of_any(cls, model: Model, X: Any, split: str) -> Inputs:
-        """A task or its name, of which ``split`` is read; a split; raw examples; or inputs.
-
-        Raises:
-            InvalidInputError: there are none, or the task has no such split.
-        """
+        """A task or its name, of which ``split`` is read; a split; raw examples; or inputs."""
         if isinstance(X, Inputs):
             return X
         if is_task_name(X) or isinstance(X, Task):
@@ -142,17 +133,8 @@ class Inputs:
         return cls.of_examples(model, examples, name=name, keep=False)
 
 
-def is_raw(X: Any) -> bool:
-    """Whether something can only be examples: a task, a split, files, images or texts."""
-    return isinstance(X, (Task, Split)) or is_task_name(X) or is_new(X)
-
-
 def network_logits(network: nn.Module, inputs: Inputs, batch_size: int) -> Tensor:
-    """Logits of all examples in evaluation mode, (N, C) float32 on the CPU.
-
-    Raises:
-        ExtractionError: the forward pass failed, or logits are NaN or infinite.
-    """
+    """Logits of all examples in evaluation mode, (N, C) float32 on the CPU, all finite."""
     logits = raw_logits(network, inputs, batch_size)
     bad = (~torch.isfinite(logits)).any(1).nonzero()
     if len(bad):
@@ -165,38 +147,78 @@ def network_logits(network: nn.Module, inputs: Inputs, batch_size: int) -> Tenso
 
 def raw_logits(network: nn.Module, inputs: Inputs, batch_size: int) -> Tensor:
     """Like ``network_logits``, whatever the numbers are."""
-    device = next(network.parameters()).device
     runs = inputs.runs(batch_size)
     with evaluation(network):
-        parts = [network(to_device(inputs.batch(rows), device)).float().cpu() for rows in runs]
+        parts = [network(place(inputs.batch(rows), network)).float().cpu() for rows in runs]
     return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(runs)))]
+
+
+class ReadableLogits(NamedTuple):
+    """Logits (n, C) of the examples at n positions that could be read, and why others could not."""
+
+    rows: np.ndarray
+    logits: np.ndarray
+    failures: dict[int, str]
+
+
+def readable_logits(
+    network: nn.Module, model: Model, examples: Sequence[Any], batch_size: int, progress: bool
+) -> ReadableLogits:
+    """Run a network over examples; those that fail are noted, and the rest go on.
+
+    A batch that fails is run again one example at a time. Where all fail, the first one raises.
+    """
+    logits: dict[int, np.ndarray] = {}
+    failures: dict[int, TransferMetricsError] = {}
+    n = len(examples)
+    try:
+        whole = Inputs.of_examples(model, examples, keep=False)
+        runs = whole.runs(batch_size)
+    except TransferMetricsError:  # some model needs to see an example first, which is broken
+        whole, runs = None, [np.array([position]) for position in range(n)]
+
+    def run(positions: Sequence[int]) -> None:
+        if whole is None:
+            inputs = Inputs.of_examples(model, [examples[p] for p in positions], keep=False)
+        else:
+            inputs = whole.rows(np.array(positions))
+        found = network_logits(network, inputs, batch_size).numpy()
+        logits.update(zip(positions, found, strict=True))
+
+    with progress_bar(f"predicting with {model.name}", n, progress, unit=" examples") as bar:
+        for positions in (part.tolist() for part in runs):
+            try:
+                run(positions)
+            except TransferMetricsError:
+                for position in positions:
+                    try:
+                        run([position])
+                    except TransferMetricsError as error:
+                        failures[position] = error
+            bar.update(len(positions))
+    if not logits:
+        raise next(iter(failures.values()))
+    rows = np.array(sorted(logits))
+    told = {position: str(error) for position, error in failures.items()}
+    return ReadableLogits(rows, np.stack([logits[row] for row in rows]), told)
 
 
 class PreparedSplits(dict[str, Inputs]):
     """Inputs of the splits of a task by name, made when first asked for.
 
-    Each keeps at most ``CACHE_BYTES``, and all of them less than twice that.
+    Each keeps at most ``_CACHE_BYTES``, and all of them less than twice that.
     """
 
     def __init__(self, model: Model, splits: Mapping[str, Split]) -> None:
         self.model, self.splits = model, splits
 
     def __missing__(self, name: str) -> Inputs:
-        keep = sum(inputs.cached_bytes for inputs in self.values()) < CACHE_BYTES
+        keep = sum(inputs.cached_bytes for inputs in self.values()) < _CACHE_BYTES
         examples = self.splits[name].examples
         inputs = Inputs.of_examples(self.model, examples, name=name, keep=keep)
         return self.setdefault(name, inputs)
 
 
-def chunks(n: int, size: int) -> Iterator[np.ndarray]:
+def _chunks(n: int, size: int) -> Iterator[np.ndarray]:
     """Positions 0 to n-1 in runs of at most ``size``."""
     return (np.arange(start, min(start + size, n)) for start in range(0, n, size))
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """A batch on another device."""
-    if isinstance(batch, TextBatch):
-        return batch.mapped(lambda tensor: tensor.to(device, non_blocking=True))
-    if isinstance(batch, Mapping):
-        return {name: to_device(item, device) for name, item in batch.items()}
-    return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch

@@ -51,14 +51,9 @@ class SharedFeatures:
     """Features of one model on the splits of one task, which one head after the other asks for.
 
     What is asked for first is read together with what others were said to need. Where that cannot
-    be read, as where a layer depends on the batch, each has its own read alone.
-
-    Args:
-        cache: where features are kept that are too large for memory, as long as they are needed;
-            None for a folder of their own.
-
-    Attributes:
-        saved: seconds of passes that were made for another head, so far.
+    be read, as where a layer depends on the batch, each has its own read alone. Features that are
+    too large for memory are in the cache as long as they are needed, or in a folder of their own.
+    ``saved`` are the seconds of passes so far that were made for another head.
     """
 
     def __init__(self, cache: ResultCache | None = None) -> None:
@@ -95,7 +90,7 @@ class SharedFeatures:
         forward = materialised(Forward(model, task, split, resolve_pool(pool), *how))
         own = self._layers_of(forward, layers, pool, device)
         passes = self._passes.setdefault(task[split].fingerprint, [])
-        missing = self._missing(passes, own)
+        missing = _missing(passes, own)
         if missing:
             wanted = missing if self._alone else self._with_others(forward, passes, own, device)
             try:
@@ -133,12 +128,6 @@ class SharedFeatures:
             self._listed[tuple(asked), key] = {_Read(one.name, key): one for one in found}
         return self._listed[tuple(asked), key]
 
-    def _missing(
-        self, passes: Sequence[_Pass], wanted: Mapping[_Read, Layer]
-    ) -> dict[_Read, Layer]:
-        known = {read for one in passes for read in one.columns}
-        return {read: layer for read, layer in wanted.items() if read not in known}
-
     def _with_others(
         self, forward: Forward, passes: Sequence[_Pass], own: Mapping[_Read, Layer], device: Any
     ) -> dict[_Read, Layer]:
@@ -150,7 +139,7 @@ class SharedFeatures:
                 every |= self._layers_of(like, layers, pool, device)
             except TransferMetricsError:
                 continue  # it is told when it is asked for
-        return self._missing(passes, every)
+        return _missing(passes, every)
 
     def _pass(self, forward: Forward, wanted: Mapping[_Read, Layer], device: Any) -> _Pass:
         began = time.perf_counter()
@@ -185,13 +174,16 @@ class SharedFeatures:
         return self._open.enter_context(self._cache.using(key, keep=False))
 
 
+def _missing(passes: Sequence[_Pass], wanted: Mapping[_Read, Layer]) -> dict[_Read, Layer]:
+    known = {read for one in passes for read in one.columns}
+    return {read: layer for read, layer in wanted.items() if read not in known}
+
+
 class _Columns(Mapping[str, np.ndarray]):
     """Some columns of arrays of one shard of several stores, each read when it is asked for."""
 
     def __init__(
-        self,
-        shards: Sequence[Mapping[str, np.ndarray]],
-        columns: Mapping[str, tuple[int, slice]],
+        self, shards: Sequence[Mapping[str, np.ndarray]], columns: Mapping[str, tuple[int, slice]]
     ) -> None:
         self._shards, self._columns = shards, columns
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,21 +9,16 @@ from transfer_metrics.errors import IncompatibleStoreError, InvalidInputError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.tokens import Tokens
-from transfer_metrics.sources.preprocess import ImagePreprocess
 from transfer_metrics.sources.specs import HUB_NAMES
 from transfer_metrics.untrusted import visible
 
 
 @dataclass
 class ModelRef:
-    """A model by name and fingerprint.
+    """A model by name and fingerprint, and the model itself once it is there.
 
-    Attributes:
-        name: the specification it was loaded from, or the class of a module.
-        revision: of its weights.
-        fingerprint: SHA-256 over structure, weights and preprocessing.
-        model: the model itself, once it is there.
+    The name is the specification it was loaded from, or the class of a module; the fingerprint a
+    SHA-256 over structure, weights and preprocessing.
     """
 
     name: str
@@ -44,12 +38,7 @@ class ModelRef:
         return cls(manifest["model"], manifest["revision"], manifest["model_fingerprint"])
 
     def get(self) -> Model:
-        """The model, loaded from a hub by its name if it is not there yet.
-
-        Raises:
-            InvalidInputError: the name is not that of a model in a hub.
-            IncompatibleStoreError: the name now stands for another model.
-        """
+        """The model, loaded from a hub by its name if it is not there yet."""
         if self.model is None:
             # The name may come from a file, and a factory's name would run code of its choice.
             if self.name.partition(":")[0] not in HUB_NAMES or ":" not in self.name:
@@ -87,24 +76,3 @@ def check_store(store: FeatureStore, source: ModelRef | None, pool: str | None) 
             f"the store was pooled with {manifest['pool']!r}, and the head was fitted on {pool!r}; "
             f"extract with pool={pool!r}"
         )
-
-
-def preprocessing(model: Model) -> dict[str, Any]:
-    """What becomes of a raw example before the network, as JSON can hold it; for people to read.
-
-    >>> preprocessing(load_model("zoo:cnn-mnist"))["resize"]
-    32
-    """
-    made: Any = model.preprocess
-    told: dict[str, Any] = {"modality": model.modality}
-    if isinstance(made, ImagePreprocess):
-        mode = "RGB" if len(made.mean) == 3 else "greyscale"
-        crop = {"resize": made.resize, "crop": made.size, "interpolation": made.interpolation}
-        return {**told, "mode": mode, **crop, "mean": list(made.mean), "std": list(made.std)}
-    processor = getattr(made, "processor", None)
-    if processor is not None:
-        return {**told, "mode": "RGB", "processor": json.loads(processor.to_json_string())}
-    if isinstance(model.collate, Tokens):
-        tokens = model.collate
-        return {**told, "tokenizer": type(tokens.tokenizer).__name__, "longest": tokens.longest}
-    return told if made is None else {**told, "function": visible(repr(made), 1000)}

@@ -22,15 +22,9 @@ _CORRUPTED = "corrupted:"
 def complete_task(task: Task, seed: int = 0, *, validation: float = _HELD_OUT) -> Task:
     """A task with the splits train, val and test, the last two cut from ``train`` where missing.
 
-    A fifth of ``train`` is held out for testing, and a share ``validation`` of what is left for
-    validation, the same of every class. Other splits are left
-    out, so that nothing fitted on the result can see them.
-
-    Raises:
-        InvalidInputError: there are too few examples to hold any out.
-
-    Warns:
-        TransferMetricsWarning: there was no test split.
+    A fifth of ``train`` is held out for testing, with a warning, and a share ``validation`` of what
+    is left for validation, the same of every class. Other splits are left out, so that nothing
+    fitted on the result can see them.
 
     >>> task = complete_task(load_task("sklearn:digits"))
     >>> {name: len(split) for name, split in task.splits.items()}
@@ -60,10 +54,6 @@ def shifted_splits(task: Task, ood: Mapping[str, Any] | None = None) -> dict[str
 
     Examples of classes that the task does not have are left out, with a warning.
 
-    Raises:
-        InvalidInputError: a name is taken, or the classes have no name in common.
-        UnknownNameError: no such task or corruption.
-
     >>> digits = load_task("sklearn:digits")
     >>> list(shifted_splits(digits, {"blurred": "corrupted:blur:2"}))
     ['blurred']
@@ -74,10 +64,7 @@ def shifted_splits(task: Task, ood: Mapping[str, Any] | None = None) -> dict[str
     if taken:
         raise InvalidInputError(f"ood data cannot be called {taken[0]!r}; choose another name")
     check_corruptions(ood)
-    found = {}
-    for name, given in ood.items():
-        found[str(name)] = _shifted(task, str(name), given)
-    return found
+    return {str(name): _shifted(task, str(name), given) for name, given in ood.items()}
 
 
 def check_corruptions(ood: Mapping[str, Any] | None) -> None:

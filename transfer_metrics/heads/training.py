@@ -14,33 +14,30 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import SGD, AdamW
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.features.layers import place
 from transfer_metrics.heads.network import choose_parameters, set_modes
 from transfer_metrics.heads.objective import quality
-from transfer_metrics.heads.preprocessed import Inputs, raw_logits, to_device
+from transfer_metrics.heads.preprocessed import Inputs, raw_logits
 from transfer_metrics.progress import progress_bar
+from transfer_metrics.selection.adam import loss_of
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
 from transfer_metrics.sources.models.identity import describe
 from transfer_metrics.sources.models.modules import own_random_numbers
 
 _Augment = Callable[[Tensor, torch.Generator], Tensor]
-_Loss = Callable[[Tensor, Tensor], Tensor]
 _STATES = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}
 """What the optimizers remember of each parameter."""
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a network is trained, by default as in the LP-FT paper; ``FineTune`` has the rest.
+    """How a network is trained, by default as in the LP-FT paper; see ``FineTune``.
 
-    Attributes:
-        optimizer: ``"sgd"`` or ``"adamw"``.
-        schedule: ``"cosine"`` lowers the rate after each epoch towards zero at the end;
-            ``"constant"``.
-        seed: order, augmentation and dropout of epoch e depend on (seed, e) only.
+    The schedule ``"cosine"`` lowers the rate after each epoch towards zero at the end; order,
+    augmentation and dropout of epoch e depend on (seed, e) only.
     """
 
     lr: float
@@ -57,10 +54,9 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name in ("lr", "momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InvalidInputError(
-                    f"{name}={getattr(self, name)!r}; use a number of at least 0"
-                )
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InvalidInputError(f"{name}={value!r}; use a number of at least 0")
         for name, least in (("epochs", 0), ("batch_size", 1)):
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or value < least:
@@ -93,17 +89,12 @@ class TrainSettings:
 
 @dataclass
 class Run:
-    """What came of one training.
+    """What came of one training, over all sittings.
 
-    Attributes:
-        epoch: the epoch whose weights were kept, from 1; 0 for those at the start.
-        val_score: validation accuracy then; NaN without validation, or if no epoch was finite.
-        steps: optimizer steps taken.
-        seconds: time spent, validation included, over all sittings.
-        history: per epoch ``lr, weight_decay, epoch, loss, val_score, seconds``; None where not
-            finite.
-        done: epochs that are finished.
-        diverged: the loss or the logits became NaN or infinite, so it stopped.
+    ``epoch`` is the one whose weights were kept, from 1, or 0 for those at the start, and
+    ``val_score`` the validation accuracy then, NaN where there is none; ``done`` epochs are
+    finished. In the history, per epoch, what is not finite is None. It ``diverged`` if the loss or
+    the logits became NaN or infinite, so that it stopped.
     """
 
     epoch: int = 0
@@ -115,53 +106,8 @@ class Run:
     diverged: bool = False
 
 
-def train(
-    network: nn.Module,
-    inputs: Inputs,
-    targets: Tensor,
-    settings: TrainSettings,
-    *,
-    validation: tuple[Inputs, Tensor] | None = None,
-    loss: _Loss = F.cross_entropy,
-    checkpoint: Path | None = None,
-    identity: Mapping[str, Any] | None = None,
-    progress: bool = False,
-    title: str = "training",
-    kind: str = "classification",
-) -> Run:
-    """Train a network in place and leave it with the weights of the best epoch.
-
-    After every epoch the network is evaluated on the validation examples; the first epoch with
-    the best accuracy wins. Without validation, or with no epochs, the last weights stay.
-
-    Args:
-        network: maps a batch to logits; on the device to train on.
-        inputs: the examples.
-        targets: (N,) class numbers, or whatever ``loss`` compares with the output.
-        settings: how to train.
-        validation: examples and class numbers that choose the epoch.
-        loss: of output and targets of a batch.
-        checkpoint: file for the state after every epoch. The same call goes on from there; on the
-            CPU the weights are the same bits as without the interruption.
-        identity: what else the checkpoint is recognised by, such as a fingerprint of the data.
-        progress: show a bar.
-        title: its caption.
-        kind: kind of task, which says how validation is judged.
-    """
-    training = Training(
-        network, settings, inputs, targets, validation, loss, checkpoint, identity, progress, title,
-        kind=kind,
-    )  # fmt: skip
-    training.advance(settings.epochs)
-    return training.finish()
-
-
 def accuracy(
-    network: nn.Module,
-    inputs: Inputs,
-    codes: Tensor,
-    batch_size: int,
-    kind: str = "classification",
+    network: nn.Module, inputs: Inputs, codes: Tensor, batch_size: int, kind: str
 ) -> float:
     """The ``quality`` of predictions in evaluation mode; NaN if logits are not finite."""
     logits = raw_logits(network, inputs, batch_size)
@@ -173,8 +119,23 @@ def accuracy(
 class Training:
     """A network in training: its optimizer, what was done so far, and the best weights.
 
-    Arguments are those of ``train``; ``start`` is the validation accuracy of the weights at the
-    start, where those count.
+    After every epoch the network is evaluated on the validation examples; the first epoch with
+    the best accuracy wins. Without validation, or with no epochs, the last weights stay.
+
+    Args:
+        network: maps a batch to logits; trained in place, on its device.
+        settings: how to train.
+        inputs: the examples.
+        targets: (N,) class numbers, or whatever the loss compares with the output.
+        validation: examples and class numbers that choose the epoch.
+        kind: kind of task, which says how validation is judged.
+        loss: of output and targets of a batch; that of the kind unless given.
+        checkpoint: file for the state after every epoch. The same training goes on from there; on
+            the CPU the weights are the same bits as without the interruption.
+        identity: what else the checkpoint is recognised by, such as a fingerprint of the data.
+        progress: show a bar.
+        title: its caption.
+        start: the validation accuracy of the weights at the start, where those count.
     """
 
     def __init__(
@@ -183,35 +144,31 @@ class Training:
         settings: TrainSettings,
         inputs: Inputs,
         targets: Tensor,
-        validation: tuple[Inputs, Tensor] | None,
-        loss: _Loss,
-        checkpoint: Path | None,
-        identity: Mapping[str, Any] | None,
-        progress: bool,
-        title: str,
         *,
-        start: float | None = None,
+        validation: tuple[Inputs, Tensor] | None = None,
         kind: str = "classification",
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        checkpoint: Path | None = None,
+        identity: Mapping[str, Any] | None = None,
+        progress: bool = False,
+        title: str = "training",
+        start: float | None = None,
     ) -> None:
         if len(inputs) != len(targets):
             raise InvalidInputError(f"{len(inputs)} inputs but {len(targets)} targets")
         self.was_training = network.training
         self.network, self.settings = network, settings
         self.inputs, self.targets, self.validation = inputs, targets, validation
-        self.loss, self.progress, self.title, self.kind = loss, progress, title, kind
+        self.loss, self.kind = loss or loss_of(kind), kind
+        self.progress, self.title = progress, title
         self.parameters = choose_parameters(network, settings.freeze)
+        trained = self.parameters.values()
+        how: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
         self.optimizer: SGD | AdamW
         if settings.optimizer == "adamw":
-            self.optimizer = AdamW(
-                self.parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay
-            )
+            self.optimizer = AdamW(trained, **how)
         else:
-            self.optimizer = SGD(
-                self.parameters.values(),
-                lr=settings.lr,
-                momentum=settings.momentum,
-                weight_decay=settings.weight_decay,
-            )
+            self.optimizer = SGD(trained, momentum=settings.momentum, **how)
         self.run = Run()
         self.best: dict[str, Tensor] | None = None
         if start is not None and math.isfinite(start):
@@ -227,29 +184,28 @@ class Training:
                 "targets": hashlib.sha256(content).hexdigest(),
                 **(identity or {}),
             }
-            self.resume(checkpoint, self.key)
+            self.resume(checkpoint)
 
     def advance(self, until: int) -> None:
         """Train on to an epoch, unless that is done or the training has diverged."""
         run, inputs, settings = self.run, self.inputs, self.settings
         began = time.perf_counter() - run.seconds
         if self.validation is not None and not settings.epochs:
-            run.val_score = self.score(self.validation)
+            run.val_score = self.score()
         total, done = until * len(inputs), min(run.done, until) * len(inputs)
         with progress_bar(self.title, total, self.progress, initial=done, unit=" examples") as bar:
             while run.done < until and not run.diverged:
-                mean_loss, score = self.epoch(inputs, self.targets, self.loss, bar.update), None
-                if self.validation is not None:
-                    score = self.score(self.validation)
-                self.judge(mean_loss, score, time.perf_counter() - began)
+                mean_loss = self.epoch(bar.update)
+                self.judge(mean_loss, self.score(), time.perf_counter() - began)
                 bar.set_postfix(loss=f"{mean_loss:.3g}", val=f"{run.val_score:.3f}")
                 if self.checkpoint is not None:
-                    self.keep(self.checkpoint, self.key)
+                    self.keep(self.checkpoint)
 
-    def score(self, validation: tuple[Inputs, Tensor]) -> float:
-        """How good the network is now on the examples for validation."""
-        inputs, codes = validation
-        return accuracy(self.network, inputs, codes, self.settings.batch_size, self.kind)
+    def score(self) -> Any:
+        """How good the network is now on the examples for validation, if there are any."""
+        if self.validation is None:
+            return None
+        return accuracy(self.network, *self.validation, self.settings.batch_size, self.kind)
 
     def standing(self, until: int) -> tuple[float, float]:
         """What ranks trainings after so many epochs, the lowest first.
@@ -268,45 +224,36 @@ class Training:
         self.network.train(self.was_training)
         return self.run
 
-    def epoch(
-        self, inputs: Inputs, targets: Tensor, loss: _Loss, advance: Callable[[int], Any]
-    ) -> float:
+    def epoch(self, advance: Callable[[int], Any]) -> float:
         """One pass over the data; the mean of the batches' losses, weighted by their size."""
-        network, settings, run = self.network, self.settings, self.run
+        network, settings, run, n = self.network, self.settings, self.run, len(self.inputs)
         device = next(network.parameters()).device
-        seed = epoch_seed(settings.seed, run.done)
+        seed = _epoch_seed(settings.seed, run.done)
         random = torch.Generator().manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.rate(run.done)
         set_modes(network, settings.batch_norm, settings.freeze)
         total = torch.zeros((), dtype=torch.float64, device=device)
         with own_random_numbers(seed, [device] if device.type == "cuda" else []):  # for dropout
-            for rows in epoch_batches(len(inputs), settings.batch_size, random):
-                batch = augmented(inputs.batch(rows.numpy()), settings.augment, random)
+            for rows in _epoch_batches(n, settings.batch_size, random):
+                batch = _augmented(self.inputs.batch(rows.numpy()), settings.augment, random)
                 self.optimizer.zero_grad(set_to_none=True)
-                value = loss(network(to_device(batch, device)), targets[rows].to(device))
+                value = self.loss(network(place(batch, network)), self.targets[rows].to(device))
                 value.backward()
                 self.optimizer.step()
                 total += value.detach().double() * len(rows)
                 run.steps += 1
                 advance(len(rows))
         run.done += 1
-        return float(total) / len(inputs)
+        return float(total) / n
 
     def judge(self, mean_loss: float, score: float | None, seconds: float) -> None:
         """Record an epoch, and keep its weights if they are the best so far."""
         run = self.run
         run.seconds = seconds
-        run.history.append(
-            {
-                "lr": self.settings.lr,
-                "weight_decay": self.settings.weight_decay,
-                "epoch": run.done,
-                "loss": _finite(mean_loss),
-                "val_score": _finite(score),
-                "seconds": seconds,
-            }
-        )
+        told: dict[str, Any] = {"lr": self.settings.lr, "weight_decay": self.settings.weight_decay}
+        told |= {"epoch": run.done, "loss": _finite(mean_loss), "val_score": _finite(score)}
+        run.history.append({**told, "seconds": seconds})
         run.diverged = not math.isfinite(mean_loss) or (score is not None and math.isnan(score))
         if score is None:
             run.epoch = run.done
@@ -314,7 +261,7 @@ class Training:
             run.epoch, run.val_score = run.done, score
             self.best = _copied(self.network)
 
-    def keep(self, path: Path, key: Mapping[str, Any]) -> None:
+    def keep(self, path: Path) -> None:
         """Write everything that going on depends on."""
         tensors = {"weights": self.network.state_dict(), "best": self.best or {}}
         for part in _STATES[self.settings.optimizer]:
@@ -323,11 +270,11 @@ class Training:
                 for name, parameter in self.parameters.items()
                 if (state := self.optimizer.state[parameter].get(part)) is not None
             }
-        write_checkpoint(path, key, dataclasses.asdict(self.run), tensors)
+        write_checkpoint(path, self.key, dataclasses.asdict(self.run), tensors)
 
-    def resume(self, path: Path, key: Mapping[str, Any]) -> None:
+    def resume(self, path: Path) -> None:
         """Go on from a checkpoint if there is one."""
-        found = read_checkpoint(path, key)
+        found = read_checkpoint(path, self.key)
         if found is None:
             return
         state, tensors = found
@@ -359,7 +306,7 @@ def _weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def augmented(batch: Any, augment: str | _Augment | None, random: torch.Generator) -> Any:
+def _augmented(batch: Any, augment: str | _Augment | None, random: torch.Generator) -> Any:
     """A batch with random changes; of text there are none, and only images can be flipped."""
     if augment is None:
         return batch
@@ -375,10 +322,10 @@ def augmented(batch: Any, augment: str | _Augment | None, random: torch.Generato
     return torch.where(flip[:, None, None, None], batch.flip(3), batch)
 
 
-def epoch_batches(n: int, size: int, random: torch.Generator) -> list[Tensor]:
+def _epoch_batches(n: int, size: int, random: torch.Generator) -> list[Tensor]:
     """Positions 0 to n-1 in a random order, in batches; a last one of one joins the one before.
 
-    >>> batches = epoch_batches(9, 4, torch.Generator().manual_seed(0))
+    >>> batches = _epoch_batches(9, 4, torch.Generator().manual_seed(0))
     >>> [len(rows) for rows in batches], sorted(torch.cat(batches).tolist()) == list(range(9))
     ([4, 5], True)
     """
@@ -388,6 +335,6 @@ def epoch_batches(n: int, size: int, random: torch.Generator) -> list[Tensor]:
     return parts
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
+def _epoch_seed(seed: int, epoch: int) -> int:
     """A seed that differs between epochs, and not by a mere shift between seeds."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)

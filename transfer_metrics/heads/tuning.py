@@ -15,27 +15,12 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.training import Run, Training, TrainSettings, accuracy
-from transfer_metrics.selection.adam import loss_of
-
-FT_RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""The LP-FT paper's learning rates for fine-tuning."""
-FT_EVAL_RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
-"""… for fine-tuning with batch normalisation in evaluation mode."""
-LPFT_RATES = (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
-"""… for LP-FT, which has batch normalisation in evaluation mode."""
-
-WIDE_RATES = (1e-4, 6e-4, 3e-3, 2e-2, 1e-1)
-"""For any network: small ones without a classifier to keep learn fastest at the upper end."""
-ADAMW_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
-"""Learning rates of AdamW: about those that BERT's authors fine-tune with, and larger ones."""
-ADAMW_LPFT_RATES = (1e-6, 3e-6, 1e-5, 3e-5)
-"""… from a head that is trained already: a tenth, as with SGD."""
 
 
 class Tuned(NamedTuple):
     """The best of the trainings on a grid, with the weights of its best epoch; and all of them."""
 
-    network: TransferNet
+    network: Any
     settings: TrainSettings
     run: Run
     runs: tuple[Run, ...]
@@ -61,43 +46,42 @@ def tune(
     With ``halving`` all settings are trained for a few epochs, and only the best go on, by
     ``rungs``, and one that diverges is dropped without a word; without it each is trained to its
     end before the next. ``from_start`` counts the weights at the start as an epoch, the first.
-    ``checkpoint`` is a folder for one file per setting; ``kind`` is that of the task, which says
-    what is minimised and what is best; the others are as for ``train``.
+    ``checkpoint`` is a folder for one file per setting; the others are as for ``Training``.
     """
     start = accuracy(initial, *validation, grid[0].batch_size, kind) if from_start else None
 
-    def begun(index: int) -> tuple[TransferNet, Training]:
-        network = copy.deepcopy(initial)
-        training = Training(
-            network,
+    def begun(index: int) -> Training:
+        return Training(
+            copy.deepcopy(initial),
             grid[index],
             inputs,
             codes,
             validation=validation,
-            loss=loss_of(kind),
+            kind=kind,
             checkpoint=None if checkpoint is None else checkpoint / f"lr{index}.safetensors",
             identity=identity,
             progress=progress,
             title=f"{title} {_told(grid[index])}",
             start=start,
-            kind=kind,
         )
-        return network, training
 
+    best: Training | None = None
     if halving is None:
-        best, runs = None, []
+        runs = []
         for index, settings in enumerate(grid):
             tried = begun(index)
-            tried[1].advance(settings.epochs)
-            runs.append(tried[1].run)
-            best = tried if best is None else _better(best, tried)
+            tried.advance(settings.epochs)
+            runs.append(tried.run)
+            most = math.nan if best is None else best.run.val_score
+            if math.isnan(most) or tried.run.val_score > most:
+                best = tried
     else:
         alive = [begun(index) for index in range(len(grid))]
-        runs = [training.run for _, training in alive]
-        for until, most in rungs(len(grid), grid[0].epochs, halving):
-            for _, training in alive:
+        runs = [training.run for training in alive]
+        for until, kept in rungs(len(grid), grid[0].epochs, halving):
+            for training in alive:
                 training.advance(until)
-            alive = sorted(alive, key=lambda tried: tried[1].standing(until))[:most]
+            alive = sorted(alive, key=lambda training: training.standing(until))[:kept]
         best = alive[0]
     for settings, run in zip(grid, runs, strict=True):
         if run.diverged and halving is None:
@@ -105,21 +89,19 @@ def tune(
                 f"training with {_told(settings)} diverged in epoch {run.done}; later epochs of "
                 f"this setting do not count"
             )
-    if best is None or math.isnan(best[1].run.val_score):
+    if best is None or math.isnan(best.run.val_score):
         raise InvalidInputError(
             f"training diverged with every learning rate of "
             f"{tuple(dict.fromkeys(s.lr for s in grid))}; use smaller ones"
         )
-    network, training = best
-    return Tuned(network, training.settings, training.finish(), tuple(runs))
+    return Tuned(best.network, best.settings, best.finish(), tuple(runs))
 
 
 def rungs(settings: int, epochs: int, eta: int) -> list[tuple[int, int]]:
     """After how many epochs how many settings stay, of successive halving by a factor eta.
 
     One setting is trained for all epochs, up to eta for an eta-th of them, and so on back to the
-    first step, which has all settings: so the steps cost about the same. A setting goes on where
-    it stopped, on the schedule of all epochs.
+    first step, which has all settings: so the steps cost about the same.
 
     Source: Jamieson and Talwalkar, AISTATS 2016 (arXiv 1502.07943).
 
@@ -134,15 +116,6 @@ def rungs(settings: int, epochs: int, eta: int) -> list[tuple[int, int]]:
         kept.append(left)
     parts = [-(-epochs // eta**power) for power in range(len(kept), 0, -1)]
     return [*zip(parts, kept, strict=True), (epochs, 1)]
-
-
-_Tried = tuple[TransferNet, Training]
-
-
-def _better(one: _Tried, other: _Tried) -> _Tried:
-    """The finished training with the higher validation accuracy, the first of equals."""
-    a, b = one[1].run.val_score, other[1].run.val_score
-    return other if b > a or math.isnan(a) else one
 
 
 def _told(settings: TrainSettings) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +30,7 @@ from transfer_metrics.threads import threads_for
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
-@dataclass(frozen=True)
-class SoftmaxFit:
+class SoftmaxFit(NamedTuple):
     """A linear model, mostly a softmax classifier: weights (D, C) and bias (C,), float32."""
 
     weights: np.ndarray
@@ -56,23 +55,15 @@ def train_softmax(
 ) -> SoftmaxFit:
     """Train ``softmax(xW + b)`` on mean cross-entropy plus ``lam Σ_i ‖W_i‖₂``, the bias free.
 
-    For ``kind="regression"`` the loss is half the squared error, for ``"multilabel"`` the binary
-    cross-entropy, of targets or labels (N, C), added up over them: see ``loss_of``.
-
-    Adam with a learning rate that falls from ``lr`` to zero along a cosine; Glorot-uniform weights
-    and zero bias to start with. As in the published code batches follow one another in a fixed
-    order that is repeated and never shuffled again; here that order is a permutation drawn from
-    ``seed``, and the loss of a batch is its mean, also for a smaller last one (the published code
-    divides that one by ``batch_size`` too).
+    For other kinds of task the loss is that of ``loss_of``. Adam with a learning rate that falls
+    from ``lr`` to zero along a cosine; Glorot-uniform weights and zero bias to start with. As in
+    the published code batches follow one another in a fixed order that is repeated and never
+    shuffled again; here that order is a permutation drawn from ``seed``, and the loss of a batch is
+    its mean, also for a smaller last one (the published code divides that by ``batch_size`` too).
 
     With ``checkpoint`` a safetensors file keeps the state, written every 30 seconds and on Ctrl-C.
     If it is there, training goes on from it, to weights that are the same bit for bit. Whoever
     calls removes it.
-
-    Raises:
-        InvalidInputError: a number out of range, or labels that do not fit.
-        IncompatibleStoreError: the checkpoint is of another training.
-        CorruptStoreError: the checkpoint cannot be read.
 
     Source: Evci et al. (2022), Head2Toe, relevance scores and final head.
 
@@ -102,9 +93,12 @@ def train_softmax(
         about = {"features or labels": _fingerprint(features, labels, num_classes)}
         saved = _Checkpoint(Path(checkpoint), {**about, **settings})
         state = saved.restored(state)
-    x = _in_memory(features.rows(order.numpy())).to(device)
+    x = torch.empty(len(features), features.dim)
+    for start, block in features.rows(order.numpy()).blocks():
+        x[:, start : start + block.shape[1]] = torch.from_numpy(block.astype(np.float32))
+    x = x.to(device)
     labels = labels[order].to(device)
-    batches = -(-len(x) // batch_size)
+    batches, loss = -(-len(x) // batch_size), loss_of(kind)
     with (
         threads_for(min(batch_size, len(x)) * features.dim * num_classes),
         _held_interrupts(saved is not None) as interrupted,
@@ -114,7 +108,7 @@ def train_softmax(
             place = state.step % batches * batch_size
             batch = slice(place, place + batch_size)
             rate = 0.5 * lr * (1.0 + math.cos(math.pi * state.step / steps))
-            _step(state, x[batch], labels[batch], rate, lam, loss_of(kind))
+            _step(state, x[batch], labels[batch], rate, lam, loss)
             bar.update()
             if saved is not None:
                 saved.keep(state, at_once=bool(interrupted))
@@ -162,10 +156,6 @@ class _State:
         zeros = torch.zeros_like
         return cls(weights, bias, zeros(weights), zeros(weights), zeros(bias), zeros(bias))
 
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: value for name, value in vars(self).items() if name != "step"}
-
 
 def _step(
     state: _State,
@@ -173,12 +163,12 @@ def _step(
     labels: Tensor,
     rate: float,
     lam: float,
-    loss_fn: Callable[[Tensor, Tensor], Tensor],
+    loss_of_batch: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
     """One step of Adam on one batch."""
     parameters = [state.weights, state.bias]
     weights, bias = (value.detach().requires_grad_() for value in parameters)
-    loss = loss_fn(x @ weights + bias, labels)
+    loss = loss_of_batch(x @ weights + bias, labels)
     if lam:
         loss = loss + lam * torch.linalg.vector_norm(weights, dim=1).sum()
     # The optimizer's class would import torch's compiler, which takes as long as all the steps.
@@ -221,7 +211,8 @@ class _Checkpoint:
     def keep(self, state: _State, at_once: bool) -> None:
         """Write the state if asked to, or if the last time is long enough ago."""
         if at_once or time.monotonic() - self.written >= _SECONDS_BETWEEN_CHECKPOINTS:
-            write_checkpoint(self.path, self.key, {"step": state.step}, {"adam": state.tensors})
+            tensors = {name: value for name, value in vars(state).items() if name != "step"}
+            write_checkpoint(self.path, self.key, {"step": state.step}, {"adam": tensors})
             self.written = time.monotonic()
 
 
@@ -246,14 +237,6 @@ def _held_interrupts(held: bool) -> Iterator[list[int]]:
         yield caught
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _in_memory(features: LayerColumns) -> Tensor:
-    """All columns as float32, (N, D); beside them one layer is in memory."""
-    x = torch.empty(len(features), features.dim)
-    for start, block in features.blocks():
-        x[:, start : start + block.shape[1]] = torch.from_numpy(block.astype(np.float32))
-    return x
 
 
 def _check(lam: float, lr: float, steps: int, batch_size: int) -> None:

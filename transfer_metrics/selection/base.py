@@ -27,13 +27,9 @@ _FORMAT = "transfer_metrics selection 1"
 
 
 class ColumnSelector(TransformerMixin, BaseEstimator):
-    """A transformer that keeps some columns of some layers.
+    """A transformer that keeps some columns of some layers, (k,) int64 across all of them.
 
     Subclasses call ``_read_fit`` and then ``_keep``.
-
-    Attributes:
-        layers_: names of the layers of which something is kept.
-        columns_: the columns that are kept, numbered across all layers, (k,) int64.
     """
 
     layer_sizes: Sequence[int] | None
@@ -151,12 +147,7 @@ class Selection:
     def of(cls, X: Any, columns: np.ndarray, unit: bool, chosen_by: str, **known: Any) -> Self:
         """A choice by numbers over all layers of ``X``, as selectors have it in ``columns_``.
 
-        Args:
-            X: a ``FeatureStore``, or a mapping from layer to (N, D).
-            columns: numbers of columns, those of one layer together.
-            unit: as the attribute.
-            chosen_by: as the attribute.
-            **known: the other attributes.
+        Those of one layer are together; ``known`` are the other attributes.
         """
         whole = layer_columns(X)
         where = whole.layer_of(columns)
@@ -176,11 +167,7 @@ class Selection:
         return all(len(columns) == self.dims[name] for name, columns in self.layers.items())
 
     def chosen_models(self) -> list[str]:
-        """The model, which the selection stands for where one is asked.
-
-        Raises:
-            InvalidInputError: it is not known.
-        """
+        """The model, which the selection stands for where one is asked; refused if not known."""
         if self.model is None:
             raise InvalidInputError("the selection does not say of which model it is; name one")
         return [self.model]
@@ -194,22 +181,12 @@ class Selection:
         return self.task
 
     def inside(self, X: LayerColumns) -> dict[str, np.ndarray]:
-        """The chosen columns of each layer, ascending, in the order of the layers of ``X``.
-
-        Raises:
-            LayerNotFoundError: a layer is missing.
-            InvalidInputError: a layer has another width.
-        """
+        """The chosen columns of each layer, ascending, in the order of the layers of ``X``."""
         _check_widths(X.only(list(self.layers)), self.dims, "when columns were chosen")
         return {name: np.sort(self.layers[name]) for name in X.names if name in self.layers}
 
     def transform(self, X: Any) -> np.ndarray:
-        """The chosen columns, (N, k), of a store, a mapping or ``LayerColumns``.
-
-        Raises:
-            LayerNotFoundError: a layer is missing.
-            InvalidInputError: a layer has another width.
-        """
+        """The chosen columns, (N, k), of a store or a mapping with layers of the same widths."""
         return _taken(X, self.layers, self.dims, self.unit, "when columns were chosen")
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -247,11 +224,9 @@ class Selection:
             content = read_json(path)
             if content["format"] != _FORMAT:
                 raise ValueError(f"its format is {content['format']!r:.60}")
-            layers = {
-                layer["name"]: np.array(layer["columns"], dtype=np.int64)
-                for layer in content["layers"]
-            }
-            dims = {layer["name"]: int(layer["dim"]) for layer in content["layers"]}
+            listed = content["layers"]
+            layers = {one["name"]: np.array(one["columns"], dtype=np.int64) for one in listed}
+            dims = {one["name"]: int(one["dim"]) for one in listed}
             if not layers:
                 raise ValueError("it chose no layer")
             for name, columns in layers.items():

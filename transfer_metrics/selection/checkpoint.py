@@ -16,17 +16,17 @@ from transfer_metrics.untrusted import parse_json
 
 _FORMAT = "transfer_metrics training 1"
 
-_Key = Mapping[str, Any]
-"""What is trained, to recognise a file by: values that JSON can hold, by what they are."""
-_Groups = Mapping[str, Mapping[str, Tensor]]
-"""Tensors by name, in groups by what they are of."""
 
-
-def write_checkpoint(path: Path, key: _Key, state: Mapping[str, Any], tensors: _Groups) -> None:
+def write_checkpoint(
+    path: Path,
+    key: Mapping[str, Any],
+    state: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+) -> None:
     """Replace a checkpoint; numbers and tensors share one file, so that they always fit together.
 
-    Raises:
-        InvalidInputError: the file cannot be written; the one before is still there.
+    ``key`` is what the training is recognised by, of values that JSON can hold; ``tensors`` are in
+    groups by what they are of. If the file cannot be written the one before is still there.
     """
     from safetensors.torch import save
 
@@ -41,7 +41,7 @@ def write_checkpoint(path: Path, key: _Key, state: Mapping[str, Any], tensors: _
 
 
 def read_checkpoint(
-    path: Path, key: _Key
+    path: Path, key: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]] | None:
     """State and tensors of a checkpoint, on the CPU; None if there is none yet.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,13 +20,11 @@ _LEAST_GAIN = 1e-12
 
 
 @dataclass(frozen=True)
-class Contributions:
+class _Contributions:
     """What TransRate loses when a feature, or a group of features, is left out.
 
-    Attributes:
-        total: loss of the rate of all examples, (G,), each >= 0.
-        by_class: loss of the rate of each class that has examples, (C, G), each >= 0.
-        weights: weights of those classes, (C,).
+    ``total`` is the loss of the rate of all examples, (G,), ``by_class`` that of each class that
+    has examples, (C, G), all >= 0; ``weights`` are those of the classes, (C,).
     """
 
     total: np.ndarray
@@ -39,8 +37,7 @@ class Contributions:
         return self.total - self.weights @ self.by_class
 
 
-@dataclass(frozen=True)
-class _Rate:
+class _Rate(NamedTuple):
     """One term ``weight * ½ log det(I + scale * S)`` of TransRate."""
 
     scatter: Scatter
@@ -49,41 +46,25 @@ class _Rate:
 
 
 def contributions(
-    moments: ClassMoments,
-    *,
-    groups: Sequence[Any] | None = None,
-    **options: Any,
-) -> Contributions:
+    moments: ClassMoments, *, groups: Sequence[Any] | None = None, **options: Any
+) -> _Contributions:
     """TransRate of all features minus TransRate without a feature, for all D of them at once.
 
     With ``M = I + S / (n ε)``, leaving a feature out divides ``det M`` by the inverse of
     ``(M⁻¹)_jj``, so one factorisation gives all D values; a group J of features takes
     ``det (M⁻¹)_JJ``. For N < D the same number is ``1 - z_j' K⁻¹ z_j / (n ε)`` with the N x N
-    matrix ``K = I + Z Z' / (n ε)``. The class terms are treated alike.
+    matrix ``K = I + Z Z' / (n ε)``. The class terms are treated alike. A feature that others can
+    stand in for loses little, however informative it is, and one of noise much; to rank features of
+    few examples use ``forward_gains``.
 
-    A feature that others can stand in for loses little, however informative it is, and a feature
-    of noise is one that none can stand in for. With few examples that decides the order; to rank
-    features then, use ``forward_gains``.
-
-    Args:
-        moments: moments of features (N, D) with per-class scatter.
-        groups: lists of column numbers that are left out together, such as one per layer; by
-            default every feature on its own.
-        **options: ``eps``, ``class_weights``, ``class_center`` and ``scale`` of ``transrate``.
-            ``eps="auto"`` and ``scale="trace"`` are computed from all features and then stay
-            fixed, so that scores with and without a feature have one distortion.
-
-    Returns:
-        The losses, for G = D features or G groups.
-
-    Raises:
-        InvalidInputError: options or columns that do not exist, or moments without class scatter.
+    ``groups`` are lists of columns that are left out together. Options are ``eps``,
+    ``class_weights``, ``class_center`` and ``scale`` of ``transrate``; ``eps="auto"`` and
+    ``scale="trace"`` are computed from all features and then stay fixed.
 
     Source: the determinant of a bordered matrix and its dual; TransRate after Huang et al. (2022).
 
     Cost: O(m³ + m² D) for the total, with m = min(N, D), and the same for each class with its n_c
-    in the place of N: about one score, where rescoring costs D of them. A group of g features adds
-    O(m g² + g³). Memory O(C D) beside the moments.
+    in the place of N. A group of g features adds O(m g² + g³).
 
     >>> x, y = np.random.default_rng(0).standard_normal((30, 4)), np.arange(30) % 3
     >>> x[:, 1] += 5 * y
@@ -95,7 +76,7 @@ def contributions(
     chosen = None if groups is None else [as_columns(g, moments.dim) for g in groups]
     losses = np.stack([_left_out(rate, chosen) for rate in rates])
     weights = np.array([-rate.weight for rate in rates[1:]])
-    return Contributions(losses[0], losses[1:], weights)
+    return _Contributions(losses[0], losses[1:], weights)
 
 
 def forward_gains(
@@ -114,19 +95,9 @@ def forward_gains(
     changes by a matrix of rank one, and then a gain is ``½ log(1 + |z_j|² / (n ε))``. For N >= D a
     Cholesky factor of M grows by one column, and a gain is half the logarithm of the next pivot.
 
-    Args:
-        moments: moments of features (N, D) with per-class scatter.
-        steps: the most features, or groups, that are taken.
-        groups: lists of columns that enter together, such as one per layer.
-        start: columns that are in from the beginning.
-        **options: as in ``contributions``.
-
-    Returns:
-        Numbers of the features, or groups, in the order taken (k,), and what each added to
-        TransRate (k,).
-
-    Raises:
-        InvalidInputError: options or columns that do not exist, or ``steps`` below 1.
+    At most ``steps`` are taken, of ``groups`` of columns that enter together where they are given,
+    beside the columns in ``start``; options are as in ``contributions``. Returned are the numbers
+    of the features, or groups, in the order taken (k,), and what each added to TransRate (k,).
 
     Source: greedy selection by coding rates; Sherman and Morrison (1950) in square-root form.
 
@@ -162,15 +133,10 @@ def forward_gains(
     return np.array(order, dtype=np.int64), np.array(gains)
 
 
-def gains_beside(
-    moments: ClassMoments,
-    start: Any = None,
-    **options: Any,
-) -> np.ndarray:
-    """What each feature would add to TransRate of those in ``start``, (D,).
+def gains_beside(moments: ClassMoments, start: Any = None, **options: Any) -> np.ndarray:
+    """What each feature would add to TransRate of those in ``start``, or has alone, (D,).
 
-    Without ``start`` it is TransRate of each feature alone. Arguments and cost are those of
-    ``forward_gains``.
+    Arguments and cost are those of ``forward_gains``.
 
     >>> x, y = np.random.default_rng(0).standard_normal((30, 2)), np.arange(30) % 3
     >>> gains_beside(ClassMoments.from_batch(x, y, parts={"class"})).shape
@@ -182,10 +148,13 @@ def gains_beside(
 
 def _grown(
     moments: ClassMoments, start: Any, options: Mapping[str, Any]
-) -> list[tuple[float, _Growing]]:
-    """The weight of each term, and its log determinant with ``start`` in it."""
-    rates = _rates(moments, **options)
-    grown = [(rate.weight, _growing(rate.scatter, rate.scale)) for rate in rates]
+) -> list[tuple[float, _Whitened | _Pivoted]]:
+    """The weight of each term, and its matrix with ``start`` in it, on the smaller side."""
+    grown: list[tuple[float, _Whitened | _Pivoted]] = []
+    for scatter, scale, weight in _rates(moments, **options):
+        data = scatter.data.cpu().numpy()
+        side = _Pivoted(scale * data) if scatter.dense else _Whitened(math.sqrt(scale) * data)
+        grown.append((weight, side))
     if start is not None:
         columns = as_columns(start, moments.dim).numpy()
         for _, side in grown:
@@ -242,39 +211,24 @@ def _left_out(rate: _Rate, groups: Sequence[Tensor] | None) -> np.ndarray:
         squares = w.square().sum(dim=0)
         logs = squares.log() if dense else torch.log1p(-squares)
         return -0.5 * logs.numpy()
-    return np.array([_group_loss(w[:, group], dense) for group in groups])
-
-
-def _group_loss(w: Tensor, dense: bool) -> float:
-    inverse = w.T @ w
+    inverses = (w[:, group].T @ w[:, group] for group in groups)
     if not dense:
-        inverse = torch.eye(w.shape[1], dtype=w.dtype) - inverse
-    return -float(torch.linalg.cholesky(inverse).diagonal().log().sum())
-
-
-class _Growing(Protocol):
-    """The matrix ``I + scale S_AA`` of a growing set A of columns."""
-
-    def gains(self, groups: Sequence[np.ndarray] | None) -> np.ndarray:
-        """What each column, or group, would add to half the log determinant."""
-
-    def add(self, columns: np.ndarray) -> None:
-        """Put columns into A."""
-
-
-def _growing(scatter: Scatter, scale: float) -> _Growing:
-    """Start with A empty, on the smaller side of the scatter."""
-    data = scatter.data.cpu().numpy()
-    return _Pivoted(scale * data) if scatter.dense else _Whitened(math.sqrt(scale) * data)
+        inverses = (torch.eye(len(inner), dtype=w.dtype) - inner for inner in inverses)
+    factors = map(torch.linalg.cholesky, inverses)
+    return np.array([-float(factor.diagonal().log().sum()) for factor in factors])
 
 
 class _Whitened:
-    """Rows of S's factor (n, D), whitened by ``(I + F_A F_A')^-½``; O(n D) per added column."""
+    """The matrix ``I + F_A' F_A`` of a growing set A of columns, by the rows of a factor (n, D).
+
+    They are whitened by ``(I + F_A F_A')^-½``; O(n D) per added column.
+    """
 
     def __init__(self, rows: np.ndarray) -> None:
         self._rows = rows
 
     def gains(self, groups: Sequence[np.ndarray] | None) -> np.ndarray:
+        """What each column, or group, would add to half the log determinant."""
         if groups is None:
             return 0.5 * np.log1p(np.einsum("nd,nd->d", self._rows, self._rows))
         return np.array([0.5 * _logdet_plus(self._rows[:, g]) for g in groups])
@@ -291,7 +245,7 @@ class _Whitened:
 
 
 class _Pivoted:
-    """A Cholesky factor of ``I + matrix`` whose columns are taken in any order."""
+    """The same by a Cholesky factor of ``I + matrix`` whose columns are taken in any order."""
 
     def __init__(self, matrix: np.ndarray) -> None:
         self._matrix = matrix

@@ -16,9 +16,9 @@ _COLUMNS_AT_ONCE = 8192
 class LayerColumns:
     """The columns of several layers side by side, (N, ΣD), of which only one layer is in memory.
 
-    Columns are numbered across layers, in the order of the layers. ``read(layer, positions or
-    None)`` gives features of one layer, all rows or some. ``rows`` are the positions that count,
-    None for all; ``unit`` divides each layer's rows by their length, as Head2Toe does.
+    Columns are numbered across layers, in their order. ``read(layer, positions or None)`` gives
+    features of one layer, all rows or some. ``rows`` are the positions that count, None for all;
+    ``unit`` divides each layer's rows by their length, as Head2Toe does.
 
     >>> columns = layer_columns({"a": np.ones((2, 3)), "b": np.eye(2)})
     >>> columns.dim, columns.take([4, 0]).tolist(), columns.layer_of([0, 3]).tolist()

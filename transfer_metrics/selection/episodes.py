@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -82,22 +83,10 @@ class FewShotResult:
         for i, method in enumerate(self.methods):
             for j, shots in enumerate(self.shots):
                 found = self.accuracies[i, j]
-                mean, half = _interval(found)
-                difference, margin = _interval(found - self.accuracies[0, j])
-                rows.append(
-                    {
-                        "method": method,
-                        "shots": shots,
-                        "episodes": len(found),
-                        "accuracy": mean,
-                        "low": mean - half,
-                        "high": mean + half,
-                        "difference": difference,
-                        "difference_low": difference - margin,
-                        "difference_high": difference + margin,
-                        "columns": float(self.columns[i, j].mean()),
-                    }
-                )
+                row = {"method": method, "shots": shots, "episodes": len(found)}
+                row |= _interval("accuracy", "", found)
+                row |= _interval("difference", "difference_", found - self.accuracies[0, j])
+                rows.append({**row, "columns": float(self.columns[i, j].mean())})
         return pd.DataFrame(rows)
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
@@ -163,9 +152,9 @@ def few_shot(
     """Compare ways to choose features on N-way k-shot episodes.
 
     An episode is a draw of classes, of a query set, and of an order of the other examples of each
-    class, of which the first k are the support set: more shots add examples to the same ones. All
-    methods see the same episodes. Each fits on the support set alone, a student is trained on what
-    it keeps, and its accuracy on the query set is what counts.
+    class, of which the first k are the support set. All methods see the same episodes. Each fits on
+    the support set alone, a student is trained on what it keeps, and its accuracy on the query set
+    is what counts.
 
     Args:
         store: a ``FeatureStore``, or a mapping from layer to (N, D).
@@ -216,7 +205,14 @@ def few_shot(
         raise LayerNotFoundError.of("layer", str(last), columns.names)
     if selectors is None:
         selectors = {"ATL-style": FeatureMapSelector(penultimate=last, student=student)}
-    shots = _checked(shots, episodes, queries, selectors)
+    given_shots, shots = shots, tuple(sorted({int(k) for k in shots}))
+    if not shots or shots[0] < 1 or episodes < 2 or queries < 1:
+        raise InvalidInputError(
+            f"shots and queries must be at least 1 and episodes at least 2, got "
+            f"shots={given_shots}, queries={queries}, episodes={episodes}"
+        )
+    if taken := {_PENULTIMATE, _ALL} & set(selectors):
+        raise InvalidInputError(f"selectors may not be named {sorted(taken)}; choose other names")
     methods = {_PENULTIMATE: [last], _ALL: list(columns.names), **selectors}
     accuracies = np.empty((len(methods), len(shots), episodes))
     used = np.empty(accuracies.shape)
@@ -244,21 +240,6 @@ def few_shot(
     title = f"{store.model} on {store.task}" if isinstance(store, FeatureStore) else ""
     names = tuple(methods)
     return FewShotResult(names, shots, accuracies, used, ways, queries, seed, title)
-
-
-def _checked(
-    shots: Sequence[int], episodes: int, queries: int, selectors: Mapping[str, Any]
-) -> tuple[int, ...]:
-    numbers = tuple(sorted({int(k) for k in shots}))
-    if not numbers or numbers[0] < 1 or episodes < 2 or queries < 1:
-        raise InvalidInputError(
-            f"shots and queries must be at least 1 and episodes at least 2, got shots={shots}, "
-            f"queries={queries}, episodes={episodes}"
-        )
-    taken = {_PENULTIMATE, _ALL} & set(selectors)
-    if taken:
-        raise InvalidInputError(f"selectors may not be named {sorted(taken)}; choose other names")
-    return numbers
 
 
 def _episodes(
@@ -309,18 +290,16 @@ def _trial(
     return float(np.mean(guesses == labels[query])), parts[0].shape[1]
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval by Student's t."""
-    half = student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(half)
+def _interval(name: str, ends: str, values: np.ndarray) -> dict[str, Any]:
+    """Mean, and the ends of its 95 % interval by Student's t, under their names."""
+    mean, n = float(values.mean()), len(values)
+    half = float(student_t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return {name: mean, f"{ends}low": mean - half, f"{ends}high": mean + half}
 
 
 def _warn_once(caught: Sequence[warnings.WarningMessage]) -> None:
     """Say once what was said in many episodes."""
-    seen: dict[tuple[type[Warning], str], int] = {}
-    for warning in caught:
-        key = (warning.category, str(warning.message))
-        seen[key] = seen.get(key, 0) + 1
+    seen = Counter((warning.category, str(warning.message)) for warning in caught)
     for (category, message), count in seen.items():
         times = "" if count == 1 else f" ({count} times)"
         warnings.warn(f"{message}{times}", category, stacklevel=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, Self
@@ -11,11 +12,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RepeatedStratifiedKFold
 
-from transfer_metrics.errors import (
-    InvalidInputError,
-    LayerNotFoundError,
-    warn,
-)
+from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, warn
 from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.coding_gain import forward_gains, gains_beside
 from transfer_metrics.selection.columns import LayerColumns, unit_rows
@@ -24,17 +21,16 @@ from transfer_metrics.statistics.inputs import as_labels
 from transfer_metrics.threads import threads_for
 
 _Folds = list[tuple[np.ndarray, np.ndarray]]
-CRITERIA = ("cv", "fisher", "transrate")
+_CRITERIA = ("cv", "fisher", "transrate")
 
 
 class FeatureMapSelector(ColumnSelector):
     """Feature maps of any layers of a teacher, chosen on a few labelled examples.
 
     A feature map is a channel of a block, averaged over its positions: a column of a pooled store.
-    Students usually learn from the penultimate layer; the maps of hidden layers may serve as well.
-    The penultimate layer alone is always a candidate, only the support set given to ``fit`` is
-    used, and a candidate is judged by the cross-validated accuracy of the student on it, with each
-    layer's rows at unit length.
+    The penultimate layer alone, from which students usually learn, is always a candidate, and
+    candidates are judged by the cross-validated accuracy of the student on the support set, with
+    each layer's rows at unit length.
 
     ``"cv"`` starts from the penultimate layer and adds, step by step, the layer that raises that
     accuracy most, until none does; of equals the one with fewer maps. ``"fisher"`` ranks all maps
@@ -43,22 +39,17 @@ class FeatureMapSelector(ColumnSelector):
     with m chosen by the same accuracy, for which the ranking is made anew in every fold. They
     stay with the penultimate layer unless a ranking does strictly better.
 
-    With one example per class nothing can be left out and nothing varies within classes: there is
-    no evidence on the support set for any layer, the prior order decides, and the penultimate
-    layer is kept, with a warning.
-
-    This is a method in the style of ATL. The selection rule that was published could not be
-    consulted: this one satisfies the abstract, and none of the paper's numbers are claimed.
+    With one example per class there is no evidence for any layer, and the penultimate one is kept,
+    with a warning. This is a method in the style of ATL, whose published rule could not be
+    consulted: it satisfies the abstract, and none of the paper's numbers are claimed.
 
     Args:
         criterion: ``"cv"``, ``"fisher"`` or ``"transrate"``.
         penultimate: name of the penultimate layer; the last one by default.
         student: a scikit-learn classifier; by default multinomial logistic regression with an L2
             penalty.
-        folds: the most folds of the cross-validation; with fewer examples of a class, one of
-            each class is left out at a time.
-        repeats: how often the cross-validation is repeated with other folds, which steadies it
-            where examples are few.
+        folds: the most folds; with fewer examples of a class, one of each is left out at a time.
+        repeats: how often that is repeated with other folds, which steadies it.
         shares: shares of all maps that ``"fisher"`` and ``"transrate"`` try to keep.
         layer_sizes: how many of an array's columns each layer has; an array is one layer
             otherwise.
@@ -67,8 +58,7 @@ class FeatureMapSelector(ColumnSelector):
     Attributes:
         layers_: names of the layers that maps were kept of; the penultimate one first for
             ``"cv"``, in order of depth otherwise.
-        columns_: the maps that were kept, numbered over all layers, (k,), as ``transform`` has
-            them.
+        columns_: the maps that were kept, numbered over all layers, (k,), as in ``transform``.
         layer_counts_: maps per layer.
         objective_: cross-validated accuracy of what was chosen; NaN with one example per class.
             It is the largest of several, and therefore optimistic.
@@ -84,9 +74,9 @@ class FeatureMapSelector(ColumnSelector):
 
     Source: the abstract of Lee et al., arXiv 2111.10937 (2021).
 
-    Cost: for L layers, N examples and F folds in all (folds times repeats): ``"cv"`` fits at most
-    F L (L + 1) / 2 students; with the default student on N columns, whatever D. ``"fisher"`` and
-    ``"transrate"`` fit F per share, and rank in O(F N D) and O(F N² D). Memory O(N D).
+    Cost: for L layers, N examples and F folds in all: ``"cv"`` fits at most F L (L + 1) / 2
+    students, with the default student on N columns, whatever D. ``"fisher"`` and ``"transrate"``
+    fit F per share, and rank in O(F N D) and O(F N² D). Memory O(N D).
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
@@ -107,14 +97,9 @@ class FeatureMapSelector(ColumnSelector):
         layer_sizes: Sequence[int] | None = None,
         random_state: int = 0,
     ) -> None:
-        self.criterion = criterion
-        self.penultimate = penultimate
-        self.student = student
-        self.folds = folds
-        self.repeats = repeats
-        self.shares = shares
-        self.layer_sizes = layer_sizes
-        self.random_state = random_state
+        self.criterion, self.penultimate, self.student = criterion, penultimate, student
+        self.folds, self.repeats, self.shares = folds, repeats, shares
+        self.layer_sizes, self.random_state = layer_sizes, random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Choose feature maps on a support set.
@@ -123,25 +108,27 @@ class FeatureMapSelector(ColumnSelector):
             X: a ``FeatureStore``, a mapping from layer to (N, D), or an array (N, D).
             y: class labels (N,); those of the store by default.
         """
-        if self.criterion not in CRITERIA:
-            raise InvalidInputError(f"criterion must be one of {CRITERIA}, not {self.criterion!r}")
+        if self.criterion not in _CRITERIA:
+            raise InvalidInputError(f"criterion must be one of {_CRITERIA}, not {self.criterion!r}")
         columns, given, _ = self._read_fit(X, y)
         labels = as_labels(given, len(columns))[0].numpy()
         last = columns.names[-1] if self.penultimate is None else self.penultimate
         if last not in columns.names:
             raise LayerNotFoundError.of("layer", str(last), columns.names)
-        folds = support_folds(labels, self.folds, self.repeats, self.random_state)
+        folds = _support_folds(labels, self.folds, self.repeats, self.random_state)
         if not folds:
             warn(
                 "one example per class says nothing about variance within classes; the "
                 "penultimate layer is kept without a comparison"
             )
-            inside = {last: np.arange(_unit(columns, last).shape[1])}
-            self.objective_ = self.penultimate_objective_ = float("nan")
+            _unit(columns, last)  # which refuses what is not finite
+            inside, own, best = columns.whole([last]), math.nan, math.nan
         elif self.criterion == "cv":
-            inside = self._grown(columns, labels, last, folds)
+            inside, own, best = self._grown(columns, labels, last, folds)
         else:
-            inside = self._filtered(columns, labels, last, folds)
+            inside, own, best = self._filtered(columns, labels, last, folds)
+        judged = len(labels) * self.repeats
+        self.penultimate_objective_, self.objective_ = own / judged, best / judged
         self._keep(columns, inside)
         return self
 
@@ -155,69 +142,53 @@ class FeatureMapSelector(ColumnSelector):
 
     def _grown(
         self, columns: LayerColumns, labels: np.ndarray, last: str, folds: _Folds
-    ) -> dict[str, np.ndarray]:
-        """Greedy forward selection of layers."""
+    ) -> tuple[dict[str, np.ndarray], float, float]:
+        """Greedy forward selection of layers; what the last of them and all get right."""
         dims = columns.widths
         features = {name: _unit(columns, name) for name in columns.names}
-        views = _Views(features, by_products=self.student is None)
+        products = {n: x @ x.T for n, x in features.items()} if self.student is None else {}
+
+        def right(layers: Sequence[str]) -> int:
+            if products and sum(dims[name] for name in layers) > len(labels):
+                x = _rotated(np.sum([products[name] for name in layers], axis=0))
+            else:
+                x = np.concatenate([features[name] for name in layers], axis=1)
+            return _left_out_right(x, labels, folds, self.student)
+
         chosen = [last]
-        best = left_out_right(views.of(chosen), labels, folds, self.student)
-        self.penultimate_objective_ = best / (len(labels) * self.repeats)
+        own = best = right(chosen)
         while len(chosen) < len(dims):
-            tried = {
-                name: left_out_right(views.of([*chosen, name]), labels, folds, self.student)
-                for name in dims
-                if name not in chosen
-            }
+            tried = {name: right([*chosen, name]) for name in dims if name not in chosen}
             # Fewer maps of equals; then the layer nearer to the end.
             name = max(tried, key=lambda n: (tried[n], -dims[n], columns.names.index(n)))
             if tried[name] <= best:
                 break
             chosen.append(name)
             best = tried[name]
-        self.objective_ = best / (len(labels) * self.repeats)
-        return columns.whole(chosen)
+        return columns.whole(chosen), own, best
 
     def _filtered(
         self, columns: LayerColumns, labels: np.ndarray, last: str, folds: _Folds
-    ) -> dict[str, np.ndarray]:
-        """The best maps of all layers, or the penultimate layer."""
+    ) -> tuple[dict[str, np.ndarray], float, float]:
+        """The best maps of all layers, or the penultimate layer; what that and they get right."""
         if not len(self.shares) or not all(0 < share <= 1 for share in self.shares):
             raise InvalidInputError(f"shares must lie in (0, 1], got {self.shares}")
         sizes = sorted({max(1, round(share * columns.dim)) for share in self.shares})
         x = np.concatenate([_unit(columns, name) for name in columns.names], axis=1)
         index = columns.names.index(last)
         kept = np.arange(columns.starts[index], columns.starts[index + 1])
-        best = left_out_right(narrowed(x[:, kept], self.student), labels, folds, self.student)
-        self.penultimate_objective_ = best / (len(labels) * self.repeats)
+        last_alone = narrowed(x[:, kept], self.student)
+        own = best = _left_out_right(last_alone, labels, folds, self.student)
         orders = [_ranked(x[train], labels[train], self.criterion) for train, _ in folds]
         for size in sizes:
             right = 0
             for order, fold in zip(orders, folds, strict=True):
                 part = narrowed(x[:, np.sort(order[:size])], self.student)
-                right += left_out_right(part, labels, [fold], self.student)
+                right += _left_out_right(part, labels, [fold], self.student)
             if right > best:
                 best = right
                 kept = np.sort(_ranked(x, labels, self.criterion)[:size])
-        self.objective_ = best / (len(labels) * self.repeats)
-        return columns.inside(kept)
-
-
-class _Views:
-    """Features of sets of layers as a student sees them: side by side, or any rotation of that."""
-
-    def __init__(self, features: dict[str, np.ndarray], by_products: bool) -> None:
-        self._features = features
-        self._products: dict[str, np.ndarray] = {}
-        if by_products:
-            self._products = {name: x @ x.T for name, x in features.items()}
-
-    def of(self, layers: Sequence[str]) -> np.ndarray:
-        """Features (N, k) of some layers."""
-        width = sum(self._features[name].shape[1] for name in layers)
-        if self._products and width > len(self._products[layers[0]]):
-            return _rotated(np.sum([self._products[name] for name in layers], axis=0))
-        return np.concatenate([self._features[name] for name in layers], axis=1)
+        return columns.inside(kept), own, best
 
 
 def _ranked(x: np.ndarray, labels: np.ndarray, criterion: str) -> np.ndarray:
@@ -225,20 +196,13 @@ def _ranked(x: np.ndarray, labels: np.ndarray, criterion: str) -> np.ndarray:
     if len(np.unique(labels)) in (1, len(labels)) or not np.ptp(x, axis=0).any():
         return np.arange(x.shape[1])
     if criterion == "fisher":
-        values = fisher_ratios(x, labels)
-    else:
-        options: dict[str, Any] = {
-            "eps": "auto",
-            "class_weights": "frequency",
-            "class_center": True,
-        }
-        moments = ClassMoments.from_batch(x, labels, parts={"class"})
-        first, _ = forward_gains(moments, len(x), **options)
-        values = gains_beside(moments, first if len(first) else None, **options)
-        values[first] = np.inf
-        rest = np.argsort(-values, kind="stable")[len(first) :]
-        return np.concatenate([first, rest])
-    return np.argsort(-values, kind="stable")
+        return np.argsort(-_fisher_ratios(x, labels), kind="stable")
+    options: dict[str, Any] = {"eps": "auto", "class_weights": "frequency", "class_center": True}
+    moments = ClassMoments.from_batch(x, labels, parts={"class"})
+    first, _ = forward_gains(moments, len(x), **options)
+    values = gains_beside(moments, first if len(first) else None, **options)
+    values[first] = np.inf
+    return np.concatenate([first, np.argsort(-values, kind="stable")[len(first) :]])
 
 
 def _unit(columns: LayerColumns, name: str) -> np.ndarray:
@@ -251,19 +215,13 @@ def _unit(columns: LayerColumns, name: str) -> np.ndarray:
     return unit_rows(features)
 
 
-def default_student() -> LogisticRegression:
-    """Multinomial logistic regression with an L2 penalty, scikit-learn's default strength."""
-    return LogisticRegression(max_iter=1000)
-
-
-def support_folds(labels: np.ndarray, folds: int, repeats: int, seed: int) -> _Folds:
+def _support_folds(labels: np.ndarray, folds: int, repeats: int, seed: int) -> _Folds:
     """Positions to train on and to test on, stratified by class, ``repeats`` times over.
 
-    There are no more folds than examples of the smallest class, so that with few examples one of
-    each class is left out at a time. Leaving out single examples would make their class the rarest
-    of the rest, which a penalised student then hardly ever guesses.
+    There are no more folds than examples of the smallest class. Leaving out single examples would
+    make their class the rarest of the rest, which a penalised student then hardly ever guesses.
 
-    >>> len(support_folds(np.array([0, 0, 0, 1, 1, 1]), 5, 2, 0))
+    >>> len(_support_folds(np.array([0, 0, 0, 1, 1, 1]), 5, 2, 0))
     6
     """
     counts = np.unique(labels, return_counts=True)[1]
@@ -283,7 +241,7 @@ def support_folds(labels: np.ndarray, folds: int, repeats: int, seed: int) -> _F
         return list(parts.split(labels, labels))
 
 
-def left_out_right(x: np.ndarray, labels: np.ndarray, folds: _Folds, student: Any) -> int:
+def _left_out_right(x: np.ndarray, labels: np.ndarray, folds: _Folds, student: Any) -> int:
     """How many examples the students get right that were trained without them.
 
     A count and not a share, so that equals are equal.
@@ -299,8 +257,8 @@ def predicted(student: Any, x: np.ndarray, labels: np.ndarray, others: np.ndarra
     if len(np.unique(labels)) == 1:
         return np.full(len(others), labels[0])
     with threads_for(x.size * len(np.unique(labels))):
-        fitted = (default_student() if student is None else clone(student)).fit(x, labels)
-        return np.asarray(fitted.predict(others))
+        fresh = LogisticRegression(max_iter=1000) if student is None else clone(student)
+        return np.asarray(fresh.fit(x, labels).predict(others))
 
 
 def _rotated(products: np.ndarray) -> np.ndarray:
@@ -319,14 +277,14 @@ def narrowed(x: np.ndarray, student: Any) -> np.ndarray:
     return x if student is not None or x.shape[1] <= len(x) else _rotated(x @ x.T)
 
 
-def fisher_ratios(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _fisher_ratios(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """One-way analysis of variance of every column: F, (D,), of between- to within-class variance.
 
     Columns that do not vary within classes have F = inf where the class means differ, and 0 where
     they do not. After Fisher (1925).
 
     >>> x = np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0], [6.0, 1.0]])
-    >>> fisher_ratios(x, np.array([0, 0, 1, 1])).tolist()
+    >>> _fisher_ratios(x, np.array([0, 0, 1, 1])).tolist()
     [8.0, 0.0]
     """
     classes, codes = np.unique(labels, return_inverse=True)

@@ -5,18 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
 
-from transfer_metrics.errors import (
-    InvalidInputError,
-    UnknownNameError,
-    UnsupportedTaskError,
-    warn,
-)
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, UnsupportedTaskError, warn
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.selection.adam import train_softmax
 from transfer_metrics.selection.base import ColumnSelector
@@ -50,10 +44,10 @@ class GroupLassoSelector(ColumnSelector):
     The paper trains with Adam, which leaves no weight at zero. The default solver finds the
     minimum itself, where most rows are zero; when more columns are kept than have weights, the
     others follow by the norm of their gradient, that is, by how near they are to getting some.
-    From a fiftieth of the features on, Adam's unfinished weights rank them better than the sparse
-    minimum does (``docs/head2toe.md``), which is why ``Head2Toe`` trains with Adam. The minimum is
-    for fewer features, for a choice without chance, and for features that do not fit in memory,
-    since it is found with one layer in memory at a time where Adam has all.
+    From a fiftieth of the features on, Adam's unfinished weights rank them better
+    (``docs/head2toe.md``), which is why ``Head2Toe`` trains with Adam. The minimum is for fewer
+    features, for a choice without chance, and for features that do not fit in memory, since it is
+    found with one layer in memory at a time.
 
     Args:
         keep: share of the columns to keep, ``int(D * keep)`` of them and at least one.
@@ -121,22 +115,11 @@ class GroupLassoSelector(ColumnSelector):
         random_state: Any = 0,
         progress: bool = False,
     ) -> None:
-        self.keep = keep
-        self.lam = lam
-        self.solver = solver
-        self.relevance = relevance
-        self.unit_norm = unit_norm
-        self.offset = offset
-        self.layer_mix = layer_mix
-        self.layer_sizes = layer_sizes
-        self.lr = lr
-        self.steps = steps
-        self.batch_size = batch_size
-        self.tol = tol
-        self.max_iter = max_iter
-        self.device = device
-        self.checkpoint = checkpoint
-        self.random_state = random_state
+        self.keep, self.lam, self.solver, self.relevance = keep, lam, solver, relevance
+        self.unit_norm, self.offset, self.layer_mix = unit_norm, offset, layer_mix
+        self.layer_sizes, self.lr, self.steps = layer_sizes, lr, steps
+        self.batch_size, self.tol, self.max_iter = batch_size, tol, max_iter
+        self.device, self.checkpoint, self.random_state = device, checkpoint, random_state
         self.progress = progress
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -146,7 +129,7 @@ class GroupLassoSelector(ColumnSelector):
             X: a ``FeatureStore``, a mapping from layer to (N, D), or an array (N, D).
             y: labels of any kind, (N,); those of the store where X is one. With the solver
                 ``"adam"`` also targets (N,) or (N, K), best of spread one, or several labels
-                per example (N, K): the loss is then ``loss_of`` that kind.
+                per example (N, K).
 
         Raises:
             InvalidInputError: a parameter out of range, no labels, one class only, or NaN or
@@ -162,9 +145,9 @@ class GroupLassoSelector(ColumnSelector):
         """
         self._check_parameters()
         columns, y, kind = self._read_fit(X, y, self.relevance not in _WITHOUT_LABELS)
-        if y is not None and not (isinstance(X, FeatureStore) and kind == X.kind):
-            kind = fitted_kind(y)
         if y is not None:
+            known = isinstance(X, FeatureStore) and kind == X.kind
+            kind = kind if known else fitted_kind(y)
             self.refuse(kind)
         features = columns.unit_rows() if self.unit_norm else columns
         self.lam_: float | None = None
@@ -174,14 +157,12 @@ class GroupLassoSelector(ColumnSelector):
         self.classes_: np.ndarray | None = None
         self.n_iter_ = 0
         labels, classes = None, 0
-        if y is not None:
-            if kind in ("regression", "multilabel"):
-                labels = as_targets(y, len(features))
-                classes = labels.shape[1]
-            else:
-                kind = "classification"
-                labels, classes = as_labels(y, len(features))
-                self.classes_ = np.unique(np.asarray(y))
+        if kind in ("regression", "multilabel") and y is not None:
+            labels = as_targets(y, len(features))
+            classes = labels.shape[1]
+        elif y is not None:
+            labels, classes = as_labels(y, len(features))
+            self.classes_, kind = np.unique(np.asarray(y)), "classification"
         scores = self._scores(features, labels, classes, kind)
         self.scores_ = (1.0 - self.layer_mix) * scores
         if self.layer_mix:
@@ -191,13 +172,11 @@ class GroupLassoSelector(ColumnSelector):
 
     def refuse(self, kind: str) -> None:
         """Raise ``UnsupportedTaskError`` where a kind of task has no definition."""
-        by_weights = self.relevance in _OF_WEIGHTS and self.solver == "adam"
-        if kind not in ("regression", "multilabel") or by_weights:
+        by_weights = self.relevance in _OF_WEIGHTS
+        fine = (by_weights and self.solver == "adam") or self.relevance in _WITHOUT_LABELS
+        if fine or kind not in ("regression", "multilabel"):
             return
-        if self.relevance in _WITHOUT_LABELS:
-            return
-        what = f"relevance={self.relevance!r}"
-        what = f"solver={self.solver!r}" if self.relevance in _OF_WEIGHTS else what
+        what = f"solver={self.solver!r}" if by_weights else f"relevance={self.relevance!r}"
         raise UnsupportedTaskError(
             f"GroupLassoSelector: {what} tells classes apart, and this is a {kind}; use "
             f"solver='adam' with a relevance by weights such as 'l2', or pass "
@@ -262,8 +241,15 @@ class GroupLassoSelector(ColumnSelector):
         Raises:
             InvalidInputError: there are not that many columns after ``offset``.
         """
-        ties = np.zeros_like(self.scores_) if self.gradient_norms_ is None else self.gradient_norms_
-        return _best_window(self.scores_, ties, keep, self.offset)
+        total, count = len(self.scores_), max(int(len(self.scores_) * keep), 1)
+        if self.offset + count > total:
+            raise InvalidInputError(
+                f"keep={keep} of {total} columns from offset={self.offset} on are more than there "
+                f"are; lower one of them"
+            )
+        ties = np.zeros(total) if self.gradient_norms_ is None else self.gradient_norms_
+        order = np.lexsort((-ties, -self.scores_))
+        return np.sort(order[self.offset : self.offset + count]).astype(np.int64)
 
     def _check_parameters(self) -> None:
         if self.solver not in _SOLVERS:
@@ -303,15 +289,10 @@ def _feature_scores(features: LayerColumns, y: Any, score: str, seed: int) -> np
 
         trees = ExtraTreesClassifier(_TREES, random_state=seed)
         return trees.fit(features.dense().astype(np.float32, copy=False), y).feature_importances_
-    scorers: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "variance": lambda block: block.std(axis=0),
-        "f_classif": partial(_f_classif, y=y),
-        "chi2": partial(_chi2, y=y),
-        "mutual_info": partial(_mutual_info, y=y, seed=seed),
-    }
     scores = np.empty(features.dim)
     for start, block in features.blocks():
-        scores[start : start + block.shape[1]] = scorers[score](block.astype(np.float64))
+        found = _block_scores(block.astype(np.float64), y, score, seed)
+        scores[start : start + block.shape[1]] = found
     return scores
 
 
@@ -321,47 +302,19 @@ def _layer_means(scores: np.ndarray, features: LayerColumns) -> np.ndarray:
     return np.repeat(means, features.dims)
 
 
-def _best_window(scores: np.ndarray, ties: np.ndarray, keep: float, offset: int) -> np.ndarray:
-    """The ``int(D * keep)`` best columns, at least one, after the ``offset`` very best; ascending.
+def _block_scores(block: np.ndarray, y: Any, score: str, seed: int) -> np.ndarray:
+    from sklearn.feature_selection import chi2, f_classif, mutual_info_classif
 
-    ``ties`` ranks equal scores; where it is equal too the lower column goes first.
-
-    >>> scores = np.array([0.0, 2.0, 0.0, 1.0])
-    >>> _best_window(scores, np.array([1, 9, 5, 9]), keep=0.5, offset=1).tolist()
-    [2, 3]
-    """
-    count = max(int(len(scores) * keep), 1)
-    if offset + count > len(scores):
-        raise InvalidInputError(
-            f"keep={keep} of {len(scores)} columns from offset={offset} on are more than there "
-            f"are; lower one of them"
-        )
-    order = np.lexsort((-ties, -scores))
-    return np.sort(order[offset : offset + count]).astype(np.int64)
-
-
-def _f_classif(block: np.ndarray, y: np.ndarray) -> np.ndarray:
-    from sklearn.feature_selection import f_classif
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", UserWarning)  # constant features: their score is zero
-        found = f_classif(block, y)[0]
-    # Features that separate the classes without error have an infinite ratio.
-    return np.nan_to_num(found, nan=0.0, posinf=float(np.finfo(np.float32).max))
-
-
-def _chi2(block: np.ndarray, y: np.ndarray) -> np.ndarray:
-    from sklearn.feature_selection import chi2
-
-    if block.min() < 0:
+    if score == "variance":
+        return block.std(axis=0)
+    if score == "mutual_info":
+        return mutual_info_classif(block, y, discrete_features=False, random_state=seed)
+    if score == "chi2" and block.min() < 0:
         raise InvalidInputError(
             "relevance='chi2' needs features that are not negative; use f_classif"
         )
-    with np.errstate(all="ignore"):
-        return np.nan_to_num(chi2(block, y)[0], nan=0.0)
-
-
-def _mutual_info(block: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
-    from sklearn.feature_selection import mutual_info_classif
-
-    return mutual_info_classif(block, y, discrete_features=False, random_state=seed)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", UserWarning)  # constant features: their score is zero
+        found = (chi2 if score == "chi2" else f_classif)(block, y)[0]
+    # Features that separate the classes without error have an infinite ratio.
+    return np.nan_to_num(found, nan=0.0, posinf=float(np.finfo(np.float32).max))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import log_softmax, softmax
 
 # How far it still is is looked at once in so many iterations: that costs half an iteration.
 _LOOK_EVERY = 10
@@ -36,34 +37,18 @@ def row_lengths(rows: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("kc,kc->k", rows, rows))
 
 
-def group_soft_threshold(weights: np.ndarray, by: float | np.ndarray) -> np.ndarray:
+def _group_soft_threshold(weights: np.ndarray, by: float | np.ndarray) -> np.ndarray:
     """Rows shortened by ``by``, those that are no longer set to zero: ``max(0, 1 - t/‖W_i‖) W_i``.
 
     The proximal operator of ``t Σ ‖W_i‖``; for orthonormal features and the squared loss it gives
     the group lasso itself. ``by`` is ``t``, one for all rows or (k,).
 
-    >>> group_soft_threshold(np.array([[3.0, 4.0], [0.3, 0.4]]), 1.0).round(12).tolist()
+    >>> _group_soft_threshold(np.array([[3.0, 4.0], [0.3, 0.4]]), 1.0).round(12).tolist()
     [[2.4, 3.2], [0.0, 0.0]]
     """
     lengths = row_lengths(weights)
     shares = np.divide(by, lengths, out=np.ones_like(lengths), where=lengths > by)
     return weights * (1.0 - shares)[:, None]
-
-
-def _kkt_violations(gradient: np.ndarray, weights: np.ndarray, lam: float) -> np.ndarray:
-    """How far each row is from the conditions of optimality, as a share of λ: (k,).
-
-    ``‖g_i‖ <= λ`` for a zero row, ``g_i = -λ W_i / ‖W_i‖`` for another.
-
-    >>> _kkt_violations(np.array([[0.5, 0.0], [-1.0, 0.0]]), np.array([[0.0, 0], [2, 0]]), 1.0)
-    array([0., 0.])
-    """
-    lengths = row_lengths(weights)
-    found = np.maximum(row_lengths(gradient) - lam, 0.0)
-    active = lengths > 0
-    directions = weights[active] / lengths[active, None]
-    found[active] = row_lengths(gradient[active] + lam * directions)
-    return found / lam
 
 
 def minimise(
@@ -76,14 +61,12 @@ def minimise(
     tol: float,
     max_iter: int,
 ) -> Solution:
-    """Minimise ``mean CE + λ Σ ‖W_i‖`` over the rows of W and the free bias.
+    """Minimise ``mean CE + λ Σ ‖W_i‖`` over the rows of W and the free bias, from a start.
 
     Only rows that are not zero, or that violate the conditions of optimality, are moved; the
-    others are looked at again whenever those have settled. ``x`` are centred features, (N, k)
-    float64, ``targets`` one-hot labels, (N, C) float64, in which every class occurs; ``weights``
-    (k, C) and ``bias`` (C,) are where to start. ``tol`` is the largest violation of the conditions
-    of optimality that is left, as a share of λ; after ``max_iter`` iterations the solution tells
-    how far it came.
+    others are looked at again whenever those have settled. ``x`` are centred features, (N, k),
+    ``targets`` one-hot labels, (N, C), in which every class occurs, both float64. ``tol`` is the
+    largest violation that is left; after ``max_iter`` iterations the solution says how far it came.
 
     Cost: O(N k C) per look at all rows, O(N a C) per iteration over a rows.
     """
@@ -93,7 +76,7 @@ def minimise(
         logits = x @ weights + bias
         residual = _residual(logits, targets)
         gradient = x.T @ residual
-        kkt = _worst(gradient, residual, weights, lam)
+        kkt = _violation(gradient, residual, weights, lam)
         if kkt <= tol or spent >= max_iter:
             break
         moved = _moved(row_lengths(gradient), row_lengths(weights), lam)
@@ -103,7 +86,8 @@ def minimise(
             break
         weights[moved], bias = iteration.weights, iteration.bias
         spent += steps
-    return Solution(weights, bias, residual, _loss(logits, targets), kkt, spent)
+    loss = -float((log_softmax(logits, axis=1) * targets).sum(axis=1).mean())
+    return Solution(weights, bias, residual, loss, kkt, spent)
 
 
 def _moved(pulls: np.ndarray, lengths: np.ndarray, lam: float) -> np.ndarray:
@@ -140,7 +124,7 @@ class _Accelerated:
         for step in range(max_iter):
             if step % _LOOK_EVERY == 0:
                 residual = _residual(self.logits, self.targets)
-                if _worst(self.x.T @ residual, residual, self.weights, self.lam) <= tol:
+                if _violation(self.x.T @ residual, residual, self.weights, self.lam) <= tol:
                     return step
             self._step()
         return max_iter
@@ -151,7 +135,7 @@ class _Accelerated:
         gradient, bias_gradient = self.x.T @ residual, residual.sum(axis=0)
         while True:
             rate = 1.0 / (self.curvature * self.scale)
-            weights = group_soft_threshold(ahead - rate * gradient, self.lam * rate[:, 0])
+            weights = _group_soft_threshold(ahead - rate * gradient, self.lam * rate[:, 0])
             bias = ahead_bias - bias_gradient / self.curvature
             logits = self.x @ weights + bias
             length = (self.scale * (weights - ahead) ** 2).sum() + ((bias - ahead_bias) ** 2).sum()
@@ -161,10 +145,6 @@ class _Accelerated:
                 break
             self.curvature *= 2.0
         self.curvature *= 0.95
-        self._look_ahead(weights, bias, logits)
-
-    def _look_ahead(self, weights: np.ndarray, bias: np.ndarray, logits: np.ndarray) -> None:
-        ahead, ahead_bias, _ = self.ahead
         move, bias_move = weights - self.weights, bias - self.bias
         uphill = (self.scale * (ahead - weights) * move).sum()
         if uphill + ((ahead_bias - bias) * bias_move).sum() > 0:
@@ -180,22 +160,25 @@ class _Accelerated:
         self.weights, self.bias, self.logits = weights, bias, logits
 
 
-def _worst(gradient: np.ndarray, residual: np.ndarray, weights: np.ndarray, lam: float) -> float:
-    """The largest violation, the bias's zero gradient among them."""
-    rows = _kkt_violations(gradient, weights, lam).max(initial=0.0)
-    return float(max(rows, np.abs(residual.sum(axis=0)).max() / lam))
+def _violation(
+    gradient: np.ndarray, residual: np.ndarray, weights: np.ndarray, lam: float
+) -> float:
+    """The largest violation of the conditions of optimality, as a share of λ.
+
+    ``‖g_i‖ <= λ`` for a zero row, ``g_i = -λ W_i / ‖W_i‖`` for another, and none for the bias.
+
+    >>> gradient, weights = np.array([[0.5, 0.0], [-1.0, 0.0]]), np.array([[0.0, 0], [2, 0]])
+    >>> _violation(gradient, np.zeros((1, 2)), weights, 1.0)
+    0.0
+    """
+    lengths = row_lengths(weights)
+    found = np.maximum(row_lengths(gradient) - lam, 0.0)
+    active = lengths > 0
+    directions = weights[active] / lengths[active, None]
+    found[active] = row_lengths(gradient[active] + lam * directions)
+    return float(max(found.max(initial=0.0), np.abs(residual.sum(axis=0)).max()) / lam)
 
 
 def _residual(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """``(P - Y) / N``."""
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    shares -= targets
-    shares /= len(logits)
-    return shares
-
-
-def _loss(logits: np.ndarray, targets: np.ndarray) -> float:
-    """Mean cross-entropy."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(shifted).sum(axis=1)) - (shifted * targets).sum(axis=1)).mean())
+    return (softmax(logits, axis=1) - targets) / len(logits)

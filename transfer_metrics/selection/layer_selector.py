@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, warn
+from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.combinations import combined
@@ -18,17 +20,26 @@ from transfer_metrics.ranking.metric_choice import (
     resolve_metrics,
     warn_of_widths,
 )
+from transfer_metrics.ranking.scoring import (
+    ClassScatter,
+    bases_of,
+    late_classes,
+    records_of,
+    unscored,
+    valued,
+)
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.columns import LayerColumns
-from transfer_metrics.selection.layer_scores import (
-    JointStatistic,
-    LayerScores,
-    drop_candidates,
-    warn_of_sets,
+from transfer_metrics.selection.joint_statistic import JointStatistic
+from transfer_metrics.statistics.needs import (
+    Labels,
+    Needs,
 )
-from transfer_metrics.statistics.needs import Labels
+from transfer_metrics.statistics.statistics import (
+    Statistics,
+)
 
 _MODES = ("best", "forward", "drop_last")
 _PUBLISHED = "transrate(preset=centred)"
@@ -41,10 +52,8 @@ class LayerSelector(ColumnSelector):
     at each step the layer whose addition gives the concatenation the best score, until none
     improves it. ``"drop_last"`` is the protocol behind TransRate's published layer selection:
     candidate j is the network without its last j residual blocks, read by global average pooling,
-    and each candidate is scored on its own. There the ground truth of candidate j is found by
-    loading the pretrained weights of the blocks that are kept, *initialising the dropped ones
-    anew* together with a new head, fine-tuning the whole network and reading its test accuracy;
-    the scores use the training examples with the transforms of testing. With the bare metric
+    and each is scored on its own. (The ground truth there is the test accuracy of the whole network
+    fine-tuned, with the dropped blocks and the head *initialised anew*.) With the bare metric
     ``"transrate"`` this mode uses the pipeline of those experiments, ``transrate(preset=centred)``:
     unit rows before and after centring, unit trace, frequency weights, division by the rank, at
     ε = 1e-4 (they chose it per experiment). Write ``"transrate(eps=1e-4)"`` for the listing.
@@ -59,9 +68,8 @@ class LayerSelector(ColumnSelector):
             ``transform``, so that no layer outweighs another; None leaves them. ``"auto"`` is
             ``"unit"`` for ``"forward"`` and None where layers are scored alone.
         tol: how much a layer must improve the score to be added in mode ``"forward"``.
-        max_drop: the most blocks that are dropped; None keeps the end of the network within its
-            last two stages (runs of layers of one width), as the published candidates do: 4 for
-            ResNet-18, 9 for ResNet-34, 6 for ResNet-20.
+        max_drop: the most blocks that are dropped; None stays within the last two stages (runs of
+            layers of one width), as the published candidates do.
         max_examples: score on a random sample of at most this many examples.
         max_bytes: the most memory for the joint statistic of mode ``"forward"``.
         layer_sizes: how many of an array's columns each layer has; an array is one layer
@@ -86,20 +94,17 @@ class LayerSelector(ColumnSelector):
     Warns:
         TransferMetricsWarning: the metric grows with the number of features, as the bare
             TransRate does, so that it prefers wide layers. ``eps=auto`` cures that for layers, but
-            not for sets: the covariance of a class is estimated from its n_c examples, and the
-            error of its log determinant grows with the square of the columns, so even a layer of
-            noise raises the score. For sets divide by the rank,
-            ``transrate(eps=auto,dim_normalize=rank)``, or take a score that is cross-validated or
-            penalised, such as ``linear_probe`` or ``logme``.
+            not for sets, where the error of a class's log determinant grows with the square of the
+            columns: divide by the rank, ``transrate(eps=auto,dim_normalize=rank)``, or take a score
+            that is cross-validated or penalised, such as ``linear_probe`` or ``logme``.
 
     Source: Huang et al. (2022) and the authors' code for ``"drop_last"``. Forward selection by a
     transferability metric is an extension of ours.
 
     Cost: with L layers of D features in all, ``"best"`` and ``"drop_last"`` cost the scores of
-    the layers and hold one layer at a time. ``"forward"`` builds the joint statistic in one pass,
+    the layers and hold one at a time. ``"forward"`` builds the joint statistic in one pass,
     O(N D min(N, D)) time and O(D min(N, D)) memory (``Σ_c min(n_c, D) D`` more for metrics that
-    read each class's scatter), and then at most L scores per step of unions of width d, each
-    O(C d³) for TransRate.
+    read each class's scatter), then at most L scores per step, each O(C d³) of width d.
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
@@ -126,17 +131,10 @@ class LayerSelector(ColumnSelector):
         random_state: int = 0,
         progress: bool = False,
     ) -> None:
-        self.metric = metric
-        self.mode = mode
-        self.k = k
-        self.max_dim = max_dim
-        self.normalise = normalise
-        self.tol = tol
-        self.max_drop = max_drop
-        self.max_examples = max_examples
-        self.max_bytes = max_bytes
-        self.layer_sizes = layer_sizes
-        self.random_state = random_state
+        self.metric, self.mode, self.k, self.max_dim = metric, mode, k, max_dim
+        self.normalise, self.tol, self.max_drop = normalise, tol, max_drop
+        self.max_examples, self.max_bytes = max_examples, max_bytes
+        self.layer_sizes, self.random_state = layer_sizes, random_state
         self.progress = progress
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -150,26 +148,31 @@ class LayerSelector(ColumnSelector):
         self._check()
         columns, labels, kind = self._read_fit(X, y)
         metrics, self.metric_, kind = self._metrics(kind, fixed=y is None)
-        self._unit = self.normalise == "unit" or (
-            self.normalise == "auto" and self.mode == "forward"
-        )
+        by_default = self.mode == "forward"
+        self._unit = self.normalise == "unit" or (self.normalise == "auto" and by_default)
         columns = columns.unit_rows() if self._unit else columns
-        sampled, labels = self._sampled(columns, labels)
+        sampled, n = columns, len(columns)
+        if self.max_examples is not None and self.max_examples < n:
+            rng = np.random.default_rng(self.random_state)
+            rows = np.sort(rng.choice(n, self.max_examples, replace=False))
+            sampled, labels = columns.rows(rows), labels[rows]
         known = Labels.read(labels, kind, len(sampled), readers=metrics)
-        scores = LayerScores(X, sampled, known, self.random_state)
+        scores = _LayerScores(X, sampled, known, self.random_state)
         self._sign = 1.0 if self._combinations or metrics[0].higher_is_better else -1.0
         with progress_bar("scoring layers", len(columns.names), self.progress) as bar:
             if self.mode == "forward":
-                seen = known.seen_by(metrics[0])
-                joint = JointStatistic(sampled, seen, metrics[0], self.max_bytes)
-                chosen = self._forward(sampled, scores, metrics[0], joint, bar.update)
+                chosen = self._forward(scores, metrics[0], bar.update)
             else:
-                chosen = self._alone(sampled, scores, metrics, bar.update)
+                chosen = self._alone(scores, metrics, bar.update)
         self._keep(columns, columns.whole(chosen))
-        if self.mode == "forward":
-            warn_of_sets(metrics[0])
-        else:
+        if self.mode != "forward":
             warn_of_widths(metrics, self.scores_)
+        elif metrics[0].width_cures and not {"dim_normalize", "preset"} & set(metrics[0].options):
+            warn(
+                f"{self.metric_} of a set grows with its number of columns, so it tends to add "
+                f"every layer; use {metrics[0].name}(eps=auto,dim_normalize=rank), linear_probe or "
+                f"logme"
+            )
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -224,27 +227,14 @@ class LayerSelector(ColumnSelector):
         self._combinations = combinations
         return metrics, combinations[0].name if combinations else metrics[0].label, kind
 
-    def _sampled(
-        self, columns: LayerColumns, labels: np.ndarray
-    ) -> tuple[LayerColumns, np.ndarray]:
-        n = len(columns)
-        if self.max_examples is None or self.max_examples >= n:
-            return columns, labels
-        rng = np.random.default_rng(self.random_state)
-        chosen = np.sort(rng.choice(n, self.max_examples, replace=False))
-        return columns.rows(chosen), labels[chosen]
-
     def _alone(
-        self,
-        columns: LayerColumns,
-        scores: LayerScores,
-        metrics: Sequence[Metric],
-        tick: Callable[[], Any],
+        self, scores: _LayerScores, metrics: Sequence[Metric], tick: Callable[[], Any]
     ) -> list[str]:
         """Score layers one by one and choose among them."""
+        columns = scores.columns
         names = list(columns.names)
         if self.mode == "drop_last":
-            names = drop_candidates(columns.names, columns.dims, self.max_drop)
+            names = _drop_candidates(columns.names, columns.dims, self.max_drop)
         records = []
         for name in names:
             records += [scores.alone(name, metric) for metric in metrics]
@@ -265,16 +255,11 @@ class LayerSelector(ColumnSelector):
             self.dropped_ = names.index(chosen[0])
         return chosen
 
-    def _forward(
-        self,
-        columns: LayerColumns,
-        scores: LayerScores,
-        metric: Metric,
-        joint: JointStatistic,
-        tick: Callable[[], Any],
-    ) -> list[str]:
+    def _forward(self, scores: _LayerScores, metric: Metric, tick: Callable[[], Any]) -> list[str]:
         """Grow a set of layers by the score of their concatenation."""
-        dims = columns.widths
+        dims = scores.columns.widths
+        seen = scores.labels.seen_by(metric)
+        joint = JointStatistic(scores.columns, seen, metric, self.max_bytes)
         room = self.max_dim or math.inf
         chosen, records, best = list[str](), list[Record](), -math.inf
         owed = joint.seconds / len(dims)
@@ -310,3 +295,71 @@ class LayerSelector(ColumnSelector):
                 f"{reasons[0]}"
             )
         return valued
+
+
+class _LayerScores:
+    """Scores layers of one input, as records; a store ``X`` tells where its columns come from."""
+
+    def __init__(self, X: Any, columns: LayerColumns, labels: Labels, seed: int) -> None:
+        self.columns, self.labels = columns, labels
+        base = Record(model="features", seed=seed, num_classes=labels.num_classes)
+        self._bases = {
+            name: replace(base, layer=name, layer_index=i, dim=dim)
+            for i, (name, dim) in enumerate(columns.widths.items())
+        }
+        if isinstance(X, FeatureStore):
+            for name, known in bases_of(X).items():
+                if name in self._bases:
+                    self._bases[name] = replace(
+                        known, seed=seed, model_id=None, task_id=None, note=None,
+                        num_classes=labels.num_classes,
+                    )  # fmt: skip
+        self._bases = {n: replace(base, n=len(labels)) for n, base in self._bases.items()}
+
+    def alone(self, name: str, metric: Metric) -> Record:
+        """The record of one layer; its reason under ``error`` where it has no score."""
+
+        def read(_: str, needs: Sequence[Needs]) -> tuple[Statistics, ClassScatter | None]:
+            columns = self.columns
+            kept, scatter = late_classes(
+                needs, self.labels, columns.widths[name], lambda at: columns.rows(at).layer(name)
+            )
+            return Statistics.of(kept, columns.layer(name), self.labels), scatter
+
+        [record] = records_of({name: self._bases[name]}, [metric], self.labels, read)
+        return record
+
+    def union(
+        self, layers: Sequence[str], metric: Metric, joint: JointStatistic, owed: float = 0.0
+    ) -> Record:
+        """The record of some layers side by side; ``owed`` is time already spent on them."""
+        base = self._bases[layers[0]]
+        if len(layers) > 1:
+            dim = sum(self._bases[name].dim or 0 for name in layers)
+            base = replace(base, layer="+".join(layers), layer_index=None, depth=None, dim=dim)
+        [record] = unscored(base, [metric])
+        return valued(record, lambda: joint.score(layers), owed)
+
+
+def _drop_candidates(
+    names: Sequence[str], dims: Sequence[int], max_drop: int | None = None
+) -> list[str]:
+    """The last layer of each network that is left when 0, 1, 2 … last blocks are dropped.
+
+    The input of the classifier repeats the last block after pooling and is left out. Stages are
+    runs of layers of one width.
+
+    >>> _drop_candidates(["a", "b", "c", "d"], [64, 128, 128, 256])
+    ['d', 'c', 'b']
+    >>> _drop_candidates(["a", "b", "head:input"], [8, 8, 8], max_drop=0)
+    ['b']
+    """
+    blocks = list(zip(names, dims, strict=True))
+    if len(blocks) > 1 and names[-1].endswith(":input") and dims[-1] == dims[-2]:
+        blocks = blocks[:-1]
+    blocks = blocks[::-1]
+    if max_drop is not None:
+        return [name for name, _ in blocks[: max_drop + 1]]
+    changes = [i for i in range(1, len(blocks)) if blocks[i][1] != blocks[i - 1][1]]
+    end = changes[1] if len(changes) > 1 else len(blocks)
+    return [name for name, _ in blocks[:end]]

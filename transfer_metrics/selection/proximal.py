@@ -29,19 +29,13 @@ _MOST_BYTES = 1 << 27
 class GroupLassoFit:
     """Minimum of ``mean CE + λ Σ_i ‖W_i‖₂`` over weights (D, C) and a free bias (C,).
 
-    Attributes:
-        lam: λ.
-        lambda_max: the smallest λ at which all weights are zero, ``max_i ‖x_i'(π - Y)‖ / N`` with
-            the shares π of the classes.
-        columns: columns whose weights are not zero, ascending, (k,) int64.
-        weights: their rows of W, (k, C) float64.
-        bias: (C,) float64; minus infinity for a class without examples.
-        gradient_norms: ``‖x_i'(P - Y)/N‖`` of every column, (D,); λ for those in ``columns``,
-            at most λ for the others.
-        objective: value of the minimum, in nats.
-        kkt_residual: largest violation of the conditions of optimality, as a share of λ.
-        iterations: proximal steps, all working sets together.
-        passes: how often all columns were read.
+    ``lambda_max`` is the smallest λ at which all weights are zero, ``max_i ‖x_i'(π - Y)‖ / N`` with
+    the shares π of the classes. ``columns`` are those whose weights are not zero, ascending, (k,)
+    int64, and ``weights`` their rows of W, (k, C). The bias is minus infinity for a class without
+    examples. ``gradient_norms`` are ``‖x_i'(P - Y)/N‖`` of every column, (D,): λ for those in
+    ``columns``, at most λ for the others. ``objective`` is the value of the minimum, in nats,
+    ``kkt_residual`` the largest violation of the conditions of optimality, as a share of λ;
+    ``passes`` tells how often all columns were read.
     """
 
     lam: float
@@ -86,17 +80,8 @@ def group_lasso(
     λ: all columns are compared with λ in their own precision, and the nearest again in float64.
     ``max_iter`` is the most proximal steps on one working set. With ``relative`` λ is a share of
     ``lambda_max``; ``path`` is each λ on the way as a share of the one before. Without ``screen``
-    all columns are in the working set at once, in float64.
-
-    Where the minimum is not unique, as with duplicated columns, it is one of them: only the sum of
-    the rows of duplicates is determined. Classes without examples get zero weights.
-
-    Raises:
-        InvalidInputError: λ or another number out of range, labels that do not fit, one class
-            only, or NaN or infinite features.
-
-    Warns:
-        TransferMetricsWarning: ``tol`` was not reached.
+    all columns are in the working set at once, in float64. Where the minimum is not unique, as with
+    duplicated columns, it is one of them. Classes without examples get zero weights.
 
     Source: the relevance of Evci et al. (2022), Head2Toe; strong rules: Tibshirani et al. (2012).
 
@@ -157,41 +142,71 @@ class _Solver:
         above = 2.0 * strengths[0] - previous
         with progress_bar("group lasso", len(strengths), progress, unit="step") as bar:
             for strength, following in itertools.pairwise(strengths):
-                working = working.with_columns(near, self._from(above))
-                working, solution = self._minimise(working, bias, strength, max(_ROUGH, self.tol))
+                tol = max(_ROUGH, self.tol)
+                working, solution = self._minimise(working, near, above, bias, strength, tol)
                 bias, above = solution.bias, 2.0 * following - strength
                 near = self._pass(solution.residual, above, working.columns)
                 bar.update()
             for _ in range(_MOST_ROUNDS):
-                working = working.with_columns(near, self._from(above))
-                working, solution = self._minimise(working, bias, lam, self.tol)
+                working, solution = self._minimise(working, near, above, bias, lam, self.tol)
                 bias, above = solution.bias, _NEARBY * lam
                 near = self._pass(solution.residual, above, working.columns)
-                outside = float(near.exact.max(initial=0.0)) / lam - 1.0
+                outside = float(near.norms[near.columns].max(initial=0.0)) / lam - 1.0
                 if outside <= self.tol or solution.kkt > self.tol:
                     break
         kkt = max(outside, solution.kkt)
         return self._fit(working, bias, near, (lam, largest, solution.loss, kkt))
 
     def _minimise(
-        self, working: _WorkingSet, bias: np.ndarray, lam: float, tol: float
+        self,
+        working: _WorkingSet,
+        near: _Screened,
+        above: float,
+        bias: np.ndarray,
+        lam: float,
+        tol: float,
     ) -> tuple[_WorkingSet, Solution]:
-        """Solve on the working set; of its columns those with weights remain."""
-        start = working.weights
+        """Solve on the working set with what joins it; of its columns those with weights remain."""
+        working = working.with_columns(near, above if self.screen else 0.0)
         solution = minimise(
-            working.x, self.targets, lam, start, bias, tol=tol, max_iter=self.max_iter
+            working.x, self.targets, lam, working.weights, bias, tol=tol, max_iter=self.max_iter
         )
         self.iterations += solution.iterations
         return working.solved(solution.weights), solution
 
-    def _from(self, above: float) -> float:
-        return above if self.screen else 0.0
-
     def _pass(
         self, residual: np.ndarray, above: float = 0.0, known: np.ndarray | None = None
     ) -> _Screened:
+        """Read all columns once and collect the strongest new ones, from a norm on.
+
+        The residual R is (N, C) float64 and its columns sum to zero. Norms are in the columns' own
+        precision except those of the collected ones. One layer and ``2 most`` columns are in
+        memory.
+        """
         self.passes += 1
-        return _screened(self.features, residual, self.most, self._from(above), known)
+        features = self.features
+        strongest = _Strongest(self.most, above if self.screen else 0.0)
+        norms = np.empty(features.dim)
+        fresh = np.ones(features.dim, dtype=bool)
+        if known is not None:
+            fresh[known] = False
+        with np.errstate(invalid="ignore", over="ignore"):  # said below, with the layer's name
+            for start, block in features.blocks():
+                found = _norms(block, residual)
+                here = slice(start, start + len(found))
+                norms[here] = found
+                if not np.isfinite(found.sum()):
+                    layer = features.names[int(features.layer_of(start))]
+                    raise InvalidInputError(
+                        f"layer {layer!r} has NaN or infinite values, or too large ones; drop "
+                        f"those examples or fix the network"
+                    )
+                strongest.add(start, block, np.where(fresh[here], found, -1.0))
+        columns, x = strongest.columns, np.empty((len(features), len(strongest.rows)))
+        for place, row in enumerate(strongest.rows):
+            x[:, place] = row
+        norms[columns] = row_lengths(_centred(x)[0].T @ residual)
+        return _Screened(norms, columns, x)
 
     def _fit(
         self,
@@ -224,17 +239,12 @@ class _Screened:
     """What one pass over all columns found.
 
     ``norms`` are ``‖x_i'R‖`` of all columns, (D,); ``columns`` the strongest that were not known
-    before, (k,); ``x`` those columns as they are, (N, k) float64.
+    before, (k,); ``x`` those columns as they are, (N, k) float64, and their norms are exact.
     """
 
     norms: np.ndarray
     columns: np.ndarray
     x: np.ndarray
-
-    @property
-    def exact(self) -> np.ndarray:
-        """Norms of the collected columns, (k,), computed in float64."""
-        return self.norms[self.columns]
 
 
 @dataclass(frozen=True)
@@ -256,7 +266,7 @@ class _WorkingSet:
 
     def with_columns(self, found: _Screened, above: float) -> _WorkingSet:
         """The same with the collected columns whose norm is at least ``above``, at weight zero."""
-        chosen = found.exact >= above
+        chosen = found.norms[found.columns] >= above
         x, means = _centred(found.x[:, chosen])
         return _WorkingSet(
             np.concatenate([self.columns, found.columns[chosen]]),
@@ -269,37 +279,6 @@ class _WorkingSet:
         """The columns whose new weights are not zero, with these."""
         kept = row_lengths(weights) > 0
         return _WorkingSet(self.columns[kept], self.x[:, kept], self.means[kept], weights[kept])
-
-
-def _screened(
-    features: LayerColumns, residual: np.ndarray, most: int, above: float, known: np.ndarray | None
-) -> _Screened:
-    """Read all columns once and collect the strongest, at most ``most``, from a norm on.
-
-    R is (N, C) float64 and its columns sum to zero. Norms are in the columns' own precision except
-    those of the collected ones. One layer and ``2 most`` columns are in memory.
-    """
-    norms, strongest = np.empty(features.dim), _Strongest(most, above)
-    fresh = np.ones(features.dim, dtype=bool)
-    if known is not None:
-        fresh[known] = False
-    with np.errstate(invalid="ignore", over="ignore"):  # said below, with the layer's name
-        for start, block in features.blocks():
-            found = _norms(block, residual)
-            here = slice(start, start + len(found))
-            norms[here] = found
-            if not np.isfinite(found.sum()):
-                layer = features.names[int(features.layer_of(start))]
-                raise InvalidInputError(
-                    f"layer {layer!r} has NaN or infinite values, or too large ones; drop those "
-                    f"examples or fix the network"
-                )
-            strongest.add(start, block, np.where(fresh[here], found, -1.0))
-    columns, x = strongest.columns, np.empty((len(features), len(strongest.rows)))
-    for place, row in enumerate(strongest.rows):
-        x[:, place] = row
-    norms[columns] = row_lengths(_centred(x)[0].T @ residual)
-    return _Screened(norms, columns, x)
 
 
 class _Strongest:

@@ -1,0 +1,390 @@
+"""A fitted head in use: predictions, tests, its network, and one file that runs elsewhere."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.features.layers import Layer
+from transfer_metrics.features.pooling import Pool, resolve_pool
+from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.heads.data import aligned, as_codes, labelled
+from transfer_metrics.heads.export import Exported, export_network
+from transfer_metrics.heads.feed import preprocessing
+from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
+from transfer_metrics.heads.objective import QUALITY, quality
+from transfer_metrics.heads.preprocessed import Inputs, network_logits, readable_logits
+from transfer_metrics.heads.source import ModelRef, check_store
+from transfer_metrics.selection.columns import has_layers, unit_rows
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import copied
+from transfer_metrics.sources.tasks.new_examples import (
+    NewExamples,
+    is_new,
+    is_task_name,
+    new_examples,
+)
+from transfer_metrics.sources.tasks.task import Split, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RUNNING = ("device", "progress", "checkpoint", "random_state")
+"""Parameters that say how and where a head runs, not what it computes."""
+
+
+class Predictor(ClassifierMixin, BaseEstimator):
+    """What a fitted head does for people who have it; ``Head`` lists its attributes."""
+
+    name: ClassVar[str] = ""
+    """Name in the registry."""
+    random: ClassVar[bool] = True
+    """Whether a fit on given training and validation data depends on ``random_state``."""
+    _saved: ClassVar[tuple[str, ...]] = ()
+    """Further fitted attributes that ``save`` keeps: arrays, and what JSON can hold."""
+
+    kind_: str
+    classes_: np.ndarray
+    class_names_: tuple[str, ...]
+    coef_: np.ndarray
+    intercept_: np.ndarray
+    layers_: tuple[Layer, ...]
+    layer_columns_: dict[str, np.ndarray] | None
+    unit_norm_: bool
+    pool_: str | None
+    source_: ModelRef | None
+    network_: TransferNet | None
+    fitted_on_: str
+    card_: dict[str, Any]
+    _state: dict[str, Tensor] | None = None  # trained weights that were read and not yet used
+
+    @property
+    def label(self) -> str:
+        """The name with the parameters that differ from the defaults, as it can be asked for.
+
+        How and where a head runs (device, progress, checkpoint, seed) is left out.
+        """
+        defaults = type(self)().get_params(deep=False)
+        told = [
+            f"{name}={value!r}"
+            for name, value in self.get_params(deep=False).items()
+            if name not in _RUNNING and repr(value) != repr(defaults[name])
+        ]
+        return f"{self.name}({', '.join(told)})" if told else self.name
+
+    @property
+    def measure(self) -> str:
+        """Name of what ``score`` gives, by the kind of task that was fitted on."""
+        return QUALITY[self.kind_]
+
+    def logits(self, X: Any, *, split: str = "test") -> np.ndarray:
+        """Logits, (N, C): one column per class also where there are two; or per target or label.
+
+        Args:
+            X: what the head takes; see the class.
+            split: which split of a task.
+
+        Raises:
+            InvalidInputError: something that the head cannot read.
+            IncompatibleStoreError: features of another model.
+        """
+        check_is_fitted(self, "classes_")
+        raw = isinstance(X, (Task, Split)) or is_task_name(X) or is_new(X)
+        if has_layers(X) or (self.fitted_on_ == "features" and not raw):
+            return self._feature_logits(X)
+        model = self._source().get()
+        inputs = Inputs.of_any(model, self._examples(X, model) if is_new(X) else X, split)
+        return network_logits(self._placed(), inputs, getattr(self, "batch_size", 64)).numpy()
+
+    def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
+        """Logits (N, C); with two classes their difference (N,), as scikit-learn has it."""
+        logits = self.logits(X, split=split)
+        two = self.kind_ == "classification" and len(self.classes_) == 2
+        return logits[:, 1] - logits[:, 0] if two else logits
+
+    def predict_proba(self, X: Any, *, split: str = "test") -> np.ndarray:
+        """Probabilities of the classes, (N, C), or of each of the labels, (N, K).
+
+        Raises:
+            UnsupportedTaskError: the head was fitted to a regression.
+        """
+        logits = self.logits(X, split=split)
+        if self.kind_ == "regression":
+            raise UnsupportedTaskError("a regression has no probabilities; use predict")
+        return softmax(logits, axis=1) if self.kind_ == "classification" else expit(logits)
+
+    def predict(self, X: Any, *, split: str = "test") -> np.ndarray:
+        """The most probable class of each example, (N,); the first of several.
+
+        Files, images and texts (a folder, a path or a list of them, a table without labels, an
+        image, a text) give the names of classes where these are known. What has labels of its own,
+        and arrays, give ``classes_``, as the labels are. Of a regression the targets, (N,) or
+        (N, K); of several labels which apply, (N, K) int64.
+        """
+        logits = self.logits(X, split=split)  # which tells whether it is fitted
+        if self.kind_ == "regression":
+            return logits[:, 0] if logits.shape[1] == 1 else logits
+        if self.kind_ == "multilabel":
+            return (logits > 0).astype(np.int64)
+        return (self._told_classes() if is_new(X) else self.classes_)[logits.argmax(axis=1)]
+
+    def score(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, split: str = "test"
+    ) -> float:
+        """Accuracy, from 0 to 1; of a regression R²; of several labels average precision.
+
+        See ``objective.quality``. That on a task is kept on ``card_``.
+
+        Args:
+            X: what the head takes; see the class.
+            y: labels; None takes those of the task, split or store.
+            sample_weight: (N,) weights of the examples.
+            split: which split of a task.
+
+        Raises:
+            InvalidInputError: labels are missing, or the task has other classes.
+        """
+        check_is_fitted(self, "classes_")
+        own = y is None
+        if own:
+            X, y = labelled(X, split, self.kind_, self.class_names_)
+        y = np.asarray(y)
+        logits = self.logits(X, split=split)
+        if self.kind_ != "classification":
+            value = quality(self.kind_, logits, as_codes(y, self.kind_), sample_weight)
+        else:
+            # Labels of new examples may be names, where those that were fitted on had numbers.
+            named = y.dtype.kind in "UO" and self.classes_.dtype.kind in "iu"
+            right = (self._told_classes() if named else self.classes_)[logits.argmax(axis=1)] == y
+            value = float(np.average(right, weights=sample_weight))
+        if own and sample_weight is None and isinstance(X, Task):
+            self.note_test(X.name, split, self.measure, value, len(y))
+        return value
+
+    def network(self, model: Any = None) -> TransferNet:
+        """The backbone with this head on it, as a module of its own in evaluation mode.
+
+        It shares nothing with this object: changing one leaves the other as it is.
+
+        Args:
+            model: the backbone for a head that was fitted on its features; by default the model
+                is loaded by name.
+
+        Raises:
+            InvalidInputError: the head was fitted on arrays, which have no network.
+            IncompatibleStoreError: the model is not the one that the features came from.
+        """
+        check_is_fitted(self, "classes_")
+        if model is not None:
+            self._source().adopt(model)
+        return copied(self._network()).eval()
+
+    def predict_table(self, X: Any, *, progress: bool = False) -> pd.DataFrame:
+        """Class and probability of every new example; one that cannot be read stops no other.
+
+        Args:
+            X: a folder of images, a path, a list of them, a table without labels, an image, texts,
+                a split, or the name of a task, whose labels are not read. Of texts for a head on
+                words every word, as blanks cut them, is an example.
+            progress: show a bar.
+
+        Returns:
+            A row per example (per word, where words were fitted on), in the order given:
+            ``example`` (its path, beginning or place); ``class`` and ``probability``, or ``value``
+            of a regression (``value_1`` and so on of several targets), or ``labels`` with the
+            probability of each; and ``error``, the reason where there is nothing of these, else
+            None. ``attrs["left_out"]`` lists the files of folders that are no images.
+
+        Raises:
+            InvalidInputError: there is no such file or folder, or it holds no examples; or the head
+                was fitted on arrays.
+            TransferMetricsError: no example at all can be read; the reason of the first.
+
+        >>> from transfer_metrics import LinearProbe
+        >>> head = LinearProbe(C_grid=(0.1,)).fit("zoo:cnn-mnist", "sklearn:digits")
+        >>> head.predict_table("sklearn:digits").columns.tolist()
+        ['example', 'class', 'probability', 'error']
+        """
+        import pandas as pd
+
+        check_is_fitted(self, "classes_")
+        model = self._source().get()
+        new = self._examples(X, model)
+        size = getattr(self, "batch_size", 64)
+        found = readable_logits(self._placed(), model, new.examples, size, progress)
+        table = pd.DataFrame({"example": list(new.names)})
+        for name, values in self._told(found.logits).items():
+            empty = None if values.dtype == object else np.nan
+            column = np.full(len(new), empty, dtype=values.dtype)
+            column[found.rows] = values
+            table[name] = pd.Series(column, dtype=values.dtype)
+        table["error"] = pd.Series([found.failures.get(i) for i in range(len(new))], dtype=object)
+        table.attrs["left_out"] = list(new.left_out)
+        return table
+
+    def _told(self, logits: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of predictions by name: classes, targets, or labels with their probabilities."""
+        names = self._told_classes()
+        if self.kind_ == "regression":
+            one = logits.shape[1] == 1
+            return {"value" if one else f"value_{k}": v for k, v in enumerate(logits.T, start=1)}
+        if self.kind_ == "multilabel":
+            told = np.array([", ".join(map(str, names[row > 0])) for row in logits], dtype=object)
+            given = zip(names, expit(logits).T, strict=True)
+            return {"labels": told, **{f"probability of {name}": p for name, p in given}}
+        probabilities = softmax(logits, axis=1)
+        best = probabilities.argmax(axis=1)
+        highest = probabilities[np.arange(len(best)), best]
+        return {"class": names[best].astype(object), "probability": highest}
+
+    def export(
+        self, path: str | os.PathLike[str], format: Literal["onnx", "torch-export"] | None = None
+    ) -> Exported:
+        """Write the network with this head as one file that runs without this package.
+
+        The file takes batches of any size. For images it takes ``pixels``, uint8 (N, C, H, W), RGB
+        where C is 3, resized and cropped as its ``preprocessing`` says, and normalises them itself;
+        for texts the numbers of their tokens, and the tokenizer is in it where JSON can hold it.
+        It gives ``probabilities`` and ``logits``, (N, C); of a head on words those of every token,
+        (N, T, C), padding too, whose mean over its tokens is that of a word. Classes,
+        preprocessing, tests and versions are in the metadata of ONNX as JSON, or in the extra file
+        ``transfer_metrics.json`` of torch.export.
+
+        Args:
+            path: the file, ``.onnx`` or ``.pt2``.
+            format: ``"onnx"``, which ``onnxruntime`` and many others run, or ``"torch-export"``,
+                which torch alone runs; by default what the name ends with.
+
+        Returns:
+            What was written, and how far its logits are from the network's on batches of three
+            sizes.
+
+        Raises:
+            InvalidInputError: the head was fitted on arrays; the file cannot be written; or its
+                logits differ by more than 1e-4 of the largest, or of one. Nothing is then written.
+            UnsupportedTaskError: the network cannot be exported with a batch of any size, has
+                more weights than an ONNX file holds, or its head reads words otherwise than by the
+                mean of their tokens.
+            MissingDependencyError: ONNX needs the extra ``onnx``.
+
+        Cost: one trace, some ten seconds, and a few forward passes.
+        """
+        network, by_word = self.network(), self._labels_words()
+        about = {
+            "head": self.label,
+            "model": self._source().name,
+            "revision": self._source().revision,
+            "layers": [layer.name for layer in self.layers_],
+            "kind": self.kind_,
+            "classes": self._told_classes().tolist(),
+            **self._card(),
+        }
+        return export_network(network, self._source().get(), path, format, about, by_word)
+
+    def _card(self) -> dict[str, Any]:
+        """The card, with the preprocessing if the model is here to tell it."""
+        card = dict(getattr(self, "card_", {}))
+        if self.source_ is not None and self.source_.model is not None:
+            card["preprocessing"] = preprocessing(self.source_.model)
+        return card
+
+    def note_test(self, task: str, split: str, metric: str, value: float, n: int) -> None:
+        """Put a test on the card, in place of an earlier one of the same."""
+        test = {"task": task, "split": split, "metric": metric, "value": value, "n": n}
+        card = getattr(self, "card_", {})
+        others = [t for t in card.get("tests", []) if any(t[k] != test[k] for k in list(test)[:3])]
+        self.card_ = {**card, "tests": [*others, test]}
+
+    def _examples(self, X: Any, model: Model) -> NewExamples:
+        """New examples as they are to be read: by the columns of the training, by word."""
+        columns = getattr(self, "card_", {}).get("task", {}).get("inputs", ())
+        new = new_examples(X, model.modality, tuple(columns))
+        return new.by_word() if self._labels_words() else new
+
+    def _labels_words(self) -> bool:
+        """Whether the words of sentences were fitted on."""
+        return bool(getattr(self, "card_", {}).get("task", {}).get("words", False))
+
+    def _told_classes(self) -> np.ndarray:
+        """Names of the classes where there are any, else ``classes_``."""
+        return np.array(self.class_names_) if self.class_names_ else self.classes_
+
+    def _placed(self) -> TransferNet:
+        """The network where it is to run."""
+        network, device = self._network(), getattr(self, "device", None)
+        if device is None or network.head.weight.device == torch.empty(0, device=device).device:
+            return network
+        return copied(network).to(device)
+
+    def _source(self) -> ModelRef:
+        if self.source_ is None:
+            raise InvalidInputError(
+                "the head was fitted on arrays, so there is no network it belongs to; fit it on a "
+                "model and a task, or on a FeatureStore"
+            )
+        return self.source_
+
+    def _network(self) -> TransferNet:
+        """The network, whose backbone is shared with the model unless it was trained."""
+        if self.network_ is not None:
+            return self.network_
+        module = self._source().get().module
+        if self._state is not None:
+            module = full_precision(copied(module))
+        head = linear_layer(self.coef_, self.intercept_)
+        weight = next(module.parameters(), None)
+        network = TransferNet(
+            module,
+            self.layers_,
+            self._pool(),
+            head if weight is None else head.to(weight.device),
+            columns=self.layer_columns_,
+            unit_norm=self.unit_norm_,
+        )
+        if self._state is not None:
+            load_weights(network, self._state)
+            self.network_, self._state = network.eval(), None
+        return network
+
+    def _trained_state(self) -> dict[str, Tensor] | None:
+        """Weights of the trained network, None for a head on the model as it was."""
+        return self._state if self.network_ is None else self.network_.state_dict()
+
+    def _pool(self) -> Pool:
+        """The pooling that was fitted with; a function of the caller's own is the parameter."""
+        given = getattr(self, "pool", None)
+        assert self.pool_ is not None
+        pool = resolve_pool(self.pool_ if given is None else given)
+        return pool if pool.name == self.pool_ else resolve_pool(self.pool_)
+
+    def _feature_logits(self, X: Any) -> np.ndarray:
+        """Logits (N, C) in float64 of features, with one layer in memory at a time."""
+        if self._trained_state() is not None:
+            raise UnsupportedTaskError(
+                f"{type(self).__name__} has trained the network itself, so features of the network "
+                f"as it was are of no use to it; pass a task, a split or examples"
+            )
+        if isinstance(X, FeatureStore):
+            check_store(X, self.source_, self.pool_)
+        elif not has_layers(X):
+            X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        dims = [layer.dim for layer in self.layers_]
+        columns = aligned(X, [layer.name for layer in self.layers_], dims)
+        logits, start = np.zeros(()), 0
+        for name in columns.names:
+            x = columns.layer(name)
+            if self.layer_columns_ is not None and name in self.layer_columns_:
+                x = x[:, self.layer_columns_[name]]
+            x = unit_rows(x) if self.unit_norm_ else x
+            end = start + x.shape[1]
+            logits = logits + x.astype(np.float64, copy=False) @ self.coef_[:, start:end].T
+            start = end
+        return logits + self.intercept_
