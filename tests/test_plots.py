@@ -16,8 +16,9 @@ from matplotlib.text import Text
 from tests.report_examples import HOSTILE, comparison, scores
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.results.plot_style import COLOURS, name_points, save_figure, short_labels
-from transfer_metrics.results.plots import MAP, plot_heat_map, plot_trade_off
+from transfer_metrics.results.point_plots import plot_trade_off
 from transfer_metrics.results.ranks import task_scores
+from transfer_metrics.results.row_plots import MAP, plot_heat_map
 from transfer_metrics.results.table import ScoreTable
 
 matplotlib.use("Agg")
@@ -99,7 +100,7 @@ def test_every_plot_draws_any_name_into_every_format(tmp_path, ending):
     start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
     for name, draw in drawings.items():
         path = tmp_path / f"{name}.{ending}"
-        save_figure(draw, path, 4)
+        save_figure(draw, path)
         assert path.read_bytes().startswith(start)
 
 
@@ -269,7 +270,7 @@ def test_the_same_numbers_give_the_same_file_with_fonts_inside(tmp_path):
     for ending in ("svg", "pdf", "png"):
         paths = [tmp_path / f"{i}.{ending}" for i in range(2)]
         for path in paths:
-            save_figure(lambda ax: scores().plot.ranking(ax=ax), path, 4)
+            save_figure(lambda ax: scores().plot.ranking(ax=ax), path)
         assert paths[0].read_bytes() == paths[1].read_bytes()
     content = (tmp_path / "0.pdf").read_bytes()
     assert b"/FontFile2" in content

@@ -28,7 +28,7 @@ from transfer_metrics.report.about import compare_command, rank_command, warning
 from transfer_metrics.report.gather import gather
 from transfer_metrics.report.html import write_report
 from transfer_metrics.report.measured import checks_of
-from transfer_metrics.report.ranked import MOST_CURVES, MOST_ROWS, Scale, ranking_of
+from transfer_metrics.report.ranked import MOST_CURVES, MOST_ROWS, Ranking, Scale
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
@@ -588,7 +588,7 @@ def test_ticks_are_round(ends, ticks):
 def test_intervals_stand_where_their_numbers_are(tmp_path):
     table = scores(("a", "b"), metrics=("logme",))
     page = written(tmp_path, table)
-    ranking = ranking_of(gather(table).settings[0], "logme")
+    ranking = Ranking.of(gather(table).settings[0], "logme")
     for row, svg in zip(ranking.rows, page.all("svg", **{"class": "strip"}), strict=False):
         [whisker] = svg.all("line", **{"class": "whisker"})
         [dot] = svg.all("circle", **{"class": "dot"})

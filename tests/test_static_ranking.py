@@ -118,7 +118,7 @@ def test_published_tables_have_the_figures_of_plain_loops(name: str) -> None:
     table = load_benchmark(name).accuracies
     plain = plain_tau(table)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transfer_metrics.results.cells.warn", lambda _: None)
+        patch.setattr("transfer_metrics.results.agreement_tasks.warn", lambda _: None)
         assert mean_of(judged(static_scores(table), table)) == pytest.approx(plain)
     assert plain == pytest.approx(FIGURES.get(name, plain), abs=0.005)
 

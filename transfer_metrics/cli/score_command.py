@@ -40,7 +40,6 @@ def _run(args: argparse.Namespace) -> int:
     from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
     from transfer_metrics.ranking import score
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
-    from transfer_metrics.results.error_bars import margin
     from transfer_metrics.results.record import record_label
     from transfer_metrics.sources.tasks.array_files import read_arrays
 
@@ -84,10 +83,9 @@ def _run(args: argparse.Namespace) -> int:
             raise InvalidInputError(f"{' with '.join(files)}: {error}") from error
     tell(args, table.task_summaries[0])
     lines = [
-        f"{record_label(r)}\t{r['value']:.10g}"
-        + (f"\t± {margin(r['stderr'], r['deviations']):.3g}" if r["stderr"] is not None else "")
-        for r in table.records
-        if r["value"] is not None
+        f"{r.label}\t{r.value:.10g}" + (f"\t± {r.half_width:.3g}" if r.stderr is not None else "")
+        for r in table
+        if r.value is not None
     ]
     print_table(table, args, "\n".join(lines))
     suggest(args, "list", "metrics", table.metrics[0].partition("(")[0])

@@ -15,7 +15,6 @@ from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_
 from transfer_metrics.evidence.learning import Case, cases_of, learn
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.error_model import ErrorModel
-from transfer_metrics.results.ranks import kind_of
 from transfer_metrics.results.record import Record
 from transfer_metrics.syntax import split_list
 from transfer_metrics.untrusted import TABLE, parse_json, read_text, visible
@@ -142,7 +141,7 @@ def apart(records: Iterable[Mapping[str, Any]]) -> tuple[_Records, _Records]:
 
 def kinds_of(truth: _Records) -> list[str]:
     """Of what the tasks are, as their summaries say."""
-    kinds = (kind_of(Record.of(r)) for r in truth)
+    kinds = (Record.of(r).task_kind for r in truth)
     return list(dict.fromkeys(kind for kind in kinds if kind))
 
 

@@ -18,15 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence.layout import aligned, piped, wrapped
-from transfer_metrics.evidence.static_baseline import (
-    ABOUT,
-    MEASURE,
-    Need,
-    in_full,
-    need_of,
-    needed,
-    overview,
-)
+from transfer_metrics.evidence.static_baseline import ABOUT, MEASURE, Need, need_of, overview
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
 from transfer_metrics.results.static_ranking import STATIC, static_scores
@@ -35,7 +27,7 @@ from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASURED_HERE, IMAGENET, TEXTS = "reference-zoo", "reference-imagenet", "reference-texts"
+MEASURED_HERE = ("reference-zoo", "reference-imagenet", "reference-texts")
 """The benchmarks that this project has measured: small networks, ImageNet networks, and texts."""
 
 _NO_SCORES = ("probe_accuracy",)
@@ -181,7 +173,7 @@ def judge_published(
     for name in names or list_benchmarks():
         benchmark = load_benchmark(name)
         # The scores that were measured here have a page of their own.
-        compared = bool(names) or name not in (MEASURED_HERE, IMAGENET, TEXTS)
+        compared = bool(names) or name not in MEASURED_HERE
         found.append(judge_benchmark(benchmark, compared, resamples=resamples, seed=seed))
     return found
 
@@ -289,7 +281,27 @@ def _summary(judged: Sequence[_Judged]) -> str:
     said = (
         f"Of {pairs} pairs of metrics compared on one benchmark, {ties} are ties ({by_benchmark})."
     )
-    return "\n\n".join(map(wrapped, [said, *needed([one.need for one in judged])]))
+    return "\n\n".join(map(wrapped, [said, *_needed([one.need for one in judged])]))
+
+
+def _needed(needs: Sequence[Need]) -> list[str]:
+    """What the best score of each benchmark is worth beside the static ranking, in sentences."""
+    tested = [need for need in needs if need.rows and need.rows[0].over_static != "–"]
+    if not tested:
+        return []
+    return [
+        f"Of {len(tested)} benchmarks with scores and a static ranking, the best score in "
+        f"hindsight beats the static ranking on {_named(tested, 'over_static', 'better')}, is "
+        f"worse on {_named(tested, 'over_static', 'worse')}, and on the others the two are not "
+        f"told apart. The two together beat that score on "
+        f"{_named(tested, 'both_over_metric', 'better')}, and the static ranking on "
+        f"{_named(tested, 'both_over_static', 'better')}."
+    ]
+
+
+def _named(needs: Sequence[Need], field: str, verdict: str) -> str:
+    names = [need.name for need in needs if getattr(need.rows[0], field) == verdict]
+    return f"{len(names)} ({', '.join(names)})" if names else "none"
 
 
 def _heading(one: _Judged) -> list[str]:
@@ -298,7 +310,7 @@ def _heading(one: _Judged) -> list[str]:
 
 
 def _cells(one: _Judged) -> list[list[str]]:
-    both = {cells[0]: cells[2] for cells in in_full(one.need)[1]}
+    both = {cells[0]: cells[2] for cells in one.need.in_full[1]}
     return [
         [
             row.metric,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,17 +120,6 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def paired(scores: Mapping[str, float], accuracies: Mapping[str, float]) -> list[str]:
-    """Models that have both a score and an accuracy, in the order of the scores."""
-    common = [model for model in scores if model in accuracies]
-    if not common:
-        raise InvalidInputError(
-            f"no model has both a score and an accuracy; scores: {', '.join(list(scores)[:3])} …, "
-            f"accuracies: {', '.join(list(accuracies)[:3])} …; use the same names"
-        )
-    return common
-
-
 def _pairs(scores: Any, accuracies: Any) -> tuple[np.ndarray, np.ndarray]:
     s, a = np.asarray(scores, np.float64), np.asarray(accuracies, np.float64)
     if s.shape != a.shape or s.ndim != 1:
@@ -178,9 +167,15 @@ def evaluate(
     return {name: np.concatenate([np.empty(0), *(part[name] for part in parts)]) for name in names}
 
 
-def lower_is_better(measure: str) -> bool:
-    """Whether less of a measure is better, as of all regrets."""
-    return measure.startswith("regret")
+def mean_known(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is finite along an axis; NaN where nothing is.
+
+    >>> mean_known(np.array([[1.0, np.nan], [3.0, np.nan]]), axis=0)
+    array([ 2., nan])
+    """
+    usable = np.isfinite(values)
+    count = usable.sum(axis=axis)
+    return _where(count > 0, np.divide, np.where(usable, values, 0.0).sum(axis=axis), count)
 
 
 def options_of(measure: str) -> tuple[int, ...]:

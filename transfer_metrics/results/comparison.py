@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.results import plots
 from transfer_metrics.results.comparable import one_place
 from transfer_metrics.results.plot_style import save_figure
 from transfer_metrics.results.printed import SHORTENED, column_names, page_table
 from transfer_metrics.results.record import BESIDE, COSTS, MEASURED, MOVES, QUALITIES, Record
+from transfer_metrics.results.row_plots import plot_comparison
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.table_plots import TablePlots
@@ -146,25 +146,21 @@ class Comparison(ScoreTable):
             if name in shown:
                 pairs = zip(shown[name], shown[f"± {name}"], strict=True)
                 shown[name] = [_with_margin(value, half) for value, half in pairs]
-        for name in ("balanced_accuracy", "ood_gap", "relative_distortion"):
-            if name in shown:
-                shown[name] = [_text(value, "{:.3f}") for value in shown[name]]
-        shown = shown.rename(columns={"balanced_accuracy": "balanced"})
         titles = {
+            "balanced_accuracy": ("balanced", "{:.3f}"),
+            "ood_gap": ("ood_gap", "{:.3f}"),
+            "relative_distortion": ("relative_distortion", "{:.3f}"),
             "fit_seconds": ("seconds", "{:.1f}"),
             "train_flops": ("FLOPs", "{:.1e}"),
             "stored_bytes": ("bytes", "{:.1e}"),
         }
         for name, (title, form) in titles.items():
             if name in shown:
-                shown[title] = [_text(value, form) for value in shown[name]]
+                shown[title] = ["" if math.isnan(v) else form.format(v) for v in shown[name]]
         wanted = ["model", "head", "task", "test", "balanced", *self.shifts, "ood_gap"]
-        wanted.append("relative_distortion")
-        wanted += ["seconds", "FLOPs", "bytes"]
-        if shown["error"].notna().any():
-            shown["error"] = shown["error"].fillna("")
-            wanted.append("error")
-        shown = shown[[name for name in wanted if name in shown]]
+        wanted += ["relative_distortion", "seconds", "FLOPs", "bytes"]
+        wanted += ["error"] if shown["error"].notna().any() else []
+        shown = shown[[name for name in wanted if name in shown]].fillna({"error": ""})
         told = [shown.to_string(index=False, na_rep="")]
         if self.measure != "accuracy":
             told.append(f"\n{', '.join(('test', *self.shifts))}: {self.measure}, in per cent")
@@ -209,7 +205,7 @@ class ComparisonPlots(TablePlots):
             InvalidInputError: no head has an accuracy.
         """
         table = self._table
-        return plots.plot_comparison(
+        return plot_comparison(
             table.summary(), table.shifts, tasks=self._tasks, measure=table.measure, ax=ax
         )
 
@@ -217,8 +213,7 @@ class ComparisonPlots(TablePlots):
         """Draw ``"comparison"``, ``"ranking"`` or ``"layers"``; see ``TablePlots.save``."""
         if kind != "comparison":
             return super().save(kind, path, metric)
-        height = plots.comparison_height(self._table.summary())
-        return save_figure(lambda ax: self.comparison(ax=ax), path, height)
+        return save_figure(lambda figure: self.comparison(ax=figure), path)
 
 
 def _judged(question: str, favourite: str, accuracies: Any) -> dict[str, Any]:
@@ -252,10 +247,6 @@ def _mean_and_margin(records: Sequence[Record]) -> tuple[float, float]:
     if len(values) > 1:
         variance += float(np.var(values, ddof=1)) / len(values)
     return p, _Z95 * math.sqrt(variance)
-
-
-def _text(value: float, form: str) -> str:
-    return "" if math.isnan(value) else form.format(value)
 
 
 def _with_margin(value: float, half: float) -> str:

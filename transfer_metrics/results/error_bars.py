@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
 from transfer_metrics.metrics.base import Metric
@@ -92,7 +91,7 @@ def deviations(
         return {}
     found = {} if influence is None else _slopes(metrics, influence)
     rest = [metric for metric in metrics if metric.label not in found]
-    parts = _half_samples([whole.shared(b) for b in blocks]) if sampled else without_each(blocks)
+    parts = _half_samples([whole.shared(b) for b in blocks]) if sampled else _without_each(blocks)
     sizes = np.array([block.n for block in blocks], dtype=float)
     share = sizes / sizes.sum()
     for label, values in _values(rest, whole, parts).items():
@@ -136,10 +135,10 @@ def _slopes(metrics: Sequence[Metric], influence: Influence) -> dict[str, np.nda
     return found
 
 
-def without_each(blocks: Sequence[Any], rest: Any = None) -> Iterator[Any]:
+def _without_each(blocks: Sequence[Any], rest: Any = None) -> Iterator[Any]:
     """The merge of all blocks but one, for each block in turn.
 
-    >>> list(without_each([1, 10, 100]))
+    >>> list(_without_each([1, 10, 100]))
     [110, 101, 11]
     """
     if len(blocks) == 1:
@@ -147,15 +146,8 @@ def without_each(blocks: Sequence[Any], rest: Any = None) -> Iterator[Any]:
         return
     middle = len(blocks) // 2
     left, right = blocks[:middle], blocks[middle:]
-    yield from without_each(left, _merged(right, rest))
-    yield from without_each(right, _merged(left, rest))
-
-
-def margin(stderr: float, deviations: Sequence[float] | None) -> float:
-    """Half the width of a 95 % interval: Student's where the error is estimated from blocks."""
-    if deviations is None:
-        return 1.959964 * stderr
-    return float(stdtrit(len(deviations) - 1, 0.975)) * stderr
+    yield from _without_each(left, _merged(right, rest))
+    yield from _without_each(right, _merged(left, rest))
 
 
 def _half_samples(blocks: Sequence[FeatureSample]) -> Iterator[FeatureSample]:

@@ -8,8 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from transfer_metrics.naming import short_names, told_apart
-from transfer_metrics.results.comparable import by_place, place_labels, places_of
-from transfer_metrics.results.error_bars import margin
+from transfer_metrics.results.comparable import by_place, place_labels
 from transfer_metrics.results.ranks import ranking_frame
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import shortlist_of
@@ -33,9 +32,8 @@ def column_names(names: Iterable[object]) -> dict[str, str]:
     {'zoo:a': 'zoo:a', 'zoo:b': 'zoo:b'}
     """
     whole = list(dict.fromkeys(map(str, names)))
-    return dict(
-        zip(whole, told_apart(map(visible, short_names(whole, _LONG, _LONGEST))), strict=True)
-    )
+    short = told_apart(map(visible, short_names(whole, _LONG, _LONGEST)))
+    return dict(zip(whole, short, strict=True))
 
 
 def printed(records: Sequence[Record], view: str, metric: str | None, confidence: float) -> str:
@@ -64,9 +62,9 @@ def _printed(
     if metric is None and len(metrics) > 1 and of_features(records):
         return _aligned(_metric_lines(records), {"metric"}) + _remarks(notes, summaries)
     metric = metric or (metrics[0] if metrics else "")
-    places = places_of(records, metric)
+    places = by_place(records, metric)
     if len(places) > 1:
-        parts = zip(place_labels(list(places)), places.values(), strict=True)
+        parts = zip(place_labels(places), places.values(), strict=True)
         return "\n\n".join(
             f"{visible(label)}\n{_printed(own, view, metric, confidence, names)}"
             for label, own in parts
@@ -165,9 +163,8 @@ def _metric_lines(records: Sequence[Record]) -> _Lines:
             reason = visible(record.error or "", 600)
             lines.append([label.ljust(longest), f"failed: {reason}"])
             continue
-        error = math.nan if record.stderr is None else record.stderr
-        half = margin(error, record.deviations)
-        lines.append([label.ljust(longest), f"{record.value:.4g}", _margin(half)])
+        half = _margin(record.half_width)
+        lines.append([label.ljust(longest), f"{record.value:.4g}", half])
     return lines
 
 
