@@ -81,10 +81,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "device": ("", "cudda", "cuda:99", "mps:x"),
     "ood": ("", "x", "x=", "=x", "x=nowhere:y", "x=corrupted:none:1", "x=corrupted:blur:9"),
     "engine": ("", "nonsense", "serail"),
-    "workers": ("0", "-1", "1.5", "x", ""),
     "threads": ("0", "-1", "1.5", "x", "9999"),
     "memory": ("", "x", "-1", "2 cows", "1"),
-    "budget": ("x", "nan", "0", "2", "-1"),
     "time": ("x", "0", "-1", "nan", "30 cows", "infm", ""),
     "sizes": ("", "x", "10", "10x2", "0x0x0", "10x-2x2"),
     "names": ("nonsense", ""),
@@ -128,7 +126,8 @@ WRONG_FOR = {
 FREE = {"title", "help", "debug"}
 NUMBERS = {"positive": ("0", "-1", "1.5", "x", ""), "count": ("-1", "1.5", "x", ""),
            "above_zero": ("0", "-1", "x", "nan", "inf", ""),
-           "_share": ("0", "1.1", "-1", "x", "nan", "")}  # fmt: skip
+           "share": ("0", "1.1", "-1", "x", "nan", ""),
+           "_confidence": ("0", "1", "1.1", "-1", "x", "nan", "")}  # fmt: skip
 ACTION = re.compile(r"; |did you mean|choose from|needs|must|write|give|use |as in ")
 
 

@@ -99,7 +99,7 @@ def add_confidence(parser: argparse.ArgumentParser) -> None:
     """Add ``--confidence``."""
     parser.add_argument(
         "--confidence",
-        type=_share,
+        type=_confidence,
         default=0.9,
         metavar="P",
         help="with which the shortlist holds the best model (default 0.9)",
@@ -314,11 +314,19 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """A share of a whole: above zero, one at most."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, such as 0.9")
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share in (0, 1], such as 0.3")
+    return value
+
+
+def _confidence(text: str) -> float:
+    value = share(text)
+    if value == 1:
+        raise argparse.ArgumentTypeError("only all models hold the best with certainty; try 0.99")
     return value

@@ -19,6 +19,8 @@ from transfer_metrics.cli.options import (
     check_place,
     extraction,
     loaded,
+    positive,
+    share,
     task_options,
 )
 from transfer_metrics.cli.parser import add_verb
@@ -62,7 +64,7 @@ def add_parser(verbs: Any) -> None:
     add_cache(parser)
     parser.add_argument(
         "--budget",
-        type=float,
+        type=share,
         metavar="SHARE",
         help="share of the forward passes to spend, such as 0.3: models race and fall out early",
     )
@@ -76,7 +78,7 @@ def add_parser(verbs: Any) -> None:
         help="where to run: serial (default), processes, ray, or ray:ADDRESS to join a cluster",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes or actors (default one per core)"
+        "--workers", type=positive, metavar="N", help="processes or actors (default one per core)"
     )
     parser.add_argument(
         "--stream",

@@ -18,6 +18,7 @@ from transfer_metrics.cli.options import (
     loaded,
     positive,
     refuse_examples,
+    share,
 )
 from transfer_metrics.cli.parser import add_verb
 
@@ -53,7 +54,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--k", type=positive, metavar="N", help="with --by: the most layers")
     parser.add_argument("--max-dim", type=positive, metavar="N", help="with --by: most columns")
     parser.add_argument(
-        "--keep", type=_share, metavar="F", help="with --features: share of the columns to keep"
+        "--keep", type=share, metavar="F", help="with --features: share of the columns to keep"
     )
     parser.add_argument("--out", metavar="FILE", help="write layers and columns as JSON")
     add_layers(parser, "blocks", "blocks, *, last")
@@ -203,13 +204,3 @@ def _text(selection: Selection, table: Records) -> str:
     score = "" if selection.score is None else f", score {selection.score:.4g}"
     head = f"{kept}: {sum(selection.counts.values())} columns by {selection.chosen_by}{score}"
     return f"{head}\n\n{frame.to_string(index=False, float_format='{:.4g}'.format)}"
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share in (0, 1]")
-    return value
