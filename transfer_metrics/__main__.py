@@ -27,22 +27,23 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsError, Tra
 from transfer_metrics.threads import running_with
 from transfer_metrics.untrusted import visible, visible_lines
 
-VERBS = (
-    "rank",
-    "transfer",
-    "layers",
-    "extract",
-    "score",
-    "select",
-    "train",
-    "predict",
-    "export",
-    "compare",
-    "report",
-    "list",
-    "cache",
-    "benchmark",
-)
+VERBS = {
+    "rank": "rank_command",
+    "transfer": "transfer_command",
+    "layers": "layers_command",
+    "extract": "layers_command",
+    "score": "score_command",
+    "select": "select_command",
+    "train": "train_command",
+    "predict": "predict_command",
+    "export": "predict_command",
+    "compare": "compare_command",
+    "report": "report_command",
+    "list": "list_command",
+    "cache": "list_command",
+    "benchmark": "benchmark_command",
+}
+"""The files of the verbs, in the order in which help lists them."""
 
 # How much is told of an error that nobody foresaw.
 _MOST = 300
@@ -78,8 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_common(parser)
     parser.set_defaults(quiet=False)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb in VERBS:
-        importlib.import_module(f"transfer_metrics.cli.{verb}_command").add_parser(verbs)
+    for file in dict.fromkeys(VERBS.values()):
+        importlib.import_module(f"transfer_metrics.cli.{file}").add_parser(verbs)
     return parser
 
 

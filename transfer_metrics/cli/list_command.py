@@ -1,18 +1,18 @@
-"""``transfer-metrics list``."""
+"""``transfer-metrics list`` and ``cache``: what can be named, and what is kept."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import Records, print_table, suggest
-from transfer_metrics.cli.options import add_kind, add_layers, add_output, told, with_kind
+from transfer_metrics.cli.console import print_table, suggest
+from transfer_metrics.cli.options import add_layers, add_options, add_output, told, with_kind
 from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.tasks.task import Task
 
-_EXAMPLES = """\
+_LIST = """\
   transfer-metrics list metrics
   transfer-metrics list metrics knn
   transfer-metrics list models 'timm:mobilenet*'
@@ -24,14 +24,20 @@ _EXAMPLES = """\
   transfer-metrics list heads
   transfer-metrics list heads head2toe
 """
+_CACHE = """\
+  transfer-metrics cache
+  transfer-metrics cache clear
+  transfer-metrics cache clear --only features
+  transfer-metrics cache clear --only training
+"""
 _Listing = tuple[list[dict[str, Any]], list[str]]
 """Records, and a line for each or more."""
 _WHAT = ("metrics", "models", "layers", "poolings", "tasks", "heads")
 
 
 def add_parser(verbs: Any) -> None:
-    """Add the verb."""
-    parser = add_verb(verbs, "list", "list what can be named", _EXAMPLES, _run)
+    """Add the verbs."""
+    parser = add_verb(verbs, "list", "list what can be named", _LIST, _run_list)
     parser.add_argument("what", choices=_WHAT)
     parser.add_argument(
         "name",
@@ -40,14 +46,23 @@ def add_parser(verbs: Any) -> None:
     )
     add_layers(parser, "blocks", "blocks, activations, *, last")
     parser.add_argument("--pool", default="avg")
-    add_kind(parser)
+    add_options(parser, "kind")
+    add_output(parser)
+    help = "show or clear kept scores, features, statistics, pixels and interrupted training"
+    parser = add_verb(verbs, "cache", help, _CACHE, _run_cache)
+    parser.add_argument("action", nargs="?", choices=("show", "clear"), default="show")
+    parser.add_argument(
+        "--only",
+        choices=("scores", "features", "statistics", "pixels", "training"),
+        help="with clear: of what (training: of `compare`, interrupted)",
+    )
     add_output(parser)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run_list(args: argparse.Namespace) -> int:
     """Print one name per line, with what there is to say about it."""
     records, lines = globals()[f"_{args.what}"](args)
-    print_table(Records(records), args, "\n".join(lines))
+    print_table(records, args, "\n".join(lines))
     if next_one := _next(args, records):
         suggest(args, *next_one)
     return 0
@@ -237,3 +252,19 @@ def _layers(args: argparse.Namespace) -> _Listing:
 
 def _named(names: list[str]) -> _Listing:
     return [{"name": name} for name in names], names
+
+
+def _run_cache(args: argparse.Namespace) -> int:
+    """Show where the cache is and what it holds, or clear it."""
+    from transfer_metrics.ranking.cache import ResultCache
+
+    cache = ResultCache()
+    if args.action == "clear":
+        cache.clear(args.only)
+    records: list[dict[str, Any]] = []
+    lines = [str(cache.root)]
+    for part, (files, size) in cache.size().items():
+        records.append({"part": part, "files": files, "bytes": size, "folder": str(cache.root)})
+        lines.append(f"{part:<10}{files:>7} files {size / 1e6:>10.1f} MB")
+    print_table(records, args, "\n".join(lines))
+    return 0

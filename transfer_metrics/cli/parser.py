@@ -118,17 +118,10 @@ class PrintCompletion(argparse.Action):
         parser.exit()
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` to a verb; the command line overrides what the file says."""
-    parser.add_argument(
-        "--config", metavar="FILE", help="YAML file of options, such as a run.yaml that a run wrote"
-    )
-
-
 def with_config(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     """The arguments as given, verb first, with those of a ``--config`` file before the options."""
     finder = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
-    add_config(finder)
+    finder.add_argument("--config")
     path = finder.parse_known_args(list(argv))[0].config
     verbs = _verbs(parser)
     # Options that stand before the verb take no value.

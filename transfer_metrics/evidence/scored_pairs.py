@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -278,9 +278,3 @@ def _repaired(
 
 def _options(metric: Metric) -> str | None:
     return ",".join(f"{k}={v}" for k, v in sorted(metric.options.items())) or None
-
-
-def pairs_of(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """The pairs of a model and a task of which a ground truth has an accuracy, in order."""
-    found = {(r["model"], r["task"]) for r in records if r["metric"] == "accuracy"}
-    return sorted(found)
