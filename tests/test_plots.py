@@ -18,7 +18,7 @@ from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.results.plot_style import COLOURS, name_points, save_figure, short_labels
 from transfer_metrics.results.point_plots import plot_trade_off
 from transfer_metrics.results.ranks import task_scores
-from transfer_metrics.results.row_plots import MAP, plot_heat_map
+from transfer_metrics.results.row_plots import _MAP, plot_heat_map
 from transfer_metrics.results.table import ScoreTable
 
 matplotlib.use("Agg")
@@ -311,7 +311,7 @@ def test_heat_map_orders_models_and_shades_by_rank_within_each_task():
 
 
 def test_heat_map_tells_order_by_lightness_alone():
-    colours = matplotlib.colormaps[MAP](np.linspace(0, 1, 50))[:, :3]
+    colours = matplotlib.colormaps[_MAP](np.linspace(0, 1, 50))[:, :3]
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     lightness = linear @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(lightness) < 0).all()

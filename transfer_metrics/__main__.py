@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
 import transfer_metrics
-from transfer_metrics.cli.console import LONGEST, console, in_options, take_options
+from transfer_metrics.cli.console import console, say, take_options
 from transfer_metrics.cli.parser import (
     Parser,
-    PrintCompletion,
     add_common,
     parser_of,
     with_config,
@@ -45,8 +44,8 @@ VERBS = {
 }
 """The files of the verbs, in the order in which help lists them."""
 
-# How much is told of an error that nobody foresaw.
-_MOST = 300
+# How much is told of an error, and of one that nobody foresaw.
+_LONGEST, _MOST = 20_000, 300
 
 _DESCRIPTION = """\
 Which pretrained model should I transfer to my data, and from which layers?
@@ -72,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--print-completion",
-        action=PrintCompletion,
+        action=_PrintCompletion,
         choices=("bash", "zsh", "tcsh"),
         help="print a completion script for a shell, to be sourced by it",
     )
@@ -82,6 +81,24 @@ def build_parser() -> argparse.ArgumentParser:
     for file in dict.fromkeys(VERBS.values()):
         importlib.import_module(f"transfer_metrics.cli.{file}").add_parser(verbs)
     return parser
+
+
+class _PrintCompletion(argparse.Action):
+    """Print the completion script of the whole parser for a shell, and stop."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """See ``argparse.Action``."""
+        from transfer_metrics.sources.optional import require
+
+        shtab = require("shtab", "completion in a shell", install="shtab")
+        print(shtab.complete(parser, str(values)))
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,7 +141,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
         # Asked of the arguments themselves, since these may be what cannot be parsed.
         if "--debug" in argv:
             print(visible_lines(traceback.format_exc()), file=sys.stderr)
-        print(f"transfer-metrics: {in_options(sentence(error))}", file=sys.stderr)
+        say(f"transfer-metrics: {sentence(error)}")
         return 2
 
 
@@ -176,7 +193,7 @@ def sentence(error: Exception) -> str:
             f"{type(error).__name__}: {text[:_MOST] or 'no reason given'}; this is a bug or a "
             f"broken input; run again with --debug for the traceback"
         )
-    return visible(text, LONGEST)
+    return visible(text, _LONGEST)
 
 
 def _show_warning(
@@ -189,8 +206,7 @@ def _show_warning(
 ) -> None:
     """The toolkit's own warnings as one line; where in its code they arose helps nobody."""
     if issubclass(category, TransferMetricsWarning):
-        text = visible(in_options(" ".join(str(message).split())), LONGEST)
-        print(f"transfer-metrics: warning: {text}", file=sys.stderr)
+        say(f"transfer-metrics: warning: {' '.join(str(message).split())}")
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)
         print(text, end="", file=file or sys.stderr)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transfer_metrics.results.long_table import LongTable
 
 # Characters of a line on stderr.
-LONGEST = 20_000
+_LONGEST = 20_000
 # What our own texts use beyond ASCII, as typewriters had it; everything else is written as \\u….
 _TYPED = {
     "±": "+-", "×": "x", "…": "...", "–": "-", "−": "-", "’": "'", "→": "->", "≤": "<=", "≥": ">=",
@@ -99,7 +99,7 @@ def tell(args: argparse.Namespace, message: str) -> None:
 
 def say(message: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    print(visible(in_options(message), LONGEST), file=sys.stderr)
+    print(visible(in_options(message), _LONGEST), file=sys.stderr)
 
 
 def take_options(parser: argparse.ArgumentParser) -> None:

@@ -48,7 +48,9 @@ def share(text: str) -> float:
 def _confidence(text: str) -> float:
     value = share(text)
     if value == 1:
-        raise argparse.ArgumentTypeError("only all models hold the best with certainty; try 0.99")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is certainty, with which only all models hold the best; try 0.99"
+        )
     return value
 
 
@@ -218,7 +220,9 @@ def loaded(args: argparse.Namespace) -> Task:
                 f"--examples draws from the split train, but --split {split} is used; leave one out"
             )
         task = with_options(task, examples=args.examples, seed=args.seed or 0)
-    return told(load_task(task), args)
+    found = load_task(task)
+    tell(args, found.summary)
+    return found
 
 
 def check_names(args: argparse.Namespace) -> None:
@@ -240,12 +244,6 @@ def task_options(args: argparse.Namespace) -> list[str]:
     """``--task``, ``--kind`` and ``--examples`` as they were given, for the next command."""
     given = {"task": args.task, "kind": args.kind, "examples": args.examples}
     return [str(part) for name, v in given.items() if v is not None for part in (f"--{name}", v)]
-
-
-def told(task: Task, args: argparse.Namespace) -> Task:
-    """A task, after one line on stderr that says how it was understood."""
-    tell(args, task.summary)
-    return task
 
 
 def refuse_examples(args: argparse.Namespace) -> None:

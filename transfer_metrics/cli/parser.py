@@ -100,24 +100,6 @@ def _threads(text: str) -> int:
     return int(text)
 
 
-class PrintCompletion(argparse.Action):
-    """Print the completion script of the whole parser for a shell, and stop."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """See ``argparse.Action``."""
-        from transfer_metrics.sources.optional import require
-
-        shtab = require("shtab", "completion in a shell", install="shtab")
-        print(shtab.complete(parser, str(values)))
-        parser.exit()
-
-
 def with_config(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     """The arguments as given, verb first, with those of a ``--config`` file before the options."""
     finder = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.console import print_table, say, tell
-from transfer_metrics.cli.options import add_options, add_output, check_place, positive, told
+from transfer_metrics.cli.options import add_options, add_output, check_place, positive
 from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
@@ -117,7 +117,9 @@ def _run_export(args: argparse.Namespace) -> int:
 
     check_place(args.out)
     head = _read_head(args)
-    task = None if args.task is None else told(load_task(args.task), args)
+    task = None if args.task is None else load_task(args.task)
+    if task is not None:
+        tell(args, task.summary)
     data = None if task is None else task[args.split]
     exported = head.export(args.out, args.format)
     record: dict[str, Any] = {

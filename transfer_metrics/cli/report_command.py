@@ -18,7 +18,6 @@ from transfer_metrics.cli.options import (
     check_names,
     check_place,
     extraction,
-    told,
     with_kind,
 )
 from transfer_metrics.cli.parser import add_verb
@@ -81,7 +80,9 @@ def _run(args: argparse.Namespace) -> int:
     check_place(args.out)
     options = {"title": args.title, "view": args.view, "confidence": args.confidence}
     if args.files:
-        task = told(load_task(args.task), args) if args.task else None
+        task = load_task(args.task) if args.task else None
+        if task is not None:
+            tell(args, task.summary)
         files = _with_options(args.files)
         tell(args, f"wrote {write_report(files, args.out, task=task, **options)}")
         if scores := [file for file in args.files if Path(file).name == _SCORES]:
@@ -117,7 +118,8 @@ def _ranked(args: argparse.Namespace) -> tuple[Any, Task, list[str]]:
         warnings.simplefilter("always", TransferMetricsWarning)
         models = candidates_of(args.models)
         check_names(args)
-        task = told(load_task(args.task), args)
+        task = load_task(args.task)
+        tell(args, task.summary)
         table = rank_models(
             models,
             task,

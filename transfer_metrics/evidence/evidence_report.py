@@ -32,7 +32,6 @@ from transfer_metrics.evidence.static_baseline import (
     MEASURE,
     Need,
     mean_agreement,
-    need_of,
     overview,
     with_ends,
 )
@@ -56,29 +55,17 @@ _CHEAP = (
 
 @dataclass(frozen=True)
 class Evidence:
-    """A ground truth, and every metric judged by it.
+    """A ground truth, and every metric judged by it."""
 
-    Attributes:
-        accuracies: models x tasks, of the head that validation chose, mean over seeds.
-        heads: of every head, models x tasks, the simplest first.
-        probe_noise: standard errors of the linear probes.
-        chosen: name of the head that validation chose with the first seed, models x tasks.
-        rows: the metrics, best first.
-        needs: the metrics beside the static ranking, by fine-tuning and by linear probes.
-        records: the scores.
-        protocol: heads that were fitted.
-        beside: scores and linear probes of other models, on which nothing was chosen.
-    """
-
-    accuracies: pd.DataFrame
-    heads: Mapping[str, pd.DataFrame]
-    probe_noise: pd.DataFrame
-    chosen: pd.DataFrame
-    rows: tuple[JudgedMetric, ...]
-    needs: tuple[Need, ...]
-    records: tuple[Mapping[str, Any], ...]
-    protocol: tuple[str, ...]
-    beside: Benchmark | None = None
+    accuracies: pd.DataFrame  # models x tasks, of the head that validation chose, over seeds
+    heads: Mapping[str, pd.DataFrame]  # of every head, models x tasks, the simplest first
+    probe_noise: pd.DataFrame  # standard errors of the linear probes
+    chosen: pd.DataFrame  # name of the head that validation chose with the first seed
+    rows: tuple[JudgedMetric, ...]  # best first
+    needs: tuple[Need, ...]  # beside the static ranking, by fine-tuning and by linear probes
+    records: tuple[Mapping[str, Any], ...]  # the scores
+    protocol: tuple[str, ...]  # heads that were fitted
+    beside: Benchmark | None  # other models, on which nothing was chosen
 
 
 def gather(
@@ -117,8 +104,8 @@ def gather(
     )
     scores = tables(at_last(records))
     needs = (
-        need_of("the best head", accuracies, scores, noise=noise, resamples=resamples),
-        need_of("linear probes", by_head[_PROBED], scores, noise=probe_noise, resamples=resamples),
+        Need.of("the best head", accuracies, scores, noise=noise, resamples=resamples),
+        Need.of("linear probes", by_head[_PROBED], scores, noise=probe_noise, resamples=resamples),
     )
     told = protocol or dict.fromkeys(str(r["head"]) for r in truth.records if r["head"])
     return Evidence(

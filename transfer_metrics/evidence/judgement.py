@@ -27,38 +27,21 @@ _Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class JudgedMetric:
-    """One metric on a ground truth; means over the tasks.
-
-    Attributes:
-        metric: its label.
-        value: weighted tau between its scores of the classifier's input and the accuracies.
-        low: lower end of the 95 % interval of ``value``.
-        high: upper end.
-        regret: accuracy of the best model less that of its favourite.
-        best: weighted tau where the layer with the highest score stands for each model.
-        probe: weighted tau with linear probes of the classifier's input.
-        width: Kendall's tau of its scores with the number of features.
-        on_parts: weighted tau by number of examples that were scored.
-        seconds: of one scoring of all examples, alone, mean.
-        failures: pairs that have no score.
-        layer_regret: probe accuracy of the best block less that of the block it scores highest,
-            mean over pairs.
-        against: ``"better"``, ``"worse"`` or ``"tie"``: the paired test against the reference.
-    """
+    """One metric on a ground truth; means over the tasks."""
 
     metric: str
-    value: float
-    low: float
+    value: float  # weighted tau between its scores of the classifier's input and the accuracies
+    low: float  # lower end of its 95 % interval
     high: float
-    regret: float
-    best: float
-    probe: float
-    width: float
-    on_parts: Mapping[int, float]
-    seconds: float
-    failures: int
-    layer_regret: float
-    against: str
+    regret: float  # accuracy of the best model less that of its favourite
+    best: float  # weighted tau where the layer with the highest score stands for each model
+    probe: float  # weighted tau with linear probes of the classifier's input
+    width: float  # Kendall's tau of its scores with the number of features
+    on_parts: Mapping[int, float]  # weighted tau by number of examples that were scored
+    seconds: float  # of one scoring of all examples, alone, mean
+    failures: int  # pairs that have no score
+    layer_regret: float  # probe accuracy lost by choosing the block that it scores highest
+    against: str  # "better", "worse" or "tie": the paired test against the reference
 
 
 def judge(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence.layout import aligned, piped, wrapped
-from transfer_metrics.evidence.static_baseline import ABOUT, MEASURE, Need, need_of, overview
+from transfer_metrics.evidence.static_baseline import ABOUT, MEASURE, Need, overview
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
 from transfer_metrics.results.static_ranking import STATIC, static_scores
@@ -189,7 +189,7 @@ def judge_benchmark(
     scores = {name: t for name, t in benchmark.scores.items() if name not in _NO_SCORES}
     options: dict[str, Any] = {"noise": benchmark.noise, "resamples": resamples, "seed": seed}
     points = 1.0 if benchmark.unit == "%" else 100.0
-    need = need_of(benchmark.name, accuracies, scores, points=points, **options)
+    need = Need.of(benchmark.name, accuracies, scores, points=points, **options)
     if not scores or not compared:
         return _Judged(benchmark, (), need)
     if need.static:
@@ -220,7 +220,7 @@ def judge_benchmark(
 
 def text(judged: Sequence[_Judged]) -> str:
     """The tables and what they come to, for a terminal."""
-    parts = [wrapped(_method())]
+    parts = [wrapped(_METHOD)]
     for one in judged:
         if one.rows:
             parts += [
@@ -228,15 +228,15 @@ def text(judged: Sequence[_Judged]) -> str:
                 aligned(_HEADER, _cells(one)),
                 wrapped(one.need.sentence),
             ]
-    parts += [wrapped(_about_static()), aligned(*overview([one.need for one in judged]))]
+    parts += [wrapped(_ABOUT_STATIC), aligned(*overview([one.need for one in judged]))]
     return "\n\n".join([*parts, _summary(judged)])
 
 
 def markdown(judged: Sequence[_Judged], command: str) -> str:
     """The page of documentation."""
-    parts = ["# Published scores", f"Made by `{command}`.", wrapped(_method()), _summary(judged)]
+    parts = ["# Published scores", f"Made by `{command}`.", wrapped(_METHOD), _summary(judged)]
     needs = [one.need for one in judged]
-    parts += ["## Does this benchmark need a metric at all?", wrapped(_about_static())]
+    parts += ["## Does this benchmark need a metric at all?", wrapped(_ABOUT_STATIC)]
     parts += [piped(*overview(needs))]
     for one in judged:
         if not one.rows:
@@ -250,27 +250,20 @@ def markdown(judged: Sequence[_Judged], command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _method() -> str:
-    """How the figures were taken."""
-    return (
-        "Weighted Kendall's tau of published scores and published accuracies, the mean over "
-        "tasks. Intervals are 95 % percentile intervals of a bootstrap over models, the tasks "
-        "as they are; they leave out the noise of the accuracies, which nobody published, and "
-        "with ten models or fewer they are too narrow rather than too wide. With four they say "
-        "little: 1 to 1 only means that every resample had the same order. Two metrics differ "
-        "where the interval of their difference, on the same resampled models, leaves out 0; "
-        "all others are ties. Nothing is corrected for the number of pairs."
-    )
-
-
-def _about_static() -> str:
-    """What the table of all benchmarks shows."""
-    return (
-        f"{ABOUT} Regret is the accuracy of the best model less that of the favourite, in points. "
-        f"*best score* is the one with the highest tau on this very benchmark, which flatters it. "
-        f"The last three columns are paired tests of weighted tau, on the models and tasks that "
-        f"have both."
-    )
+_METHOD = (
+    "Weighted Kendall's tau of published scores and published accuracies, the mean over tasks. "
+    "Intervals are 95 % percentile intervals of a bootstrap over models, the tasks as they are; "
+    "they leave out the noise of the accuracies, which nobody published, and with ten models or "
+    "fewer they are too narrow rather than too wide. With four they say little: 1 to 1 only means "
+    "that every resample had the same order. Two metrics differ where the interval of their "
+    "difference, on the same resampled models, leaves out 0; all others are ties. Nothing is "
+    "corrected for the number of pairs."
+)
+_ABOUT_STATIC = (
+    f"{ABOUT} Regret is the accuracy of the best model less that of the favourite, in points. "
+    f"*best score* is the one with the highest tau on this very benchmark, which flatters it. The "
+    f"last three columns are paired tests of weighted tau, on the models and tasks that have both."
+)
 
 
 def _summary(judged: Sequence[_Judged]) -> str:

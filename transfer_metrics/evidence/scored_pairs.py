@@ -34,7 +34,7 @@ from transfer_metrics.sources.tasks.subtasks import nested_order
 from transfer_metrics.sources.tasks.task import Task
 
 SIZES = (100, 200, 500, 1000)
-METRICS = ("*", "transrate(eps=auto)")
+_METRICS = ("*", "transrate(eps=auto)")
 """All that are registered, and what repairs the one that grows with the width."""
 _AT_LAST_ONLY = ("linear_probe", "nleep", "pactran_gaussian")
 """Too slow for every block; the blocks have a probe on test data beside their scores."""
@@ -45,7 +45,7 @@ REPAIRS = ("projected", "unit rows", "less permuted")
 length; and the score of shuffled labels subtracted."""
 COMPONENTS = 32
 IDENTITY = ("model", "task", "layer", "metric", "options", "n", "split", "repair")
-STRENGTHS = tuple(10.0**power for power in range(-5, 3))
+_STRENGTHS = tuple(10.0**power for power in range(-5, 3))
 """Inverse strengths of the blocks' probes."""
 _SEED = 0
 
@@ -54,7 +54,7 @@ def measure(
     pairs: Sequence[tuple[str, str]],
     out: str | os.PathLike[str],
     *,
-    metrics: Any = METRICS,
+    metrics: Any = _METRICS,
     sizes: Sequence[int] = SIZES,
     repairs: Sequence[str] = REPAIRS,
     blocks: int = _BLOCKS,
@@ -73,9 +73,8 @@ def measure(
 
     Pairs are appended to a file of JSON lines as they are finished; what is there is not computed
     again, and of a pair that is there metrics that it lacks are added, unless they read the source
-    head. A pair that failed leaves its reason and is tried again. Returned are the
-    records of all these pairs. A pair takes two forward passes, about a dozen scorings of one
-    layer, and per block a scoring and a probe: a third of a minute for 1000 examples.
+    head. A pair that failed leaves its reason and is tried again. Returned are the records of all
+    these pairs. Cost: a third of a minute per pair for 1000 examples.
     """
     path = Path(out)
     if not pairs:
@@ -91,16 +90,14 @@ def measure(
             try:
                 if task not in tasks:
                     tasks[task] = tested(task)
-                of_pair = named[model, task]
                 new = (model, task) not in done
-                records = list(_of_pair(model, tasks[task], of_pair, sizes, repairs, blocks, new))
+                asked = named[model, task]
+                records = list(_of_pair(model, tasks[task], asked, sizes, repairs, blocks, new))
             except TransferMetricsError as error:
-                blank = {**dict.fromkeys(IDENTITY), "metric": "", "error": str(error)}
-                records = [blank]
+                records = [{**dict.fromkeys(IDENTITY), "metric": "", "error": str(error)}]
             append_lines(path, ({**r, "model": model, "task": task} for r in records))
             bar.update()
-    wanted = set(pairs)
-    return [r for r in read_lines(path, IDENTITY) if (r["model"], r["task"]) in wanted]
+    return [r for r in read_lines(path, IDENTITY) if (r["model"], r["task"]) in named]
 
 
 def _finished(path: Path) -> dict[tuple[str, str], set[str]]:
@@ -194,17 +191,7 @@ def _scored(
     rows = np.arange(len(store)) if rows is None else rows
     labels = store.labels if labels is None else labels
     read_head = source is not None and any(m.requires == "source" for m in metrics)
-    base = {
-        "split": "train",
-        "layer": layer.name,
-        "layer_index": layer.index,
-        "depth": layer.depth,
-        "dim": layer.dim,
-        "n": len(rows),
-        "extract_seconds": store.seconds,
-        "higher_is_better": True,
-        "repair": None,
-    }
+    base = _base(layer, "train", len(rows)) | {"extract_seconds": store.seconds}
     started = time.perf_counter()
     try:
         table = score(
@@ -225,28 +212,23 @@ def _scored(
 
 def _probed(train: FeatureStore, test: FeatureStore, layer: Layer) -> dict[str, Any]:
     started = time.perf_counter()
-    probe = LinearProbe(C_grid=STRENGTHS).fit(train[layer.name], train.labels)
-    return {
-        "split": "test",
-        "layer": layer.name,
-        "layer_index": layer.index,
-        "depth": layer.depth,
-        "dim": layer.dim,
-        "metric": "accuracy",
-        "options": None,
-        "value": float(probe.score(test[layer.name], test.labels)),
-        "n": len(test),
-        "higher_is_better": True,
-        "seconds": time.perf_counter() - started,
-        "error": None,
-        "repair": None,
-    }
+    probe = LinearProbe(C_grid=_STRENGTHS).fit(train[layer.name], train.labels)
+    value = float(probe.score(test[layer.name], test.labels))
+    found = {"metric": "accuracy", "options": None, "value": value, "error": None}
+    return {**_base(layer, "test", len(test)), **found, "seconds": time.perf_counter() - started}
 
 
-def principal(features: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
+def _base(layer: Layer, split: str, n: int) -> dict[str, Any]:
+    """What is said of every score of a layer."""
+    place = {"layer": layer.name, "layer_index": layer.index, "depth": layer.depth}
+    place |= {"dim": layer.dim, "split": split, "n": n}
+    return {**place, "higher_is_better": True, "repair": None}
+
+
+def _principal(features: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
     """Coordinates along the leading principal components, (N, min(N, D, components)).
 
-    >>> principal(np.array([[0.0, 0.0], [3.0, 4.0]]), 1).round(6).tolist() in (
+    >>> _principal(np.array([[0.0, 0.0], [3.0, 4.0]]), 1).round(6).tolist() in (
     ...     [[-2.5], [2.5]], [[2.5], [-2.5]])
     True
     """
@@ -259,7 +241,7 @@ def _repaired(
     store: FeatureStore, layer: Layer, features: np.ndarray, metrics: Sequence[Metric], repair: str
 ) -> Iterator[dict[str, Any]]:
     if repair == "projected":
-        scored = _scored(store, layer, principal(features), None, None, metrics)
+        scored = _scored(store, layer, _principal(features), None, None, metrics)
     elif repair == "unit rows":
         lengths = np.linalg.norm(features, axis=1, keepdims=True)
         scored = _scored(

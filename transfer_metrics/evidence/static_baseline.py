@@ -33,6 +33,7 @@ MEASURE = "weighted_kendall"
 """What scores are judged by."""
 _Interval = tuple[float, float, float]
 _UNKNOWN = (np.nan, np.nan, np.nan)
+_VERDICTS = {"a": "better", "b": "worse", "tie": "tie"}
 _TESTS = ("over_static", "both_over_metric", "both_over_static")
 ABOUT = (
     "*static* ranks the models of each task by their mean z-score over the other tasks (Singh, "
@@ -61,26 +62,67 @@ class _Beside:
 
 @dataclass(frozen=True)
 class Need:
-    """A benchmark, its static ranking, and its metrics beside that, best first.
-
-    Attributes:
-        name: of the benchmark.
-        models: how many models.
-        tasks: how many tasks.
-        dispersion: mean Kendall's tau between two tasks, with its interval.
-        static: measures of the static ranking, with their intervals; none where no model is known
-            on two tasks.
-        rows: the metrics.
-        points: what a regret is multiplied by to be in points.
-    """
+    """A benchmark, its static ranking, and its metrics beside that, best first."""
 
     name: str
     models: int
     tasks: int
-    dispersion: _Interval
-    static: Mapping[str, _Interval]
+    dispersion: _Interval  # mean Kendall's tau between two tasks
+    static: Mapping[str, _Interval]  # of the static ranking; none where no model is on two tasks
     rows: tuple[_Beside, ...]
-    points: float
+    points: float  # what a regret is multiplied by to be in points
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        accuracies: pd.DataFrame,
+        scores: Mapping[str, pd.DataFrame],
+        *,
+        noise: pd.DataFrame | None = None,
+        points: float = 100.0,
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+    ) -> Need:
+        """Judge the static ranking of a benchmark, and every metric with and without it."""
+        options: dict[str, Any] = {"noise": noise, "resamples": resamples, "seed": seed}
+        static = static_scores(accuracies)
+
+        def measures(table: pd.DataFrame) -> dict[str, _Interval]:
+            with contextlib.suppress(InvalidInputError):
+                return mean_agreement(table, accuracies, **options)
+            return {}
+
+        rows = []
+        for metric, table in scores.items():
+            if not (alone := measures(table)):
+                continue
+            both_table = with_static(table, static)
+            both = measures(both_table)
+            verdicts: Sequence[str] = ()
+            if both and resamples:
+                with warnings.catch_warnings():
+                    # What is missing is in the benchmark's notes, which the page repeats.
+                    warnings.simplefilter("ignore", TransferMetricsWarning)
+                    test = compare_metrics(
+                        table, both_table, accuracies, measure=MEASURE, **options
+                    )
+                beside = test.over_static
+                verdicts = (
+                    _VERDICTS[beside["a"].verdict],
+                    {"a": "worse", "b": "better"}.get(test.verdict, "tie"),
+                    _VERDICTS[beside["b"].verdict],
+                )
+            rows.append(_Beside(metric, alone, both, *verdicts))
+        return cls(
+            name=name,
+            models=int(accuracies.notna().any(axis="columns").sum()),
+            tasks=len(accuracies.columns),
+            dispersion=dispersion(accuracies, resamples=resamples, seed=seed),
+            static=measures(static),
+            rows=tuple(sorted(rows, key=lambda row: -row.alone[MEASURE][0])),
+            points=points,
+        )
 
     @property
     def sentence(self) -> str:
@@ -109,58 +151,6 @@ class Need:
             for r in self.rows
         ]
         return header, [*rows, [STATIC, _tau(self.static), *["–"] * 4]]
-
-
-def need_of(
-    name: str,
-    accuracies: pd.DataFrame,
-    scores: Mapping[str, pd.DataFrame],
-    *,
-    noise: pd.DataFrame | None = None,
-    points: float = 100.0,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Need:
-    """Judge the static ranking of a benchmark, and every metric with and without it."""
-    options: dict[str, Any] = {"noise": noise, "resamples": resamples, "seed": seed}
-    static = static_scores(accuracies)
-
-    def measures(table: pd.DataFrame) -> dict[str, _Interval]:
-        with contextlib.suppress(InvalidInputError):
-            return mean_agreement(table, accuracies, **options)
-        return {}
-
-    rows = []
-    for metric, table in scores.items():
-        if not (alone := measures(table)):
-            continue
-        both_table = with_static(table, static)
-        both = measures(both_table)
-        verdicts: Sequence[str] = ()
-        if both and resamples:
-            with warnings.catch_warnings():
-                # What is missing is in the benchmark's notes, which the page repeats.
-                warnings.simplefilter("ignore", TransferMetricsWarning)
-                test = compare_metrics(table, both_table, accuracies, measure=MEASURE, **options)
-            beside = test.over_static
-            verdicts = (
-                _VERDICTS[beside["a"].verdict],
-                {"a": "worse", "b": "better"}.get(test.verdict, "tie"),
-                _VERDICTS[beside["b"].verdict],
-            )
-        rows.append(_Beside(metric, alone, both, *verdicts))
-    return Need(
-        name=name,
-        models=int(accuracies.notna().any(axis="columns").sum()),
-        tasks=len(accuracies.columns),
-        dispersion=dispersion(accuracies, resamples=resamples, seed=seed),
-        static=measures(static),
-        rows=tuple(sorted(rows, key=lambda row: -row.alone[MEASURE][0])),
-        points=points,
-    )
-
-
-_VERDICTS = {"a": "better", "b": "worse", "tie": "tie"}
 
 
 def mean_agreement(

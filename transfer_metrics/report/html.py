@@ -163,16 +163,10 @@ def _environment(names: Mapping[str, str]) -> jinja2.Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.globals |= {"number": number, "percent": lambda share: fixed(100 * share, 0)}
+    told = (called, count, duration, fixed, listed, number, several, short)
     environment.filters |= {
-        "called": called,
+        **{function.__name__: function for function in told},
         "called_plainly": lambda name: visible(names.get(name, name)),
-        "count": count,
-        "duration": duration,
-        "fixed": fixed,
-        "listed": listed,
-        "number": number,
-        "several": several,
-        "short": short,
         "name": visible,
     }
     return environment

@@ -13,7 +13,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.comparable import one_place
 from transfer_metrics.results.plot_style import save_figure
 from transfer_metrics.results.printed import SHORTENED, column_names, page_table
-from transfer_metrics.results.record import BESIDE, COSTS, MEASURED, MOVES, QUALITIES, Record
+from transfer_metrics.results.record import BESIDE, MEASURED, MOVES, QUALITIES, Record
 from transfer_metrics.results.row_plots import plot_comparison
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.table import ScoreTable
@@ -178,7 +178,7 @@ class Comparison(ScoreTable):
         for name in ("test", *self.shifts):
             chosen = [r for r in records if r.metric in QUALITIES and r.split == name]
             row[name], row[f"± {name}"] = _mean_and_margin(chosen)
-        for metric in (*BESIDE, *COSTS):
+        for metric in BESIDE:
             row[metric] = _mean(r.value for r in records if r.metric == metric)
         for metric in MOVES:
             for name in ("test", *self.shifts):

@@ -65,23 +65,18 @@ def deviations(
 
     They are what each block adds to a score, less its share by number of examples of what all add:
     the number of examples is given, so that a score that rises with it has no error from that.
-    Metrics with a derivative get them from ``influence``, by how the score moves with the weight of
-    each block: the infinitesimal jackknife (Jaeckel 1972). Other additive statistics give a
-    delete-block jackknife: the score without each block, from merging the others. For a mean both
-    are the textbook error. Where ``mode`` is ``"bootstrap"``, metrics of examples get half-samples:
-    the score of ten blocks of twenty, drawn without replacement, whose variance estimates that of
-    the score without smoothness being needed (the delete-half jackknife of Shao and Wu 1989;
-    drawing with replacement would give every example a copy of itself for a neighbour).
+    Metrics with a derivative get them from ``influence``: the infinitesimal jackknife (Jaeckel
+    1972). Other additive statistics give a delete-block jackknife, from merging the others. For a
+    mean both are the textbook error. Where ``mode`` is ``"bootstrap"``, metrics of examples get
+    half-samples: the score of ten blocks of twenty, without replacement, whose variance estimates
+    that of the score without smoothness (the delete-half jackknife of Shao and Wu 1989; drawing
+    with replacement would give every example a copy of itself for a neighbour).
 
     The blocks are the same for all models and layers, so the deviations of two of them subtract to
     those of their difference. The metrics are of one statistic, that of all examples being
-    ``whole``, and share each merge and its decompositions.
-
-    Returns one number per block, by label of the metric; none for metrics that are not additive
-    where no bootstrap was asked for, for those that cannot be computed on parts of the data, and
-    for scores that no block moves.
-    A derivative takes about one score; the jackknife B scores of each metric, and O(B log B) merges
-    of which O(log B) are held at once.
+    ``whole``. Returned is one number per block, by label of the metric; none where there is no way
+    to them, and for scores that no block moves. A derivative takes about one score; the jackknife B
+    scores of each metric, and O(B log B) merges of which O(log B) are held at once.
     """
     count = len(blocks)
     if count < 2:

@@ -78,10 +78,6 @@ def _from_file(path: Path) -> pd.DataFrame:
     The first column has the names of the models, under any header; the others have the names of
     their tasks for headers. A cell that is empty, or ``NA`` and the like, is not known. Commas,
     semicolons, tabs and bars separate; decimal commas are read where no comma separates.
-
-    Raises:
-        InvalidInputError: no such file; it has no task or no model, names one twice, has a cell
-            that is no finite number, or cannot be read as a table at all.
     """
     import pandas as pd
 

@@ -118,11 +118,9 @@ def plot_trade_off(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Metrics that no other beats in both are drawn in colour with their intervals and joined by
     steps. All are named, and names that would collide are moved apart.
 
-    Args:
-        frame: one row per metric: ``metric``, its name; ``seconds``, its cost; ``agreement``, such
-            as weighted Kendall's tau; ``low`` and ``high``, the ends of its interval, NaN where it
-            has none. Rows without agreement, or without seconds above 0, are left out.
-        ax: where to draw; a new figure by default.
+    The frame has one row per metric: ``metric``, its name; ``seconds``, its cost; ``agreement``,
+    such as weighted Kendall's tau; ``low`` and ``high``, the ends of its interval, NaN where it has
+    none. Rows without agreement, or without seconds above 0, are left out.
 
     >>> import pandas as pd
     >>> row = {"metric": "logme", "seconds": 0.1, "agreement": 0.8, "low": 0.6, "high": 0.9}

@@ -6,7 +6,7 @@ import collections
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -98,21 +98,13 @@ def higher_is_better(records: Iterable[Record], metric: str) -> bool:
     return all(r.higher_is_better is not False for r in records if r.label == metric)
 
 
-@dataclass(frozen=True)
-class RankingTrust:
-    """How far the candidates of a ranking can be told apart by their scores.
+class _RankingTrust(NamedTuple):
+    """How far the candidates of a ranking can be told apart by their scores."""
 
-    Attributes:
-        trust: in the order of the scores.
-        standing: of the candidates on earlier tasks, where such were given.
-        source: the evidence, in words.
-        outside: what of the ranking lies outside of it.
-    """
-
-    trust: Trust
-    standing: Standing | None
-    source: str
-    outside: list[str]
+    trust: Trust  # in the order of the scores
+    standing: Standing | None  # of the candidates on earlier tasks, where such were given
+    source: str  # the evidence, in words
+    outside: list[str]  # what of the ranking lies outside of it
 
 
 def trust_in(
@@ -121,7 +113,7 @@ def trust_in(
     metric: str,
     view: str,
     errors: ErrorModel | None = None,
-) -> RankingTrust:
+) -> _RankingTrust:
     """How far the order of some candidates can be trusted.
 
     By ``errors``, or else by what their records say, or else by the evidence of the package.
@@ -134,7 +126,7 @@ def trust_in(
     if errors is None and len(given) == 1 and all(r.trust is not None for r in chosen):
         (pair,) = given
         outside = list(dict.fromkeys(r.outside for r in chosen if r.outside))
-        return RankingTrust(Trust(*pair), standing, "the evidence that was given", outside)
+        return _RankingTrust(Trust(*pair), standing, "the evidence that was given", outside)
     errors = errors or bundled()
     trust, outside = errors.trust(
         metric,
@@ -148,7 +140,7 @@ def trust_in(
         # Evidence is of models.
         trust = errors.trust("")[0]
         outside = [*outside, "layers as candidates"]
-    return RankingTrust(trust, standing, errors.source, outside)
+    return _RankingTrust(trust, standing, errors.source, outside)
 
 
 def _standing(chosen: Sequence[Record]) -> Standing | None:

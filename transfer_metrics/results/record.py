@@ -20,10 +20,12 @@ from transfer_metrics.naming import brief
 
 QUALITIES = ("accuracy", "r2", "average_precision")
 """What heads are judged by: of classes, of targets, of several labels."""
-BESIDE = (*(f"ood_{name}" for name in QUALITIES), "ood_gap", "balanced_accuracy")
+BESIDE = (
+    *(f"ood_{name}" for name in QUALITIES), "ood_gap", "balanced_accuracy",
+    "fit_seconds", "train_flops", "stored_bytes",
+)  # fmt: skip
 MOVES = ("distortion", "relative_distortion")
-COSTS = ("fit_seconds", "train_flops", "stored_bytes")
-MEASURED = (*QUALITIES, *BESIDE, *MOVES, *COSTS, *(f"val_{name}" for name in QUALITIES))
+MEASURED = (*QUALITIES, *BESIDE, *MOVES, *(f"val_{name}" for name in QUALITIES))
 """Metrics of heads that were trained; all others are scores."""
 _MOST_DEVIATIONS = 10_000
 _KIND = re.compile(r": (\w+ of [\w ]+), ")
@@ -130,14 +132,10 @@ class Record:
 
     @classmethod
     def checked(cls, given: Any, where: str) -> Record:
-        """A record whose fields have their types; numbers are finite or None.
+        """A mapping or record of anybody as one whose fields have their types.
 
-        Args:
-            given: a mapping or record, of anybody.
-            where: what to call it in a message.
-
-        Raises:
-            InvalidInputError: it is none, or a field has another type, such as text for a number.
+        Numbers are finite or None. One of another type, such as text, is refused by an
+        ``InvalidInputError``, in which the record is called as ``where``.
 
         >>> found = Record.checked({"model": "a", "n": 30.0, "value": math.inf}, "record 1")
         >>> found.n, found.value, found.error

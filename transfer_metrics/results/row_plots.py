@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # From white to dark blue: order is told by lightness alone, which survives grey printing.
-MAP = "Blues"
+_MAP = "Blues"
 # Numbers and rows that can be read; of more rows the best are drawn.
 _MOST_NUMBERS, _MOST_ROWS = 400, 40
 
@@ -181,7 +181,7 @@ def plot_heat_map(
     numbers, shades = numbers[order], shades[order]
     rows, columns = numbers.shape
     ax = new_axes(ax, _rows_height({"": order}) + 0.6)
-    image = ax.imshow(np.ma.masked_invalid(shades), cmap=MAP, vmin=0, vmax=1, aspect="auto")
+    image = ax.imshow(np.ma.masked_invalid(shades), cmap=_MAP, vmin=0, vmax=1, aspect="auto")
     if rows * columns <= _MOST_NUMBERS:
         for i, j in zip(*np.nonzero(np.isfinite(numbers)), strict=True):
             colour = "white" if shades[i, j] > 0.6 else "black"

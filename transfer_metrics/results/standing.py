@@ -57,14 +57,7 @@ def normal_scores(values: np.ndarray) -> np.ndarray:
 def earlier_accuracies(prior: Any) -> pd.DataFrame:
     """A table of what models reached before, models x tasks, NaN where a model was not tried.
 
-    Args:
-        prior: as for ``known_accuracies``: a CSV file with the models in the first column and a
-            column per task (or one published column, such as top-1 accuracy on ImageNet), the same
-            as a data frame, or a mapping from model to accuracy.
-
-    Raises:
-        InvalidInputError: it is empty, names a model or a task twice, has a cell that is no
-            number, or a row or column without any.
+    The prior is as for ``known_accuracies``; a row or column without any accuracy is refused.
 
     >>> earlier_accuracies({"a": 70.0, "b": 75.5}).shape
     (2, 1)
@@ -94,12 +87,6 @@ def standing_of(
     other tables had: of a single column, only from these. A column that says nothing counts for
     nothing: one of ``task`` itself, whose accuracies are what is asked; one like another; one that
     has the same accuracy everywhere, or of one model alone.
-
-    Raises:
-        InvalidInputError: the table has none of the models.
-
-    Warns:
-        TransferMetricsWarning: it lacks some of them, or a column was left out.
     """
     wanted = list(dict.fromkeys(models))
     there = [name for name in wanted if name in accuracies.index]
