@@ -63,7 +63,7 @@ def learnt(
         truth_cases(_POPULATION, truth, scores),
         earlier={_POPULATION: accuracies},
         dims=list(width_of(scores).values()),
-        kinds=kinds_of(truth),
+        kinds=list(dict.fromkeys(filter(None, (Record.of(r).task_kind for r in truth)))),
         source=f"what {models} models reached on {tasks} tasks ({visible(named)})",
     )
 
@@ -131,12 +131,6 @@ def _apart(records: Iterable[Mapping[str, Any]]) -> tuple[_Records, _Records]:
         [r for r in measured if r.get("head")],
         [r for r in scored if r["metric"]],
     )
-
-
-def kinds_of(truth: _Records) -> list[str]:
-    """Of what the tasks are, as their summaries say."""
-    kinds = (Record.of(r).task_kind for r in truth)
-    return list(dict.fromkeys(kind for kind in kinds if kind))
 
 
 def _lines(path: Any) -> list[Mapping[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.comparable import one_place
 from transfer_metrics.results.plot_style import save_figure
-from transfer_metrics.results.printed import SHORTENED, column_names, page_table
+from transfer_metrics.results.printed import column_names, page_table
 from transfer_metrics.results.record import BESIDE, MEASURED, MOVES, QUALITIES, Record
 from transfer_metrics.results.row_plots import plot_comparison
 from transfer_metrics.results.shortlist import CONFIDENCE
@@ -140,7 +140,7 @@ class Comparison(ScoreTable):
         if summary.empty:
             return "(no records)"
         shown = summary.reset_index()
-        names = column_names(shown["model"])
+        names, note = column_names(shown["model"])
         shown["model"] = [names[model] for model in shown["model"]]
         for name in ("test", *self.shifts):
             if name in shown:
@@ -165,7 +165,7 @@ class Comparison(ScoreTable):
         if self.measure != "accuracy":
             told.append(f"\n{', '.join(('test', *self.shifts))}: {self.measure}, in per cent")
         told += [f"\n{visible(text, 2_000)}" for text in self.task_summaries]
-        told += [f"\n{SHORTENED}"] if any(names[name] != visible(name) for name in names) else []
+        told += [f"\n{note}"] if note else []
         return "\n".join(told)
 
     @property

@@ -84,10 +84,7 @@ def plot_agreement(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    """Score against accuracy, a named point per model, with the straight line of least squares.
-
-    The title has ``tau``: weighted Kendall's, and the ends of its interval.
-    """
+    """What ``TablePlots.agreement`` draws, with ``tau`` and the ends of its interval."""
     x, y = np.array(list(points.values()), float).T
     ax = new_axes(ax, height=4.8)
     if np.ptp(x) > 0:

@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-SHORTENED = "Names are shortened; files, --json and --csv have them whole."
+_SHORTENED = "Names are shortened; files, --json and --csv have them whole."
 # A name that is longer is shortened where it does not differ, and to so many letters at most.
 _LONG, _LONGEST = 44, 80
 # Of a table in a notebook, whose middle is left out.
 _MOST_ROWS = 60
 
 
-def column_names(names: Iterable[object]) -> dict[str, str]:
-    """What stands for each name in the column of a table.
+def column_names(names: Iterable[object]) -> tuple[dict[str, str], str]:
+    """What stands for each name in the column of a table, and what to say of that below.
 
     >>> column_names(["zoo:a", "zoo:b"])
-    {'zoo:a': 'zoo:a', 'zoo:b': 'zoo:b'}
+    ({'zoo:a': 'zoo:a', 'zoo:b': 'zoo:b'}, '')
     """
     whole = list(dict.fromkeys(map(str, names)))
     short = told_apart(map(visible, short_names(whole, _LONG, _LONGEST)))
-    return dict(zip(whole, short, strict=True))
+    note = _SHORTENED if short != list(map(visible, whole)) else ""
+    return dict(zip(whole, short, strict=True)), note
 
 
 def printed(records: Sequence[Record], view: str, metric: str | None, confidence: float) -> str:
     """What ``ScoreTable.format`` returns; without a metric it is of the first."""
     if not records:
         return "(no records)"
-    names = column_names(r.model for r in records)
+    names, note = column_names(r.model for r in records)
     text = _printed(records, view, metric, confidence, names)
-    is_short = any(short != visible(name) for name, short in names.items())
-    return f"{text}\n\n{SHORTENED}" if is_short else text
+    return f"{text}\n\n{note}" if note else text
 
 
 def _printed(

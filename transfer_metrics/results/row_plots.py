@@ -39,11 +39,7 @@ def plot_ranking(
     dropped: Collection[str] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """Candidates of ``ScoreTable.ranking`` as points, with 95 % intervals where there are any.
-
-    Models that a race dropped are hollow and grey: their scores are of fewer examples. Of more than
-    ``_MOST_ROWS`` candidates the best are drawn, as many of each task.
-    """
+    """What ``TablePlots.ranking`` draws of ``ScoreTable.ranking``."""
     import pandas as pd
 
     if not ranking["score"].notna().any():
@@ -99,10 +95,7 @@ def plot_comparison(
     measure: str = "accuracy",
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy, or another measure, of every head of ``Comparison.summary``, with 95 % intervals.
-
-    A row per model and head, a colour and marker per data set.
-    """
+    """What ``ComparisonPlots.comparison`` draws of ``Comparison.summary``."""
     if "test" not in summary or not summary["test"].notna().any():
         raise InvalidInputError("no head has an accuracy to plot; see table.failures")
     import pandas as pd
