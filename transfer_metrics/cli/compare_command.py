@@ -128,15 +128,13 @@ def _run(args: argparse.Namespace) -> int:
 
 def _foretell(args: argparse.Namespace, models: Any, task: Any, heads: Any, seeds: Any) -> int:
     """Say what it takes: all of it where that is all that is asked, else in a line on stderr."""
-    import warnings
+    from contextlib import nullcontext
 
-    from transfer_metrics.errors import TransferMetricsWarning
+    from transfer_metrics.errors import quiet
     from transfer_metrics.heads.estimate import expected_fits
     from transfer_metrics.results.wording import duration, listed, several
 
-    with warnings.catch_warnings():
-        if not args.dry_run:  # the work itself tells
-            warnings.simplefilter("ignore", TransferMetricsWarning)
+    with nullcontext() if args.dry_run else quiet():  # the work itself tells
         steps, found = expected_fits(
             models,
             task,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, quiet
 from transfer_metrics.evidence.static_baseline import MEASURE, mean_agreement
 from transfer_metrics.ranking.combinations import COMBINATIONS, combined
 from transfer_metrics.results.agreement import RESAMPLES, evaluate, options_of
@@ -208,8 +207,7 @@ def _against(
 ) -> str:
     if table is reference or not resamples:
         return "–"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TransferMetricsWarning)
+    with quiet():
         found = compare_metrics(
             table, reference, accuracies, measure=MEASURE, noise=noise, resamples=resamples
         )

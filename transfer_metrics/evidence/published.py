@@ -11,12 +11,11 @@ import io
 import itertools
 import math
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.errors import TransferMetricsWarning
+from transfer_metrics.errors import quiet
 from transfer_metrics.evidence.layout import aligned, piped, wrapped
 from transfer_metrics.evidence.static_baseline import ABOUT, MEASURE, Need, overview
 from transfer_metrics.results.agreement import RESAMPLES
@@ -198,9 +197,8 @@ def judge_benchmark(
     better: dict[str, list[str]] = {metric: [] for metric in scores}
     worse: dict[str, list[str]] = {metric: [] for metric in scores}
     rows = []
-    with warnings.catch_warnings():
+    with quiet():
         # What is missing is in the benchmark's notes, which the page repeats.
-        warnings.simplefilter("ignore", TransferMetricsWarning)
         for a, b in itertools.combinations(scores, 2):
             found = compare_metrics(
                 scores[a], scores[b], accuracies, static=unseeing, measure=MEASURE, **options

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, quiet
 from transfer_metrics.evidence.ground_truth import append_lines, read_lines
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import Layer, list_layers
@@ -144,9 +143,8 @@ def _of_pair(
     example = loaded.batch([task["train"].examples[row] for row in (0, 1)])
     layers = _spaced(list_layers(loaded, "blocks", example=example), blocks)
     train = extract(loaded, task, layers=layers, split="train", progress=False)
-    with warnings.catch_warnings():
+    with quiet():
         # What scores warn of is in the page of the metrics; here it would come in thousands.
-        warnings.simplefilter("ignore", TransferMetricsWarning)
         yield from _at_last(train, resolve_metrics(metrics, task.kind), sizes, repairs)
         if probed:
             test = extract(loaded, task, layers=layers, split="test", progress=False)

@@ -8,14 +8,13 @@ the accuracies there may only have found that order (Singh, Hess and Vanschoren 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, quiet
 from transfer_metrics.evidence.layout import Table
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
@@ -101,9 +100,8 @@ class Need:
             both = measures(both_table)
             verdicts: Sequence[str] = ()
             if both and resamples:
-                with warnings.catch_warnings():
+                with quiet():
                     # What is missing is in the benchmark's notes, which the page repeats.
-                    warnings.simplefilter("ignore", TransferMetricsWarning)
                     test = compare_metrics(
                         table, both_table, accuracies, measure=MEASURE, **options
                     )
@@ -161,9 +159,8 @@ def mean_agreement(
     seed: int = 0,
 ) -> dict[str, _Interval]:
     """Mean over tasks of every measure of agreement, with its interval."""
-    with warnings.catch_warnings():
+    with quiet():
         # Pairs without a score are counted and told.
-        warnings.simplefilter("ignore", TransferMetricsWarning)
         found = agreement_by_task(
             scores,
             accuracies,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, quiet
 from transfer_metrics.report.gather import Setting
 from transfer_metrics.report.ranked import Scale
 from transfer_metrics.results.agreement import FEWEST
@@ -127,9 +126,8 @@ def checks_of(
 
 def _check(setting: Setting, metric: str, head: str, known: pd.DataFrame) -> Check | None:
     try:
-        with warnings.catch_warnings():
+        with quiet():
             # What is left out is not drawn; what is not defined is shown as such.
-            warnings.simplefilter("ignore", TransferMetricsWarning)
             found = setting.table.agreement(known, metric, task=setting.task)
     except InvalidInputError:
         return None

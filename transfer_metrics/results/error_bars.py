@@ -7,13 +7,12 @@ import functools
 import itertools
 import math
 import operator
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, quiet
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.statistics import FeatureSample
 from transfer_metrics.statistics.influence import Influence
@@ -104,9 +103,8 @@ def deviations(
 def _values(metrics: Sequence[Metric], whole: Any, parts: Iterable[Any]) -> dict[str, np.ndarray]:
     """Scores of the whole and of parts of it, by label of those metrics that have them all."""
     values: dict[str, list[float]] = {m.label: [] for m in metrics}
-    with warnings.catch_warnings():
+    with quiet():
         # What the whole gave warning of, its parts need not repeat.
-        warnings.simplefilter("ignore", TransferMetricsWarning)
         for part in itertools.chain([whole], parts if metrics else ()):
             for metric in metrics:
                 if metric.label not in values:
