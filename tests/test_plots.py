@@ -17,9 +17,9 @@ from tests.report_examples import HOSTILE, comparison, scores
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.results.plot_style import COLOURS, name_points, save_figure, short_labels
 from transfer_metrics.results.point_plots import plot_trade_off
-from transfer_metrics.results.ranks import task_scores
 from transfer_metrics.results.row_plots import _MAP, plot_heat_map
 from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.table_plots import _task_scores
 
 matplotlib.use("Agg")
 
@@ -319,13 +319,13 @@ def test_heat_map_tells_order_by_lightness_alone():
 
 def test_task_scores_are_those_of_the_best_layer_of_each_task():
     table = scores(("a", "b"), task="x") + scores(("b", "c"), task="y", seed=1)
-    found = task_scores(table, "knn", "best")
+    found = _task_scores(table, "knn", "best")
     best = table.to_frame().query("metric == 'knn'").groupby(["model", "task"])["value"].max()
     assert found.stack().dropna().to_dict() == best.to_dict()
     with pytest.raises(UnknownNameError, match="knn"):
         table.plot.tasks("knm", ax=axes())
     # Other examples of one task do not compare, so they stand apart.
-    apart = task_scores(scores(("a",), n=100) + scores(("a",), n=200), "logme", "best")
+    apart = _task_scores(scores(("a",), n=100) + scores(("a",), n=200), "logme", "best")
     assert list(apart.columns) == ["digits, n = 100", "digits, n = 200"]
 
 

@@ -24,7 +24,7 @@ import transfer_metrics as tm
 from tests.report_examples import HOSTILE, comparison, scores, selection
 from transfer_metrics.__main__ import build_parser, main
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.report.about import compare_command, rank_command, warnings_of
+from transfer_metrics.report.about import _compare_command, _rank_command, warnings_of
 from transfer_metrics.report.gather import gather
 from transfer_metrics.report.html import write_report
 from transfer_metrics.report.measured import checks_of
@@ -343,14 +343,14 @@ def test_all_that_failed_is_told(tmp_path):
 def test_commands_run_what_the_records_tell():
     models = ["timm:net(a=1,b=2)", "zoo:it's; rm -rf /", "$(boom)"]
     table = scores(models, metrics=("logme", "knn"), task="npz:my data.npz", pool="max")
-    words = shlex.split(rank_command(gather(table).settings[0]))
+    words = shlex.split(_rank_command(gather(table).settings[0]))
     args = build_parser().parse_args(words[1:])
     # Of a name that is no specification nobody knows what it stands for.
     assert expand_models(args.models) == [*models[:2], "MODEL"]
     assert args.models.endswith(",$(boom) = MODEL")
     assert (args.task, args.metrics, args.pool) == ("npz:my data.npz", "logme,knn", "max")
     assert args.intervals == "all"
-    words = shlex.split(compare_command("digits", comparison()))
+    words = shlex.split(_compare_command("digits", comparison()))
     args = build_parser().parse_args(words[1:])
     assert args.heads == "linear_probe,finetune(lr=0.1)"
     assert (args.seeds, args.ood) == (2, ["blurred=TASK"])

@@ -8,7 +8,6 @@ from typing import Any
 from transfer_metrics.cli.console import print_table, require_scores, say_failures, suggest, tell
 from transfer_metrics.cli.options import (
     add_extraction,
-    add_layers,
     add_options,
     add_output,
     check_names,
@@ -38,7 +37,7 @@ def add_parser(verbs: Any) -> None:
     add_options(parser.add_mutually_exclusive_group(required=True), "model", "store")
     add_options(parser, "task")
     add_options(parser, "metrics", help="metrics, comma-separated")
-    add_layers(parser, "blocks", "blocks, activations, *, last")
+    add_options(parser, "layers")
     parser.add_argument("--plot", metavar="FILE", help="draw the layer-wise curve into a file")
     add_options(parser, "intervals", "kind", "examples", "seed")
     add_extraction(parser)
@@ -48,7 +47,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--model", required=True)
     parser.add_argument("--task", required=True)
-    add_layers(parser, "blocks", "blocks, activations, *, last")
+    add_options(parser, "layers")
     parser.add_argument("--out", required=True, metavar="FOLDER")
     parser.add_argument("--shard-size", type=positive, default=1024, metavar="N")
     add_options(parser, "kind", "examples", "seed")

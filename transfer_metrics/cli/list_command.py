@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.console import print_table, suggest, tell
-from transfer_metrics.cli.options import add_layers, add_options, add_output, with_kind
+from transfer_metrics.cli.options import add_options, add_output, with_kind
 from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add_parser(verbs: Any) -> None:
         nargs="?",
         help="a pattern, the model whose layers to list, or the task, metric or head to describe",
     )
-    add_layers(parser, "blocks", "blocks, activations, *, last")
+    add_options(parser, "layers")
     parser.add_argument("--pool", default="avg")
     add_options(parser, "kind")
     add_output(parser)

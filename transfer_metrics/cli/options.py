@@ -89,7 +89,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "store": {"help": "features written by `extract`"},
     "task": {"help": "task: a folder such as photos/, a file, sklearn:digits …"},
     "metrics": {"help": "metrics, comma-separated; the first one ranks"},
-    "layers": {"type": _layer_names},
+    "layers": {
+        "type": _layer_names, "default": "blocks",
+        "help": "blocks, activations, *, last, or names and patterns, comma-separated (default "
+        "blocks)",
+    },
     "intervals": {
         "nargs": "?", "const": "jackknife", "choices": ("jackknife", "all", "bootstrap"),
         "help": "95 %% intervals of the metric that ranks, by a jackknife over blocks of examples; "
@@ -149,12 +153,6 @@ def add_options(parser: Any, *names: str, **own: Any) -> None:
     """Add options by their names, in this order; ``own`` is what is not as for other verbs."""
     for name in names:
         parser.add_argument(f"--{name}", **{**_OPTIONS[name], **own})
-
-
-def add_layers(parser: argparse.ArgumentParser, default: str, choices: str) -> None:
-    """Choice of layers: one name, or several with commas between."""
-    told = f"{choices}, or names and patterns, comma-separated (default {default})"
-    add_options(parser, "layers", default=default, help=told)
 
 
 def add_extraction(parser: argparse.ArgumentParser) -> None:

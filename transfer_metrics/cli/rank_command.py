@@ -16,7 +16,6 @@ from transfer_metrics.cli.console import (
 )
 from transfer_metrics.cli.options import (
     add_extraction,
-    add_layers,
     add_options,
     add_output,
     check_place,
@@ -51,7 +50,9 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(verbs, "rank", "rank pretrained models on one task", _EXAMPLES, _run)
     add_options(parser, "models", "task", required=True)
     add_options(parser, "metrics")
-    add_layers(parser, "best", "best (the best block stands for the model), blocks, last")
+    told = "best (the best block stands for the model), blocks, last, or names and patterns, "
+    told += "comma-separated (default best)"
+    add_options(parser, "layers", default="best", help=told)
     parser.add_argument(
         "--out",
         default="transfer-metrics",

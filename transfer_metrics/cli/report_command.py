@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from transfer_metrics.cli.console import require_scores, say_failures, suggest, tell
 from transfer_metrics.cli.options import (
     add_extraction,
-    add_layers,
     add_options,
     check_names,
     check_place,
@@ -54,7 +53,8 @@ def add_parser(verbs: Any) -> None:
         help="which layers stand for a model (default best; all: each on its own)",
     )
     add_options(parser, "confidence")
-    add_layers(parser, "best", "with --models: best, blocks, last")
+    chosen = "with --models: best, blocks, last, or names and patterns, comma-separated "
+    add_options(parser, "layers", default="best", help=f"{chosen}(default best)")
     taken = "with --models: what to take from earlier runs (default only-missing)"
     add_options(parser, "cache", help=taken)
     add_options(parser, "intervals")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from transfer_metrics.cli.console import print_table, say_failures, suggest, tell
 from transfer_metrics.cli.options import (
     add_extraction,
-    add_layers,
     add_options,
     add_output,
     check_names,
@@ -55,7 +54,8 @@ def add_parser(verbs: Any) -> None:
         "--keep", type=share, metavar="F", help="with --features: share of the columns to keep"
     )
     parser.add_argument("--out", metavar="FILE", help="write layers and columns as JSON")
-    add_layers(parser, "blocks", "blocks, *, last")
+    told = "blocks, *, last, or names and patterns, comma-separated (default blocks)"
+    add_options(parser, "layers", help=told)
     add_options(parser, "kind", "examples", "seed")
     add_extraction(parser)
     add_output(parser)

@@ -39,7 +39,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--head", help="a head with options (see `list heads`; default linear_probe)"
     )
-    add_options(parser, "layers", help="what the head reads: names, or a file of scores")
+    told = "what the head reads: names, or a file of scores"
+    add_options(parser, "layers", default=None, help=told)
     parser.add_argument(
         "--features",
         metavar="FILE",

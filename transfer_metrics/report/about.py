@@ -163,10 +163,10 @@ def runs_of(gathered: Gathered) -> list[_Run]:
     for setting, label in zip(gathered.settings, gathered.labels, strict=True):
         models = _models_of(setting.table)
         left_out = max(len(models) - _MOST_MODELS, 0)
-        shown, command = models[:_MOST_MODELS], rank_command(setting)
+        shown, command = models[:_MOST_MODELS], _rank_command(setting)
         runs.append(_Run(f"Scores on {label}", _settings_of(setting), shown, left_out, command))
     for task, comparison in gathered.comparisons.items():
-        command = compare_command(task, comparison)
+        command = _compare_command(task, comparison)
         runs.append(_Run(f"Heads on {task}", _measured_settings(comparison), [], 0, command))
     return runs
 
@@ -229,7 +229,7 @@ def metric_references(metrics: Iterable[str]) -> list[tuple[str, str]]:
     return told
 
 
-def rank_command(setting: Setting) -> str:
+def _rank_command(setting: Setting) -> str:
     """The command that ranks the same models on the same task, as far as the records tell."""
     records = list(setting.table)
     parts = ["transfer-metrics", "rank", "--models", _models(records)]
@@ -245,7 +245,7 @@ def rank_command(setting: Setting) -> str:
     return _shell(parts)
 
 
-def compare_command(task: str, comparison: Comparison) -> str:
+def _compare_command(task: str, comparison: Comparison) -> str:
     """The command that trains the same heads, as far as the records tell."""
     records = list(comparison)
     heads = [h for h in _values(records, "head") if not h.startswith("linear_probe@")]

@@ -14,7 +14,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.decision import Decision
 from transfer_metrics.results.comparable import Place, by_place, place_labels
 from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.results.long_table import with_own_names
+from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.ranks import Ranked, ranked
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
@@ -177,7 +177,7 @@ def _checked(tables: Iterable[ScoreTable]) -> list[list[Record]]:
                 for r in records
             ]
         )
-    named = iter(with_own_names([record for records in checked for record in records]))
+    named = iter(LongTable(record for records in checked for record in records))
     return [list(itertools.islice(named, len(records))) for records in checked]
 
 

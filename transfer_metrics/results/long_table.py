@@ -47,7 +47,7 @@ class LongTable:
 
     def __init__(self, records: Iterable[Mapping[str, Any] | Record], view: str = "best") -> None:
         self.view = _checked_view(view)
-        self._records = with_own_names([Record.of(record) for record in records])
+        self._records = _with_own_names([Record.of(record) for record in records])
 
     def __len__(self) -> int:
         return len(self._records)
@@ -267,11 +267,11 @@ def _require_pyarrow() -> None:
     require("pyarrow", "a table in Parquet", install="pyarrow")
 
 
-def with_own_names(records: Sequence[Record]) -> list[Record]:
+def _with_own_names(records: Sequence[Record]) -> list[Record]:
     """Records in which a name stands for one model, and for one task: later ones get a number.
 
     >>> two = [Record("net", model_id=i, task="t") for i in ("a1", "b2", "a1")]
-    >>> [r.model for r in with_own_names(two)]
+    >>> [r.model for r in _with_own_names(two)]
     ['net', 'net (2)', 'net']
     """
     for column in ("model", "task"):
@@ -312,7 +312,7 @@ def _joined(first: Sequence[Record], second: Sequence[Record]) -> list[Record]:
     A measurement that both have is there once. Where its values differ by more than rounding, it
     cannot be one and the same, and the model of the second table gets a number.
     """
-    both = with_own_names([*first, *second])
+    both = _with_own_names([*first, *second])
     first, second = both[: len(first)], both[len(first) :]
     known = {_identity(r): r for r in first if r.value is not None}
     clashing = {

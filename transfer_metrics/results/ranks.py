@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.chances import Standing, Trust, expected, probability_of_best
-from transfer_metrics.results.comparable import by_place, place_labels
+from transfer_metrics.results.comparable import by_place
 from transfer_metrics.results.error_model import ErrorModel, bundled
 from transfer_metrics.results.record import Record
 
@@ -216,25 +215,6 @@ def ranking_frame(records: Iterable[Record], metric: str, view: str) -> pd.DataF
     columns = ["rank", "model", *differing, "layer", "dim", "n", *numbers, "seconds", "error"]
     whole = dict.fromkeys(("rank", "dim", "n"), "Int64")
     return pd.DataFrame(rows, columns=columns).astype({**whole, **dict.fromkeys(numbers, float)})
-
-
-def task_scores(records: Iterable[Record], metric: str, view: str) -> pd.DataFrame:
-    """Score of each model on each task, models x tasks; NaN where there is none.
-
-    Scores that do not compare, such as those of two poolings or splits of a task, are columns of
-    their own.
-    """
-    import pandas as pd
-
-    places = by_place(r for r in records if not r.is_measured)
-    columns = {}
-    for label, own in zip(place_labels(places), places.values(), strict=True):
-        scored = [c for c in ranked(own, metric, view) if c.rank is not None]
-        if any(r.label == metric for r in own):
-            columns[label] = pd.Series({c.record.model: c.score for c in scored}, dtype=float)
-    if not any(map(len, columns.values())):
-        raise InvalidInputError("no model has a score to plot; see table.failures")
-    return pd.DataFrame(columns)
 
 
 def width_warnings(metrics: Iterable[Metric], records: Iterable[Record]) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.comparable import Place, by_place, place_labels
 from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.plot_style import save_figure
@@ -14,13 +16,13 @@ from transfer_metrics.results.ranks import (
     ranked,
     ranking_frame,
     single,
-    task_scores,
 )
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.row_plots import plot_heat_map, plot_ranking
 from transfer_metrics.results.table_agreement import Matched
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 
@@ -94,7 +96,7 @@ class TablePlots:
             InvalidInputError: no model has a score.
         """
         metric = self._table.named_metric(metric)
-        values = task_scores(self._table, metric, single(self._table.view))
+        values = _task_scores(self._table, metric, single(self._table.view))
         better = higher_is_better(self._table, metric)
         return plot_heat_map(values, higher_is_better=better, label=metric, ax=ax)
 
@@ -152,3 +154,22 @@ class TablePlots:
     @property
     def _tasks(self) -> list[str]:
         return sorted({str(r.task) for r in self._table if r.task})
+
+
+def _task_scores(records: Iterable[Record], metric: str, view: str) -> pd.DataFrame:
+    """Score of each model on each task, models x tasks; NaN where there is none.
+
+    Scores that do not compare, such as those of two poolings or splits of a task, are columns of
+    their own.
+    """
+    import pandas as pd
+
+    places = by_place(r for r in records if not r.is_measured)
+    columns = {}
+    for label, own in zip(place_labels(places), places.values(), strict=True):
+        scored = [c for c in ranked(own, metric, view) if c.rank is not None]
+        if any(r.label == metric for r in own):
+            columns[label] = pd.Series({c.record.model: c.score for c in scored}, dtype=float)
+    if not any(map(len, columns.values())):
+        raise InvalidInputError("no model has a score to plot; see table.failures")
+    return pd.DataFrame(columns)
