@@ -360,24 +360,25 @@ def _bootstrapped(cells: _Cells, at: Sequence[int], resamples: int, seed: int) -
 
 def _mean_of(values: np.ndarray) -> tuple[float, float, float, int]:
     """Mean over tasks of one metric, its interval, and how many tasks are in it."""
-    means = mean_known(values, axis=0)
-    return float(means[0]), *interval(means[1:]), int(np.isfinite(values[:, 0]).sum())
+    point, samples = values[:, 0], values[:, 1:]
+    ends = interval(mean_known(samples, axis=0))
+    return float(mean_known(point, axis=0)), *ends, int(np.isfinite(point).sum())
 
 
 def _compared(measure: str, values: np.ndarray, models: int) -> MetricComparison:
     """The paired test of two metrics, (2, tasks, 1 + R), where both have a value."""
     values = np.where(np.isfinite(values).all(axis=0), values, np.nan)
-    a, b = mean_known(values, axis=1)
-    differences = (a - b)[1:]
+    a, b = mean_known(values[..., 0], axis=1)
+    differences = np.subtract(*mean_known(values[..., 1:], axis=1))
     differences = differences[np.isfinite(differences)]
     low, high = interval(differences)
     sides = [(differences <= 0).sum(), (differences >= 0).sum()]
     better, worse = ("b", "a") if measure.startswith("regret") else ("a", "b")
     return MetricComparison(
         measure=measure,
-        a=float(a[0]),
-        b=float(b[0]),
-        difference=float(a[0] - b[0]),
+        a=float(a),
+        b=float(b),
+        difference=float(a - b),
         low=low,
         high=high,
         p_value=float(min(1.0, 2 * (1 + min(sides)) / (1 + len(differences)))),
