@@ -91,15 +91,13 @@ def probability_of_best(
     array([0.7, 0.3])
     """
     count = len(scores)
-    errors = np.asarray(stderr, dtype=float)
-    if not count or not np.isfinite(np.asarray(scores, dtype=float)).all():
+    values, errors = (np.asarray(given, dtype=float) for given in (scores, stderr))
+    known = np.isfinite(values).all() and (trust != _SURE or np.isfinite(errors).all())
+    if not count or not known:
         return np.full(count, math.nan)
-    if trust == _SURE and not np.isfinite(errors).all():
-        return np.full(count, math.nan)
-    sign = 1.0 if higher_is_better else -1.0
     # In units of the largest, so that nothing over- or underflows.
-    unit = sign * (float(np.abs(np.asarray(scores, dtype=float)).max()) or 1.0)
-    values = np.asarray(scores, dtype=float) / unit
+    unit = (1.0 if higher_is_better else -1.0) * (float(np.abs(values).max()) or 1.0)
+    values = values / unit
     values, errors = values - values.mean(), errors / abs(unit)
     before = np.full(count, math.nan)
     if standing is not None:
