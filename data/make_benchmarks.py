@@ -21,6 +21,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,14 +29,15 @@ import pandas as pd
 import transfer_metrics as tm
 from transfer_metrics.evidence import ground_truth, kept_truth
 from transfer_metrics.evidence.ground_truth import BEST, best, read_lines, short_name
-from transfer_metrics.evidence.judgement import at_last, probed_last, tables
-from transfer_metrics.evidence.published import IMAGENET, MEASURED_HERE, TEXTS
+from transfer_metrics.evidence.judgement import at_last, tables
+from transfer_metrics.evidence.published import MEASURED_HERE
 from transfer_metrics.evidence.scored_pairs import IDENTITY
 from transfer_metrics.files import replacing
 from transfer_metrics.results.comparison import Comparison
 
 LICENCE = "figures are facts; only they were copied, no text and no code of the source"
 OWN = "measured by this project"
+ZOO, IMAGENET, TEXTS = MEASURED_HERE
 PERCENT, FRACTION = "%", "fraction"
 TUNED = "top-1 test accuracy after full fine-tuning (VOC 2007: mean average precision)"
 LOGME_MODELS = {
@@ -403,7 +405,7 @@ def measured(evidence: Path) -> Made:
     accuracies, noise = ground_truth.reached(Comparison(best(found.records)), BEST)
     probes, _ = ground_truth.reached(found, "linear_probe")
     return Made(
-        MEASURED_HERE,
+        ZOO,
         f"{len(accuracies)} small pretrained networks on {len(accuracies.columns)} image tasks",
         "this project: transfer-metrics benchmark run, transfer-metrics benchmark build",
         "test accuracy of the head that validation chose of four",
@@ -434,7 +436,12 @@ def probed(scores: Path, name: str, title: str, notes: list[str]) -> Made:
         for r in read_lines(scores, IDENTITY)
         if r["metric"]
     ]
-    probes = probed_last(found)
+    last: dict[tuple[str, str], dict[str, Any]] = {}  # the probe of the last block of every pair
+    for r in found:
+        if r["metric"] == "accuracy" and r["value"] is not None:
+            pair = r["model"], r["task"]
+            last[pair] = max(last.get(pair, r), r, key=lambda one: one["layer_index"])
+    probes = list(last.values())
     # A task on which some are missing would compare fewer models.
     accuracies = tables(probes)["accuracy"].dropna(axis=1)
     tested = pd.Series({r["task"]: r["n"] for r in probes})

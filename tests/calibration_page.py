@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -70,21 +71,20 @@ def text(found: Calibrated) -> str:
 
 def draw(trials: Sequence[Trial], path: str | os.PathLike[str]) -> str:
     """Draw chances against how often they came true into a PNG, SVG or PDF file."""
-    from transfer_metrics.results.plot_style import save_figure
+    from transfer_metrics.results.plot_style import new_axes, save_figure
 
     rows = reliability(trials)
 
-    def plot(ax: object) -> None:
+    def plot(figure: Any) -> None:
+        ax = new_axes(figure, 5.0)
         chance, share, low, high, _ = np.array(rows).T
         errors = np.abs([share - low, high - share])
-        ax.plot([0, 1], [0, 1], color="0.7", linewidth=1)  # type: ignore[attr-defined]
-        ax.errorbar(  # type: ignore[attr-defined]
-            chance, share, errors, fmt="o", capsize=3
-        )
-        ax.set_xlabel("P(best) that was told, task left out")  # type: ignore[attr-defined]
-        ax.set_ylabel("share that were the best")  # type: ignore[attr-defined]
+        ax.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        ax.errorbar(chance, share, errors, fmt="o", capsize=3)
+        ax.set_xlabel("P(best) that was told, task left out")
+        ax.set_ylabel("share that were the best")
 
-    return save_figure(plot, path, 5.0)
+    return save_figure(plot, path)
 
 
 _METHOD = """\

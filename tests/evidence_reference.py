@@ -20,12 +20,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests import evidence_files
 from tests.plain_networks import shared_models
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence import evidence_report, ground_truth, kept_truth, scored_pairs
 from transfer_metrics.evidence.judgement import at_last, tables
 from transfer_metrics.evidence.layout import piped, wrapped
-from transfer_metrics.evidence.published import IMAGENET, load_benchmark
+from transfer_metrics.evidence.published import load_benchmark
 from transfer_metrics.evidence.static_baseline import MEASURE, mean_agreement
 from transfer_metrics.files import replacing
 from transfer_metrics.results.comparison import Comparison
@@ -77,7 +78,7 @@ def measured(folder: Path, truth: Path, scores: Path, seeds: int) -> None:
             if not seed:
                 scored_pairs.measure([(model, task) for model in models()], scores)
     os.chdir(place)
-    kept_truth.keep(
+    evidence_files.keep(
         ground_truth.load(truth).records,
         ground_truth.read_lines(scores, scored_pairs.IDENTITY),
         data_folder() / "evidence",
@@ -96,7 +97,7 @@ def trained_longer(folder: Path, out: Path) -> None:
         ground_truth.run([found], task, out, heads=heads)
     ground_truth.run(models(), LONGER[-1][1], out, heads=heads, seeds=1)
     os.chdir(place)
-    kept_truth.keep_longer(ground_truth.load(out).records, data_folder() / "evidence")
+    evidence_files.keep_longer(ground_truth.load(out).records, data_folder() / "evidence")
 
 
 def longer() -> str:
@@ -173,7 +174,7 @@ def judged() -> evidence_report.Evidence:
         Comparison(kept_truth.kept_truth()),
         kept_truth.kept_scores(),
         protocol=kept_truth.kept_protocol(),
-        beside=load_benchmark(IMAGENET),
+        beside=load_benchmark("reference-imagenet"),
     )
 
 

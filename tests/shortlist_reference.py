@@ -23,12 +23,13 @@ from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence import kept_truth
 from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_of
 from transfer_metrics.evidence.learning import Case, cases_of, learn
-from transfer_metrics.evidence.own_evidence import best_reached, kinds_of, truth_cases
+from transfer_metrics.evidence.own_evidence import best_reached, truth_cases
 from transfer_metrics.evidence.published import Benchmark, load_benchmark
 from transfer_metrics.files import replacing
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel
+from transfer_metrics.results.record import Record
 
 ROOT = Path(__file__).parents[1]
 HERE = "here"
@@ -202,7 +203,7 @@ def main() -> None:
         earlier={name: load_benchmark(name).accuracies for name in STATIC}
         | {HERE: here.accuracies},
         dims=here.dims,
-        kinds=kinds_of(here.truth),
+        kinds=list(dict.fromkeys(Record.of(r).task_kind for r in here.truth)),
         source=f"what {models} networks reached on {tasks} tasks",
     )
     args.errors.parent.mkdir(exist_ok=True)

@@ -13,13 +13,13 @@ from scipy.stats import norm
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.chances import (
-    SURE,
+    _SURE,
     Standing,
     Trust,
+    _weights,
     expected,
     probability_of_best,
     smallest_set,
-    weights,
 )
 
 finite = st.floats(-1e6, 1e6).map(lambda v: round(v, 3))
@@ -53,7 +53,7 @@ def test_sampling_errors_alone_are_what_full_trust_leaves():
     plain = probability_of_best(scores, errors, shared)
     almost = probability_of_best(scores, errors, shared, trust=Trust(12.0, 0.0))
     np.testing.assert_allclose(almost, plain, atol=0.012)
-    assert (probability_of_best(scores, errors, shared, trust=SURE) == plain).all()
+    assert (probability_of_best(scores, errors, shared, trust=_SURE) == plain).all()
 
 
 def test_sampling_errors_widen():
@@ -121,7 +121,7 @@ def test_a_standing_adds_what_regression_says():
     rho, other = 0.6, 0.5
     joint = np.array([[1.0, rho * other], [rho * other, 1.0]])
     a, b = np.linalg.solve(joint, [rho, other])
-    found = weights(Trust(math.atanh(rho), 0.0), Trust(math.atanh(other), 0.0))
+    found = _weights(Trust(math.atanh(rho), 0.0), Trust(math.atanh(other), 0.0))
     assert found == pytest.approx((a, b))
     s, p = np.array([1.0, 0.0, -1.0]), [0.0, 1.0, -1.0]
     got = expected(

@@ -62,13 +62,13 @@ def test_scores_are_those_that_a_user_would_see(tmp_path: Path) -> None:
     assert {r["layer"] for r in found if r["metric"] == "leep"} == {last}
     test = tm.extract(MODELS[0], task, split="test", progress=False)
     (probe,) = (r for r in found if r["metric"] == "accuracy" and r["layer"] == last)
-    fitted = tm.LinearProbe(C_grid=scored_pairs.STRENGTHS).fit(store[last], store.labels)
+    fitted = tm.LinearProbe(C_grid=scored_pairs._STRENGTHS).fit(store[last], store.labels)
     assert probe["value"] == fitted.score(test[last], test.labels)
     repaired = {r["repair"]: r["value"] for r in found if r["metric"] == "knn" and r["repair"]}
     assert set(repaired) == set(scored_pairs.REPAIRS)
     assert repaired["unit rows"] == pytest.approx(whole["value"])  # cosine distance
     assert repaired["projected"] == pytest.approx(
-        tm.knn(scored_pairs.principal(store[last]), store.labels)
+        tm.knn(scored_pairs._principal(store[last]), store.labels)
     )
     assert repaired["less permuted"] == pytest.approx(whole["value"] - 0.1, abs=0.06)
 
@@ -254,7 +254,7 @@ def test_short_names_stay_apart() -> None:
 def test_built_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(scored_pairs, "METRICS", ("knn", "logme", "lfc", "energy", "lda"))
+    monkeypatch.setattr(scored_pairs, "_METRICS", ("knn", "logme", "lfc", "energy", "lda"))
     heads = ("linear_probe(C_grid=(0.1,))", "finetune(lr=0.01, epochs=1)")
     truth, scores, page = tmp_path / "t.jsonl", tmp_path / "s.jsonl", tmp_path / "page.md"
     cache = {"cache_dir": tmp_path / "cache", "progress": False}

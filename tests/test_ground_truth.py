@@ -39,7 +39,7 @@ def test_every_pair_has_every_head_and_seed(tmp_path: Path, options: dict) -> No
         for model in MODELS
         for head, seed in (("linear_probe", 0), ("head2toe", 0), ("head2toe", 1))
     }
-    task = complete_task(tm.load_task(TASK), validation=ground_truth.VALIDATION)
+    task = complete_task(tm.load_task(TASK), validation=ground_truth._VALIDATION)
     probe = tm.LinearProbe(C_grid=(0.01, 1.0)).fit(MODELS[0], task)
     # Alone it reads fewer layers, so that its features differ by rounding.
     alone = pytest.approx(probe.score(task), abs=1.5 / len(task["test"]))

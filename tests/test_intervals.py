@@ -19,9 +19,9 @@ from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.results.chances import probability_of_best
 from transfer_metrics.results.error_bars import (
     BLOCKS,
+    _without_each,
     deviations,
     interval_modes,
-    without_each,
 )
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.inputs import as_tokens
@@ -52,7 +52,7 @@ def test_blocks_are_even_and_depend_on_the_position_only():
 @pytest.mark.parametrize("count", [2, 3, 7, 20])
 def test_without_each_leaves_one_out(count):
     values = [2**i for i in range(count)]
-    assert list(without_each(values)) == [sum(values) - v for v in values]
+    assert list(_without_each(values)) == [sum(values) - v for v in values]
 
 
 def summed(slopes, sizes):

@@ -15,7 +15,7 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, U
 from transfer_metrics.results.agreement import agreement
 from transfer_metrics.results.agreement_tasks import agreement_by_task
 from transfer_metrics.results.fidelity import fidelity
-from transfer_metrics.results.known_accuracies import known_accuracies, read_accuracies
+from transfer_metrics.results.known_accuracies import known_accuracies
 from transfer_metrics.results.static_ranking import static_scores, z_scores
 from transfer_metrics.results.table import ScoreTable
 
@@ -44,12 +44,12 @@ def written(folder: Path, text: str, name: str = "known.csv") -> Path:
 
 def test_a_file_is_the_table_that_was_written(tmp_path: Path) -> None:
     KNOWN.to_csv(tmp_path / "plain.csv")
-    pd.testing.assert_frame_equal(read_accuracies(tmp_path / "plain.csv"), KNOWN)
+    pd.testing.assert_frame_equal(known_accuracies(tmp_path / "plain.csv"), KNOWN)
     KNOWN.to_csv(tmp_path / "semi.csv", sep=";", decimal=",", index_label="model")
-    pd.testing.assert_frame_equal(read_accuracies(tmp_path / "semi.csv"), KNOWN)
+    pd.testing.assert_frame_equal(known_accuracies(tmp_path / "semi.csv"), KNOWN)
     numbered = pd.DataFrame(KNOWN.to_numpy(), NAMES)
     numbered.to_csv(tmp_path / "numbered.csv")
-    assert list(read_accuracies(tmp_path / "numbered.csv")) == ["0", "1", "2"]
+    assert list(known_accuracies(tmp_path / "numbered.csv")) == ["0", "1", "2"]
     gaps = written(tmp_path, "model,pets,cars\na,0.5,\nb,NA,81\n")
     found = known_accuracies(str(gaps))
     assert found["pets"].tolist()[0] == 0.5
@@ -75,7 +75,7 @@ def test_a_file_is_the_table_that_was_written(tmp_path: Path) -> None:
 )
 def test_files_that_are_no_table_are_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
-        read_accuracies(written(tmp_path, text))
+        known_accuracies(written(tmp_path, text))
 
 
 def test_what_else_is_refused(tmp_path: Path) -> None:

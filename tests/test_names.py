@@ -19,8 +19,8 @@ from transfer_metrics.naming import short_names, told_apart
 from transfer_metrics.report.gather import gather
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.plot_style import short_labels
-from transfer_metrics.results.ranks import task_scores
 from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.table_plots import _task_scores
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.models.candidates import _named_models, candidates_of, expand_models
 from transfer_metrics.sources.specs import parse_model
@@ -296,7 +296,7 @@ def test_tasks_of_one_name_in_two_tables(tmp_path: Path, monkeypatch: Any) -> No
     with pytest.raises(UnknownNameError, match="task of this table"):
         both.on("npz:data")
     assert "npz:data.npz (2)" in str(both)
-    assert list(task_scores(both, both.metrics[0], "best").columns) == list(ranking.index)
+    assert list(_task_scores(both, both.metrics[0], "best").columns) == list(ranking.index)
     labels = [text.get_text() for text in both.plot.ranking().get_yticklabels()]
     assert {"npz:data.npz", "npz:data.npz (2)"} < set(labels)
     assert len(both.plot.layers().lines) == 2

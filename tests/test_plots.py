@@ -16,9 +16,10 @@ from matplotlib.text import Text
 from tests.report_examples import HOSTILE, comparison, scores
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.results.plot_style import COLOURS, name_points, save_figure, short_labels
-from transfer_metrics.results.plots import MAP, plot_heat_map, plot_trade_off
-from transfer_metrics.results.ranks import task_scores
+from transfer_metrics.results.point_plots import plot_trade_off
+from transfer_metrics.results.row_plots import _MAP, plot_heat_map
 from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.table_plots import _task_scores
 
 matplotlib.use("Agg")
 
@@ -100,7 +101,7 @@ def test_every_plot_draws_any_name_into_every_format(tmp_path, ending):
     start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
     for name, draw in drawings.items():
         path = tmp_path / f"{name}.{ending}"
-        save_figure(draw, path, 4)
+        save_figure(draw, path)
         assert path.read_bytes().startswith(start)
 
 
@@ -270,7 +271,7 @@ def test_the_same_numbers_give_the_same_file_with_fonts_inside(tmp_path):
     for ending in ("svg", "pdf", "png"):
         paths = [tmp_path / f"{i}.{ending}" for i in range(2)]
         for path in paths:
-            save_figure(lambda ax: scores().plot.ranking(ax=ax), path, 4)
+            save_figure(lambda ax: scores().plot.ranking(ax=ax), path)
         assert paths[0].read_bytes() == paths[1].read_bytes()
     content = (tmp_path / "0.pdf").read_bytes()
     assert b"/FontFile2" in content
@@ -311,7 +312,7 @@ def test_heat_map_orders_models_and_shades_by_rank_within_each_task():
 
 
 def test_heat_map_tells_order_by_lightness_alone():
-    colours = matplotlib.colormaps[MAP](np.linspace(0, 1, 50))[:, :3]
+    colours = matplotlib.colormaps[_MAP](np.linspace(0, 1, 50))[:, :3]
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     lightness = linear @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(lightness) < 0).all()
@@ -319,13 +320,13 @@ def test_heat_map_tells_order_by_lightness_alone():
 
 def test_task_scores_are_those_of_the_best_layer_of_each_task():
     table = scores(("a", "b"), task="x") + scores(("b", "c"), task="y", seed=1)
-    found = task_scores(table, "knn", "best")
+    found = _task_scores(table, "knn", "best")
     best = table.to_frame().query("metric == 'knn'").groupby(["model", "task"])["value"].max()
     assert found.stack().dropna().to_dict() == best.to_dict()
     with pytest.raises(UnknownNameError, match="knn"):
         table.plot.tasks("knm", ax=axes())
     # Other examples of one task do not compare, so they stand apart.
-    apart = task_scores(scores(("a",), n=100) + scores(("a",), n=200), "logme", "best")
+    apart = _task_scores(scores(("a",), n=100) + scores(("a",), n=200), "logme", "best")
     assert list(apart.columns) == ["digits, n = 100", "digits, n = 200"]
 
 

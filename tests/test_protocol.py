@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import transfer_metrics as tm
+from tests import evidence_files
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence import ground_truth, kept_truth
 from transfer_metrics.evidence.ground_truth import BEST, best, protocol, reached
@@ -253,7 +254,7 @@ def test_only_complete_tasks_are_kept_and_come_back_as_they_were(tmp_path: Path)
         for metric, options, value in (("knn", "k=1", 0.25), ("ncti_rank", None, -1 / 3)):
             scores.append({**base, "metric": metric, "options": options, "value": value})
         scores[-1]["higher_is_better"] = False
-    kept_truth.keep(truth, scores, tmp_path)
+    evidence_files.keep(truth, scores, tmp_path)
     found = kept_truth.kept_truth(tmp_path)
     assert {(r["model"], r["task"], r["seed"]) for r in found} == {
         ("zoo:a", "x", 0),
@@ -274,7 +275,7 @@ def test_only_complete_tasks_are_kept_and_come_back_as_they_were(tmp_path: Path)
     assert (rank["higher_is_better"], knn["higher_is_better"]) == (False, True)
     assert rank["value"] == pytest.approx(-1 / 3)
     with pytest.raises(InvalidInputError, match="no task has all"):
-        kept_truth.keep(truth, [], tmp_path)
+        evidence_files.keep(truth, [], tmp_path)
 
 
 KEPT = pytest.mark.skipif(

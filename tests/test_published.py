@@ -21,9 +21,7 @@ from transfer_metrics.__main__ import main
 from transfer_metrics.errors import CorruptStoreError, TransferMetricsWarning, UnknownNameError
 from transfer_metrics.evidence import published
 from transfer_metrics.evidence.published import (
-    IMAGENET,
     MEASURED_HERE,
-    TEXTS,
     Benchmark,
     list_benchmarks,
     load_benchmark,
@@ -36,7 +34,7 @@ from transfer_metrics.results.agreement_tasks import agreement_by_task
 FOREIGN = {"otce", "fu", "imagenet_top1", "ncti"}
 # What the project's own table has beside single metrics.
 OWN = {"probe_accuracy", "etran"}
-HERE = tuple(name for name in (MEASURED_HERE, IMAGENET, TEXTS) if name in list_benchmarks())
+HERE = tuple(name for name in MEASURED_HERE if name in list_benchmarks())
 SHAPES = {
     "emms-caption": (9, 5),
     "emms-vit": (13, 11),

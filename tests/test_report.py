@@ -24,11 +24,11 @@ import transfer_metrics as tm
 from tests.report_examples import HOSTILE, comparison, scores, selection
 from transfer_metrics.__main__ import build_parser, main
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.report.about import compare_command, rank_command, warnings_of
+from transfer_metrics.report.about import _compare_command, _rank_command, warnings_of
 from transfer_metrics.report.gather import gather
 from transfer_metrics.report.html import write_report
 from transfer_metrics.report.measured import checks_of
-from transfer_metrics.report.ranked import MOST_CURVES, MOST_ROWS, Scale, ranking_of
+from transfer_metrics.report.ranked import MOST_CURVES, MOST_ROWS, Ranking, Scale
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
@@ -343,14 +343,14 @@ def test_all_that_failed_is_told(tmp_path):
 def test_commands_run_what_the_records_tell():
     models = ["timm:net(a=1,b=2)", "zoo:it's; rm -rf /", "$(boom)"]
     table = scores(models, metrics=("logme", "knn"), task="npz:my data.npz", pool="max")
-    words = shlex.split(rank_command(gather(table).settings[0]))
+    words = shlex.split(_rank_command(gather(table).settings[0]))
     args = build_parser().parse_args(words[1:])
     # Of a name that is no specification nobody knows what it stands for.
     assert expand_models(args.models) == [*models[:2], "MODEL"]
     assert args.models.endswith(",$(boom) = MODEL")
     assert (args.task, args.metrics, args.pool) == ("npz:my data.npz", "logme,knn", "max")
     assert args.intervals == "all"
-    words = shlex.split(compare_command("digits", comparison()))
+    words = shlex.split(_compare_command("digits", comparison()))
     args = build_parser().parse_args(words[1:])
     assert args.heads == "linear_probe,finetune(lr=0.1)"
     assert (args.seeds, args.ood) == (2, ["blurred=TASK"])
@@ -589,7 +589,7 @@ def test_ticks_are_round(ends, ticks):
 def test_intervals_stand_where_their_numbers_are(tmp_path):
     table = scores(("a", "b"), metrics=("logme",))
     page = written(tmp_path, table)
-    ranking = ranking_of(gather(table).settings[0], "logme")
+    ranking = Ranking.of(gather(table).settings[0], "logme")
     for row, svg in zip(ranking.rows, page.all("svg", **{"class": "strip"}), strict=False):
         [whisker] = svg.all("line", **{"class": "whisker"})
         [dot] = svg.all("circle", **{"class": "dot"})

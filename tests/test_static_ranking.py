@@ -15,7 +15,7 @@ from scipy import stats
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence.judgement import by_task
 from transfer_metrics.evidence.published import load_benchmark
-from transfer_metrics.evidence.static_baseline import need_of
+from transfer_metrics.evidence.static_baseline import Need
 from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
 from transfer_metrics.results.static_ranking import (
     dispersion,
@@ -118,7 +118,7 @@ def test_published_tables_have_the_figures_of_plain_loops(name: str) -> None:
     table = load_benchmark(name).accuracies
     plain = plain_tau(table)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transfer_metrics.results.cells.warn", lambda _: None)
+        patch.setattr("transfer_metrics.results.agreement_tasks.warn", lambda _: None)
         assert mean_of(judged(static_scores(table), table)) == pytest.approx(plain)
     assert plain == pytest.approx(FIGURES.get(name, plain), abs=0.005)
 
@@ -296,7 +296,7 @@ def test_what_a_benchmark_needs() -> None:
         "knows": own + 0.3 * rng.normal(size=own.shape),
         "blind": frame(rng.normal(size=own.shape)),
     }
-    need = need_of("small", own, scores, points=1.0, resamples=200)
+    need = Need.of("small", own, scores, points=1.0, resamples=200)
     assert (need.models, need.tasks) == (12, 5)
     assert [row.metric for row in need.rows] == ["knows", "blind"]
     best = need.rows[0]
@@ -307,7 +307,7 @@ def test_what_a_benchmark_needs() -> None:
     assert best.both_over_metric == "worse"  # a ranking that knows nothing only adds noise
     assert need.sentence.startswith("small: static has weighted tau")
     assert need.sentence.endswith("Better: knows; not told apart: blind; worse: none.")
-    alone = need_of(
+    alone = Need.of(
         "one", own[["t0"]], {name: t[["t0"]] for name, t in scores.items()}, resamples=0
     )
     assert alone.static == {}

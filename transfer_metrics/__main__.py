@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
 import transfer_metrics
-from transfer_metrics.cli.console import LONGEST, console, in_options, take_options
+from transfer_metrics.cli.console import console, say, take_options
 from transfer_metrics.cli.parser import (
     Parser,
-    PrintCompletion,
     add_common,
     parser_of,
     with_config,
@@ -27,25 +26,26 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsError, Tra
 from transfer_metrics.threads import running_with
 from transfer_metrics.untrusted import visible, visible_lines
 
-VERBS = (
-    "rank",
-    "transfer",
-    "layers",
-    "extract",
-    "score",
-    "select",
-    "train",
-    "predict",
-    "export",
-    "compare",
-    "report",
-    "list",
-    "cache",
-    "benchmark",
-)
+VERBS = {
+    "rank": "rank_command",
+    "transfer": "transfer_command",
+    "layers": "layers_command",
+    "extract": "layers_command",
+    "score": "score_command",
+    "select": "select_command",
+    "train": "train_command",
+    "predict": "predict_command",
+    "export": "predict_command",
+    "compare": "compare_command",
+    "report": "report_command",
+    "list": "list_command",
+    "cache": "list_command",
+    "benchmark": "benchmark_command",
+}
+"""The files of the verbs, in the order in which help lists them."""
 
-# How much is told of an error that nobody foresaw.
-_MOST = 300
+# How much is told of an error, and of one that nobody foresaw.
+_LONGEST, _MOST = 20_000, 300
 
 _DESCRIPTION = """\
 Which pretrained model should I transfer to my data, and from which layers?
@@ -71,16 +71,34 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--print-completion",
-        action=PrintCompletion,
+        action=_PrintCompletion,
         choices=("bash", "zsh", "tcsh"),
         help="print a completion script for a shell, to be sourced by it",
     )
     add_common(parser)
     parser.set_defaults(quiet=False)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb in VERBS:
-        importlib.import_module(f"transfer_metrics.cli.{verb}_command").add_parser(verbs)
+    for file in dict.fromkeys(VERBS.values()):
+        importlib.import_module(f"transfer_metrics.cli.{file}").add_parser(verbs)
     return parser
+
+
+class _PrintCompletion(argparse.Action):
+    """Print the completion script of the whole parser for a shell, and stop."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """See ``argparse.Action``."""
+        from transfer_metrics.sources.optional import require
+
+        shtab = require("shtab", "completion in a shell", install="shtab")
+        print(shtab.complete(parser, str(values)))
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,7 +141,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
         # Asked of the arguments themselves, since these may be what cannot be parsed.
         if "--debug" in argv:
             print(visible_lines(traceback.format_exc()), file=sys.stderr)
-        print(f"transfer-metrics: {in_options(sentence(error))}", file=sys.stderr)
+        say(f"transfer-metrics: {sentence(error)}")
         return 2
 
 
@@ -175,7 +193,7 @@ def sentence(error: Exception) -> str:
             f"{type(error).__name__}: {text[:_MOST] or 'no reason given'}; this is a bug or a "
             f"broken input; run again with --debug for the traceback"
         )
-    return visible(text, LONGEST)
+    return visible(text, _LONGEST)
 
 
 def _show_warning(
@@ -188,8 +206,7 @@ def _show_warning(
 ) -> None:
     """The toolkit's own warnings as one line; where in its code they arose helps nobody."""
     if issubclass(category, TransferMetricsWarning):
-        text = visible(in_options(" ".join(str(message).split())), LONGEST)
-        print(f"transfer-metrics: warning: {text}", file=sys.stderr)
+        say(f"transfer-metrics: warning: {' '.join(str(message).split())}")
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)
         print(text, end="", file=file or sys.stderr)

@@ -6,10 +6,11 @@ one line on stderr and exit status 2.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _MOST_COMPARED, _LONGEST_COMPARED = 5_000, 200
 
@@ -104,3 +105,11 @@ def warn(text: str) -> None:
     while frame and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
         frame, level = frame.f_back, level + 1
     warnings.warn(text, TransferMetricsWarning, stacklevel=level + 1)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of this package, where what they say is told in another way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TransferMetricsWarning)
+        yield

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from tests.benchmarks.command import parser_of, run_module
 from transfer_metrics.__main__ import VERBS
-from transfer_metrics.cli.console import Records, print_table, say
+from transfer_metrics.cli.console import print_table, say
 from transfer_metrics.cli.options import add_output
 
 SLACK = 20.0
@@ -91,7 +91,7 @@ def faults(records: list[dict[str, object]]) -> list[str]:
 def _run(args: argparse.Namespace) -> int:
     with TemporaryDirectory(prefix="transfer-metrics-") as folder:
         records = measure(Path(folder))
-    print_table(Records(records), args, table(records))
+    print_table(records, args, table(records))
     wrong = faults(records)
     for text in wrong:
         say(text)

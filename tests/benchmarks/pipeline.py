@@ -26,7 +26,7 @@ from torch import nn
 
 import transfer_metrics as tm
 from tests.benchmarks.command import bystanders, parser_of, run_module
-from transfer_metrics.cli.console import Records, print_table, tell
+from transfer_metrics.cli.console import print_table, tell
 from transfer_metrics.cli.options import add_output, positive
 from transfer_metrics.features.inference import Inference
 from transfer_metrics.sources.models.load_model import load_model
@@ -280,7 +280,7 @@ def _run(args: argparse.Namespace) -> int:
         for record in found:
             records.append(record)
             tell(args, _line(record))
-    print_table(Records(records), args, text(records, share()))
+    print_table(records, args, text(records, share()))
     return 0
 
 

@@ -1,1 +1,1 @@
-"""The command line: one verb per file, each parses, calls the library and prints."""
+"""The command line: a file per verb or pair of verbs; each parses, calls the library, prints."""

@@ -6,8 +6,8 @@ import argparse
 import os
 from typing import Any
 
-from transfer_metrics.cli.console import print_table, require_scores, say, show, tell
-from transfer_metrics.cli.options import add_device, add_output, check_place, positive, write_page
+from transfer_metrics.cli.console import print_table, require_scores, say_failures, show, tell
+from transfer_metrics.cli.options import add_options, add_output, check_place, positive, write_page
 from transfer_metrics.cli.parser import add_verb
 from transfer_metrics.errors import InvalidInputError
 
@@ -47,12 +47,12 @@ def add_parser(verbs: Any) -> None:
         _RUN,
         _run_truth,
     )
-    truth.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
+    add_options(truth, "models")
     truth.add_argument("--tasks", required=True, help="tasks, comma-separated")
     truth.add_argument("--heads", help="heads, comma-separated (default the stated protocol)")
     truth.add_argument("--seeds", type=positive, default=2, metavar="K", help="default 2")
     truth.add_argument("--out", required=True, metavar="FILE", help="file of JSON lines")
-    add_device(truth)
+    add_options(truth, "device")
     add_output(truth)
     build = add_verb(
         which,
@@ -117,9 +117,7 @@ def _run_truth(args: argparse.Namespace) -> int:
         best = ground_truth.best(rows)
         parts.append("\n".join([task, type(table)([*rows, *best]).format(), *told]))
     print_table(table, args, "\n\n".join(parts))
-    for failure in table.failures:
-        say(f"failed: {failure['model']} on {failure['task']}: {failure['error']}")
-    return 1 if table.failures else 0
+    return say_failures(table.failures, "{model} on {task}")
 
 
 def _run_build(args: argparse.Namespace) -> int:
@@ -136,9 +134,8 @@ def _run_build(args: argparse.Namespace) -> int:
         raise InvalidInputError(
             f"no record in {', '.join(args.truth)}; give files that `benchmark run` wrote"
         )
-    records = scored_pairs.measure(
-        scored_pairs.pairs_of(truth), args.scores, progress=not args.quiet
-    )
+    pairs = sorted({(r["model"], r["task"]) for r in truth if r["metric"] == "accuracy"})
+    records = scored_pairs.measure(pairs, args.scores, progress=not args.quiet)
     found = evidence_report.gather(
         Comparison(ground_truth.shortened(truth)),
         ground_truth.shortened(records),
@@ -153,10 +150,7 @@ def _run_build(args: argparse.Namespace) -> int:
             ["transfer-metrics benchmark build", *args.truth, "--scores", args.scores]
         )
         write_page(args, evidence_report.markdown(found, command, picture.name))
-    failures = [r for r in records if not r["metric"]]
-    for failure in failures:
-        say(f"failed: {failure['model']} on {failure['task']}: {failure['error']}")
-    return 1 if failures else 0
+    return say_failures((r for r in records if not r["metric"]), "{model} on {task}")
 
 
 def _run_published(args: argparse.Namespace) -> int:

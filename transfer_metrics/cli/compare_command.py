@@ -10,16 +10,13 @@ from transfer_metrics.cli.console import (
     print_table,
     require_scores,
     say,
+    say_failures,
     suggest,
     tell,
 )
 from transfer_metrics.cli.options import (
-    add_cache,
-    add_device,
-    add_examples,
+    add_options,
     add_output,
-    add_plot_format,
-    add_time,
     check_place,
     loaded,
     positive,
@@ -42,10 +39,7 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "train heads and fine-tune, and test in and out of distribution"
     parser = add_verb(verbs, "compare", help, _EXAMPLES, _run)
-    parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
-    parser.add_argument(
-        "--task", required=True, help="task: a folder such as photos/, a file, sklearn:digits …"
-    )
+    add_options(parser, "models", "task", required=True)
     parser.add_argument(
         "--heads",
         help="comma-separated (default linear_probe,head2toe,finetune,lpft; see `list heads`)",
@@ -58,7 +52,7 @@ def add_parser(verbs: Any) -> None:
         help="shifted data: a task with classes of the same names, or corrupted:KIND:SEVERITY; "
         "may be repeated (default the task's split ood)",
     )
-    add_examples(parser)
+    add_options(parser, "kind", "examples", "seed")
     parser.add_argument(
         "--seeds", type=positive, metavar="K", help="how many (default 3, with --quick 1)"
     )
@@ -68,22 +62,17 @@ def add_parser(verbs: Any) -> None:
         help="only the shortlist of a ranking, at most five models; where not named otherwise "
         "twelve epochs, learning rates that are dropped early, and one seed",
     )
-    add_time(parser)
+    add_options(parser, "time")
     parser.add_argument("--engine", default="serial", help="where to fit, as for rank")
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes of that")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what it would take; compute and write nothing"
-    )
-    parser.add_argument("--metrics", help="scores to check, comma-separated, such as logme")
+    add_options(parser, "workers", "dry-run")
+    add_options(parser, "metrics", help="scores to check, comma-separated, such as logme")
     parser.add_argument(
         "--out",
         default="transfer-metrics",
         metavar="FOLDER",
         help="folder for the long table and the plot (default ./transfer-metrics)",
     )
-    add_plot_format(parser)
-    add_cache(parser)
-    add_device(parser)
+    add_options(parser, "plot-format", "cache", "device")
     add_output(parser)
 
 
@@ -127,29 +116,25 @@ def _run(args: argparse.Namespace) -> int:
         written.append(folder / f"comparison.{args.plot_format}")
         table.plot.save("comparison", written[-1])
     print_table(table, args, _text(table))
-    for failure in table.failures:
-        what = failure["head"] or failure["metric"] or "model"
-        say(f"failed: {failure['model']}: {what}: {failure['error']}")
+    status = say_failures(table.failures)
     tell(args, f"wrote {', '.join(map(str, written))}")
     held = [r for r in table.records if r["metric"] == "val_accuracy" and r["value"] is not None]
     if held:
         best = max(held, key=lambda r: r["value"])
         asked = ("--model", best["model"], *task_options(args))
         suggest(args, "train", *asked, "--head", best["head"], "--out", "head")
-    return 1 if table.failures else 0
+    return status
 
 
 def _foretell(args: argparse.Namespace, models: Any, task: Any, heads: Any, seeds: Any) -> int:
     """Say what it takes: all of it where that is all that is asked, else in a line on stderr."""
-    import warnings
+    from contextlib import nullcontext
 
-    from transfer_metrics.errors import TransferMetricsWarning
+    from transfer_metrics.errors import quiet
     from transfer_metrics.heads.estimate import expected_fits
     from transfer_metrics.results.wording import duration, listed, several
 
-    with warnings.catch_warnings():
-        if not args.dry_run:  # the work itself tells
-            warnings.simplefilter("ignore", TransferMetricsWarning)
+    with nullcontext() if args.dry_run else quiet():  # the work itself tells
         steps, found = expected_fits(
             models,
             task,
@@ -170,11 +155,7 @@ def _foretell(args: argparse.Namespace, models: Any, task: Any, heads: Any, seed
             f"earlier runs{other}"
         )
         return 0
-    print_steps(args, steps)
-    for one in found:
-        if one.error:
-            say(f"would fail: {one.model}: {one.error}")
-    return 1 if any(one.error for one in found) else 0
+    return print_steps(args, steps, found)
 
 
 def _ood(given: list[str]) -> dict[str, str] | None:

@@ -9,22 +9,21 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.specs import HUB_NAMES
 from transfer_metrics.untrusted import visible, visible_lines
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from transfer_metrics.heads.base import Head
+    from transfer_metrics.results.long_table import LongTable
 
 # Characters of a line on stderr.
-LONGEST = 20_000
+_LONGEST = 20_000
 # What our own texts use beyond ASCII, as typewriters had it; everything else is written as \\u….
 _TYPED = {
     "±": "+-", "×": "x", "…": "...", "–": "-", "−": "-", "’": "'", "→": "->", "≤": "<=", "≥": ">=",
@@ -41,49 +40,50 @@ _OPTIONS: ContextVar[Mapping[str, argparse.Action] | None] = ContextVar("options
 _HANDLER = "transfer_metrics.typed"
 
 
-class Records:
-    """Records that are printed and are no scores: what a verb listed, tried or kept."""
-
-    def __init__(self, records: list[dict[str, Any]]) -> None:
-        self.records = records
-
-    def to_frame(self) -> pd.DataFrame:
-        """The records as a DataFrame."""
+def print_table(table: Any, args: argparse.Namespace, text: str) -> None:
+    """A table, or records as a list, on stdout: text for people, JSON or CSV where asked."""
+    records = table if isinstance(table, list) else table.records
+    if args.json:
+        print(json.dumps(records, indent=1, default=str))
+    elif args.csv:
         import pandas as pd
 
-        return pd.DataFrame(self.records)
-
-
-class _Table(Protocol):
-    """What can be printed: a long table of records."""
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """The records."""
-
-    def to_frame(self) -> pd.DataFrame:
-        """The records as a DataFrame."""
-
-
-def print_table(table: _Table, args: argparse.Namespace, text: str) -> None:
-    """The table on stdout: text for people, JSON or CSV where asked."""
-    if args.json:
-        print(json.dumps(table.records, indent=1, default=str))
-    elif args.csv and not sys.stdout.isatty():
-        table.to_frame().to_csv(sys.stdout, index=False)
+        frame = pd.DataFrame(records) if table is records else table.to_frame()
+        if sys.stdout.isatty():
+            show(frame.to_csv(index=False).rstrip("\n"))
+        else:
+            frame.to_csv(sys.stdout, index=False)
     else:
-        show(table.to_frame().to_csv(index=False).rstrip("\n") if args.csv else text)
+        show(text)
 
 
-def print_steps(args: argparse.Namespace, steps: Sequence[Any]) -> None:
-    """What each step would take, and all of them, where nothing is computed."""
+def print_steps(args: argparse.Namespace, steps: Sequence[Any], models: Iterable[Any]) -> int:
+    """What each step would take, and all of them, where nothing is computed; the exit status."""
     from transfer_metrics.results.wording import duration
 
     total = sum(step.seconds for step in steps)
     lines = [f"{duration(step.seconds):>12}  {step.what}" for step in steps]
     lines.append(f"{duration(total):>12}  in all, about; nothing was computed or written")
     records = [{"step": step.what, "seconds": step.seconds} for step in steps]
-    print_table(Records(records), args, "\n".join(lines))
+    print_table(records, args, "\n".join(lines))
+    return say_doubts(models)
+
+
+def say_doubts(models: Iterable[Any]) -> int:
+    """A line for each model that a forecast could not load; the exit status."""
+    failed = [one for one in models if one.error]
+    for one in failed:
+        say(f"would fail: {one.model}: {one.error}")
+    return int(bool(failed))
+
+
+def say_failures(records: Iterable[Mapping[str, Any]], told: str = "{model}: {what}") -> int:
+    """A line for each record with an error, with what of it is ``told``; the exit status."""
+    failed = [r for r in records if r.get("error")]
+    for r in failed:
+        what = r.get("head") or r.get("metric") or "model"
+        say(f"failed: {told.format(**{**r, 'what': what})}: {r['error']}")
+    return int(bool(failed))
 
 
 def show(text: str) -> None:
@@ -99,7 +99,7 @@ def tell(args: argparse.Namespace, message: str) -> None:
 
 def say(message: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    print(visible(in_options(message), LONGEST), file=sys.stderr)
+    print(visible(in_options(message), _LONGEST), file=sys.stderr)
 
 
 def take_options(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +145,7 @@ def suggest_predictions(args: argparse.Namespace, folder: object, head: Head) ->
     suggest(args, "predict", "--head", folder, *own, "NEW")
 
 
-def require_scores(table: _Table) -> None:
+def require_scores(table: LongTable) -> None:
     """Refuse a table in which everything failed, with the reason of the first."""
     records = table.records
     if not records or any(record.get("value") is not None for record in records):

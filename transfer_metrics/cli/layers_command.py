@@ -1,49 +1,61 @@
-"""``transfer-metrics layers``."""
+"""``transfer-metrics layers`` and ``extract``: the layers of one model, scored or written."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.console import print_table, require_scores, say, suggest, tell
+from transfer_metrics.cli.console import print_table, require_scores, say_failures, suggest, tell
 from transfer_metrics.cli.options import (
-    add_examples,
     add_extraction,
-    add_intervals,
-    add_layers,
+    add_options,
     add_output,
     check_names,
     check_place,
     extraction,
     loaded,
+    positive,
     refuse_examples,
 )
 from transfer_metrics.cli.parser import add_verb
 
-_EXAMPLES = """\
+_LAYERS = """\
   transfer-metrics layers --model zoo:resnet-cifar10 --task sklearn:digits
   transfer-metrics layers --model timm:resnet18 --task imagefolder:photos/ --layers 'layer4.*'
   transfer-metrics layers --store features/ --metrics transrate,logme --csv
 """
+_EXTRACT = """\
+  transfer-metrics extract --model zoo:resnet-cifar10 --task sklearn:digits --out features/
+  transfer-metrics extract --model timm:vit_base_patch16_224 --task imagefolder:photos/ \\
+      --layers blocks --pool cls --dtype float16 --out features/
+"""
 
 
 def add_parser(verbs: Any) -> None:
-    """Add the verb."""
-    parser = add_verb(verbs, "layers", "score every layer of one model", _EXAMPLES, _run)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help="a model; needs --task")
-    source.add_argument("--store", help="features written by `extract`")
-    parser.add_argument("--task", help="task: a folder such as photos/, a file, sklearn:digits …")
-    parser.add_argument("--metrics", help="metrics, comma-separated")
-    add_layers(parser, "blocks", "blocks, activations, *, last")
+    """Add the verbs."""
+    parser = add_verb(verbs, "layers", "score every layer of one model", _LAYERS, _run_layers)
+    add_options(parser.add_mutually_exclusive_group(required=True), "model", "store")
+    add_options(parser, "task")
+    add_options(parser, "metrics", help="metrics, comma-separated")
+    add_options(parser, "layers")
     parser.add_argument("--plot", metavar="FILE", help="draw the layer-wise curve into a file")
-    add_intervals(parser)
-    add_examples(parser)
+    add_options(parser, "intervals", "kind", "examples", "seed")
+    add_extraction(parser)
+    add_output(parser)
+    parser = add_verb(
+        verbs, "extract", "write the features of one model to disk", _EXTRACT, _run_extract
+    )
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--task", required=True)
+    add_options(parser, "layers")
+    parser.add_argument("--out", required=True, metavar="FOLDER")
+    parser.add_argument("--shard-size", type=positive, default=1024, metavar="N")
+    add_options(parser, "kind", "examples", "seed")
     add_extraction(parser)
     add_output(parser)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run_layers(args: argparse.Namespace) -> int:
     """Score the layers and print one row per layer."""
     from transfer_metrics.errors import InvalidInputError
     from transfer_metrics.features.store import FeatureStore
@@ -85,6 +97,29 @@ def _run(args: argparse.Namespace) -> int:
     model, task = table.best(), table.chosen_task()
     reading = ("--task", task, "--layers", *table.best_layers(), "--out", "head")
     suggest(args, "train", "--model", model, *reading)
-    for failure in table.failures:
-        say(f"failed: {failure['layer']}: {failure['metric']}: {failure['error']}")
-    return 1 if table.failures else 0
+    return say_failures(table.failures, "{layer}: {metric}")
+
+
+def _run_extract(args: argparse.Namespace) -> int:
+    """Extract and print what was written, one layer per line."""
+    from transfer_metrics.features.extract import extract
+    from transfer_metrics.sources.models.load_model import load_model
+
+    options = extraction(args)
+    check_place(args.out, folder=True)
+    task = loaded(args)
+    store = extract(
+        load_model(args.model),
+        task,
+        args.layers,
+        options.pop("pool"),
+        args.out,
+        shard_size=args.shard_size,
+        **options,
+    )
+    records = [{"layer": la.name, "n": len(store), "dim": la.dim} for la in store.layers]
+    lines = [f"{r['layer']}\t{r['n']} x {r['dim']}" for r in records]
+    print_table(records, args, "\n".join(lines))
+    tell(args, f"wrote {args.out}")
+    suggest(args, "layers", "--store", args.out)
+    return 0

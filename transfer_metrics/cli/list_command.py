@@ -1,18 +1,18 @@
-"""``transfer-metrics list``."""
+"""``transfer-metrics list`` and ``cache``: what can be named, and what is kept."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import Records, print_table, suggest
-from transfer_metrics.cli.options import add_kind, add_layers, add_output, told, with_kind
+from transfer_metrics.cli.console import print_table, suggest, tell
+from transfer_metrics.cli.options import add_options, add_output, with_kind
 from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.tasks.task import Task
 
-_EXAMPLES = """\
+_LIST = """\
   transfer-metrics list metrics
   transfer-metrics list metrics knn
   transfer-metrics list models 'timm:mobilenet*'
@@ -24,30 +24,45 @@ _EXAMPLES = """\
   transfer-metrics list heads
   transfer-metrics list heads head2toe
 """
+_CACHE = """\
+  transfer-metrics cache
+  transfer-metrics cache clear
+  transfer-metrics cache clear --only features
+  transfer-metrics cache clear --only training
+"""
 _Listing = tuple[list[dict[str, Any]], list[str]]
 """Records, and a line for each or more."""
 _WHAT = ("metrics", "models", "layers", "poolings", "tasks", "heads")
 
 
 def add_parser(verbs: Any) -> None:
-    """Add the verb."""
-    parser = add_verb(verbs, "list", "list what can be named", _EXAMPLES, _run)
+    """Add the verbs."""
+    parser = add_verb(verbs, "list", "list what can be named", _LIST, _run_list)
     parser.add_argument("what", choices=_WHAT)
     parser.add_argument(
         "name",
         nargs="?",
         help="a pattern, the model whose layers to list, or the task, metric or head to describe",
     )
-    add_layers(parser, "blocks", "blocks, activations, *, last")
+    add_options(parser, "layers")
     parser.add_argument("--pool", default="avg")
-    add_kind(parser)
+    add_options(parser, "kind")
+    add_output(parser)
+    help = "show or clear kept scores, features, statistics, pixels and interrupted training"
+    parser = add_verb(verbs, "cache", help, _CACHE, _run_cache)
+    parser.add_argument("action", nargs="?", choices=("show", "clear"), default="show")
+    parser.add_argument(
+        "--only",
+        choices=("scores", "features", "statistics", "pixels", "training"),
+        help="with clear: of what (training: of `compare`, interrupted)",
+    )
     add_output(parser)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run_list(args: argparse.Namespace) -> int:
     """Print one name per line, with what there is to say about it."""
     records, lines = globals()[f"_{args.what}"](args)
-    print_table(Records(records), args, "\n".join(lines))
+    print_table(records, args, "\n".join(lines))
     if next_one := _next(args, records):
         suggest(args, *next_one)
     return 0
@@ -78,7 +93,9 @@ def _metrics(args: argparse.Namespace) -> _Listing:
 
     pattern = args.name or "*"
     if pattern in METRICS:
-        return _described_metric(pattern)
+        function = get_metric(pattern).fn
+        command = "rank --models 'zoo:*' --task sklearn:digits --metrics {}"
+        return _explained(pattern, function, function.__doc__ or "", command)
     found = [get_metric(name) for name in list_metrics(pattern)]
     rows = [(m.name, m.requires, "/".join(m.tasks), m.reference) for m in found]
     for name, by_kind in COMBINATIONS.items():
@@ -87,17 +104,6 @@ def _metrics(args: argparse.Namespace) -> _Listing:
             rows.append((name, "a set", "/".join(by_kind), first.reference))
     lines = [f"{n:<25}{reads:<10}{tasks:<38}{source}".rstrip() for n, reads, tasks, source in rows]
     return [dict(zip(("name", "reads", "tasks", "reference"), r, strict=True)) for r in rows], lines
-
-
-def _described_metric(name: str) -> _Listing:
-    """A metric's options, and what it is."""
-    from transfer_metrics.metrics.base import get_metric
-
-    metric = get_metric(name)
-    doc = metric.fn.__doc__ or ""
-    example = _call(name, _options(metric.fn, doc))
-    given = f"rank --models 'zoo:*' --task sklearn:digits --metrics {example}"
-    return _explained(name, metric.fn, doc, given)
 
 
 def _options(function: Any, doc: str) -> list[dict[str, Any]]:
@@ -120,33 +126,22 @@ def _options(function: Any, doc: str) -> list[dict[str, Any]]:
 
 def _explained(name: str, function: Any, doc: str, command: str) -> _Listing:
     """What something is, a line for each option with its default, and a command with one."""
+    import shlex
     import textwrap
 
-    options = _options(function, doc)
+    options, call = _options(function, doc), ""
     lines = [f"{name}: {doc.partition(chr(10))[0]}", ""]
     for option in options:
-        lines.append(f"  {option['option']}={_short(option['default'])}")
-        lines += textwrap.wrap(
-            option["about"], 92, initial_indent=" " * 6, subsequent_indent=" " * 6
-        )
+        default, text = option["default"], repr(option["default"])
+        if not call and isinstance(default, (int, float)) and not isinstance(default, bool):
+            call = shlex.quote(f"{name}({option['option']}={text})")
+        text = text if len(text) <= 60 else f"{text[:40]} … {text[-12:]}"
+        lines.append(f"  {option['option']}={text}")
+        about = textwrap.wrap(option["about"], 92 - 6)
+        lines += [" " * 6 + line for line in about]
+    command = command.format(call or name)
     lines += ["" if options else "  no options", f"  transfer-metrics {command}"]
     return [{"name": name, **option} for option in options] or [{"name": name}], lines
-
-
-def _call(name: str, options: list[dict[str, Any]]) -> str:
-    """The name with its first option that is a number, for a shell."""
-    import shlex
-
-    for option in options:
-        if isinstance(option["default"], (int, float)) and not isinstance(option["default"], bool):
-            return shlex.quote(f"{name}({option['option']}={option['default']})")
-    return name
-
-
-def _short(value: Any) -> str:
-    """A default as it is written, of a long one its ends."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:40]} … {text[-12:]}"
 
 
 def _models(args: argparse.Namespace) -> _Listing:
@@ -167,7 +162,9 @@ def _tasks(args: argparse.Namespace) -> _Listing:
 
     if not args.name:
         return _named(list_tasks())
-    return _described(told(load_task(with_kind(args.name, args.kind)), args))
+    task = load_task(with_kind(args.name, args.kind))
+    tell(args, task.summary)
+    return _described(task)
 
 
 def _described(task: Task) -> _Listing:
@@ -207,9 +204,8 @@ def _heads(args: argparse.Namespace) -> _Listing:
         head: Any = HEADS[args.name]
         # Of options that it shares with another head, that one tells.
         doc = "\n".join(own.__doc__ or "" for own in head.__mro__[:-1])
-        example = _call(args.name, _options(head.__init__, doc))
-        given = f"train --model zoo:cnn-mnist --task sklearn:digits --head {example} --out head"
-        return _explained(args.name, head.__init__, doc, given)
+        command = "train --model zoo:cnn-mnist --task sklearn:digits --head {} --out head"
+        return _explained(args.name, head.__init__, doc, command)
     names = [name for name in HEADS if fnmatchcase(name, args.name or "*")]
     if not names:
         HEADS[args.name]  # which says what there is
@@ -237,3 +233,19 @@ def _layers(args: argparse.Namespace) -> _Listing:
 
 def _named(names: list[str]) -> _Listing:
     return [{"name": name} for name in names], names
+
+
+def _run_cache(args: argparse.Namespace) -> int:
+    """Show where the cache is and what it holds, or clear it."""
+    from transfer_metrics.ranking.cache import ResultCache
+
+    cache = ResultCache()
+    if args.action == "clear":
+        cache.clear(args.only)
+    records: list[dict[str, Any]] = []
+    lines = [str(cache.root)]
+    for part, (files, size) in cache.size().items():
+        records.append({"part": part, "files": files, "bytes": size, "folder": str(cache.root)})
+        lines.append(f"{part:<10}{files:>7} files {size / 1e6:>10.1f} MB")
+    print_table(records, args, "\n".join(lines))
+    return 0

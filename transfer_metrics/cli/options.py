@@ -1,4 +1,4 @@
-"""Options that several verbs share: of the forward pass, of layers, of how a task is read."""
+"""Options that several verbs share: each is said once, with what it takes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,160 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.console import tell
-from transfer_metrics.cli.parser import add_config
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.syntax import seconds_of, split_list
 
 if TYPE_CHECKING:
     from transfer_metrics.sources.tasks.task import Task
 
-_KINDS = ("classification", "regression", "multilabel")
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    value = count(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from zero, such as a seed."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must not be negative")
+    return value
+
+
+def share(text: str) -> float:
+    """A share of a whole: above zero, one at most."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share in (0, 1], such as 0.3")
+    return value
+
+
+def _confidence(text: str) -> float:
+    value = share(text)
+    if value == 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is certainty, with which only all models hold the best; try 0.99"
+        )
+    return value
+
+
+def _time(text: str) -> str:
+    try:
+        seconds_of(text)
+    except InvalidInputError as error:  # argparse would hide what it says
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _device(text: str) -> str:
+    import torch
+
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise argparse.ArgumentTypeError(
+            f"{text!r} cannot be used here ({reason}); give cpu, cuda or cuda:1"
+        ) from None
+    return text
+
+
+def _layer_names(text: str) -> str | list[str]:
+    """One choice of layers, or a list of names."""
+    parts = split_list(text)
+    if not parts:
+        raise argparse.ArgumentTypeError(f"{text!r} names no layer")
+    return parts[0] if len(parts) == 1 else parts
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "models": {"required": True, "help": "names, patterns, @FILE; with commas"},
+    "model": {"help": "a model; needs --task"},
+    "store": {"help": "features written by `extract`"},
+    "task": {"help": "task: a folder such as photos/, a file, sklearn:digits …"},
+    "metrics": {"help": "metrics, comma-separated; the first one ranks"},
+    "layers": {
+        "type": _layer_names, "default": "blocks",
+        "help": "blocks, activations, *, last, or names and patterns, comma-separated (default "
+        "blocks)",
+    },
+    "intervals": {
+        "nargs": "?", "const": "jackknife", "choices": ("jackknife", "all", "bootstrap"),
+        "help": "95 %% intervals of the metric that ranks, by a jackknife over blocks of examples; "
+        "all: of every metric; bootstrap: of every metric, by half-samples where there is no "
+        "jackknife",
+    },
+    "confidence": {
+        "type": _confidence, "default": 0.9, "metavar": "P",
+        "help": "with which the shortlist holds the best model (default 0.9)",
+    },
+    "evidence": {
+        "metavar": "FILES",
+        "help": "how far to trust scores, by evidence of your own: what `benchmark run` wrote, and "
+        "with a comma between the scores that `benchmark build` wrote",
+    },
+    "prior": {
+        "metavar": "FILE",
+        "help": "CSV of what the models reached on earlier tasks (models in rows, tasks in "
+        "columns), to rank by together with the scores",
+    },
+    "kind": {
+        "choices": ("classification", "regression", "multilabel"),
+        "help": "what the labels are, where they do not tell (docs/labels.md)",
+    },
+    "examples": {
+        "type": positive, "metavar": "N",
+        "help": "use so many training examples, drawn at random, as many of every class as there "
+        "are",
+    },
+    "seed": {"type": count, "metavar": "S", "help": "of the choice of examples (default 0)"},
+    "time": {
+        "type": _time, "metavar": "TIME",
+        "help": "the most it should take, such as 90s, 30m, 2h; what is left out is said",
+    },
+    "workers": {"type": positive, "metavar": "N", "help": "processes of that"},
+    "dry-run": {
+        "action": "store_true", "help": "say what it would take; compute and write nothing",
+    },
+    "batch-size": {"type": positive, "default": 64, "metavar": "N"},
+    "num-workers": {"type": count, "default": 0, "metavar": "N", "help": "loader processes"},
+    "device": {"type": _device, "help": "cpu, cuda, cuda:1 … (default: the model's own)"},
+    "config": {
+        "metavar": "FILE",
+        "help": "YAML file of options, such as a run.yaml that a run wrote",
+    },
+    "cache": {
+        "choices": ("only-missing", "always", "never", "only-cache"), "default": "only-missing",
+        "help": "what to take from earlier runs (default only-missing)",
+    },
+    "plot-format": {
+        "choices": ("png", "svg", "pdf"), "default": "png", "help": "default png",
+    },
+}  # fmt: skip
+
+
+def add_options(parser: Any, *names: str, **own: Any) -> None:
+    """Add options by their names, in this order; ``own`` is what is not as for other verbs."""
+    for name in names:
+        parser.add_argument(f"--{name}", **{**_OPTIONS[name], **own})
 
 
 def add_extraction(parser: argparse.ArgumentParser) -> None:
     """Options of the forward pass, and of a file to take options from."""
-    add_config(parser)
+    add_options(parser, "config")
     group = parser.add_argument_group("forward pass")
     group.add_argument("--pool", default="avg", help="pooling (default avg; see `list poolings`)")
     group.add_argument("--split", default="train", help="split of the task (default train)")
-    group.add_argument("--batch-size", type=positive, default=64, metavar="N")
-    group.add_argument("--num-workers", type=count, default=0, metavar="N", help="loader processes")
+    add_options(group, "batch-size", "num-workers")
     group.add_argument("--amp", action="store_true", help="mixed precision")
     group.add_argument(
         "--as-is",
@@ -38,89 +174,16 @@ def add_extraction(parser: argparse.ArgumentParser) -> None:
         help="take one draw of the features of networks that draw random numbers",
     )
     group.add_argument("--dtype", choices=("float32", "float16"), default="float32")
-    add_device(group)
-
-
-def add_device(parser: Any) -> None:
-    """Add ``--device``."""
-    help = "cpu, cuda, cuda:1 … (default: the model's own)"
-    parser.add_argument("--device", type=_device, help=help)
+    add_options(group, "device")
 
 
 def extraction(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of ``extract`` that ``add_extraction`` stands for."""
-    return {
-        "pool": args.pool,
-        "split": args.split,
-        "batch_size": args.batch_size,
-        "num_workers": args.num_workers,
-        "device": args.device,
-        "amp": args.amp,
-        "as_is": args.as_is,
-        "dtype": args.dtype,
-        "allow_random": args.allow_random,
-        "progress": not args.quiet,
-    }
-
-
-def add_layers(parser: argparse.ArgumentParser, default: str, choices: str) -> None:
-    """Choice of layers: one name, or several with commas between."""
-    parser.add_argument(
-        "--layers",
-        default=default,
-        type=layer_names,
-        help=f"{choices}, or names and patterns, comma-separated (default {default})",
+    names = (
+        *("pool", "split", "batch_size", "num_workers", "device", "amp", "as_is", "dtype"),
+        "allow_random",
     )
-
-
-def add_intervals(parser: argparse.ArgumentParser, of: str = "the metric that ranks") -> None:
-    """Add ``--intervals``, which are ``of`` one metric or of all unless more are asked for."""
-    parser.add_argument(
-        "--intervals",
-        nargs="?",
-        const="jackknife",
-        choices=("jackknife", "all", "bootstrap"),
-        help=f"95 %% intervals of {of}, by a jackknife over blocks of examples; all: of every "
-        f"metric; bootstrap: of every metric, by half-samples where there is no jackknife",
-    )
-
-
-def add_time(parser: argparse.ArgumentParser) -> None:
-    """Add ``--time``."""
-    parser.add_argument(
-        "--time",
-        type=_time,
-        metavar="TIME",
-        help="the most it should take, such as 90s, 30m, 2h; what is left out is said",
-    )
-
-
-def add_confidence(parser: argparse.ArgumentParser) -> None:
-    """Add ``--confidence``."""
-    parser.add_argument(
-        "--confidence",
-        type=_confidence,
-        default=0.9,
-        metavar="P",
-        help="with which the shortlist holds the best model (default 0.9)",
-    )
-
-
-def add_chances(parser: argparse.ArgumentParser) -> None:
-    """Add ``--confidence``, ``--evidence`` and ``--prior``."""
-    add_confidence(parser)
-    parser.add_argument(
-        "--evidence",
-        metavar="FILES",
-        help="how far to trust scores, by evidence of your own: what `benchmark run` wrote, and "
-        "with a comma between the scores that `benchmark build` wrote",
-    )
-    parser.add_argument(
-        "--prior",
-        metavar="FILE",
-        help="CSV of what the models reached on earlier tasks (models in rows, tasks in columns), "
-        "to rank by together with the scores",
-    )
+    return {**{name: getattr(args, name) for name in names}, "progress": not args.quiet}
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -130,32 +193,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--csv", action="store_true", help="print the long table as CSV")
 
 
-def add_cache(parser: argparse.ArgumentParser, when: str = "") -> None:
-    """Add ``--cache``."""
-    parser.add_argument(
-        "--cache",
-        choices=("only-missing", "always", "never", "only-cache"),
-        default="only-missing",
-        help=f"{when}what to take from earlier runs (default only-missing)",
-    )
-
-
-def add_plot_format(parser: argparse.ArgumentParser) -> None:
-    """Add ``--plot-format``."""
-    parser.add_argument(
-        "--plot-format", choices=("png", "svg", "pdf"), default="png", help="default png"
-    )
-
-
-def add_kind(parser: argparse.ArgumentParser, kinds: tuple[str, ...] = _KINDS) -> None:
-    """Add ``--kind``."""
-    parser.add_argument(
-        "--kind", choices=kinds, help="what the labels are, where they do not tell (docs/labels.md)"
-    )
-
-
 def with_kind(task: str, kind: str | None) -> str:
-    """The task with what ``add_kind`` stands for, as its name.
+    """The task with ``--kind``, as its name.
 
     >>> with_kind("csv:a.csv", "regression"), with_kind("csv:a.csv", None)
     ('csv:a.csv?kind=regression', 'csv:a.csv')
@@ -165,23 +204,8 @@ def with_kind(task: str, kind: str | None) -> str:
     return task if kind is None else with_options(task, kind=kind)
 
 
-def add_examples(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:
-    """Add ``--kind`` and ``--examples``, and ``--seed`` where the verb has none of its own."""
-    add_kind(parser)
-    parser.add_argument(
-        "--examples",
-        type=positive,
-        metavar="N",
-        help="use so many training examples, drawn at random, as many of every class as there are",
-    )
-    if seed:
-        parser.add_argument(
-            "--seed", type=_seed, metavar="S", help="of the choice of examples (default 0)"
-        )
-
-
 def loaded(args: argparse.Namespace) -> Task:
-    """The task with what ``add_examples`` stands for, after one line on how it was understood."""
+    """The task with ``--kind`` and ``--examples``, after one line on how it was understood."""
     from transfer_metrics.sources.specs import with_options
     from transfer_metrics.sources.tasks.load_task import load_task
 
@@ -194,7 +218,9 @@ def loaded(args: argparse.Namespace) -> Task:
                 f"--examples draws from the split train, but --split {split} is used; leave one out"
             )
         task = with_options(task, examples=args.examples, seed=args.seed or 0)
-    return told(load_task(task), args)
+    found = load_task(task)
+    tell(args, found.summary)
+    return found
 
 
 def check_names(args: argparse.Namespace) -> None:
@@ -213,15 +239,9 @@ def check_names(args: argparse.Namespace) -> None:
 
 
 def task_options(args: argparse.Namespace) -> list[str]:
-    """What ``add_examples`` and ``--task`` were given, for the next command."""
+    """``--task``, ``--kind`` and ``--examples`` as they were given, for the next command."""
     given = {"task": args.task, "kind": args.kind, "examples": args.examples}
     return [str(part) for name, v in given.items() if v is not None for part in (f"--{name}", v)]
-
-
-def told(task: Task, args: argparse.Namespace) -> Task:
-    """A task, after one line on stderr that says how it was understood."""
-    tell(args, task.summary)
-    return task
 
 
 def refuse_examples(args: argparse.Namespace) -> None:
@@ -258,75 +278,3 @@ def write_page(args: argparse.Namespace, page: str) -> None:
     with replacing(args.out) as temporary:
         temporary.write_text(page, "utf-8")
     tell(args, f"wrote {args.out}")
-
-
-def _device(text: str) -> str:
-    import torch
-
-    try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise argparse.ArgumentTypeError(
-            f"{text!r} cannot be used here ({reason}); give cpu, cuda or cuda:1"
-        ) from None
-    return text
-
-
-def layer_names(text: str) -> str | list[str]:
-    """One choice of layers, or a list of names."""
-    parts = split_list(text)
-    if not parts:
-        raise argparse.ArgumentTypeError(f"{text!r} names no layer")
-    return parts[0] if len(parts) == 1 else parts
-
-
-def positive(text: str) -> int:
-    """A whole number above zero."""
-    value = count(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1")
-    return value
-
-
-def count(text: str) -> int:
-    """A whole number from zero, such as a seed."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} must not be negative")
-    return value
-
-
-def _time(text: str) -> str:
-    try:
-        seconds_of(text)
-    except InvalidInputError as error:  # argparse would hide what it says
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)
-
-
-def share(text: str) -> float:
-    """A share of a whole: above zero, one at most."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share in (0, 1], such as 0.3")
-    return value
-
-
-def _confidence(text: str) -> float:
-    value = share(text)
-    if value == 1:
-        raise argparse.ArgumentTypeError("only all models hold the best with certainty; try 0.99")
-    return value

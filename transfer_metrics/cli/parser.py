@@ -100,35 +100,10 @@ def _threads(text: str) -> int:
     return int(text)
 
 
-class PrintCompletion(argparse.Action):
-    """Print the completion script of the whole parser for a shell, and stop."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """See ``argparse.Action``."""
-        from transfer_metrics.sources.optional import require
-
-        shtab = require("shtab", "completion in a shell", install="shtab")
-        print(shtab.complete(parser, str(values)))
-        parser.exit()
-
-
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` to a verb; the command line overrides what the file says."""
-    parser.add_argument(
-        "--config", metavar="FILE", help="YAML file of options, such as a run.yaml that a run wrote"
-    )
-
-
 def with_config(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     """The arguments as given, verb first, with those of a ``--config`` file before the options."""
     finder = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
-    add_config(finder)
+    finder.add_argument("--config")
     path = finder.parse_known_args(list(argv))[0].config
     verbs = _verbs(parser)
     # Options that stand before the verb take no value.

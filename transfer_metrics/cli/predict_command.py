@@ -1,32 +1,36 @@
-"""``transfer-metrics predict``."""
+"""``transfer-metrics predict`` and ``export``: a head that was trained, in use."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import Records, print_table, say, tell
-from transfer_metrics.cli.options import add_device, add_output, positive
+from transfer_metrics.cli.console import print_table, say, tell
+from transfer_metrics.cli.options import add_options, add_output, check_place, positive
 from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
     from transfer_metrics.heads.base import Head
 
-_EXAMPLES = """\
+_PREDICT = """\
   transfer-metrics predict --head head/ photos_new/
   transfer-metrics predict --head head/ one.jpg two.png --json
   transfer-metrics predict --head head/ new.csv --csv
   transfer-metrics predict --head head/ 'csv:new.csv?text=review'
   transfer-metrics predict --head texts/ 'a film to see twice'
 """
+_EXPORT = """\
+  transfer-metrics export --head head/ --out digits.onnx --task sklearn:digits
+  transfer-metrics export --head head/ --format torch-export --out digits.pt2
+"""
 _MOST_LEFT_OUT = 5
 
 
 def add_parser(verbs: Any) -> None:
-    """Add the verb."""
+    """Add the verbs."""
     help = "what a trained head says of new images, texts or rows: class and probability"
-    parser = add_verb(verbs, "predict", help, _EXAMPLES, _run)
-    add_head(parser)
+    parser = add_verb(verbs, "predict", help, _PREDICT, _run_predict)
+    _add_head(parser)
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -35,11 +39,21 @@ def add_parser(verbs: Any) -> None:
         "file with a text per line, or a text",
     )
     parser.add_argument("--batch-size", type=positive, metavar="N", help="examples at once")
-    add_device(parser)
+    add_options(parser, "device")
+    add_output(parser)
+    help = "write a head with its network as one file that runs without this package"
+    parser = add_verb(verbs, "export", help, _EXPORT, _run_export)
+    _add_head(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file, .onnx or .pt2")
+    parser.add_argument(
+        "--format", choices=("onnx", "torch-export"), help="default: what FILE ends with"
+    )
+    parser.add_argument("--task", help="compare what head and file say of the test split of a task")
+    parser.add_argument("--split", default="test", help="split of the task (default test)")
     add_output(parser)
 
 
-def add_head(parser: argparse.ArgumentParser) -> None:
+def _add_head(parser: argparse.ArgumentParser) -> None:
     """Add ``--head`` and ``--model``."""
     parser.add_argument("--head", required=True, metavar="FOLDER", help="what `train` wrote")
     parser.add_argument(
@@ -47,8 +61,8 @@ def add_head(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_head(args: argparse.Namespace) -> Head:
-    """The head that ``add_head`` stands for, after a line on what it is and how it was tested."""
+def _read_head(args: argparse.Namespace) -> Head:
+    """The head that ``_add_head`` stands for, after a line on what it is and how it was tested."""
     from transfer_metrics.heads.base import load_head
 
     head = load_head(args.head, args.model)
@@ -60,14 +74,14 @@ def read_head(args: argparse.Namespace) -> Head:
         for test in card.get("tests", [])
     ]
     what = {"classification": f"{len(head.classes_)} classes", "regression": "a regression"}
-    told = [what.get(head.kind_, f"{len(head.classes_)} labels"), *tests]
-    tell(args, f"{head.label} on {model}, {'; '.join(told)}")
+    known = [what.get(head.kind_, f"{len(head.classes_)} labels"), *tests]
+    tell(args, f"{head.label} on {model}, {'; '.join(known)}")
     return head
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run_predict(args: argparse.Namespace) -> int:
     """Predict, print, and list what could not be read; status 1 if there was any."""
-    head = read_head(args)
+    head = _read_head(args)
     head.set_known(device=args.device)
     if args.batch_size is not None:
         head.set_known(batch_size=args.batch_size)
@@ -83,7 +97,7 @@ def _run(args: argparse.Namespace) -> int:
     text = good[[*good.columns[1:], "example"]].to_string(
         index=False, header=False, float_format="{:.4f}".format, justify="left"
     )
-    print_table(Records(records), args, text)
+    print_table(records, args, text)
     left_out = table.attrs["left_out"]
     for path, reason in left_out[:_MOST_LEFT_OUT]:
         tell(args, f"left out {path} ({reason})")
@@ -94,3 +108,43 @@ def _run(args: argparse.Namespace) -> int:
     if bad.any():
         say(f"{bad.sum()} of {len(table)} could not be read")
     return int(bad.any())
+
+
+def _run_export(args: argparse.Namespace) -> int:
+    """Write, try the file, and print what it takes and gives."""
+    from transfer_metrics.heads.export import file_logits
+    from transfer_metrics.sources.tasks.load_task import load_task
+
+    check_place(args.out)
+    head = _read_head(args)
+    task = None if args.task is None else load_task(args.task)
+    if task is not None:
+        tell(args, task.summary)
+    data = None if task is None else task[args.split]
+    exported = head.export(args.out, args.format)
+    record: dict[str, Any] = {
+        "file": str(exported.path),
+        "format": exported.format,
+        "bytes": exported.bytes,
+        "inputs": exported.inputs,
+        "outputs": exported.outputs,
+        "difference": exported.difference,
+    }
+    lines = [
+        f"takes {', '.join(f'{name} {what}' for name, what in exported.inputs.items())}",
+        f"gives {', '.join(f'{name} {what}' for name, what in exported.outputs.items())}",
+        f"logits differ from the network's by {exported.difference:.1e} at most",
+    ]
+    if task is not None and data is not None:
+        of_head = head.logits(task, split=args.split)
+        of_file = file_logits(exported, head._source().get(), data.examples)
+        for name, logits in (("head", of_head), ("file", of_file)):
+            right = head.classes_[logits.argmax(axis=1)] == data.labels
+            record[f"accuracy_{name}"] = float(right.mean())
+        lines.append(
+            f"accuracy on {task.name} ({args.split}, {len(data)} examples): "
+            f"{record['accuracy_head']:.4f} of the head, {record['accuracy_file']:.4f} of the file"
+        )
+    print_table([record], args, "\n".join(lines))
+    tell(args, f"wrote {exported.path} ({exported.bytes:,} bytes)")
+    return 0

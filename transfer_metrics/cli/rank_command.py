@@ -5,21 +5,22 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import print_table, require_scores, say, show, suggest, tell
+from transfer_metrics.cli.console import (
+    print_table,
+    require_scores,
+    say,
+    say_doubts,
+    show,
+    suggest,
+    tell,
+)
 from transfer_metrics.cli.options import (
-    add_cache,
-    add_chances,
-    add_examples,
     add_extraction,
-    add_intervals,
-    add_layers,
+    add_options,
     add_output,
-    add_plot_format,
-    add_time,
     check_place,
     extraction,
     loaded,
-    positive,
     share,
     task_options,
 )
@@ -47,12 +48,11 @@ _EXAMPLES = """\
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = add_verb(verbs, "rank", "rank pretrained models on one task", _EXAMPLES, _run)
-    parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
-    parser.add_argument(
-        "--task", required=True, help="task: a folder such as photos/, a file, sklearn:digits …"
-    )
-    parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
-    add_layers(parser, "best", "best (the best block stands for the model), blocks, last")
+    add_options(parser, "models", "task", required=True)
+    add_options(parser, "metrics")
+    told = "best (the best block stands for the model), blocks, last, or names and patterns, "
+    told += "comma-separated (default best)"
+    add_options(parser, "layers", default="best", help=told)
     parser.add_argument(
         "--out",
         default="transfer-metrics",
@@ -60,26 +60,21 @@ def add_parser(verbs: Any) -> None:
         help="folder for the long table and the plots (default ./transfer-metrics)",
     )
     parser.add_argument("--no-plots", action="store_true", help="write the table only")
-    add_plot_format(parser)
-    add_cache(parser)
+    add_options(parser, "plot-format", "cache")
     parser.add_argument(
         "--budget",
         type=share,
         metavar="SHARE",
         help="share of the forward passes to spend, such as 0.3: models race and fall out early",
     )
-    add_time(parser)
-    add_intervals(parser)
-    add_chances(parser)
+    add_options(parser, "time", "intervals", "confidence", "evidence", "prior")
     parser.add_argument("--keep-features", action="store_true", help="keep features in the cache")
     parser.add_argument(
         "--engine",
         default="serial",
         help="where to run: serial (default), processes, ray, or ray:ADDRESS to join a cluster",
     )
-    parser.add_argument(
-        "--workers", type=positive, metavar="N", help="processes or actors (default one per core)"
-    )
+    add_options(parser, "workers", help="processes or actors (default one per core)")
     parser.add_argument(
         "--stream",
         action="store_true",
@@ -90,12 +85,9 @@ def add_parser(verbs: Any) -> None:
         metavar="SIZE",
         help="stream within so much for weights and statistics of all workers, such as 2GiB",
     )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="say what it would take: models, layers, disk, time; compute and write nothing",
-    )
-    add_examples(parser)
+    told = "say what it would take: models, layers, disk, time; compute and write nothing"
+    add_options(parser, "dry-run", help=told)
+    add_options(parser, "kind", "examples", "seed")
     add_extraction(parser)
     add_output(parser)
 
@@ -145,7 +137,6 @@ def _run(args: argparse.Namespace) -> int:
             written.append(folder / f"{kind}.{args.plot_format}")
             table.plot.save(kind, written[-1])
     print_table(table, args, table.format(confidence=args.confidence))
-    failed = {r["model"] for r in table.failures}
     reasons: dict[tuple[str, str], list[str]] = {}
     for failure in table.failures:
         why = (failure["metric"] or "model", failure["error"])
@@ -156,7 +147,7 @@ def _run(args: argparse.Namespace) -> int:
     tell(args, f"wrote {', '.join(map(str, written))}")
     asked = ("--models", args.models, *task_options(args))
     suggest(args, "transfer", *asked, "--out", "transferred")
-    return 1 if failed else 0
+    return int(bool(reasons))
 
 
 def _spent(table: ScoreTable) -> str:
@@ -221,7 +212,4 @@ def _foretell(args: argparse.Namespace) -> int:
             f"passes, {told or 'nothing'} at a time, beside the scores and whatever the cache has; "
             f"nothing was computed or written"
         )
-    for one in found:
-        if one.error:
-            say(f"would fail: {one.model}: {one.error}")
-    return 1 if any(one.error for one in found) else 0
+    return say_doubts(found)

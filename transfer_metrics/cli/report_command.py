@@ -10,18 +10,13 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import require_scores, say, suggest, tell
+from transfer_metrics.cli.console import require_scores, say_failures, suggest, tell
 from transfer_metrics.cli.options import (
-    add_cache,
-    add_confidence,
     add_extraction,
-    add_intervals,
-    add_kind,
-    add_layers,
+    add_options,
     check_names,
     check_place,
     extraction,
-    told,
     with_kind,
 )
 from transfer_metrics.cli.parser import add_verb
@@ -34,6 +29,7 @@ _EXAMPLES = """\
   transfer-metrics report scores.jsonl comparison.jsonl chosen.json --task imagefolder:photos/
   transfer-metrics report --models 'zoo:*' --task sklearn:digits --intervals --out digits.html
 """
+_SCORES = "scores.jsonl"
 
 
 def add_parser(verbs: Any) -> None:
@@ -48,8 +44,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--models", help="rank these first, instead of reading files")
     parser.add_argument("--task", help="the task: to rank on, or to show its classes")
-    add_kind(parser)
-    parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
+    add_options(parser, "kind", "metrics")
     parser.add_argument("--out", default="report.html", metavar="FILE", help="default report.html")
     parser.add_argument("--title", help="heading of the page")
     parser.add_argument(
@@ -57,10 +52,12 @@ def add_parser(verbs: Any) -> None:
         choices=("best", "last", "all"),
         help="which layers stand for a model (default best; all: each on its own)",
     )
-    add_confidence(parser)
-    add_layers(parser, "best", "with --models: best, blocks, last")
-    add_cache(parser, "with --models: ")
-    add_intervals(parser)
+    add_options(parser, "confidence")
+    chosen = "with --models: best, blocks, last, or names and patterns, comma-separated "
+    add_options(parser, "layers", default="best", help=f"{chosen}(default best)")
+    taken = "with --models: what to take from earlier runs (default only-missing)"
+    add_options(parser, "cache", help=taken)
+    add_options(parser, "intervals")
     add_extraction(parser)
 
 
@@ -83,35 +80,30 @@ def _run(args: argparse.Namespace) -> int:
     check_place(args.out)
     options = {"title": args.title, "view": args.view, "confidence": args.confidence}
     if args.files:
-        task = told(load_task(args.task), args) if args.task else None
+        task = load_task(args.task) if args.task else None
+        if task is not None:
+            tell(args, task.summary)
         files = _with_options(args.files)
         tell(args, f"wrote {write_report(files, args.out, task=task, **options)}")
-        if scores := [file for file in args.files if Path(file).name == "scores.jsonl"]:
+        if scores := [file for file in args.files if Path(file).name == _SCORES]:
             suggest(args, "train", "--from", scores[0], "--out", "head")
         return 0
     table, task, notes = _ranked(args)
     require_scores(table)
-    command = shlex.join(["transfer-metrics", *sys.argv[1:]]) if _is_command() else None
+    # The arguments of a process that called this did not make the report.
+    is_command = sys.argv[1:2] == ["report"]
+    command = shlex.join(["transfer-metrics", *sys.argv[1:]]) if is_command else None
     options |= {"task": task, "notes": notes, "command": command}
     tell(args, f"wrote {write_report(table, args.out, **options)}")
     suggest(args, "transfer", "--models", args.models, "--task", args.task, "--out", "transferred")
-    for failure in table.failures:
-        say(f"failed: {failure['model']}: {failure['metric'] or 'model'}: {failure['error']}")
-    return 1 if table.failures else 0
+    return say_failures(table.failures)
 
 
 def _with_options(files: list[str]) -> list[str]:
     """The files, and the options that ``rank`` wrote beside its scores."""
-    found = list(files)
-    for file in files:
-        beside = Path(file).with_name("run.yaml")
-        if (
-            Path(file).name == "scores.jsonl"
-            and os.path.isfile(beside)
-            and str(beside) not in found
-        ):
-            found.append(str(beside))
-    return found
+    beside = [Path(file).with_name("run.yaml") for file in files if Path(file).name == _SCORES]
+    options = dict.fromkeys(str(path) for path in beside if os.path.isfile(path))
+    return [*files, *(path for path in options if path not in files)]
 
 
 def _ranked(args: argparse.Namespace) -> tuple[Any, Task, list[str]]:
@@ -126,7 +118,8 @@ def _ranked(args: argparse.Namespace) -> tuple[Any, Task, list[str]]:
         warnings.simplefilter("always", TransferMetricsWarning)
         models = candidates_of(args.models)
         check_names(args)
-        task = told(load_task(args.task), args)
+        task = load_task(args.task)
+        tell(args, task.summary)
         table = rank_models(
             models,
             task,
@@ -140,8 +133,3 @@ def _ranked(args: argparse.Namespace) -> tuple[Any, Task, list[str]]:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     ours = [w for w in caught if issubclass(w.category, TransferMetricsWarning)]
     return table, task, list(dict.fromkeys(str(w.message) for w in ours))
-
-
-def _is_command() -> bool:
-    """Whether this process is the command line, whose arguments made the report."""
-    return sys.argv[1:2] == ["report"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from transfer_metrics.cli.console import print_table, say, suggest, tell
-from transfer_metrics.cli.options import add_intervals, add_kind, add_output, check_names
+from transfer_metrics.cli.console import print_table, say_failures, suggest, tell
+from transfer_metrics.cli.options import add_options, add_output, check_names
 from transfer_metrics.cli.parser import add_verb
 
 _EXAMPLES = """\
@@ -24,12 +24,14 @@ def add_parser(verbs: Any) -> None:
         "--features", required=True, metavar="FILE", help=".npy (N, D), or .npz with X and y"
     )
     parser.add_argument("--labels", metavar="FILE", help=".npy (N,); not needed with an .npz")
-    add_kind(parser)
-    parser.add_argument("--metrics", help="metrics, comma-separated")
+    add_options(parser, "kind")
+    add_options(parser, "metrics", help="metrics, comma-separated")
     parser.add_argument(
         "--source", metavar="FILE", help=".npy (N, Z) of source probabilities, for LEEP and its kin"
     )
-    add_intervals(parser, "every metric")
+    told = "95 %% intervals of every metric, by a jackknife over blocks of examples; all: of every "
+    told += "metric; bootstrap: of every metric, by half-samples where there is no jackknife"
+    add_options(parser, "intervals", help=told)
     add_output(parser)
 
 
@@ -40,8 +42,6 @@ def _run(args: argparse.Namespace) -> int:
     from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
     from transfer_metrics.ranking import score
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
-    from transfer_metrics.results.error_bars import margin
-    from transfer_metrics.results.record import record_label
     from transfer_metrics.sources.tasks.array_files import read_arrays
 
     if args.source and not args.metrics:
@@ -84,13 +84,10 @@ def _run(args: argparse.Namespace) -> int:
             raise InvalidInputError(f"{' with '.join(files)}: {error}") from error
     tell(args, table.task_summaries[0])
     lines = [
-        f"{record_label(r)}\t{r['value']:.10g}"
-        + (f"\t± {margin(r['stderr'], r['deviations']):.3g}" if r["stderr"] is not None else "")
-        for r in table.records
-        if r["value"] is not None
+        f"{r.label}\t{r.value:.10g}" + (f"\t± {r.half_width:.3g}" if r.stderr is not None else "")
+        for r in table
+        if r.value is not None
     ]
     print_table(table, args, "\n".join(lines))
     suggest(args, "list", "metrics", table.metrics[0].partition("(")[0])
-    for failure in table.failures:
-        say(f"failed: {record_label(failure)}: {failure['error']}")
-    return 1 if table.failures else 0
+    return say_failures(({**r.as_dict(), "label": r.label} for r in table), "{label}")

@@ -6,11 +6,10 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import Records, print_table, say, suggest, tell
+from transfer_metrics.cli.console import print_table, say_failures, suggest, tell
 from transfer_metrics.cli.options import (
-    add_examples,
     add_extraction,
-    add_layers,
+    add_options,
     add_output,
     check_names,
     check_place,
@@ -38,10 +37,8 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "choose layers, or feature maps of layers, of one model"
     parser = add_verb(verbs, "select", help, _EXAMPLES, _run)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help="a model; needs --task")
-    source.add_argument("--store", help="features written by `extract`")
-    parser.add_argument("--task", help="task: a folder such as photos/, a file, sklearn:digits …")
+    add_options(parser.add_mutually_exclusive_group(required=True), "model", "store")
+    add_options(parser, "task")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--by", metavar="METRIC", help="choose whole layers by a metric")
     what.add_argument("--features", choices=_CRITERIA, help="choose feature maps of all layers")
@@ -57,8 +54,9 @@ def add_parser(verbs: Any) -> None:
         "--keep", type=share, metavar="F", help="with --features: share of the columns to keep"
     )
     parser.add_argument("--out", metavar="FILE", help="write layers and columns as JSON")
-    add_layers(parser, "blocks", "blocks, *, last")
-    add_examples(parser)
+    told = "blocks, *, last, or names and patterns, comma-separated (default blocks)"
+    add_options(parser, "layers", help=told)
+    add_options(parser, "kind", "examples", "seed")
     add_extraction(parser)
     add_output(parser)
 
@@ -72,17 +70,14 @@ def _run(args: argparse.Namespace) -> int:
     selection, records = (_layers if args.by else _features)(args, store)
     if args.out:
         selection.save(args.out)
-    table = Records(records)
-    print_table(table, args, _text(selection, table))
-    for record in records:
-        if record.get("error"):
-            say(f"failed: {record['layer']}: {record['error']}")
+    print_table(records, args, _text(selection, records))
+    status = say_failures(records, "{layer}")
     if args.out:
         tell(args, f"wrote {args.out}")
         suggest(args, "train", "--features", args.out, "--out", "head")
     else:
         tell(args, "next: the same with --out chosen.json, for `train --features chosen.json`")
-    return 1 if any(record.get("error") for record in records) else 0
+    return status
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -114,27 +109,28 @@ def _store(args: argparse.Namespace) -> FeatureStore:
     return extract(load_model(args.model), task, layers=args.layers, **extraction(args))
 
 
+def _selection(store: FeatureStore, *chosen: Any) -> Selection:
+    """What was chosen of a store: columns, whether at unit length, by what, and its score."""
+    from transfer_metrics.selection.base import Selection
+
+    columns, unit, by, score = chosen
+    known = {"model": store.model, "task": store.task, "pool": store.manifest["pool"]}
+    return Selection.of(store, columns, unit, by, score=score, **known)
+
+
 def _layers(
     args: argparse.Namespace, store: FeatureStore
 ) -> tuple[Selection, list[dict[str, Any]]]:
     """Choose whole layers; one record per layer or set that was tried."""
     from transfer_metrics.results.record import record_label
-    from transfer_metrics.selection.base import Selection
     from transfer_metrics.selection.layer_selector import LayerSelector
 
     mode = args.mode or "best"
     selector = LayerSelector(
         args.by, mode=mode, k=args.k, max_dim=args.max_dim, progress=not args.quiet
     ).fit(store)
-    selection = Selection.of(
-        store,
-        selector.columns_,
-        mode == "forward",
-        selector.metric_,
-        score=selector.score_,
-        model=store.model,
-        task=store.task,
-        pool=store.manifest["pool"],
+    selection = _selection(
+        store, selector.columns_, mode == "forward", selector.metric_, selector.score_
     )
     chosen = ["+".join(selector.layers_)] if mode == "forward" else selector.layers_
     fields = ("model", "task", "layer", "dim", "metric", "options", "value", "seconds", "error")
@@ -150,8 +146,6 @@ def _features(
     args: argparse.Namespace, store: FeatureStore
 ) -> tuple[Selection, list[dict[str, Any]]]:
     """Choose feature maps; one record per layer."""
-    from transfer_metrics.selection.base import Selection
-
     selector: Any
     score = None
     if args.features == "group_lasso":
@@ -169,33 +163,21 @@ def _features(
             selector.set_params(shares=(args.keep,))
         selector.fit(store)
         score = None if math.isnan(selector.objective_) else selector.objective_
-    selection = Selection.of(
-        store,
-        selector.columns_,
-        # Group lasso takes columns as they are; the other criteria judge them at unit length.
-        args.features != "group_lasso",
-        args.features,
-        score=score,
-        model=store.model,
-        task=store.task,
-        pool=store.manifest["pool"],
-    )
-    records = [
-        {
-            "model": store.model,
-            "task": store.task,
-            "layer": layer.name,
-            "dim": layer.dim,
-            "columns": selection.counts.get(layer.name, 0),
-            "share": selection.counts.get(layer.name, 0) / layer.dim,
-        }
-        for layer in store.layers
-    ]
+    # Group lasso takes columns as they are; the other criteria judge them at unit length.
+    is_unit = args.features != "group_lasso"
+    selection = _selection(store, selector.columns_, is_unit, args.features, score)
+    records = []
+    for layer in store.layers:
+        record = {"model": store.model, "task": store.task, "layer": layer.name, "dim": layer.dim}
+        kept = selection.counts.get(layer.name, 0)
+        records.append({**record, "columns": kept, "share": kept / layer.dim})
     return selection, records
 
 
-def _text(selection: Selection, table: Records) -> str:
-    frame = table.to_frame()
+def _text(selection: Selection, records: list[dict[str, Any]]) -> str:
+    import pandas as pd
+
+    frame = pd.DataFrame(records)
     shown = [c for c in ("layer", "dim", "columns", "share", "value", "chosen") if c in frame]
     frame = frame[shown].rename(columns={"value": selection.chosen_by})
     if "chosen" in frame:

@@ -6,15 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.console import print_table, suggest_predictions, tell
-from transfer_metrics.cli.options import (
-    add_device,
-    add_examples,
-    add_output,
-    check_place,
-    count,
-    layer_names,
-    loaded,
-)
+from transfer_metrics.cli.options import add_options, add_output, check_place, count, loaded
 from transfer_metrics.cli.parser import add_verb
 
 if TYPE_CHECKING:
@@ -43,22 +35,21 @@ def add_parser(verbs: Any) -> None:
         help="what `rank` or `transfer` wrote: its best model, the best layer of that, its task",
     )
     parser.add_argument("--model", help="a model; needed without --from and --features")
-    parser.add_argument("--task", help="task: a folder such as photos/, a file, sklearn:digits …")
+    add_options(parser, "task")
     parser.add_argument(
         "--head", help="a head with options (see `list heads`; default linear_probe)"
     )
-    parser.add_argument(
-        "--layers", type=layer_names, help="what the head reads: names, or a file of scores"
-    )
+    told = "what the head reads: names, or a file of scores"
+    add_options(parser, "layers", default=None, help=told)
     parser.add_argument(
         "--features",
         metavar="FILE",
         help="what `select --out` wrote: these features, under the head of Head2Toe",
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder for the head")
-    add_examples(parser, seed=False)
+    add_options(parser, "kind", "examples")
     parser.add_argument("--seed", type=count, default=0)
-    add_device(parser)
+    add_options(parser, "device")
     add_output(parser)
 
 

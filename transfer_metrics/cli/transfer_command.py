@@ -8,23 +8,19 @@ from typing import Any
 from transfer_metrics.cli.console import (
     print_steps,
     print_table,
-    say,
+    say_failures,
     suggest_predictions,
     tell,
 )
 from transfer_metrics.cli.options import (
-    add_cache,
-    add_chances,
-    add_device,
-    add_examples,
+    add_options,
     add_output,
-    add_time,
     check_place,
     count,
     loaded,
     positive,
 )
-from transfer_metrics.cli.parser import add_config, add_verb
+from transfer_metrics.cli.parser import add_verb
 
 _EXAMPLES = """\
   transfer-metrics transfer --models 'zoo:*' --task sklearn:digits --out digits/
@@ -41,12 +37,9 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     help = "from many models to one trained head: rank, fit the best, choose, test, write"
     parser = add_verb(verbs, "transfer", help, _EXAMPLES, _run)
-    parser.add_argument("--models", required=True, help="names, patterns, @FILE; with commas")
-    parser.add_argument(
-        "--task", required=True, help="task: a folder such as photos/, a file, sklearn:digits …"
-    )
+    add_options(parser, "models", "task", required=True)
     parser.add_argument("--out", metavar="FOLDER", help="folder for the head, the page, the tables")
-    parser.add_argument("--metrics", help="metrics, comma-separated; the first one ranks")
+    add_options(parser, "metrics")
     parser.add_argument(
         "--check",
         action="store_true",
@@ -55,24 +48,14 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--finetune", type=count, metavar="N", help="the same of the N best models (--check is 1)"
     )
-    add_time(parser)
+    add_options(parser, "time")
     parser.add_argument(
         "--most", type=positive, metavar="N", help="fit heads on so many of the shortlist at most"
     )
-    parser.add_argument("--batch-size", type=positive, default=64, metavar="N")
-    parser.add_argument(
-        "--num-workers", type=count, default=0, metavar="N", help="loader processes"
-    )
+    add_options(parser, "batch-size", "num-workers")
     parser.add_argument("--engine", default="serial", help="where to rank, as for rank")
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes of that")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what it would take; compute and write nothing"
-    )
-    add_chances(parser)
-    add_examples(parser)
-    add_cache(parser)
-    add_device(parser)
-    add_config(parser)
+    add_options(parser, "workers", "dry-run", "confidence", "evidence", "prior")
+    add_options(parser, "kind", "examples", "seed", "cache", "device", "config")
     add_output(parser)
 
 
@@ -120,13 +103,10 @@ def _run(args: argparse.Namespace) -> int:
     )
     write_config(args, folder / "run.yaml")
     print_table(found.comparison, args, str(found))
-    failures = [*found.ranking.failures, *found.comparison.failures]
-    for failure in failures:
-        what = failure["head"] or failure["metric"] or "model"
-        say(f"failed: {failure['model']}: {what}: {failure['error']}")
+    status = say_failures([*found.ranking.failures, *found.comparison.failures])
     tell(args, f"wrote {folder}: report.html, head, scores.jsonl, comparison.jsonl, chosen.json")
     suggest_predictions(args, folder / "head", found.head)
-    return 1 if failures else 0
+    return status
 
 
 def _foretell(args: argparse.Namespace, metrics: Any, common: dict[str, Any]) -> int:
@@ -135,8 +115,4 @@ def _foretell(args: argparse.Namespace, metrics: Any, common: dict[str, Any]) ->
     from transfer_metrics.sources.models.candidates import candidates_of
 
     steps, models = expected_steps(candidates_of(args.models), loaded(args), metrics, **common)
-    print_steps(args, steps)
-    for one in models:
-        if one.error:
-            say(f"would fail: {one.model}: {one.error}")
-    return 1 if any(one.error for one in models) else 0
+    return print_steps(args, steps, models)

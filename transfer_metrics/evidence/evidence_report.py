@@ -19,24 +19,26 @@ from transfer_metrics.evidence.judgement import (
     cross_validated,
     judge,
     layer_regrets,
-    mean_over_tasks,
-    rank_correlation,
+    plain_agreement,
     tables,
+    width_correlation,
     width_of,
 )
-from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
+from transfer_metrics.evidence.layout import Grid, Table, aligned, describe, piped, wrapped
 from transfer_metrics.evidence.published import Benchmark
 from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
 from transfer_metrics.evidence.static_baseline import (
+    ABOUT,
     MEASURE,
     Need,
     mean_agreement,
-    need_of,
-    parts_on_need,
+    overview,
+    with_ends,
 )
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.fidelity import fidelity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,38 +55,17 @@ _CHEAP = (
 
 @dataclass(frozen=True)
 class Evidence:
-    """A ground truth, and every metric judged by it.
+    """A ground truth, and every metric judged by it."""
 
-    Attributes:
-        accuracies: models x tasks, of the head that validation chose, mean over seeds.
-        noise: their standard errors.
-        heads: of every head, models x tasks, the simplest first.
-        probe_noise: standard errors of the linear probes.
-        chosen: name of the head that validation chose with the first seed, models x tasks.
-        rows: the metrics, best first.
-        needs: the metrics beside the static ranking, by fine-tuning and by linear probes.
-        records: the scores.
-        dims: number of features by model.
-        protocol: heads that were fitted.
-        beside: scores and linear probes of other models, on which nothing was chosen.
-    """
-
-    accuracies: pd.DataFrame
-    noise: pd.DataFrame
-    heads: Mapping[str, pd.DataFrame]
-    probe_noise: pd.DataFrame
-    chosen: pd.DataFrame
-    rows: tuple[JudgedMetric, ...]
-    needs: tuple[Need, ...]
-    records: tuple[Mapping[str, Any], ...]
-    dims: Mapping[str, float]
-    protocol: tuple[str, ...]
-    beside: Benchmark | None = None
-
-    @property
-    def probes(self) -> pd.DataFrame:
-        """Linear probes of the classifier's input."""
-        return self.heads[_PROBED]
+    accuracies: pd.DataFrame  # models x tasks, of the head that validation chose, over seeds
+    heads: Mapping[str, pd.DataFrame]  # of every head, models x tasks, the simplest first
+    probe_noise: pd.DataFrame  # standard errors of the linear probes
+    chosen: pd.DataFrame  # name of the head that validation chose with the first seed
+    rows: tuple[JudgedMetric, ...]  # best first
+    needs: tuple[Need, ...]  # beside the static ranking, by fine-tuning and by linear probes
+    records: tuple[Mapping[str, Any], ...]  # the scores
+    protocol: tuple[str, ...]  # heads that were fitted
+    beside: Benchmark | None  # other models, on which nothing was chosen
 
 
 def gather(
@@ -123,24 +104,19 @@ def gather(
     )
     scores = tables(at_last(records))
     needs = (
-        need_of("the best head", accuracies, scores, noise=noise, resamples=resamples),
-        need_of("linear probes", by_head[_PROBED], scores, noise=probe_noise, resamples=resamples),
+        Need.of("the best head", accuracies, scores, noise=noise, resamples=resamples),
+        Need.of("linear probes", by_head[_PROBED], scores, noise=probe_noise, resamples=resamples),
     )
-    told = tuple(protocol) or tuple(
-        dict.fromkeys(str(r["head"]) for r in truth.records if r["head"])
-    )
-    dims = width_of(records)
+    told = protocol or dict.fromkeys(str(r["head"]) for r in truth.records if r["head"])
     return Evidence(
         accuracies,
-        noise,
         by_head,
         probe_noise.reindex_like(accuracies),
         chosen,
         tuple(rows),
         needs,
         tuple(records),
-        dims,
-        told,
+        tuple(told),
         beside,
     )
 
@@ -164,11 +140,10 @@ def draw(evidence: Evidence, path: str | os.PathLike[str]) -> str:
     import pandas as pd
 
     from transfer_metrics.results.plot_style import save_figure
-    from transfer_metrics.results.plots import TRADE_OFF, plot_trade_off
+    from transfer_metrics.results.point_plots import plot_trade_off
 
-    rows = [(r.metric, r.seconds, r.value, r.low, r.high) for r in evidence.rows]
-    frame = pd.DataFrame(rows, columns=list(TRADE_OFF))
-    return save_figure(lambda ax: plot_trade_off(frame, ax=ax), path, 6.0)
+    frame = pd.DataFrame(list(evidence.rows)).rename(columns={"value": "agreement"})
+    return save_figure(lambda figure: plot_trade_off(frame, ax=figure), path)
 
 
 def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:
@@ -201,7 +176,7 @@ def _truth(evidence: Evidence, grid: Grid) -> list[str]:
     shares = ", ".join(
         f"{name} {(evidence.chosen == name).to_numpy().mean():.0%}" for name in names
     )
-    gains = 100 * (evidence.accuracies - evidence.probes).to_numpy()
+    gains = 100 * (evidence.accuracies - evidence.heads[_PROBED]).to_numpy()
     below = int((gains < -200 * evidence.probe_noise.to_numpy()).sum())
     missed = 100 * (
         np.max([t.to_numpy() for t in evidence.heads.values()], axis=0)
@@ -226,7 +201,8 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     models, tasks = evidence.accuracies.shape
     scores = tables(at_last(evidence.records))
     shown = next((name for name in DEFAULT_METRICS if name in scores), evidence.rows[0].metric)
-    low, high = min(evidence.dims.values()), max(evidence.dims.values())
+    dims = width_of(evidence.records)
+    low, high = min(dims.values()), max(dims.values())
     return [
         title.format("Every metric"),
         wrapped(
@@ -241,7 +217,15 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
             f"*failed*: pairs without a score."
         ),
         grid(*_main(evidence)),
-        *parts_on_need(evidence.needs, scores, shown, evidence.accuracies, grid, title),
+        *_needed(evidence, grid, title),
+        title.format("What a difference of scores is worth"),
+        wrapped(
+            f"Pairs of models on one task in four bins of equally many, by the difference of their "
+            f"scores in {shown}, in deviations of the scores on the task: by how many points of "
+            f"accuracy the model with the higher score is ahead, and in what share of the pairs it "
+            f"is, with 95 % intervals over models."
+        ),
+        grid(*_differences(scores[shown], evidence.accuracies)),
         title.format("Fewer examples"),
         wrapped(
             "The same tau where only so many training examples are scored, on the tasks that "
@@ -251,7 +235,8 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
         title.format("Width"),
         wrapped(
             f"Why scores mislead on models of different widths: Kendall's tau of each with the "
-            f"number of features (the accuracies have {_accuracy_and_width(evidence):.2f}), "
+            f"number of features (the accuracies have "
+            f"{width_correlation(evidence.accuracies, dims):.2f}), "
             f"and the weighted tau with accuracies of the plain score and of three repairs: the "
             f"leading {COMPONENTS} principal components instead of the features, rows of unit "
             f"length, and the score of shuffled labels subtracted."
@@ -268,23 +253,48 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     ]
 
 
-_Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+def _needed(evidence: Evidence, grid: Grid, title: str) -> list[str]:
+    """Whether a metric is needed at all."""
+    known = [need for need in evidence.needs if need.static]
+    if not known:
+        return []
+    return [
+        title.format("Does this benchmark need a metric at all?"),
+        wrapped(
+            f"{ABOUT} Regrets are in points. *best score* is the best in hindsight; what stands "
+            f"*over* another is a paired test of weighted tau."
+        ),
+        grid(*overview(known)),
+        wrapped(f"Every metric, judged by {known[0].sentence}"),
+        grid(*known[0].in_full),
+    ]
 
 
-def _main(evidence: Evidence) -> _Table:
+def _differences(scores: pd.DataFrame, accuracies: pd.DataFrame) -> Table:
+    """A line per bin of pairs of models: what a difference of scores is worth in accuracy."""
+    found = fidelity(scores, accuracies)
+    header = ("score difference", "points of accuracy", "right order", "pairs")
+    rows = [
+        [
+            f"{row['from']:.2f} to {row['to']:.2f}",
+            with_ends([100 * row[name] for name in ("accuracy_difference", "low", "high")], 1),
+            with_ends([row[name] for name in ("right_order", "right_low", "right_high")]),
+            str(row["pairs"]),
+        ]
+        for row in found.to_dict("records")
+    ]
+    return header, rows
+
+
+def _main(evidence: Evidence) -> Table:
     header = (
         *("metric", "weighted tau", "95 % interval", "test", "regret", "best block", "probes"),
         *("seconds", "failed"),
     )
     return header, [
         [
-            row.metric,
-            _two(row.value),
-            f"{_two(row.low)} to {_two(row.high)}",
-            row.against,
-            f"{100 * row.regret:.1f}",
-            _two(row.best),
-            _two(row.probe),
+            *(row.metric, _two(row.value), f"{_two(row.low)} to {_two(row.high)}", row.against),
+            *(f"{100 * row.regret:.1f}", _two(row.best), _two(row.probe)),
             "–" if np.isnan(row.seconds) else f"{row.seconds:.3f}",
             str(row.failures),
         ]
@@ -292,7 +302,7 @@ def _main(evidence: Evidence) -> _Table:
     ]
 
 
-def _few(evidence: Evidence) -> _Table:
+def _few(evidence: Evidence) -> Table:
     sizes = [n for n in SIZES if any(np.isfinite(row.on_parts[n]) for row in evidence.rows)]
     header = ("metric", *map(str, sizes), "all")
     return header, [
@@ -302,28 +312,18 @@ def _few(evidence: Evidence) -> _Table:
     ]
 
 
-def _repairs(evidence: Evidence) -> _Table:
+def _repairs(evidence: Evidence) -> Table:
     repaired = {name: tables(at_last(evidence.records, repair=name)) for name in REPAIRS}
-    header = ("metric", "with width", "plain", *REPAIRS)
     rows = []
     for row in evidence.rows:
-        found = [repaired[name].get(row.metric) for name in REPAIRS]
+        found = [of.get(row.metric) for of in repaired.values()]
         if any(table is not None for table in found):
-            values = [
-                float("nan")
-                if table is None
-                else mean_agreement(table, evidence.accuracies, None, 0)[MEASURE][0]
-                for table in found
-            ]
-            rows.append([row.metric, _two(row.width), _two(row.value), *map(_two, values)])
-    return header, rows
+            values = [plain_agreement(table, evidence.accuracies) for table in found]
+            rows.append([row.metric, *map(_two, (row.width, row.value, *values))])
+    return ("metric", "with width", "plain", *REPAIRS), rows
 
 
-def _accuracy_and_width(evidence: Evidence) -> float:
-    return mean_over_tasks(evidence.accuracies, evidence.dims, rank_correlation)
-
-
-def _layers(evidence: Evidence) -> _Table:
+def _layers(evidence: Evidence) -> Table:
     known = [row for row in evidence.rows if np.isfinite(row.layer_regret)]
     ordered = sorted(known, key=lambda row: row.layer_regret)
     return ("metric", "points lost"), [
@@ -331,7 +331,7 @@ def _layers(evidence: Evidence) -> _Table:
     ]
 
 
-def _choice(evidence: Evidence) -> _Table:
+def _choice(evidence: Evidence) -> Table:
     scores = tables(at_last(evidence.records))
     candidates = {**scores, **aggregations(scores, _CHEAP)}
     found = cross_validated(candidates, evidence.accuracies)
@@ -345,47 +345,31 @@ def _choice(evidence: Evidence) -> _Table:
     return header, [*rows, ["mean", "", *map(_two, means)]]
 
 
-def _beside(benchmark: Benchmark) -> _Table:
+def _beside(benchmark: Benchmark) -> Table:
     """Weighted tau of every score on every task of a benchmark, and its interval over models."""
-    found = {
-        name: (
-            by_task(table, benchmark.accuracies),
-            *mean_agreement(table, benchmark.accuracies, benchmark.noise, RESAMPLES)[MEASURE],
-        )
-        for name, table in benchmark.scores.items()
-    }
-    ordered = sorted(found, key=lambda name: -found[name][1])
-    tasks = list(benchmark.accuracies)
-    return ("metric", *map(str, tasks), "mean", "95 % interval"), [
-        [
-            name,
-            *(_two(found[name][0].get(task, np.nan)) for task in tasks),
-            _two(found[name][1]),
-            f"{_two(found[name][2])} to {_two(found[name][3])}",
-        ]
-        for name in ordered
-    ]
+    known, rows = benchmark.accuracies, []
+    for name, table in benchmark.scores.items():
+        mean, low, high = mean_agreement(table, known, benchmark.noise, RESAMPLES)[MEASURE]
+        own = by_task(table, known).reindex(known.columns)
+        rows.append((mean, [name, *map(_two, [*own, mean]), f"{_two(low)} to {_two(high)}"]))
+    rows.sort(key=lambda row: -row[0])
+    return ("metric", *map(str, known), "mean", "95 % interval"), [cells for _, cells in rows]
 
 
-def _accuracies(evidence: Evidence) -> _Table:
+def _accuracies(evidence: Evidence) -> Table:
     """All heads of a pair in one cell."""
-    tasks = list(evidence.accuracies)
 
-    values = {name: table.to_numpy(float) for name, table in evidence.heads.items()}
-    chosen = evidence.chosen.to_numpy()
-
-    def cell(row: int, column: int) -> str:
+    def cell(model: Any, task: Any) -> str:
         parts = []
-        for name, table in values.items():
-            star = "*" if chosen[row, column] == name else ""
-            value = table[row, column]
+        for name, table in evidence.heads.items():
+            star = "*" if evidence.chosen.loc[model, task] == name else ""
+            value = table.loc[model, task]
             parts.append("–" if np.isnan(value) else f"{100 * value:.1f}{star}")
         return " / ".join(parts)
 
-    return ("model", *map(str, tasks)), [
-        [str(model), *(cell(row, column) for column in range(len(tasks)))]
-        for row, model in enumerate(evidence.accuracies.index)
-    ]
+    tasks, models = list(evidence.accuracies), evidence.accuracies.index
+    rows = [[str(model), *(cell(model, task) for task in tasks)] for model in models]
+    return ("model", *map(str, tasks)), rows
 
 
 def _two(value: float) -> str:

@@ -31,7 +31,7 @@ _TRAINED = "lr=(0.0001, 0.0006, 0.003, 0.02, 0.1), optimizer=sgd, weight_decay=0
 epochs={epochs}, halving=3, batch_size=16, batch_norm=eval"
 _STEPS, _LEAST, _MOST = 200, 9, 12
 """Steps of training, and the bounds of the epochs that come of them."""
-VALIDATION = 0.5
+_VALIDATION = 0.5
 """Share of the training examples that chooses settings, epochs and heads; as large as that for
 training, because a choice between heads is no better than what it is made by."""
 BEST = "best"
@@ -70,7 +70,7 @@ def run(
     *,
     heads: Sequence[Any] | None = None,
     seeds: int = 2,
-    validation: float = VALIDATION,
+    validation: float = _VALIDATION,
     cache_dir: str | os.PathLike[str] | None = None,
     device: Any = None,
     progress: bool = True,
@@ -96,9 +96,11 @@ def run(
     names = split_list(tasks) if isinstance(tasks, str) else list(tasks)
     if not names or (heads is not None and not heads):
         raise InvalidInputError("nothing to run; name at least one task and one head")
-    wanted = {
-        task: [resolve_head(head) for head in heads or _stated(task, validation)] for task in names
-    }
+
+    def stated(task: str) -> tuple[str, ...]:
+        return protocol(len(complete_task(load_task(task), validation=validation)["train"]))
+
+    wanted = {task: [resolve_head(head) for head in heads or stated(task)] for task in names}
     records = load(path).records if path.exists() else []
     done = _finished(records)
     work = [
@@ -138,11 +140,6 @@ def run(
             append_lines(path, found)
             bar.update()
     return load(path)
-
-
-def _stated(task: str, validation: float) -> tuple[str, ...]:
-    """The protocol for a task."""
-    return protocol(len(complete_task(load_task(task), validation=validation)["train"]))
 
 
 def best(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import kendalltau
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, quiet
 from transfer_metrics.evidence.static_baseline import MEASURE, mean_agreement
 from transfer_metrics.ranking.combinations import COMBINATIONS, combined
 from transfer_metrics.results.agreement import RESAMPLES, evaluate, options_of
@@ -27,38 +26,21 @@ _Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class JudgedMetric:
-    """One metric on a ground truth; means over the tasks.
-
-    Attributes:
-        metric: its label.
-        value: weighted tau between its scores of the classifier's input and the accuracies.
-        low: lower end of the 95 % interval of ``value``.
-        high: upper end.
-        regret: accuracy of the best model less that of its favourite.
-        best: weighted tau where the layer with the highest score stands for each model.
-        probe: weighted tau with linear probes of the classifier's input.
-        width: Kendall's tau of its scores with the number of features.
-        on_parts: weighted tau by number of examples that were scored.
-        seconds: of one scoring of all examples, alone, mean.
-        failures: pairs that have no score.
-        layer_regret: probe accuracy of the best block less that of the block it scores highest,
-            mean over pairs.
-        against: ``"better"``, ``"worse"`` or ``"tie"``: the paired test against the reference.
-    """
+    """One metric on a ground truth; means over the tasks."""
 
     metric: str
-    value: float
-    low: float
+    value: float  # weighted tau between its scores of the classifier's input and the accuracies
+    low: float  # lower end of its 95 % interval
     high: float
-    regret: float
-    best: float
-    probe: float
-    width: float
-    on_parts: Mapping[int, float]
-    seconds: float
-    failures: int
-    layer_regret: float
-    against: str
+    regret: float  # accuracy of the best model less that of its favourite
+    best: float  # weighted tau where the layer with the highest score stands for each model
+    probe: float  # weighted tau with linear probes of the classifier's input
+    width: float  # Kendall's tau of its scores with the number of features
+    on_parts: Mapping[int, float]  # weighted tau by number of examples that were scored
+    seconds: float  # of one scoring of all examples, alone, mean
+    failures: int  # pairs that have no score
+    layer_regret: float  # probe accuracy lost by choosing the block that it scores highest
+    against: str  # "better", "worse" or "tie": the paired test against the reference
 
 
 def judge(
@@ -84,7 +66,10 @@ def judge(
     best = tables(at_best(records))
     widths = width_of(records)
     parts = {size: tables(at_last(records, size)) for size in sizes}
-    timing = _seconds_of(records)
+    spent: dict[str, list[float]] = {}
+    for r in at_last(records):
+        if r["seconds"] is not None:
+            spent.setdefault(record_label(r), []).append(r["seconds"])
     layers = layer_regrets(records)
     measured = {name: mean_agreement(t, accuracies, noise, resamples) for name, t in scores.items()}
     reference = reference or max(metrics, key=lambda name: measured[name][MEASURE][0])
@@ -101,11 +86,11 @@ def judge(
                 low=low,
                 high=high,
                 regret=measured[name]["regret"][0],
-                best=_plain(best.get(name), accuracies),
-                probe=_plain(table, probes),
-                width=mean_over_tasks(table, widths, rank_correlation),
-                on_parts={n: _plain(of.get(name), accuracies) for n, of in parts.items()},
-                seconds=timing.get(name, np.nan),
+                best=plain_agreement(best.get(name), accuracies),
+                probe=plain_agreement(table, probes),
+                width=width_correlation(table, widths),
+                on_parts={n: plain_agreement(of.get(name), accuracies) for n, of in parts.items()},
+                seconds=float(np.mean(spent[name])) if name in spent else np.nan,
                 failures=pairs - scored,
                 layer_regret=layers.get(name, np.nan),
                 against=_against(table, scores[reference], accuracies, noise, resamples),
@@ -130,15 +115,6 @@ def at_last(
         if chosen:
             kept.setdefault(chosen[0]["task"], []).extend(chosen)
     return [record for group in kept.values() for record in _with_combinations(group)]
-
-
-def probed_last(records: Iterable[_Record]) -> list[_Record]:
-    """The linear probe of the last block of every pair."""
-    found = []
-    for group in _by_pair(records).values():
-        probes = [r for r in group if r["metric"] == "accuracy" and r["value"] is not None]
-        found += [max(probes, key=lambda r: r["layer_index"])] if probes else []
-    return found
 
 
 def at_best(records: Iterable[_Record]) -> list[_Record]:
@@ -174,21 +150,11 @@ def width_of(records: Iterable[_Record]) -> dict[str, float]:
     return {model: dim for model, (_, dim) in found.items()}
 
 
-def _seconds_of(records: Iterable[_Record]) -> dict[str, float]:
-    """Mean time of one scoring of the classifier's input of all examples, by metric."""
-    spent: dict[str, list[float]] = {}
-    for r in at_last(records):
-        if r["seconds"] is not None:
-            spent.setdefault(record_label(r), []).append(r["seconds"])
-    return {label: float(np.mean(values)) for label, values in spent.items()}
-
-
 def layer_regrets(records: Iterable[_Record]) -> dict[str, float]:
     """What choosing a block by each metric costs, in probe accuracy; ``"last"`` takes the last.
 
-    Mean over the pairs of the probe accuracy of the best block less that of the chosen one. The
-    best is the best in hindsight, on the test examples themselves, so that even a perfect choice
-    of layers would lose a little.
+    Mean over the pairs. The best block is the best in hindsight, on the test examples themselves,
+    so that even a perfect choice of layers would lose a little.
     """
     lost: dict[str, list[float]] = {}
     for group in _by_pair(records).values():
@@ -213,23 +179,16 @@ def layer_regrets(records: Iterable[_Record]) -> dict[str, float]:
     return {label: float(np.mean(values)) for label, values in lost.items()}
 
 
-def mean_over_tasks(
-    table: pd.DataFrame, by_model: Mapping[str, float], fn: Callable[..., float]
-) -> float:
-    """Mean over tasks of a measure between scores and a property of the models."""
+def width_correlation(table: pd.DataFrame, widths: Mapping[str, float]) -> float:
+    """Kendall's tau of scores with the models' numbers of features, mean over tasks."""
     values = []
     for _, column in table.items():
-        known = column[column.index.isin(list(by_model))].dropna()
-        values.append(fn(known.to_numpy(), np.array([by_model[m] for m in known.index])))
+        known = column[column.index.isin(list(widths))].dropna()
+        values.append(kendalltau(known.to_numpy(), [widths[m] for m in known.index]).statistic)
     return float(np.nanmean(values))
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Kendall's tau; NaN where one of them is constant."""
-    return float(kendalltau(x, y).statistic)
-
-
-def _plain(table: pd.DataFrame | None, accuracies: pd.DataFrame) -> float:
+def plain_agreement(table: pd.DataFrame | None, accuracies: pd.DataFrame) -> float:
     """Mean weighted tau without an interval; NaN where there is no score."""
     if table is None:
         return float("nan")
@@ -248,8 +207,7 @@ def _against(
 ) -> str:
     if table is reference or not resamples:
         return "–"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TransferMetricsWarning)
+    with quiet():
         found = compare_metrics(
             table, reference, accuracies, measure=MEASURE, noise=noise, resamples=resamples
         )
@@ -303,32 +261,24 @@ def by_task(scores: pd.DataFrame, accuracies: pd.DataFrame, measure: str = MEASU
     return pd.Series(found, dtype=float)
 
 
-def _mean_rank(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Rank aggregation: the mean over scores of each model's rank on a task, 1 for the lowest.
+def aggregations(
+    scores: Mapping[str, pd.DataFrame], names: Iterable[str], sizes: Sequence[int] = (2, 3)
+) -> dict[str, pd.DataFrame]:
+    """The mean ranks of every few of some metrics, named ``a + b``; 1 for the lowest score.
 
     Ties share their mean rank. A model that lacks one of the scores has none.
 
     >>> import pandas as pd
     >>> a = pd.DataFrame({"pets": [0.1, 0.2, 0.9]}, list("abc"))
     >>> b = pd.DataFrame({"pets": [2.0, 7.0, 5.0]}, list("abc"))
-    >>> _mean_rank([a, b])["pets"].tolist()
+    >>> aggregations({"a": a, "b": b}, "ab")["a + b"]["pets"].tolist()
     [1.0, 2.5, 2.5]
     """
-    total = tables[0].rank()
-    for table in tables[1:]:
-        total = total + table.rank()
-    return total / len(tables)
-
-
-def aggregations(
-    scores: Mapping[str, pd.DataFrame], names: Iterable[str], sizes: Sequence[int] = (2, 3)
-) -> dict[str, pd.DataFrame]:
-    """The mean ranks of every few of some metrics, named ``a + b``."""
-    there = [name for name in names if name in scores]
+    ranks = {name: scores[name].rank() for name in names if name in scores}
+    groups = [group for size in sizes for group in itertools.combinations(ranks, size)]
     return {
-        " + ".join(group): _mean_rank([scores[name] for name in group])
-        for size in sizes
-        for group in itertools.combinations(there, size)
+        " + ".join(group): sum((ranks[n] for n in group[1:]), start=ranks[group[0]]) / len(group)
+        for group in groups
     }
 
 

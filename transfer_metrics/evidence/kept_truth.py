@@ -1,124 +1,20 @@
 """The project's own ground truth and the scores on it, as kept in ``data/evidence``.
 
-Two tables of separated values and a manifest, made by ``python -m tests.evidence_reference`` from
-what ``ground_truth.run`` and ``scored_pairs.measure`` wrote. ``data/README.md`` has the columns.
+Tables of separated values and a manifest, made by ``python -m tests.evidence_reference``.
+``data/README.md`` has the columns.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.evidence.ground_truth import short_name, shortened
-from transfer_metrics.files import replacing
-from transfer_metrics.results.record import record_label
-from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
+from transfer_metrics.sources.zoo import data_folder, entry, verified
 
-_TRUTH = (
-    *("model", "task", "head", "seed", "accuracy", "n", "val_accuracy", "n_val", "chosen"),
-    "seconds",
-)
-_PLACE = ("model", "task", "layer", "layer_index", "dim", "n", "split", "repair")
+PLACE = ("model", "task", "layer", "layer_index", "dim", "n", "split", "repair")
 """What a row of scores is of."""
-_EPOCHS = re.compile(r"epochs=(\d+)")
-_Record = Mapping[str, Any]
-
-
-def _complete(records: Iterable[_Record]) -> list[_Record]:
-    """The records of the tasks on which every model has an accuracy of every head.
-
-    Of further seeds only what they all have is kept.
-    """
-    listed = [r for r in records if not r.get("error")]
-    models = {r["model"] for r in listed}
-    found: dict[tuple[str, int], set[tuple[str, str]]] = {}
-    for r in listed:
-        if r["metric"] == "accuracy":
-            head = str(r["head"]).partition("(")[0]
-            found.setdefault((r["task"], r["seed"]), set()).add((r["model"], head))
-    heads = {head for pairs in found.values() for _, head in pairs}
-    whole = {
-        task for (task, seed), pairs in found.items() if len(pairs) == len(models) * len(heads)
-    }
-    seeds = {seed for _, seed in found} - {0}
-    random = {head for (_, seed), pairs in found.items() if seed for _, head in pairs}
-    full = {
-        (task, seed)
-        for task in whole
-        for seed in seeds
-        if len(found.get((task, seed), ())) == len(models) * len(random)
-    }
-    return [
-        r
-        for r in listed
-        if r["task"] in whole and (not r["seed"] or (r["task"], r["seed"]) in full)
-    ]
-
-
-def keep(truth: Iterable[_Record], scores: Iterable[_Record], folder: Path) -> None:
-    """Write the records of all tasks that are complete and scored, under short names.
-
-    Raises:
-        InvalidInputError: there is no such task.
-    """
-    listed = list(scores)
-    pairs = {(r["model"], r["task"]) for r in listed if r["metric"]}
-    whole = _complete(truth)
-    lacking = {r["task"] for r in whole if (r["model"], r["task"]) not in pairs}
-    whole = [r for r in whole if r["task"] not in lacking]
-    if not whole:
-        raise InvalidInputError(
-            "no task has all accuracies and scores of all models; run what is missing first"
-        )
-    kept = {(r["model"], r["task"]) for r in whole}
-    scored = [r for r in listed if (r["model"], r["task"]) in kept and r["metric"]]
-    names = {field: {short_name(r[field]): r[field] for r in whole} for field in ("model", "task")}
-    lower = {record_label(r) for r in scored if r.get("higher_is_better") is False}
-    files = {
-        "truth": _table(_TRUTH, _truth_rows(shortened(whole))),
-        "scores": _scores_table(shortened(scored)),
-    }
-    about: dict[str, dict[str, Any]] = {
-        "truth": {
-            "heads": _merged(str(r["head"]) for r in whole if r["head"]),
-            "models": names["model"],
-            "tasks": names["task"],
-            "classes": {short_name(r["task"]): r["num_classes"] for r in whole if r["num_classes"]},
-        },
-        "scores": {"lower_is_better": sorted(lower)},
-    }
-    _write(folder, files, about)
-
-
-def keep_longer(records: Iterable[_Record], folder: Path) -> None:
-    """Write what some pairs reach when they are trained longer, beside the truth."""
-    listed = [r for r in records if not r.get("error")]
-    heads = _merged(str(r["head"]) for r in listed if r["head"])
-    text = _table(_TRUTH, _truth_rows(shortened(listed)))
-    _write(folder, {"longer": text}, {"longer": {"heads": heads}})
-
-
-def _write(folder: Path, files: Mapping[str, str], about: Mapping[str, Mapping[str, Any]]) -> None:
-    """Tables of a folder and their entries in its manifest, beside those that are there."""
-    known = entries(folder, "evidence") if (folder / "manifest.json").exists() else {}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        data = text.encode()
-        with replacing(folder / f"{name}.csv") as temporary:
-            temporary.write_bytes(data)
-        sha256 = hashlib.sha256(data).hexdigest()
-        known[name] = {"name": name, "file": f"{name}.csv", "sha256": sha256, **about[name]}
-    listed = list(known.values())
-    manifest = json.dumps({"format": 1, "evidence": listed}, indent=1, ensure_ascii=False)
-    with replacing(folder / "manifest.json") as temporary:
-        temporary.write_text(manifest + "\n", "utf-8")
 
 
 def kept_truth(folder: Path | None = None, name: str = "truth") -> list[dict[str, Any]]:
@@ -128,9 +24,9 @@ def kept_truth(folder: Path | None = None, name: str = "truth") -> list[dict[str
 
     Heads go by their bare names; ``kept_protocol`` has their options.
     """
-    classes = entry(folder or _folder(), "evidence", "truth")["classes"]
+    classes = _kept("truth", folder)[0]["classes"]
     found = []
-    for row in _rows(name, folder):
+    for row in _kept(name, folder)[1]:
         base = {
             **{field: row[field] for field in ("model", "task", "head")},
             "seed": int(row["seed"]),
@@ -147,17 +43,16 @@ def kept_truth(folder: Path | None = None, name: str = "truth") -> list[dict[str
 
 def kept_scores(folder: Path | None = None) -> list[dict[str, Any]]:
     """The scores, as records of ``scored_pairs``; what failed is not there."""
-    about = entry(folder or _folder(), "evidence", "scores")
-    rows = _rows("scores", folder)
-    seconds = {tuple(row[name] for name in _PLACE): row for row in rows if row["what"] == "seconds"}
+    about, rows = _kept("scores", folder)
+    seconds = {tuple(row[name] for name in PLACE): row for row in rows if row["what"] == "seconds"}
     found = []
     for row in rows:
         if row["what"] != "value":
             continue
-        place = {name: row[name] for name in _PLACE}
+        place = {name: row[name] for name in PLACE}
         times = seconds.get(tuple(place.values()), {})
         numbers = {name: int(row[name]) for name in ("layer_index", "dim", "n")}
-        for label in list(row)[len(_PLACE) + 1 :]:
+        for label in list(row)[len(PLACE) + 1 :]:
             if row[label]:
                 metric, _, options = label.partition("(")
                 found.append(
@@ -178,83 +73,12 @@ def kept_scores(folder: Path | None = None) -> list[dict[str, Any]]:
 
 def kept_protocol(folder: Path | None = None, name: str = "truth") -> tuple[str, ...]:
     """The heads of the kept truth with their options."""
-    return tuple(entry(folder or _folder(), "evidence", name)["heads"])
+    return tuple(_kept(name, folder)[0]["heads"])
 
 
-def _merged(labels: Iterable[str]) -> list[str]:
-    """Labels that differ by their epochs as one.
-
-    >>> _merged(["b(epochs=9)", "a", "b(epochs=12)", "b(epochs=9)"])
-    ['b(epochs=9 to 12)', 'a']
-    """
-    found: dict[str, list[int]] = {}
-    for label in labels:
-        epochs = _EPOCHS.search(label)
-        found.setdefault(_EPOCHS.sub("epochs=?", label), []).append(int(epochs[1]) if epochs else 0)
-    return [
-        label.replace("epochs=?", f"epochs={min(n)}" + f" to {max(n)}" * (min(n) < max(n)))
-        for label, n in found.items()
-    ]
-
-
-def _folder() -> Path:
-    return data_folder() / "evidence"
-
-
-def _rows(name: str, folder: Path | None) -> list[dict[str, str]]:
-    about = entry(folder or _folder(), "evidence", name)
-    text = verified((folder or _folder()) / about["file"], about["sha256"]).decode("utf-8")
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def _truth_rows(records: Iterable[_Record]) -> list[dict[str, Any]]:
-    """A row per model, task, head and seed."""
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for r in records:
-        name = str(r["head"]).partition("(")[0]
-        row = rows.setdefault(
-            (r["task"], r["model"], name, r["seed"]),
-            {"model": r["model"], "task": r["task"], "head": name, "seed": r["seed"]},
-        )
-        if r["metric"] == "accuracy":
-            row |= {"accuracy": _short(r["value"]), "n": r["n"], "seconds": f"{r['seconds']:.1f}"}
-        elif r["metric"] == "val_accuracy":
-            row |= {"val_accuracy": _short(r["value"]), "n_val": r["n"], "chosen": r["note"] or ""}
-    return list(rows.values())
-
-
-def _scores_table(records: Sequence[_Record]) -> str:
-    """A row per place that was scored, and for the seconds of the scores of all examples."""
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    labels: dict[str, None] = {}
-    most: dict[tuple[str, str], tuple[int, int]] = {}
-    for r in records:
-        if r["split"] == "train":
-            pair = r["model"], r["task"]
-            most[pair] = max(most.get(pair, (0, 0)), (r["layer_index"], r["n"]))
-    for r in records:
-        if r["value"] is None:
-            continue
-        place = {name: "" if r[name] is None else r[name] for name in _PLACE}
-        label = record_label(r)
-        labels[label] = None
-        rows.setdefault(("value", *place.values()), {**place, "what": "value"})[label] = _short(
-            r["value"]
-        )
-        whole = most[r["model"], r["task"]] == (r["layer_index"], r["n"]) and not r["repair"]
-        if whole and r["seconds"] is not None and r["split"] == "train":
-            row = rows.setdefault(("seconds", *place.values()), {**place, "what": "seconds"})
-            row[label] = f"{r['seconds']:.2g}"
-    return _table((*_PLACE, "what", *sorted(labels)), rows.values())
-
-
-def _table(header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, header, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def _short(value: float) -> str:
-    return f"{value:.7g}"
+def _kept(name: str, folder: Path | None) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """The entry of a table in the manifest, and its rows."""
+    folder = folder or data_folder() / "evidence"
+    about = entry(folder, "evidence", name)
+    text = verified(folder / about["file"], about["sha256"]).decode("utf-8")
+    return about, list(csv.DictReader(io.StringIO(text)))

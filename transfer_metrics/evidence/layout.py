@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""A header and rows."""
 Grid = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
-"""Draws a table from a header and rows."""
+"""Draws a table."""
 
 
 def wrapped(paragraph: str) -> str:

@@ -25,13 +25,7 @@ from scipy.optimize import minimize
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.chances import Trust
-from transfer_metrics.results.error_model import (
-    REFERENCE_CLASSES,
-    REFERENCE_N,
-    ErrorModel,
-    MetricTrust,
-    bundled,
-)
+from transfer_metrics.results.error_model import REFERENCE, ErrorModel, MetricTrust, bundled
 from transfer_metrics.results.standing import FEWEST, fisher_z, normal_scores
 
 if TYPE_CHECKING:
@@ -50,27 +44,16 @@ _CLASSES = 0.2
 
 @dataclass(frozen=True)
 class Case:
-    """One metric on one task, at one number of examples.
+    """One metric on one task, at one number of examples."""
 
-    Attributes:
-        population: of networks, such as a benchmark.
-        task: its name.
-        metric: label of the metric.
-        z: Fisher's z of scores with accuracies.
-        models: how many had both.
-        n: examples that were scored; None where not known.
-        classes: of the task.
-        of_best: whether the best block stands for each model.
-    """
-
-    population: str
+    population: str  # of networks, such as a benchmark
     task: str
     metric: str
-    z: float
-    models: int
-    n: int | None = None
+    z: float  # Fisher's, of scores with accuracies
+    models: int  # how many had both
+    n: int | None = None  # examples that were scored, where known
     classes: int | None = None
-    of_best: bool = False
+    of_best: bool = False  # whether the best block stands for each model
 
 
 def cases_of(
@@ -84,13 +67,7 @@ def cases_of(
 ) -> list[Case]:
     """A case per metric and task, where enough models have a score and an accuracy.
 
-    Args:
-        population: what to call the networks.
-        scores: by metric, models x tasks, higher is better.
-        accuracies: models x tasks.
-        n: examples that were scored, of each task or of all.
-        classes: of each task.
-        of_best: whether the best block stood for each model.
+    ``scores`` are by metric, models x tasks, higher is better; ``n`` of each task or of all.
     """
     found = []
     for metric, table in scores.items():
@@ -125,8 +102,7 @@ def learn(
             tell how far metrics can be trusted elsewhere.
         unlike: what is known of other populations, where the cases are of one; by default the
             evidence of the package.
-        earlier: accuracies by population, models x tasks, from which to learn what accuracies on
-            one task tell of another.
+        earlier: accuracies by population, models x tasks: what one task tells of another.
         dims: numbers of features of the networks.
         kinds: of tasks.
         source: what it is learnt from, in words.
@@ -147,7 +123,7 @@ def learn(
     full = _at_most_examples(mine)
     by_n, of_best = _changes(mine, _slope), _changes(full, _lift)
     plain = [c for c in full if not c.of_best] or full
-    fit = _Fit.of([replace(c, z=c.z - by_n[c.metric] * _log(c.n, REFERENCE_N)) for c in plain])
+    fit = _Fit.of([replace(c, z=c.z - by_n[c.metric] * _log(c.n, "n")) for c in plain])
     others = [c for c in known if c.population != inside]
     if others:
         wide = _Fit.of([*plain, *_at_most_examples(others)])
@@ -226,7 +202,7 @@ def _changes(
 def _slope(cases: Sequence[Case]) -> tuple[float, float] | None:
     """Change of z with ten times as many examples, on one task, weighed by their spread."""
     plain = [c for c in cases if not c.of_best]
-    x = np.array([_log(c.n, REFERENCE_N) for c in plain if c.n is not None])
+    x = np.array([_log(c.n, "n") for c in plain if c.n is not None])
     if len(x) < 2 or np.ptp(x) == 0:
         return None
     y, x = np.array([c.z for c in plain if c.n is not None]), x - x.mean()
@@ -267,7 +243,7 @@ class _Fit:
         y = np.array([c.z for c in cases])
         few = np.array([1 / max(c.models - 3, 1) for c in cases])
         root = np.sqrt(_SHARED * few)
-        classes = np.array([_log(c.classes, REFERENCE_CLASSES) for c in cases])
+        classes = np.array([_log(c.classes, "classes") for c in cases])
         fixed = parts[3] * np.outer(root, root) + np.diag((1 - _SHARED) * few)
         fixed = fixed + _CLASSES**2 * np.outer(classes, classes)
         # One population cannot tell how much populations differ, nor one metric how metrics do.
@@ -360,5 +336,5 @@ def _rounded(*values: float) -> tuple[float, ...]:
     return tuple(round(value, 4) for value in values)
 
 
-def _log(value: int | None, reference: int) -> float:
-    return 0.0 if value is None else math.log10(value / reference)
+def _log(value: int | None, of: str) -> float:
+    return 0.0 if value is None else math.log10(value / REFERENCE[of])

@@ -15,7 +15,6 @@ from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_
 from transfer_metrics.evidence.learning import Case, cases_of, learn
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.error_model import ErrorModel
-from transfer_metrics.results.ranks import kind_of
 from transfer_metrics.results.record import Record
 from transfer_metrics.syntax import split_list
 from transfer_metrics.untrusted import TABLE, parse_json, read_text, visible
@@ -33,16 +32,10 @@ def learnt(
 ) -> ErrorModel:
     """The model of errors that evidence teaches.
 
-    Args:
-        evidence: an ``ErrorModel``, the path of one that was saved (``.json``), or paths of files
-            of JSON lines, in a list or with commas: accuracies as `benchmark run` writes them, and
-            scores of the same models and tasks as `benchmark build` or `rank` write them.
-        scored: what gives scores of pairs of a model and a task, where the files have none.
-
-    Raises:
-        InvalidInputError: no file, or one that is missing or holds something else; scores without
-            accuracies, or the reverse where nothing gives scores; fewer than five models with both
-            on every task.
+    Evidence is an ``ErrorModel``, the path of one that was saved (``.json``), or paths of files of
+    JSON lines, in a list or with commas: accuracies as `benchmark run` writes them, and scores of
+    the same models and tasks as `benchmark build` or `rank` write them; ``scored`` gives scores of
+    pairs of a model and a task where the files have none.
     """
     if isinstance(evidence, ErrorModel):
         return evidence
@@ -51,11 +44,11 @@ def learnt(
     if len(paths) == 1 and Path(paths[0]).suffix.lower() == ".json":
         return ErrorModel.load(paths[0])
     records = [record for path in paths for record in _lines(path)]
-    truth, scores = apart(records)
+    truth, scores = _apart(records)
     named = ", ".join(map(str, paths))
     if truth and not scores and scored is not None:
         pairs = dict.fromkeys((str(r["model"]), str(r["task"])) for r in truth)
-        scores = apart(scored(list(pairs)))[1]
+        scores = _apart(scored(list(pairs)))[1]
     if not truth or not scores:
         have, lack = ("scores", "accuracies") if scores else ("accuracies", "scores")
         raise InvalidInputError(
@@ -70,7 +63,7 @@ def learnt(
         truth_cases(_POPULATION, truth, scores),
         earlier={_POPULATION: accuracies},
         dims=list(width_of(scores).values()),
-        kinds=kinds_of(truth),
+        kinds=list(dict.fromkeys(filter(None, (Record.of(r).task_kind for r in truth)))),
         source=f"what {models} models reached on {tasks} tasks ({visible(named)})",
     )
 
@@ -126,7 +119,7 @@ def best_reached(truth: _Records) -> pd.DataFrame:
     return reached_by(Comparison(both), BEST)[0]
 
 
-def apart(records: Iterable[Mapping[str, Any]]) -> tuple[_Records, _Records]:
+def _apart(records: Iterable[Mapping[str, Any]]) -> tuple[_Records, _Records]:
     """Records of heads that were trained, and of scores; each measurement once, the last counts."""
     kept: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     names = ("model", "task", "layer", "head", "metric", "options", "n", "split", "seed", "repair")
@@ -138,12 +131,6 @@ def apart(records: Iterable[Mapping[str, Any]]) -> tuple[_Records, _Records]:
         [r for r in measured if r.get("head")],
         [r for r in scored if r["metric"]],
     )
-
-
-def kinds_of(truth: _Records) -> list[str]:
-    """Of what the tasks are, as their summaries say."""
-    kinds = (kind_of(Record.of(r)) for r in truth)
-    return list(dict.fromkeys(kind for kind in kinds if kind))
 
 
 def _lines(path: Any) -> list[Mapping[str, Any]]:

@@ -11,22 +11,13 @@ import io
 import itertools
 import math
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.errors import TransferMetricsWarning
+from transfer_metrics.errors import quiet
 from transfer_metrics.evidence.layout import aligned, piped, wrapped
-from transfer_metrics.evidence.static_baseline import (
-    ABOUT,
-    MEASURE,
-    Need,
-    in_full,
-    need_of,
-    needed,
-    overview,
-)
+from transfer_metrics.evidence.static_baseline import ABOUT, MEASURE, Need, overview
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
 from transfer_metrics.results.static_ranking import STATIC, static_scores
@@ -35,7 +26,7 @@ from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASURED_HERE, IMAGENET, TEXTS = "reference-zoo", "reference-imagenet", "reference-texts"
+MEASURED_HERE = ("reference-zoo", "reference-imagenet", "reference-texts")
 """The benchmarks that this project has measured: small networks, ImageNet networks, and texts."""
 
 _NO_SCORES = ("probe_accuracy",)
@@ -181,7 +172,7 @@ def judge_published(
     for name in names or list_benchmarks():
         benchmark = load_benchmark(name)
         # The scores that were measured here have a page of their own.
-        compared = bool(names) or name not in (MEASURED_HERE, IMAGENET, TEXTS)
+        compared = bool(names) or name not in MEASURED_HERE
         found.append(judge_benchmark(benchmark, compared, resamples=resamples, seed=seed))
     return found
 
@@ -197,7 +188,7 @@ def judge_benchmark(
     scores = {name: t for name, t in benchmark.scores.items() if name not in _NO_SCORES}
     options: dict[str, Any] = {"noise": benchmark.noise, "resamples": resamples, "seed": seed}
     points = 1.0 if benchmark.unit == "%" else 100.0
-    need = need_of(benchmark.name, accuracies, scores, points=points, **options)
+    need = Need.of(benchmark.name, accuracies, scores, points=points, **options)
     if not scores or not compared:
         return _Judged(benchmark, (), need)
     if need.static:
@@ -206,9 +197,8 @@ def judge_benchmark(
     better: dict[str, list[str]] = {metric: [] for metric in scores}
     worse: dict[str, list[str]] = {metric: [] for metric in scores}
     rows = []
-    with warnings.catch_warnings():
+    with quiet():
         # What is missing is in the benchmark's notes, which the page repeats.
-        warnings.simplefilter("ignore", TransferMetricsWarning)
         for a, b in itertools.combinations(scores, 2):
             found = compare_metrics(
                 scores[a], scores[b], accuracies, static=unseeing, measure=MEASURE, **options
@@ -228,7 +218,7 @@ def judge_benchmark(
 
 def text(judged: Sequence[_Judged]) -> str:
     """The tables and what they come to, for a terminal."""
-    parts = [wrapped(_method())]
+    parts = [wrapped(_METHOD)]
     for one in judged:
         if one.rows:
             parts += [
@@ -236,15 +226,15 @@ def text(judged: Sequence[_Judged]) -> str:
                 aligned(_HEADER, _cells(one)),
                 wrapped(one.need.sentence),
             ]
-    parts += [wrapped(_about_static()), aligned(*overview([one.need for one in judged]))]
+    parts += [wrapped(_ABOUT_STATIC), aligned(*overview([one.need for one in judged]))]
     return "\n\n".join([*parts, _summary(judged)])
 
 
 def markdown(judged: Sequence[_Judged], command: str) -> str:
     """The page of documentation."""
-    parts = ["# Published scores", f"Made by `{command}`.", wrapped(_method()), _summary(judged)]
+    parts = ["# Published scores", f"Made by `{command}`.", wrapped(_METHOD), _summary(judged)]
     needs = [one.need for one in judged]
-    parts += ["## Does this benchmark need a metric at all?", wrapped(_about_static())]
+    parts += ["## Does this benchmark need a metric at all?", wrapped(_ABOUT_STATIC)]
     parts += [piped(*overview(needs))]
     for one in judged:
         if not one.rows:
@@ -258,27 +248,20 @@ def markdown(judged: Sequence[_Judged], command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _method() -> str:
-    """How the figures were taken."""
-    return (
-        "Weighted Kendall's tau of published scores and published accuracies, the mean over "
-        "tasks. Intervals are 95 % percentile intervals of a bootstrap over models, the tasks "
-        "as they are; they leave out the noise of the accuracies, which nobody published, and "
-        "with ten models or fewer they are too narrow rather than too wide. With four they say "
-        "little: 1 to 1 only means that every resample had the same order. Two metrics differ "
-        "where the interval of their difference, on the same resampled models, leaves out 0; "
-        "all others are ties. Nothing is corrected for the number of pairs."
-    )
-
-
-def _about_static() -> str:
-    """What the table of all benchmarks shows."""
-    return (
-        f"{ABOUT} Regret is the accuracy of the best model less that of the favourite, in points. "
-        f"*best score* is the one with the highest tau on this very benchmark, which flatters it. "
-        f"The last three columns are paired tests of weighted tau, on the models and tasks that "
-        f"have both."
-    )
+_METHOD = (
+    "Weighted Kendall's tau of published scores and published accuracies, the mean over tasks. "
+    "Intervals are 95 % percentile intervals of a bootstrap over models, the tasks as they are; "
+    "they leave out the noise of the accuracies, which nobody published, and with ten models or "
+    "fewer they are too narrow rather than too wide. With four they say little: 1 to 1 only means "
+    "that every resample had the same order. Two metrics differ where the interval of their "
+    "difference, on the same resampled models, leaves out 0; all others are ties. Nothing is "
+    "corrected for the number of pairs."
+)
+_ABOUT_STATIC = (
+    f"{ABOUT} Regret is the accuracy of the best model less that of the favourite, in points. "
+    f"*best score* is the one with the highest tau on this very benchmark, which flatters it. The "
+    f"last three columns are paired tests of weighted tau, on the models and tasks that have both."
+)
 
 
 def _summary(judged: Sequence[_Judged]) -> str:
@@ -289,7 +272,27 @@ def _summary(judged: Sequence[_Judged]) -> str:
     said = (
         f"Of {pairs} pairs of metrics compared on one benchmark, {ties} are ties ({by_benchmark})."
     )
-    return "\n\n".join(map(wrapped, [said, *needed([one.need for one in judged])]))
+    return "\n\n".join(map(wrapped, [said, *_needed([one.need for one in judged])]))
+
+
+def _needed(needs: Sequence[Need]) -> list[str]:
+    """What the best score of each benchmark is worth beside the static ranking, in sentences."""
+    tested = [need for need in needs if need.rows and need.rows[0].over_static != "–"]
+    if not tested:
+        return []
+    return [
+        f"Of {len(tested)} benchmarks with scores and a static ranking, the best score in "
+        f"hindsight beats the static ranking on {_named(tested, 'over_static', 'better')}, is "
+        f"worse on {_named(tested, 'over_static', 'worse')}, and on the others the two are not "
+        f"told apart. The two together beat that score on "
+        f"{_named(tested, 'both_over_metric', 'better')}, and the static ranking on "
+        f"{_named(tested, 'both_over_static', 'better')}."
+    ]
+
+
+def _named(needs: Sequence[Need], field: str, verdict: str) -> str:
+    names = [need.name for need in needs if getattr(need.rows[0], field) == verdict]
+    return f"{len(names)} ({', '.join(names)})" if names else "none"
 
 
 def _heading(one: _Judged) -> list[str]:
@@ -298,7 +301,7 @@ def _heading(one: _Judged) -> list[str]:
 
 
 def _cells(one: _Judged) -> list[list[str]]:
-    both = {cells[0]: cells[2] for cells in in_full(one.need)[1]}
+    both = {cells[0]: cells[2] for cells in one.need.in_full[1]}
     return [
         [
             row.metric,

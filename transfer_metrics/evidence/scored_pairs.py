@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, quiet
 from transfer_metrics.evidence.ground_truth import append_lines, read_lines
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import Layer, list_layers
@@ -34,7 +33,7 @@ from transfer_metrics.sources.tasks.subtasks import nested_order
 from transfer_metrics.sources.tasks.task import Task
 
 SIZES = (100, 200, 500, 1000)
-METRICS = ("*", "transrate(eps=auto)")
+_METRICS = ("*", "transrate(eps=auto)")
 """All that are registered, and what repairs the one that grows with the width."""
 _AT_LAST_ONLY = ("linear_probe", "nleep", "pactran_gaussian")
 """Too slow for every block; the blocks have a probe on test data beside their scores."""
@@ -45,7 +44,7 @@ REPAIRS = ("projected", "unit rows", "less permuted")
 length; and the score of shuffled labels subtracted."""
 COMPONENTS = 32
 IDENTITY = ("model", "task", "layer", "metric", "options", "n", "split", "repair")
-STRENGTHS = tuple(10.0**power for power in range(-5, 3))
+_STRENGTHS = tuple(10.0**power for power in range(-5, 3))
 """Inverse strengths of the blocks' probes."""
 _SEED = 0
 
@@ -54,7 +53,7 @@ def measure(
     pairs: Sequence[tuple[str, str]],
     out: str | os.PathLike[str],
     *,
-    metrics: Any = METRICS,
+    metrics: Any = _METRICS,
     sizes: Sequence[int] = SIZES,
     repairs: Sequence[str] = REPAIRS,
     blocks: int = _BLOCKS,
@@ -73,9 +72,8 @@ def measure(
 
     Pairs are appended to a file of JSON lines as they are finished; what is there is not computed
     again, and of a pair that is there metrics that it lacks are added, unless they read the source
-    head. A pair that failed leaves its reason and is tried again. Returned are the
-    records of all these pairs. A pair takes two forward passes, about a dozen scorings of one
-    layer, and per block a scoring and a probe: a third of a minute for 1000 examples.
+    head. A pair that failed leaves its reason and is tried again. Returned are the records of all
+    these pairs. Cost: a third of a minute per pair for 1000 examples.
     """
     path = Path(out)
     if not pairs:
@@ -91,16 +89,14 @@ def measure(
             try:
                 if task not in tasks:
                     tasks[task] = tested(task)
-                of_pair = named[model, task]
                 new = (model, task) not in done
-                records = list(_of_pair(model, tasks[task], of_pair, sizes, repairs, blocks, new))
+                asked = named[model, task]
+                records = list(_of_pair(model, tasks[task], asked, sizes, repairs, blocks, new))
             except TransferMetricsError as error:
-                blank = {**dict.fromkeys(IDENTITY), "metric": "", "error": str(error)}
-                records = [blank]
+                records = [{**dict.fromkeys(IDENTITY), "metric": "", "error": str(error)}]
             append_lines(path, ({**r, "model": model, "task": task} for r in records))
             bar.update()
-    wanted = set(pairs)
-    return [r for r in read_lines(path, IDENTITY) if (r["model"], r["task"]) in wanted]
+    return [r for r in read_lines(path, IDENTITY) if (r["model"], r["task"]) in named]
 
 
 def _finished(path: Path) -> dict[tuple[str, str], set[str]]:
@@ -147,9 +143,8 @@ def _of_pair(
     example = loaded.batch([task["train"].examples[row] for row in (0, 1)])
     layers = _spaced(list_layers(loaded, "blocks", example=example), blocks)
     train = extract(loaded, task, layers=layers, split="train", progress=False)
-    with warnings.catch_warnings():
+    with quiet():
         # What scores warn of is in the page of the metrics; here it would come in thousands.
-        warnings.simplefilter("ignore", TransferMetricsWarning)
         yield from _at_last(train, resolve_metrics(metrics, task.kind), sizes, repairs)
         if probed:
             test = extract(loaded, task, layers=layers, split="test", progress=False)
@@ -194,17 +189,7 @@ def _scored(
     rows = np.arange(len(store)) if rows is None else rows
     labels = store.labels if labels is None else labels
     read_head = source is not None and any(m.requires == "source" for m in metrics)
-    base = {
-        "split": "train",
-        "layer": layer.name,
-        "layer_index": layer.index,
-        "depth": layer.depth,
-        "dim": layer.dim,
-        "n": len(rows),
-        "extract_seconds": store.seconds,
-        "higher_is_better": True,
-        "repair": None,
-    }
+    base = _base(layer, "train", len(rows)) | {"extract_seconds": store.seconds}
     started = time.perf_counter()
     try:
         table = score(
@@ -225,28 +210,23 @@ def _scored(
 
 def _probed(train: FeatureStore, test: FeatureStore, layer: Layer) -> dict[str, Any]:
     started = time.perf_counter()
-    probe = LinearProbe(C_grid=STRENGTHS).fit(train[layer.name], train.labels)
-    return {
-        "split": "test",
-        "layer": layer.name,
-        "layer_index": layer.index,
-        "depth": layer.depth,
-        "dim": layer.dim,
-        "metric": "accuracy",
-        "options": None,
-        "value": float(probe.score(test[layer.name], test.labels)),
-        "n": len(test),
-        "higher_is_better": True,
-        "seconds": time.perf_counter() - started,
-        "error": None,
-        "repair": None,
-    }
+    probe = LinearProbe(C_grid=_STRENGTHS).fit(train[layer.name], train.labels)
+    value = float(probe.score(test[layer.name], test.labels))
+    found = {"metric": "accuracy", "options": None, "value": value, "error": None}
+    return {**_base(layer, "test", len(test)), **found, "seconds": time.perf_counter() - started}
 
 
-def principal(features: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
+def _base(layer: Layer, split: str, n: int) -> dict[str, Any]:
+    """What is said of every score of a layer."""
+    place = {"layer": layer.name, "layer_index": layer.index, "depth": layer.depth}
+    place |= {"dim": layer.dim, "split": split, "n": n}
+    return {**place, "higher_is_better": True, "repair": None}
+
+
+def _principal(features: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
     """Coordinates along the leading principal components, (N, min(N, D, components)).
 
-    >>> principal(np.array([[0.0, 0.0], [3.0, 4.0]]), 1).round(6).tolist() in (
+    >>> _principal(np.array([[0.0, 0.0], [3.0, 4.0]]), 1).round(6).tolist() in (
     ...     [[-2.5], [2.5]], [[2.5], [-2.5]])
     True
     """
@@ -259,7 +239,7 @@ def _repaired(
     store: FeatureStore, layer: Layer, features: np.ndarray, metrics: Sequence[Metric], repair: str
 ) -> Iterator[dict[str, Any]]:
     if repair == "projected":
-        scored = _scored(store, layer, principal(features), None, None, metrics)
+        scored = _scored(store, layer, _principal(features), None, None, metrics)
     elif repair == "unit rows":
         lengths = np.linalg.norm(features, axis=1, keepdims=True)
         scored = _scored(
@@ -278,9 +258,3 @@ def _repaired(
 
 def _options(metric: Metric) -> str | None:
     return ",".join(f"{k}={v}" for k, v in sorted(metric.options.items())) or None
-
-
-def pairs_of(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """The pairs of a model and a task of which a ground truth has an accuracy, in order."""
-    found = {(r["model"], r["task"]) for r in records if r["metric"] == "accuracy"}
-    return sorted(found)

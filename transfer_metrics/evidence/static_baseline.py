@@ -8,18 +8,16 @@ the accuracies there may only have found that order (Singh, Hess and Vanschoren 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.evidence.layout import Grid, wrapped
+from transfer_metrics.errors import InvalidInputError, quiet
+from transfer_metrics.evidence.layout import Table
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
-from transfer_metrics.results.fidelity import fidelity
 from transfer_metrics.results.static_ranking import (
     STATIC,
     dispersion,
@@ -34,6 +32,8 @@ MEASURE = "weighted_kendall"
 """What scores are judged by."""
 _Interval = tuple[float, float, float]
 _UNKNOWN = (np.nan, np.nan, np.nan)
+_VERDICTS = {"a": "better", "b": "worse", "tie": "tie"}
+_TESTS = ("over_static", "both_over_metric", "both_over_static")
 ABOUT = (
     "*static* ranks the models of each task by their mean z-score over the other tasks (Singh, "
     "Hess and Vanschoren 2025, arXiv 2510.06448): it knows what they reached there, and nothing of "
@@ -61,26 +61,66 @@ class _Beside:
 
 @dataclass(frozen=True)
 class Need:
-    """A benchmark, its static ranking, and its metrics beside that, best first.
-
-    Attributes:
-        name: of the benchmark.
-        models: how many models.
-        tasks: how many tasks.
-        dispersion: mean Kendall's tau between two tasks, with its interval.
-        static: measures of the static ranking, with their intervals; none where no model is known
-            on two tasks.
-        rows: the metrics.
-        points: what a regret is multiplied by to be in points.
-    """
+    """A benchmark, its static ranking, and its metrics beside that, best first."""
 
     name: str
     models: int
     tasks: int
-    dispersion: _Interval
-    static: Mapping[str, _Interval]
+    dispersion: _Interval  # mean Kendall's tau between two tasks
+    static: Mapping[str, _Interval]  # of the static ranking; none where no model is on two tasks
     rows: tuple[_Beside, ...]
-    points: float
+    points: float  # what a regret is multiplied by to be in points
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        accuracies: pd.DataFrame,
+        scores: Mapping[str, pd.DataFrame],
+        *,
+        noise: pd.DataFrame | None = None,
+        points: float = 100.0,
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+    ) -> Need:
+        """Judge the static ranking of a benchmark, and every metric with and without it."""
+        options: dict[str, Any] = {"noise": noise, "resamples": resamples, "seed": seed}
+        static = static_scores(accuracies)
+
+        def measures(table: pd.DataFrame) -> dict[str, _Interval]:
+            with contextlib.suppress(InvalidInputError):
+                return mean_agreement(table, accuracies, **options)
+            return {}
+
+        rows = []
+        for metric, table in scores.items():
+            if not (alone := measures(table)):
+                continue
+            both_table = with_static(table, static)
+            both = measures(both_table)
+            verdicts: Sequence[str] = ()
+            if both and resamples:
+                with quiet():
+                    # What is missing is in the benchmark's notes, which the page repeats.
+                    test = compare_metrics(
+                        table, both_table, accuracies, measure=MEASURE, **options
+                    )
+                beside = test.over_static
+                verdicts = (
+                    _VERDICTS[beside["a"].verdict],
+                    {"a": "worse", "b": "better"}.get(test.verdict, "tie"),
+                    _VERDICTS[beside["b"].verdict],
+                )
+            rows.append(_Beside(metric, alone, both, *verdicts))
+        return cls(
+            name=name,
+            models=int(accuracies.notna().any(axis="columns").sum()),
+            tasks=len(accuracies.columns),
+            dispersion=dispersion(accuracies, resamples=resamples, seed=seed),
+            static=measures(static),
+            rows=tuple(sorted(rows, key=lambda row: -row.alone[MEASURE][0])),
+            points=points,
+        )
 
     @property
     def sentence(self) -> str:
@@ -97,57 +137,18 @@ class Need:
         parts = [f"{said}: {', '.join(names) or 'none'}" for said, names in told]
         return f"{start} {'; '.join(parts)}."
 
-
-def need_of(
-    name: str,
-    accuracies: pd.DataFrame,
-    scores: Mapping[str, pd.DataFrame],
-    *,
-    noise: pd.DataFrame | None = None,
-    points: float = 100.0,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Need:
-    """Judge the static ranking of a benchmark, and every metric with and without it."""
-    options: dict[str, Any] = {"noise": noise, "resamples": resamples, "seed": seed}
-    static = static_scores(accuracies)
-
-    def measures(table: pd.DataFrame) -> dict[str, _Interval]:
-        with contextlib.suppress(InvalidInputError):
-            return mean_agreement(table, accuracies, **options)
-        return {}
-
-    rows = []
-    for metric, table in scores.items():
-        if not (alone := measures(table)):
-            continue
-        both_table = with_static(table, static)
-        both = measures(both_table)
-        verdicts: Sequence[str] = ()
-        if both and resamples:
-            with warnings.catch_warnings():
-                # What is missing is in the benchmark's notes, which the page repeats.
-                warnings.simplefilter("ignore", TransferMetricsWarning)
-                test = compare_metrics(table, both_table, accuracies, measure=MEASURE, **options)
-            beside = test.over_static
-            verdicts = (
-                _VERDICTS[beside["a"].verdict],
-                {"a": "worse", "b": "better"}.get(test.verdict, "tie"),
-                _VERDICTS[beside["b"].verdict],
-            )
-        rows.append(_Beside(metric, alone, both, *verdicts))
-    return Need(
-        name=name,
-        models=int(accuracies.notna().any(axis="columns").sum()),
-        tasks=len(accuracies.columns),
-        dispersion=dispersion(accuracies, resamples=resamples, seed=seed),
-        static=measures(static),
-        rows=tuple(sorted(rows, key=lambda row: -row.alone[MEASURE][0])),
-        points=points,
-    )
-
-
-_VERDICTS = {"a": "better", "b": "worse", "tie": "tie"}
+    @property
+    def in_full(self) -> Table:
+        """A line per metric."""
+        header = (
+            *("metric", "alone", f"with {STATIC}", "over static", "both over it"),
+            "both over static",
+        )
+        rows = [
+            [r.metric, *map(_tau, (r.alone, r.both)), *(getattr(r, name) for name in _TESTS)]
+            for r in self.rows
+        ]
+        return header, [*rows, [STATIC, _tau(self.static), *["–"] * 4]]
 
 
 def mean_agreement(
@@ -158,9 +159,8 @@ def mean_agreement(
     seed: int = 0,
 ) -> dict[str, _Interval]:
     """Mean over tasks of every measure of agreement, with its interval."""
-    with warnings.catch_warnings():
+    with quiet():
         # Pairs without a score are counted and told.
-        warnings.simplefilter("ignore", TransferMetricsWarning)
         found = agreement_by_task(
             scores,
             accuracies,
@@ -177,30 +177,7 @@ def mean_agreement(
     }
 
 
-def needed(needs: Sequence[Need]) -> list[str]:
-    """What the best score of each benchmark is worth beside the static ranking, in sentences."""
-    tested = [need for need in needs if need.rows and need.rows[0].over_static != "–"]
-    if not tested:
-        return []
-    return [
-        f"Of {len(tested)} benchmarks with scores and a static ranking, the best score in "
-        f"hindsight beats the static ranking on {_named(tested, 'over_static', 'better')}, is "
-        f"worse on {_named(tested, 'over_static', 'worse')}, and on the others the two are not "
-        f"told apart. The two together beat that score on "
-        f"{_named(tested, 'both_over_metric', 'better')}, and the static ranking on "
-        f"{_named(tested, 'both_over_static', 'better')}."
-    ]
-
-
-def _named(needs: Sequence[Need], field: str, verdict: str) -> str:
-    names = [need.name for need in needs if getattr(need.rows[0], field) == verdict]
-    return f"{len(names)} ({', '.join(names)})" if names else "none"
-
-
-_Table = tuple[Sequence[str], Sequence[Sequence[str]]]
-
-
-def overview(needs: Sequence[Need]) -> _Table:
+def overview(needs: Sequence[Need]) -> Table:
     """A line per benchmark, with the score that is best on it in hindsight."""
     header = (
         *("benchmark", "models", "tasks", "tau between tasks", STATIC, "its regret"),
@@ -210,98 +187,24 @@ def overview(needs: Sequence[Need]) -> _Table:
     rows = []
     for need in needs:
         best = need.rows[0] if need.rows else _Beside("–", {}, {})
-        cells = [need.name, str(need.models), str(need.tasks), _with_ends(need.dispersion)]
+        cells = [need.name, str(need.models), str(need.tasks), with_ends(need.dispersion)]
         for name, measures in ((None, need.static), (best.metric, best.alone), (None, best.both)):
             cells += [] if name is None else [name]
             cells += [_tau(measures), _regret(measures, need.points)]
-        rows.append([*cells, best.over_static, best.both_over_metric, best.both_over_static])
-    return header, rows
-
-
-def in_full(need: Need) -> _Table:
-    """A line per metric of one benchmark."""
-    header = (
-        "metric",
-        "alone",
-        f"with {STATIC}",
-        "over static",
-        "both over it",
-        "both over static",
-    )
-    rows = [
-        [
-            row.metric,
-            _tau(row.alone),
-            _tau(row.both),
-            row.over_static,
-            row.both_over_metric,
-            row.both_over_static,
-        ]
-        for row in need.rows
-    ]
-    return header, [*rows, [STATIC, _tau(need.static), *["–"] * 4]]
-
-
-def parts_on_need(
-    needs: Sequence[Need],
-    scores: Mapping[str, pd.DataFrame],
-    shown: str,
-    accuracies: pd.DataFrame,
-    grid: Grid,
-    title: str,
-) -> list[str]:
-    """Sections of a page: whether a metric is needed, and what differences of one are worth."""
-    known = [need for need in needs if need.static]
-    parts = []
-    if known:
-        parts += [
-            title.format("Does this benchmark need a metric at all?"),
-            wrapped(
-                f"{ABOUT} Regrets are in points. *best score* is the best in hindsight; what "
-                f"stands *over* another is a paired test of weighted tau."
-            ),
-            grid(*overview(known)),
-            wrapped(f"Every metric, judged by {known[0].sentence}"),
-            grid(*in_full(known[0])),
-        ]
-    return [
-        *parts,
-        title.format("What a difference of scores is worth"),
-        wrapped(
-            f"Pairs of models on one task in four bins of equally many, by the difference of their "
-            f"scores in {shown}, in deviations of the scores on the task: by how many points of "
-            f"accuracy the model with the higher score is ahead, and in what share of the pairs it "
-            f"is, with 95 % intervals over models."
-        ),
-        grid(*_differences(scores[shown], accuracies)),
-    ]
-
-
-def _differences(scores: pd.DataFrame, accuracies: pd.DataFrame) -> _Table:
-    """A line per bin of pairs of models: what a difference of scores is worth in accuracy."""
-    found = fidelity(scores, accuracies)
-    header = ("score difference", "points of accuracy", "right order", "pairs")
-    rows = [
-        [
-            f"{row['from']:.2f} to {row['to']:.2f}",
-            _with_ends([100 * row[name] for name in ("accuracy_difference", "low", "high")], 1),
-            _with_ends([row[name] for name in ("right_order", "right_low", "right_high")]),
-            str(row["pairs"]),
-        ]
-        for row in found.to_dict("records")
-    ]
+        rows.append([*cells, *(getattr(best, name) for name in _TESTS)])
     return header, rows
 
 
 def _tau(measures: Mapping[str, _Interval]) -> str:
-    return _with_ends(measures.get(MEASURE, _UNKNOWN))
+    return with_ends(measures.get(MEASURE, _UNKNOWN))
 
 
 def _regret(measures: Mapping[str, _Interval], points: float) -> str:
-    return _with_ends([points * x for x in measures.get("regret", _UNKNOWN)], 1)
+    return with_ends([points * x for x in measures.get("regret", _UNKNOWN)], 1)
 
 
-def _with_ends(interval: Sequence[float], digits: int = 2) -> str:
+def with_ends(interval: Sequence[float], digits: int = 2) -> str:
+    """A value with the ends of its interval, if it has one."""
     value, low, high = interval
     if np.isnan(value):
         return "–"

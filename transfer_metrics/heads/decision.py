@@ -19,7 +19,6 @@ from transfer_metrics.heads.data import as_codes
 from transfer_metrics.heads.objective import balanced_accuracy, quality, standard_error
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.results.ranks import difference
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import Shortlist
 from transfer_metrics.results.table import ScoreTable
@@ -253,7 +252,7 @@ def _alternatives(
     found = []
     for r in [*own, *best.values()]:
         tested = _record_of(comparison, str(r.model), str(r.head), measure, "test")
-        gain, error = difference(won, tested)
+        gain, error = won.difference(tested)
         found.append(Alternative(str(r.model), str(r.head), gain, 1.959964 * error))
     return tuple(found)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.metrics.base import METRICS, get_metric
@@ -20,17 +20,12 @@ from transfer_metrics.results.wording import count, duration, listed, several
 from transfer_metrics.syntax import split_list
 from transfer_metrics.untrusted import visible
 
-MOST_FAILURES, _MOST_MODELS = 100, 300
+_MOST_MODELS = 300
 # Longer ones are no metric's options, and parsing them could take long.
 _LONGEST_LABEL = 500
-UNRECORDED = (
-    "batch size, device, precision, which layers were asked for, the machine, and the versions of "
-    "torch and other libraries"
-)
 
 
-@dataclass(frozen=True)
-class Failure:
+class _Failure(NamedTuple):
     """Something that could not be computed; ``times`` counts layers or seeds alike."""
 
     model: str
@@ -39,8 +34,7 @@ class Failure:
     times: int
 
 
-@dataclass(frozen=True)
-class Cost:
+class _Cost(NamedTuple):
     """Time that one kind of work took; as measured when it was done."""
 
     what: str
@@ -48,8 +42,7 @@ class Cost:
     detail: str
 
 
-@dataclass(frozen=True)
-class Run:
+class _Run(NamedTuple):
     """How one group of records was made: settings, models and a command."""
 
     label: str
@@ -59,14 +52,14 @@ class Run:
     command: str
 
 
-def failures_of(gathered: Gathered) -> list[Failure]:
+def failures_of(gathered: Gathered) -> list[_Failure]:
     """Everything that failed, equal reasons once."""
     found: dict[tuple[str, str, str], int] = {}
     for record in (r for table in gathered.tables for r in table if r.error):
         what = record.head or record.label or "model"
         key = (str(record.model), what, str(record.error))
         found[key] = found.get(key, 0) + 1
-    return [Failure(*key, times) for key, times in found.items()]
+    return [_Failure(*key, times) for key, times in found.items()]
 
 
 def warnings_of(gathered: Gathered) -> list[str]:
@@ -84,7 +77,7 @@ def warnings_of(gathered: Gathered) -> list[str]:
     return told
 
 
-def costs_of(setting: Setting) -> list[Cost]:
+def costs_of(setting: Setting) -> list[_Cost]:
     """Time of loading, of the forward passes, of statistics, and of each metric over all layers."""
     passes: dict[str, float] = {}
     by_metric: dict[str, list[float]] = {}
@@ -95,15 +88,15 @@ def costs_of(setting: Setting) -> list[Cost]:
             own = r.seconds - (r.statistics_seconds or 0.0)
             by_metric.setdefault(r.label, []).append(own)
     spent = phases(setting.table)
-    costs = [Cost("loading", spent["load"], "")] if "load" in spent else []
+    costs = [_Cost("loading", spent["load"], "")] if "load" in spent else []
     if passes:
         mean = sum(passes.values()) / len(passes)
         detail = f"{several(len(passes), 'model')}, {duration(mean)} each"
-        costs.append(Cost("forward passes", sum(passes.values()), detail))
+        costs.append(_Cost("forward passes", sum(passes.values()), detail))
     if "statistics" in spent:
-        costs.append(Cost("statistics", spent["statistics"], "shared by the metrics below"))
+        costs.append(_Cost("statistics", spent["statistics"], "shared by the metrics below"))
     for metric, times in by_metric.items():
-        costs.append(Cost(metric, sum(times), several(len(times), "score")))
+        costs.append(_Cost(metric, sum(times), several(len(times), "score")))
     return costs
 
 
@@ -164,17 +157,17 @@ def _revisions(records: Sequence[Record]) -> str:
     return f"Several revisions under one name: {listed(mixed)}." if mixed else ""
 
 
-def runs_of(gathered: Gathered) -> list[Run]:
+def runs_of(gathered: Gathered) -> list[_Run]:
     """How each setting was scored, and the heads of each task trained."""
     runs = []
     for setting, label in zip(gathered.settings, gathered.labels, strict=True):
         models = _models_of(setting.table)
         left_out = max(len(models) - _MOST_MODELS, 0)
-        shown, command = models[:_MOST_MODELS], rank_command(setting)
-        runs.append(Run(f"Scores on {label}", _settings_of(setting), shown, left_out, command))
+        shown, command = models[:_MOST_MODELS], _rank_command(setting)
+        runs.append(_Run(f"Scores on {label}", _settings_of(setting), shown, left_out, command))
     for task, comparison in gathered.comparisons.items():
-        command = compare_command(task, comparison)
-        runs.append(Run(f"Heads on {task}", _measured_settings(comparison), [], 0, command))
+        command = _compare_command(task, comparison)
+        runs.append(_Run(f"Heads on {task}", _measured_settings(comparison), [], 0, command))
     return runs
 
 
@@ -236,7 +229,7 @@ def metric_references(metrics: Iterable[str]) -> list[tuple[str, str]]:
     return told
 
 
-def rank_command(setting: Setting) -> str:
+def _rank_command(setting: Setting) -> str:
     """The command that ranks the same models on the same task, as far as the records tell."""
     records = list(setting.table)
     parts = ["transfer-metrics", "rank", "--models", _models(records)]
@@ -252,7 +245,7 @@ def rank_command(setting: Setting) -> str:
     return _shell(parts)
 
 
-def compare_command(task: str, comparison: Comparison) -> str:
+def _compare_command(task: str, comparison: Comparison) -> str:
     """The command that trains the same heads, as far as the records tell."""
     records = list(comparison)
     heads = [h for h in _values(records, "head") if not h.startswith("linear_probe@")]

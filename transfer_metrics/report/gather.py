@@ -12,8 +12,10 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.decision import Decision
-from transfer_metrics.results.comparable import Place, by_place, place_labels, with_own_names
+from transfer_metrics.results.comparable import Place, by_place, place_labels
 from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.long_table import LongTable
+from transfer_metrics.results.ranks import Ranked, ranked
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import count
@@ -36,6 +38,11 @@ class Setting:
         """Name of the task."""
         return self.place.task
 
+    def ranked(self, metric: str, view: str | None = None) -> list[Ranked]:
+        """Candidates under one of its metrics, best first, failures last."""
+        parts = by_place(self.table, metric).values()
+        return [c for records in parts for c in ranked(records, metric, view or self.table.view)]
+
 
 @dataclass
 class Gathered:
@@ -50,6 +57,11 @@ class Gathered:
     replaced: int = 0  # scores that were given twice with different values
 
     @property
+    def tasks(self) -> list[str]:
+        """Names of all tasks."""
+        return list(dict.fromkeys([*(s.task for s in self.settings), *self.comparisons]))
+
+    @property
     def labels(self) -> list[str]:
         """The task of each setting, with what tells it from the others of that task."""
         return place_labels([s.place for s in self.settings])
@@ -58,6 +70,31 @@ class Gathered:
     def tables(self) -> list[ScoreTable]:
         """All scores and measurements."""
         return [*(s.table for s in self.settings), *self.comparisons.values()]
+
+    def bounded(self) -> tuple[Gathered, list[str]]:
+        """What goes into one page: the first of what is large, and what was left out in words.
+
+        >>> Gathered(selections=[None] * 21).bounded()[1]
+        ['the first 20 of 21 selections are shown']
+        """
+        metrics = max((len(s.table.metrics) for s in self.settings), default=0)
+        told = [
+            f"the first {most} of {count(total)} {name} are shown"
+            for name, total, most in (
+                ("groups of scores", len(self.settings), _MOST_SETTINGS),
+                ("comparisons", len(self.comparisons), _MOST_SETTINGS),
+                ("selections", len(self.selections), _MOST_SELECTIONS),
+                ("metrics", metrics, _MOST_METRICS),
+            )
+            if total > most
+        ]
+        kept = replace(
+            self,
+            settings=[_first_metrics(s) for s in self.settings[:_MOST_SETTINGS]],
+            comparisons=dict(list(self.comparisons.items())[:_MOST_SETTINGS]),
+            selections=self.selections[:_MOST_SELECTIONS],
+        )
+        return kept, told
 
 
 def gather(given: Any, view: str | None = None) -> Gathered:
@@ -74,7 +111,10 @@ def gather(given: Any, view: str | None = None) -> Gathered:
             if path.suffix.lower() in _OPTIONS:
                 found.options.append((path.name, _lines(path)))
                 continue
-            item = _read(path, found.sources)
+            item = read_results(path)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            records = len(item) if isinstance(item, ScoreTable) else 0
+            found.sources.append((path.name, digest, records))
         if isinstance(item, Decision):
             found.decisions.append(item)
             found.selections.append(item.selection)
@@ -101,40 +141,14 @@ def gather(given: Any, view: str | None = None) -> Gathered:
         for record in (r for r in given_records if r.is_measured):
             measured.setdefault(record.task or "", []).append(record)
         parts = by_place(r for r in given_records if not r.is_measured)
-        for key, records in parts.items():
-            found.replaced += _merge(scores.setdefault(key, {}), records)
+        for key, own in parts.items():
+            found.replaced += _merge(scores.setdefault(key, {}), own)
     found.settings = [
         Setting(key, ScoreTable(_without_mended(group.values()), view))
         for key, group in scores.items()
     ]
     found.comparisons = {task: Comparison(_once(records)) for task, records in measured.items()}
     return found
-
-
-def bounded(gathered: Gathered) -> tuple[Gathered, list[str]]:
-    """What goes into one page: the first of what is large, and what was left out in words.
-
-    >>> bounded(Gathered(selections=[None] * 21))[1]
-    ['the first 20 of 21 selections are shown']
-    """
-    told = []
-    for name, given, most in (
-        ("groups of scores", gathered.settings, _MOST_SETTINGS),
-        ("comparisons", gathered.comparisons, _MOST_SETTINGS),
-        ("selections", gathered.selections, _MOST_SELECTIONS),
-    ):
-        if len(given) > most:
-            told.append(f"the first {most} of {count(len(given))} {name} are shown")
-    metrics = max((len(s.table.metrics) for s in gathered.settings), default=0)
-    if metrics > _MOST_METRICS:
-        told.append(f"the first {_MOST_METRICS} of {count(metrics)} metrics are shown")
-    kept = replace(
-        gathered,
-        settings=[_first_metrics(s) for s in gathered.settings[:_MOST_SETTINGS]],
-        comparisons=dict(list(gathered.comparisons.items())[:_MOST_SETTINGS]),
-        selections=gathered.selections[:_MOST_SELECTIONS],
-    )
-    return kept, told
 
 
 def _first_metrics(setting: Setting) -> Setting:
@@ -151,19 +165,19 @@ def _checked(tables: Iterable[ScoreTable]) -> list[list[Record]]:
     """Records of each table with their types, names standing for one thing in all of them."""
     checked = []
     for table in tables:
-        records = []
-        for i, given in enumerate(table, start=1):
-            record = Record.checked(given, f"record {i}")
-            records.append(
+        records = [Record.checked(given, f"record {i}") for i, given in enumerate(table, start=1)]
+        checked.append(
+            [
                 replace(
-                    record,
-                    model=record.model or "unnamed",
-                    metric=record.metric or "",
-                    higher_is_better=record.higher_is_better is not False,
+                    r,
+                    model=r.model or "unnamed",
+                    metric=r.metric or "",
+                    higher_is_better=r.higher_is_better is not False,
                 )
-            )
-        checked.append(records)
-    named = iter(with_own_names([record for records in checked for record in records]))
+                for r in records
+            ]
+        )
+    named = iter(LongTable(record for records in checked for record in records))
     return [list(itertools.islice(named, len(records))) for records in checked]
 
 
@@ -204,11 +218,3 @@ def _lines(path: Path) -> list[str]:
     if len(text) > _MOST_BYTES:
         raise InvalidInputError(f"{path} is too large for a file of options; give a run.yaml")
     return text.splitlines()
-
-
-def _read(path: Path, sources: list[tuple[str, str, int]]) -> ScoreTable | Selection:
-    """A table or a selection from its file, whose name and hash are remembered."""
-    item = read_results(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    sources.append((path.name, digest, len(item) if isinstance(item, ScoreTable) else 0))
-    return item

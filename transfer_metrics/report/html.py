@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import transfer_metrics
 from transfer_metrics.files import replacing
 from transfer_metrics.report.gather import gather
-from transfer_metrics.report.page import Page, page_of
+from transfer_metrics.report.page import page_of
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.wording import (
     count,
@@ -97,13 +97,13 @@ def write_report(
     return str(path)
 
 
-def _rendered(page: Page) -> str:
+def _rendered(page: Mapping[str, Any]) -> str:
     from markupsafe import Markup
 
     script = "\n".join(["'use strict';", *map(_template, _SCRIPTS)])
     style = _template("page.css")
     return (
-        _environment(page.names)
+        _environment(page["names"])
         .get_template("page.html.j2")
         .render(
             page=page,
@@ -116,9 +116,9 @@ def _rendered(page: Page) -> str:
     )
 
 
-def _policy(script: str, style: str, page: Page) -> str:
+def _policy(script: str, style: str, page: Mapping[str, Any]) -> str:
     """What the page may load: nothing but this script and this style, and pictures inside it."""
-    has_pictures = any(address for found in page.decisions for *_, address in found.mistakes)
+    has_pictures = any(address for found in page["decisions"] for *_, address in found["mistakes"])
     return "; ".join(
         [
             "default-src 'none'",
@@ -163,16 +163,10 @@ def _environment(names: Mapping[str, str]) -> jinja2.Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.globals |= {"number": number, "percent": lambda share: fixed(100 * share, 0)}
+    told = (called, count, duration, fixed, listed, number, several, short)
     environment.filters |= {
-        "called": called,
+        **{function.__name__: function for function in told},
         "called_plainly": lambda name: visible(names.get(name, name)),
-        "count": count,
-        "duration": duration,
-        "fixed": fixed,
-        "listed": listed,
-        "number": number,
-        "several": several,
-        "short": short,
         "name": visible,
     }
     return environment

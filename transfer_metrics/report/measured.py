@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, quiet
 from transfer_metrics.report.gather import Setting
-from transfer_metrics.report.ranked import Scale, candidates_of
+from transfer_metrics.report.ranked import Scale
 from transfer_metrics.results.agreement import FEWEST
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.known_accuracies import known_accuracies
@@ -55,7 +54,28 @@ class Heads:
     total: int  # how many there are
     scale: Scale  # that of the accuracies, intervals included
     verdicts: list[tuple[str, dict[str, Any]]]  # by metric, see ``Comparison.verdict``
-    measure: str = "accuracy"  # what is in ``accuracies``, see ``Comparison.measure``
+    measure: str  # what is in ``accuracies``, see ``Comparison.measure``
+
+    @classmethod
+    def of(cls, task: str, comparison: Comparison, scores: Setting | None) -> Heads:
+        """The heads of a task, and what they say of the scores of a setting."""
+        summary = comparison.summary()
+        names = ["test", *comparison.shifts]
+        # Layers and number of features of each, from its last measurement that tells them.
+        used = {(str(r.model), r.head or ""): (r.layer, r.dim) for r in comparison if r.layer}
+        rows = [
+            _row(model, head, found, names, used.get((model, head), ("", None)))
+            for (model, head), found in zip(summary.index, summary.to_dict("records"), strict=True)
+        ]
+        pairs = [pair for row in rows for pair in row.accuracies if pair]
+        verdicts = []
+        if scores is not None:
+            both = Comparison([*scores.table, *comparison], scores.table.view)
+            for metric in both.metrics:
+                told = both.verdict(metric).to_dict("records")
+                verdicts += [(metric, {str(k): v for k, v in row.items()}) for row in told]
+        scale = Scale.of(value + sign * half for value, half in pairs for sign in (-1, 1))
+        return cls(task, names, rows[:_MOST_HEADS], len(rows), scale, verdicts, comparison.measure)
 
     @property
     def seeds(self) -> list[int]:
@@ -82,26 +102,6 @@ class Check:
     over_static: tuple[float, float, float] | None = None
 
 
-def heads_of(task: str, comparison: Comparison, scores: Setting | None) -> Heads:
-    """The heads of a task, and what they say of the scores of a setting."""
-    summary = comparison.summary()
-    names = ["test", *comparison.shifts]
-    used = _used(comparison)
-    rows = [
-        _row(model, head, found, names, used)
-        for (model, head), found in zip(summary.index, summary.to_dict("records"), strict=True)
-    ]
-    ends = [v + s * h for row in rows for a in row.accuracies if a for v, h in [a] for s in (-1, 1)]
-    verdicts = []
-    if scores is not None:
-        both = Comparison([*scores.table, *comparison], scores.table.view)
-        for metric in both.metrics:
-            told = both.verdict(metric).to_dict("records")
-            verdicts += [(metric, {str(k): v for k, v in row.items()}) for row in told]
-    some, scale = rows[:_MOST_HEADS], Scale.of(ends)
-    return Heads(task, names, some, len(rows), scale, verdicts, comparison.measure)
-
-
 def checks_of(
     setting: Setting, comparison: Comparison, elsewhere: Iterable[Comparison] = ()
 ) -> list[Check]:
@@ -126,9 +126,8 @@ def checks_of(
 
 def _check(setting: Setting, metric: str, head: str, known: pd.DataFrame) -> Check | None:
     try:
-        with warnings.catch_warnings():
+        with quiet():
             # What is left out is not drawn; what is not defined is shown as such.
-            warnings.simplefilter("ignore", TransferMetricsWarning)
             found = setting.table.agreement(known, metric, task=setting.task)
     except InvalidInputError:
         return None
@@ -138,11 +137,11 @@ def _check(setting: Setting, metric: str, head: str, known: pd.DataFrame) -> Che
         interval = float(row["value"]), float(row["low"]), float(row["high"])
         measured.setdefault(str(row["metric"]), {})[str(row["measure"])] = interval
     gains = measured.get(f"{metric} - {STATIC}", {})
-    dropped = {r.model for r in setting.table if r.round}
+    dropped = {str(r.model) for r in setting.table if r.round}
     points = [
-        (str(c.record.model), c.score, accuracies[str(c.record.model)])
-        for c in candidates_of(setting, metric, single(setting.table.view))
-        if c.rank and str(c.record.model) in accuracies and c.record.model not in dropped
+        (c.model, c.score, accuracies[c.model])
+        for c in setting.ranked(metric, single(setting.table.view))
+        if c.rank and c.model in accuracies and c.model not in dropped
     ]
     if len(points) < FEWEST:
         return None
@@ -158,22 +157,23 @@ def _check(setting: Setting, metric: str, head: str, known: pd.DataFrame) -> Che
 
 
 def _row(
-    model: str, head: str, found: dict[Any, Any], names: list[str], used: dict[Any, Any]
+    model: str,
+    head: str,
+    found: dict[Any, Any],
+    names: list[str],
+    used: tuple[str | None, int | None],
 ) -> _HeadRow:
     def known(name: str) -> float | None:
         value = found.get(name)
         return None if value is None or math.isnan(value) else float(value)
 
-    accuracies = []
-    for name in names:
-        value, half = known(name), known(f"± {name}")
-        accuracies.append(None if value is None else (value, half or 0.0))
-    layers, dim = used.get((model, head), ("", None))
+    pairs = [(known(name), known(f"± {name}")) for name in names]
+    layers, dim = used
     error = found.get("error")
     return _HeadRow(
         model=model,
         head=head,
-        accuracies=accuracies,
+        accuracies=[None if v is None else (v, half or 0.0) for v, half in pairs],
         gap=known("ood_gap"),
         distortion=known("relative_distortion"),
         seconds=known("fit_seconds"),
@@ -184,8 +184,3 @@ def _row(
         dim=dim,
         error=error if isinstance(error, str) else "",
     )
-
-
-def _used(comparison: Comparison) -> dict[tuple[str, str], tuple[str, int | None]]:
-    """Layers and number of features of each head, from its last measurement that tells them."""
-    return {(str(r.model), r.head or ""): (r.layer, r.dim) for r in comparison if r.layer}

@@ -2,152 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import base64
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
+from transfer_metrics.heads.decision import Decision, Mistake
 from transfer_metrics.naming import short_names
 from transfer_metrics.report.about import (
-    MOST_FAILURES,
-    UNRECORDED,
-    Cost,
-    Failure,
-    Run,
     costs_of,
     failures_of,
     metric_references,
     runs_of,
     warnings_of,
 )
-from transfer_metrics.report.decided import Decided, decided_of
-from transfer_metrics.report.gather import Gathered, Setting, bounded
-from transfer_metrics.report.measured import Check, Heads, checks_of, heads_of
-from transfer_metrics.report.ranked import (
-    MOST_LAYERS,
-    Ranking,
-    Row,
-    TaskGrid,
-    layer_rows,
-    ranking_of,
-    task_grid,
-)
-from transfer_metrics.results.comparable import places_of
+from transfer_metrics.report.gather import Gathered, Setting
+from transfer_metrics.report.measured import Check, Heads, checks_of
+from transfer_metrics.report.ranked import MOST_LAYERS, Ranking, TaskGrid, layer_rows
+from transfer_metrics.results.comparable import by_place
+from transfer_metrics.results.ranks import Ranked
 from transfer_metrics.results.shortlist import Shortlist, shortlist_of
-from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import visible
 
-_MOST_PANELS = 40
-_MOST_CLASSES = 24
+_MOST_PANELS, _MOST_FAILURES, _MOST_CLASSES = 40, 100, 24
+_MOST_CONFUSED, _SHADES = 12, 9
 # A name that is longer is shortened where it does not differ, to so many letters at most.
 _LONG, _LONGEST = 40, 80
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     """Which model to transfer to one task, as the first metric has it."""
 
     label: str  # the task
     metric: str
     models: int  # how many models have a score
-    best: Row
-    second: Row | None
+    best: Ranked
+    second: Ranked | None
     shortlist: Shortlist | None  # where there are several models
     others: list[tuple[str, str]]  # which model each other metric puts first
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What is known of a task that was given beside its scores."""
-
-    name: str
-    modality: str
-    splits: list[tuple[str, int]]  # with their numbers of examples
-    classes: list[tuple[str, int]]  # the first ones, with their numbers of examples
-    total: int  # how many classes there are
-    split: str  # which split was counted
-    most: int  # the number of examples of the largest class
-
-
-@dataclass(frozen=True)
-class _Panel:
+class _Panel(NamedTuple):
     """One metric on one setting, of which the page shows one at a time."""
 
     setting: int
     label: str
     ranking: Ranking
     checks: list[Check]
-
-
-@dataclass(frozen=True)
-class _Layers:
-    """The numbers behind the curves of a setting: a row per layer, a column per metric."""
-
-    setting: int
-    label: str
-    metrics: list[str]
-    rows: list[tuple[Any, ...]]
-    total: int
-
-
-@dataclass(frozen=True)
-class Page:
-    """The content of a report; ``data`` is what its script reads."""
-
-    title: str
-    decisions: list[Decided]
-    answers: list[_Answer]
-    facts: list[tuple[str, Any]]
-    summaries: list[str]
-    data_sets: list[_Data]
-    panels: list[_Panel]
-    left_out: list[str]
-    layers: list[_Layers]
-    grids: list[TaskGrid]
-    labels: list[str]
-    selections: list[Selection]
-    heads: list[Heads]
-    costs: list[tuple[str, list[Cost]]]
-    warnings: list[str]
-    failures: list[Failure]
-    failed: int
-    references: list[tuple[str, str]]
-    runs: list[Run]
-    options: list[tuple[str, list[str]]]
-    sources: list[tuple[str, str, int]]
-    command: str | None
-    unrecorded: str
-    ids: dict[str, int]
-    data: dict[str, Any]
-    names: dict[str, str]  # what stands for models and tasks where their names are long
-
-    @property
-    def checks(self) -> list[tuple[str, Check]]:
-        """All checks with the label of their setting."""
-        return [(panel.label, check) for panel in self.panels for check in panel.checks]
-
-    @property
-    def sections(self) -> list[tuple[str, str]]:
-        """Identifier and name of each section that the page has."""
-        return [
-            (anchor, name)
-            for anchor, name, there in (
-                ("decision", "Decision", self.decisions),
-                ("ranking", "Ranking", self.panels),
-                ("layers", "Layers", self.ids),
-                ("tasks", "Models and tasks", self.grids),
-                ("selection", "Selected layers", self.selections),
-                ("heads", "Heads", self.heads),
-                ("agreement", "Scores against accuracies", self.checks),
-                ("cost", "Cost", self.costs),
-                ("warnings", "Warnings", self.warnings or self.failures),
-                ("settings", "Settings", True),
-                ("reproduce", "Reproduce", True),
-            )
-            if there
-        ]
 
 
 def page_of(
@@ -158,43 +62,69 @@ def page_of(
     notes: Sequence[str],
     command: str | None,
     confidence: float,
-) -> Page:
-    """The content of the page; see ``html.write_report`` for the arguments."""
+) -> dict[str, Any]:
+    """What the templates show, by the names that they call it; ``data`` is what the script reads.
+
+    See ``html.write_report`` for the arguments.
+    """
     facts, failures = _facts_of(gathered), failures_of(gathered)
-    gathered, left_out = bounded(gathered)
+    gathered, left_out = gathered.bounded()
     settings, labels = gathered.settings, gathered.labels
     panels, answers = _panels(gathered, labels, confidence)
     metrics = list(dict.fromkeys(m for s in settings for m in s.table.metrics))
-    ids, names = _ids(panels), _names(gathered)
-    split = settings[0].place.split if settings else ""
-    return Page(
-        title=title or _question(gathered, names),
-        decisions=[decided_of(decision) for decision in gathered.decisions],
-        answers=answers,
-        facts=facts,
-        summaries=_summaries_of(gathered, task),
-        data_sets=[] if task is None else [_data_of(task, split)],
-        panels=panels,
-        left_out=[*left_out, *_cut(settings, panels)],
-        layers=[found for i, s in enumerate(settings) if (found := _layers(i, s, labels, panels))],
-        grids=_grids(settings, metrics),
-        labels=labels,
-        selections=gathered.selections,
-        heads=_heads(gathered),
-        costs=[(labels[i], costs) for i, s in enumerate(settings) if (costs := costs_of(s))],
-        warnings=_sentences([*notes, *warnings_of(gathered)]),
-        failures=failures[:MOST_FAILURES],
-        failed=len(failures),
-        references=metric_references(metrics),
-        runs=runs_of(gathered),
-        options=gathered.options,
-        sources=gathered.sources,
-        command=command,
-        unrecorded=UNRECORDED,
-        ids=ids,
-        data={"panels": [_panel_data(panel, ids, names) for panel in panels]},
-        names=names,
-    )
+    # A number for each model that has a curve: two names may look alike, numbers do not.
+    drawn = dict.fromkeys(c.model for panel in panels for c in panel.ranking.curves)
+    ids, names = {model: i for i, model in enumerate(drawn)}, _names(gathered)
+    heads = [
+        Heads.of(task, comparison, next((s for s in settings if s.task == task), None))
+        for task, comparison in gathered.comparisons.items()
+    ]
+    summaries = [text for table in gathered.tables for text in table.task_summaries]
+    page: dict[str, Any] = {
+        "title": title or _question(gathered, names),
+        "decisions": [_decided(decision) for decision in gathered.decisions],
+        "answers": answers,
+        "facts": facts,
+        "summaries": dict.fromkeys([*summaries, *([] if task is None else [task.summary])]),
+        "data_sets": [] if task is None else [_data_of(task, settings)],
+        "panels": panels,
+        "left_out": [*left_out, *_cut(settings, panels)],
+        "layers": list(filter(None, (_layers(i, s, panels) for i, s in enumerate(settings)))),
+        "grids": _grids(settings, metrics),
+        "labels": labels,
+        "selections": gathered.selections,
+        "heads": [found for found in heads if found.rows],
+        "checks": [(panel.label, check) for panel in panels for check in panel.checks],
+        "costs": [(labels[i], costs) for i, s in enumerate(settings) if (costs := costs_of(s))],
+        "warnings": _sentences([*notes, *warnings_of(gathered)]),
+        "failures": failures[:_MOST_FAILURES],
+        "failed": len(failures),
+        "references": metric_references(metrics),
+        "runs": runs_of(gathered),
+        "options": gathered.options,
+        "sources": gathered.sources,
+        "command": command,
+        "ids": ids,
+        "data": {"panels": [_panel_data(panel, ids, names) for panel in panels]},
+        "names": names,  # what stands for models and tasks where their names are long
+    }
+    sections = {
+        "decision": ("Decision", "decisions"),
+        "ranking": ("Ranking", "panels"),
+        "layers": ("Layers", "ids"),
+        "tasks": ("Models and tasks", "grids"),
+        "selection": ("Selected layers", "selections"),
+        "heads": ("Heads", "heads"),
+        "agreement": ("Scores against accuracies", "checks"),
+        "cost": ("Cost", "costs"),
+        "warnings": ("Warnings", "warnings"),
+        "settings": ("Settings", ""),
+        "reproduce": ("Reproduce", ""),
+    }
+    there = {name for name, value in page.items() if value} | {""}
+    there |= {"warnings"} if failures else set()
+    page["sections"] = [(anchor, name) for anchor, (name, of) in sections.items() if of in there]
+    return page
 
 
 def _cut(settings: Sequence[Setting], panels: Sequence[_Panel]) -> list[str]:
@@ -229,7 +159,7 @@ def _panels(
         for metric in setting.table.metrics or [""]:
             if len(panels) == _MOST_PANELS:
                 break
-            rankings.append(ranking_of(setting, metric))
+            rankings.append(Ranking.of(setting, metric))
             found = [check for check in checks if check.metric == metric]
             panels.append(_Panel(i, labels[i], rankings[-1], found))
         answer = _answer_of(labels[i], setting, rankings, confidence)
@@ -237,50 +167,37 @@ def _panels(
     return panels, answers
 
 
-def _heads(gathered: Gathered) -> list[Heads]:
-    found = []
-    for task, comparison in gathered.comparisons.items():
-        scores = next((s for s in gathered.settings if s.task == task), None)
-        found.append(heads_of(task, comparison, scores))
-    return [heads for heads in found if heads.rows]
-
-
-def _layers(
-    place: int, setting: Setting, labels: Sequence[str], panels: Sequence[_Panel]
-) -> _Layers | None:
+def _layers(place: int, setting: Setting, panels: Iterable[_Panel]) -> dict[str, Any] | None:
+    """The numbers behind the curves of a setting: a row per layer, a column per metric."""
     own = [panel for panel in panels if panel.setting == place and panel.ranking.curves]
     if not own:
         return None
     models = list(dict.fromkeys(c.model for panel in own for c in panel.ranking.curves))
     metrics = setting.table.metrics
-    rows = layer_rows(setting, models, metrics)
-    known = {(r.model, r.layer) for r in setting.table if r.value is not None}
-    return _Layers(place, labels[place], metrics, rows, len(known))
+    return {
+        "setting": place,
+        "label": own[0].label,
+        "metrics": metrics,
+        "rows": layer_rows(setting, models, metrics),
+        "total": len({(r.model, r.layer) for r in setting.table if r.value is not None}),
+    }
 
 
 def _grids(settings: Sequence[Setting], metrics: Sequence[str]) -> list[TaskGrid]:
     grids = []
     for metric in metrics:
         places = [i for i, s in enumerate(settings) if metric in s.table.metrics]
-        tasks = {settings[i].task for i in places}
-        if len(tasks) > 1:
-            grids.append(task_grid(settings, metric, places))
+        if len({settings[i].task for i in places}) > 1:
+            grids.append(TaskGrid.of(settings, metric, places))
     return grids
-
-
-def _ids(panels: Sequence[_Panel]) -> dict[str, int]:
-    """A number for each model that has a curve; two names may look alike, numbers do not."""
-    models = dict.fromkeys(c.model for panel in panels for c in panel.ranking.curves)
-    return {model: i for i, model in enumerate(models)}
 
 
 def _names(gathered: Gathered) -> dict[str, str]:
     """What stands for each model and task; files and settings have them whole."""
     models = [str(r.model) for table in gathered.tables for r in table]
     models += [d.model for d in gathered.decisions]
-    tasks = [s.task for s in gathered.settings] + list(gathered.comparisons)
     known: dict[str, str] = {}
-    for found in (models, tasks, gathered.labels):
+    for found in (models, gathered.tasks, gathered.labels):
         whole = list(dict.fromkeys(found))
         known |= zip(whole, short_names(whole, _LONG, _LONGEST), strict=True)
     return known
@@ -314,17 +231,16 @@ def _panel_data(panel: _Panel, ids: dict[str, int], names: dict[str, str]) -> di
 
 def _question(gathered: Gathered, names: dict[str, str]) -> str:
     """What the results answer, as the heading."""
-    tasks = list(dict.fromkeys([s.task for s in gathered.settings] + list(gathered.comparisons)))
-    if gathered.settings or gathered.comparisons:
-        models = {r.model for table in gathered.tables for r in table}
-        where = f"{len(tasks)} tasks"
-        if len(tasks) == 1:
-            where = visible(names.get(tasks[0], tasks[0]) or "this task")
-        if len(models) == 1:
-            model = visible(names[str(next(iter(models)))])
-            return f"Which layers of {model} to transfer to {where}?"
-        return f"Which model to transfer to {where}?"
-    return "Which layers to transfer?"
+    tasks = gathered.tasks
+    if not tasks:
+        return "Which layers to transfer?"
+    models = {str(r.model) for table in gathered.tables for r in table}
+    where = f"{len(tasks)} tasks"
+    if len(tasks) == 1:
+        where = visible(names.get(tasks[0], tasks[0]) or "this task")
+    if len(models) == 1:
+        return f"Which layers of {visible(names[models.pop()])} to transfer to {where}?"
+    return f"Which model to transfer to {where}?"
 
 
 def _answer_of(
@@ -334,57 +250,87 @@ def _answer_of(
     if not rankings or rankings[0].best is None:
         return None
     first = rankings[0]
-    scored = [row for row in first.rows if row.score is not None]
+    scored = [row for row in first.rows if row.rank is not None]
     models = {r.model for r in setting.table if r.value is not None}
-    return _Answer(
-        label,
-        first.metric,
-        len(models),
-        scored[0],
-        scored[1] if len(scored) > 1 else None,
-        _shortlist(setting, first.metric, confidence) if len(models) > 1 else None,
-        [(r.metric, r.best.model) for r in rankings[1:] if r.best],
-    )
+    shortlist = None
+    if len(models) > 1:
+        records = next(iter(by_place(setting.table, first.metric).values()))
+        shortlist = shortlist_of(records, first.metric, setting.table.view, confidence)
+    others = [(r.metric, r.best.model) for r in rankings[1:] if r.best]
+    both = scored[0], scored[1] if len(scored) > 1 else None
+    return _Answer(label, first.metric, len(models), *both, shortlist, others)
 
 
-def _shortlist(setting: Setting, metric: str, confidence: float) -> Shortlist | None:
-    for records in places_of(setting.table, metric).values():
-        return shortlist_of(records, metric, setting.table.view, confidence)
-    return None
-
-
-def _data_of(task: Task, split: str) -> _Data:
-    """Splits and classes of a task; the classes of a regression are none."""
-    name = split if split in task.splits else "train"
+def _data_of(task: Task, settings: Sequence[Setting]) -> dict[str, Any]:
+    """Splits and classes of a task that was given; the classes of a regression are none."""
+    split = settings[0].place.split if settings else ""
+    split = split if split in task.splits else "train"
     classes: list[tuple[str, int]] = []
     if task.num_classes:
-        labels = task[name].labels.astype(np.int64)
+        labels = task[split].labels.astype(np.int64)
         counts = np.bincount(labels[labels >= 0], minlength=task.num_classes)
         classes = list(zip(task.classes, counts.tolist(), strict=False))
-    splits = [(name, len(part)) for name, part in task.splits.items()]
-    most = max((n for _, n in classes), default=0)
-    shown = classes[:_MOST_CLASSES]
-    return _Data(task.name, task.modality, splits, shown, len(classes), name, most)
+    return {
+        "name": task.name,
+        "modality": task.modality,
+        "splits": [(name, len(part)) for name, part in task.splits.items()],
+        "classes": classes[:_MOST_CLASSES],
+        "total": len(classes),
+        "split": split,
+        "most": max((n for _, n in classes), default=0),
+    }
 
 
-def _summaries_of(gathered: Gathered, task: Task | None) -> list[str]:
-    """How each task was understood, as the records tell, and the one that was given beside them."""
-    told = [text for table in gathered.tables for text in table.task_summaries]
-    return list(dict.fromkeys([*told, *([] if task is None else [task.summary])]))
-
-
-def _facts_of(gathered: Gathered) -> list[tuple[str, Any]]:
+def _facts_of(gathered: Gathered) -> list[tuple[str, int]]:
     """Counts of what is in the report: tasks, models, layers, metrics, heads."""
     scores = [r for s in gathered.settings for r in s.table]
-    measured = [r for c in gathered.comparisons.values() for r in c]
-    tasks = {s.task for s in gathered.settings} | set(gathered.comparisons)
     layers = {(r.model, r.layer) for r in scores if r.layer and r.value is not None}
-    facts = [
-        ("tasks", len(tasks)),
-        ("models", len({r.model for r in [*scores, *measured]})),
-        ("layers scored", len(layers)),
-        ("metrics", len({m for s in gathered.settings for m in s.table.metrics})),
-        ("heads trained", len({(r.model, r.head) for r in measured if r.head})),
-        ("selections", len(gathered.selections)),
-    ]
-    return [(name, value) for name, value in facts if value > (name == "tasks")]
+    measured = [r for c in gathered.comparisons.values() for r in c]
+    facts = {
+        "tasks": len(gathered.tasks),
+        "models": len({r.model for r in [*scores, *measured]}),
+        "layers scored": len(layers),
+        "metrics": len({m for s in gathered.settings for m in s.table.metrics}),
+        "heads trained": len({(r.model, r.head) for r in measured if r.head}),
+        "selections": len(gathered.selections),
+    }
+    return [(name, value) for name, value in facts.items() if value > (name == "tasks")]
+
+
+def _decided(decision: Decision) -> dict[str, Any]:
+    """A decision with what is confused and the surest mistakes, as the page shows them."""
+    counts = decision.confusion
+    return {
+        "decision": decision,
+        "confusion": _confused(counts, decision.class_names) if len(counts) else None,
+        "mistakes": _pictured(decision.mistakes),
+        "wrong": int(counts.sum() - np.trace(counts)),
+    }
+
+
+def _pictured(mistakes: Sequence[Mistake]) -> list[tuple[Mistake, str, str]]:
+    """Mistakes with their short names and the addresses of their pictures, inside the page."""
+    names = [one.place or f"number {one.example}" for one in mistakes]
+    if any(one.picture for one in mistakes):
+        names = short_names(names, 28, 40)
+    codes = [base64.b64encode(one.picture).decode() for one in mistakes]
+    addresses = [Markup("data:image/jpeg;base64,") + code if code else "" for code in codes]
+    return list(zip(mistakes, names, addresses, strict=True))
+
+
+def _confused(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Test examples by class and predicted class; of many classes those confused most."""
+    off = counts - np.diag(np.diag(counts))
+    errors = off.sum(axis=0) + off.sum(axis=1)
+    shown = np.sort(np.argsort(-errors, kind="stable")[:_MOST_CONFUSED])
+    rest = np.setdiff1d(np.arange(len(classes)), shown)
+    columns = [str(classes[i]) for i in shown] + (["others"] if len(rest) else [])
+    rows = []
+    for i in shown:
+        found = [int(counts[i, j]) for j in shown]
+        found += [int(counts[i, rest].sum())] if len(rest) else []
+        whole = max(int(counts[i].sum()), 1)
+        cells = [(n, round(_SHADES * n / whole)) for n in found]
+        rows.append((str(classes[i]), cells, counts[i, i] / whole))
+    names = list(zip(columns, short_names(columns, 14, 16), strict=True))
+    return {"names": names, "rows": rows, "total": len(classes)}

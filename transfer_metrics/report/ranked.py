@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from transfer_metrics.report.gather import Setting
-from transfer_metrics.results.comparable import places_of
-from transfer_metrics.results.error_bars import margin
-from transfer_metrics.results.ranks import Ranked, higher_is_better, ranked, single
+from transfer_metrics.results.ranks import Ranked, higher_is_better, single
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.wording import fixed, number
 
@@ -63,26 +62,7 @@ class Scale:
         return [round(i * step, digits) + 0.0 for i in range(first, last + 1)]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One candidate of a ranking; numbers that are not known are None."""
-
-    model: str
-    rank: int | None
-    layer: str
-    dim: int | None
-    n: int | None
-    score: float | None
-    low: float | None
-    high: float | None
-    p_best: float | None
-    seconds: float | None
-    round: int | None
-    error: str
-
-
-@dataclass(frozen=True)
-class _Curve:
+class _Curve(NamedTuple):
     """Scores of the layers of one model, in order of depth: depth, score, low, high, layer, dim.
 
     ``total`` is how many there are; of more than ``MOST_LAYERS`` every second, third … is here.
@@ -99,16 +79,28 @@ class Ranking:
 
     metric: str
     higher_is_better: bool
-    rows: list[Row]  # the first candidates, best first, failures last
+    rows: list[Ranked]  # the first candidates, best first, failures last
     total: int  # how many candidates there are
     curves: list[_Curve]  # those of the first models that have layers at several depths
     models: int  # how many models have such curves
     scale: Scale  # that of the rows, intervals included
 
+    @classmethod
+    def of(cls, setting: Setting, metric: str) -> Ranking:
+        """The ranking of a setting under one of its metrics, and the curves of its best models."""
+        records = [r for r in setting.table if r.label == metric]
+        candidates = setting.ranked(metric)
+        # Intervals and probabilities need all candidates; what is shown needs the first ones only.
+        shown = candidates[:MOST_ROWS]
+        curves, models = _curves(records, list(dict.fromkeys(c.model for c in candidates)))
+        scale = Scale.of(end for row in shown for end in (row.score, row.low, row.high))
+        better = higher_is_better(records, metric)
+        return cls(metric, better, shown, len(candidates), curves, models, scale)
+
     @property
-    def best(self) -> Row | None:
+    def best(self) -> Ranked | None:
         """The first candidate, where any has a score."""
-        return self.rows[0] if self.rows and self.rows[0].score is not None else None
+        return self.rows[0] if self.rows and self.rows[0].rank is not None else None
 
     def form(self, value: float) -> str:
         """A score with as many digits after the point as the others, so that they line up."""
@@ -119,22 +111,21 @@ class Ranking:
     @property
     def has_intervals(self) -> bool:
         """Whether any row has an interval."""
-        return any(row.low is not None for row in self.rows)
+        return any(not math.isnan(row.low) for row in self.rows)
 
     @property
     def has_probabilities(self) -> bool:
         """Whether any row has a probability of being the best."""
         several = len({row.model for row in self.rows}) > 1
-        return several and any(row.p_best is not None for row in self.rows)
+        return several and any(not math.isnan(row.p_best) for row in self.rows)
 
     @property
     def raced(self) -> bool:
         """Whether a race dropped any of the rows."""
-        return any(row.round is not None for row in self.rows)
+        return any(row.record.round is not None for row in self.rows)
 
 
-@dataclass(frozen=True)
-class _Cell:
+class _Cell(NamedTuple):
     """A model on a task: score and rank, with a shade from 0 (worst there) to ``_SHADES``."""
 
     score: float
@@ -148,26 +139,33 @@ class TaskGrid:
 
     metric: str
     settings: list[int]
-    rows: list[tuple[str, list[_Cell | None]]] = field(default_factory=list)
-    total: int = 0
+    rows: list[tuple[str, list[_Cell | None]]]
+    total: int
 
+    @classmethod
+    def of(cls, settings: Sequence[Setting], metric: str, places: Sequence[int]) -> TaskGrid:
+        """Models beside tasks at ``places``, shaded by their order on each task."""
+        columns = []
+        for place in places:
+            setting = settings[place]
+            found = setting.ranked(metric, single(setting.table.view))
+            found = [c for c in found if c.rank is not None]
+            last = max(len(found) - 1, 1)
+            columns.append(
+                {
+                    c.model: _Cell(c.score, i + 1, round(_SHADES * (1 - i / last)))
+                    for i, c in enumerate(found)
+                }
+            )
+        models = list(dict.fromkeys(model for column in columns for model in column))
 
-def ranking_of(setting: Setting, metric: str) -> Ranking:
-    """The ranking of a setting under one of its metrics, and the curves of its best models."""
-    records = [r for r in setting.table if r.label == metric]
-    candidates = candidates_of(setting, metric, setting.table.view)
-    # Intervals and probabilities need all candidates; what is shown needs the first ones only.
-    shown = [_row(c) for c in candidates[:MOST_ROWS]]
-    curves, models = _curves(records, list(dict.fromkeys(str(c.record.model) for c in candidates)))
-    ends = [end for row in shown for end in (row.score, row.low, row.high)]
-    better = higher_is_better(records, metric)
-    return Ranking(metric, better, shown, len(candidates), curves, models, Scale.of(ends))
+        def mean_rank(model: str) -> float:
+            ranks = [column[model].rank / len(column) for column in columns if model in column]
+            return sum(ranks) / len(ranks)
 
-
-def candidates_of(setting: Setting, metric: str, view: str) -> list[Ranked]:
-    """Those of a setting under one of its metrics, best first, failures last."""
-    parts = places_of(setting.table, metric).values()
-    return [c for records in parts for c in ranked(records, metric, view)]
+        models.sort(key=mean_rank)
+        rows = [(m, [column.get(m) for column in columns]) for m in models[:MOST_ROWS]]
+        return cls(metric, list(places), rows, len(models))
 
 
 def layer_rows(
@@ -188,53 +186,6 @@ def layer_rows(
     return found[:_MOST_NUMBERS]
 
 
-def task_grid(settings: Sequence[Setting], metric: str, places: Sequence[int]) -> TaskGrid:
-    """Models beside tasks at ``places`` under one metric, shaded by their order on each task."""
-    columns = []
-    for place in places:
-        setting = settings[place]
-        found = candidates_of(setting, metric, single(setting.table.view))
-        found = [c for c in found if c.rank is not None]
-        last = max(len(found) - 1, 1)
-        columns.append(
-            {
-                str(c.record.model): _Cell(c.score, i + 1, round(_SHADES * (1 - i / last)))
-                for i, c in enumerate(found)
-            }
-        )
-    models = list(dict.fromkeys(model for column in columns for model in column))
-
-    def mean_rank(model: str) -> float:
-        ranks = [column[model].rank / len(column) for column in columns if model in column]
-        return sum(ranks) / len(ranks)
-
-    models.sort(key=mean_rank)
-    rows = [(m, [column.get(m) for column in columns]) for m in models[:MOST_ROWS]]
-    return TaskGrid(metric, list(places), rows, len(models))
-
-
-def _row(found: Ranked) -> Row:
-    record = found.record
-
-    def known(value: float) -> float | None:
-        return None if math.isnan(value) else value
-
-    return Row(
-        model=str(record.model),
-        rank=found.rank,
-        layer=record.layer or "",
-        dim=record.dim,
-        n=record.n,
-        score=record.value,
-        low=known(found.low),
-        high=known(found.high),
-        p_best=known(found.p_best),
-        seconds=found.seconds,
-        round=record.round,
-        error=record.error or "",
-    )
-
-
 def _curves(records: Sequence[Record], order: Sequence[str]) -> tuple[list[_Curve], int]:
     """Curves of the models that have several depths, in an order; and how many those are."""
     by_model: dict[str, list[tuple[float, float, Record]]] = {}
@@ -247,8 +198,8 @@ def _curves(records: Sequence[Record], order: Sequence[str]) -> tuple[list[_Curv
         points = []
         own = sorted(by_model[model], key=lambda point: point[0])
         for depth, value, r in own[:: math.ceil(len(own) / MOST_LAYERS)]:
-            half = None if r.stderr is None else margin(r.stderr, r.deviations)
-            ends = (None, None) if half is None else (value - half, value + half)
+            half = r.half_width
+            ends = (None, None) if math.isnan(half) else (value - half, value + half)
             points.append((depth, value, *ends, r.layer or "", r.dim))
         curves.append(_Curve(model, points, len(own)))
     return curves, len(drawn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,13 +58,6 @@ def agreement(
         One row per measure: measure, value, low, high (95 % percentile interval over models), n.
         A correlation with constant scores or accuracies is NaN.
 
-    Raises:
-        InvalidInputError: lengths differ, or fewer than three models are left; ``at``,
-            ``resamples`` or ``seed`` that is no such number.
-
-    Warns:
-        TransferMetricsWarning: models left out, or constant values.
-
     Cost: O(M²) per resample; tens of milliseconds for 20 models.
 
     >>> table = agreement([1.0, 2.0, 3.0, 4.0], [0.5, 0.7, 0.6, 0.9], resamples=0)
@@ -73,7 +66,21 @@ def agreement(
     """
     import pandas as pd
 
-    s, a = _pairs(scores, accuracies)
+    s, a = np.asarray(scores, np.float64), np.asarray(accuracies, np.float64)
+    if s.shape != a.shape or s.ndim != 1:
+        raise InvalidInputError(
+            f"scores of shape {s.shape} and accuracies of shape {a.shape}; give one of each per "
+            f"model, (M,)"
+        )
+    both = np.isfinite(s) & np.isfinite(a)
+    left = int(both.sum())
+    if left < len(s):
+        warn(f"{len(s) - left} of {len(s)} models have no score or no accuracy and are left out")
+    if left < FEWEST:
+        raise InvalidInputError(
+            f"{left} models with a score and an accuracy; agreement needs at least {FEWEST}"
+        )
+    s, a = s[both], a[both]
     at = [k for k in checked_at(at) if k <= len(s)]
     for what, values in (("scores", s), ("accuracies", a)):
         if np.ptp(values) == 0:
@@ -87,12 +94,9 @@ def agreement(
 
 def checked_at(at: Any) -> list[int]:
     """The k of ``rel@k`` and ``regret@k`` as they were given, each once."""
-    parts: list[Any] = [None]
-    if isinstance(at, Iterable) and not isinstance(at, str | bytes):
-        parts = list(at)
-    if not all(isinstance(k, int | np.integer) and not isinstance(k, bool) for k in parts) or any(
-        k < 1 for k in parts
-    ):
+    several = isinstance(at, Iterable) and not isinstance(at, str | bytes)
+    parts: list[Any] = list(at) if several else [None]
+    if not all(isinstance(k, int | np.integer) and k is not True and k >= 1 for k in parts):
         raise InvalidInputError(f"at={at!r:.60}; give whole numbers of at least 1, such as (1, 3)")
     return [int(k) for k in dict.fromkeys(parts)]
 
@@ -118,37 +122,6 @@ def interval(values: np.ndarray) -> tuple[float, float]:
         return math.nan, math.nan
     low, high = np.percentile(finite, [2.5, 97.5])
     return float(low), float(high)
-
-
-def paired(scores: Mapping[str, float], accuracies: Mapping[str, float]) -> list[str]:
-    """Models that have both a score and an accuracy, in the order of the scores."""
-    common = [model for model in scores if model in accuracies]
-    if not common:
-        raise InvalidInputError(
-            f"no model has both a score and an accuracy; scores: {', '.join(list(scores)[:3])} …, "
-            f"accuracies: {', '.join(list(accuracies)[:3])} …; use the same names"
-        )
-    return common
-
-
-def _pairs(scores: Any, accuracies: Any) -> tuple[np.ndarray, np.ndarray]:
-    s, a = np.asarray(scores, np.float64), np.asarray(accuracies, np.float64)
-    if s.shape != a.shape or s.ndim != 1:
-        raise InvalidInputError(
-            f"scores of shape {s.shape} and accuracies of shape {a.shape}; give one of each per "
-            f"model, (M,)"
-        )
-    both = np.isfinite(s) & np.isfinite(a)
-    if not both.all():
-        warn(
-            f"{int((~both).sum())} of {len(s)} models have no score or no accuracy and are left out"
-        )
-    if both.sum() < FEWEST:
-        raise InvalidInputError(
-            f"{int(both.sum())} models with a score and an accuracy; agreement needs at least "
-            f"{FEWEST}"
-        )
-    return s[both], a[both]
 
 
 def evaluate(
@@ -178,9 +151,15 @@ def evaluate(
     return {name: np.concatenate([np.empty(0), *(part[name] for part in parts)]) for name in names}
 
 
-def lower_is_better(measure: str) -> bool:
-    """Whether less of a measure is better, as of all regrets."""
-    return measure.startswith("regret")
+def mean_known(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is finite along an axis; NaN where nothing is.
+
+    >>> mean_known(np.array([[1.0, np.nan], [3.0, np.nan]]), axis=0)
+    array([ 2., nan])
+    """
+    usable = np.isfinite(values)
+    count = usable.sum(axis=axis)
+    return _where(count > 0, np.divide, np.where(usable, values, 0.0).sum(axis=axis), count)
 
 
 def options_of(measure: str) -> tuple[int, ...]:

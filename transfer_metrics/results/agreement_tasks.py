@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.results.agreement import (
     AT,
+    FEWEST,
     RESAMPLES,
     checked_at,
     draw,
     evaluate,
     interval,
-    lower_is_better,
+    mean_known,
     options_of,
 )
-from transfer_metrics.results.cells import Cells, beside_static, matched_cells
-from transfer_metrics.results.static_ranking import STATIC
+from transfer_metrics.results.static_ranking import STATIC, static_scores
+from transfer_metrics.results.wording import some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,7 +159,7 @@ def agreement_by_task(
     import pandas as pd
 
     at = checked_at(at)
-    cells = matched_cells([scores], accuracies, noise, static)
+    cells = _Cells.of([scores], accuracies, noise, static)
     if taken := {MEAN, STATIC, OVER_STATIC}.intersection(cells.tasks):
         raise InvalidInputError(
             f"a task is called {min(taken)!r}, as a row below the tasks is; rename it"
@@ -166,16 +167,15 @@ def agreement_by_task(
     rows = []
     found, beside = _measured(cells, at, resamples, seed)
     counts = cells.valid.sum(axis=0)
-    for name, (point, samples) in found.items():
-        for t, task in enumerate(cells.tasks):
-            if "@" in name and int(name.partition("@")[2]) > counts[t]:
-                continue
-            rows.append((task, name, point[0, t, 0], *interval(samples[0, t]), int(counts[t])))
-    rows.sort(key=lambda row: cells.tasks.index(row[0]))
-    rows += [(MEAN, name, *_mean_of(*both, 0)) for name, both in found.items()]
-    rows += [(STATIC, name, *_mean_of(*both, -1)) for name, both in beside.items()]
-    for name, both in beside.items():
-        gain = _compared(name, *both, 0, -1, len(cells.valid))
+    for t, task in enumerate(cells.tasks):
+        for name, values in found.items():
+            if "@" not in name or int(name.partition("@")[2]) <= counts[t]:
+                point, ends = values[0, t, 0], interval(values[0, t, 1:])
+                rows.append((task, name, point, *ends, int(counts[t])))
+    rows += [(MEAN, name, *_mean_of(values[0])) for name, values in found.items()]
+    rows += [(STATIC, name, *_mean_of(values[-1])) for name, values in beside.items()]
+    for name, values in beside.items():
+        gain = _compared(name, values[[0, -1]], len(cells.valid))
         rows.append((OVER_STATIC, name, gain.difference, gain.low, gain.high, gain.tasks))
     return pd.DataFrame(rows, columns=["task", "measure", "value", "low", "high", "n"])
 
@@ -225,10 +225,10 @@ def compare_metrics(
     at = options_of(measure)
     if resamples < 1:
         raise InvalidInputError(f"a test needs resamples, not {resamples}; try {RESAMPLES}")
-    cells = matched_cells([scores_a, scores_b], accuracies, noise, static)
+    cells = _Cells.of([scores_a, scores_b], accuracies, noise, static)
     found, beside = _measured(cells, at, resamples, seed)
     models = len(cells.valid)
-    compared = _compared(measure, *found[measure], 0, 1, models)
+    compared = _compared(measure, found[measure][:2], models)
     if not compared.tasks:
         raise InvalidInputError(
             f"{measure} is defined for both metrics on none of {len(cells.tasks)} tasks; scores "
@@ -237,21 +237,103 @@ def compare_metrics(
     if not beside:
         return compared
     gains = {
-        name: _compared(measure, *beside[measure], place, -1, models)
+        name: _compared(measure, beside[measure][[place, -1]], models)
         for place, name in enumerate("ab")
     }
     return replace(compared, over_static=gains)
 
 
-_Values = dict[str, tuple[np.ndarray, np.ndarray]]
-"""By measure, of all models and of resamples: (metrics, tasks, 1) and (metrics, tasks, R)."""
+@dataclass(frozen=True)
+class _Cells:
+    """Tasks with enough models, and models with anything on them; numbers are 0 where not valid."""
+
+    tasks: list[str]
+    scores: np.ndarray  # (metrics, M, T)
+    accuracies: np.ndarray  # (M, T)
+    noise: np.ndarray  # (M, T), standard errors of the accuracies
+    valid: np.ndarray  # (M, T), whether every metric has a score there, and there is an accuracy
+    static: np.ndarray  # (M, T), scores that do not look at the task, NaN where there are none
+
+    @classmethod
+    def of(
+        cls,
+        tables: Sequence[pd.DataFrame],
+        accuracies: pd.DataFrame,
+        noise: pd.DataFrame | float | None,
+        static: pd.DataFrame | None,
+    ) -> _Cells:
+        """Match tables by name, and keep the models and tasks that can be used."""
+        for table in (*tables, accuracies, *([] if static is None else [static])):
+            if not (table.index.is_unique and table.columns.is_unique):
+                raise InvalidInputError(
+                    "a table names a model or a task twice; make the names unique"
+                )
+        models = [m for m in accuracies.index if all(m in table.index for table in tables)]
+        tasks = [t for t in accuracies.columns if all(t in table.columns for table in tables)]
+        for kind, kept, axis in (("models", models, "index"), ("tasks", tasks, "columns")):
+            everything = {name for table in (*tables, accuracies) for name in getattr(table, axis)}
+            if left := sorted(everything.difference(kept), key=str):
+                warn(f"{len(left)} {kind} are not in every table and are left out: {some(left)}")
+        a = accuracies.loc[models, tasks].to_numpy(np.float64)
+        s = np.stack([table.loc[models, tasks].to_numpy(np.float64) for table in tables])
+        valid = np.isfinite(a) & np.isfinite(s).all(axis=0)
+        if missing := int((~valid).sum()):
+            warn(f"{missing} of {valid.size} cells have no score or no accuracy and are left out")
+        enough = valid.sum(axis=0) >= FEWEST
+        if not enough.any():
+            raise InvalidInputError(
+                f"no task has {FEWEST} models with a score and an accuracy; are the models and "
+                f"tasks called the same in both tables?"
+            )
+        if few := [task for task, ok in zip(tasks, enough, strict=True) if not ok]:
+            warn(f"{len(few)} tasks have fewer than {FEWEST} models and are left out: {some(few)}")
+        se = np.zeros(valid.shape)
+        if isinstance(noise, int | float):
+            se += noise
+        elif noise is not None:
+            se += noise.reindex(index=models, columns=tasks).to_numpy(np.float64)
+        if not (np.isfinite(se) & (se >= 0))[valid].all():
+            raise InvalidInputError(
+                "noise is negative or missing for an accuracy; give its standard error, 0 if "
+                "unknown"
+            )
+        static = static_scores(accuracies) if static is None else static
+        unseeing = static.reindex(index=models, columns=tasks).to_numpy(np.float64)
+        block = np.ix_(valid[:, enough].any(axis=1), enough)
+        cells = cls(
+            tasks=[str(task) for task, ok in zip(tasks, enough, strict=True) if ok],
+            scores=np.stack([np.where(valid, table, 0.0)[block] for table in s]),
+            accuracies=np.where(valid, a, 0.0)[block],
+            noise=np.where(valid, se, 0.0)[block],
+            valid=valid[block],
+            static=unseeing[block],
+        )
+        for i, table in enumerate([cells.accuracies, *cells.scores]):
+            what = "scores" if i else "accuracies"
+            pairs = zip(cells.tasks, table.T, cells.valid.T, strict=True)
+            if same := [task for task, column, own in pairs if np.ptp(column[own]) == 0]:
+                warn(f"all {what} are the same, so no correlation is defined, on: {some(same)}")
+        return cells
+
+    def beside_static(self) -> _Cells | None:
+        """Those that have a static score, which joins the others as the last; None if too few."""
+        valid = self.valid & np.isfinite(self.static)
+        valid = valid & (valid.sum(axis=0) >= FEWEST)
+        if not valid.any():
+            return None
+        static = np.where(valid, self.static, 0.0)
+        return replace(self, scores=np.concatenate([self.scores, static[None]]), valid=valid)
+
+
+_Values = dict[str, np.ndarray]
+"""By measure, of all models and then of resamples: (metrics, tasks, 1 + R)."""
 
 
 def _measured(
-    cells: Cells, at: Sequence[int], resamples: int, seed: int
+    cells: _Cells, at: Sequence[int], resamples: int, seed: int
 ) -> tuple[_Values, _Values]:
     """Measures of every metric; and beside the static ranking, as the last, where it is known."""
-    both = beside_static(cells)
+    both = cells.beside_static()
     beside = _bootstrapped(both, at, resamples, seed) if both else {}
     # The same cells give the same figures, so there is nothing to be computed twice.
     if both and np.array_equal(both.valid, cells.valid):
@@ -259,74 +341,48 @@ def _measured(
     return _bootstrapped(cells, at, resamples, seed), beside
 
 
-def _bootstrapped(cells: Cells, at: Sequence[int], resamples: int, seed: int) -> _Values:
+def _bootstrapped(cells: _Cells, at: Sequence[int], resamples: int, seed: int) -> _Values:
+    """Measures of all models, then of drawn ones with perturbed accuracies."""
     models = len(cells.valid)
-    everyone = np.arange(models)[None, :]
-    point = _evaluated(cells, everyone, np.zeros((1, *cells.noise.shape)), at)
+    drawn = np.concatenate([np.arange(models)[None], draw(models, resamples, seed)])
     # A model that is drawn twice brings one measurement, so it is perturbed once.
-    rng = np.random.default_rng([seed, 1])
-    errors = rng.standard_normal((resamples, *cells.noise.shape)) * cells.noise
-    samples = _evaluated(cells, draw(models, resamples, seed), errors, at)
-    return {name: (point[name], samples[name]) for name in point}
-
-
-def _evaluated(
-    cells: Cells, drawn: np.ndarray, errors: np.ndarray, at: Sequence[int]
-) -> dict[str, np.ndarray]:
-    """Measures of drawn models with perturbed accuracies: (metrics, tasks, draws)."""
-    tables, (draws, models) = len(cells.scores), drawn.shape
-    shape = (tables, len(cells.tasks), draws)
-    rows = np.arange(draws)[:, None]
+    errors = np.zeros((len(drawn), *cells.noise.shape))
+    errors[1:] = np.random.default_rng([seed, 1]).standard_normal(errors[1:].shape) * cells.noise
+    rows = np.arange(len(drawn))[:, None]
     # Of models and tasks, (…, tasks, draws, models); one call for all is faster than many.
     noisy = cells.accuracies.T[:, drawn] + np.moveaxis(errors[rows, drawn], -1, 0)
-    valid = cells.valid.T[:, drawn]
     scores = np.moveaxis(cells.scores, -1, 1)[:, :, drawn]
-    everywhere = (np.broadcast_to(x, (*shape, models)) for x in (scores, noisy, valid))
-    found = evaluate(*(x.reshape(-1, models) for x in everywhere), at=at)
-    return {name: values.reshape(shape) for name, values in found.items()}
+    parts = (scores, noisy, cells.valid.T[:, drawn])
+    everywhere = (np.broadcast_to(part, scores.shape).reshape(-1, models) for part in parts)
+    found = evaluate(*everywhere, at=at)
+    return {name: values.reshape(scores.shape[:-1]) for name, values in found.items()}
 
 
-def _mean_of(
-    point: np.ndarray, samples: np.ndarray, metric: int
-) -> tuple[float, float, float, int]:
+def _mean_of(values: np.ndarray) -> tuple[float, float, float, int]:
     """Mean over tasks of one metric, its interval, and how many tasks are in it."""
-    defined = int(np.isfinite(point[metric]).sum())
-    return float(_mean(point)[metric, 0]), *interval(_mean(samples)[metric]), defined
+    point, samples = values[:, 0], values[:, 1:]
+    ends = interval(mean_known(samples, axis=0))
+    return float(mean_known(point, axis=0)), *ends, int(np.isfinite(point).sum())
 
 
-def _compared(
-    measure: str, point: np.ndarray, samples: np.ndarray, a: int, b: int, models: int
-) -> MetricComparison:
-    """The paired test of two of the metrics, on the tasks on which both have a value."""
-    point, samples = (_paired(values[[a, b]]) for values in (point, samples))
-    first, second = _mean(point)[:, 0]
-    differences = np.subtract(*_mean(samples))
+def _compared(measure: str, values: np.ndarray, models: int) -> MetricComparison:
+    """The paired test of two metrics, (2, tasks, 1 + R), where both have a value."""
+    values = np.where(np.isfinite(values).all(axis=0), values, np.nan)
+    a, b = mean_known(values[..., 0], axis=1)
+    differences = np.subtract(*mean_known(values[..., 1:], axis=1))
     differences = differences[np.isfinite(differences)]
     low, high = interval(differences)
     sides = [(differences <= 0).sum(), (differences >= 0).sum()]
-    better, worse = ("b", "a") if lower_is_better(measure) else ("a", "b")
+    better, worse = ("b", "a") if measure.startswith("regret") else ("a", "b")
     return MetricComparison(
         measure=measure,
-        a=float(first),
-        b=float(second),
-        difference=float(first - second),
+        a=float(a),
+        b=float(b),
+        difference=float(a - b),
         low=low,
         high=high,
         p_value=float(min(1.0, 2 * (1 + min(sides)) / (1 + len(differences)))),
         verdict=better if low > 0 else worse if high < 0 else "tie",
-        tasks=int(np.isfinite(point[0, :, 0]).sum()),
+        tasks=int(np.isfinite(values[0, :, 0]).sum()),
         models=models,
     )
-
-
-def _paired(values: np.ndarray) -> np.ndarray:
-    """NaN for both metrics on a task where either has none."""
-    return np.where(np.isfinite(values).all(axis=0), values, np.nan)
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the tasks with a value; (metrics, tasks, R) -> (metrics, R)."""
-    usable = np.isfinite(values)
-    count = usable.sum(axis=1)
-    total = np.where(usable, values, 0.0).sum(axis=1)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

@@ -48,7 +48,7 @@ class Trust(NamedTuple):
         return round(math.tanh(self.mean), 12)
 
 
-SURE = Trust(math.inf, 0.0)
+_SURE = Trust(math.inf, 0.0)
 """The order of the scores is that of the accuracies."""
 
 
@@ -70,7 +70,7 @@ def probability_of_best(
     deviations: Sequence[Sequence[float] | None],
     higher_is_better: bool = True,
     *,
-    trust: Trust = SURE,
+    trust: Trust = _SURE,
     standing: Standing | None = None,
     draws: int = _DRAWS,
 ) -> np.ndarray:
@@ -91,15 +91,13 @@ def probability_of_best(
     array([0.7, 0.3])
     """
     count = len(scores)
-    errors = np.asarray(stderr, dtype=float)
-    if not count or not np.isfinite(np.asarray(scores, dtype=float)).all():
+    values, errors = (np.asarray(given, dtype=float) for given in (scores, stderr))
+    known = np.isfinite(values).all() and (trust != _SURE or np.isfinite(errors).all())
+    if not count or not known:
         return np.full(count, math.nan)
-    if trust == SURE and not np.isfinite(errors).all():
-        return np.full(count, math.nan)
-    sign = 1.0 if higher_is_better else -1.0
     # In units of the largest, so that nothing over- or underflows.
-    unit = sign * (float(np.abs(np.asarray(scores, dtype=float)).max()) or 1.0)
-    values = np.asarray(scores, dtype=float) / unit
+    unit = (1.0 if higher_is_better else -1.0) * (float(np.abs(values).max()) or 1.0)
+    values = values / unit
     values, errors = values - values.mean(), errors / abs(unit)
     before = np.full(count, math.nan)
     if standing is not None:
@@ -118,7 +116,7 @@ def probability_of_best(
     for start in range(0, draws, step):
         size = min(step, draws - start)
         drawn = (values[order] + noise.draw(rng, size)) / scale
-        if trust != SURE:
+        if trust != _SURE:
             drawn = _accuracies(rng, drawn, trust, before[order], standing)
         top = drawn == drawn.max(axis=1, keepdims=True)
         wins += (top / top.sum(axis=1, keepdims=True)).sum(axis=0)
@@ -133,10 +131,10 @@ def probability_of_best(
     return found
 
 
-def weights(trust: Trust, standing: Trust | None) -> tuple[float, float]:
+def _weights(trust: Trust, standing: Trust | None) -> tuple[float, float]:
     """What a standardised score and a standing count in the expected accuracy.
 
-    >>> weights(Trust(math.atanh(0.5), 0.0), Trust(math.atanh(0.5), 0.0))
+    >>> _weights(Trust(math.atanh(0.5), 0.0), Trust(math.atanh(0.5), 0.0))
     (0.4, 0.4)
     """
     places, shares = np.polynomial.hermite_e.hermegauss(_PLACES)
@@ -160,8 +158,8 @@ def expected(
     if standing is None:
         return s
     p = _standardised(np.asarray(standing.values, dtype=float))
-    a, b = weights(trust, standing.trust)
-    return np.where(np.isfinite(p), a * s + b * np.nan_to_num(p), weights(trust, None)[0] * s)
+    a, b = _weights(trust, standing.trust)
+    return np.where(np.isfinite(p), a * s + b * np.nan_to_num(p), _weights(trust, None)[0] * s)
 
 
 def smallest_set(chances: Sequence[float] | np.ndarray, confidence: float) -> list[int]:

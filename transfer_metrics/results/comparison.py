@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.results import plots
 from transfer_metrics.results.comparable import one_place
 from transfer_metrics.results.plot_style import save_figure
-from transfer_metrics.results.printed import SHORTENED, column_names, page_table
-from transfer_metrics.results.record import BESIDE, COSTS, MEASURED, MOVES, QUALITIES, Record
+from transfer_metrics.results.printed import column_names, page_table
+from transfer_metrics.results.record import BESIDE, MEASURED, MOVES, QUALITIES, Record
+from transfer_metrics.results.row_plots import plot_comparison
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.table_plots import TablePlots
@@ -140,36 +140,32 @@ class Comparison(ScoreTable):
         if summary.empty:
             return "(no records)"
         shown = summary.reset_index()
-        names = column_names(shown["model"])
+        names, note = column_names(shown["model"])
         shown["model"] = [names[model] for model in shown["model"]]
         for name in ("test", *self.shifts):
             if name in shown:
                 pairs = zip(shown[name], shown[f"± {name}"], strict=True)
                 shown[name] = [_with_margin(value, half) for value, half in pairs]
-        for name in ("balanced_accuracy", "ood_gap", "relative_distortion"):
-            if name in shown:
-                shown[name] = [_text(value, "{:.3f}") for value in shown[name]]
-        shown = shown.rename(columns={"balanced_accuracy": "balanced"})
         titles = {
+            "balanced_accuracy": ("balanced", "{:.3f}"),
+            "ood_gap": ("ood_gap", "{:.3f}"),
+            "relative_distortion": ("relative_distortion", "{:.3f}"),
             "fit_seconds": ("seconds", "{:.1f}"),
             "train_flops": ("FLOPs", "{:.1e}"),
             "stored_bytes": ("bytes", "{:.1e}"),
         }
         for name, (title, form) in titles.items():
             if name in shown:
-                shown[title] = [_text(value, form) for value in shown[name]]
+                shown[title] = ["" if math.isnan(v) else form.format(v) for v in shown[name]]
         wanted = ["model", "head", "task", "test", "balanced", *self.shifts, "ood_gap"]
-        wanted.append("relative_distortion")
-        wanted += ["seconds", "FLOPs", "bytes"]
-        if shown["error"].notna().any():
-            shown["error"] = shown["error"].fillna("")
-            wanted.append("error")
-        shown = shown[[name for name in wanted if name in shown]]
+        wanted += ["relative_distortion", "seconds", "FLOPs", "bytes"]
+        wanted += ["error"] if shown["error"].notna().any() else []
+        shown = shown[[name for name in wanted if name in shown]].fillna({"error": ""})
         told = [shown.to_string(index=False, na_rep="")]
         if self.measure != "accuracy":
             told.append(f"\n{', '.join(('test', *self.shifts))}: {self.measure}, in per cent")
         told += [f"\n{visible(text, 2_000)}" for text in self.task_summaries]
-        told += [f"\n{SHORTENED}"] if any(names[name] != visible(name) for name in names) else []
+        told += [f"\n{note}"] if note else []
         return "\n".join(told)
 
     @property
@@ -182,7 +178,7 @@ class Comparison(ScoreTable):
         for name in ("test", *self.shifts):
             chosen = [r for r in records if r.metric in QUALITIES and r.split == name]
             row[name], row[f"± {name}"] = _mean_and_margin(chosen)
-        for metric in (*BESIDE, *COSTS):
+        for metric in BESIDE:
             row[metric] = _mean(r.value for r in records if r.metric == metric)
         for metric in MOVES:
             for name in ("test", *self.shifts):
@@ -209,7 +205,7 @@ class ComparisonPlots(TablePlots):
             InvalidInputError: no head has an accuracy.
         """
         table = self._table
-        return plots.plot_comparison(
+        return plot_comparison(
             table.summary(), table.shifts, tasks=self._tasks, measure=table.measure, ax=ax
         )
 
@@ -217,8 +213,7 @@ class ComparisonPlots(TablePlots):
         """Draw ``"comparison"``, ``"ranking"`` or ``"layers"``; see ``TablePlots.save``."""
         if kind != "comparison":
             return super().save(kind, path, metric)
-        height = plots.comparison_height(self._table.summary())
-        return save_figure(lambda ax: self.comparison(ax=ax), path, height)
+        return save_figure(lambda figure: self.comparison(ax=figure), path)
 
 
 def _judged(question: str, favourite: str, accuracies: Any) -> dict[str, Any]:
@@ -252,10 +247,6 @@ def _mean_and_margin(records: Sequence[Record]) -> tuple[float, float]:
     if len(values) > 1:
         variance += float(np.var(values, ddof=1)) / len(values)
     return p, _Z95 * math.sqrt(variance)
-
-
-def _text(value: float, form: str) -> str:
-    return "" if math.isnan(value) else form.format(value)
 
 
 def _with_margin(value: float, half: float) -> str:

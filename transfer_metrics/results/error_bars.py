@@ -7,14 +7,12 @@ import functools
 import itertools
 import math
 import operator
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, quiet
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.statistics import FeatureSample
 from transfer_metrics.statistics.influence import Influence
@@ -66,23 +64,18 @@ def deviations(
 
     They are what each block adds to a score, less its share by number of examples of what all add:
     the number of examples is given, so that a score that rises with it has no error from that.
-    Metrics with a derivative get them from ``influence``, by how the score moves with the weight of
-    each block: the infinitesimal jackknife (Jaeckel 1972). Other additive statistics give a
-    delete-block jackknife: the score without each block, from merging the others. For a mean both
-    are the textbook error. Where ``mode`` is ``"bootstrap"``, metrics of examples get half-samples:
-    the score of ten blocks of twenty, drawn without replacement, whose variance estimates that of
-    the score without smoothness being needed (the delete-half jackknife of Shao and Wu 1989;
-    drawing with replacement would give every example a copy of itself for a neighbour).
+    Metrics with a derivative get them from ``influence``: the infinitesimal jackknife (Jaeckel
+    1972). Other additive statistics give a delete-block jackknife, from merging the others. For a
+    mean both are the textbook error. Where ``mode`` is ``"bootstrap"``, metrics of examples get
+    half-samples: the score of ten blocks of twenty, without replacement, whose variance estimates
+    that of the score without smoothness (the delete-half jackknife of Shao and Wu 1989; drawing
+    with replacement would give every example a copy of itself for a neighbour).
 
     The blocks are the same for all models and layers, so the deviations of two of them subtract to
     those of their difference. The metrics are of one statistic, that of all examples being
-    ``whole``, and share each merge and its decompositions.
-
-    Returns one number per block, by label of the metric; none for metrics that are not additive
-    where no bootstrap was asked for, for those that cannot be computed on parts of the data, and
-    for scores that no block moves.
-    A derivative takes about one score; the jackknife B scores of each metric, and O(B log B) merges
-    of which O(log B) are held at once.
+    ``whole``. Returned is one number per block, by label of the metric; none where there is no way
+    to them, and for scores that no block moves. A derivative takes about one score; the jackknife B
+    scores of each metric, and O(B log B) merges of which O(log B) are held at once.
     """
     count = len(blocks)
     if count < 2:
@@ -92,7 +85,7 @@ def deviations(
         return {}
     found = {} if influence is None else _slopes(metrics, influence)
     rest = [metric for metric in metrics if metric.label not in found]
-    parts = _half_samples([whole.shared(b) for b in blocks]) if sampled else without_each(blocks)
+    parts = _half_samples([whole.shared(b) for b in blocks]) if sampled else _without_each(blocks)
     sizes = np.array([block.n for block in blocks], dtype=float)
     share = sizes / sizes.sum()
     for label, values in _values(rest, whole, parts).items():
@@ -110,9 +103,8 @@ def deviations(
 def _values(metrics: Sequence[Metric], whole: Any, parts: Iterable[Any]) -> dict[str, np.ndarray]:
     """Scores of the whole and of parts of it, by label of those metrics that have them all."""
     values: dict[str, list[float]] = {m.label: [] for m in metrics}
-    with warnings.catch_warnings():
+    with quiet():
         # What the whole gave warning of, its parts need not repeat.
-        warnings.simplefilter("ignore", TransferMetricsWarning)
         for part in itertools.chain([whole], parts if metrics else ()):
             for metric in metrics:
                 if metric.label not in values:
@@ -136,10 +128,10 @@ def _slopes(metrics: Sequence[Metric], influence: Influence) -> dict[str, np.nda
     return found
 
 
-def without_each(blocks: Sequence[Any], rest: Any = None) -> Iterator[Any]:
+def _without_each(blocks: Sequence[Any], rest: Any = None) -> Iterator[Any]:
     """The merge of all blocks but one, for each block in turn.
 
-    >>> list(without_each([1, 10, 100]))
+    >>> list(_without_each([1, 10, 100]))
     [110, 101, 11]
     """
     if len(blocks) == 1:
@@ -147,15 +139,8 @@ def without_each(blocks: Sequence[Any], rest: Any = None) -> Iterator[Any]:
         return
     middle = len(blocks) // 2
     left, right = blocks[:middle], blocks[middle:]
-    yield from without_each(left, _merged(right, rest))
-    yield from without_each(right, _merged(left, rest))
-
-
-def margin(stderr: float, deviations: Sequence[float] | None) -> float:
-    """Half the width of a 95 % interval: Student's where the error is estimated from blocks."""
-    if deviations is None:
-        return 1.959964 * stderr
-    return float(stdtrit(len(deviations) - 1, 0.975)) * stderr
+    yield from _without_each(left, _merged(right, rest))
+    yield from _without_each(right, _merged(left, rest))
 
 
 def _half_samples(blocks: Sequence[FeatureSample]) -> Iterator[FeatureSample]:

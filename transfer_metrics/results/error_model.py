@@ -26,7 +26,7 @@ from transfer_metrics.results.wording import listed
 from transfer_metrics.sources.zoo import data_folder
 from transfer_metrics.untrusted import read_json
 
-REFERENCE_N, REFERENCE_CLASSES = 1000, 10
+REFERENCE = {"n": 1000, "classes": 10}
 """Examples and classes at which ``mean`` is meant."""
 _FORMAT = 1
 _MOST_Z, _MOST = 10, 1e15
@@ -40,7 +40,7 @@ class MetricTrust:
     """What was learnt of one metric, in units of Fisher's z.
 
     Attributes:
-        mean: expected at ``REFERENCE_N`` examples of ``REFERENCE_CLASSES`` classes, where the
+        mean: expected at ``REFERENCE`` examples and classes, where the
             scores are of the classifier's input.
         error: standard error of ``mean``.
         by_n: change with ten times as many examples.
@@ -121,13 +121,10 @@ class ErrorModel:
         if own is None:
             return elsewhere, outside
         mean = own.mean + (own.of_best if of_best else 0.0)
-        for name, value, slope, reference in (
-            ("n", n, own.by_n, REFERENCE_N),
-            ("classes", classes, self.by_classes, REFERENCE_CLASSES),
-        ):
+        for name, value, slope in (("n", n, own.by_n), ("classes", classes, self.by_classes)):
             if value and name in self.ranges:
                 low, high = self.ranges[name]
-                mean += slope * math.log10(min(max(value, low), high) / reference)
+                mean += slope * math.log10(min(max(value, low), high) / REFERENCE[name])
         inside = Trust(round(mean, 4), round(math.hypot(own.error, self.tasks_apart), 4))
         if not outside:
             return inside, []

@@ -52,10 +52,6 @@ def fidelity(
         has the higher accuracy, a tie counting half, with ``right_low`` to ``right_high``; and
         ``pairs``.
 
-    Raises:
-        InvalidInputError: no two models have different scores and an accuracy on one task, or bins
-            below 1.
-
     Cost: O(M² T) per resample.
 
     >>> scores = {"a": 1.0, "b": 2.0, "c": 4.0}

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError, meant
-from transfer_metrics.results.record import QUALITIES, Record, read_records
+from transfer_metrics.errors import InvalidInputError, meant
+from transfer_metrics.results.long_table import read_records
+from transfer_metrics.results.record import QUALITIES, Record
+from transfer_metrics.results.wording import some
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.separated_values import read_separated
 from transfer_metrics.untrusted import TABLE, read_text, visible
@@ -33,10 +35,9 @@ _TAKEN = (
 def known_accuracies(given: Any, head: str | None = None, split: str = "test") -> pd.DataFrame:
     """Accuracies of models x tasks, NaN where not known.
 
-    Given are such a table, whose models are its index or its column ``model``; a file of one, see
-    ``read_accuracies``; accuracies by model, of a task without a name; or the records of a
-    comparison, of which ``head`` and ``split`` say which count, and of which the mean over the
-    seeds is taken.
+    Given are such a table, whose models are its index or its column ``model``; a file of one;
+    accuracies by model, of a task without a name; or the records of a comparison, of which ``head``
+    and ``split`` say which count, and of which the mean over the seeds is taken.
 
     >>> known_accuracies({"a": 0.5, "b": 0.75})[UNNAMED].to_dict()
     {'a': 0.5, 'b': 0.75}
@@ -46,7 +47,7 @@ def known_accuracies(given: Any, head: str | None = None, split: str = "test") -
     if isinstance(given, str | os.PathLike):
         path = Path(given)
         if not _is_long(path):
-            return read_accuracies(path)
+            return _from_file(path)
         given = _records_in(path)
     if isinstance(given, pd.DataFrame) and set(given.columns) >= _LONG:
         given = given.astype(object).where(given.notna(), None).to_dict("records")
@@ -71,20 +72,15 @@ def known_accuracies(given: Any, head: str | None = None, split: str = "test") -
     return _of_records(records, head, split)
 
 
-def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
+def _from_file(path: Path) -> pd.DataFrame:
     """A table of accuracies from a file of separated values, models in rows and tasks in columns.
 
     The first column has the names of the models, under any header; the others have the names of
     their tasks for headers. A cell that is empty, or ``NA`` and the like, is not known. Commas,
     semicolons, tabs and bars separate; decimal commas are read where no comma separates.
-
-    Raises:
-        InvalidInputError: no such file; it has no task or no model, names one twice, has a cell
-            that is no finite number, or cannot be read as a table at all.
     """
     import pandas as pd
 
-    path = Path(path)
     try:
         text = read_text(path, TABLE)
         columns, _ = read_separated(text, path.suffix.lower(), "yes")
@@ -112,8 +108,8 @@ def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
     numbers = [number_of(task) for task in tasks]
     if None not in numbers and numbers not in ([*range(len(tasks))], [*range(1, len(tasks) + 1)]):
         raise InvalidInputError(
-            f"{path} has numbers in its first line ({_some(tasks)}), where the names of the tasks "
-            f"belong; add a header"
+            f"{path} has numbers in its first line ({some(tasks)}), where "
+            f"the names of the tasks belong; add a header"
         )
     first = text.lstrip().partition("\n")[0]
     for task in tasks:
@@ -133,25 +129,6 @@ def read_accuracies(path: str | os.PathLike[str]) -> pd.DataFrame:
         for task in tasks
     }
     return _checked(pd.DataFrame(cells, index=models), str(path))
-
-
-def column_of(accuracies: pd.DataFrame, task: str | None, own: str | None) -> Any:
-    """The column of accuracies that scores of a task are held against.
-
-    That is the one that was asked for, that of the scores' ``own`` task, or the only one.
-    """
-    columns = list(accuracies.columns)
-    wanted = own if task is None else task
-    if len(columns) == 1 and (task is None or (columns == [UNNAMED] and task == own)):
-        return columns[0]
-    if wanted in columns:
-        return wanted
-    if task is not None:
-        raise UnknownNameError.of("task of the accuracies", task, list(map(str, columns)))
-    raise InvalidInputError(
-        f"the scores are of {f'task {visible(own)!r}' if own else 'an unnamed task'} and the "
-        f"accuracies are of several tasks ({_some(columns)}); name the one to compare with as task="
-    )
 
 
 def cure_of_names(models: Sequence[str], accuracies: pd.DataFrame) -> str:
@@ -252,8 +229,3 @@ def _number(cell: Any, model: Any, task: Any, where: str | Path) -> float:
     if math.isinf(value):
         raise InvalidInputError(f"{wrong} infinite; give a number, or nothing where not known")
     return value
-
-
-def _some(names: list[Any]) -> str:
-    shown = ", ".join(visible(name) for name in names[:5])
-    return shown + (", …" if len(names) > 5 else "")

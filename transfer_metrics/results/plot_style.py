@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from transfer_metrics.results.wording import listed, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which stays apart for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -31,15 +32,18 @@ _RIGHT = 0.65
 _MOST = 160
 
 
-def save_figure(draw: Callable[[Axes], Any], path: str | os.PathLike[str], height: float) -> str:
-    """Draw into a PNG, SVG or PDF file, by its ending, which appears whole or not at all."""
+def save_figure(draw: Callable[[Any], Any], path: str | os.PathLike[str]) -> str:
+    """Draw into a PNG, SVG or PDF file, by its ending, which appears whole or not at all.
+
+    ``draw`` is handed a figure of its own to be filled, as ``new_axes`` does: that keeps pyplot's
+    global state out of libraries and threads.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     path, suffix = Path(path), plot_format(path)
-    # A figure of its own keeps pyplot's global state out of libraries and threads.
-    figure = Figure(figsize=(7.5, height), layout="constrained")
-    draw(figure.subplots())
+    figure = Figure(layout="constrained")
+    draw(figure)
     date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
     with replacing(path) as temporary, matplotlib.rc_context(_RC):
         figure.savefig(temporary, dpi=150, format=suffix, metadata=date)
@@ -60,8 +64,13 @@ def plot_format(path: str | os.PathLike[str]) -> str:
     return suffix
 
 
-def new_axes(ax: Axes | None, height: float) -> Axes:
-    """The axes given, or those of a new figure."""
+def new_axes(ax: Axes | Figure | None, height: float) -> Axes:
+    """The axes given, or those of a figure so many inches high: of the one given, or a new one."""
+    from matplotlib.figure import Figure
+
+    if isinstance(ax, Figure):
+        ax.set_size_inches(7.5, height)
+        return ax.subplots()
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
@@ -120,29 +129,6 @@ def legend_above(ax: Axes, handles: Sequence[Any], labels: Sequence[str]) -> Non
         if legend.get_window_extent().x1 <= figure.bbox.x1 - _LINE:
             break
     legend.set_in_layout(True)
-
-
-def named_rows(ax: Axes, groups: Mapping[str, Sequence[str]]) -> list[int]:
-    """Names of rows, under the names of their groups where these have any; returns their places."""
-    places: list[int] = []
-    labels: list[str] = []
-    headings = []
-    for group, names in groups.items():
-        headings += [len(labels)] if group else []
-        labels += [group] if group else []
-        places += range(len(labels), len(labels) + len(names))
-        labels += names
-    ax.set_yticks(range(len(labels)), labels, fontsize=8.5)
-    for place in headings:
-        ax.get_yticklabels()[place].set_fontweight("bold")
-        ax.get_yticklines()[2 * place].set_visible(False)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    return places
-
-
-def rows_height(rows: int, groups: int = 1) -> float:
-    """Inches for so many rows, with the headings of groups."""
-    return 1.5 + 0.26 * (rows + (groups if groups > 1 else 0))
 
 
 def _laid_out(ax: Axes) -> Any:
@@ -225,13 +211,9 @@ def name_points(
             continue
         shift = found or 0.0
         line: dict[str, Any] = {
-            "arrowstyle": "-",
-            "lw": 0.4,
-            "color": MUTED,
-            "shrinkA": 0,
-            "shrinkB": 2,
-        }
-        line["relpos"] = (1.0 if left[i] else 0.0, 0.5)
+            "arrowstyle": "-", "lw": 0.4, "color": MUTED, "shrinkA": 0, "shrinkB": 2,
+            "relpos": (1.0 if left[i] else 0.0, 0.5),
+        }  # fmt: skip
         note = ax.annotate(
             label,
             point,

@@ -8,8 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from transfer_metrics.naming import short_names, told_apart
-from transfer_metrics.results.comparable import by_place, place_labels, places_of
-from transfer_metrics.results.error_bars import margin
+from transfer_metrics.results.comparable import by_place, place_labels
 from transfer_metrics.results.ranks import ranking_frame
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import shortlist_of
@@ -19,33 +18,32 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-SHORTENED = "Names are shortened; files, --json and --csv have them whole."
+_SHORTENED = "Names are shortened; files, --json and --csv have them whole."
 # A name that is longer is shortened where it does not differ, and to so many letters at most.
 _LONG, _LONGEST = 44, 80
 # Of a table in a notebook, whose middle is left out.
 _MOST_ROWS = 60
 
 
-def column_names(names: Iterable[object]) -> dict[str, str]:
-    """What stands for each name in the column of a table.
+def column_names(names: Iterable[object]) -> tuple[dict[str, str], str]:
+    """What stands for each name in the column of a table, and what to say of that below.
 
     >>> column_names(["zoo:a", "zoo:b"])
-    {'zoo:a': 'zoo:a', 'zoo:b': 'zoo:b'}
+    ({'zoo:a': 'zoo:a', 'zoo:b': 'zoo:b'}, '')
     """
     whole = list(dict.fromkeys(map(str, names)))
-    return dict(
-        zip(whole, told_apart(map(visible, short_names(whole, _LONG, _LONGEST))), strict=True)
-    )
+    short = told_apart(map(visible, short_names(whole, _LONG, _LONGEST)))
+    note = _SHORTENED if short != list(map(visible, whole)) else ""
+    return dict(zip(whole, short, strict=True)), note
 
 
 def printed(records: Sequence[Record], view: str, metric: str | None, confidence: float) -> str:
     """What ``ScoreTable.format`` returns; without a metric it is of the first."""
     if not records:
         return "(no records)"
-    names = column_names(r.model for r in records)
+    names, note = column_names(r.model for r in records)
     text = _printed(records, view, metric, confidence, names)
-    is_short = any(short != visible(name) for name, short in names.items())
-    return f"{text}\n\n{SHORTENED}" if is_short else text
+    return f"{text}\n\n{note}" if note else text
 
 
 def _printed(
@@ -64,9 +62,9 @@ def _printed(
     if metric is None and len(metrics) > 1 and of_features(records):
         return _aligned(_metric_lines(records), {"metric"}) + _remarks(notes, summaries)
     metric = metric or (metrics[0] if metrics else "")
-    places = places_of(records, metric)
+    places = by_place(records, metric)
     if len(places) > 1:
-        parts = zip(place_labels(list(places)), places.values(), strict=True)
+        parts = zip(place_labels(places), places.values(), strict=True)
         return "\n\n".join(
             f"{visible(label)}\n{_printed(own, view, metric, confidence, names)}"
             for label, own in parts
@@ -165,9 +163,8 @@ def _metric_lines(records: Sequence[Record]) -> _Lines:
             reason = visible(record.error or "", 600)
             lines.append([label.ljust(longest), f"failed: {reason}"])
             continue
-        error = math.nan if record.stderr is None else record.stderr
-        half = margin(error, record.deviations)
-        lines.append([label.ljust(longest), f"{record.value:.4g}", _margin(half)])
+        half = _margin(record.half_width)
+        lines.append([label.ljust(longest), f"{record.value:.4g}", half])
     return lines
 
 

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import collections
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.results.chances import Standing, Trust, expected, probability_of_best
-from transfer_metrics.results.comparable import by_place, place_labels, places_of
-from transfer_metrics.results.error_bars import margin
+from transfer_metrics.results.comparable import by_place
 from transfer_metrics.results.error_model import ErrorModel, bundled
-from transfer_metrics.results.record import Record, frame_of
+from transfer_metrics.results.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from transfer_metrics.metrics.base import Metric
-
-
-_KIND = re.compile(r": (\w+ of [\w ]+), ")
 
 
 @dataclass(frozen=True)
@@ -34,10 +28,13 @@ class Ranked:
     record: Record
     seconds: float
     rank: int | None = None
-    low: float = math.nan
-    high: float = math.nan
     p_best: float = math.nan
     p_score: float = math.nan
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return str(self.record.model)
 
     @property
     def score(self) -> float:
@@ -48,6 +45,16 @@ class Ranked:
     def stderr(self) -> float:
         """Its standard error; NaN where it has none."""
         return math.nan if self.record.stderr is None else self.record.stderr
+
+    @property
+    def low(self) -> float:
+        """Lower end of its 95 % interval; NaN where it has none."""
+        return self.score - self.record.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        return self.score + self.record.half_width
 
 
 def candidates(records: Iterable[Record], metric: str, view: str) -> list[Ranked]:
@@ -90,21 +97,13 @@ def higher_is_better(records: Iterable[Record], metric: str) -> bool:
     return all(r.higher_is_better is not False for r in records if r.label == metric)
 
 
-@dataclass(frozen=True)
-class RankingTrust:
-    """How far the candidates of a ranking can be told apart by their scores.
+class _RankingTrust(NamedTuple):
+    """How far the candidates of a ranking can be told apart by their scores."""
 
-    Attributes:
-        trust: in the order of the scores.
-        standing: of the candidates on earlier tasks, where such were given.
-        source: the evidence, in words.
-        outside: what of the ranking lies outside of it.
-    """
-
-    trust: Trust
-    standing: Standing | None
-    source: str
-    outside: list[str]
+    trust: Trust  # in the order of the scores
+    standing: Standing | None  # of the candidates on earlier tasks, where such were given
+    source: str  # the evidence, in words
+    outside: list[str]  # what of the ranking lies outside of it
 
 
 def trust_in(
@@ -113,7 +112,7 @@ def trust_in(
     metric: str,
     view: str,
     errors: ErrorModel | None = None,
-) -> RankingTrust:
+) -> _RankingTrust:
     """How far the order of some candidates can be trusted.
 
     By ``errors``, or else by what their records say, or else by the evidence of the package.
@@ -126,7 +125,7 @@ def trust_in(
     if errors is None and len(given) == 1 and all(r.trust is not None for r in chosen):
         (pair,) = given
         outside = list(dict.fromkeys(r.outside for r in chosen if r.outside))
-        return RankingTrust(Trust(*pair), standing, "the evidence that was given", outside)
+        return _RankingTrust(Trust(*pair), standing, "the evidence that was given", outside)
     errors = errors or bundled()
     trust, outside = errors.trust(
         metric,
@@ -134,13 +133,13 @@ def trust_in(
         n=max((r.n or 0 for r in chosen), default=0) or None,
         classes=max((r.num_classes or 0 for r in chosen), default=0) or None,
         dims={r.dim for r in chosen if r.dim is not None},
-        kind=next((kind for r in chosen if (kind := kind_of(r))), None),
+        kind=next((r.task_kind for r in chosen if r.task_kind), None),
     )
     if view == "all" and several:
         # Evidence is of models.
         trust = errors.trust("")[0]
         outside = [*outside, "layers as candidates"]
-    return RankingTrust(trust, standing, errors.source, outside)
+    return _RankingTrust(trust, standing, errors.source, outside)
 
 
 def _standing(chosen: Sequence[Record]) -> Standing | None:
@@ -150,12 +149,6 @@ def _standing(chosen: Sequence[Record]) -> Standing | None:
     values = [math.nan if r.prior is None else r.prior[0] for r in chosen]
     # Of two priors the less sure, whichever table comes first.
     return Standing(values, Trust(min((k[1] for k in known), key=abs), max(k[2] for k in known)))
-
-
-def kind_of(record: Record) -> str:
-    """What the task is, as its summary has it, such as ``classification of images``."""
-    found = _KIND.search(record.task_summary or "")
-    return found[1] if found else ""
 
 
 def ranked(records: Sequence[Record], metric: str, view: str) -> list[Ranked]:
@@ -177,9 +170,9 @@ def ranked(records: Sequence[Record], metric: str, view: str) -> list[Ranked]:
     # Only scores of the same examples compare.
     last = [c for c in scored if c.record.round == scored[0].record.round]
     chances = _chances(last, records, metric, view, better) if last else []
-    for i, c in enumerate([*chances, *scored[len(last) :]]):
-        half = margin(c.stderr, c.record.deviations)
-        found[i] = replace(c, rank=i + 1, low=c.score - half, high=c.score + half)
+    found[: len(scored)] = [
+        replace(c, rank=rank) for rank, c in enumerate([*chances, *scored[len(last) :]], start=1)
+    ]
     return found
 
 
@@ -208,14 +201,13 @@ def ranking_frame(records: Iterable[Record], metric: str, view: str) -> pd.DataF
     """What ``ScoreTable.ranking`` returns."""
     import pandas as pd
 
-    places = places_of(records, metric)
+    places = by_place(records, metric)
     of_place, of_record = ("task", "split", "pool"), ("layer", "dim", "n", "error")
     numbers = ("score", "stderr", "low", "high", "p_best", "p_score")
     rows = [
         dict(zip(of_place, place[:3], strict=True))
         | {name: getattr(c.record, name) for name in of_record}
-        | {name: getattr(c, name) for name in ("rank", *numbers, "seconds")}
-        | {"model": str(c.record.model)}  # by which they are grouped
+        | {name: getattr(c, name) for name in ("model", "rank", *numbers, "seconds")}
         for place, own in places.items()
         for c in ranked(own, metric, view)
     ]
@@ -223,25 +215,6 @@ def ranking_frame(records: Iterable[Record], metric: str, view: str) -> pd.DataF
     columns = ["rank", "model", *differing, "layer", "dim", "n", *numbers, "seconds", "error"]
     whole = dict.fromkeys(("rank", "dim", "n"), "Int64")
     return pd.DataFrame(rows, columns=columns).astype({**whole, **dict.fromkeys(numbers, float)})
-
-
-def task_scores(records: Iterable[Record], metric: str, view: str) -> pd.DataFrame:
-    """Score of each model on each task, models x tasks; NaN where there is none.
-
-    Scores that do not compare, such as those of two poolings or splits of a task, are columns of
-    their own.
-    """
-    import pandas as pd
-
-    places = by_place(r for r in records if not r.is_measured)
-    columns = {}
-    for label, own in zip(place_labels(list(places)), places.values(), strict=True):
-        scored = [c for c in ranked(own, metric, view) if c.rank is not None]
-        if any(r.label == metric for r in own):
-            columns[label] = pd.Series({c.record.model: c.score for c in scored}, dtype=float)
-    if not any(map(len, columns.values())):
-        raise InvalidInputError("no model has a score to plot; see table.failures")
-    return pd.DataFrame(columns)
 
 
 def width_warnings(metrics: Iterable[Metric], records: Iterable[Record]) -> list[str]:
@@ -257,54 +230,3 @@ def width_warnings(metrics: Iterable[Metric], records: Iterable[Record]) -> list
                 f"not, or use {metric.name}({metric.width_cures[0]}), which does so less"
             )
     return told
-
-
-def wide_frame(records: Sequence[Record], metrics: Sequence[str], intervals: bool) -> pd.DataFrame:
-    """What ``ScoreTable.wide`` returns."""
-    frame = frame_of(records)
-    frame["metric"] = [r.label for r in records]
-    scored = frame[frame["value"].notna()]
-    others = ("task", "split", "pool", "head", "seed", "n")
-    several = [c for c in others if scored[c].nunique(dropna=False) > 1]
-    # A cell without a name would be left out of the index.
-    scored = scored.assign(**{c: scored[c].astype(object).fillna("") for c in several})
-    index = ["model", *several, "layer"]
-    wide = scored.pivot_table(index=index, columns="metric", values="value", sort=False)
-    order = [m for m in metrics if m in wide.columns]
-    if not intervals:
-        return wide.reindex(columns=order)
-    halves = [
-        math.nan if r.stderr is None else margin(r.stderr, r.deviations)
-        for r in records
-        if r.value is not None
-    ]
-    scored = scored.assign(half=halves)
-    half = scored.pivot_table(index=index, columns="metric", values="half", sort=False)
-    wide = wide.join(half.rename(columns="± {}".format))
-    order = [column for m in order for column in (m, f"± {m}") if column in wide.columns]
-    return wide.reindex(columns=order).rename_axis(columns="metric")
-
-
-def standing_for(records: Sequence[Record], model: str, metric: str, view: str) -> Record:
-    """The record that stands for a model under a metric; refused where there is none."""
-    chosen = candidates(records, metric, single(view))
-    found = next((c.record for c in chosen if c.record.model == model), None)
-    if found is None:
-        known = {str(r.model) for r in records}
-        raise UnknownNameError.of("model of this table", model, known)
-    if found.value is None:
-        raise InvalidInputError(f"{model} has no score: {found.error}")
-    return found
-
-
-def difference(a: Record, b: Record) -> tuple[float, float]:
-    """How much higher one record scores than another, and the standard error of that."""
-    if a.round != b.round:
-        raise InvalidInputError(
-            f"{a.model} was scored on {a.n} examples and {b.model} on {b.n}, so their "
-            f"scores do not compare; rank the two without budget="
-        )
-    value = (a.value or 0.0) - (b.value or 0.0)
-    if a.deviations and b.deviations and len(a.deviations) == len(b.deviations):
-        return value, math.dist(a.deviations, b.deviations)
-    return value, math.hypot(*(math.nan if r.stderr is None else r.stderr for r in (a, b)))

@@ -1,39 +1,34 @@
-"""The record of one score: its schema, and reading it from files that anybody may have written.
+"""The record of one score: its schema, and what a record of anybody has to be.
 
 Columns, their order and types, and what is checked all follow from the fields of ``Record``.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
+
+from scipy.special import stdtrit
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import brief
-from transfer_metrics.sources.optional import require
-from transfer_metrics.untrusted import TABLE, check_size, parse_json, read_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 QUALITIES = ("accuracy", "r2", "average_precision")
 """What heads are judged by: of classes, of targets, of several labels."""
-BESIDE = (*(f"ood_{name}" for name in QUALITIES), "ood_gap", "balanced_accuracy")
+BESIDE = (
+    *(f"ood_{name}" for name in QUALITIES), "ood_gap", "balanced_accuracy",
+    "fit_seconds", "train_flops", "stored_bytes",
+)  # fmt: skip
 MOVES = ("distortion", "relative_distortion")
-COSTS = ("fit_seconds", "train_flops", "stored_bytes")
-MEASURED = (*QUALITIES, *BESIDE, *MOVES, *COSTS, *(f"val_{name}" for name in QUALITIES))
+MEASURED = (*QUALITIES, *BESIDE, *MOVES, *(f"val_{name}" for name in QUALITIES))
 """Metrics of heads that were trained; all others are scores."""
 _MOST_DEVIATIONS = 10_000
-_MOST_CELL, _MOST_ROWS = 1 << 20, 10_000_000
-"""Characters of a cell in a table of separated values, and rows of a table in Parquet."""
+_KIND = re.compile(r": (\w+ of [\w ]+), ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +132,10 @@ class Record:
 
     @classmethod
     def checked(cls, given: Any, where: str) -> Record:
-        """A record whose fields have their types; numbers are finite or None.
+        """A mapping or record of anybody as one whose fields have their types.
 
-        Args:
-            given: a mapping or record, of anybody.
-            where: what to call it in a message.
-
-        Raises:
-            InvalidInputError: it is none, or a field has another type, such as text for a number.
+        Numbers are finite or None. One of another type, such as text, is refused by an
+        ``InvalidInputError``, in which the record is called as ``where``.
 
         >>> found = Record.checked({"model": "a", "n": 30.0, "value": math.inf}, "record 1")
         >>> found.n, found.value, found.error
@@ -154,7 +145,9 @@ class Record:
             given = given.as_dict()
         if not isinstance(given, Mapping):
             raise InvalidInputError(f"{where} is not a record of a score table")
-        found = {name: _CHECKS[kind](given.get(name), name, where) for name, kind in _KINDS.items()}
+        found = {
+            name: _CHECKS[kind](given.get(name), name, where) for name, kind in COLUMNS.items()
+        }
         if found["value"] is None and given.get("value") is not None and not found["error"]:
             found["error"] = "the value is not finite"
         return cls(**found)
@@ -171,6 +164,35 @@ class Record:
         'knn(k=1)'
         """
         return _label(self.metric, self.options)
+
+    @property
+    def task_kind(self) -> str:
+        """What the task is, as its summary has it, such as ``classification of images``."""
+        found = _KIND.search(self.task_summary or "")
+        return found[1] if found else ""
+
+    @property
+    def half_width(self) -> float:
+        """Half of the 95 % interval: Student's where blocks gave the error; NaN without one."""
+        if self.stderr is None:
+            return math.nan
+        if self.deviations is None:
+            return 1.959964 * self.stderr
+        return float(stdtrit(len(self.deviations) - 1, 0.975)) * self.stderr
+
+    def difference(self, other: Record) -> tuple[float, float]:
+        """How much higher this one scores than another, and the standard error of that."""
+        if self.round != other.round:
+            raise InvalidInputError(
+                f"{self.model} was scored on {self.n} examples and {other.model} on {other.n}, so "
+                f"their scores do not compare; rank the two without budget="
+            )
+        value = (self.value or 0.0) - (other.value or 0.0)
+        if self.deviations and other.deviations and len(self.deviations) == len(other.deviations):
+            return value, math.dist(self.deviations, other.deviations)
+        return value, math.hypot(
+            *(math.nan if r.stderr is None else r.stderr for r in (self, other))
+        )
 
     @property
     def is_measured(self) -> bool:
@@ -192,16 +214,13 @@ def _label(metric: str | None, options: str | None) -> str:
     return f"{metric or ''}({options})" if options else metric or ""
 
 
-COLUMNS = tuple(field.name for field in fields(Record))
-
-
 def _kind(hint: Any) -> type:
     first = get_args(hint)[0]
     return get_origin(first) or first
 
 
-_KINDS = {name: _kind(hint) for name, hint in get_type_hints(Record).items()}
-"""The type of each column: str, float, int, bool or list."""
+COLUMNS = {name: _kind(hint) for name, hint in get_type_hints(Record).items()}
+"""The fields in their order, each with its type: str, float, int, bool or list."""
 
 
 def phases(records: Iterable[Record]) -> dict[str, float]:
@@ -230,90 +249,6 @@ def phases(records: Iterable[Record]) -> dict[str, float]:
         spent[phase] = spent.get(phase, 0.0) + seconds
     order = ("load", "forward passes", "statistics", "scores")
     return {phase: spent[phase] for phase in order if phase in spent}
-
-
-def frame_of(records: Iterable[Record]) -> pd.DataFrame:
-    """The long table as a data frame."""
-    import pandas as pd
-
-    frame = pd.DataFrame([record.as_dict() for record in records], columns=list(COLUMNS))
-    return frame.astype({name: float for name, kind in _KINDS.items() if kind is float})
-
-
-def write_records(records: Iterable[Record], path: Path, suffix: str) -> None:
-    """Write records as ``.jsonl``, ``.csv`` or ``.parquet``."""
-    if suffix == ".jsonl":
-        lines = (json.dumps(r.as_dict(), allow_nan=False, default=str) for r in records)
-        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    elif suffix == ".csv":
-        frame_of(records).to_csv(path, index=False)
-    else:
-        _require_pyarrow()
-        frame_of(records).to_parquet(path, index=False)
-
-
-def read_records(path: Path) -> list[Record]:
-    """The records of a ``.jsonl``, ``.csv`` or ``.parquet`` file of at most ``TABLE`` bytes.
-
-    Columns that the long table does not have are left out. Parquet is unpacked piece by piece, and
-    refused where that gives more than ``TABLE`` bytes.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no table; among these ``InvalidInputError`` for a field of another type.
-    """
-    readers = {".jsonl": _json_lines, ".csv": _separated, ".parquet": _parquet}
-    rows = readers[path.suffix.lower()](path)
-    return [Record.checked(row, f"record {number}") for number, row in enumerate(rows, start=1)]
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    # Not splitlines, which splits inside of strings.
-    return (parse_json(line) for line in read_text(path, TABLE).split("\n") if line.strip())
-
-
-def _separated(path: Path) -> Iterator[dict[str, Any]]:
-    before = csv.field_size_limit(_MOST_CELL)
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path, TABLE), newline="")))
-    except csv.Error as error:
-        raise ValueError(error) from None
-    finally:
-        csv.field_size_limit(before)
-    if not rows or "model" not in rows[0]:
-        raise ValueError("it has no column 'model'")
-    for row in rows:
-        filled = {name: row[name] for name in COLUMNS if row.get(name)}
-        yield {name: _PARSERS[_KINDS[name]](cell) for name, cell in filled.items()}
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    _require_pyarrow()
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    check_size(path.stat().st_size, TABLE)
-    try:
-        with pq.ParquetFile(path) as file:
-            about = file.metadata
-            groups = (about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-            check_size(sum(groups), TABLE, "it unpacks to")
-            if about.num_rows > _MOST_ROWS:
-                raise ValueError(f"it has {about.num_rows} rows; at most {_MOST_ROWS} are read")
-            columns = [name for name in file.schema_arrow.names if name in _KINDS]
-            if "model" not in columns:
-                raise ValueError("it has no column 'model'")
-            unpacked = 0
-            for batch in file.iter_batches(1_000, columns=columns):
-                unpacked += batch.nbytes
-                check_size(unpacked, TABLE, "it unpacks to")
-                yield from batch.to_pylist()
-    except (pa.ArrowException, TypeError, KeyError) as error:
-        raise ValueError(" ".join(str(error).split())[:300]) from error
-
-
-def _require_pyarrow() -> None:
-    require("pyarrow", "a table in Parquet", install="pyarrow")
 
 
 def _text(value: Any, name: str, where: str) -> str | None:
@@ -366,7 +301,4 @@ def _wrong(value: Any, name: str, where: str, wanted: str) -> InvalidInputError:
 
 _CHECKS: dict[type, Callable[[Any, str, str], Any]] = {
     str: _text, float: _number, int: _whole, bool: _flag, list: _numbers,
-}  # fmt: skip
-_PARSERS: dict[type, Callable[[str], Any]] = {
-    str: str, float: float, int: float, bool: str, list: parse_json,
 }  # fmt: skip

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.chances import smallest_set
-from transfer_metrics.results.comparable import places_of
+from transfer_metrics.results.comparable import by_place
 from transfer_metrics.results.error_model import ErrorModel, bundled
-from transfer_metrics.results.ranks import Ranked, RankingTrust, ranked, trust_in
+from transfer_metrics.results.ranks import ranked, trust_in
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.standing import earlier_accuracies, standing_of
 from transfer_metrics.results.wording import fixed, listed
@@ -122,21 +122,12 @@ def shortlist_of(
     if not known:
         return None
     trusted = trust_in([c.record for c in known], records, metric, view)
-    return _chosen(known, found, metric, trusted, confidence)
-
-
-def _chosen(
-    known: Sequence[Ranked],
-    found: Sequence[Ranked],
-    metric: str,
-    trusted: RankingTrust,
-    confidence: float,
-) -> Shortlist:
-    picked = [known[i] for i in smallest_set([c.p_best for c in known], confidence)]
-    several = len({c.record.model for c in known}) < len(known)
+    several = len({c.model for c in known}) < len(known)
+    names = [f"{c.model} at {c.record.layer}" if several else c.model for c in known]
+    picked = smallest_set([c.p_best for c in known], confidence)
     return Shortlist(
-        models=tuple(_name(c.record, several) for c in picked),
-        chances=tuple(c.p_best for c in picked),
+        models=tuple(names[i] for i in picked),
+        chances=tuple(known[i].p_best for i in picked),
         confidence=confidence,
         candidates=len(known),
         metric=metric,
@@ -145,12 +136,8 @@ def _chosen(
         dropped=sum(c.rank is not None for c in found) - len(known),
         is_sampled=all(c.record.stderr is not None for c in known),
         has_prior=trusted.standing is not None,
-        first=_name(known[0].record, several),
+        first=names[0],
     )
-
-
-def _name(record: Record, with_layer: bool) -> str:
-    return f"{record.model} at {record.layer}" if with_layer else str(record.model)
 
 
 def with_chances(
@@ -158,15 +145,21 @@ def with_chances(
 ) -> list[Record]:
     """Records that tell ``p_best`` and ``shortlisted`` where they stand for their model."""
     known: dict[int, tuple[float, bool]] = {}
-    for metric in dict.fromkeys(r.label for r in records if r.metric and not r.is_measured):
-        for own in places_of(records, metric).values():
-            candidates = [c for c in ranked(own, metric, view) if not math.isnan(c.p_best)]
-            if candidates:
-                picked = smallest_set([c.p_best for c in candidates], confidence)
-                for i, c in enumerate(candidates):
-                    known[id(c.record)] = c.p_best, i in picked
+    for metric, own in _comparable(records):
+        candidates = [c for c in ranked(own, metric, view) if not math.isnan(c.p_best)]
+        if candidates:
+            picked = smallest_set([c.p_best for c in candidates], confidence)
+            for i, c in enumerate(candidates):
+                known[id(c.record)] = c.p_best, i in picked
     told = ((r, *known.get(id(r), (None, None))) for r in records)
     return [replace(r, p_best=chance, shortlisted=among) for r, chance, among in told]
+
+
+def _comparable(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
+    """Each metric with those of its scores that compare."""
+    for metric in dict.fromkeys(r.label for r in records if r.metric and not r.is_measured):
+        for own in by_place(records, metric).values():
+            yield metric, own
 
 
 def informed(records: Sequence[Record], view: str, evidence: Any, prior: Any) -> list[Record]:
@@ -190,15 +183,13 @@ def _with_trust(
     """Scores with their trust, and what lies outside of the evidence."""
     trusts: dict[int, tuple[list[float], str | None]] = {}
     told: dict[str, None] = {}
-    for metric in dict.fromkeys(r.label for r in records if r.metric and not r.is_measured):
-        for own in places_of(records, metric).values():
-            chosen = [c.record for c in ranked(own, metric, view) if c.rank is not None]
-            if chosen:
-                found = trust_in(chosen, own, metric, view, errors)
-                told.update(dict.fromkeys(f"{metric}: {text}" for text in found.outside))
-                pair = [found.trust.mean, found.trust.error]
-                outside = "; ".join(found.outside) or None
-                trusts |= {id(r): (pair, outside) for r in own if r.label == metric}
+    for metric, own in _comparable(records):
+        chosen = [c.record for c in ranked(own, metric, view) if c.rank is not None]
+        if chosen:
+            found = trust_in(chosen, own, metric, view, errors)
+            told.update(dict.fromkeys(f"{metric}: {text}" for text in found.outside))
+            outside = "; ".join(found.outside) or None
+            trusts |= {id(r): (list(found.trust), outside) for r in own if r.label == metric}
     kept = ((r, *trusts.get(id(r), (r.trust, r.outside))) for r in records)
     return [replace(r, trust=pair, outside=outside) for r, pair, outside in kept], list(told)
 

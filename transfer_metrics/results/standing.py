@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.results.agreement import mean_known
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel
 from transfer_metrics.results.known_accuracies import cure_of_names, known_accuracies
@@ -56,14 +57,7 @@ def normal_scores(values: np.ndarray) -> np.ndarray:
 def earlier_accuracies(prior: Any) -> pd.DataFrame:
     """A table of what models reached before, models x tasks, NaN where a model was not tried.
 
-    Args:
-        prior: as for ``known_accuracies``: a CSV file with the models in the first column and a
-            column per task (or one published column, such as top-1 accuracy on ImageNet), the same
-            as a data frame, or a mapping from model to accuracy.
-
-    Raises:
-        InvalidInputError: it is empty, names a model or a task twice, has a cell that is no
-            number, or a row or column without any.
+    The prior is as for ``known_accuracies``; a row or column without any accuracy is refused.
 
     >>> earlier_accuracies({"a": 70.0, "b": 75.5}).shape
     (2, 1)
@@ -93,12 +87,6 @@ def standing_of(
     other tables had: of a single column, only from these. A column that says nothing counts for
     nothing: one of ``task`` itself, whose accuracies are what is asked; one like another; one that
     has the same accuracy everywhere, or of one model alone.
-
-    Raises:
-        InvalidInputError: the table has none of the models.
-
-    Warns:
-        TransferMetricsWarning: it lacks some of them, or a column was left out.
     """
     wanted = list(dict.fromkeys(models))
     there = [name for name in wanted if name in accuracies.index]
@@ -114,7 +102,7 @@ def standing_of(
     if not len(accuracies.columns):
         return {}, Trust(*errors.prior)
     columns = np.stack([_normal(column) for column in accuracies.to_numpy(float).T], axis=1)
-    values = _static(columns)
+    values = mean_known(columns, axis=1)
     place = {name: i for i, name in enumerate(accuracies.index)}
     found = {name: float(values[place[name]]) for name in there}
     known = {name: value for name, value in found.items() if math.isfinite(value)}
@@ -148,30 +136,15 @@ def _telling(accuracies: pd.DataFrame, task: str | None) -> pd.DataFrame:
     return accuracies.drop(columns=[name for names in left.values() for name in names])
 
 
-def _static(columns: np.ndarray) -> np.ndarray:
-    """Mean over tasks of what is known of each model, (M, T) -> (M,); NaN where nothing is."""
-    known = np.isfinite(columns)
-    count = known.sum(axis=1)
-    total = np.where(known, columns, 0.0).sum(axis=1)
-    return np.divide(total, count, out=np.full(len(count), math.nan), where=count > 0)
-
-
-def _against_others(columns: np.ndarray) -> list[tuple[float, int]]:
-    """Fisher's z of each task with the standing on all others, and the number of models."""
-    found = []
-    for t in range(columns.shape[1]):
-        others = _static(np.delete(columns, t, axis=1))
-        z = fisher_z(others, columns[:, t])
-        if z is not None:
-            found.append((z, int((np.isfinite(others) & np.isfinite(columns[:, t])).sum())))
-    return found
-
-
 def _trust(columns: np.ndarray, errors: ErrorModel) -> Trust:
     """Of the tasks among themselves, drawn towards what other tables had."""
     mean, between = errors.prior
     within = errors.prior_tasks_apart
-    found = _against_others(columns) if columns.shape[1] > 1 else []
+    found = []
+    for t, column in enumerate(columns.T):
+        others = mean_known(np.delete(columns, t, axis=1), axis=1)
+        if (z := fisher_z(others, column)) is not None:
+            found.append((z, int((np.isfinite(others) & np.isfinite(column)).sum())))
     if found:
         each = [within**2 + 1 / max(count - 3, 1) for _, count in found]
         own = float(np.mean(each)) / len(found)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.results.agreement import FEWEST, RESAMPLES, draw, interval
+from transfer_metrics.results.agreement import FEWEST, RESAMPLES, draw, interval, mean_known
 from transfer_metrics.results.known_accuracies import known_accuracies
 
 if TYPE_CHECKING:
@@ -64,11 +64,8 @@ def static_scores(accuracies: Any) -> pd.DataFrame:
     if isinstance(accuracies, pd.DataFrame) and accuracies.shape == given.shape:
         given = given.set_axis(accuracies.index).set_axis(accuracies.columns, axis="columns")
     scaled = z_scores(given).to_numpy()
-    known, scaled = np.isfinite(scaled), np.nan_to_num(scaled)
     others = ~np.eye(scaled.shape[1], dtype=bool)
-    total = np.stack([scaled[:, other].sum(axis=1) for other in others], axis=1)
-    count = np.stack([known[:, other].sum(axis=1) for other in others], axis=1)
-    means = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    means = np.stack([mean_known(scaled[:, other], axis=1) for other in others], axis=1)
     return pd.DataFrame(means, given.index, given.columns)
 
 

@@ -1,48 +1,30 @@
-"""The one table of results, long in memory and on disk, with the views people read."""
+"""The one table of results, with the views people read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
-from transfer_metrics.files import replacing
 from transfer_metrics.registry import resolve
-from transfer_metrics.results.comparable import (
-    joined,
-    one_place,
-    places_of,
-    selected,
-    with_own_names,
-)
-from transfer_metrics.results.known_accuracies import known_accuracies
+from transfer_metrics.results.comparable import by_place, one_place
+from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.printed import of_features, page_table, printed
-from transfer_metrics.results.ranks import (
-    difference,
-    ranking_frame,
-    standing_for,
-    wide_frame,
-)
-from transfer_metrics.results.record import Record, frame_of, read_records, write_records
+from transfer_metrics.results.ranks import candidates, ranking_frame, single
+from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import CONFIDENCE, Shortlist, informed, shortlist_of
-from transfer_metrics.results.table_agreement import agreement_frame, fidelity_frame, judged_scores
+from transfer_metrics.results.table_agreement import Matched
 from transfer_metrics.results.table_plots import TablePlots
-from transfer_metrics.results.wording import listed, several
-from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-FORMATS = (".jsonl", ".csv", ".parquet")
-_VIEWS = ("best", "all", "last")
 # Pages are made of tables, so what makes one is found when it is asked for.
 _WRITE_REPORT = "transfer_metrics.report.html:write_report"
 
 
-class ScoreTable:
+class ScoreTable(LongTable):
     """Scores of models and layers: one record per model, layer and metric.
 
     Args:
@@ -63,32 +45,6 @@ class ScoreTable:
     'b'
     """
 
-    def __init__(self, records: Iterable[Mapping[str, Any] | Record], view: str = "best") -> None:
-        _checked_view(view)
-        self._records = with_own_names([Record.of(record) for record in records])
-        self.view = view
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __iter__(self) -> Iterator[Record]:
-        return iter(self._records)
-
-    def __add__(self, other: ScoreTable) -> Self:
-        # A comparison beside scores is a comparison still, whichever comes first.
-        kind = type(other) if isinstance(other, type(self)) else type(self)
-        return kind(joined(self._records, other._records), self.view)
-
-    def __repr__(self) -> str:
-        counts = {
-            "record": len(self),
-            "model": len({r.model for r in self._records}),
-            "task": len({r.task for r in self._records}),
-        }
-        told = ", ".join(several(number, noun) for noun, number in counts.items())
-        metrics = listed([visible(metric, 60) for metric in self.metrics])
-        return f"{type(self).__name__}({told}{metrics and f'; {metrics}'})"
-
     def __str__(self) -> str:
         return f"{type(self).__name__}({len(self)} records)\n{self.format()}"
 
@@ -106,59 +62,7 @@ class ScoreTable:
         else:
             frame = self.ranking().drop(columns=["stderr", "p_score"])
             frame = frame.rename(columns={"score": metric})
-        return page_table(frame, self.format() if len(places_of(self._records, metric)) < 2 else "")
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """The records, as plain dictionaries; NaN and missing values are None."""
-        return [record.as_dict() for record in self._records]
-
-    @property
-    def metrics(self) -> list[str]:
-        """Metrics in the table, in the order in which they were asked for."""
-        return list(dict.fromkeys(r.label for r in self._records if r.metric))
-
-    @property
-    def task_summaries(self) -> list[str]:
-        """How each task was understood, a line each; see ``Task.summary``."""
-        return list(dict.fromkeys(r.task_summary for r in self._records if r.task_summary))
-
-    @property
-    def failures(self) -> list[dict[str, Any]]:
-        """Records without a value, each with its reason under ``error``."""
-        return [record.as_dict() for record in self._records if record.error]
-
-    @property
-    def notes(self) -> dict[str, list[str]]:
-        """What is to be known of single models before their scores are read, each with its models.
-
-        Such as that no classifier was found, or that padding changes the features.
-        """
-        found: dict[str, dict[str, None]] = {}
-        for record in self._records:
-            if record.note:
-                found.setdefault(record.note, {})[str(record.model)] = None
-        return {note: list(models) for note, models in found.items()}
-
-    def to_frame(self) -> pd.DataFrame:
-        """The long table as a pandas DataFrame."""
-        return frame_of(self._records)
-
-    def on(
-        self,
-        task: str | None = None,
-        *,
-        split: str | None = None,
-        pool: str | None = None,
-        n: int | None = None,
-    ) -> Self:
-        """The part of the table that is of one task, split, pooling or number of examples.
-
-        Raises:
-            UnknownNameError: the table has no such task.
-        """
-        wanted = {"task": task, "split": split, "pool": pool, "n": n}
-        return type(self)(selected(self._records, wanted), self.view)
+        return page_table(frame, self.format() if len(by_place(self._records, metric)) < 2 else "")
 
     def ranking(self, metric: str | None = None, *, view: str | None = None) -> pd.DataFrame:
         """Candidates from best to worst under one metric, failed ones last.
@@ -188,7 +92,7 @@ class ScoreTable:
         Raises:
             UnknownNameError: the table has no such metric.
         """
-        view = self.view if view is None else _checked_view(view)
+        view = self._asked_view(view)
         return ranking_frame(self._records, self.named_metric(metric), view)
 
     def shortlist(
@@ -233,7 +137,7 @@ class ScoreTable:
         ('a', False, True)
         """
         metric = self.named_metric(metric)
-        view = self.view if view is None else _checked_view(view)
+        view = self._asked_view(view)
         table = self if evidence is None and prior is None else self.informed(evidence, prior)
         found = shortlist_of(one_place(table._records, metric), metric, view, confidence)
         if found is None:
@@ -261,9 +165,20 @@ class ScoreTable:
             InvalidInputError: a model has no score, or a race scored them on different examples, or
                 the table has several tasks.
         """
+        first_one, second_one = (self._standing_for(m, metric) for m in (first, second))
+        return first_one.difference(second_one)
+
+    def _standing_for(self, model: str, metric: str | None) -> Record:
         metric = self.named_metric(metric)
         records = one_place(self._records, metric)
-        return difference(*(standing_for(records, m, metric, self.view) for m in (first, second)))
+        chosen = candidates(records, metric, single(self.view))
+        found = next((c.record for c in chosen if c.record.model == model), None)
+        if found is None:
+            known = {str(r.model) for r in records}
+            raise UnknownNameError.of("model of this table", model, known)
+        if found.value is None:
+            raise InvalidInputError(f"{model} has no score: {found.error}")
+        return found
 
     def agreement(
         self,
@@ -315,8 +230,7 @@ class ScoreTable:
         >>> found["kendall"].round(2).to_dict()
         {'knn': 1.0, 'static': -0.33, 'knn - static': 1.33}
         """
-        known = known_accuracies(accuracies, head, split)
-        return agreement_frame(self._judged(metric, known, task), known, task, options)
+        return self._matched(metric, accuracies, task, head, split).agreement(**options)
 
     def fidelity(
         self,
@@ -342,14 +256,11 @@ class ScoreTable:
         >>> found[["accuracy_difference", "right_order"]].round(2).to_dict("records")
         [{'accuracy_difference': 0.27, 'right_order': 0.67}]
         """
-        known = known_accuracies(accuracies, head, split)
-        return fidelity_frame(self._judged(metric, known, task), known, task, options)
+        return self._matched(metric, accuracies, task, head, split).fidelity(**options)
 
-    def _judged(
-        self, metric: str | None, known: pd.DataFrame, task: str | None
-    ) -> dict[str, pd.DataFrame]:
+    def _matched(self, metric: str | None, *known: Any) -> Matched:
         names = [self.named_metric(metric)] if metric else self.metrics
-        return judged_scores(self._records, names, self.view, known, task)
+        return Matched.of(self._records, names, self.view, *known)
 
     def best(self, metric: str | None = None) -> str:
         """Name of the model that ranks first.
@@ -365,12 +276,9 @@ class ScoreTable:
 
     def chosen_models(self) -> list[str]:
         """The shortlist, which the table stands for where models are asked; the likeliest first."""
-        found = shortlist_of(
-            one_place(self._records, self.named_metric(None)),
-            self.named_metric(None),
-            self.view,
-            CONFIDENCE,
-        )
+        metric = self.named_metric(None)
+        records = one_place(self._records, metric)
+        found = shortlist_of(records, metric, self.view, CONFIDENCE)
         return [self.best()] if found is None or self.view == "all" else list(found)
 
     def chosen_layers(self, model: str) -> list[str]:
@@ -427,7 +335,22 @@ class ScoreTable:
         a     stem   0.7    0.2
               head   0.7    NaN
         """
-        return wide_frame(self._records, self.metrics, intervals)
+        frame = self.to_frame()
+        frame["metric"] = [r.label for r in self._records]
+        frame["half"] = [r.half_width for r in self._records]
+        scored = frame[frame["value"].notna()]
+        others = ("task", "split", "pool", "head", "seed", "n")
+        several = [c for c in others if scored[c].nunique(dropna=False) > 1]
+        # A cell without a name would be left out of the index.
+        scored = scored.assign(**{c: scored[c].astype(object).fillna("") for c in several})
+        shape: dict[str, Any] = {"index": ["model", *several, "layer"], "columns": "metric"}
+        wide = scored.pivot_table(values="value", sort=False, **shape)
+        order = [m for m in self.metrics if m in wide.columns]
+        if intervals:
+            half = scored.pivot_table(values="half", sort=False, **shape)
+            wide = wide.join(half.rename(columns="± {}".format))
+            order = [name for m in order for name in (m, f"± {m}") if name in wide.columns]
+        return wide.reindex(columns=order).rename_axis(columns="metric")
 
     def format(self, metric: str | None = None, confidence: float = CONFIDENCE) -> str:
         """The ranking as aligned text.
@@ -441,38 +364,6 @@ class ScoreTable:
         """
         return printed(self._records, self.view, metric and self.named_metric(metric), confidence)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the long table as ``.jsonl``, ``.csv`` or ``.parquet``, by the file's ending.
-
-        The file appears whole or not at all.
-
-        Raises:
-            InvalidInputError: an unknown ending, or a place that cannot be written to.
-        """
-        path = Path(path)
-        _check_suffix(path)
-        with replacing(path) as temporary:
-            write_records(self._records, temporary, path.suffix.lower())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a table that ``save`` wrote, of the bounds of ``record.read_records``.
-
-        Raises:
-            InvalidInputError: the file is missing, has an unknown ending, cannot be parsed, or has
-                a field of another type.
-        """
-        path = Path(path)
-        _check_suffix(path)
-        if not os.path.isfile(path):
-            raise InvalidInputError(f"there is no table at {path}; check the path")
-        try:
-            return cls(read_records(path))
-        except (OSError, ValueError, OverflowError) as error:
-            raise InvalidInputError(
-                f"{path} is not a score table: {error}; give a file that `save` or `rank` wrote"
-            ) from error
-
     @property
     def plot(self) -> TablePlots:
         """Plots: ``table.plot.ranking()`` and ``table.plot.layers()``."""
@@ -481,25 +372,3 @@ class ScoreTable:
     def report(self, path: str | os.PathLike[str], **options: Any) -> str:
         """Write the table as one HTML page; see ``report.html.write_report`` for the options."""
         return str(resolve(_WRITE_REPORT)(self, path, **options))
-
-    def named_metric(self, metric: str | None) -> str:
-        """A metric of the table, by default its first."""
-        known = self.metrics
-        if not metric:
-            return known[0] if known else ""
-        if metric not in known:
-            raise UnknownNameError.of("metric of this table", metric, known)
-        return metric
-
-
-def _checked_view(view: Any) -> str:
-    if view not in _VIEWS:
-        raise InvalidInputError(f"view must be one of {_VIEWS}, not {view!r}")
-    return str(view)
-
-
-def _check_suffix(path: Path) -> None:
-    if path.suffix.lower() not in FORMATS:
-        raise InvalidInputError(
-            f"cannot tell the format of {path.name!r}; end its name in {', '.join(FORMATS)}"
-        )

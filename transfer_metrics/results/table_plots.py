@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.results import plots
-from transfer_metrics.results.agreement import paired
-from transfer_metrics.results.comparable import Place, place_labels, places_of
-from transfer_metrics.results.known_accuracies import known_accuracies
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.results.comparable import Place, by_place, place_labels
+from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.plot_style import save_figure
-from transfer_metrics.results.ranks import higher_is_better, ranked, single, task_scores
+from transfer_metrics.results.point_plots import plot_agreement, plot_layers
+from transfer_metrics.results.ranks import (
+    higher_is_better,
+    ranked,
+    ranking_frame,
+    single,
+)
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.table_agreement import judged_scores, matched_task
+from transfer_metrics.results.row_plots import plot_heat_map, plot_ranking
+from transfer_metrics.results.table_agreement import Matched
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 
-class _Table(Protocol):
-    """What is drawn of a ``ScoreTable``."""
-
-    view: str
-
-    def __iter__(self) -> Iterator[Record]: ...
-    def on(self, task: str | None = None) -> Self: ...
-    def named_metric(self, metric: str | None) -> str: ...
-    def ranking(self, metric: str | None = None, *, view: str | None = None) -> pd.DataFrame: ...
-    def agreement(
-        self, accuracies: Mapping[str, float], metric: str | None = None, **options: Any
-    ) -> pd.DataFrame: ...
-
-
 class TablePlots:
     """The plots of one table, ``table.plot``; each is drawn on ``ax`` or a figure of its own."""
 
-    def __init__(self, table: _Table) -> None:
+    def __init__(self, table: LongTable) -> None:
         self._table = table
 
     def ranking(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
@@ -57,8 +49,8 @@ class TablePlots:
         rounds = {str(r.model): r.round for r in self._table}
         dropped = [model for model, round in rounds.items() if round is not None]
         metric = self._table.named_metric(metric)
-        ranking = self._table.ranking(metric)
-        return plots.plot_ranking(ranking, metric, tasks=self._tasks, dropped=dropped, ax=ax)
+        ranking = ranking_frame(self._table, metric, self._table.view)
+        return plot_ranking(ranking, metric, tasks=self._tasks, dropped=dropped, ax=ax)
 
     def layers(
         self, metric: str | None = None, *, ax: Axes | None = None, highlight: int = 5
@@ -81,22 +73,21 @@ class TablePlots:
         """
         metric = self._table.named_metric(metric)
         found: list[tuple[int, str, Place, list[Record]]] = []
-        for place, records in places_of(self._table, metric).items():
+        for place, records in by_place(self._table, metric).items():
             drawn: dict[str, list[Record]] = {}
             for r in records:
                 if r.label == metric and r.value is not None and r.depth is not None:
                     drawn.setdefault(str(r.model), []).append(r)
             for c in ranked(records, metric, "best"):
                 if c.rank is not None:
-                    model = str(c.record.model)
-                    curve = sorted(drawn.get(model, []), key=lambda r: r.depth or 0.0)
-                    found.append((c.rank, model, place, curve))
+                    curve = sorted(drawn.get(c.model, []), key=lambda r: r.depth or 0.0)
+                    found.append((c.rank, c.model, place, curve))
         found.sort(key=lambda row: row[0])
         places = list(dict.fromkeys(place for _, _, place, _ in found))
         told = place_labels(places) if len(places) > 1 else [""]
         names = dict(zip(places, told, strict=True))
         curves = [(model, names[place], curve) for _, model, place, curve in found]
-        return plots.plot_layers(curves, metric, tasks=self._tasks, highlight=highlight, ax=ax)
+        return plot_layers(curves, metric, tasks=self._tasks, highlight=highlight, ax=ax)
 
     def tasks(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
         """Models x tasks under one metric, shaded by the order within each task.
@@ -105,10 +96,9 @@ class TablePlots:
             InvalidInputError: no model has a score.
         """
         metric = self._table.named_metric(metric)
-        records = list(self._table)
-        values = task_scores(records, metric, single(self._table.view))
-        better = higher_is_better(records, metric)
-        return plots.plot_heat_map(values, higher_is_better=better, label=metric, ax=ax)
+        values = _task_scores(self._table, metric, single(self._table.view))
+        better = higher_is_better(self._table, metric)
+        return plot_heat_map(values, higher_is_better=better, label=metric, ax=ax)
 
     def agreement(
         self,
@@ -136,18 +126,21 @@ class TablePlots:
         3
         """
         metric = self._table.named_metric(metric)
-        known = known_accuracies(accuracies, head, split)
         own = self._table
         if task is not None and len({record.task for record in own}) > 1:
             own = own.on(task)
-        table = judged_scores(list(own), [metric], own.view, known)[metric]
-        _, accuracies = matched_task(table, known, task)
-        ranking = own.ranking(metric, view="best").dropna(subset="score")
-        scores = dict(zip(ranking["model"].astype(str), ranking["score"], strict=True))
-        points = {name: (scores[name], accuracies[name]) for name in paired(scores, accuracies)}
-        found = own.agreement(accuracies, metric).set_index("measure")
+        records = list(own)
+
+        def matched(*known: Any) -> Matched:
+            return Matched.of(records, [metric], own.view, *known)
+
+        _, _, reached = matched(accuracies, task, head, split).on_task(metric)
+        ranking = ranking_frame(records, metric, "best").dropna(subset="score")
+        scores = dict(zip(ranking["model"], ranking["score"], strict=True))
+        points = {name: (scores[name], reached[name]) for name in scores if name in reached}
+        found = matched(reached, None, None, split).agreement().set_index("measure")
         tau = found.loc["weighted_kendall", ["value", "low", "high"]].to_numpy(float)
-        return plots.plot_agreement(points, metric, list(map(float, tau)), ax=ax)
+        return plot_agreement(points, metric, list(map(float, tau)), ax=ax)
 
     def save(self, kind: str, path: str | os.PathLike[str], metric: str | None = None) -> str:
         """Draw ``"ranking"``, ``"layers"`` or ``"tasks"`` into a PNG, SVG or PDF, by its ending.
@@ -155,14 +148,28 @@ class TablePlots:
         Raises:
             InvalidInputError: an unknown ending, or a place that cannot be written to.
         """
-        if kind == "layers":
-            return save_figure(lambda ax: self.layers(metric, ax=ax), path, plots.LAYERS_HEIGHT)
-        if kind == "tasks":
-            height = plots.heat_map_height(len({r.model for r in self._table}))
-            return save_figure(lambda ax: self.tasks(metric, ax=ax), path, height)
-        height = plots.ranking_height(self._table.ranking(metric))
-        return save_figure(lambda ax: self.ranking(metric, ax=ax), path, height)
+        drawn = {"layers": self.layers, "tasks": self.tasks}.get(kind, self.ranking)
+        return save_figure(lambda figure: drawn(metric, ax=figure), path)
 
     @property
     def _tasks(self) -> list[str]:
         return sorted({str(r.task) for r in self._table if r.task})
+
+
+def _task_scores(records: Iterable[Record], metric: str, view: str) -> pd.DataFrame:
+    """Score of each model on each task, models x tasks; NaN where there is none.
+
+    Scores that do not compare, such as those of two poolings or splits of a task, are columns of
+    their own.
+    """
+    import pandas as pd
+
+    places = by_place(r for r in records if not r.is_measured)
+    columns = {}
+    for label, own in zip(place_labels(places), places.values(), strict=True):
+        scored = [c for c in ranked(own, metric, view) if c.rank is not None]
+        if any(r.label == metric for r in own):
+            columns[label] = pd.Series({c.record.model: c.score for c in scored}, dtype=float)
+    if not any(map(len, columns.values())):
+        raise InvalidInputError("no model has a score to plot; see table.failures")
+    return pd.DataFrame(columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from transfer_metrics.untrusted import visible
 
@@ -99,3 +100,13 @@ def listed(names: list[str], most: int = 5) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {count(len(names) - most)} more"
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def some(names: Iterable[object]) -> str:
+    """The first five names with commas between, and an ellipsis for the others.
+
+    >>> some("abc"), some("abcdefg")
+    ('a, b, c', 'a, b, c, d, e, …')
+    """
+    shown = [visible(name) for name in names]
+    return ", ".join(shown[:5]) + (", …" if len(shown) > 5 else "")

@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.files import replacing
-from transfer_metrics.results.table import FORMATS, ScoreTable
+from transfer_metrics.results.long_table import FORMATS
+from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import several
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.tasks.labels import kind_of

@@ -1,0 +1,353 @@
+"""The long table: records of anybody, under names that stand for one thing, joined and on disk.
+
+A record says what its model and its task are by ``model_id`` and ``task_id``: the first digits of
+the SHA-256 of a network with its weights and preprocessing, and of the examples and labels of the
+split (of ``train`` where heads were measured). Records without them, as of hand-made tables, are
+believed to be of what their names say, until two values of one measurement differ.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.files import replacing
+from transfer_metrics.naming import Names, bare_name
+from transfer_metrics.results.record import COLUMNS, Record
+from transfer_metrics.results.wording import listed, several
+from transfer_metrics.sources.optional import require
+from transfer_metrics.untrusted import TABLE, check_size, parse_json, read_text, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = (".jsonl", ".csv", ".parquet")
+_VIEWS = ("best", "all", "last")
+_MOST_CELL, _MOST_ROWS = 1 << 20, 10_000_000
+"""Characters of a cell in a table of separated values, and rows of a table in Parquet."""
+_PARSERS: dict[type, Callable[[str], Any]] = {
+    str: str, float: float, int: float, bool: str, list: parse_json,
+}  # fmt: skip
+_SAME = (
+    "model", "task", "split", "layer", "pool", "head", "metric", "options", "n", "seed",
+)  # fmt: skip
+"""What makes two records ones of one measurement."""
+
+
+class LongTable:
+    """What every table of records does, whatever is read from it; see ``ScoreTable``."""
+
+    def __init__(self, records: Iterable[Mapping[str, Any] | Record], view: str = "best") -> None:
+        self.view = _checked_view(view)
+        self._records = _with_own_names([Record.of(record) for record in records])
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def __add__(self, other: LongTable) -> Self:
+        # A comparison beside scores is a comparison still, whichever comes first.
+        kind = type(other) if isinstance(other, type(self)) else type(self)
+        return kind(_joined(self._records, other._records), self.view)
+
+    def __repr__(self) -> str:
+        counts = {
+            "record": len(self),
+            "model": len({r.model for r in self._records}),
+            "task": len({r.task for r in self._records}),
+        }
+        told = ", ".join(several(number, noun) for noun, number in counts.items())
+        metrics = listed([visible(metric, 60) for metric in self.metrics])
+        return f"{type(self).__name__}({told}{metrics and f'; {metrics}'})"
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The records, as plain dictionaries; NaN and missing values are None."""
+        return [record.as_dict() for record in self._records]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics in the table, in the order in which they were asked for."""
+        return list(dict.fromkeys(r.label for r in self._records if r.metric))
+
+    @property
+    def task_summaries(self) -> list[str]:
+        """How each task was understood, a line each; see ``Task.summary``."""
+        return list(dict.fromkeys(r.task_summary for r in self._records if r.task_summary))
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """Records without a value, each with its reason under ``error``."""
+        return [record.as_dict() for record in self._records if record.error]
+
+    @property
+    def notes(self) -> dict[str, list[str]]:
+        """What is to be known of single models before their scores are read, each with its models.
+
+        Such as that no classifier was found, or that padding changes the features.
+        """
+        found: dict[str, dict[str, None]] = {}
+        for record in self._records:
+            if record.note:
+                found.setdefault(record.note, {})[str(record.model)] = None
+        return {note: list(models) for note, models in found.items()}
+
+    def to_frame(self) -> pd.DataFrame:
+        """The long table as a pandas DataFrame."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.records, columns=list(COLUMNS))
+        return frame.astype({name: float for name, kind in COLUMNS.items() if kind is float})
+
+    def on(
+        self,
+        task: str | None = None,
+        *,
+        split: str | None = None,
+        pool: str | None = None,
+        n: int | None = None,
+    ) -> Self:
+        """The part of the table that is of one task, split, pooling or number of examples.
+
+        Raises:
+            UnknownNameError: the table has no such task.
+        """
+        known = dict.fromkeys(str(r.task) for r in self._records)
+        if task is not None and task not in known:
+            raise UnknownNameError.of("task of this table", task, known)
+        wanted = {"task": task, "split": split, "pool": pool, "n": n}
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        # Models that a race dropped, on fewer examples, stand beside the others.
+        records = [
+            r
+            for r in self._records
+            if all(
+                getattr(r, name) in (value, None) or (name == "n" and r.round)
+                for name, value in asked.items()
+            )
+        ]
+        return type(self)(records, self.view)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the long table as ``.jsonl``, ``.csv`` or ``.parquet``, by the file's ending.
+
+        The file appears whole or not at all.
+
+        Raises:
+            InvalidInputError: an unknown ending, or a place that cannot be written to.
+        """
+        path = Path(path)
+        suffix = _checked_suffix(path)
+        with replacing(path) as temporary:
+            if suffix == ".jsonl":
+                lines = (json.dumps(r, allow_nan=False, default=str) for r in self.records)
+                temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+            elif suffix == ".csv":
+                self.to_frame().to_csv(temporary, index=False)
+            else:
+                _require_pyarrow()
+                self.to_frame().to_parquet(temporary, index=False)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a table that ``save`` wrote, of the bounds of ``long_table.read_records``.
+
+        Raises:
+            InvalidInputError: the file is missing, has an unknown ending, cannot be parsed, or has
+                a field of another type.
+        """
+        path = Path(path)
+        _checked_suffix(path)
+        if not os.path.isfile(path):
+            raise InvalidInputError(f"there is no table at {path}; check the path")
+        try:
+            return cls(read_records(path))
+        except (OSError, ValueError, OverflowError) as error:
+            raise InvalidInputError(
+                f"{path} is not a score table: {error}; give a file that `save` or `rank` wrote"
+            ) from error
+
+    def named_metric(self, metric: str | None) -> str:
+        """A metric of the table, by default its first."""
+        known = self.metrics
+        if not metric:
+            return known[0] if known else ""
+        if metric not in known:
+            raise UnknownNameError.of("metric of this table", metric, known)
+        return metric
+
+    def _asked_view(self, view: str | None) -> str:
+        return self.view if view is None else _checked_view(view)
+
+
+def _checked_view(view: Any) -> str:
+    if view not in _VIEWS:
+        raise InvalidInputError(f"view must be one of {_VIEWS}, not {view!r}")
+    return str(view)
+
+
+def _checked_suffix(path: Path) -> str:
+    if (suffix := path.suffix.lower()) not in FORMATS:
+        raise InvalidInputError(
+            f"cannot tell the format of {path.name!r}; end its name in {', '.join(FORMATS)}"
+        )
+    return suffix
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a ``.jsonl``, ``.csv`` or ``.parquet`` file of at most ``TABLE`` bytes.
+
+    Columns that the long table does not have are left out. Parquet is unpacked piece by piece, and
+    refused where that gives more than ``TABLE`` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no table; among these ``InvalidInputError`` for a field of another type.
+    """
+    readers = {".jsonl": _json_lines, ".csv": _separated, ".parquet": _parquet}
+    rows = readers[path.suffix.lower()](path)
+    return [Record.checked(row, f"record {number}") for number, row in enumerate(rows, start=1)]
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    # Not splitlines, which splits inside of strings.
+    return (parse_json(line) for line in read_text(path, TABLE).split("\n") if line.strip())
+
+
+def _separated(path: Path) -> Iterator[dict[str, Any]]:
+    before = csv.field_size_limit(_MOST_CELL)
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, TABLE), newline="")))
+    except csv.Error as error:
+        raise ValueError(error) from None
+    finally:
+        csv.field_size_limit(before)
+    if not rows or "model" not in rows[0]:
+        raise ValueError("it has no column 'model'")
+    for row in rows:
+        yield {name: _PARSERS[kind](row[name]) for name, kind in COLUMNS.items() if row.get(name)}
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    _require_pyarrow()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_size(path.stat().st_size, TABLE)
+    try:
+        with pq.ParquetFile(path) as file:
+            about = file.metadata
+            groups = (about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+            check_size(sum(groups), TABLE, "it unpacks to")
+            if about.num_rows > _MOST_ROWS:
+                raise ValueError(f"it has {about.num_rows} rows; at most {_MOST_ROWS} are read")
+            columns = [name for name in file.schema_arrow.names if name in COLUMNS]
+            if "model" not in columns:
+                raise ValueError("it has no column 'model'")
+            unpacked = 0
+            for batch in file.iter_batches(1_000, columns=columns):
+                unpacked += batch.nbytes
+                check_size(unpacked, TABLE, "it unpacks to")
+                yield from batch.to_pylist()
+    except (pa.ArrowException, TypeError, KeyError) as error:
+        raise ValueError(" ".join(str(error).split())[:300]) from error
+
+
+def _require_pyarrow() -> None:
+    require("pyarrow", "a table in Parquet", install="pyarrow")
+
+
+def _with_own_names(records: Sequence[Record]) -> list[Record]:
+    """Records in which a name stands for one model, and for one task: later ones get a number.
+
+    >>> two = [Record("net", model_id=i, task="t") for i in ("a1", "b2", "a1")]
+    >>> [r.model for r in _with_own_names(two)]
+    ['net', 'net (2)', 'net']
+    """
+    for column in ("model", "task"):
+        records = _renamed(records, column)
+    return list(records)
+
+
+def _renamed(records: Sequence[Record], column: str) -> Sequence[Record]:
+    """Records whose names in a column stand for one identity each."""
+    known = Names(str(getattr(r, column)) for r in records)
+    means: dict[tuple[str, str], str] = {}
+    twins: dict[tuple[str, str, str], str] = {}
+    names: dict[tuple[str, str, str], str] = {}
+    found = []
+    for record in records:
+        name, own = getattr(record, column), getattr(record, f"{column}_id")
+        if name and own:
+            # A task's identity is that of the examples of a split; heads are fitted on ``train``.
+            split = "train" if record.head else record.split or "train"
+            part = split if column == "task" else ""
+            if (name, part, own) not in names:
+                new, twin = name, (bare_name(name), part, own)
+                if means.setdefault((name, part), own) != own:
+                    new = twins.get(twin) or known.free(name)
+                    means[new, part] = own
+                twins.setdefault(twin, new)
+                names[name, part, own] = new
+            if (new := names[name, part, own]) != name:
+                given: dict[str, Any] = {column: new}
+                record = replace(record, **given)
+        found.append(record)
+    return found
+
+
+def _joined(first: Sequence[Record], second: Sequence[Record]) -> list[Record]:
+    """The records of two tables.
+
+    A measurement that both have is there once. Where its values differ by more than rounding, it
+    cannot be one and the same, and the model of the second table gets a number.
+    """
+    both = _with_own_names([*first, *second])
+    first, second = both[: len(first)], both[len(first) :]
+    known = {_identity(r): r for r in first if r.value is not None}
+    clashing = {
+        r.model for r in second if (twin := known.get(_identity(r))) and _contradict(r, twin)
+    }
+    names = Names(str(r.model) for r in both)
+    new = {model: names.free(str(model)) for model in sorted(clashing, key=str)}
+    second = [replace(r, model=new[r.model]) if r.model in new else r for r in second]
+    found: dict[Any, Record] = {}
+    for i, record in enumerate((*first, *second)):
+        key = _identity(record) if record.value is not None else i
+        twin = found.get(key)
+        # The later one counts, unless it lacks errors that the one before has.
+        if twin is None or record.deviations or not twin.deviations:
+            found[key] = _with_belief(record, twin)
+        else:
+            found[key] = _with_belief(twin, record)
+    return list(found.values())
+
+
+def _identity(record: Record) -> tuple[Any, ...]:
+    return tuple(getattr(record, name) for name in _SAME)
+
+
+def _contradict(a: Record, b: Record) -> bool:
+    """Whether two records of one measurement differ by more than rounding; times always do."""
+    if a.value is None or b.value is None or str(a.metric).endswith("seconds"):
+        return False
+    return not math.isclose(a.value, b.value, rel_tol=1e-4, abs_tol=1e-6)
+
+
+def _with_belief(record: Record, twin: Record | None) -> Record:
+    """A record with the trust and the prior that only its twin has."""
+    if twin is None:
+        return record
+    if record.trust is None:
+        record = replace(record, trust=twin.trust, outside=twin.outside)
+    return record if record.prior is not None else replace(record, prior=twin.prior)
