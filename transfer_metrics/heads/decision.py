@@ -53,7 +53,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Alternative:
+class _Alternative:
     """What else could have been transferred: a model, and a head as it can be asked for.
 
     ``gain`` is how much higher the accuracy of the winner is on the same test examples, ``margin``
@@ -99,7 +99,7 @@ class Decision:
     label: str
     accuracy: float
     margin: float
-    alternatives: tuple[Alternative, ...]
+    alternatives: tuple[_Alternative, ...]
     ranking: ScoreTable
     shortlist: Shortlist
     comparison: Comparison
@@ -239,7 +239,7 @@ def _record_of(
 
 def _alternatives(
     comparison: Comparison, measure: str, model: str, head: str
-) -> tuple[Alternative, ...]:
+) -> tuple[_Alternative, ...]:
     """Every other head of the model, and the best by validation of each other model."""
     won = _record_of(comparison, model, head, measure, "test")
     held = [r for r in comparison if r.metric == f"val_{measure}" and r.value is not None]
@@ -253,7 +253,7 @@ def _alternatives(
     for r in [*own, *best.values()]:
         tested = _record_of(comparison, str(r.model), str(r.head), measure, "test")
         gain, error = won.difference(tested)
-        found.append(Alternative(str(r.model), str(r.head), gain, 1.959964 * error))
+        found.append(_Alternative(str(r.model), str(r.head), gain, 1.959964 * error))
     return tuple(found)
 
 
