@@ -1,5 +1,8 @@
 """Networks that several threads read at once, as if one after the other; threads of scores."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -160,3 +163,18 @@ def test_small_scores_take_one_thread_and_large_ones_all_there_are():
     finally:
         METRICS.unregister("threads_of_torch")
     assert used == [1, 1, 2, 2]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_the_command_line_lets_threads_sleep_unless_the_user_says_otherwise(given, expected):
+    code = (
+        "import os, sys; from transfer_metrics.__main__ import main; assert 'torch' not in "
+        "sys.modules; main(['list', 'heads']); print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], env=env | given, capture_output=True)
+    assert done.stdout.split()[-1].decode() == expected, done.stderr

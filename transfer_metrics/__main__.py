@@ -23,7 +23,7 @@ from transfer_metrics.cli.parser import (
     with_config,
 )
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
-from transfer_metrics.threads import running_with
+from transfer_metrics.threads import brief_spin, running_with
 from transfer_metrics.untrusted import visible, visible_lines
 
 VERBS = {
@@ -108,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 where all went well, 1 where some models failed, 2 for a usage or input error and for
         what nobody foresaw, 130 when interrupted (SIGINT) and 143 when told to end (SIGTERM).
     """
+    if "torch" not in sys.modules:
+        os.environ.update(brief_spin())
     return run(build_parser(), sys.argv[1:] if argv is None else argv)
 
 

@@ -23,6 +23,7 @@ from transfer_metrics.errors import EngineError
 from transfer_metrics.ranking.engines.crew import drive
 from transfer_metrics.ranking.engines.work import Hands, Unit, Work
 from transfer_metrics.sources.optional import is_mended
+from transfer_metrics.threads import brief_spin
 
 _GRACE = 5.0
 """Seconds that a worker gets to end."""
@@ -61,7 +62,7 @@ class _Process:
     def __init__(self, work: Work, threads: int, gpu: str | None) -> None:
         # Read by numerical libraries when they are loaded.
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        env = dict.fromkeys(names, str(threads))
+        env = brief_spin() | dict.fromkeys(names, str(threads))
         if gpu is not None:
             env["CUDA_VISIBLE_DEVICES"] = gpu
         context = get_context("loky")
