@@ -34,11 +34,11 @@ from transfer_metrics.heads.splits import complete_task, with_test
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import WholeRun, progress_bar
 from transfer_metrics.ranking import ScoreTable, rank_models
-from transfer_metrics.ranking.budget import plan_race
 from transfer_metrics.ranking.cache import ResultCache, content_key
 from transfer_metrics.ranking.engines import ENGINES
 from transfer_metrics.ranking.forecast import forecast
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
+from transfer_metrics.ranking.race import plan_race
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import CONFIDENCE

@@ -12,7 +12,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.batches import Batch, hidden_layers
-from transfer_metrics.features.extraction import Extraction
+from transfer_metrics.features.extract import Extraction
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.memory import release

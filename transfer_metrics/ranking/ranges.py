@@ -22,8 +22,7 @@ from transfer_metrics.errors import (
     warn,
 )
 from transfer_metrics.features.batches import layers_read
-from transfer_metrics.features.extract import extract
-from transfer_metrics.features.extraction import Extraction
+from transfer_metrics.features.extract import Extraction, extract
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.memory import release
