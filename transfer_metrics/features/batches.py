@@ -25,9 +25,6 @@ def hidden_layers(layers: Sequence[Layer]) -> list[Layer]:
     stands in for the last of them, as in the hidden states of the ``transformers`` library; word
     embeddings do not count.
 
-    Args:
-        layers: the blocks of a network, in call order.
-
     Raises:
         InvalidInputError: the blocks differ in width.
 

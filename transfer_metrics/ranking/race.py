@@ -57,20 +57,13 @@ def race(
     scores of each round are cached like those of a full ranking, and those of the last round are
     the same, so an interrupted race goes on where it stopped.
 
-    Args:
-        work: the ranking.
-        candidates: the models.
-        run: the engine.
-        budget: share of the forward passes of a full ranking, finding layers included. It is
-            counted as if the cache were empty, so that the cache does not change the result.
-        progress: show progress on stderr.
+    ``budget`` is a share of the forward passes of a full ranking, finding layers included, counted
+    as if the cache were empty, so that the cache does not change the result. Where the time of the
+    job is over, the race ends with the scores of the last round that all who were in it have
+    finished.
 
-    Where the time of the job is over, the race ends with the scores of the last round that all who
-    were in it have finished.
-
-    Returns:
-        Records in the order of the candidates. ``round`` is the round after which a model was
-        dropped, None for those that were scored on all examples.
+    Records are in the order of the candidates. ``round`` is the round after which a model was
+    dropped, None for those that were scored on all examples.
 
     Raises:
         InvalidInputError: a budget that is no share or too small, see ``plan_race``.
@@ -150,35 +143,22 @@ def rounds_of(job: Job, sizes: Sequence[int]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a model stands after a round.
+    """How a model stands after a round."""
 
-    Attributes:
-        score: higher is better.
-        stderr: its standard error, NaN where there is none.
-        deviations: its deviations over common blocks of examples, where there are any.
-        tie: decides between equal scores.
-    """
-
-    score: float
-    stderr: float = math.nan
+    score: float  # higher is better
+    stderr: float = math.nan  # its standard error, NaN where there is none
+    # Its deviations over common blocks of examples, where there are any.
     deviations: Sequence[float] | None = None
-    tie: tuple[str, ...] = ()
+    tie: tuple[str, ...] = ()  # decides between equal scores
 
 
 def contenders(standings: Sequence[Standing], level: float) -> list[int]:
-    """Those that can still be the best, best first.
+    """Places of those that can still be the best, best first.
 
     One falls out where the probability that its score is above the leader's, by the errors of
     their difference, is below ``level``: with M models, ``level = α / M`` drops the best with a
     probability of at most α, whoever leads. Errors over common blocks give Student's t of the
     paired difference; otherwise they are taken for independent and normal. Who has no error stays.
-
-    Args:
-        standings: one per model.
-        level: the probability.
-
-    Returns:
-        Their places in ``standings``; none where there are none.
 
     >>> contenders([Standing(0.1, 0.1), Standing(0.9, 0.1), Standing(0.8, 0.1)], 0.001)
     [1, 2]

@@ -52,12 +52,9 @@ def records_of(
 ) -> list[Record]:
     """Records of layers, and of the source head, under every metric that reads them.
 
-    Args:
-        bases: what the records of each layer say of it; ``LOGITS`` is the head.
-        metrics: the metrics.
-        labels: of all examples.
-        read: gives the statistics of a layer.
-        modes: how errors are found, by label of the metrics that are to have one.
+    ``bases`` are what the records of each layer say of it; ``LOGITS`` is the head. ``labels`` are
+    of all examples, and ``modes`` say how errors are found, by label of the metrics that are to
+    have one.
 
     Cost: that of the metrics; memory that of the statistics of one layer.
     """
@@ -134,13 +131,8 @@ def score_stores(
 ) -> list[Record]:
     """Records of the layers of stores of one model on parts of one split, one after the other.
 
-    Args:
-        stores: the stores.
-        metrics: the metrics.
-        labels: those of each store.
-        modes: how errors are found, by label of the metrics that are to have one.
-        mean: score the mean of the hidden layers.
-        only: name of the one layer that is scored.
+    Labels are those of each store. ``mean`` scores the mean of the hidden layers, and ``only``
+    names the one layer that is scored.
 
     Cost: features of one layer and shard are held at a time, and its statistics.
     """

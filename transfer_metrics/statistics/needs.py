@@ -37,24 +37,16 @@ class _Reader(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What is known of each of N examples beside their features.
+    """What is known of each of N examples beside their features."""
 
-    Attributes:
-        values: class numbers (N,) below ``num_classes``, or targets (N,) or (N, K).
-        kind: kind of the task.
-        num_classes: C, 0 where there are no classes.
-        units: number of the example that each row belongs to, (N,): rows of one example, such as
-            the tokens of a sentence, stay together when examples are left out.
-        bins: quantile bins of the targets, (N,), where somebody reads them.
-        unbinned: why there are none.
-    """
-
-    values: np.ndarray
+    values: np.ndarray  # class numbers (N,) below ``num_classes``, or targets (N,) or (N, K)
     kind: str
-    num_classes: int
+    num_classes: int  # C, 0 where there are no classes
+    # Number of the example that each row belongs to, (N,): rows of one example, such as the tokens
+    # of a sentence, stay together when examples are left out.
     units: np.ndarray
-    bins: np.ndarray | None = None
-    unbinned: str = ""
+    bins: np.ndarray | None = None  # quantile bins of the targets, (N,), where somebody reads them
+    unbinned: str = ""  # why there are none
 
     @classmethod
     def of(
@@ -118,23 +110,14 @@ class Labels:
 
 @dataclass(frozen=True)
 class Needs:
-    """What is built of a layer for all who read the same labels; known before any features are.
+    """What is built of a layer for all who read the same labels; known before any features are."""
 
-    Attributes:
-        families: the kinds of statistics.
-        parts: optional parts of them.
-        kind: kind of the task; of bins, ``"classification"``.
-        num_classes: C, 0 where there are no classes.
-        blocks: how many blocks of examples are kept apart, 0 for none.
-        of_bins: whether the labels are quantile bins.
-    """
-
-    families: tuple[str, ...]
-    parts: frozenset[str]
-    kind: str
-    num_classes: int
-    blocks: int = 0
-    of_bins: bool = False
+    families: tuple[str, ...]  # the kinds of statistics
+    parts: frozenset[str]  # optional parts of them
+    kind: str  # kind of the task; of bins, ``"classification"``
+    num_classes: int  # C, 0 where there are no classes
+    blocks: int = 0  # how many blocks of examples are kept apart, 0 for none
+    of_bins: bool = False  # whether the labels are quantile bins
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -54,10 +54,8 @@ class Lost:
 class Hands:
     """One worker: it holds the item that it works on, so that it is loaded once for all parts.
 
-    Args:
-        work: the work.
-        threads: threads of each numerical library; None leaves them as they are.
-        mended: torchvision has to be mended here too, before an item whose classes import it.
+    Numerical libraries get so many ``threads``; where torchvision is ``mended``, it has to be here
+    too, before an item whose classes import it.
     """
 
     def __init__(self, work: Work, threads: int | None = None, mended: bool = False) -> None:
@@ -69,12 +67,9 @@ class Hands:
             mend_torchvision()
 
     def do(self, unit: Unit, given: Any) -> Any:
-        """Do one unit.
+        """Do one unit, given its item where it is not the one of the unit before, else None.
 
-        Args:
-            unit: which.
-            given: the item where it is not the one of the unit before, else None; to ``REDUCE``
-                the item and the results of its parts.
+        To ``REDUCE`` it is given the item and the results of its parts.
         """
         if unit.part == REDUCE:
             return self._work.reduce(*given)
