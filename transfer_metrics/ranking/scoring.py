@@ -25,14 +25,7 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.statistics import ClassMoments, ClassRows
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import Scatter
-from transfer_metrics.statistics.needs import (
-    Labels,
-    Needs,
-    has_large_classes,
-    key_of,
-    needs_of,
-    reads_bins,
-)
+from transfer_metrics.statistics.needs import Labels, Needs, has_large_classes
 from transfer_metrics.statistics.statistics import Statistics
 from transfer_metrics.threads import threads_to_score
 
@@ -67,7 +60,7 @@ def records_of(
         if name == LOGITS and base.dim is None:
             records += [replace(r, error=_NO_HEAD) for r in unscored(base, chosen)]
             continue
-        needs = needs_of(chosen, labels, blocks_for(chosen, modes))
+        needs = labels.needs_of(chosen, blocks_for(chosen, modes))
         if needs:
             with threads_to_score(len(labels), base.dim or 0):
                 records += _scored(base, chosen, labels, modes, *read(name, needs))
@@ -86,7 +79,7 @@ def needs_by_layer(
 ) -> dict[str, list[Needs]]:
     """What is built of each layer that some metric reads."""
     readers = {name: _readers_of(name, metrics) for name in names}
-    found = {name: needs_of(own, labels, blocks_for(own, modes)) for name, own in readers.items()}
+    found = {name: labels.needs_of(own, blocks_for(own, modes)) for name, own in readers.items()}
     return {name: needs for name, needs in found.items() if needs}
 
 
@@ -206,7 +199,7 @@ def _scored(
     class_scatter: ClassScatter | None,
 ) -> list[Record]:
     """Records of metrics of one layer: values with errors and times, or why there are none."""
-    keys = {metric.label: key_of(metric, labels.kind) for metric in metrics}
+    keys = {metric.label: labels.key_of(metric) for metric in metrics}
     smooth = {keys[m.label] for m in metrics if m.derivative and m.label in modes}
     started = time.perf_counter()
     influences = {k: i for k in smooth if (i := statistics.influence(k)) is not None}
@@ -216,7 +209,7 @@ def _scored(
     found: dict[str, Record] = {}
     for metric, record in zip(metrics, unscored(base, metrics), strict=True):
         key = keys[metric.label]
-        if reads_bins(metric, labels.kind) and labels.bins is None:
+        if labels.reads_bins(metric) and labels.bins is None:
             found[metric.label] = replace(record, error=labels.unbinned)
         elif key not in whole:
             found[metric.label] = replace(record, error=statistics.reason(key))

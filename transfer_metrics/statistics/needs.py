@@ -92,11 +92,35 @@ class Labels:
         Raises:
             InvalidInputError: there are no bins.
         """
-        if not reads_bins(reader, self.kind):
+        if not self.reads_bins(reader):
             return self
         if self.bins is None:
             raise InvalidInputError(self.unbinned)
         return Labels(self.bins, "classification", int(self.bins.max()) + 1, self.units)
+
+    def reads_bins(self, reader: _Reader) -> bool:
+        """Whether a reader takes quantile bins for these labels."""
+        return reader.bins and self.kind == "regression"
+
+    def key_of(self, reader: _Reader) -> str:
+        """What the statistic of a reader is kept under."""
+        return _key(reader.requires, self.reads_bins(reader))
+
+    def needs_of(self, readers: Sequence[_Reader], blocks: int = 0) -> list[Needs]:
+        """The union of what ``readers`` need of a layer, or of a source head, by what they read.
+
+        Nothing is needed of bins that there are not.
+        """
+        found = []
+        for of_bins in (False, True):
+            chosen = [r for r in readers if self.reads_bins(r) == of_bins]
+            if not chosen or (of_bins and self.bins is None):
+                continue
+            families = tuple(dict.fromkeys(r.requires for r in chosen))
+            parts = frozenset[str]().union(*(r.parts for r in chosen))
+            seen = self.seen_by(chosen[0])
+            found.append(Needs(families, parts, seen.kind, seen.num_classes, blocks, of_bins))
+        return found
 
     def __len__(self) -> int:
         return len(self.values)
@@ -149,23 +173,6 @@ class Needs:
         return FLOAT * parts * numbers
 
 
-def needs_of(readers: Sequence[_Reader], labels: Labels, blocks: int = 0) -> list[Needs]:
-    """The union of what ``readers`` need of a layer, or of a source head, by the labels they read.
-
-    Nothing is needed of bins that there are not.
-    """
-    found = []
-    for of_bins in (False, True):
-        chosen = [r for r in readers if reads_bins(r, labels.kind) == of_bins]
-        if not chosen or (of_bins and labels.bins is None):
-            continue
-        families = tuple(dict.fromkeys(r.requires for r in chosen))
-        parts = frozenset[str]().union(*(r.parts for r in chosen))
-        seen = labels.seen_by(chosen[0])
-        found.append(Needs(families, parts, seen.kind, seen.num_classes, blocks, of_bins))
-    return found
-
-
 def has_large_classes(needs: Sequence[Needs], labels: Labels, dim: int) -> bool:
     """Whether scatter of the classes is better computed class by class, from rows read again."""
     wanted = [need for need in needs if "class" in need.parts and not need.of_bins]
@@ -173,16 +180,6 @@ def has_large_classes(needs: Sequence[Needs], labels: Labels, dim: int) -> bool:
         return False
     counts = np.bincount(labels.values, minlength=labels.num_classes)
     return int(np.minimum(counts, dim).sum()) * dim * FLOAT > CLASS_BYTES
-
-
-def reads_bins(reader: _Reader, kind: str) -> bool:
-    """Whether a reader takes quantile bins for the labels of a task of some kind."""
-    return reader.bins and kind == "regression"
-
-
-def key_of(reader: _Reader, kind: str) -> str:
-    """What the statistic of a reader is kept under."""
-    return _key(reader.requires, reads_bins(reader, kind))
 
 
 def _key(family: str, of_bins: bool) -> str:
