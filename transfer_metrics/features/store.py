@@ -203,12 +203,11 @@ class FeatureStore:
         shard_of, within = np.divmod(positions, self.manifest["shard_size"])
         order = np.argsort(shard_of, kind="stable")
         shards, starts = np.unique(shard_of[order], return_index=True)
-        found = [
-            one.rows(name, within[chosen]) if isinstance(one, Shard) else one[name][within[chosen]]
-            for one, chosen in zip(
-                (self._shards[i] for i in shards), np.split(order, starts[1:]), strict=True
-            )
-        ]
+        found = []
+        for number, chosen in zip(shards, np.split(order, starts[1:]), strict=True):
+            shard, places = self._shards[number], within[chosen]
+            is_file = isinstance(shard, Shard)
+            found.append(shard.rows(name, places) if is_file else shard[name][places])
         rows = np.concatenate(found)
         rows[order] = rows.copy()
         return rows

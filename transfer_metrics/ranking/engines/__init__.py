@@ -101,7 +101,7 @@ def serial(
 ENGINES: Registry[Callable[..., Iterator[tuple[int, Any]]]] = Registry(
     "engine",
     {
-        "serial": serial,
+        "serial": f"{__name__}:serial",
         "processes": f"{__name__}.processes:processes",
         "ray": f"{__name__}.ray:ray",
     },
