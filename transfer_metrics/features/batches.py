@@ -89,7 +89,7 @@ class Batch(Mapping[str, np.ndarray]):
         return iter([*self._shard, *([MEAN] if self._averaged else [])])
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)  # a list asks for its length
 
 
 def mean_of(parts: Sequence[np.ndarray]) -> np.ndarray:
