@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from transfer_metrics.ranking.engines import REDUCE, Unit
 from transfer_metrics.ranking.engines.schedule import Schedule
-from transfer_metrics.ranking.engines.work import REDUCE, Unit
 
 
 class PlainSchedule(Schedule):

@@ -15,7 +15,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.metrics.discriminant import Discriminant, Problem, fisher_shrinkage
+from transfer_metrics.metrics.discriminant import Problem, fisher_shrinkage
 from transfer_metrics.metrics.ped import motion
 
 
@@ -225,7 +225,7 @@ def test_meaningless_input_is_refused(name):
 def test_discriminant_of_moments_gives_probabilities():
     x, y = features()
     problem = Problem.of(tm.FeatureSample.from_batch(x, y))
-    posterior = Discriminant.fit(problem.moments, 0.3, 10)(problem.rows)
+    posterior = problem.posterior(0.3, 10)
     np.testing.assert_allclose(posterior.sum(dim=1), 1.0, rtol=1e-12)
     np.testing.assert_allclose(posterior, slow_posterior(x, y, 0.3), rtol=1e-8, atol=1e-12)
 

@@ -29,7 +29,7 @@ import sys
 from sklearn.datasets import make_blobs
 from torch import nn
 import transfer_metrics as tm
-from transfer_metrics.ranking.engines.serial import serial
+from transfer_metrics.ranking.engines import serial
 from transfer_metrics.features.pooling import avg
 from transfer_metrics.heads.linear import LinearProbe
 

@@ -25,7 +25,7 @@ from transfer_metrics.results.error_bars import (
 )
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.inputs import as_tokens
-from transfer_metrics.statistics.needs import Labels, needs_of
+from transfer_metrics.statistics.needs import Labels
 from transfer_metrics.statistics.statistics import Statistics, block_of, build_statistic
 
 N, D, C = 240, 6, 3
@@ -218,7 +218,7 @@ def test_tokens_of_a_sentence_stay_in_one_block():
     y[:, -1] = -100
     flat, labels, sentence = as_tokens(x, y)
     known = Labels.of(labels.numpy(), "classification", 3, sentence)
-    built = Statistics.of(needs_of([METRICS["transrate"]], known, BLOCKS), flat, known)
+    built = Statistics.of(known.needs_of([METRICS["transrate"]], BLOCKS), flat, known)
     sizes = [m.n for m in built.blocks("moments")]
     assert sum(sizes) == 160
     assert all(size % 4 == 0 for size in sizes)

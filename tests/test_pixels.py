@@ -24,7 +24,7 @@ BLOCK, COUNT = 32, 44
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(pixels_file, "BLOCK", BLOCK)
+    monkeypatch.setattr(pixels_file, "_BLOCK", BLOCK)
 
 
 class Photos(list):
@@ -122,7 +122,7 @@ def test_a_ranking_has_the_scores_that_it_has_without(task, tmp_path, engine, st
     found = tm.rank_models(
         nets, task, engine=engine, workers=2, cache_dir=tmp_path / "a", shard_size=64, **options
     )
-    monkeypatch.setattr(pixels_file, "MOST_BYTES", 0)
+    monkeypatch.setattr(pixels_file, "_MOST_BYTES", 0)
     plain = tm.rank_models(nets, task, cache_dir=tmp_path / "b", shard_size=64, **options)
     assert not list((tmp_path / "b" / "pixels").glob("*"))
     assert [r["value"] for r in found.records] == [r["value"] for r in plain.records]
@@ -197,6 +197,6 @@ def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(t
 
 def test_what_would_take_more_than_all_may_is_not_kept(task, tmp_path, monkeypatch):
     assert Pixels.of(tmp_path, model(), task["train"]) is not None
-    monkeypatch.setattr(pixels_file, "MOST_BYTES", COUNT * 3 * 16 * 16 - 1)
+    monkeypatch.setattr(pixels_file, "_MOST_BYTES", COUNT * 3 * 16 * 16 - 1)
     assert Pixels.of(tmp_path, model(), task["train"]) is None
     assert Pixels.of(tmp_path, model(12), task["train"]) is not None

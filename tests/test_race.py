@@ -16,8 +16,15 @@ from torch import nn
 import transfer_metrics as tm
 from transfer_metrics import progress
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.ranking.budget import LEAST, LEAST_PER_CLASS, PROBE, plan_race
-from transfer_metrics.ranking.race import Standing, contenders, rounds_of
+from transfer_metrics.ranking.race import (
+    _LEAST,
+    _LEAST_PER_CLASS,
+    _PROBE,
+    Standing,
+    contenders,
+    plan_race,
+    rounds_of,
+)
 from transfer_metrics.ranking.rank import make_job
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.subtasks import nested_order
@@ -148,7 +155,7 @@ def test_the_budget_is_never_exceeded(metric, budget):
     assert examples(models) <= budget * 12 * 600
     # What the table says is what was run, but for finding layers.
     seen = table.ranking()["n"].sum()
-    assert seen <= examples(models) <= seen + 12 * PROBE * 4
+    assert seen <= examples(models) <= seen + 12 * _PROBE * 4
     assert (table.ranking()["n"] == 600).any()
 
 
@@ -158,11 +165,11 @@ def test_the_budget_is_never_exceeded(metric, budget):
     st.randoms(use_true_random=False),
 )  # fmt: skip
 def test_any_race_fits_its_plan(models, n, classes, budget, random):
-    least = max(LEAST, LEAST_PER_CLASS * classes)
+    least = max(_LEAST, _LEAST_PER_CLASS * classes)
     try:
         plan = plan_race(models, n, classes, budget)
     except InvalidInputError:
-        needed = models * (least + PROBE) + n - least + PROBE
+        needed = models * (least + _PROBE) + n - least + _PROBE
         assert n <= least or needed > budget * models * n - 1
         return
     assert plan.sizes[-1] == n
@@ -343,7 +350,7 @@ def test_an_interrupted_race_goes_on_where_it_stopped(tmp_path, metric, after):
     for handle in handles:
         handle.remove()
     # The store that was being written is computed again from its last finished shard.
-    wasted = max(np.diff([0, *(r["n"] for r in expected.records)])) + PROBE
+    wasted = max(np.diff([0, *(r["n"] for r in expected.records)])) + _PROBE
     assert plain(rank(models, task, metric, **options)) == plain(expected)
     assert examples(models) <= total + wasted
     # And a finished one does nothing again, and leaves no features behind.
@@ -576,14 +583,14 @@ def test_a_ranking_ends_with_what_is_known_when_the_time_is_over(tmp_path, waiti
     assert {name: full[name] for name in scored} == scored
     assert not again.failures
     assert again.best() == "late"
-    assert examples(models[:3]) <= done + 3 * PROBE  # the others were taken from the cache
+    assert examples(models[:3]) <= done + 3 * _PROBE  # the others were taken from the cache
 
 
 def test_a_race_that_runs_out_of_time_keeps_its_last_whole_round(tmp_path, waiting):
     task, kept = draw(1), {"cache": "only-missing", "cache_dir": tmp_path, "budget": 0.6}
     first, *_ = plan_race(4, 600, CLASSES, 0.6).sizes
     with pytest.warns(TransferMetricsWarning, match=rf"over in round 2 of .*, on {first} of 600"):
-        table = rank(waiting(first + 2 * PROBE), task, time=3600, **kept)
+        table = rank(waiting(first + 2 * _PROBE), task, time=3600, **kept)
     assert not table.failures
     assert {r["n"] for r in table.records} == {first}
     whole = rank(waiting(), task, **kept)

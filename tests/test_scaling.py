@@ -21,7 +21,7 @@ from tests.benchmarks.scaling_table import Exponent, Row, ScalingTable
 from transfer_metrics.__main__ import run
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.ranking.memory_budget import as_bytes, plan_passes
-from transfer_metrics.statistics.needs import Labels, Needs, needs_of
+from transfer_metrics.statistics.needs import Labels, Needs
 
 pytestmark = pytest.mark.integration
 
@@ -135,7 +135,7 @@ def planned(case: Case, budget: int):
     counts = np.full(case.classes, case.examples // case.classes)
     names = [str(i) for i in range(case.layers)]
     labels = Labels.of(np.empty(0, int), "classification", case.classes)
-    needs = needs_of([tm.get_metric(m) for m in case.metrics.split(",")], labels)
+    needs = labels.needs_of([tm.get_metric(m) for m in case.metrics.split(",")])
     ranges = min(16, case.examples // case.shard_size)
     return plan_passes(
         dict.fromkeys(names, case.dim), dict.fromkeys(names, needs), counts, 1 / ranges, budget,

@@ -21,7 +21,7 @@ from transfer_metrics.statistics import (
     SourceJoint,
     TargetMoments,
 )
-from transfer_metrics.statistics.needs import Labels, needs_of
+from transfer_metrics.statistics.needs import Labels
 from transfer_metrics.statistics.statistics import Statistics
 
 
@@ -297,7 +297,7 @@ def test_statistics_of_parts_add_up_to_the_plain_definitions(n, cuts, blocks, se
     x, y = data(n, 5, 3, seed)
     y[:3] = range(3)
     labels = Labels.of(y, "classification", 3)
-    needs = needs_of(READERS, labels, blocks)
+    needs = labels.needs_of(READERS, blocks)
     ends = sorted({0, n, *(c for c in cuts if c < n)})
     batches = [{"layer": x[a:b]} for a, b in itertools.pairwise(ends)]
     found = Statistics.of_batches(batches, {"layer": needs}, labels)["layer"]
@@ -318,7 +318,7 @@ def test_statistics_of_parts_add_up_to_the_plain_definitions(n, cuts, blocks, se
 def test_statistics_come_back_from_a_file_and_say_why_they_were_refused(tmp_path):
     x, y = data(30, 4, 3)
     labels = Labels.of(y, "classification", 3)
-    needs = needs_of(READERS, labels, 3)
+    needs = labels.needs_of(READERS, 3)
     built = Statistics.of(needs, x, labels)
     built.save(tmp_path / "s.safetensors")
     again = Statistics.load(tmp_path / "s.safetensors")
@@ -337,7 +337,7 @@ def test_statistics_come_back_from_a_file_and_say_why_they_were_refused(tmp_path
 def test_targets_are_read_as_they_are_and_as_bins():
     x, _ = data(40, 4)
     labels = Labels.of(x[:, 0] + 1.0, "regression", 0, readers=[METRICS["transrate"]])
-    plain, binned = needs_of([METRICS["logme"], METRICS["transrate"]], labels)
+    plain, binned = labels.needs_of([METRICS["logme"], METRICS["transrate"]])
     assert (plain.kind, binned.kind) == ("regression", "classification")
     whole = Statistics.of([plain, binned], x, labels).whole()
     classes = whole["moments of bins"][0]
@@ -345,7 +345,7 @@ def test_targets_are_read_as_they_are_and_as_bins():
     assert isinstance(whole["moments"][0], TargetMoments)
     several = Labels.of(x[:, :2] + 0.5, "regression", 0, readers=[METRICS["transrate"]])
     assert several.unbinned
-    assert needs_of([METRICS["transrate"]], several) == []
+    assert several.needs_of([METRICS["transrate"]]) == []
     with pytest.raises(InvalidInputError, match="binning"):
         several.seen_by(METRICS["transrate"])
 
@@ -366,7 +366,7 @@ def held_bytes(value):
 def test_no_more_is_held_than_was_foreseen(n, d, blocks):
     x, y = data(n, d, 4)
     labels = Labels.of(y, "classification", 4)
-    [needs] = needs_of(READERS, labels, blocks)
+    [needs] = labels.needs_of(READERS, blocks)
     halves = [{"layer": x[: n // 2]}, {"layer": x[n // 2 :]}]
     built = Statistics.of_batches(halves, {"layer": [needs]}, labels)["layer"]
     # Blocks are of like sizes only, so a little more may fall into one of them.

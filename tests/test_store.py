@@ -15,6 +15,7 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     LayerNotFoundError,
 )
+from transfer_metrics.features.batches import Batch
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.sources.models.model import Model
@@ -71,6 +72,15 @@ def test_what_a_store_says(path):
         store["4:inpt"]
     with pytest.raises(LayerNotFoundError):
         store.batches("nothing")
+
+
+def test_shards_and_batches_list_their_arrays(path):
+    shard = next(FeatureStore.open(path).shards())
+    names = {"1", "4:input", "__labels__", "__logits__"}
+    assert set(shard) == names
+    assert len(shard) == 4
+    assert set(Batch(shard, ["1"])) == {*names, "mean"}
+    assert len(Batch(shard, ["1"])) == 5
 
 
 def test_batches_are_the_shards(path):

@@ -17,7 +17,7 @@ from transfer_metrics.evidence.layout import Grid, wrapped
 from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.ranking.memory_budget import Plan, plan_passes
 from transfer_metrics.ranking.ranges import RANGES
-from transfer_metrics.statistics.needs import Labels, needs_of
+from transfer_metrics.statistics.needs import Labels
 
 HOUR = 3600.0
 
@@ -98,7 +98,7 @@ def projected(metrics: Sequence[str], assumed: Assumed) -> Projected:
     (10000, 1)
     """
     labels = Labels.of(np.empty(0, np.int64), "classification", assumed.classes)
-    needs = needs_of([get_metric(m) for m in metrics], labels)
+    needs = labels.needs_of([get_metric(m) for m in metrics])
     counts = np.full(assumed.classes, -(-assumed.images // assumed.classes))
     part = -(-counts // RANGES)
     names = [f"layer {i}" for i in range(assumed.layers)]

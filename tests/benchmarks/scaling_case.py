@@ -22,8 +22,7 @@ import numpy as np
 
 from tests.benchmarks.cost import Growth, timed
 from transfer_metrics.errors import TransferMetricsError
-from transfer_metrics.ranking.engines import ENGINES
-from transfer_metrics.ranking.engines.work import Work
+from transfer_metrics.ranking.engines import ENGINES, Work
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.threads import use_threads
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.ranking.engines import REDUCE, Lost, Unit
 from transfer_metrics.ranking.engines.schedule import Schedule
-from transfer_metrics.ranking.engines.work import REDUCE, Lost, Unit
 
 
 @dataclass(frozen=True)

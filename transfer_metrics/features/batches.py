@@ -25,9 +25,6 @@ def hidden_layers(layers: Sequence[Layer]) -> list[Layer]:
     stands in for the last of them, as in the hidden states of the ``transformers`` library; word
     embeddings do not count.
 
-    Args:
-        layers: the blocks of a network, in call order.
-
     Raises:
         InvalidInputError: the blocks differ in width.
 
@@ -92,7 +89,7 @@ class Batch(Mapping[str, np.ndarray]):
         return iter([*self._shard, *([MEAN] if self._averaged else [])])
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)  # a list asks for its length
 
 
 def mean_of(parts: Sequence[np.ndarray]) -> np.ndarray:

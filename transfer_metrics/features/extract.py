@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import dataclasses
+import functools
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transfer_metrics.errors import CorruptStoreError, IncompatibleStoreError, StorageError
-from transfer_metrics.features.extraction import Extraction
-from transfer_metrics.features.layers import LayerSpec
-from transfer_metrics.features.pooling import Pool
+import transfer_metrics
+from transfer_metrics.errors import (
+    CorruptStoreError,
+    IncompatibleStoreError,
+    InvalidInputError,
+    StorageError,
+)
+from transfer_metrics.features.forward import Forward
+from transfer_metrics.features.layers import LayerSpec, items
+from transfer_metrics.features.pooling import Pool, resolve_pool
+from transfer_metrics.features.proof import Proof, prove
 from transfer_metrics.features.shards import (
+    FORMAT,
     MANIFEST,
     read_manifest,
     require_sound,
@@ -22,11 +37,124 @@ from transfer_metrics.features.shards import (
     verify_shard,
     write_manifest,
     write_shard,
-    writing,
 )
 from transfer_metrics.features.store import KEY, FeatureStore
+from transfer_metrics.features.trial import hand_over, materialised
+from transfer_metrics.files import locked
+from transfer_metrics.sources.models.identity import describe
+from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import device_of, on_device
+from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A pass of a model over a split that was asked for, before it is done."""
+
+    forward: Forward
+    given: Model  # as it came
+    layers: list[str | int]  # as they were asked for
+    proof: Proof  # what a few examples said of the network
+    key: Mapping[str, Any]  # what the features depend on, and what they are of
+    shard_size: int
+    device: torch.device | None
+
+    @classmethod
+    def of(
+        cls,
+        model: Model | nn.Module | str,
+        task: Task | Any,
+        layers: LayerSpec | Iterable[LayerSpec] = "blocks",
+        pool: str | Pool | Callable[..., Tensor] = "avg",
+        *,
+        split: str = "train",
+        batch_size: int = 64,
+        device: str | torch.device | None = None,
+        amp: bool = False,
+        dtype: str = "float32",
+        num_workers: int = 0,
+        shard_size: int = 1024,
+        progress: bool = True,
+        allow_random: bool = False,
+        pixels: str | Path | None = None,
+        as_is: bool = False,
+    ) -> Extraction:
+        """What ``extract`` is asked for, with its arguments checked, and the network too.
+
+        Raises:
+            InvalidInputError: an argument cannot be used.
+            ExtractionError: the network's features cannot; see ``prove``.
+        """
+        pooling = resolve_pool(pool)
+        model = model if isinstance(model, Model) else load_model(model)
+        task = task if isinstance(task, Task) else load_task(task)
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("shard_size", shard_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise InvalidInputError(f"{name}={value!r}; use a whole number of at least {least}")
+        if dtype not in ("float32", "float16"):
+            raise InvalidInputError(f"dtype={dtype!r}; use 'float32' or 'float16'")
+        data, asked = task[split], items(layers, model.name)
+        kept = Path(pixels) if pixels is not None else None
+        how = (pooling, batch_size, dtype, amp, num_workers, progress)
+        forward = materialised(Forward(model, task, split, *how, kept, as_is))
+        given, model = model, forward.model
+        where = torch.device(device) if device is not None else device_of(model.module)
+        runs_on = where.type if where is not None else "cuda"
+        proof = prove(forward, asked, device=where, allow_random=allow_random)
+        key = {
+            "format": FORMAT,
+            "model": model.name,
+            "revision": model.revision,
+            "model_fingerprint": model.fingerprint,
+            "preprocess": describe(model.preprocess),
+            "head": proof.found.head,
+            "behaviour": proof.behaviour,
+            "task": task.name,
+            "kind": task.kind,
+            "split": split,
+            "task_fingerprint": data.fingerprint,
+            "classes": list(task.classes),
+            "n": len(data),
+            "pool": forward.pool.name,
+            "dtype": dtype,
+            "amp": str(torch.get_autocast_dtype(runs_on)).removeprefix("torch.") if amp else None,
+        }
+        proven = dataclasses.replace(forward, model=proof.model, inference=proof.inference)
+        return cls(proven, given, asked, proof, key, shard_size, where)
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of a store without shards."""
+        found = self.proof.found
+        kept = found.logits is not None and self.forward.task.kind == "classification"
+        return {
+            **self.key,
+            "layers_asked": self.layers,
+            "layers": [asdict(layer) for layer in found.layers],
+            "logits": {"path": found.logits[0], "dim": found.logits[1]}
+            if kept and found.logits
+            else None,
+            "notes": list(self.proof.notes),
+            "shard_size": self.shard_size,
+            "versions": dict(_versions()),
+            "shards": {},
+        }
+
+    def shards(
+        self, manifest: Mapping[str, Any], wanted: Iterable[int] | None = None
+    ) -> Iterator[tuple[int, dict[str, np.ndarray], dict[str, Any]]]:
+        """Those that a manifest lacks, or the wanted ones of them; as ``Forward.shards``."""
+        with (
+            on_device(self.forward.model.module, self.device),
+            closing(self.forward.shards(manifest, wanted)) as computed,
+        ):
+            yield from computed
+        hand_over(self.forward.model.module, self.given.module)
 
 
 def extract(
@@ -119,7 +247,7 @@ def extract(
             manifest["shards"][str(index)] = record
         return FeatureStore(manifest, arrays)
     folder = _folder(out)
-    with writing(folder):
+    with locked(folder / ".lock"):
         manifest = _resumed(folder, plan)
         for index, shard, record in plan.shards(manifest):
             record |= write_shard(shard_path(folder, index), shard)
@@ -197,3 +325,10 @@ def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:56] + "…" + text[-3:]
+
+
+@functools.cache  # 30 ms
+def _versions() -> dict[str, str]:
+    names = ("torch", "numpy", "safetensors")
+    own = {"transfer_metrics": transfer_metrics.__version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in names}

@@ -44,14 +44,9 @@ class Batches(Dataset):
     """Preprocessed batches of a split, each addressed by the list of its examples.
 
     An example that cannot be prepared gives the error instead of a batch, since an exception that
-    leaves a worker process loses its type and message.
-
-    Args:
-        model: the model.
-        task: the task.
-        split: which of its splits.
-        whole: whether who asks can read examples at the end that it did not ask for.
-        pixels: where decoded images are looked for; batches of images are their pixels then.
+    leaves a worker process loses its type and message. ``whole`` says that who asks can read
+    examples at the end that it did not ask for. Where decoded images are looked for in ``pixels``,
+    batches of images are their pixels.
     """
 
     def __init__(
@@ -95,7 +90,10 @@ class Batches(Dataset):
 
     def load(self, indices: Sequence[int]) -> Any:
         """One batch, or the error of its preparation raised."""
-        return _checked(self[indices][1])
+        batch = self[indices][1]
+        if isinstance(batch, TransferMetricsError):
+            raise batch
+        return batch
 
 
 @dataclass(frozen=True)
@@ -118,12 +116,10 @@ class Forward:
     def shards(
         self, manifest: Mapping[str, Any], wanted: Iterable[int] | None = None
     ) -> Generator[tuple[int, dict[str, np.ndarray], dict[str, Any]]]:
-        """Compute the shards that a manifest lacks, or those of them that are wanted.
+        """Number, arrays by name, rows and seconds of the shards that a manifest lacks.
 
-        The model is in evaluation mode until the iterator is closed.
-
-        Yields:
-            Number of the shard, its arrays by name, and its rows and seconds.
+        Or of the ``wanted`` ones of them. The model is in evaluation mode until the iterator is
+        closed.
 
         Raises:
             ExtractionError: the forward pass failed, or features are not finite.
@@ -209,11 +205,14 @@ class Forward:
             arrays[LOGITS] = torch.empty(rows, manifest["logits"]["dim"])
         return arrays
 
+    def load(self, indices: Sequence[int]) -> Any:
+        """Some examples as one batch."""
+        return Batches(self.model, self.task, self.split, whole=True).load(indices)
+
     def features(self, indices: Sequence[int], found: Found) -> dict[str, Tensor]:
         """Pooled features of some examples in one batch, and what the classifier gives for them."""
-        batches = Batches(self.model, self.task, self.split, whole=True)
         logits = {"path": found.logits[0]} if found.logits else None
-        pooled = self._pooled(batches.load(indices), found.layers, logits)
+        pooled = self._pooled(self.load(indices), found.layers, logits)
         return {name: rows[: len(indices)] for name, rows in pooled.items()}
 
     def _pooled(
@@ -296,23 +295,12 @@ def _ahead(loader: DataLoader) -> Generator[Any]:
                 future.cancel()
 
 
-def _checked(batch: Any) -> Any:
-    if isinstance(batch, TransferMetricsError):
-        raise batch
-    return batch
-
-
 @dataclass(frozen=True)
 class Sizes:
-    """How long examples are, for batches in which little or nothing is padded.
-
-    Attributes:
-        of: the length of an example.
-        equal: only examples of the same length may share a batch.
-    """
+    """How long examples are, for batches in which little or nothing is padded."""
 
     of: Callable[[Any], int]
-    equal: bool = False
+    equal: bool = False  # only examples of the same length may share a batch
 
 
 def batches_of(
@@ -320,14 +308,9 @@ def batches_of(
 ) -> list[np.ndarray]:
     """Cut the examples of a shard into batches, each ascending, as positions within the shard.
 
-    A batch of words is of at most ``batch_size`` sentences, which are not torn apart. Which
-    examples share a batch changes features by rounding only.
-
-    Args:
-        data: the split.
-        rows: the examples of the shard.
-        batch_size: examples of a batch, at most.
-        sizes: examples of like length go together, the longest first; None keeps their order.
+    A batch of words is of at most ``batch_size`` sentences, which are not torn apart. By ``sizes``
+    examples of like length go together, the longest first; which examples share a batch changes
+    features by rounding only.
 
     >>> data = Split(["a", "a long text", "another text", "b"], np.arange(4))
     >>> [batch.tolist() for batch in batches_of(data, range(4), 2, Sizes(example_size))]

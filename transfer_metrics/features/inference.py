@@ -20,21 +20,17 @@ from torch import Tensor, nn
 from transfer_metrics.features.trace import Call, Trace
 from transfer_metrics.sources.models.modules import matrices
 
-Fold = tuple[str, str]
+_Fold = tuple[str, str]
 """Paths of a convolution and of the batch normalisation that goes into its weights."""
 
 
 @dataclass(frozen=True)
 class Inference:
-    """How a network runs.
+    """How a network runs."""
 
-    Attributes:
-        channels_last: whether weights of convolutions are laid out with channels last.
-        folds: the batch normalisations that go into the weights of convolutions.
-    """
-
-    channels_last: bool = False
-    folds: tuple[Fold, ...] = ()
+    channels_last: bool = False  # whether weights of convolutions are laid out with channels last
+    # The batch normalisations that go into the weights of convolutions.
+    folds: tuple[_Fold, ...] = ()
 
     @contextmanager
     def of(self, module: nn.Module) -> Iterator[None]:
@@ -62,7 +58,7 @@ class Inference:
 AS_IS = Inference()
 
 
-def ways(module: nn.Module, folds: tuple[Fold, ...]) -> list[Inference]:
+def ways(module: nn.Module, folds: tuple[_Fold, ...]) -> list[Inference]:
     """How a network could run faster, the fastest first; none but for float32 on a CPU.
 
     A network counts as convolutional where convolutions have most of its matrices; to others, such
@@ -80,7 +76,7 @@ def ways(module: nn.Module, folds: tuple[Fold, ...]) -> list[Inference]:
     return [Inference(True, folds), Inference(True)] if folds else [Inference(True)]
 
 
-def folds_of(traced: Trace, read: Iterable[Call]) -> tuple[Fold, ...]:
+def folds_of(traced: Trace, read: Iterable[Call]) -> tuple[_Fold, ...]:
     """The batch normalisations that can go into convolutions; ``read`` are calls that are read."""
     needed = {call.value for call in read}
     made = {call.value: call for call in reversed(traced.calls) if not call.is_input}

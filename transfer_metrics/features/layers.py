@@ -19,7 +19,7 @@ from transfer_metrics.errors import (
     TransferMetricsError,
 )
 from transfer_metrics.features.blocks import find_blocks, head_input
-from transfer_metrics.features.inference import Fold, folds_of
+from transfer_metrics.features.inference import folds_of
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
 from transfer_metrics.sources.models.classifier import configured_head
@@ -133,7 +133,7 @@ class Found:
     proven: bool  # whether the classifier's output is what the network returns
     logits: tuple[str, int] | None
     others: tuple[str, ...]  # other layers of which the network returns the output too
-    folds: tuple[Fold, ...] = ()  # normalisations that can go into convolutions
+    folds: tuple[tuple[str, str], ...] = ()  # normalisations that can go into convolutions
 
 
 def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any) -> Found:

@@ -24,9 +24,9 @@ from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.preprocess import ImagePreprocess
 from transfer_metrics.sources.tasks.task import Split
 
-MOST_BYTES = 2 << 30
+_MOST_BYTES = 2 << 30
 """What the pixels of all splits may take on disk together."""
-BLOCK = 256
+_BLOCK = 256
 """Examples per file."""
 _WRITTEN_WITHIN = 600
 """Seconds after which nobody is still writing a file."""
@@ -37,11 +37,6 @@ class Pixels:
 
     A file carries its SHA-256 in its name, and is mapped into memory; one that is damaged or gone
     is as good as none.
-
-    Args:
-        folder: where the files are.
-        n: number of examples.
-        preprocess: how a network reads them.
     """
 
     def __init__(self, folder: Path, n: int, preprocess: ImagePreprocess) -> None:
@@ -52,20 +47,14 @@ class Pixels:
 
     @classmethod
     def of(cls, root: Path | None, model: Model, data: Split) -> Pixels | None:
-        """Pixels of a split for a model; None where its inputs are no such pixels, or too many.
-
-        Args:
-            root: the folder of all pixels; None for none.
-            model: the model.
-            data: the split.
-        """
+        """Pixels of a split for a model; None where its inputs are no such pixels, or too many."""
         preprocess = model.preprocess
         plain = model.modality == "image" and model.collate is None and model.least == 1
         if root is None or not plain or type(preprocess) is not ImagePreprocess:
             return None
-        if len(data) * np.prod(preprocess.shape) > MOST_BYTES:
+        if len(data) * np.prod(preprocess.shape) > _MOST_BYTES:
             return None
-        content = (data.fingerprint, preprocess.geometry, PIL.__version__, BLOCK)
+        content = (data.fingerprint, preprocess.geometry, PIL.__version__, _BLOCK)
         name = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
         return cls(root / name, len(data), preprocess)
 
@@ -85,7 +74,7 @@ class Pixels:
 
     def _kept(self, positions: Sequence[int]) -> Tensor | None:
         """Pixels of some examples; None where they are not all there."""
-        numbers, within = np.divmod(np.asarray(positions), BLOCK)
+        numbers, within = np.divmod(np.asarray(positions), _BLOCK)
         found = torch.empty(len(within), *self.preprocess.shape, dtype=torch.uint8)
         for number in np.unique(numbers):
             block = self._block(int(number))
@@ -99,11 +88,11 @@ class Pixels:
 
         Where that fails, as on a full disk, nothing more is kept, and a warning says so.
         """
-        numbers, within = np.divmod(np.asarray(positions), BLOCK)
+        numbers, within = np.divmod(np.asarray(positions), _BLOCK)
         for number in map(int, np.unique(numbers)):
             if self._full or self._block(number) is not None:
                 continue
-            size = min(BLOCK, self._n - number * BLOCK)
+            size = min(_BLOCK, self._n - number * _BLOCK)
             if number not in self._partly:
                 empty = np.empty((size, *self.preprocess.shape), np.uint8)
                 self._partly[number] = empty, np.zeros(size, bool)
@@ -116,7 +105,7 @@ class Pixels:
 
     def _write(self, number: int, block: np.ndarray) -> None:
         if not self.folder.exists():
-            trim(self.folder.parent, MOST_BYTES - self._n * block[0].nbytes)
+            trim(self.folder.parent, _MOST_BYTES - self._n * block[0].nbytes)
         file = BytesIO()
         np.save(file, block)
         digest = hashlib.sha256(file.getbuffer()).hexdigest()
@@ -138,7 +127,7 @@ class Pixels:
         return block
 
     def _opened(self, number: int) -> np.ndarray | None:
-        shape = (min(BLOCK, self._n - number * BLOCK), *self.preprocess.shape)
+        shape = (min(_BLOCK, self._n - number * _BLOCK), *self.preprocess.shape)
         for path in self.folder.glob(f"{number:05d}-*.npy"):
             with suppress(OSError, ValueError):
                 with path.open("rb") as file:
@@ -153,7 +142,7 @@ class Pixels:
         return None
 
 
-def trim(root: Path, most: int = MOST_BYTES) -> None:
+def trim(root: Path, most: int = _MOST_BYTES) -> None:
     """Remove the pixels that were used longest ago, until they take no more than ``most`` bytes.
 
     What a process left that was killed while writing goes too.

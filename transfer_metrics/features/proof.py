@@ -30,7 +30,6 @@ from transfer_metrics.features.trial import (
     REPEATS,
     changing_examples,
     few_examples,
-    load,
     random_state,
     same_random_state,
 )
@@ -128,7 +127,7 @@ def found_in(
 def _found(forward: Forward, layers: list[str | int], few: list[int]) -> Found:
     words = forward.task[forward.split].units is not None
     # Two words may be of one sentence, which is read once.
-    two = forward.model.dummy(2) if words and len(set(few)) == 1 else load(forward, few[1:])
+    two = forward.model.dummy(2) if words and len(set(few)) == 1 else forward.load(few[1:])
     return find_layers(forward.model, layers, forward.pool, two)
 
 
@@ -395,5 +394,5 @@ def _events(forward: Forward, positions: Sequence[int]) -> list[tuple[str, str, 
         lambda path, _module, args, _kwargs: note(path, "enters", args),
         lambda path, _module, _args, output: note(path, "leaves", output),
     ):
-        call_model(forward.model, place(load(forward, positions), module))
+        call_model(forward.model, place(forward.load(positions), module))
     return found

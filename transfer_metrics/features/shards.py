@@ -1,10 +1,10 @@
-"""The files of a feature store: atomic writes, hashes, the lock, and what a manifest records."""
+"""The files of a feature store: atomic writes, hashes, and what its manifest must look like."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import CorruptStoreError
-from transfer_metrics.features.manifest import check_manifest, shapes_of
 from transfer_metrics.files import locked, replacing
 from transfer_metrics.untrusted import read_json, visible
 
@@ -20,6 +19,14 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 LABELS = "__labels__"
 LOGITS = "__logits__"
+
+_MOST_FEATURES = 1 << 31
+"""Features of one layer."""
+
+_TEXTS = (
+    "model", "model_fingerprint", "task", "kind", "split", "task_fingerprint", "pool", "dtype",
+)  # fmt: skip
+_MAYBE_TEXTS = ("revision", "head", "amp", "preprocess", "behaviour")
 
 
 def shard_path(folder: Path, index: int) -> Path:
@@ -76,12 +83,71 @@ def require_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
         CorruptStoreError: says what is wrong.
     """
     try:
-        check_manifest(manifest)
+        _check(manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         told = visible(f"{type(error).__name__}: {error}", 300)
         raise CorruptStoreError(
             f"the manifest of {folder} is damaged ({told}); delete the folder and extract again"
         ) from error
+
+
+def _check(manifest: Mapping[str, Any]) -> None:
+    """A KeyError, TypeError, ValueError or AttributeError of a manifest that is not sound.
+
+    >>> _check({"n": -1, "shard_size": 5})
+    Traceback (most recent call last):
+    ValueError: n is -1
+    """
+    for name in ("n", "shard_size"):
+        _require(_whole(manifest[name], 1), f"{name} is {manifest[name]!r:.60}")
+    for name in (*_TEXTS, *_MAYBE_TEXTS):
+        value = manifest[name]
+        good = isinstance(value, str) or (value is None and name in _MAYBE_TEXTS)
+        _require(good, f"{name} is {value!r:.60}")
+    kinds = ("classification", "regression", "multilabel")
+    _require(manifest["kind"] in kinds, f"kind {manifest['kind']!r:.60}")
+    classes, logits, shards = manifest["classes"], manifest["logits"], manifest["shards"]
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    _require(named, "the names of the classes are no list of names")
+    notes = manifest.get("notes") or []
+    good = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
+    _require(good, "the notes are no list of texts")
+    check_layers(manifest["layers"])
+    good = logits is None or (isinstance(logits, dict) and _whole(logits.get("dim"), 1))
+    _require(good, "the logits have no size")
+    _require(isinstance(shards, dict), "the shards are no mapping")
+    for index, record in shards.items():
+        _require(index.isascii() and index.isdigit() and len(index) < 10, f"shard {index!r:.60}")
+        _require(_whole(record["bytes"], 1), f"the size of shard {index}")
+        _require(isinstance(record["sha256"], str), f"the hash of shard {index}")
+        seconds = record["seconds"]
+        _require(isinstance(seconds, (int, float)) and 0 <= seconds < 1e12, f"time of {index}")
+
+
+def check_layers(layers: Sequence[Mapping[str, Any]]) -> None:
+    """A KeyError, TypeError or ValueError of layers of other types, or a name that comes twice."""
+    _require(isinstance(layers, list), "the layers are no list")
+    for layer in layers:
+        name = layer["name"]
+        _require(
+            all(isinstance(layer[k], str) for k in ("name", "kind", "layout")), f"{name!r:.60}"
+        )
+        whole = [layer[k] for k in ("index", "dim", "bytes", "params")]
+        _require(all(_whole(k, 0) for k in (*whole, *layer["shape"])), f"sizes of {name!r:.60}")
+        _require(0 < layer["dim"] < _MOST_FEATURES, f"{layer['dim']} features of {name!r:.60}")
+        depth = layer["depth"]
+        _require(isinstance(depth, (int, float)) and 0 <= depth <= 1, f"depth of {name!r:.60}")
+    names = {layer["name"] for layer in layers}
+    _require(len(names) == len(layers), "a layer comes twice")
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 1 << 62
+
+
+def _require(good: bool, what: str) -> None:
+    if not good:
+        raise ValueError(what)
 
 
 def write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -120,8 +186,9 @@ def verify_layout(path: Path, manifest: Mapping[str, Any], index: int) -> None:
     Raises:
         CorruptStoreError: it does not.
     """
-    shapes = shapes_of(manifest, index)
-    rows = next(iter(shapes.values()))[0] if shapes else 0
+    size = manifest["shard_size"]
+    rows = min(size, manifest["n"] - index * size) if manifest["layers"] else 0
+    shapes = {layer["name"]: (rows, layer["dim"]) for layer in manifest["layers"]}
     if manifest["logits"]:
         shapes[LOGITS] = (rows, manifest["logits"]["dim"])
     with _opened(path, "numpy") as file:
@@ -144,23 +211,28 @@ def verify_layout(path: Path, manifest: Mapping[str, Any], index: int) -> None:
         )
 
 
-def read_array(path: Path, name: str) -> np.ndarray:
-    """Read one array of a shard, without reading the others."""
-    with _opened(path, "numpy") as file:
-        return file.get_tensor(name)
+class Shard(Mapping[str, np.ndarray]):
+    """The arrays of a file by name, which is opened for each."""
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
-def names_of(path: Path) -> list[str]:
-    """Names of the arrays of a shard."""
-    with _opened(path, "numpy") as file:
-        return list(file.keys())
+    def __getitem__(self, name: str) -> np.ndarray:
+        with _opened(self._path, "numpy") as file:
+            return file.get_tensor(name)
 
+    def rows(self, name: str, positions: np.ndarray) -> np.ndarray:
+        """Some rows of one array; little more than their pages is read."""
+        with _opened(self._path, "pt") as file:
+            # This framework's tensors are views of the mapped file; numpy's are copies.
+            return file.get_tensor(name).numpy()[positions]
 
-def read_rows(path: Path, name: str, positions: np.ndarray) -> np.ndarray:
-    """Read some rows of one array of a shard, and little more than their pages."""
-    with _opened(path, "pt") as file:
-        # This framework's tensors are views of the mapped file; numpy's are copies.
-        return file.get_tensor(name).numpy()[positions]
+    def __iter__(self) -> Iterator[str]:
+        with _opened(self._path, "numpy") as file:
+            return iter(list(file.keys()))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)  # a list asks for its length
 
 
 @contextmanager
@@ -176,21 +248,9 @@ def _opened(path: Path, framework: str) -> Iterator[Any]:
         ) from error
 
 
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Let one process at a time write a store; another waits."""
-    with locked(folder / ".lock"):
-        yield
-
-
 def discard_damaged(folder: Path, everything: bool = False) -> None:
-    """Remove the shards of a store that are not what its manifest says, or all where it has none.
-
-    Args:
-        folder: the store.
-        everything: remove all of it, since it is of something else.
-    """
-    with writing(folder):
+    """Remove shards that are not what the manifest says, or ``everything`` of another store."""
+    with locked(folder / ".lock"):
         kept: dict[Path, Any] = {}
         with suppress(CorruptStoreError):
             if not everything:

@@ -17,15 +17,13 @@ from transfer_metrics.errors import (
     LayerNotFoundError,
 )
 from transfer_metrics.features.layers import Layer
-from transfer_metrics.features.manifest import check_layers
 from transfer_metrics.features.shards import (
     FORMAT,
     LABELS,
     LOGITS,
-    names_of,
-    read_array,
+    Shard,
+    check_layers,
     read_manifest,
-    read_rows,
     require_sound,
     shard_path,
     verify_layout,
@@ -68,7 +66,7 @@ class FeatureStore:
         self, manifest: Mapping[str, Any], shards: Sequence[Path | Mapping[str, np.ndarray]]
     ) -> None:
         self.manifest = dict(manifest)
-        self._shards = list(shards)
+        self._shards = [Shard(one) if isinstance(one, Path) else one for one in shards]
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureStore:
@@ -187,11 +185,11 @@ class FeatureStore:
             LayerNotFoundError: the store does not have the layer.
         """
         self._check(name)
-        return ((_array(shard, name), _array(shard, LABELS)) for shard in self._shards)
+        return ((shard[name], shard[LABELS]) for shard in self._shards)
 
     def shards(self) -> Iterator[Mapping[str, np.ndarray]]:
         """The arrays of each shard by name, each read when it is asked for."""
-        return (_File(s) if isinstance(s, Path) else s for s in self._shards)
+        return iter(self._shards)
 
     def rows(self, name: str, positions: np.ndarray) -> np.ndarray:
         """Features (k, D) of the examples at some positions, in the order asked for.
@@ -205,10 +203,11 @@ class FeatureStore:
         shard_of, within = np.divmod(positions, self.manifest["shard_size"])
         order = np.argsort(shard_of, kind="stable")
         shards, starts = np.unique(shard_of[order], return_index=True)
-        found = [
-            _rows(self._shards[shard], name, within[chosen])
-            for shard, chosen in zip(shards, np.split(order, starts[1:]), strict=True)
-        ]
+        found = []
+        for number, chosen in zip(shards, np.split(order, starts[1:]), strict=True):
+            shard, places = self._shards[number], within[chosen]
+            is_file = isinstance(shard, Shard)
+            found.append(shard.rows(name, places) if is_file else shard[name][places])
         rows = np.concatenate(found)
         rows[order] = rows.copy()
         return rows
@@ -224,7 +223,7 @@ class FeatureStore:
             raise LayerNotFoundError.of("layer", str(name), self.names)
 
     def _read(self, name: str) -> np.ndarray:
-        return np.concatenate([_array(shard, name) for shard in self._shards])
+        return np.concatenate([shard[name] for shard in self._shards])
 
 
 def layers_of(manifest: Mapping[str, Any]) -> list[Layer]:
@@ -239,27 +238,3 @@ def layers_of(manifest: Mapping[str, Any]) -> list[Layer]:
         Layer(**{**{k: v for k, v in layer.items() if k in known}, "shape": tuple(layer["shape"])})
         for layer in manifest["layers"]
     ]
-
-
-class _File(Mapping[str, np.ndarray]):
-    """The arrays of a file, which is opened for each."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return read_array(self._path, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(names_of(self._path))
-
-    def __len__(self) -> int:
-        return len(names_of(self._path))
-
-
-def _array(shard: Path | Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    return read_array(shard, name) if isinstance(shard, Path) else shard[name]
-
-
-def _rows(shard: Path | Mapping[str, np.ndarray], name: str, positions: np.ndarray) -> np.ndarray:
-    return read_rows(shard, name, positions) if isinstance(shard, Path) else shard[name][positions]

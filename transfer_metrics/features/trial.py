@@ -16,7 +16,6 @@ from torch import nn
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.forward import (
-    Batches,
     Forward,
     example_length,
     example_size,
@@ -63,11 +62,6 @@ def few_examples(forward: Forward) -> list[int]:
         rows = data.examples.values[some].reshape(len(some), -1).astype(float)
         some = some[np.argsort(np.linalg.norm(rows, axis=1), kind="stable")]
     return [int(some[len(some) // 2]), int(some[-1]), int(some[0])]
-
-
-def load(forward: Forward, positions: Sequence[int]) -> Any:
-    """Some examples as one batch."""
-    return Batches(forward.model, forward.task, forward.split, whole=True).load(positions)
 
 
 def changing_examples(forward: Forward, positions: Sequence[int]) -> str:
@@ -127,7 +121,7 @@ def materialised(forward: Forward) -> Forward:
         made = dataclasses.replace(model, module=copied(model.module))
         with evaluation(made.module), same_random_state(model.module):
             torch.manual_seed(0)
-            batch = load(forward, few_examples(forward))
+            batch = forward.load(few_examples(forward))
             call_model(made, place(batch, made.module))
         _MADE[model] = made
     return dataclasses.replace(forward, model=_MADE[model])

@@ -17,10 +17,10 @@ from transfer_metrics.heads.splits import with_test
 from transfer_metrics.heads.trials import Trials
 from transfer_metrics.progress import WholeRun
 from transfer_metrics.ranking import ScoreTable, rank_models
-from transfer_metrics.ranking.budget import plan_race
 from transfer_metrics.ranking.engines import ENGINES
 from transfer_metrics.ranking.forecast import forecast
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
+from transfer_metrics.ranking.race import plan_race
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.wording import duration, several
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of

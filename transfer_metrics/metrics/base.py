@@ -134,6 +134,16 @@ class Metric:
         requires = next(changed, self.requires)
         return dataclasses.replace(self, options={**self.options, **options}, requires=requires)
 
+    def check_task(self, kind: str) -> None:
+        """Raise where it is not defined for a kind of task."""
+        if kind not in self.tasks:
+            raise UnsupportedTaskError(
+                f"metric {self.name!r} is defined for {' and '.join(self.tasks)}, not {kind}; "
+                f"metrics for {kind}: "
+                f"{', '.join(n for n in METRICS if kind in METRICS[n].tasks)}; say kind= if these "
+                f"labels are of another kind"
+            )
+
     def slopes(self, influence: Influence) -> Tensor | None:
         """Derivative of the score in the weights of blocks, (B,), where there is one."""
         if self.derivative is None:
@@ -189,17 +199,6 @@ def varying(targets: Any) -> Any:
     if bool(same.all() if labels else same.any()):
         raise InvalidInputError("a regression target is constant; there is nothing to predict")
     return ~same
-
-
-def check_task(metric: Metric, kind: str) -> None:
-    """Raise where a metric is not defined for a kind of task."""
-    if kind not in metric.tasks:
-        raise UnsupportedTaskError(
-            f"metric {metric.name!r} is defined for {' and '.join(metric.tasks)}, not {kind}; "
-            f"metrics for {kind}: "
-            f"{', '.join(n for n in METRICS if kind in METRICS[n].tasks)}; say kind= if these "
-            f"labels are of another kind"
-        )
 
 
 def register_metric(
@@ -296,7 +295,7 @@ def register_metric(
                 # what cannot be that.
                 found = "classification" if found == "regression" else "regression"
                 labels = numbers
-            check_task(metric, found)
+            metric.check_task(found)
             if metric.bins and found == "regression":
                 found, labels = "classification", quantile_bins(labels)
             shape = getattr(features, "shape", ())

@@ -70,8 +70,7 @@ def lda(statistic: FeatureSample) -> float:
     problem = Problem.of(statistic)
     shrinkage = fisher_shrinkage(problem.moments)
     problem.warn_if_singular("lda", shrinkage)
-    posterior = Discriminant.fit(problem.moments, shrinkage, statistic.x.shape[1])
-    return float(problem.of_truth(posterior(problem.rows)).mean())
+    return float(problem.of_truth(problem.posterior(shrinkage, statistic.x.shape[1])).mean())
 
 
 @register_metric(
@@ -122,18 +121,7 @@ def sfda(statistic: FeatureSample) -> float:
     problem = Problem.of(statistic)
     shrinkage = fisher_shrinkage(problem.moments)
     problem.warn_if_singular("sfda", shrinkage)
-    return self_challenged(problem, shrinkage, statistic.x.shape[1])
-
-
-def self_challenged(problem: Problem, shrinkage: float, dim: int) -> float:
-    """Mean posterior of the true class before and after ConfMix: SFDA's two passes."""
-    first = Discriminant.fit(problem.moments, shrinkage, dim)(problem.rows)
-    kept = problem.of_truth(torch.softmax(first, dim=1))
-    means = problem.moments.means[problem.moments.present]
-    others = (means.sum(dim=0) - means) / (len(means) - 1)
-    mixed = problem.with_rows(others[problem.codes].lerp_(problem.rows, kept[:, None]))
-    second = Discriminant.fit(mixed.moments, shrinkage, dim)
-    return float(mixed.of_truth(second(mixed.rows)).mean())
+    return problem.self_challenged(shrinkage, statistic.x.shape[1])
 
 
 @dataclass(frozen=True)
@@ -185,39 +173,34 @@ class Problem:
                 f"shrinkage {shrinkage:.3g} and tends to its value for classes that are points"
             )
 
+    def within(self, shrinkage: float, dim: int) -> Tensor:
+        """``(1 - λ) S_w + λ tr(S_w) / D I``, (d, d), with ``S_w`` the scatter in classes over N."""
+        moments = self.moments
+        matrix = moments.within.matrix() * ((1.0 - shrinkage) / moments.n)
+        matrix.diagonal().add_(shrinkage * moments.within.trace() / moments.n / dim)
+        return matrix
 
-@dataclass(frozen=True)
-class Discriminant:
-    """Linear discriminant of classes that share one covariance; calling it gives posteriors.
+    def posterior(self, shrinkage: float, dim: int) -> Tensor:
+        """Posterior of each class that occurs, (n, C), where the classes share ``S = within(…)``.
 
-    The definition by generalised eigenvectors of ``(S_b, S)`` with ``w' S w = 1`` keeps all D of
-    them, ``V V' = S⁻¹``, so a Cholesky factor of ``S`` gives the same posterior.
-    """
-
-    centre: Tensor  # global mean, (d,)
-    weights: Tensor  # ``S⁻¹ (m_c - m)``, (d, C) for the classes that occur
-    offsets: Tensor  # ``log π_c - ½ (m_c - m)' S⁻¹ (m_c - m)``, (C,)
-
-    @classmethod
-    def fit(cls, moments: ClassMoments, shrinkage: float, dim: int) -> Discriminant:
-        """Fit to class moments; ``dim`` is the D of the shrinkage target ``tr(S_w) / D I``."""
+        The definition by generalised eigenvectors of ``(S_b, S)`` with ``w' S w = 1`` keeps all D
+        of them, ``V V' = S⁻¹``, so a Cholesky factor of ``S`` gives the same.
+        """
+        moments = self.moments
         means = moments.means[moments.present] - moments.mean
         priors = moments.counts[moments.present].to(means.dtype) / moments.n
-        factor = torch.linalg.cholesky(shrunk_within(moments, shrinkage, dim))
+        factor = torch.linalg.cholesky(self.within(shrinkage, dim))
         weights = torch.cholesky_solve(means.T, factor)
         offsets = priors.log() - 0.5 * (means.T * weights).sum(dim=0)
-        return cls(moments.mean, weights, offsets)
+        return torch.softmax((self.rows - moments.mean) @ weights + offsets, dim=1)
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Posterior of each class that occurs, (n, C)."""
-        return torch.softmax((rows - self.centre) @ self.weights + self.offsets, dim=1)
-
-
-def shrunk_within(moments: ClassMoments, shrinkage: float, dim: int) -> Tensor:
-    """``(1 - λ) S_w + λ tr(S_w) / D I`` with ``S_w`` the within-class scatter over N, (d, d)."""
-    matrix = moments.within.matrix() * ((1.0 - shrinkage) / moments.n)
-    matrix.diagonal().add_(shrinkage * moments.within.trace() / moments.n / dim)
-    return matrix
+    def self_challenged(self, shrinkage: float, dim: int) -> float:
+        """Mean posterior of the true class before and after ConfMix: SFDA's two passes."""
+        kept = self.of_truth(torch.softmax(self.posterior(shrinkage, dim), dim=1))
+        means = self.moments.means[self.moments.present]
+        others = (means.sum(dim=0) - means) / (len(means) - 1)
+        mixed = self.with_rows(others[self.codes].lerp_(self.rows, kept[:, None]))
+        return float(mixed.of_truth(mixed.posterior(shrinkage, dim)).mean())
 
 
 def fisher_shrinkage(moments: ClassMoments) -> float:

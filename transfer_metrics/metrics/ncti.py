@@ -9,16 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from transfer_metrics.metrics.base import register_metric
-from transfer_metrics.metrics.discriminant import (
-    LOWEST_SHRINKAGE,
-    Discriminant,
-    Problem,
-    check_classes,
-    shrunk_within,
-)
+from transfer_metrics.metrics.discriminant import LOWEST_SHRINKAGE, Problem, check_classes
 from transfer_metrics.statistics import ClassMoments, FeatureSample
 
 _REFERENCE = (
@@ -74,8 +67,7 @@ def ncti_spread(statistic: FeatureSample) -> float:
     problem.warn_if_singular("ncti_spread", shrinkage)
     values, dim = statistic.moments.total.eigh[0], problem.rows.shape[1]
     variances = values[:dim] / problem.moments.n
-    within = shrunk_within(problem.moments, shrinkage, dim)
-    factor = torch.linalg.cholesky(within)
+    factor = torch.linalg.cholesky(problem.within(shrinkage, dim))
     # (S_t - r S, S) has the same eigenvectors for every r. This r leaves no multiples of I, beside
     # which rounding hides the rest where λ is near 1.
     scatter = problem.moments.within.matrix() / problem.moments.n
@@ -127,7 +119,8 @@ def ncti_posterior(statistic: FeatureSample) -> float:
     """
     problem, shrinkage = _principal(statistic)
     problem.warn_if_singular("ncti_posterior", shrinkage)
-    return float(problem.of_truth(_posterior(problem, shrinkage)).mean())
+    posterior = problem.posterior(shrinkage, problem.rows.shape[1])
+    return float(problem.of_truth(posterior).mean())
 
 
 @register_metric(
@@ -170,7 +163,7 @@ def ncti_rank(statistic: FeatureSample) -> float:
     """
     problem, shrinkage = _principal(statistic)
     problem.warn_if_singular("ncti_rank", shrinkage)
-    posterior = _posterior(problem, shrinkage)
+    posterior = problem.posterior(shrinkage, problem.rows.shape[1])
     order = torch.argsort(problem.labels).to(posterior.device)
     counts = problem.moments.counts[problem.moments.present].tolist()
     blocks = posterior[order].split(counts)
@@ -188,8 +181,3 @@ def _principal(statistic: FeatureSample) -> tuple[Problem, float]:
     check_classes(problem.moments)
     explained = float(values[:_SHRINKAGE_COMPONENTS].sum()) / (moments.n - 1)
     return problem, max(math.exp(-explained), LOWEST_SHRINKAGE)
-
-
-def _posterior(problem: Problem, shrinkage: float) -> Tensor:
-    """Posteriors of the discriminant in the principal coordinates, (n, C)."""
-    return Discriminant.fit(problem.moments, shrinkage, problem.rows.shape[1])(problem.rows)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import register_metric
-from transfer_metrics.metrics.discriminant import Problem, fisher_shrinkage, self_challenged
+from transfer_metrics.metrics.discriminant import Problem, fisher_shrinkage
 from transfer_metrics.statistics import ClassMoments, FeatureSample
 
 _SMALLEST_DEVIATION = 1e-3
@@ -98,7 +98,7 @@ def ped(
     moved = Problem.of(dataclasses.replace(statistic, x=statistic.x + moves[problem.codes]))
     shrinkage = fisher_shrinkage(moved.moments)
     moved.warn_if_singular("ped", shrinkage)
-    return self_challenged(moved, shrinkage, statistic.x.shape[1])
+    return moved.self_challenged(shrinkage, statistic.x.shape[1])
 
 
 def _deviations(moments: ClassMoments) -> Tensor:

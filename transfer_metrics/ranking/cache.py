@@ -140,10 +140,8 @@ class ResultCache:
     def using(self, key: str, keep: bool = True) -> Iterator[Path]:
         """The feature store of a key, which nobody drops meanwhile.
 
-        Args:
-            key: the key.
-            keep: whether it is to stay; else one that is new here is marked as passing, so that it
-                goes even where the process that wanted it is killed.
+        Unless it is to stay (``keep``), one that is new here is marked as passing, so that it goes
+        even where the process that wanted it is killed.
 
         Raises:
             StorageError: the folder cannot be written to.
@@ -161,12 +159,7 @@ class ResultCache:
         return (self.features(key) / _PASSING).exists()
 
     def drop_features(self, key: str, wait: bool = False) -> None:
-        """Remove the feature store of a key.
-
-        Args:
-            key: the key.
-            wait: wait for those who use it; else the last of them removes it.
-        """
+        """Remove the feature store of a key; unless we ``wait``, the last who uses it does so."""
         folder = self.features(key)
         if folder.exists():
             with locked(folder / ".used", wait=wait, advice=ADVICE) as held:

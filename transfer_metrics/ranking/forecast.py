@@ -30,31 +30,21 @@ _TRIED = 32
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one model would take.
-
-    Attributes:
-        model: its name.
-        params: parameters of the network.
-        layers: how many layers are read.
-        dims: features of the narrowest and of the widest of them.
-        stored: whether its features are written while it is scored.
-        bytes: the features of all examples on disk; where they are not written, the most that
-            statistics take in memory.
-        readings: how often each example is run through the model; more than once where statistics
-            of all layers do not fit into memory together.
-        seconds: estimate of the forward passes over all examples.
-        error: why it would fail; the other fields are then empty.
-    """
+    """What one model would take."""
 
     model: str
-    params: int = 0
-    layers: int = 0
-    dims: tuple[int, int] = (0, 0)
-    stored: bool = False
+    params: int = 0  # parameters of the network
+    layers: int = 0  # how many layers are read
+    dims: tuple[int, int] = (0, 0)  # features of the narrowest and of the widest of them
+    stored: bool = False  # whether its features are written while it is scored
+    # The features of all examples on disk; where they are not written, the most that statistics
+    # take in memory.
     bytes: int = 0
+    # How often each example is run through the model; more than once where statistics of all layers
+    # do not fit into memory together.
     readings: float = 1.0
-    seconds: float = float("nan")
-    error: str | None = None
+    seconds: float = float("nan")  # estimate of the forward passes over all examples
+    error: str | None = None  # why it would fail; the other fields are then empty
 
 
 def forecast(
@@ -79,20 +69,7 @@ def forecast(
     two to warm up, and what up to 32 take more at the faster of two tries, for each of all
     examples; scores come on top.
 
-    Args:
-        models: as for ``rank_models``, like the other arguments.
-        task: task or its name.
-        metrics: metrics, which decide the statistics.
-        layers: choice of layers.
-        pool: pooling.
-        split: split of the task.
-        intervals: whether errors are wanted.
-        stream: whether features are streamed into statistics, and not kept on disk.
-        memory: what the statistics of all workers may take.
-        workers: how many workers there are.
-        dtype: precision of the features.
-        progress: show progress on stderr.
-        **options: further options of ``extract``.
+    Arguments are those of ``rank_models``.
 
     Raises:
         UnknownNameError: no such task, split or pattern of models.

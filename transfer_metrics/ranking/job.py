@@ -14,7 +14,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
 from transfer_metrics.features.batches import MEAN
-from transfer_metrics.features.extraction import Extraction
+from transfer_metrics.features.extract import Extraction
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
@@ -28,75 +28,50 @@ from transfer_metrics.statistics.needs import Labels
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one model.
+    """What became of one model."""
 
-    Attributes:
-        records: its records, or the one of its failure.
-        key: of its features, which decides between equal scores; empty after a failure.
-        stop: why nothing more can be kept of any model, so that the ranking ends; else empty.
-        left: what in the cache is of no more use, should it still be there: where several worked
-            on a model, the last one may leave it.
-        late: whether the time was over before the model was scored.
-    """
-
-    records: list[Record]
-    key: str = ""
+    records: list[Record]  # its records, or the one of its failure
+    key: str = ""  # of its features, which decides between equal scores; empty after a failure
+    # Why nothing more can be kept of any model, so that the ranking ends; else empty.
     stop: str = ""
+    # What in the cache is of no more use, should it still be there: where several worked on a
+    # model, the last one may leave it.
     left: tuple[str, ...] = ()
-    late: bool = False
+    late: bool = False  # whether the time was over before the model was scored
 
 
 @dataclass(frozen=True)
 class Job:
-    """A ranking, for any of its models.
-
-    Attributes:
-        task: the task.
-        metrics: the metrics, of which the first one ranks.
-        layers: which layers are read.
-        view: which of them stand for a model.
-        pool: pooling of each.
-        split: split of the task.
-        dtype: precision of features.
-        amp: whether the forward pass runs in mixed precision.
-        policy: what is taken from the cache and what is kept there.
-        cache: the cache.
-        modes: how errors of scores are found, by label of the metrics that are to have one.
-        options: further options of ``extract``.
-        ranges: positions of the examples that are run through a model in one go each, ascending.
-        stored: whether features are written first, and statistics built of the files.
-        spills: whether that is done for models whose statistics do not fit into memory together.
-        keep_features: whether the files stay after scoring.
-        racing: how many ranges each round of a race looks at; empty where there is none.
-        stage: the round.
-        errors: whether only the layer that stands for the model is scored, for its error.
-        mean: whether the mean of the layers is scored in place of each of them.
-        until: when the time is over, as ``time.time()`` has it.
-        unkept: labels of metrics whose scores are not kept, since their names do not say what they
-            compute; found here, where functions of a script can be told from others.
-    """
+    """A ranking, for any of its models."""
 
     task: Task
-    metrics: Sequence[Metric]
-    layers: Any
-    view: str
-    pool: str
+    metrics: Sequence[Metric]  # the metrics, of which the first one ranks
+    layers: Any  # which layers are read
+    view: str  # which of them stand for a model
+    pool: str  # pooling of each
     split: str
-    dtype: str
-    amp: bool
-    policy: str
+    dtype: str  # precision of features
+    amp: bool  # whether the forward pass runs in mixed precision
+    policy: str  # what is taken from the cache and what is kept there
     cache: ResultCache
+    # How errors of scores are found, by label of the metrics that are to have one.
     modes: Mapping[str, str]
-    options: Mapping[str, Any]
+    options: Mapping[str, Any]  # further options of ``extract``
+    # Positions of the examples that are run through a model in one go each, ascending.
     ranges: tuple[Any, ...] = ()
-    stored: bool = False
+    stored: bool = False  # whether features are written first, and statistics built of the files
+    # Whether that is done for models whose statistics do not fit into memory together.
     spills: bool = False
-    keep_features: bool = False
+    keep_features: bool = False  # whether the files stay after scoring
+    # How many ranges each round of a race looks at; empty where there is none.
     racing: tuple[int, ...] = ()
     stage: int = 0
+    # Whether only the layer that stands for the model is scored, for its error.
     errors: bool = False
-    mean: bool = False
-    until: float = math.inf
+    mean: bool = False  # whether the mean of the layers is scored in place of each of them
+    until: float = math.inf  # when the time is over, as ``time.time()`` has it
+    # Labels of metrics whose scores are not kept, since their names do not say what they compute;
+    # found here, where functions of a script can be told from others.
     unkept: frozenset[str] | None = None
 
     def __post_init__(self) -> None:

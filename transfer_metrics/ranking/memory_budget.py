@@ -51,31 +51,21 @@ def worker_memory(memory: int | str | None, workers: int | None) -> int:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of a model over a range of examples.
+    """One pass of a model over a range of examples."""
 
-    Attributes:
-        layers: the layers whose statistics are built.
-        classes: the classes whose own scatter is built, from their examples only; None for all
-            other statistics, of all examples.
-    """
-
-    layers: tuple[str, ...]
+    layers: tuple[str, ...]  # the layers whose statistics are built
+    # The classes whose own scatter is built, from their examples only; None for all other
+    # statistics, of all examples.
     classes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the statistics of a model are built within a budget.
+    """How the statistics of a model are built within a budget."""
 
-    Attributes:
-        passes: one after the other over each range of examples.
-        by_class: layers whose classes get a pass of their own.
-        bytes: the most that statistics take at a time, with what building and merging them takes.
-    """
-
-    passes: tuple[Pass, ...]
-    by_class: frozenset[str]
-    bytes: int
+    passes: tuple[Pass, ...]  # one after the other over each range of examples
+    by_class: frozenset[str]  # layers whose classes get a pass of their own
+    bytes: int  # the most that statistics take at a time, with what building and merging them takes
 
     @property
     def class_bounds(self) -> dict[str, list[int]]:
@@ -96,21 +86,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Size:
-    """What one layer takes, in bytes.
+    """What one layer takes, in bytes."""
 
-    Attributes:
-        ranged: its statistics over one range.
-        whole: its statistics over all examples.
-        work: what scoring takes beside them.
-        features: its features of one shard.
-        copies: what building statistics of a shard takes beside those.
-    """
-
-    ranged: int
-    whole: int
-    work: int
-    features: int
-    copies: int
+    ranged: int  # its statistics over one range
+    whole: int  # its statistics over all examples
+    work: int  # what scoring takes beside them
+    features: int  # its features of one shard
+    copies: int  # what building statistics of a shard takes beside those
 
     @property
     def merging(self) -> int:
@@ -140,14 +122,9 @@ def plan_passes(
     exact. Beside the statistics this counts the pooled features of one shard, the copies that
     building, writing and merging make, and the decompositions of scoring.
 
-    Args:
-        dims: number of features of each layer, in call order.
-        needs: what is built of each.
-        counts: examples of each class, (C,); one number for a regression.
-        share: part of the examples that one range has.
-        budget: bytes.
-        targets: number K of regression targets.
-        shard: examples of a shard.
+    Layers of ``dims`` features come in call order; ``counts`` are the examples of each class, (C,),
+    or one number for a regression of K ``targets``. One range has a ``share`` of the examples, and
+    a shard so many; the ``budget`` is in bytes.
 
     Raises:
         InvalidInputError: one layer alone does not fit.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, warn
-from transfer_metrics.metrics.base import METRICS, Metric, check_task, get_metric
+from transfer_metrics.metrics.base import METRICS, Metric, get_metric
 from transfer_metrics.ranking.combinations import COMBINATIONS, Combination, combination_of
 from transfer_metrics.results.ranks import width_warnings
 from transfer_metrics.results.record import Record
@@ -48,7 +48,7 @@ def resolve_metrics(
             chosen = [m for m in _named(spec) if kind in m.tasks and m.requires != skip]
         else:
             chosen = _named(spec)
-            check_task(chosen[0], kind)
+            chosen[0].check_task(kind)
         found.update((metric.label, metric) for metric in chosen)
     if not found:
         raise InvalidInputError(

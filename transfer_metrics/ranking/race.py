@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, stdtr
 
-from transfer_metrics.errors import TransferMetricsError, warn
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, warn
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.budget import plan_race
 from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.ranges import Ranges, drop, outcomes
 from transfer_metrics.results.ranks import chosen_records
@@ -23,6 +22,12 @@ from transfer_metrics.results.wording import several
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.tasks.subtasks import nested_order
 
+# Share of the budget for the first round, in which all models take part.
+_FIRST = 1 / 3
+# Fewer examples say too little, in all and per class.
+_LEAST, _LEAST_PER_CLASS = 40, 5
+# A model reads ten examples at most in each round before its features count.
+_PROBE = 10
 # Chance that the race as a whole drops, by the errors of scores, a model whose score is the best.
 _RISK = 0.05
 
@@ -52,20 +57,13 @@ def race(
     scores of each round are cached like those of a full ranking, and those of the last round are
     the same, so an interrupted race goes on where it stopped.
 
-    Args:
-        work: the ranking.
-        candidates: the models.
-        run: the engine.
-        budget: share of the forward passes of a full ranking, finding layers included. It is
-            counted as if the cache were empty, so that the cache does not change the result.
-        progress: show progress on stderr.
+    ``budget`` is a share of the forward passes of a full ranking, finding layers included, counted
+    as if the cache were empty, so that the cache does not change the result. Where the time of the
+    job is over, the race ends with the scores of the last round that all who were in it have
+    finished.
 
-    Where the time of the job is over, the race ends with the scores of the last round that all who
-    were in it have finished.
-
-    Returns:
-        Records in the order of the candidates. ``round`` is the round after which a model was
-        dropped, None for those that were scored on all examples.
+    Records are in the order of the candidates. ``round`` is the round after which a model was
+    dropped, None for those that were scored on all examples.
 
     Raises:
         InvalidInputError: a budget that is no share or too small, see ``plan_race``.
@@ -145,35 +143,22 @@ def rounds_of(job: Job, sizes: Sequence[int]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a model stands after a round.
+    """How a model stands after a round."""
 
-    Attributes:
-        score: higher is better.
-        stderr: its standard error, NaN where there is none.
-        deviations: its deviations over common blocks of examples, where there are any.
-        tie: decides between equal scores.
-    """
-
-    score: float
-    stderr: float = math.nan
+    score: float  # higher is better
+    stderr: float = math.nan  # its standard error, NaN where there is none
+    # Its deviations over common blocks of examples, where there are any.
     deviations: Sequence[float] | None = None
-    tie: tuple[str, ...] = ()
+    tie: tuple[str, ...] = ()  # decides between equal scores
 
 
 def contenders(standings: Sequence[Standing], level: float) -> list[int]:
-    """Those that can still be the best, best first.
+    """Places of those that can still be the best, best first.
 
     One falls out where the probability that its score is above the leader's, by the errors of
     their difference, is below ``level``: with M models, ``level = α / M`` drops the best with a
     probability of at most α, whoever leads. Errors over common blocks give Student's t of the
     paired difference; otherwise they are taken for independent and normal. Who has no error stays.
-
-    Args:
-        standings: one per model.
-        level: the probability.
-
-    Returns:
-        Their places in ``standings``; none where there are none.
 
     >>> contenders([Standing(0.1, 0.1), Standing(0.9, 0.1), Standing(0.8, 0.1)], 0.001)
     [1, 2]
@@ -267,3 +252,71 @@ def _loaded(candidate: Candidate) -> Candidate:
         return Candidate(candidate.name, candidate.load())
     except TransferMetricsError:
         return candidate
+
+
+@dataclass(frozen=True)
+class _RacePlan:
+    """How many examples each round looks at, and how many may be run through models in all."""
+
+    sizes: tuple[int, ...]  # that a model has seen by the end of each round, increasing to N
+    allowed: int
+
+    def cost(self, stage: int) -> int:
+        """Examples that one model takes in a round."""
+        return self.sizes[stage] - (self.sizes[stage - 1] if stage else 0) + _PROBE
+
+    def places(self, stage: int, spent: int) -> int:
+        """How many models may enter a round, after so many examples.
+
+        What is left is shared out among the rounds to come in proportion to the square root of
+        their costs, between equal shares, which leave one finalist, and equal places, which would
+        not be dropping any; one model can always go to the end.
+        """
+        costs = [self.cost(i) for i in range(stage, len(self.sizes))]
+        left = self.allowed - spent
+        share = left * math.sqrt(costs[0]) / sum(map(math.sqrt, costs))
+        return max(1, int(min(share, left - sum(costs[1:])) // costs[0]))
+
+
+def plan_race(models: int, n: int, num_classes: int, budget: float) -> _RacePlan:
+    """Rounds of M models on N examples that fit a budget, a share of the M N forward passes.
+
+    The first round takes a third of it, but at least forty examples and five per class; each of
+    the others sees about twice as many as the one before.
+
+    Raises:
+        InvalidInputError: it is no number between 0 and 1, or too small to score every model once
+            and one of them on all examples.
+
+    >>> plan_race(models=100, n=4000, num_classes=10, budget=1 / 3)
+    _RacePlan(sizes=(434, 910, 1908, 4000), allowed=133333)
+    """
+    number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
+    if not number or not 0 < budget < 1:
+        raise InvalidInputError(
+            f"budget={budget!r}; use the share of the forward passes that may be spent, such as "
+            f"0.3, or None to score every model on all examples"
+        )
+    least = max(_LEAST, _LEAST_PER_CLASS * num_classes)
+    allowed = math.floor(budget * models * n)
+    needed = models * (least + _PROBE) + n - least + _PROBE
+    if least >= n or needed > models * n:
+        raise InvalidInputError(
+            f"{models} models on {n} examples are too few to race: a first round takes {least} "
+            f"examples, so there is nothing to save; leave out budget="
+        )
+    if needed > allowed:
+        raise InvalidInputError(
+            f"budget={budget:g} is too small for {models} models on {n} examples: {least} for each "
+            f"and all for one take {math.ceil(1000 * needed / (models * n)) / 1000:g}; raise it, "
+            f"or give fewer models or more examples"
+        )
+    first = min(max(least, int(_FIRST * allowed / models) - _PROBE), n - 1)
+    while True:
+        for rounds in range(max(1, round(math.log2(n / first))), 0, -1):
+            steps = [round(first * (n / first) ** (i / rounds)) for i in range(rounds + 1)]
+            plan = _RacePlan(tuple(steps), allowed)
+            if models * plan.cost(0) + sum(map(plan.cost, range(1, rounds + 1))) <= allowed:
+                return plan
+        # Ends at the smallest first round and one more, whose cost is the one checked above.
+        first = max(least, first // 2)

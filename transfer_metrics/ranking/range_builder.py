@@ -12,7 +12,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.batches import Batch, hidden_layers
-from transfer_metrics.features.extraction import Extraction
+from transfer_metrics.features.extract import Extraction
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.memory import release
@@ -27,19 +27,12 @@ from transfer_metrics.statistics.statistics import Statistics
 
 @dataclass(frozen=True, eq=False)
 class RangeBuilder:
-    """What builds the statistics that metrics need of one model, range by range.
-
-    Attributes:
-        job: the ranking.
-        whole: the pass of the model over the whole split.
-        metrics: the metrics.
-        memory: bytes that the weights and statistics may take.
-    """
+    """What builds the statistics that metrics need of one model, range by range."""
 
     job: Job
-    whole: Extraction
+    whole: Extraction  # the pass of the model over the whole split
     metrics: Sequence[Metric]
-    memory: int
+    memory: int  # bytes that the weights and statistics may take
 
     @cached_property
     def store(self) -> FeatureStore:

@@ -121,11 +121,7 @@ def clear(folder: Path) -> None:
 
 
 def sweep(root: Path) -> None:
-    """Remove what processes left that were killed while writing, and folders that are empty.
-
-    Args:
-        root: the folder of all statistics.
-    """
+    """Of the folder of all statistics, remove what killed processes left, and empty folders."""
     if fcntl is None:
         return  # nothing tells whether somebody is at work
     for path in root.glob(f"*/*{TEMPORARY}"):
@@ -163,11 +159,7 @@ def merged(folders: Sequence[RangeFolder], name: str) -> Statistics | None:
 class StoredScatter(Sequence[Scatter]):
     """Scatter of each class about its own mean, from statistics of some classes at a time.
 
-    Args:
-        folders: the ranges.
-        layer: name of the layer.
-        bounds: the first class of each block, and the one after the last.
-        dim: number of features D.
+    ``bounds`` are the first class of each block, and the one after the last.
     """
 
     def __init__(

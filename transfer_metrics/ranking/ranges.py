@@ -22,8 +22,7 @@ from transfer_metrics.errors import (
     warn,
 )
 from transfer_metrics.features.batches import layers_read
-from transfer_metrics.features.extract import extract
-from transfer_metrics.features.extraction import Extraction
+from transfer_metrics.features.extract import Extraction, extract
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.memory import release
@@ -86,40 +85,24 @@ def outcomes(
 
 @dataclass(frozen=True)
 class _Built:
-    """What who merges the statistics of a model is told by who built them.
-
-    Attributes:
-        name: name of the model.
-        key: of its features.
-        scores: key of its scores in the cache.
-        folder: the folder of the statistics of its ranges.
-        labels: of the metrics that are scored.
-        layer: the one layer that is scored, for its error; None for all of them.
-        loading: seconds that its worker took to load the model.
-    """
+    """What who merges the statistics of a model is told by who built them."""
 
     name: str
-    key: str
-    scores: str
-    folder: Path
-    labels: frozenset[str]
-    layer: str | None
-    loading: float
+    key: str  # of its features
+    scores: str  # key of its scores in the cache
+    folder: Path  # the folder of the statistics of its ranges
+    labels: frozenset[str]  # of the metrics that are scored
+    layer: str | None  # the one layer that is scored, for its error; None for all of them
+    loading: float  # seconds that its worker took to load the model
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model in the hands of a worker.
+    """A model in the hands of a worker."""
 
-    Attributes:
-        builder: what builds its statistics.
-        built: what is to be said of them.
-        stored: whether they are built of features in files.
-    """
-
-    builder: RangeBuilder
-    built: _Built
-    stored: bool
+    builder: RangeBuilder  # what builds its statistics
+    built: _Built  # what is to be said of them
+    stored: bool  # whether they are built of features in files
 
 
 @dataclass(frozen=True)
@@ -129,16 +112,11 @@ class Ranges:
     A range that is finished is not done again, whatever happens after; merged statistics are the
     same for any number of workers. A model of one range, or of stored features, is one piece of
     work, and its statistics are not written.
-
-    Attributes:
-        job: the ranking.
-        memory: bytes that the weights and statistics of one worker may take.
-        run: tells runs apart that must not use each other's statistics.
     """
 
     job: Job
-    memory: int
-    run: str = ""
+    memory: int  # bytes that the weights and statistics of one worker may take
+    run: str = ""  # tells runs apart that must not use each other's statistics
 
     @property
     def parts(self) -> int:

@@ -25,14 +25,7 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.statistics import ClassMoments, ClassRows
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import Scatter
-from transfer_metrics.statistics.needs import (
-    Labels,
-    Needs,
-    has_large_classes,
-    key_of,
-    needs_of,
-    reads_bins,
-)
+from transfer_metrics.statistics.needs import Labels, Needs, has_large_classes
 from transfer_metrics.statistics.statistics import Statistics
 from transfer_metrics.threads import threads_to_score
 
@@ -52,12 +45,9 @@ def records_of(
 ) -> list[Record]:
     """Records of layers, and of the source head, under every metric that reads them.
 
-    Args:
-        bases: what the records of each layer say of it; ``LOGITS`` is the head.
-        metrics: the metrics.
-        labels: of all examples.
-        read: gives the statistics of a layer.
-        modes: how errors are found, by label of the metrics that are to have one.
+    ``bases`` are what the records of each layer say of it; ``LOGITS`` is the head. ``labels`` are
+    of all examples, and ``modes`` say how errors are found, by label of the metrics that are to
+    have one.
 
     Cost: that of the metrics; memory that of the statistics of one layer.
     """
@@ -70,7 +60,7 @@ def records_of(
         if name == LOGITS and base.dim is None:
             records += [replace(r, error=_NO_HEAD) for r in unscored(base, chosen)]
             continue
-        needs = needs_of(chosen, labels, blocks_for(chosen, modes))
+        needs = labels.needs_of(chosen, blocks_for(chosen, modes))
         if needs:
             with threads_to_score(len(labels), base.dim or 0):
                 records += _scored(base, chosen, labels, modes, *read(name, needs))
@@ -89,7 +79,7 @@ def needs_by_layer(
 ) -> dict[str, list[Needs]]:
     """What is built of each layer that some metric reads."""
     readers = {name: _readers_of(name, metrics) for name in names}
-    found = {name: needs_of(own, labels, blocks_for(own, modes)) for name, own in readers.items()}
+    found = {name: labels.needs_of(own, blocks_for(own, modes)) for name, own in readers.items()}
     return {name: needs for name, needs in found.items() if needs}
 
 
@@ -134,13 +124,8 @@ def score_stores(
 ) -> list[Record]:
     """Records of the layers of stores of one model on parts of one split, one after the other.
 
-    Args:
-        stores: the stores.
-        metrics: the metrics.
-        labels: those of each store.
-        modes: how errors are found, by label of the metrics that are to have one.
-        mean: score the mean of the hidden layers.
-        only: name of the one layer that is scored.
+    Labels are those of each store. ``mean`` scores the mean of the hidden layers, and ``only``
+    names the one layer that is scored.
 
     Cost: features of one layer and shard are held at a time, and its statistics.
     """
@@ -214,7 +199,7 @@ def _scored(
     class_scatter: ClassScatter | None,
 ) -> list[Record]:
     """Records of metrics of one layer: values with errors and times, or why there are none."""
-    keys = {metric.label: key_of(metric, labels.kind) for metric in metrics}
+    keys = {metric.label: labels.key_of(metric) for metric in metrics}
     smooth = {keys[m.label] for m in metrics if m.derivative and m.label in modes}
     started = time.perf_counter()
     influences = {k: i for k in smooth if (i := statistics.influence(k)) is not None}
@@ -224,7 +209,7 @@ def _scored(
     found: dict[str, Record] = {}
     for metric, record in zip(metrics, unscored(base, metrics), strict=True):
         key = keys[metric.label]
-        if reads_bins(metric, labels.kind) and labels.bins is None:
+        if labels.reads_bins(metric) and labels.bins is None:
             found[metric.label] = replace(record, error=labels.unbinned)
         elif key not in whole:
             found[metric.label] = replace(record, error=statistics.reason(key))

@@ -32,20 +32,15 @@ class Influence:
     about the same means, since deviations from a mean sum to zero. So the derivative of a score in
     the weights is its derivative in the moments, contracted with the blocks.
 
-    Attributes:
-        whole: the moments of all.
-        blocks: those of the blocks.
-        within: scatter of each block about the class means of all.
-        by_class: the same for each class, where it was kept.
-        fourth: fourth moments of each block about the mean of all, where they were kept.
-
     Cost: O(N D²) as for the moments, and as much memory as the blocks.
     """
 
-    whole: ClassMoments
-    blocks: tuple[ClassMoments, ...]
-    within: tuple[Scatter, ...]
+    whole: ClassMoments  # the moments of all
+    blocks: tuple[ClassMoments, ...]  # those of the blocks
+    within: tuple[Scatter, ...]  # scatter of each block about the class means of all
+    # The same for each class, where it was kept.
     by_class: tuple[tuple[Scatter, ...], ...] | None = None
+    # Fourth moments of each block about the mean of all, where they were kept.
     fourth: tuple[FourthMoments, ...] = ()
 
     @classmethod

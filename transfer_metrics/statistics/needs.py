@@ -37,24 +37,16 @@ class _Reader(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What is known of each of N examples beside their features.
+    """What is known of each of N examples beside their features."""
 
-    Attributes:
-        values: class numbers (N,) below ``num_classes``, or targets (N,) or (N, K).
-        kind: kind of the task.
-        num_classes: C, 0 where there are no classes.
-        units: number of the example that each row belongs to, (N,): rows of one example, such as
-            the tokens of a sentence, stay together when examples are left out.
-        bins: quantile bins of the targets, (N,), where somebody reads them.
-        unbinned: why there are none.
-    """
-
-    values: np.ndarray
+    values: np.ndarray  # class numbers (N,) below ``num_classes``, or targets (N,) or (N, K)
     kind: str
-    num_classes: int
+    num_classes: int  # C, 0 where there are no classes
+    # Number of the example that each row belongs to, (N,): rows of one example, such as the tokens
+    # of a sentence, stay together when examples are left out.
     units: np.ndarray
-    bins: np.ndarray | None = None
-    unbinned: str = ""
+    bins: np.ndarray | None = None  # quantile bins of the targets, (N,), where somebody reads them
+    unbinned: str = ""  # why there are none
 
     @classmethod
     def of(
@@ -100,11 +92,35 @@ class Labels:
         Raises:
             InvalidInputError: there are no bins.
         """
-        if not reads_bins(reader, self.kind):
+        if not self.reads_bins(reader):
             return self
         if self.bins is None:
             raise InvalidInputError(self.unbinned)
         return Labels(self.bins, "classification", int(self.bins.max()) + 1, self.units)
+
+    def reads_bins(self, reader: _Reader) -> bool:
+        """Whether a reader takes quantile bins for these labels."""
+        return reader.bins and self.kind == "regression"
+
+    def key_of(self, reader: _Reader) -> str:
+        """What the statistic of a reader is kept under."""
+        return _key(reader.requires, self.reads_bins(reader))
+
+    def needs_of(self, readers: Sequence[_Reader], blocks: int = 0) -> list[Needs]:
+        """The union of what ``readers`` need of a layer, or of a source head, by what they read.
+
+        Nothing is needed of bins that there are not.
+        """
+        found = []
+        for of_bins in (False, True):
+            chosen = [r for r in readers if self.reads_bins(r) == of_bins]
+            if not chosen or (of_bins and self.bins is None):
+                continue
+            families = tuple(dict.fromkeys(r.requires for r in chosen))
+            parts = frozenset[str]().union(*(r.parts for r in chosen))
+            seen = self.seen_by(chosen[0])
+            found.append(Needs(families, parts, seen.kind, seen.num_classes, blocks, of_bins))
+        return found
 
     def __len__(self) -> int:
         return len(self.values)
@@ -118,23 +134,14 @@ class Labels:
 
 @dataclass(frozen=True)
 class Needs:
-    """What is built of a layer for all who read the same labels; known before any features are.
+    """What is built of a layer for all who read the same labels; known before any features are."""
 
-    Attributes:
-        families: the kinds of statistics.
-        parts: optional parts of them.
-        kind: kind of the task; of bins, ``"classification"``.
-        num_classes: C, 0 where there are no classes.
-        blocks: how many blocks of examples are kept apart, 0 for none.
-        of_bins: whether the labels are quantile bins.
-    """
-
-    families: tuple[str, ...]
-    parts: frozenset[str]
-    kind: str
-    num_classes: int
-    blocks: int = 0
-    of_bins: bool = False
+    families: tuple[str, ...]  # the kinds of statistics
+    parts: frozenset[str]  # optional parts of them
+    kind: str  # kind of the task; of bins, ``"classification"``
+    num_classes: int  # C, 0 where there are no classes
+    blocks: int = 0  # how many blocks of examples are kept apart, 0 for none
+    of_bins: bool = False  # whether the labels are quantile bins
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -166,23 +173,6 @@ class Needs:
         return FLOAT * parts * numbers
 
 
-def needs_of(readers: Sequence[_Reader], labels: Labels, blocks: int = 0) -> list[Needs]:
-    """The union of what ``readers`` need of a layer, or of a source head, by the labels they read.
-
-    Nothing is needed of bins that there are not.
-    """
-    found = []
-    for of_bins in (False, True):
-        chosen = [r for r in readers if reads_bins(r, labels.kind) == of_bins]
-        if not chosen or (of_bins and labels.bins is None):
-            continue
-        families = tuple(dict.fromkeys(r.requires for r in chosen))
-        parts = frozenset[str]().union(*(r.parts for r in chosen))
-        seen = labels.seen_by(chosen[0])
-        found.append(Needs(families, parts, seen.kind, seen.num_classes, blocks, of_bins))
-    return found
-
-
 def has_large_classes(needs: Sequence[Needs], labels: Labels, dim: int) -> bool:
     """Whether scatter of the classes is better computed class by class, from rows read again."""
     wanted = [need for need in needs if "class" in need.parts and not need.of_bins]
@@ -190,16 +180,6 @@ def has_large_classes(needs: Sequence[Needs], labels: Labels, dim: int) -> bool:
         return False
     counts = np.bincount(labels.values, minlength=labels.num_classes)
     return int(np.minimum(counts, dim).sum()) * dim * FLOAT > CLASS_BYTES
-
-
-def reads_bins(reader: _Reader, kind: str) -> bool:
-    """Whether a reader takes quantile bins for the labels of a task of some kind."""
-    return reader.bins and kind == "regression"
-
-
-def key_of(reader: _Reader, kind: str) -> str:
-    """What the statistic of a reader is kept under."""
-    return _key(reader.requires, reads_bins(reader, kind))
 
 
 def _key(family: str, of_bins: bool) -> str:

@@ -4,22 +4,106 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.ranking.engines.work import Lost, Work
 from transfer_metrics.registry import Registry
+from transfer_metrics.sources.optional import mend_torchvision
+from transfer_metrics.threads import use_threads
 
-__all__ = ["ENGINES", "Lost", "Work", "map_reduce"]
+REDUCE = -1
+"""The part of a unit that puts the others together."""
 
-_Engine = Callable[..., Iterator[tuple[int, Any]]]
 
-ENGINES: Registry[_Engine] = Registry(
+class Work(Protocol):
+    """Work on items, each in parts, whose results are put together item by item.
+
+    Every method may run in another process than the one before, and a part may run twice, where a
+    worker was lost or was slow: what a part leaves behind must be the same each time.
+    """
+
+    def load(self, item: Any) -> Any:
+        """What a worker keeps while it works on parts of one item, such as a loaded model."""
+
+    def map(self, loaded: Any, part: int) -> Any:
+        """The result of one part; errors are results too."""
+
+    def settles(self, result: Any) -> bool:
+        """Whether a result makes the other parts of its item superfluous."""
+
+    def reduce(self, item: Any, results: Sequence[Any]) -> Any:
+        """What becomes of an item, from the results of its parts in order."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One part of one item; ``REDUCE`` where its results are put together."""
+
+    item: int
+    part: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The result of a part whose workers died each time it was tried."""
+
+    reason: str
+
+
+class Hands:
+    """One worker: it holds the item that it works on, so that it is loaded once for all parts.
+
+    Numerical libraries get so many ``threads``; where torchvision is ``mended``, it has to be here
+    too, before an item whose classes import it.
+    """
+
+    def __init__(self, work: Work, threads: int | None = None, mended: bool = False) -> None:
+        self._work = work
+        self._held: tuple[int | None, Any] = (None, None)
+        if threads is not None:
+            use_threads(threads)
+        if mended:
+            mend_torchvision()
+
+    def do(self, unit: Unit, given: Any) -> Any:
+        """Do one unit, given its item where it is not the one of the unit before, else None.
+
+        To ``REDUCE`` it is given the item and the results of its parts.
+        """
+        if unit.part == REDUCE:
+            return self._work.reduce(*given)
+        if self._held[0] != unit.item:
+            self._held = (None, None)  # frees one model before the next is loaded
+            self._held = (unit.item, self._work.load(given))
+        return self._work.map(self._held[1], unit.part)
+
+
+def serial(
+    work: Work,
+    items: Sequence[Any],
+    parts: Sequence[int],
+    tick: Callable[[], object],
+    **options: Any,
+) -> Iterator[tuple[int, Any]]:
+    """Yield the place of each item and what became of it, in order, as soon as it is there."""
+    for place, (item, count) in enumerate(zip(items, parts, strict=True)):
+        loaded, results = work.load(item), []
+        for part in range(count):
+            results.append(work.map(loaded, part))
+            tick()
+            if work.settles(results[-1]):
+                break
+        del loaded
+        yield place, work.reduce(item, results)
+
+
+ENGINES: Registry[Callable[..., Iterator[tuple[int, Any]]]] = Registry(
     "engine",
     {
-        "serial": "transfer_metrics.ranking.engines.serial:serial",
-        "processes": "transfer_metrics.ranking.engines.processes:processes",
-        "ray": "transfer_metrics.ranking.engines.ray:ray",
+        "serial": f"{__name__}:serial",
+        "processes": f"{__name__}.processes:processes",
+        "ray": f"{__name__}.ray:ray",
     },
     group="transfer_metrics.engines",
 )
@@ -35,19 +119,10 @@ def map_reduce(
     gpus: int = 0,
     tick: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[int, Any]]:
-    """Do work on items, each in parts, and put the results of each item together.
+    """Do work on items, each in some ``parts``; yields place and result of items as they are done.
 
-    Args:
-        engine: ``"serial"``, ``"processes"``, ``"ray"``, or ``"ray:<address>"`` to join a cluster.
-        work: what is to be done.
-        items: with what.
-        parts: number of parts of each item.
-        workers: how many at a time; by default one per core. Serial work has one.
-        gpus: GPUs of this machine that workers take turns on; 0 for none.
-        tick: called after every part.
-
-    Yields:
-        The place of an item and what became of it, as items are done.
+    ``"ray:<address>"`` joins a cluster. By default there is one worker per core, serial work has
+    one, and workers take turns on ``gpus`` of this machine. ``tick`` is called after every part.
 
     Raises:
         UnknownNameError: no such engine.

@@ -7,8 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Protocol
 
 from transfer_metrics.errors import EngineError
+from transfer_metrics.ranking.engines import REDUCE, Lost, Unit, Work
 from transfer_metrics.ranking.engines.schedule import Schedule
-from transfer_metrics.ranking.engines.work import REDUCE, Lost, Unit, Work
 
 
 class _Worker(Protocol):
@@ -31,16 +31,8 @@ def drive(
 ) -> Iterator[tuple[int, Any]]:
     """Do all the work; a worker that dies is replaced, and only what it was doing is done anew.
 
-    Args:
-        start: starts a worker, given its number.
-        work: what is to be done.
-        items: with what.
-        parts: number of parts of each item.
-        workers: how many at a time.
-        tick: called after every part.
-
-    Yields:
-        The place of an item and what became of it, ``Lost`` where workers died of it repeatedly.
+    As ``map_reduce``, with workers that ``start`` makes, given their numbers; what becomes of an
+    item is ``Lost`` where workers died of it repeatedly.
 
     Raises:
         EngineError: no worker can be started.

@@ -20,8 +20,8 @@ from loky.backend import get_context
 from tqdm import tqdm
 
 from transfer_metrics.errors import EngineError
+from transfer_metrics.ranking.engines import Hands, Unit, Work
 from transfer_metrics.ranking.engines.crew import drive
-from transfer_metrics.ranking.engines.work import Hands, Unit, Work
 from transfer_metrics.sources.optional import is_mended
 from transfer_metrics.threads import brief_spin
 

@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from transfer_metrics.errors import EngineError
+from transfer_metrics.ranking.engines import Hands, Unit, Work
 from transfer_metrics.ranking.engines.crew import drive
-from transfer_metrics.ranking.engines.work import Hands, Unit, Work
 from transfer_metrics.sources.optional import is_mended, require
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transfer_metrics.ranking.engines.work import REDUCE, Lost, Unit
+from transfer_metrics.ranking.engines import REDUCE, Lost, Unit
 
 ATTEMPTS = 3
 """How often a unit is tried whose worker dies."""
