@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.base import clone
 from torch import nn
 
 import transfer_metrics as tm
@@ -153,6 +154,65 @@ def test_targets_of_rows_of_numbers_are_values(tmp_path):
     np.testing.assert_allclose(
         run(torch.from_numpy(X))["values"][:, 0], head.predict(X), atol=TOLERANCE
     )
+
+
+def _convolutions(channels):
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "network", "settings", "head"),
+    [
+        ((3, 12, 12), lambda: _convolutions(3), None, LinearProbe(C_grid=(1.0,))),
+        ((3, 12, 12), lambda: _convolutions(3), (3, 12, 12), LinearProbe(C_grid=(1.0,))),
+        ((1, 9, 11), lambda: _convolutions(1), None, Head2Toe(0.3, layers="blocks", steps=20)),
+        (
+            (7,), lambda: nn.Sequential(nn.Linear(7, 9), nn.Tanh(), nn.Linear(9, 2)), None,
+            FineTune(lr=0.01, epochs=1, progress=False),
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_head_on_arrays_takes_arrays_of_their_shape(
+    shape, network, settings, head, numbers, tmp_path
+):
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    X = rng.normal(size=(60, *shape)) + y.reshape(-1, *[1] * len(shape))
+    X = X.astype(np.float32)
+    torch.manual_seed(0)
+    net = network()
+    if settings:
+        # Settings of images, whose pixels are bytes; arrays are given as they are all the same.
+        net.pretrained_cfg = {"input_size": settings, "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    head = clone(head).fit(net, (X, y + rng.normal(size=60) if numbers else y))
+    head.save(tmp_path / "head")
+    told = tm.load_head(tmp_path / "head", net).export(tmp_path / "a.onnx")
+    assert told.difference < TOLERANCE
+    opened, _ = session(tmp_path / "a.onnx")
+    assert {i.name: (i.type, i.shape) for i in opened.get_inputs()} == {
+        "inputs": ("tensor(float)", ["batch", *shape])
+    }
+    for n in (1, 60):
+        found = opened.run(None, {"inputs": X[:n]})[-1]
+        np.testing.assert_allclose(found, head.logits(X)[:n], atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_a_head_on_arrays_of_ids_takes_ids(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    X = rng.integers(0, 20, size=(60, 6))
+    X[:, 0] = y
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(48, 16), nn.Linear(16, 3))
+    head = LinearProbe(C_grid=(1.0,)).fit(net, (X, y))
+    head.export(tmp_path / "a.onnx")
+    opened, _ = session(tmp_path / "a.onnx")
+    found = opened.run(None, {"inputs": X.astype(np.int64)})[-1]
+    np.testing.assert_allclose(found, head.logits(X), atol=TOLERANCE, rtol=TOLERANCE)
 
 
 # ---------------------------------------------------------------- every kind of network

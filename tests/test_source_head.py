@@ -79,3 +79,14 @@ def test_source_joint_leaves_its_input_alone(make, dtype):
 def test_rows_that_are_no_probabilities_are_refused(row, message):
     with pytest.raises(InvalidInputError, match=message):
         tm.SourceJoint.from_batch([[0.5, 0.5], row, [1.0, 0.0]], [0, 1, 0])
+
+
+def test_of_equally_probable_source_classes_nce_takes_the_first():
+    p = np.array([[0.5, 0.5], [0.0, 1.0], [1.0, 0.0]])
+    y = [0, 1, 0]
+    # The tie goes to the class of the third example, and in the other order to that of the second.
+    assert tm.nce(p, y) == 0.0
+    assert tm.nce(p[:, ::-1], y) == pytest.approx(-2 / 3 * np.log(2))
+    for name in ("soft_nce", "leep"):
+        metric = getattr(tm, name)
+        assert metric(p[:, ::-1], y) == pytest.approx(metric(p, y), abs=1e-12)

@@ -132,6 +132,8 @@ class Head(Predictor):
         told |= {"examples": len(task["train"]), "inputs": list(task.understood.inputs)}
         if task["train"].units is not None:
             told["words"] = True
+        if task.modality == "tensor":
+            told["shape"] = list(np.shape(task["train"].examples[0]))
         self.card_ = {"task": told}
 
     def _refuse(self, kind: str) -> None:

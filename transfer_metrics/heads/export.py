@@ -24,6 +24,7 @@ from transfer_metrics.heads.feed import Feed
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.registry import choose
+from transfer_metrics.sources.example import example_modality
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.optional import require
@@ -76,11 +77,13 @@ def export_network(
     format: str | None,
     about: Mapping[str, Any],
     by_word: bool = False,
+    shape: Sequence[int] | None = None,
 ) -> Exported:
     """Write a network and try the file; see ``Head.export``.
 
     A head on words is written as one on tokens. Since it is linear, and what it reads of a word is
-    the mean of its tokens, its logits are the mean of theirs.
+    the mean of its tokens, its logits are the mean of theirs. ``shape`` is that of the arrays that
+    the head was fitted on, where it was.
     """
     if by_word:
         _refuse_words(network.pool, network.unit_norm)
@@ -90,7 +93,7 @@ def export_network(
         for package in ("onnx", "onnxscript", "onnxruntime"):
             require(package, "an export to ONNX", install="'transfer-metrics[onnx]'")
     network = network.cpu().eval().requires_grad_(False)
-    feed = Feed.of(model)
+    feed = Feed.of(model, shape)
     if by_word:
         with evaluation(network), torch.no_grad():
             words = network(feed.words())
@@ -311,7 +314,8 @@ def _opened(path: Path, format: str) -> Callable[[Mapping[str, Tensor]], list[np
 
 def file_logits(exported: Exported, model: Model, examples: Sequence[Any]) -> np.ndarray:
     """What an exported file says of raw examples that a model preprocesses: logits (N, C)."""
-    run, feed = _opened(exported.path, exported.format), Feed.of(model)
+    shape = np.shape(examples[0]) if example_modality(examples[0]) == "tensor" else None
+    run, feed = _opened(exported.path, exported.format), Feed.of(model, shape)
     inputs = Inputs.of_examples(model, examples, keep=False)
     runs = inputs.runs(_AT_ONCE)
     parts = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,8 @@ class Feed:
 
     ``normalisation`` is the mean and standard deviation per channel where pixels are given,
     ``argument`` the keyword of the network for its one input of some ``shape``, "" where it has
-    none; both are None where all that a batch has is given. ``constant`` are further keywords, with
+    none; both are None where all that a batch has is given. ``ids`` is how many there are where the
+    input is ids that are looked up, else 0. ``constant`` are further keywords, with
     what is the same for every example, (1, …); ``about`` is what a user of the file must know.
     """
 
@@ -61,20 +62,34 @@ class Feed:
     constant: dict[str, Tensor]
     shape: tuple[int, ...] | None
     about: dict[str, Any]
+    ids: int = 0
 
     @classmethod
-    def of(cls, model: Model) -> Feed:
-        """Find out."""
+    def of(cls, model: Model, arrays: Sequence[int] | None = None) -> Feed:
+        """Find out; ``arrays`` is the shape of examples that are arrays, which are given as such.
+
+        Raises:
+            InvalidInputError: the shape of the input is not known.
+        """
         about = {"preprocessing": preprocessing(model)}
         if model.modality in ("text", "audio"):
             tokenizer: Any = getattr(model.collate, "tokenizer", None)
             if hasattr(tokenizer, "backend_tokenizer"):
                 about["tokenizer"] = json.loads(tokenizer.backend_tokenizer.to_str())
             return cls(model, None, None, {}, None, about)
-        dummy = model.dummy(2)
-        normalisation = _normalisation(model) if model.modality == "image" else None
+        if arrays is None:
+            dummy = model.dummy(2)
+            normalisation = _normalisation(model) if model.modality == "image" else None
+        else:
+            dummy = model.batch([np.zeros(tuple(arrays), np.float32)] * 2)
+            normalisation = None
+            if model.modality == "image":
+                about["preprocessing"] = {"modality": "tensor"}
         if isinstance(dummy, Tensor):
-            return cls(model, normalisation, "", {}, tuple(dummy.shape[1:]), about)
+            # Ids are whole numbers, and a layer that looks them up says how many there are.
+            tables = (getattr(m, "num_embeddings", 0) for m in model.module.modules())
+            ids = 0 if dummy.is_floating_point() else max(tables, default=0)
+            return cls(model, normalisation, "", {}, tuple(dummy.shape[1:]), about, ids)
         name, x = max(dummy.items(), key=lambda item: item[1].ndim)
         constant = {other: rows[:1].clone() for other, rows in dummy.items() if other != name}
         return cls(model, normalisation, name, constant, tuple(x.shape[1:]), about)
@@ -92,6 +107,8 @@ class Feed:
         shapes = [(n, *self.shape) for n in _SIZES]
         if self.normalisation:
             made = (torch.randint(0, 256, shape, generator=noise).byte() for shape in shapes)
+        elif self.ids:
+            made = (torch.randint(0, self.ids, shape, generator=noise) for shape in shapes)
         else:
             made = (torch.randn(shape, generator=noise) for shape in shapes)
         return [{self.name: x} for x in made]

@@ -126,6 +126,7 @@ def _check(head: Predictor) -> None:
         all(isinstance(text, str) for text in [*task.get("inputs", []), *texts])
         and all(isinstance(number, (int, float)) for number in numbers)
         and all(isinstance(test.get("n"), int) for test in tests)
+        and all(type(size) is int and size > 0 for size in task.get("shape", []))
     ):
         raise ValueError("a card of another form")
     dims = {layer.name: layer.dim for layer in head.layers_}

@@ -252,6 +252,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
 
         The file takes batches of any size. For images it takes ``pixels``, uint8 (N, C, H, W), RGB
         where C is 3, resized and cropped as its ``preprocessing`` says, and normalises them itself;
+        of a head that was fitted on arrays ``inputs``, float32 of their shape, as they are;
         for texts the numbers of their tokens, and the tokenizer is in it where JSON can hold it.
         It gives ``probabilities`` and ``logits``, (N, C); of a head on words those of every token,
         (N, T, C), padding too, whose mean over its tokens is that of a word. Classes,
@@ -268,7 +269,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
             sizes.
 
         Raises:
-            InvalidInputError: the head was fitted on arrays; the file cannot be written; or its
+            InvalidInputError: the head was fitted on features; the file cannot be written; or its
                 logits differ by more than 1e-4 of the largest, or of one. Nothing is then written.
             UnsupportedTaskError: the network cannot be exported with a batch of any size, has
                 more weights than an ONNX file holds, or its head reads words otherwise than by the
@@ -287,7 +288,9 @@ class Predictor(ClassifierMixin, BaseEstimator):
             "classes": self._told_classes().tolist(),
             **self._card(),
         }
-        return export_network(network, self._source().get(), path, format, about, by_word)
+        shape = getattr(self, "card_", {}).get("task", {}).get("shape")
+        model = self._source().get()
+        return export_network(network, model, path, format, about, by_word, shape)
 
     def _card(self) -> dict[str, Any]:
         """The card, with the preprocessing if the model is here to tell it."""

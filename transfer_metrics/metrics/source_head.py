@@ -66,7 +66,9 @@ def nce(statistic: SourceJoint) -> float:
     Failure modes:
         - It reads the model's own classifier, so there is no score for models without one, nor for
           hidden layers.
-        - Only the most probable source class counts, however small its lead.
+        - Only the most probable source class counts, however small its lead. Of several that are
+          equally probable it is the first, so such examples make the score depend on the order of
+          the source classes; ``soft_nce`` and ``leep`` do not.
         - A source class that is predicted once explains its example exactly: with few examples and
           many source classes the score is near 0 whatever the model.
 

@@ -20,7 +20,7 @@ from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
 from transfer_metrics.results.error_bars import MODES
 from transfer_metrics.results.ranks import chosen_records
-from transfer_metrics.results.record import Record
+from transfer_metrics.results.record import NO_TIME, Record
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.statistics.needs import Labels
@@ -246,8 +246,7 @@ class Job:
 
     def unfinished(self, name: str) -> Outcome:
         """The record of a model for which there was no time."""
-        told = "the time was over before it was scored; run again to go on from there"
-        return replace(self.failure(name, told), late=True)
+        return replace(self.failure(name, NO_TIME), late=True)
 
     def _fingerprint(self, positions: Any) -> str:
         """Of the examples at some positions; that of the split for all of it."""

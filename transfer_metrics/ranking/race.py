@@ -63,7 +63,8 @@ def race(
     finished.
 
     Records are in the order of the candidates. ``round`` is the round after which a model was
-    dropped, None for those that were scored on all examples.
+    dropped, None for those that were scored on all examples. ``earlier`` has the scores of the
+    rounds before, so that those who were dropped can be compared with all who were not.
 
     Raises:
         InvalidInputError: a budget that is no share or too small, see ``plan_race``.
@@ -79,6 +80,7 @@ def race(
     candidates = [_loaded(candidate) for candidate in candidates]
     found: dict[int, Outcome] = {}
     reached: dict[int, int] = {}
+    before: dict[int, list[Record]] = {}
     alive, stage, spent = list(range(len(candidates))), 0, 0
     while alive:
         of_round = replace(work, job=replace(job, stage=stage))
@@ -92,6 +94,8 @@ def race(
             reached = reached or dict.fromkeys(entered, stage)
             _tell_of_time(job, plan.sizes, stage, found)
             break
+        for i in found.keys() & set(entered):
+            before.setdefault(i, []).extend(found[i].records)
         found |= round_found
         reached |= dict.fromkeys(entered, stage)
         spent += len(entered) * plan.cost(stage)
@@ -107,7 +111,17 @@ def race(
         spent += sum(map(plan.cost, skipped))
         stage += 1 + len(skipped)
     rounds = [None if reached[i] == last else reached[i] + 1 for i in range(len(candidates))]
-    return [replace(r, round=rounds[i]) for i in range(len(candidates)) for r in found[i].records]
+    return [
+        replace(r, round=rounds[i], earlier=_earlier(r, before.get(i, [])))
+        for i in range(len(candidates))
+        for r in found[i].records
+    ]
+
+
+def _earlier(record: Record, before: Sequence[Record]) -> list[float] | None:
+    """Numbers of examples and scores of the same layer and metric in the rounds before."""
+    same = [r for r in before if (r.label, r.layer) == (record.label, record.layer)]
+    return [x for r in same if r.value is not None for x in (r.n or 0, r.value)] or None
 
 
 def _tell_of_time(job: Job, sizes: Sequence[int], stage: int, found: dict[int, Outcome]) -> None:

@@ -11,7 +11,7 @@ from transfer_metrics.naming import short_names, told_apart
 from transfer_metrics.results.comparable import by_place, place_labels
 from transfer_metrics.results.ranks import ranking_frame
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.shortlist import shortlist_of
+from transfer_metrics.results.shortlist import UNKNOWN, shortlist_of
 from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def _printed(
         _add_balanced(lines, frame, records, f"{metric}(balanced=True)")
     text = _aligned(lines, {"model", "layer"})
     found = shortlist_of(records, metric, view, confidence)
-    if found is not None and len({r.model for r in records if r.value is not None}) > 1:
-        text += f"\n\n{found.told(names)}"
+    if len({r.model for r in records if r.label == metric and r.value is not None}) > 1:
+        text += f"\n\n{UNKNOWN + '.' if found is None else found.told(names)}"
     return text + _remarks(notes, summaries)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 from transfer_metrics.results.chances import Standing, Trust, expected, probability_of_best
 from transfer_metrics.results.comparable import by_place
 from transfer_metrics.results.error_model import ErrorModel, bundled
-from transfer_metrics.results.record import Record
+from transfer_metrics.results.record import NO_TIME, Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +155,8 @@ def ranked(records: Sequence[Record], metric: str, view: str) -> list[Ranked]:
     """Candidates from best to worst: failures last, and before them those that a race dropped.
 
     Best is the highest score, or, where the candidates have a standing on earlier tasks, the
-    highest accuracy that is expected from both.
+    highest accuracy that is expected from both. Chances are of all candidates: one that a race
+    dropped keeps the chance that it had then, and what is left is shared out by later rounds.
     """
     better = higher_is_better(records, metric)
     found = candidates(records, metric, view)
@@ -167,34 +168,134 @@ def ranked(records: Sequence[Record], metric: str, view: str) -> list[Ranked]:
         )
     )
     scored = [c for c in found if c.record.value is not None]
-    # Only scores of the same examples compare.
-    last = [c for c in scored if c.record.round == scored[0].record.round]
-    chances = _chances(last, records, metric, view, better) if last else []
-    found[: len(scored)] = [
-        replace(c, rank=rank) for rank, c in enumerate([*chances, *scored[len(last) :]], start=1)
-    ]
+    if scored:
+        late = [c.record for c in found if c.record.error == NO_TIME]
+        scored = _with_chances(scored, late, records, metric, view)
+    found[: len(scored)] = [replace(c, rank=rank) for rank, c in enumerate(scored, start=1)]
     return found
 
 
+class Round(NamedTuple):
+    """Candidates as they stood in a round of a race: only scores of the same examples compare."""
+
+    entered: list[Record]
+    # The others, moved by what the scores of those who entered have changed since: the spread of
+    # those who are left is not that of all, in which scores are trusted.
+    out: list[Record]
+
+
+def race_rounds(
+    scored: Sequence[Ranked], records: Iterable[Record], metric: str, view: str
+) -> list[Round]:
+    """The rounds of a race that dropped some, and that of the finalists.
+
+    None where some scores are not known; one, of all, where there was no race.
+    """
+    own: dict[str, list[Record]] = {}
+    for r in records:
+        if r.label == metric and r.earlier:
+            own.setdefault(str(r.model), []).append(r)
+    found: list[Round] = []
+    for end in sorted({c.record.round or math.inf for c in scored}):
+        left = [c.record for c in scored if (c.record.round or math.inf) >= end]
+        dropped = next(r for r in left if (r.round or math.inf) == end)
+        entered = _stood(left, own, dropped, view)
+        out = []
+        for gone in (c.record for c in scored if (c.record.round or math.inf) < end):
+            then = _stood(left, own, gone, view)
+            change = np.mean([r.value or 0.0 for r in entered]) if entered else 0.0
+            change -= np.mean([r.value or 0.0 for r in then]) if then else 0.0
+            moved = replace(gone, value=(gone.value or 0.0) + float(change), deviations=None)
+            out.append(replace(moved, n=dropped.n, trust=dropped.trust, outside=dropped.outside))
+        if len(entered) < len(left):
+            return []
+        found.append(Round(entered, out))
+    return found
+
+
+def _stood(
+    left: Sequence[Record], own: Mapping[str, Sequence[Record]], dropped: Record, view: str
+) -> list[Record]:
+    """Those of the candidates whose scores in the round that dropped one are known, with these."""
+    found, n = [], dropped.n or 0
+    for record in left:
+        if record.round == dropped.round:
+            found.append(record)
+            continue
+        same = (r for r in own.get(str(record.model), []) if view != "all" or r is record)
+        told = ((r, r.score_on(n)) for r in same)
+        then = [replace(r, value=value) for r, value in told if value is not None]
+        if then:
+            error = record.stderr and record.stderr * math.sqrt((record.n or n) / max(n, 1))
+            stood = replace(chosen_records(then, view)[0], n=n, stderr=error, deviations=None)
+            found.append(replace(stood, trust=dropped.trust, outside=dropped.outside))
+    return found
+
+
+def _with_chances(
+    scored: Sequence[Ranked], late: Sequence[Record], records: Sequence[Record], metric: str,
+    view: str,
+) -> list[Ranked]:  # fmt: skip
+    """Candidates with their chances; the finalists in the order of what is expected of them."""
+    better = higher_is_better(records, metric)
+    chances: dict[tuple[str | None, str | None], tuple[float, float]] = {}
+    left = np.array(_of_scored([c.record for c in scored], late))
+    for own, out in race_rounds(scored, records, metric, view):
+        of_all = _chances([*own, *out], records, metric, view, better)[: len(own)]
+        total = of_all.sum(axis=0)
+        of_round = left * of_all / np.where(total == 0, 1.0, total)
+        # Later rounds tell more of those who go on.
+        for r, (p, q) in zip(own, of_round.tolist(), strict=True):
+            chances[r.model, r.layer] = p, q
+        ends = min(r.round or math.inf for r in own)
+        stays = [(r.round or math.inf) > ends for r in own]
+        left = of_round[stays].sum(axis=0)
+    unknown = math.nan, math.nan
+    told = []
+    for c in scored:
+        p, q = chances.get((c.record.model, c.record.layer), unknown)
+        told.append(replace(c, p_best=p, p_score=q))
+    last = [c.record for c in scored if c.record.round == scored[0].record.round]
+    trusted = trust_in(last, records, metric, view)
+    if trusted.standing is None:
+        return told
+    values = expected([r.value or 0.0 for r in last], better, trusted.trust, trusted.standing)
+    return [*(told[i] for i in np.argsort(-values, kind="stable")), *told[len(last) :]]
+
+
+def _of_scored(scored: Sequence[Record], late: Sequence[Record]) -> tuple[float, float]:
+    """Chances that the best, by accuracy and by score, is among those that there was time for.
+
+    Of the others nothing is known but their standing on earlier tasks.
+    """
+    if not late:
+        return 1.0, 1.0
+    models = [*{r.model: r for r in scored}.values()]
+    everyone = [*models, *late]
+    none = [math.nan] * len(everyone)
+    equal = probability_of_best(
+        [0.0] * len(everyone), none, [None] * len(everyone),
+        trust=Trust(0.0, 0.0), standing=_standing(everyone),
+    )  # fmt: skip
+    return float(equal[: len(models)].sum()), len(models) / len(everyone)
+
+
 def _chances(
-    last: Sequence[Ranked], records: Sequence[Record], metric: str, view: str, better: bool
-) -> list[Ranked]:
-    """Candidates with their chances, in the order of what is expected of them."""
-    trusted = trust_in([c.record for c in last], records, metric, view)
-    scores, errors = [c.score for c in last], [c.stderr for c in last]
-    deviations = [c.record.deviations for c in last]
+    own: Sequence[Record], records: Sequence[Record], metric: str, view: str, better: bool
+) -> np.ndarray:
+    """Chances to be the best by accuracy and by score, (M, 2), of scores of the same examples."""
+    trusted = trust_in(own, records, metric, view)
+    scores = [math.nan if r.value is None else r.value for r in own]
+    errors = [math.nan if r.stderr is None else r.stderr for r in own]
+    deviations = [r.deviations for r in own]
     of_score = probability_of_best(scores, errors, deviations, better)
+    if len({r.round for r in own}) > 1 and np.isnan(errors).any():
+        # Those with an error would seem less sure than those without.
+        errors, deviations = [math.nan] * len(own), [None] * len(own)
     of_accuracy = probability_of_best(
         scores, errors, deviations, better, trust=trusted.trust, standing=trusted.standing
     )
-    found = [
-        replace(c, p_best=float(p), p_score=float(q))
-        for c, p, q in zip(last, of_accuracy, of_score, strict=True)
-    ]
-    if trusted.standing is None:
-        return found
-    values = expected(scores, better, trusted.trust, trusted.standing)
-    return [found[i] for i in np.argsort(-values, kind="stable")]
+    return np.stack([of_accuracy, of_score], axis=1)
 
 
 def ranking_frame(records: Iterable[Record], metric: str, view: str) -> pd.DataFrame:

@@ -28,6 +28,8 @@ MOVES = ("distortion", "relative_distortion")
 MEASURED = (*QUALITIES, *BESIDE, *MOVES, *(f"val_{name}" for name in QUALITIES))
 """Metrics of heads that were trained; all others are scores."""
 _MOST_DEVIATIONS = 10_000
+NO_TIME = "the time was over before it was scored; run again to go on from there"
+"""The error of a model that a limit of time left without a score."""
 _KIND = re.compile(r": (\w+ of [\w ]+), ")
 
 
@@ -65,6 +67,7 @@ class Record:
         shortlisted: whether the model was in the shortlist then.
         n: number of examples.
         round: the round of a race after which the model was dropped.
+        earlier: number of examples and score in each round of the race before, one after another.
         num_classes: number of classes.
         seed: of a fit.
         load_seconds: time to load the model.
@@ -104,6 +107,7 @@ class Record:
     shortlisted: bool | None = None
     n: int | None = None
     round: int | None = None
+    earlier: list[float] | None = None
     num_classes: int | None = None
     seed: int | None = None
     load_seconds: float | None = None
@@ -170,6 +174,15 @@ class Record:
         """What the task is, as its summary has it, such as ``classification of images``."""
         found = _KIND.search(self.task_summary or "")
         return found[1] if found else ""
+
+    def score_on(self, n: int) -> float | None:
+        """The score on so many examples, in a round of a race before; None where there is none.
+
+        >>> Record("a", value=0.9, n=400, earlier=[50, 0.7, 100, 0.8]).score_on(100)
+        0.8
+        """
+        told = self.earlier or []
+        return dict(zip(told[::2], told[1::2], strict=False)).get(n)
 
     @property
     def half_width(self) -> float:

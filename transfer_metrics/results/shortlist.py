@@ -12,8 +12,8 @@ from transfer_metrics.registry import resolve
 from transfer_metrics.results.chances import smallest_set
 from transfer_metrics.results.comparable import by_place
 from transfer_metrics.results.error_model import ErrorModel, bundled
-from transfer_metrics.results.ranks import ranked, trust_in
-from transfer_metrics.results.record import Record
+from transfer_metrics.results.ranks import Round, race_rounds, ranked, trust_in
+from transfer_metrics.results.record import NO_TIME, Record
 from transfer_metrics.results.standing import earlier_accuracies, standing_of
 from transfer_metrics.results.wording import fixed, listed
 from transfer_metrics.untrusted import visible
@@ -42,7 +42,9 @@ class Shortlist(Sequence[str]):
         metric: whose scores were read.
         source: what the chances were learnt from.
         outside: what of the ranking lies outside of that, each thing making the chances less sure.
-        dropped: models that a race dropped, of which nothing is known here.
+        dropped: how many candidates a race dropped; they count by their scores of fewer examples.
+        late: how many candidates there was no time for; they take their share of the chances, and
+            are not on the list.
         is_sampled: whether sampling errors are known and counted.
         has_prior: whether earlier tasks count.
         first: of the ranking, which goes by what is expected; the likeliest best can be another,
@@ -57,6 +59,7 @@ class Shortlist(Sequence[str]):
     source: str = ""
     outside: tuple[str, ...] = ()
     dropped: int = 0
+    late: int = 0
     is_sampled: bool = True
     has_prior: bool = False
     first: str = ""
@@ -91,7 +94,11 @@ class Shortlist(Sequence[str]):
         if not self.is_sampled:
             told += " Errors of sampling are not counted (intervals were not asked for)."
         if self.dropped:
-            told += f" {self.dropped} that a race dropped are left out."
+            told += f" {self.dropped} that a race dropped count by scores of fewer examples."
+        if self.late:
+            told += (
+                f" For {self.late} of them there was no time, so nothing is known of their scores."
+            )
         return told
 
     def __repr__(self) -> str:
@@ -113,6 +120,13 @@ class Shortlist(Sequence[str]):
         )
 
 
+UNKNOWN = (
+    "A race dropped models, and what the others scored in its rounds is not in the table, so it is "
+    "not known how likely each of them is to be the best; rank again with the same budget"
+)
+"""Why there is no shortlist."""
+
+
 def shortlist_of(
     records: Sequence[Record], metric: str, view: str, confidence: float
 ) -> Shortlist | None:
@@ -121,7 +135,10 @@ def shortlist_of(
     known = [c for c in found if not math.isnan(c.p_best)]
     if not known:
         return None
-    trusted = trust_in([c.record for c in known], records, metric, view)
+    # Those of the last round are told last.
+    rounds = race_rounds(known, records, metric, view)
+    trusts = [trust_in([*own, *out], records, metric, view) for own, out in rounds]
+    trusted, late = trusts[-1], sum(c.record.error == NO_TIME for c in found)
     several = len({c.model for c in known}) < len(known)
     names = [f"{c.model} at {c.record.layer}" if several else c.model for c in known]
     picked = smallest_set([c.p_best for c in known], confidence)
@@ -129,11 +146,12 @@ def shortlist_of(
         models=tuple(names[i] for i in picked),
         chances=tuple(known[i].p_best for i in picked),
         confidence=confidence,
-        candidates=len(known),
+        candidates=len(known) + late,
         metric=metric,
         source=trusted.source,
-        outside=tuple(trusted.outside),
-        dropped=sum(c.rank is not None for c in found) - len(known),
+        outside=tuple(dict.fromkeys(text for t in reversed(trusts) for text in t.outside)),
+        dropped=len(known) - len(rounds[-1].entered),
+        late=late,
         is_sampled=all(c.record.stderr is not None for c in known),
         has_prior=trusted.standing is not None,
         first=names[0],
@@ -184,12 +202,16 @@ def _with_trust(
     trusts: dict[int, tuple[list[float], str | None]] = {}
     told: dict[str, None] = {}
     for metric, own in _comparable(records):
-        chosen = [c.record for c in ranked(own, metric, view) if c.rank is not None]
-        if chosen:
-            found = trust_in(chosen, own, metric, view, errors)
+        chosen = [c for c in ranked(own, metric, view) if c.rank is not None]
+        alone = [Round([c.record for c in chosen], [])] if chosen else []
+        for entered, out in race_rounds(chosen, own, metric, view) or alone:
+            found = trust_in([*entered, *out], own, metric, view, errors)
             told.update(dict.fromkeys(f"{metric}: {text}" for text in found.outside))
             outside = "; ".join(found.outside) or None
-            trusts |= {id(r): (list(found.trust), outside) for r in own if r.label == metric}
+            # Later rounds overwrite those of who went on.
+            names = {r.model for r in entered}
+            same = (r for r in own if r.label == metric and r.model in names)
+            trusts |= {id(r): (list(found.trust), outside) for r in same}
     kept = ((r, *trusts.get(id(r), (r.trust, r.outside))) for r in records)
     return [replace(r, trust=pair, outside=outside) for r, pair, outside in kept], list(told)
 

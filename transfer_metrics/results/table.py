@@ -12,7 +12,13 @@ from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.printed import of_features, page_table, printed
 from transfer_metrics.results.ranks import candidates, ranking_frame, single
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.shortlist import CONFIDENCE, Shortlist, informed, shortlist_of
+from transfer_metrics.results.shortlist import (
+    CONFIDENCE,
+    UNKNOWN,
+    Shortlist,
+    informed,
+    shortlist_of,
+)
 from transfer_metrics.results.table_agreement import Matched
 from transfer_metrics.results.table_plots import TablePlots
 
@@ -85,9 +91,10 @@ class ScoreTable(LongTable):
             interval; p_best is the probability that the candidate is the best to transfer, of the
             accuracy that is reached, as ``shortlist`` explains; p_score that it would have the best
             score on all examples there could be, from errors over common blocks of examples where
-            there are any, NaN where a standard error is missing; both are NaN where a race dropped
-            the model; seconds is the forward pass plus all scoring under this metric. Where there
-            are several tasks, splits or poolings, a column tells which.
+            there are any, NaN where a standard error is missing; of a model that a race dropped
+            both are those of the round that dropped it; both are NaN where the table lacks what
+            the others scored in that round; seconds is the forward pass plus all scoring under
+            this metric. Where there are several tasks, splits or poolings, a column tells which.
 
         Raises:
             UnknownNameError: the table has no such metric.
@@ -141,7 +148,9 @@ class ScoreTable(LongTable):
         table = self if evidence is None and prior is None else self.informed(evidence, prior)
         found = shortlist_of(one_place(table._records, metric), metric, view, confidence)
         if found is None:
-            raise InvalidInputError("no model has a score; see table.failures for the reasons")
+            none = all(r.value is None for r in table._records)
+            reason = "no model has a score; see table.failures for the reasons"
+            raise InvalidInputError(reason if none else UNKNOWN)
         return found
 
     def informed(self, evidence: Any = None, prior: Any = None) -> Self:

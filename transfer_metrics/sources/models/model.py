@@ -144,8 +144,9 @@ class Model:
             return self.batch(["a b c"] * n)
         if self.input_shape is None:
             raise InvalidInputError(
-                f"model {self.name!r}: the shape of its input is not known; pass example=…, or "
-                f"set module.pretrained_cfg = {{'input_size': (C, H, W), …}}"
+                f"model {self.name!r}: the shape of its input is not known; set "
+                f"module.pretrained_cfg = {{'input_size': (C, H, W), …}} before it is "
+                f"loaded, or give list_layers an example="
             )
         noise = torch.Generator().manual_seed(0)
         inputs = [torch.randn(self.input_shape, generator=noise) for _ in range(n)]
