@@ -38,7 +38,7 @@ class Head(Predictor):
 
     Attributes:
         kind_: ``"classification"``, ``"regression"`` or ``"multilabel"``.
-        classes_: (C,) labels; class numbers 0..C-1 for tasks and stores; none for a regression.
+        classes_: (C,) labels, of a task or store by ``class_labels``; none for a regression.
         class_names_: names of the classes, or of the K labels, of a task or store.
         coef_: (C, k) weights on the features that are used.
         intercept_: (C,) biases.

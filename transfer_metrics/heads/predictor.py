@@ -16,7 +16,7 @@ from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.heads.data import aligned, as_codes, labelled
+from transfer_metrics.heads.data import aligned, as_codes, class_codes, labelled
 from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.feed import preprocessing
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
@@ -124,17 +124,19 @@ class Predictor(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any, *, split: str = "test") -> np.ndarray:
         """The most probable class of each example, (N,); the first of several.
 
-        Files, images and texts (a folder, a path or a list of them, a table without labels, an
-        image, a text) give the names of classes where these are known. What has labels of its own,
-        and arrays, give ``classes_``, as the labels are. Of a regression the targets, (N,) or
-        (N, K); of several labels which apply, (N, K) int64.
+        Files, images, texts and arrays give labels of what was fitted on, which are ``classes_``:
+        numbers where all names of classes are numbers, else names. What has labels of its own (a
+        task or its name, a split, a store) gives the numbers of classes 0..C-1, as those labels
+        are. Of a regression the targets, (N,) or (N, K); of several labels which apply, (N, K)
+        int64.
         """
         logits = self.logits(X, split=split)  # which tells whether it is fitted
         if self.kind_ == "regression":
             return logits[:, 0] if logits.shape[1] == 1 else logits
         if self.kind_ == "multilabel":
             return (logits > 0).astype(np.int64)
-        return (self._told_classes() if is_new(X) else self.classes_)[logits.argmax(axis=1)]
+        codes = logits.argmax(axis=1)
+        return codes if _is_numbered(X) else self.classes_[codes]
 
     def score(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, split: str = "test"
@@ -145,12 +147,14 @@ class Predictor(ClassifierMixin, BaseEstimator):
 
         Args:
             X: what the head takes; see the class.
-            y: labels; None takes those of the task, split or store.
+            y: labels as ``predict`` gives them, or names of classes; None takes those of the task,
+                split or store.
             sample_weight: (N,) weights of the examples.
             split: which split of a task.
 
         Raises:
-            InvalidInputError: labels are missing, or the task has other classes.
+            InvalidInputError: labels are missing or are none of the task that was fitted on, or
+                the task has other classes.
         """
         check_is_fitted(self, "classes_")
         own = y is None
@@ -161,9 +165,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
         if self.kind_ != "classification":
             value = quality(self.kind_, logits, as_codes(y, self.kind_), sample_weight)
         else:
-            # Labels of new examples may be names, where those that were fitted on had numbers.
-            named = y.dtype.kind in "UO" and self.classes_.dtype.kind in "iu"
-            right = (self._told_classes() if named else self.classes_)[logits.argmax(axis=1)] == y
+            classes = np.arange(len(self.classes_)) if _is_numbered(X) else self.classes_
+            right = logits.argmax(axis=1) == class_codes(y, classes, self.class_names_)
             value = float(np.average(right, weights=sample_weight))
         if own and sample_weight is None and isinstance(X, Task):
             self.note_test(X.name, split, self.measure, value, len(y))
@@ -388,3 +391,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
             logits = logits + x.astype(np.float64, copy=False) @ self.coef_[:, start:end].T
             start = end
         return logits + self.intercept_
+
+
+def _is_numbered(X: Any) -> bool:
+    """Whether something has labels of its own, which are numbers of classes."""
+    return isinstance(X, (Task, Split, FeatureStore, Inputs)) or is_task_name(X)
