@@ -211,8 +211,24 @@ class TestTexts:
         assert head.predict("really good dogs").tolist() == [
             expected[TEXTS.index("really good dogs")]
         ]
-        with pytest.raises(InvalidInputError, match="no file or folder 'gone"):
-            head.predict("gone.csv")
+        assert head.predict(f"{tmp_path / 'other.csv'}?text=text").tolist() == expected
+        for gone in ("gone.csv", "gone.csv?text=said", "gone/", "gone/new.csv", ["gone.csv"]):
+            with pytest.raises(InvalidInputError, match="no file or folder 'gone"):
+                head.predict(gone)
+        assert len(head.predict(["and/or", "good or/and bad"])) == 2
+        with pytest.raises(InvalidInputError, match="fitted on texts, and the examples are pairs"):
+            head.predict([("good", "dogs")])
+
+    def test_a_head_on_pairs_refuses_one_text(self, head):
+        pairs = [(text, "a film") for text in TEXTS]
+        model = head._source().get()
+        probe = LinearProbe(C_grid=(1.0,)).fit(model, (pairs, ["x", "y"] * (len(TEXTS) // 2)))
+        assert len(probe.predict(pairs)) == len(TEXTS)
+        for given in ("just one text", TEXTS, tm.load_task(TEXTS, [0, 1] * (len(TEXTS) // 2))):
+            with pytest.raises(InvalidInputError, match="fitted on pairs of texts"):
+                probe.predict_table(given)
+            with pytest.raises(InvalidInputError, match="fitted on pairs of texts"):
+                probe.predict(given, split="train")
 
     def test_a_text_without_words_stops_no_other(self, head):
         table = head.predict_table(["good", "", "a film"])

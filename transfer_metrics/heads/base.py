@@ -18,6 +18,7 @@ from transfer_metrics.heads.head_files import read_head, write_head
 from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.registry import Registry, choose
+from transfer_metrics.sources.example import is_pair
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.syntax import call_options
@@ -132,6 +133,8 @@ class Head(Predictor):
         told |= {"examples": len(task["train"]), "inputs": list(task.understood.inputs)}
         if task["train"].units is not None:
             told["words"] = True
+        elif task.modality == "text":
+            told["pairs"] = is_pair(task["train"].examples[0])
         self.card_ = {"task": told}
 
     def _refuse(self, kind: str) -> None:

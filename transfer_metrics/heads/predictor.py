@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -24,8 +25,10 @@ from transfer_metrics.heads.objective import QUALITY, quality
 from transfer_metrics.heads.preprocessed import Inputs, network_logits, readable_logits
 from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.selection.columns import has_layers, unit_rows
+from transfer_metrics.sources.example import Word, is_pair
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied
+from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.new_examples import (
     NewExamples,
     is_new,
@@ -101,7 +104,12 @@ class Predictor(ClassifierMixin, BaseEstimator):
         if has_layers(X) or (self.fitted_on_ == "features" and not raw):
             return self._feature_logits(X)
         model = self._source().get()
-        inputs = Inputs.of_any(model, self._examples(X, model) if is_new(X) else X, split)
+        given = load_task(X) if is_task_name(X) else X
+        given = given[split] if isinstance(given, Task) else given
+        given = self._examples(X, model) if is_new(X) else given
+        if isinstance(given, (Split, NewExamples)):
+            self._checked(given.examples)
+        inputs = Inputs.of_any(model, given, split)
         return network_logits(self._placed(), inputs, getattr(self, "batch_size", 64)).numpy()
 
     def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
@@ -221,6 +229,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         model = self._source().get()
         new = self._examples(X, model)
+        self._checked(new.examples)
         size = getattr(self, "batch_size", 64)
         found = readable_logits(self._placed(), model, new.examples, size, progress)
         table = pd.DataFrame({"example": list(new.names)})
@@ -309,8 +318,27 @@ class Predictor(ClassifierMixin, BaseEstimator):
     def _examples(self, X: Any, model: Model) -> NewExamples:
         """New examples as they are to be read: by the columns of the training, by word."""
         columns = getattr(self, "card_", {}).get("task", {}).get("inputs", ())
-        new = new_examples(X, model.modality, tuple(columns))
-        return new.by_word() if self._labels_words() else new
+        return new_examples(X, model.modality, tuple(columns), self._labels_words())
+
+    def _checked(self, examples: Sequence[Any]) -> None:
+        """Refuse texts, pairs of them or words where another of these was fitted on."""
+        task = getattr(self, "card_", {}).get("task", {})
+        if task.get("modality") != "text" or not len(examples):
+            return
+        pairs = task.get("pairs", len(task.get("inputs", ())) == 2)
+        fitted = "words" if self._labels_words() else "pairs of texts" if pairs else "texts"
+        first = examples[0]
+        found = "words" if isinstance(first, Word) else "texts"
+        found = "pairs of texts" if is_pair(first) else found
+        if found != fitted:
+            cure = {
+                "words": "texts or lists of words",
+                "pairs of texts": "pairs (text, text), or a table with both columns",
+            }
+            raise InvalidInputError(
+                f"the head was fitted on {fitted}, and the examples are {found}; give "
+                f"{cure.get(fitted, 'texts')}"
+            )
 
     def _labels_words(self) -> bool:
         """Whether the words of sentences were fitted on."""
