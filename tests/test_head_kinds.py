@@ -279,6 +279,15 @@ def test_words_go_through_every_head(bert, tmp_path, capsys):
     expected = probe.predict_proba(new, split="train").max(axis=1)
     np.testing.assert_allclose(table["probability"], expected, atol=1e-6)
     assert len(probe.predict(["dogs do not like rain"])) == 5
+    every = tm.load_task([*sentences], [[0 if t == "long" else 1 for t in row] for row in tags])
+    told = np.array(["long", "short"])[probe.logits(every, split="train").argmax(axis=1)].tolist()
+    for given in (path, str(path), f"{path}?words=tokens", sentences, list(map(tuple, sentences))):
+        assert probe.predict(given).tolist() == told
+    table = probe.predict_table(path)
+    assert table["example"].tolist() == [word for row in sentences for word in row]
+    for other in (("dogs", "do not"), tm.load_task(["dogs", "do not"], ["a", "b"])["train"]):
+        with pytest.raises(InvalidInputError, match="text"):
+            probe.predict(other)
     np.testing.assert_allclose(probe.logits(task), probe.logits(store), atol=1e-4)
     assert (
         main(["train", "--model", bert, "--task", spec, "--out", str(tmp_path / "h"), "--quiet"])

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.datasets
 import torch
+from PIL import Image
 from torch import nn
 
 import transfer_metrics as tm
 from tests import text_models
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
-from transfer_metrics.heads.base import Head, load_head
+from transfer_metrics.heads.base import Head, load_head, resolve_head
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.sources.tasks.new_examples import is_new, new_examples
 
@@ -102,14 +104,54 @@ def test_files_images_and_tables_give_the_same_names(task, head, photos, tmp_pat
     )
 
 
-def test_what_has_labels_of_its_own_and_arrays_give_them(task, head):
+def test_what_has_labels_of_its_own_gives_their_numbers(task, head):
     expected = head.predict(task)
     assert expected.dtype.kind == "i"
     assert (head.predict(DIGITS)[:60] == expected).all()
     raw = np.stack([np.asarray(task["test"].examples[i]) for i in range(5)])
-    assert (head.predict(raw) == expected[:5]).all()
+    assert head.predict(raw).tolist() == [NAMES[c] for c in expected[:5]]
     by_name = head.predict_table(DIGITS)[:60]
     assert by_name["class"].tolist() == [NAMES[c] for c in expected]
+
+
+PIXELS = (sklearn.datasets.load_digits().images / 16 * 255).astype(np.uint8)
+DIGIT = sklearn.datasets.load_digits().target
+LABELS = {
+    "stars": DIGIT % 5 + 1,
+    "signs": np.where(DIGIT > 4, 1, -1),
+    "booleans": DIGIT > 4,
+    "tens": DIGIT % 3 * 10,
+    "words": np.array(["c", "a", "b"])[DIGIT % 3],
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("name", ["linear_probe", "head2toe", "lpft(epochs=1, lr=0.001)"])
+def test_labels_are_those_that_were_fitted_on(name, kind, tmp_path):
+    y, new = LABELS[kind], slice(300, 420)
+    fit = resolve_head(name).set_known(C_grid=(0.1,)).fit(MODEL, (PIXELS[:150], y[:150]))
+    fit.save(tmp_path / "head")
+    for head in (fit, load_head(tmp_path / "head")):
+        codes = head.logits(PIXELS[new]).argmax(axis=1)
+        expected = np.unique(y)[codes]
+        assert head.predict(PIXELS[new]).tolist() == expected.tolist()
+        assert head.predict([Image.fromarray(x) for x in PIXELS[new]]).tolist() == expected.tolist()
+        truth = float(np.mean(expected == y[new]))
+        assert head.score(PIXELS[new], y[new]) == truth > 0.2
+        assert head.score(PIXELS[new], y[new].astype(str)) == truth
+        own = tm.load_task({"train": (PIXELS[:150], y[:150]), "test": (PIXELS[new], y[new])})
+        assert head.score(own) == truth
+        assert head.predict(own).tolist() == codes.tolist()
+        assert head.score(own["test"], own["test"].labels) == truth
+        with pytest.raises(InvalidInputError, match=r"labels 7.* classes of the task are"):
+            head.score(PIXELS[:2], [7, 7])
+
+
+def test_labels_of_validation_are_those_of_the_task():
+    y = LABELS["stars"]
+    given = PIXELS[300:400], y[300:400]
+    head = LinearProbe(C_grid=(0.1,)).fit(MODEL, (PIXELS[:150], y[:150]), validation=given)
+    assert head.val_score_ == np.mean(head.predict(given[0]) == given[1]) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -169,8 +211,24 @@ class TestTexts:
         assert head.predict("really good dogs").tolist() == [
             expected[TEXTS.index("really good dogs")]
         ]
-        with pytest.raises(InvalidInputError, match="no file or folder 'gone"):
-            head.predict("gone.csv")
+        assert head.predict(f"{tmp_path / 'other.csv'}?text=text").tolist() == expected
+        for gone in ("gone.csv", "gone.csv?text=said", "gone/", "gone/new.csv", ["gone.csv"]):
+            with pytest.raises(InvalidInputError, match="no file or folder 'gone"):
+                head.predict(gone)
+        assert len(head.predict(["and/or", "good or/and bad"])) == 2
+        with pytest.raises(InvalidInputError, match="fitted on texts, and the examples are pairs"):
+            head.predict([("good", "dogs")])
+
+    def test_a_head_on_pairs_refuses_one_text(self, head):
+        pairs = [(text, "a film") for text in TEXTS]
+        model = head._source().get()
+        probe = LinearProbe(C_grid=(1.0,)).fit(model, (pairs, ["x", "y"] * (len(TEXTS) // 2)))
+        assert len(probe.predict(pairs)) == len(TEXTS)
+        for given in ("just one text", TEXTS, tm.load_task(TEXTS, [0, 1] * (len(TEXTS) // 2))):
+            with pytest.raises(InvalidInputError, match="fitted on pairs of texts"):
+                probe.predict_table(given)
+            with pytest.raises(InvalidInputError, match="fitted on pairs of texts"):
+                probe.predict(given, split="train")
 
     def test_a_text_without_words_stops_no_other(self, head):
         table = head.predict_table(["good", "", "a film"])
@@ -193,9 +251,9 @@ def test_rows_of_numbers_are_read_by_the_columns_of_the_training(tmp_path):
     head = load_head(tmp_path / "head", network)
     new = frame[["c", "a", "b"]].assign(other=1.0)
     new.to_csv(tmp_path / "new.csv", index=False)
-    expected = head.predict(X)  # an array has no names, so it gives the numbers of the classes
-    assert expected.dtype.kind == "i"
-    assert head.predict(tmp_path / "new.csv").tolist() == [("x", "y", "z")[c] for c in expected]
+    expected = head.logits(X).argmax(axis=1)
+    for given in (X, tmp_path / "new.csv"):
+        assert head.predict(given).tolist() == [("x", "y", "z")[c] for c in expected]
     new.drop(columns="b").to_csv(tmp_path / "less.csv", index=False)
     with pytest.raises(InvalidInputError, match="no column 'b'"):
         head.predict(tmp_path / "less.csv")

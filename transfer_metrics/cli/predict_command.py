@@ -139,7 +139,7 @@ def _run_export(args: argparse.Namespace) -> int:
         of_head = head.logits(task, split=args.split)
         of_file = file_logits(exported, head._source().get(), data.examples)
         for name, logits in (("head", of_head), ("file", of_file)):
-            right = head.classes_[logits.argmax(axis=1)] == data.labels
+            right = logits.argmax(axis=1) == data.labels
             record[f"accuracy_{name}"] = float(right.mean())
         lines.append(
             f"accuracy on {task.name} ({args.split}, {len(data)} examples): "

@@ -18,6 +18,7 @@ from transfer_metrics.heads.head_files import read_head, write_head
 from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.registry import Registry, choose
+from transfer_metrics.sources.example import is_pair
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.syntax import call_options
@@ -38,7 +39,7 @@ class Head(Predictor):
 
     Attributes:
         kind_: ``"classification"``, ``"regression"`` or ``"multilabel"``.
-        classes_: (C,) labels; class numbers 0..C-1 for tasks and stores; none for a regression.
+        classes_: (C,) labels, of a task or store by ``class_labels``; none for a regression.
         class_names_: names of the classes, or of the K labels, of a task or store.
         coef_: (C, k) weights on the features that are used.
         intercept_: (C,) biases.
@@ -134,6 +135,8 @@ class Head(Predictor):
             told["words"] = True
         if task.modality == "tensor":
             told["shape"] = list(np.shape(task["train"].examples[0]))
+        elif task.modality == "text":
+            told["pairs"] = is_pair(task["train"].examples[0])
         self.card_ = {"task": told}
 
     def _refuse(self, kind: str) -> None:

@@ -23,6 +23,7 @@ from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
+from transfer_metrics.sources.tasks.label_values import as_array, read_texts
 from transfer_metrics.sources.tasks.labels import fitted_kind
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import held_out, stratified_holdout
@@ -137,7 +138,7 @@ class TaskData:
             train,
             held,
             whole,
-            classes=np.arange(len(names)),
+            classes=class_labels(names, self.task.kind),
             class_names=names,
             layers=tuple(store.layers),
             pool=store.manifest["pool"],
@@ -196,7 +197,7 @@ def read_features(
         codes = as_codes(labels, kind)
         classes = np.arange(codes.shape[1] if kind == "multilabel" else 0)
     elif names:
-        classes, codes = np.arange(len(names)), labels
+        classes, codes = class_labels(names, kind), labels
     else:
         classes, codes = np.unique(labels, return_inverse=True)
     _check_codes(codes, kind)
@@ -315,8 +316,9 @@ def _read_validation(
         raise InvalidInputError(
             f"validation has {len(columns)} examples and labels of shape {labels.shape}"
         )
-    codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-    return Labelled(columns, np.where(classes[codes] == labels, codes, -1))
+    if isinstance(given, FeatureStore):
+        return Labelled(columns, labels)
+    return Labelled(columns, class_codes(labels, classes, class_names, "validation"))
 
 
 def _as_split(validation: Any, task: Task) -> Split:
@@ -326,16 +328,13 @@ def _as_split(validation: Any, task: Task) -> Split:
         labels = np.asarray(validation[1])
         if task.kind != "classification":
             return Split(as_examples(validation[0], "validation"), as_codes(labels, task.kind))
-        if labels.dtype.kind in "iu" and labels.ndim == 1:
-            if len(labels) and not 0 <= labels.min() <= labels.max() < task.num_classes:
-                raise InvalidInputError(
-                    f"validation labels go from {labels.min()} to {labels.max()}; the classes of "
-                    f"task {task.name!r} are 0 to {task.num_classes - 1}"
-                )
-            return Split(as_examples(validation[0], "validation"), labels.astype(np.int64))
+        if labels.ndim == 1:
+            names = tuple(task.classes)
+            codes = class_codes(labels, class_labels(names), names, "validation")
+            return Split(as_examples(validation[0], "validation"), codes)
     raise InvalidInputError(
         f"validation is a {type(validation).__name__}; give a Split, or (examples, labels) with "
-        f"the numbers of the task's classes"
+        f"labels of the task"
     )
 
 
@@ -363,6 +362,52 @@ def _pick(names: Sequence[str], layers: Any, model: str) -> list[str]:
     if not found:
         raise InvalidInputError("layers is empty; name at least one, or use 'last' or 'all'")
     return found
+
+
+def class_labels(names: Sequence[str], kind: str = "classification") -> np.ndarray:
+    """Labels of the classes of a task, (C,): numbers or booleans that all names are, else names.
+
+    Of a multilabel task the numbers of its labels.
+
+    >>> class_labels(("-1", "1")), class_labels(("ant", "bee"))
+    (array([-1,  1]), array(['ant', 'bee'], dtype='<U3'))
+    """
+    if kind != "classification":
+        return np.arange(len(names))
+    if names and {*names} <= {"False", "True"}:
+        return np.array([name == "True" for name in names])
+    found = read_texts({"": as_array(list(names))}, "classification")[""]
+    return np.array(names) if found.dtype == object else found
+
+
+def class_codes(
+    labels: Any, classes: np.ndarray, names: Sequence[str], where: str = "y"
+) -> np.ndarray:
+    """Numbers 0..C-1 of labels, (N,), by what they are called or by their values.
+
+    Where classes are words, numbers are those of the classes. A label that is none is -1, or an
+    error where the classes are those of a task, whose labels might be counted from elsewhere.
+
+    >>> names = ("1", "2", "5")
+    >>> class_codes([5, 1], class_labels(names), names), class_codes(["2"], class_labels(names), ())
+    (array([2, 0]), array([-1]))
+    """
+    found = as_array(labels)
+    if found.dtype != object and classes.dtype.kind in "UO" and names:
+        numbers: dict[Any, int] = {number: number for number in range(len(classes))}
+    else:
+        numbers = {label: number for number, label in enumerate(classes.tolist())}
+        if found.dtype == object:
+            numbers |= {name: number for number, name in enumerate(names)}
+    codes = np.array([numbers.get(label, -1) for label in found.tolist()], np.int64)
+    if names and (codes < 0).any():
+        strange = ", ".join(map(repr, dict.fromkeys(found[codes < 0].tolist()[:3])))
+        told = ", ".join(names[:5]) + ("…" if len(names) > 5 else "")
+        raise InvalidInputError(
+            f"{where} has the labels {strange}, and the classes of the task are {told}; give "
+            f"labels of the task"
+        )
+    return codes
 
 
 def as_codes(labels: np.ndarray, kind: str) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.layers import list_layers
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.data import TaskData, is_model, read_task
+from transfer_metrics.heads.data import TaskData, class_labels, is_model, read_task
 from transfer_metrics.heads.head2toe import scaled
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
@@ -322,8 +322,8 @@ class FineTune(Head):
                 tensor.mul_(by[:, None] if tensor.ndim == 2 else by)
             network.head.bias.add_(torch.from_numpy(middle).to(network.head.bias))
         self.kind_, self.network_, self._state = data.task.kind, network, None
-        self.classes_ = np.arange(len(data.task.classes))
         self.class_names_ = tuple(data.task.classes)
+        self.classes_ = class_labels(self.class_names_, self.kind_)
         self.fitted_on_, self.source_ = "model", ModelRef.of(data.model)
         self.layers_, self.pool_ = network.layers, network.pool.name
         self.unit_norm_, self.layer_columns_ = network.unit_norm, network.chosen_columns() or None

@@ -33,6 +33,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.store import layers_of
+from transfer_metrics.heads.data import class_labels
 from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.source import ModelRef
@@ -85,6 +86,8 @@ def _read(folder: Path, heads: Registry[Any]) -> Any:
     head.fitted_on_, head.network_ = record["fitted_on"], None
     head.classes_ = np.array(classes["values"], dtype=dtype)
     head.class_names_ = tuple(record["class_names"])
+    if head.class_names_:
+        head.classes_ = class_labels(head.class_names_, head.kind_)
     head.coef_, head.intercept_ = tensors["coef"].numpy(), tensors["intercept"].numpy()
     head.layers_, head.pool_ = tuple(layers_of(record)), record["pool"]
     columns = {name: tensor.numpy() for name, tensor in _starting(tensors, _COLUMNS).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.heads.data import aligned, as_codes, labelled
+from transfer_metrics.heads.data import aligned, as_codes, class_codes, labelled
 from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.feed import preprocessing
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
@@ -24,8 +25,10 @@ from transfer_metrics.heads.objective import QUALITY, quality
 from transfer_metrics.heads.preprocessed import Inputs, network_logits, readable_logits
 from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.selection.columns import has_layers, unit_rows
+from transfer_metrics.sources.example import Word, is_pair
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied
+from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.new_examples import (
     NewExamples,
     is_new,
@@ -101,7 +104,12 @@ class Predictor(ClassifierMixin, BaseEstimator):
         if has_layers(X) or (self.fitted_on_ == "features" and not raw):
             return self._feature_logits(X)
         model = self._source().get()
-        inputs = Inputs.of_any(model, self._examples(X, model) if is_new(X) else X, split)
+        given = load_task(X) if is_task_name(X) else X
+        given = given[split] if isinstance(given, Task) else given
+        given = self._examples(X, model) if is_new(X) else given
+        if isinstance(given, (Split, NewExamples)):
+            self._checked(given.examples)
+        inputs = Inputs.of_any(model, given, split)
         return network_logits(self._placed(), inputs, getattr(self, "batch_size", 64)).numpy()
 
     def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
@@ -124,17 +132,19 @@ class Predictor(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any, *, split: str = "test") -> np.ndarray:
         """The most probable class of each example, (N,); the first of several.
 
-        Files, images and texts (a folder, a path or a list of them, a table without labels, an
-        image, a text) give the names of classes where these are known. What has labels of its own,
-        and arrays, give ``classes_``, as the labels are. Of a regression the targets, (N,) or
-        (N, K); of several labels which apply, (N, K) int64.
+        Files, images, texts and arrays give labels of what was fitted on, which are ``classes_``:
+        numbers where all names of classes are numbers, else names. What has labels of its own (a
+        task or its name, a split, a store) gives the numbers of classes 0..C-1, as those labels
+        are. Of a regression the targets, (N,) or (N, K); of several labels which apply, (N, K)
+        int64.
         """
         logits = self.logits(X, split=split)  # which tells whether it is fitted
         if self.kind_ == "regression":
             return logits[:, 0] if logits.shape[1] == 1 else logits
         if self.kind_ == "multilabel":
             return (logits > 0).astype(np.int64)
-        return (self._told_classes() if is_new(X) else self.classes_)[logits.argmax(axis=1)]
+        codes = logits.argmax(axis=1)
+        return codes if _is_numbered(X) else self.classes_[codes]
 
     def score(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, split: str = "test"
@@ -145,12 +155,14 @@ class Predictor(ClassifierMixin, BaseEstimator):
 
         Args:
             X: what the head takes; see the class.
-            y: labels; None takes those of the task, split or store.
+            y: labels as ``predict`` gives them, or names of classes; None takes those of the task,
+                split or store.
             sample_weight: (N,) weights of the examples.
             split: which split of a task.
 
         Raises:
-            InvalidInputError: labels are missing, or the task has other classes.
+            InvalidInputError: labels are missing or are none of the task that was fitted on, or
+                the task has other classes.
         """
         check_is_fitted(self, "classes_")
         own = y is None
@@ -161,9 +173,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
         if self.kind_ != "classification":
             value = quality(self.kind_, logits, as_codes(y, self.kind_), sample_weight)
         else:
-            # Labels of new examples may be names, where those that were fitted on had numbers.
-            named = y.dtype.kind in "UO" and self.classes_.dtype.kind in "iu"
-            right = (self._told_classes() if named else self.classes_)[logits.argmax(axis=1)] == y
+            classes = np.arange(len(self.classes_)) if _is_numbered(X) else self.classes_
+            right = logits.argmax(axis=1) == class_codes(y, classes, self.class_names_)
             value = float(np.average(right, weights=sample_weight))
         if own and sample_weight is None and isinstance(X, Task):
             self.note_test(X.name, split, self.measure, value, len(y))
@@ -218,6 +229,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         model = self._source().get()
         new = self._examples(X, model)
+        self._checked(new.examples)
         size = getattr(self, "batch_size", 64)
         found = readable_logits(self._placed(), model, new.examples, size, progress)
         table = pd.DataFrame({"example": list(new.names)})
@@ -309,8 +321,27 @@ class Predictor(ClassifierMixin, BaseEstimator):
     def _examples(self, X: Any, model: Model) -> NewExamples:
         """New examples as they are to be read: by the columns of the training, by word."""
         columns = getattr(self, "card_", {}).get("task", {}).get("inputs", ())
-        new = new_examples(X, model.modality, tuple(columns))
-        return new.by_word() if self._labels_words() else new
+        return new_examples(X, model.modality, tuple(columns), self._labels_words())
+
+    def _checked(self, examples: Sequence[Any]) -> None:
+        """Refuse texts, pairs of them or words where another of these was fitted on."""
+        task = getattr(self, "card_", {}).get("task", {})
+        if task.get("modality") != "text" or not len(examples):
+            return
+        pairs = task.get("pairs", len(task.get("inputs", ())) == 2)
+        fitted = "words" if self._labels_words() else "pairs of texts" if pairs else "texts"
+        first = examples[0]
+        found = "words" if isinstance(first, Word) else "texts"
+        found = "pairs of texts" if is_pair(first) else found
+        if found != fitted:
+            cure = {
+                "words": "texts or lists of words",
+                "pairs of texts": "pairs (text, text), or a table with both columns",
+            }
+            raise InvalidInputError(
+                f"the head was fitted on {fitted}, and the examples are {found}; give "
+                f"{cure.get(fitted, 'texts')}"
+            )
 
     def _labels_words(self) -> bool:
         """Whether the words of sentences were fitted on."""
@@ -391,3 +422,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
             logits = logits + x.astype(np.float64, copy=False) @ self.coef_[:, start:end].T
             start = end
         return logits + self.intercept_
+
+
+def _is_numbered(X: Any) -> bool:
+    """Whether something has labels of its own, which are numbers of classes."""
+    return isinstance(X, (Task, Split, FeatureStore, Inputs)) or is_task_name(X)

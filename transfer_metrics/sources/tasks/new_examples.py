@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +16,19 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import Modality, Word, is_pair, is_sound
 from transfer_metrics.sources.preprocess import array_to_image
-from transfer_metrics.sources.specs import parse_task, text_of
+from transfer_metrics.sources.specs import parse_task, task_text, text_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import TASK_SOURCES, load_task
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, files_below
 from transfer_metrics.sources.tasks.sequences import Examples, ImageFiles, SoundFiles
 from transfer_metrics.sources.tasks.table_files import read_table
+from transfer_metrics.sources.tasks.table_tasks import word_lists
 from transfer_metrics.sources.tasks.tables import Table
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.untrusted import TABLE, read_text
 
 _TABLES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
-_OPTIONS = ("text", "image", "features", "root", "header")
+_OPTIONS = ("text", "image", "words", "features", "root", "header")
 """Of tables whose labels are not read."""
 _FILES: dict[str, tuple[str, Any]] = {
     "image": ("image", ImageFiles),
@@ -66,8 +68,7 @@ class NewExamples:
             if isinstance(example, Word):
                 words.append(example)
             elif isinstance(example, str):
-                sentence = tuple(example.split())
-                words += [Word(sentence, place) for place in range(len(sentence))]
+                words += _words([example.split()])
             else:
                 raise InvalidInputError(
                     f"the head labels the words of texts, and an example is a "
@@ -99,10 +100,13 @@ def is_new(X: Any) -> bool:
         return not is_task_name(X)
     if isinstance(X, (list, tuple)) and len(X):
         X = X[0]
-    return isinstance(X, (str, os.PathLike, Image.Image)) or is_pair(X) or is_sound(X)
+    given = isinstance(X, (str, os.PathLike, Image.Image)) or is_pair(X) or is_sound(X)
+    return given or _is_sentence(X)
 
 
-def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> NewExamples:
+def new_examples(
+    X: Any, modality: Modality, columns: Sequence[str] = (), words: bool = False
+) -> NewExamples:
     """Read examples that have no labels, or whose labels do not matter.
 
     For a model of images a text is the path of an image, of a folder, of which all images count
@@ -111,22 +115,41 @@ def new_examples(X: Any, modality: Modality, columns: Sequence[str] = ()) -> New
     with a text per line, or else a text itself; for one of numbers the path of a table. The name of
     a task stands for its split ``test``. An image, a pair of texts, a sound, a split, arrays and
     lists of all these are taken as ``load_task`` takes them. ``columns`` are those of tables that
-    the model was trained to read, if known.
+    the model was trained to read, if known. Where ``words`` are the examples, they are those of
+    lists of words, which tables may hold too, and of texts.
     """
+    if words:
+        sentences = isinstance(X, (list, tuple)) and bool(X) and all(map(_is_sentence, X))
+        if sentences:
+            return NewExamples([str(word) for row in X for word in row], _words(X))
+        return _read(X, modality, columns, True).by_word()
+    return _read(X, modality, columns, False)
+
+
+def _words(sentences: Sequence[Sequence[str]]) -> list[Word]:
+    return [Word(tuple(row), place) for row in sentences for place in range(len(row))]
+
+
+def _is_sentence(X: Any) -> bool:
+    """Whether something is a list of words."""
+    return isinstance(X, (list, tuple)) and bool(X) and all(isinstance(word, str) for word in X)
+
+
+def _read(X: Any, modality: Modality, columns: Sequence[str], words: bool) -> NewExamples:
     if isinstance(X, Split):
         return _listed(X.examples)
     if isinstance(X, Task) or is_task_name(X):
-        return _of_task(X, modality, columns)
+        return _of_task(X, modality, columns, words)
     one_pair = modality == "text" and isinstance(X, tuple) and is_pair(X)
     if isinstance(X, Image.Image) or is_sound(X) or one_pair:
         X = [X]
     if modality == "image" and isinstance(X, np.ndarray) and X.dtype == np.uint8:
         X = [array_to_image(X)] if X.ndim == 2 or (X.shape[-1:] == (3,) and X.ndim == 3) else X
     if isinstance(X, (str, os.PathLike)):
-        return _of_path(X, modality, columns)
+        return _of_path(X, modality, columns, words)
     if isinstance(X, (list, tuple)) and any(isinstance(x, (str, os.PathLike)) for x in X):
-        texts = modality == "text" and all(isinstance(x, str) for x in X)
-        return _of_texts(X) if texts else _joined([new_examples(x, modality, columns) for x in X])
+        texts = modality == "text" and all(isinstance(x, str) and not _is_named(x) for x in X)
+        return _of_texts(X) if texts else _joined([_read(x, modality, columns, words) for x in X])
     return _listed(as_examples(X, "the examples"))
 
 
@@ -171,31 +194,37 @@ def _of_texts(texts: Sequence[str]) -> NewExamples:
     return NewExamples(names, list(texts))
 
 
-def _of_task(X: Any, modality: Modality, columns: Sequence[str]) -> NewExamples:
+def _of_task(X: Any, modality: Modality, columns: Sequence[str], words: bool) -> NewExamples:
     """The split ``test`` of a task; of tables and folders all, whatever their labels."""
     if isinstance(X, str):
         source, place, options = parse_task(X)
         if source in _TABLES.values():
-            return _of_table(place, modality, columns, options)
+            return _of_table(place, modality, columns, options, words)
         if source in ("imagefolder", "audiofolder"):
-            return _of_path(place, modality, columns)
+            return _of_path(place, modality, columns, words)
     task = load_task(X)
     return _listed(task["test" if "test" in task.splits else "train"].examples)
 
 
-def _of_path(X: Any, modality: Modality, columns: Sequence[str]) -> NewExamples:
+def _of_path(X: Any, modality: Modality, columns: Sequence[str], words: bool) -> NewExamples:
     told = os.fspath(X)
     path = Path(told).expanduser()
+    place = _without_options(told)
+    if place != told and _is_named(place):
+        if not os.path.exists(os.path.expanduser(place)):
+            raise _absent(place)
+        return _of_task(task_text(told), modality, columns, words)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError):  # a text that is no path: too long, or with a NUL in it
         is_folder = is_file = False
     may_be_text = modality == "text" and isinstance(X, str) and not is_file
     if path.suffix.lower() in _TABLES and not is_folder and not may_be_text:
-        return _of_table(told, modality, columns, {})
+        return _of_table(told, modality, columns, {}, words)
     if modality == "text" and not is_folder:
         if not is_file:
-            if isinstance(X, str) and not _like_a_table(told):
+            folder = "/" in told and not any(letter.isspace() for letter in told)
+            if isinstance(X, str) and not (folder or _is_named(told)):
                 return _of_texts([X])
             raise _absent(told)
         return _of_lines(path, told)
@@ -211,8 +240,17 @@ def _of_path(X: Any, modality: Modality, columns: Sequence[str]) -> NewExamples:
     return NewExamples([text_of(told)], _FILES[modality][1]([path]))
 
 
-def _like_a_table(text: str) -> bool:
-    return os.path.splitext(text)[1].lower() in {*_TABLES, ".txt"} and " " not in text
+def _is_named(text: str) -> bool:
+    """Whether a text ends as the names of files with texts do, before options if it has any."""
+    place = _without_options(text)
+    return os.path.splitext(place)[1].lower() in {*_TABLES, ".txt"} and (
+        " " not in place or os.path.exists(os.path.expanduser(place))
+    )
+
+
+def _without_options(text: str) -> str:
+    place, _, query = text.rpartition("?")
+    return place if re.match(r"\w+=", query) and not os.path.exists(text) else text
 
 
 def _absent(told: str) -> InvalidInputError:
@@ -248,7 +286,11 @@ def _of_lines(path: Path, told: str) -> NewExamples:
 
 
 def _of_table(
-    place: str, modality: Modality, columns: Sequence[str], options: dict[str, str]
+    place: str,
+    modality: Modality,
+    columns: Sequence[str],
+    options: dict[str, str],
+    words: bool,
 ) -> NewExamples:
     for option in options:
         choose("option of a table without labels:", option, _OPTIONS)
@@ -258,11 +300,30 @@ def _of_table(
         examples = table.images(column, options.get("root"))
         cells = table.cells(column) if table.holds(column) == "paths" else []
         return NewExamples([*cells] or _rows(table), examples)
+    if modality == "text" and (named := _words_option(table, options, columns, words)):
+        [column] = _columns(table, named, options, columns, ("lists", "text"))
+        rows = word_lists(table.cells(column), f"{place}: {column!r}")
+        sentences = [[str(word) for word in row] for row in rows]
+        return NewExamples([word for row in sentences for word in row], _words(sentences))
     if modality == "text":
         texts = table.texts(_columns(table, "text", options, columns, ("text",)))
         return NewExamples(_rows(table), texts) if is_pair(texts[0]) else _of_texts(texts)
     chosen = _columns(table, "features", options, columns, ("numbers",))
     return NewExamples(_rows(table), as_examples(table.numbers(chosen), f"table {place!r}"))
+
+
+def _words_option(
+    table: Table, options: dict[str, str], known: Sequence[str], words: bool
+) -> str | None:
+    """The option that names a column with lists of words; None where texts are to be read."""
+    if "words" in options and not words:
+        raise InvalidInputError(
+            f"{table.name}: ?words= names words, and the head was fitted on texts; say ?text="
+        )
+    if not words or "text" in options:
+        return None
+    lists = [column for column in table.columns if table.holds(column) == "lists"]
+    return "words" if "words" in options or lists or set(known) <= set(table.columns) else None
 
 
 def _rows(table: Table) -> list[str]:

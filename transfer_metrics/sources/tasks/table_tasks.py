@@ -131,9 +131,9 @@ def _sentences(table: Table, roles: Roles) -> dict[str, tuple[list[Any], list[An
     [words], label = roles.inputs, roles.label
     where = f"task {table.name!r}, column"
     sentences = [
-        [str(word) for word in row] for row in _lists(table.cells(words), f"{where} {words!r}")
+        [str(word) for word in row] for row in word_lists(table.cells(words), f"{where} {words!r}")
     ]
-    tags = _lists(table.cells(label), f"{where} {label!r}")
+    tags = word_lists(table.cells(label), f"{where} {label!r}")
     with contextlib.suppress(ValueError):  # numbers where all are written as whole ones
         tags = [[int(tag) if isinstance(tag, str) else tag for tag in row] for row in tags]
     return {
@@ -142,7 +142,7 @@ def _sentences(table: Table, roles: Roles) -> dict[str, tuple[list[Any], list[An
     }
 
 
-def _lists(cells: Sequence[Any], where: str) -> list[list[Any]]:
+def word_lists(cells: Sequence[Any], where: str) -> list[list[Any]]:
     """Cells that hold lists: JSON's, written as in JSON or Python, or words with spaces between."""
     found = []
     for row, cell in enumerate(cells):
