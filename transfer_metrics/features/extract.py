@@ -169,10 +169,12 @@ def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
     told = [
         f"{field} is {_short(manifest.get(field))}, not {_short(key[field])}"
         for field in differing
-        if field != "behaviour"
+        if field not in ("behaviour", "settings")
     ]
     if other_layers and not told:
         told = [f"layers is {_short(manifest['layers_asked'])}, not {_short(wanted)}"]
+    if "settings" in differing and not told:
+        told = ["code, hooks or attributes of the network were others then"]
     if differing and not told:
         told = ["the network gave others then, though its weights are the same"]
     if told:

@@ -105,6 +105,7 @@ class Extraction:
             "preprocess": describe(model.preprocess),
             "head": proof.found.head,
             "behaviour": proof.behaviour,
+            "settings": proof.settings.digest,
             "task": task.name,
             "kind": task.kind,
             "split": split,
@@ -129,6 +130,7 @@ class Extraction:
             "logits": {"path": found.logits[0], "dim": found.logits[1]}
             if kept and found.logits
             else None,
+            "changing": list(self.proof.settings.changing),
             "notes": list(self.proof.notes),
             "shard_size": self.shard_size,
             "versions": dict(_versions()),
