@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,6 +196,25 @@ class Leaving(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.*has no test split")
+@pytest.mark.parametrize("head", ["linear", "finetune(epochs=1, lr=0.01)"])
+def test_fits_of_a_network_with_another_hook_are_its_own(tmp_path: Path, head: str) -> None:
+    g = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    task = tm.load_task((g.normal(size=(90, 6)).astype(np.float32) + np.eye(3, 6)[y], y))
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+
+    def found(cache: str) -> list[float | None]:
+        keep: dict[str, Any] = {"cache": cache, "cache_dir": tmp_path, "progress": False}
+        table = tm.compare(network, task, heads=[head], seeds=1, **keep)
+        return [r["value"] for r in table.records if "seconds" not in r["metric"]]
+
+    first = found("only-missing")
+    assert found("only-cache") == first
+    network[0].register_forward_pre_hook(lambda _m, given: (given[0] * (given[0] < 0.1),))
+    assert found("only-missing") == found("never") != first
+
+
 def test_interrupted_training_is_shown_and_cleared(monkeypatch, tmp_path, capsys) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 4)).astype(np.float32), np.arange(40) % 2

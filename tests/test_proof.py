@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import json
+import os
 import random
+import subprocess
+import sys
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +23,12 @@ from torch import nn
 
 import transfer_metrics as tm
 from tests import text_models
-from transfer_metrics.errors import ExtractionError, InvalidInputError, LayerNotFoundError
+from transfer_metrics.errors import (
+    ExtractionError,
+    IncompatibleStoreError,
+    InvalidInputError,
+    LayerNotFoundError,
+)
 from transfer_metrics.features import proof
 from transfer_metrics.features.proof import EQUAL, NO_HEAD, RANDOM
 from transfer_metrics.sources.models.classifier import proven_head
@@ -627,6 +637,171 @@ def test_a_global_of_the_forward_counts(tmp_path, monkeypatch):
     first = rank(Masked(), **keep).ranking().score[0]
     monkeypatch.setattr(Masked, "scale", 3.0)
     assert rank(Masked(), **keep).ranking().score[0] != first
+
+
+LIMIT, LIMITS, SETTINGS = 9.0, [9.0], SimpleNamespace(limit=9.0)
+RARE = X.copy()
+RARE[40:70, 0] = 5.0 + Y[40:70]  # none of them is looked at beforehand
+RARE[[*range(40), *range(70, N)]] = np.clip(X[[*range(40), *range(70, N)]], -2, 2)
+
+
+def below(x, *, limit=9.0):
+    return x * (x < limit)
+
+
+class Cutter:
+    __slots__ = ("limit",)
+
+    def __init__(self, limit):
+        self.limit = limit
+
+    def __call__(self, x):
+        return x * (x < self.limit)
+
+    def cut(self, x):
+        return self(x)
+
+
+class Cuts(nn.Module):
+    """Cuts off what is above a limit, which only examples that are not looked at reach."""
+
+    bound = 9.0
+
+    def __init__(self, function=lambda x: x * (x < LIMIT)):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.head, self.function = nn.Linear(12, 8), nn.Linear(8, 3), function
+
+    @property
+    def largest(self):
+        return 9.0
+
+    def within(self, x):
+        return x * (x < self.bound)
+
+    def forward(self, x):
+        return self.head(self.a(self.within(self.function(x)) * (x < self.largest)))
+
+
+def _hook(_module, given, output):
+    return output * (given[0][:, :1] < 3)
+
+
+def _pre_hook(_module, given):
+    return (below(given[0], limit=3.0),)
+
+
+def _of_all(_network, patch):
+    patch.setattr(torch.nn.modules.module, "_global_forward_pre_hooks", {0: _pre_hook})
+
+
+def _set(thing, name, value):
+    return lambda _network, patch: patch.setattr(thing, name, value)
+
+
+def _function(value):
+    return lambda network, _patch: setattr(network, "function", value)
+
+
+CHANGES = {
+    "hook": (below, lambda network, _: network.a.register_forward_hook(_hook)),
+    "pre-hook": (below, lambda network, _: network.a.register_forward_pre_hook(_pre_hook)),
+    "hook of all": (below, _of_all),
+    "number": (lambda x: x * (x < LIMIT), lambda _, p: p.setitem(globals(), "LIMIT", 3.0)),
+    "in a helper": (
+        lambda x: (lambda y: y * (y < LIMIT))(x), lambda _, p: p.setitem(globals(), "LIMIT", 3.0),
+    ),
+    "list": (lambda x: x * (x < LIMITS[0]), lambda _, p: p.setitem(globals(), "LIMITS", [3.0])),
+    "namespace": (lambda x: x * (x < SETTINGS.limit), _set(SETTINGS, "limit", 3.0)),
+    "partial": (
+        functools.partial(below, limit=9.0), _function(functools.partial(below, limit=3.0)),
+    ),
+    "slots": (Cutter(9.0), _function(Cutter(3.0))),
+    "bound method": (Cutter(9.0).cut, _function(Cutter(3.0).cut)),
+    "keyword": (lambda x: below(x), _set(below, "__kwdefaults__", {"limit": 3.0})),
+    "class attribute": (below, _set(Cuts, "bound", 3.0)),
+    "method": (below, _set(Cuts, "within", lambda _self, x: below(x, limit=3.0))),
+    "property": (below, _set(Cuts, "largest", property(lambda _self: 3.0))),
+    "its module": (lambda x: x * (x < text_models.LIMIT), _set(text_models, "LIMIT", 3.0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_changes_between_runs_changes_scores_and_stores(tmp_path, monkeypatch, what):
+    monkeypatch.setattr(text_models, "LIMIT", 9.0, raising=False)
+    function, change = CHANGES[what]
+    network = Cuts(function)
+    keep = {"cache": "only-missing", "cache_dir": tmp_path / "cache", "metrics": "logme"}
+
+    def score(**options):
+        table = tm.rank_models(network, (RARE, Y), progress=False, **options)
+        return table.records[0]["value"]
+
+    def store():
+        return tm.extract(network, (RARE, Y), out=tmp_path / "store", progress=False)
+
+    first, features = score(**keep), store()["head:input"]
+    assert score(**{**keep, "cache": "only-cache"}) == first
+    np.testing.assert_array_equal(store()["head:input"], features)
+    head = tm.LinearProbe().fit(network, tm.load_task((RARE, Y)))
+    head.save(tmp_path / "head")
+    tm.load_head(tmp_path / "head", model=network)
+    change(network, monkeypatch)
+    assert score(**keep) == score(cache="never", metrics="logme") != first
+    with pytest.raises(IncompatibleStoreError, match="code, hooks or attributes"):
+        store()
+    with pytest.raises(IncompatibleStoreError, match="code, hooks or attributes"):
+        tm.load_head(tmp_path / "head", model=network)
+
+
+@pytest.mark.integration
+def test_settings_are_the_same_in_every_process():
+    code = (
+        "from tests.test_proof import CHANGES, Cuts, text_models\n"
+        "from transfer_metrics.sources.models.settings import Settings, unsaved\n"
+        "text_models.LIMIT = 9.0\n"
+        "for function, _ in CHANGES.values():\n"
+        "    network = Cuts(function)\n"
+        "    network.register_forward_hook(lambda m, i, o: o if len(o) in {7, 8, 9} else o)\n"
+        "    network.words = {'a', 'b', 'c', ('d', 1)}\n"
+        "    print(Settings.of(unsaved(network), unsaved(network)))\n"
+    )
+
+    def told(seed):
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        run = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        return run.stdout.splitlines()
+
+    first = told("1")
+    assert first == told("2")
+    assert len(first) == len(CHANGES)
+
+
+@pytest.mark.parametrize("into", ["list", "object", "last"])
+def test_a_hook_that_records_is_no_change(tmp_path, into):
+    class Recorder:
+        def __init__(self):
+            self.calls, self.outputs, self.last = 0, [], None
+
+        def __call__(self, _module, _given, output):
+            self.calls, self.last = self.calls + 1, output
+            if into == "object":
+                self.outputs.append(SimpleNamespace(output=output))
+
+    network, outputs = Cuts(), []
+    hook = Recorder() if into != "list" else lambda _m, _g, output: outputs.append(output)
+    network.a.register_forward_hook(hook)
+    keep = {"cache_dir": tmp_path / "cache", "metrics": "logme"}
+    first = rank(network, cache="only-missing", **keep).records[0]["value"]
+    for _ in range(2):
+        quiet(network, out=tmp_path / "store")
+        assert rank(network, cache="only-cache", **keep).records[0]["value"] == first
+    head = tm.LinearProbe().fit(network, tm.load_task((X, Y)))
+    head.save(tmp_path / "head")
+    loaded = tm.load_head(tmp_path / "head", model=network)
+    np.testing.assert_array_equal(loaded.predict(X), head.predict(X))
 
 
 def test_few_examples_are_read_beforehand():

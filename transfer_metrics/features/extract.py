@@ -115,6 +115,7 @@ class Extraction:
             "preprocess": describe(model.preprocess),
             "head": proof.found.head,
             "behaviour": proof.behaviour,
+            "settings": proof.settings.digest,
             "task": task.name,
             "kind": task.kind,
             "split": split,
@@ -139,6 +140,7 @@ class Extraction:
             "logits": {"path": found.logits[0], "dim": found.logits[1]}
             if kept and found.logits
             else None,
+            "changing": list(self.proof.settings.changing),
             "notes": list(self.proof.notes),
             "shard_size": self.shard_size,
             "versions": dict(_versions()),
@@ -297,10 +299,12 @@ def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
     told = [
         f"{field} is {_short(manifest.get(field))}, not {_short(key[field])}"
         for field in differing
-        if field != "behaviour"
+        if field not in ("behaviour", "settings")
     ]
     if other_layers and not told:
         told = [f"layers is {_short(manifest['layers_asked'])}, not {_short(wanted)}"]
+    if "settings" in differing and not told:
+        told = ["code, hooks or attributes of the network were others then"]
     if differing and not told:
         told = ["the network gave others then, though its weights are the same"]
     if told:

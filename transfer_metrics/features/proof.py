@@ -10,7 +10,6 @@ and where nothing helps, the network is refused, with the name of the first laye
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,11 +29,11 @@ from transfer_metrics.features.trial import (
     REPEATS,
     changing_examples,
     few_examples,
+    materialised,
     random_state,
     same_random_state,
 )
 from transfer_metrics.sources.models.classifier import tensors_in
-from transfer_metrics.sources.models.identity import unsaved
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import (
     copied,
@@ -42,6 +41,7 @@ from transfer_metrics.sources.models.modules import (
     is_quantised,
     on_device,
 )
+from transfer_metrics.sources.models.settings import Settings, unsaved
 from transfer_metrics.sources.tasks.task import Task
 
 _NUMBERS = 16  # that stand for what a network gave
@@ -61,14 +61,14 @@ class Proof:
     """What a few examples of a task say of a network.
 
     ``behaviour`` tells networks apart that give other features, if only through what their state
-    does not say, such as functions and global variables; ``own`` those that differ in attributes or
-    code, whether it shows or not.
+    does not say, such as functions and global variables; ``settings`` those that differ in
+    attributes, code or hooks, whether it shows or not.
     """
 
     model: Model  # with the classifier that was found and with what its batches need
     found: Found
     behaviour: str
-    own: str
+    settings: Settings
     notes: tuple[str, ...]  # what a reader of its scores should know
     inference: Inference = AS_IS  # how it runs with the same features
 
@@ -96,7 +96,7 @@ def prove(
         task, tuple(layers), forward.pool, forward.amp, device, allow_random, forward.as_is,
     )  # fmt: skip
     known = _KNOWN.get(forward.model)
-    if known is None or known[0] != asked:
+    if known is None or known[0] != asked or not known[1].settings.hold_in(module):
         splits = {**forward.task.splits, forward.split: whole}
         forward = dataclasses.replace(
             forward, task=dataclasses.replace(forward.task, splits=splits)
@@ -113,6 +113,28 @@ def padding_proven(model: Model, task: Task, split: str = "train") -> Model:
         return model
     forward = Forward(model, task, split, resolve_pool("avg"), 64, "float32", False, 0, False)
     return prove(forward, ["last"], allow_random=True).model
+
+
+def settings_of(
+    model: Model, task: Task, split: str = "train", device: torch.device | None = None
+) -> Settings:
+    """Attributes, code and hooks that a network keeps when it reads a few examples.
+
+    Of one that cannot read them, all count.
+    """
+    forward = materialised(
+        Forward(model, task, split, resolve_pool("avg"), 64, "float32", False, 0, False)
+    )
+    module, few = forward.model.module, few_examples(forward)
+    before = unsaved(module)
+    try:
+        with on_device(module, device), evaluation(module), same_random_state(module):
+            call_model(forward.model, place(forward.load(few), module))
+            before = unsaved(module)
+            call_model(forward.model, place(forward.load(few[1::-1]), module))
+    except Exception:  # whatever the network's own code raises; it is told when features are made
+        return Settings.of(before, before)
+    return Settings.of(before, unsaved(module))
 
 
 def found_in(
@@ -150,8 +172,8 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
             if not allow_random:
                 raise _random_refusal(forward, few)
             told = _OTHER_EXAMPLES if changing else RANDOM
-            own = _lasting(attributes, forward.model)
-            return Proof(_settled(forward, found), found, told, own, (*notes, told))
+            lasting = Settings.of(attributes, unsaved(forward.model.module))
+            return Proof(_settled(forward, found), found, told, lasting, (*notes, told))
     if draws:
         notes.append(_DRAWS)
     way = forward
@@ -170,9 +192,10 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
             raise _company_refusal(way, few_examples(way))
     if needs_equal_lengths(way.model):
         notes.append(EQUAL)
-    behaviour, own = _behaviour(features, _tolerance_of(way)), _lasting(attributes, forward.model)
+    behaviour = _behaviour(features, _tolerance_of(way))
+    lasting = Settings.of(attributes, unsaved(forward.model.module))
     inference = _inference(way, found, features)
-    return Proof(_settled(way, found), found, behaviour, own, tuple(notes), inference)
+    return Proof(_settled(way, found), found, behaviour, lasting, tuple(notes), inference)
 
 
 def _inference(forward: Forward, found: Found, features: Mapping[str, Tensor]) -> Inference:
@@ -188,13 +211,6 @@ def _inference(forward: Forward, found: Found, features: Mapping[str, Tensor]) -
         except Exception:  # of code that looks into memory, such as view
             continue
     return AS_IS
-
-
-def _lasting(attributes: Mapping[tuple[str, str], str], model: Model) -> str:
-    """A hash of the attributes that forward passes leave alone: those others are no settings."""
-    after = unsaved(model.module)
-    same = sorted((*key, value) for key, value in attributes.items() if after.get(key) == value)
-    return hashlib.sha256(repr(same).encode()).hexdigest()[:16]
 
 
 def _of_head(model: Model, found: Found) -> list[str]:

@@ -100,18 +100,19 @@ def _check(manifest: Mapping[str, Any]) -> None:
     """
     for name in ("n", "shard_size"):
         _require(_whole(manifest[name], 1), f"{name} is {manifest[name]!r:.60}")
-    for name in (*_TEXTS, *_MAYBE_TEXTS):
-        value = manifest[name]
-        good = isinstance(value, str) or (value is None and name in _MAYBE_TEXTS)
+    for name in (*_TEXTS, *_MAYBE_TEXTS, "settings"):
+        value = manifest.get(name) if name == "settings" else manifest[name]
+        good = isinstance(value, str) or (value is None and name not in _TEXTS)
         _require(good, f"{name} is {value!r:.60}")
     kinds = ("classification", "regression", "multilabel")
     _require(manifest["kind"] in kinds, f"kind {manifest['kind']!r:.60}")
     classes, logits, shards = manifest["classes"], manifest["logits"], manifest["shards"]
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     _require(named, "the names of the classes are no list of names")
-    notes = manifest.get("notes") or []
-    good = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
-    _require(good, "the notes are no list of texts")
+    for name in ("notes", "changing"):
+        texts = manifest.get(name) or []
+        good = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+        _require(good, f"the {name} are no list of texts")
     check_layers(manifest["layers"])
     good = logits is None or (isinstance(logits, dict) and _whole(logits.get("dim"), 1))
     _require(good, "the logits have no size")

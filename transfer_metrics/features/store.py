@@ -38,6 +38,7 @@ KEY = (
     "preprocess",
     "head",
     "behaviour",
+    "settings",
     "task",
     "kind",
     "split",
@@ -150,7 +151,7 @@ class FeatureStore:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what the features depend on: weights, preprocessing, data, layers, pooling."""
-        key = [self.manifest[field] for field in KEY] + self.names
+        key = [self.manifest.get(field) for field in KEY] + self.names
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
     @property

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.layers import list_layers
+from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.data import TaskData, class_labels, is_model, read_task
 from transfer_metrics.heads.head2toe import scaled
@@ -172,6 +173,7 @@ class FineTune(Head):
         grid = self._grid(auto if self.optimizer == "auto" else self.optimizer)
         data = read_task(X, y, validation, self.validation, self.random_state)
         self._begin_card(data.task)
+        self._settings = settings_of(data.model, data.task)
         began = time.perf_counter()
         targets = scaled(data.codes(data.task["train"])[data.rows], data.task.kind)
         initial = self._initial(data, targets, grid[0].seed)
@@ -290,6 +292,7 @@ class FineTune(Head):
         identity: dict[str, Any] = {}
         if self.checkpoint is not None:
             identity = {
+                "settings": self._settings.digest,
                 "train": train.fingerprint,
                 "val": held.fingerprint if data.own_split else "",
                 "held": data.held.tolist(),
@@ -324,7 +327,7 @@ class FineTune(Head):
         self.kind_, self.network_, self._state = data.task.kind, network, None
         self.class_names_ = tuple(data.task.classes)
         self.classes_ = class_labels(self.class_names_, self.kind_)
-        self.fitted_on_, self.source_ = "model", ModelRef.of(data.model)
+        self.fitted_on_, self.source_ = "model", ModelRef.of(data.model, self._settings)
         self.layers_, self.pool_ = network.layers, network.pool.name
         self.unit_norm_, self.layer_columns_ = network.unit_norm, network.chosen_columns() or None
         self.coef_ = network.head.weight.detach().cpu().numpy().copy()

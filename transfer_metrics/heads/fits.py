@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.features.layers import place
+from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import as_codes
 from transfer_metrics.heads.network import TransferNet
@@ -34,6 +35,7 @@ from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.models.settings import Settings
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -54,6 +56,7 @@ class Loaded:
     base: Record
     inputs: PreparedSplits
     features: SharedFeatures
+    settings: Settings
 
     @cached_property
     def flops(self) -> int:
@@ -115,7 +118,7 @@ class Fits:
         )
         inputs = PreparedSplits(model, {"val": self.task["val"], **self.tests})
         features = SharedFeatures(None if self.policy == "never" else self.cache)
-        return Loaded(model, base, inputs, features)
+        return Loaded(model, base, inputs, features, settings_of(model, self.task))
 
     def map(self, loaded: Loaded | str, part: int) -> list[Record] | str | TransferMetricsError:
         """Records of one fit."""
@@ -164,6 +167,7 @@ class Fits:
         key = content_key(
             **({"chosen": chosen} if chosen else {}),
             model=loaded.model.fingerprint,
+            settings=loaded.settings.digest,
             train=self.task["train"].fingerprint,
             val=self.task["val"].fingerprint,
             tests={name: split.fingerprint for name, split in self.tests.items()},

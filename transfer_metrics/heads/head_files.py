@@ -38,6 +38,7 @@ from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.registry import Registry
+from transfer_metrics.sources.models.settings import Settings
 from transfer_metrics.untrusted import read_json, visible
 
 _FORMAT = "transfer_metrics head 1"
@@ -95,8 +96,11 @@ def _read(folder: Path, heads: Registry[Any]) -> Any:
     model = record["model"]
     head.source_ = None
     if model is not None:
+        known = model.get("settings")
+        if known is not None:
+            known = Settings(str(known["digest"]), tuple(map(str, known["changing"])))
         head.source_ = ModelRef(
-            str(model["name"]), str(model["revision"]), str(model["fingerprint"])
+            str(model["name"]), str(model["revision"]), str(model["fingerprint"]), settings=known
         )
     head._state, head.card_ = _starting(tensors, _NETWORK) or None, dict(record.get("card", {}))
     if record["n_features_in"] is not None:
@@ -165,7 +169,9 @@ def _record(head: Predictor) -> dict[str, Any]:
         "unit_norm": head.unit_norm_,
         "classes": {"dtype": head.classes_.dtype.str, "values": head.classes_.tolist()},
         "class_names": list(head.class_names_),
-        "model": model and {key: getattr(model, key) for key in _SOURCE},
+        "model": model
+        and {key: getattr(model, key) for key in _SOURCE}
+        | {"settings": model.settings and asdict(model.settings)},
         "fitted": {k: _plain(v) for k, v in _further(head) if not isinstance(v, np.ndarray)},
         "card": head._card(),
         "versions": {name: own.get(name) or version(name) for name in names},

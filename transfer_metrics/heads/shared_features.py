@@ -18,7 +18,7 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.layers import Layer, items, memory_bytes
 from transfer_metrics.features.pooling import JointPool, Pool, resolve_pool
-from transfer_metrics.features.proof import found_in
+from transfer_metrics.features.proof import found_in, settings_of
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.features.trial import materialised
 from transfer_metrics.ranking.cache import ResultCache, content_key
@@ -153,7 +153,7 @@ class SharedFeatures:
             columns[read] = slice(start, start + layer.dim)
         n = len(forward.task[forward.split])
         self._bytes += memory_bytes(list(wanted.values()), n)
-        out = self._folder(forward, wanted) if self._bytes > _IN_MEMORY else None
+        out = self._folder(forward, wanted, device) if self._bytes > _IN_MEMORY else None
         store = extract(
             forward.model, forward.task, list(parts), JointPool.of(parts), out,
             split=forward.split,
@@ -161,13 +161,14 @@ class SharedFeatures:
         )  # fmt: skip
         return _Pass(store, columns, time.perf_counter() - began)
 
-    def _folder(self, forward: Forward, wanted: Iterable[_Read]) -> Any:
+    def _folder(self, forward: Forward, wanted: Iterable[_Read], device: Any) -> Any:
         """A folder that is there until this object goes; where it was killed it goes on there."""
         if self._cache is None:
             return self._open.enter_context(TemporaryDirectory(prefix="transfer-metrics-"))
         key = content_key(
             shared=sorted(f"{read.layer} {resolve_pool(read.pool).name}" for read in wanted),
             model=forward.model.fingerprint,
+            settings=settings_of(forward.model, forward.task, forward.split, device).digest,
             split=forward.task[forward.split].fingerprint,
         )
         self._open.callback(self._cache.drop_features, key)

@@ -9,6 +9,7 @@ from transfer_metrics.errors import IncompatibleStoreError, InvalidInputError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.settings import Settings
 from transfer_metrics.sources.specs import HUB_NAMES
 from transfer_metrics.untrusted import visible
 
@@ -18,24 +19,29 @@ class ModelRef:
     """A model by name and fingerprint, and the model itself once it is there.
 
     The name is the specification it was loaded from, or the class of a module; the fingerprint a
-    SHA-256 over structure, weights and preprocessing.
+    SHA-256 over structure, weights and preprocessing. ``settings`` are its attributes, code and
+    hooks, where they are known.
     """
 
     name: str
     revision: str
     fingerprint: str
     model: Model | None = None
+    settings: Settings | None = None
 
     @classmethod
-    def of(cls, model: Model) -> ModelRef:
+    def of(cls, model: Model, settings: Settings | None = None) -> ModelRef:
         """Refer to a model that is loaded."""
-        return cls(model.name, model.revision, model.fingerprint, model)
+        return cls(model.name, model.revision, model.fingerprint, model, settings)
 
     @classmethod
     def of_store(cls, store: FeatureStore) -> ModelRef:
         """Refer to the model whose features a store holds."""
         manifest = store.manifest
-        return cls(manifest["model"], manifest["revision"], manifest["model_fingerprint"])
+        digest, changing = manifest.get("settings"), manifest.get("changing") or ()
+        settings = None if digest is None else Settings(digest, tuple(changing))
+        names = manifest["model"], manifest["revision"], manifest["model_fingerprint"]
+        return cls(*names, settings=settings)
 
     def get(self) -> Model:
         """The model, loaded from a hub by its name if it is not there yet."""
@@ -60,6 +66,12 @@ class ModelRef:
                 f"and {model.name!r} as it is now has {model.fingerprint[:12]}…; pass the model "
                 f"with the weights and preprocessing of then as model="
             )
+        if self.settings is not None and not self.settings.hold_in(model.module):
+            raise IncompatibleStoreError(
+                f"the head was fitted on {self.name!r} when its code, hooks or attributes were "
+                f"others, though its weights are the same; pass the network as it was then as "
+                f"model=, or fit the head again"
+            )
         self.model = model
 
 
@@ -70,6 +82,13 @@ def check_store(store: FeatureStore, source: ModelRef | None, pool: str | None) 
         raise IncompatibleStoreError(
             f"the store holds features of {store.model!r}, and the head was fitted on "
             f"{source.name!r} with other weights or preprocessing; extract them with that model"
+        )
+    digest = manifest.get("settings")
+    known = source.settings if source is not None else None
+    if known is not None and digest is not None and digest != known.digest:
+        raise IncompatibleStoreError(
+            f"the store holds features of {store.model!r} with other code, hooks or attributes "
+            f"than when the head was fitted; extract them with that network"
         )
     if pool is not None and manifest["pool"] != pool:
         raise IncompatibleStoreError(

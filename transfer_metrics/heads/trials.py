@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.compare import tuned
 from transfer_metrics.heads.fits import LATE, Fits, Loaded
@@ -173,7 +174,12 @@ class Trials:
         records = self.found.records
         head = tuned(self.heads[label], model.name, self.task.name, self.seed, records)
         train = self.task["train"].fingerprint
-        key = content_key(model=model.name, task=train, transfer=head.label)
+        loaded = self.loaded.get(model.name)
+        network = model.load() if loaded is None else loaded.model
+        settings = (settings_of(network, self.task) if loaded is None else loaded.settings).digest
+        key = content_key(
+            model=network.fingerprint, settings=settings, task=train, transfer=head.label
+        )
         state = self.cache.training(key)
         head.set_known(
             random_state=self.seed,
@@ -181,9 +187,8 @@ class Trials:
             device=self.options["device"],
             progress=self.options["progress"],
         )
-        loaded = self.loaded.get(model.name)
         if loaded is None:
-            return head.fit(model.load(), self.complete), state
+            return head.fit(network, self.complete), state
         with head.sharing(loaded.features):
             return head.fit(loaded.model, self.complete), state
 

@@ -259,7 +259,7 @@ class Job:
     def _content(self, whole: Extraction, data: str) -> dict[str, Any]:
         return {
             "model": whole.key["model_fingerprint"],
-            "behaviour": (whole.key["behaviour"], whole.proof.own),
+            "behaviour": (whole.key["behaviour"], whole.proof.settings.digest),
             "task": data,
             "kind": self.task.kind,
             "layers": self.layers,

@@ -1,4 +1,4 @@
-"""What makes a network the one that it is: its state, and what no checkpoint has."""
+"""What makes a network the one that it is: its structure and its state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from enum import Enum
-from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -27,11 +26,6 @@ _FIRST_HOMES = {
     "plain_text": "transfer_metrics.sources.huggingface_models",
     "stack_pixels": "transfer_metrics.sources.huggingface_models",
 }
-_OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"training"}
-# Where it was loaded from says nothing of it.
-_OF_PLACE = frozenset(("name_or_path", "_is_hf_initialized"))
-_PLAIN = (bool, int, float, complex, str, bytes, Tensor, np.ndarray, torch.dtype, type(None))
-_DEEPEST = 4
 
 
 def identity(module: nn.Module, *fed: str) -> str:
@@ -42,7 +36,7 @@ def identity(module: nn.Module, *fed: str) -> str:
     state = {**dict(module.named_buffers()), **module.state_dict()}
     for name, value in sorted(state.items()):
         digest.update(f"{name}\0".encode())
-        for part in _contents(value):
+        for part in contents(value):
             digest.update(part)
     return digest.hexdigest()
 
@@ -59,60 +53,7 @@ def describe(function: Any) -> str:
     return _without_addresses(f"{home}.{kind.__qualname__ if named else repr(function)}")
 
 
-def unsaved(module: nn.Module) -> dict[tuple[str, str], str]:
-    """A hash of each plain attribute of a network and its parts, and of the code that runs them.
-
-    By path of the part and name of the attribute. Numbers, texts, arrays and tensors count, in
-    lists and mappings too, and the code of functions with what they hold; other objects do not.
-    """
-    found = {}
-    for path, part in module.named_modules():
-        if not isinstance(part, torch.jit.ScriptModule):
-            own = {k: v for k, v in vars(part).items() if k not in _OF_EVERY_MODULE | _OF_PLACE}
-            for name, value in {"forward": type(part).forward, **own}.items():
-                digest = hashlib.sha256()
-                for piece in _plain_pieces(value, _DEEPEST):
-                    digest.update(piece)
-                found[path, name] = digest.hexdigest()
-    return found
-
-
-def _plain_pieces(value: Any, depth: int) -> Iterator[Any]:
-    if depth == 0:
-        return
-    if isinstance(value, _PLAIN):
-        yield from _contents(value)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _plain_pieces(str(key), 1)
-            yield from _plain_pieces(item, depth - 1)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        yield f"{type(value).__name__} {len(value)}".encode()
-        for item in sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value:
-            yield from _plain_pieces(item, depth - 1)
-    elif isinstance(value, FunctionType):
-        yield from _code(value.__code__)
-        yield from _plain_pieces(value.__defaults__, depth - 1)
-        for cell in value.__closure__ or ():
-            try:
-                yield from _plain_pieces(cell.cell_contents, depth - 1)
-            except ValueError:  # not filled yet
-                continue
-    elif isinstance(value, type) or callable(value):
-        yield str(getattr(value, "__qualname__", type(value).__qualname__)).encode()
-
-
-def _code(code: CodeType) -> Iterator[Any]:
-    yield code.co_code
-    yield " ".join(code.co_names).encode()
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _code(constant)
-        else:
-            yield repr(constant).encode()
-
-
-def _contents(value: Any, _above: tuple[int, ...] = ()) -> Iterator[Any]:
+def contents(value: Any, _above: tuple[int, ...] = ()) -> Iterator[Any]:
     """The parts of a value that identify it, without running or unpickling anything.
 
     Tensors count by dtype, shape and values, however they are stored; containers by their items;
@@ -137,7 +78,7 @@ def _items(value: Any, above: tuple[int, ...]) -> Iterator[Any]:
         items = {repr(key): item for key, item in value.items()}
         parts: Any = (part for key in sorted(items) for part in (key, items[key]))
     elif isinstance(value, Set):
-        parts = sorted(b"".join(_contents(item, above)) for item in value)
+        parts = sorted(b"".join(contents(item, above)) for item in value)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         parts = value
     elif isinstance(value, torch.ScriptObject):  # packed weights
@@ -149,7 +90,7 @@ def _items(value: Any, above: tuple[int, ...]) -> Iterator[Any]:
         plain = isinstance(value, (type, Enum)) or inspect.isroutine(value)
         parts = [] if plain or not hasattr(value, "__dict__") else [vars(value)]
     for part in parts:
-        yield from _contents(part, above)
+        yield from contents(part, above)
         yield b"\0"
 
 
@@ -170,8 +111,8 @@ def _tensor(tensor: Tensor) -> Iterator[Any]:
         tensor = tensor.int_repr()
     elif hasattr(tensor, "__tensor_flatten__"):  # a subclass that is made of other tensors
         names, context = tensor.__tensor_flatten__()
-        yield from _contents({name: getattr(tensor, name) for name in names})
-        yield from _contents(context)
+        yield from contents({name: getattr(tensor, name) for name in names})
+        yield from contents(context)
         return
     elif tensor.layout is not torch.strided:
         tensor = tensor.to_dense()
