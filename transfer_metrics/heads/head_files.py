@@ -95,9 +95,8 @@ def _read(folder: Path, heads: Registry[Any]) -> Any:
     model = record["model"]
     head.source_ = None
     if model is not None:
-        head.source_ = ModelRef(
-            str(model["name"]), str(model["revision"]), str(model["fingerprint"])
-        )
+        name, revision, fingerprint = (str(model[key]) for key in _SOURCE)
+        head.source_ = ModelRef(name, revision, fingerprint, spec=str(model.get("spec", "")))
     head._state, head.card_ = _starting(tensors, _NETWORK) or None, dict(record.get("card", {}))
     if record["n_features_in"] is not None:
         head.n_features_in_ = int(record["n_features_in"])
@@ -164,7 +163,7 @@ def _record(head: Predictor) -> dict[str, Any]:
         "unit_norm": head.unit_norm_,
         "classes": {"dtype": head.classes_.dtype.str, "values": head.classes_.tolist()},
         "class_names": list(head.class_names_),
-        "model": model and {key: getattr(model, key) for key in _SOURCE},
+        "model": model and {key: getattr(model, key) for key in (*_SOURCE, "spec")},
         "fitted": {k: _plain(v) for k, v in _further(head) if not isinstance(v, np.ndarray)},
         "card": head._card(),
         "versions": {name: own.get(name) or version(name) for name in names},
