@@ -24,6 +24,7 @@ from transfer_metrics.heads.export import file_logits
 from transfer_metrics.heads.finetune import FineTune
 from transfer_metrics.heads.head2toe import Head2Toe
 from transfer_metrics.heads.linear import LinearProbe
+from transfer_metrics.heads.splits import with_test
 
 pytestmark = pytest.mark.integration
 
@@ -314,3 +315,21 @@ def test_accuracy_on_real_photos(shared, model, data, kind, tmp_path):
         told = head.export(tmp_path / f"file{ending}")
         logits = file_logits(told, head._source().get(), task["test"].examples)
         assert np.mean(logits.argmax(1) == task["test"].labels) == accuracy
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore:task .* has no test split")
+@pytest.mark.parametrize("tested", [True, False])
+def test_a_task_without_a_test_split_is_checked_on_what_there_is(tested, tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", X=images, y=np.arange(60) % 3)
+    task = tm.load_task(f"npz:{tmp_path / 'data.npz'}")
+    whole = with_test(task) if tested else task
+    head = tm.LinearProbe(C_grid=(0.1,)).fit("zoo:cnn-mnist", whole)
+    expected = head.score(whole) if tested else head.score(task, split="train")
+    head.save(tmp_path / "head")
+    out = str(tmp_path / "net.pt2")
+    given = ["export", "--head", str(tmp_path / "head"), "--out", out, "--task", task.name]
+    assert main(given) == 0
+    told = capsys.readouterr().out
+    assert f"({'test, 12' if tested else 'train, 60'} examples): {expected:.4f} of the head" in told

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
 import transfer_metrics as tm
@@ -579,3 +580,28 @@ def test_what_is_shown_of_any_object_is_one_short_line() -> None:
         assert "\n" not in repr(one), type(one)
     assert repr(table) == "ScoreTable(300 records, 300 models, 1 task; logme)"
     assert repr(chosen) == "Selection(600 features of 1 layer, by head2toe)"
+
+
+@pytest.mark.integration
+def test_a_name_of_ones_own_is_taken_by_every_later_step(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("models.txt").write_text("small = zoo:mixer-usps\nother = zoo:cnn-mnist\n")
+    task = ["--task", "sklearn:digits?examples=100", "--quiet"]
+    assert main(["rank", "--models", "@models.txt", "--out", "ranked", *task]) == 0
+    assert main(["train", "--from", "ranked", "--out", "head", "--quiet"]) == 0
+    head = tm.load_head("head")
+    assert head.source_.name in ("small", "other")
+    expected = {"small": "zoo:mixer-usps", "other": "zoo:cnn-mnist"}[head.source_.name]
+    assert head.source_.spec == expected
+    capsys.readouterr()
+    told = []
+    image = np.zeros((8, 8), np.uint8)
+    Image.fromarray(image).save("new.png")
+    for model in (None, head.source_.name, "@models.txt", f"mine = {expected}"):
+        given = [] if model is None else ["--model", model]
+        assert main(["predict", "--head", "head", *given, "new.png", "--quiet"]) == 0
+        told.append(capsys.readouterr().out)
+    assert len(set(told)) == 1
+    Path("strange.txt").write_text("a = zoo:mixer-usps\nb = zoo:cnn-mnist\n")
+    assert main(["predict", "--head", "head", "--model", "@strange.txt", "new.png"]) == 2
+    assert "2 models, and none is called" in capsys.readouterr().err

@@ -15,7 +15,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.specs import HUB_NAMES
 from transfer_metrics.untrusted import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -140,8 +139,8 @@ def suggest(args: argparse.Namespace, *parts: object) -> None:
 
 def suggest_predictions(args: argparse.Namespace, folder: object, head: Head) -> None:
     """How to predict with a head; a model of the user's own has to be named again."""
-    model = "zoo:" if head.source_ is None else head.source_.name
-    own = () if model.partition(":")[0] in HUB_NAMES else ("--model", model)
+    source = head.source_
+    own = () if source is None or source.loads else ("--model", source.spec or source.name)
     suggest(args, "predict", "--head", folder, *own, "NEW")
 
 

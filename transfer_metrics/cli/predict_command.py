@@ -113,6 +113,7 @@ def _run_predict(args: argparse.Namespace) -> int:
 def _run_export(args: argparse.Namespace) -> int:
     """Write, try the file, and print what it takes and gives."""
     from transfer_metrics.heads.export import file_logits
+    from transfer_metrics.heads.splits import with_test
     from transfer_metrics.sources.tasks.load_task import load_task
 
     check_place(args.out)
@@ -120,6 +121,13 @@ def _run_export(args: argparse.Namespace) -> int:
     task = None if args.task is None else load_task(args.task)
     if task is not None:
         tell(args, task.summary)
+    if task is not None and args.split == "test" and "test" not in task.splits:
+        tests = getattr(head, "card_", {}).get("tests", [])
+        if any((test["task"], test["split"]) == (task.name, "test") for test in tests):
+            task = with_test(task)  # the part that was held out when the head was tested
+        else:
+            args.split = "train"
+            tell(args, f"{task.name} has no split test; checked on the examples of train")
     data = None if task is None else task[args.split]
     exported = head.export(args.out, args.format)
     record: dict[str, Any] = {

@@ -142,7 +142,9 @@ class TaskData:
             class_names=names,
             layers=tuple(store.layers),
             pool=store.manifest["pool"],
-            source=dataclasses.replace(ModelRef.of_store(store), model=self.model),
+            source=dataclasses.replace(
+                ModelRef.of_store(store), model=self.model, spec=self.model.spec
+            ),
             of_model=True,
         )
 

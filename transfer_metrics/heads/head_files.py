@@ -99,9 +99,9 @@ def _read(folder: Path, heads: Registry[Any]) -> Any:
         known = model.get("settings")
         if known is not None:
             known = Settings(str(known["digest"]), tuple(map(str, known["changing"])))
-        head.source_ = ModelRef(
-            str(model["name"]), str(model["revision"]), str(model["fingerprint"]), settings=known
-        )
+        name, revision, fingerprint = (str(model[key]) for key in _SOURCE)
+        spec = str(model.get("spec", ""))
+        head.source_ = ModelRef(name, revision, fingerprint, settings=known, spec=spec)
     head._state, head.card_ = _starting(tensors, _NETWORK) or None, dict(record.get("card", {}))
     if record["n_features_in"] is not None:
         head.n_features_in_ = int(record["n_features_in"])
@@ -170,7 +170,7 @@ def _record(head: Predictor) -> dict[str, Any]:
         "classes": {"dtype": head.classes_.dtype.str, "values": head.classes_.tolist()},
         "class_names": list(head.class_names_),
         "model": model
-        and {key: getattr(model, key) for key in _SOURCE}
+        and {key: getattr(model, key) for key in (*_SOURCE, "spec")}
         | {"settings": model.settings and asdict(model.settings)},
         "fitted": {k: _plain(v) for k, v in _further(head) if not isinstance(v, np.ndarray)},
         "card": head._card(),

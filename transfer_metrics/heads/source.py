@@ -7,10 +7,11 @@ from typing import Any
 
 from transfer_metrics.errors import IncompatibleStoreError, InvalidInputError
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.sources.models.candidates import candidates_of
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.settings import Settings
-from transfer_metrics.sources.specs import HUB_NAMES
+from transfer_metrics.sources.specs import HUB_NAMES, results_of
 from transfer_metrics.untrusted import visible
 
 
@@ -18,9 +19,9 @@ from transfer_metrics.untrusted import visible
 class ModelRef:
     """A model by name and fingerprint, and the model itself once it is there.
 
-    The name is the specification it was loaded from, or the class of a module; the fingerprint a
-    SHA-256 over structure, weights and preprocessing. ``settings`` are its attributes, code and
-    hooks, where they are known.
+    The name is the specification it was loaded from, which ``spec`` is where it has a name of one's
+    own, or the class of a module; the fingerprint a SHA-256 over structure, weights and
+    preprocessing. ``settings`` are its attributes, code and hooks, where they are known.
     """
 
     name: str
@@ -28,11 +29,19 @@ class ModelRef:
     fingerprint: str
     model: Model | None = None
     settings: Settings | None = None
+    spec: str = ""
+
+    @property
+    def loads(self) -> bool:
+        """Whether it is loaded from a hub, without the model being given."""
+        # The name may come from a file, and a factory's name would run code of its choice.
+        hub, colon, _ = (self.spec or self.name).partition(":")
+        return bool(colon) and hub in HUB_NAMES
 
     @classmethod
     def of(cls, model: Model, settings: Settings | None = None) -> ModelRef:
         """Refer to a model that is loaded."""
-        return cls(model.name, model.revision, model.fingerprint, model, settings)
+        return cls(model.name, model.revision, model.fingerprint, model, settings, model.spec)
 
     @classmethod
     def of_store(cls, store: FeatureStore) -> ModelRef:
@@ -46,19 +55,32 @@ class ModelRef:
     def get(self) -> Model:
         """The model, loaded from a hub by its name if it is not there yet."""
         if self.model is None:
-            # The name may come from a file, and a factory's name would run code of its choice.
-            if self.name.partition(":")[0] not in HUB_NAMES or ":" not in self.name:
+            if not self.loads:
                 raise InvalidInputError(
                     f"the head belongs to {self.name!r}, which is not the name of a model in "
                     f"{', '.join(HUB_NAMES)} and is not loaded by name; pass the model: "
                     f"`--model {visible(self.name)}`, load_head(path, model=…) or network(model)"
                 )
-            self.adopt(self.name)
+            self.adopt(self.spec or self.name)
         assert self.model is not None
         return self.model
 
     def adopt(self, model: Any) -> None:
-        """Take the model that was given, if its fingerprint is the one of this."""
+        """Take the model that was given, if its fingerprint is the one of this.
+
+        Of several, as a list ``@models.txt`` has them, that of this name.
+        """
+        if model == self.name and self.spec and self.loads:
+            model = self.spec
+        if isinstance(model, str) and results_of(model) is None:
+            found = candidates_of(model)
+            named = [one for one in found if one.name == self.name]
+            if len(found) > 1 and not named:
+                raise InvalidInputError(
+                    f"{model!r} has {len(found)} models, and none is called {self.name!r}, which "
+                    f"the head was fitted on; give that one"
+                )
+            model = (named or found)[0].load()
         model = load_model(model)
         if model.fingerprint != self.fingerprint:
             raise IncompatibleStoreError(

@@ -221,6 +221,8 @@ def rank_models(
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
     records = [replace(record, task_summary=task.summary) for record in records]
+    specs = {c.name: c.model for c in candidates if isinstance(c.model, str) and c.model != c.name}
+    records = [replace(r, spec=specs.get(str(r.model))) for r in records]
     return ScoreTable(combined(records, combinations), job.view).informed(evidence, prior)
 
 

@@ -40,6 +40,7 @@ class Record:
     Attributes:
         model: name of the model.
         model_id: the first digits of the SHA-256 of structure, weights and preprocessing.
+        spec: the specification that the model was loaded from, where it has a name of its own.
         revision: version of the weights, as their source names it.
         task: name of the task.
         task_id: the first digits of the SHA-256 of the examples and labels of the split.
@@ -83,6 +84,7 @@ class Record:
 
     model: str | None = None
     model_id: str | None = None
+    spec: str | None = None
     revision: str | None = None
     task: str | None = None
     task_id: str | None = None

@@ -283,6 +283,11 @@ class ScoreTable(LongTable):
             raise InvalidInputError("no model has a score; see table.failures for the reasons")
         return str(first["model"].iloc[0])
 
+    @property
+    def specs(self) -> dict[str, str]:
+        """Specifications of the models that have names of their own, by name."""
+        return {str(r.model): r.spec for r in self._records if r.spec}
+
     def chosen_models(self) -> list[str]:
         """The shortlist, which the table stands for where models are asked; the likeliest first."""
         metric = self.named_metric(None)

@@ -63,20 +63,24 @@ def results_of(given: Any) -> Any:
 def models_of(given: Any) -> list[str] | None:
     """The models that something found before stands for, the best first; None for all else.
 
+    One that has a name of its own is ``name = specification``.
+
     A file may be anybody's, and the name of a factory would run code of its choice, so it is
     refused.
     """
     found = results_of(given)
     if found is None:
         return None
+    specs: dict[str, str] = getattr(found, "specs", {})
     names: list[str] = found.chosen_models()
     for name in names if found is not given else []:
-        if name.partition(":")[0] not in HUB_NAMES or ":" not in name:
+        spec = specs.get(name, name)
+        if spec.partition(":")[0] not in HUB_NAMES or ":" not in spec:
             raise InvalidInputError(
                 f"{os.fspath(given)} has the model {name!r}, which is none of "
                 f"{', '.join(HUB_NAMES)}; names in files are not run as code, so name the model"
             )
-    return names
+    return [f"{name} = {specs[name]}" if name in specs else name for name in names]
 
 
 def parse_model(text: str) -> ModelSpec:

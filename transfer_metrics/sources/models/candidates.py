@@ -122,7 +122,7 @@ def _named(item: Any) -> Iterator[tuple[str | None, Any]]:
             name = checked_name(key, "a model")
             yield name, _only(name, unquoted(model)) if isinstance(model, str) else model
     elif (names := models_of(item)) is not None:
-        yield from ((None, name) for name in names)
+        yield from map(parse_name, names)
     else:
         yield None, item
 
@@ -164,7 +164,7 @@ def _expand(text: str) -> list[tuple[str | None, str]]:
     if _is_list(text):
         return _listed(text[1:])
     if (names := models_of(text)) is not None:
-        return [(None, name) for name in names]
+        return [parse_name(name) for name in names]
     name, spec = parse_name(text)
     if name is not None:
         return [(name, _only(name, spec))]

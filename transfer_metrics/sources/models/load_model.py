@@ -131,6 +131,7 @@ def load_model(
         parts = parse_model(text)
         model = HUBS[parts.hub](parts) if parts.hub in HUBS else from_factory(parts, HUBS)
         model.module.eval()
+        model = dataclasses.replace(model, spec=text)
     else:
         raise not_a_model(spec)
     if preprocess is None and modality not in (None, model.modality):

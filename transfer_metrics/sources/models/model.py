@@ -37,6 +37,7 @@ class Model:
         open_head: whether the classifier is a guess, or none, until it is looked for on the first
             examples of a task.
         least: examples that a batch must have at least; 2 where a network squeezes its axes.
+        spec: the specification that it was loaded from, whatever its name; empty of a module.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Model:
     collate: Callable[[list[Any]], Any] | None = None
     open_head: bool = False
     least: int = 1
+    spec: str = ""
     __repr__ = brief
 
     def __post_init__(self) -> None:
