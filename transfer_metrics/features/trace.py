@@ -330,11 +330,11 @@ def _is_turned(left: tuple[int, ...], entered: tuple[int, ...]) -> bool:
     return left[:1] == entered[:1] and left != entered and sorted(left) == sorted(entered)
 
 
-def _reads_last(module: nn.Module | None) -> bool:
+def _reads_last(module: nn.Module) -> bool:
     """Whether channels are the last axis of what a module gives, whatever its size is."""
     forward = type(module).forward
     if forward is nn.LayerNorm.forward:
-        return len(module.normalized_shape) == 1  # type: ignore[union-attr, arg-type]
+        return len(module.normalized_shape) == 1  # type: ignore[arg-type]
     return forward is nn.Linear.forward
 
 
