@@ -195,6 +195,7 @@ class Leaving(nn.Module):
         return self.head(self.body(x))
 
 
+@pytest.mark.filterwarnings("ignore:.*has no test split")
 @pytest.mark.parametrize("head", ["linear_probe", "finetune(epochs=1, lr=0.01)"])
 def test_fits_of_a_network_with_another_hook_are_its_own(tmp_path: Path, head: str) -> None:
     g = np.random.default_rng(0)
