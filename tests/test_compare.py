@@ -196,7 +196,7 @@ class Leaving(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.*has no test split")
-@pytest.mark.parametrize("head", ["linear", "finetune(epochs=1, lr=0.01)"])
+@pytest.mark.parametrize("head", ["linear_probe", "finetune(epochs=1, lr=0.01)"])
 def test_fits_of_a_network_with_another_hook_are_its_own(tmp_path: Path, head: str) -> None:
     g = np.random.default_rng(0)
     y = np.arange(90) % 3
@@ -215,6 +215,7 @@ def test_fits_of_a_network_with_another_hook_are_its_own(tmp_path: Path, head: s
     assert found("only-missing") == found("never") != first
 
 
+@pytest.mark.filterwarnings("ignore:.*has no test split")
 def test_interrupted_training_is_shown_and_cleared(monkeypatch, tmp_path, capsys) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 4)).astype(np.float32), np.arange(40) % 2

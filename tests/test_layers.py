@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -184,6 +185,68 @@ def test_layouts():
     assert layout_of((16, 16, 32), None, (32, 64)) == "NCHW"
     assert layout_of((8, 16, 96), None, (32, 64)) == "NHWC"
     assert layout_of((32, 32, 5), nn.Conv2d(3, 32, 1), (64, 10)) == "NCHW"
+
+
+class _Turn(nn.Module):
+    def __init__(self, *axes):
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, x):
+        return x.permute(self.axes)
+
+
+class _Shortcut(nn.Module):
+    """A block as in ConvNeXt, whose axes are turned around inside."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + self.linear(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+
+class _Scale(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+@pytest.mark.parametrize("width", [8, 16, 24])
+def test_channels_last_and_first_where_sizes_say_nothing(width):
+    turned = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), _Scale(width), nn.ReLU())
+    network = nn.Sequential(
+        nn.Conv2d(3, width, 2, 2),
+        _Shortcut(width),
+        _Turn(0, 2, 3, 1),
+        turned,
+        _Turn(0, 3, 1, 2),
+        nn.BatchNorm2d(width),
+        nn.Sequential(nn.Conv2d(width, width, 1), _Turn(0, 2, 3, 1)),
+    ).eval()
+    first, last = (
+        ["0", "1", "4", "5", "6.0"],
+        ["1.norm", "1.linear", "2", "3", "3.0", "3.1", "3.2", "3.3", "6", "6.1"],
+    )
+    X = np.random.default_rng(0).normal(size=(12, 3, 32, 32)).astype("float32")
+    found = {}
+    for name, module in network.named_modules():
+        module.register_forward_hook(
+            lambda _m, _i, out, name=name: found.setdefault(name, []).append(out)
+        )
+    store = tm.extract(network, (X, [0, 1] * 6), [*first, *last], progress=False)
+    found.clear()
+    with torch.no_grad():
+        network(torch.from_numpy(X))
+    layouts = {layer.name: layer.layout for layer in store.layers}
+    assert layouts == {**dict.fromkeys(first, "NCHW"), **dict.fromkeys(last, "NHWC")}
+    for name in layouts:
+        axes = (2, 3) if name in first else (1, 2)
+        torch.testing.assert_close(torch.from_numpy(store[name]), found[name][0].mean(axes))
 
 
 class Recurrent(nn.Module):

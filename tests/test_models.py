@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+import transfer_metrics as tm
 from transfer_metrics import list_layers, rank_models
 from transfer_metrics.errors import (
     InvalidInputError,
@@ -752,3 +753,25 @@ def test_what_a_factory_says_is_cut(kind: str, tmp_path: Path, monkeypatch) -> N
     with pytest.raises(InvalidInputError, match="no no") as caught:
         load_model(f"wordy_{kind}:make")
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("how", ["head first", "flattens inside", "last axis"])
+def test_the_first_layer_that_is_registered_need_not_run_first(how):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Linear({"head first": 6, "flattens inside": 48}.get(how, 4), 2)
+            self.conv = torch.nn.Conv2d(3, 6, 1)
+
+        def forward(self, x):
+            if how == "head first":
+                return self.first(self.conv(x).mean((2, 3)))
+            return self.first(x.flatten(1)) if how == "flattens inside" else self.first(x)
+
+    X = torch.randn(8, 3, 4, 4).numpy()
+    network = Network().eval()
+    store = tm.extract(network, (X, [0, 1] * 4), layers=["first"], progress=False)
+    with torch.no_grad():
+        out = network(torch.from_numpy(X))
+    expected = out if out.ndim == 2 else out.mean((1, 2))
+    torch.testing.assert_close(torch.from_numpy(store["first"]), expected)

@@ -27,6 +27,10 @@ _READS: dict[type, dict[int, str]] = {nn.Conv1d: {3: "NCT"}, nn.Conv2d: {4: "NCH
 _SEQUENCE_POOLS = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)
 
 
+_TURNED = {"NCHW": "NHWC", "NHWC": "NCHW", "NCT": "NTC", "NTC": "NCT"}
+"""What the axes mean once channels are moved to the end, or to the front."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of one module, or what entered the classifier."""
@@ -222,6 +226,7 @@ class _Open:
     shape: tuple[int, ...]
     layout: str | None
     given: _Value | None
+    memory: tuple[int, ...] = ()  # where it lies, and its strides
 
 
 class _Recorder:
@@ -251,15 +256,14 @@ class _Recorder:
         if path == self.head:
             reads = _READS.get(type(module), {}).get(0 if tensor is None else tensor.ndim)
             self.record(path, inputs, given, reads or layout, self.leaf, is_input=True)
-        self.open.append(_Open(path, len(self.trace.calls), shape, layout, given))
+        self.open.append(_Open(path, len(self.trace.calls), shape, layout, given, _memory(tensor)))
 
     def leave(self, path: str, module: nn.Module, args: Any, output: Any) -> None:
         begun = self.open.pop()
         while begun.path != path:  # calls that ended in an exception which the model caught
             begun = self.open.pop()
-        layout = None
+        tensor, layout = first_tensor(output), None
         if is_leaf(module):
-            tensor = first_tensor(output)
             if next(module.parameters(), None) is not None or matrices(module):
                 self.leaf, self.leaf_end = module, len(self.trace.calls) + 1
             elif isinstance(module, _SEQUENCE_POOLS):
@@ -269,9 +273,17 @@ class _Recorder:
                     layout = "NCT"  # cut or padded along time
             elif tensor is not None and tuple(tensor.shape[1:]) == begun.shape:
                 layout = begun.layout  # an activation or dropout keeps the meaning of the axes
+                if _is_turned(_memory(tensor), begun.memory):
+                    layout = _TURNED.get(layout or "")
                 if layout is None and len(begun.shape) == 2:  # turned around since, or added up
                     layout = layout_of(begun.shape, self.leaf)
         inside = self.leaf if self.leaf_end > begun.start else None
+        if tensor is not None and tensor.ndim == 4:
+            if _reads_last(module):
+                layout = "NHWC"
+            elif layout is None and type(module) not in _MAP_LEAVES:
+                known = self.layouts.get(self.value_of(tensor))  # what a part has returned
+                layout = known or _of_cube(tensor, begun, inside)
         self.record(path, output, begun.given, layout, inside)
         self.trace.counts[path] = self.trace.counts.get(path, 0) + 1
 
@@ -305,6 +317,43 @@ class _Recorder:
             known = self.values[id(tensor)] = (ref(tensor), self.serial)
             self.serial += 1
         return known[1], 0 if tensor.is_inference() else tensor._version
+
+
+def _memory(tensor: Tensor | None) -> tuple[int, ...]:
+    """Where a tensor lies, and its strides."""
+    strided = tensor is not None and tensor.layout is torch.strided and not tensor.is_nested
+    return (tensor.data_ptr(), *tensor.stride()) if strided and tensor is not None else ()
+
+
+def _is_turned(left: tuple[int, ...], entered: tuple[int, ...]) -> bool:
+    """Whether what left is what entered with its axes in another order."""
+    return left[:1] == entered[:1] and left != entered and sorted(left) == sorted(entered)
+
+
+def _reads_last(module: nn.Module) -> bool:
+    """Whether channels are the last axis of what a module gives, whatever its size is."""
+    forward = type(module).forward
+    if forward is nn.LayerNorm.forward:
+        return len(module.normalized_shape) == 1  # type: ignore[arg-type]
+    return forward is nn.Linear.forward
+
+
+def _of_cube(tensor: Tensor, begun: _Open, leaf: nn.Module | None) -> str | None:
+    """What the axes of an output mean that has as many channels as rows and columns.
+
+    Sizes say nothing there. It is as in memory where it was turned around, else what entered in the
+    same shape, as in a block with a shortcut, and else what the last module inside makes.
+    """
+    shape = tuple(tensor.shape[1:])
+    if len(set(shape)) > 1 or not (strides := _memory(tensor)[2:]):
+        return None
+    if strides[0] < min(strides[1:]):
+        return "NCHW"
+    if strides[1] < min(strides[::2]):
+        return "NHWC"
+    if begun.layout in _TURNED and begun.shape == shape:
+        return begun.layout
+    return "NHWC" if leaf is not None and _reads_last(leaf) else None
 
 
 def layout_of(

@@ -116,7 +116,9 @@ class Model:
         )
         if ready and self.modality in ("image", "tensor"):
             tensor = torch.as_tensor(example, dtype=torch.float32)
-            if self.input_shape is not None and len(self.input_shape) != tensor.ndim:
+            # Of one axis it is the width of a layer, which may run later, or along the last axis.
+            known = self.input_shape is not None and len(self.input_shape) > 1
+            if known and len(self.input_shape or ()) != tensor.ndim:
                 raise self._mismatch(given, f" of shape {tuple(tensor.shape)}")
             return tensor
         waveform = self.modality == "audio" and given == "tensor" and example.ndim == 1
@@ -131,7 +133,7 @@ class Model:
         return InvalidInputError(
             f"model {self.name!r} reads {wanted}, but the task holds {_READ[given]}{detail}; "
             f"choose another model or task, or load the model with preprocess=…, a function from "
-            f"one example to one input"
+            f"one example to one input, and modality={given!r}"
         )
 
     def dummy(self, n: int = 2) -> Any:
