@@ -26,6 +26,8 @@ from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.selection.columns import has_layers, unit_rows
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied
+from transfer_metrics.sources.tasks.label_values import check_pairs
+from transfer_metrics.sources.tasks.labels import complete_labels
 from transfer_metrics.sources.tasks.new_examples import (
     NewExamples,
     is_new,
@@ -156,6 +158,9 @@ class Predictor(ClassifierMixin, BaseEstimator):
         own = y is None
         if own:
             X, y = labelled(X, split, self.kind_, self.class_names_)
+        else:
+            check_pairs(X, y)
+            complete_labels(y, self.kind_)
         y = np.asarray(y)
         logits = self.logits(X, split=split)
         if self.kind_ != "classification":
