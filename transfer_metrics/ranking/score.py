@@ -146,6 +146,13 @@ def score(
 
     modes = interval_modes(intervals, chosen)
     found = records_of(dict.fromkeys(arrays, base), chosen, labels, read, modes)
+    found = [replace(record, intervals=_error_of(record)) for record in found]
+    bare = [r.label for r in found if r.label in modes and r.stderr is None and not r.error]
+    if bare:
+        cure = (
+            "" if "bootstrap" in modes.values() else "; say intervals='bootstrap' for half-samples"
+        )
+        warn(f"{', '.join(bare)} have no standard error by these blocks{cure}")
     order = [m.label for m in chosen]
     records = sorted(found, key=lambda record: order.index(record.label))
     failed = [record for record in records if record.error]
@@ -155,6 +162,13 @@ def score(
         told = f"{record.label} failed: {record.error}"
         warn(told)
     return ScoreTable(records)
+
+
+def _error_of(record: Record) -> str | None:
+    """How the error of a score was found: by blocks, or by the metric itself, of a share."""
+    if record.stderr is None or record.intervals is None:
+        return None
+    return record.intervals if record.deviations else "binomial"
 
 
 def _without(label: int, X: Any, y: Any, source: Any) -> tuple[Any, np.ndarray, Any]:
