@@ -178,3 +178,22 @@ def test_plot_names_every_model_and_tells_the_agreement():
     assert sorted(text.get_text() for text in ax.texts) == names
     tau = values(SCORES, ACCURACIES)["weighted_kendall"]
     assert ax.get_title(loc="left").startswith(f"weighted tau {tau:.2f} (")
+
+
+def test_a_model_whose_name_the_accuracies_lack_is_named() -> None:
+    records = [
+        {
+            "task": "p",
+            "layer": "fc",
+            "metric": "knn",
+            "higher_is_better": True,
+            "model": m,
+            "value": v,
+        }
+        for v, m in enumerate(["resnet18", "vit", "mixer", "convnext"])
+    ]
+    known = pd.Series({"resnet-18": 0.1, "vit": 0.2, "mixer": 0.3, "convnext": 0.4})
+    with pytest.warns(TransferMetricsWarning, match=r"resnet18; did you mean 'resnet-18'"):
+        found = ScoreTable(records).agreement(known)
+    assert set(found["n"]) == {3}
+    ScoreTable(records).agreement({**known, "resnet18": 0.1, "another": 0.5})

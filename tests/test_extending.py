@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import transfer_metrics as tm
+from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.features.pooling import POOLINGS
 from transfer_metrics.heads.base import HEADS
 from transfer_metrics.metrics.base import METRICS
@@ -125,3 +128,36 @@ def test_the_guide_names_every_group():
         for g in re.findall(r'group="transfer_metrics\.(\w+)"', f.read_text("utf-8"))
     }
     assert used == set(REGISTRIES)
+
+
+def test_a_metric_that_writes_into_its_statistic_spoils_no_other() -> None:
+    y = np.arange(60) % 3
+    x = np.random.default_rng(0).normal(size=(60, 4)) + np.eye(3, 4)[y]
+
+    def writer(statistic):
+        statistic.means.mul_(0)
+        return 1.0
+
+    def text(statistic):
+        return "much"
+
+    def two(statistic):
+        return np.ones(2)
+
+    def after(statistic):
+        return float(statistic.means.sum())
+
+    with pytest.warns(TransferMetricsWarning, match="failed"):
+        table = tm.score(x, y, [text, two, "logme", "knn"])
+    found = table.to_frame().set_index("metric")
+    assert "returned str 'much'" in found["error"]["text"]
+    assert "returned ndarray" in found["error"]["two"]
+    assert found["value"]["logme"] == tm.logme(x, y)
+    with pytest.warns(TransferMetricsWarning, match="writes into its statistic"):
+        table = tm.score(x, y, [writer, after, "logme", "h_score"])
+    found = table.to_frame().set_index("metric")
+    assert list(found.index) == ["writer", "after", "logme", "h_score"]
+    assert "let it work on a copy" in found["error"]["writer"]
+    assert found["error"].notna().tolist() == [True, True, False, False]
+    assert found["value"]["logme"] == tm.logme(x, y)
+    assert found["value"]["h_score"] == pytest.approx(tm.h_score(x, y))

@@ -13,8 +13,8 @@ from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.extract import extract
-from transfer_metrics.sources.tasks.assembly import _unlabelled
 from transfer_metrics.sources.tasks.label_values import as_array
+from transfer_metrics.sources.tasks.labels import unlabelled
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.sequences import ImageFiles
 
@@ -163,7 +163,7 @@ def test_sample_of_what_is_left(tmp_path: Path) -> None:
     ],
 )
 def test_which_labels_are_missing(labels, classes, kind, missing) -> None:
-    found = _unlabelled({"train": as_array(labels)}, kind, classes)["train"]
+    found = unlabelled({"train": as_array(labels)}, kind, classes)["train"]
     assert np.flatnonzero(found).tolist() == missing
 
 

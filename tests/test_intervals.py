@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm, t
 
 import transfer_metrics as tm
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.results.chances import probability_of_best
 from transfer_metrics.results.error_bars import (
@@ -323,3 +323,11 @@ def test_layers_show_half_of_each_interval(capsys):
     # Printed, the table has a line for every layer too, the best first.
     assert str(table).splitlines()[1].split()[:5] == ["#", "model", "h_score", "±", "95"]
     assert sum("zoo:cnn-mnist" in line for line in str(table).splitlines()) == len(lines)
+
+
+def test_records_say_what_their_errors_are():
+    x, y = np.random.default_rng(0).normal(size=(90, 4)), np.arange(90) % 3
+    with pytest.warns(TransferMetricsWarning, match=r"lda.*intervals='bootstrap'"):
+        table = tm.score(x, y, ["lda", "knn", "logme"], intervals=True)
+    found = {record["metric"]: record["intervals"] for record in table.records}
+    assert found == {"lda": None, "knn": "binomial", "logme": "jackknife"}

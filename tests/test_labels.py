@@ -215,7 +215,11 @@ def test_several_numbers_per_example() -> None:
             tm.load_task(X, form)
         assert tm.load_task(X, form, kind="regression")["train"].labels.shape == (60, 3)
         assert tm.load_task(X, form, kind="multilabel")["train"].labels.shape == (60, 3)
-        assert set(tm.score(X, form, "*").metrics) == {"logme", "knn", "ridge_probe"}
+        for use in (tm.score, tm.knn, tm.LinearProbe().fit, tm.GroupLassoSelector().fit):
+            with pytest.raises(InvalidInputError, match=r"labels\.argmax\(1\)"):
+                use(X, form)
+        found = tm.score(X, form, "*", kind="multilabel").metrics
+        assert set(found) == {"logme", "knn", "ridge_probe"}
     for form in (hot * 2, (hot * 2).astype(int), hot + 0.5):
         assert kind_of({"y": form}) == "regression"
         assert tm.load_task(X, form).kind == "regression"
@@ -540,3 +544,148 @@ def test_as_array_keeps_everything_apart() -> None:
     assert as_array(["a\0", "a"]).tolist() == ["a\0", "a"]
     assert as_array(np.array([b"\xff", b"\xfe"])).tolist() == ["\\xff", "\\xfe"]
     assert as_array([[1, 2], [3, 4]]).dtype.kind == "i"
+
+
+LOST = np.where(Y == 0, -100, Y)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        LOST,
+        LOST.astype(float),
+        torch.tensor(LOST),
+        [str(label) for label in LOST],
+        pd.Series(LOST).where(Y > 0, pd.NA).astype("Int64"),
+        [None if label < 0 else f"c{label}" for label in LOST],
+        ["" if label < 0 else f"c{label}" for label in LOST],
+        ["nan" if label < 0 else f"c{label}" for label in LOST],
+    ],
+)
+def test_what_is_missing_to_a_task_is_refused_by_all_who_read_arrays(labels) -> None:
+    with pytest.warns(TransferMetricsWarning, match="left out"):
+        assert len(tm.load_task(X, labels)["train"]) == (Y > 0).sum()
+    for use in (
+        tm.knn,
+        lambda X, y: tm.score(X, y, "knn"),
+        tm.LinearProbe().fit,
+        tm.LayerSelector("knn").fit,
+        tm.GroupLassoSelector().fit,
+        lambda X, y: tm.LinearProbe().fit(X, Y, validation=(X, y)),
+        tm.LinearProbe().fit(X, Y).score,
+    ):
+        with pytest.raises(ValueError, match=r"missing labels|NaN|NAType"):
+            use(X, labels)
+
+
+def test_minus_one_and_targets_of_minus_hundred_stay() -> None:
+    assert tm.knn(X, Y - 1) == tm.knn(X, Y)
+    targets = np.where(Y == 0, -100.0, X[:, 0])
+    assert tm.load_task(X, targets)["train"].labels.min() == -100
+    assert tm.knn(X, targets) == tm.knn(X, targets, kind="regression")
+    assert tm.knn(X, LOST, kind="regression") < 1
+    # What is missing makes no targets of many classes, which lie far from it.
+    many = np.r_[np.repeat(np.arange(60), 2), np.full(5, -100)]
+    with pytest.warns(TransferMetricsWarning, match="left out 5"):
+        assert tm.load_task(np.eye(125), many).kind == "classification"
+
+
+def test_examples_of_the_ignored_label_are_left_out_where_asked() -> None:
+    kept, chances = Y > 0, np.full((60, 4), 0.25)
+    for features, label in ((X, -100), (torch.tensor(X), -100), (pd.DataFrame(X), -100), (X, 0)):
+        table = tm.score(
+            features, LOST if label else Y, ["knn", "leep"], source=chances, ignore_index=label
+        ).to_frame()
+        assert table["value"][0] == tm.knn(X[kept], Y[kept])
+        assert table["n"].tolist() == [kept.sum()] * 2
+    with pytest.raises(InvalidInputError, match="every example has the ignored label"):
+        tm.score(X, np.full(60, 7), "knn", ignore_index=7)
+
+
+def test_rows_of_pandas_in_another_order_are_refused() -> None:
+    order = np.random.default_rng(0).permutation(60)
+    frame, labels = pd.DataFrame(X), pd.Series(Y)
+    moved = labels.iloc[order]
+    for use in (
+        lambda: tm.knn(frame, moved),
+        lambda: tm.score(frame, moved, "knn"),
+        lambda: tm.score(X, labels, "leep", source=pd.DataFrame(np.full((60, 2), 0.5)).loc[order]),
+        lambda: tm.load_task(frame, moved),
+        lambda: tm.load_task({"train": (frame, moved)}),
+        lambda: tm.load_task(pd.Series(["a"] * 60), moved),
+        lambda: tm.LinearProbe().fit(frame, moved),
+        lambda: tm.LinearProbe().fit({"a": frame}, moved),
+        lambda: tm.LinearProbe().fit(frame, labels, validation=(frame, moved)),
+        lambda: tm.LinearProbe().fit(X, Y).score(X=frame, y=moved),
+        lambda: tm.LayerSelector("knn").fit(frame, moved),
+    ):
+        with pytest.raises(InvalidInputError, match=r"another order.*\.loc\[\w+\.index\]"):
+            use()
+    same = tm.knn(X, Y)
+    assert tm.knn(frame, moved.loc[frame.index]) == same
+    assert tm.knn(frame.iloc[order], moved) == tm.knn(X[order], Y[order])
+    assert tm.knn(frame.set_axis(order + 100), labels) == same
+    assert tm.knn(frame.set_axis(order // 2), labels) == same
+    assert tm.knn(X, moved.to_numpy()) == tm.knn(frame, moved.to_numpy())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: pd.DataFrame(x).astype("Float64"),
+        lambda x: pd.DataFrame(x).astype({0: "Float64"}),
+        lambda x: x.astype(">f8"),
+        lambda x: x.astype(object),
+        lambda x: x.astype(np.longdouble),
+    ],
+)
+def test_numbers_of_any_container_are_features(form) -> None:
+    x = X.astype(float)
+    assert tm.knn(form(x), Y) == tm.score(form(x), Y, "knn").records[0]["value"] == tm.knn(x, Y)
+    mixed = pd.DataFrame({"a": x[:, 0], "b": x[:, 1] > 0, "c": (10 * x[:, 0]).astype(int)})
+    assert tm.knn(mixed, Y) == tm.knn(mixed.to_numpy(float), Y)
+    assert tm.load_task(mixed, Y)["train"].labels.tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize(
+    ("features", "told"),
+    [
+        (lambda: torch.tensor(X).to_sparse(), r"give X\.to_dense\(\)"),
+        (lambda: [row[: 1 + i % 2] for i, row in enumerate(X)], "rows of 1 to 2 numbers"),
+        (lambda: pd.DataFrame(X).assign(s="a"), "column 's' of row 0 holds 'a'"),
+        (lambda: X.astype(str), "values of type <U"),
+        (lambda: X.astype("M8[D]"), "values of type datetime64"),
+        (lambda: pd.DataFrame(X).to_records(index=False), "structured_to_unstructured"),
+        (lambda: (row for row in X), "holds <generator"),
+    ],
+)
+def test_what_are_no_features_is_told_in_words(features, told: str) -> None:
+    for use in (tm.knn, lambda X, y: tm.score(X, y, "knn")):
+        with pytest.raises(InvalidInputError, match=told):
+            use(features(), Y)
+
+
+def test_messages_name_the_input_and_the_cure() -> None:
+    with pytest.raises(InvalidInputError, match=r"source must hold one row .*\(60, Z\)"):
+        tm.score(X, Y, "leep", source=np.full((40, 4), 0.25))
+    with pytest.raises(InvalidInputError, match=r"frame\.drop\(columns='label'\)"):
+        tm.load_task(pd.DataFrame(X).assign(label=Y))
+    with pytest.raises(InvalidInputError, match=r"\[d\['image'\] for d in data\]"):
+        tm.load_task(Unpaired([{"image": 1, "label": 2}]))
+    with pytest.raises(InvalidInputError, match=r"tuple of 3; .*\[d\[1\] for d in data\]"):
+        tm.load_task(Unpaired([(1, 2, 3)]))
+    with pytest.raises(InvalidInputError, match=r"is no int; write k=5, for example"):
+        tm.knn(X, Y, k=3.7)
+
+
+class Unpaired(Dataset):
+    """Items that are no pairs."""
+
+    def __init__(self, items: list) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int):
+        return self.items[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,8 @@ from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
-from transfer_metrics.sources.tasks.label_values import as_array, read_texts
-from transfer_metrics.sources.tasks.labels import fitted_kind
+from transfer_metrics.sources.tasks.label_values import as_array, check_pairs, read_texts
+from transfer_metrics.sources.tasks.labels import complete_labels, fitted_kind
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import held_out, stratified_holdout
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -275,6 +275,8 @@ def _read(
     """Columns, labels and their kind; for a store's own labels the names of its classes."""
     if isinstance(X, FeatureStore) and y is None:
         return layer_columns(X), X.labels, tuple(X.manifest["classes"]), X.kind
+    for features in X.values() if isinstance(X, Mapping) else [X]:
+        check_pairs(features, y)
     shape = () if y is None else np.asarray(y).shape
     several = len(shape) == 2 and shape[1] > 1
     if has_layers(X):
@@ -301,6 +303,8 @@ def _read_validation(
         _check_class_names(tuple(given.manifest["classes"]), class_names)
     elif isinstance(given, (tuple, list)) and len(given) == 2:
         features, labels = given[0], np.asarray(given[1])
+        check_pairs(*given)
+        complete_labels(labels, kind)
     else:
         raise InvalidInputError(
             f"validation is a {type(given).__name__}; give a FeatureStore or (features, labels)"
@@ -327,6 +331,7 @@ def _as_split(validation: Any, task: Task) -> Split:
     if isinstance(validation, Split):
         return validation
     if isinstance(validation, (tuple, list)) and len(validation) == 2:
+        check_pairs(*validation)
         labels = np.asarray(validation[1])
         if task.kind != "classification":
             return Split(as_examples(validation[0], "validation"), as_codes(labels, task.kind))

@@ -44,7 +44,8 @@ class LinearProbe(Head):
 
     The protocol of Kumar et al. (2022): all features are normalised by one mean and one standard
     deviation over the whole training matrix; L-BFGS runs along an ascending path of C, each fit
-    started from the one before; the first C with the best validation accuracy is taken; then the
+    started from the one before; of the C with the best validation accuracy the one under which the
+    validation labels are likeliest is taken; then the
     normalisation is folded into the weights. Classes without a training example get weights and
     bias zero. Two classes have the weights -w/2 and w/2.
 

@@ -28,6 +28,8 @@ from transfer_metrics.selection.columns import has_layers, unit_rows
 from transfer_metrics.sources.example import Word, is_pair
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied
+from transfer_metrics.sources.tasks.label_values import check_pairs
+from transfer_metrics.sources.tasks.labels import complete_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.new_examples import (
     NewExamples,
@@ -168,6 +170,9 @@ class Predictor(ClassifierMixin, BaseEstimator):
         own = y is None
         if own:
             X, y = labelled(X, split, self.kind_, self.class_names_)
+        else:
+            check_pairs(X, y)
+            complete_labels(y, self.kind_)
         y = np.asarray(y)
         logits = self.logits(X, split=split)
         if self.kind_ != "classification":

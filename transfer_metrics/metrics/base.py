@@ -44,6 +44,9 @@ _TASKS = ("classification", "regression", "multilabel")
 _INVARIANCES = ("scale", "shift", "rotation")
 
 
+_PACKAGE = "transfer_metrics."
+WRITES = "writes into its statistic, which other metrics read"
+"""What is told of a metric after which a statistic is of no more use."""
 _NUMBERS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
 """Types of options that are numbers, by how they are annotated."""
 
@@ -109,6 +112,11 @@ class Metric:
         return f"{self.name}({','.join(f'{k}={v}' for k, v in sorted(self.options.items()))})"
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether somebody else wrote the metric."""
+        return not str(self.fn.__module__).startswith(_PACKAGE)
+
+    @property
     def grows_with_width(self) -> bool:
         """Whether scores of features of different widths should not be compared."""
         given = {f"{option}={value}" for option, value in self.options.items()}
@@ -127,8 +135,8 @@ class Metric:
             annotation = str(known[name].annotation)
             if annotation in _NUMBERS and not isinstance(options[name], _NUMBERS[annotation]):
                 raise InvalidInputError(
-                    f"metric {self.name!r}: {name}={options[name]!r} is no {annotation}; write a "
-                    f"{annotation} such as {name}={known[name].default}"
+                    f"metric {self.name!r}: {name}={options[name]!r} is no {annotation}; write "
+                    f"{name}={known[name].default}, for example"
                 )
         changed = (r for (o, value), r in self.overrides.items() if options.get(o) == value)
         requires = next(changed, self.requires)
@@ -164,8 +172,20 @@ class Metric:
                 f"metric {self.label!r} needs a {expected}, or features with labels; "
                 f"got {type(statistic).__name__}"
             )
+        before = _versions(statistic) if self.is_foreign else []
         result = self.fn(statistic, **self.options)
-        value = float(result)
+        if any(tensor._version != version for tensor, version in before):
+            raise InvalidInputError(
+                f"metric {self.label!r} {WRITES}; let it work on a copy, such as "
+                f"statistic.x.clone()"
+            )
+        try:
+            value = float(result)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidInputError(
+                f"metric {self.label!r} returned {type(result).__name__} {result!r:.40}; let it "
+                f"return one number"
+            ) from error
         if not math.isfinite(value):
             raise InvalidInputError(
                 f"metric {self.label!r} is {value} on these features; "
@@ -174,6 +194,24 @@ class Metric:
         if _has_one_class(statistic):
             warn(f"{self.label}: all examples have one label, so there is nothing to tell apart")
         return Estimate(value, getattr(result, "stderr", math.nan))
+
+
+def _versions(statistic: Any) -> list[tuple[Tensor, int]]:
+    """The tensors of a statistic and its parts, each with the number of writes into it."""
+    found, todo, seen = [], [statistic], set()
+    while todo:
+        part = todo.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, Tensor):
+            if not part.is_inference():
+                found.append((part, part._version))
+        elif isinstance(part, (list, tuple)):
+            todo += part
+        elif type(part).__module__.startswith(_PACKAGE):
+            todo += vars(part).values()
+    return found
 
 
 def _has_one_class(statistic: Any) -> bool:
@@ -287,7 +325,7 @@ def register_metric(
             chosen = metric.with_options(**options) if options else metric
             if y is None:
                 return chosen(features)
-            found, labels = read_labels(y, kind)
+            found, labels = read_labels(y, kind, features)
             numbers = as_array(y)
             only = kind is None and found not in metric.tasks and found != "multilabel"
             if only and numbers.dtype.kind in "iuf":

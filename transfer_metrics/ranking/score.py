@@ -29,8 +29,13 @@ from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.sources.models.load_model import check_model
-from transfer_metrics.sources.tasks.label_values import check_container
-from transfer_metrics.sources.tasks.labels import read_labels
+from transfer_metrics.sources.tasks.label_values import (
+    as_array,
+    as_numbers,
+    check_container,
+    check_pairs,
+)
+from transfer_metrics.sources.tasks.labels import IGNORED, read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.inputs import as_tokens
 from transfer_metrics.statistics.needs import Labels, Needs
@@ -48,7 +53,7 @@ def score(
     source: Any = None,
     kind: str | None = None,
     intervals: bool | str = False,
-    ignore_index: int = -100,
+    ignore_index: int | None = None,
 ) -> ScoreTable:
     """Score one set of features under several metrics, from one pass over the data.
 
@@ -66,7 +71,8 @@ def score(
             blocks of examples, linear where they have a derivative, where their statistics are
             additive; ``"bootstrap"`` by half-samples
             for the others too.
-        ignore_index: tokens with this label are left out.
+        ignore_index: examples with this label are left out; None leaves out tokens with the label
+            -100, and refuses other examples without one.
 
     Returns:
         A table with one record per metric.
@@ -91,10 +97,15 @@ def score(
     features features       0.5894 -0.1601
     """
     check_metrics(metrics)
-    check_container(X, "X")
+    check_pairs(X, y)
+    check_pairs(source, y, ("source", "y"))
     units = None
-    if np.ndim(X) == 3:
-        X, y, units = as_tokens(X, y, ignore_index)
+    X = X if isinstance(X, torch.Tensor) else as_numbers(X, "X")
+    check_container(X, "X")
+    if X.ndim == 3:
+        X, y, units = as_tokens(X, y, IGNORED if ignore_index is None else ignore_index)
+    elif ignore_index is not None:
+        X, y, source = _without(ignore_index, X, y, source)
     kind, y = read_labels(y, kind)
     chosen = resolve_metrics(metrics, kind, skip="" if source is not None else "source")
     asked = asked_combinations(metrics, kind)
@@ -109,6 +120,11 @@ def score(
         raise InvalidInputError(
             f"{', '.join(m.label for m in of_source)} read source probabilities and the other "
             f"metrics features; pass the probabilities as source="
+        )
+    if of_source and source is not None and len(source) != len(labels):
+        raise InvalidInputError(
+            f"source must hold one row of probabilities per row of X: expected ({len(labels)}, Z), "
+            f"got {np.shape(source)}"
         )
     base = Record(
         model="features",
@@ -130,6 +146,13 @@ def score(
 
     modes = interval_modes(intervals, chosen)
     found = records_of(dict.fromkeys(arrays, base), chosen, labels, read, modes)
+    found = [replace(record, intervals=_error_of(record)) for record in found]
+    bare = [r.label for r in found if r.label in modes and r.stderr is None and not r.error]
+    if bare:
+        cure = (
+            "" if "bootstrap" in modes.values() else "; say intervals='bootstrap' for half-samples"
+        )
+        warn(f"{', '.join(bare)} have no standard error by these blocks{cure}")
     order = [m.label for m in chosen]
     records = sorted(found, key=lambda record: order.index(record.label))
     failed = [record for record in records if record.error]
@@ -139,6 +162,30 @@ def score(
         told = f"{record.label} failed: {record.error}"
         warn(told)
     return ScoreTable(records)
+
+
+def _error_of(record: Record) -> str | None:
+    """How the error of a score was found: by blocks, or by the metric itself, of a share."""
+    if record.stderr is None or record.intervals is None:
+        return None
+    return record.intervals if record.deviations else "binomial"
+
+
+def _without(label: int, X: Any, y: Any, source: Any) -> tuple[Any, np.ndarray, Any]:
+    """Features, labels and source probabilities of the examples that have another label."""
+    y = as_array(y)
+    kept = (y != label) if y.ndim == 1 else np.ones(len(y), bool)
+    if len(y) != len(X) or (source is not None and len(source) != len(y)):
+        return X, y, source  # which is refused
+    if not kept.any():
+        raise InvalidInputError(f"every example has the ignored label {label}")
+    rows = torch.from_numpy(np.flatnonzero(kept))
+    X, source = (
+        v[rows.to(v.device)] if isinstance(v, torch.Tensor) else np.asarray(v)[kept]
+        if v is not None else None
+        for v in (X, source)
+    )  # fmt: skip
+    return X, y[kept], source
 
 
 def _summary(kind: str, labels: np.ndarray) -> str:

@@ -17,7 +17,7 @@ from transfer_metrics.errors import CorruptStoreError, TransferMetricsError
 from transfer_metrics.features.batches import Batch, hidden_layers, layers_read, mean_of
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import Estimate, Metric
+from transfer_metrics.metrics.base import WRITES, Estimate, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import check_time
 from transfer_metrics.results.error_bars import blocks_for, deviations
@@ -207,9 +207,14 @@ def _scored(
     whole = statistics.whole(class_scatter, influences)
     shares = {key: sum(k == key for k in keys.values()) for key in whole}
     found: dict[str, Record] = {}
-    for metric, record in zip(metrics, unscored(base, metrics), strict=True):
+    spoiled = ""
+    # Metrics of others come last, so that what one of them writes spoils none of ours.
+    pairs = zip(metrics, unscored(base, metrics), strict=True)
+    for metric, record in sorted(pairs, key=lambda pair: pair[0].is_foreign):
         key = keys[metric.label]
-        if labels.reads_bins(metric) and labels.bins is None:
+        if spoiled:
+            found[metric.label] = replace(record, error=spoiled)
+        elif labels.reads_bins(metric) and labels.bins is None:
             found[metric.label] = replace(record, error=labels.unbinned)
         elif key not in whole:
             found[metric.label] = replace(record, error=statistics.reason(key))
@@ -220,13 +225,16 @@ def _scored(
             found[metric.label] = valued(
                 record, score, built / shares[key], modes.get(metric.label)
             )
-    certain = [m for m in metrics if m.label in modes and not found[m.label].error]
+            told = found[metric.label].error or ""
+            spoiled = told if metric.is_foreign and WRITES in told else ""
+    certain = [] if spoiled else metrics
+    certain = [m for m in certain if m.label in modes and not found[m.label].error]
     for key in whole if certain else ():
         scored = [m for m in certain if keys[m.label] == key]
         # Asked for together, so found in one way.
         blocks, mode = statistics.blocks(key), modes[certain[0].label]
         _add_errors(found, scored, whole[key][0], blocks, mode, influences.get(key))
-    return list(found.values())
+    return [found[metric.label] for metric in metrics]
 
 
 def unscored(base: Record, metrics: Iterable[Metric]) -> list[Record]:

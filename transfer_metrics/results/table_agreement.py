@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError, warn
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, meant, warn
 from transfer_metrics.results.agreement import FEWEST, agreement
 from transfer_metrics.results.agreement_tasks import MEAN, OVER_STATIC, agreement_by_task
 from transfer_metrics.results.comparable import by_place, one_place
@@ -88,6 +88,16 @@ class Matched:
                     f"no model has both a score and an accuracy; scores: {_some(models)}, "
                     f"accuracies: {_some(known.index)}; {cure_of_names(models, known)}"
                 )
+        # Of several tasks ``agreement_by_task`` tells it.
+        alone = [table for table in tables.values() if len(table.columns) == 1]
+        lacking = [m for table in alone for m in table.index if m not in known.index]
+        if lacking := list(dict.fromkeys(lacking)):
+            others = [m for m in known.index if not any(m in table.index for table in alone)]
+            hint = meant(lacking[0], others)
+            warn(
+                f"{len(lacking)} of the models with a score have no accuracy and are left out: "
+                f"{_some(lacking)}{f'; {hint}' if hint else ''}"
+            )
         return cls(tables, known, task)
 
     def agreement(self, **options: Any) -> pd.DataFrame:

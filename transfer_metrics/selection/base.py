@@ -21,7 +21,8 @@ from transfer_metrics.results.long_table import FORMATS
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import several
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
-from transfer_metrics.sources.tasks.labels import kind_of
+from transfer_metrics.sources.tasks.label_values import check_pairs
+from transfer_metrics.sources.tasks.labels import complete_labels, kind_of
 from transfer_metrics.untrusted import read_json, visible
 
 _FORMAT = "transfer_metrics selection 1"
@@ -70,6 +71,9 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
     def _read_fit(self, X: Any, y: Any, labelled: bool = True) -> tuple[LayerColumns, Any, str]:
         """Columns, labels and the kind of task; arrays are checked as scikit-learn does."""
         kind = ""
+        if y is not None and not isinstance(X, LayerColumns):
+            for features in X.values() if isinstance(X, Mapping) else [X]:
+                check_pairs(features, y)
         if isinstance(X, FeatureStore) and y is None:
             columns, y, kind = layer_columns(X), X.labels, X.kind
         elif y is None and labelled:
@@ -91,6 +95,8 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
             raise InvalidInputError(
                 f"y must hold one label per example: got {len(labels)} for {len(columns)}"
             )
+        if not kind:
+            complete_labels(labels, None if labels.dtype.kind == "f" else "classification")
         return columns, labels, kind or kind_of({"y": labels})
 
     def _keep(self, columns: LayerColumns, inside: Mapping[str, np.ndarray]) -> None:

@@ -147,7 +147,8 @@ class GroupLassoSelector(ColumnSelector):
         columns, y, kind = self._read_fit(X, y, self.relevance not in _WITHOUT_LABELS)
         if y is not None:
             known = isinstance(X, FeatureStore) and kind == X.kind
-            kind = kind if known else fitted_kind(y)
+            # A head that hands over columns has read their labels.
+            kind = kind if known else fitted_kind(y, read=isinstance(X, LayerColumns))
             self.refuse(kind)
         features = columns.unit_rows() if self.unit_norm else columns
         self.lam_: float | None = None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.tasks.label_values import check_container
+from transfer_metrics.sources.tasks.label_values import as_numbers, check_container
 from transfer_metrics.sources.tasks.labels import read_classes
 
 
@@ -137,10 +137,6 @@ def quantile_bins(y: Any, bins: int = 10) -> np.ndarray:
 
 def _as_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
+        check_container(value, name)
         return value.detach()
-    check_container(value, name)
-    try:
-        array = np.asarray(value)
-        return torch.from_numpy(np.ascontiguousarray(array))
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{name} is not a numeric array: {error}") from error
+    return torch.from_numpy(np.ascontiguousarray(as_numbers(value, name)))

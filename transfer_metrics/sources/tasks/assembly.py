@@ -10,8 +10,15 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import Modality, Word, example_modality
-from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
-from transfer_metrics.sources.tasks.labels import IGNORED, Kind, doubts, encode, kind_of, odd_texts
+from transfer_metrics.sources.tasks.label_values import as_array, number_of
+from transfer_metrics.sources.tasks.labels import (
+    IGNORED,
+    Kind,
+    doubts,
+    encode,
+    odd_texts,
+    unlabelled,
+)
 from transfer_metrics.sources.tasks.sequences import Examples, some
 from transfer_metrics.sources.tasks.task import Split, Task, Understood
 
@@ -94,7 +101,7 @@ def _without_unlabelled(
     Splits other than ``train`` in which no example has a label, as of a contest, are left out.
     """
     arrays = {split: as_array(labels) for split, (_, labels) in parts.items()}
-    lacking = _unlabelled(arrays, kind, classes, texts=missing != "keep")
+    lacking = unlabelled(arrays, kind, classes, texts=missing != "keep")
     kept, left = {}, []
     for split, (examples, _) in parts.items():
         labels, gone = arrays[split], lacking[split]
@@ -121,35 +128,6 @@ def _without_unlabelled(
             examples, labels = some(examples, rows), as_array(labels[rows])
         kept[split] = (examples, labels)
     return kept, left
-
-
-def _unlabelled(
-    arrays: Mapping[str, np.ndarray],
-    kind: Kind | None,
-    classes: Sequence[Any] | None,
-    texts: bool = True,
-) -> dict[str, np.ndarray]:
-    """Which labels are missing: none, NaN, texts as ``NA``; of classes -100, and -1 of named ones.
-
-    Without ``texts`` only the empty one of them is missing.
-    """
-    lacking = {split: absent(array, texts) for split, array in arrays.items()}
-    there = {split: as_array(array[~lacking[split]]) for split, array in arrays.items()}
-    if kind == "regression" or (classes is None and kind_of(there) == "regression"):
-        return lacking
-    no_class = (IGNORED,) if classes is None else (IGNORED, -1)
-    for split, array in read_texts(there, "classification").items():
-        if array.ndim == 1 and array.dtype != bool:
-            rows = np.flatnonzero(~lacking[split])
-            lacking[split][rows[_among(array, no_class)]] = True
-    return lacking
-
-
-def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
-    if array.dtype != object:
-        return np.isin(array, numbers)
-    found = (isinstance(v, int) and not isinstance(v, bool) and v in numbers for v in array)
-    return np.fromiter(found, bool, len(array))
 
 
 def _cure(gone: np.ndarray, kept: np.ndarray) -> str:

@@ -69,6 +69,13 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
     among these, are as they are returned; otherwise every pair is fetched once. The names are
     ``dataset.classes``, unless other labels are returned than kept.
     """
+    if hasattr(dataset, "iloc") and hasattr(dataset, "columns"):
+        label = dataset.columns[-1]
+        raise InvalidInputError(
+            f"{where}: a data frame does not say which column is the label; give the labels apart, "
+            f"such as load_task(frame.drop(columns={label!r}), frame[{label!r}]), or the path of a "
+            f"CSV file, 'csv:FILE?label={label}'"
+        )
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InvalidInputError(
             f"{where}: a {type(dataset).__name__} has no length and no items; give a map-style "
@@ -107,10 +114,16 @@ def _kept_labels(dataset: Any) -> np.ndarray | None:
 def _pair(dataset: Any, index: int, where: str) -> Any:
     item = _item(dataset, index, where)
     if not (isinstance(item, (tuple, list)) and len(item) == 2):
-        told = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
+        told, x, y = "", "example", "label"
+        if isinstance(item, (tuple, list)):
+            told, x, y = f" of {len(item)}", "0", "1"
+        elif isinstance(item, Mapping):
+            keys = [repr(key)[:30] for key in item]
+            told, (x, y, *_) = f" of {', '.join(keys[:5])}", (*keys, x, y)
         raise InvalidInputError(
             f"{where}: items of the dataset have to be pairs (x, y), and item {index} is a "
-            f"{type(item).__name__}{told}"
+            f"{type(item).__name__}{told}; give what are examples and what labels apart, such as "
+            f"load_task([d[{x}] for d in data], [d[{y}] for d in data])"
         )
     return item
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -156,8 +157,101 @@ def _single(value: Any) -> Any:
     return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
+def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
+    """Refuse rows of pandas whose labels say that they are paired otherwise than by position.
+
+    Indices that share no label, or of which one repeats its labels, say nothing.
+    """
+    of_x, of_y = (_index_of(values) for values in (X, y))
+    if of_x is None or of_y is None or len(of_x) != len(of_y) or of_x.equals(of_y):
+        return
+    if not (of_x.is_unique and of_y.is_unique):
+        return
+    place = of_y.get_indexer(of_x)
+    if (place < 0).any():
+        return
+    row = int(np.flatnonzero(place != np.arange(len(place)))[0]) if len(place) else 0
+    x, y = names
+    raise InvalidInputError(
+        f"{x} and {y} have the same row labels in another order: row {row} is "
+        f"{str(of_x[row])!r} in {x} and {str(of_y[row])!r} in {y}; give {y}.loc[{x}.index], or "
+        f"{y}.to_numpy() if they are in order as they are"
+    )
+
+
+def _index_of(values: Any) -> Any:
+    """The labels of the rows of what pandas has, None of other things."""
+    return values.index if hasattr(values, "iloc") and hasattr(values, "index") else None
+
+
+def as_numbers(values: Any, where: str) -> np.ndarray:
+    """Features of any container as an array of real or complex numbers in the machine's own order.
+
+    Columns of a data frame may be of several types of numbers; what is not known in them is NaN.
+
+    >>> as_numbers(np.array([[1, 2.5], [True, None]], dtype=object), "X").tolist()
+    [[1.0, 2.5], [1.0, nan]]
+    """
+    check_container(values, where)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        told = f"rows of {_lengths(values)} numbers" if _lengths(values) else str(error)
+        raise InvalidInputError(
+            f"{where} is not a numeric array: {told}; give one row of as many numbers per example"
+        ) from error
+    if array.dtype == object:
+        array = _from_objects(array, values, where)
+    if array.dtype.kind not in "biufc":
+        cure = "give columns of numbers only, such as by OneHotEncoder of scikit-learn for texts"
+        if array.dtype.kind == "V":
+            cure = "give frame.to_numpy(), or structured_to_unstructured of numpy.lib.recfunctions"
+        raise InvalidInputError(
+            f"{where} is not a numeric array: it holds values of type {array.dtype}; {cure}"
+        )
+    if array.dtype.kind in "fc" and array.dtype.itemsize > 8 * (1 + (array.dtype.kind == "c")):
+        array = array.astype(np.float64 if array.dtype.kind == "f" else np.complex128)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _from_objects(array: np.ndarray, values: Any, where: str) -> np.ndarray:
+    """Numbers that are kept as objects of Python, or columns of several types, as float64."""
+    flat = array.ravel()
+    for place, cell in enumerate(flat):
+        number = isinstance(cell, (Real, Decimal)) or type(cell).__name__ == "NAType"
+        if not (number or cell is None):
+            where_in = [int(i) for i in np.unravel_index(place, array.shape)]
+            columns = getattr(values, "columns", None)
+            if columns is not None and len(where_in) == 2:
+                at = f"column {columns[where_in[1]]!r} of row {where_in[0]}"
+            else:
+                at = f"row {where_in[0]}" if where_in else "it"
+            told = f"rows of {_lengths(values)} numbers" if _lengths(values) else ""
+            told = told or f"{at} holds {cell!r:.60} of type {type(cell).__name__}"
+            raise InvalidInputError(
+                f"{where} is not a numeric array: {told}; give one row of as many numbers per "
+                f"example"
+            )
+    known = (math.nan if c is None or type(c).__name__ == "NAType" else float(c) for c in flat)
+    try:
+        return np.fromiter(known, np.float64, len(flat)).reshape(array.shape)
+    except OverflowError as error:
+        raise InvalidInputError(f"{where} has a number too large for float64") from error
+
+
+def _lengths(values: Any) -> str:
+    """How many numbers the rows of a list have, where they differ; else nothing."""
+    try:
+        found = sorted({len(row) for row in values})
+    except TypeError:
+        return ""
+    return f"{found[0]} to {found[-1]}" if len(found) > 1 else ""
+
+
 def check_container(values: Any, where: str) -> None:
     """Refuse what loses something when read: sparse matrices, and arrays with masked numbers."""
+    if str(getattr(values, "layout", "torch.strided")) != "torch.strided":
+        raise InvalidInputError(f"{where}: a sparse tensor is not read; give X.to_dense()")
     if hasattr(values, "toarray") and hasattr(values, "nnz"):
         raise InvalidInputError(f"{where}: a sparse matrix is not read; give X.toarray()")
     if np.ma.is_masked(values):

@@ -11,7 +11,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.sources.tasks.label_values import absent, as_array, number_of, read_texts
+from transfer_metrics.sources.tasks.label_values import (
+    absent,
+    as_array,
+    check_pairs,
+    number_of,
+    read_texts,
+)
 
 Kind = Literal["classification", "regression", "multilabel"]
 _MOST_NAMED = 100_000
@@ -63,38 +69,84 @@ def kind_of(labels: Mapping[str, Any]) -> str:
     return "classification" if often or dense else "regression"
 
 
-def read_labels(y: Any, kind: str | None = None) -> tuple[str, np.ndarray]:
+def read_labels(y: Any, kind: str | None = None, X: Any = None) -> tuple[str, np.ndarray]:
     """The kind of labels of features that are there already, and their numbers.
 
-    Class numbers int64 (N,), or targets float64 (N,) or (N, K). Missing labels are refused, and
+    Class numbers int64 (N,), or targets float64 (N,) or (N, K). Missing labels are refused, and so
+    are classes spelt out unless ``kind`` says what they are, and labels of ``X`` in another order;
     ``odd_texts`` are warned of.
 
     >>> read_labels(["b", "a", "b"]), read_labels([0.5, 2.0])
     (('classification', array([1, 0, 1])), ('regression', array([0.5, 2. ])))
     """
-    array = _complete(y)
+    check_pairs(X, y)
+    array = complete_labels(y, kind)
     if kind is None:
         for doubt in odd_texts({"y": array}):
             warn(doubt)
-    kind = kind or kind_of({"y": array})
+        kind = _plain_kind(array)
     if kind == "multilabel":
         return kind, _targets("y", array)
     if kind not in _KINDS:
         raise InvalidInputError(f"kind {kind!r}; give {_KNOWN}")
     if kind == "regression":
         return kind, _targets("y", read_texts({"y": array}, kind)["y"])
+    if array.ndim > 1:
+        raise _not_one_class("y", array)
     return kind, _class_numbers(array)
 
 
-def fitted_kind(y: Any) -> str:
+def fitted_kind(y: Any, read: bool = False) -> str:
     """What a head or selector takes an array of labels for.
 
     One number per example, of an integer type, is a class, as scikit-learn has it; ``kind_of``
-    decides about all others.
+    decides about all others. What is missing, and classes spelt out, are refused unless the labels
+    were ``read`` before.
     """
     array = as_array(y)
     plain = array.ndim == 1 and array.dtype.kind != "f"
-    return "classification" if plain else kind_of({"y": array})
+    if read:
+        return "classification" if plain else kind_of({"y": array})
+    array = complete_labels(array, "classification" if plain else None)
+    return "classification" if plain else _plain_kind(array)
+
+
+def unlabelled(
+    arrays: Mapping[str, np.ndarray],
+    kind: str | None,
+    classes: Sequence[Any] | None = None,
+    texts: bool = True,
+) -> dict[str, np.ndarray]:
+    """Which labels are missing: none, NaN, texts as ``NA``; of classes -100, and -1 of named ones.
+
+    Without ``texts`` only the empty one of them is missing.
+
+    >>> unlabelled({"": as_array([0, -100, 1])}, None)[""].tolist()
+    [False, True, False]
+    """
+    lacking = {split: absent(array, texts) for split, array in arrays.items()}
+    if kind == "regression":
+        return lacking
+    there = {split: as_array(array[~lacking[split]]) for split, array in arrays.items()}
+    read = read_texts(there, "classification")
+    numbers = (IGNORED,) if classes is None else (IGNORED, -1)
+    no_class = {split: _among(array, numbers) for split, array in read.items()}
+    if kind is None and classes is None and any(gone.any() for gone in no_class.values()):
+        others = {split: as_array(array[~no_class[split]]) for split, array in there.items()}
+        if kind_of(others) == "regression":
+            return lacking
+    for split, gone in no_class.items():
+        lacking[split][np.flatnonzero(~lacking[split])[gone]] = True
+    return lacking
+
+
+def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
+    if array.ndim > 1 or array.dtype == bool:
+        return np.zeros(len(array), bool)
+    if array.dtype != object:
+        return np.isin(array, numbers)
+    found = (isinstance(v, int) and not isinstance(v, bool) and v in numbers for v in array)
+    return np.fromiter(found, bool, len(array))
 
 
 def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
@@ -102,7 +154,7 @@ def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
 
     With a ``count`` of classes they must be whole numbers below it, so that batches agree.
     """
-    array = _complete(y)
+    array = complete_labels(y, "classification")
     if array.shape != (n,):
         raise InvalidInputError(
             f"y must hold one label per row of X: expected shape ({n},), got {array.shape}"
@@ -132,15 +184,41 @@ def is_long_tailed(codes: np.ndarray) -> bool:
     return bool(counts.max() >= _LONG_TAIL * counts.min())
 
 
-def _complete(y: Any) -> np.ndarray:
+def complete_labels(y: Any, kind: str | None) -> np.ndarray:
     """Labels as an array; it is an error where one is missing."""
     array = as_array(y)
-    lacking = absent(array)
+    lacking = unlabelled({"y": array}, kind)["y"]
     if lacking.any():
+        row = int(lacking.argmax())
+        number = str(array[row]) in (str(IGNORED), str(float(IGNORED)))
+        told = f" ({IGNORED}, no class)" if number else ""
+        cure = "; say kind='regression' if it is a target" if number else ""
         raise InvalidInputError(
-            f"y has missing labels, the first at row {int(lacking.argmax())}; drop those rows"
+            f"y has {int(lacking.sum())} missing labels, the first at row {row}{told}; drop those "
+            f"rows{cure}"
         )
     return array
+
+
+def _plain_kind(array: np.ndarray) -> str:
+    """``kind_of`` an array of which nobody says the kind; classes spelt out are refused."""
+    kind = kind_of({"y": array})
+    if kind == "multilabel" and _spelt_out(array):
+        raise _not_one_class("y", array)
+    return kind
+
+
+def _spelt_out(array: np.ndarray) -> bool:
+    """Whether one of each row of zeros and ones is 1, as where classes are spelt out."""
+    return bool((array.sum(axis=1) == 1).all())
+
+
+def _not_one_class(where: str, array: np.ndarray) -> InvalidInputError:
+    return InvalidInputError(
+        f"{where}: labels of shape {array.shape}; give one class per example (labels.argmax(1) "
+        f"where one of each row is 1), kind='multilabel' for several labels per example, or "
+        f"kind='regression' for several targets"
+    )
 
 
 def _class_numbers(array: np.ndarray) -> np.ndarray:
@@ -169,7 +247,7 @@ def encode(
     if kind is None:
         found = kind_of(arrays)
         if found == "multilabel":
-            one_hot = all(bool((a.sum(axis=1) == 1).all()) for a in arrays.values() if a.ndim == 2)
+            one_hot = all(_spelt_out(a) for a in arrays.values() if a.ndim == 2)
             kind = "classification" if one_hot else "multilabel"
         else:
             of_classes = classes is not None or found == "classification"
@@ -190,12 +268,7 @@ def encode(
         return kind, targets, ()
     for split, array in arrays.items():
         if array.ndim != 1:
-            raise InvalidInputError(
-                f"task {name!r}, split {split!r}: labels of shape {array.shape}; give one class "
-                f"per example (labels.argmax(1) where one of each row is 1), "
-                f"kind='multilabel' for several labels per example, or kind='regression' for "
-                f"several targets"
-            )
+            raise _not_one_class(f"task {name!r}, split {split!r}", array)
     numbered, names = _numbered(f"task {name!r}", arrays, classes)
     present = {split: np.unique(a) for split, a in numbered.items()}
     if "train" in present and len(present["train"]) < 2:

@@ -22,6 +22,7 @@ from transfer_metrics.sources.tasks.hub_tasks import (
     is_stream,
 )
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
+from transfer_metrics.sources.tasks.label_values import check_pairs
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.library_tasks import SKLEARN
 from transfer_metrics.sources.tasks.paths import split_name
@@ -211,6 +212,7 @@ def _part(part: Any, name: str) -> tuple[Sequence[Any], Any, Sequence[Any] | Non
             raise InvalidInputError(
                 f"{where}: labels are a {type(labels).__name__}; give one per example"
             )
+        check_pairs(examples, labels)
         return as_examples(examples, where), labels, None
     if isinstance(part, (tuple, list)):
         raise InvalidInputError(f"{where}: give (examples, labels), not {len(part)} items")
