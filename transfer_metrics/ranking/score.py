@@ -95,6 +95,8 @@ def score(
     units = None
     if np.ndim(X) == 3:
         X, y, units = as_tokens(X, y, ignore_index)
+    if not len(y):
+        raise InvalidInputError("there are no examples: X and y have no rows; give some")
     kind, y = read_labels(y, kind)
     chosen = resolve_metrics(metrics, kind, skip="" if source is not None else "source")
     asked = asked_combinations(metrics, kind)
