@@ -376,5 +376,5 @@ def test_blocks_of_hugging_face():
 
 def test_more_last_blocks_than_there_are_are_told():
     model = tm.load_model("zoo:cnn-mnist")
-    with pytest.warns(TransferMetricsWarning, match="only 4 blocks"):
+    with pytest.warns(TransferMetricsWarning, match="only 5 blocks"):
         assert list_layers(model, "last:99") == list_layers(model, "blocks")
