@@ -75,8 +75,8 @@ def make_task(
     if len(whites) > 1:
         ranges = ", ".join(f"{split} {of or 'other arrays'}" for split, of in maps.items())
         raise InvalidInputError(
-            f"task {name!r}: the splits hold images in different ranges: {ranges}; give all of them "
-            f"in one"
+            f"task {name!r}: the splits hold images in different ranges: {ranges}; give "
+            f"all of them in one"
         )
     return Task(name, found_kind, modality, splits, names, understood.plus(left, told))
 
