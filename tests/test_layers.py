@@ -9,7 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import transfer_metrics as tm
-from transfer_metrics.errors import ExtractionError, InvalidInputError, LayerNotFoundError
+from transfer_metrics.errors import (
+    ExtractionError,
+    InvalidInputError,
+    LayerNotFoundError,
+    TransferMetricsWarning,
+)
 from transfer_metrics.features.layers import list_layers, memory_bytes
 from transfer_metrics.features.trace import layout_of
 from transfer_metrics.sources.models.model import Model
@@ -68,6 +73,7 @@ def test_dim_is_that_of_the_pooling():
         list_layers(PlainCNN(), pool="cls", example=IMAGE)
 
 
+@pytest.mark.filterwarnings("ignore:.*all of them taken")
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
@@ -429,3 +435,9 @@ def test_blocks_of_hugging_face():
         "resnet.embedder resnet.encoder.stages.0.layers.[0-1] "
         "resnet.encoder.stages.1.layers.[0-1] classifier.1:input"
     )
+
+
+def test_more_last_blocks_than_there_are_are_told():
+    model = tm.load_model("zoo:cnn-mnist")
+    with pytest.warns(TransferMetricsWarning, match="only 5 blocks"):
+        assert list_layers(model, "last:99") == list_layers(model, "blocks")

@@ -441,3 +441,8 @@ def test_a_warning_from_inside_a_score_is_where_the_user_is():
     with pytest.warns(TransferMetricsWarning, match="vary so much") as caught:
         tm.score(x, np.arange(60) % 3, metrics="logme")
     assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_no_rows_are_an_error_that_says_so():
+    with pytest.raises(InvalidInputError, match="no examples"):
+        tm.score(np.zeros((0, 3)), np.zeros(0, int))

@@ -472,3 +472,14 @@ def test_a_large_file_is_cut_for_a_look_only() -> None:
     assert len(columns["text"]) == 8
     frame = pd.read_csv(io.StringIO(text), sep=";")
     assert columns["text"] == frame["text"].tolist()
+
+
+@pytest.mark.parametrize("header", ["label_name,text", "kind,review", "kind,title", "kind,content"])
+def test_a_usual_name_of_a_text_is_no_label_by_guess(tmp_path, header):
+    rows = "".join(f"{'ab'[i % 2]},some words {i}\n" for i in range(12))
+    (tmp_path / "t.csv").write_text(f"{header}\n{rows}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = tm.load_task(f"csv:{tmp_path / 't.csv'}")
+    assert task.classes == ("a", "b")
+    assert task.understood.inputs == (header.split(",")[1],)

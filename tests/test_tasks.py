@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError, UnsupportedTaskError
+import transfer_metrics as tm
+from transfer_metrics.errors import (
+    InvalidInputError,
+    TransferMetricsWarning,
+    UnknownNameError,
+    UnsupportedTaskError,
+)
+from transfer_metrics.features.forward import Batches
 from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.specs import parse_task
 from transfer_metrics.sources.tasks.labels import encode
@@ -629,3 +636,102 @@ def test_split_and_task_check_themselves() -> None:
 def test_images_of_an_array_contain_what_each_does_as_an_image(shape):
     images = ImageArray(np.random.default_rng(0).integers(0, 256, shape, np.uint8)[:, :, ::-1])
     assert [*images.each()] == [example_bytes(images[i]) for i in range(3)]
+
+
+# ---------------------------------------------------------------- images as floats
+
+
+class Mapped(Dataset):
+    """Images as another function gives them."""
+
+    def __init__(self, change) -> None:
+        self.change = change
+
+    def __len__(self) -> int:
+        return len(PIXELS)
+
+    def __getitem__(self, index: int):
+        return self.change(torch.from_numpy(PIXELS[index])), int(Y[index])
+
+
+UNIT = PIXELS.astype(np.float32) / 255
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        Mapped(lambda x: x.permute(2, 0, 1).float() / 255),
+        Mapped(lambda x: x.permute(2, 0, 1).float()),
+        Mapped(lambda x: x.permute(2, 0, 1).double() / 255),
+        (UNIT, Y),
+        (UNIT.transpose(0, 3, 1, 2), Y),
+        (torch.from_numpy(UNIT.transpose(0, 3, 1, 2).copy()), Y),
+        (PIXELS.astype(np.int64), Y),
+    ],
+    ids=["ToTensor", "0..255", "double", "NHWC", "NCHW", "tensor", "integers"],
+)
+def test_floats_of_pixels_are_fed_as_the_images_that_they_were(given):
+    model = tm.load_model("zoo:resnet-cifar10")
+    expected = model.batch([Image.fromarray(pixels) for pixels in PIXELS])
+    task = load_task(given)
+    assert "images (floats of 0 to" in task.summary
+    assert torch.equal(model.batch(list(task["train"].examples)), expected)
+    rows = task["train"].rows(np.array([4, 1])).examples
+    assert torch.equal(model.batch(list(rows)), expected[[4, 1]])
+
+
+def test_floats_of_one_channel_are_grey_images():
+    grey = PIXELS[..., 0]
+    model = tm.load_model("zoo:resnet-cifar10")
+    task = load_task((grey[:, None].astype(np.float32) / 255, Y))
+    expected = model.batch([Image.fromarray(pixels) for pixels in grey])
+    assert torch.equal(model.batch(list(task["train"].examples)), expected)
+
+
+def test_a_network_without_preprocessing_takes_floats_as_they_are():
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten())
+    model = tm.load_model(module)
+    task = load_task((UNIT.transpose(0, 3, 1, 2), Y))
+    batch = model.batch(list(task["train"].examples))
+    np.testing.assert_array_equal(batch, UNIT.transpose(0, 3, 1, 2))
+
+
+def test_normalised_floats_are_taken_as_they_are_with_a_warning_of_the_size():
+    model, ready = tm.load_model("zoo:resnet-cifar10"), UNIT.transpose(0, 3, 1, 2) * 4 - 2
+    task = load_task((ready, Y))
+    with pytest.warns(TransferMetricsWarning, match=r"normalised.*\(3, 9, 7\) where it expects"):
+        batch = Batches(model, task, "train").load(range(6))
+    np.testing.assert_array_equal(batch, ready)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [(UNIT * 16, "white is not known"), (UNIT * 4 - 2, "channels last"), (UNIT * 9e4, "white")],
+)
+def test_floats_whose_scale_or_axes_are_not_known_name_the_cure(values, told):
+    model = tm.load_model("zoo:resnet-cifar10")
+    with pytest.raises(InvalidInputError, match=told):
+        Batches(model, load_task((values, Y)), "train")
+
+
+def test_an_example_out_of_the_range_of_the_others_is_refused():
+    task = load_task(Mapped(lambda x: x.permute(2, 0, 1).float() / 255))
+    assert "floats of 0 to 1" in task.summary
+    task["train"].examples.items.change = lambda x: x.permute(2, 0, 1).float() / 50 - 2
+    model = tm.load_model("zoo:resnet-cifar10")
+    with pytest.raises(InvalidInputError, match="one range"):
+        model.batch([task["train"].examples[0]])
+
+
+def test_splits_in_different_ranges_are_refused():
+    with pytest.raises(InvalidInputError, match="different ranges"):
+        load_task({"train": (UNIT, Y), "test": (UNIT * 4 - 2, Y)})
+
+
+def test_a_head_reads_floats_and_images_alike():
+    head = tm.LinearProbe(progress=False).fit("zoo:resnet-cifar10", load_task((UNIT, Y)))
+    images = [Image.fromarray(pixels) for pixels in PIXELS]
+    expected = head.predict_proba(images)
+    np.testing.assert_allclose(head.predict_proba(UNIT), expected, rtol=1e-6)
+    same = tm.LinearProbe(progress=False).fit("zoo:resnet-cifar10", load_task((images, Y)))
+    np.testing.assert_allclose(same.predict_proba(images), expected, rtol=1e-6)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from transfer_metrics.errors import ExtractionError, TransferMetricsError
+from transfer_metrics.errors import ExtractionError, TransferMetricsError, warn
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.inference import AS_IS, Inference
 from transfer_metrics.features.layers import Found, Layer, place
@@ -61,6 +61,10 @@ class Batches(Dataset):
         self._model = model
         self._pixels = pixels
         self._examples = task[split].examples
+        maps = getattr(self._examples, "maps", None)
+        doubts = maps.doubts(model.name, model.input_shape) if maps and model.normalises else ""
+        if doubts:
+            warn(doubts)
         self._least = model.least if whole else 1
         self._where = f"of {task.name!r} ({split})"
 

@@ -17,6 +17,7 @@ from transfer_metrics.errors import (
     InvalidInputError,
     LayerNotFoundError,
     TransferMetricsError,
+    warn,
 )
 from transfer_metrics.features.blocks import find_blocks, head_input
 from transfer_metrics.features.inference import folds_of
@@ -258,6 +259,8 @@ def _resolve(traced: Trace, head: str | None, wanted: list[str | int]) -> list[C
             count = int(last[1])
             if count == 0:
                 raise InvalidInputError("layers='last:0' names no layer; use 'last:1' or more")
+            if count > len(blocks):
+                warn(f"layers={item!r}: the model has only {len(blocks)} blocks, all of them taken")
             matches = blocks[-count:]
         elif isinstance(item, int) or re.fullmatch(r"-\d+", item):
             if not -len(blocks) <= int(item) < len(blocks):

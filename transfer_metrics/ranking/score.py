@@ -106,6 +106,8 @@ def score(
         X, y, units = as_tokens(X, y, IGNORED if ignore_index is None else ignore_index)
     elif ignore_index is not None:
         X, y, source = _without(ignore_index, X, y, source)
+    if not len(y):
+        raise InvalidInputError("there are no examples: X and y have no rows; give some")
     kind, y = read_labels(y, kind)
     chosen = resolve_metrics(metrics, kind, skip="" if source is not None else "source")
     asked = asked_combinations(metrics, kind)

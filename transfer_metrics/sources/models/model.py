@@ -14,6 +14,7 @@ from torch import nn
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import brief
 from transfer_metrics.sources.example import Modality, example_modality
+from transfer_metrics.sources.float_maps import PixelMap
 from transfer_metrics.sources.models.identity import describe, identity
 from transfer_metrics.sources.models.modules import alone, plain_module
 
@@ -82,9 +83,10 @@ class Model:
     def batch(self, examples: Sequence[Any]) -> Any:
         """Preprocess raw examples into one batch on the CPU.
 
-        Float arrays (C, H, W) given to an image model count as preprocessed already, and arrays
-        (T,) given to an audio model as waveforms of the sampling rate that it reads. Whole numbers
-        given to a network that begins with an embedding are numbers of its rows.
+        Float arrays (C, H, W) given to an image model count as preprocessed already, but for those
+        that a task found to be pixels, and arrays (T,) given to an audio model as waveforms of the
+        sampling rate that it reads. Whole numbers given to a network that begins with an embedding
+        are numbers of its rows.
 
         Raises:
             InvalidInputError: the model reads another kind of example.
@@ -110,6 +112,8 @@ class Model:
         return isinstance(first, (nn.Embedding, nn.EmbeddingBag))
 
     def _input(self, example: Any) -> Any:
+        if isinstance(example, PixelMap) and self.normalises:
+            example = example.image()
         given = example_modality(example)
         ready = given == "tensor" and (
             self.preprocess is None or (self.modality == "image" and example.ndim == 3)
@@ -135,6 +139,11 @@ class Model:
             f"choose another model or task, or load the model with preprocess=…, a function from "
             f"one example to one input, and modality={given!r}"
         )
+
+    @property
+    def normalises(self) -> bool:
+        """Whether it reads images, and makes inputs of them itself."""
+        return self.modality == "image" and self.preprocess is not None
 
     def dummy(self, n: int = 2) -> Any:
         """A batch of ``n`` meaningless inputs for tracing: noise, or the text "a b c".

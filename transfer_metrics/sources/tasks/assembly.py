@@ -77,6 +77,14 @@ def make_task(
             f"task {name!r}: the splits hold different kinds of examples: {sorted(found)}"
         )
     modality = found.pop() if found else "tensor"
+    maps = {split: getattr(part.examples, "maps", None) for split, part in splits.items()}
+    whites = {of and of.white for of in maps.values()}
+    if len(whites) > 1:
+        ranges = ", ".join(f"{split} {of or 'other arrays'}" for split, of in maps.items())
+        raise InvalidInputError(
+            f"task {name!r}: the splits hold images in different ranges: {ranges}; give "
+            f"all of them in one"
+        )
     return Task(name, found_kind, modality, splits, names, understood.plus(left, told))
 
 

@@ -17,7 +17,7 @@ from transfer_metrics.sources.tasks.task import Understood
 
 _SURE = (
     "label", "labels", "class", "classes", "target", "targets", "y",
-    "goldlabel", "classlabel", "groundtruth", "cls",
+    "goldlabel", "classlabel", "labelname", "groundtruth", "cls",
 )  # fmt: skip
 """Names of the column of labels, the first that there is; ``y`` at either end only."""
 _USUAL = (
@@ -40,6 +40,8 @@ _PAIRS = (
     ("question1", "question2"), ("question", "sentence"),
 )  # fmt: skip
 _SINGLES = ("text", "sentence", "content")
+_OF_TEXTS = (*_SINGLES, "review", "title")
+"""Names of texts, which are no label unless nothing else is."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def find_roles(table: Table, asked: Asked) -> Roles:
         label = _declared_label(table)
     elif label is None:
         candidates = [c for c in columns if c not in (*left, split)] or [columns[-1]]
+        named = [c for c in candidates if _plain(c) not in _OF_TEXTS]
+        candidates = named or candidates
         label, doubts = _find_label(candidates)
         suspicions += doubts
     labels = several or (label,)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from transfer_metrics.sources.example import (
     is_pair,
     is_sound,
 )
+from transfer_metrics.sources.float_maps import FloatMaps
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.label_values import as_array, check_container
-from transfer_metrics.sources.tasks.sequences import Examples, ImageArray, Rows
+from transfer_metrics.sources.tasks.sequences import Examples, ImageArray, Rows, white_bytes
 
 _COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
@@ -54,7 +56,32 @@ class _Foreign(Examples):
     def __len__(self) -> int:
         return len(self.items)
 
+    @cached_property
+    def maps(self) -> FloatMaps | None:  # type: ignore[override]
+        """How some of them read, from the first to the last."""
+        if self.modality != "tensor":
+            return None
+        spread = np.linspace(0, len(self) - 1, min(len(self), _COMPARED)).astype(int)
+        found = []
+        for index in spread.tolist():
+            try:
+                found.append(self._converted(index))
+            except InvalidInputError:  # which is told of when it is used
+                continue
+            if not FloatMaps.of(found[:1]):
+                return None
+        return FloatMaps.of(found)
+
+    def content(self) -> Iterator[bytes]:
+        """Each of them, and which value is white."""
+        yield from self.each()
+        yield from white_bytes(self.maps)
+
     def read(self, index: int) -> Any:
+        example = self._converted(index)
+        return self.maps.example(example) if self.maps else example
+
+    def _converted(self, index: int) -> Any:
         item = _item(self.items, index, self.where)
         try:
             return self.convert(item)

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.example import Modality, Sound, decode, decode_sound, example_bytes
+from transfer_metrics.sources.float_maps import FloatMaps
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
@@ -26,9 +27,11 @@ class Examples(Sequence[Any]):
         modality: what the examples are, where that is known before one is decoded.
         kept: whether ``stored`` gives what is there, and neither decodes nor runs foreign code.
         sizes: bytes of each as stored, (N,), where they are known without reading.
+        maps: how float maps of 1 or 3 channels read, if they are such.
     """
 
     modality: Modality | None = None
+    maps: FloatMaps | None = None
     kept: bool = True
     sizes: np.ndarray | None = None
 
@@ -215,11 +218,16 @@ class Rows(Examples):
 
     def read(self, index: int) -> np.ndarray:
         """View one row."""
-        return self.values[index]
+        return self.maps.example(self.values[index]) if self.maps else self.values[index]
+
+    @cached_property
+    def maps(self) -> FloatMaps | None:  # type: ignore[override]
+        """How all of them read."""
+        return FloatMaps.of(self.values)
 
     def content(self) -> Iterator[bytes]:
-        """All values at once."""
-        return iter([example_bytes(self.values)])
+        """All values at once, and which of them is white."""
+        return iter([example_bytes(self.values), *white_bytes(self.maps)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +246,14 @@ class _Chosen(Examples):
         return getattr(self.examples, "kept", True)
 
     @property
+    def maps(self) -> FloatMaps | None:  # type: ignore[override]
+        return getattr(self.examples, "maps", None)
+
+    def content(self) -> Iterator[bytes]:
+        yield from self.each()
+        yield from white_bytes(self.maps)
+
+    @property
     def sizes(self) -> np.ndarray | None:  # type: ignore[override]
         sizes = getattr(self.examples, "sizes", None)
         return None if sizes is None else sizes[self.positions]
@@ -252,6 +268,11 @@ class _Chosen(Examples):
 
     def read(self, index: int) -> Any:
         return self.examples[int(self.positions[index])]
+
+
+def white_bytes(maps: FloatMaps | None) -> list[bytes]:
+    """What the fingerprint of examples says of maps that are images."""
+    return [f"white {maps.white}".encode()] if maps and maps.white is not None else []
 
 
 def some(examples: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:

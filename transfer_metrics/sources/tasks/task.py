@@ -147,7 +147,9 @@ class Task:
 
         Counts are those of the split ``train``; nothing is decoded.
         """
-        what = _EXAMPLES[self.modality] if self["train"].units is None else "words in sentences"
+        maps = getattr(self["train"].examples, "maps", None)
+        what = str(maps) if maps else _EXAMPLES[self.modality]
+        what = what if self["train"].units is None else "words in sentences"
         sizes = {name: f"{name} {len(split)}" for name, split in self.splits.items()}
         sizes["train"] += f" ({_labels(self)})"
         told = f"{visible(self.name)}: {self.kind} of {what}, {', '.join(sizes.values())}"
