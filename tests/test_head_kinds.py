@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import (
@@ -172,6 +173,15 @@ def test_what_has_no_definition_is_refused_before_anything_is_run(tasks, monkeyp
         for head in (tm.Head2Toe(**options), tm.Head2ToeCV(head=tm.Head2Toe(**options))):
             with pytest.raises(UnsupportedTaskError, match="tells classes apart"):
                 head.fit(MODEL, tasks["regression"])
+
+
+def test_an_accuracy_of_one_is_not_certain():
+    """Sixteen of sixteen are compatible with 81 % (rule of three): the interval says so."""
+    truth = np.arange(16) % 2
+    error = standard_error("classification", np.eye(2)[truth], truth)
+    middle = stats.beta(16.5, 0.5).mean()
+    assert error == pytest.approx(np.sqrt(middle * (1 - middle) / 18), rel=1e-12)
+    assert 0.05 < 1.96 * error < 0.2
 
 
 def test_standard_errors_are_those_of_repeated_samples():

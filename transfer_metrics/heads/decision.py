@@ -253,6 +253,9 @@ def _alternatives(
     for r in [*own, *best.values()]:
         tested = _record_of(comparison, str(r.model), str(r.head), measure, "test")
         gain, error = won.difference(tested)
+        if error == 0 and measure == "accuracy" and won.n:
+            # No example told them apart; by Jeffreys' rule half of one might have.
+            error = math.sqrt(0.5 / (won.n * (won.n + 1)))
         found.append(_Alternative(str(r.model), str(r.head), gain, 1.959964 * error))
     return tuple(found)
 

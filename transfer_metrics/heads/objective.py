@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.metrics.base import Estimate
 
 QUALITY = {"classification": "accuracy", "regression": "r2", "multilabel": "average_precision"}
 """The measure of each kind of task."""
@@ -47,8 +48,9 @@ def quality(kind: str, logits: Any, truth: Any, weights: Any = None) -> float:
 def standard_error(kind: str, logits: Any, truth: Any) -> float:
     """Standard error of ``quality`` over examples.
 
-    Binomial for an accuracy; of R² by the delta method, from the residuals and deviations of each
-    example; of average precision by fifty resamples of the examples.
+    Binomial for an accuracy, by Jeffreys' rule where all or none are right; of R² by the delta
+    method, from the residuals and deviations of each example; of average precision by fifty
+    resamples of the examples.
 
     >>> standard_error("classification", [[0.0, 1.0], [3.0, 2.0]], [1, 1]).__round__(4)
     0.3536
@@ -56,7 +58,7 @@ def standard_error(kind: str, logits: Any, truth: Any) -> float:
     logits, truth = np.asarray(logits), np.asarray(truth)
     n, value = len(truth), quality(kind, logits, truth)
     if kind == "classification":
-        return float(np.sqrt(value * (1 - value) / n))
+        return Estimate.of_proportion(value, n).stderr
     if kind == "regression":
         spread = (truth - truth.mean(axis=0)) ** 2
         mean = np.where(spread.mean(axis=0) > 0, spread.mean(axis=0), 1.0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.metrics.base import Estimate
 from transfer_metrics.results.comparable import one_place
 from transfer_metrics.results.plot_style import save_figure
 from transfer_metrics.results.printed import column_names, page_table
@@ -241,7 +242,8 @@ def _mean_and_margin(records: Sequence[Record]) -> tuple[float, float]:
         return math.nan, math.nan
     p = float(np.mean(values))
     if records[0].metric == "accuracy":
-        variance = p * (1 - p) / (records[0].n or math.inf)
+        n = records[0].n
+        variance = Estimate.of_proportion(p, n).stderr ** 2 if n else 0.0
     else:
         variance = (records[0].stderr or 0.0) ** 2
     if len(values) > 1:
