@@ -90,6 +90,9 @@ tokenizer or feature extractor.
   its tokenizer, processor or feature extractor. An adapter has to be merged first.
 - **Fine-tuned with timm or torchvision**: `timm:resnet18=file`, safetensors or a state dict that
   loads with `weights_only=True`; the number of classes is read from the file.
+- **Trained with another preprocessing**: a file of weights does not say how its images were
+  normalised, so the defaults of the architecture are used, silently wrong where training used
+  others. Say them: `timm:resnet18(mean=(.5,.5,.5),std=(.5,.5,.5),input_size=96)=file`.
 - **Wrapped state dicts**: the weights are taken from under the one prefix that fits best, at any
   level: `state_dict.model.` (Lightning), `module.` (DDP), `module.encoder_q.` (MoCo),
   `teacher.backbone.` (DINO). Where several fit alike, an average (`ema`) is taken, or a teacher, or

@@ -176,6 +176,7 @@ def _convolutions(channels):
         ),
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*taken as normalised")
 @pytest.mark.parametrize("numbers", [False, True])
 def test_a_head_on_arrays_takes_arrays_of_their_shape(
     shape, network, settings, head, numbers, tmp_path

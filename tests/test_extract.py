@@ -26,7 +26,7 @@ from transfer_metrics.sources.tasks.task import Split, Task
 class Network(nn.Module):
     """Small, with batch normalisation, dropout and in-place activations; counts its examples."""
 
-    def __init__(self, seconds=0.0):
+    def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(2, 6, 3)
         self.bn = nn.BatchNorm2d(6)
@@ -35,22 +35,18 @@ class Network(nn.Module):
         self.drop = nn.Dropout(0.5)
         self.fc = nn.Linear(8, 4)
         self.seen = []
-        self.seconds = seconds
-        self.stop_at = None
 
     def forward(self, x):
-        if self.stop_at is not None and len(self.seen) == self.stop_at:
-            raise KeyboardInterrupt
+        time.sleep(0)  # where a test stops it or makes it wait, and it is the same network
         self.seen.append(len(x))
-        time.sleep(self.seconds)
         x = self.relu(self.bn(self.conv(x)))
         x = self.relu(self.conv2(x))
         return self.fc(self.drop(x.mean((2, 3))))
 
 
-def make_model(seed=0, seconds=0.0, double=False):
+def make_model(seed=0, double=False):
     torch.manual_seed(seed)
-    network = Network(seconds)
+    network = Network()
     network.bn.running_mean.normal_()
     network.bn.running_var.uniform_(0.5, 2)
     return Model("net", network.double() if double else network, None, "tensor", "fc", (2, 9, 9))
@@ -174,13 +170,19 @@ def test_a_network_that_caches_tensors_can_be_trained_afterwards():
     assert network.first.weight.grad is not None
 
 
-def test_an_interrupted_extraction_is_resumed(tmp_path):
+def test_an_interrupted_extraction_is_resumed(tmp_path, monkeypatch):
     task, path = make_task(), tmp_path / "store"
     whole = quiet(make_model(), task, batch_size=5, shard_size=10)
     model = make_model()
-    model.module.stop_at = len(PROOF) + 5  # two shards of two batches, and one batch more
-    with pytest.raises(KeyboardInterrupt):
-        quiet(model, task, batch_size=5, shard_size=10, out=path)
+
+    def stop(_seconds):
+        if len(model.module.seen) == len(PROOF) + 5:  # two shards of two batches, and one more
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", stop)
+        with pytest.raises(KeyboardInterrupt):
+            quiet(model, task, batch_size=5, shard_size=10, out=path)
     assert sorted(p.name for p in (path / "shards").iterdir()) == [
         "00000.safetensors",
         "00001.safetensors",
@@ -212,10 +214,12 @@ def test_one_pass_for_all_layers():
 
 
 KILLED = """
-import sys
+import sys, time
 sys.path.insert(0, {tests!r})
+pause = time.sleep
+time.sleep = lambda seconds: pause(seconds or 0.05)
 from test_extract import make_model, make_task, quiet
-quiet(make_model(seconds=0.05), make_task(), batch_size=5, shard_size=5, out={out!r})
+quiet(make_model(), make_task(), batch_size=5, shard_size=5, out={out!r})
 """
 
 

@@ -379,8 +379,9 @@ def test_plain_module_reads_numbers() -> None:
     assert model(batch).shape == (2, 3)
     with pytest.raises(InvalidInputError, match=r"holds images.*preprocess"):
         model.batch([PICTURE])
-    with pytest.raises(InvalidInputError, match="shape"):
-        model.batch([np.zeros((2, 5))])
+    assert model(model.batch([np.zeros((2, 5))])).shape == (1, 2, 3)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        model(model.batch([np.zeros(4)]))
 
 
 def test_module_without_classifier_has_no_head() -> None:

@@ -58,9 +58,10 @@ def _digest_of(found: Mapping[str, str], changing: Iterable[str]) -> str:
 def unsaved(module: nn.Module) -> dict[str, str]:
     """A hash of each plain attribute of a network and its parts, of their code and their hooks.
 
-    By path and name. Numbers, texts, arrays and tensors count, in lists and mappings too, and
-    functions by their code and what they hold. Of code that is not of a library, all of its class
-    counts, the objects that it made, and the global variables that it names.
+    By path and name, whatever module they are of: a script has another name where it is imported.
+    Numbers, texts, arrays and tensors count, in lists and mappings too, and functions by their code
+    and what they hold. Of code that is not of a library, all of its class counts, the objects that
+    it made, and the global variables that it names.
     """
     survey = _Survey(module)
     for when in _HOOKS:
@@ -106,14 +107,14 @@ class _Survey:
         if not self._first(kind):
             return
         if isinstance(forward := getattr(kind, "forward", None), FunctionType):
-            self.note(f"class {_title(kind)}.forward", forward)
+            self.note(f"class {kind.__qualname__}.forward", forward)
         for base in kind.__mro__:
             if not _is_own(base.__module__) or (base is not kind and not self._first(base)):
                 continue
             for name, value in vars(base).items():
                 special = name.startswith("__") and name.endswith("__")
                 if not (special and not isinstance(value, FunctionType)) and name != "_abc_impl":
-                    self.note(f"class {_title(base)}.{name}", value)
+                    self.note(f"class {base.__qualname__}.{name}", value)
 
     def _first(self, value: Any) -> bool:
         first = id(value) not in self._seen
@@ -130,7 +131,7 @@ class _Survey:
         elif isinstance(value, Enum):
             yield str(value).encode()
         elif isinstance(value, SimpleNamespace) or _is_made_here(value):
-            yield _title(type(value)).encode()
+            yield type(value).__qualname__.encode()
             if self._first(value):
                 self.of_class(type(value))
                 yield from self._parts_of(_state(value), inner, name)
@@ -164,7 +165,7 @@ class _Survey:
             getter = value.fget if isinstance(value, property) else value.func
             yield from self._parts_of({"get": getter}, depth, name)
         elif isinstance(value, nn.Module):
-            yield _title(type(value)).encode()
+            yield type(value).__qualname__.encode()
             outside = id(value) not in self._parts and not is_lazy(value)
             if outside and self._first(value):
                 yield identity(value).encode()
@@ -196,9 +197,10 @@ class _Survey:
 
     def _global(self, home: str, name: str, value: Any, names: set[str]) -> None:
         if not isinstance(value, ModuleType):
-            title = f"global {home.replace('__mp_main__', '__main__')}.{name}"
-            if title not in self.found:
-                self.note(title, value)
+            known = self._seen.setdefault(("global", home), set())
+            if name not in known:
+                known.add(name)
+                self.note(f"global {name}", value)
         elif _is_own(value.__name__):
             known = self._seen.setdefault(("names", value.__name__), set())
             fresh = sorted((names & vars(value).keys()) - known)
@@ -250,10 +252,6 @@ def _cells(function: FunctionType) -> dict[str, Any]:
         except ValueError:
             continue
     return found
-
-
-def _title(kind: type) -> str:
-    return f"{kind.__module__.replace('__mp_main__', '__main__')}.{kind.__qualname__}"
 
 
 @functools.cache
