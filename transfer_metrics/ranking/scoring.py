@@ -66,7 +66,7 @@ def records_of(
             continue
         needs = labels.needs_of(chosen, blocks_for(chosen, modes))
         if needs:
-            with threads_to_score(len(labels), base.dim or 0):
+            with threads_to_score(len(labels), base.dim or 0, chosen[0].requires):
                 records += _scored(base, chosen, labels, modes, *read(name, needs))
         else:
             records += [replace(r, error=labels.unbinned) for r in unscored(base, chosen)]
