@@ -84,7 +84,7 @@ class ForkServer:
         self._socket, theirs = socket.socketpair()
         self._talking = threading.Lock()
         self.owner = os.getpid()
-        code = f"from transfer_metrics.fork_server import serve; serve({theirs.fileno()})"
+        code = f"from transfer_metrics.fork_server import _serve; _serve({theirs.fileno()})"
         path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with theirs, _uninterrupted():
             self._process = subprocess.Popen(
@@ -164,7 +164,7 @@ def _received(connection: socket.socket, size: int) -> bytes:
     return found
 
 
-def serve(place: int) -> None:
+def _serve(place: int) -> None:
     """Import what the arguments name, and fork until the other side of a socket closes it.
 
     Returns in the forked processes once they are done, so that they end as any other.
