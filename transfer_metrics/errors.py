@@ -27,6 +27,10 @@ class InvalidInputError(TransferMetricsError, ValueError):
     """An argument, array or file has a value that cannot be used."""
 
 
+class WrittenStatisticError(InvalidInputError):
+    """A metric wrote into the statistic that it was given, which is then of no use to others."""
+
+
 class UnknownNameError(TransferMetricsError, KeyError):
     """A name is not registered; the message lists the closest known names."""
 
