@@ -60,7 +60,8 @@ def meant(name: str, known: Iterable[str]) -> str:
     return "did you mean " + " or ".join(map(repr, close)) + "?" if close else ""
 
 
-def _cut(name: str) -> str:
+def _cut(name: object) -> str:
+    name = str(name)
     return name if len(name) <= _LONGEST_COMPARED else f"{name[: _LONGEST_COMPARED - 1]}…"
 
 
