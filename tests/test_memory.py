@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import transfer_metrics as tm
+from transfer_metrics import memory
 from transfer_metrics.features.shards import LABELS, write_shard
 from transfer_metrics.statistics import ClassMoments, ClassRows, needs
 
@@ -92,6 +94,40 @@ def test_class_rows_equal_the_moments_own():
     rows = ClassRows(lambda index: x[index], y, moments.means)
     for c in range(4):
         np.testing.assert_allclose(rows[c].matrix(), moments.scatter_of(c).matrix(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("files", "total", "free"),
+    [
+        (
+            {"max": "8000000", "current": "5000000", "stat": "anon 1\ninactive_file 3000000\n"},
+            8000000, 6000000,
+        ),
+        (
+            {"memory/limit_in_bytes": "9000000", "memory/usage_in_bytes": "4000000",
+             "memory/stat": "inactive_file 7\ntotal_inactive_file 1000000\n"},
+            9000000, 6000000,
+        ),
+        ({"max": "max", "current": "5000000", "stat": "inactive_file 3000000\n"}, None, None),
+        ({}, None, None),
+    ],
+)  # fmt: skip
+def test_memory_is_what_a_container_grants(files, total, free, tmp_path, monkeypatch):
+    for name, text in files.items():
+        folder, _, stem = name.rpartition("/")
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"memory.{stem}").write_text(text)
+    places = [
+        (folder.replace("/sys/fs/cgroup", str(tmp_path)), *names)
+        for folder, *names in memory._CONTAINERS
+    ]
+    monkeypatch.setattr(memory, "_CONTAINERS", places)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert memory.total_memory() == (total or machine)
+    if free is None:
+        assert machine / 50 < memory.free_memory() <= machine
+    else:
+        assert memory.free_memory() == free
 
 
 def test_peak_memory_does_not_grow_with_the_examples(tmp_path):

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 import transfer_metrics as tm
+import transfer_metrics.statistics
+import transfer_metrics.threads
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.progress import WholeRun, progress_bar
 from transfer_metrics.threads import running_with
@@ -185,6 +187,33 @@ def test_what_reads_a_source_head_goes_through_its_rows_in_one_thread():
     assert used == [1, 1]
 
 
+def test_classes_of_few_examples_are_gone_through_in_one_thread(monkeypatch):
+    used = {}
+
+    def noted(n, dim, classes):
+        used[n, dim, classes] = inside(n, dim, classes)
+        return used[n, dim, classes]
+
+    inside = transfer_metrics.threads.threads_for_classes
+    for user in ("statistics.moments", "metrics.transrate"):
+        monkeypatch.setattr(f"transfer_metrics.{user}.threads_for_classes", noted)
+    rng, seen = np.random.default_rng(0), []
+    of_rows = transfer_metrics.statistics.Scatter.of_rows
+
+    def of_rows_noted(rows):
+        seen.append((len(rows), torch.get_num_threads()))
+        return of_rows(rows)
+
+    monkeypatch.setattr(transfer_metrics.statistics.Scatter, "of_rows", of_rows_noted)
+    X, y = rng.normal(size=(6000, 600)), np.arange(6000) % 100
+    with running_with(2):
+        tm.transrate(X, y)
+        assert torch.get_num_threads() == 2
+    assert set(used) == {(6000, 600, 100)}
+    assert {threads for rows, threads in seen if rows == 60} == {1}
+    assert {threads for rows, threads in seen if rows == 6000} == {2}
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("given", "expected"),
@@ -198,3 +227,23 @@ def test_the_command_line_lets_threads_sleep_unless_the_user_says_otherwise(give
     env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run([sys.executable, "-c", code], env=env | given, capture_output=True)
     assert done.stdout.split()[-1].decode() == expected, done.stderr
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "1"), ({"OMP_NUM_THREADS": "3"}, "3"), (None, "None")]
+)
+def test_the_command_line_takes_no_more_threads_than_cores_are_granted(given, expected):
+    cores = len(os.sched_getaffinity(0))
+    if cores == 1:
+        pytest.skip("a machine of one core grants no fewer")
+    code = (
+        "import os; from transfer_metrics.__main__ import main; "
+        "main(['list', 'metrics', '--json']); print(os.environ.get('OMP_NUM_THREADS'))"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    if given is not None:
+        env |= {"LOKY_MAX_CPU_COUNT": "1"} | given
+    argv = [sys.executable, "-c", code]
+    ended = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == expected

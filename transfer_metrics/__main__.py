@@ -23,7 +23,7 @@ from transfer_metrics.cli.parser import (
     with_config,
 )
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
-from transfer_metrics.threads import brief_spin, running_with
+from transfer_metrics.threads import brief_spin, most_threads, running_with, so_many_threads
 from transfer_metrics.untrusted import visible, visible_lines
 
 VERBS = {
@@ -122,6 +122,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
         take_options(parser_of(parser, args))
         _refuse_empty(args)
         threads = getattr(args, "threads", None)
+        if threads is None and (most := most_threads()):
+            os.environ.update(so_many_threads(most) | dict(os.environ))
         with warnings.catch_warnings(), _ending_in_order(), running_with(threads):
             warnings.showwarning = _show_warning
             status = args.run(args)

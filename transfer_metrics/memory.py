@@ -17,6 +17,12 @@ _USUAL = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}
 """What glibc itself comes to where large blocks are freed, if nobody sets anything."""
 _SET_BY_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
+_CONTAINERS = (
+    ("/sys/fs/cgroup", "max", "current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "limit_in_bytes", "usage_in_bytes", "total_inactive_file"),
+)
+"""Where Linux says what a container may take, in version 2 of control groups and in version 1."""
+
 _lock = threading.Lock()
 _inside = 0
 
@@ -50,23 +56,37 @@ def _count(step: int) -> None:
         release()
 
 
-def free_memory() -> int:
-    """Bytes that processes of this machine, or of this container, may still take.
+def total_memory() -> int:
+    """Bytes of this machine, or what its container grants of them.
 
-    >>> free_memory() > 0
+    >>> total_memory() >= free_memory() > 0
     True
     """
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        line = next(line for line in lines if line.startswith("MemAvailable"))
-        found = [int(line.split()[1]) << 10]
-    with suppress(OSError, ValueError):  # no container, or one without a limit
-        most, taken = (
-            int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current")
-        )
-        found.append(most - taken)
-    return min(found)
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_granted()[:1]])
+
+
+def free_memory() -> int:
+    """Bytes that processes of this machine, or of this container, may still take."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    with suppress(OSError, KeyError):
+        found = _numbers("/proc/meminfo")["MemAvailable:"] << 10
+    granted = _granted()
+    return min(found, granted[0] - granted[1]) if granted else found
+
+
+def _granted() -> tuple[int, int] | tuple[()]:
+    """Bytes that a container's limit allows, and those taken of them; nothing without a limit."""
+    for folder, most, taken, idle in _CONTAINERS:
+        with suppress(OSError, ValueError, KeyError):
+            limit, now = (int(Path(folder, f"memory.{name}").read_text()) for name in (most, taken))
+            # What was read from files counts as taken, and goes where there is need.
+            return limit, now - _numbers(f"{folder}/memory.stat")[idle]
+    return ()
+
+
+def _numbers(file: str) -> dict[str, int]:
+    """The first number of each line of a file of the system, by its first word."""
+    return {w[0]: int(w[1]) for w in map(str.split, Path(file).read_text().splitlines()) if w[1:]}
 
 
 def peak_memory(pid: int) -> int:

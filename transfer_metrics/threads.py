@@ -19,6 +19,28 @@ _SMALL_SCORE = 1_500_000_000
 wait for work, and take the cores, when those of the other begin."""
 
 
+def cores() -> int:
+    """Cores that this process may use.
+
+    A container, a job of a cluster or ``LOKY_MAX_CPU_COUNT`` may grant fewer than there are.
+
+    >>> cores() >= 1
+    True
+    """
+    from loky import cpu_count
+
+    return cpu_count()
+
+
+def most_threads() -> int | None:
+    """The cores that are granted, where libraries would see more of them; else None.
+
+    So it is in a container whose limit is a share of time: threads beyond it wait for each other.
+    """
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores() if cores() < seen else None
+
+
 def brief_spin() -> dict[str, str]:
     """What an environment says so that threads of torch soon sleep where there is no work.
 
@@ -47,6 +69,16 @@ def threads_to_score(n: int, dim: int, requires: str) -> AbstractContextManager[
     """
     multiplications = 0 if requires == "source" else n * dim * min(n, dim)
     return threads_for(multiplications, _SMALL_SCORE)
+
+
+def threads_for_classes(n: int, dim: int, num_classes: int) -> AbstractContextManager[None]:
+    """One thread inside a loop over classes, if what is multiplied for each is small.
+
+    On two busy cores TransRate of 50 000 x 768 in 200 classes has taken 3 seconds so, and 40 to 115
+    with two threads.
+    """
+    rows = n // max(num_classes, 1)
+    return threads_for(rows * dim * min(rows, dim))
 
 
 @contextmanager

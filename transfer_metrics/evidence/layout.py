@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import textwrap
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from transfer_metrics.memory import total_memory
+from transfer_metrics.threads import cores
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """A header and rows."""
@@ -60,10 +62,9 @@ def describe() -> list[str]:
     """
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
-        f"{_processor()}, {cores} cores, {memory:.0f} GiB of memory, {platform.system()}",
+        f"{_processor()}, {cores()} cores, {total_memory() / 2**30:.0f} GiB of memory, "
+        f"{platform.system()}",
         f"Python {platform.python_version()}, "
         + ", ".join(filter(None, map(_version, _LIBRARIES))),
         f"linear algebra: {', '.join(_blas())}; {torch.get_num_threads()} threads in torch",

@@ -15,6 +15,7 @@ from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, FeatureSample, Scatter
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import rank_cut
+from transfer_metrics.threads import threads_for_classes
 
 # The share of the variance that eps="auto" gives up: 10 dB.
 RELATIVE_DISTORTION = 0.1
@@ -295,13 +296,14 @@ def _class_rate(
 ) -> float:
     """``Σ_c w_c R(Z_c, ε)``; ``rows`` are ``√n_c (m_c - origin)``, about the origin of Z."""
     rate, n, counts = 0.0, moments.n, moments.counts.tolist()
-    for c in moments.present:
-        count = counts[c]
-        weight = 1.0 / len(moments.present) if uniform else count / n
-        scatter = moments.scatter_of(c)
-        if not class_center:
-            scatter = scatter + Scatter.of_rows(rows[c : c + 1])
-        rate += weight * 0.5 * scatter.logdet1p(1.0 / (count * eps))
+    with threads_for_classes(n, moments.dim, len(moments.present)):
+        for c in moments.present:
+            count = counts[c]
+            weight = 1.0 / len(moments.present) if uniform else count / n
+            scatter = moments.scatter_of(c)
+            if not class_center:
+                scatter = scatter + Scatter.of_rows(rows[c : c + 1])
+            rate += weight * 0.5 * scatter.logdet1p(1.0 / (count * eps))
     return rate
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.memory import total_memory
 from transfer_metrics.statistics.needs import FLOAT, Needs
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT
+from transfer_metrics.threads import cores
 
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
          "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}  # fmt: skip
@@ -42,11 +43,8 @@ def worker_memory(memory: int | str | None, workers: int | None) -> int:
     Raises:
         InvalidInputError: it is no size.
     """
-    if memory is None:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    else:
-        total = as_bytes(memory)
-    return max(1, total // (workers or os.cpu_count() or 1))
+    total = total_memory() // 2 if memory is None else as_bytes(memory)
+    return max(1, total // (workers or cores()))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from transfer_metrics.statistics.inputs import (
 )
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.saving import Saved, require
+from transfer_metrics.threads import threads_for_classes
 
 _PARTS = frozenset({"class", "fourth"})
 _ROWS_AT_ONCE = 4096
@@ -205,18 +206,20 @@ class ClassMoments(Saved):
         bounds = [0, *counts.cumsum(0).tolist()]
         means = features.new_zeros(size, features.shape[1])
         rows = _empty_like(features)
-        if len(features) < _FEW * size and features.device.type == "cpu":
-            _gather(features, order, rows)
-            _centre(rows.numpy(), counts.numpy(), means.numpy())
-        else:
-            for c, (start, stop) in enumerate(pairwise(bounds)):
-                block = rows[start:stop]
-                if stop > start:
-                    _gather(features, order[start:stop], block)
-                    means[c] = block.mean(dim=0)
-                    block -= means[c]
-        # One example is its own mean: no row is needed.
-        class_rows = [rows[i : i if j - i < 2 else j] for i, j in pairwise(bounds)]
+        with threads_for_classes(len(features), features.shape[1], size):
+            if len(features) < _FEW * size and features.device.type == "cpu":
+                _gather(features, order, rows)
+                _centre(rows.numpy(), counts.numpy(), means.numpy())
+            else:
+                for c, (start, stop) in enumerate(pairwise(bounds)):
+                    block = rows[start:stop]
+                    if stop > start:
+                        _gather(features, order[start:stop], block)
+                        means[c] = block.mean(dim=0)
+                        block -= means[c]
+            # One example is its own mean: no row is needed.
+            class_rows = [rows[i : i if j - i < 2 else j] for i, j in pairwise(bounds)]
+            by_class = tuple(map(Scatter.of_rows, class_rows)) if "class" in parts else None
         if not bool(torch.isfinite(means).all()):
             check_finite(features)
             raise InvalidInputError("X has values too large to average in float64; rescale it")
@@ -224,7 +227,7 @@ class ClassMoments(Saved):
             counts,
             means,
             Scatter.of_rows(rows),
-            tuple(Scatter.of_rows(r) for r in class_rows) if "class" in parts else None,
+            by_class,
             _fourth_moments(features, features.mean(dim=0)) if "fourth" in parts else None,
         )
 

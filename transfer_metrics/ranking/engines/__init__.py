@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, Protocol
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources.optional import mend_torchvision
-from transfer_metrics.threads import use_threads
+from transfer_metrics.threads import cores, use_threads
 
 REDUCE = -1
 """The part of a unit that puts the others together."""
@@ -158,7 +157,7 @@ def map_reduce(
     name, _, address = engine.partition(":")
     run = ENGINES[name]
     if workers is None:
-        workers = os.cpu_count() or 1
+        workers = cores()
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise InvalidInputError(f"workers={workers!r}; use a whole number of at least 1")
     more = {"address": address} if address else {}

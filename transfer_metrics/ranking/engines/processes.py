@@ -25,7 +25,7 @@ from transfer_metrics.memory import free_memory, peak_memory
 from transfer_metrics.ranking.engines import Hands, Unit, Work
 from transfer_metrics.ranking.engines.crew import drive
 from transfer_metrics.sources.optional import is_mended
-from transfer_metrics.threads import brief_spin, so_many_threads
+from transfer_metrics.threads import brief_spin, cores, so_many_threads
 
 _GRACE = 5.0
 """Seconds that a worker gets to end."""
@@ -52,7 +52,7 @@ def processes(
     that ends. Where we are ``careful``, the others begin once the first has shown by a result how
     much memory it takes, and only while there is half as much again.
     """
-    threads = max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers))
+    threads = max(1, min(torch.get_num_threads(), cores() // workers))
 
     def start(number: int) -> _Process:
         return _Process(work, threads, str(number % gpus) if gpus else None)

@@ -11,6 +11,7 @@ from transfer_metrics.errors import EngineError
 from transfer_metrics.ranking.engines import Hands, Unit, Work
 from transfer_metrics.ranking.engines.crew import drive
 from transfer_metrics.sources.optional import is_mended, require
+from transfer_metrics.threads import cores
 
 
 def ray(
@@ -70,7 +71,7 @@ class _Actor:
 def _join(cluster: Any, address: str | None, workers: int) -> None:
     """Join the cluster at an address, or start one here."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    here = {} if address else {"num_cpus": max(workers, os.cpu_count() or 1)}
+    here = {} if address else {"num_cpus": max(workers, cores())}
     try:
         cluster.init(
             address=address or "local",
