@@ -97,6 +97,7 @@ def _run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from transfer_metrics.cli.parser import write_config
+    from transfer_metrics.files import RESULTS
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.results.shortlist import with_chances
@@ -106,7 +107,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _foretell(args)
     folder = Path(args.out)
-    check_place(folder, folder=True)
+    check_place(folder, folder=True, task=args.task, own=RESULTS)
     models = candidates_of(args.models)
     table = rank_models(
         models,
