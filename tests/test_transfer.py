@@ -215,6 +215,7 @@ def test_the_limit_holds_where_estimates_are_far_too_low(
     assert any("which would take" in text or "time was over" in text for text in found.skipped)
 
 
+@pytest.mark.filterwarnings("ignore:the time was over before")
 def test_too_little_time_to_rank_is_refused_and_some_makes_a_race() -> None:
     digits = tm.load_task("sklearn:digits")
     with pytest.raises(InvalidInputError, match="give more time or fewer models"):
@@ -495,8 +496,8 @@ def test_the_limit_binds_what_is_looked_ahead_and_the_first_head(
     monkeypatch.setattr(transfer_module, "forecast", endless)
     monkeypatch.setattr(transfer_module, "expected_seconds", lambda *_: 1e6)
     began = time.perf_counter()
-    found = tm.transfer(MODELS, task, time=20, cache_dir=tmp_path, progress=False)
-    assert time.perf_counter() - began < 1.3 * 20
+    found = tm.transfer(MODELS, task, time=40, cache_dir=tmp_path, progress=False)
+    assert time.perf_counter() - began < 1.3 * 40
     assert found.label == "linear_probe(C_grid=(0.0001, 0.01, 1.0))"
     assert any(text.startswith("linear_probe on ") for text in found.skipped)
     assert found.accuracy > 0.5
