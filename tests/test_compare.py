@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import transfer_metrics as tm
@@ -359,6 +360,17 @@ def test_wrong_corruptions() -> None:
         shifted_splits(task, {"x": "corrupted:blur:much"})
     with pytest.raises(tm.UnsupportedTaskError, match="none"):
         tm.corrupted(tm.load_task("sklearn:iris")["test"], "blur")
+    for given in (task, "sklearn:digits", [Image.new("L", (8, 8))]):
+        with pytest.raises(InvalidInputError, match="is no split; give one of a task"):
+            tm.corrupted(given, "blur")
+    for severity in (2.0, np.array([1, 2]), None, 0):
+        with pytest.raises(InvalidInputError, match=r"severity=.*1 to 5"):
+            tm.corrupted(task["test"], "blur", severity)
+    for seed in (-1, 1.5):
+        with pytest.raises(InvalidInputError, match=r"seed=.*from 0 on"):
+            tm.corrupted(task["test"], "blur", seed=seed)
+    with pytest.raises(UnknownNameError, match="'None'"):
+        tm.corrupted(task["test"], None)
 
 
 def test_flops_by_hand() -> None:

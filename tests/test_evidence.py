@@ -177,6 +177,22 @@ def test_judged_by_the_truth() -> None:
     assert noisy.low < 0.9  # noise of the accuracies widens the interval
 
 
+def test_three_models_of_which_one_lacks_a_score() -> None:
+    records, truth = made_up()
+    three = ["m0", "m1", "m2"]
+    few = [r for r in records if r["model"] in three]
+    rows = {r.metric: r for r in judgement.judge(few, truth.loc[three], truth.loc[three])}
+    assert rows["knn"].value == pytest.approx(1.0)
+    # Two models are left of lda, by which nothing can be judged; the others are.
+    assert np.isnan(rows["lda"].value)
+    assert rows["lda"].failures == 3
+    assert rows["lda"].against == "–"
+    assert list(rows)[-1] == "lda"
+    two = [r for r in records if r["model"] in three[:2]]
+    with pytest.raises(InvalidInputError, match="more than 2 models; judging a metric takes 3"):
+        judgement.judge(two, truth.loc[three[:2]], truth.loc[three[:2]])
+
+
 def test_page_says_whether_a_metric_is_needed() -> None:
     records, truth = made_up()
     probed = {"metric": "accuracy", "split": "test"}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import transfer_metrics as tm
-from transfer_metrics.errors import TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.pooling import POOLINGS
 from transfer_metrics.heads.base import HEADS
 from transfer_metrics.metrics.base import METRICS
@@ -161,3 +161,13 @@ def test_a_metric_that_writes_into_its_statistic_spoils_no_other() -> None:
     assert found["error"].notna().tolist() == [True, True, False, False]
     assert found["value"]["logme"] == tm.logme(x, y)
     assert found["value"]["h_score"] == pytest.approx(tm.h_score(x, y))
+
+    def teller(statistic):
+        raise InvalidInputError("it writes into its statistic, which other metrics read")
+
+    # What counts is what a metric did, not what it says.
+    with pytest.warns(TransferMetricsWarning, match="teller failed"):
+        table = tm.score(x, y, [teller, after])
+    assert table.to_frame().set_index("metric")["error"].notna().to_dict() == {
+        "teller": True, "after": False,
+    }  # fmt: skip

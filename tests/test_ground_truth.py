@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from transfer_metrics.heads.splits import complete_task
 HEADS = ("linear_probe(C_grid=(0.01, 1.0))", "head2toe(keep=0.05, steps=5)")
 MODELS = ["zoo:cnn-mnist", "zoo:mixer-usps"]
 TASK = "sklearn:digits?examples=300"
+MEASURED = {
+    "task": TASK, "head": "linear_probe", "seed": 0, "metric": "accuracy", "split": "test",
+    "value": 0.5, "n": 60, "error": None,
+}  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("ignore:.*judging a metric by a ground truth takes")
 
 
 @pytest.fixture
@@ -111,3 +117,36 @@ def test_command_line(
     assert status == 0
     assert "zoo:cnn-mnist" in capsys.readouterr().out
     assert len(accuracies(ground_truth.load(out))) == 1
+
+
+def test_too_few_models_to_learn_from_are_told_before_the_work(
+    tmp_path: Path, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WorkBegins(Exception):
+        pass
+
+    def no_work(*args, **kwargs):
+        raise WorkBegins
+
+    monkeypatch.setattr(ground_truth, "compare", no_work)
+    path = tmp_path / "t.jsonl"
+    with pytest.raises(WorkBegins), pytest.warns(tm.errors.TransferMetricsWarning) as told:
+        ground_truth.run(MODELS, TASK, path, **options)
+    assert str(told[0].message).startswith("2 models: judging a metric by a ground truth takes 3")
+    assert "takes 5" in str(told[0].message)
+    # Those of earlier runs count.
+    known = [{**MEASURED, "model": f"m{i}"} for i in range(3)]
+    ground_truth.append_lines(path, known)
+    with warnings.catch_warnings(record=True) as told, pytest.raises(WorkBegins):
+        ground_truth.run(MODELS, TASK, path, **options)
+    assert not told
+
+
+def test_too_few_models_are_refused_before_they_are_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, scores = tmp_path / "t.jsonl", tmp_path / "s.jsonl"
+    ground_truth.append_lines(truth, [{**MEASURED, "model": m} for m in MODELS])
+    assert main(["benchmark", "build", str(truth), "--scores", str(scores)]) == 2
+    assert "no task has accuracies of more than 2 models" in capsys.readouterr().err
+    assert not scores.exists()

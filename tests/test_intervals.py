@@ -331,3 +331,18 @@ def test_records_say_what_their_errors_are():
         table = tm.score(x, y, ["lda", "knn", "logme"], intervals=True)
     found = {record["metric"]: record["intervals"] for record in table.records}
     assert found == {"lda": None, "knn": "binomial", "logme": "jackknife"}
+
+
+@pytest.mark.parametrize("mode", [True, "all"])
+def test_rankings_say_what_their_errors_are_too(tmp_path, mode):
+    images = np.random.default_rng(0).random((400, 1, 28, 28), dtype=np.float32)
+    task = tm.load_task((images, np.arange(400) % 3))
+    metrics, options = ["knn", "lda", "logme"], {"intervals": mode, "progress": False}
+    ranked = tm.rank_models(["zoo:cnn-mnist"], task, metrics, cache_dir=tmp_path, **options)
+    again = tm.rank_models(["zoo:cnn-mnist"], task, metrics, cache_dir=tmp_path, **options)
+    layers = tm.score_layers("zoo:cnn-mnist", task, metrics, **options)
+    expected = {"knn": "binomial", "lda": None, "logme": "jackknife" if mode == "all" else None}
+    for table in (ranked, again, layers):
+        assert {(r.metric, r.intervals) for r in table} == set(expected.items())
+        for r in table:
+            assert (r.stderr is None) == (r.intervals is None) or mode is True

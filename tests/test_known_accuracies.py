@@ -120,6 +120,31 @@ def test_tables_that_lie_on_their_side_and_other_names_are_told(tmp_path: Path) 
             judge(table, tmp_path / "other.csv")
 
 
+@pytest.mark.parametrize("tasks", [["pets"], ["pets", "cars"]])
+@pytest.mark.parametrize("judge", ["agreement", "fidelity"])
+def test_one_misspelt_model_among_several_is_told_with_what_may_be_meant(
+    tasks: list[str], judge: str
+) -> None:
+    known = KNOWN.rename(index=lambda name: f"model-{name}")
+    scores = [
+        {**r, "model": "modell-c" if r["model"] == "c" else f"model-{r['model']}"}
+        for r in table_of(tasks).records
+    ]
+    with pytest.warns(TransferMetricsWarning) as told:
+        getattr(ScoreTable(scores), judge)(known[tasks], resamples=0)
+    texts = [str(w.message) for w in told if "modell-c" in str(w.message)]
+    assert len(texts) == 1
+    assert texts[0].endswith("did you mean 'model-c'?")
+
+
+def test_fidelity_tells_tasks_without_accuracies() -> None:
+    scores = pd.DataFrame(SCORES).rename(columns={"cars": "carz"})
+    with pytest.warns(
+        TransferMetricsWarning, match=r"1 of the tasks .*: carz; did you mean 'cars'"
+    ):
+        fidelity(scores, KNOWN, resamples=0)
+
+
 def test_models_may_be_a_column_of_a_frame_or_the_names_of_a_series() -> None:
     column = KNOWN.rename_axis("model").reset_index()
     pd.testing.assert_frame_equal(known_accuracies(column), KNOWN, check_names=False)

@@ -19,6 +19,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
+from transfer_metrics.heads.data import class_labels
 from transfer_metrics.sources.tasks.label_values import as_array, number_of
 from transfer_metrics.sources.tasks.labels import doubts, encode, kind_of, odd_texts, read_labels
 
@@ -689,3 +690,18 @@ class Unpaired(Dataset):
 
     def __getitem__(self, index: int):
         return self.items[index]
+
+
+def test_complex_labels_are_refused_and_long_floats_are_floats() -> None:
+    X = np.eye(6)
+    for y in (np.array([0, 1] * 3, complex), [0j, 1j] * 3):
+        with pytest.raises(InvalidInputError, match="labels are complex numbers"):
+            tm.load_task(X, y)
+    assert tm.load_task(X, np.array([0, 1] * 3, np.longdouble)).classes == ("0", "1")
+
+
+def test_classes_that_a_number_would_rename_stay_texts() -> None:
+    assert class_labels(("1", "2")).tolist() == [1, 2]
+    assert class_labels(("0.5", "1")).tolist() == [0.5, 1]
+    for names in (("1.0", "2.0"), ("0.5", "1.0"), ("1", "01"), ("1e3", "2")):
+        assert class_labels(names).tolist() == [*names]

@@ -441,3 +441,13 @@ def test_more_last_blocks_than_there_are_are_told():
     model = tm.load_model("zoo:cnn-mnist")
     with pytest.warns(TransferMetricsWarning, match="only 5 blocks"):
         assert list_layers(model, "last:99") == list_layers(model, "blocks")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4"])
+def test_an_example_may_be_an_array(dtype) -> None:
+    listed = list_layers(PlainCNN(), example=IMAGE)
+    given = np.asarray(IMAGE.numpy(), dtype)
+    assert list_layers(PlainCNN(), example=given) == listed
+    assert list_layers(PlainCNN(), example=given[::-1]) == listed
+    with pytest.raises(tm.TransferMetricsError):
+        list_layers(PlainCNN(), example=np.array(["a"]))

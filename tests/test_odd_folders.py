@@ -411,3 +411,36 @@ def test_the_centre_of_a_strip_stays_the_centre(turned: bool) -> None:
     ours = ImagePreprocess(16, mean=(0.0,) * 3, std=(1.0,) * 3)(image)
     steps = [transforms.Resize(16), transforms.CenterCrop(16), transforms.ToTensor()]
     assert np.abs(ours - transforms.Compose(steps)(image)).max() < 1e-6
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_an_image_of_unknown_range_is_named(tmp_path: Path, mode: str) -> None:
+    fill(tmp_path / "cat", "1.png")
+    fill(tmp_path / "dog", "1.png")
+    Image.new(mode, (6, 8), 3).save(tmp_path / "dog" / "2.tif")
+    examples = load_task(f"imagefolder:{tmp_path}")["train"].examples
+    assert examples[2].mode == mode  # a network of one's own may read it
+    with pytest.raises(InvalidInputError, match=rf"image '.*dog/2.tif' has 32-bit.*'{mode}'"):
+        ImagePreprocess(4).pixels(examples[2])
+
+
+@pytest.mark.parametrize("white", [1023, 4095, 65535])
+def test_a_pgm_of_more_than_eight_bits(white: int) -> None:
+    """It says what is white, so that a dark image stays dark."""
+    for pixels in ([[0, white // 2, white]], [[0, 3, white // 20]]):
+        grey = np.array(pixels)
+        data = b"P5 3 1 %d\n" % white + grey.astype(">u2").tobytes()
+        found = np.asarray(to_mode(decode(data, "x"), "L")).astype(float)
+        assert np.abs(found - grey * 255 / white).max() <= 1
+
+
+def test_folders_whose_names_look_like_missing_labels(tmp_path: Path) -> None:
+    names = ("-1", "-100", "01", "1", "1.0", "None", "nan")
+    for name in names:
+        fill(tmp_path / name, "1.png", "2.png")
+    task = load_task(f"imagefolder:{tmp_path}")
+    assert task.classes == names
+    assert [path.parent.name for path in task["train"].examples.paths] == [
+        names[label] for label in task["train"].labels
+    ]
+    assert not task.understood.left_out

@@ -272,6 +272,32 @@ def test_torchvision_by_name(tmp_path: Path) -> None:
     assert task["test"].labels.tolist() == list(range(10))
 
 
+def test_arguments_of_a_data_set_of_torchvision(tmp_path: Path) -> None:
+    raw = tmp_path / "EMNIST" / "raw"
+    pixels = RNG.integers(0, 256, (24, 28, 28), np.uint8)
+    letters = np.arange(24, dtype=np.uint8) % 3 + 1
+    for split, rows in (("train", slice(0, 18)), ("test", slice(18, 24))):
+        idx(raw, f"emnist-letters-{split}-images-idx3-ubyte", pixels[rows])
+        idx(raw, f"emnist-letters-{split}-labels-idx1-ubyte", letters[rows])
+    task = load_task(f"torchvision:EMNIST?split=letters&root={tmp_path}")
+    assert same(task, pixels[:18])
+    assert [task.classes[label] for label in task["test"].labels] == ["a", "b", "c"] * 2
+    part = load_task(f"torchvision:EMNIST?split=letters&train=false&root={tmp_path}")
+    assert same(part, pixels[18:])
+    fake = load_task("torchvision:FakeData?size=30&image_size=3,8,6&num_classes=2")
+    assert (len(fake["train"]), fake.num_classes, fake["train"].examples[0].size) == (30, 2, (6, 8))
+    for options, told in (
+        ("EMNIST?root=.", "say .split= and one of byclass, bymerge"),
+        ("EMNIST?split=leters&root=.", "Unknown value 'leters'.*correct the options"),
+        ("FakeData?size=few", "cannot be interpreted.*correct the options"),
+    ):
+        with pytest.raises(InvalidInputError, match=told):
+            load_task(f"torchvision:{options}")
+    for option in ("download", "transform", "splt"):
+        with pytest.raises(UnknownNameError, match=f"option of torchvision:SVHN '{option}'"):
+            load_task(f"torchvision:SVHN?{option}=1")
+
+
 def test_torchvision_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"CIFAR10 below .*download=True.*say \?root="):
         load_task(f"torchvision:CIFAR10?root={tmp_path}")

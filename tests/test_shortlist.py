@@ -154,6 +154,11 @@ def test_a_prior_that_lacks_models_says_so_and_goes_by_their_scores():
     with pytest.warns(TransferMetricsWarning, match="lacks net7"):
         told = table().informed(prior=dict(zip(MODELS[:7], range(7), strict=True)))
     assert told.ranking()["p_best"].sum() == pytest.approx(1.0)
+    spelt = {**dict(zip(MODELS[:7], range(7), strict=True)), "net-7": 7, "other": 3}
+    with pytest.warns(
+        TransferMetricsWarning, match=r"lacks net7; .* count; did you mean 'net-7'\?"
+    ):
+        table().informed(prior=spelt)
     with pytest.raises(InvalidInputError, match=r"none of the models net0.*rows are x"):
         table().informed(prior={"x": 1.0})
 
@@ -321,6 +326,11 @@ def test_evidence_is_learnt_from_files(tmp_path):
 
     assert learnt(truth, scored).metrics == found.metrics
     assert len(asked) == 32
+    renamed = Path(scores).read_text().replace('"net3"', '"net-3"')
+    (tmp_path / "renamed.jsonl").write_text(renamed)
+    spelt = r"learnt from 1 model with accuracies and no .*: net3; did you mean 'net-3'\?"
+    with pytest.warns(TransferMetricsWarning, match=spelt):
+        learnt([truth, tmp_path / "renamed.jsonl"])
     for path, said in ((truth, "has accuracies and no scores"), (scores, "has scores and no acc")):
         with pytest.raises(InvalidInputError, match=said):
             learnt(path)

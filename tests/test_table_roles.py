@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import warnings
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 import transfer_metrics as tm
@@ -389,6 +392,44 @@ def test_quotes_that_only_begin(tmp_path: Path) -> None:
     # Quoted as it should be, over several lines.
     columns, doubts = read_separated('text,label\n"a, ""b"",\nc, d, e",x\n"f, g",y\n', ".csv")
     assert (columns["text"], doubts) == (['a, "b",\nc, d, e', "f, g"], [])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["pos", "neg"]),
+            st.lists(
+                st.sampled_from(['"', "\n", ",", ";", "\t", "word", "é", '"a", b']), max_size=6
+            ),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    st.booleans(),
+)
+@example([("pos", ["good", "\n", '"film"', ",", "\n", '"'])], ",", "\n", csv.QUOTE_ALL, True)
+@example([("pos", ["\n", ",", '"'])], ",", "\r", csv.QUOTE_MINIMAL, False)
+def test_what_csv_writes_is_read_as_csv_and_pandas_read_it(rows, separator, end, quoting, first):
+    cells = [[label, "".join(parts).replace("\n", end)] for label, parts in rows]
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, delimiter=separator, lineterminator=end, quoting=quoting)
+    writer.writerows([["label", "text"], *cells] if first else [["label", "text"], *cells, *cells])
+    text = file.getvalue()
+    known = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))[1:]
+    frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+    lines = {line.count(separator) for line in text.rstrip(end).split(end)}
+    ends = text.count(end) > len(known) + 1  # within cells
+    if lines == {1} and ends and quoting == csv.QUOTE_MINIMAL and '""' not in text:
+        # Of such lines nobody knows whether their quotes are meant.
+        with pytest.raises(ValueError, match="may be rows after a quote without an end"):
+            read_separated(text, ".csv")
+        return
+    columns, _ = read_separated(text, ".csv")
+    assert list(map(list, zip(columns["label"], columns["text"], strict=True))) == known
+    assert frame["text"].tolist() == columns["text"]
 
 
 def _at(folder: Path, text: str) -> str:

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -735,3 +736,41 @@ def test_a_head_reads_floats_and_images_alike():
     np.testing.assert_allclose(head.predict_proba(UNIT), expected, rtol=1e-6)
     same = tm.LinearProbe(progress=False).fit("zoo:resnet-cifar10", load_task((images, Y)))
     np.testing.assert_allclose(same.predict_proba(images), expected, rtol=1e-6)
+
+
+# ---------------------------------------------------------------- empty texts
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "memory"])
+def test_empty_texts_are_counted_and_can_be_left_out(tmp_path: Path, kind: str) -> None:
+    given = {"text": ["good", "", "bad", " \t", "fine", "\u00a0"], "label": list("xyxyyy")}
+    frame, file = pd.DataFrame(given), tmp_path / f"t.{kind}"
+    if kind == "csv":
+        frame.to_csv(file, index=False)
+    elif kind == "jsonl":
+        frame.to_json(file, orient="records", lines=True)
+    elif kind == "parquet":
+        frame.to_parquet(file)
+    source = tuple(given.values()) if kind == "memory" else str(file)
+    with pytest.warns(TransferMetricsWarning, match="3 of 6 texts of split 'train' are empty, the"):
+        assert len(load_task(source)["train"]) == 6
+    with pytest.warns(TransferMetricsWarning, match="left out 3 of 6.*example 1 is an empty text"):
+        task = load_task(source, corrupt="skip")
+    assert list(task["train"].examples) == ["good", "bad", "fine"]
+    assert task["train"].labels.tolist() == [0, 0, 1]
+    assert "3 examples of train (they are empty)" in task.summary
+
+
+def test_pairs_of_texts_are_empty_where_both_are() -> None:
+    pairs = [("a", ""), ("", ""), ("b", "c"), ("d", "e")]
+    with pytest.warns(TransferMetricsWarning, match="1 of 4 texts of split 'train' are empty"):
+        load_task((pairs, ["x", "y", "y", "x"]))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint64", "int32", "bool"])
+def test_labels_of_a_split_made_by_hand(dtype: str) -> None:
+    split = Split(list("abcd"), np.array([0, 1, 0, 1]).astype(dtype))
+    task = Task("t", "classification", "text", {"train": split}, ("x", "y"))
+    assert "2 classes: x ×2, y ×2" in repr(task)
+    assert split.labels.dtype == np.int64
+    assert len(tm.subsample(task, 2)["train"]) == 2

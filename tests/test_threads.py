@@ -165,6 +165,26 @@ def test_small_scores_take_one_thread_and_large_ones_all_there_are():
     assert used == [1, 1, 2, 2]
 
 
+def test_what_reads_a_source_head_goes_through_its_rows_in_one_thread():
+    used = []
+
+    @tm.register_metric("threads_of_head", requires="source")
+    def threads_of_head(joint):
+        used.append(torch.get_num_threads())
+        return 0.0
+
+    probabilities = np.full((3000, 1000), 1e-3, np.float32)
+    y = np.arange(3000) % 2
+    try:
+        with running_with(2):
+            tm.score(probabilities, y, metrics="threads_of_head")
+            threads_of_head(probabilities, y)
+            assert torch.get_num_threads() == 2
+    finally:
+        METRICS.unregister("threads_of_head")
+    assert used == [1, 1]
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("given", "expected"),

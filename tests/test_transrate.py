@@ -291,3 +291,12 @@ def test_class_term_is_what_the_total_rate_loses():
         rate = 0.5 * np.linalg.slogdet(np.eye(13) + z.T @ z / (len(z) * plain["eps"]))[1]
         term = tm.conditional_coding_rate(x, y, **options)
         assert rate - term == pytest.approx(tm.transrate(x, y, **options), rel=1e-9)
+
+
+def test_what_nobody_named_and_does_not_rank_does_not_warn():
+    x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 2
+    assert "transrate" in tm.score(x, y).metrics  # where a warning would be an error
+    for named in ("transrate", ["knn", "transrate"], "tr*"):
+        with pytest.warns(TransferMetricsWarning, match="two classes") as told:
+            tm.score(x, y, named)
+        assert len(told) == 1

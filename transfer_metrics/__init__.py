@@ -99,6 +99,7 @@ _GROUPS: dict[str, dict[str, str]] = {
             "EngineError",
             "StorageError",
             "TransferMetricsWarning",
+            "WrittenStatisticError",
         ),
         "errors",
     ),

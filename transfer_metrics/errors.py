@@ -27,6 +27,10 @@ class InvalidInputError(TransferMetricsError, ValueError):
     """An argument, array or file has a value that cannot be used."""
 
 
+class WrittenStatisticError(InvalidInputError):
+    """A metric wrote into the statistic that it was given, which is then of no use to others."""
+
+
 class UnknownNameError(TransferMetricsError, KeyError):
     """A name is not registered; the message lists the closest known names."""
 
@@ -56,7 +60,8 @@ def meant(name: str, known: Iterable[str]) -> str:
     return "did you mean " + " or ".join(map(repr, close)) + "?" if close else ""
 
 
-def _cut(name: str) -> str:
+def _cut(name: object) -> str:
+    name = str(name)
     return name if len(name) <= _LONGEST_COMPARED else f"{name[: _LONGEST_COMPARED - 1]}…"
 
 

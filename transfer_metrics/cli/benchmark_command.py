@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
 from typing import Any
 
 from transfer_metrics.cli.console import print_table, require_scores, say_failures, show, tell
@@ -124,7 +125,7 @@ def _run_build(args: argparse.Namespace) -> int:
     """Score what is missing, judge, print, and write the page and its picture."""
     from pathlib import Path
 
-    from transfer_metrics.evidence import evidence_report, ground_truth, scored_pairs
+    from transfer_metrics.evidence import evidence_report, ground_truth, judgement, scored_pairs
     from transfer_metrics.results.comparison import Comparison
 
     for path in filter(None, (args.out, args.scores)):
@@ -135,6 +136,7 @@ def _run_build(args: argparse.Namespace) -> int:
             f"no record in {', '.join(args.truth)}; give files that `benchmark run` wrote"
         )
     pairs = sorted({(r["model"], r["task"]) for r in truth if r["metric"] == "accuracy"})
+    judgement.check_models(Counter(task for _, task in pairs).values())
     records = scored_pairs.measure(pairs, args.scores, progress=not args.quiet)
     found = evidence_report.gather(
         Comparison(ground_truth.shortened(truth)),

@@ -200,7 +200,10 @@ def _truth(evidence: Evidence, grid: Grid) -> list[str]:
 def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     models, tasks = evidence.accuracies.shape
     scores = tables(at_last(evidence.records))
-    shown = next((name for name in DEFAULT_METRICS if name in scores), evidence.rows[0].metric)
+    judged = [
+        row.metric for row in evidence.rows if not np.isnan(row.value) and row.metric in scores
+    ]
+    shown = next((name for name in DEFAULT_METRICS if name in judged), judged[0])
     dims = width_of(evidence.records)
     low, high = min(dims.values()), max(dims.values())
     return [

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import CorruptStoreError, InvalidInputError
+from transfer_metrics.errors import CorruptStoreError, InvalidInputError, warn
 from transfer_metrics.heads.base import resolve_head
 from transfer_metrics.heads.compare import compare, tuned
 from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.progress import progress_bar
+from transfer_metrics.results.agreement import FEWEST
 from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.standing import FEWEST as ENOUGH
+from transfer_metrics.results.wording import several
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of, expand_models
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.syntax import split_list
@@ -83,6 +86,8 @@ def run(
     failed leaves its reason and is tried again by the next call. Within a pair, finished fits and
     epochs are kept in the cache.
 
+    With fewer models than anything can be learnt from, there is a warning before the work.
+
     Models and tasks go by names, heads are by default the ``protocol``, ``validation`` is the share
     of the training examples that choices are made by; all other options are as for ``compare``.
     Returned is all that is in the file now.
@@ -103,6 +108,13 @@ def run(
     wanted = {task: [resolve_head(head) for head in heads or stated(task)] for task in names}
     records = load(path).records if path.exists() else []
     done = _finished(records)
+    count = len({*named, *(model for model, _ in done)})
+    if count < ENOUGH:
+        warn(
+            f"{several(count, 'model')}: judging a metric by a ground truth takes {FEWEST} models, "
+            f"and learning how far scores can be trusted (evidence=) takes {ENOUGH}; name more, "
+            f"now or in a later run with the same file"
+        )
     work = [
         (seed, task, model, missing)
         for seed, task, model in itertools.product(range(seeds), names, named)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,12 +13,14 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from transfer_metrics.errors import InvalidInputError, quiet
-from transfer_metrics.evidence.static_baseline import MEASURE, mean_agreement
+from transfer_metrics.evidence.static_baseline import MEASURE, UNKNOWN, mean_agreement
 from transfer_metrics.ranking.combinations import COMBINATIONS, combined
-from transfer_metrics.results.agreement import RESAMPLES, evaluate, options_of
+from transfer_metrics.results.agreement import FEWEST, RESAMPLES, evaluate, options_of
 from transfer_metrics.results.agreement_tasks import compare_metrics
 from transfer_metrics.results.record import Record, record_label
+from transfer_metrics.results.standing import FEWEST as ENOUGH
 from transfer_metrics.results.static_ranking import STATIC, static_scores
+from transfer_metrics.results.wording import several
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,10 +61,13 @@ def judge(
 
     The static ranking, which never looks at the task, is judged as one of them.
     The others are tested against the reference, by default the best; ``noise`` are standard errors
-    of the accuracies, and the scores of ``sizes`` examples are judged as well.
+    of the accuracies, and the scores of ``sizes`` examples are judged as well. A metric that no
+    task has for enough models is NaN, with its failures.
+
+    Raises:
+        InvalidInputError: no metric and task have enough models with a score and an accuracy.
     """
     scores = tables(at_last(records))
-    metrics = tuple(scores)
     if (static := static_scores(accuracies)).notna().to_numpy().any():
         scores[STATIC] = static
     best = tables(at_best(records))
@@ -71,21 +78,35 @@ def judge(
         if r["seconds"] is not None:
             spent.setdefault(record_label(r), []).append(r["seconds"])
     layers = layer_regrets(records)
-    measured = {name: mean_agreement(t, accuracies, noise, resamples) for name, t in scores.items()}
-    reference = reference or max(metrics, key=lambda name: measured[name][MEASURE][0])
+    measured = {}
+    for name, table in scores.items():
+        with contextlib.suppress(InvalidInputError):
+            measured[name] = mean_agreement(table, accuracies, noise, resamples)
+    judged = [name for name in measured if name != STATIC]
+    if not judged:
+        both = [
+            table.reindex_like(accuracies).notna() & accuracies.notna() for table in scores.values()
+        ]
+        check_models((int(n) for b in both for n in b.sum()), "scores with accuracies")
+        raise InvalidInputError(
+            "no metric has scores that differ between models, so none is judged"
+        )
+    if reference not in judged:
+        reference = max(judged, key=lambda name: measured[name][MEASURE][0])
     pairs = int(accuracies.notna().to_numpy().sum())
     rows = []
     for name, table in scores.items():
-        value, low, high = measured[name][MEASURE]
-        found = table.reindex(index=accuracies.index, columns=accuracies.columns)
-        scored = int((found.notna() & accuracies.notna()).to_numpy().sum())
+        found = measured.get(name, {})
+        value, low, high = found.get(MEASURE, UNKNOWN)
+        aligned = table.reindex(index=accuracies.index, columns=accuracies.columns)
+        scored = int((aligned.notna() & accuracies.notna()).to_numpy().sum())
         rows.append(
             JudgedMetric(
                 metric=name,
                 value=value,
                 low=low,
                 high=high,
-                regret=measured[name]["regret"][0],
+                regret=found.get("regret", UNKNOWN)[0],
                 best=plain_agreement(best.get(name), accuracies),
                 probe=plain_agreement(table, probes),
                 width=width_correlation(table, widths),
@@ -96,7 +117,24 @@ def judge(
                 against=_against(table, scores[reference], accuracies, noise, resamples),
             )
         )
-    return sorted(rows, key=lambda row: -row.value)
+    return sorted(rows, key=lambda row: (math.isnan(row.value), -row.value))
+
+
+def check_models(counts: Iterable[int], what: str = "accuracies") -> None:
+    """Refuse tasks of which none has enough models to judge by; how many each has.
+
+    >>> check_models([2, 1])
+    Traceback (most recent call last):
+    transfer_metrics.errors.InvalidInputError: no task has accuracies of more than 2 models; \
+judging a metric takes 3 and learning from them (`rank --evidence`) 5: `benchmark run` more models
+    """
+    most = max(counts, default=0)
+    if most < FEWEST:
+        raise InvalidInputError(
+            f"no task has {what} of more than {several(most, 'model')}; judging a metric takes "
+            f"{FEWEST} and learning from them (`rank --evidence`) {ENOUGH}: `benchmark run` more "
+            f"models"
+        )
 
 
 def at_last(
@@ -207,10 +245,13 @@ def _against(
 ) -> str:
     if table is reference or not resamples:
         return "–"
-    with quiet():
-        found = compare_metrics(
-            table, reference, accuracies, measure=MEASURE, noise=noise, resamples=resamples
-        )
+    try:
+        with quiet():
+            found = compare_metrics(
+                table, reference, accuracies, measure=MEASURE, noise=noise, resamples=resamples
+            )
+    except InvalidInputError:
+        return "–"  # too few models have both
     return {"a": "better", "b": "worse", "tie": "tie"}[found.verdict]
 
 

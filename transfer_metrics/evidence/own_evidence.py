@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.evidence.ground_truth import BEST, best
 from transfer_metrics.evidence.ground_truth import reached as reached_by
 from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_of
 from transfer_metrics.evidence.learning import Case, cases_of, learn
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.error_model import ErrorModel
+from transfer_metrics.results.known_accuracies import closest
 from transfer_metrics.results.record import Record
+from transfer_metrics.results.wording import several, some
 from transfer_metrics.syntax import split_list
 from transfer_metrics.untrusted import TABLE, parse_json, read_text, visible
 
@@ -57,6 +59,16 @@ def learnt(
             f"`benchmark build TRUTH --scores FILE` the scores beside them: give both files, with "
             f"a comma between"
         )
+    for kind in ("model", "task"):
+        reached, scored_names = (
+            dict.fromkeys(str(r[kind]) for r in own) for own in (truth, scores)
+        )
+        if lacking := [name for name in reached if name not in scored_names]:
+            others = [name for name in scored_names if name not in reached]
+            warn(
+                f"nothing is learnt from {several(len(lacking), kind)} with accuracies and no "
+                f"scores: {some(lacking)}{closest(lacking, others)}"
+            )
     accuracies = best_reached(truth)
     models, tasks = accuracies.shape
     return learn(

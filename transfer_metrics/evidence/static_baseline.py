@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 MEASURE = "weighted_kendall"
 """What scores are judged by."""
 _Interval = tuple[float, float, float]
-_UNKNOWN = (np.nan, np.nan, np.nan)
+UNKNOWN = (np.nan, np.nan, np.nan)
+"""A measure, and the ends of its interval, that no task has."""
 _VERDICTS = {"a": "better", "b": "worse", "tie": "tie"}
 _TESTS = ("over_static", "both_over_metric", "both_over_static")
 ABOUT = (
@@ -196,11 +197,11 @@ def overview(needs: Sequence[Need]) -> Table:
 
 
 def _tau(measures: Mapping[str, _Interval]) -> str:
-    return with_ends(measures.get(MEASURE, _UNKNOWN))
+    return with_ends(measures.get(MEASURE, UNKNOWN))
 
 
 def _regret(measures: Mapping[str, _Interval], points: float) -> str:
-    return with_ends([points * x for x in measures.get("regret", _UNKNOWN)], 1)
+    return with_ends([points * x for x in measures.get("regret", UNKNOWN)], 1)
 
 
 def with_ends(interval: Sequence[float], digits: int = 2) -> str:

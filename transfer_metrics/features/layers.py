@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,8 +94,8 @@ def list_layers(
             - a table of scores, its file or folder: the layer of this model that scores best there;
               or a selection, or its file: the layers that were chosen.
         pool: how each output is pooled; decides ``dim`` and ``bytes``.
-        example: a batch of at least two inputs to trace with; needed where the shape of the input
-            is not known.
+        example: a batch of at least two inputs, a tensor or array, to trace with; needed where the
+            shape of the input is not known.
 
     Returns:
         The layers without repetition, in call order. Outputs whose first axis is not the batch (the
@@ -193,6 +194,8 @@ def place(batch: Any, module: nn.Module) -> Any:
         return {name: place(item, module) for name, item in batch.items()}
     if isinstance(batch, (tuple, list)):
         return type(batch)(place(item, module) for item in batch)
+    if isinstance(batch, np.ndarray) and batch.dtype.kind in "biuf":
+        batch = torch.from_numpy(np.ascontiguousarray(batch, batch.dtype.newbyteorder("=")))
     if not isinstance(batch, Tensor):
         return batch
     weight = next((p for p in module.parameters() if p.is_floating_point()), None)

@@ -23,7 +23,7 @@ from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
-from transfer_metrics.sources.tasks.label_values import as_array, check_pairs, read_texts
+from transfer_metrics.sources.tasks.label_values import as_array, check_pairs, number_of, read_texts
 from transfer_metrics.sources.tasks.labels import complete_labels, fitted_kind
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import held_out, stratified_holdout
@@ -384,7 +384,9 @@ def class_labels(names: Sequence[str], kind: str = "classification") -> np.ndarr
     if names and {*names} <= {"False", "True"}:
         return np.array([name == "True" for name in names])
     found = read_texts({"": as_array(list(names))}, "classification")[""]
-    return np.array(names) if found.dtype == object else found
+    # A number would be called 2 and not 2.0.
+    renamed = any(isinstance(n, float) and n.is_integer() for n in map(number_of, names))
+    return np.array(names) if renamed or found.dtype == object else found
 
 
 def class_codes(

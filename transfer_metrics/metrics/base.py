@@ -13,7 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, warn
+from transfer_metrics.errors import (
+    InvalidInputError,
+    UnsupportedTaskError,
+    WrittenStatisticError,
+    quiet,
+    warn,
+)
 from transfer_metrics.metrics import NAMES
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources.tasks.label_values import as_array
@@ -45,8 +51,6 @@ _INVARIANCES = ("scale", "shift", "rotation")
 
 
 _PACKAGE = "transfer_metrics."
-WRITES = "writes into its statistic, which other metrics read"
-"""What is told of a metric after which a statistic is of no more use."""
 _NUMBERS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
 """Types of options that are numbers, by how they are annotated."""
 
@@ -87,7 +91,8 @@ class Metric:
     """A named score of how well features suit a task, by ``fn(statistic, **options) -> float``.
 
     The attributes are the arguments of ``register_metric``, beside ``options``: those that a
-    specification such as ``"transrate(eps=1e-3)"`` fixes.
+    specification such as ``"transrate(eps=1e-3)"`` fixes; and ``aside``: whether it stands beside
+    the metric that ranks without anybody having named it, so that it does not warn.
     """
 
     name: str
@@ -103,6 +108,7 @@ class Metric:
     options: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[tuple[str, Any], str] = field(default_factory=dict)
     derivative: Callable[..., Tensor | None] | None = None
+    aside: bool = False
 
     @property
     def label(self) -> str:
@@ -164,6 +170,7 @@ class Metric:
         """Score a statistic.
 
         Raises:
+            WrittenStatisticError: the metric changed the statistic.
             InvalidInputError: the wrong kind of statistic, or a result that is no finite number.
         """
         if not isinstance(statistic, _STATISTICS[self.requires]):
@@ -172,12 +179,16 @@ class Metric:
                 f"metric {self.label!r} needs a {expected}, or features with labels; "
                 f"got {type(statistic).__name__}"
             )
+        with quiet() if self.aside else nullcontext():
+            return self._scored(statistic)
+
+    def _scored(self, statistic: Any) -> Estimate:
         before = _versions(statistic) if self.is_foreign else []
         result = self.fn(statistic, **self.options)
         if any(tensor._version != version for tensor, version in before):
-            raise InvalidInputError(
-                f"metric {self.label!r} {WRITES}; let it work on a copy, such as "
-                f"statistic.x.clone()"
+            raise WrittenStatisticError(
+                f"metric {self.label!r} writes into its statistic, which other metrics read; let "
+                f"it work on a copy, such as statistic.x.clone()"
             )
         try:
             value = float(result)
@@ -337,7 +348,7 @@ def register_metric(
             if metric.bins and found == "regression":
                 found, labels = "classification", quantile_bins(labels)
             shape = getattr(features, "shape", ())
-            with threads_to_score(*shape) if len(shape) == 2 else nullcontext():
+            with threads_to_score(*shape, requires) if len(shape) == 2 else nullcontext():
                 return chosen(build_statistic(chosen.requires, parts, found, features, labels))
 
         call.metric = metric  # type: ignore[attr-defined]

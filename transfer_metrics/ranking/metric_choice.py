@@ -6,6 +6,7 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, warn
@@ -30,7 +31,7 @@ def resolve_metrics(
 
     A combination stands for its terms. The defaults are those that apply, and where classes are
     ``long_tailed`` the balanced accuracy of the first, second. Patterns leave out
-    metrics that require the statistic ``skip``.
+    metrics that require the statistic ``skip``. Of defaults only the one that ranks gives warnings.
 
     Raises:
         UnknownNameError: no such metric.
@@ -41,6 +42,7 @@ def resolve_metrics(
     if metrics is DEFAULT_METRICS:
         metrics = [name for name in metrics if kind in METRICS[name].tasks]
         metrics[1:1] = [_BALANCED] if long_tailed else []
+        metrics[1:] = [replace(get_metric(name), aside=True) for name in metrics[1:]]
     for spec in _specs(metrics):
         if isinstance(spec, str) and spec in COMBINATIONS:
             chosen = [METRICS[term] for term in combination_of(spec, kind).terms]

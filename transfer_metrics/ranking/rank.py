@@ -34,6 +34,7 @@ from transfer_metrics.ranking.metric_choice import (
 from transfer_metrics.ranking.race import Run, race
 from transfer_metrics.ranking.range_folder import sweep
 from transfer_metrics.ranking.ranges import Ranges, drop, outcomes, ranges_of
+from transfer_metrics.ranking.scoring import with_methods
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
@@ -128,8 +129,9 @@ def rank_models(
         budget: the share of the forward passes of a full ranking that may be spent, such as 0.3:
             the models race on growing parts of the split, as ``ranking.race`` says, and those that
             fall behind are dropped. The last ones are scored on all examples; the others keep the
-            scores of their last round, ``n`` tells on how many examples, and rank below. None
-            scores every model on all examples.
+            scores of their last round, ``n`` tells on how many examples, stand after them and keep
+            the chance to be the best that their round gave them. None scores every model on all
+            examples.
         time: seconds, or text such as ``"10m"``, after which the ranking ends with what is known, a
             batch later at most: models that it did not come to have records that say so, and with
             ``budget`` the scores are those of the last round that was finished. What was begun is
@@ -220,7 +222,7 @@ def rank_models(
             records = _ranked(work, candidates, run, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
-    records = [replace(record, task_summary=task.summary) for record in records]
+    records = [replace(r, task_summary=task.summary) for r in with_methods(records)]
     specs = {c.name: c.model for c in candidates if isinstance(c.model, str) and c.model != c.name}
     records = [replace(r, spec=specs.get(str(r.model))) for r in records]
     return ScoreTable(combined(records, combinations), job.view).informed(evidence, prior)

@@ -24,7 +24,7 @@ from transfer_metrics.ranking.metric_choice import (
     resolve_metrics,
     warn_of_widths,
 )
-from transfer_metrics.ranking.scoring import records_of, score_stores
+from transfer_metrics.ranking.scoring import records_of, score_stores, with_methods
 from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
@@ -148,7 +148,7 @@ def score(
 
     modes = interval_modes(intervals, chosen)
     found = records_of(dict.fromkeys(arrays, base), chosen, labels, read, modes)
-    found = [replace(record, intervals=_error_of(record)) for record in found]
+    found = with_methods(found)
     bare = [r.label for r in found if r.label in modes and r.stderr is None and not r.error]
     if bare:
         cure = (
@@ -164,13 +164,6 @@ def score(
         told = f"{record.label} failed: {record.error}"
         warn(told)
     return ScoreTable(records)
-
-
-def _error_of(record: Record) -> str | None:
-    """How the error of a score was found: by blocks, or by the metric itself, of a share."""
-    if record.stderr is None or record.intervals is None:
-        return None
-    return record.intervals if record.deviations else "binomial"
 
 
 def _without(label: int, X: Any, y: Any, source: Any) -> tuple[Any, np.ndarray, Any]:
@@ -268,4 +261,5 @@ def score_layers(
         records = [replace(record, task_summary=task.summary) for record in records]
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(chosen, records)
-    return ScoreTable(combined(records, asked_combinations(metrics, store.kind)), "all")
+    records = combined(with_methods(records), asked_combinations(metrics, store.kind))
+    return ScoreTable(records, "all")

@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 
 import transfer_metrics
-from transfer_metrics.errors import CorruptStoreError, TransferMetricsError
+from transfer_metrics.errors import (
+    CorruptStoreError,
+    TransferMetricsError,
+    WrittenStatisticError,
+)
 from transfer_metrics.features.batches import Batch, hidden_layers, layers_read, mean_of
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import WRITES, Estimate, Metric
+from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import check_time
 from transfer_metrics.results.error_bars import blocks_for, deviations
@@ -62,7 +66,7 @@ def records_of(
             continue
         needs = labels.needs_of(chosen, blocks_for(chosen, modes))
         if needs:
-            with threads_to_score(len(labels), base.dim or 0):
+            with threads_to_score(len(labels), base.dim or 0, chosen[0].requires):
                 records += _scored(base, chosen, labels, modes, *read(name, needs))
         else:
             records += [replace(r, error=labels.unbinned) for r in unscored(base, chosen)]
@@ -222,11 +226,12 @@ def _scored(
             statistic, built = whole[key]
             built += merged if key in influences else 0.0
             score = functools.partial(metric, statistic)
-            found[metric.label] = valued(
-                record, score, built / shares[key], modes.get(metric.label)
-            )
-            told = found[metric.label].error or ""
-            spoiled = told if metric.is_foreign and WRITES in told else ""
+            mode = modes.get(metric.label)
+            try:
+                found[metric.label] = valued(record, score, built / shares[key], mode)
+            except WrittenStatisticError as error:
+                spoiled = str(error)
+                found[metric.label] = replace(record, error=spoiled)
     certain = [] if spoiled else metrics
     certain = [m for m in certain if m.label in modes and not found[m.label].error]
     for key in whole if certain else ():
@@ -263,8 +268,8 @@ def valued(
     started = time.perf_counter()
     try:
         value = score()
-    except CorruptStoreError:
-        raise  # it says nothing of the metric, and is mended by building statistics anew
+    except (CorruptStoreError, WrittenStatisticError):
+        raise  # statistics have to be built anew, or are of no use to other metrics
     except (TransferMetricsError, ArithmeticError, RuntimeError) as error:
         return replace(record, error=str(error))
     return replace(
@@ -275,6 +280,19 @@ def valued(
         statistics_seconds=built,
         seconds=time.perf_counter() - started + built,
     )
+
+
+def with_methods(records: Iterable[Record]) -> list[Record]:
+    """Records that say how their errors were found, not how they were asked for.
+
+    A metric that has no errors says nothing, and one that knows its own, of a share, ``binomial``.
+    """
+    return [
+        r
+        if r.intervals is None or r.deviations
+        else replace(r, intervals=None if r.stderr is None else "binomial")
+        for r in records
+    ]
 
 
 def _add_errors(

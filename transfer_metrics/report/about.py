@@ -143,8 +143,9 @@ def _raced(records: Sequence[Record]) -> str:
     least = min((n for n in dropped.values() if n is not None), default=None)
     start = "" if least is None else f", from {count(least)}"
     return (
-        f"A race dropped {several(len(dropped), 'model')} on fewer examples{start}; their scores "
-        f"do not compare with the others and rank below them."
+        f"A race dropped {several(len(dropped), 'model')} on fewer examples{start}: their scores "
+        f"do not compare with the others, which stand before them, and each keeps the chance to "
+        f"be the best that its round gave it."
     )
 
 

@@ -27,6 +27,7 @@ from transfer_metrics.results.agreement import (
     mean_known,
     options_of,
 )
+from transfer_metrics.results.known_accuracies import closest
 from transfer_metrics.results.static_ranking import STATIC, static_scores
 from transfer_metrics.results.wording import some
 
@@ -273,7 +274,10 @@ class _Cells:
         for kind, kept, axis in (("models", models, "index"), ("tasks", tasks, "columns")):
             everything = {name for table in (*tables, accuracies) for name in getattr(table, axis)}
             if left := sorted(everything.difference(kept), key=str):
-                warn(f"{len(left)} {kind} are not in every table and are left out: {some(left)}")
+                unknown = [name for name in getattr(accuracies, axis) if name not in kept]
+                hint = closest([name for name in left if name not in unknown], unknown)
+                told = f"{len(left)} {kind} are not in every table and are left out"
+                warn(f"{told}: {some(left)}{hint}")
         a = accuracies.loc[models, tasks].to_numpy(np.float64)
         s = np.stack([table.loc[models, tasks].to_numpy(np.float64) for table in tables])
         valid = np.isfinite(a) & np.isfinite(s).all(axis=0)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.results.agreement import RESAMPLES, draw, interval
+from transfer_metrics.results.known_accuracies import closest
 from transfer_metrics.results.static_ranking import z_scores
+from transfer_metrics.results.wording import some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +41,7 @@ def fidelity(
             differences are in deviations of the scores on each, because scores of two tasks do not
             compare; of one they are as given.
         accuracies: the same of accuracies, matched by name. Pairs in which anything is NaN do not
-            count.
+            count; scores without an accuracy of that name are left out with a warning.
         bins: how many bins. Pairs of equal differences are not parted, so there may be fewer.
         resamples: bootstrap samples of models, the bins as they are; 0 for no intervals.
         seed: of the bootstrap.
@@ -67,6 +69,13 @@ def fidelity(
     s, a = (_table(given) for given in (scores, accuracies))
     models = [m for m in a.index if m in s.index]
     tasks = [t for t in a.columns if t in s.columns]
+    left = {
+        "models": ([m for m in s.index if m not in models], a.index.difference(models, sort=False)),
+        "tasks": (
+            [t for t in s.columns if t not in tasks],
+            a.columns.difference(tasks, sort=False),
+        ),
+    }
     s, a = s.loc[models, tasks], a.loc[models, tasks]
     s = s.where(np.isfinite(s) & np.isfinite(a))
     if len(tasks) > 1:
@@ -81,7 +90,14 @@ def fidelity(
         raise InvalidInputError(
             "no two models have different scores and an accuracy on one task; are the models and "
             "tasks called the same in both tables?"
+            + "".join(closest(*names) for names in left.values())
         )
+    for kind, (lacking, known) in left.items():
+        if lacking:
+            warn(
+                f"{len(lacking)} of the {kind} with scores have no accuracy and are left out: "
+                f"{some(lacking)}{closest(lacking, known)}"
+            )
     apart, gained = apart[pair, task], by_accuracy[pair, task]
     values = np.stack([gained, (1 + np.sign(gained)) / 2])
     rank = np.searchsorted(np.sort(apart), apart)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 UNNAMED = ""
 """The task of accuracies that do not say of which they are."""
+_MOST_ASKED = 20
 _LONG = {"model", "metric", "value"}
 _TAKEN = (
     "give a mapping from models to accuracies, a DataFrame of models x tasks, the path of a CSV "
@@ -138,6 +139,17 @@ def cure_of_names(models: Sequence[str], accuracies: pd.DataFrame) -> str:
             "the header holds the models: transpose it, so that models are rows and tasks columns"
         )
     return f"{meant(models[0], accuracies.index)} use the same names".lstrip()
+
+
+def closest(lacking: Sequence[Any], known: Iterable[Any]) -> str:
+    """What to add to a sentence about names that another table lacks: one that may be meant.
+
+    >>> closest(["vit", "resnet-18"], ["resnet18", "bert"]), closest(["x"], ["bert"])
+    ("; did you mean 'resnet18'?", '')
+    """
+    names = list(map(str, known))
+    asked = (meant(str(name), names) for name in lacking[:_MOST_ASKED])
+    return next((f"; {question}" for question in asked if question), "")
 
 
 def _is_long(path: Path) -> bool:

@@ -55,8 +55,8 @@ class Record:
         options: those of the metric, such as ``k=1``.
         value: the score.
         stderr: its standard error.
-        intervals: how errors were found: ``jackknife`` or ``bootstrap``; by ``score`` also
-            ``binomial``, which is that of a share of the examples.
+        intervals: how errors were found: ``jackknife`` or ``bootstrap``, or
+            ``binomial``, which is that of a share of the examples; none without an error.
         deviations: those over blocks of examples, whose norm is ``stderr``.
         higher_is_better: direction of the metric.
         trust: how far the metric's order can be trusted about accuracies, where evidence was given:

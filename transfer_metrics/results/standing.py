@@ -14,7 +14,7 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.results.agreement import mean_known
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel
-from transfer_metrics.results.known_accuracies import cure_of_names, known_accuracies
+from transfer_metrics.results.known_accuracies import closest, cure_of_names, known_accuracies
 from transfer_metrics.results.wording import listed
 from transfer_metrics.untrusted import visible
 
@@ -97,7 +97,11 @@ def standing_of(
             f"{cure_of_names(wanted, accuracies)}"
         )
     if missing := [visible(name) for name in wanted if name not in accuracies.index]:
-        warn(f"the prior lacks {listed(missing, 3)}; their scores alone count")
+        others = [name for name in accuracies.index if name not in wanted]
+        warn(
+            f"the prior lacks {listed(missing, 3)}; their scores alone count"
+            f"{closest(missing, others)}"
+        )
     accuracies = _telling(accuracies, task)
     if not len(accuracies.columns):
         return {}, Trust(*errors.prior)

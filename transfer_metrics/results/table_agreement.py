@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError, meant, warn
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, warn
 from transfer_metrics.results.agreement import FEWEST, agreement
 from transfer_metrics.results.agreement_tasks import MEAN, OVER_STATIC, agreement_by_task
 from transfer_metrics.results.comparable import by_place, one_place
 from transfer_metrics.results.fidelity import fidelity
-from transfer_metrics.results.known_accuracies import UNNAMED, cure_of_names, known_accuracies
+from transfer_metrics.results.known_accuracies import (
+    UNNAMED,
+    closest,
+    cure_of_names,
+    known_accuracies,
+)
 from transfer_metrics.results.ranks import candidates, higher_is_better, single
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.static_ranking import STATIC, static_scores
@@ -88,16 +93,14 @@ class Matched:
                     f"no model has both a score and an accuracy; scores: {_some(models)}, "
                     f"accuracies: {_some(known.index)}; {cure_of_names(models, known)}"
                 )
-        # Of several tasks ``agreement_by_task`` tells it.
-        alone = [table for table in tables.values() if len(table.columns) == 1]
-        lacking = [m for table in alone for m in table.index if m not in known.index]
+        lacking = [m for table in tables.values() for m in table.index if m not in known.index]
         if lacking := list(dict.fromkeys(lacking)):
-            others = [m for m in known.index if not any(m in table.index for table in alone)]
-            hint = meant(lacking[0], others)
+            others = [m for m in known.index if not any(m in of.index for of in tables.values())]
             warn(
                 f"{len(lacking)} of the models with a score have no accuracy and are left out: "
-                f"{_some(lacking)}{f'; {hint}' if hint else ''}"
+                f"{_some(lacking)}{closest(lacking, others)}"
             )
+        tables = {name: of.loc[of.index.isin(known.index)] for name, of in tables.items()}
         return cls(tables, known, task)
 
     def agreement(self, **options: Any) -> pd.DataFrame:

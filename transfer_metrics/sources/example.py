@@ -137,6 +137,12 @@ def is_pair(example: Any) -> bool:
     return two and all(isinstance(part, str) for part in example)
 
 
+def is_blank(example: Any) -> bool:
+    """Whether an example is a text without any sign, or a pair of such."""
+    texts = example if is_pair(example) else (example,)
+    return all(isinstance(text, str) and not text.strip() for text in texts)
+
+
 def example_modality(example: Any) -> Modality:
     """Tell an image, a text, a sound and an array of numbers apart.
 
@@ -185,7 +191,11 @@ def decode(data: bytes, name: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             image.load()
-            return _upright(image)
+            upright = _upright(image)
+            if image.format == "PPM" and image.mode == "I":  # of 16 bits, of which Pillow makes 32
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            upright.filename = name  # type: ignore[attr-defined]  # for who cannot use it
+            return upright
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InvalidInputError(
             f"image {name!r} claims more pixels than Pillow deems safe ({error}); make it smaller "

@@ -175,9 +175,10 @@ def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
         shift = 0 if bits <= 8 else 4 if bits <= 12 else 8
         image = Image.fromarray((deep >> shift).astype(np.uint8))
     if image.mode in ("I", "F"):
+        file = getattr(image, "filename", "")
         raise InvalidInputError(
-            f"an image has 32-bit pixels (mode {image.mode!r}), whose range is not known; "
-            f"convert it to 8 bits per channel"
+            f"{f'image {str(file)!r}' if file else 'an image'} has 32-bit pixels (mode "
+            f"{image.mode!r}), whose range is not known; convert it to 8 bits per channel"
         )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")

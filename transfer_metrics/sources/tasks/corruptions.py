@@ -105,7 +105,7 @@ def corrupted(split: Split, kind: str, severity: int = 3, *, seed: int = 0) -> S
 
     Raises:
         UnknownNameError: no such kind.
-        InvalidInputError: a severity out of range.
+        InvalidInputError: no split, or a severity or seed out of range.
         UnsupportedTaskError: the examples are no images.
 
     >>> from transfer_metrics.sources.tasks.load_task import load_task
@@ -114,11 +114,18 @@ def corrupted(split: Split, kind: str, severity: int = 3, *, seed: int = 0) -> S
     >>> worse.examples[0].size == digits.examples[0].size
     True
     """
+    if not isinstance(split, Split):
+        raise InvalidInputError(
+            f"a {type(split).__name__} is no split; give one of a task, such as "
+            f"load_task('imagefolder:photos/')['test']"
+        )
     choose("corruption", kind, CORRUPTIONS)
-    if severity not in range(1, _SEVERITIES + 1):
+    if not isinstance(severity, (int, np.integer)) or not 1 <= severity <= _SEVERITIES:
         raise InvalidInputError(
             f"severity={severity!r}; use a whole number from 1 to {_SEVERITIES}"
         )
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise InvalidInputError(f"seed={seed!r}; use a whole number from 0 on")
     if example_modality(split.examples[0]) != "image":
         raise UnsupportedTaskError(f"corruption {kind!r} is one of images, and these are none")
     return Split(_CorruptedImages(split.examples, kind, severity, seed), split.labels)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.specs import text_of
@@ -38,25 +40,29 @@ def from_audiofolder(place: str, name: str) -> Task:
 
 
 def _read(found: _Folder) -> Task:
-    name, parts = found.name, {}
+    name = found.name
+    parts: dict[str, tuple[Sequence[Any], list[str]]] = {}
     files = SoundFiles if found.noun == "sound" else ImageFiles
     for split, folder in found.splits().items():
         paths: list[Path] = []
-        labels: list[str] = []
+        named: list[str] = []
         for class_folder in found.subfolders(folder):
             own = found.files(class_folder)
             paths += own
-            labels += [unicodedata.normalize("NFC", text_of(class_folder.name))] * len(own)
+            named += [unicodedata.normalize("NFC", text_of(class_folder.name))] * len(own)
         if paths:
-            parts[split] = (files(paths), labels)
+            parts[split] = (files(paths), named)
         elif folder != found.root:
             found.leave(folder, f"no {found.noun} in it")
-    classes = sorted(set().union(*(labels for _, labels in parts.values())))
+    classes = sorted(set().union(*(named for _, named in parts.values())))
     if "train" not in parts or len(classes) < 2:
         raise found.unusable(len(classes))
     left_out = found.left_out()
     lost = [f"{what} ({why})" for what, why in left_out if why != _LITTER]
-    task = make_task(name, parts, "classification", classes)
+    # By number, since a folder "NA" or "-1" is a class as any other.
+    numbers = {title: number for number, title in enumerate(classes)}
+    coded = {s: (paths, [numbers[n] for n in named]) for s, (paths, named) in parts.items()}
+    task = make_task(name, coded, "classification", classes)
     # Told when all is known, with what else is wrong.
     told = [f"left out {', '.join(lost)}"] if lost else []
     return replace(task, understood=task.understood.plus(left_out, told))

@@ -45,12 +45,15 @@ def as_array(values: Any) -> np.ndarray:
     if isinstance(values, np.ndarray) and values.ndim > 2:
         raise _of_shape(values.shape[1:])
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
-        return values
+        wide = values.dtype.kind == "f" and values.dtype.itemsize > 8
+        return values.astype(np.float64) if wide else values
     cells = values.tolist() if isinstance(values, np.ndarray) else values
     kinds = set(map(type, cells))
     if not kinds <= {str, bool, int, float}:
         cells = [_single(cell) for cell in cells]
         kinds = set(map(type, cells))
+    if complex in kinds:
+        raise InvalidInputError("some labels are complex numbers; give real ones, or names")
     if kinds <= {bool, int, float}:
         array = np.asarray(cells)
         # Whole numbers that no type of numpy holds become floats, of which some are equal.

@@ -99,8 +99,9 @@ def load_task(
     ``test_size=0.2``   hold out a share of the training examples as ``test``, by class
     ``protocol=vtab-1k``  800 random training and 200 random validation examples; see ``vtab_1k``
     ``seed=S``          of these choices, 0 by default
-    ``corrupt=skip``    read every image once and leave out those that do not decode, with a
-                        warning that counts them; by default the first one used is an error
+    ``corrupt=skip``    read every example once and leave out images and sounds that do not
+                        decode, and empty texts, with a warning that counts them; by default
+                        the first one used is an error, and empty texts are counted
 
     and all but sklearn and zoo take ``kind=``. Examples whose label is missing (empty, none, NaN,
     ``NA`` and the like, -100, or -1 where classes have names) are left out with a warning that
@@ -152,7 +153,9 @@ def load_task(
         kind = options.pop("kind", kind)
         options |= {} if kind is None else {"kind": kind}
         loader = TASK_SOURCES[source]
-        _check_options(f"{source}: tasks", options, loader)
+        parameters = inspect.signature(loader).parameters.values()
+        if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+            _check_options(f"{source}: tasks", options, loader)
         whole = _renamed(loader(place, text_of(name or spec), **options), classes)
     else:
         whole = _in_memory(spec, labels, text_of(name or "data"), kind, classes, options)

@@ -9,7 +9,8 @@ import itertools
 import re
 import warnings
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.column_roles import named_label
@@ -22,6 +23,7 @@ _LONGEST = 1_000_000
 _SEPARATORS = (",", ";", "\t", "|")
 _MOST_TWINS, _LOOKED_AT, _SPECTRUM = 100, 50, 5
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
+_QUOTED = re.compile(r'"[^"]*"')
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3},[0-9]{3}")
 
 
@@ -99,7 +101,8 @@ def _frame(
 def _swallowed(frame: pd.DataFrame, text: str, separator: str) -> bool:
     """Whether quotes that open nothing made cells of whole rows, and rows are even without them.
 
-    It is an error where it is not certain what is meant.
+    Where rows are even either way, a quoted header or doubled quotes within such a cell say that
+    quotes are meant; without these it is not certain, and an error.
     """
     least = max(1, len(frame.columns) - 1)
     lines = text.count("\n") or text.count("\r")
@@ -114,15 +117,16 @@ def _swallowed(frame: pd.DataFrame, text: str, separator: str) -> bool:
     whole = [(row, cell) for row, cell in found if cell.count(separator) >= least]
     if not whole:
         return False
-    plain = {len(row) for row in _rows(text, separator, None, quoting=csv.QUOTE_NONE)}
-    even, broken = plain == {len(frame.columns)}, False
+    plain = _rows(text, separator, None, quoting=csv.QUOTE_NONE)
+    even, broken = {len(row) for row in plain} == {len(frame.columns)}, False
     try:
-        deque(csv.reader(io.StringIO(text), delimiter=separator, strict=True), maxlen=0)
+        deque(_reader(text, separator, strict=True), maxlen=0)
     except csv.Error as error:
         broken = "expected" in str(error)  # and not a long cell
     if even and broken:
         return True
-    if even or broken:
+    doubled = all('"' in cell for _, cell in whole)
+    if broken or (even and not doubled and not all(map(_QUOTED.fullmatch, plain[0]))):
         row, cell = min(whole)
         raise ValueError(
             f"row {row + 1} has a cell of several lines, {cell[:30]!r} …, that may be rows after a "
@@ -131,12 +135,17 @@ def _swallowed(frame: pd.DataFrame, text: str, separator: str) -> bool:
     return False
 
 
+def _reader(text: str, separator: str, **options: Any) -> Iterator[list[str]]:
+    """The rows that ``csv`` finds, with lines of all three ends."""
+    return csv.reader(io.StringIO(text, newline=""), delimiter=separator, **options)
+
+
 def _rows(
     text: str, separator: str, count: int | None, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
 ) -> list[list[str]]:
     """The first rows that are not empty, or all, as far as they can be read."""
-    file = io.StringIO(text if count is None else text[:_LONGEST])
-    rows = (row for row in csv.reader(file, delimiter=separator, quoting=quoting) if row)
+    text = text if count is None else text[:_LONGEST]
+    rows = (row for row in _reader(text, separator, quoting=quoting) if row)
     found = []
     with contextlib.suppress(csv.Error):  # of a long text; pandas has no such limit
         for row in itertools.islice(rows, count):

@@ -11,7 +11,7 @@ import numpy as np
 from PIL.ImageFile import ImageFile
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.sources.example import example_bytes
+from transfer_metrics.sources.example import example_bytes, is_blank
 from transfer_metrics.sources.tasks.sequences import Examples
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.untrusted import visible
@@ -28,7 +28,7 @@ _CHANCE = 1
 
 def warn_of(task: Task, used: Task) -> None:
     """Tell what may be a mistake in a task as its source has it, and repeats in what is used."""
-    for text in (*_suspicions(task), *_repeats(used)):
+    for text in (*_suspicions(task), *_blanks(used), *_repeats(used)):
         warn(f"task {visible(task.name)!r}: {text}")
 
 
@@ -90,6 +90,19 @@ def _shown(name: str) -> str:
 def _some(names: Sequence[str]) -> str:
     told = ", ".join(_shown(name) for name in names[:3])
     return f"{told} and {len(names) - 3} more" if len(names) > 3 else told
+
+
+def _blanks(task: Task) -> Iterator[str]:
+    """How many texts are empty, per split; of more than ``_MOST_EXAMPLES`` on disk none is read."""
+    for name, split in task.splits.items() if task.modality == "text" else ():
+        if len(split) > _MOST_EXAMPLES and isinstance(split.examples, Examples):
+            continue
+        blank = [row for row, text in enumerate(split.examples) if is_blank(text)]
+        if blank:
+            yield (
+                f"{len(blank)} of {len(split)} texts of split {name!r} are empty, the first at "
+                f"example {blank[0]}; say corrupt=skip to go on without them"
+            )
 
 
 def _repeats(task: Task) -> list[str]:

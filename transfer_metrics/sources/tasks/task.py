@@ -39,6 +39,12 @@ class Split:
     whole: Split | None = None
 
     def __post_init__(self) -> None:
+        labels = np.asarray(self.labels)
+        if labels.dtype.kind in "biuf":  # as a split made by hand may have them
+            of_type = labels.astype(
+                np.float64 if labels.dtype.kind == "f" else np.int64, copy=False
+            )
+            object.__setattr__(self, "labels", of_type)
         if len(self.examples) != len(self.labels):
             raise InvalidInputError(
                 f"{len(self.examples)} examples but {len(self.labels)} labels; "

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.sources.example import is_blank
 from transfer_metrics.sources.tasks.assembly import check_policy
 from transfer_metrics.sources.tasks.sequences import Files
 from transfer_metrics.sources.tasks.subtasks import hold_out, subsample, vtab_1k
@@ -25,8 +26,9 @@ class Cut:
     """What is made of a loaded task, in the order of the fields.
 
     Attributes:
-        corrupt: ``"skip"`` reads every image and sound once and leaves out those that cannot be
-            read; ``"error"`` looks at the ends of image files and tells of all that are damaged.
+        corrupt: ``"skip"`` reads every example once and leaves out images and sounds that cannot
+            be read and empty texts; ``"error"`` looks at the ends of image files and tells of all
+            that are damaged.
         test_size: share of the training examples to hold out as ``test``.
         examples: number of training examples to keep, class-balanced.
         protocol: ``"vtab-1k"`` for its 800 training and 200 validation examples.
@@ -92,15 +94,16 @@ def _number(value: Any) -> float:
 
 
 def _without_damaged(task: Task) -> Task:
-    """Leave out the images and sounds that cannot be read, by reading every one once.
+    """Leave out images and sounds that cannot be read, and empty texts, by reading each once.
 
     What is left is fixed then, so that fingerprints, shards and folds are those of good examples.
     """
-    if task.modality not in ("image", "audio"):
+    if task.modality == "tensor":
         return task
     splits = {name: _readable(task, name, split) for name, split in task.splits.items()}
     lost = {name: len(split) - len(splits[name]) for name, split in task.splits.items()}
-    told = [(f"{n} examples of {name}", "they cannot be read") for name, n in lost.items() if n]
+    why = "they are empty" if task.modality == "text" else "they cannot be read"
+    told = [(f"{n} examples of {name}", why) for name, n in lost.items() if n]
     return dataclasses.replace(task, splits=splits, understood=task.understood.plus(told))
 
 
@@ -135,7 +138,8 @@ def _readable(task: Task, name: str, split: Split) -> Split:
     good, first = [], None
     for position in range(len(split)):
         try:
-            split.examples[position]
+            if is_blank(split.examples[position]):
+                raise InvalidInputError(f"example {position} is an empty text")
         except InvalidInputError as error:
             first = first or error
         else:
