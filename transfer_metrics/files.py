@@ -116,11 +116,14 @@ def locked(
 def check_folder(folder: str | os.PathLike[str], own: Iterable[str]) -> None:
     """Refuse a folder that holds something, and nothing of what is to be written there.
 
+    What is hidden, such as a lock, does not count.
+
     Raises:
         InvalidInputError: it does.
     """
     place = Path(folder)
-    found = [one.name for one in place.iterdir()] if place.is_dir() else []
+    names = [one.name for one in place.iterdir()] if place.is_dir() else []
+    found = [name for name in names if not name.startswith(".")]
     if found and not {*own} & {*found}:
         raise InvalidInputError(
             f"cannot write {folder}: it holds {min(found)!r}{' and more' * (len(found) > 1)}, and "

@@ -110,7 +110,7 @@ def _run(args: argparse.Namespace) -> int:
         data = read_task(network, task, None, getattr(head, "validation", None), args.seed)
         truth = data.codes(data.held_split)[data.held]
         of_classes = head.kind_ == "classification"
-        error = Estimate.of_proportion(value, len(truth)).stderr if of_classes else None
+        error = Estimate.of_proportion(value, len(truth)).stderr if of_classes else 0.0
         doubts["val"] = doubt(head.kind_, value, error, truth, task.classes)
         tell(args, f"{head.measure} on {len(truth)} examples for validation: {value:.4f}")
     for name, told in doubts.items():

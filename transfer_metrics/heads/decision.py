@@ -126,7 +126,8 @@ class Decision:
         dims = {layer.name: layer.dim for layer in self.head.layers_}
         inside = {name: columns.get(name, np.arange(dim)) for name, dim in dims.items()}
         known = self._held.value, self.model, self.task, self.head.pool_
-        spec = self.head.source_ and named_spec(self.model, self.head.source_.spec)
+        source = self.head.source_
+        spec = None if source is None else named_spec(self.model, source.spec)
         return Selection(inside, dims, False, self.label, *known, spec=spec)
 
     @property
