@@ -17,7 +17,7 @@ from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.array_files import from_npz
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
-from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.label_kinds import Kind
 from transfer_metrics.sources.tasks.task import Task, Understood
 
 SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
