@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 # Of glibc's malloc.h. Blocks above a threshold are mapped one by one, and given back when they are
 # freed; so is free memory at the end of the heap.
@@ -47,6 +48,33 @@ def _count(step: int) -> None:
                 _call("mallopt", name, _NEVER if _inside else usual)
     if not _inside:
         release()
+
+
+def free_memory() -> int:
+    """Bytes that processes of this machine, or of this container, may still take.
+
+    >>> free_memory() > 0
+    True
+    """
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable"))
+        found = [int(line.split()[1]) << 10]
+    with suppress(OSError, ValueError):  # no container, or one without a limit
+        most, taken = (
+            int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current")
+        )
+        found.append(most - taken)
+    return min(found)
+
+
+def peak_memory(pid: int) -> int:
+    """The most bytes that a process of Linux has taken so far; 0 where it has ended."""
+    with suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) << 10
+    return 0
 
 
 def release() -> None:

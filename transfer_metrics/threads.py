@@ -31,6 +31,12 @@ def brief_spin() -> dict[str, str]:
     return {"GOMP_SPINCOUNT": "10000"}
 
 
+def so_many_threads(threads: int) -> dict[str, str]:
+    """What an environment says to numerical libraries that are loaded in it."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
+
+
 def threads_to_score(n: int, dim: int, requires: str) -> AbstractContextManager[None]:
     """One thread inside, if scores of N examples with D features are sooner ready so.
 

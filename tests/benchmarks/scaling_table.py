@@ -34,7 +34,10 @@ MIB = 2**20
 INTRO = f"""\
 `rank --engine` says where the work is done: `serial` in this process, `processes` in several of
 this machine, `ray` on a Ray cluster that is started here, `ray:ADDRESS` on one that runs
-(`ray:auto` finds it from one of its nodes). `--workers N` says how many work at a time.
+(`ray:auto` finds it from one of its nodes). By itself (`auto`) `rank` takes several processes for
+three and more models given by name, where there are more threads than one, on Linux and without a
+GPU; but for bundled models, the others begin once the first has shown how much memory a model
+takes, and only while there is half as much again. `--workers N` says how many work at a time.
 
     transfer-metrics rank --models 'zoo:*' --task sklearn:digits --engine processes --workers 2
     transfer-metrics rank --models @models.txt --task imagefolder:photos/ --engine ray:auto \\

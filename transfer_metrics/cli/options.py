@@ -235,7 +235,8 @@ def check_names(args: argparse.Namespace) -> None:
     for name in ("metrics", "by"):
         check_metrics(given.get(name, ()))
     resolve_pool(given.get("pool", "avg"))
-    ENGINES[given.get("engine", "serial").partition(":")[0]]
+    if given.get("engine", "auto") != "auto":
+        ENGINES[given["engine"].partition(":")[0]]
 
 
 def task_options(args: argparse.Namespace) -> list[str]:

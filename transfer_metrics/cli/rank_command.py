@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.console import (
@@ -71,8 +73,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--keep-features", action="store_true", help="keep features in the cache")
     parser.add_argument(
         "--engine",
-        default="serial",
-        help="where to run: serial (default), processes, ray, or ray:ADDRESS to join a cluster",
+        default="auto",
+        help="where to run: auto (default: several processes where that is faster), serial, "
+        "processes, ray, or ray:ADDRESS to join a cluster",
     )
     add_options(parser, "workers", help="processes or actors (default one per core)")
     parser.add_argument(
@@ -94,38 +97,23 @@ def add_parser(verbs: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Rank, print, and write the table, the plots and the options."""
+    if args.dry_run:
+        return _foretell(args)
     from pathlib import Path
 
     from transfer_metrics.cli.parser import write_config
-    from transfer_metrics.ranking import rank_models
-    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+    from transfer_metrics.fork_server import can_fork, fork_server, fork_server_until_end
+
+    with fork_server_until_end():
+        many = any(sign in args.models for sign in (*"*?[,@", "popular:"))
+        if can_fork() and (args.engine == "processes" or (args.engine == "auto" and many)):
+            fork_server()  # at once, since what it imports takes as long as what follows
+        folder = Path(args.out)
+        check_place(folder, folder=True)
+        engine, table = _scored(args)
     from transfer_metrics.results.shortlist import with_chances
     from transfer_metrics.results.wording import listed
-    from transfer_metrics.sources.models.candidates import candidates_of
 
-    if args.dry_run:
-        return _foretell(args)
-    folder = Path(args.out)
-    check_place(folder, folder=True)
-    models = candidates_of(args.models)
-    table = rank_models(
-        models,
-        loaded(args),
-        args.metrics or DEFAULT_METRICS,
-        layers=args.layers,
-        engine=args.engine,
-        workers=args.workers,
-        stream=args.stream or None,
-        memory=args.memory,
-        cache=args.cache,
-        keep_features=args.keep_features,
-        intervals=args.intervals or False,
-        budget=args.budget,
-        time=args.time,
-        evidence=args.evidence,
-        prior=args.prior,
-        **extraction(args),
-    )
     require_scores(table)
     table = type(table)(with_chances(list(table), table.view, args.confidence), table.view)
     written = [folder / "scores.jsonl", folder / "run.yaml"]
@@ -143,20 +131,56 @@ def _run(args: argparse.Namespace) -> int:
         reasons.setdefault(why, []).append(failure["model"])
     for (what, error), models_of_it in reasons.items():
         say(f"failed: {listed(list(dict.fromkeys(models_of_it)))}: {what}: {error}")
-    tell(args, _spent(table))
+    tell(args, _spent(table, engine))
     tell(args, f"wrote {', '.join(map(str, written))}")
     asked = ("--models", args.models, *task_options(args))
     suggest(args, "transfer", *asked, "--out", "transferred")
     return int(bool(reasons))
 
 
-def _spent(table: ScoreTable) -> str:
-    """One line on what was ranked, and where the time went when it was computed."""
+def _scored(args: argparse.Namespace) -> tuple[str, ScoreTable]:
+    """The engine and the table of the ranking that is asked for."""
+    from transfer_metrics.fork_server import end_fork_server
+    from transfer_metrics.ranking import rank_models
+    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+    from transfer_metrics.ranking.rank import chosen_engine
+    from transfer_metrics.sources.models.candidates import candidates_of
+
+    models, task = candidates_of(args.models), loaded(args)
+    engine = chosen_engine(args.engine, models, args.workers, args.device)
+    if engine == "serial":
+        end_fork_server()
+    elif not args.no_plots:  # while workers work
+        threading.Thread(target=importlib.import_module, args=("matplotlib.figure",)).start()
+    table = rank_models(
+        models,
+        task,
+        args.metrics or DEFAULT_METRICS,
+        layers=args.layers,
+        engine=args.engine,
+        workers=args.workers,
+        stream=args.stream or None,
+        memory=args.memory,
+        cache=args.cache,
+        keep_features=args.keep_features,
+        intervals=args.intervals or False,
+        budget=args.budget,
+        time=args.time,
+        evidence=args.evidence,
+        prior=args.prior,
+        **extraction(args),
+    )
+    return engine, table
+
+
+def _spent(table: ScoreTable, engine: str) -> str:
+    """One line on what was ranked where, and where the time went when it was computed."""
     from transfer_metrics.results.record import phases
 
     models = {r["model"] for r in table.records if r["value"] is not None}
     parts = [f"{phase} {seconds:.1f} s" for phase, seconds in phases(table).items()]
-    return f"{len(models)} models scored; {', '.join(parts)}"
+    where = {"serial": "in one process", "processes": "in several processes"}.get(engine, engine)
+    return f"{len(models)} models scored; {', '.join([*parts, where])}"
 
 
 def _foretell(args: argparse.Namespace) -> int:
@@ -166,11 +190,12 @@ def _foretell(args: argparse.Namespace) -> int:
 
     from transfer_metrics.ranking.forecast import forecast
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
-    from transfer_metrics.ranking.rank import features_first
+    from transfer_metrics.ranking.rank import chosen_engine, features_first
     from transfer_metrics.sources.models.candidates import candidates_of
 
     stream = not features_first(args.stream or None, args.memory, args.keep_features, args.budget)
     models = candidates_of(args.models)
+    engine = chosen_engine(args.engine, models, args.workers, args.device)
     found = forecast(
         models,
         loaded(args),
@@ -179,7 +204,7 @@ def _foretell(args: argparse.Namespace) -> int:
         intervals=args.intervals or False,
         stream=stream,
         memory=args.memory,
-        workers=1 if args.engine == "serial" else args.workers,
+        workers=1 if engine == "serial" else args.workers,
         **extraction(args),
     )
     if args.json:

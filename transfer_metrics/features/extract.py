@@ -90,13 +90,7 @@ class Extraction:
         pooling = resolve_pool(pool)
         model = model if isinstance(model, Model) else load_model(model)
         task = task if isinstance(task, Task) else load_task(task)
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("shard_size", shard_size, 1),
-            ("num_workers", num_workers, 0),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise InvalidInputError(f"{name}={value!r}; use a whole number of at least {least}")
+        check_counts(batch_size=batch_size, shard_size=shard_size, num_workers=num_workers)
         if dtype not in ("float32", "float16"):
             raise InvalidInputError(f"dtype={dtype!r}; use 'float32' or 'float16'")
         data, asked = task[split], items(layers, model.name)
@@ -157,6 +151,18 @@ class Extraction:
         ):
             yield from computed
         hand_over(self.forward.model.module, self.given.module)
+
+
+def check_counts(**given: Any) -> None:
+    """Refuse numbers of examples below one, and of ``num_workers`` below none.
+
+    Raises:
+        InvalidInputError: one is no whole number, or too small.
+    """
+    for name, value in given.items():
+        least = 0 if name == "num_workers" else 1
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise InvalidInputError(f"{name}={value!r}; use a whole number of at least {least}")
 
 
 def extract(

@@ -347,7 +347,7 @@ def register_metric(
             metric.check_task(found)
             if metric.bins and found == "regression":
                 found, labels = "classification", quantile_bins(labels)
-            shape = getattr(features, "shape", ())
+            shape: Any = getattr(features, "shape", ())
             with threads_to_score(*shape, requires) if len(shape) == 2 else nullcontext():
                 return chosen(build_statistic(chosen.requires, parts, found, features, labels))
 

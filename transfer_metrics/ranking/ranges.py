@@ -22,7 +22,7 @@ from transfer_metrics.errors import (
     warn,
 )
 from transfer_metrics.features.batches import layers_read
-from transfer_metrics.features.extract import Extraction, extract
+from transfer_metrics.features.extract import Extraction, check_counts, extract
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.memory import release
@@ -56,11 +56,19 @@ RANGES = 16
 
 
 def ranges_of(n: int, shard_size: int) -> tuple[range, ...]:
-    """Cut n examples into ranges of whole shards, which depend on the data alone."""
-    shards = -(-n // shard_size)
+    """Cut n examples into ranges of whole shards, which depend on the data alone.
+
+    What the last shard lacks to be whole goes to the range before, since writing, reading and
+    merging the statistics of one more range takes as long as some hundred examples.
+
+    >>> ranges_of(300, 100), ranges_of(399, 200), ranges_of(50, 100)
+    ((range(0, 100), range(100, 200), range(200, 300)), (range(0, 399),), (range(0, 50),))
+    """
+    check_counts(shard_size=shard_size)
+    shards = max(1, n // shard_size)
     count = min(RANGES, shards)
-    ends = [min(n, shards * i // count * shard_size) for i in range(count + 1)]
-    return tuple(range(a, b) for a, b in itertools.pairwise(ends))
+    starts = [shards * i // count * shard_size for i in range(count)]
+    return tuple(range(a, b) for a, b in itertools.pairwise([*starts, n]))
 
 
 def outcomes(

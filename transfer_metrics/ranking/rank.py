@@ -17,6 +17,7 @@ from typing import Any
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.features.batches import MEAN
 from transfer_metrics.features.pooling import resolve_pool
+from transfer_metrics.fork_server import can_fork, fork_server_until_end
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.cache import POLICIES, ResultCache
 from transfer_metrics.ranking.combinations import Combination, combined
@@ -48,6 +49,8 @@ from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task, refuse_words
 from transfer_metrics.syntax import seconds_of
 
+_FEW = 3
+"""Candidates from which on it pays to start processes."""
 # How each choice of layers is extracted, and which rows then stand for the model.
 LAYER_CHOICES = {
     "best": ("blocks", "best"),
@@ -104,6 +107,7 @@ def rank_models(
             words.
         split: split of the task to score on.
         engine: where the work is done: ``"serial"`` in this process, ``"processes"`` in several,
+            ``"auto"`` in several where that is faster, as far as there is memory for it,
             ``"ray"`` on a Ray cluster that is started here, ``"ray:<address>"`` on one that runs.
             The scores are the same up to rounding.
         workers: how many processes or actors; one per core unless given.
@@ -184,6 +188,9 @@ def rank_models(
         raise InvalidInputError(f"cache must be one of {POLICIES}, not {cache!r}")
     ends = math.inf if time is None else clock.time() + seconds_of(time)
     candidates = candidates_of(models)
+    careful = engine == "auto" and not all(str(c.model).startswith("zoo:") for c in candidates)
+    spills = engine in ("auto", "serial") and stream is None and memory is None
+    engine = chosen_engine(engine, candidates, workers, options.get("device"))
     ENGINES[engine.partition(":")[0]]
     resolve_pool(pool)
     stored = features_first(stream, memory, keep_features, budget)
@@ -195,6 +202,7 @@ def rank_models(
     if budget is not None:
         _refuse_race(task, combinations)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(fork_server_until_end())
         policy = cache
         if cache == "never":
             policy = "only-missing"
@@ -206,10 +214,10 @@ def rank_models(
         )  # fmt: skip
         # The data are hashed here, once, and the hash goes to the workers with them.
         _ = job.task_id
-        job = replace(job, until=ends, spills=serial and stream is None and memory is None)
+        job = replace(job, until=ends, spills=spills)
         work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "")
         gpus = gpus_of(engine, options.get("device"))
-        run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus)
+        run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus, careful=careful)
         for tidy in (job.cache.sweep, functools.partial(sweep, job.cache.root / "statistics")):
             tidy()
             stack.callback(tidy)
@@ -324,6 +332,25 @@ def _ranked(
             f"ranking goes on from there"
         )
     return [record for place in range(len(candidates)) for record in found[place].records]
+
+
+def chosen_engine(
+    engine: str, candidates: Sequence[Candidate], workers: int | None, device: Any
+) -> str:
+    """What ``"auto"`` means for some candidates: ``"processes"`` where these are faster.
+
+    That is where several are given by name, there is more than one thread to share out, and
+    processes can be forked. A network on each of two cores is faster than two threads of one
+    network, also where it is large (ResNet-50 by a quarter, ViT-B/16 by a tenth).
+    """
+    if engine != "auto":
+        return engine
+    import torch
+
+    on_gpu = device is not None and torch.device(device).type != "cpu"
+    alone = workers == 1 or torch.get_num_threads() == 1 or len(candidates) < _FEW
+    named = all(isinstance(candidate.model, str) for candidate in candidates)
+    return "processes" if can_fork() and named and not alone and not on_gpu else "serial"
 
 
 def gpus_of(engine: str, device: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -51,6 +52,14 @@ class Lost:
     reason: str
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a worker says of a unit that it has done."""
+
+    result: Any
+    warnings: tuple[tuple[str, type[Warning], str, int], ...]  # texts, kinds, files and lines
+
+
 class Hands:
     """One worker: it holds the item that it works on, so that it is loaded once for all parts.
 
@@ -66,11 +75,17 @@ class Hands:
         if mended:
             mend_torchvision()
 
-    def do(self, unit: Unit, given: Any) -> Any:
+    def do(self, unit: Unit, given: Any) -> Answer:
         """Do one unit, given its item where it is not the one of the unit before, else None.
 
         To ``REDUCE`` it is given the item and the results of its parts.
         """
+        with warnings.catch_warnings(record=True) as told:
+            result = self._do(unit, given)
+        found = ((str(w.message), w.category, w.filename, w.lineno) for w in told)
+        return Answer(result, tuple(found))
+
+    def _do(self, unit: Unit, given: Any) -> Any:
         if unit.part == REDUCE:
             return self._work.reduce(*given)
         if self._held[0] != unit.item:
@@ -117,12 +132,14 @@ def map_reduce(
     *,
     workers: int | None = None,
     gpus: int = 0,
+    careful: bool = False,
     tick: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[int, Any]]:
     """Do work on items, each in some ``parts``; yields place and result of items as they are done.
 
     ``"ray:<address>"`` joins a cluster. By default there is one worker per core, serial work has
-    one, and workers take turns on ``gpus`` of this machine. ``tick`` is called after every part.
+    one, and workers take turns on ``gpus`` of this machine. Where we are ``careful``, processes
+    work beside each other as far as there is memory. ``tick`` is called after every part.
 
     Raises:
         UnknownNameError: no such engine.
@@ -145,4 +162,4 @@ def map_reduce(
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise InvalidInputError(f"workers={workers!r}; use a whole number of at least 1")
     more = {"address": address} if address else {}
-    return run(work, items, parts, tick, workers=workers, gpus=gpus, **more)
+    return run(work, items, parts, tick, workers=workers, gpus=gpus, careful=careful, **more)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Protocol
 
-from transfer_metrics.errors import EngineError
-from transfer_metrics.ranking.engines import REDUCE, Lost, Unit, Work
+from transfer_metrics.errors import EngineError, TransferMetricsWarning, warn
+from transfer_metrics.ranking.engines import REDUCE, Answer, Lost, Unit, Work
 from transfer_metrics.ranking.engines.schedule import Schedule
 
 
@@ -28,11 +29,13 @@ def drive(
     parts: Sequence[int],
     workers: int,
     tick: Callable[[], object],
+    has_room: Callable[[Collection[Any], bool], bool] = lambda crew, shown: True,
 ) -> Iterator[tuple[int, Any]]:
     """Do all the work; a worker that dies is replaced, and only what it was doing is done anew.
 
     As ``map_reduce``, with workers that ``start`` makes, given their numbers; what becomes of an
-    item is ``Lost`` where workers died of it repeatedly.
+    item is ``Lost`` where workers died of it repeatedly. Only one works where ``has_room`` says no,
+    which is asked of the workers, and whether any of them has shown by a result what it takes.
 
     Raises:
         EngineError: no worker can be started.
@@ -41,11 +44,14 @@ def drive(
     crew: dict[int, _Worker] = {}
     running: dict[Future, int] = {}
     idle = list(range(min(workers, sum(parts))))
-    started = 0
+    started, shown = 0, False
     try:
         while not schedule.finished:
             waiting = []
-            for place in idle:
+            for place in sorted(idle, key=lambda place: place not in crew):
+                if running and not has_room(crew.values(), shown):
+                    waiting.append(place)
+                    continue
                 if place not in crew:
                     crew[place] = start(started)
                     started += 1
@@ -61,7 +67,7 @@ def drive(
             if not running:
                 raise EngineError("all workers are idle and work is left; please report this")
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            idle = waiting
+            idle, shown = waiting, True
             for future in finished:
                 place = running.pop(future)
                 idle.append(place)
@@ -81,7 +87,9 @@ def _noted(
     """What follows from the end of a unit: an item that is done, or a worker less."""
     error = future.exception()
     if error is None:
-        result = future.result()
+        answer: Answer = future.result()
+        result = answer.result
+        _tell(answer)
         unit = schedule.done(place, result)
     else:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -92,3 +100,16 @@ def _noted(
         yield unit.item, result
     elif unit is not None:
         tick()
+
+
+_told: dict[Any, Any] = {}
+"""Which warnings of workers were told, as each module has it of its own."""
+
+
+def _tell(answer: Answer) -> None:
+    """Warn here of what a worker was warned of."""
+    for text, category, file, line in answer.warnings:
+        if issubclass(category, TransferMetricsWarning):
+            warn(text)
+        else:
+            warnings.warn_explicit(text, category, file, line, registry=_told)

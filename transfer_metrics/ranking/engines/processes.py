@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
@@ -20,10 +20,12 @@ from loky.backend import get_context
 from tqdm import tqdm
 
 from transfer_metrics.errors import EngineError
+from transfer_metrics.fork_server import can_fork, fork_server, fork_server_until_end
+from transfer_metrics.memory import free_memory, peak_memory
 from transfer_metrics.ranking.engines import Hands, Unit, Work
 from transfer_metrics.ranking.engines.crew import drive
 from transfer_metrics.sources.optional import is_mended
-from transfer_metrics.threads import brief_spin
+from transfer_metrics.threads import brief_spin, so_many_threads
 
 _GRACE = 5.0
 """Seconds that a worker gets to end."""
@@ -39,6 +41,7 @@ def processes(
     *,
     workers: int,
     gpus: int = 0,
+    careful: bool = False,
     **options: Any,
 ) -> Iterator[tuple[int, Any]]:
     """Yield the place of each item and what became of it, as items are done.
@@ -46,39 +49,73 @@ def processes(
     Work and items are pickled by value where they come from a script, so that metrics that are
     defined there can be used. Each worker gets its share of the cores, but no more threads than
     this process has, and of the GPUs one, in turn. A worker ends when this process does, however
-    that ends.
+    that ends. Where we are ``careful``, the others begin once the first has shown by a result how
+    much memory it takes, and only while there is half as much again.
     """
     threads = max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers))
 
     def start(number: int) -> _Process:
         return _Process(work, threads, str(number % gpus) if gpus else None)
 
-    return drive(start, work, items, parts, workers, tick)
+    def has_room(crew: Collection[_Process], shown: bool) -> bool:
+        if not careful:
+            return True
+        return shown and free_memory() > 1.5 * max(peak_memory(one.pid) for one in crew)
+
+    with fork_server_until_end():
+        yield from drive(start, work, items, parts, workers, tick, has_room)
+
+
+class _Forked:
+    """A process that was forked; as those of ``multiprocessing``."""
+
+    def __init__(self, pipe: Any, environment: Mapping[str, str], *args: Any) -> None:
+        self._server = fork_server()
+        self.pid = self._server.fork(pipe, environment, _serve, self._server.pid, *args)
+        self._exitcode: int | None = None
+
+    @property
+    def exitcode(self) -> int | None:
+        """How it ended; None while it runs."""
+        if self._exitcode is None:
+            self._exitcode = self._server.status(self.pid)
+        return self._exitcode
+
+    def join(self, timeout: float) -> None:
+        """Wait for its end, some seconds at most."""
+        until = time.monotonic() + timeout
+        while self.exitcode is None and time.monotonic() < until:
+            time.sleep(0.005)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.exitcode is None:  # else another may have its number
+            os.kill(self.pid, signal.SIGTERM)
 
 
 class _Process:
-    """A worker: a fresh interpreter at the other end of a pipe."""
+    """A worker, at the other end of a pipe."""
 
     def __init__(self, work: Work, threads: int, gpu: str | None) -> None:
-        # Read by numerical libraries when they are loaded.
-        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        env = brief_spin() | dict.fromkeys(names, str(threads))
+        env = brief_spin() | so_many_threads(threads)
         if gpu is not None:
             env["CUDA_VISIBLE_DEVICES"] = gpu
         context = get_context("loky")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve,
-            args=(theirs, os.getpid(), threads, is_mended()),
-            env=env,
-            name="transfer-metrics",
-        )
+        args = (threads, is_mended())
         try:
-            self._process.start()
+            if can_fork():
+                self._process: Any = _Forked(theirs, {**os.environ, **env}, *args)
+            else:
+                self._process = context.Process(
+                    target=_serve, args=(theirs, os.getpid(), *args), env=env
+                )
+                self._process.start()
         except OSError as error:
             raise EngineError(
                 f"no process can be started ({error.strerror or error}); use fewer workers"
             ) from error
+        self.pid: int = self._process.pid
         theirs.close()  # so that the pipe ends when the worker does
         self._work: bytes | None = _packed(work)
         self._busy = False
@@ -171,7 +208,7 @@ def _serve(pipe: Connection, parent: int, threads: int, mended: bool) -> None:
             if hands is None:
                 hands = Hands(message, threads, mended)
                 continue
-            answer = (True, hands.do(*message))
+            answer: tuple[bool, Any] = (True, hands.do(*message))
         except Exception as error:
             answer = (False, f"{type(error).__name__}: {error}")
         pipe.send_bytes(cloudpickle.dumps(answer))
