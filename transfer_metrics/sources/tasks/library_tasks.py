@@ -104,7 +104,7 @@ def from_torchvision(
 
 def _literal(text: str) -> Any:
     """A number, a boolean or several numbers, as it is written in a name; else the text."""
-    with contextlib.suppress(ValueError, SyntaxError):
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
         return ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
     return text
 
