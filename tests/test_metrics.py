@@ -446,3 +446,35 @@ def test_a_warning_from_inside_a_score_is_where_the_user_is():
 def test_no_rows_are_an_error_that_says_so():
     with pytest.raises(InvalidInputError, match="no examples"):
         tm.score(np.zeros((0, 3)), np.zeros(0, int))
+
+
+def test_h_score_takes_the_divisors_that_its_docstring_says():
+    x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
+    centred = x - x.mean(axis=0)
+    means = np.stack([centred[y == c].mean(axis=0) for c in range(3)])[y]
+    # Published: the covariance of the features with the divisor n, that of the means with n - 1.
+    by_hand = np.trace(np.linalg.pinv(centred.T @ centred / 30) @ (means.T @ means / 29))
+    assert tm.h_score(x, y, shrinkage=1e-12) == pytest.approx(by_hand, rel=1e-9)
+    assert tm.h_score(x, y, shrinkage=None) == pytest.approx(by_hand * 29 / 30, rel=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["h_score", "logme", "label_rate", "lfc", "ridge_probe", "parc"])
+@pytest.mark.parametrize("power", [-1000, -700, 600, 1000])
+def test_squares_that_float64_does_not_hold_are_refused_for_that(metric, power):
+    x, y = np.random.default_rng(0).normal(size=(60, 6)), np.arange(60) % 3
+    with pytest.raises(InvalidInputError, match=r"so (small|large) .* multiply X by a constant"):
+        getattr(tm, metric)(np.ldexp(x, power), y)
+    assert np.isfinite(getattr(tm, metric)(np.ldexp(x, -70), y))
+
+
+@pytest.mark.parametrize("power", [-480, 505])
+def test_h_score_refuses_fourth_powers_that_float64_does_not_hold(power):
+    x, y = np.random.default_rng(0).normal(size=(60, 6)), np.arange(60) % 3
+    with pytest.raises(InvalidInputError, match="fourth power"):
+        tm.h_score(np.ldexp(x, power), y)
+
+
+@pytest.mark.parametrize("power", [-1000, -700, 600, 1000])
+def test_linear_probe_is_the_same_at_any_scale(power):
+    x, y = load_iris(return_X_y=True)
+    assert tm.linear_probe(np.ldexp(x, power), y) == tm.linear_probe(x, y)

@@ -13,8 +13,10 @@ import pytest
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.evidence.judgement import at_last, tables, width_of
+from transfer_metrics.evidence.kept_truth import kept_scores, kept_truth
 from transfer_metrics.evidence.learning import cases_of, learn
-from transfer_metrics.evidence.own_evidence import best_reached, learnt
+from transfer_metrics.evidence.own_evidence import best_reached, learnt, truth_cases
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel, MetricTrust, bundled
 from transfer_metrics.results.shortlist import with_chances
@@ -542,3 +544,39 @@ def test_it_says_where_the_likeliest_is_not_the_first():
     assert (found.first, found[0]) == (ranking["model"][0], "net1")
     assert ranking.loc[ranking["p_best"].idxmax(), "model"] == "net1" != found.first
     assert f"{found.first} has rank 1, by what is expected; net1 is likelier" in found.basis
+
+
+@pytest.mark.slow
+def test_shortlists_of_races_hold_the_best_as_the_page_says():
+    truth, scores = kept_truth(), kept_scores()
+    accuracies, dims = best_reached(truth), width_of(scores)
+    few, whole = (tables(at_last(scores, size))["knn"] for size in (100, None))
+    classes = {r["task"]: r["num_classes"] for r in truth}
+    sizes = {r["task"]: r["n"] for r in at_last(scores)}
+    found = {left: [] for left in (0, 1, 2, 3, 5)}
+    for task in accuracies:
+        others = [[r for r in of if r["task"] != task] for of in (truth, scores)]
+        earlier = {"others": accuracies.drop(columns=task)}
+        errors = learn(truth_cases("others", *others), earlier=earlier, dims=list(dims.values()))
+        for left, held in found.items():
+            finalists = few[task].nlargest(left).index
+            records = [
+                {
+                    "model": m, "task": task, "layer": "last", "metric": "knn", "dim": dims[m],
+                    "num_classes": classes[task], "split": "train",
+                    **(
+                        {"value": whole.loc[m, task], "n": sizes[task],
+                         "earlier": [100, few.loc[m, task]]}
+                        if m in finalists
+                        else {"value": few.loc[m, task], "n": 100, "round": 1 if left else None}
+                    ),
+                }
+                for m in accuracies.index
+            ]  # fmt: skip
+            chosen = list(tm.ScoreTable(records, "last").informed(errors, None).shortlist(0.9))
+            held.append((accuracies[task].idxmax() in chosen, len(chosen) / len(accuracies)))
+    means = {left: np.mean(held, axis=0) for left, held in found.items()}
+    assert {left: round(100 * share) for left, (_, share) in means.items()} == {
+        0: 46, 1: 46, 2: 45, 3: 44, 5: 39,
+    }  # fmt: skip
+    assert all(held == 1.0 for held, _ in means.values())

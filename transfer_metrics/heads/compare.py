@@ -59,10 +59,11 @@ def compare(
     """Fit heads on models and a task, and test them in and out of distribution.
 
     All heads of a seed see the same training and validation examples, and none sees test or
-    shifted data while it is fitted. No head is fitted to those for validation, where a linear probe
-    on its own is once they have chosen. A task without a split ``test`` gives a fifth of its
-    training examples for it. Finished fits are kept by the content of model, task and head, and
-    training goes on from its last checkpoint, so an interrupted comparison can be run again.
+    shifted data while it is fitted. No head is fitted to those for validation: a ``LinearProbe`` on
+    its own takes them in once they have chosen C (``refit=True``), and here it does not. A task
+    without a split ``test`` gives a fifth of its training examples for it. Finished fits are kept
+    by the content of model, task and head, and training goes on from its last checkpoint, so an
+    interrupted comparison can be run again.
 
     Args:
         models: one or several models, as for ``rank_models``.

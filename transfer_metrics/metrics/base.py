@@ -347,8 +347,9 @@ def register_metric(
             metric.check_task(found)
             if metric.bins and found == "regression":
                 found, labels = "classification", quantile_bins(labels)
-            shape: Any = getattr(features, "shape", ())
-            with threads_to_score(*shape, requires) if len(shape) == 2 else nullcontext():
+            shape: tuple[int, ...] = getattr(features, "shape", ())
+            table = len(shape) == 2
+            with threads_to_score(shape[0], shape[1], requires) if table else nullcontext():
                 return chosen(build_statistic(chosen.requires, parts, found, features, labels))
 
         call.metric = metric  # type: ignore[attr-defined]

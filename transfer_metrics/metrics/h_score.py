@@ -10,6 +10,9 @@ from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments
 from transfer_metrics.statistics.influence import Influence
 
+_LEAST = 1e-140
+"""Squares of smaller variances lose digits."""
+
 
 def _slopes(influence: Influence, *, shrinkage: str | float | None) -> Tensor | None:
     """Derivative of the H-score in the weights of blocks; none for a pseudo-inverse."""
@@ -67,8 +70,11 @@ def _intensity_slopes(influence: Influence) -> Tensor:
 def h_score(statistic: ClassMoments, *, shrinkage: str | float | None = "ledoit_wolf") -> float:
     """H-score ``tr(Σ⁻¹ Σ_b)``, by default with a shrunk covariance.
 
-    ``Σ`` is the covariance of the features and ``Σ_b`` that of their class means. The shrunk form
-    is ``(1 - a) tr(Σ_a⁻¹ Σ_b)`` with ``Σ_a = (1 - a) Σ + a tr(Σ)/D I``.
+    ``Σ`` is the covariance of the features and ``Σ_b`` that of their class means, one per example;
+    in the plain form both by the same divisor. The shrunk form is ``(1 - a) tr(Σ_a⁻¹ Σ_b)`` with
+    ``Σ_a = (1 - a) Σ + a tr(Σ)/D I``, with the divisor N for ``Σ`` and N - 1 for ``Σ_b``, as it was
+    published: ``N / (N - 1)`` times what one divisor would give. With a = 0 it is the plain form,
+    without that factor.
 
     Args:
         statistic: ``ClassMoments``; or pass features (N, D) and labels (N,).
@@ -133,8 +139,13 @@ def ledoit_wolf(statistic: ClassMoments) -> float:
             "these moments were built without fourth moments; build them with parts={'fourth'}"
         )
     n, dim, total = statistic.n, statistic.dim, statistic.total
-    norm = total.square_norm() / n**2
     mean_variance = total.trace() / n / dim
+    if mean_variance and not _LEAST < mean_variance < 1.0 / _LEAST:
+        raise InvalidInputError(
+            f"features vary by about {mean_variance**0.5:.1g}, and float64 does not hold the "
+            f"fourth power of that; multiply X by a constant, such as 1 / abs(X).max()"
+        )
+    norm = total.square_norm() / n**2
     spread = (norm / dim) - mean_variance**2
     noise = (statistic.fourth.quartic / n - norm) / (dim * n)
     if spread <= 0:

@@ -29,7 +29,8 @@ def knn(
 ) -> Estimate:
     """Leave-one-out accuracy of the k nearest neighbours; R² of their mean in regression.
 
-    ``(1/N) Σ_n [y_n = vote of the k nearest x_m, m ≠ n]``. The neighbour of rank r = 1 … k has
+    ``(1/n) Σ_i [y_i = vote of the k nearest x_j, j ≠ i]`` over the n examples that are read: all
+    N, or 20 000 of them, by which the standard error goes too. The neighbour of rank r = 1 … k has
     ``1 + (k + 1 - r) / (2 k (k + 1))`` votes: a little more for the nearer, too little to outvote
     anybody. Examples at the same distance share the votes of their ranks equally, also where the
     k-th neighbour is one of them and more of them lie beyond it, and of m classes with the most

@@ -16,7 +16,7 @@ from transfer_metrics.statistics import FeatureSample
 from transfer_metrics.statistics.linalg import product
 from transfer_metrics.threads import threads_for
 
-# Strengths relative to the mean eigenvalue of the centred X'X, so that scale does not matter.
+# Strengths relative to tr(X'X) / min(N - 1, D) of the centred X, so that scale does not matter.
 RIDGE_PATH = tuple(10.0**e for e in range(-8, 4))
 # Numbers in a block of rows: 32 MB.
 _BLOCK = 1 << 22
@@ -40,7 +40,8 @@ def ridge_probe(statistic: FeatureSample, *, strengths: Sequence[float] = RIDGE_
 
     Args:
         statistic: ``FeatureSample`` (at most 20 000 examples); or features with labels or targets.
-        strengths: penalties, as multiples of the mean eigenvalue of the centred ``X'X``.
+        strengths: penalties, as multiples of ``tr(X'X) / min(N - 1, D)`` of the centred X: of the
+            mean of those eigenvalues of ``X'X`` that can differ from 0.
 
     Returns:
         Accuracy in [0, 1] with its binomial standard error, or the mean of R² over targets or
@@ -163,6 +164,8 @@ def linear_probe(
     if (x == x[0]).all():
         raise InvalidInputError("all features are constant; a probe has nothing to learn from")
     x = x - x.mean(axis=0)
+    # By a power of two first, so that no square over- or underflows and no digit changes.
+    x *= math.ldexp(1.0, -min(max(math.frexp(float(np.abs(x).max()))[1], -1000), 1000))
     x /= x.std()
     order = _canonical_order(x, y, statistic.keys, statistic.num_classes)
     x, y = x[order], y[order]

@@ -55,8 +55,9 @@ class GroupLassoSelector(ColumnSelector):
             column has weight for ``"proximal"``, which means the same for every data set.
         solver: ``"proximal"`` (the exact minimum) or ``"adam"`` (the paper's).
         relevance: of the weights ``"l2"`` (the paper's: squared length), ``"l1"``, ``"linf"`` or
-            ``"l2layer"`` (mean length over the layer); or without a classifier ``"variance"``,
-            ``"random"``, ``"f_classif"``, ``"chi2"``, ``"mutual_info"`` or ``"trees"``.
+            ``"l2layer"`` (mean length over the layer); or without a classifier ``"variance"`` (the
+            standard deviation of the column, which has its order), ``"random"``, ``"f_classif"``,
+            ``"chi2"``, ``"mutual_info"`` or ``"trees"``.
         unit_norm: divide each layer's rows by their length before scoring.
         offset: leave out so many of the best columns.
         layer_mix: share of the mean over its layer in each column's score; 1 chooses layers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,7 +25,9 @@ def _gram(rows: Tensor) -> Tensor:
     """
     if rows.device.type == "cpu":
         array = rows.numpy()
-        return torch.from_numpy(array.T @ array)
+        # What overflows is refused where it is read.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return torch.from_numpy(array.T @ array)
     return rows.T @ rows
 
 
@@ -86,6 +89,8 @@ def stacked(*rows: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
+_SMALLEST = 1e-290
+"""Smaller squares lose digits."""
 _ROUNDING = 1e-8
 # Largest over median variance from which factors are decomposed rather than products.
 _UNEVEN = 1e6
@@ -142,9 +147,23 @@ class Scatter(Saved):
         matrix, rows = (self.data, other.data) if self.dense else (other.data, self.data)
         return Scatter(_gram(rows).add_(matrix) if len(rows) else matrix, dense=True)
 
-    def cleared(self, noise: Tensor) -> Scatter:
-        """The same without the features whose sum of squares is no more than ``noise``, (D,)."""
+    def cleared(self, noise: Tensor, means: Tensor) -> Scatter:
+        """The same without the features whose sum of squares is no more than ``noise``, (D,).
+
+        ``means`` of the features, (…, D), tell such as are constant from such as are too small.
+
+        Raises:
+            InvalidInputError: the squares of what features vary by do not fit into float64.
+        """
         squares = self.data.diagonal() if self.dense else self.data.square().sum(dim=0)
+        largest = float(squares.max()) if squares.numel() else 0.0
+        vanished = largest == 0.0 and 0.0 < float(means.abs().max()) < math.sqrt(_SMALLEST)
+        if not math.isfinite(largest) or 0.0 < largest < _SMALLEST or vanished:
+            raise InvalidInputError(
+                f"features are so {'small' if largest < 1.0 else 'large'} that float64 does not "
+                f"hold the squares of what they vary by; multiply X by a constant, such as "
+                f"1 / abs(X).max()"
+            )
         quiet = (squares > 0) & (squares <= noise)
         if not bool(quiet.any()):
             return self

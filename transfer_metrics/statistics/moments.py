@@ -262,7 +262,7 @@ class ClassMoments(Saved):
     def total(self) -> Scatter:
         """Scatter about the global mean; that of constant features is zero, not rounding."""
         total = self.within + Scatter.of_rows(self.between_rows)
-        return total.cleared(rounding_of(self.mean, self.n))
+        return total.cleared(rounding_of(self.mean, self.n), self.means)
 
     @cached_property
     def target_mean(self) -> Tensor:

@@ -87,7 +87,7 @@ class TargetMoments(Saved):
             total = Scatter(data[:d, :d], dense=True)
         else:
             total = Scatter.of_rows(data[:, :d].contiguous())
-        return total.cleared(rounding_of(self.mean, self.n))
+        return total.cleared(rounding_of(self.mean, self.n), self.mean)
 
     @cached_property
     def cross(self) -> Tensor:
