@@ -16,7 +16,7 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
 )
 from transfer_metrics.features.layers import list_layers, memory_bytes
-from transfer_metrics.features.trace import layout_of
+from transfer_metrics.features.layouts import layout_of
 from transfer_metrics.sources.models.model import Model
 
 
@@ -451,3 +451,40 @@ def test_an_example_may_be_an_array(dtype) -> None:
     assert list_layers(PlainCNN(), example=given[::-1]) == listed
     with pytest.raises(tm.TransferMetricsError):
         list_layers(PlainCNN(), example=np.array(["a"]))
+
+
+class _Mixed(nn.Module):
+    """Tokens (N, T, D) through a convolution over time."""
+
+    def __init__(self, shortcut: bool, late: bool = False) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv1d(8, 8, 3, padding=1), nn.GELU()
+        self.shortcut, self.late = shortcut, late
+
+    def forward(self, x):
+        mixed = self.conv(x.transpose(1, 2)).transpose(1, 2)
+        mixed = self.act(x + mixed if self.shortcut else mixed)
+        return mixed if self.late else mixed * 1.0
+
+
+@pytest.mark.parametrize("shortcut", [True, False])
+@pytest.mark.parametrize("late", [True, False])
+def test_tokens_are_tokens_also_where_there_are_as_many_as_channels(shortcut, late):
+    network = nn.Sequential(_Mixed(shortcut, late), _Mixed(shortcut, late), nn.Linear(8, 3))
+    calls = {
+        t: [(x.name, x.layout) for x in list_layers(network, "*", example=torch.zeros(2, t, 8))]
+        for t in (10, 8)
+    }
+    assert ("0.act", "NTC") in calls[10]
+    assert calls[8] == calls[10]
+    blocks = [list_layers(network, ["0", "1"], example=torch.zeros(2, t, 8)) for t in (10, 8)]
+    assert [[x.layout for x in found] for found in blocks] == [["NTC"] * 2] * 2
+
+
+def test_convolutions_keep_their_axes_where_there_are_as_many_channels_as_positions():
+    def part():
+        return nn.Sequential(nn.Conv1d(8, 8, 3, padding=1), nn.BatchNorm1d(8), nn.ReLU())
+
+    network = nn.Sequential(part(), part(), nn.Flatten(), nn.Linear(64, 3))
+    layers = list_layers(network, ["*", "0", "1"], example=torch.zeros(2, 8, 8))
+    assert {layer.layout for layer in layers if len(layer.shape) == 2} == {"NCT"}

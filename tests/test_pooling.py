@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch import nn
 
 from transfer_metrics.errors import ExtractionError, InvalidInputError, UnknownNameError
-from transfer_metrics.features.pooling import POOLINGS, resolve_pool
+from transfer_metrics.features.hooks import LayerTaps
+from transfer_metrics.features.layers import list_layers
+from transfer_metrics.features.pooling import POOLINGS, JointPool, resolve_pool
 
 TOKENS = torch.tensor([[[1.0, 8.0], [3.0, 4.0], [5.0, 0.0]], [[2.0, 2.0], [4.0, 6.0], [9.0, 9.0]]])
 RIGHT = torch.tensor([[1, 1, 1], [1, 1, 0]])
@@ -217,3 +222,21 @@ def test_grid_of_tokens_that_count_has_one_width_and_no_padding():
     torch.testing.assert_close(pooled, torch.tensor(expected))
     whole = resolve_pool("grid:10")(tokens, "NTC", torch.ones(2, 5))  # as published where it fits
     torch.testing.assert_close(whole, resolve_pool("grid:10")(tokens, "NTC"))
+
+
+@pytest.mark.parametrize("partly", [False, True])
+def test_a_pooling_that_writes_does_not_change_what_the_network_reads(partly):
+    def spoiling(output, layout, mask):
+        return output.mul_(0).add_(1).flatten(1) if layout == "ND" else output.zero_().flatten(1)
+
+    network = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).eval()
+    x = torch.randn(5, 4)
+    layers = list_layers(network, ["0", "1"], example=x)
+    both = [resolve_pool(spoiling), resolve_pool("avg")] if partly else [resolve_pool(spoiling)]
+    pool = JointPool.of({"0": both, "1": both})
+    layers = [replace(layer, dim=3 * len(both)) for layer in layers]
+    with torch.no_grad(), LayerTaps(network, layers, pool) as taps:
+        found, read = network(x), taps.collect()
+    torch.testing.assert_close(found, network(x))
+    if partly:
+        torch.testing.assert_close(read["0"][:, 3:], network[0](x))

@@ -42,13 +42,23 @@ class Pool:
             InvalidInputError: the pooling does not apply to the layout.
             ExtractionError: the mask does not fit, or the result is not (N, D).
         """
-        pooled = self.fn(output, layout, mask)
+        given = output
+        if self.is_foreign:
+            # What it writes in place is not what the network reads next, nor another pooling.
+            given, mask = output.clone(), None if mask is None else mask.clone()
+        pooled = self.fn(given, layout, mask)
         if pooled.ndim != 2 or pooled.shape[0] != output.shape[0]:
             raise ExtractionError(
                 f"pooling {self.name!r} turned {tuple(output.shape)} into {tuple(pooled.shape)}; "
                 f"it must return ({len(output)}, D)"
             )
         return pooled.float()
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether its code is none of this package's."""
+        fn = self.fn.func if isinstance(self.fn, partial) else self.fn
+        return (fn.__module__ or "").partition(".")[0] != "transfer_metrics"
 
     def at(self, layer: str) -> Pool:
         """The pooling of a layer, by its name."""

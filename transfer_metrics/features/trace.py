@@ -13,6 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
+from transfer_metrics.features.layouts import (
+    MAP_LEAVES,
+    TURNED,
+    is_turned,
+    layout_of,
+    memory_of,
+    of_cube,
+    of_square,
+    reads_last,
+)
 from transfer_metrics.sources.models.classifier import Heads, LinearOutputs, tensors_in
 from transfer_metrics.sources.models.modules import evaluation, holds_weights, is_leaf, matrices
 from transfer_metrics.sources.models.tokens import TextBatch
@@ -20,15 +30,9 @@ from transfer_metrics.sources.models.tokens import TextBatch
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
 _Value = tuple[int, int]
 
-_MAP_LEAVES = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
-_SEQUENCE_LEAVES = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.GroupNorm)
 _READS: dict[type, dict[int, str]] = {nn.Conv1d: {3: "NCT"}, nn.Conv2d: {4: "NCHW"}}
 """What the axes of an input are to a module, whatever made it."""
 _SEQUENCE_POOLS = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)
-
-
-_TURNED = {"NCHW": "NHWC", "NHWC": "NCHW", "NCT": "NTC", "NTC": "NCT"}
-"""What the axes mean once channels are moved to the end, or to the front."""
 
 
 @dataclass(frozen=True)
@@ -253,10 +257,16 @@ class _Recorder:
         shape = () if tensor is None else tuple(tensor.shape[1:])
         given = None if tensor is None else self.value_of(tensor)
         layout = None if given is None else self.layouts.get(given)
+        memory = memory_of(tensor)
+        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
+            # Who turned around what it was given had been given tokens.
+            for place, call in enumerate(self.open):
+                if call.layout is None and is_turned(memory, call.memory):
+                    self.open[place] = replace(call, layout="NTC")
         if path == self.head:
             reads = _READS.get(type(module), {}).get(0 if tensor is None else tensor.ndim)
             self.record(path, inputs, given, reads or layout, self.leaf, is_input=True)
-        self.open.append(_Open(path, len(self.trace.calls), shape, layout, given, _memory(tensor)))
+        self.open.append(_Open(path, len(self.trace.calls), shape, layout, given, memory))
 
     def leave(self, path: str, module: nn.Module, args: Any, output: Any) -> None:
         begun = self.open.pop()
@@ -273,17 +283,24 @@ class _Recorder:
                     layout = "NCT"  # cut or padded along time
             elif tensor is not None and tuple(tensor.shape[1:]) == begun.shape:
                 layout = begun.layout  # an activation or dropout keeps the meaning of the axes
-                if _is_turned(_memory(tensor), begun.memory):
-                    layout = _TURNED.get(layout or "")
+                if is_turned(memory_of(tensor), begun.memory):
+                    layout = TURNED.get(layout or "")
                 if layout is None and len(begun.shape) == 2:  # turned around since, or added up
-                    layout = layout_of(begun.shape, self.leaf)
+                    around = self.open[-1] if self.open else begun
+                    layout = of_square(begun.shape, begun.memory, around, self.leaf)
+                    layout = layout or layout_of(begun.shape, self.leaf)
         inside = self.leaf if self.leaf_end > begun.start else None
+        if tensor is not None and tensor.ndim == 3 and layout is None and not is_leaf(module):
+            layout = self.layouts.get(self.value_of(tensor))  # what a part has returned
+            if layout is None:
+                shape = tuple(tensor.shape[1:])
+                layout = of_square(shape, memory_of(tensor), begun, inside)
         if tensor is not None and tensor.ndim == 4:
-            if _reads_last(module):
+            if reads_last(module):
                 layout = "NHWC"
-            elif layout is None and type(module) not in _MAP_LEAVES:
+            elif layout is None and type(module) not in MAP_LEAVES:
                 known = self.layouts.get(self.value_of(tensor))  # what a part has returned
-                layout = known or _of_cube(tensor, begun, inside)
+                layout = known or of_cube(tensor, begun, inside)
         self.record(path, output, begun.given, layout, inside)
         self.trace.counts[path] = self.trace.counts.get(path, 0) + 1
 
@@ -317,75 +334,3 @@ class _Recorder:
             known = self.values[id(tensor)] = (ref(tensor), self.serial)
             self.serial += 1
         return known[1], 0 if tensor.is_inference() else tensor._version
-
-
-def _memory(tensor: Tensor | None) -> tuple[int, ...]:
-    """Where a tensor lies, and its strides."""
-    strided = tensor is not None and tensor.layout is torch.strided and not tensor.is_nested
-    return (tensor.data_ptr(), *tensor.stride()) if strided and tensor is not None else ()
-
-
-def _is_turned(left: tuple[int, ...], entered: tuple[int, ...]) -> bool:
-    """Whether what left is what entered with its axes in another order."""
-    return left[:1] == entered[:1] and left != entered and sorted(left) == sorted(entered)
-
-
-def _reads_last(module: nn.Module) -> bool:
-    """Whether channels are the last axis of what a module gives, whatever its size is."""
-    forward = type(module).forward
-    if forward is nn.LayerNorm.forward:
-        return len(module.normalized_shape) == 1  # type: ignore[arg-type]
-    return forward is nn.Linear.forward
-
-
-def _of_cube(tensor: Tensor, begun: _Open, leaf: nn.Module | None) -> str | None:
-    """What the axes of an output mean that has as many channels as rows and columns.
-
-    Sizes say nothing there. It is as in memory where it was turned around, else what entered in the
-    same shape, as in a block with a shortcut, and else what the last module inside makes.
-    """
-    shape = tuple(tensor.shape[1:])
-    if len(set(shape)) > 1 or not (strides := _memory(tensor)[2:]):
-        return None
-    if strides[0] < min(strides[1:]):
-        return "NCHW"
-    if strides[1] < min(strides[::2]):
-        return "NHWC"
-    if begun.layout in _TURNED and begun.shape == shape:
-        return begun.layout
-    return "NHWC" if leaf is not None and _reads_last(leaf) else None
-
-
-def layout_of(
-    shape: tuple[int, ...], leaf: nn.Module | None, image_size: tuple[int, ...] | None = None
-) -> str:
-    """What the axes of an output mean, of which the shape does not have that of the batch.
-
-    ``ND``; ``NTC``, or ``NCT`` where ``leaf``, the last module with own parameters that ran inside,
-    is Conv1d or a norm of its channels; ``NHWC`` if the first two axes are in the image's
-    proportions and the last two are not, else ``NCHW``. A LayerNorm whose channels are the first
-    axis was given the output turned around.
-
-    >>> layout_of((512, 7, 7), None), layout_of((7, 7, 768), None), layout_of((197, 768), None)
-    ('NCHW', 'NHWC', 'NTC')
-    """
-    if len(shape) == 1:
-        return "ND"
-    kind = getattr(leaf, "_FLOAT_MODULE", type(leaf))  # what a quantised module stands for
-    channels = getattr(leaf, "out_channels", getattr(leaf, "num_features", None))
-    if len(shape) == 2:
-        if isinstance(leaf, nn.GroupNorm):
-            channels = leaf.num_channels
-        elif isinstance(leaf, nn.LayerNorm) and shape[1] != leaf.normalized_shape[-1]:
-            channels = leaf.normalized_shape[-1]
-        known = issubclass(kind, (*_SEQUENCE_LEAVES, nn.LayerNorm)) and shape[0] == channels
-        return "NCT" if known else "NTC"
-    if issubclass(kind, _MAP_LEAVES) and shape[0] == channels:
-        return "NCHW"
-    height, width = image_size or (1, 1)
-
-    def fits(a: int, b: int) -> bool:
-        # Strides round, so the proportions of a map that is not square hold to one row or column.
-        return a == b if height == width else abs(a * width - b * height) <= max(height, width)
-
-    return "NHWC" if fits(shape[0], shape[1]) and not fits(shape[1], shape[2]) else "NCHW"

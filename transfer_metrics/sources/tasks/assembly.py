@@ -10,15 +10,9 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import Modality, Word, example_modality
+from transfer_metrics.sources.tasks.label_kinds import IGNORED, Kind, doubts, odd_texts, unlabelled
 from transfer_metrics.sources.tasks.label_values import as_array, number_of
-from transfer_metrics.sources.tasks.labels import (
-    IGNORED,
-    Kind,
-    doubts,
-    encode,
-    odd_texts,
-    unlabelled,
-)
+from transfer_metrics.sources.tasks.labels import encode
 from transfer_metrics.sources.tasks.sequences import Examples, some
 from transfer_metrics.sources.tasks.task import Split, Task, Understood
 
