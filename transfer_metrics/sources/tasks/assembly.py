@@ -227,12 +227,14 @@ def _flat(where: str, sentences: Sequence[Any], labels: Sequence[Any]) -> tuple[
     for number, (words, given) in enumerate(zip(sentences, labels, strict=True)):
         if not _is_words(words):
             raise InvalidInputError(
-                f"{where}: sentence {number} is {visible(repr(words), _LONGEST)}; give the list of its words"
+                f"{where}: sentence {number} is {visible(repr(words), _LONGEST)}; give the list of "
+                f"its words"
             )
         of_words = given.tolist() if hasattr(given, "tolist") else given
         if not isinstance(of_words, (list, tuple)):
             raise InvalidInputError(
-                f"{where}: sentence {number} has the labels {visible(repr(of_words), _LONGEST)}; give one per word"
+                f"{where}: sentence {number} has the labels "
+                f"{visible(repr(of_words), _LONGEST)}; give one per word"
             )
         if len(of_words) != len(words):
             raise InvalidInputError(
