@@ -1,7 +1,7 @@
 """Write ``data/benchmarks``.
 
-    python data/make_benchmarks.py <folder with ground_truth>
-    python data/make_benchmarks.py --evidence data/evidence [--imagenet images.jsonl]
+    python -m data.make_benchmarks <folder with ground_truth>
+    python -m data.make_benchmarks --evidence data/evidence [--imagenet images.jsonl]
         [--texts texts.jsonl]
 
 The first writes what others have published, the second what ``tests.evidence_reference``,
@@ -27,7 +27,8 @@ import numpy as np
 import pandas as pd
 
 import transfer_metrics as tm
-from transfer_metrics.evidence import ground_truth, kept_truth
+from tests import kept_truth
+from transfer_metrics.evidence import ground_truth
 from transfer_metrics.evidence.ground_truth import BEST, best, read_lines, short_name
 from transfer_metrics.evidence.judgement import at_last, tables
 from transfer_metrics.evidence.published import MEASURED_HERE

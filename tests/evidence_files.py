@@ -1,4 +1,4 @@
-"""The files of ``data/evidence``: what ``evidence.kept_truth`` reads, as they are written."""
+"""The files of ``data/evidence``: what ``tests.kept_truth`` reads, as they are written."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.kept_truth import PLACE
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence.ground_truth import short_name, shortened
-from transfer_metrics.evidence.kept_truth import PLACE
 from transfer_metrics.files import replacing
 from transfer_metrics.results.record import record_label
 from transfer_metrics.sources.zoo import entries

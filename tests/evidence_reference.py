@@ -20,10 +20,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests import evidence_files
+from tests import evidence_files, kept_truth
 from tests.plain_networks import shared_models
 from transfer_metrics.errors import TransferMetricsWarning
-from transfer_metrics.evidence import evidence_report, ground_truth, kept_truth, scored_pairs
+from transfer_metrics.evidence import evidence_report, ground_truth, scored_pairs
 from transfer_metrics.evidence.judgement import at_last, tables
 from transfer_metrics.evidence.layout import piped, wrapped
 from transfer_metrics.evidence.published import load_benchmark

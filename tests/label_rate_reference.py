@@ -19,11 +19,12 @@ import numpy as np
 import pandas as pd
 
 import transfer_metrics as tm
+from tests import kept_truth
 from tests.evidence_reference import TASKS, models
 from tests.plain_networks import shared_models
 from tests.tried_rates import CHOSEN, LISTING, TRIED, Pair
 from transfer_metrics.errors import TransferMetricsWarning
-from transfer_metrics.evidence import ground_truth, kept_truth
+from transfer_metrics.evidence import ground_truth
 from transfer_metrics.evidence.judgement import mean_agreement
 from transfer_metrics.evidence.layout import piped, wrapped
 from transfer_metrics.evidence.published import MEASURE

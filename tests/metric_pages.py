@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.behaviour import MOVES, REFUSES, SAME, WARNS
+from tests.kept_truth import kept_scores, kept_truth
 from transfer_metrics.evidence.judgement import width_of
-from transfer_metrics.evidence.kept_truth import kept_scores, kept_truth
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.ranking.combinations import COMBINATIONS, Combination
 

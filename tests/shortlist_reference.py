@@ -17,10 +17,10 @@ from pathlib import Path
 import pandas as pd
 
 from tests import calibration_page as page
+from tests import kept_truth
 from tests.calibration import Trial, halves, trials_of, without_tasks
 from tests.prior_trials import Combined, combine
 from transfer_metrics.errors import TransferMetricsWarning
-from transfer_metrics.evidence import kept_truth
 from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_of
 from transfer_metrics.evidence.learning import Case, cases_of, learn
 from transfer_metrics.evidence.own_evidence import best_reached, truth_cases

@@ -12,13 +12,13 @@ import pytest
 from scipy.stats import kendalltau, weightedtau
 
 import transfer_metrics as tm
+from tests import kept_truth
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence import (
     evidence_report,
     ground_truth,
     judgement,
-    kept_truth,
     scored_pairs,
 )
 from transfer_metrics.evidence.ground_truth import short_name, shortened
@@ -267,6 +267,7 @@ def test_short_names_stay_apart() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*judging a metric by a ground truth takes")
 def test_built_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,8 +21,9 @@ import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
 from transfer_metrics.heads.data import class_labels
+from transfer_metrics.sources.tasks.label_kinds import doubts, kind_of, odd_texts
 from transfer_metrics.sources.tasks.label_values import as_array, number_of
-from transfer_metrics.sources.tasks.labels import doubts, encode, kind_of, odd_texts, read_labels
+from transfer_metrics.sources.tasks.labels import encode, read_labels
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4))
@@ -705,3 +707,17 @@ def test_classes_that_a_number_would_rename_stay_texts() -> None:
     assert class_labels(("0.5", "1")).tolist() == [0.5, 1]
     for names in (("1.0", "2.0"), ("0.5", "1.0"), ("1", "01"), ("1e3", "2")):
         assert class_labels(names).tolist() == [*names]
+
+
+@pytest.mark.parametrize("labels", [set(range(6)), dict.fromkeys(range(6), 1)])
+def test_labels_without_an_order_are_refused(labels) -> None:
+    with pytest.raises(InvalidInputError, match=f"a {type(labels).__name__}, and not one per"):
+        tm.load_task(np.eye(6), labels)
+
+
+def test_letters_that_differ_by_their_unicode_form_are_told() -> None:
+    with pytest.warns(TransferMetricsWarning, match="only by case, space or Unicode form"):
+        tm.load_task(np.eye(6), ["é", "e\u0301", "x"] * 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tm.load_task(np.eye(6), ["é", "É", "x"] * 2)

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import transfer_metrics as tm
-from tests import evidence_files
+from tests import evidence_files, kept_truth
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.evidence import ground_truth, kept_truth
+from transfer_metrics.evidence import ground_truth
 from transfer_metrics.evidence.ground_truth import BEST, best, protocol, reached
 from transfer_metrics.heads import tuning
 from transfer_metrics.heads.base import resolve_head
@@ -209,6 +209,7 @@ def test_the_protocol_spans_three_decades_and_small_sets_are_seen_more_often() -
     assert few.epochs > heads[3].epochs
 
 
+@pytest.mark.filterwarnings("ignore:.*judging a metric by a ground truth takes")
 def test_further_seeds_take_the_settings_of_the_first(tmp_path: Path) -> None:
     heads = ("linear_probe(C_grid=(0.01, 1.0))", "finetune(lr=(0.01, 1e9), epochs=1, halving=2)")
     out = tmp_path / "t.jsonl"

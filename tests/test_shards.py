@@ -386,3 +386,17 @@ def test_streams_of_columns() -> None:
         load_task(stream)
     with pytest.raises(InvalidInputError, match="yields nothing"):
         load_task(stream.filter(lambda row: False), first=4)
+
+
+def test_the_classes_of_a_stream_can_be_named() -> None:
+    class Pairs(IterableDataset):
+        def __iter__(self):
+            return iter([("a", 0), ("b", 1), ("c", 0)])
+
+    assert load_task(Pairs(), first=3, classes=["x", "y"]).classes == ("x", "y")
+
+
+def test_a_compressed_table_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"text,label\na,x\nb,y\n"))
+    with pytest.raises(InvalidInputError, match="it is compressed; unpack it first"):
+        load_task(f"csv:{tmp_path}/t.csv.gz")

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 import transfer_metrics as tm
+from tests.kept_truth import kept_scores, kept_truth
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.evidence.judgement import at_last, tables, width_of
-from transfer_metrics.evidence.kept_truth import kept_scores, kept_truth
 from transfer_metrics.evidence.learning import cases_of, learn
 from transfer_metrics.evidence.own_evidence import best_reached, learnt, truth_cases
 from transfer_metrics.results.chances import Trust

@@ -71,6 +71,8 @@ def read_text(path: str | os.PathLike[str], most: int = _DOCUMENT) -> str:
     Raises what ``read_bytes`` raises, and a ValueError if it is neither.
     """
     data = read_bytes(path, most)
+    if data.startswith((b"\x1f\x8b", b"PK\x03\x04")):
+        raise ValueError("it is compressed; unpack it first")
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not marked and b"\0" in data:
         raise ValueError("it has NUL characters, as UTF-16 without its mark has; save it as UTF-8")

@@ -17,7 +17,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.in_memory import as_examples
-from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.label_kinds import Kind
 from transfer_metrics.sources.tasks.paths import existing, split_name
 from transfer_metrics.sources.tasks.sequences import StoredImages
 from transfer_metrics.sources.tasks.task import Task, Understood

@@ -16,7 +16,7 @@ from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.column_roles import Asked
 from transfer_metrics.sources.tasks.in_memory import as_example, as_examples
-from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.label_kinds import Kind
 from transfer_metrics.sources.tasks.paths import split_name
 from transfer_metrics.sources.tasks.sequences import Examples, StoredImages
 from transfer_metrics.sources.tasks.table_tasks import task_of

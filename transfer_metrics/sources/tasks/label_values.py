@@ -38,6 +38,11 @@ def as_array(values: Any) -> np.ndarray:
         values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
     elif hasattr(values, "to_numpy") or not isinstance(values, (list, tuple, np.ndarray)):
         values = np.asarray(values)
+    if isinstance(values, np.ndarray) and not values.ndim:
+        raise InvalidInputError(
+            f"labels are a {type(values.item()).__name__}, and not one per example in their order; "
+            f"give a list or an array"
+        )
     if np.ma.is_masked(values):
         raise InvalidInputError("some labels are masked; leave those examples out")
     if isinstance(values, np.ndarray) and values.ndim > 1 and values.size == len(values):

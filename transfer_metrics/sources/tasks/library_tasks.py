@@ -17,7 +17,7 @@ from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.array_files import from_npz
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
-from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.label_kinds import Kind
 from transfer_metrics.sources.tasks.task import Task, Understood
 
 SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
@@ -104,7 +104,7 @@ def from_torchvision(
 
 def _literal(text: str) -> Any:
     """A number, a boolean or several numbers, as it is written in a name; else the text."""
-    with contextlib.suppress(ValueError, SyntaxError):
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
         return ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
     return text
 

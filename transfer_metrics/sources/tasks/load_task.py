@@ -22,8 +22,8 @@ from transfer_metrics.sources.tasks.hub_tasks import (
     is_stream,
 )
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
+from transfer_metrics.sources.tasks.label_kinds import Kind
 from transfer_metrics.sources.tasks.label_values import check_pairs
-from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.library_tasks import SKLEARN
 from transfer_metrics.sources.tasks.paths import split_name
 from transfer_metrics.sources.tasks.suspicions import warn_of
@@ -117,7 +117,7 @@ def load_task(
         labels: labels of the examples in ``spec``.
         name: what tables call the task, instead of its specification or ``data``.
         kind: ``"classification"`` or ``"regression"``. By default whole numbers, texts and booleans
-            are classes and other numbers targets; ``labels.kind_of`` has the rule.
+            are classes and other numbers targets; ``label_kinds.kind_of`` has the rule.
         classes: names of the classes, in the order of their numbers.
         **options: options of the source, and those above.
 
@@ -186,7 +186,7 @@ def _in_memory(
         return _renamed(from_loaded(spec, name, kind, **options), classes)
     if labels is None and is_stream(spec):
         _check_options("streams", options, from_stream, from_hub, without=("config",))
-        return from_stream(spec, name, kind, **options)
+        return _renamed(from_stream(spec, name, kind, **options), classes)
     if set(options) - {"bio", "missing"}:
         raise InvalidInputError(
             f"options {', '.join(sorted(options))} apply to tasks given by name only; leave them "

@@ -1,4 +1,4 @@
-"""Tasks made of a task: nested and balanced samples, held-out tests, folds, _VTAB-1k's splits."""
+"""Tasks made of a task: nested and balanced samples, held-out tests, folds, VTAB-1k's splits."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
 
 
 def vtab_1k(task: Task, seed: int = 0) -> Task:
-    """The training data of _VTAB-1k: 800 random examples to train on, 200 random ones to validate.
+    """The training data of VTAB-1k: 800 random examples to train on, 200 random ones to validate.
 
     As in the benchmark (Zhai et al. 2019), they are not balanced: 800 of the split ``train`` and
     200 of ``val``, or where there is none 1 000 of ``train``. Other splits stay as they are. The

@@ -63,7 +63,8 @@ def _of_classes(task: Task) -> Iterator[str]:
     pairs = [names for names in alike.values() if len(names) > 1]
     # Of letters and other signs the case is what is asked for.
     signs = all(len(unicodedata.normalize("NFC", c)) == 1 for c in chain(*pairs))
-    if pairs and not (signs and len(set(task.classes)) == len(task.classes)):
+    forms = {unicodedata.normalize("NFC", name) for name in task.classes}
+    if pairs and not (signs and len(forms) == len(task.classes)):
         examples = "; ".join(", ".join(map(_shown, names)) for names in pairs[:3])
         yield (
             f"classes differ only by case, space or Unicode form: {examples}; rename one of them "

@@ -13,8 +13,8 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.assembly import make_task, words_task
 from transfer_metrics.sources.tasks.column_roles import Asked, Roles, find_roles
 from transfer_metrics.sources.tasks.in_memory import as_examples
+from transfer_metrics.sources.tasks.label_kinds import Kind
 from transfer_metrics.sources.tasks.label_values import ABSENT
-from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import split_name
 from transfer_metrics.sources.tasks.sequences import some
 from transfer_metrics.sources.tasks.table_files import read_table

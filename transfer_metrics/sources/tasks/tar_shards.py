@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import Modality, decode
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.column_roles import named_label
-from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.label_kinds import Kind
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, shards
 from transfer_metrics.sources.tasks.sequences import Examples
 from transfer_metrics.sources.tasks.task import Task, Understood
@@ -74,14 +74,6 @@ class _Members(Examples):
         return f"{self.paths[number]}: {name}"
 
 
-@dataclass
-class _Index:
-    """What the headers of the archives of one split say."""
-
-    places: list[tuple[int, int, int]] = field(default_factory=list)
-    labels: list[Any] = field(default_factory=list)
-
-
 def from_tar(
     place: str,
     name: str,
@@ -100,7 +92,7 @@ def from_tar(
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     neither = beside = 0
     for split, paths in shards(place, name, ".tar").items():
-        images, texts = _Index(), _Index()
+        found: dict[Modality, list[tuple[tuple[int, int, int], Any]]] = {"image": [], "text": []}
         for number, path in enumerate(paths):
             try:
                 for members in _examples(path):
@@ -109,9 +101,8 @@ def from_tar(
                     if end not in members:
                         neither += 1
                         continue
-                    index = texts if end == "txt" else images
-                    index.places.append((number, *members[end]))
-                    index.labels.append(_label(members, path, label))
+                    of = found["text" if end == "txt" else "image"]
+                    of.append(((number, *members[end]), _label(members, path, label)))
             except (tarfile.TarError, OSError, ValueError) as error:
                 if isinstance(error, InvalidInputError):
                     raise
@@ -119,19 +110,18 @@ def from_tar(
                     f"task {name!r}: {str(path)!r} cannot be read as a tar archive ({error}); "
                     f"give uncompressed .tar files, and fetch or write a damaged one anew"
                 ) from error
-        index = images if images.places else texts
-        if not index.places:
+        modality: Modality = "image" if found["image"] else "text"
+        if not found[modality]:
             raise InvalidInputError(
                 f"task {name!r}: {str(paths[0])!r} holds neither images nor texts; name the files "
                 f"of an example alike, as 0001.jpg and 0001.cls"
             )
-        beside += len(texts.places) if images.places else 0
-        modality: Modality = "image" if images.places else "text"
-        places = np.array(index.places, dtype=np.int64)
-        parts[split] = (_Members(paths, places, modality), index.labels)
+        beside += len(found["text"]) if modality == "image" else 0
+        places, labels = zip(*found[modality], strict=True)
+        parts[split] = (_Members(paths, np.array(places, np.int64), modality), list(labels))
     lost = [(neither, "neither image nor text"), (beside, "texts beside images")]
     left_out = tuple((f"{count} groups of files", why) for count, why in lost if count)
-    inputs = ("image" if images.places else "txt",)
+    inputs = ("image" if modality == "image" else "txt",)
     understood = Understood(label or "cls or json", inputs, left_out)
     task = make_task(name, parts, kind, None, missing, understood)
     if left_out:
