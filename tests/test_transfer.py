@@ -24,6 +24,7 @@ from transfer_metrics.heads.estimate import _training_seconds
 from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.heads.trials import Trials
 from transfer_metrics.heads.tuning import rungs
+from transfer_metrics.progress import check_time
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.specs import results_of
 
@@ -214,6 +215,7 @@ def test_the_limit_holds_where_estimates_are_far_too_low(
     assert any("which would take" in text or "time was over" in text for text in found.skipped)
 
 
+@pytest.mark.filterwarnings("ignore:the time was over before")
 def test_too_little_time_to_rank_is_refused_and_some_makes_a_race() -> None:
     digits = tm.load_task("sklearn:digits")
     with pytest.raises(InvalidInputError, match="give more time or fewer models"):
@@ -424,3 +426,78 @@ def test_a_network_of_ones_own_is_named_again(
     assert "--model mine:net" in capsys.readouterr().err
     assert main(["predict", "--head", "out", "rows.csv"]) == 2
     assert "there is one at out/head" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["rank", "transfer", "compare", "extract", "train"])
+def test_results_are_not_written_among_examples_or_other_files(verb, tmp_path, capsys) -> None:
+    for i in range(4):
+        (tmp_path / "photos" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 60 * i).save(tmp_path / "photos" / "ab"[i % 2] / f"{i}.png")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("Once")
+    before = sorted(tmp_path.rglob("*"))
+    photos = tmp_path / "photos"
+    models = "--model" if verb in ("extract", "train") else "--models"
+    argv = [verb, models, "zoo:cnn-mnist", "--task", f"imagefolder:{photos}/"]
+    places = {
+        photos: "the examples of",
+        photos / "a": "the examples of",
+        photos / "new" / "head": "the examples of",
+        tmp_path / "thesis" / ".." / "photos" / "x": "the examples of",
+        tmp_path / "thesis": "it holds 'chapter1.tex'",
+    }
+    for place, message in places.items():
+        assert main([*argv, "--out", str(place)]) == 2
+        assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    if verb in ("transfer", "extract"):
+        called = {"transfer": tm.transfer, "extract": tm.extract}[verb]
+        options = {"out": photos / "x", "progress": False}
+        with pytest.raises(InvalidInputError, match="the examples of"):
+            called("zoo:cnn-mnist", f"imagefolder:{photos}/", **options)
+
+
+def test_a_selection_knows_what_its_model_is_loaded_from(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("TRANSFER_METRICS_CACHE", str(tmp_path / "cache"))
+    task = ["--task", "sklearn:digits?examples=60"]
+    chosen, store = str(tmp_path / "chosen.json"), str(tmp_path / "store")
+    named = ["--model", "small = zoo:cnn-mnist", *task]
+    assert main(["extract", *named, "--out", store]) == 0
+    by = ["--features", "fisher", "--keep", "0.2", "--out", chosen]
+    for given in (named, ["--store", store]):
+        assert main(["select", *given, *by]) == 0
+        assert Selection.load(chosen).specs == {"small": "zoo:cnn-mnist"}
+        argv = ["train", "--features", chosen, "--out", str(tmp_path / f"head{len(given)}")]
+        assert main(argv) == 0
+        head = tm.load_head(tmp_path / f"head{len(given)}")
+        assert (head.source_.name, head.source_.spec) == ("small", "zoo:cnn-mnist")
+        assert [layer.name for layer in head.layers_] == [*Selection.load(chosen).layers]
+    assert tm.load_model(chosen).name == "small"
+    found = tm.compare({"small": "zoo:cnn-mnist"}, tm.load_task(task[1]), "linear_probe",
+                       cache_dir=tmp_path, progress=False)  # fmt: skip
+    assert found.specs == {"small": "zoo:cnn-mnist"}
+    content = json.loads(Path(chosen).read_text())
+    Path(chosen).write_text(json.dumps({**content, "spec": "os:getcwd"}))
+    with pytest.raises(InvalidInputError, match="names in files are not run as code"):
+        tm.load_model(chosen)
+
+
+@pytest.mark.filterwarnings("ignore:the time was over before")
+def test_the_limit_binds_what_is_looked_ahead_and_the_first_head(
+    task: tm.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models that take long to try: the ranking ends with some of them, and one head is fitted."""
+
+    def endless(*_: object, **__: object) -> None:
+        while True:
+            time.sleep(0.05)
+            check_time()
+
+    monkeypatch.setattr(transfer_module, "forecast", endless)
+    monkeypatch.setattr(transfer_module, "expected_seconds", lambda *_: 1e6)
+    began = time.perf_counter()
+    found = tm.transfer(MODELS, task, time=40, cache_dir=tmp_path, progress=False)
+    assert time.perf_counter() - began < 1.3 * 40
+    assert found.label == "linear_probe(C_grid=(0.0001, 0.01, 1.0))"
+    assert any(text.startswith("linear_probe on ") for text in found.skipped)
+    assert found.accuracy > 0.5

@@ -8,11 +8,11 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from transfer_metrics.errors import StorageError
+from transfer_metrics.errors import InvalidInputError, StorageError
 
 try:
     import fcntl
@@ -22,6 +22,8 @@ except ImportError:  # no such locks on Windows
 ADVICE = "free some space or choose another folder"
 TEMPORARY = ".tmp"
 """How the names of files and folders end that are being written."""
+RESULTS = ("scores.jsonl", "comparison.jsonl", "run.yaml", "report.html", "head")
+"""What is in folders of results."""
 _ATTEMPTS = 1000
 """How often a folder is made that disappears."""
 
@@ -109,6 +111,24 @@ def locked(
                 held = True
             yield held
             return
+
+
+def check_folder(folder: str | os.PathLike[str], own: Iterable[str]) -> None:
+    """Refuse a folder that holds something, and nothing of what is to be written there.
+
+    What is hidden, such as a lock, does not count.
+
+    Raises:
+        InvalidInputError: it does.
+    """
+    place = Path(folder)
+    names = [one.name for one in place.iterdir()] if place.is_dir() else []
+    found = [name for name in names if not name.startswith(".")]
+    if found and not {*own} & {*found}:
+        raise InvalidInputError(
+            f"cannot write {folder}: it holds {min(found)!r}{' and more' * (len(found) > 1)}, and "
+            f"nothing that was written here before; name a new folder"
+        )
 
 
 def remove_folder(folder: Path) -> None:

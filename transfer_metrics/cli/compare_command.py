@@ -80,12 +80,13 @@ def _run(args: argparse.Namespace) -> int:
     """Compare, print, and write the table and the plot."""
     from pathlib import Path
 
+    from transfer_metrics.files import RESULTS
     from transfer_metrics.heads.compare import DEFAULT_HEADS, asked_fits, compare
     from transfer_metrics.results.record import QUALITIES
     from transfer_metrics.sources.models.candidates import candidates_of
 
     folder = Path(args.out)
-    check_place(folder, folder=True)
+    check_place(folder, folder=True, task=args.task, own=RESULTS)
     models, heads = candidates_of(args.models), args.heads or DEFAULT_HEADS
     asked = asked_fits(heads, args.seeds, args.quick)
     ood = _ood(args.ood)
@@ -121,7 +122,8 @@ def _run(args: argparse.Namespace) -> int:
     held = [r for r in table.records if r["metric"] == "val_accuracy" and r["value"] is not None]
     if held:
         best = max(held, key=lambda r: r["value"])
-        asked = ("--model", best["model"], *task_options(args))
+        model = table.specs.get(best["model"], best["model"])
+        asked = ("--model", model, *task_options(args))
         suggest(args, "train", *asked, "--head", best["head"], "--out", "head")
     return status
 

@@ -66,7 +66,7 @@ def _run_layers(args: argparse.Namespace) -> int:
 
     if args.plot:
         plot_format(args.plot)
-        check_place(args.plot)
+        check_place(args.plot, task=args.task)
     metrics, intervals = args.metrics or DEFAULT_METRICS, args.intervals or False
     if args.store:
         refuse_examples(args)
@@ -106,7 +106,7 @@ def _run_extract(args: argparse.Namespace) -> int:
     from transfer_metrics.sources.models.load_model import load_model
 
     options = extraction(args)
-    check_place(args.out, folder=True)
+    check_place(args.out, folder=True, task=args.task)
     task = loaded(args)
     store = extract(
         load_model(args.model),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -257,8 +258,20 @@ def refuse_examples(args: argparse.Namespace) -> None:
         )
 
 
-def check_place(path: str | os.PathLike[str], folder: bool = False) -> None:
-    """Refuse before the work, not after it, a file or folder that cannot be written."""
+def check_place(
+    path: str | os.PathLike[str],
+    folder: bool = False,
+    task: str | None = None,
+    own: Iterable[str] = (),
+) -> None:
+    """Refuse before the work, not after it, a file or folder that cannot be written.
+
+    Nor is one among the examples of the task, or a folder of other things than those that are its
+    ``own``, where these are told.
+    """
+    from transfer_metrics.files import check_folder
+    from transfer_metrics.sources.specs import refuse_among_examples
+
     place = Path(path)
     if place.exists() and place.is_dir() != folder:
         what, other = ("a file", "folder") if folder else ("a folder", "file")
@@ -270,6 +283,9 @@ def check_place(path: str | os.PathLike[str], folder: bool = False) -> None:
         raise InvalidInputError(
             f"cannot write {path}: there is no permission to write {above}; choose another folder"
         )
+    refuse_among_examples(path, task)
+    if folder and own:
+        check_folder(path, own)
 
 
 def write_page(args: argparse.Namespace, page: str) -> None:

@@ -70,7 +70,7 @@ def _read_head(args: argparse.Namespace) -> Head:
     card = getattr(head, "card_", {})
     tests = [
         f"{test['metric']} {test['value']:.4f} on {test['n']} examples of {test['task']} "
-        f"({test['split']})"
+        f"({test['split']}){', ' if test.get('doubt') else ''}{test.get('doubt', '')}"
         for test in card.get("tests", [])
     ]
     what = {"classification": f"{len(head.classes_)} classes", "regression": "a regression"}

@@ -102,6 +102,7 @@ def _run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from transfer_metrics.cli.parser import write_config
+    from transfer_metrics.files import RESULTS
     from transfer_metrics.fork_server import can_fork, fork_server, fork_server_until_end
 
     with fork_server_until_end():
@@ -109,7 +110,7 @@ def _run(args: argparse.Namespace) -> int:
         if can_fork() and (args.engine == "processes" or (args.engine == "auto" and many)):
             fork_server()  # at once, since what it imports takes as long as what follows
         folder = Path(args.out)
-        check_place(folder, folder=True)
+        check_place(folder, folder=True, task=args.task, own=RESULTS)
         engine, table = _scored(args)
     from transfer_metrics.results.shortlist import with_chances
     from transfer_metrics.results.wording import listed

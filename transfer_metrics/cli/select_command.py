@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     """Choose, print what was chosen, and write it where asked."""
     _check(args)
     if args.out:
-        check_place(args.out)
+        check_place(args.out, task=args.task)
     store = _store(args)
     selection, records = (_layers if args.by else _features)(args, store)
     if args.out:
@@ -112,9 +112,11 @@ def _store(args: argparse.Namespace) -> FeatureStore:
 def _selection(store: FeatureStore, *chosen: Any) -> Selection:
     """What was chosen of a store: columns, whether at unit length, by what, and its score."""
     from transfer_metrics.selection.base import Selection
+    from transfer_metrics.sources.specs import named_spec
 
     columns, unit, by, score = chosen
     known = {"model": store.model, "task": store.task, "pool": store.manifest["pool"]}
+    known["spec"] = named_spec(store.model, store.manifest.get("spec"))
     return Selection.of(store, columns, unit, by, score=score, **known)
 
 

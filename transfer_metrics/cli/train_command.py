@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.cli.console import print_table, suggest_predictions, tell
+from transfer_metrics.cli.console import print_table, say, suggest_predictions, tell
 from transfer_metrics.cli.options import add_options, add_output, check_place, count, loaded
 from transfer_metrics.cli.parser import add_verb
 
@@ -58,14 +58,21 @@ def _run(args: argparse.Namespace) -> int:
     import shutil
     from pathlib import Path
 
-    from transfer_metrics.heads.data import as_codes
-    from transfer_metrics.heads.objective import balanced_accuracy, quality
+    from transfer_metrics.heads.data import as_codes, read_task
+    from transfer_metrics.heads.head_files import RECORD
+    from transfer_metrics.heads.objective import (
+        balanced_accuracy,
+        doubt,
+        quality,
+        standard_error,
+    )
+    from transfer_metrics.metrics.base import Estimate
     from transfer_metrics.ranking import ScoreTable
     from transfer_metrics.sources.models.load_model import load_model
     from transfer_metrics.sources.tasks.labels import is_long_tailed
 
-    check_place(args.out, folder=True)
     model, head = _asked(args)
+    check_place(args.out, folder=True, task=args.task, own=(RECORD,))
     task = loaded(args)
     # Training that was interrupted goes on from here.
     state = Path(f"{args.out.rstrip('/')}.training")
@@ -78,15 +85,19 @@ def _run(args: argparse.Namespace) -> int:
     base["task_summary"] = task.summary
     tested = [name for name in task.splits if name not in ("train", "val")]
     records: list[dict[str, Any]] = []
+    doubts = {}
     for name in tested:
         logits, truth = head.logits(task, split=name), as_codes(task[name].labels, head.kind_)
         common = {**base, "split": name, "n": len(task[name]), "higher_is_better": True}
         found = {head.measure: quality(head.kind_, logits, truth)}
+        error = standard_error(head.kind_, logits, truth)
+        doubts[name] = doubt(head.kind_, found[head.measure], error, truth, task.classes)
         if head.kind_ == "classification" and is_long_tailed(truth):
             found["balanced_accuracy"] = balanced_accuracy(logits, truth)
         records += [{**common, "metric": metric, "value": v} for metric, v in found.items()]
     for r in records:
-        head.note_test(task.name, r["split"], r["metric"], r["value"], r["n"])
+        told = doubts[r["split"]] if r["metric"] == head.measure else ""
+        head.note_test(task.name, r["split"], r["metric"], r["value"], r["n"], told)
     head.save(args.out)
     shutil.rmtree(state, ignore_errors=True)
     table = ScoreTable(records)
@@ -95,6 +106,16 @@ def _run(args: argparse.Namespace) -> int:
         for r in table.records
     ]
     print_table(table, args, "\n".join(lines or ["the task has no split to test on"]))
+    if not tested and (value := getattr(head, "val_score_", None)) is not None:
+        data = read_task(network, task, None, getattr(head, "validation", None), args.seed)
+        truth = data.codes(data.held_split)[data.held]
+        of_classes = head.kind_ == "classification"
+        error = Estimate.of_proportion(value, len(truth)).stderr if of_classes else 0.0
+        doubts["val"] = doubt(head.kind_, value, error, truth, task.classes)
+        tell(args, f"{head.measure} on {len(truth)} examples for validation: {value:.4f}")
+    for name, told in doubts.items():
+        if told:
+            say(f"warning: on {name} the head is {told}")
     tell(args, f"wrote {args.out}")
     suggest_predictions(args, args.out, head)
     return 0

@@ -65,6 +65,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from transfer_metrics.cli.parser import write_config
     from transfer_metrics.errors import InvalidInputError
+    from transfer_metrics.files import RESULTS
     from transfer_metrics.heads.estimate import MOST
     from transfer_metrics.heads.transfer import transfer
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
@@ -84,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.out is None:
         raise InvalidInputError("--out is missing; name a folder for the head, or add --dry-run")
     folder = Path(args.out)
-    check_place(folder, folder=True)
+    check_place(folder, folder=True, task=args.task, own=RESULTS)
     models = candidates_of(args.models)
     found = transfer(
         models,

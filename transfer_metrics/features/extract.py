@@ -40,11 +40,12 @@ from transfer_metrics.features.shards import (
 )
 from transfer_metrics.features.store import KEY, FeatureStore
 from transfer_metrics.features.trial import hand_over, materialised
-from transfer_metrics.files import locked
+from transfer_metrics.files import check_folder, locked
 from transfer_metrics.sources.models.identity import describe
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import device_of, on_device
+from transfer_metrics.sources.specs import refuse_among_examples
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
 
@@ -129,6 +130,7 @@ class Extraction:
         kept = found.logits is not None and self.forward.task.kind == "classification"
         return {
             **self.key,
+            "spec": self.given.spec,
             "layers_asked": self.layers,
             "layers": [asdict(layer) for layer in found.layers],
             "logits": {"path": found.logits[0], "dim": found.logits[1]}
@@ -226,6 +228,7 @@ def extract(
     Raises:
         InvalidInputError: an argument or an example cannot be used.
         LayerNotFoundError: a layer that the model does not have.
+        InvalidInputError: ``out`` holds other files, or is where the examples are.
         IncompatibleStoreError: ``out`` holds features of something else; says of what.
         CorruptStoreError: a file in ``out`` is damaged; says which and what to do.
         ExtractionError: the forward pass failed, features are NaN or infinite or too large for
@@ -242,6 +245,9 @@ def extract(
     >>> store["2:input"].shape, store.source_logits.shape, store.num_classes
     ((10, 8), (10, 3), 2)
     """
+    if out is not None:
+        refuse_among_examples(out, task)
+        check_folder(out, (MANIFEST, "shards"))
     plan = Extraction.of(
         model, task, layers, pool, split=split, batch_size=batch_size, device=device, amp=amp,
         dtype=dtype, num_workers=num_workers, shard_size=shard_size, progress=progress,

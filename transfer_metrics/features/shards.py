@@ -27,6 +27,7 @@ _TEXTS = (
     "model", "model_fingerprint", "task", "kind", "split", "task_fingerprint", "pool", "dtype",
 )  # fmt: skip
 _MAYBE_TEXTS = ("revision", "head", "amp", "preprocess", "behaviour")
+_LATER_TEXTS = ("settings", "spec")  # which earlier manifests lack
 
 
 def shard_path(folder: Path, index: int) -> Path:
@@ -100,8 +101,8 @@ def _check(manifest: Mapping[str, Any]) -> None:
     """
     for name in ("n", "shard_size"):
         _require(_whole(manifest[name], 1), f"{name} is {manifest[name]!r:.60}")
-    for name in (*_TEXTS, *_MAYBE_TEXTS, "settings"):
-        value = manifest.get(name) if name == "settings" else manifest[name]
+    for name in (*_TEXTS, *_MAYBE_TEXTS, *_LATER_TEXTS):
+        value = manifest.get(name) if name in _LATER_TEXTS else manifest[name]
         good = isinstance(value, str) or (value is None and name not in _TEXTS)
         _require(good, f"{name} is {value!r:.60}")
     kinds = ("classification", "regression", "multilabel")

@@ -13,14 +13,13 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.heads.card import card_of
 from transfer_metrics.heads.data import FeatureData, TaskData, is_model, read_features, read_task
 from transfer_metrics.heads.head_files import read_head, write_head
 from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.registry import Registry, choose
-from transfer_metrics.sources.example import is_pair
 from transfer_metrics.sources.specs import results_of
-from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.syntax import call_options
 
 
@@ -120,24 +119,12 @@ class Head(Predictor):
             of_task = read_task(X, y, validation, fraction, seed)
             self._refuse(of_task.task.kind)  # before anything is run
             data = self._task_features(of_task)
-            self._begin_card(of_task.task)
+            self.card_ = {"task": card_of(of_task.task, of_task.model)}
         else:
             data = read_features(self, X, y, validation, options["layers"], fraction, seed)
         self._refuse(data.kind)
         self.n_features_in_ = data.whole.columns.dim
         return data
-
-    def _begin_card(self, task: Task) -> None:
-        """Note what is fitted on, and forget the tests of what was fitted before."""
-        told: dict[str, Any] = {"name": task.name, "kind": task.kind, "modality": task.modality}
-        told |= {"examples": len(task["train"]), "inputs": list(task.understood.inputs)}
-        if task["train"].units is not None:
-            told["words"] = True
-        if task.modality == "tensor":
-            told["shape"] = list(np.shape(task["train"].examples[0]))
-        elif task.modality == "text":
-            told["pairs"] = is_pair(task["train"].examples[0])
-        self.card_ = {"task": told}
 
     def _refuse(self, kind: str) -> None:
         """Raise where this head, with its parameters, is not defined for a kind of task."""

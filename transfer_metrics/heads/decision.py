@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import as_codes
-from transfer_metrics.heads.objective import balanced_accuracy, quality, standard_error
+from transfer_metrics.heads.objective import balanced_accuracy, doubt, quality, standard_error
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
@@ -26,6 +26,7 @@ from transfer_metrics.results.wording import duration, listed, several, short
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.example import is_pair
 from transfer_metrics.sources.preprocess import to_mode
+from transfer_metrics.sources.specs import named_spec
 from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.untrusted import visible
@@ -78,6 +79,7 @@ class Decision:
         accuracy: on the test examples, by which nothing was chosen; R² of a regression, average
             precision of several labels per example.
         margin: half the width of its 95 % interval.
+        doubt: what to say where that is no better than one answer for all; else empty.
         alternatives: what else was tried: every other head of this model, and the best of each
             other model by validation.
         ranking: the table of all scores.
@@ -99,6 +101,7 @@ class Decision:
     label: str
     accuracy: float
     margin: float
+    doubt: str
     alternatives: tuple[_Alternative, ...]
     ranking: ScoreTable
     shortlist: Shortlist
@@ -123,7 +126,14 @@ class Decision:
         dims = {layer.name: layer.dim for layer in self.head.layers_}
         inside = {name: columns.get(name, np.arange(dim)) for name, dim in dims.items()}
         known = self._held.value, self.model, self.task, self.head.pool_
-        return Selection(inside, dims, False, self.label, *known)
+        source = self.head.source_
+        spec = None if source is None else named_spec(self.model, source.spec)
+        return Selection(inside, dims, False, self.label, *known, spec=spec)
+
+    @property
+    def specs(self) -> dict[str, str]:
+        """What the model is loaded from, by its name, where it has one of its own."""
+        return self.selection.specs
 
     def chosen_models(self) -> list[str]:
         """The model, which the decision stands for where one is asked."""
@@ -171,7 +181,7 @@ class Decision:
             "head": f"{self.label}, the best of {several(len(fits), 'fit')} by "
             f"{held.n} validation examples ({self._told(held.value or 0.0)})",
             "accuracy" if self.is_of_classes else "quality": f"{self.told} on {self.examples} test "
-            f"examples{rare}{self._against()}",
+            f"examples{rare}{self.doubt and f', {self.doubt}'}{self._against()}",
             "cost": f"{duration(self.seconds)} to find it, {duration(fit)} and "
             f"{short(flops, 'FLOP')} to fit it, {short(stored, 'B')} beside the network",
         }
@@ -295,8 +305,9 @@ def decided(
         np.add.at(confusion, (split.labels, logits.argmax(axis=1)), 1)
         mistakes = _mistakes_of(split, softmax(logits, axis=1), names)
         balanced = balanced_accuracy(logits, truth) if is_long_tailed(truth) else None
-    value = quality(kind, logits, truth)
-    head.note_test(task.name, "test", head.measure, value, len(split))
+    value, error = quality(kind, logits, truth), standard_error(kind, logits, truth)
+    doubted = doubt(kind, value, error, truth, names)
+    head.note_test(task.name, "test", head.measure, value, len(split), doubted)
     return Decision(
         task=task.name,
         model=model,
@@ -305,7 +316,8 @@ def decided(
         alternatives=_alternatives(comparison, head.measure, model, label),
         comparison=comparison,
         accuracy=value,
-        margin=float(1.959964 * standard_error(kind, logits, truth)),
+        margin=float(1.959964 * error),
+        doubt=doubted,
         examples=len(split),
         balanced=balanced,
         confusion=confusion,

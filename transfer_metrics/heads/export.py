@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.features.pooling import Pool, avg
 from transfer_metrics.files import replacing
+from transfer_metrics.heads.card import are_pixels
 from transfer_metrics.heads.feed import Feed
 from transfer_metrics.heads.network import TransferNet
 from transfer_metrics.heads.preprocessed import Inputs
@@ -314,7 +315,8 @@ def _opened(path: Path, format: str) -> Callable[[Mapping[str, Tensor]], list[np
 
 def file_logits(exported: Exported, model: Model, examples: Sequence[Any]) -> np.ndarray:
     """What an exported file says of raw examples that a model preprocesses: logits (N, C)."""
-    shape = np.shape(examples[0]) if example_modality(examples[0]) == "tensor" else None
+    as_they_are = example_modality(examples[0]) == "tensor" and not are_pixels(model, examples[0])
+    shape = np.shape(examples[0]) if as_they_are else None
     run, feed = _opened(exported.path, exported.format), Feed.of(model, shape)
     inputs = Inputs.of_examples(model, examples, keep=False)
     runs = inputs.runs(_AT_ONCE)

@@ -20,6 +20,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.layers import list_layers
 from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head, resolve_head
+from transfer_metrics.heads.card import card_of
 from transfer_metrics.heads.data import TaskData, class_labels, is_model, read_task
 from transfer_metrics.heads.head2toe import scaled
 from transfer_metrics.heads.linear import LinearProbe
@@ -172,7 +173,7 @@ class FineTune(Head):
         auto = "adamw" if _is_transformer(X.module) else "sgd"
         grid = self._grid(auto if self.optimizer == "auto" else self.optimizer)
         data = read_task(X, y, validation, self.validation, self.random_state)
-        self._begin_card(data.task)
+        self.card_ = {"task": card_of(data.task, data.model)}
         self._settings = settings_of(data.model, data.task)
         began = time.perf_counter()
         targets = scaled(data.codes(data.task["train"])[data.rows], data.task.kind)

@@ -23,7 +23,13 @@ from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import as_codes
 from transfer_metrics.heads.network import TransferNet
-from transfer_metrics.heads.objective import balanced_accuracy, quality, standard_error
+from transfer_metrics.heads.objective import (
+    QUALITY,
+    balanced_accuracy,
+    doubt,
+    quality,
+    standard_error,
+)
 from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import short_id
@@ -36,11 +42,11 @@ from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.models.settings import Settings
-from transfer_metrics.sources.specs import results_of
+from transfer_metrics.sources.specs import named_spec, results_of
 from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.task import Split, Task
 
-_OF_FIT = ("model", "model_id", "revision", "task", "task_id", "head", "seed", "version")
+_OF_FIT = ("model", "model_id", "spec", "revision", "task", "task_id", "head", "seed", "version")
 """What a record says of a fit that the key of what was measured does not hold it to."""
 _GROUPS = 100
 """Groups of test examples on which accuracies are compared."""
@@ -115,6 +121,7 @@ class Fits:
             self._base(item.name),
             model_id=short_id(model.fingerprint),
             revision=model.revision or None,
+            spec=named_spec(item.name, model.spec),
         )
         inputs = PreparedSplits(model, {"val": self.task["val"], **self.tests})
         features = SharedFeatures(None if self.policy == "never" else self.cache)
@@ -198,7 +205,15 @@ class Fits:
                 self.cache.write(key, records)
                 shutil.rmtree(folder, ignore_errors=True)
         of_fit: dict[str, Any] = {name: getattr(base, name) for name in _OF_FIT}
-        return [replace(record, **of_fit) for record in records]
+        return [replace(record, **of_fit, note=self._noted(record)) for record in records]
+
+    def _noted(self, record: Record) -> str | None:
+        """What is to be known of a measurement: of a test, whether one answer does as well."""
+        kind, truth = self.task.kind, self.tests.get(record.split or "")
+        if record.metric != QUALITY[kind] or record.value is None or truth is None:
+            return record.note
+        codes = as_codes(truth.labels, kind)
+        return doubt(kind, record.value, record.stderr, codes, self.task.classes) or None
 
     def _measured(self, loaded: Loaded, head: Head) -> list[Record]:
         """Fit a head and measure it."""

@@ -33,6 +33,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.store import layers_of
+from transfer_metrics.files import check_folder
 from transfer_metrics.heads.data import class_labels
 from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.predictor import Predictor
@@ -42,7 +43,8 @@ from transfer_metrics.sources.models.settings import Settings
 from transfer_metrics.untrusted import read_json, visible
 
 _FORMAT = "transfer_metrics head 1"
-_RECORD, _TENSORS = "head.json", "head.safetensors"
+RECORD, _TENSORS = "head.json", "head.safetensors"
+"""Names of the files of a head."""
 _SOURCE = ("name", "revision", "fingerprint")
 _COLUMNS, _FITTED, _NETWORK = "columns.", "fitted.", "network."
 _LIBRARIES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
@@ -54,7 +56,7 @@ def write_head(path: Path, head: Predictor) -> None:
     record, data = _record(head), save(_tensors(head))
     record["tensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     text = json.dumps(record, indent=1, ensure_ascii=False)
-    _write_folder(path, {_RECORD: text.encode(), _TENSORS: data})
+    _write_folder(path, {RECORD: text.encode(), _TENSORS: data})
 
 
 def read_head(folder: Path, heads: Registry[Any]) -> Any:
@@ -66,7 +68,7 @@ def read_head(folder: Path, heads: Registry[Any]) -> Any:
     except Exception as error:  # whatever the values of a file make of code that reads them
         told = visible(f"{type(error).__name__}: {error}", 300)
         raise CorruptStoreError(
-            f"{folder / _RECORD} is damaged ({told}); save the head again"
+            f"{folder / RECORD} is damaged ({told}); save the head again"
         ) from error
 
 
@@ -128,12 +130,15 @@ def _check(head: Predictor) -> None:
         raise ValueError("names that are no text")
     task, tests = head.card_.get("task", {}), head.card_.get("tests", [])
     texts = [test.get(key) for test in tests for key in ("task", "split", "metric")]
+    texts += [test.get("doubt", "") for test in tests]
     numbers = [test.get("value") for test in tests]
     if not (
         all(isinstance(text, str) for text in [*task.get("inputs", []), *texts])
         and all(isinstance(number, (int, float)) for number in numbers)
         and all(isinstance(test.get("n"), int) for test in tests)
         and all(type(size) is int and size > 0 for size in task.get("shape", []))
+        and all(isinstance(value, (int, float)) for value in task.get("range", []))
+        and len(task.get("range", [0, 0])) == 2
     ):
         raise ValueError("a card of another form")
     dims = {layer.name: layer.dim for layer in head.layers_}
@@ -203,10 +208,9 @@ def _starting(tensors: Mapping[str, Tensor], mark: str) -> dict[str, Tensor]:
 def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write files into a new folder that then takes the place of ``path``, as it was on failure."""
     old = path.exists()
-    if old and not (path.is_dir() and ((path / _RECORD).exists() or not any(path.iterdir()))):
-        raise InvalidInputError(
-            f"{path} exists and has no {_RECORD}, so it is something else; choose another folder"
-        )
+    if old and not path.is_dir():
+        raise InvalidInputError(f"{path} is a file; name a folder for the head")
+    check_folder(path, (RECORD,))
     made: list[Path] = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -240,17 +244,17 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / _RECORD
+    path = folder / RECORD
     if not folder.is_dir():
         raise InvalidInputError(f"there is no head at {folder}; give the folder it was saved to")
     try:
         record = read_json(path)
     except FileNotFoundError:
         cure = "save it again"
-        if (folder / "head" / _RECORD).is_file():
+        if (folder / "head" / RECORD).is_file():
             cure = f"there is one at {folder / 'head'}"
         raise CorruptStoreError(
-            f"{folder} has no {_RECORD}, so it is no saved head or a damaged one; {cure}"
+            f"{folder} has no {RECORD}, so it is no saved head or a damaged one; {cure}"
         ) from None
     except (ValueError, OSError) as error:
         raise CorruptStoreError(f"{path} cannot be read ({error}); save the head again") from error
@@ -275,7 +279,7 @@ def _read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
         if hashlib.sha256(data).hexdigest() != record["tensors"]["sha256"]:
             raise CorruptStoreError(
-                f"{path} was altered or truncated: its SHA-256 is not the one in {_RECORD}; save "
+                f"{path} was altered or truncated: its SHA-256 is not the one in {RECORD}; save "
                 f"the head again"
             )
         return load(data)

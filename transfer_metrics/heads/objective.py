@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,36 @@ def standard_error(kind: str, logits: Any, truth: Any) -> float:
     rows = random.integers(n, size=(_RESAMPLES, n))
     found = [quality(kind, logits[r], truth[r]) for r in rows if not _undecided(truth[r]).all()]
     return float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
+
+
+def doubt(
+    kind: str, value: float, stderr: float | None, truth: Any, names: Sequence[str] = ()
+) -> str:
+    """What to say of a head that one answer for all examples may match; empty where it is better.
+
+    That answer is the largest class, the mean of each target, or the share of each label: where
+    the 95 % interval of ``quality`` reaches what it has on the same examples, they do not show
+    that anything was learnt.
+
+    >>> doubt("classification", 0.8, 0.05, [0] * 15 + [1] * 5, ("ant", "bee"))
+    "not surely better than always answering 'ant', which 75.0 % of these examples are"
+    >>> doubt("regression", -0.1, None, [[1.0], [2.0]]), doubt("classification", 1.0, 0.1, [0, 1])
+    ('no better than always answering the mean, whose R² is 0', '')
+    """
+    truth = np.asarray(truth)
+    if kind == "classification":
+        codes, counts = np.unique(truth, return_counts=True)
+        most, rule = int(codes[counts.argmax()]), float(counts.max() / counts.sum())
+        answer = repr(str(names[most])) if len(names) else f"class {most}"
+        told = f"always answering {answer}, which {100 * rule:.1f} % of these examples are"
+    else:
+        rule = quality(kind, np.broadcast_to(truth.mean(axis=0), truth.shape), truth)
+        told = "always answering the mean, whose R² is 0"
+        if kind == "multilabel":
+            told = f"the same answer for all, whose average precision is {100 * rule:.1f} %"
+    if value - 1.959964 * (stderr or 0.0) > rule:
+        return ""
+    return f"{'not surely' if value > rule else 'no'} better than {told}"
 
 
 def balanced_accuracy(logits: Any, codes: Any) -> float:

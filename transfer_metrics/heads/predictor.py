@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -17,15 +16,15 @@ from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.heads.card import refuse_others
 from transfer_metrics.heads.data import aligned, as_codes, class_codes, labelled
 from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.feed import preprocessing
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
-from transfer_metrics.heads.objective import QUALITY, quality
+from transfer_metrics.heads.objective import QUALITY, doubt, quality, standard_error
 from transfer_metrics.heads.preprocessed import Inputs, network_logits, readable_logits
 from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.selection.columns import has_layers, unit_rows
-from transfer_metrics.sources.example import Word, is_pair
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied
 from transfer_metrics.sources.tasks.label_values import check_pairs
@@ -106,12 +105,14 @@ class Predictor(ClassifierMixin, BaseEstimator):
         if has_layers(X) or (self.fitted_on_ == "features" and not raw):
             return self._feature_logits(X)
         model = self._source().get()
-        given = load_task(X) if is_task_name(X) else X
-        given = given[split] if isinstance(given, Task) else given
-        given = self._examples(X, model) if is_new(X) else given
-        if isinstance(given, (Split, NewExamples)):
-            self._checked(given.examples)
-        inputs = Inputs.of_any(model, given, split)
+        task = load_task(X) if isinstance(X, Task) or is_task_name(X) else None
+        given = X if task is None else task[split]
+        if not isinstance(given, (Inputs, Split)):
+            given = self._examples(X, model)
+        if not isinstance(given, Inputs):
+            refuse_others(self._about, model, given.examples)
+        name = "the examples" if task is None else f"{task.name} ({split})"
+        inputs = Inputs.of_any(model, given, name)
         return network_logits(self._placed(), inputs, getattr(self, "batch_size", 64)).numpy()
 
     def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
@@ -182,7 +183,10 @@ class Predictor(ClassifierMixin, BaseEstimator):
             right = logits.argmax(axis=1) == class_codes(y, classes, self.class_names_)
             value = float(np.average(right, weights=sample_weight))
         if own and sample_weight is None and isinstance(X, Task):
-            self.note_test(X.name, split, self.measure, value, len(y))
+            kind, codes = self.kind_, as_codes(y, self.kind_)
+            error = standard_error(kind, logits, codes)
+            doubted = doubt(kind, value, error, codes, self.class_names_)
+            self.note_test(X.name, split, self.measure, value, len(y), doubted)
         return value
 
     def network(self, model: Any = None) -> TransferNet:
@@ -234,7 +238,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         model = self._source().get()
         new = self._examples(X, model)
-        self._checked(new.examples)
+        refuse_others(self._about, model, new.examples)
         size = getattr(self, "batch_size", 64)
         found = readable_logits(self._placed(), model, new.examples, size, progress)
         table = pd.DataFrame({"example": list(new.names)})
@@ -295,7 +299,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
 
         Cost: one trace, some ten seconds, and a few forward passes.
         """
-        network, by_word = self.network(), self._labels_words()
+        network, by_word = self.network(), bool(self._about.get("words"))
         about = {
             "head": self.label,
             "model": self._source().name,
@@ -305,7 +309,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
             "classes": self._told_classes().tolist(),
             **self._card(),
         }
-        shape = getattr(self, "card_", {}).get("task", {}).get("shape")
+        shape = self._about.get("shape")
         model = self._source().get()
         return export_network(network, model, path, format, about, by_word, shape)
 
@@ -313,44 +317,31 @@ class Predictor(ClassifierMixin, BaseEstimator):
         """The card, with the preprocessing if the model is here to tell it."""
         card = dict(getattr(self, "card_", {}))
         if self.source_ is not None and self.source_.model is not None:
-            card["preprocessing"] = preprocessing(self.source_.model)
+            as_they_are = self._about.get("modality") == "tensor"
+            card["preprocessing"] = (
+                {"modality": "tensor"} if as_they_are else preprocessing(self.source_.model)
+            )
         return card
 
-    def note_test(self, task: str, split: str, metric: str, value: float, n: int) -> None:
+    def note_test(
+        self, task: str, split: str, metric: str, value: float, n: int, doubt: str = ""
+    ) -> None:
         """Put a test on the card, in place of an earlier one of the same."""
         test = {"task": task, "split": split, "metric": metric, "value": value, "n": n}
+        test |= {"doubt": doubt} if doubt else {}
         card = getattr(self, "card_", {})
         others = [t for t in card.get("tests", []) if any(t[k] != test[k] for k in list(test)[:3])]
         self.card_ = {**card, "tests": [*others, test]}
 
     def _examples(self, X: Any, model: Model) -> NewExamples:
         """New examples as they are to be read: by the columns of the training, by word."""
-        columns = getattr(self, "card_", {}).get("task", {}).get("inputs", ())
-        return new_examples(X, model.modality, tuple(columns), self._labels_words())
+        columns, by_word = self._about.get("inputs", ()), bool(self._about.get("words"))
+        return new_examples(X, model.modality, tuple(columns), by_word)
 
-    def _checked(self, examples: Sequence[Any]) -> None:
-        """Refuse texts, pairs of them or words where another of these was fitted on."""
-        task = getattr(self, "card_", {}).get("task", {})
-        if task.get("modality") != "text" or not len(examples):
-            return
-        pairs = task.get("pairs", len(task.get("inputs", ())) == 2)
-        fitted = "words" if self._labels_words() else "pairs of texts" if pairs else "texts"
-        first = examples[0]
-        found = "words" if isinstance(first, Word) else "texts"
-        found = "pairs of texts" if is_pair(first) else found
-        if found != fitted:
-            cure = {
-                "words": "texts or lists of words",
-                "pairs of texts": "pairs (text, text), or a table with both columns",
-            }
-            raise InvalidInputError(
-                f"the head was fitted on {fitted}, and the examples are {found}; give "
-                f"{cure.get(fitted, 'texts')}"
-            )
-
-    def _labels_words(self) -> bool:
-        """Whether the words of sentences were fitted on."""
-        return bool(getattr(self, "card_", {}).get("task", {}).get("words", False))
+    @property
+    def _about(self) -> dict[str, Any]:
+        """What is known of the task that was fitted on; see ``card_of``."""
+        return dict(getattr(self, "card_", {}).get("task", {}))
 
     def _told_classes(self) -> np.ndarray:
         """Names of the classes where there are any, else ``classes_``."""

@@ -16,9 +16,7 @@ from transfer_metrics.features.proof import padding_proven
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
-from transfer_metrics.sources.tasks.in_memory import as_examples
-from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.new_examples import NewExamples, is_task_name
+from transfer_metrics.sources.tasks.new_examples import NewExamples
 from transfer_metrics.sources.tasks.task import Split, Task
 
 _CACHE_BYTES = 2 << 30
@@ -115,22 +113,13 @@ class Inputs:
         return cls.of_tensor(kept)
 
     @classmethod
-    def of_any(cls, model: Model, X: Any, split: str) -> Inputs:
-        """A task or its name, of which ``split`` is read; a split; raw examples; or inputs."""
+    def of_any(cls, model: Model, X: Inputs | Split | NewExamples, name: str) -> Inputs:
+        """Examples that are used once, of any form; ``name`` is what messages call them."""
         if isinstance(X, Inputs):
             return X
-        if is_task_name(X) or isinstance(X, Task):
-            task = load_task(X)
-            examples, name = task[split].examples, f"{task.name} ({split})"
-        elif isinstance(X, Split):
-            examples, name = X.examples, "the split"
-        elif isinstance(X, NewExamples):
-            examples, name = X.examples, "the examples"
-        else:
-            examples, name = as_examples(X, "the examples"), "the examples"
-        if not len(examples):
+        if not len(X.examples):
             raise InvalidInputError("there are no examples")
-        return cls.of_examples(model, examples, name=name, keep=False)
+        return cls.of_examples(model, X.examples, name=name, keep=False)
 
 
 def network_logits(network: nn.Module, inputs: Inputs, batch_size: int) -> Tensor:

@@ -50,7 +50,7 @@ class ModelRef:
         digest, changing = manifest.get("settings"), manifest.get("changing") or ()
         settings = None if digest is None else Settings(digest, tuple(changing))
         names = manifest["model"], manifest["revision"], manifest["model_fingerprint"]
-        return cls(*names, settings=settings)
+        return cls(*names, settings=settings, spec=manifest.get("spec") or "")
 
     def get(self) -> Model:
         """The model, loaded from a hub by its name if it is not there yet."""

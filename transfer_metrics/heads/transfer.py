@@ -11,19 +11,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.files import RESULTS, check_folder
 from transfer_metrics.heads.decision import Decision, decided
 from transfer_metrics.heads.estimate import MOST, TRAINED, expected_seconds
 from transfer_metrics.heads.splits import with_test
 from transfer_metrics.heads.trials import Trials
-from transfer_metrics.progress import WholeRun
+from transfer_metrics.progress import OutOfTime, WholeRun, until
 from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.engines import ENGINES
 from transfer_metrics.ranking.forecast import forecast
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
 from transfer_metrics.ranking.race import plan_race
+from transfer_metrics.results.record import NO_TIME
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.wording import duration, several
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
+from transfer_metrics.sources.specs import refuse_among_examples
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.syntax import seconds_of
 
@@ -32,8 +35,8 @@ _REFINED = ("head2toe",)
 _SHARES = (0.5, 0.35, 0.25, 0.15, 0.1)
 # Of the time that there is, what a ranking may take before it becomes a race.
 _FOR_RANKING = 0.5
-# … and before it ends with what is known.
-_MOST_FOR_RANKING = 0.6
+# … and before it ends with what is known; and of that, what looking ahead may take.
+_MOST_FOR_RANKING, _FOR_LOOKING_AHEAD = 0.6, 0.3
 
 
 def transfer(
@@ -73,9 +76,11 @@ def transfer(
         finetune: on how many models, the best by validation so far, fine-tuning and LP-FT are
             tried; 0 for none.
         time: seconds, or text such as ``"30m"``, that it should take at most. Where ranking alone
-            would take half of that, models race. A head is begun only if it and the last fit of
-            the winner would fit into what is left, by what heads before it took in this run, and
-            stopped where they do not; what is left out is listed. One head is always fitted.
+            would take half of that, models race, and it ends with the models that are scored when
+            six tenths are over. A head is begun only if it and the last fit of the winner would
+            fit into what is left, by what heads before it took in this run, and stopped where they
+            do not; what is left out is listed. One head is always fitted: a linear probe of three
+            strengths where there is time for no other.
         most: the most models of the shortlist that heads are fitted on, likeliest first.
         confidence: with which the shortlist is to hold the best model.
         validation: share of the training examples that choices are made by, where the task has no
@@ -93,8 +98,8 @@ def transfer(
 
     Raises:
         UnknownNameError: no such model, task or metric.
-        InvalidInputError: data or options that cannot be used, too little time to rank, or every
-            model or head failed.
+        InvalidInputError: data or options that cannot be used, too little time to rank, every
+            model or head failed, or ``out`` holds other files or is where the examples are.
 
     Cost: that of the ranking, a forward pass over the data for each shortlisted model and one more
     for the best, whose features are kept, and for each that is fine-tuned about sixty forward and
@@ -110,6 +115,9 @@ def transfer(
     candidates = candidates_of(models)
     most, finetune = _whole("most", most, 1), _whole("finetune", finetune, 0)
     loaded = load_task(task)
+    if out is not None:
+        refuse_among_examples(out, loaded)
+        check_folder(out, RESULTS)
     tested = with_test(loaded)
     common = {"cache": cache, "cache_dir": cache_dir, "device": device, "progress": progress}
     limit = math.inf if time is None else seconds_of(time)
@@ -172,17 +180,26 @@ def _ranked(
 ) -> ScoreTable:
     """The ranking, by a race where there is too little time for all examples."""
     budget = options.get("budget")
+    ends = _MOST_FOR_RANKING * run.left
     if budget is None and math.isfinite(run.limit):
-        if (known := _kept(run, candidates, metrics, options)) is not None:
-            return known
-        budget = _race(run, candidates, metrics, options)
-    within = run.left * _MOST_FOR_RANKING if math.isfinite(run.limit) else None
+        try:
+            with until(clock.time() + _FOR_LOOKING_AHEAD * ends):
+                if (known := _kept(run, candidates, metrics, options)) is not None:
+                    return known
+                budget = _race(run, candidates, metrics, options)
+        except OutOfTime:  # then as many are ranked as there is time for
+            pass
+    within = max(ends - run.limit + run.left, 0.1) if math.isfinite(run.limit) else None
     asked = {**options, "budget": budget, "time": within}
     table = rank_models(candidates, run.task, metrics, **asked)
+    late = dict.fromkeys(str(r.model) for r in table if r.error == NO_TIME)
     if not any(r.value is not None for r in table):
+        first, cure = table.failures[0], "; give more time or fewer models" * bool(late)
         raise InvalidInputError(
-            f"no model could be ranked: {table.failures[0]['model']}: {table.failures[0]['error']}"
+            f"no model could be ranked: {first['model']}: {first['error']}{cure}"
         )
+    if late:
+        run.skipped.append(f"{', '.join(late)} in the ranking, for which there was no time")
     return table
 
 

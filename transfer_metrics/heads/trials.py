@@ -26,6 +26,9 @@ from transfer_metrics.results.wording import duration
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.tasks.task import Task
 
+_LEAST = "linear_probe(C_grid=(0.0001, 0.01, 1.0))"
+"""The head that takes least."""
+
 
 @dataclass
 class Trials:
@@ -92,20 +95,24 @@ class Trials:
     def try_heads(self, model: Candidate, heads: Sequence[str], expected: float) -> None:
         """Fit and measure heads on a model, each of which was expected to take so many seconds.
 
-        Where time is limited, each only if there is time for it by what those before it took.
+        Where time is limited, each only if there is time for it by what those before it took; the
+        least there is where there is time for none, since there is no result without a head.
         """
         asked = [resolve_head(head) for head in heads]
         self.heads |= {head.label: head for head in asked}
         with progress_bar("fits", len(asked), self.options["progress"]) as bar:
             for head in asked:
-                if not self.best_fits() or math.isinf(self.limit):
-                    # There is no result without one head, however long it takes.
+                if math.isinf(self.limit):
                     self._measured(model, head, asked, math.inf, expected)
                 elif self.fits(f"{head.label} on {model.name}", head.label, expected):
                     # It may win, and its last fit has to have time as well.
                     own = self.left / (1.0 + _again(head.label))
                     self._measured(model, head, asked, min(self.left - self.last, own), expected)
                 bar.update()
+        if not self.best_fits() and not self.found.failures:
+            least = resolve_head(_LEAST)
+            self.heads[least.label] = least
+            self._measured(model, least, [least], math.inf, expected)
         # Only the best so far may be asked for more.
         best = [name for name, _ in self.best()[:1]]
         self.loaded = {name: one for name, one in self.loaded.items() if name in best}

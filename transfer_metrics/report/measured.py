@@ -42,6 +42,7 @@ class _HeadRow:
     layers: list[str]
     dim: int | None
     error: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _row(
 
     pairs = [(known(name), known(f"± {name}")) for name in names]
     layers, dim = used
-    error = found.get("error")
+    error, note = (v if isinstance(v := found.get(n), str) else "" for n in ("error", "note"))
     return _HeadRow(
         model=model,
         head=head,
@@ -182,5 +183,6 @@ def _row(
         seeds=int(found["seeds"]),
         layers=layers.split("+") if layers else [],
         dim=dim,
-        error=error if isinstance(error, str) else "",
+        error=error,
+        note=note,
     )

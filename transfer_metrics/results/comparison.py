@@ -65,7 +65,8 @@ class Comparison(ScoreTable):
             are shifted sets; ``balanced_accuracy`` on ``test`` where some classes are rare;
             ``distortion`` and ``relative_distortion`` in distribution, and ``… name`` on each
             shifted set; ``fit_seconds``, ``train_flops``, ``stored_bytes``; ``seeds``; and
-            ``error`` of a fit that failed. Half-widths are ``1.96 √(p (1 - p) / n + s² / k)``, for
+            ``error`` of a fit that failed, and ``note`` of a head that may be no better than one
+            answer for all test examples. Half-widths are ``1.96 √(p (1 - p) / n + s² / k)``, for
             n test examples and the variance s² over k seeds; of other measures than accuracy the
             first term is the square of their standard error.
         """
@@ -161,13 +162,16 @@ class Comparison(ScoreTable):
         wanted = ["model", "head", "task", "test", "balanced", *self.shifts, "ood_gap"]
         wanted += ["relative_distortion", "seconds", "FLOPs", "bytes"]
         wanted += ["error"] if shown["error"].notna().any() else []
+        told = zip(shown["head"], shown["model"], shown["note"], strict=True)
+        doubted = [f"{h} on {model}: {note}" for h, model, note in told if isinstance(note, str)]
         shown = shown[[name for name in wanted if name in shown]].fillna({"error": ""})
-        told = [shown.to_string(index=False, na_rep="")]
+        parts = [shown.to_string(index=False, na_rep="")]
         if self.measure != "accuracy":
-            told.append(f"\n{', '.join(('test', *self.shifts))}: {self.measure}, in per cent")
-        told += [f"\n{visible(text, 2_000)}" for text in self.task_summaries]
-        told += [f"\n{note}"] if note else []
-        return "\n".join(told)
+            parts.append(f"\n{', '.join(('test', *self.shifts))}: {self.measure}, in per cent")
+        below = (*doubted, *self.task_summaries)
+        parts += [f"\n{visible(text, 2_000)}" for text in below]
+        parts += [f"\n{note}"] if note else []
+        return "\n".join(parts)
 
     @property
     def plot(self) -> ComparisonPlots:
@@ -188,6 +192,8 @@ class Comparison(ScoreTable):
                 row[label] = _mean(r.value for r in moved)
         row["seeds"] = len({r.seed for r in records if not r.error})
         row["error"] = next((r.error for r in records if r.error), None)
+        tested = (r for r in records if r.metric in QUALITIES and r.split == "test")
+        row["note"] = next((r.note for r in tested if r.note), None)
         empty = [n for n, v in row.items() if isinstance(v, float) and math.isnan(v)]
         return {n: v for n, v in row.items() if n not in empty or n == "test"}
 

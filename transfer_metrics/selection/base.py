@@ -129,6 +129,7 @@ class Selection:
         model: the model, where it is known.
         task: the task, where it is known.
         pool: the pooling of the features, where it is known.
+        spec: what the model is loaded from, where it has a name of its own.
 
     >>> chosen = Selection({"a": np.array([1, 2])}, {"a": 3}, False, "logme")
     >>> chosen.transform({"a": np.eye(3)}).tolist()
@@ -143,6 +144,7 @@ class Selection:
     model: str | None = None
     task: str | None = None
     pool: str | None = None
+    spec: str | None = None
 
     def __repr__(self) -> str:
         counts, known = self.counts, [self.model, self.task and f"on {self.task}"]
@@ -172,6 +174,11 @@ class Selection:
     def is_of_layers(self) -> bool:
         """Whether whole layers were chosen."""
         return all(len(columns) == self.dims[name] for name, columns in self.layers.items())
+
+    @property
+    def specs(self) -> dict[str, str]:
+        """What the model is loaded from, by its name, where it has one of its own."""
+        return {self.model: self.spec} if self.model and self.spec else {}
 
     def chosen_models(self) -> list[str]:
         """The model, which the selection stands for where one is asked; refused if not known."""
@@ -205,6 +212,7 @@ class Selection:
         content = {
             "format": _FORMAT,
             "model": self.model,
+            "spec": self.spec,
             "task": self.task,
             "pool": self.pool,
             "chosen_by": self.chosen_by,
@@ -240,7 +248,7 @@ class Selection:
                 there = columns.ndim == 1 and columns.size
                 if not there or columns.min() < 0 or columns.max() >= dims[name]:
                     raise ValueError(f"layer {name!r:.60} has no such columns")
-            known = {key: content.get(key) for key in ("score", "model", "task", "pool")}
+            known = {key: content.get(key) for key in ("score", "model", "task", "pool", "spec")}
             return cls(layers, dims, bool(content["unit_rows"]), content["chosen_by"], **known)
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise InvalidInputError(

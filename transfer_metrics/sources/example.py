@@ -139,8 +139,9 @@ def is_pair(example: Any) -> bool:
 
 def is_blank(example: Any) -> bool:
     """Whether an example is a text without any sign, or a pair of such."""
-    texts = example if is_pair(example) else (example,)
-    return all(isinstance(text, str) and not text.strip() for text in texts)
+    if isinstance(example, str):
+        return not example.strip()
+    return is_pair(example) and not "".join(example).strip()
 
 
 def example_modality(example: Any) -> Modality:

@@ -60,6 +60,15 @@ def results_of(given: Any) -> Any:
     return None
 
 
+def named_spec(name: str, spec: str | None) -> str | None:
+    """The specification of a model that has a name of its own; None where they are the same.
+
+    >>> named_spec("small", "timm:resnet18"), named_spec("timm:resnet18", "timm:resnet18")
+    ('timm:resnet18', None)
+    """
+    return spec if spec and spec != name else None
+
+
 def models_of(given: Any) -> list[str] | None:
     """The models that something found before stands for, the best first; None for all else.
 
@@ -192,6 +201,26 @@ def _exists(place: str) -> bool:
         return os.path.exists(os.path.expanduser(place))
     except ValueError:  # of a null character
         return False
+
+
+def refuse_among_examples(out: str | os.PathLike[str], task: Any) -> None:
+    """Raise where results would be written into the folder of a task's examples, or below it.
+
+    ``task`` is one or its name; one from memory has no folder.
+    """
+    name = getattr(task, "name", task)
+    try:
+        place = os.path.expanduser(parse_task(name)[1]) if isinstance(name, str) else ""
+    except InvalidInputError:
+        return
+    if not os.path.isdir(place):
+        return
+    inside, folder = Path(out).expanduser().resolve(), Path(place).resolve()
+    if inside == folder or folder in inside.parents:
+        raise InvalidInputError(
+            f"cannot write {os.fspath(out)}: the examples of {name!r} are there, and would no "
+            f"longer be what they were; name a place outside of {place}"
+        )
 
 
 def with_options(text: str, **options: object) -> str:

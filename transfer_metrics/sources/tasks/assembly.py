@@ -15,7 +15,10 @@ from transfer_metrics.sources.tasks.label_values import as_array, number_of
 from transfer_metrics.sources.tasks.labels import encode
 from transfer_metrics.sources.tasks.sequences import Examples, some
 from transfer_metrics.sources.tasks.task import Split, Task, Understood
+from transfer_metrics.untrusted import visible
 
+_LONGEST = 60
+"""Letters of what is shown of a sentence."""
 _POLICIES = {
     "error": "to be told of the first one",
     "skip": "to leave them out",
@@ -224,12 +227,14 @@ def _flat(where: str, sentences: Sequence[Any], labels: Sequence[Any]) -> tuple[
     for number, (words, given) in enumerate(zip(sentences, labels, strict=True)):
         if not _is_words(words):
             raise InvalidInputError(
-                f"{where}: sentence {number} is {_short(words)}; give the list of its words"
+                f"{where}: sentence {number} is {visible(repr(words), _LONGEST)}; give the list of "
+                f"its words"
             )
         of_words = given.tolist() if hasattr(given, "tolist") else given
         if not isinstance(of_words, (list, tuple)):
             raise InvalidInputError(
-                f"{where}: sentence {number} has the labels {_short(of_words)}; give one per word"
+                f"{where}: sentence {number} has the labels "
+                f"{visible(repr(of_words), _LONGEST)}; give one per word"
             )
         if len(of_words) != len(words):
             raise InvalidInputError(
@@ -263,8 +268,3 @@ def _without_prefixes(
         split: (words, [kind_of(tag) for tag in tags]) for split, (words, tags) in flat.items()
     }
     return changed, None if named is None else list(dict.fromkeys(map(kind_of, named)))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
