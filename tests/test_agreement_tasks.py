@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -53,6 +53,7 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["task"] == "mean"].set_index("measure")
 
 
+@settings(deadline=None)
 @given(st.integers(3, 12), st.booleans(), st.integers(0, 2**31))
 def test_measures_are_scipys_with_ties_and_gaps(models: int, tied: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
