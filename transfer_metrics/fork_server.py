@@ -7,26 +7,22 @@ interpreter, without the seconds that importing takes, and shares the memory of 
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import os
-import pickle
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
 from transfer_metrics.threads import brief_spin, so_many_threads
 
 IMPORTED = ("transfer_metrics.ranking.engines.processes", "faiss")
 """What workers of a ranking need; what is not installed is left out."""
-_WORD = 8
-_RUNNING = -(1 << 40)
-"""In place of the status of a process that has not ended."""
 _Target = Callable[..., object]
 _server: ForkServer | None = None
 _lock = threading.Lock()
@@ -34,7 +30,7 @@ _lock = threading.Lock()
 
 def can_fork() -> bool:
     """Whether a process can go on after a fork: on macOS, libraries of the system cannot."""
-    return sys.platform.startswith("linux") and hasattr(socket, "send_fds")
+    return sys.platform.startswith("linux")
 
 
 def fork_server() -> ForkServer:
@@ -81,7 +77,7 @@ class ForkServer:
     """
 
     def __init__(self, modules: Sequence[str]) -> None:
-        self._socket, theirs = socket.socketpair()
+        self._pipe, theirs = Pipe()
         self._talking = threading.Lock()
         self.owner = os.getpid()
         code = f"from transfer_metrics.fork_server import _serve; _serve({theirs.fileno()})"
@@ -110,38 +106,37 @@ class ForkServer:
         Raises:
             OSError: the server has ended, or no process can be made.
         """
-        given = pickle.dumps((target, args, dict(environment), list(sys.path), os.getcwd()))
-        with self._talking:
-            socket.send_fds(self._socket, [(0).to_bytes(_WORD)], [pipe.fileno()])
-            pid = self._answer_to(len(given).to_bytes(_WORD) + given)
-        if pid <= 0:
-            raise OSError(-pid, os.strerror(-pid))
-        return pid
+        given = target, args, dict(environment), list(sys.path), os.getcwd()
+        found = self._answer_to(given, pipe)
+        if isinstance(found, OSError):
+            raise found
+        return found
 
     def status(self, pid: int) -> int | None:
         """How one of the processes ended, as ``subprocess`` has it; None while it runs."""
         try:
-            with self._talking:
-                found = self._answer_to(pid.to_bytes(_WORD))
+            return self._answer_to(pid)
         except OSError:
             return -signal.SIGKILL  # none of them outlives the server
-        return None if found == _RUNNING else found
 
     def stop(self) -> None:
         """End it at once, and its processes with it."""
         self._process.kill()
         self._process.wait()
-        self._socket.close()
+        self._pipe.close()
 
-    def _answer_to(self, message: bytes) -> int:
-        try:
-            self._socket.sendall(message)
-            if found := _received(self._socket, _WORD):
-                return int.from_bytes(found, signed=True)
-            raise BrokenPipeError(errno.EPIPE, "the process that forks workers has ended")
-        except BaseException:
-            self._process.kill()  # or its answer would be taken for that to the next question
-            raise
+    def _answer_to(self, question: Any, pipe: Connection | None = None) -> Any:
+        with self._talking:
+            try:
+                self._pipe.send(question)
+                if pipe is not None:
+                    send_handle(self._pipe, pipe.fileno(), self.pid)
+                return self._pipe.recv()
+            except EOFError as error:
+                raise BrokenPipeError("the process that forks workers has ended") from error
+            except BaseException:
+                self._process.kill()  # or its answer would be taken for that to the next question
+                raise
 
 
 @contextlib.contextmanager
@@ -154,55 +149,58 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _received(connection: socket.socket, size: int) -> bytes:
-    """So many bytes; none where the other side has ended."""
-    found = b""
-    while len(found) < size:
-        if not (more := connection.recv(size - len(found))):
-            return b""
-        found += more
-    return found
-
-
 def _serve(place: int) -> None:
-    """Import what the arguments name, and fork until the other side of a socket closes it.
+    """Import what the arguments name, and fork until the other side of a pipe closes it.
 
     Returns in the forked processes once they are done, so that they end as any other.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to whoever started this, who decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    asked = socket.socket(fileno=place)
+    asked = Connection(place)
     for name in sys.argv[1:]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     ended: dict[int, int] = {}
+    answer: int | None | OSError
     while True:
-        word, places, *_ = socket.recv_fds(asked, _WORD, 1)
-        if not word:
+        try:
+            question = asked.recv()
+            handle = None if isinstance(question, int) else recv_handle(asked)
+        except (EOFError, OSError):
             return
-        if number := int.from_bytes(word):
-            if number not in ended:
-                pid, status = os.waitpid(number, os.WNOHANG)
-                if pid:
-                    ended[number] = os.waitstatus_to_exitcode(status)
-            answer = ended.get(number, _RUNNING)
+        if handle is None:
+            answer = _status(question, ended)
         else:
-            given = _received(asked, int.from_bytes(_received(asked, _WORD)))
             try:
                 answer = os.fork()
             except OSError as error:
-                answer = -(error.errno or 1)
+                answer = error
             if answer == 0:
                 asked.close()
-                _run(Connection(places[0]), given)
+                _run(Connection(handle), *question)
                 return
-            os.close(places[0])
-        asked.sendall(answer.to_bytes(_WORD, signed=True))
+            os.close(handle)
+        asked.send(answer)
 
 
-def _run(pipe: Connection, given: bytes) -> None:
+def _status(pid: int, ended: dict[int, int]) -> int | None:
+    """How a process ended, which the system tells once; None while it runs."""
+    if pid not in ended:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            ended[pid] = os.waitstatus_to_exitcode(status)
+    return ended.get(pid)
+
+
+def _run(
+    pipe: Connection,
+    target: _Target,
+    args: Sequence[Any],
+    environment: Mapping[str, str],
+    path: Sequence[str],
+    folder: str,
+) -> None:
     """What a forked process does."""
-    target, args, environment, path, folder = pickle.loads(given)  # noqa: S301 from who started us
     sys.path[:] = path
     os.environ.clear()
     os.environ.update(environment)
