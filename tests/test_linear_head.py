@@ -494,19 +494,21 @@ class TestSaving:
             load_head(tmp_path / "nowhere")
 
     def test_a_name_in_a_file_runs_no_code(self, tmp_path, monkeypatch):
-        called = []
-        monkeypatch.setattr(os, "getcwd", lambda: called.append(0))
+        called = tmp_path / "called"
+        touch = f"open({str(called)!r}, 'w').close()"
+        (tmp_path / "intruder.py").write_text(f"{touch}\n\ndef run():\n    {touch}\n")
+        monkeypatch.syspath_prepend(tmp_path)
         store = tm.extract("zoo:cnn-mnist", "sklearn:digits", "last", progress=False)
         LinearProbe(C_grid=(1.0,)).fit(store).save(tmp_path / "head")
         path = tmp_path / "head" / "head.json"
         record = json.loads(path.read_text())
-        for name in ("os:getcwd", "os:getcwd()", "Sequential"):
+        for name in ("intruder:run", "intruder:run()", "Sequential"):
             record["model"]["name"] = name
             path.write_text(json.dumps(record))
             head = load_head(tmp_path / "head")
             with pytest.raises(InvalidInputError, match="is not loaded by name"):
                 head.network()
-        assert not called
+        assert not called.exists()
         network = load_head(tmp_path / "head", model="zoo:cnn-mnist").network()
         assert network.head.out_features == 10
 

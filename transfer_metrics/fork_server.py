@@ -161,7 +161,7 @@ def _serve(place: int) -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     ended: dict[int, int] = {}
-    answer: int | None | OSError
+    answer: int | OSError | None
     while True:
         try:
             question = asked.recv()
