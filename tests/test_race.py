@@ -705,6 +705,59 @@ def test_a_race_that_runs_out_of_time_keeps_its_last_whole_round(tmp_path, waiti
     assert {r["n"] for r in whole.records if r["model"] == "late"} == {600}
 
 
+NO_RESULT = "over before any model was scored, and late was all the same"
+
+
+@pytest.mark.parametrize("before", [[], ["zoo:no-such-net"]])
+@pytest.mark.filterwarnings("ignore:the time was over before 3 models")
+def test_one_model_is_scored_however_long_that_takes(before, waiting):
+    task, (*others, late) = draw(1), waiting(100)
+    with pytest.warns(TransferMetricsWarning, match=NO_RESULT):
+        table = rank([*before, late, *others], task, time="1h")
+    x, y = task
+    by_hand = x.astype(np.float64) @ late.module.features.weight.detach().double().numpy().T
+    expected = tm.score(by_hand, y, "h_score").records[0]["value"]
+    [found] = [r for r in table.records if r["value"] is not None]
+    assert (found["model"], found["n"]) == ("late", 600)
+    assert found["value"] == pytest.approx(expected, rel=1e-4)
+    assert [f["model"] for f in table.failures] == [*before, "m0", "m1", "m2"]
+    assert examples(others) == 0
+    if not before:  # what was done when the time was over is not done again
+        assert late.module.examples <= 600 + 3 * _PROBE
+
+
+@pytest.mark.filterwarnings("ignore:the time was over in round 1")
+def test_a_race_without_time_has_one_model_of_its_first_round(waiting):
+    first, *_ = plan_race(4, 600, CLASSES, 0.6).sizes
+    *others, late = waiting(2 * _PROBE)
+    with pytest.warns(TransferMetricsWarning, match=NO_RESULT):
+        table = rank([late, *others], draw(1), time="1h", budget=0.6)
+    scored = [(r["model"], r["n"]) for r in table.records if r["value"] is not None]
+    assert scored == [("late", first)]
+    assert [f["model"] for f in table.failures] == ["m0", "m1", "m2"]
+
+
+class Slow(Candidate):
+    """Sleeps in its forward pass."""
+
+    def forward(self, x):
+        time.sleep(0.02)
+        return super().forward(x)
+
+
+@pytest.mark.filterwarnings("ignore:the time was over before")
+def test_processes_without_time_score_one_model_as_well():
+    models = [
+        Model(f"m{i}", Slow(1.0, i), None, "tensor", "head", (SIGNAL + NOISE,)) for i in range(3)
+    ]
+    task = draw(1)
+    table = rank(models, task, time=0.05, engine="processes", workers=2)
+    [found] = [r for r in table.records if r["value"] is not None]
+    assert sorted([found["model"], *(f["model"] for f in table.failures)]) == ["m0", "m1", "m2"]
+    again = rank([m for m in models if m.name == found["model"]], task)
+    assert found["value"] == pytest.approx(again.records[0]["value"], rel=1e-6)
+
+
 def test_times_that_are_none_are_refused_before_any_work():
     models = field([0.5, 1.0])
     with pytest.raises(InvalidInputError, match="write 90s, 30m or 2h"):

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix, r2_score
+from torch import nn
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.heads import transfer as transfer_module
 from transfer_metrics.heads.base import HEADS, resolve_head
 from transfer_metrics.heads.estimate import _training_seconds
 from transfer_metrics.heads.splits import complete_task
-from transfer_metrics.heads.trials import Trials
+from transfer_metrics.heads.trials import _LEAST, Trials
 from transfer_metrics.heads.tuning import rungs
 from transfer_metrics.progress import check_time
 from transfer_metrics.selection.base import Selection
@@ -216,10 +218,58 @@ def test_the_limit_holds_where_estimates_are_far_too_low(
 
 
 @pytest.mark.filterwarnings("ignore:the time was over before")
-def test_too_little_time_to_rank_is_refused_and_some_makes_a_race() -> None:
-    digits = tm.load_task("sklearn:digits")
-    with pytest.raises(InvalidInputError, match="give more time or fewer models"):
-        tm.transfer(["zoo:resnet-usps"], digits, time=0.01, progress=False)
+def test_without_any_time_there_is_the_cheapest_head_on_one_model(task: tm.Task) -> None:
+    with pytest.warns(TransferMetricsWarning, match="zoo:cnn-mnist was all the same"):
+        found = tm.transfer(MODELS, task, time=0.01, cache="never", progress=False)
+    assert (found.model, found.label) == ("zoo:cnn-mnist", _LEAST)
+    assert "zoo:mixer-usps in the ranking, for which there was no time" in found.skipped
+    assert found.accuracy > 0.5
+
+
+class Slow(nn.Module):
+    """Sleeps in its forward pass, and counts how often it runs."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.body, self.head, self.runs = nn.Linear(12, 6), nn.Linear(6, 3), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.05)
+        self.runs += 1
+        return self.head(torch.relu(self.body(x)))
+
+
+@pytest.mark.filterwarnings("ignore:the time was over before")
+def test_looking_ahead_takes_no_time_from_the_ranking(tmp_path: Path) -> None:
+    """Trying all of them takes six times over a second, of the two that looking ahead may take."""
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    x = np.eye(3, 12, dtype=np.float32)[y] + rng.normal(0, 0.4, (90, 12)).astype(np.float32)
+    splits = {"train": tm.Split(x, y), "test": tm.Split(x[:30] + 0.1, y[:30])}
+    task = tm.Task("noise", "classification", "tensor", splits, ("a", "b", "c"))
+    common = {"progress": False, "batch_size": 8}
+    alone = Slow(1)
+    tm.rank_models({"b": alone}, task, "knn", cache="never", **common)
+    models = {name: Slow(seed) for seed, name in enumerate("abcdef")}
+    found = tm.transfer(models, task, metrics="knn", time=12, most=1, cache_dir=tmp_path, **common)
+    ranked = {r.model for r in found.ranking if r.value is not None}
+    assert ranked
+    others = set("bcde") - {found.model}
+    assert max(models[name].runs for name in others) <= alone.runs
+    assert not any("raced" in text for text in found.skipped)
+
+
+@pytest.mark.usefixtures("found")
+def test_nothing_is_tried_of_what_the_cache_has(
+    task: tm.Task, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_module, "forecast", stop)
+    common = {"cache_dir": place / "cache", "progress": False}
+    found = tm.transfer(MODELS, task, time=600, **common)
+    assert {r.model for r in found.ranking if r.value is not None} == set(MODELS)
+    with pytest.raises(KeyboardInterrupt):
+        tm.transfer(MODELS, task, time=600, **common, pool="max")
 
 
 def test_training_is_foretold_by_the_epochs_that_are_run(task: tm.Task) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -76,8 +77,9 @@ def transfer(
         finetune: on how many models, the best by validation so far, fine-tuning and LP-FT are
             tried; 0 for none.
         time: seconds, or text such as ``"30m"``, that it should take at most. Where ranking alone
-            would take half of that, models race, and it ends with the models that are scored when
-            six tenths are over. A head is begun only if it and the last fit of the winner would
+            would take half of that, models race if a few examples can be tried on all of them in
+            time, and it ends with the models that are scored when six tenths are over, of which
+            there is always one. A head is begun only if it and the last fit of the winner would
             fit into what is left, by what heads before it took in this run, and stopped where they
             do not; what is left out is listed. One head is always fitted: a linear probe of three
             strengths where there is time for no other.
@@ -98,8 +100,8 @@ def transfer(
 
     Raises:
         UnknownNameError: no such model, task or metric.
-        InvalidInputError: data or options that cannot be used, too little time to rank, every
-            model or head failed, or ``out`` holds other files or is where the examples are.
+        InvalidInputError: data or options that cannot be used, every model or head failed, or
+            ``out`` holds other files or is where the examples are.
 
     Cost: that of the ranking, a forward pass over the data for each shortlisted model and one more
     for the best, whose features are kept, and for each that is fine-tuned about sixty forward and
@@ -181,71 +183,72 @@ def _ranked(
     """The ranking, by a race where there is too little time for all examples."""
     budget = options.get("budget")
     ends = _MOST_FOR_RANKING * run.left
-    if budget is None and math.isfinite(run.limit):
-        try:
-            with until(clock.time() + _FOR_LOOKING_AHEAD * ends):
-                if (known := _kept(run, candidates, metrics, options)) is not None:
-                    return known
-                budget = _race(run, candidates, metrics, options)
-        except OutOfTime:  # then as many are ranked as there is time for
-            pass
+    if budget is None and math.isfinite(run.limit) and len(candidates) > 1:
+        seconds = _FOR_LOOKING_AHEAD * ends
+        # Where it takes longer, as many are ranked as there is time for.
+        with contextlib.suppress(OutOfTime), until(clock.time() + seconds):
+            if not _is_kept(run, candidates[-1], metrics, options):
+                budget = _race(run, candidates, metrics, options, seconds)
     within = max(ends - run.limit + run.left, 0.1) if math.isfinite(run.limit) else None
     asked = {**options, "budget": budget, "time": within}
     table = rank_models(candidates, run.task, metrics, **asked)
     late = dict.fromkeys(str(r.model) for r in table if r.error == NO_TIME)
     if not any(r.value is not None for r in table):
-        first, cure = table.failures[0], "; give more time or fewer models" * bool(late)
-        raise InvalidInputError(
-            f"no model could be ranked: {first['model']}: {first['error']}{cure}"
-        )
+        first = table.failures[0]
+        raise InvalidInputError(f"no model could be ranked: {first['model']}: {first['error']}")
     if late:
         run.skipped.append(f"{', '.join(late)} in the ranking, for which there was no time")
     return table
 
 
-def _kept(
-    run: Trials, candidates: Sequence[Candidate], metrics: Any, options: Mapping[str, Any]
-) -> ScoreTable | None:
-    """The ranking from the cache, where all of it is there."""
-    if options["cache"] != "only-missing":
-        return None
+def _is_kept(run: Trials, last: Candidate, metrics: Any, options: Mapping[str, Any]) -> bool:
+    """Whether the cache has the scores of the model that a ranking comes to last.
+
+    Then it mostly has those of all, each of which would have to be loaded to be found.
+    """
+    if options["cache"] in ("always", "never"):
+        return False
+    others = ("engine", "workers", "evidence", "prior")
+    only = {name: value for name, value in options.items() if name not in others}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TransferMetricsWarning)
-        only = {**options, "cache": "only-cache"}
-        try:
-            found = rank_models(candidates, run.task, metrics, **only)
-        except InvalidInputError:
-            return None
-    return None if found.failures else found
+        return not rank_models([last], run.task, metrics, **only | {"cache": "only-cache"}).failures
 
 
 def _race(
-    run: Trials, candidates: Sequence[Candidate], metrics: Any, options: Mapping[str, Any]
+    run: Trials,
+    candidates: Sequence[Candidate],
+    metrics: Any,
+    options: Mapping[str, Any],
+    within: float,
 ) -> float | None:
-    """The share of the forward passes that there is time for; None for all of them."""
+    """The share of the forward passes that there is time for; None for all of them.
+
+    None too where it would take longer to find out, since a race takes longer than that.
+    """
     known = ("pool", "batch_size", "num_workers", "device", "progress")
     few = {name: options[name] for name in known if name in options}
-    seconds = sum(f.seconds for f in forecast(candidates, run.task, metrics, **few) if not f.error)
+    began = clock.perf_counter()
+    found = forecast(candidates[:1], run.task, metrics, **few)
+    if len(candidates) * (clock.perf_counter() - began) > within:
+        return None
+    found += forecast(candidates[1:], run.task, metrics, **few)
+    seconds = sum(one.seconds for one in found if not one.error)
     allowed = _FOR_RANKING * run.left
     if seconds <= allowed:
         return None
-    told = ""
     for share in _SHARES:
         if share * seconds <= allowed:
             try:
                 plan_race(len(candidates), len(run.task["train"]), run.task.num_classes, share)
-            except InvalidInputError as error:
-                told = f" ({error})"
+            except InvalidInputError:
                 break
             run.skipped.append(
                 f"all but {100 * share:g} % of the ranking's forward passes: models raced, since "
                 f"all would take about {duration(seconds)}"
             )
             return share
-    raise InvalidInputError(
-        f"ranking {several(len(candidates), 'model')} takes about {duration(seconds)} and may take "
-        f"{duration(allowed)}, half of the time; give more time or fewer models{told}"
-    )
+    return None
 
 
 def _frozen(table: ScoreTable, model: str) -> tuple[str, ...]:

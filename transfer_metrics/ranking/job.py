@@ -39,6 +39,11 @@ class Outcome:
     left: tuple[str, ...] = ()
     late: bool = False  # whether the time was over before the model was scored
 
+    @property
+    def scored(self) -> bool:
+        """Whether it has any score."""
+        return any(r.value is not None for r in self.records)
+
 
 @dataclass(frozen=True)
 class Job:

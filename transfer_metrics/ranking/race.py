@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from scipy.special import ndtr, stdtr
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, warn
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.job import Job, Outcome
-from transfer_metrics.ranking.ranges import Ranges, drop, outcomes
+from transfer_metrics.ranking.ranges import Ranges, Run, drop, outcomes
 from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.wording import several
@@ -30,9 +30,6 @@ _LEAST, _LEAST_PER_CLASS = 40, 5
 _PROBE = 10
 # Chance that the race as a whole drops, by the errors of scores, a model whose score is the best.
 _RISK = 0.05
-
-Run = Callable[..., Iterator[tuple[int, Any]]]
-"""``map_reduce`` with an engine that was chosen."""
 
 
 def race(
@@ -60,7 +57,7 @@ def race(
     ``budget`` is a share of the forward passes of a full ranking, finding layers included, counted
     as if the cache were empty, so that the cache does not change the result. Where the time of the
     job is over, the race ends with the scores of the last round that all who were in it have
-    finished.
+    finished, or with those of the first that some have, of one model at least.
 
     Records are in the order of the candidates. ``round`` is the round after which a model was
     dropped, None for those that were scored on all examples. ``earlier`` has the scores of the
@@ -212,8 +209,7 @@ def _visited(
     found = {}
     models = [candidates[i] for i in chosen]
     with progress_bar(title, len(chosen), progress) as bar:
-        running = run(work, models, [work.parts] * len(models))
-        for place, outcome in outcomes(work.job, models, running):
+        for place, outcome in outcomes(work, models, run):
             found[chosen[place]] = outcome
             bar.update()
     return found

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.memory import release
 from transfer_metrics.metrics.base import Metric
-from transfer_metrics.progress import OutOfTime, until
+from transfer_metrics.progress import OutOfTime, is_over, until
 from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.range_builder import RangeBuilder
@@ -53,6 +54,8 @@ from transfer_metrics.statistics.statistics import Statistics
 
 RANGES = 16
 """Most ranges that the shards of a model are cut into: each leaves its own statistics."""
+Run = Callable[..., Iterator[tuple[int, Any]]]
+"""``map_reduce`` with an engine that was chosen."""
 
 
 def ranges_of(n: int, shard_size: int) -> tuple[range, ...]:
@@ -72,13 +75,18 @@ def ranges_of(n: int, shard_size: int) -> tuple[range, ...]:
 
 
 def outcomes(
-    job: Job, candidates: Sequence[Candidate], found: Iterator[tuple[int, Any]]
+    work: Ranges, candidates: Sequence[Candidate], run: Run, **options: Any
 ) -> Iterator[tuple[int, Outcome]]:
     """Outcomes as an engine has them; it ends at the first that says that nothing can be kept.
+
+    Where the time was over before any model had a score, one is scored all the same, and then has
+    a second outcome; not in later rounds of a race, which have the scores of those before.
 
     Raises:
         StorageError: the cache cannot be written to.
     """
+    job, late, scored = work.job, list[int](), bool(work.job.stage or work.job.errors)
+    found = run(work, candidates, [work.parts] * len(candidates), **options)
     with ExitStack() as stack:
         if isinstance(found, Generator):
             stack.callback(found.close)  # at once, whoever still holds it
@@ -88,6 +96,20 @@ def outcomes(
                 outcome = _lost(job, candidates[place], result)
             if outcome.stop:
                 raise StorageError(outcome.stop)
+            scored |= outcome.scored
+            if candidates[place].name != work.sure:
+                late += [place] * outcome.late
+            elif outcome.scored and is_over(job.until):
+                warn(
+                    f"the time was over before any model was scored, and {work.sure} was all the "
+                    f"same, since there is no result without one"
+                )
+            yield place, outcome
+    for place in sorted(late):
+        if not scored:
+            one = [candidates[place]]
+            [(_, outcome)] = outcomes(replace(work, sure=one[0].name), one, run, **options)
+            scored = outcome.scored
             yield place, outcome
 
 
@@ -125,6 +147,7 @@ class Ranges:
     job: Job
     memory: int  # bytes that the weights and statistics of one worker may take
     run: str = ""  # tells runs apart that must not use each other's statistics
+    sure: str = ""  # the model that is scored however long it takes
 
     @property
     def parts(self) -> int:
@@ -134,10 +157,13 @@ class Ranges:
     def load(self, item: Candidate) -> _Loaded | Outcome:
         """A model, or its scores where they are known; what its code raises becomes a record."""
         try:
-            with until(self.job.until):
+            with self._time_for(item.name):
                 return self._loaded(item)
         except OutOfTime:
             return self.job.unfinished(item.name)
+
+    def _time_for(self, name: str) -> AbstractContextManager[None]:
+        return until(math.inf if name == self.sure else self.job.until)
 
     def _loaded(self, item: Candidate) -> _Loaded | Outcome:
         """The same while there is time."""
@@ -190,7 +216,7 @@ class Ranges:
             return loaded
         job, built = self.job, loaded.built
         try:
-            with until(job.until):
+            with self._time_for(built.name):
                 if loaded.stored:
                     return self._from_features(loaded)
                 if self.parts == len(loaded.builder.plan.passes) == 1 and not job.racing:
@@ -217,7 +243,7 @@ class Ranges:
                 return _lost(self.job, item, result)
         built = replace(results[0], loading=max(result.loading for result in results))
         try:
-            with until(self.job.until):
+            with self._time_for(built.name):
                 return self._merged(built)
         except OutOfTime:
             return self.job.unfinished(built.name)

@@ -32,9 +32,9 @@ from transfer_metrics.ranking.metric_choice import (
     told_once,
     warn_of_widths,
 )
-from transfer_metrics.ranking.race import Run, race
+from transfer_metrics.ranking.race import race
 from transfer_metrics.ranking.range_folder import sweep
-from transfer_metrics.ranking.ranges import Ranges, drop, outcomes, ranges_of
+from transfer_metrics.ranking.ranges import Ranges, Run, drop, outcomes, ranges_of
 from transfer_metrics.ranking.scoring import with_methods
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.error_bars import interval_modes
@@ -138,8 +138,9 @@ def rank_models(
             examples.
         time: seconds, or text such as ``"10m"``, after which the ranking ends with what is known, a
             batch later at most: models that it did not come to have records that say so, and with
-            ``budget`` the scores are those of the last round that was finished. What was begun is
-            kept, so the same ranking goes on from there.
+            ``budget`` the scores are those of the last round that was finished. One model is
+            scored however long that takes, which is told. What was begun is kept, so the same
+            ranking goes on from there.
         evidence: what networks of yours reached on tasks of yours, in place of the evidence of the
             package, to know how far scores can be trusted: the file that `benchmark run` wrote,
             and with it the scores that `benchmark build` wrote, or else the pairs are scored like
@@ -227,7 +228,9 @@ def rank_models(
         if budget is not None:
             records = race(work, candidates, run, budget, progress)
         else:
-            records = _ranked(work, candidates, run, progress)
+            # One after another, so that no other could be there before the first.
+            sure = candidates[0].name if serial else ""
+            records = _ranked(replace(work, sure=sure), candidates, run, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
     records = [replace(r, task_summary=task.summary) for r in with_methods(records)]
@@ -321,15 +324,14 @@ def _ranked(
     work: Ranges, candidates: Sequence[Candidate], run: Run, progress: bool
 ) -> list[Record]:
     """Records of all candidates, in their order."""
-    parts = [work.parts] * len(candidates)
-    with progress_bar("ranges" if work.parts > 1 else "models", sum(parts), progress) as bar:
-        found = dict(outcomes(work.job, candidates, run(work, candidates, parts, tick=bar.update)))
+    total = work.parts * len(candidates)
+    with progress_bar("ranges" if work.parts > 1 else "models", total, progress) as bar:
+        found = dict(outcomes(work, candidates, run, tick=bar.update))
     drop(work.job, {path for outcome in found.values() for path in outcome.left})
-    if late := [candidates[place].name for place in found if found[place].late]:
+    if late := [candidates[place].name for place in sorted(found) if found[place].late]:
         warn(
             f"the time was over before {several(len(late), 'model')} of {len(candidates)}: "
-            f"{listed(late)}; with more time the same "
-            f"ranking goes on from there"
+            f"{listed(late, most=20)}; with more time the same ranking goes on from there"
         )
     return [record for place in range(len(candidates)) for record in found[place].records]
 
