@@ -23,6 +23,7 @@ from transfer_metrics.ranking.engines import ENGINES
 from transfer_metrics.ranking.forecast import forecast
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
 from transfer_metrics.ranking.race import plan_race
+from transfer_metrics.ranking.rank import chosen_engine
 from transfer_metrics.results.record import NO_TIME
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.wording import duration, several
@@ -112,9 +113,11 @@ def transfer(
     ('zoo:cnn-mnist', True, 5)
     """
     check_metrics(metrics)
-    ENGINES[options.get("engine", "serial").partition(":")[0]]
     began = clock.perf_counter()
     candidates = candidates_of(models)
+    asked = options.get("engine", "serial"), candidates, options.get("workers"), device
+    engine = chosen_engine(*asked)
+    ENGINES[engine.partition(":")[0]]
     most, finetune = _whole("most", most, 1), _whole("finetune", finetune, 0)
     loaded = load_task(task)
     if out is not None:
@@ -129,7 +132,7 @@ def transfer(
         with bar.step(f"ranking {several(len(candidates), 'model')}", 1.0):
             worked = clock.process_time()
             table = _ranked(run, candidates, metrics, {**options, **common})
-            if options.get("engine", "serial") == "serial":
+            if engine == "serial":
                 worked = max(clock.process_time() - worked, 0.01)
                 run.busy = max((clock.perf_counter() - began) / worked, 1.0)
         shortlist = table.shortlist(confidence)
