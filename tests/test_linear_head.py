@@ -503,7 +503,7 @@ class TestSaving:
         path = tmp_path / "head" / "head.json"
         record = json.loads(path.read_text())
         for name in ("intruder:run", "intruder:run()", "Sequential"):
-            record["model"]["name"] = name
+            record["model"] |= {"name": name, "spec": name}
             path.write_text(json.dumps(record))
             head = load_head(tmp_path / "head")
             with pytest.raises(InvalidInputError, match="is not loaded by name"):
