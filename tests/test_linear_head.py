@@ -515,7 +515,7 @@ class TestSaving:
     def test_another_folder_is_left_alone(self, fitted, tmp_path):
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "photo.jpg").write_text("x")
-        with pytest.raises(InvalidInputError, match=r"no head\.json"):
+        with pytest.raises(InvalidInputError, match=r"holds 'photo\.jpg'"):
             fitted.save(tmp_path / "mine")
         assert (tmp_path / "mine" / "photo.jpg").exists()
         assert os.listdir(tmp_path) == ["mine"]
