@@ -503,7 +503,7 @@ class TestSaving:
         path = tmp_path / "head" / "head.json"
         record = json.loads(path.read_text())
         for name in ("intruder:run", "intruder:run()", "Sequential"):
-            record["model"]["name"] = name
+            record["model"] |= {"name": name, "spec": name}
             path.write_text(json.dumps(record))
             head = load_head(tmp_path / "head")
             with pytest.raises(InvalidInputError, match="is not loaded by name"):
@@ -515,7 +515,7 @@ class TestSaving:
     def test_another_folder_is_left_alone(self, fitted, tmp_path):
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "photo.jpg").write_text("x")
-        with pytest.raises(InvalidInputError, match=r"no head\.json"):
+        with pytest.raises(InvalidInputError, match=r"holds 'photo\.jpg'"):
             fitted.save(tmp_path / "mine")
         assert (tmp_path / "mine" / "photo.jpg").exists()
         assert os.listdir(tmp_path) == ["mine"]
