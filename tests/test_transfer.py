@@ -219,8 +219,8 @@ def test_the_limit_holds_where_estimates_are_far_too_low(
 
 @pytest.mark.filterwarnings("ignore:the time was over before")
 def test_without_any_time_there_is_the_cheapest_head_on_one_model(task: tm.Task) -> None:
+    common = {"cache": "never", "engine": "auto", "progress": False}
     with pytest.warns(TransferMetricsWarning, match="zoo:cnn-mnist was all the same"):
-        common = {"cache": "never", "engine": "auto", "progress": False}
         found = tm.transfer(MODELS, task, time=0.01, **common)
     assert (found.model, found.label) == ("zoo:cnn-mnist", _LEAST)
     assert "zoo:mixer-usps in the ranking, for which there was no time" in found.skipped
