@@ -520,6 +520,24 @@ class TestSaving:
         assert (tmp_path / "mine" / "photo.jpg").exists()
         assert os.listdir(tmp_path) == ["mine"]
 
+    def test_what_others_put_beside_a_head_stays(self, fitted, tmp_path):
+        place = tmp_path / "head"
+        fitted.save(place)
+        (place / "new").mkdir()
+        (place / "new" / "photo.jpg").write_text("x")
+        (place / ".notes").write_text("y")
+        clone(fitted).set_params(C_grid=(1.0,)).fit(*data()).save(place)
+        assert LinearProbe.load(place).C_grid == (1.0,)
+        assert (place / "new" / "photo.jpg").read_text() == "x"
+        assert (place / ".notes").read_text() == "y"
+        assert os.listdir(tmp_path) == ["head"]
+
+    def test_labels_of_other_examples_are_refused(self):
+        X, y = data()
+        fitted = LinearProbe(C_grid=SMALL).fit(X, y)
+        with pytest.raises(InvalidInputError, match=f"{len(X)} examples and y {len(y) - 1} labels"):
+            fitted.score(X, y[:-1])
+
     def test_a_failure_leaves_the_old_head(self, fitted, tmp_path, monkeypatch):
         fitted.save(tmp_path / "head")
         before = (tmp_path / "head" / "head.json").read_text()

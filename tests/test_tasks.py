@@ -724,6 +724,18 @@ def test_an_example_out_of_the_range_of_the_others_is_refused():
         model.batch([task["train"].examples[0]])
 
 
+def test_images_of_two_ranges_in_one_list_are_refused_and_dark_ones_are_not():
+    model = tm.load_model("zoo:resnet-cifar10")
+    whole = PIXELS.astype(np.float32)
+    task = load_task(([UNIT[0], *whole[1:]], Y))
+    with pytest.raises(InvalidInputError, match="as if 1 were white"):
+        model.batch([task["train"].examples[0]])
+    dark = whole.copy()
+    dark[0], dark[1] = dark[0] > 127, 0.25
+    expected = model.batch([Image.fromarray(np.rint(one).astype(np.uint8)) for one in dark])
+    assert torch.equal(model.batch(list(load_task((dark, Y))["train"].examples)), expected)
+
+
 def test_splits_in_different_ranges_are_refused():
     with pytest.raises(InvalidInputError, match="different ranges"):
         load_task({"train": (UNIT, Y), "test": (UNIT * 4 - 2, Y)})

@@ -501,6 +501,19 @@ def test_results_are_not_written_among_examples_or_other_files(verb, tmp_path, c
         assert main([*argv, "--out", str(place)]) == 2
         assert message in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+    if verb == "rank":
+        scores, picture = tmp_path / "scores.jsonl", tmp_path / "mine.PNG"
+        row = {"model": "a", "layer": "b", "metric": "knn", "value": 1.0}
+        tm.ScoreTable([row]).save(scores)
+        picture.write_text("a picture")
+        task = ["--task", f"imagefolder:{photos}/"]
+        for place, more, message in (
+            (photos / "page.html", task, "the examples of"),
+            (picture, [], "an example of yours"),
+        ):
+            assert main(["report", str(scores), *more, "--out", str(place)]) == 2
+            assert message in capsys.readouterr().err
+        assert picture.read_text() == "a picture"
     if verb in ("transfer", "extract"):
         called = {"transfer": tm.transfer, "extract": tm.extract}[verb]
         options = {"out": photos / "x", "progress": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -266,11 +267,12 @@ def check_place(
 ) -> None:
     """Refuse before the work, not after it, a file or folder that cannot be written.
 
-    Nor is one among the examples of the task, or a folder of other things than those that are its
-    ``own``, where these are told.
+    Nor is one among the examples of the task, an image or a sound that exists, or a folder of other
+    things than those that are its ``own``, where these are told.
     """
     from transfer_metrics.files import check_folder
     from transfer_metrics.sources.specs import refuse_among_examples
+    from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES
 
     place = Path(path)
     if place.exists() and place.is_dir() != folder:
@@ -284,6 +286,8 @@ def check_place(
             f"cannot write {path}: there is no permission to write {above}; choose another folder"
         )
     refuse_among_examples(path, task)
+    if place.is_file() and place.suffix.lower() in itertools.chain(*FILE_SUFFIXES.values()):
+        raise InvalidInputError(f"cannot write {path}: it is an example of yours; name a new file")
     if folder and own:
         check_folder(path, own)
 

@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InvalidInputError("--kind says what the labels of --task are; name that too")
     if args.task:
         args.task = with_kind(args.task, args.kind)
-    check_place(args.out)
+    check_place(args.out, task=args.task)
     options = {"title": args.title, "view": args.view, "confidence": args.confidence}
     if args.files:
         task = load_task(args.task) if args.task else None

@@ -12,6 +12,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -206,7 +207,10 @@ def _starting(tensors: Mapping[str, Tensor], mark: str) -> dict[str, Tensor]:
 
 
 def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a new folder that then takes the place of ``path``, as it was on failure."""
+    """Write files into a new folder that then takes the place of ``path``, as it was on failure.
+
+    Other files there go along.
+    """
     old = path.exists()
     if old and not path.is_dir():
         raise InvalidInputError(f"{path} is a file; name a folder for the head")
@@ -226,13 +230,19 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             fresh.rename(path)
             return
         aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp"))
-        made.append(aside)
-        path.rename(aside / "old")
         try:
+            path.rename(aside / "old")
             fresh.rename(path)
+            # What others have put into the folder stays there.
+            for other in [one for one in (aside / "old").iterdir() if one.name not in files]:
+                other.rename(path / other.name)
         except BaseException:
-            (aside / "old").rename(path)
+            with suppress(OSError):
+                if not path.exists():
+                    (aside / "old").rename(path)
+                aside.rmdir()
             raise
+        made.append(aside)
     except OSError as error:
         raise InvalidInputError(
             f"cannot write {path} ({error.strerror or error}); free some space or choose another "

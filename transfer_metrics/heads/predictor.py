@@ -176,6 +176,10 @@ class Predictor(ClassifierMixin, BaseEstimator):
             complete_labels(y, self.kind_)
         y = np.asarray(y)
         logits = self.logits(X, split=split)
+        if len(y) != len(logits):
+            raise InvalidInputError(
+                f"X has {len(logits)} examples and y {len(y)} labels; give one label per example"
+            )
         if self.kind_ != "classification":
             value = quality(self.kind_, logits, as_codes(y, self.kind_), sample_weight)
         else:

@@ -16,6 +16,8 @@ _SLACK = 1e-3
 """By how much rounding may leave the range of values."""
 _BRIGHT = 127
 """The least that the brightest of values up to 255 reaches."""
+_DIM = 0.5
+"""The most that fractions of an image reach that is black among values up to 255."""
 
 
 class PixelMap(np.ndarray):
@@ -35,6 +37,12 @@ class PixelMap(np.ndarray):
             raise InvalidInputError(
                 f"an example has values from {least:.4g} to {most:.4g}, and others of its task lie "
                 f"in 0 to {self.white:g}, as pixels do; give all of them one range"
+            )
+        if self.white > 1 and _DIM < most <= 1 and (values != np.rint(values)).any():
+            raise InvalidInputError(
+                f"an example has values from {least:.4g} to {most:.4g}, as if 1 were white, and "
+                f"others of its task reach {self.white:g}; give all of them one range, or whole "
+                f"numbers"
             )
         pixels = np.rint(np.clip(values * (255 / self.white), 0, 255)).astype(np.uint8)
         return array_to_image(pixels.transpose(1, 2, 0) if _is_channels_first(pixels) else pixels)
