@@ -66,7 +66,7 @@ def _run_layers(args: argparse.Namespace) -> int:
 
     if args.plot:
         plot_format(args.plot)
-        check_place(args.plot, task=args.task)
+        check_place(args.plot, task=args.task, picture=True)
     metrics, intervals = args.metrics or DEFAULT_METRICS, args.intervals or False
     if args.store:
         refuse_examples(args)

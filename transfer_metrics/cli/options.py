@@ -264,11 +264,13 @@ def check_place(
     folder: bool = False,
     task: str | None = None,
     own: Iterable[str] = (),
+    picture: bool = False,
 ) -> None:
     """Refuse before the work, not after it, a file or folder that cannot be written.
 
-    Nor is one among the examples of the task, an image or a sound that exists, or a folder of other
-    things than those that are its ``own``, where these are told.
+    Nor is one among the examples of the task, an image or a sound that exists, unless a ``picture``
+    is to be drawn again, or a folder of other things than those that are its ``own``, where these
+    are told.
     """
     from transfer_metrics.files import check_folder
     from transfer_metrics.sources.specs import refuse_among_examples
@@ -286,7 +288,8 @@ def check_place(
             f"cannot write {path}: there is no permission to write {above}; choose another folder"
         )
     refuse_among_examples(path, task)
-    if place.is_file() and place.suffix.lower() in itertools.chain(*FILE_SUFFIXES.values()):
+    is_example = place.suffix.lower() in itertools.chain(*FILE_SUFFIXES.values())
+    if place.is_file() and is_example and not picture:
         raise InvalidInputError(f"cannot write {path}: it is an example of yours; name a new file")
     if folder and own:
         check_folder(path, own)
