@@ -210,11 +210,11 @@ def test_statistics_are_cleared_that_a_run_left_which_ended_after_scoring(
 ):
     options = {"cache_dir": tmp_path, "shard_size": 100, "batch_size": 50}
 
-    def killed(folder):
+    def killed(cache, key):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("transfer_metrics.ranking.ranges.clear", killed)
+        patch.setattr("transfer_metrics.ranking.cache.ResultCache.drop_statistics", killed)
         with pytest.raises(KeyboardInterrupt):
             rank(named(Net(8, 1)), digits, **options)
     assert list((tmp_path / "statistics").rglob("*.safetensors"))

@@ -18,7 +18,7 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import worker_memory
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
-from transfer_metrics.ranking.range_builder import RangeBuilder
+from transfer_metrics.ranking.range_statistics import RangeBuilder
 from transfer_metrics.ranking.rank import LAYER_CHOICES, make_job
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.models.model import Model

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class Outcome:
     stop: str = ""
     # What in the cache is of no more use, should it still be there: where several worked on a
     # model, the last one may leave it.
-    left: tuple[str, ...] = ()
+    left: tuple[Path, ...] = ()
     late: bool = False  # whether the time was over before the model was scored
 
     @property

@@ -15,7 +15,7 @@ from scipy.special import ndtr, stdtr
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, warn
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.job import Job, Outcome
-from transfer_metrics.ranking.ranges import Ranges, Run, drop, outcomes
+from transfer_metrics.ranking.ranges import Ranges, Run, outcomes
 from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.wording import several
@@ -102,7 +102,7 @@ def race(
             places = plan.places(stage + 1, spent)
             alive = _survivors(of_round, found, entered, places, level, visit)
         needed = {path for i in alive for path in found[i].left}
-        drop(job, {path for i in entered for path in found[i].left} - needed)
+        job.cache.drop({path for i in entered for path in found[i].left} - needed)
         # The last one left has nobody to be compared with on the way.
         skipped = range(stage + 1, last) if len(alive) == 1 else range(0)
         spent += sum(map(plan.cost, skipped))

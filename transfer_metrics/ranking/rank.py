@@ -33,8 +33,7 @@ from transfer_metrics.ranking.metric_choice import (
     warn_of_widths,
 )
 from transfer_metrics.ranking.race import race
-from transfer_metrics.ranking.range_folder import sweep
-from transfer_metrics.ranking.ranges import Ranges, Run, drop, outcomes, ranges_of
+from transfer_metrics.ranking.ranges import Ranges, Run, outcomes, ranges_of
 from transfer_metrics.ranking.scoring import with_methods
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.error_bars import interval_modes
@@ -219,9 +218,8 @@ def rank_models(
         work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "")
         gpus = gpus_of(engine, options.get("device"))
         run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus, careful=careful)
-        for tidy in (job.cache.sweep, functools.partial(sweep, job.cache.root / "statistics")):
-            tidy()
-            stack.callback(tidy)
+        job.cache.sweep()
+        stack.callback(job.cache.sweep)
         # Of metrics that nobody named, what holds of all layers alike is no news at each.
         if metrics is DEFAULT_METRICS:
             stack.enter_context(told_once())
@@ -327,7 +325,7 @@ def _ranked(
     total = work.parts * len(candidates)
     with progress_bar("ranges" if work.parts > 1 else "models", total, progress) as bar:
         found = dict(outcomes(work, candidates, run, tick=bar.update))
-    drop(work.job, {path for outcome in found.values() for path in outcome.left})
+    work.job.cache.drop({path for outcome in found.values() for path in outcome.left})
     if late := [candidates[place].name for place in sorted(found) if found[place].late]:
         warn(
             f"the time was over before {several(len(late), 'model')} of {len(candidates)}: "
