@@ -54,17 +54,17 @@ class Job:
     metrics: Sequence[Metric]  # the metrics, of which the first one ranks
     layers: Any  # which layers are read
     view: str  # which of them stand for a model
-    pool: str  # pooling of each
-    split: str
-    dtype: str  # precision of features
-    amp: bool  # whether the forward pass runs in mixed precision
-    policy: str  # what is taken from the cache and what is kept there
     cache: ResultCache
     # How errors of scores are found, by label of the metrics that are to have one.
     modes: Mapping[str, str]
     options: Mapping[str, Any]  # further options of ``extract``
     # Positions of the examples that are run through a model in one go each, ascending.
-    ranges: tuple[Any, ...] = ()
+    ranges: tuple[Any, ...]
+    pool: str = "avg"  # pooling of each layer
+    split: str = "train"
+    dtype: str = "float32"  # precision of features
+    amp: bool = False  # whether the forward pass runs in mixed precision
+    policy: str = "only-missing"  # what is taken from the cache and what is kept there
     stored: bool = False  # whether features are written first, and statistics built of the files
     # Whether that is done for models whose statistics do not fit into memory together.
     spills: bool = False

@@ -16,11 +16,11 @@ from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.naming import short_id
-from transfer_metrics.ranking.combinations import combined
 from transfer_metrics.ranking.metric_choice import (
     DEFAULT_METRICS,
     asked_combinations,
     check_metrics,
+    combined,
     resolve_metrics,
     warn_of_widths,
 )
