@@ -82,19 +82,12 @@ class ResultCache:
         return any((self.root / "statistics").glob("*/*"))
 
     def check_writable(self) -> None:
-        """Find out before any work whether scores can be kept.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
+        """Find out before any work whether scores can be kept."""
         with locked(self.root / "scores" / LOCK, advice=ADVICE):
             pass
 
     def read(self, key: str) -> list[Record]:
         """Records that were kept under a key; a file that is not as it was written has none.
-
-        Raises:
-            StorageError: the folder cannot be read.
 
         Warns:
             TransferMetricsWarning: the file is damaged.
@@ -114,19 +107,11 @@ class ResultCache:
             return []
 
     def write(self, key: str, records: Sequence[Record]) -> None:
-        """Replace the records of a key at once.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
+        """Replace the records of a key at once."""
         self.update(key, lambda known: records)
 
     def update(self, key: str, change: Callable[[list[Record]], Sequence[Record]]) -> None:
-        """Replace the records of a key by what is made of them, one process after the other.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
+        """Replace the records of a key by what is made of them, one process after the other."""
         path = self._scores(key)
         with locked(path.parent / LOCK, advice=ADVICE):
             for stray in path.parent.glob(f"*{TEMPORARY}"):
@@ -143,9 +128,6 @@ class ResultCache:
 
         Unless it is to stay (``keep``), one that is new here is marked as passing, so that it goes
         even where the process that wanted it is killed.
-
-        Raises:
-            StorageError: the folder cannot be written to.
         """
         folder = self.features(key)
         with locked(folder / ".used", shared=True, advice=ADVICE):
@@ -216,11 +198,7 @@ class ResultCache:
 
 
 def _parsed(text: str) -> list[Record]:
-    """Records of a file of scores.
-
-    Raises:
-        ValueError: it is not as it was written.
-    """
+    """Records of a file of scores."""
     *lines, end = text.splitlines(keepends=True) or [""]
     if parse_json(end) != {"sha256": _digest("".join(lines))}:
         raise ValueError("its SHA-256 does not match")

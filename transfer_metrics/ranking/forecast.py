@@ -66,10 +66,6 @@ def forecast(
 
     Arguments are those of ``rank_models``.
 
-    Raises:
-        UnknownNameError: no such task, split or pattern of models.
-        InvalidInputError: a task that cannot be used.
-
     Cost: a forward pass of 68 examples per model.
 
     >>> found, = forecast("zoo:cnn-mnist", "sklearn:digits", progress=False)

@@ -127,11 +127,7 @@ class Job:
         return dataclasses.replace(self.task, splits={"train": part, self.split: part})
 
     def extraction(self, model: Model, task: Task | None = None) -> Extraction:
-        """The pass over the task, or over a part of it; the model is proven for the whole.
-
-        Raises:
-            ExtractionError: the features of the model cannot be used.
-        """
+        """The pass over the task, or over a part of it; the model is proven for the whole."""
         return Extraction.of(
             model, task or self.task, self.layers, self.pool, split=self.split, dtype=self.dtype,
             amp=self.amp, pixels=self.cache.pixels, **self.options,
@@ -167,11 +163,7 @@ class Job:
         return content_key(**of_model, mean=self.mean, ranges=ranges, content=content)
 
     def known_scores(self, key: str) -> tuple[list[Record], list[Metric]]:
-        """Records that the cache has under the key of a model, and the metrics that it lacks.
-
-        Raises:
-            InvalidInputError: some are lacking and nothing may be computed.
-        """
+        """Records that the cache has under the key of a model, and the metrics that it lacks."""
         known = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
         done = {r.label for r in known if r.intervals in _enough(self.modes.get(r.label))}
         done &= {m.label for m in self.metrics} - (self.unkept or set())
@@ -184,11 +176,7 @@ class Job:
         return [r for r in known if r.label in done], missing
 
     def owed(self, known: Sequence[Record]) -> str | None:
-        """The layer that stands for a model and has no error by a jackknife yet, if any.
-
-        Raises:
-            InvalidInputError: there is one and nothing may be computed.
-        """
+        """The layer that stands for a model and has no error by a jackknife yet, if any."""
         scored = [r for r in known if r.label == self.metrics[0].label and not r.error]
         if not scored:
             return None

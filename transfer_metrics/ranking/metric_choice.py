@@ -141,11 +141,6 @@ def resolve_metrics(
     A combination stands for its terms. The defaults are those that apply, and where classes are
     ``long_tailed`` the balanced accuracy of the first, second. Patterns leave out
     metrics that require the statistic ``skip``. Of defaults only the one that ranks gives warnings.
-
-    Raises:
-        UnknownNameError: no such metric.
-        UnsupportedTaskError: a metric named on its own is not defined for this kind of task.
-        InvalidInputError: the list is empty.
     """
     found: dict[str, Metric] = {}
     if metrics is DEFAULT_METRICS:

@@ -63,9 +63,6 @@ def race(
     dropped, None for those that were scored on all examples. ``earlier`` has the scores of the
     rounds before, so that those who were dropped can be compared with all who were not.
 
-    Raises:
-        InvalidInputError: a budget that is no share or too small, see ``plan_race``.
-
     Cost: at most ``budget`` times the forward passes; each model is loaded once or twice per round,
     and those that are tested are scored twenty more times on one layer. Disk holds the statistics
     of all models that are still in the race.
@@ -293,10 +290,6 @@ def plan_race(models: int, n: int, num_classes: int, budget: float) -> _RacePlan
 
     The first round takes a third of it, but at least forty examples and five per class; each of
     the others sees about twice as many as the one before.
-
-    Raises:
-        InvalidInputError: it is no number between 0 and 1, or too small to score every model once
-            and one of them on all examples.
 
     >>> plan_race(models=100, n=4000, num_classes=10, budget=1 / 3)
     _RacePlan(sizes=(434, 910, 1908, 4000), allowed=133333)

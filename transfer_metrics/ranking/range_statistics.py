@@ -64,11 +64,7 @@ class RangeBuilder:
 
     @cached_property
     def plan(self) -> Plan:
-        """How that is done within the memory, beside the weights.
-
-        Raises:
-            InvalidInputError: one layer alone does not fit.
-        """
+        """How that is done within the memory, beside the weights."""
         job, labels = self.job, self.job.labels
         module = self.whole.forward.model.module
         weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
@@ -216,11 +212,7 @@ class RangeFolder:
         return content["manifest"]
 
     def read(self, name: str) -> Statistics | None:
-        """The statistics under a name; None where the range has no example of them.
-
-        Raises:
-            CorruptStoreError: they are damaged or gone.
-        """
+        """The statistics under a name; None where the range has no example of them."""
         try:
             known = json.loads((self.path / _DONE).read_text())["files"]
             return Statistics.load(self._file(name)) if name in known else None
@@ -243,11 +235,7 @@ class RangeFolder:
 
 
 def read_ranges(folders: Sequence[RangeFolder]) -> tuple[FeatureStore, float, Read]:
-    """A store without any shard that says what was read, its seconds, and what reads the sums.
-
-    Raises:
-        CorruptStoreError: a range is damaged or gone.
-    """
+    """A store without any shard that says what was read, its seconds, and what reads the sums."""
     manifests = []
     for folder in folders:
         manifest = folder.read_manifest()

@@ -65,9 +65,6 @@ def outcomes(
 
     Where the time was over before any model had a score, one is scored all the same, and then has
     a second outcome; not in later rounds of a race, which have the scores of those before.
-
-    Raises:
-        StorageError: the cache cannot be written to.
     """
     job, late, scored = work.job, list[int](), bool(work.job.stage or work.job.errors)
     found = run(work, candidates, [work.parts] * len(candidates), **options)

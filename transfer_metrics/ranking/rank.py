@@ -258,11 +258,7 @@ def _of_pairs(
 def features_first(
     stream: bool | None, memory: int | str | None, keep_features: bool, budget: float | None
 ) -> bool:
-    """Whether features are written before they are scored; arguments as for ``rank_models``.
-
-    Raises:
-        InvalidInputError: options that contradict each other.
-    """
+    """Whether features are written before they are scored; arguments as for ``rank_models``."""
     if keep_features and (stream or memory is not None):
         raise InvalidInputError(
             "kept features are written to disk, and stream and memory are for statistics without; "
