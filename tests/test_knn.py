@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.metrics.neighbours import neighbours
+from transfer_metrics.metrics.knn import _neighbours
 
 N, D, C = 240, 24, 5
 
@@ -214,7 +214,7 @@ def test_rows_that_float32_cannot_resolve_are_searched_in_float64():
     x[200:] += 3 * rng.standard_normal(40)
     exact = np.sqrt(((x[:, None] - x) ** 2).sum(axis=2))
     np.fill_diagonal(exact, np.inf)
-    in_float32, in_float64 = neighbours(x, 5)
+    in_float32, in_float64 = _neighbours(x, 5)
     assert set(in_float64.rows) >= set(range(200))
     assert sorted([*in_float32.rows, *in_float64.rows]) == list(range(400))
     for found in (in_float32, in_float64):
