@@ -287,7 +287,7 @@ def make_job(
     stored: bool = False,
     **fields: Any,
 ) -> Job:
-    """What is the same for all models of a ranking; arguments as for ``rank_models`` and ``Job``."""
+    """What is the same for all models of a ranking, by arguments of ``rank_models`` and ``Job``."""
     options = options or {}
     n = len(task[split])
     chosen, view = extracted_layers(layers)
