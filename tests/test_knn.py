@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import takewhile
 
@@ -13,7 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.metrics.knn import _neighbours
+from transfer_metrics.metrics.neighbours import neighbours
 
 N, D, C = 240, 24, 5
 
@@ -214,7 +218,7 @@ def test_rows_that_float32_cannot_resolve_are_searched_in_float64():
     x[200:] += 3 * rng.standard_normal(40)
     exact = np.sqrt(((x[:, None] - x) ** 2).sum(axis=2))
     np.fill_diagonal(exact, np.inf)
-    in_float32, in_float64 = _neighbours(x, 5)
+    in_float32, in_float64 = neighbours(x, 5)
     assert set(in_float64.rows) >= set(range(200))
     assert sorted([*in_float32.rows, *in_float64.rows]) == list(range(400))
     for found in (in_float32, in_float64):
@@ -285,3 +289,30 @@ def test_rankings_of_long_tailed_classes_show_it_beside_accuracy():
     assert f"{value:.4g}" in row.split()
     whole = tm.rank_models("zoo:cnn-mnist", "sklearn:digits", layers="last", progress=False)
     assert "balanced" not in str(whole)
+
+
+ARCHITECTURES = """
+import json, os, numpy, torch
+from threadpoolctl import threadpool_info
+import transfer_metrics.metrics.neighbours
+found = {x["filepath"]: x["architecture"] for x in threadpool_info() if "architecture" in x}
+of_faiss = [kind for path, kind in found.items() if "faiss" in path]
+print(json.dumps([of_faiss, torch.backends.cpu.get_cpu_capability(), dict(os.environ)]))
+"""
+
+
+@pytest.mark.parametrize("said", [None, "Prescott"])
+def test_faiss_uses_what_the_processor_can_do(said):
+    """Its OpenBLAS takes new processors for old ones, unless the environment says otherwise."""
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
+    environment |= {"OPENBLAS_CORETYPE": said} if said else {}
+    command = [sys.executable, "-c", ARCHITECTURES]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    kinds, capability, after = json.loads(ran.stdout)
+    assert after.get("OPENBLAS_CORETYPE") == said
+    if not kinds:
+        pytest.skip("this faiss has no OpenBLAS of its own")
+    if said:
+        assert kinds == [said]
+    elif capability in ("AVX512", "AVX2"):
+        assert kinds == [{"AVX512": "SkylakeX", "AVX2": "Haswell"}[capability]]
