@@ -264,7 +264,7 @@ def register_metric(
     """Register a function of a statistic as a metric.
 
     The decorated function accepts the statistic or ``(X, y)``, with the options as keywords, and
-    ``kind=`` where ``sources.tasks.label_kinds.kind_of`` does not tell what ``y`` is.
+    ``kind=`` where ``sources.tasks.labels.kind_of`` does not tell what ``y`` is.
 
     Args:
         name: the registered name; the function's own by default.

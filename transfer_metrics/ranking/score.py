@@ -29,14 +29,13 @@ from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.sources.models.load_model import check_model
-from transfer_metrics.sources.tasks.label_kinds import IGNORED
 from transfer_metrics.sources.tasks.label_values import (
     as_array,
     as_numbers,
     check_container,
     check_pairs,
 )
-from transfer_metrics.sources.tasks.labels import read_labels
+from transfer_metrics.sources.tasks.labels import IGNORED, read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.inputs import as_tokens
 from transfer_metrics.statistics.needs import Labels, Needs
@@ -64,7 +63,7 @@ def score(
             ``source`` is not given, these are the source probabilities.
         y: labels (N,) or (N, 1), or (N, T) for tokens; whole numbers, texts and booleans are
             classes, other numbers (N,) or (N, K) targets of a regression, and 0 and 1 as (N, K)
-            several labels per example. ``sources.tasks.label_kinds.kind_of`` has the rule.
+            several labels per example. ``sources.tasks.labels.kind_of`` has the rule.
         metrics: names, patterns, callables or a list of them; ``"*"`` is all that apply.
         source: source probabilities, (N, Z), for the metrics that read the source head.
         kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` instead of that rule.
