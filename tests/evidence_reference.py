@@ -27,7 +27,7 @@ from transfer_metrics.evidence import evidence_report, ground_truth, scored_pair
 from transfer_metrics.evidence.judgement import at_last, tables
 from transfer_metrics.evidence.layout import piped, wrapped
 from transfer_metrics.evidence.published import load_benchmark
-from transfer_metrics.evidence.static_baseline import MEASURE, mean_agreement
+from transfer_metrics.evidence.static_baseline import MEASURE, by_task, mean_agreement
 from transfer_metrics.files import replacing
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.zoo import data_folder
@@ -170,12 +170,28 @@ def _reached(records: list[dict], pair: tuple[str, str], head: str) -> float:
 
 def judged() -> evidence_report.Evidence:
     """Every metric judged by what is kept."""
-    return evidence_report.gather(
-        Comparison(kept_truth.kept_truth()),
-        kept_truth.kept_scores(),
-        protocol=kept_truth.kept_protocol(),
-        beside=load_benchmark("reference-imagenet"),
+    labels = {label.partition("(")[0]: label for label in kept_truth.kept_protocol()}
+    truth = [{**r, "head": labels[r["head"]]} for r in kept_truth.kept_truth()]
+    return evidence_report.gather(Comparison(truth), kept_truth.kept_scores())
+
+
+def beside() -> str:
+    """Other models, on which nothing was chosen, as a part of the page."""
+    benchmark = load_benchmark("reference-imagenet")
+    known, rows = benchmark.accuracies, []
+    for name, table in benchmark.scores.items():
+        mean, low, high = mean_agreement(table, known, benchmark.noise)[MEASURE]
+        values = [*by_task(table, known).reindex(known.columns), mean]
+        told = ["–" if value != value else f"{value:.2f}" for value in values]
+        rows.append((mean, [name, *told, f"{low:.2f} to {high:.2f}"]))
+    rows.sort(key=lambda row: -row[0])
+    header = ("metric", *map(str, known), "mean", "95 % interval")
+    text = (
+        f"Weighted tau with the {benchmark.accuracy}; nothing was chosen by these. "
+        f"{'; '.join(benchmark.notes)}."
     )
+    table = piped(header, [cells for _, cells in rows])
+    return "\n\n".join([f"## Beside it: {benchmark.title}", wrapped(text), table])
 
 
 def main() -> None:
@@ -201,8 +217,10 @@ def main() -> None:
         evidence_report.draw(found, args.out.with_suffix(".png"))
         command = "python -m tests.evidence_reference --out docs/evidence.md"
         text = evidence_report.markdown(found, command, args.out.with_suffix(".png").name)
+        judged_part, title, truth = text.partition("## Ground truth")
+        whole = f"{judged_part}{beside()}\n\n{title}{truth}\n{longer()}"
         with replacing(args.out) as temporary:
-            temporary.write_text(f"{text}\n{longer()}", "utf-8")
+            temporary.write_text(whole, "utf-8")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ from transfer_metrics.evidence.learning import cases_of, learn
 from transfer_metrics.evidence.own_evidence import best_reached, learnt, truth_cases
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel, MetricTrust, bundled
-from transfer_metrics.results.shortlist import with_chances
-from transfer_metrics.results.standing import earlier_accuracies, standing_of
+from transfer_metrics.results.shortlist import earlier_accuracies, standing_of, with_chances
 
 IMAGES = "t: classification of images, train 1000 (10 classes)"
 MODELS = [f"net{i}" for i in range(8)]

@@ -13,16 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.evidence.judgement import by_task
 from transfer_metrics.evidence.published import load_benchmark
-from transfer_metrics.evidence.static_baseline import Need
+from transfer_metrics.evidence.static_baseline import Need, by_task, dispersion, with_static
+from transfer_metrics.results.agreement import static_scores, z_scores
 from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
-from transfer_metrics.results.static_ranking import (
-    dispersion,
-    static_scores,
-    with_static,
-    z_scores,
-)
 
 # Weighted tau of the static ranking, as somebody else computed it from the same tables.
 FIGURES = {

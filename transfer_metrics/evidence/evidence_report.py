@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence.ground_truth import BEST, best, reached
 from transfer_metrics.evidence.judgement import (
     JudgedMetric,
     aggregations,
     at_last,
-    by_task,
     cross_validated,
     judge,
     layer_regrets,
@@ -25,13 +25,11 @@ from transfer_metrics.evidence.judgement import (
     width_of,
 )
 from transfer_metrics.evidence.layout import Grid, Table, aligned, describe, piped, wrapped
-from transfer_metrics.evidence.published import Benchmark
 from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
 from transfer_metrics.evidence.static_baseline import (
     ABOUT,
-    MEASURE,
     Need,
-    mean_agreement,
+    by_task,
     overview,
     with_ends,
 )
@@ -39,9 +37,20 @@ from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.fidelity import fidelity
+from transfer_metrics.results.plot_style import (
+    COLOURS,
+    MUTED,
+    name_points,
+    new_axes,
+    save_figure,
+    short_labels,
+    titled,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _PROBED = "linear_probe"
 _USUAL = ("transrate", "logme", "h_score", "knn")
@@ -64,27 +73,17 @@ class Evidence:
     rows: tuple[JudgedMetric, ...]  # best first
     needs: tuple[Need, ...]  # beside the static ranking, by fine-tuning and by linear probes
     records: tuple[Mapping[str, Any], ...]  # the scores
-    protocol: tuple[str, ...]  # heads that were fitted
-    beside: Benchmark | None  # other models, on which nothing was chosen
+    protocol: tuple[str, ...]  # labels of the heads that were fitted
 
 
 def gather(
-    truth: Comparison,
-    records: Sequence[Mapping[str, Any]],
-    *,
-    protocol: Sequence[str] = (),
-    beside: Benchmark | None = None,
-    resamples: int = RESAMPLES,
+    truth: Comparison, records: Sequence[Mapping[str, Any]], *, resamples: int = RESAMPLES
 ) -> Evidence:
-    """Judge scores by the best head of a truth, under the same names of models and tasks.
-
-    ``protocol`` is what to say of the heads, by default their labels; ``beside`` a benchmark to
-    show as well.
-    """
+    """Judge scores by the best head of a truth, under the same names of models and tasks."""
     decided = Comparison(best(truth.records))
     accuracies, noise = reached(decided, BEST)
-    names = dict.fromkeys(str(r["head"]).partition("(")[0] for r in truth.records if r["head"])
-    names = {_PROBED: None, **names}
+    protocol = tuple(dict.fromkeys(str(r["head"]) for r in truth.records if r["head"]))
+    names = dict.fromkeys([_PROBED, *(label.partition("(")[0] for label in protocol)])
     by_head = {name: reached(truth, name)[0].reindex_like(accuracies) for name in names}
     _, probe_noise = reached(truth, _PROBED)
     chosen = accuracies.astype(object)
@@ -107,7 +106,6 @@ def gather(
         Need.of("the best head", accuracies, scores, noise=noise, resamples=resamples),
         Need.of("linear probes", by_head[_PROBED], scores, noise=probe_noise, resamples=resamples),
     )
-    told = protocol or dict.fromkeys(str(r["head"]) for r in truth.records if r["head"])
     return Evidence(
         accuracies,
         by_head,
@@ -116,8 +114,7 @@ def gather(
         tuple(rows),
         needs,
         tuple(records),
-        tuple(told),
-        beside,
+        protocol,
     )
 
 
@@ -139,11 +136,48 @@ def draw(evidence: Evidence, path: str | os.PathLike[str]) -> str:
     """Draw agreement against cost into a PNG, SVG or PDF file."""
     import pandas as pd
 
-    from transfer_metrics.results.plot_style import save_figure
-    from transfer_metrics.results.point_plots import plot_trade_off
-
     frame = pd.DataFrame(list(evidence.rows)).rename(columns={"value": "agreement"})
-    return save_figure(lambda figure: plot_trade_off(frame, ax=figure), path)
+    return save_figure(lambda figure: _trade_off(frame, figure), path)
+
+
+def _trade_off(frame: pd.DataFrame, ax: Axes | Figure | None) -> Axes:
+    """Agreement of metrics with accuracies against their cost: the upper left is where to be.
+
+    Metrics that no other beats in both are drawn in colour with their intervals and joined by
+    steps. All are named, and names that would collide are moved apart. Those without agreement, or
+    without seconds above 0, are left out.
+    """
+    numbers = frame[["seconds", "agreement", "low", "high"]].astype(float)
+    shown = np.isfinite(numbers["agreement"]) & (numbers["seconds"] > 0)
+    if not shown.any():
+        raise InvalidInputError(
+            "no metric has both an agreement and a time to draw; time and judge some first"
+        )
+    ax = new_axes(ax, height=6.0)
+    seconds, agreement, low, high = numbers[shown].to_numpy().T
+    # Those that no other is both at least as good as and cheaper, or better than and as cheap.
+    better, cheaper = (np.subtract.outer(v, v) for v in (agreement, -seconds))
+    beaten = ((better >= 0) & (cheaper > 0)) | ((better > 0) & (cheaper >= 0))
+    front = ~beaten.any(axis=0)
+    for x, y, *ends, is_front in zip(seconds, agreement, low, high, front, strict=True):
+        if is_front:
+            ax.plot([x, x], ends, color=COLOURS[0], alpha=0.3, lw=1)
+        ax.plot(x, y, "o", color=COLOURS[0] if is_front else MUTED, ms=5)
+    steps = np.flatnonzero(front)[np.argsort(seconds[front], kind="stable")]
+    ax.step(seconds[steps], agreement[steps], where="post", color=COLOURS[0], lw=1, alpha=0.6)
+    ax.set_xscale("log")
+    ax.set_xlabel("seconds per model (one scoring)")
+    ax.set_ylabel("agreement with accuracies (weighted tau)")
+    titled(ax, "")
+    order = np.argsort(~front, kind="stable")
+    names = [str(name) for name in frame["metric"][shown]]
+    name_points(
+        ax,
+        list(zip(seconds[order], agreement[order], strict=True)),
+        short_labels([names[i] for i in order]),
+        ["black" if front[i] else "#666666" for i in order],
+    )
+    return ax
 
 
 def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:
@@ -157,15 +191,6 @@ def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:
                 "usual ones."
             ),
             grid(*_choice(evidence)),
-        ]
-    if evidence.beside is not None:
-        parts += [
-            title.format(f"Beside it: {evidence.beside.title}"),
-            wrapped(
-                f"Weighted tau with the {evidence.beside.accuracy}; nothing was chosen by these. "
-                f"{'; '.join(evidence.beside.notes)}."
-            ),
-            grid(*_beside(evidence.beside)),
         ]
     return [*parts, title.format("Ground truth"), *_truth(evidence, grid)]
 
@@ -346,17 +371,6 @@ def _choice(evidence: Evidence) -> Table:
     ]
     means = [found["value"].mean(), *(v[found["task"]].mean() for v in usual.values())]
     return header, [*rows, ["mean", "", *map(_two, means)]]
-
-
-def _beside(benchmark: Benchmark) -> Table:
-    """Weighted tau of every score on every task of a benchmark, and its interval over models."""
-    known, rows = benchmark.accuracies, []
-    for name, table in benchmark.scores.items():
-        mean, low, high = mean_agreement(table, known, benchmark.noise, RESAMPLES)[MEASURE]
-        own = by_task(table, known).reindex(known.columns)
-        rows.append((mean, [name, *map(_two, [*own, mean]), f"{_two(low)} to {_two(high)}"]))
-    rows.sort(key=lambda row: -row[0])
-    return ("metric", *map(str, known), "mean", "95 % interval"), [cells for _, cells in rows]
 
 
 def _accuracies(evidence: Evidence) -> Table:

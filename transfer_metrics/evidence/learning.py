@@ -25,8 +25,15 @@ from scipy.optimize import minimize
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.chances import Trust
-from transfer_metrics.results.error_model import REFERENCE, ErrorModel, MetricTrust, bundled
-from transfer_metrics.results.standing import FEWEST, fisher_z, normal_scores
+from transfer_metrics.results.error_model import (
+    ENOUGH,
+    REFERENCE,
+    ErrorModel,
+    MetricTrust,
+    bundled,
+    fisher_z,
+    normal_scores,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +124,7 @@ def learn(
     mine = [c for c in known if c.population == inside]
     if not mine:
         raise InvalidInputError(
-            f"no metric has scores and accuracies of {FEWEST} models on a task, so nothing can be "
+            f"no metric has scores and accuracies of {ENOUGH} models on a task, so nothing can be "
             f"learnt from them; are models and tasks called the same in both?"
         )
     full = _at_most_examples(mine)
@@ -318,7 +325,7 @@ def _of_earlier(tables: Mapping[str, pd.DataFrame]) -> tuple[float, float, float
         for i in range(columns.shape[1]):
             for j in range(i):
                 both = np.isfinite(columns[:, i]) & np.isfinite(columns[:, j])
-                if both.sum() >= FEWEST:
+                if both.sum() >= ENOUGH:
                     z = fisher_z(normal_scores(columns[both, i]), columns[both, j])
                     if z is not None:
                         pairs.append((z, 1 / max(int(both.sum()) - 3, 1)))

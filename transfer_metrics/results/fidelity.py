@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.results.agreement import RESAMPLES, draw, interval
+from transfer_metrics.results.agreement import RESAMPLES, draw, interval, z_scores
 from transfer_metrics.results.known_accuracies import closest
-from transfer_metrics.results.static_ranking import z_scores
 from transfer_metrics.results.wording import some
 
 if TYPE_CHECKING:

@@ -199,7 +199,7 @@ class ScoreTable(LongTable):
         split: str = "test",
         **options: Any,
     ) -> pd.DataFrame:
-        """How well each metric's ranking agrees with accuracies; see ``results.agreement``.
+        """How well each metric's ranking agrees with accuracies; see ``agreement_by_task``.
 
         Where the accuracies are of several tasks, the static ranking stands beside the metrics: it
         ranks by the other tasks and knows nothing of the one at hand (``static_scores``). Models

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, warn
-from transfer_metrics.results.agreement import FEWEST, agreement
+from transfer_metrics.results.agreement import FEWEST, STATIC, static_scores
 from transfer_metrics.results.agreement_tasks import MEAN, OVER_STATIC, agreement_by_task
 from transfer_metrics.results.comparable import by_place, one_place
 from transfer_metrics.results.fidelity import fidelity
@@ -22,7 +22,6 @@ from transfer_metrics.results.known_accuracies import (
 )
 from transfer_metrics.results.ranks import candidates, higher_is_better, single
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.static_ranking import STATIC, static_scores
 from transfer_metrics.results.wording import listed, some
 from transfer_metrics.untrusted import visible
 
@@ -107,8 +106,7 @@ class Matched:
         """What ``ScoreTable.agreement`` returns."""
         import pandas as pd
 
-        known, several = self.known, len(self.known.columns) > 1
-        fixed = static_scores(known) if several else known
+        known, fixed = self.known, static_scores(self.known)
         frames, static, gains = [], [], []
         lacking: dict[str, None] = {}
         for metric, table in self.scores.items():
@@ -120,21 +118,16 @@ class Matched:
                 lacking |= dict.fromkeys(of_task[of_task < FEWEST].index)
                 found.insert(0, "metric", metric)
                 frames.append(found)
-            elif several:
-                found = self._beside_static(metric, fixed, options)
+            else:
+                found = self._on_one_task(metric, fixed, options)
                 frames.append(found[found["metric"] == metric])
                 static.append(found[found["metric"] == STATIC])
                 gains.append(found[~found["metric"].isin([metric, STATIC])])
-            else:
-                _, *both = self.on_task(metric)
-                common = _paired(*both)
-                frames.append(agreement(*([of[m] for m in common] for of in both), **options))
-                frames[-1].insert(0, "metric", metric)
         # The static ranking is one more metric, and there once.
         static.sort(key=lambda frame: -frame["n"].max())
         result = pd.concat([*frames, *static[:1], *gains], ignore_index=True)
         rows = result["task"] if "task" in result else result["metric"]
-        if several and STATIC not in set(rows):
+        if len(known.columns) > 1 and STATIC not in set(rows):
             warn(
                 f"no static ranking stands beside: the other tasks of the accuracies are constant, "
                 f"or known of fewer than {FEWEST} of the models"
@@ -185,33 +178,29 @@ class Matched:
         )
         return task, scores, accuracies
 
-    def _beside_static(
+    def _on_one_task(
         self, metric: str, fixed: pd.DataFrame, options: Mapping[str, Any]
     ) -> pd.DataFrame:
         """Agreement on one task of a metric, of the static ranking, and of their difference."""
         import pandas as pd
 
-        task, *both = self.on_task(metric)
-        common = _paired(*both)
-        static = fixed[[task]].loc[common]
-        given = [pd.DataFrame({task: values}).loc[common] for values in both]
+        known_as, scores, accuracies = self.on_task(metric)
+        common = [model for model in scores if model in accuracies]
+        if not common:
+            raise InvalidInputError(
+                f"no model has both a score and an accuracy; scores: {_some(scores)}, accuracies: "
+                f"{_some(accuracies)}; use the same names"
+            )
+        # Where there is only one, nothing has to tell it from others.
+        task = known_as if len(self.known.columns) > 1 else UNNAMED
+        static = fixed[[known_as]].loc[common].set_axis([task], axis="columns")
+        given = [pd.DataFrame({task: values}).loc[common] for values in (scores, accuracies)]
         found = agreement_by_task(*given, static=static, **options)
         found = found[found["task"] != MEAN].rename(columns={"task": "metric"})
         judged = np.isfinite(given[0].to_numpy()) & np.isfinite(static.to_numpy())
         found.loc[found["metric"] != task, "n"] = int(judged.sum())
         names = {task: metric, OVER_STATIC: f"{metric} - {STATIC}"}
         return found.replace({"metric": names})
-
-
-def _paired(scores: Mapping[str, float], accuracies: Mapping[str, float]) -> list[str]:
-    """Models that have both a score and an accuracy, in the order of the scores."""
-    common = [model for model in scores if model in accuracies]
-    if not common:
-        raise InvalidInputError(
-            f"no model has both a score and an accuracy; scores: {', '.join(list(scores)[:3])} …, "
-            f"accuracies: {', '.join(list(accuracies)[:3])} …; use the same names"
-        )
-    return common
 
 
 def _some(names: Iterable[Any]) -> str:
