@@ -23,7 +23,8 @@ from pathlib import Path
 from tests import evidence_files, kept_truth
 from tests.plain_networks import shared_models
 from transfer_metrics.errors import TransferMetricsWarning
-from transfer_metrics.evidence import evidence_report, ground_truth, scored_pairs
+from transfer_metrics.evidence import ground_truth, scored_pairs
+from transfer_metrics.evidence.evidence_report import Evidence
 from transfer_metrics.evidence.judgement import at_last, tables
 from transfer_metrics.evidence.layout import piped, wrapped
 from transfer_metrics.evidence.published import load_benchmark
@@ -168,11 +169,11 @@ def _reached(records: list[dict], pair: tuple[str, str], head: str) -> float:
     return 100 * sum(values) / len(values)
 
 
-def judged() -> evidence_report.Evidence:
+def judged() -> Evidence:
     """Every metric judged by what is kept."""
     labels = {label.partition("(")[0]: label for label in kept_truth.kept_protocol()}
     truth = [{**r, "head": labels[r["head"]]} for r in kept_truth.kept_truth()]
-    return evidence_report.gather(Comparison(truth), kept_truth.kept_scores())
+    return Evidence.of(Comparison(truth), kept_truth.kept_scores())
 
 
 def beside() -> str:
@@ -212,11 +213,11 @@ def main() -> None:
         measured(args.folder, args.truth.resolve(), args.scores.resolve(), args.seeds)
         return
     found = judged()
-    print(evidence_report.text(found))
+    print(found.text())
     if args.out:
-        evidence_report.draw(found, args.out.with_suffix(".png"))
+        found.draw(args.out.with_suffix(".png"))
         command = "python -m tests.evidence_reference --out docs/evidence.md"
-        text = evidence_report.markdown(found, command, args.out.with_suffix(".png").name)
+        text = found.markdown(command, args.out.with_suffix(".png").name)
         judged_part, title, truth = text.partition("## Ground truth")
         whole = f"{judged_part}{beside()}\n\n{title}{truth}\n{longer()}"
         with replacing(args.out) as temporary:

@@ -16,11 +16,11 @@ from tests import kept_truth
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence import (
-    evidence_report,
     ground_truth,
     judgement,
     scored_pairs,
 )
+from transfer_metrics.evidence.evidence_report import Evidence
 from transfer_metrics.evidence.ground_truth import short_name, shortened
 from transfer_metrics.evidence.static_baseline import by_task
 from transfer_metrics.results.agreement import static_scores
@@ -203,8 +203,8 @@ def test_page_says_whether_a_metric_is_needed() -> None:
         for m in truth.index for t in truth for head in ("finetune(lr=1)", "linear_probe")
         for metric, split in (("accuracy", "test"), ("val_accuracy", "val"))
     ]  # fmt: skip
-    found = evidence_report.gather(Comparison(measured), records, resamples=100)
-    page = evidence_report.markdown(found, "a command")
+    found = Evidence.of(Comparison(measured), records, resamples=100)
+    page = found.markdown("a command")
     static = next(row for row in found.rows if row.metric == "static")
     by_hand = by_task(static_scores(truth), truth).mean()
     assert static.value == pytest.approx(by_hand)

@@ -345,7 +345,7 @@ def small() -> Benchmark:
 
 
 def test_report_tells_ties_from_differences() -> None:
-    judged = published.judge_benchmark(small(), resamples=200)
+    judged = published._judge_benchmark(small(), resamples=200)
     rows = {row.metric: row for row in judged.rows}
     assert [row.metric for row in judged.rows][2:] == ["static", "bad"]
     assert rows["good"].better_than == rows["twin"].better_than == ("bad", "static")

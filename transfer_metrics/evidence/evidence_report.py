@@ -72,72 +72,73 @@ class Evidence:
     chosen: pd.DataFrame  # name of the head that validation chose with the first seed
     rows: tuple[JudgedMetric, ...]  # best first
     needs: tuple[Need, ...]  # beside the static ranking, by fine-tuning and by linear probes
-    records: tuple[Mapping[str, Any], ...]  # the scores
+    records: Sequence[Mapping[str, Any]]  # the scores
+    scores: Mapping[str, pd.DataFrame]  # those of the classifier's input by metric, models x tasks
     protocol: tuple[str, ...]  # labels of the heads that were fitted
 
+    @classmethod
+    def of(
+        cls, truth: Comparison, records: Sequence[Mapping[str, Any]], *, resamples: int = RESAMPLES
+    ) -> Evidence:
+        """Judge scores by the best head of a truth, under the same names of models and tasks."""
+        decided = Comparison(best(truth.records))
+        accuracies, noise = reached(decided, BEST)
+        protocol = tuple(dict.fromkeys(str(r["head"]) for r in truth.records if r["head"]))
+        names = dict.fromkeys([_PROBED, *(label.partition("(")[0] for label in protocol)])
+        by_head = {name: reached(truth, name)[0].reindex_like(accuracies) for name in names}
+        _, probe_noise = reached(truth, _PROBED)
+        chosen = accuracies.astype(object)
+        for r in decided.records:
+            if not r["seed"]:
+                chosen.loc[r["model"], r["task"]] = str(r["note"]).partition("(")[0]
+        there = {r["metric"] for r in records}
+        reference = next((name for name in DEFAULT_METRICS if name in there), "")
+        rows = judge(
+            records,
+            accuracies,
+            by_head[_PROBED],
+            noise=noise,
+            reference=reference,
+            sizes=SIZES,
+            resamples=resamples,
+        )
+        scores = tables(at_last(records))
+        needs = (
+            Need.of("the best head", accuracies, scores, noise=noise, resamples=resamples),
+            Need.of(
+                "linear probes", by_head[_PROBED], scores, noise=probe_noise, resamples=resamples
+            ),
+        )
+        return cls(
+            accuracies,
+            by_head,
+            probe_noise.reindex_like(accuracies),
+            chosen,
+            tuple(rows),
+            needs,
+            records,
+            scores,
+            protocol,
+        )
 
-def gather(
-    truth: Comparison, records: Sequence[Mapping[str, Any]], *, resamples: int = RESAMPLES
-) -> Evidence:
-    """Judge scores by the best head of a truth, under the same names of models and tasks."""
-    decided = Comparison(best(truth.records))
-    accuracies, noise = reached(decided, BEST)
-    protocol = tuple(dict.fromkeys(str(r["head"]) for r in truth.records if r["head"]))
-    names = dict.fromkeys([_PROBED, *(label.partition("(")[0] for label in protocol)])
-    by_head = {name: reached(truth, name)[0].reindex_like(accuracies) for name in names}
-    _, probe_noise = reached(truth, _PROBED)
-    chosen = accuracies.astype(object)
-    for r in decided.records:
-        if not r["seed"]:
-            chosen.loc[r["model"], r["task"]] = str(r["note"]).partition("(")[0]
-    there = {r["metric"] for r in records}
-    reference = next((name for name in DEFAULT_METRICS if name in there), "")
-    rows = judge(
-        records,
-        accuracies,
-        by_head[_PROBED],
-        noise=noise,
-        reference=reference,
-        sizes=SIZES,
-        resamples=resamples,
-    )
-    scores = tables(at_last(records))
-    needs = (
-        Need.of("the best head", accuracies, scores, noise=noise, resamples=resamples),
-        Need.of("linear probes", by_head[_PROBED], scores, noise=probe_noise, resamples=resamples),
-    )
-    return Evidence(
-        accuracies,
-        by_head,
-        probe_noise.reindex_like(accuracies),
-        chosen,
-        tuple(rows),
-        needs,
-        tuple(records),
-        protocol,
-    )
+    def text(self) -> str:
+        """The tables, for a terminal."""
+        return "\n\n".join(_parts(self, aligned, "{}"))
 
+    def markdown(self, command: str, picture: str | None = None) -> str:
+        """The page of documentation."""
+        written = f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d}."
+        parts = ["# Which score deserves trust", wrapped(written), "\n".join(describe())]
+        if picture:
+            parts.append(f"![agreement against cost]({picture})")
+        return "\n\n".join([*parts, *_parts(self, piped, "## {}")]) + "\n"
 
-def text(evidence: Evidence) -> str:
-    """The tables, for a terminal."""
-    return "\n\n".join(_parts(evidence, aligned, "{}"))
+    def draw(self, path: str | os.PathLike[str]) -> str:
+        """Draw agreement against cost into a PNG, SVG or PDF file."""
+        import pandas as pd
 
-
-def markdown(evidence: Evidence, command: str, picture: str | None = None) -> str:
-    """The page of documentation."""
-    written = f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d}."
-    parts = ["# Which score deserves trust", wrapped(written), "\n".join(describe())]
-    if picture:
-        parts.append(f"![agreement against cost]({picture})")
-    return "\n\n".join([*parts, *_parts(evidence, piped, "## {}")]) + "\n"
-
-
-def draw(evidence: Evidence, path: str | os.PathLike[str]) -> str:
-    """Draw agreement against cost into a PNG, SVG or PDF file."""
-    import pandas as pd
-
-    frame = pd.DataFrame(list(evidence.rows)).rename(columns={"value": "agreement"})
-    return save_figure(lambda figure: _trade_off(frame, figure), path)
+        frame = pd.DataFrame(list(self.rows)).rename(columns={"value": "agreement"})
+        return save_figure(lambda figure: _trade_off(frame, figure), path)
 
 
 def _trade_off(frame: pd.DataFrame, ax: Axes | Figure | None) -> Axes:
@@ -224,9 +225,10 @@ def _truth(evidence: Evidence, grid: Grid) -> list[str]:
 
 def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     models, tasks = evidence.accuracies.shape
-    scores = tables(at_last(evidence.records))
     judged = [
-        row.metric for row in evidence.rows if not np.isnan(row.value) and row.metric in scores
+        row.metric
+        for row in evidence.rows
+        if not np.isnan(row.value) and row.metric in evidence.scores
     ]
     shown = next((name for name in DEFAULT_METRICS if name in judged), judged[0])
     dims = width_of(evidence.records)
@@ -253,7 +255,7 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
             f"accuracy the model with the higher score is ahead, and in what share of the pairs it "
             f"is, with 95 % intervals over models."
         ),
-        grid(*_differences(scores[shown], evidence.accuracies)),
+        grid(*_differences(evidence.scores[shown], evidence.accuracies)),
         title.format("Fewer examples"),
         wrapped(
             "The same tau where only so many training examples are scored, on the tasks that "
@@ -360,7 +362,7 @@ def _layers(evidence: Evidence) -> Table:
 
 
 def _choice(evidence: Evidence) -> Table:
-    scores = tables(at_last(evidence.records))
+    scores = evidence.scores
     candidates = {**scores, **aggregations(scores, _CHEAP)}
     found = cross_validated(candidates, evidence.accuracies)
     usual = {name: by_task(scores[name], evidence.accuracies) for name in _USUAL if name in scores}

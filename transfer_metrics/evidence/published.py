@@ -172,11 +172,11 @@ def judge_published(
         benchmark = load_benchmark(name)
         # The scores that were measured here have a page of their own.
         compared = bool(names) or name not in MEASURED_HERE
-        found.append(judge_benchmark(benchmark, compared, resamples=resamples, seed=seed))
+        found.append(_judge_benchmark(benchmark, compared, resamples=resamples, seed=seed))
     return found
 
 
-def judge_benchmark(
+def _judge_benchmark(
     benchmark: Benchmark, compared: bool = True, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> _Judged:
     """Mean weighted tau of every metric of a benchmark, and a paired test of every two.

@@ -93,7 +93,7 @@ class Need:
         for metric, table in scores.items():
             if not (alone := mean_agreement(table, accuracies, **options)):
                 continue
-            both_table = with_static(table, static)
+            both_table = _with_static(table, static)
             both = mean_agreement(both_table, accuracies, **options)
             verdicts: Sequence[str] = ()
             if both and resamples:
@@ -113,7 +113,7 @@ class Need:
             name=name,
             models=int(accuracies.notna().any(axis="columns").sum()),
             tasks=len(accuracies.columns),
-            dispersion=dispersion(accuracies, resamples=resamples, seed=seed),
+            dispersion=_dispersion(accuracies, resamples=resamples, seed=seed),
             static=mean_agreement(static, accuracies, **options),
             rows=tuple(sorted(rows, key=lambda row: -row.alone[MEASURE][0])),
             points=points,
@@ -188,7 +188,7 @@ def _agreed(scores: pd.DataFrame, accuracies: pd.DataFrame, **options: Any) -> p
             return pd.DataFrame(columns=["task", "measure", "value", "low", "high", "n"])
 
 
-def with_static(scores: pd.DataFrame, static: pd.DataFrame) -> pd.DataFrame:
+def _with_static(scores: pd.DataFrame, static: pd.DataFrame) -> pd.DataFrame:
     """A metric and the static ranking combined: the mean of the two z-scores on each task.
 
     That gives both the same say, whatever either is worth. A score that is equal for all models of
@@ -202,7 +202,9 @@ def with_static(scores: pd.DataFrame, static: pd.DataFrame) -> pd.DataFrame:
     return ((first + second) / 2).where(both)
 
 
-def dispersion(accuracies: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> _Interval:
+def _dispersion(
+    accuracies: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
+) -> _Interval:
     """How alike the tasks rank the models: mean Kendall's tau-b over pairs of tasks, low, high.
 
     At 1 all tasks have one ranking and no metric is needed; at 0 every task has its own. Of each

@@ -17,7 +17,7 @@ from transfer_metrics.metrics.base import Metric
 from transfer_metrics.statistics import FeatureSample
 from transfer_metrics.statistics.influence import Influence
 
-BLOCKS = 20
+_BLOCKS = 20
 MODES = ("jackknife", "bootstrap")
 
 
@@ -50,7 +50,7 @@ def blocks_for(metrics: Sequence[Metric], modes: Mapping[str, str]) -> int:
     """
     wanted = ((m, modes.get(m.label)) for m in metrics)
     of_use = (mode == MODES[1] or (mode and m.requires != "examples") for m, mode in wanted)
-    return BLOCKS if any(of_use) else 0
+    return _BLOCKS if any(of_use) else 0
 
 
 def deviations(

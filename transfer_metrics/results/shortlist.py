@@ -230,7 +230,7 @@ def _with_prior(records: Sequence[Record], prior: pd.DataFrame, errors: ErrorMod
         raise InvalidInputError("there are no scores for a prior to be added to")
     priors: dict[tuple[str | None, str | None], list[float]] = {}
     for task, own in models.items():
-        standing, trust = standing_of(prior, own, errors, task)
+        standing, trust = _standing_of(prior, own, errors, task)
         priors |= {(task, m): [value, trust.mean, trust.error] for m, value in standing.items()}
     return [
         r if r.is_measured else replace(r, prior=priors.get((r.task, str(r.model))))
@@ -258,7 +258,7 @@ def earlier_accuracies(prior: Any) -> pd.DataFrame:
     return table
 
 
-def standing_of(
+def _standing_of(
     accuracies: pd.DataFrame, models: Iterable[str], errors: ErrorModel, task: str | None = None
 ) -> tuple[dict[str, float], Trust]:
     """Where models stood on earlier tasks, and how far that can be trusted.

@@ -376,7 +376,7 @@ class ScoreTable(LongTable):
         Where the table is of one candidate alone, as that of ``score``, and no metric is named,
         each metric has its row.
         """
-        return printed(self._records, self.view, metric and self.named_metric(metric), confidence)
+        return printed(self, metric and self.named_metric(metric), confidence)
 
     @property
     def plot(self) -> TablePlots:
