@@ -67,9 +67,6 @@ def judge(
     The others are tested against the reference, by default the best; ``noise`` are standard errors
     of the accuracies, and the scores of ``sizes`` examples are judged as well. A metric that no
     task has for enough models is NaN, with its failures.
-
-    Raises:
-        InvalidInputError: no metric and task have enough models with a score and an accuracy.
     """
     scores = tables(at_last(records))
     if (static := static_scores(accuracies)).notna().to_numpy().any():
@@ -124,13 +121,7 @@ def judge(
 
 
 def check_models(counts: Iterable[int], what: str = "accuracies") -> None:
-    """Refuse tasks of which none has enough models to judge by; how many each has.
-
-    >>> check_models([2, 1])
-    Traceback (most recent call last):
-    transfer_metrics.errors.InvalidInputError: no task has accuracies of more than 2 models; \
-judging a metric takes 3 and learning from them (`rank --evidence`) 5: `benchmark run` more models
-    """
+    """Refuse tasks of which none has enough models to judge by; how many each has."""
     most = max(counts, default=0)
     if most < FEWEST:
         raise InvalidInputError(
@@ -287,12 +278,6 @@ def aggregations(
     """The mean ranks of every few of some metrics, named ``a + b``; 1 for the lowest score.
 
     Ties share their mean rank. A model that lacks one of the scores has none.
-
-    >>> import pandas as pd
-    >>> a = pd.DataFrame({"pets": [0.1, 0.2, 0.9]}, list("abc"))
-    >>> b = pd.DataFrame({"pets": [2.0, 7.0, 5.0]}, list("abc"))
-    >>> aggregations({"a": a, "b": b}, "ab")["a + b"]["pets"].tolist()
-    [1.0, 2.5, 2.5]
     """
     ranks = {name: scores[name].rank() for name in names if name in scores}
     groups = [group for size in sizes for group in itertools.combinations(ranks, size)]

@@ -101,23 +101,12 @@ def learn(
     kinds: Sequence[str] = (),
     source: str = "",
 ) -> ErrorModel:
-    """The model of errors that some cases teach.
+    """The model of errors that some cases teach; seconds for some hundred cases.
 
-    Args:
-        cases: of one or more populations.
-        inside: the population that users are expected to be like, by default the first; the others
-            tell how far metrics can be trusted elsewhere.
-        unlike: what is known of other populations, where the cases are of one; by default the
-            evidence of the package.
-        earlier: accuracies by population, models x tasks: what one task tells of another.
-        dims: numbers of features of the networks.
-        kinds: of tasks.
-        source: what it is learnt from, in words.
-
-    Raises:
-        InvalidInputError: no case of the population.
-
-    Cost: seconds for some hundred cases: a dense solve of them per step of the optimiser.
+    ``inside`` is the population that users are expected to be like, by default the first; the
+    others tell how far metrics can be trusted elsewhere, and where there are none, ``unlike`` does,
+    by default the evidence of the package. ``earlier`` are accuracies by population, models x
+    tasks, which say what one task tells of another. The rest says what the cases are of.
     """
     known = list(cases)
     inside = inside or (known[0].population if known else "")

@@ -1,8 +1,4 @@
-"""Every metric on every pair of a ground truth: its score, its cost, and how it holds on few data.
-
-A ground truth says what models reached on tasks; the scores measured here are what a user would
-have seen before. Which of them deserved trust is judged in ``evidence.judgement``.
-"""
+"""Every metric on every pair of a ground truth: its score, its cost, and what few data do to it."""
 
 from __future__ import annotations
 
@@ -224,12 +220,7 @@ def _base(layer: Layer, split: str, n: int) -> dict[str, Any]:
 
 
 def _principal(features: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
-    """Coordinates along the leading principal components, (N, min(N, D, components)).
-
-    >>> _principal(np.array([[0.0, 0.0], [3.0, 4.0]]), 1).round(6).tolist() in (
-    ...     [[-2.5], [2.5]], [[2.5], [-2.5]])
-    True
-    """
+    """Coordinates along the leading principal components, (N, min(N, D, components))."""
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
     return left[:, :components] * singular[:components]

@@ -1,9 +1,4 @@
-"""Does a benchmark need a metric at all: scores beside the ranking that never looks at the task.
-
-On many a published benchmark one order of the models serves all tasks, and a score that agrees with
-the accuracies there may only have found that order (Singh, Hess and Vanschoren 2025, arXiv
-2510.06448).
-"""
+"""Does a benchmark need a metric at all: scores beside the ranking that never looks at the task."""
 
 from __future__ import annotations
 
@@ -162,14 +157,7 @@ def mean_agreement(
 
 
 def by_task(scores: pd.DataFrame, accuracies: pd.DataFrame, measure: str = MEASURE) -> pd.Series:
-    """One measure of agreement on each task, NaN where it is not defined.
-
-    >>> import pandas as pd
-    >>> table = pd.DataFrame({"pets": [1.0, 2.0, 3.0], "cars": [1.0, 3.0, 2.0]}, list("abc"))
-    >>> truth = pd.DataFrame({"pets": [5.0, 6.0, 7.0], "cars": [1.0, 2.0, 3.0]}, list("abc"))
-    >>> by_task(table, truth, "kendall").round(3).to_dict()
-    {'pets': 1.0, 'cars': 0.333}
-    """
+    """One measure of agreement on each task, NaN where it is not defined."""
     found = _agreed(scores, accuracies, resamples=0)
     found = found[(found["task"] != MEAN) & (found["measure"] == measure)]
     tasks = accuracies.columns.intersection(scores.columns)

@@ -274,11 +274,7 @@ def _compare_command(task: str, comparison: Comparison) -> str:
 
 
 def _models(records: Iterable[Record]) -> str:
-    """The models as they are asked for; of one with a name of its own only that is known.
-
-    >>> _models(map(Record, ["zoo:vit-mnist", "small", "hf:a,b"]))
-    "zoo:vit-mnist,small = MODEL,'hf:a,b'"
-    """
+    """The models as they are asked for; of one with a name of its own only that is known."""
     asked = []
     for name in _values(records, "model"):
         quoted = name if split_list(name) == [name] else f"'{name}'"

@@ -77,12 +77,7 @@ def static_scores(accuracies: Any) -> pd.DataFrame:
 
 
 def z_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """Every column less its mean over its deviation; NaN in a column that is constant or unknown.
-
-    >>> import pandas as pd
-    >>> z_scores(pd.DataFrame({"x": [1.0, 3.0], "y": [2.0, 2.0]})).to_dict("list")
-    {'x': [-1.0, 1.0], 'y': [nan, nan]}
-    """
+    """Every column less its mean over its deviation; NaN where it is constant or unknown."""
     numbers = table.astype(np.float64)
     numbers = numbers.where(np.isfinite(numbers))
     # Scaled first, by a power of two, so that no square over- or underflows.
@@ -106,11 +101,7 @@ def draw(models: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Middle 95 % of the values that are not NaN.
-
-    >>> interval(np.array([np.nan, *range(101)]))
-    (2.5, 97.5)
-    """
+    """Middle 95 % of the values that are not NaN."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return math.nan, math.nan
@@ -131,9 +122,6 @@ def evaluate(
     thousand resamples of a task take milliseconds: O(R M²), and memory for ``_PAIRS`` pairs. NaN
     where a measure is not defined: correlations of constant values, and those at k of fewer than k
     models.
-
-    >>> evaluate(np.array([[1.0, 2.0, 3.0]]), np.array([[0.5, 0.9, 0.8]]))["kendall"].round(3)
-    array([0.333])
     """
     valid = np.ones(scores.shape, bool) if valid is None else valid
     step = max(1, _PAIRS // max(1, scores.shape[1] ** 2))
@@ -146,22 +134,14 @@ def evaluate(
 
 
 def mean_known(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean of what is finite along an axis; NaN where nothing is.
-
-    >>> mean_known(np.array([[1.0, np.nan], [3.0, np.nan]]), axis=0)
-    array([ 2., nan])
-    """
+    """Mean of what is finite along an axis; NaN where nothing is."""
     usable = np.isfinite(values)
     count = usable.sum(axis=axis)
     return _where(count > 0, np.divide, np.where(usable, values, 0.0).sum(axis=axis), count)
 
 
 def options_of(measure: str) -> tuple[int, ...]:
-    """The ``at`` with which ``evaluate`` gives a measure, if there is one of that name.
-
-    >>> options_of("rel@3"), options_of("kendall")
-    ((3,), ())
-    """
+    """The ``at`` with which ``evaluate`` gives a measure: none for one without a k."""
     found = re.fullmatch(r"(?:rel|regret)@([1-9]\d*)", measure)
     if found:
         return (int(found[1]),)

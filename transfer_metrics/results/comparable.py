@@ -30,10 +30,6 @@ def by_place(records: Iterable[Record], metric: str | None = None) -> dict[Place
 
     Models that a race dropped stand beside those that it did not drop, and models that failed
     before any score beside all of their task and split.
-
-    >>> scores = [Record(m, task="t", value=0.5, n=n) for m, n in zip("ab", (9, 4))]
-    >>> [place.n for place in by_place(scores)]
-    [9, 4]
     """
     parts: dict[Place, list[Record]] = {}
     raced, failed = [], []

@@ -1,9 +1,6 @@
-"""How far scores can be trusted about accuracies: what was learnt of it, kept as a small file.
+"""How far scores can be trusted about accuracies: what ``evidence.learning`` has learnt of it.
 
-The file holds, per metric, Fisher's z of the correlation between scores and accuracies on a task,
-how it changes with the number of examples and classes, and how much tasks differ in it; and the
-same of networks and tasks unlike those, as far as benchmarks of others tell.
-``evidence.learning`` makes it.
+It is kept as a small file, in units of Fisher's z of the correlation of scores and accuracies.
 """
 
 from __future__ import annotations
@@ -44,20 +41,12 @@ _SLACK = {"n": 3.0, "classes": 3.0, "dim": 2.0}
 
 @dataclass(frozen=True)
 class MetricTrust:
-    """What was learnt of one metric, in units of Fisher's z.
+    """What was learnt of one metric, in units of Fisher's z."""
 
-    Attributes:
-        mean: expected at ``REFERENCE`` examples and classes, where the
-            scores are of the classifier's input.
-        error: standard error of ``mean``.
-        by_n: change with ten times as many examples.
-        of_best: change where the best block stands for a model.
-    """
-
-    mean: float
-    error: float
-    by_n: float = 0.0
-    of_best: float = 0.0
+    mean: float  # at ``REFERENCE``, where the scores are of the classifier's input
+    error: float  # of the mean
+    by_n: float = 0.0  # change with ten times as many examples
+    of_best: float = 0.0  # change where the best block stands for a model
 
 
 @dataclass(frozen=True)
@@ -229,9 +218,6 @@ def fisher_z(scores: np.ndarray, accuracies: np.ndarray) -> float | None:
     """Fisher's z of the correlation of scores with accuracies.
 
     None where there are fewer than ``ENOUGH`` pairs without NaN, or either is constant.
-
-    >>> round(fisher_z(np.array([1.0, 2.0, 3.0, 4.0, 6.0]), np.array([1.0, 3.0, 2.0, 4.0, 5.0])), 2)
-    1.49
     """
     both = np.isfinite(scores) & np.isfinite(accuracies)
     s, a = scores[both], accuracies[both]

@@ -53,11 +53,7 @@ def save_figure(draw: Callable[[Any], Any], path: str | os.PathLike[str]) -> str
 
 
 def plot_format(path: str | os.PathLike[str]) -> str:
-    """The format that the ending of a file asks for, if it can be drawn.
-
-    >>> plot_format("curve.SVG")
-    'svg'
-    """
+    """The format that the ending of a file asks for, if it can be drawn."""
     suffix = Path(path).suffix.lower().lstrip(".")
     if suffix not in ("png", "svg", "pdf"):
         raise InvalidInputError(
@@ -111,11 +107,7 @@ def named_rows(ax: Axes, groups: Mapping[str, Sequence[str]]) -> list[int]:
 
 
 def short_labels(names: Sequence[object], limit: int = 30) -> list[str]:
-    """Labels for matplotlib of about so many letters at most, as different as the names are.
-
-    >>> short_labels(["hf:org/one-of-many-models-patch16-224", "hf:org/$two"], limit=12)
-    ['one-of…6-224', '\\\\$two']
-    """
+    """Labels for matplotlib of about so many letters at most, as different as the names are."""
     return [plot_label(name, _MOST) for name in short_names(names, limit)]
 
 
@@ -186,9 +178,6 @@ def _free_places(
     ``spans`` tell where each name begins and ends in x, and ``line`` how high it is, in the unit of
     the points. The shortest shifts are found in the order of the points, up before down; None where
     none of ``reach`` half lines is enough.
-
-    >>> _free_places([(0, 0), (1, 1), (50, 0)], [(5, 25), (6, 26), (55, 75)], 10.0)
-    [0.0, 10.0, 0.0]
     """
     taken = [(x - 3, y, x + 3, line * 0.6) for x, y in points]
     shifts: list[float | None] = []

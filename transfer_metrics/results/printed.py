@@ -27,11 +27,7 @@ _MOST_ROWS = 60
 
 
 def column_names(names: Iterable[object]) -> tuple[dict[str, str], str]:
-    """What stands for each name in the column of a table, and what to say of that below.
-
-    >>> column_names(["zoo:a", "zoo:b"])
-    ({'zoo:a': 'zoo:a', 'zoo:b': 'zoo:b'}, '')
-    """
+    """What stands for each name in the column of a table, and what to say of that below."""
     whole = list(dict.fromkeys(map(str, names)))
     short = told_apart(map(visible, short_names(whole, _LONG, _LONGEST)))
     note = _SHORTENED if short != list(map(visible, whole)) else ""
@@ -183,11 +179,7 @@ def _remarks(table: LongTable) -> str:
 
 
 def _count(value: float | None) -> str:
-    """A whole number; nothing where a table made by hand has none.
-
-    >>> _count(96), _count(96.0), _count(None), _count(math.nan)
-    ('96', '96', '', '')
-    """
+    """A whole number; nothing where a table made by hand has none."""
     return "" if value is None or math.isnan(value) else str(int(value))
 
 

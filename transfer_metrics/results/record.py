@@ -243,10 +243,6 @@ def phases(records: Iterable[Record]) -> dict[str, float]:
     """Seconds of each phase over all models, as measured when each score was computed.
 
     A phase that no record tells of is left out.
-
-    >>> score = Record("a", metric="knn", extract_seconds=2.0, seconds=0.5)
-    >>> phases([score, Record("a", metric="lda", statistics_seconds=0.25, seconds=0.5)])
-    {'forward passes': 2.0, 'statistics': 0.25, 'scores': 0.75}
     """
     once: dict[tuple[str, str | None, str | None], float] = {}
     spent: dict[str, float] = {}
