@@ -36,7 +36,6 @@ from transfer_metrics.evidence.static_baseline import (
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.results.fidelity import fidelity
 from transfer_metrics.results.plot_style import (
     COLOURS,
     MUTED,
@@ -46,6 +45,7 @@ from transfer_metrics.results.plot_style import (
     short_labels,
     titled,
 )
+from transfer_metrics.results.table_agreement import fidelity
 
 if TYPE_CHECKING:
     import pandas as pd

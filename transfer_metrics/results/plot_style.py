@@ -53,7 +53,11 @@ def save_figure(draw: Callable[[Any], Any], path: str | os.PathLike[str]) -> str
 
 
 def plot_format(path: str | os.PathLike[str]) -> str:
-    """The format that the ending of a file asks for, if it can be drawn."""
+    """The format that the ending of a file asks for, if it can be drawn.
+
+    >>> plot_format("curve.SVG")
+    'svg'
+    """
     suffix = Path(path).suffix.lower().lstrip(".")
     if suffix not in ("png", "svg", "pdf"):
         raise InvalidInputError(

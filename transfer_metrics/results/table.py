@@ -253,8 +253,9 @@ class ScoreTable(LongTable):
     ) -> pd.DataFrame:
         """By how many points accuracies differ where scores differ by so much.
 
-        See ``agreement`` for the arguments, and ``results.fidelity`` for the ``**options`` bins,
-        resamples and seed and for what is returned: a row per metric and bin of pairs of models.
+        See ``agreement`` for the arguments, and ``results.table_agreement.fidelity`` for the
+        ``**options`` bins, resamples and seed and for what is returned: a row per metric and bin of
+        pairs of models.
 
         Raises:
             InvalidInputError: as ``agreement``, and where no two models have different scores.
