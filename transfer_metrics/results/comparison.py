@@ -11,7 +11,6 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import Estimate
-from transfer_metrics.results.comparable import one_place
 from transfer_metrics.results.plot_style import (
     COLOURS,
     MARKERS,
@@ -26,7 +25,7 @@ from transfer_metrics.results.plot_style import (
     titled,
 )
 from transfer_metrics.results.printed import column_names, page_table
-from transfer_metrics.results.record import BESIDE, MEASURED, MOVES, QUALITIES, Record
+from transfer_metrics.results.record import BESIDE, MEASURED, MOVES, QUALITIES, Record, one_place
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.table_plots import TablePlots

@@ -14,11 +14,10 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.agreement import mean_known
 from transfer_metrics.results.chances import Trust, smallest_set
-from transfer_metrics.results.comparable import by_place
 from transfer_metrics.results.error_model import ErrorModel, bundled, fisher_z, normal_scores
 from transfer_metrics.results.known_accuracies import closest, cure_of_names, known_accuracies
 from transfer_metrics.results.ranks import Round, race_rounds, ranked, trust_in
-from transfer_metrics.results.record import NO_TIME, Record
+from transfer_metrics.results.record import NO_TIME, Record, by_place
 from transfer_metrics.results.wording import fixed, listed
 from transfer_metrics.untrusted import visible
 

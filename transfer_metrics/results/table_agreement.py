@@ -20,7 +20,6 @@ from transfer_metrics.results.agreement import (
     z_scores,
 )
 from transfer_metrics.results.agreement_tasks import MEAN, OVER_STATIC, agreement_by_task
-from transfer_metrics.results.comparable import by_place, one_place
 from transfer_metrics.results.known_accuracies import (
     UNNAMED,
     closest,
@@ -28,7 +27,7 @@ from transfer_metrics.results.known_accuracies import (
     known_accuracies,
 )
 from transfer_metrics.results.ranks import candidates, higher_is_better, single
-from transfer_metrics.results.record import Record
+from transfer_metrics.results.record import Record, by_place, one_place
 from transfer_metrics.results.wording import listed, some
 from transfer_metrics.untrusted import visible
 

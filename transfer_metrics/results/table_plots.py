@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.results.comparable import Place, by_place, place_labels
 from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.plot_style import (
     COLOURS,
@@ -32,7 +31,7 @@ from transfer_metrics.results.ranks import (
     ranking_frame,
     single,
 )
-from transfer_metrics.results.record import Record
+from transfer_metrics.results.record import Place, Record, by_place, place_labels
 from transfer_metrics.results.table_agreement import Matched
 from transfer_metrics.results.wording import fixed, number, plot_label
 
@@ -216,7 +215,7 @@ class TablePlots:
         scores = dict(zip(ranking["model"], ranking["score"], strict=True))
         points = {name: (scores[name], reached[name]) for name in scores if name in reached}
         found = matched(reached, None, None, split).agreement().set_index("measure")
-        value, low, high = found.loc["weighted_kendall", ["value", "low", "high"]].to_numpy(float)
+        value, low, high = map(float, found.loc["weighted_kendall", ["value", "low", "high"]])
         x, y = np.array(list(points.values()), float).T
         ax = new_axes(ax, height=4.8)
         if np.ptp(x) > 0:
