@@ -19,7 +19,7 @@ from transfer_metrics.evidence.static_baseline import (
     by_task,
     mean_agreement,
 )
-from transfer_metrics.ranking.combinations import COMBINATIONS, combined
+from transfer_metrics.ranking.metric_choice import COMBINATIONS, combined
 from transfer_metrics.results.agreement import FEWEST, RESAMPLES, STATIC, static_scores
 from transfer_metrics.results.agreement_tasks import compare_metrics
 from transfer_metrics.results.error_model import ENOUGH
