@@ -239,9 +239,6 @@ def varying(targets: Any) -> Any:
     """Which targets (N, K), an array or tensor, differ between examples, (K,).
 
     Of labels, 0 or 1 each, those that all examples have or none do not count.
-
-    Raises:
-        InvalidInputError: no label differs, or a target of a regression does not.
     """
     same = (targets == targets[:1]).all(0)
     labels = targets.shape[1] > 1 and bool(((targets == 0) | (targets == 1)).all())

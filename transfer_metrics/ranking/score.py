@@ -16,15 +16,15 @@ from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.naming import short_id
-from transfer_metrics.ranking.combinations import combined
 from transfer_metrics.ranking.metric_choice import (
     DEFAULT_METRICS,
     asked_combinations,
     check_metrics,
+    combined,
     resolve_metrics,
     warn_of_widths,
 )
-from transfer_metrics.ranking.scoring import records_of, score_stores, with_methods
+from transfer_metrics.ranking.scoring import bases_of, read_stores, records_of, with_methods
 from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
@@ -256,7 +256,8 @@ def score_layers(
     chosen = resolve_metrics(metrics, store.kind)
     labels = Labels.of(store.labels, store.kind, store.num_classes, None, chosen)
     modes = interval_modes(intervals, chosen, True)
-    records = score_stores([store], chosen, [labels], modes=modes)
+    read = read_stores([store], labels)
+    records = records_of(bases_of(store), chosen, labels, read, modes)
     if task is not None:
         records = [replace(record, task_summary=task.summary) for record in records]
     if metrics is not DEFAULT_METRICS:
