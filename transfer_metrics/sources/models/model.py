@@ -13,8 +13,7 @@ from torch import nn
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import brief
-from transfer_metrics.sources.example import Modality, example_modality
-from transfer_metrics.sources.float_maps import PixelMap
+from transfer_metrics.sources.example import Modality, PixelMap, example_modality
 from transfer_metrics.sources.models.identity import describe, identity
 from transfer_metrics.sources.models.modules import alone, plain_module
 
