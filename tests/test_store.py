@@ -15,9 +15,8 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     LayerNotFoundError,
 )
-from transfer_metrics.features.batches import Batch
 from transfer_metrics.features.extract import extract
-from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.features.store import Batch, FeatureStore
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.task import Split, Task
 

@@ -42,7 +42,7 @@ def find_blocks(trace: Trace, head: str | None) -> list[Call]:
     entries: list[Call] = []
     group: list[Call] = []
     weighted = False
-    end = head_input(trace, head)
+    end = trace.entering(head)
     for call in trace.calls:
         kind = units.get(call.path)
         if call is end:
@@ -79,12 +79,6 @@ def _with_end(
     elif any(call.end in listed for call in made):
         return entries
     return entries + [call for call in made[:1] if call.end not in listed]
-
-
-def head_input(trace: Trace, head: str | None) -> Call | None:
-    """What entered the classifier, when it last ran."""
-    inputs = [call for call in trace.calls if call.is_input and call.path == head]
-    return inputs[-1] if inputs else None
 
 
 def _units(trace: Trace, head: str | None) -> dict[str, str]:

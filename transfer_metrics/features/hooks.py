@@ -128,7 +128,7 @@ class LayerTaps:
         self._n = batch_size((*args, *kwargs.values()))
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 2:
-            self._mask, self._masks = mask, frame_masks(self._module, mask)
+            self._mask, self._masks = mask, _frame_masks(self._module, mask)
             if torch.compiler.is_compiling():
                 return  # what an export traces has shapes but no values
             empty = (~mask.bool().any(1)).nonzero()
@@ -200,19 +200,12 @@ def _share_memory(one: Tensor, other: Tensor) -> bool:
         return True
 
 
-def frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:
+def _frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:
     """The mask (N, T) of a batch of sounds at every resolution in time, by number of positions.
 
     A convolution shortens the sound and the padding behind it; so the mask of its output is that of
     the shortened length. The ``config`` of the network, or of its first part with one, tells
-    kernels and strides; without such convolutions there is no resolution but that of the mask, and
-    nothing is returned.
-
-    >>> from types import SimpleNamespace
-    >>> network = SimpleNamespace(config=SimpleNamespace(conv_kernel=[3], conv_stride=[2]))
-    >>> masks = frame_masks(network, torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]]))
-    >>> masks[3].tolist()
-    [[1, 1, 1], [1, 0, 0]]
+    kernels and strides; without such convolutions nothing is returned.
     """
 
     def mask_of(lengths: Tensor, total: int) -> Tensor:

@@ -32,6 +32,20 @@ class Inference:
     # The batch normalisations that go into the weights of convolutions.
     folds: tuple[_Fold, ...] = ()
 
+    @classmethod
+    def ways(cls, module: nn.Module, folds: tuple[_Fold, ...]) -> list[Inference]:
+        """How a network could run faster, the fastest first; none but for float32 on a CPU.
+
+        A network counts as convolutional where convolutions have most of its matrices; to others,
+        such as transformers with one convolution for their patches, the layout brings nothing.
+        """
+        weights = [part.weight for part in _convolutions(module)]
+        if not torch.backends.mkldnn.is_available() or 2 * len(weights) <= matrices(module):
+            return []
+        if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
+            return []
+        return [cls(True, folds), cls(True)] if folds else [cls(True)]
+
     @contextmanager
     def of(self, module: nn.Module) -> Iterator[None]:
         """Let a network run so inside; its parameters stay what and where they are.
@@ -53,27 +67,6 @@ class Inference:
                 turned = part.weight.detach().contiguous(memory_format=torch.channels_last)
                 stack.enter_context(_with(part, weight=turned))
             yield
-
-
-AS_IS = Inference()
-
-
-def ways(module: nn.Module, folds: tuple[_Fold, ...]) -> list[Inference]:
-    """How a network could run faster, the fastest first; none but for float32 on a CPU.
-
-    A network counts as convolutional where convolutions have most of its matrices; to others, such
-    as transformers with one convolution for their patches, the layout brings nothing.
-
-    >>> block = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(8, 2))
-    >>> len(ways(block, ())), len(ways(block[2:], ())), len(ways(block.double(), ()))
-    (1, 0, 0)
-    """
-    weights = [part.weight for part in _convolutions(module)]
-    if not torch.backends.mkldnn.is_available() or 2 * len(weights) <= matrices(module):
-        return []
-    if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
-        return []
-    return [Inference(True, folds), Inference(True)] if folds else [Inference(True)]
 
 
 def folds_of(traced: Trace, read: Iterable[Call]) -> tuple[_Fold, ...]:

@@ -33,7 +33,7 @@ from transfer_metrics.errors import (
     warn,
 )
 from transfer_metrics.features.pooling import resolve_pool
-from transfer_metrics.features.store import layers_of
+from transfer_metrics.features.shards import layers_of
 from transfer_metrics.files import check_folder
 from transfer_metrics.heads.data import class_labels
 from transfer_metrics.heads.objective import QUALITY

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.features.batches import Batch, hidden_layers
 from transfer_metrics.features.extract import Extraction
+from transfer_metrics.features.layers import hidden_layers
 from transfer_metrics.features.shards import LOGITS
-from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.features.store import Batch, FeatureStore
 from transfer_metrics.memory import release
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.job import Job

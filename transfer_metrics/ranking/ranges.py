@@ -22,8 +22,8 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     warn,
 )
-from transfer_metrics.features.batches import layers_read
 from transfer_metrics.features.extract import Extraction, check_counts, extract
+from transfer_metrics.features.layers import layers_read
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.memory import release
