@@ -33,7 +33,7 @@ from transfer_metrics.errors import (
 from transfer_metrics.heads import preprocessed as inputs_module
 from transfer_metrics.heads import training
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.finetune import RATES, FineTune
+from transfer_metrics.heads.finetune import _RATES, FineTune
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits, network_logits
 from transfer_metrics.heads.presets import LPFT
@@ -173,9 +173,9 @@ class TestLoop:
         assert rates[0] == 1.0
         assert rates[10] == pytest.approx(0.5)
         assert 0 < rates[19] < 0.01
-        assert RATES["finetune"] == (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-        assert RATES["finetune, batch_norm=eval"] == (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
-        assert RATES["lpft"] == (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
+        assert _RATES["finetune"] == (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+        assert _RATES["finetune, batch_norm=eval"] == (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+        assert _RATES["lpft"] == (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
 
     def test_the_first_of_the_best_epochs_is_kept(self, monkeypatch):
         scores = iter([0.2, 0.7, 0.7, 0.5])
@@ -498,10 +498,10 @@ class TestFineTune:
         def rates(head):
             return tuple(settings.lr for settings in head._grid())
 
-        assert rates(FineTune()) == RATES["finetune"]
-        assert rates(FineTune(batch_norm="eval")) == RATES["finetune, batch_norm=eval"]
-        assert rates(LPFT()) == RATES["lpft"]
-        assert rates(LPFT(batch_norm="train")) == RATES["finetune"]
+        assert rates(FineTune()) == _RATES["finetune"]
+        assert rates(FineTune(batch_norm="eval")) == _RATES["finetune, batch_norm=eval"]
+        assert rates(LPFT()) == _RATES["lpft"]
+        assert rates(LPFT(batch_norm="train")) == _RATES["finetune"]
         assert rates(FineTune(lr=[0.1, 0.2])) == (0.1, 0.2)
 
     def test_neither_test_nor_ood_labels_are_read(self, task):
@@ -705,10 +705,10 @@ class TestStart:
         def rates(**options):
             return tuple(settings.lr for settings in FineTune(**options)._grid())
 
-        assert rates(start="probe", batch_norm="eval") == RATES["lpft"]
-        assert rates(start=LinearProbe(), batch_norm="eval") == RATES["lpft"]
-        assert rates(start="probe") == RATES["finetune"]
-        assert rates(start="head2toe", batch_norm="eval") == RATES["finetune, batch_norm=eval"]
+        assert rates(start="probe", batch_norm="eval") == _RATES["lpft"]
+        assert rates(start=LinearProbe(), batch_norm="eval") == _RATES["lpft"]
+        assert rates(start="probe") == _RATES["finetune"]
+        assert rates(start="head2toe", batch_norm="eval") == _RATES["finetune, batch_norm=eval"]
 
     def test_any_head_on_features_can_be_the_start(self, task):
         cv = tm.Head2ToeCV({"keep": (0.1, 0.5), "steps": (10,)}, cv=2)

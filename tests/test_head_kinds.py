@@ -23,7 +23,7 @@ from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.heads.export import file_logits
 from transfer_metrics.heads.linear import _path_of
-from transfer_metrics.heads.objective import balanced_accuracy, quality, standard_error
+from transfer_metrics.heads.objective import Outcome, quality
 
 MODEL = "zoo:cnn-mnist"
 C = (1e-3, 1e-1, 1e1)
@@ -178,7 +178,7 @@ def test_what_has_no_definition_is_refused_before_anything_is_run(tasks, monkeyp
 def test_an_accuracy_of_one_is_not_certain():
     """Sixteen of sixteen are compatible with 81 % (rule of three): the interval says so."""
     truth = np.arange(16) % 2
-    error = standard_error("classification", np.eye(2)[truth], truth)
+    error = Outcome.of("classification", np.eye(2)[truth], truth).stderr
     middle = stats.beta(16.5, 0.5).mean()
     assert error == pytest.approx(np.sqrt(middle * (1 - middle) / 18), rel=1e-12)
     assert 0.05 < 1.96 * error < 0.2
@@ -195,14 +195,14 @@ def test_standard_errors_are_those_of_repeated_samples():
         drawn = [sample() for _ in range(60)]
         drawn = drawn if kind == "regression" else [(p, (t > 1) * 1) for p, t in drawn]
         spread = np.std([quality(kind, *one) for one in drawn])
-        told = np.mean([standard_error(kind, *one) for one in drawn[:4]])
+        told = np.mean([Outcome.of(kind, *one).stderr for one in drawn[:4]])
         assert told == pytest.approx(spread, rel=0.3)
 
 
 @pytest.mark.filterwarnings("ignore:.* as well, so a score")
 def test_balanced_accuracy_stands_beside_accuracy_where_classes_are_rare():
     logits, codes = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 7 // 3
-    assert balanced_accuracy(logits, codes) == pytest.approx(
+    assert Outcome.of("classification", logits, codes).balanced == pytest.approx(
         balanced_accuracy_score(codes, logits.argmax(1))
     )
     rows = np.r_[0:60, 100:104]

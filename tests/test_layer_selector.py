@@ -18,11 +18,13 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.metrics.base import METRICS, get_metric
 from transfer_metrics.selection.columns import layer_columns, unit_rows
-from transfer_metrics.selection.joint_statistic import JointStatistic, _joint_bytes
-from transfer_metrics.selection.layer_selector import LayerSelector, _drop_candidates
-from transfer_metrics.statistics.needs import (
-    Labels,
+from transfer_metrics.selection.layer_selector import (
+    LayerSelector,
+    _drop_candidates,
+    _joint_bytes,
+    _joint_statistic,
 )
+from transfer_metrics.statistics.needs import Labels
 
 quiet = pytest.mark.filterwarnings("ignore::transfer_metrics.errors.TransferMetricsWarning")
 AUTO = "transrate(eps=auto,class_weights=frequency,dim_normalize=rank)"
@@ -268,8 +270,7 @@ def test_the_estimate_covers_what_the_statistic_holds(metric):
     layers, y = complementary(90)
     columns = layer_columns(layers)
     labels = Labels.read(y, "classification", len(y))
-    joint = JointStatistic(columns, labels, get_metric(metric))
-    statistic = joint._statistic
+    statistic = _joint_statistic(columns, labels, get_metric(metric), 4 << 30)
     if hasattr(statistic, "x"):
         held = statistic.x.numel()
     else:

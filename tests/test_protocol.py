@@ -15,11 +15,10 @@ from tests import evidence_files, kept_truth
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence import ground_truth
 from transfer_metrics.evidence.ground_truth import BEST, best, protocol, reached
-from transfer_metrics.heads import tuning
+from transfer_metrics.heads import training
 from transfer_metrics.heads.base import resolve_head
 from transfer_metrics.heads.preprocessed import Inputs
-from transfer_metrics.heads.training import TrainSettings
-from transfer_metrics.heads.tuning import rungs, tune
+from transfer_metrics.heads.training import TrainSettings, rungs, tune
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.zoo import data_folder
 
@@ -44,7 +43,7 @@ def test_a_factor_that_halves_nothing_is_refused(eta) -> None:
         rungs(4, 8, eta)
 
 
-class _Known(tuning.Training):
+class _Known(training.Training):
     """Training whose validation accuracy is a known function of rate and epoch."""
 
     trained: ClassVar[list[tuple[float, int]]] = []
@@ -61,17 +60,17 @@ class _Known(tuning.Training):
 
 
 def tuned(monkeypatch: pytest.MonkeyPatch, curves, halving, *, from_start=False, start=0.0):
-    monkeypatch.setattr(tuning, "Training", _Known)
-    monkeypatch.setattr(tuning, "accuracy", lambda *args: start)
+    monkeypatch.setattr(training, "Training", _Known)
+    monkeypatch.setattr(training, "accuracy", lambda *args: start)
     _Known.trained, _Known.curves = [], curves
     network = nn.ModuleDict({"head": nn.Linear(1, 2)})
     inputs, codes = Inputs.of_tensor(torch.zeros(4, 1)), torch.zeros(4, dtype=torch.int64)
     grid = [TrainSettings(lr=rate, epochs=4) for rate in curves]
-    found = tune(
+    found, runs = tune(
         network, inputs, codes, (inputs, codes), grid, halving=halving, from_start=from_start,
         checkpoint=None, identity={}, progress=False, title="",
     )  # fmt: skip
-    return found, _Known.trained
+    return found, runs, _Known.trained
 
 
 CURVES = {
@@ -83,35 +82,35 @@ CURVES = {
 
 
 def test_halving_trains_all_a_little_and_the_best_to_the_end(monkeypatch) -> None:
-    found, trained = tuned(monkeypatch, CURVES, 2)
+    found, runs, trained = tuned(monkeypatch, CURVES, 2)
     first = [(rate, 1) for rate in CURVES]
     assert trained == [*first, (0.3, 2), (0.1, 2), (0.3, 3), (0.3, 4)]
     assert found.settings.lr == 0.3
     assert (found.run.epoch, found.run.val_score) == (4, 0.8)
-    assert [run.done for run in found.runs] == [2, 1, 4, 1]
+    assert [run.done for run in runs] == [2, 1, 4, 1]
     assert float(found.network["head"].bias.detach()[0]) == pytest.approx(
         34
     )  # weights of that epoch
 
 
 def test_without_halving_every_setting_is_trained_to_the_end(monkeypatch) -> None:
-    found, trained = tuned(monkeypatch, CURVES, None)
+    found, _, trained = tuned(monkeypatch, CURVES, None)
     assert trained == [(rate, epoch) for rate in CURVES for epoch in (1, 2, 3, 4)]
     assert (found.settings.lr, found.run.epoch, found.run.val_score) == (0.2, 2, 0.9)
 
 
 def test_of_equals_the_lower_training_loss_goes_on(monkeypatch) -> None:
     flat = {rate: [0.5] * 4 for rate in (0.1, 0.2, 0.4)}
-    found, _ = tuned(monkeypatch, flat, 2)
+    found, *_ = tuned(monkeypatch, flat, 2)
     assert found.settings.lr == 0.4
     assert found.run.epoch == 1
 
 
 def test_a_start_that_no_epoch_beats_stays(monkeypatch) -> None:
     for halving in (None, 2):
-        found, _ = tuned(monkeypatch, CURVES, halving, from_start=True, start=0.9)
+        found, *_ = tuned(monkeypatch, CURVES, halving, from_start=True, start=0.9)
         assert (found.run.epoch, found.run.val_score) == (0, 0.9)
-        found, _ = tuned(monkeypatch, CURVES, halving, from_start=True, start=0.45)
+        found, *_ = tuned(monkeypatch, CURVES, halving, from_start=True, start=0.45)
         assert found.run.epoch > 0
 
 
@@ -122,7 +121,7 @@ def test_interrupted_halving_ends_with_the_same_weights(tmp_path: Path, monkeypa
     )
     whole = head.fit("zoo:cnn-mnist", task)
     steps = whole.steps_
-    write, written = tuning.Training.keep, []
+    write, written = training.Training.keep, []
 
     def stopping(self, *args):
         write(self, *args)
@@ -131,7 +130,7 @@ def test_interrupted_halving_ends_with_the_same_weights(tmp_path: Path, monkeypa
             raise KeyboardInterrupt
 
     again = tm.FineTune(**{**head.get_params(), "checkpoint": tmp_path})
-    monkeypatch.setattr(tuning.Training, "keep", stopping)
+    monkeypatch.setattr(training.Training, "keep", stopping)
     with pytest.raises(KeyboardInterrupt):
         again.fit("zoo:cnn-mnist", task)
     again.fit("zoo:cnn-mnist", task)

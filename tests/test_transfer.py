@@ -24,8 +24,8 @@ from transfer_metrics.heads import transfer as transfer_module
 from transfer_metrics.heads.base import HEADS, resolve_head
 from transfer_metrics.heads.estimate import _training_seconds
 from transfer_metrics.heads.splits import complete_task
+from transfer_metrics.heads.training import rungs
 from transfer_metrics.heads.trials import _LEAST, Trials
-from transfer_metrics.heads.tuning import rungs
 from transfer_metrics.progress import check_time
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.specs import results_of

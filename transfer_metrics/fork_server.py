@@ -21,7 +21,7 @@ from typing import Any
 
 from transfer_metrics.threads import brief_spin, so_many_threads
 
-IMPORTED = ("transfer_metrics.ranking.engines.processes", "faiss")
+IMPORTED = ("transfer_metrics.ranking.engines.processes", "transfer_metrics.metrics.knn")
 """What workers of a ranking need; what is not installed is left out."""
 _Target = Callable[..., object]
 _server: ForkServer | None = None

@@ -60,16 +60,10 @@ def _run(args: argparse.Namespace) -> int:
 
     from transfer_metrics.heads.data import as_codes, read_task
     from transfer_metrics.heads.head_files import RECORD
-    from transfer_metrics.heads.objective import (
-        balanced_accuracy,
-        doubt,
-        quality,
-        standard_error,
-    )
+    from transfer_metrics.heads.objective import Outcome, doubt
     from transfer_metrics.metrics.base import Estimate
     from transfer_metrics.ranking import ScoreTable
     from transfer_metrics.sources.models.load_model import load_model
-    from transfer_metrics.sources.tasks.labels import is_long_tailed
 
     model, head = _asked(args)
     check_place(args.out, folder=True, task=args.task, own=(RECORD,))
@@ -83,21 +77,21 @@ def _run(args: argparse.Namespace) -> int:
     head = head.on_layers_of(network.name).fit(network, task)
     base = {"model": network.name, "task": task.name, "head": head.label, "seed": args.seed}
     base["task_summary"] = task.summary
-    tested = [name for name in task.splits if name not in ("train", "val")]
     records: list[dict[str, Any]] = []
     doubts = {}
-    for name in tested:
+    for name in task.splits:
+        if name in ("train", "val"):
+            continue
         logits, truth = head.logits(task, split=name), as_codes(task[name].labels, head.kind_)
-        common = {**base, "split": name, "n": len(task[name]), "higher_is_better": True}
-        found = {head.measure: quality(head.kind_, logits, truth)}
-        error = standard_error(head.kind_, logits, truth)
-        doubts[name] = doubt(head.kind_, found[head.measure], error, truth, task.classes)
-        if head.kind_ == "classification" and is_long_tailed(truth):
-            found["balanced_accuracy"] = balanced_accuracy(logits, truth)
-        records += [{**common, "metric": metric, "value": v} for metric, v in found.items()]
-    for r in records:
-        told = doubts[r["split"]] if r["metric"] == head.measure else ""
-        head.note_test(task.name, r["split"], r["metric"], r["value"], r["n"], told)
+        found = Outcome.of(head.kind_, logits, truth, task.classes)
+        doubts[name] = found.doubt
+        values = {head.measure: found.value, "balanced_accuracy": found.balanced}
+        common = {**base, "split": name, "n": len(truth), "higher_is_better": True}
+        for metric, value in values.items():
+            if value is not None:
+                records.append({**common, "metric": metric, "value": value})
+                told = found.doubt if metric == head.measure else ""
+                head.note_test(task.name, name, metric, value, len(truth), told)
     head.save(args.out)
     shutil.rmtree(state, ignore_errors=True)
     table = ScoreTable(records)
@@ -106,9 +100,9 @@ def _run(args: argparse.Namespace) -> int:
         for r in table.records
     ]
     print_table(table, args, "\n".join(lines or ["the task has no split to test on"]))
-    if not tested and (value := getattr(head, "val_score_", None)) is not None:
+    if not records and (value := getattr(head, "val_score_", None)) is not None:
         data = read_task(network, task, None, getattr(head, "validation", None), args.seed)
-        truth = data.codes(data.held_split)[data.held]
+        truth = data.held_codes
         of_classes = head.kind_ == "classification"
         error = Estimate.of_proportion(value, len(truth)).stderr if of_classes else 0.0
         doubts["val"] = doubt(head.kind_, value, error, truth, task.classes)

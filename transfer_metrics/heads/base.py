@@ -111,20 +111,28 @@ class Head(Predictor):
 
     def _feature_data(self, X: Any, y: Any, validation: Any) -> FeatureData:
         """Read what a head on features is fitted on; models are run over their task first."""
-        options = self.get_params(deep=False)
-        fraction, seed = options.get("validation"), options.get("random_state")
         if isinstance(X, FeatureData):
             data = X
         elif is_model(X):
-            of_task = read_task(X, y, validation, fraction, seed)
-            self._refuse(of_task.task.kind)  # before anything is run
-            data = self._task_features(of_task)
-            self.card_ = {"task": card_of(of_task.task, of_task.model)}
+            data = self._task_features(self._task_data(X, y, validation))
         else:
-            data = read_features(self, X, y, validation, options["layers"], fraction, seed)
+            layers = self.get_params(deep=False)["layers"]
+            data = read_features(self, X, y, validation, layers, *self._held_out())
         self._refuse(data.kind)
         self.n_features_in_ = data.whole.columns.dim
         return data
+
+    def _task_data(self, X: Any, y: Any, validation: Any) -> TaskData:
+        """Load the model and the task that a head is fitted on, which its card then tells of."""
+        data = read_task(X, y, validation, *self._held_out())
+        self._refuse(data.task.kind)  # before anything is run
+        self.card_ = {"task": card_of(data.task, data.model)}
+        return data
+
+    def _held_out(self) -> tuple[float | None, Any]:
+        """The share of examples for validation, where some are cut from others, and the seed."""
+        options = self.get_params(deep=False)
+        return options.get("validation"), options.get("random_state")
 
     def _refuse(self, kind: str) -> None:
         """Raise where this head, with its parameters, is not defined for a kind of task."""
@@ -153,7 +161,8 @@ class Head(Predictor):
         """Set the attributes of a head that was fitted on features."""
         self.kind_, self.classes_, self.class_names_ = data.kind, data.classes, data.class_names
         self.layers_, self.pool_, self.source_ = data.layers, data.pool, data.source
-        self.fitted_on_ = "model" if data.of_model else "features"
+        of_model = data.source is not None and data.source.model is not None
+        self.fitted_on_ = "model" if of_model else "features"
         self.coef_, self.intercept_ = coef, intercept
         self.layer_columns_, self.unit_norm_, self.network_ = columns, unit_norm, None
 

@@ -59,11 +59,8 @@ class Labelled:
 class FeatureData:
     """Features to fit a head on; what is not said here is as in ``Head``.
 
-    Attributes:
-        train: what weights are fitted to.
-        held: what choices are made by.
-        whole: both together if one was cut from the other, else the same as ``train``.
-        of_model: whether a model was given to make them with.
+    ``train`` is what weights are fitted to, ``held`` what choices are made by, ``whole`` both
+    together if one was cut from the other, else the same as ``train``.
     """
 
     kind: str
@@ -75,7 +72,6 @@ class FeatureData:
     layers: tuple[Layer, ...]
     pool: str | None
     source: ModelRef | None
-    of_model: bool = False
 
     @property
     def outputs(self) -> int:
@@ -87,9 +83,8 @@ class FeatureData:
 class TaskData:
     """A model and the examples to fit it to: the splits ``train`` and, unless cut from it, ``val``.
 
-    Attributes:
-        rows: positions in ``train`` that weights are fitted to.
-        held: positions that choices are made by, in ``train`` or, where it exists, in ``val``.
+    ``rows`` are positions in ``train`` that weights are fitted to, ``held`` those that choices are
+    made by, in ``train`` or, where it exists, in ``val``.
     """
 
     model: Model
@@ -107,14 +102,30 @@ class TaskData:
         """The split that ``held`` counts in."""
         return self.task["val" if self.own_split else "train"]
 
-    def codes(self, split: Split) -> np.ndarray:
-        """What is to be predicted in a split; see ``Labelled``."""
-        return as_codes(split.labels, self.task.kind)
+    @property
+    def train_codes(self) -> np.ndarray:
+        """What weights are fitted to; see ``Labelled``."""
+        return as_codes(self.task["train"].labels, self.task.kind)[self.rows]
+
+    @property
+    def held_codes(self) -> np.ndarray:
+        """What choices are made by."""
+        return as_codes(self.held_split.labels, self.task.kind)[self.held]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the task."""
+        return tuple(self.task.classes)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """As in ``FeatureData``."""
+        return class_labels(self.class_names, self.task.kind)
 
     @property
     def outputs(self) -> int:
         """As in ``FeatureData``."""
-        return self.task.num_classes or self.codes(self.task["train"]).shape[1]
+        return self.task.num_classes or self.train_codes.shape[1]
 
     def features(
         self, layers: Any, pool: Any, shared: SharedFeatures | None = None, **how: Any
@@ -132,20 +143,19 @@ class TaskData:
         train, held, whole = parts["train"], parts.get("val"), parts["train"]
         if held is None:
             train, held = whole.rows(self.rows), whole.rows(self.held)
-        store, names = stores["train"], tuple(self.task.classes)
+        store = stores["train"]
         return FeatureData(
             self.task.kind,
             train,
             held,
             whole,
-            classes=class_labels(names, self.task.kind),
-            class_names=names,
+            self.classes,
+            self.class_names,
             layers=tuple(store.layers),
             pool=store.manifest["pool"],
             source=dataclasses.replace(
                 ModelRef.of_store(store), model=self.model, spec=self.model.spec
             ),
-            of_model=True,
         )
 
 
@@ -191,8 +201,8 @@ def read_features(
 ) -> FeatureData:
     """Features and labels in any of the accepted forms, with a part for validation.
 
-    ``owner`` is the estimator, which arrays tell its ``n_features_in_``; ``layers`` are ``"last"``,
-    ``"all"`` or names; None for ``fraction`` holds out nothing, and then all data are in both.
+    Arrays tell the ``owner`` its ``n_features_in_``. None for ``fraction`` holds out nothing, and
+    then all data are in both.
     """
     columns, labels, names, kind = _read(owner, X, y)
     if kind != "classification":
@@ -310,21 +320,15 @@ def _read_validation(
             f"validation is a {type(given).__name__}; give a FeatureStore or (features, labels)"
         )
     columns = aligned(features, like.names, like.dims)
-    if kind != "classification":
-        codes = as_codes(labels, kind)
-        if codes.shape != (len(columns), fitted.shape[1]):
-            raise InvalidInputError(
-                f"validation has {len(columns)} examples and labels of shape {labels.shape}, where "
-                f"{fitted.shape[1]} numbers are fitted to each"
-            )
-        return Labelled(columns, codes)
-    if labels.ndim != 1 or len(labels) != len(columns):
+    codes = as_codes(labels, kind)
+    if codes.shape != (len(columns), *fitted.shape[1:]):
+        each = f", where {fitted.shape[1]} numbers are fitted to each" if fitted.ndim > 1 else ""
         raise InvalidInputError(
-            f"validation has {len(columns)} examples and labels of shape {labels.shape}"
+            f"validation has {len(columns)} examples and labels of shape {labels.shape}{each}"
         )
-    if isinstance(given, FeatureStore):
-        return Labelled(columns, labels)
-    return Labelled(columns, class_codes(labels, classes, class_names, "validation"))
+    if kind == "classification" and not isinstance(given, FeatureStore):
+        codes = class_codes(labels, classes, class_names, "validation")
+    return Labelled(columns, codes)
 
 
 def _as_split(validation: Any, task: Task) -> Split:
@@ -375,9 +379,6 @@ def class_labels(names: Sequence[str], kind: str = "classification") -> np.ndarr
     """Labels of the classes of a task, (C,): numbers or booleans that all names are, else names.
 
     Of a multilabel task the numbers of its labels.
-
-    >>> class_labels(("-1", "1")), class_labels(("ant", "bee"))
-    (array([-1,  1]), array(['ant', 'bee'], dtype='<U3'))
     """
     if kind != "classification":
         return np.arange(len(names))
@@ -396,10 +397,6 @@ def class_codes(
 
     Where classes are words, numbers are those of the classes. A label that is none is -1, or an
     error where the classes are those of a task, whose labels might be counted from elsewhere.
-
-    >>> names = ("1", "2", "5")
-    >>> class_codes([5, 1], class_labels(names), names), class_codes(["2"], class_labels(names), ())
-    (array([2, 0]), array([-1]))
     """
     found = as_array(labels)
     if found.dtype != object and classes.dtype.kind in "UO" and names:

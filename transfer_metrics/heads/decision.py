@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import as_codes
-from transfer_metrics.heads.objective import balanced_accuracy, doubt, quality, standard_error
+from transfer_metrics.heads.objective import Outcome
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
@@ -27,7 +27,6 @@ from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.example import is_pair
 from transfer_metrics.sources.preprocess import to_mode
 from transfer_metrics.sources.specs import named_spec
-from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.untrusted import visible
 
@@ -296,18 +295,15 @@ def decided(
 ) -> Decision:
     """The decision for a head that was fitted, tested on the task's split ``test``."""
     split, names, kind = task["test"], tuple(task.classes), head.kind_
-    logits, truth = head.logits(task), as_codes(split.labels, kind)
+    logits = head.logits(task)
+    found = Outcome.of(kind, logits, as_codes(split.labels, kind), names)
+    head.note_test(task.name, "test", head.measure, found.value, len(split), found.doubt)
     classes = len(names) if kind == "classification" else 0
     confusion = np.zeros((classes, classes), np.int64)
     mistakes: tuple[Mistake, ...] = ()
-    balanced = None
-    if kind == "classification":
+    if classes:
         np.add.at(confusion, (split.labels, logits.argmax(axis=1)), 1)
         mistakes = _mistakes_of(split, softmax(logits, axis=1), names)
-        balanced = balanced_accuracy(logits, truth) if is_long_tailed(truth) else None
-    value, error = quality(kind, logits, truth), standard_error(kind, logits, truth)
-    doubted = doubt(kind, value, error, truth, names)
-    head.note_test(task.name, "test", head.measure, value, len(split), doubted)
     return Decision(
         task=task.name,
         model=model,
@@ -315,11 +311,11 @@ def decided(
         label=label,
         alternatives=_alternatives(comparison, head.measure, model, label),
         comparison=comparison,
-        accuracy=value,
-        margin=float(1.959964 * error),
-        doubt=doubted,
+        accuracy=found.value,
+        margin=float(1.959964 * found.stderr),
+        doubt=found.doubt,
         examples=len(split),
-        balanced=balanced,
+        balanced=found.balanced,
         confusion=confusion,
         class_names=names,
         mistakes=mistakes,

@@ -9,7 +9,7 @@ import numpy as np
 
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.splits import with_test
-from transfer_metrics.heads.tuning import rungs
+from transfer_metrics.heads.training import rungs
 from transfer_metrics.ranking import ScoreTable
 from transfer_metrics.ranking.forecast import Forecast, forecast
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics

@@ -20,20 +20,18 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.layers import list_layers
 from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.card import card_of
-from transfer_metrics.heads.data import TaskData, class_labels, is_model, read_task
+from transfer_metrics.heads.data import TaskData, is_model
 from transfer_metrics.heads.head2toe import scaled
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import ModelRef
-from transfer_metrics.heads.training import TrainSettings
-from transfer_metrics.heads.tuning import Tuned, tune
+from transfer_metrics.heads.training import Run, Training, TrainSettings, tune
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.modules import copied, own_random_numbers
 from transfer_metrics.sources.tasks.subtasks import check_share
 
-RATES: Mapping[str, tuple[float, ...]] = {
+_RATES: Mapping[str, tuple[float, ...]] = {
     "finetune": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
     "finetune, batch_norm=eval": (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
     "lpft": (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4),
@@ -172,16 +170,22 @@ class FineTune(Head):
         X = load_model(X)
         auto = "adamw" if _is_transformer(X.module) else "sgd"
         grid = self._grid(auto if self.optimizer == "auto" else self.optimizer)
-        data = read_task(X, y, validation, self.validation, self.random_state)
-        self.card_ = {"task": card_of(data.task, data.model)}
+        data = self._task_data(X, y, validation)
         self._settings = settings_of(data.model, data.task)
         began = time.perf_counter()
-        targets = scaled(data.codes(data.task["train"])[data.rows], data.task.kind)
+        targets = scaled(data.train_codes, data.task.kind)
         initial = self._initial(data, targets, grid[0].seed)
         self.initial_seconds_ = time.perf_counter() - began
         where = next((p.device for p in data.model.module.parameters()), torch.device("cpu"))
         initial.to(self.device or where)
-        self._set_network(self._tuned(initial, data, targets, grid), data, targets)
+        best, runs = self._tuned(initial, data, targets, grid)
+        self._set_network(best.network.eval(), data, targets)
+        self.lr_, self.weight_decay_ = best.settings.lr, best.settings.weight_decay
+        self.optimizer_ = best.settings.optimizer
+        self.epoch_, self.val_score_ = best.run.epoch, best.run.val_score
+        self.history_ = [record for run in runs for record in run.history]
+        self.run_steps_, self.steps_ = best.run.steps, sum(run.steps for run in runs)
+        self.run_seconds_, self.seconds_ = best.run.seconds, sum(run.seconds for run in runs)
         return self
 
     def chosen(self) -> dict[str, Any]:
@@ -243,13 +247,13 @@ class FineTune(Head):
         """The settings to try; one is enough where there is no epoch to train."""
         rates: Sequence[float]
         if self.lr in ("auto", "wide") and optimizer == "adamw":
-            rates = RATES["adamw" if self._start() is None else "adamw, start"]
+            rates = _RATES["adamw" if self._start() is None else "adamw, start"]
         elif self.lr == "auto":
             probed = isinstance(self._start(), LinearProbe)
             fixed = "lpft" if probed else "finetune, batch_norm=eval"
-            rates = RATES["finetune" if self.batch_norm == "train" else fixed]
+            rates = _RATES["finetune" if self.batch_norm == "train" else fixed]
         elif self.lr == "wide":
-            rates = RATES["wide"]
+            rates = _RATES["wide"]
         elif isinstance(self.lr, str):
             raise InvalidInputError(
                 f"lr={self.lr!r}; use 'auto', 'wide', a number or a list of numbers"
@@ -281,7 +285,7 @@ class FineTune(Head):
 
     def _tuned(
         self, initial: TransferNet, data: TaskData, targets: _Targets, grid: Sequence[TrainSettings]
-    ) -> Tuned:
+    ) -> tuple[Training, list[Run]]:
         train, held, name = data.task["train"], data.held_split, data.task.name
         inputs = held_inputs = Inputs.of_examples(
             data.model, train.examples, name=f"{name} (train)"
@@ -299,7 +303,7 @@ class FineTune(Head):
                 "held": data.held.tolist(),
             }
         codes, middle, spread = targets
-        truth = data.codes(held)[data.held]
+        truth = data.held_codes
         if data.task.kind != "classification":
             codes, truth = (x.astype(np.float32) for x in (codes, (truth - middle) / spread))
         return tune(
@@ -317,37 +321,28 @@ class FineTune(Head):
             kind=data.task.kind,
         )
 
-    def _set_network(self, tuned: Tuned, data: TaskData, targets: _Targets) -> None:
-        network = tuned.network.eval()
+    def _set_network(self, network: TransferNet, data: TaskData, targets: _Targets) -> None:
         _, middle, spread = targets
         with torch.no_grad():
             for tensor in network.head.parameters():
                 by = torch.from_numpy(spread).to(tensor)
                 tensor.mul_(by[:, None] if tensor.ndim == 2 else by)
             network.head.bias.add_(torch.from_numpy(middle).to(network.head.bias))
-        self.kind_, self.network_, self._state = data.task.kind, network, None
-        self.class_names_ = tuple(data.task.classes)
-        self.classes_ = class_labels(self.class_names_, self.kind_)
-        self.fitted_on_, self.source_ = "model", ModelRef.of(data.model, self._settings)
+        self.kind_, self.classes_, self.class_names_ = (
+            data.task.kind,
+            data.classes,
+            data.class_names,
+        )
+        self.network_, self._state, self.fitted_on_ = network, None, "model"
+        self.source_ = ModelRef.of(data.model, self._settings)
         self.layers_, self.pool_ = network.layers, network.pool.name
         self.unit_norm_, self.layer_columns_ = network.unit_norm, network.chosen_columns() or None
         self.coef_ = network.head.weight.detach().cpu().numpy().copy()
         self.intercept_ = network.head.bias.detach().cpu().numpy().copy()
-        self.lr_, self.weight_decay_ = tuned.settings.lr, tuned.settings.weight_decay
-        self.optimizer_ = tuned.settings.optimizer
-        self.epoch_, self.val_score_ = tuned.run.epoch, tuned.run.val_score
-        self.history_ = [record for run in tuned.runs for record in run.history]
-        self.run_steps_, self.steps_ = tuned.run.steps, sum(run.steps for run in tuned.runs)
-        self.run_seconds_ = tuned.run.seconds
-        self.seconds_ = sum(run.seconds for run in tuned.runs)
 
 
 def _is_transformer(module: nn.Module) -> bool:
-    """Whether a network has attention and normalises tokens more often than batches, by classes.
-
-    >>> _is_transformer(nn.TransformerEncoderLayer(4, 2)), _is_transformer(nn.Linear(4, 2))
-    (True, False)
-    """
+    """Whether a network has attention and normalises tokens more often than batches, by classes."""
     parts = list(module.modules())
     names = [type(part).__name__.lower() for part in parts]
     of_batches = sum(isinstance(part, _NormBase) for part in parts)

@@ -22,13 +22,7 @@ from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import as_codes
 from transfer_metrics.heads.network import TransferNet
-from transfer_metrics.heads.objective import (
-    QUALITY,
-    balanced_accuracy,
-    doubt,
-    quality,
-    standard_error,
-)
+from transfer_metrics.heads.objective import QUALITY, Outcome, doubt
 from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import short_id
@@ -42,7 +36,6 @@ from transfer_metrics.sources.models.model import Model, place
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.models.settings import Settings
 from transfer_metrics.sources.specs import named_spec, results_of
-from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.task import Split, Task
 
 _OF_FIT = ("model", "model_id", "spec", "revision", "task", "task_id", "head", "seed", "version")
@@ -240,13 +233,12 @@ class Fits:
         for name, split in self.tests.items():
             logits = head.logits(self._inputs(loaded, head, name, split))
             truth, n = as_codes(split.labels, kind), len(split)
-            found_on[name] = value = quality(kind, logits, truth)
-            error = standard_error(kind, logits, truth)
+            reached = Outcome.of(kind, logits, truth)
+            found_on[name], error = reached.value, reached.stderr
             apart = _deviations(logits.argmax(1) == truth) if kind == "classification" else None
-            add(name, measure, value, better=True, stderr=error, n=n, deviations=apart)
-            if name == "test" and kind == "classification" and is_long_tailed(truth):
-                balanced = balanced_accuracy(logits, truth)
-                add(name, "balanced_accuracy", balanced, better=True, n=n)
+            add(name, measure, reached.value, better=True, stderr=error, n=n, deviations=apart)
+            if name == "test" and reached.balanced is not None:
+                add(name, "balanced_accuracy", reached.balanced, better=True, n=n)
         held = self.task["val"]
         chosen = ", ".join(f"{name}={value!r}" for name, value in head.chosen().items())
         value = head.score(self._inputs(loaded, head, "val", held), held.labels)

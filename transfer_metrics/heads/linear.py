@@ -167,11 +167,6 @@ def _path_of(
     """Linear models along a path of inverse strengths, the best by validation.
 
     For features as they are, which are normalised by one mean and one standard deviation.
-
-    >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
-    >>> path = _path_of("regression", x, 2 * x + 1, x, 2 * x + 1, 1, C_grid=(1e6,))
-    >>> path.coef.round(3).item(), path.intercept.round(3).item()
-    (2.0, 1.0)
     """
     grid = sorted(float(c) for c in C_grid)
     if not grid or not grid[0] > 0:
@@ -300,24 +295,14 @@ def _scalar_normalisation(x: np.ndarray) -> tuple[float, float]:
 def _unnormalised(
     weight: np.ndarray, bias: np.ndarray, mean: float, std: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights for x from weights for (x - mean) / std: the logits stay the same.
-
-    >>> _unnormalised(np.array([[2.0, 4.0]]), np.array([1.0]), mean=3.0, std=2.0)
-    (array([[1., 2.]]), array([-8.]))
-    """
+    """Weights for x from weights for (x - mean) / std: the logits stay the same."""
     return weight / std, bias - mean / std * weight.sum(axis=1)
 
 
 def _padded(
     coef: np.ndarray, intercept: np.ndarray, present: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (C, D) and biases (C,) with zeros for absent classes, and -1/2 and 1/2 for two.
-
-    >>> _padded(np.array([[2.0]]), np.array([4.0]), np.array([0, 2]), 3)
-    (array([[-1.],
-           [ 0.],
-           [ 1.]]), array([-2.,  0.,  2.]))
-    """
+    """Weights (C, D) and biases (C,) with zeros for absent classes, and -1/2 and 1/2 for two."""
     if len(coef) == 1:
         coef, intercept = np.concatenate([-coef, coef]) / 2, np.array([-1, 1]) * intercept / 2
     weight = np.zeros((num_classes, coef.shape[1]), coef.dtype)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import Estimate
+from transfer_metrics.sources.tasks.labels import is_long_tailed
 
 QUALITY = {"classification": "accuracy", "regression": "r2", "multilabel": "average_precision"}
 """The measure of each kind of task."""
@@ -46,18 +47,14 @@ def quality(kind: str, logits: Any, truth: Any, weights: Any = None) -> float:
     return float(found)
 
 
-def standard_error(kind: str, logits: Any, truth: Any) -> float:
-    """Standard error of ``quality`` over examples.
+def _standard_error(kind: str, logits: np.ndarray, truth: np.ndarray, value: float) -> float:
+    """Standard error of a ``quality`` over examples.
 
     Binomial for an accuracy, by Jeffreys' rule where all or none are right; of R² by the delta
     method, from the residuals and deviations of each example; of average precision by fifty
     resamples of the examples.
-
-    >>> standard_error("classification", [[0.0, 1.0], [3.0, 2.0]], [1, 1]).__round__(4)
-    0.3536
     """
-    logits, truth = np.asarray(logits), np.asarray(truth)
-    n, value = len(truth), quality(kind, logits, truth)
+    n = len(truth)
     if kind == "classification":
         return Estimate.of_proportion(value, n).stderr
     if kind == "regression":
@@ -84,8 +81,6 @@ def doubt(
 
     >>> doubt("classification", 0.8, 0.05, [0] * 15 + [1] * 5, ("ant", "bee"))
     "not surely better than always answering 'ant', which 75.0 % of these examples are"
-    >>> doubt("regression", -0.1, None, [[1.0], [2.0]]), doubt("classification", 1.0, 0.1, [0, 1])
-    ('no better than always answering the mean, whose R² is 0', '')
     """
     truth = np.asarray(truth)
     if kind == "classification":
@@ -103,15 +98,28 @@ def doubt(
     return f"{'not surely' if value > rule else 'no'} better than {told}"
 
 
-def balanced_accuracy(logits: Any, codes: Any) -> float:
-    """Mean over the classes that occur of the share of their examples that are right.
+class Outcome(NamedTuple):
+    """What predictions reached on examples for testing.
 
-    >>> balanced_accuracy([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], [0, 0, 1])
-    0.5
+    ``value`` is their ``quality``, ``stderr`` its standard error, ``balanced`` the balanced
+    accuracy where some classes are rare, else None, and ``doubt`` what is to be said of all that.
     """
-    codes = np.asarray(codes)
-    right = np.asarray(logits).argmax(axis=1) == codes
-    return float(np.mean([right[codes == code].mean() for code in np.unique(codes)]))
+
+    value: float
+    stderr: float
+    balanced: float | None
+    doubt: str
+
+    @classmethod
+    def of(cls, kind: str, logits: Any, truth: np.ndarray, names: Sequence[str] = ()) -> Outcome:
+        """Judge predictions; arguments as for ``quality`` and ``doubt``."""
+        logits, truth, balanced = np.asarray(logits), np.asarray(truth), None
+        if kind == "classification" and is_long_tailed(truth):
+            right = logits.argmax(axis=1) == truth
+            balanced = float(np.mean([right[truth == code].mean() for code in np.unique(truth)]))
+        value = quality(kind, logits, truth)
+        error = _standard_error(kind, logits, truth, value)
+        return cls(value, error, balanced, doubt(kind, value, error, truth, names))
 
 
 def _undecided(truth: np.ndarray) -> np.ndarray:

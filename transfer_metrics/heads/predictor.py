@@ -21,7 +21,7 @@ from transfer_metrics.heads.data import aligned, as_codes, class_codes, labelled
 from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.feed import preprocessing
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
-from transfer_metrics.heads.objective import QUALITY, doubt, quality, standard_error
+from transfer_metrics.heads.objective import QUALITY, Outcome, quality
 from transfer_metrics.heads.preprocessed import Inputs, network_logits, readable_logits
 from transfer_metrics.heads.source import ModelRef, check_store
 from transfer_metrics.selection.columns import has_layers, unit_rows
@@ -180,17 +180,15 @@ class Predictor(ClassifierMixin, BaseEstimator):
             raise InvalidInputError(
                 f"X has {len(logits)} examples and y {len(y)} labels; give one label per example"
             )
-        if self.kind_ != "classification":
-            value = quality(self.kind_, logits, as_codes(y, self.kind_), sample_weight)
-        else:
+        if self.kind_ == "classification":
             classes = np.arange(len(self.classes_)) if _is_numbered(X) else self.classes_
-            right = logits.argmax(axis=1) == class_codes(y, classes, self.class_names_)
-            value = float(np.average(right, weights=sample_weight))
+            codes = class_codes(y, classes, self.class_names_)
+        else:
+            codes = as_codes(y, self.kind_)
+        value = quality(self.kind_, logits, codes, sample_weight)
         if own and sample_weight is None and isinstance(X, Task):
-            kind, codes = self.kind_, as_codes(y, self.kind_)
-            error = standard_error(kind, logits, codes)
-            doubted = doubt(kind, value, error, codes, self.class_names_)
-            self.note_test(X.name, split, self.measure, value, len(y), doubted)
+            told = Outcome.of(self.kind_, logits, codes, self.class_names_).doubt
+            self.note_test(X.name, split, self.measure, value, len(y), told)
         return value
 
     def network(self, model: Any = None) -> TransferNet:
@@ -244,14 +242,16 @@ class Predictor(ClassifierMixin, BaseEstimator):
         new = self._examples(X, model)
         refuse_others(self._about, model, new.examples)
         size = getattr(self, "batch_size", 64)
-        found = readable_logits(self._placed(), model, new.examples, size, progress)
+        rows, logits, failures = readable_logits(
+            self._placed(), model, new.examples, size, progress
+        )
         table = pd.DataFrame({"example": list(new.names)})
-        for name, values in self._told(found.logits).items():
+        for name, values in self._told(logits).items():
             empty = None if values.dtype == object else np.nan
             column = np.full(len(new), empty, dtype=values.dtype)
-            column[found.rows] = values
+            column[rows] = values
             table[name] = pd.Series(column, dtype=values.dtype)
-        table["error"] = pd.Series([found.failures.get(i) for i in range(len(new))], dtype=object)
+        table["error"] = pd.Series([failures.get(i) for i in range(len(new))], dtype=object)
         table.attrs["left_out"] = list(new.left_out)
         return table
 

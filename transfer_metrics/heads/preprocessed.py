@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,11 +58,7 @@ class Inputs:
         )
 
     def runs(self, size: int) -> list[np.ndarray]:
-        """All positions in runs of at most ``size``, each of examples that can share a batch.
-
-        >>> Inputs(np.copy, 4, lengths=np.array([9, 5, 9, 5])).runs(3)
-        [array([1, 3]), array([0, 2])]
-        """
+        """All positions in runs of at most ``size``, each of examples that can share a batch."""
         if self._lengths is None:
             return list(_chunks(len(self), size))
         order = np.argsort(self._lengths, kind="stable")
@@ -71,11 +67,7 @@ class Inputs:
 
     @classmethod
     def of_tensor(cls, batch: Tensor) -> Inputs:
-        """One tensor (N, …) of inputs.
-
-        >>> Inputs.of_tensor(torch.arange(4.0)[:, None]).rows(np.array([3, 1])).batch([0]).tolist()
-        [[3.0]]
-        """
+        """One tensor (N, …) of inputs."""
         size = batch.numel() * batch.element_size()
         return cls(lambda rows: batch[torch.from_numpy(rows)], len(batch), size)
 
@@ -122,10 +114,15 @@ class Inputs:
         return cls.of_examples(model, X.examples, name=name, keep=False)
 
 
-def network_logits(network: nn.Module, inputs: Inputs, batch_size: int) -> Tensor:
-    """Logits of all examples in evaluation mode, (N, C) float32 on the CPU, all finite."""
-    logits = raw_logits(network, inputs, batch_size)
-    bad = (~torch.isfinite(logits)).any(1).nonzero()
+def network_logits(
+    network: nn.Module, inputs: Inputs, batch_size: int, *, finite: bool = True
+) -> Tensor:
+    """Logits of all examples in evaluation mode, (N, C) float32 on the CPU, all ``finite``."""
+    runs = inputs.runs(batch_size)
+    with evaluation(network):
+        parts = [network(place(inputs.batch(rows), network)).float().cpu() for rows in runs]
+    logits = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(runs)))]
+    bad = (~torch.isfinite(logits)).any(1).nonzero() if finite else ()
     if len(bad):
         raise ExtractionError(
             f"the logits of example {bad[0].item()} are NaN or infinite; check the example and "
@@ -134,26 +131,10 @@ def network_logits(network: nn.Module, inputs: Inputs, batch_size: int) -> Tenso
     return logits
 
 
-def raw_logits(network: nn.Module, inputs: Inputs, batch_size: int) -> Tensor:
-    """Like ``network_logits``, whatever the numbers are."""
-    runs = inputs.runs(batch_size)
-    with evaluation(network):
-        parts = [network(place(inputs.batch(rows), network)).float().cpu() for rows in runs]
-    return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(runs)))]
-
-
-class ReadableLogits(NamedTuple):
-    """Logits (n, C) of the examples at n positions that could be read, and why others could not."""
-
-    rows: np.ndarray
-    logits: np.ndarray
-    failures: dict[int, str]
-
-
 def readable_logits(
     network: nn.Module, model: Model, examples: Sequence[Any], batch_size: int, progress: bool
-) -> ReadableLogits:
-    """Run a network over examples; those that fail are noted, and the rest go on.
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Positions (n,) and logits (n, C) of examples that can be read, and why others cannot.
 
     A batch that fails is run again one example at a time. Where all fail, the first one raises.
     """
@@ -189,7 +170,7 @@ def readable_logits(
         raise next(iter(failures.values()))
     rows = np.array(sorted(logits))
     told = {position: str(error) for position, error in failures.items()}
-    return ReadableLogits(rows, np.stack([logits[row] for row in rows]), told)
+    return rows, np.stack([logits[row] for row in rows]), told
 
 
 class PreparedSplits(dict[str, Inputs]):

@@ -1,12 +1,13 @@
-"""Training networks: SGD or AdamW, a cosine per epoch, the best epoch kept."""
+"""Training networks: SGD or AdamW, a cosine per epoch, the best epoch of the best setting kept."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.heads.network import choose_parameters, set_modes
 from transfer_metrics.heads.objective import quality
-from transfer_metrics.heads.preprocessed import Inputs, raw_logits
+from transfer_metrics.heads.preprocessed import Inputs, network_logits
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.adam import loss_of
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
@@ -72,11 +73,7 @@ class TrainSettings:
             raise InvalidInputError(f"augment={self.augment!r}; use None, 'flip' or a function")
 
     def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0.
-
-        >>> [TrainSettings(lr=1.0, epochs=2).rate(epoch) for epoch in range(2)]
-        [1.0, 0.5]
-        """
+        """Learning rate of an epoch, counted from 0."""
         if self.schedule == "constant":
             return self.lr
         return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
@@ -86,6 +83,10 @@ class TrainSettings:
         told = describe(self.augment) if callable(self.augment) else self.augment
         return {**vars(self), "augment": told}
 
+    def __str__(self) -> str:
+        decay = f" weight_decay={self.weight_decay:g}" if self.weight_decay else ""
+        return f"lr={self.lr:g}{decay}"
+
 
 @dataclass
 class Run:
@@ -93,8 +94,7 @@ class Run:
 
     ``epoch`` is the one whose weights were kept, from 1, or 0 for those at the start, and
     ``val_score`` the validation accuracy then, NaN where there is none; ``done`` epochs are
-    finished. In the history, per epoch, what is not finite is None. It ``diverged`` if the loss or
-    the logits became NaN or infinite, so that it stopped.
+    finished. It ``diverged`` if the loss or the logits became NaN or infinite, so that it stopped.
     """
 
     epoch: int = 0
@@ -110,7 +110,7 @@ def accuracy(
     network: nn.Module, inputs: Inputs, codes: Tensor, batch_size: int, kind: str
 ) -> float:
     """The ``quality`` of predictions in evaluation mode; NaN if logits are not finite."""
-    logits = raw_logits(network, inputs, batch_size)
+    logits = network_logits(network, inputs, batch_size, finite=False)
     if not bool(torch.isfinite(logits).all()):
         return math.nan
     return quality(kind, logits.double().numpy(), codes.numpy())
@@ -119,13 +119,11 @@ def accuracy(
 class Training:
     """A network in training: its optimizer, what was done so far, and the best weights.
 
-    After every epoch the network is evaluated on the validation examples; the first epoch with
-    the best accuracy wins. Without validation, or with no epochs, the last weights stay.
+    The first epoch with the best validation accuracy wins. Without validation, or with no epochs,
+    the last weights stay.
 
     Args:
         network: maps a batch to logits; trained in place, on its device.
-        settings: how to train.
-        inputs: the examples.
         targets: (N,) class numbers, or whatever the loss compares with the output.
         validation: examples and class numbers that choose the epoch.
         kind: kind of task, which says how validation is judged.
@@ -133,8 +131,6 @@ class Training:
         checkpoint: file for the state after every epoch. The same training goes on from there; on
             the CPU the weights are the same bits as without the interruption.
         identity: what else the checkpoint is recognised by, such as a fingerprint of the data.
-        progress: show a bar.
-        title: its caption.
         start: the validation accuracy of the weights at the start, where those count.
     """
 
@@ -154,8 +150,6 @@ class Training:
         title: str = "training",
         start: float | None = None,
     ) -> None:
-        if len(inputs) != len(targets):
-            raise InvalidInputError(f"{len(inputs)} inputs but {len(targets)} targets")
         self.was_training = network.training
         self.network, self.settings = network, settings
         self.inputs, self.targets, self.validation = inputs, targets, validation
@@ -173,7 +167,7 @@ class Training:
         self.best: dict[str, Tensor] | None = None
         if start is not None and math.isfinite(start):
             self.run.val_score = start
-            self.best = _copied(network)
+            self.best = copy.deepcopy(network.state_dict())
         self.checkpoint = checkpoint
         self.key: dict[str, Any] = {}
         if checkpoint is not None:
@@ -259,7 +253,7 @@ class Training:
             run.epoch = run.done
         elif not run.diverged and not score <= run.val_score:
             run.epoch, run.val_score = run.done, score
-            self.best = _copied(self.network)
+            self.best = copy.deepcopy(self.network.state_dict())
 
     def keep(self, path: Path) -> None:
         """Write everything that going on depends on."""
@@ -287,9 +281,95 @@ class Training:
         self.run, self.best = Run(**state), tensors.get("best") or None
 
 
-def _copied(network: nn.Module) -> dict[str, Tensor]:
-    """The weights as they are now."""
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+def tune(
+    initial: nn.Module,
+    inputs: Inputs,
+    codes: Tensor,
+    validation: tuple[Inputs, Tensor],
+    grid: Sequence[TrainSettings],
+    *,
+    halving: int | None = None,
+    from_start: bool = False,
+    checkpoint: Path | None,
+    title: str,
+    kind: str = "classification",
+    **options: Any,
+) -> tuple[Training, list[Run]]:
+    """Train a copy of a network per setting; the first of the best by validation, and all runs.
+
+    With ``halving`` all settings are trained for a few epochs, and only the best go on, by
+    ``rungs``, and one that diverges is dropped without a word; without it each is trained to its
+    end before the next. ``from_start`` counts the weights at the start as an epoch, the first.
+    ``checkpoint`` is a folder for one file per setting; the others are as for ``Training``.
+    """
+    start = accuracy(initial, *validation, grid[0].batch_size, kind) if from_start else None
+
+    def begun(index: int) -> Training:
+        return Training(
+            copy.deepcopy(initial),
+            grid[index],
+            inputs,
+            codes,
+            validation=validation,
+            kind=kind,
+            checkpoint=None if checkpoint is None else checkpoint / f"lr{index}.safetensors",
+            title=f"{title} {grid[index]}",
+            start=start,
+            **options,
+        )
+
+    best: Training | None = None
+    if halving is None:
+        runs = []
+        for index, settings in enumerate(grid):
+            tried = begun(index)
+            tried.advance(settings.epochs)
+            runs.append(tried.run)
+            most = math.nan if best is None else best.run.val_score
+            if math.isnan(most) or tried.run.val_score > most:
+                best = tried
+    else:
+        alive = [begun(index) for index in range(len(grid))]
+        runs = [training.run for training in alive]
+        for until, kept in rungs(len(grid), grid[0].epochs, halving):
+            for training in alive:
+                training.advance(until)
+            alive = sorted(alive, key=lambda training: training.standing(until))[:kept]
+        best = alive[0]
+    for settings, run in zip(grid, runs, strict=True):
+        if run.diverged and halving is None:
+            warn(
+                f"training with {settings} diverged in epoch {run.done}; later epochs of this "
+                f"setting do not count"
+            )
+    if best is None or math.isnan(best.run.val_score):
+        raise InvalidInputError(
+            f"training diverged with every learning rate of "
+            f"{tuple(dict.fromkeys(s.lr for s in grid))}; use smaller ones"
+        )
+    best.finish()
+    return best, runs
+
+
+def rungs(settings: int, epochs: int, eta: int) -> list[tuple[int, int]]:
+    """After how many epochs how many settings stay, of successive halving by a factor eta.
+
+    One setting is trained for all epochs, up to eta for an eta-th of them, and so on back to the
+    first step, which has all settings: so the steps cost about the same.
+
+    Source: Jamieson and Talwalkar, AISTATS 2016 (arXiv 1502.07943).
+
+    >>> rungs(9, 9, 3), rungs(5, 8, 2), rungs(1, 4, 2)
+    ([(1, 3), (3, 1), (9, 1)], [(1, 3), (2, 2), (4, 1), (8, 1)], [(4, 1)])
+    """
+    if not isinstance(eta, (int, np.integer)) or eta < 2:
+        raise InvalidInputError(f"halving={eta!r}; use a whole number from 2, or None")
+    left, kept = settings, []
+    while left > 1:
+        left = -(-left // eta)
+        kept.append(left)
+    parts = [-(-epochs // eta**power) for power in range(len(kept), 0, -1)]
+    return [*zip(parts, kept, strict=True), (epochs, 1)]
 
 
 def _finite(value: float | None) -> float | None:
@@ -323,12 +403,7 @@ def _augmented(batch: Any, augment: str | _Augment | None, random: torch.Generat
 
 
 def _epoch_batches(n: int, size: int, random: torch.Generator) -> list[Tensor]:
-    """Positions 0 to n-1 in a random order, in batches; a last one of one joins the one before.
-
-    >>> batches = _epoch_batches(9, 4, torch.Generator().manual_seed(0))
-    >>> [len(rows) for rows in batches], sorted(torch.cat(batches).tolist()) == list(range(9))
-    ([4, 5], True)
-    """
+    """Positions 0 to n-1 in a random order, in batches; a last one of one joins the one before."""
     parts = list(torch.randperm(n, generator=random).split(size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]

@@ -19,7 +19,7 @@ from transfer_metrics.threads import threads_for_classes
 
 # The share of the variance that eps="auto" gives up: 10 dB.
 RELATIVE_DISTORTION = 0.1
-CLASS_WEIGHTS = ("uniform", "frequency")
+_CLASS_WEIGHTS = ("uniform", "frequency")
 # Largest over smallest class from which uniform weights are warned about.
 _IMBALANCE = 10
 _REFERENCE = "Huang et al., Frustratingly Easy Transferability Estimation, ICML 2022"
@@ -164,7 +164,7 @@ def transrate(
     0.5894054064
     """
     _check_eps(eps)
-    _check_choice("class_weights", class_weights, CLASS_WEIGHTS)
+    _check_choice("class_weights", class_weights, _CLASS_WEIGHTS)
     _check_choice("scale", scale, (None, "trace"))
     _check_choice("dim_normalize", dim_normalize, (None, "rank", "dim"))
     _check_choice("preset", preset, (None, "centred", "projected"))
@@ -286,7 +286,7 @@ def conditional_coding_rate(
     14.691255
     """
     _check_eps(eps)
-    _check_choice("class_weights", class_weights, CLASS_WEIGHTS)
+    _check_choice("class_weights", class_weights, _CLASS_WEIGHTS)
     uniform = class_weights == "uniform"
     return _class_rate(statistic, statistic.between_rows, float(eps), uniform, class_center)
 

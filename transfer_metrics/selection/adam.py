@@ -69,11 +69,6 @@ def train_softmax(
 
     Cost: O(steps · batch_size · D C); the features are in memory as float32, 4 N D bytes, and
     seven arrays of 4 D C bytes.
-
-    >>> from transfer_metrics.selection.columns import layer_columns
-    >>> fit = train_softmax(layer_columns(np.eye(4)), [0, 0, 1, 1], 2, lr=0.1, steps=100)
-    >>> (np.eye(4) @ fit.weights + fit.bias).argmax(axis=1).tolist()
-    [0, 0, 1, 1]
     """
     _check(lam, lr, steps, batch_size)
     if kind == "classification":
@@ -84,15 +79,19 @@ def train_softmax(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(features), generator=generator)
     state = _State.start(features.dim, num_classes, generator, device)
-    saved = None
+    key: dict[str, Any] = {}
     if checkpoint is not None:
-        settings: dict[str, Any] = {
+        checkpoint = Path(checkpoint)
+        key = {
+            "features or labels": _fingerprint(features, labels, num_classes),
             "lam": lam, "lr": lr, "steps": steps, "batch_size": batch_size, "seed": seed,
         }  # fmt: skip
-        settings |= {} if kind == "classification" else {"kind": kind}
-        about = {"features or labels": _fingerprint(features, labels, num_classes)}
-        saved = _Checkpoint(Path(checkpoint), {**about, **settings})
-        state = saved.restored(state)
+        key |= {} if kind == "classification" else {"kind": kind}
+        if (found := read_checkpoint(checkpoint, key)) is not None:
+            numbers, tensors = found
+            moved = {name: tensor.to(device) for name, tensor in tensors["adam"].items()}
+            state = _State(**moved, step=numbers["step"])
+    written = time.monotonic()
     x = torch.empty(len(features), features.dim)
     for start, block in features.rows(order.numpy()).blocks():
         x[:, start : start + block.shape[1]] = torch.from_numpy(block.astype(np.float32))
@@ -101,7 +100,7 @@ def train_softmax(
     batches, loss = -(-len(x) // batch_size), loss_of(kind)
     with (
         threads_for(min(batch_size, len(x)) * features.dim * num_classes),
-        _held_interrupts(saved is not None) as interrupted,
+        _held_interrupts(checkpoint is not None) as interrupted,
         progress_bar("training", steps, progress, unit="step", initial=state.step) as bar,
     ):
         while state.step < steps:
@@ -110,10 +109,13 @@ def train_softmax(
             rate = 0.5 * lr * (1.0 + math.cos(math.pi * state.step / steps))
             _step(state, x[batch], labels[batch], rate, lam, loss)
             bar.update()
-            if saved is not None:
-                saved.keep(state, at_once=bool(interrupted))
-                if interrupted:
-                    raise KeyboardInterrupt
+            late = time.monotonic() - written >= _SECONDS_BETWEEN_CHECKPOINTS
+            if checkpoint is not None and (interrupted or late):
+                own = {name: value for name, value in vars(state).items() if name != "step"}
+                write_checkpoint(checkpoint, key, {"step": state.step}, {"adam": own})
+                written = time.monotonic()
+            if interrupted:
+                raise KeyboardInterrupt
     return SoftmaxFit(state.weights.cpu().numpy(), state.bias.cpu().numpy())
 
 
@@ -122,9 +124,6 @@ def loss_of(kind: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     Cross-entropy with class numbers (N,); half the squared error of targets (N, C), or the binary
     cross-entropy of labels (N, C), added up over the C.
-
-    >>> loss_of("regression")(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]])).item()
-    2.5
     """
     return {
         "regression": lambda out, t: 0.5 * (out - t).square().sum(dim=1).mean(),
@@ -189,31 +188,6 @@ def _step(
         maximize=False,
     )
     state.step += 1
-
-
-class _Checkpoint:
-    """The state of a training in a file."""
-
-    def __init__(self, path: Path, key: dict[str, Any]) -> None:
-        self.path, self.key = path, key
-        self.written = time.monotonic()
-
-    def restored(self, state: _State) -> _State:
-        """The state in the file; the one given where there is no file."""
-        found = read_checkpoint(self.path, self.key)
-        if found is None:
-            return state
-        numbers, tensors = found
-        device = state.weights.device
-        moved = {name: tensor.to(device) for name, tensor in tensors["adam"].items()}
-        return _State(**moved, step=numbers["step"])
-
-    def keep(self, state: _State, at_once: bool) -> None:
-        """Write the state if asked to, or if the last time is long enough ago."""
-        if at_once or time.monotonic() - self.written >= _SECONDS_BETWEEN_CHECKPOINTS:
-            tensors = {name: value for name, value in vars(state).items() if name != "step"}
-            write_checkpoint(self.path, self.key, {"step": state.step}, {"adam": tensors})
-            self.written = time.monotonic()
 
 
 def _fingerprint(features: LayerColumns, labels: Tensor, num_classes: int) -> str:

@@ -126,9 +126,7 @@ class Selection:
         unit: whether rows have unit length in each layer before columns are taken.
         chosen_by: the metric or criterion.
         score: its value for what was chosen, None where there is none.
-        model: the model, where it is known.
-        task: the task, where it is known.
-        pool: the pooling of the features, where it is known.
+        model, task, pool: what the features are of, where it is known.
         spec: what the model is loaded from, where it has a name of its own.
 
     >>> chosen = Selection({"a": np.array([1, 2])}, {"a": 3}, False, "logme")
@@ -264,7 +262,7 @@ def _taken(
     columns = layer_columns(X).only(list(inside))
     _check_widths(columns, dims, when)
     columns = columns.unit_rows() if unit else columns
-    return columns.take(columns.numbers(inside))
+    return np.concatenate([columns.layer(name)[:, c] for name, c in inside.items()], axis=1)
 
 
 def _check_widths(columns: LayerColumns, dims: Mapping[str, int], when: str) -> None:

@@ -19,10 +19,6 @@ class LayerColumns:
     Columns are numbered across layers, in their order. ``read(layer, positions or None)`` gives
     features of one layer, all rows or some. ``rows`` are the positions that count, None for all;
     ``unit`` divides each layer's rows by their length, as Head2Toe does.
-
-    >>> columns = layer_columns({"a": np.ones((2, 3)), "b": np.eye(2)})
-    >>> columns.dim, columns.take([4, 0]).tolist(), columns.layer_of([0, 3]).tolist()
-    (5, [[0.0, 1.0], [1.0, 1.0]], [0, 1])
     """
 
     def __init__(
@@ -85,12 +81,7 @@ class LayerColumns:
         return np.searchsorted(self.starts, np.asarray(columns), side="right") - 1
 
     def inside(self, columns: Any) -> dict[str, np.ndarray]:
-        """Columns by number across layers as ascending numbers inside each layer that has any.
-
-        >>> columns = layer_columns({"a": np.ones((2, 3)), "b": np.eye(2)})
-        >>> {name: numbers.tolist() for name, numbers in columns.inside([4, 0, 2]).items()}
-        {'a': [0, 2], 'b': [1]}
-        """
+        """Columns by number across layers as ascending numbers inside each layer that has any."""
         columns = np.sort(np.asarray(columns, dtype=np.int64))
         owner = self.layer_of(columns)
         return {self.names[i]: columns[owner == i] - self.starts[i] for i in np.unique(owner)}
@@ -98,21 +89,6 @@ class LayerColumns:
     def numbers(self, inside: Mapping[str, np.ndarray]) -> np.ndarray:
         """Numbers across layers of columns that are counted inside each layer, in that order."""
         return np.concatenate([self.starts[self._index(n)] + c for n, c in inside.items()])
-
-    def take(self, columns: Any) -> np.ndarray:
-        """Some columns, (N, k), in the order asked for."""
-        columns = np.asarray(columns, dtype=np.int64)
-        layers = self.layer_of(columns)
-        found: np.ndarray | None = None
-        for index in np.unique(layers):
-            places = np.flatnonzero(layers == index)
-            features = self.layer(self.names[index])
-            if found is None:
-                found = np.empty((len(self), len(columns)), features.dtype)
-            elif features.dtype != found.dtype:
-                found = found.astype(np.promote_types(found.dtype, features.dtype))
-            found[:, places] = features[:, columns[places] - self.starts[index]]
-        return np.empty((len(self), 0), np.float32) if found is None else found
 
     def blocks(self, width: int = _COLUMNS_AT_ONCE) -> Iterator[tuple[int, np.ndarray]]:
         """All columns in blocks of at most ``width``: number of the first column, and (N, w)."""
@@ -182,11 +158,7 @@ def has_layers(X: Any) -> bool:
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Rows divided by their Euclidean length; zero rows stay zero.
-
-    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6, 0.8], [0.0, 0.0]]
-    """
+    """Rows divided by their Euclidean length; zero rows stay zero."""
     dtype = np.promote_types(features.dtype, np.float32)
     # The largest entry first: squares of half-precision or huge values would overflow.
     largest = np.abs(features).max(axis=1, keepdims=True, initial=0.0).astype(dtype)

@@ -40,11 +40,7 @@ def row_lengths(rows: np.ndarray) -> np.ndarray:
 def _group_soft_threshold(weights: np.ndarray, by: float | np.ndarray) -> np.ndarray:
     """Rows shortened by ``by``, those that are no longer set to zero: ``max(0, 1 - t/‖W_i‖) W_i``.
 
-    The proximal operator of ``t Σ ‖W_i‖``; for orthonormal features and the squared loss it gives
-    the group lasso itself. ``by`` is ``t``, one for all rows or (k,).
-
-    >>> _group_soft_threshold(np.array([[3.0, 4.0], [0.3, 0.4]]), 1.0).round(12).tolist()
-    [[2.4, 3.2], [0.0, 0.0]]
+    The proximal operator of ``t Σ ‖W_i‖``. ``by`` is ``t``, one for all rows or (k,).
     """
     lengths = row_lengths(weights)
     shares = np.divide(by, lengths, out=np.ones_like(lengths), where=lengths > by)
@@ -166,10 +162,6 @@ def _violation(
     """The largest violation of the conditions of optimality, as a share of λ.
 
     ``‖g_i‖ <= λ`` for a zero row, ``g_i = -λ W_i / ‖W_i‖`` for another, and none for the bias.
-
-    >>> gradient, weights = np.array([[0.5, 0.0], [-1.0, 0.0]]), np.array([[0.0, 0], [2, 0]])
-    >>> _violation(gradient, np.zeros((1, 2)), weights, 1.0)
-    0.0
     """
     lengths = row_lengths(weights)
     found = np.maximum(row_lengths(gradient) - lam, 0.0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -11,7 +14,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, warn
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.metrics.base import Metric
+from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.combinations import combined
 from transfer_metrics.ranking.metric_choice import (
@@ -32,17 +35,14 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.columns import LayerColumns
-from transfer_metrics.selection.joint_statistic import JointStatistic
-from transfer_metrics.statistics.needs import (
-    Labels,
-    Needs,
-)
-from transfer_metrics.statistics.statistics import (
-    Statistics,
-)
+from transfer_metrics.statistics import FeatureSample
+from transfer_metrics.statistics.needs import Labels, Needs
+from transfer_metrics.statistics.sample import DEFAULT_LIMIT
+from transfer_metrics.statistics.statistics import Statistics, build_statistic
 
 _MODES = ("best", "forward", "drop_last")
 _PUBLISHED = "transrate(preset=centred)"
+_ROWS_AT_ONCE = 4096
 
 
 class LayerSelector(ColumnSelector):
@@ -258,11 +258,12 @@ class LayerSelector(ColumnSelector):
     def _forward(self, scores: _LayerScores, metric: Metric, tick: Callable[[], Any]) -> list[str]:
         """Grow a set of layers by the score of their concatenation."""
         dims = scores.columns.widths
+        started = time.perf_counter()
         seen = scores.labels.seen_by(metric)
-        joint = JointStatistic(scores.columns, seen, metric, self.max_bytes)
+        joint = _joint_statistic(scores.columns, seen, metric, self.max_bytes)
+        owed = (time.perf_counter() - started) / len(dims)
         room = self.max_dim or math.inf
         chosen, records, best = list[str](), list[Record](), -math.inf
-        owed = joint.seconds / len(dims)
         while len(chosen) < (self.k or len(dims)):
             open_ = [n for n in dims if n not in chosen and dims[n] <= room]
             if not chosen and not open_:
@@ -302,19 +303,13 @@ class _LayerScores:
 
     def __init__(self, X: Any, columns: LayerColumns, labels: Labels, seed: int) -> None:
         self.columns, self.labels = columns, labels
-        base = Record(model="features", seed=seed, num_classes=labels.num_classes)
-        self._bases = {
-            name: replace(base, layer=name, layer_index=i, dim=dim)
-            for i, (name, dim) in enumerate(columns.widths.items())
-        }
-        if isinstance(X, FeatureStore):
-            for name, known in bases_of(X).items():
-                if name in self._bases:
-                    self._bases[name] = replace(
-                        known, seed=seed, model_id=None, task_id=None, note=None,
-                        num_classes=labels.num_classes,
-                    )  # fmt: skip
-        self._bases = {n: replace(base, n=len(labels)) for n, base in self._bases.items()}
+        known = bases_of(X) if isinstance(X, FeatureStore) else {}
+        own = {"seed": seed, "num_classes": labels.num_classes, "n": len(labels)}
+        own |= dict.fromkeys(("model_id", "task_id", "note"))
+        self._bases: dict[str, Record] = {}
+        for i, (name, dim) in enumerate(columns.widths.items()):
+            bare = Record(model="features", layer=name, layer_index=i, dim=dim)
+            self._bases[name] = replace(known.get(name, bare), **own)
 
     def alone(self, name: str, metric: Metric) -> Record:
         """The record of one layer; its reason under ``error`` where it has no score."""
@@ -329,16 +324,71 @@ class _LayerScores:
         [record] = records_of({name: self._bases[name]}, [metric], self.labels, read)
         return record
 
-    def union(
-        self, layers: Sequence[str], metric: Metric, joint: JointStatistic, owed: float = 0.0
-    ) -> Record:
-        """The record of some layers side by side; ``owed`` is time already spent on them."""
+    def union(self, layers: Sequence[str], metric: Metric, joint: Any, owed: float) -> Record:
+        """The record of a part of a joint statistic; ``owed`` is time already spent on it."""
         base = self._bases[layers[0]]
         if len(layers) > 1:
             dim = sum(self._bases[name].dim or 0 for name in layers)
             base = replace(base, layer="+".join(layers), layer_index=None, depth=None, dim=dim)
+        numbers = self.columns.numbers(self.columns.whole(layers))
+
+        def score() -> Estimate:
+            selected = joint.select(numbers)
+            return metric(selected.moments if _reads_fourth(metric) else selected)
+
         [record] = unscored(base, [metric])
-        return valued(record, lambda: joint.score(layers), owed)
+        return valued(record, score, owed)
+
+
+def _joint_statistic(columns: LayerColumns, labels: Labels, metric: Metric, max_bytes: int) -> Any:
+    """The statistic of all layers side by side, of which that of any union of layers is a part.
+
+    Moments of a union are rows and columns of the joint moments. Fourth moments cannot be cut that
+    way: for a metric that reads them all examples are kept, and its moments made from those.
+    """
+    needed = _joint_bytes(metric, labels, columns.dim)
+    by_examples = _reads_fourth(metric)
+    if needed > max_bytes:
+        # Fewer examples help where rows are kept.
+        rows = metric.requires == "examples" or by_examples
+        helped = rows or len(labels) < columns.dim or "class" in metric.parts
+        raise InvalidInputError(
+            f"the joint statistic of {len(columns.names)} layers with {columns.dim} features "
+            f"would take {needed / 1e9:.1f} GB, more than max_bytes={max_bytes} allows; use fewer "
+            f"layers{', set max_examples' if helped else ''}, or mode='best', which holds one "
+            f"layer at a time"
+        )
+    if by_examples:
+        known = labels.values, labels.num_classes
+        return FeatureSample.from_batch(
+            columns.dense(), *known, limit=len(labels), parts=metric.parts
+        )
+    batches = (slice(i, i + _ROWS_AT_ONCE) for i in range(0, len(columns), _ROWS_AT_ONCE))
+    how = metric.requires, metric.parts, labels.kind
+    pieces = (
+        build_statistic(*how, columns.rows(rows).dense(), labels.values[rows], labels.num_classes)
+        for rows in batches
+    )
+    return functools.reduce(operator.add, pieces)
+
+
+def _joint_bytes(metric: Metric, labels: Labels, dim: int) -> int:
+    """Memory of the joint statistic of D features, and of what scoring all of them adds to it."""
+    n = len(labels)
+    if metric.requires == "examples" or _reads_fourth(metric):
+        kept = n if _reads_fourth(metric) else min(n, DEFAULT_LIMIT)
+        # The examples, their centred copy, and the moments of the widest union.
+        return 8 * dim * (2 * kept + min(n, dim))
+    # Scatter within classes, in all, and one factor of it.
+    numbers = 3 * min(n, dim) * dim
+    if "class" in metric.parts and labels.num_classes:
+        counts = np.bincount(labels.values, minlength=labels.num_classes)
+        numbers += int(np.minimum(counts, dim).sum()) * dim
+    return 8 * numbers
+
+
+def _reads_fourth(metric: Metric) -> bool:
+    return metric.requires == "moments" and "fourth" in metric.parts
 
 
 def _drop_candidates(
@@ -346,13 +396,10 @@ def _drop_candidates(
 ) -> list[str]:
     """The last layer of each network that is left when 0, 1, 2 … last blocks are dropped.
 
-    The input of the classifier repeats the last block after pooling and is left out. Stages are
-    runs of layers of one width.
+    The input of the classifier repeats the last block after pooling and is left out.
 
     >>> _drop_candidates(["a", "b", "c", "d"], [64, 128, 128, 256])
     ['d', 'c', 'b']
-    >>> _drop_candidates(["a", "b", "head:input"], [8, 8, 8], max_drop=0)
-    ['b']
     """
     blocks = list(zip(names, dims, strict=True))
     if len(blocks) > 1 and names[-1].endswith(":input") and dims[-1] == dims[-2]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,6 @@ def group_lasso(
     max_iter: int = 20_000,
     relative: bool = False,
     path: float = 0.7,
-    screen: bool = True,
     progress: bool = False,
 ) -> GroupLassoFit:
     """Minimise ``mean CE + λ Σ_i ‖W_i‖₂`` over all columns, the bias unpenalised.
@@ -79,22 +78,15 @@ def group_lasso(
     ``tol`` is the largest violation of the conditions of optimality that is left, as a share of
     λ: all columns are compared with λ in their own precision, and the nearest again in float64.
     ``max_iter`` is the most proximal steps on one working set. With ``relative`` λ is a share of
-    ``lambda_max``; ``path`` is each λ on the way as a share of the one before. Without ``screen``
-    all columns are in the working set at once, in float64. Where the minimum is not unique, as with
-    duplicated columns, it is one of them. Classes without examples get zero weights.
+    ``lambda_max``; ``path`` is each λ on the way as a share of the one before. Where the minimum is
+    not unique, as with duplicated columns, it is one of them. Classes without examples get zero
+    weights.
 
     Source: the relevance of Evci et al. (2022), Head2Toe; strong rules: Tibshirani et al. (2012).
 
     Cost: O(N D C) for each of about ``log(λ/lambda_max) / log(path)`` + 3 passes, and O(N a C)
     per step over a columns of the working set, which takes at most 256 MB beside the columns
     whose weights are not zero.
-
-    >>> from sklearn.datasets import load_wine
-    >>> from transfer_metrics.selection.columns import layer_columns
-    >>> X, y = load_wine(return_X_y=True)
-    >>> fit = group_lasso(layer_columns((X - X.mean(0)) / X.std(0)), y, 3, lam=0.25)
-    >>> fit.columns.tolist(), round(fit.objective, 6)
-    ([0, 6, 9, 11, 12], 0.925278)
     """
     for name, value in (("lam", lam), ("tol", tol), ("max_iter", max_iter)):
         if not 0 < value < np.inf:
@@ -102,7 +94,7 @@ def group_lasso(
     if not 0 < path < 1:
         raise InvalidInputError(f"path must lie between 0 and 1, not {path}")
     targets, present = _targets(features, y, num_classes)
-    found = _Solver(features, targets, tol, max_iter, screen).solve(lam, relative, path, progress)
+    found = _Solver(features, targets, tol, max_iter).solve(lam, relative, path, progress)
     if not found.kkt_residual <= tol:
         warn(
             f"the group lasso stopped at {found.kkt_residual:.1e} of lam from its optimum and "
@@ -112,19 +104,18 @@ def group_lasso(
         return found
     weights, bias = np.zeros((len(found.columns), num_classes)), np.full(num_classes, -np.inf)
     weights[:, present], bias[present] = found.weights, found.bias
-    return GroupLassoFit(**{**vars(found), "weights": weights, "bias": bias})
+    return replace(found, weights=weights, bias=bias)
 
 
 class _Solver:
     """One problem on its way from ``lambda_max`` down to λ."""
 
     def __init__(
-        self, features: LayerColumns, targets: np.ndarray, tol: float, max_iter: int, screen: bool
+        self, features: LayerColumns, targets: np.ndarray, tol: float, max_iter: int
     ) -> None:
-        self.features, self.targets = features, targets
-        self.tol, self.max_iter, self.screen = tol, max_iter, screen
-        fitting = int(np.clip(_MOST_BYTES // (8 * len(features)), _FEWEST_COLUMNS, _MOST_COLUMNS))
-        self.most = fitting if screen else features.dim
+        self.features, self.targets, self.tol, self.max_iter = features, targets, tol, max_iter
+        fitting = _MOST_BYTES // (8 * len(features))
+        self.most = int(np.clip(fitting, _FEWEST_COLUMNS, _MOST_COLUMNS))
         self.iterations, self.passes = 0, 0
 
     def solve(self, lam: float, relative: bool, path: float, progress: bool) -> GroupLassoFit:
@@ -167,7 +158,7 @@ class _Solver:
         tol: float,
     ) -> tuple[_WorkingSet, Solution]:
         """Solve on the working set with what joins it; of its columns those with weights remain."""
-        working = working.with_columns(near, above if self.screen else 0.0)
+        working = working.with_columns(near, above)
         solution = minimise(
             working.x, self.targets, lam, working.weights, bias, tol=tol, max_iter=self.max_iter
         )
@@ -185,7 +176,7 @@ class _Solver:
         """
         self.passes += 1
         features = self.features
-        strongest = _Strongest(self.most, above if self.screen else 0.0)
+        strongest = _Strongest(self.most, above)
         norms = np.empty(features.dim)
         fresh = np.ones(features.dim, dtype=bool)
         if known is not None:
