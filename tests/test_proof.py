@@ -758,7 +758,7 @@ def test_what_changes_between_runs_changes_scores_and_stores(tmp_path, monkeypat
 def test_settings_are_the_same_in_every_process():
     code = (
         "from tests.test_proof import CHANGES, Cuts, text_models\n"
-        "from transfer_metrics.sources.models.settings import Settings, unsaved\n"
+        "from transfer_metrics.sources.models.identity import Settings, unsaved\n"
         "text_models.LIMIT = 9.0\n"
         "for function, _ in CHANGES.values():\n"
         "    network = Cuts(function)\n"

@@ -173,6 +173,14 @@ def test_a_damaged_manifest_is_refused(path, text):
         FeatureStore.open(path)
 
 
+def test_a_shard_by_another_number_is_refused(path):
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["shards"] = {f"0{index}": record for index, record in manifest["shards"].items()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CorruptStoreError, match="shard '00'"):
+        FeatureStore.open(path)
+
+
 def test_no_store_and_shards_without_a_manifest(path, tmp_path):
     with pytest.raises(CorruptStoreError, match="no manifest"):
         FeatureStore.open(tmp_path / "nothing")

@@ -33,8 +33,7 @@ from transfer_metrics.features.shards import (
     read_manifest,
     require_sound,
     shard_path,
-    verify_layout,
-    verify_shard,
+    verify,
     write_manifest,
     write_shard,
 )
@@ -306,15 +305,13 @@ def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
             f"the folder"
         )
     require_sound(folder, manifest)
-    recorded = dict(manifest["shards"])
-    for index, record in recorded.items():
-        path = shard_path(folder, int(index))
-        if path.exists():
-            verify_shard(path, record)
-            verify_layout(path, manifest, int(index))
+    recorded = list(manifest["shards"])
+    for index in recorded:
+        if shard_path(folder, int(index)).exists():
+            verify(folder, manifest, int(index))
         else:
             del manifest["shards"][index]  # deleted in order to be computed anew
-    if manifest["shards"] != recorded:
+    if list(manifest["shards"]) != recorded:
         write_manifest(folder, manifest)
     return manifest
 

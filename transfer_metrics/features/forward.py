@@ -94,7 +94,7 @@ class Forward:
             initial=n - todo,
             unit=" examples",
         )
-        layers = layers_of(manifest)
+        layers, logits = layers_of(manifest), manifest["logits"]
         pixels = Pixels.of(self.pixels, self.model, data)
         source = Batches(self.model, self.task, self.split, whole=True, pixels=pixels)
         with (
@@ -105,7 +105,10 @@ class Forward:
             closing(source.ahead(batches, self.num_workers)) as loaded,
         ):
             for index, rows in missing.items():
-                arrays = self._empty(manifest, len(rows))
+                kept = getattr(torch, self.dtype)
+                arrays = {one.name: torch.empty(len(rows), one.dim, dtype=kept) for one in layers}
+                if logits:
+                    arrays[LOGITS] = torch.empty(len(rows), logits["dim"])
                 seconds, filled = 0.0, 0
                 while filled < len(rows):
                     indices, batch = next(loaded)
@@ -116,7 +119,7 @@ class Forward:
                     if pixels and isinstance(batch, Tensor) and batch.dtype == torch.uint8:
                         pixels.add(indices, batch)
                         batch = pixels.preprocess.normalised(batch)
-                    pooled = self._pooled(batch, layers, manifest["logits"])
+                    pooled = self._pooled(batch, layers, logits and logits["path"])
                     self._fill(arrays, pooled, rows.start, indices)
                     seconds += time.perf_counter() - start
                     filled += len(indices)
@@ -182,29 +185,16 @@ class Forward:
 
     def features(self, indices: Sequence[int], found: Found) -> dict[str, Tensor]:
         """Pooled features of some examples in one batch, and what the classifier gives for them."""
-        logits = {"path": found.logits[0]} if found.logits else None
+        logits = found.logits and found.logits[0]
         pooled = self._pooled(self.load(indices), found.layers, logits)
         return {name: rows[: len(indices)] for name, rows in pooled.items()}
 
-    def _empty(self, manifest: Mapping[str, Any], rows: int) -> dict[str, Tensor]:
-        dtype = getattr(torch, self.dtype)
-        arrays = {
-            layer["name"]: torch.empty(rows, layer["dim"], dtype=dtype)
-            for layer in manifest["layers"]
-        }
-        if manifest["logits"]:
-            arrays[LOGITS] = torch.empty(rows, manifest["logits"]["dim"])
-        return arrays
-
-    def _pooled(
-        self, batch: Any, layers: Sequence[Layer], logits: Mapping[str, Any] | None
-    ) -> dict[str, Tensor]:
+    def _pooled(self, batch: Any, layers: Sequence[Layer], logits: str | None) -> dict[str, Tensor]:
         """Run one batch; the pooled output of each layer, and of the classifier if it is kept."""
         module = self.model.module
         batch = place(batch, module)
         device = next(module.parameters(), torch.empty(0)).device
-        path = logits["path"] if logits else None
-        taps = LayerTaps(module, layers, pool_for(self.pool, batch), logits=path)
+        taps = LayerTaps(module, layers, pool_for(self.pool, batch), logits=logits)
         with torch.autocast(device.type, enabled=self.amp), taps:
             call_model(self.model, batch)
             features = taps.collect()

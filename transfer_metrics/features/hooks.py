@@ -31,14 +31,6 @@ class LayerTaps:
     whose output are the source logits ("" for the network). The attention mask of a batch of texts
     or sounds is taken from the argument ``attention_mask``; of sounds it is carried over to the
     resolution of each layer. Gradients flow through what is collected, unless switched off.
-
-    >>> from transfer_metrics.features.layers import list_layers
-    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)).eval()
-    >>> x = torch.zeros(2, 4)
-    >>> with LayerTaps(network, list_layers(network, "*", example=x)) as taps:
-    ...     _ = network(x)
-    ...     {name: tuple(rows.shape) for name, rows in taps.collect().items()}
-    {'0': (2, 3), '1': (2, 3), '2:input': (2, 3), '2': (2, 2)}
     """
 
     def __init__(

@@ -164,12 +164,7 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
 
 
 def memory_bytes(layers: Sequence[Layer], n: int, dtype: str = "float32") -> int:
-    """Bytes that the pooled features of ``n`` examples take, in memory or on disk.
-
-    >>> layer = Layer("fc:input", 0, 1.0, "Linear", (512,), "ND", 512, 2048, 0)
-    >>> memory_bytes([layer], 1000), memory_bytes([layer], 1000, "float16")
-    (2048000, 1024000)
-    """
+    """Bytes that the pooled features of ``n`` examples take, in memory or on disk."""
     return n * sum(layer.bytes for layer in layers) * {"float32": 4, "float16": 2}[dtype] // 4
 
 
@@ -180,12 +175,6 @@ def hidden_layers(layers: Sequence[Layer]) -> list[Layer]:
     Where a layer of the same width follows them, the normalisation that ends many transformers, it
     stands in for the last of them, as in the hidden states of the ``transformers`` library; word
     embeddings do not count. Blocks that differ in width are refused.
-
-    >>> def block(name, kind):
-    ...     return Layer(name, 0, 0.5, kind, (3, 8), "NTC", 8, 32, 0)
-    >>> blocks = [block("wte", "Embedding"), block("h.0", "Block"), block("h.1", "Block")]
-    >>> [layer.name for layer in hidden_layers([*blocks, block("ln_f", "LayerNorm")])]
-    ['h.0', 'ln_f']
     """
     places = {layer.kind: place for place, layer in enumerate(layers)}
     counts = Counter(layer.kind for layer in layers)

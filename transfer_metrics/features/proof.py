@@ -26,6 +26,7 @@ from transfer_metrics.features.inference import Inference
 from transfer_metrics.features.layers import Found, find_layers
 from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.models.classifier import tensors_in
+from transfer_metrics.sources.models.identity import Settings, unsaved
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import (
     copied,
@@ -34,7 +35,6 @@ from transfer_metrics.sources.models.modules import (
     random_state,
     tried,
 )
-from transfer_metrics.sources.models.settings import Settings, unsaved
 from transfer_metrics.sources.tasks.task import Task
 
 _NUMBERS = 16  # that stand for what a network gave

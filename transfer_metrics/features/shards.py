@@ -83,12 +83,7 @@ def require_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _check(manifest: Mapping[str, Any]) -> None:
-    """A KeyError, TypeError, ValueError or AttributeError of a manifest that is not sound.
-
-    >>> _check({"n": -1, "shard_size": 5})
-    Traceback (most recent call last):
-    ValueError: n is -1
-    """
+    """A KeyError, TypeError, ValueError or AttributeError of a manifest that is not sound."""
     for name in ("n", "shard_size"):
         _require(_whole(manifest[name], 1), f"{name} is {manifest[name]!r:.60}")
     for name in (*_TEXTS, *_MAYBE_TEXTS, *_LATER_TEXTS):
@@ -109,7 +104,8 @@ def _check(manifest: Mapping[str, Any]) -> None:
     _require(good, "the logits have no size")
     _require(isinstance(shards, dict), "the shards are no mapping")
     for index, record in shards.items():
-        _require(index.isascii() and index.isdigit() and len(index) < 10, f"shard {index!r:.60}")
+        number = index.isascii() and index.isdigit() and len(index) < 10
+        _require(number and index == str(int(index)), f"shard {index!r:.60}")
         _require(_whole(record["bytes"], 1), f"the size of shard {index}")
         _require(isinstance(record["sha256"], str), f"the hash of shard {index}")
         seconds = record["seconds"]
@@ -169,8 +165,10 @@ def verify_shard(path: Path, record: Mapping[str, Any]) -> None:
         raise CorruptStoreError(f"{path} was altered: its SHA-256 does not match; {way_out}")
 
 
-def verify_layout(path: Path, manifest: Mapping[str, Any], index: int) -> None:
-    """Check that a shard holds what its manifest says: shapes, types, labels of known classes."""
+def verify(folder: Path, manifest: Mapping[str, Any], index: int) -> None:
+    """Check that a shard is what its manifest says: its hash, shapes, types and labels."""
+    path = shard_path(folder, index)
+    verify_shard(path, manifest["shards"][str(index)])
     size = manifest["shard_size"]
     rows = min(size, manifest["n"] - index * size) if manifest["layers"] else 0
     shapes = {layer["name"]: (rows, layer["dim"]) for layer in manifest["layers"]}

@@ -26,8 +26,7 @@ from transfer_metrics.features.shards import (
     read_manifest,
     require_sound,
     shard_path,
-    verify_layout,
-    verify_shard,
+    verify,
 )
 
 _KEY = (
@@ -102,11 +101,9 @@ class FeatureStore:
                 f"{folder} is unfinished: {done} of {count} shards; run the same extraction again "
                 f"to complete it"
             )
-        paths = [shard_path(folder, index) for index in range(count)]
-        for index, shard in enumerate(paths):
-            verify_shard(shard, manifest["shards"][str(index)])
-            verify_layout(shard, manifest, index)
-        return cls(manifest, paths)
+        for index in range(count):
+            verify(folder, manifest, index)
+        return cls(manifest, [shard_path(folder, index) for index in range(count)])
 
     @property
     def layers(self) -> list[Layer]:
@@ -230,15 +227,8 @@ class FeatureStore:
 class Batch(Mapping[str, np.ndarray]):
     """Pooled features (n, D) of some examples by the name of the layer, each read when asked for.
 
-    Args:
-        shard: arrays of a shard; under ``LOGITS`` the classifier's output, which is given as
-            source probabilities (n, Z).
-        averaged: names of the layers whose mean, in float32, is given under ``MEAN``.
-
-    >>> shard = {"a": np.zeros((1, 2)), "b": np.ones((1, 2)), LOGITS: np.array([[0.0, 0.0]])}
-    >>> batch = Batch(shard, ["a", "b"])
-    >>> batch["a"], batch[MEAN], batch[LOGITS]
-    (array([[0., 0.]]), array([[0.5, 0.5]], dtype=float32), array([[0.5, 0.5]]))
+    Under ``LOGITS`` is the classifier's output as source probabilities (n, Z), and under ``MEAN``
+    the mean, in float32, of the layers that are ``averaged``.
     """
 
     def __init__(self, shard: Mapping[str, np.ndarray], averaged: Sequence[str] = ()) -> None:

@@ -89,11 +89,7 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 def batch_size(batch: Any) -> int:
-    """Number of examples in a batch: length of the first axis of its first tensor.
-
-    >>> batch_size({"use_cache": False, "ids": torch.zeros(2, 3)})
-    2
-    """
+    """Number of examples in a batch: length of the first axis of its first tensor."""
     if isinstance(batch, Tensor):
         return batch.shape[0]  # len() would make a number of what stays open in an export
     if isinstance(batch, Mapping):
@@ -343,9 +339,6 @@ def _layout_of(
     is Conv1d or a norm of its channels; ``NHWC`` if the first two axes are in the image's
     proportions and the last two are not, else ``NCHW``. A LayerNorm whose channels are the first
     axis was given the output turned around.
-
-    >>> _layout_of((512, 7, 7), None), _layout_of((7, 7, 768), None), _layout_of((197, 768), None)
-    ('NCHW', 'NHWC', 'NTC')
     """
     if len(shape) == 1:
         return "ND"

@@ -40,7 +40,7 @@ from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.registry import Registry
-from transfer_metrics.sources.models.settings import Settings
+from transfer_metrics.sources.models.identity import Settings
 from transfer_metrics.untrusted import read_json, visible
 
 _FORMAT = "transfer_metrics head 1"

@@ -71,11 +71,6 @@ def linear_outputs(module: nn.Module) -> Iterator[Callable[[Any], Heads]]:
     paths. That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor
     is returned whatever else keeps the order of each row. (Among several tensors, one behind a tanh
     is rather a pooled feature.) What is called logits comes first.
-
-    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    >>> with linear_outputs(network) as heads_of:
-    ...     heads_of({"logits": network(torch.eye(4))}).head
-    '2'
     """
     seen: dict[str, list[Tensor]] = {}
 
