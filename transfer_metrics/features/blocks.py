@@ -23,6 +23,7 @@ layer. Without a classifier, the module that made the network's output ends the 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
@@ -163,8 +164,5 @@ def _representative(group: list[Call]) -> list[Call]:
 
 def _positions(call: Call) -> int:
     shape = call.shape or ()
-    if call.layout == "NCHW":
-        return shape[1] * shape[2]
-    if call.layout == "NHWC":
-        return shape[0] * shape[1]
-    return {"NTC": shape[0], "TNC": shape[0], "NCT": shape[-1], "ND": 1}[call.layout]
+    channels = {"NCHW": 0, "NHWC": 2, "NTC": 1, "TNC": 1, "NCT": 0, "ND": 0}[call.layout]
+    return math.prod(shape) // shape[channels]

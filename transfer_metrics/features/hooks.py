@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -57,45 +56,33 @@ class LayerTaps:
         self.logits: Tensor | None = None
 
     def __enter__(self) -> LayerTaps:
-        with ExitStack() as self._open:
-            self._open.enter_context(alone(self._module))
-            self._open.enter_context(unfused)
-            self._attach()
-            self._open = self._open.pop_all()
-        return self
-
-    def _attach(self) -> None:
+        # Script modules refuse the methods of their own, though the hooks run.
+        before, after = nn.Module.register_forward_pre_hook, nn.Module.register_forward_hook
         outputs: dict[str, dict[int, Layer]] = {}
         modules = dict(self._module.named_modules())
-        self._before(self._module, self._begin, prepend=True)
-        for layer in self._layers:
-            path, call, is_input = parse_name(layer.name)
-            if is_input:
-                keep = partial(self._keep, layer)
-                self._before(modules[path], lambda _, a, k, keep=keep: keep((*a, *k.values())))
-            else:
-                outputs.setdefault(path, {})[call or 0] = layer
-        for path, wanted in outputs.items():
-            self._after(modules[path], partial(self._on_output, path, wanted))
-        if self._logits_path is not None:
-            self._after(modules[self._logits_path], self._on_logits)
+        with ExitStack() as stack:
+            stack.enter_context(alone(self._module))
+            stack.enter_context(unfused)
+            begin = before(self._module, self._begin, with_kwargs=True, prepend=True)
+            stack.callback(begin.remove)
+            for layer in self._layers:
+                path, call, is_input = parse_name(layer.name)
+                if is_input:
+                    keep = partial(self._on_input, layer)
+                    stack.callback(before(modules[path], keep, with_kwargs=True).remove)
+                else:
+                    outputs.setdefault(path, {})[call or 0] = layer
+            for path, wanted in outputs.items():
+                keep = partial(self._on_output, path, wanted)
+                stack.callback(after(modules[path], keep).remove)
+            if self._logits_path is not None:
+                stack.callback(after(modules[self._logits_path], self._on_logits).remove)
+            self._open = stack.pop_all()
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._open.close()
         self._clear()
-
-    def _before(self, module: nn.Module, hook: Callable[..., None], prepend: bool = False) -> None:
-        # Script modules refuse the methods of their own, though the hooks run.
-        add = nn.Module.register_forward_pre_hook
-        self._open.callback(add(module, hook, with_kwargs=True, prepend=prepend).remove)
-
-    def _after(self, module: nn.Module, hook: Callable[..., None]) -> None:
-        self._open.callback(nn.Module.register_forward_hook(module, hook).remove)
 
     def collect(self) -> dict[str, Tensor]:
         """Pooled outputs of the last forward pass, (N, D) float32 by layer name, on its device."""
@@ -129,6 +116,9 @@ class LayerTaps:
                     f"example {empty[0].item()} of a batch has no token, so there is nothing to "
                     f"pool; leave empty texts out of the task"
                 )
+
+    def _on_input(self, layer: Layer, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._keep(layer, (*args, *kwargs.values()))
 
     def _on_output(
         self, path: str, wanted: dict[int, Layer], module: nn.Module, args: Any, output: Any
