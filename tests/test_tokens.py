@@ -199,7 +199,7 @@ def test_numbers_as_labels_in_a_table(tmp_path):
         ("tokens,labels\na b,0\n", "sentence 0 has 2 words but 1 labels"),
         ('tokens,labels\n"[""a"", ",0\n', "row 1 has .*cannot be read as a list"),
         ('tokens,labels\n"[a]",0\n', "cannot be read as a list"),
-        ("tokens,other\na,0\n", r"which column has the labels.*say \?label=column"),
+        ("tokens,other\na,0\n", r"which column labels the words.*say \?label=column"),
     ],
 )
 def test_tables_of_words_that_cannot_be_used(tmp_path, text, message):

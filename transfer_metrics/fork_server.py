@@ -101,11 +101,7 @@ class ForkServer:
     def fork(
         self, pipe: Connection, environment: Mapping[str, str], target: _Target, *args: Any
     ) -> int:
-        """Call ``target(pipe, *args)`` in a process with paths and folder of this; its number.
-
-        Raises:
-            OSError: the server has ended, or no process can be made.
-        """
+        """Call ``target(pipe, *args)`` in a process with paths and folder of this; its number."""
         given = target, args, dict(environment), list(sys.path), os.getcwd()
         found = self._answer_to(given, pipe)
         if isinstance(found, OSError):

@@ -28,18 +28,11 @@ _BUILD = """\
   transfer-metrics benchmark build truth.jsonl --scores scores.jsonl
   transfer-metrics benchmark build truth.jsonl --scores scores.jsonl --out docs/evidence.md
 """
-_MOVED = ("extraction", "speed", "selection", "scaling")
-"""Measurements of the toolkit itself, which lie beside its tests."""
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb, with a verb of its own for each benchmark."""
     parser = add_verb(verbs, "benchmark", "judge scores by what models reached", _EXAMPLES, None)
-    parser.moved = {
-        name: f"`benchmark {name}` has left the package; use `python -m tests.benchmarks.{name}` "
-        f"in a checkout of its repository"
-        for name in _MOVED
-    }
     which = parser.add_subparsers(dest="which", metavar="WHICH", required=True)
     truth = add_verb(
         which,

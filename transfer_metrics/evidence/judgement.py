@@ -14,7 +14,7 @@ from scipy.stats import kendalltau
 
 from transfer_metrics.errors import InvalidInputError, quiet
 from transfer_metrics.evidence.static_baseline import MEASURE, UNKNOWN, mean_agreement
-from transfer_metrics.ranking.combinations import COMBINATIONS, combined
+from transfer_metrics.ranking.metric_choice import COMBINATIONS, combined
 from transfer_metrics.results.agreement import FEWEST, RESAMPLES, evaluate, options_of
 from transfer_metrics.results.agreement_tasks import compare_metrics
 from transfer_metrics.results.record import Record, record_label

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.metrics.base import METRICS, get_metric
 from transfer_metrics.naming import bare_name
-from transfer_metrics.ranking.combinations import COMBINATIONS
+from transfer_metrics.ranking.metric_choice import COMBINATIONS
 from transfer_metrics.report.gather import Gathered, Setting
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.ranks import width_warnings

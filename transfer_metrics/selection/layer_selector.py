@@ -16,10 +16,10 @@ from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, war
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.combinations import combined
 from transfer_metrics.ranking.metric_choice import (
     asked_combinations,
     check_metrics,
+    combined,
     resolve_metrics,
     warn_of_widths,
 )

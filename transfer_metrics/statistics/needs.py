@@ -76,22 +76,14 @@ class Labels:
         units: np.ndarray | None = None,
         readers: Iterable[_Reader] = (),
     ) -> Labels:
-        """Labels of n rows of features as people have them, which become codes or targets here.
-
-        Raises:
-            InvalidInputError: labels that the kind of task does not have, or of other examples.
-        """
+        """Labels of n rows of features as people have them, which become codes or targets here."""
         if kind == "classification":
             codes, num_classes = as_labels(y, n)
             return cls.of(codes.numpy(), kind, num_classes, units)
         return cls.of(as_targets(y, n).cpu().numpy(), kind, 0, units, readers)
 
     def seen_by(self, reader: _Reader) -> Labels:
-        """The labels that a reader reads: these, or their quantile bins as classes.
-
-        Raises:
-            InvalidInputError: there are no bins.
-        """
+        """The labels that a reader reads: these, or their quantile bins as classes."""
         if not self.reads_bins(reader):
             return self
         if self.bins is None:

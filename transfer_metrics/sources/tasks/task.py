@@ -12,7 +12,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.sources.example import Modality, example_bytes
-from transfer_metrics.sources.tasks.label_kinds import Kind
+from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.sequences import some
 from transfer_metrics.untrusted import visible
 
