@@ -19,7 +19,7 @@ from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.results.agreement import FEWEST
 from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.results.standing import FEWEST as ENOUGH
+from transfer_metrics.results.error_model import ENOUGH
 from transfer_metrics.results.wording import several
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task

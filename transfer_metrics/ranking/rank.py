@@ -38,8 +38,7 @@ from transfer_metrics.ranking.scoring import with_methods
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.shortlist import LEARNT
-from transfer_metrics.results.standing import earlier_accuracies
+from transfer_metrics.results.shortlist import LEARNT, earlier_accuracies
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import listed, several
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
