@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, InvalidInputError, TransferMetricsError
 from transfer_metrics.naming import brief
-from transfer_metrics.sources.example import Modality, example_modality
-from transfer_metrics.sources.float_maps import PixelMap
+from transfer_metrics.sources.example import Modality, PixelMap, example_modality
 from transfer_metrics.sources.models.identity import describe, identity
 from transfer_metrics.sources.models.modules import alone, plain_module
 from transfer_metrics.sources.models.tokens import TextBatch
