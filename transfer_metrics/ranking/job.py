@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
-from transfer_metrics.features.batches import MEAN
 from transfer_metrics.features.extract import Extraction
+from transfer_metrics.features.layers import MEAN
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key

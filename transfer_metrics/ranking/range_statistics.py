@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
-from transfer_metrics.features.batches import Batch, hidden_layers
 from transfer_metrics.features.extract import Extraction
+from transfer_metrics.features.layers import hidden_layers
 from transfer_metrics.features.shards import LOGITS, verify_shard
-from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.features.store import Batch, FeatureStore
 from transfer_metrics.files import TEMPORARY, locked, remove_folder, replacing
 from transfer_metrics.memory import release
 from transfer_metrics.metrics.base import Metric

@@ -19,9 +19,9 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     WrittenStatisticError,
 )
-from transfer_metrics.features.batches import Batch, hidden_layers, layers_read, mean_of
+from transfer_metrics.features.layers import hidden_layers, layers_read
 from transfer_metrics.features.shards import LOGITS
-from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.features.store import Batch, FeatureStore, mean_of
 from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import check_time
