@@ -47,11 +47,7 @@ def fork_server() -> ForkServer:
 
 @contextlib.contextmanager
 def fork_server_until_end() -> Iterator[None]:
-    """Whoever forks inside uses one server, which ends with the block.
-
-    >>> with fork_server_until_end():
-    ...     pass
-    """
+    """Whoever forks inside uses one server, which ends with the block."""
     began = _server
     try:
         yield

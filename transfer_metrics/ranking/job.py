@@ -76,13 +76,15 @@ class Job:
     errors: bool = False
     mean: bool = False  # whether the mean of the layers is scored in place of each of them
     until: float = math.inf  # when the time is over, as ``time.time()`` has it
-    # Labels of metrics whose scores are not kept, since their names do not say what they compute;
-    # found here, where functions of a script can be told from others.
+    # Labels of metrics whose scores are not kept, since their names do not say what they compute: a
+    # function of a script may have changed. Found here, where such can be told from others.
     unkept: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if self.unkept is None:
-            found = frozenset(m.label for m in self.metrics if not _is_stable(m))
+            known = [m for m in self.metrics if m.name in METRICS and METRICS[m.name].fn is m.fn]
+            stable = {m.label for m in known if m.fn.__module__ != "__main__"}
+            found = frozenset(m.label for m in self.metrics) - stable
             object.__setattr__(self, "unkept", found)
 
     @property
@@ -165,7 +167,12 @@ class Job:
     def known_scores(self, key: str) -> tuple[list[Record], list[Metric]]:
         """Records that the cache has under the key of a model, and the metrics that it lacks."""
         known = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
-        done = {r.label for r in known if r.intervals in _enough(self.modes.get(r.label))}
+        done = set()
+        for r in known:
+            # The last mode finds an error wherever another does.
+            mode = self.modes.get(r.label)
+            if mode is None or r.intervals in (mode, MODES[-1]):
+                done.add(r.label)
         done &= {m.label for m in self.metrics} - (self.unkept or set())
         missing = [m for m in self.metrics if m.label not in done]
         if self.policy == "only-cache" and missing:
@@ -261,14 +268,3 @@ class Job:
             "dtype": self.dtype,
             "amp": self.amp,
         }
-
-
-def _enough(mode: str | None) -> tuple[str | None, ...]:
-    """How the error of a known score may have been found where it is asked for in this way."""
-    return (None, *MODES) if mode is None else (mode, MODES[-1])
-
-
-def _is_stable(metric: Metric) -> bool:
-    """Whether the name says what the metric computes; a function of a script may have changed."""
-    registered = metric.name in METRICS and METRICS[metric.name].fn is metric.fn
-    return registered and metric.fn.__module__ != "__main__"

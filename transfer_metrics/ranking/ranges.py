@@ -221,7 +221,11 @@ class Ranges:
         built = replace(results[0], loading=max(result.loading for result in results))
         try:
             with self._time_for(built.name):
-                return self._merged(built)
+                folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(self.parts)]
+                outcome = self._outcome(built, *read_ranges(folders))
+                if not self.job.racing:
+                    self.job.cache.drop_statistics(built.folder.name)
+                return outcome
         except OutOfTime:
             return self.job.unfinished(built.name)
         except TransferMetricsError as error:
@@ -283,14 +287,6 @@ class Ranges:
             outcome = self._outcome(built, stores[0], sum(one.seconds for one in stores), read)
         if not job.keep_features:
             job.cache.drop_features(built.key)
-        return outcome
-
-    def _merged(self, built: _Built) -> Outcome:
-        """The outcome of a model from the folders of its ranges."""
-        folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(self.parts)]
-        outcome = self._outcome(built, *read_ranges(folders))
-        if not self.job.racing:
-            self.job.cache.drop_statistics(built.folder.name)
         return outcome
 
     def _outcome(self, built: _Built, store: FeatureStore, seconds: float, read: Read) -> Outcome:
