@@ -35,7 +35,7 @@ from transfer_metrics.results.error_bars import MODES
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
-RANGES = 16
+_RANGES = 16
 """Most ranges that the shards of a model are cut into: each leaves its own statistics."""
 Run = Callable[..., Iterator[tuple[int, Any]]]
 """``map_reduce`` with an engine that was chosen."""
@@ -52,7 +52,7 @@ def ranges_of(n: int, shard_size: int) -> tuple[range, ...]:
     """
     check_counts(shard_size=shard_size)
     shards = max(1, n // shard_size)
-    count = min(RANGES, shards)
+    count = min(_RANGES, shards)
     starts = [shards * i // count * shard_size for i in range(count)]
     return tuple(range(a, b) for a, b in itertools.pairwise([*starts, n]))
 
