@@ -16,6 +16,7 @@ from torch import nn
 import transfer_metrics as tm
 from transfer_metrics import progress
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.race import (
     _LEAST,
     _LEAST_PER_CLASS,
@@ -25,7 +26,6 @@ from transfer_metrics.ranking.race import (
     _Standing,
     plan_race,
 )
-from transfer_metrics.ranking.rank import make_job
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel, MetricTrust
 from transfer_metrics.sources.models.model import Model
@@ -574,7 +574,7 @@ def test_the_order_is_random_within_classes():
 
 def of_rounds(x, y, sizes, stage=0, shard_size=16, **options):
     """The job of a race whose rounds look at so many examples."""
-    job = make_job(tm.load_task(x, y), "knn", options={"shard_size": shard_size}, **options)
+    job = Job.of(tm.load_task(x, y), "knn", options={"shard_size": shard_size}, **options)
     return dataclasses.replace(job, **_rounds_of(job, sizes), stage=stage)
 
 
@@ -596,7 +596,7 @@ def test_rounds_are_nested_and_keyed_by_content():
     model = field([1.0])[0]
     keys = {job.scores_key(job.extraction(model)) for job in (small, large, whole)}
     assert len(keys) == 3
-    full = make_job(tm.load_task(x, y), "knn", options={"shard_size": 16})
+    full = Job.of(tm.load_task(x, y), "knn", options={"shard_size": 16})
     assert whole.scores_key(whole.extraction(model)) == full.scores_key(full.extraction(model))
     x[seen[2][0]] += 1  # any change of the data changes all keys
     changed = [of_rounds(x, y, [50, 120, 200], stage) for stage in range(3)]

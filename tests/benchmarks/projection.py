@@ -15,8 +15,8 @@ import numpy as np
 from tests.benchmarks.simulation import Cluster, Load, Run, simulate
 from transfer_metrics.evidence.layout import Grid, wrapped
 from transfer_metrics.metrics.base import get_metric
+from transfer_metrics.ranking.job import _RANGES
 from transfer_metrics.ranking.memory_budget import Plan, plan_passes
-from transfer_metrics.ranking.ranges import _RANGES
 from transfer_metrics.statistics.statistics import Labels
 
 HOUR = 3600.0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,17 +16,28 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
-from transfer_metrics.features.extract import Extraction
+from transfer_metrics.features.extract import Extraction, check_counts
 from transfer_metrics.features.layers import MEAN
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
-from transfer_metrics.results.error_bars import MODES
+from transfer_metrics.ranking.metric_choice import resolve_metrics
+from transfer_metrics.results.error_bars import MODES, interval_modes
 from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import NO_TIME, Record
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.statistics.statistics import Labels
+
+_LAYER_CHOICES = {
+    "best": ("blocks", "best"),
+    "blocks": ("blocks", "all"),
+    "last": ("last", "last"),
+    MEAN: ("blocks", "best"),
+}
+_RANGES = 16
+"""Most ranges that the shards of a model are cut into: each leaves its own statistics."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,34 @@ class Job:
             stable = {m.label for m in known if m.fn.__module__ != "__main__"}
             found = frozenset(m.label for m in self.metrics) - stable
             object.__setattr__(self, "unkept", found)
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        metrics: Any,
+        *,
+        layers: Any = "best",
+        split: str = "train",
+        cache_dir: str | os.PathLike[str] | None = None,
+        intervals: bool | str = False,
+        options: Mapping[str, Any] | None = None,
+        stored: bool = False,
+        **fields: Any,
+    ) -> Job:
+        """That of arguments of ``rank_models``, and of ``fields`` of a job."""
+        options = options or {}
+        n = len(task[split])
+        chosen, view = extracted_layers(layers)
+        uneven = task.kind == "classification" and is_long_tailed(task[split].labels)
+        asked = resolve_metrics(metrics, task.kind, long_tailed=uneven)
+        ranges = (range(n),) if stored else _ranges_of(n, options.get("shard_size", 1024))
+        modes = interval_modes(intervals, asked, True)
+        mean = isinstance(layers, str) and layers == MEAN
+        return cls(
+            task, asked, chosen, view, ResultCache(cache_dir), modes, options, ranges, split=split,
+            stored=stored, mean=mean, **fields,
+        )  # fmt: skip
 
     @property
     def data(self) -> Split:
@@ -268,3 +309,26 @@ class Job:
             "dtype": self.dtype,
             "amp": self.amp,
         }
+
+
+def extracted_layers(layers: Any) -> tuple[Any, str]:
+    """How a choice of layers is extracted, and which rows then stand for the model."""
+    if isinstance(layers, str):
+        return _LAYER_CHOICES.get(layers, (layers, "best"))
+    return layers, "best"
+
+
+def _ranges_of(n: int, shard_size: int) -> tuple[range, ...]:
+    """Cut n examples into ranges of whole shards, which depend on the data alone.
+
+    What the last shard lacks to be whole goes to the range before, since writing, reading and
+    merging the statistics of one more range takes as long as some hundred examples.
+
+    >>> _ranges_of(300, 100), _ranges_of(399, 200), _ranges_of(50, 100)
+    ((range(0, 100), range(100, 200), range(200, 300)), (range(0, 399),), (range(0, 50),))
+    """
+    check_counts(shard_size=shard_size)
+    shards = max(1, n // shard_size)
+    count = min(_RANGES, shards)
+    starts = [shards * i // count * shard_size for i in range(count)]
+    return tuple(range(a, b) for a, b in itertools.pairwise([*starts, n]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -23,7 +22,7 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     warn,
 )
-from transfer_metrics.features.extract import Extraction, check_counts, extract
+from transfer_metrics.features.extract import Extraction, extract
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.progress import OutOfTime, until
@@ -35,26 +34,8 @@ from transfer_metrics.results.error_bars import MODES
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
-_RANGES = 16
-"""Most ranges that the shards of a model are cut into: each leaves its own statistics."""
 Run = Callable[..., Iterator[tuple[int, Any]]]
 """``map_reduce`` with an engine that was chosen."""
-
-
-def ranges_of(n: int, shard_size: int) -> tuple[range, ...]:
-    """Cut n examples into ranges of whole shards, which depend on the data alone.
-
-    What the last shard lacks to be whole goes to the range before, since writing, reading and
-    merging the statistics of one more range takes as long as some hundred examples.
-
-    >>> ranges_of(300, 100), ranges_of(399, 200), ranges_of(50, 100)
-    ((range(0, 100), range(100, 200), range(200, 300)), (range(0, 399),), (range(0, 50),))
-    """
-    check_counts(shard_size=shard_size)
-    shards = max(1, n // shard_size)
-    count = min(_RANGES, shards)
-    starts = [shards * i // count * shard_size for i in range(count)]
-    return tuple(range(a, b) for a, b in itertools.pairwise([*starts, n]))
 
 
 def outcomes(
