@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     InvalidInputError,
     StorageError,
+    warn,
 )
 from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.layers import LayerSpec, items
@@ -34,6 +35,7 @@ from transfer_metrics.features.shards import (
     require_sound,
     shard_path,
     verify,
+    verify_shard,
     write_manifest,
     write_shard,
 )
@@ -167,6 +169,38 @@ class Extraction:
                 write_manifest(folder, manifest)
         count = len(manifest["shards"])
         return FeatureStore(manifest, [shard_path(folder, index) for index in range(count)])
+
+    def mended(self, folder: Path) -> FeatureStore:
+        """The features in a folder, where what cannot be used is computed anew, with a warning."""
+        for everything in (False, True):
+            try:
+                return self.store(folder)
+            except (CorruptStoreError, IncompatibleStoreError) as error:
+                told = str(error).partition(";")[0]  # without its advice to delete by hand
+                warn(
+                    f"features in the cache cannot be used ({told}); what is damaged is computed "
+                    f"anew"
+                )
+                _discard_damaged(folder, everything or isinstance(error, IncompatibleStoreError))
+        return self.store(folder)
+
+
+def _discard_damaged(folder: Path, everything: bool) -> None:
+    """Remove shards that are not what the manifest says, or ``everything`` of another store."""
+    with locked(folder / ".lock"):
+        kept: dict[Path, Any] = {}
+        with suppress(CorruptStoreError):
+            if not everything:
+                manifest = read_manifest(folder)
+                require_sound(folder, manifest)
+                kept = {shard_path(folder, int(k)): v for k, v in manifest["shards"].items()}
+        if not kept:
+            (folder / MANIFEST).unlink(missing_ok=True)
+        for path in folder.glob("shards/*.safetensors"):
+            try:
+                verify_shard(path, kept[path])
+            except (CorruptStoreError, KeyError):
+                path.unlink(missing_ok=True)
 
 
 def check_counts(**given: Any) -> None:
