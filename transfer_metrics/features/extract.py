@@ -44,7 +44,7 @@ from transfer_metrics.files import check_folder, locked
 from transfer_metrics.sources.models.identity import describe
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import device_of, is_lazy, on_device
+from transfer_metrics.sources.models.modules import device_of, is_lazy
 from transfer_metrics.sources.specs import refuse_among_examples
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
@@ -60,7 +60,6 @@ class Extraction:
     proof: Proof  # what a few examples said of the network
     key: Mapping[str, Any]  # what the features depend on, and what they are of
     shard_size: int
-    device: torch.device | None
 
     @classmethod
     def of(
@@ -82,7 +81,8 @@ class Extraction:
         pooling = resolve_pool(pool)
         model = model if isinstance(model, Model) else load_model(model)
         task = task if isinstance(task, Task) else load_task(task)
-        forward = Forward(model, task, pool=pooling, **how)
+        where = torch.device(device) if device is not None else device_of(model.module)
+        forward = Forward(model, task, pool=pooling, device=where, **how)
         check_counts(
             batch_size=forward.batch_size, shard_size=shard_size, num_workers=forward.num_workers
         )
@@ -90,10 +90,9 @@ class Extraction:
             raise InvalidInputError(f"dtype={forward.dtype!r}; use 'float32' or 'float16'")
         data, asked = forward.data, items(layers, model.name)
         forward = forward.materialised()
-        where = torch.device(device) if device is not None else device_of(model.module)
         runs_on = where.type if where is not None else "cuda"
         autocast = torch.get_autocast_dtype(runs_on) if forward.amp else None
-        proof = prove(forward, asked, device=where, allow_random=allow_random)
+        proof = prove(forward, asked, allow_random)
         key = {
             "format": FORMAT,
             "model": model.name,
@@ -114,7 +113,7 @@ class Extraction:
             "amp": autocast and str(autocast).removeprefix("torch."),
         }
         proven = dataclasses.replace(forward, model=proof.model, inference=proof.inference)
-        return cls(proven, model, asked, proof, key, shard_size, where)
+        return cls(proven, model, asked, proof, key, shard_size)
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of a store without shards."""
@@ -138,7 +137,7 @@ class Extraction:
     ) -> Iterator[tuple[int, dict[str, np.ndarray], dict[str, Any]]]:
         """Those that a manifest lacks; as ``Forward.shards``."""
         made, lazy = self.forward.model.module, self.given.module
-        with on_device(made, self.device), closing(self.forward.shards(manifest)) as computed:
+        with closing(self.forward.shards(manifest)) as computed:
             yield from computed
         if is_lazy(lazy):  # it gets the weights that its features were made with
             for own, given in zip(lazy.modules(), made.modules(), strict=True):
