@@ -24,7 +24,7 @@ from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import NO_TIME, Record
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.task import Split, Task
-from transfer_metrics.statistics.needs import Labels
+from transfer_metrics.statistics.statistics import Labels
 
 
 @dataclass(frozen=True)
