@@ -91,11 +91,11 @@ def prove(forward: Forward, layers: list[str | int], allow_random: bool = False)
     return known[1]
 
 
-def padding_proven(model: Model, task: Task, split: str = "train") -> Model:
+def padding_proven(model: Model, task: Task) -> Model:
     """A model of texts or sounds as ``prove`` has it, for those who make batches on their own."""
     if getattr(model.collate, "equal_lengths", True):
         return model
-    return prove(Forward(model, task, split), ["last"], allow_random=True).model
+    return prove(Forward(model, task), ["last"], allow_random=True).model
 
 
 def settings_of(
