@@ -326,8 +326,8 @@ def _read_validation(
         raise InvalidInputError(
             f"validation has {len(columns)} examples and labels of shape {labels.shape}{each}"
         )
-    if kind == "classification" and not isinstance(given, FeatureStore):
-        codes = class_codes(labels, classes, class_names, "validation")
+    if not isinstance(given, FeatureStore):
+        codes = as_codes(labels, kind, classes, class_names, "validation")
     return Labelled(columns, codes)
 
 
@@ -336,12 +336,10 @@ def _as_split(validation: Any, task: Task) -> Split:
         return validation
     if isinstance(validation, (tuple, list)) and len(validation) == 2:
         check_pairs(*validation)
-        labels = np.asarray(validation[1])
-        if task.kind != "classification":
-            return Split(as_examples(validation[0], "validation"), as_codes(labels, task.kind))
-        if labels.ndim == 1:
-            names = tuple(task.classes)
-            codes = class_codes(labels, class_labels(names), names, "validation")
+        labels, names = np.asarray(validation[1]), tuple(task.classes)
+        if task.kind != "classification" or labels.ndim == 1:
+            classes = class_labels(names, task.kind)
+            codes = as_codes(labels, task.kind, classes, names, "validation")
             return Split(as_examples(validation[0], "validation"), codes)
     raise InvalidInputError(
         f"validation is a {type(validation).__name__}; give a Split, or (examples, labels) with "
@@ -390,14 +388,24 @@ def class_labels(names: Sequence[str], kind: str = "classification") -> np.ndarr
     return np.array(names) if renamed or found.dtype == object else found
 
 
-def class_codes(
-    labels: Any, classes: np.ndarray, names: Sequence[str], where: str = "y"
+def as_codes(
+    labels: Any,
+    kind: str,
+    classes: np.ndarray | None = None,
+    names: Sequence[str] = (),
+    where: str = "y",
 ) -> np.ndarray:
-    """Numbers 0..C-1 of labels, (N,), by what they are called or by their values.
+    """What is predicted of labels, as ``Labelled`` has it; of a split or store without ``classes``.
 
-    Where classes are words, numbers are those of the classes. A label that is none is -1, or an
-    error where the classes are those of a task, whose labels might be counted from elsewhere.
+    Numbers of ``classes`` are found by their ``names`` or by their values; where classes are words,
+    numbers are those of the classes. A label that is none is -1, or an error where the classes are
+    those of a task, whose labels might be counted from elsewhere.
     """
+    if kind != "classification":
+        codes = np.asarray(labels, dtype=np.float64)
+        return codes[:, None] if codes.ndim == 1 else codes
+    if classes is None:
+        return np.asarray(labels)
     found = as_array(labels)
     if found.dtype != object and classes.dtype.kind in "UO" and names:
         numbers: dict[Any, int] = {number: number for number in range(len(classes))}
@@ -414,14 +422,6 @@ def class_codes(
             f"labels of the task"
         )
     return codes
-
-
-def as_codes(labels: np.ndarray, kind: str) -> np.ndarray:
-    """Labels of a split or store as ``Labelled`` has them."""
-    if kind == "classification":
-        return labels
-    codes = np.asarray(labels, dtype=np.float64)
-    return codes[:, None] if codes.ndim == 1 else codes
 
 
 def _check_codes(codes: np.ndarray, kind: str) -> None:

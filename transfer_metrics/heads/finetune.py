@@ -179,6 +179,7 @@ class FineTune(Head):
         where = next((p.device for p in data.model.module.parameters()), torch.device("cpu"))
         initial.to(self.device or where)
         best, runs = self._tuned(initial, data, targets, grid)
+        assert isinstance(best.network, TransferNet)
         self._set_network(best.network.eval(), data, targets)
         self.lr_, self.weight_decay_ = best.settings.lr, best.settings.weight_decay
         self.optimizer_ = best.settings.optimizer

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from transfer_metrics.errors import CorruptStoreError, InvalidInputError, LayerNotFoundError
+from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Layer, place
 from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
@@ -119,12 +119,7 @@ class TransferNet(nn.Module):
 
 
 def _unit_length(x: Tensor) -> Tensor:
-    """Rows divided by their Euclidean length; zero rows stay zero, with gradient zero.
-
-    >>> _unit_length(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    tensor([[0.6000, 0.8000],
-            [0.0000, 0.0000]])
-    """
+    """Rows divided by their Euclidean length; zero rows stay zero, with gradient zero."""
     if not x.shape[1]:
         return x
     # The result does not depend on the scale, so the scale needs no gradient.
@@ -152,26 +147,10 @@ def full_precision(module: nn.Module) -> nn.Module:
     return module
 
 
-def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put weights that were read from a file into a network; others than its own are damage."""
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise CorruptStoreError(
-            f"the weights do not fit the network ({error}); they belong to another one"
-        ) from error
-
-
 def choose_parameters(
     network: nn.Module, freeze: str | Sequence[str] = "none"
 ) -> dict[str, nn.Parameter]:
-    """Switch gradients on for what is trained, which is returned by name, and off for the rest.
-
-    >>> network = nn.Module()
-    >>> network.backbone, network.head = nn.Linear(3, 2), nn.Linear(2, 2)
-    >>> list(choose_parameters(network, "backbone"))
-    ['head.weight', 'head.bias']
-    """
+    """Switch gradients on for what is trained, which is returned by name, and off for the rest."""
     frozen = _frozen(network, freeze)
     trained = {}
     for name, parameter in network.named_parameters():

@@ -96,24 +96,21 @@ class ModelRef:
             )
         self.model = model
 
-
-def check_store(store: FeatureStore, source: ModelRef | None, pool: str | None) -> None:
-    """Refuse features of another model or another pooling."""
-    manifest = store.manifest
-    if source is not None and manifest["model_fingerprint"] != source.fingerprint:
-        raise IncompatibleStoreError(
-            f"the store holds features of {store.model!r}, and the head was fitted on "
-            f"{source.name!r} with other weights or preprocessing; extract them with that model"
-        )
-    digest = manifest.get("settings")
-    known = source.settings if source is not None else None
-    if known is not None and digest is not None and digest != known.digest:
-        raise IncompatibleStoreError(
-            f"the store holds features of {store.model!r} with other code, hooks or attributes "
-            f"than when the head was fitted; extract them with that network"
-        )
-    if pool is not None and manifest["pool"] != pool:
-        raise IncompatibleStoreError(
-            f"the store was pooled with {manifest['pool']!r}, and the head was fitted on {pool!r}; "
-            f"extract with pool={pool!r}"
-        )
+    def check(self, store: FeatureStore, pool: str | None) -> None:
+        """Refuse features of another model, or of this one with other settings or pooling."""
+        digest = store.manifest.get("settings")
+        if store.manifest["model_fingerprint"] != self.fingerprint:
+            raise IncompatibleStoreError(
+                f"the store holds features of {store.model!r}, and the head was fitted on "
+                f"{self.name!r} with other weights or preprocessing; extract them with that model"
+            )
+        if self.settings is not None and digest not in (None, self.settings.digest):
+            raise IncompatibleStoreError(
+                f"the store holds features of {store.model!r} with other code, hooks or attributes "
+                f"than when the head was fitted; extract them with that network"
+            )
+        if pool not in (None, store.manifest["pool"]):
+            raise IncompatibleStoreError(
+                f"the store was pooled with {store.manifest['pool']!r}, and the head was fitted on "
+                f"{pool!r}; extract with pool={pool!r}"
+            )

@@ -90,7 +90,7 @@ class TrainSettings:
 
 @dataclass
 class Run:
-    """What came of one training, over all sittings.
+    """What came of one training.
 
     ``epoch`` is the one whose weights were kept, from 1, or 0 for those at the start, and
     ``val_score`` the validation accuracy then, NaN where there is none; ``done`` epochs are
@@ -116,45 +116,36 @@ def accuracy(
     return quality(kind, logits.double().numpy(), codes.numpy())
 
 
+@dataclass(eq=False)
 class Training:
     """A network in training: its optimizer, what was done so far, and the best weights.
 
     The first epoch with the best validation accuracy wins. Without validation, or with no epochs,
     the last weights stay.
 
-    Args:
-        network: maps a batch to logits; trained in place, on its device.
-        targets: (N,) class numbers, or whatever the loss compares with the output.
-        validation: examples and class numbers that choose the epoch.
-        kind: kind of task, which says how validation is judged.
-        loss: of output and targets of a batch; that of the kind unless given.
-        checkpoint: file for the state after every epoch. The same training goes on from there; on
-            the CPU the weights are the same bits as without the interruption.
-        identity: what else the checkpoint is recognised by, such as a fingerprint of the data.
-        start: the validation accuracy of the weights at the start, where those count.
+    Targets are class numbers (N,), or whatever the ``loss`` of output and targets compares, which
+    is that of the ``kind`` of task unless given. ``checkpoint`` is a file for the state after every
+    epoch, which ``identity`` recognises too, such as fingerprints of the data: the same training
+    goes on from there, on the CPU to the same bits as without the interruption. ``start`` is the
+    validation accuracy of the weights at the start, where those count.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        settings: TrainSettings,
-        inputs: Inputs,
-        targets: Tensor,
-        *,
-        validation: tuple[Inputs, Tensor] | None = None,
-        kind: str = "classification",
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        checkpoint: Path | None = None,
-        identity: Mapping[str, Any] | None = None,
-        progress: bool = False,
-        title: str = "training",
-        start: float | None = None,
-    ) -> None:
+    network: nn.Module
+    settings: TrainSettings
+    inputs: Inputs
+    targets: Tensor
+    validation: tuple[Inputs, Tensor] | None = None
+    kind: str = "classification"
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    checkpoint: Path | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    progress: bool = False
+    title: str = "training"
+    start: float | None = None
+
+    def __post_init__(self) -> None:
+        network, settings = self.network, self.settings
         self.was_training = network.training
-        self.network, self.settings = network, settings
-        self.inputs, self.targets, self.validation = inputs, targets, validation
-        self.loss, self.kind = loss or loss_of(kind), kind
-        self.progress, self.title = progress, title
         self.parameters = choose_parameters(network, settings.freeze)
         trained = self.parameters.values()
         how: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
@@ -165,20 +156,18 @@ class Training:
             self.optimizer = SGD(trained, momentum=settings.momentum, **how)
         self.run = Run()
         self.best: dict[str, Tensor] | None = None
-        if start is not None and math.isfinite(start):
-            self.run.val_score = start
+        if self.start is not None and math.isfinite(self.start):
+            self.run.val_score = self.start
             self.best = copy.deepcopy(network.state_dict())
-        self.checkpoint = checkpoint
-        self.key: dict[str, Any] = {}
-        if checkpoint is not None:
-            content = targets.detach().cpu().contiguous().numpy().tobytes()
+        if self.checkpoint is not None:
+            content = self.targets.detach().cpu().contiguous().numpy().tobytes()
             self.key = {
                 "settings": settings.record(),
                 "initial weights": _weights_hash(network),
                 "targets": hashlib.sha256(content).hexdigest(),
-                **(identity or {}),
+                **self.identity,
             }
-            self.resume(checkpoint)
+            self.resume(self.checkpoint)
 
     def advance(self, until: int) -> None:
         """Train on to an epoch, unless that is done or the training has diverged."""
@@ -197,9 +186,9 @@ class Training:
 
     def score(self) -> Any:
         """How good the network is now on the examples for validation, if there are any."""
-        if self.validation is None:
-            return None
-        return accuracy(self.network, *self.validation, self.settings.batch_size, self.kind)
+        return self.validation and accuracy(
+            self.network, *self.validation, self.settings.batch_size, self.kind
+        )
 
     def standing(self, until: int) -> tuple[float, float]:
         """What ranks trainings after so many epochs, the lowest first.
@@ -221,7 +210,7 @@ class Training:
     def epoch(self, advance: Callable[[int], Any]) -> float:
         """One pass over the data; the mean of the batches' losses, weighted by their size."""
         network, settings, run, n = self.network, self.settings, self.run, len(self.inputs)
-        device = next(network.parameters()).device
+        device, loss = next(network.parameters()).device, self.loss or loss_of(self.kind)
         seed = _epoch_seed(settings.seed, run.done)
         random = torch.Generator().manual_seed(seed)
         for group in self.optimizer.param_groups:
@@ -232,7 +221,7 @@ class Training:
             for rows in _epoch_batches(n, settings.batch_size, random):
                 batch = _augmented(self.inputs.batch(rows.numpy()), settings.augment, random)
                 self.optimizer.zero_grad(set_to_none=True)
-                value = self.loss(network(place(batch, network)), self.targets[rows].to(device))
+                value = loss(network(place(batch, network)), self.targets[rows].to(device))
                 value.backward()
                 self.optimizer.step()
                 total += value.detach().double() * len(rows)
@@ -245,9 +234,9 @@ class Training:
         """Record an epoch, and keep its weights if they are the best so far."""
         run = self.run
         run.seconds = seconds
-        told: dict[str, Any] = {"lr": self.settings.lr, "weight_decay": self.settings.weight_decay}
-        told |= {"epoch": run.done, "loss": _finite(mean_loss), "val_score": _finite(score)}
-        run.history.append({**told, "seconds": seconds})
+        setting = {"lr": self.settings.lr, "weight_decay": self.settings.weight_decay}
+        found = {"epoch": run.done, "loss": _finite(mean_loss), "val_score": _finite(score)}
+        run.history.append({**setting, **found, "seconds": seconds})
         run.diverged = not math.isfinite(mean_loss) or (score is not None and math.isnan(score))
         if score is None:
             run.epoch = run.done
@@ -300,7 +289,7 @@ def tune(
     With ``halving`` all settings are trained for a few epochs, and only the best go on, by
     ``rungs``, and one that diverges is dropped without a word; without it each is trained to its
     end before the next. ``from_start`` counts the weights at the start as an epoch, the first.
-    ``checkpoint`` is a folder for one file per setting; the others are as for ``Training``.
+    ``checkpoint`` is a folder.
     """
     start = accuracy(initial, *validation, grid[0].batch_size, kind) if from_start else None
 
@@ -319,8 +308,8 @@ def tune(
         )
 
     best: Training | None = None
+    runs: list[Run] = []
     if halving is None:
-        runs = []
         for index, settings in enumerate(grid):
             tried = begun(index)
             tried.advance(settings.epochs)
@@ -328,6 +317,11 @@ def tune(
             most = math.nan if best is None else best.run.val_score
             if math.isnan(most) or tried.run.val_score > most:
                 best = tried
+            if tried.run.diverged:
+                warn(
+                    f"training with {settings} diverged in epoch {tried.run.done}; later epochs of "
+                    f"this setting do not count"
+                )
     else:
         alive = [begun(index) for index in range(len(grid))]
         runs = [training.run for training in alive]
@@ -336,12 +330,6 @@ def tune(
                 training.advance(until)
             alive = sorted(alive, key=lambda training: training.standing(until))[:kept]
         best = alive[0]
-    for settings, run in zip(grid, runs, strict=True):
-        if run.diverged and halving is None:
-            warn(
-                f"training with {settings} diverged in epoch {run.done}; later epochs of this "
-                f"setting do not count"
-            )
     if best is None or math.isnan(best.run.val_score):
         raise InvalidInputError(
             f"training diverged with every learning rate of "

@@ -162,7 +162,7 @@ def transfer(
                     run.try_heads(by_name[name], TRAINED, expected)
         model, label = run.best()[0]
         with bar.step(f"testing {label} on {model}", weight):
-            head, state = run.fitted(by_name[model], label)
+            head, state = run.fitted(model, label)
             found = decided(
                 run.complete,
                 head,

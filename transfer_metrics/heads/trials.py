@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.compare import tuned
 from transfer_metrics.heads.fits import LATE, Fits, Loaded
@@ -32,7 +31,10 @@ _LEAST = "linear_probe(C_grid=(0.0001, 0.01, 1.0))"
 
 @dataclass
 class Trials:
-    """Heads that are tried within some time: what is the same for all, and what they found."""
+    """Heads that are tried within some time: what is the same for all, and what they found.
+
+    Of models only the best so far stays ``loaded``.
+    """
 
     task: Task
     limit: float
@@ -113,7 +115,6 @@ class Trials:
             least = resolve_head(_LEAST)
             self.heads[least.label] = least
             self._measured(model, least, [least], math.inf, expected)
-        # Only the best so far may be asked for more.
         best = [name for name, _ in self.best()[:1]]
         self.loaded = {name: one for name, one in self.loaded.items() if name in best}
 
@@ -176,16 +177,15 @@ class Trials:
                 f"{first['error']}"
             )
 
-    def fitted(self, model: Candidate, label: str) -> tuple[Head, Path]:
+    def fitted(self, model: str, label: str) -> tuple[Head, Path]:
         """A head once more, with what its search has chosen; and where its training is kept."""
-        records = self.found.records
-        head = tuned(self.heads[label], model.name, self.task.name, self.seed, records)
-        train = self.task["train"].fingerprint
-        loaded = self.loaded.get(model.name)
-        network = model.load() if loaded is None else loaded.model
-        settings = (settings_of(network, self.task) if loaded is None else loaded.settings).digest
+        head = tuned(self.heads[label], model, self.task.name, self.seed, self.found.records)
+        loaded = self.loaded[model]
         key = content_key(
-            model=network.fingerprint, settings=settings, task=train, transfer=head.label
+            model=loaded.model.fingerprint,
+            settings=loaded.settings.digest,
+            task=self.task["train"].fingerprint,
+            transfer=head.label,
         )
         state = self.cache.training(key)
         head.set_known(
@@ -194,8 +194,6 @@ class Trials:
             device=self.options["device"],
             progress=self.options["progress"],
         )
-        if loaded is None:
-            return head.fit(network, self.complete), state
         with head.sharing(loaded.features):
             return head.fit(loaded.model, self.complete), state
 

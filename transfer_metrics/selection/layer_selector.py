@@ -304,7 +304,7 @@ class _LayerScores:
     def __init__(self, X: Any, columns: LayerColumns, labels: Labels, seed: int) -> None:
         self.columns, self.labels = columns, labels
         known = bases_of(X) if isinstance(X, FeatureStore) else {}
-        own = {"seed": seed, "num_classes": labels.num_classes, "n": len(labels)}
+        own: dict[str, Any] = {"seed": seed, "num_classes": labels.num_classes, "n": len(labels)}
         own |= dict.fromkeys(("model_id", "task_id", "note"))
         self._bases: dict[str, Record] = {}
         for i, (name, dim) in enumerate(columns.widths.items()):
