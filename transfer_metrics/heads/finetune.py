@@ -26,7 +26,8 @@ from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.source import ModelRef
-from transfer_metrics.heads.training import Run, Training, TrainSettings, tune
+from transfer_metrics.heads.train_settings import TrainSettings
+from transfer_metrics.heads.training import Run, Training, tune
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.modules import copied, own_random_numbers
 from transfer_metrics.sources.tasks.subtasks import check_share

@@ -21,9 +21,8 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.features.layers import place
 from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.data import as_codes
 from transfer_metrics.heads.network import TransferNet
-from transfer_metrics.heads.objective import QUALITY, Outcome, doubt
+from transfer_metrics.heads.objective import QUALITY, Outcome, as_codes, doubt
 from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import short_id

@@ -1,17 +1,15 @@
-"""A backbone, the layers that are read, and a linear head, as one module; what of it is trained."""
+"""A backbone, the layers that are read, and a linear head, as one module."""
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Layer, place
 from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
@@ -145,53 +143,3 @@ def full_precision(module: nn.Module) -> nn.Module:
         if tensor.dtype in (torch.float16, torch.bfloat16):
             tensor.data = tensor.data.float()
     return module
-
-
-def choose_parameters(
-    network: nn.Module, freeze: str | Sequence[str] = "none"
-) -> dict[str, nn.Parameter]:
-    """Switch gradients on for what is trained, which is returned by name, and off for the rest."""
-    frozen = _frozen(network, freeze)
-    trained = {}
-    for name, parameter in network.named_parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(name not in frozen)
-            if name not in frozen:
-                trained[name] = parameter
-    if not trained:
-        raise InvalidInputError(f"freeze={freeze!r} leaves nothing to train")
-    return trained
-
-
-def set_modes(
-    network: nn.Module, batch_norm: str = "train", freeze: str | Sequence[str] = "none"
-) -> None:
-    """Training mode, except for batch normalisation if wanted, and for what is frozen."""
-    network.train()
-    if freeze == "backbone":
-        network.get_submodule("backbone").eval()
-        return
-    frozen = _frozen(network, freeze)
-    for path, module in network.named_modules():
-        own = [f"{path}.{name}" if path else name for name, _ in module.named_parameters()]
-        normalises = batch_norm == "eval" and isinstance(module, _NormBase)
-        if normalises or (own and frozen.issuperset(own)):
-            module.eval()
-
-
-def _frozen(network: nn.Module, freeze: str | Sequence[str]) -> set[str]:
-    """Names of the parameters that are not trained."""
-    if freeze == "none":
-        return set()
-    prefix = "backbone."
-    names = [name for name, _ in network.named_parameters() if name.startswith(prefix)]
-    if freeze == "backbone":
-        return set(names)
-    known, frozen = [name.removeprefix(prefix) for name in names], set[str]()
-    for pattern in [freeze] if isinstance(freeze, str) else freeze:
-        either = (pattern, f"{pattern}.*")
-        found = {name for name in known if any(fnmatch.fnmatchcase(name, p) for p in either)}
-        if not found:
-            raise LayerNotFoundError.of("parameter to freeze", pattern, known)
-        frozen |= {prefix + name for name in found}
-    return frozen

@@ -17,12 +17,12 @@ from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.card import refuse_others
-from transfer_metrics.heads.data import aligned, as_codes, labelled
+from transfer_metrics.heads.data import aligned, labelled
 from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.feed import preprocessing
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
-from transfer_metrics.heads.objective import QUALITY, Outcome, quality
-from transfer_metrics.heads.preprocessed import Inputs, network_logits, readable_logits
+from transfer_metrics.heads.objective import QUALITY, Outcome, as_codes, quality
+from transfer_metrics.heads.preprocessed import Inputs, readable_logits
 from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import has_layers, unit_rows
 from transfer_metrics.sources.models.model import Model
@@ -113,7 +113,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
             refuse_others(self._about, model, given.examples)
         name = "the examples" if task is None else f"{task.name} ({split})"
         inputs = Inputs.of_any(model, given, name)
-        return network_logits(self._placed(), inputs, getattr(self, "batch_size", 64)).numpy()
+        return inputs.logits(self._placed(), getattr(self, "batch_size", 64)).numpy()
 
     def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
         """Logits (N, C); with two classes their difference (N,), as scikit-learn has it."""

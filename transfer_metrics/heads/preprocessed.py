@@ -61,6 +61,20 @@ class Inputs:
         equal = np.split(order, np.flatnonzero(np.diff(self.lengths[order])) + 1)
         return [run[rows] for run in equal for rows in _chunks(len(run), size)]
 
+    def logits(self, network: nn.Module, batch_size: int, *, finite: bool = True) -> Tensor:
+        """What a network says of all in evaluation mode, (N, C) float32 on the CPU, ``finite``."""
+        runs = self.runs(batch_size)
+        with evaluation(network):
+            parts = [network(place(self.batch(rows), network)).float().cpu() for rows in runs]
+        logits = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(runs)))]
+        bad = (~torch.isfinite(logits)).any(1).nonzero()
+        if finite and len(bad):
+            raise ExtractionError(
+                f"the logits of example {bad[0].item()} are NaN or infinite; check the example and "
+                f"the network's weights"
+            )
+        return logits
+
     @classmethod
     def of_tensor(cls, batch: Tensor) -> Inputs:
         """One tensor (N, …) of inputs."""
@@ -109,23 +123,6 @@ class Inputs:
         return cls.of_examples(model, X.examples, name=name, keep=False)
 
 
-def network_logits(
-    network: nn.Module, inputs: Inputs, batch_size: int, *, finite: bool = True
-) -> Tensor:
-    """Logits of all examples in evaluation mode, (N, C) float32 on the CPU, all ``finite``."""
-    runs = inputs.runs(batch_size)
-    with evaluation(network):
-        parts = [network(place(inputs.batch(rows), network)).float().cpu() for rows in runs]
-    logits = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(runs)))]
-    bad = (~torch.isfinite(logits)).any(1).nonzero()
-    if finite and len(bad):
-        raise ExtractionError(
-            f"the logits of example {bad[0].item()} are NaN or infinite; check the example and "
-            f"the network's weights"
-        )
-    return logits
-
-
 def readable_logits(
     network: nn.Module, model: Model, examples: Sequence[Any], batch_size: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
@@ -147,7 +144,7 @@ def readable_logits(
             inputs = Inputs.of_examples(model, [examples[p] for p in positions], keep=False)
         else:
             inputs = whole.rows(np.array(positions))
-        found = network_logits(network, inputs, batch_size).numpy()
+        found = inputs.logits(network, batch_size).numpy()
         logits.update(zip(positions, found, strict=True))
 
     with progress_bar(f"predicting with {model.name}", n, progress, unit=" examples") as bar:

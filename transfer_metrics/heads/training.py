@@ -19,73 +19,16 @@ from torch.optim import SGD, AdamW
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.features.layers import place
-from transfer_metrics.heads.network import choose_parameters, set_modes
 from transfer_metrics.heads.objective import quality
-from transfer_metrics.heads.preprocessed import Inputs, network_logits
+from transfer_metrics.heads.preprocessed import Inputs
+from transfer_metrics.heads.train_settings import TrainSettings
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.adam import loss_of
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
-from transfer_metrics.sources.models.identity import describe
 from transfer_metrics.sources.models.modules import own_random_numbers
 
-_Augment = Callable[[Tensor, torch.Generator], Tensor]
 _STATES = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}
 """What the optimizers remember of each parameter."""
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a network is trained, by default as in the LP-FT paper; see ``FineTune``.
-
-    The schedule ``"cosine"`` lowers the rate after each epoch towards zero at the end; order,
-    augmentation and dropout of epoch e depend on (seed, e) only.
-    """
-
-    lr: float
-    epochs: int = 20
-    batch_size: int = 64
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    optimizer: str = "sgd"
-    schedule: str = "cosine"
-    batch_norm: str = "train"
-    freeze: str | tuple[str, ...] = "none"
-    augment: str | _Augment | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "momentum", "weight_decay"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise InvalidInputError(f"{name}={value!r}; use a number of at least 0")
-        for name, least in (("epochs", 0), ("batch_size", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise InvalidInputError(f"{name}={value!r}; use a whole number from {least}")
-        for name, known in (
-            ("optimizer", ("sgd", "adamw")),
-            ("schedule", ("cosine", "constant")),
-            ("batch_norm", ("train", "eval")),
-        ):
-            if getattr(self, name) not in known:
-                raise InvalidInputError(f"{name}={getattr(self, name)!r}; use one of {known}")
-        if self.augment is not None and self.augment != "flip" and not callable(self.augment):
-            raise InvalidInputError(f"augment={self.augment!r}; use None, 'flip' or a function")
-
-    def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0."""
-        if self.schedule == "constant":
-            return self.lr
-        return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
-
-    def record(self) -> dict[str, Any]:
-        """What a file can hold of the settings."""
-        told = describe(self.augment) if callable(self.augment) else self.augment
-        return {**vars(self), "augment": told}
-
-    def __str__(self) -> str:
-        decay = f" weight_decay={self.weight_decay:g}" if self.weight_decay else ""
-        return f"lr={self.lr:g}{decay}"
 
 
 @dataclass
@@ -110,7 +53,7 @@ def accuracy(
     network: nn.Module, inputs: Inputs, codes: Tensor, batch_size: int, kind: str
 ) -> float:
     """The ``quality`` of predictions in evaluation mode; NaN if logits are not finite."""
-    logits = network_logits(network, inputs, batch_size, finite=False)
+    logits = inputs.logits(network, batch_size, finite=False)
     if not bool(torch.isfinite(logits).all()):
         return math.nan
     return quality(kind, logits.double().numpy(), codes.numpy())
@@ -146,7 +89,7 @@ class Training:
     def __post_init__(self) -> None:
         network, settings = self.network, self.settings
         self.was_training = network.training
-        self.parameters = choose_parameters(network, settings.freeze)
+        self.parameters = settings.choose_parameters(network)
         trained = self.parameters.values()
         how: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
         self.optimizer: SGD | AdamW
@@ -215,7 +158,7 @@ class Training:
         random = torch.Generator().manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.rate(run.done)
-        set_modes(network, settings.batch_norm, settings.freeze)
+        settings.set_modes(network)
         total = torch.zeros((), dtype=torch.float64, device=device)
         with own_random_numbers(seed, [device] if device.type == "cuda" else []):  # for dropout
             for rows in _epoch_batches(n, settings.batch_size, random):
@@ -374,7 +317,7 @@ def _weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _augmented(batch: Any, augment: str | _Augment | None, random: torch.Generator) -> Any:
+def _augmented(batch: Any, augment: Any, random: torch.Generator) -> Any:
     """A batch with random changes; of text there are none, and only images can be flipped."""
     if augment is None:
         return batch

@@ -12,7 +12,6 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.compare import tuned
 from transfer_metrics.heads.fits import LATE, Fits, Loaded
 from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.splits import complete_task
@@ -179,7 +178,8 @@ class Trials:
 
     def fitted(self, model: str, label: str) -> tuple[Head, Path]:
         """A head once more, with what its search has chosen; and where its training is kept."""
-        head = tuned(self.heads[label], model, self.task.name, self.seed, self.found.records)
+        records = self.found.records
+        head = self.heads[label].tuned(model, self.task.name, self.seed, records)
         loaded = self.loaded[model]
         key = content_key(
             model=loaded.model.fingerprint,
