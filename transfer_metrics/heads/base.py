@@ -13,9 +13,9 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.heads.card import card_of
 from transfer_metrics.heads.data import FeatureData, TaskData, is_model
 from transfer_metrics.heads.head_files import read_head, write_head
+from transfer_metrics.heads.origin import card_of
 from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.registry import Registry, choose

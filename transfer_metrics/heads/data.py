@@ -17,8 +17,8 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.objective import as_codes, class_labels
+from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.shared_features import SharedFeatures
-from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model

@@ -24,8 +24,8 @@ from transfer_metrics.heads.data import TaskData, is_model
 from transfer_metrics.heads.head2toe import scaled
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
+from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.preprocessed import Inputs
-from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.heads.train_settings import TrainSettings
 from transfer_metrics.heads.training import Run, Training, tune
 from transfer_metrics.sources.models.load_model import load_model

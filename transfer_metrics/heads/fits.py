@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,14 +184,8 @@ class Fits:
         if not records:
             folder = self.cache.training(key)
             try:
-                fresh = clone(head).set_known(
-                    random_state=base.seed,
-                    checkpoint=None if self.policy == "never" else folder,
-                    device=self.device,
-                    progress=self.progress,
-                )
                 with until(self.until):
-                    records = self._measured(loaded, fresh)
+                    records = self._measured(loaded, self.prepared(head, base.seed, folder))
             except TransferMetricsError as error:
                 return [replace(base, error=str(error))]
             if self.policy != "never":
@@ -198,6 +193,12 @@ class Fits:
                 shutil.rmtree(folder, ignore_errors=True)
         of_fit: dict[str, Any] = {name: getattr(base, name) for name in _OF_FIT}
         return [replace(record, **of_fit, note=self._noted(record)) for record in records]
+
+    def prepared(self, head: Head, seed: int | None, folder: Path) -> Head:
+        """A head that is not fitted, to be fitted with a seed here, going on with what is kept."""
+        state = None if self.policy == "never" else folder
+        how = {"device": self.device, "progress": self.progress}
+        return clone(head).set_known(random_state=seed, checkpoint=state, **how)
 
     def _noted(self, record: Record) -> str | None:
         """What is to be known of a measurement: of a test, whether one answer does as well."""

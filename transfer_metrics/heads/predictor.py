@@ -16,14 +16,13 @@ from transfer_metrics.errors import CorruptStoreError, InvalidInputError, Unsupp
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.heads.card import refuse_others
 from transfer_metrics.heads.data import aligned, labelled
 from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.feed import preprocessing
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
 from transfer_metrics.heads.objective import QUALITY, Outcome, as_codes, quality
+from transfer_metrics.heads.origin import ModelRef, refuse_others
 from transfer_metrics.heads.preprocessed import Inputs, readable_logits
-from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import has_layers, unit_rows
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied

@@ -164,7 +164,7 @@ def transfer(
         with bar.step(f"testing {label} on {model}", weight):
             head, state = run.fitted(model, label)
             found = Decision.of(
-                run.complete,
+                run.work.task,
                 head,
                 model=model,
                 label=label,

@@ -51,14 +51,18 @@ class Trials:
     loaded: dict[str, Loaded] = field(default_factory=dict)
 
     @cached_property
-    def complete(self) -> Task:
-        """The task with all its splits."""
-        return complete_task(self.task, validation=self.validation)
-
-    @property
-    def cache(self) -> ResultCache:
-        """Where finished fits are kept."""
-        return ResultCache(self.options["cache_dir"])
+    def work(self) -> Fits:
+        """What fits of all heads have in common."""
+        return Fits(
+            complete_task(self.task, validation=self.validation),
+            short_id(self.task["train"].fingerprint),
+            [],
+            [self.seed],
+            ResultCache(self.options["cache_dir"]),
+            self.options["cache"],
+            device=self.options["device"],
+            progress=self.options["progress"],
+        )
 
     @property
     def held(self) -> str:
@@ -125,17 +129,7 @@ class Trials:
         What it reads is read with what the others need.
         """
         began = clock.perf_counter()
-        work = Fits(
-            self.complete,
-            short_id(self.task["train"].fingerprint),
-            asked,
-            [self.seed],
-            self.cache,
-            self.options["cache"],
-            device=self.options["device"],
-            progress=self.options["progress"],
-            until=clock.time() + max(seconds, 0.1),
-        )
+        work = replace(self.work, heads=asked, until=clock.time() + max(seconds, 0.1))
         loaded = self.loaded.get(model.name) or work.load(model)
         if isinstance(loaded, Loaded):
             self.loaded[model.name] = loaded
@@ -187,15 +181,9 @@ class Trials:
             task=self.task["train"].fingerprint,
             transfer=head.label,
         )
-        state = self.cache.training(key)
-        head.set_known(
-            random_state=self.seed,
-            checkpoint=None if self.options["cache"] == "never" else state,
-            device=self.options["device"],
-            progress=self.options["progress"],
-        )
-        with head.sharing(loaded.features):
-            return head.fit(loaded.model, self.complete), state
+        state = self.work.cache.training(key)
+        with self.work.prepared(head, self.seed, state).sharing(loaded.features) as fresh:
+            return fresh.fit(loaded.model, self.work.task), state
 
 
 def _kind_of(head: str) -> str:
