@@ -14,8 +14,7 @@ from scipy.stats import beta
 from transfer_metrics.evidence.learning import Case, learn
 from transfer_metrics.results.agreement import RESAMPLES, interval
 from transfer_metrics.results.chances import Trust, probability_of_best, smallest_set
-from transfer_metrics.results.error_model import ErrorModel
-from transfer_metrics.results.standing import FEWEST
+from transfer_metrics.results.error_model import ENOUGH, ErrorModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +105,7 @@ def trials_of(
         for task in accuracies.columns.intersection(table.columns):
             s, a = table[task].to_numpy(float), accuracies[task].to_numpy(float)
             known = np.flatnonzero(np.isfinite(s) & np.isfinite(a))
-            if len(known) < FEWEST or np.ptp(s[known]) == 0:
+            if len(known) < ENOUGH or np.ptp(s[known]) == 0:
                 continue
             sizes = rng.integers(min(_SMALLEST, len(known)), len(known), size=subsets)
             parts = [known, *(rng.choice(known, size, replace=False) for size in sizes)]

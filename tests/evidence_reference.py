@@ -23,11 +23,12 @@ from pathlib import Path
 from tests import evidence_files, kept_truth
 from tests.plain_networks import shared_models
 from transfer_metrics.errors import TransferMetricsWarning
-from transfer_metrics.evidence import evidence_report, ground_truth, scored_pairs
+from transfer_metrics.evidence import ground_truth, scored_pairs
+from transfer_metrics.evidence.evidence_report import Evidence
 from transfer_metrics.evidence.judgement import at_last, tables
 from transfer_metrics.evidence.layout import piped, wrapped
 from transfer_metrics.evidence.published import load_benchmark
-from transfer_metrics.evidence.static_baseline import MEASURE, mean_agreement
+from transfer_metrics.evidence.static_baseline import MEASURE, by_task, mean_agreement
 from transfer_metrics.files import replacing
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.zoo import data_folder
@@ -168,14 +169,30 @@ def _reached(records: list[dict], pair: tuple[str, str], head: str) -> float:
     return 100 * sum(values) / len(values)
 
 
-def judged() -> evidence_report.Evidence:
+def judged() -> Evidence:
     """Every metric judged by what is kept."""
-    return evidence_report.gather(
-        Comparison(kept_truth.kept_truth()),
-        kept_truth.kept_scores(),
-        protocol=kept_truth.kept_protocol(),
-        beside=load_benchmark("reference-imagenet"),
+    labels = {label.partition("(")[0]: label for label in kept_truth.kept_protocol()}
+    truth = [{**r, "head": labels[r["head"]]} for r in kept_truth.kept_truth()]
+    return Evidence.of(Comparison(truth), kept_truth.kept_scores())
+
+
+def beside() -> str:
+    """Other models, on which nothing was chosen, as a part of the page."""
+    benchmark = load_benchmark("reference-imagenet")
+    known, rows = benchmark.accuracies, []
+    for name, table in benchmark.scores.items():
+        mean, low, high = mean_agreement(table, known, benchmark.noise)[MEASURE]
+        values = [*by_task(table, known).reindex(known.columns), mean]
+        told = ["–" if value != value else f"{value:.2f}" for value in values]
+        rows.append((mean, [name, *told, f"{low:.2f} to {high:.2f}"]))
+    rows.sort(key=lambda row: -row[0])
+    header = ("metric", *map(str, known), "mean", "95 % interval")
+    text = (
+        f"Weighted tau with the {benchmark.accuracy}; nothing was chosen by these. "
+        f"{'; '.join(benchmark.notes)}."
     )
+    table = piped(header, [cells for _, cells in rows])
+    return "\n\n".join([f"## Beside it: {benchmark.title}", wrapped(text), table])
 
 
 def main() -> None:
@@ -196,13 +213,15 @@ def main() -> None:
         measured(args.folder, args.truth.resolve(), args.scores.resolve(), args.seeds)
         return
     found = judged()
-    print(evidence_report.text(found))
+    print(found.text())
     if args.out:
-        evidence_report.draw(found, args.out.with_suffix(".png"))
+        found.draw(args.out.with_suffix(".png"))
         command = "python -m tests.evidence_reference --out docs/evidence.md"
-        text = evidence_report.markdown(found, command, args.out.with_suffix(".png").name)
+        text = found.markdown(command, args.out.with_suffix(".png").name)
+        judged_part, title, truth = text.partition("## Ground truth")
+        whole = f"{judged_part}{beside()}\n\n{title}{truth}\n{longer()}"
         with replacing(args.out) as temporary:
-            temporary.write_text(f"{text}\n{longer()}", "utf-8")
+            temporary.write_text(whole, "utf-8")
 
 
 if __name__ == "__main__":

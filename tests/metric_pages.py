@@ -21,7 +21,7 @@ from tests.behaviour import MOVES, REFUSES, SAME, WARNS
 from tests.kept_truth import kept_scores, kept_truth
 from transfer_metrics.evidence.judgement import width_of
 from transfer_metrics.metrics.base import METRICS, Metric
-from transfer_metrics.ranking.combinations import COMBINATIONS, Combination
+from transfer_metrics.ranking.metric_choice import COMBINATIONS, Combination
 
 DOCS = Path(__file__).parents[1] / "docs"
 SECTIONS = ("Args", "Returns", "Raises", "Warns", "Notes", "Failure modes", "Source", "Cost")

@@ -1,4 +1,4 @@
-"""The decisions of ``ranking.engines.schedule`` in a slow and plain way: all is looked up anew."""
+"""The decisions of ``ranking.engines.crew`` in a slow and plain way: all is looked up anew."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from transfer_metrics.ranking.engines import REDUCE, Unit
-from transfer_metrics.ranking.engines.schedule import Schedule
+from transfer_metrics.ranking.engines.crew import Schedule
 
 
 class PlainSchedule(Schedule):

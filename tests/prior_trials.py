@@ -11,8 +11,8 @@ import numpy as np
 
 from transfer_metrics.results.agreement import RESAMPLES, evaluate, interval
 from transfer_metrics.results.chances import Standing, Trust, expected
-from transfer_metrics.results.error_model import ErrorModel
-from transfer_metrics.results.standing import FEWEST, normal_scores, standing_of
+from transfer_metrics.results.error_model import ENOUGH, ErrorModel, normal_scores
+from transfer_metrics.results.shortlist import _standing_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,11 +81,11 @@ def combine(
             continue
         a = accuracies[task].to_numpy(float)
         others = accuracies.drop(columns=task).dropna(how="all")
-        standing, own = standing_of(others, [n for n in names if n in others.index], errors)
+        standing, own = _standing_of(others, [n for n in names if n in others.index], errors)
         before = np.array([standing.get(n, math.nan) for n in names])
         s = a if scores is None else scores[task].reindex(accuracies.index).to_numpy(float)
         known = np.isfinite(s) & np.isfinite(a) & np.isfinite(before)
-        if known.sum() < FEWEST or np.ptp(s[known]) == 0:
+        if known.sum() < ENOUGH or np.ptp(s[known]) == 0:
             continue
         models = max(models, int(known.sum()))
         of_task = trust(str(task))

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.test_agreement import agreement
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.results.agreement import agreement, evaluate, options_of
+from transfer_metrics.results.agreement import evaluate, options_of
 from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
 
 BELOW = ["mean", "static", "mean - static"]

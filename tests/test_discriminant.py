@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 
@@ -15,7 +16,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.metrics.discriminant import Problem, fisher_shrinkage
+from transfer_metrics.metrics.discriminant import Problem
 from transfer_metrics.metrics.ped import motion
 
 
@@ -168,9 +169,9 @@ def test_hardly_shrunk_discriminant_is_scikit_learns():
 
 def test_shrinkage_is_exact_and_no_larger_than_that_of_power_iteration():
     x, y = features(scale=0.4)
-    moments = tm.ClassMoments.from_batch(x, y, parts=())
-    assert fisher_shrinkage(moments) == pytest.approx(exact_lambda(x, y), rel=1e-12)
-    assert fisher_shrinkage(moments) <= powered_lambda(x, y)
+    problem = Problem.of("lda", tm.FeatureSample.from_batch(x, y))
+    assert problem.shrinkage == pytest.approx(exact_lambda(x, y), rel=1e-12)
+    assert problem.shrinkage <= powered_lambda(x, y)
     # The published estimate of the largest eigenvalue is close here, and so is the score.
     assert tm.sfda(x, y) == pytest.approx(slow_sfda(x, y, powered_lambda(x, y)), rel=1e-2)
 
@@ -224,8 +225,8 @@ def test_meaningless_input_is_refused(name):
 
 def test_discriminant_of_moments_gives_probabilities():
     x, y = features()
-    problem = Problem.of(tm.FeatureSample.from_batch(x, y))
-    posterior = problem.posterior(0.3, 10)
+    problem = Problem.of("lda", tm.FeatureSample.from_batch(x, y))
+    posterior = dataclasses.replace(problem, shrinkage=0.3).posterior()
     np.testing.assert_allclose(posterior.sum(dim=1), 1.0, rtol=1e-12)
     np.testing.assert_allclose(posterior, slow_posterior(x, y, 0.3), rtol=1e-8, atol=1e-12)
 
@@ -286,27 +287,27 @@ def test_no_overlap_and_no_rounds_are_sfda():
 def test_motion_of_two_classes_by_hand(step, rounds):
     """The force shrinks by 1 - step² a round, and the motion ends before half of the first."""
     x = np.array([-0.8, 0.4, -0.4, 0.8])[:, None]  # means -0.2 and 0.2, radii 0.6
-    problem = Problem.of(tm.FeatureSample.from_batch(x, [0, 0, 1, 1]))
+    sample = tm.FeatureSample.from_batch(x, [0, 0, 1, 1])
     force = 1.0 * (0.6 + 0.6) - 0.4
     moved = sum(0.5 * step**2 * force * (1 - step**2) ** r for r in range(rounds))
-    moves = motion(problem, problem.rows.new_ones(1), 1.0, step, 6)
+    moves, _ = motion(sample, sample.x.new_ones(1), 1.0, step, 6)
     np.testing.assert_allclose(moves[:, 0], [-moved, moved], rtol=1e-12)
 
 
 def test_a_move_is_never_longer_than_the_overlap():
     x = np.array([-0.8, 0.4, -0.4, 0.8])[:, None]
-    problem = Problem.of(tm.FeatureSample.from_batch(x, [0, 0, 1, 1]))
-    moves = motion(problem, problem.rows.new_ones(1), 1.0, 5.0, 6)
+    sample = tm.FeatureSample.from_batch(x, [0, 0, 1, 1])
+    moves, _ = motion(sample, sample.x.new_ones(1), 1.0, 5.0, 6)
     np.testing.assert_allclose(moves[:, 0], [-0.8, 0.8], rtol=1e-12)
 
 
 def test_coinciding_centres_stay():
     x = np.array([[-1.0, 0.1], [1.0, 0.1], [-2.0, 0.1], [2.0, 0.1], [0.3, 0.4], [0.5, 0.3]])
-    problem = Problem.of(tm.FeatureSample.from_batch(x, [0, 0, 1, 1, 2, 2]))
-    moves = motion(problem, problem.rows.new_ones(2), 2.0, 0.1, 1)
+    sample = tm.FeatureSample.from_batch(x, [0, 0, 1, 1, 2, 2])
+    moves, _ = motion(sample, sample.x.new_ones(2), 2.0, 0.1, 1)
     assert bool(moves.isfinite().all())
-    two = Problem.of(tm.FeatureSample.from_batch(x[:4] + 1e3, [0, 0, 1, 1]))
-    assert not bool(motion(two, two.rows.new_ones(2), 2.0, 0.1, 6).any())
+    two = tm.FeatureSample.from_batch(x[:4] + 1e3, [0, 0, 1, 1])
+    assert not bool(motion(two, two.x.new_ones(2), 2.0, 0.1, 6)[0].any())
 
 
 def test_ped_options_are_checked():

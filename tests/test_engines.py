@@ -21,7 +21,7 @@ import transfer_metrics as tm
 from tests.engine_works import Environment, Squares, Unreadable, notes_of
 from transfer_metrics.errors import EngineError, InvalidInputError, UnknownNameError
 from transfer_metrics.ranking.engines import ENGINES, REDUCE, Lost, Unit, map_reduce
-from transfer_metrics.ranking.engines.schedule import ATTEMPTS, Schedule
+from transfer_metrics.ranking.engines.crew import ATTEMPTS, Schedule
 from transfer_metrics.threads import running_with
 
 pytestmark = pytest.mark.integration

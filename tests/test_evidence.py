@@ -16,14 +16,15 @@ from tests import kept_truth
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence import (
-    evidence_report,
     ground_truth,
     judgement,
     scored_pairs,
 )
+from transfer_metrics.evidence.evidence_report import Evidence
 from transfer_metrics.evidence.ground_truth import short_name, shortened
+from transfer_metrics.evidence.static_baseline import by_task
+from transfer_metrics.results.agreement import static_scores
 from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.results.static_ranking import static_scores
 
 MODELS = ["zoo:cnn-mnist", "zoo:mixer-usps", "zoo:vit-mnist"]
 TASK = "sklearn:digits"
@@ -202,10 +203,10 @@ def test_page_says_whether_a_metric_is_needed() -> None:
         for m in truth.index for t in truth for head in ("finetune(lr=1)", "linear_probe")
         for metric, split in (("accuracy", "test"), ("val_accuracy", "val"))
     ]  # fmt: skip
-    found = evidence_report.gather(Comparison(measured), records, resamples=100)
-    page = evidence_report.markdown(found, "a command")
+    found = Evidence.of(Comparison(measured), records, resamples=100)
+    page = found.markdown("a command")
     static = next(row for row in found.rows if row.metric == "static")
-    by_hand = judgement.by_task(static_scores(truth), truth).mean()
+    by_hand = by_task(static_scores(truth), truth).mean()
     assert static.value == pytest.approx(by_hand)
     assert f"\n| static | {by_hand:.2f} | " in page
     title = "Does this benchmark need a metric at all?"
@@ -236,7 +237,7 @@ def test_agreement_by_task_is_scipys() -> None:
     scores, truth = (pd.DataFrame(rng.random((9, 2)), columns=["x", "y"]) for _ in range(2))
     scores.loc[0, "x"] = np.nan
     for measure, fn in (("kendall", kendalltau), ("weighted_kendall", weightedtau)):
-        found = judgement.by_task(scores, truth, measure)
+        found = by_task(scores, truth, measure)
         assert found["x"] == pytest.approx(fn(scores["x"][1:], truth["x"][1:]).statistic)
         assert found["y"] == pytest.approx(fn(scores["y"], truth["y"]).statistic)
 

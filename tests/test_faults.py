@@ -22,7 +22,7 @@ import pytest
 import transfer_metrics as tm
 from tests.fault_runs import METRICS, MODELS, NOTES, SHARD, SIZE, Place, rank, values, waited_for
 from transfer_metrics.errors import StorageError, TransferMetricsWarning
-from transfer_metrics.ranking import range_builder
+from transfer_metrics.ranking import range_statistics
 from transfer_metrics.ranking.cache import ResultCache
 from transfer_metrics.ranking.memory_budget import Pass, Plan
 from transfer_metrics.ranking.ranges import Ranges
@@ -611,11 +611,11 @@ def test_statistics_that_are_damaged_before_they_are_merged(
 ) -> None:
     real, seen = Ranges.reduce, []
 
-    def reduce(self: Ranges, item: object, results: list) -> object:
+    def reduce(self: Ranges, item: object, results: list, **options: object) -> object:
         if not seen:
             seen.append(item)
             damage(first_file(results[0].folder / "00001"))
-        return real(self, item, results)
+        return real(self, item, results, **options)
 
     monkeypatch.setattr(Ranges, "reduce", reduce)
     same(rank(place.cache, **NARROW, **STREAMED), of_narrow(calm))
@@ -650,7 +650,7 @@ def test_statistics_of_another_memory_are_not_mixed_in(
     place: Place, calm: dict, monkeypatch, small_first: bool
 ) -> None:
     """Where memory is short, scatter is kept by blocks of classes, which others do not have."""
-    real = range_builder.plan_passes
+    real = range_statistics.plan_passes
 
     def of_little_memory(*args: object) -> Plan:
         plan = real(*args)
@@ -659,7 +659,7 @@ def test_statistics_of_another_memory_are_not_mixed_in(
         return dataclasses.replace(plan, passes=blocks, by_class=frozenset(layers))
 
     for small in (small_first, not small_first):
-        monkeypatch.setattr(range_builder, "plan_passes", of_little_memory if small else real)
+        monkeypatch.setattr(range_statistics, "plan_passes", of_little_memory if small else real)
         if small == small_first:
             for folder in built(place, monkeypatch, metrics=GBC)[::2]:
                 shutil.rmtree(folder)

@@ -18,15 +18,14 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.results.chances import probability_of_best
 from transfer_metrics.results.error_bars import (
-    BLOCKS,
+    _BLOCKS,
     _without_each,
     deviations,
     interval_modes,
 )
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.inputs import as_tokens
-from transfer_metrics.statistics.needs import Labels
-from transfer_metrics.statistics.statistics import Statistics, block_of, build_statistic
+from transfer_metrics.statistics.statistics import Labels, Statistics, block_of, build_statistic
 
 N, D, C = 240, 6, 3
 
@@ -57,7 +56,7 @@ def test_without_each_leaves_one_out(count):
 
 def summed(slopes, sizes):
     """Deviations from what blocks add: less their share of the sum, so that a mean has s / √N."""
-    return np.sqrt(BLOCKS / (BLOCKS - 1)) * (sizes / sizes.sum() * slopes.sum() - slopes)
+    return np.sqrt(_BLOCKS / (_BLOCKS - 1)) * (sizes / sizes.sum() * slopes.sum() - slopes)
 
 
 @pytest.mark.parametrize("name", ["transrate", "logme", "h_score", "gbc", "leep", "nce"])
@@ -66,10 +65,10 @@ def test_jackknife_equals_scoring_the_data_without_each_block(name):
     metric = dataclasses.replace(METRICS[name], derivative=None)
     data = source_of(x) if metric.requires == "source" else x
     record = tm.score(data, y, [metric], intervals=True).records[0]
-    blocks = block_of(np.arange(N), BLOCKS)
+    blocks = block_of(np.arange(N), _BLOCKS)
     function = getattr(tm, name)
     whole, sizes = float(function(data, y)), np.bincount(blocks)
-    plain = np.array([float(function(data[blocks != b], y[blocks != b])) for b in range(BLOCKS)])
+    plain = np.array([float(function(data[blocks != b], y[blocks != b])) for b in range(_BLOCKS)])
     expected = summed((whole - plain) * (1 - sizes / N), sizes)
     assert record["deviations"] == pytest.approx(expected.tolist(), rel=1e-5, abs=1e-9)
     assert record["stderr"] == pytest.approx(np.linalg.norm(expected), rel=1e-6)
@@ -82,13 +81,13 @@ def test_jackknife_of_a_mean_is_the_textbook_standard_error():
     metric = tm.get_metric(lambda moments: float(moments.mean[0]))
     x, y = draw(np.random.default_rng(1))
     pieces = [
-        build_statistic("moments", (), "classification", x[b::BLOCKS], y[b::BLOCKS], C)
-        for b in range(BLOCKS)
+        build_statistic("moments", (), "classification", x[b::_BLOCKS], y[b::_BLOCKS], C)
+        for b in range(_BLOCKS)
     ]
-    means = np.array([x[b::BLOCKS, 0].mean() for b in range(BLOCKS)])
+    means = np.array([x[b::_BLOCKS, 0].mean() for b in range(_BLOCKS)])
     whole = functools.reduce(operator.add, pieces)
     [found] = deviations([metric], whole, pieces, "jackknife").values()
-    assert np.linalg.norm(found) == pytest.approx(means.std(ddof=1) / np.sqrt(BLOCKS), rel=1e-9)
+    assert np.linalg.norm(found) == pytest.approx(means.std(ddof=1) / np.sqrt(_BLOCKS), rel=1e-9)
 
 
 SMOOTH = (
@@ -135,7 +134,7 @@ def test_derivatives_in_the_weights_of_blocks_are_finite_differences(spec):
 def test_blocks_are_merged_at_once_as_one_by_one(dim):
     x, y = draw(np.random.default_rng(10), dim=dim)
     y[:3] = 0
-    blocks = block_of(np.arange(N), BLOCKS)
+    blocks = block_of(np.arange(N), _BLOCKS)
     ours, plain = influence_of(x, y, blocks).whole, moments_of(x, y)
     assert torch.allclose(ours.means, plain.means, rtol=1e-12, atol=1e-12)
     assert torch.allclose(ours.total.matrix(), plain.total.matrix(), rtol=1e-9, atol=1e-9)
@@ -155,7 +154,7 @@ def test_derivatives_keep_what_leaves_the_score_alone(factor, seed, spec):
         moved *= factor
     if "shift" in metric.invariant:
         moved += factor
-    blocks = block_of(np.arange(N), BLOCKS)
+    blocks = block_of(np.arange(N), _BLOCKS)
     before, after = (metric.slopes(influence_of(z, y, blocks)).numpy() for z in (x, moved))
     assert after == pytest.approx(before, rel=1e-3, abs=1e-4 * np.abs(before).max())
 
@@ -176,7 +175,7 @@ def test_no_derivative_where_an_example_more_adds_a_direction():
     x, y = draw(np.random.default_rng(11), 120, dim=30)
     metric = METRICS["transrate"]
     with pytest.raises(InvalidInputError, match="rank"):
-        metric.slopes(influence_of(x, y, block_of(np.arange(120), BLOCKS)))
+        metric.slopes(influence_of(x, y, block_of(np.arange(120), _BLOCKS)))
     plain = dataclasses.replace(metric, derivative=None)
     errors = [tm.score(x, y, [m], intervals=True).records[0]["stderr"] for m in (metric, plain)]
     assert errors[0] == pytest.approx(errors[1], rel=1e-9)
@@ -197,7 +196,7 @@ def test_metrics_of_examples_get_a_bootstrap_only_when_asked():
     assert plain["deviations"] is None
     assert plain["stderr"] == pytest.approx(float(tm.knn(x, y).stderr))
     asked = tm.score(x, y, "knn", intervals="bootstrap").records[0]
-    assert len(asked["deviations"]) == BLOCKS
+    assert len(asked["deviations"]) == _BLOCKS
     # Accuracy is nearly a mean of independent hits, so both errors are of one size.
     assert 0.4 < asked["stderr"] / plain["stderr"] < 2.5
 
@@ -218,7 +217,7 @@ def test_tokens_of_a_sentence_stay_in_one_block():
     y[:, -1] = -100
     flat, labels, sentence = as_tokens(x, y)
     known = Labels.of(labels.numpy(), "classification", 3, sentence)
-    built = Statistics.of(known.needs_of([METRICS["transrate"]], BLOCKS), flat, known)
+    built = Statistics.of(known.needs_of([METRICS["transrate"]], _BLOCKS), flat, known)
     sizes = [m.n for m in built.blocks("moments")]
     assert sum(sizes) == 160
     assert all(size % 4 == 0 for size in sizes)

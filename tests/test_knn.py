@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import takewhile
 
@@ -285,3 +289,30 @@ def test_rankings_of_long_tailed_classes_show_it_beside_accuracy():
     assert f"{value:.4g}" in row.split()
     whole = tm.rank_models("zoo:cnn-mnist", "sklearn:digits", layers="last", progress=False)
     assert "balanced" not in str(whole)
+
+
+ARCHITECTURES = """
+import json, os, numpy, torch
+from threadpoolctl import threadpool_info
+import transfer_metrics.metrics.neighbours
+found = {x["filepath"]: x["architecture"] for x in threadpool_info() if "architecture" in x}
+of_faiss = [kind for path, kind in found.items() if "faiss" in path]
+print(json.dumps([of_faiss, torch.backends.cpu.get_cpu_capability(), dict(os.environ)]))
+"""
+
+
+@pytest.mark.parametrize("said", [None, "Prescott"])
+def test_faiss_uses_what_the_processor_can_do(said):
+    """Its OpenBLAS takes new processors for old ones, unless the environment says otherwise."""
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
+    environment |= {"OPENBLAS_CORETYPE": said} if said else {}
+    command = [sys.executable, "-c", ARCHITECTURES]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    kinds, capability, after = json.loads(ran.stdout)
+    assert after.get("OPENBLAS_CORETYPE") == said
+    if not kinds:
+        pytest.skip("this faiss has no OpenBLAS of its own")
+    if said:
+        assert kinds == [said]
+    elif capability in ("AVX512", "AVX2"):
+        assert kinds == [{"AVX512": "SkylakeX", "AVX2": "Haswell"}[capability]]

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.test_agreement import agreement
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
-from transfer_metrics.results.agreement import agreement
+from transfer_metrics.results.agreement import static_scores, z_scores
 from transfer_metrics.results.agreement_tasks import agreement_by_task
-from transfer_metrics.results.fidelity import fidelity
 from transfer_metrics.results.known_accuracies import known_accuracies
-from transfer_metrics.results.static_ranking import static_scores, z_scores
 from transfer_metrics.results.table import ScoreTable
+from transfer_metrics.results.table_agreement import fidelity
 
 NAMES = list("abcdefg")
 RNG = np.random.default_rng(0)

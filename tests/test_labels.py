@@ -21,9 +21,8 @@ import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
 from transfer_metrics.heads.objective import class_labels
-from transfer_metrics.sources.tasks.label_kinds import doubts, kind_of, odd_texts
 from transfer_metrics.sources.tasks.label_values import as_array, number_of
-from transfer_metrics.sources.tasks.labels import encode, read_labels
+from transfer_metrics.sources.tasks.labels import doubts, encode, kind_of, odd_texts, read_labels
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4))

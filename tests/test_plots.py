@@ -15,11 +15,10 @@ from matplotlib.text import Text
 
 from tests.report_examples import HOSTILE, comparison, scores
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.evidence.evidence_report import _trade_off
 from transfer_metrics.results.plot_style import COLOURS, name_points, save_figure, short_labels
-from transfer_metrics.results.point_plots import plot_trade_off
-from transfer_metrics.results.row_plots import _MAP, plot_heat_map
 from transfer_metrics.results.table import ScoreTable
-from transfer_metrics.results.table_plots import _task_scores
+from transfer_metrics.results.table_plots import _MAP, _heat_map, _task_scores
 
 matplotlib.use("Agg")
 
@@ -96,7 +95,7 @@ def test_every_plot_draws_any_name_into_every_format(tmp_path, ending):
         "tasks": lambda ax: table.plot.tasks(ax=ax),
         "agreement": lambda ax: scores(names).plot.agreement(accuracies, ax=ax),
         "comparison": lambda ax: heads.plot.comparison(ax=ax),
-        "cost": lambda ax: plot_trade_off(found, ax=ax),
+        "cost": lambda ax: _trade_off(found, ax),
     }
     start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
     for name, draw in drawings.items():
@@ -298,17 +297,17 @@ def test_heat_map_orders_models_and_shades_by_rank_within_each_task():
         {"pets": [0.1, 0.3, 0.2], "cars": [100.0, 300.0, np.nan], "solo": [np.nan, 5.0, np.nan]},
         ["low", "top", "mid"],
     )
-    ax = plot_heat_map(values, label="knn", ax=axes())
+    ax = _heat_map(values, True, "knn", axes())
     assert [t.get_text() for t in ax.get_yticklabels()] == ["top", "mid", "low"]
     assert cells(ax) == {
         (0, 0): ("0.3", 1.0), (0, 1): ("300", 1.0), (0, 2): ("5", 0.5),
         (1, 0): ("0.2", 0.5),
         (2, 0): ("0.1", 0.0), (2, 1): ("100", 0.0),
     }  # fmt: skip
-    losses = plot_heat_map(values, higher_is_better=False, ax=axes())
+    losses = _heat_map(values, False, "", axes())
     assert next(t.get_text() for t in losses.get_yticklabels()) == "low"
     with pytest.raises(InvalidInputError, match="NaN"):
-        plot_heat_map(values * np.nan)
+        _heat_map(values * np.nan, True, "", axes())
 
 
 def test_heat_map_tells_order_by_lightness_alone():
@@ -353,7 +352,7 @@ def test_trade_off_joins_the_metrics_that_no_cheaper_one_matches():
         (f"m{i}", 10 ** rng.uniform(-3, 2), rng.uniform(-0.2, 0.9), np.nan, np.nan)
         for i in range(30)
     ]
-    ax = plot_trade_off(metrics(rows), ax=axes())
+    ax = _trade_off(metrics(rows), axes())
     drawn = set(zip(*(np.asarray(d).tolist() for d in ax.lines[-1].get_data()), strict=True))
     worth = {
         (s, a)
@@ -367,10 +366,8 @@ def test_trade_off_joins_the_metrics_that_no_cheaper_one_matches():
 
 def test_trade_off_draws_intervals_and_leaves_out_what_has_no_place():
     rows = [("a", 0.1, 0.5, 0.3, 0.6), ("b", 0.0, 0.9, 0.8, 1.0), ("c", 1.0, np.nan, 0.0, 1.0)]
-    ax = plot_trade_off(metrics(rows), ax=axes())
+    ax = _trade_off(metrics(rows), axes())
     assert [t.get_text() for t in ax.texts] == ["a"]
     assert [0.3, 0.6] in [np.asarray(line.get_ydata()).tolist() for line in ax.lines]
-    with pytest.raises(InvalidInputError, match="no column low"):
-        plot_trade_off(metrics(rows).drop(columns="low"))
     with pytest.raises(InvalidInputError, match="no metric"):
-        plot_trade_off(metrics(rows[1:]))
+        _trade_off(metrics(rows[1:]), axes())

@@ -16,6 +16,7 @@ import pytest
 from scipy.stats import weightedtau
 
 from tests.published_correlations import LOGME, SPIDER, SPIDER_TASKS, TRANSRATE
+from tests.test_agreement import agreement
 from tests.test_bundled_zoo import DATA, script
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import CorruptStoreError, TransferMetricsWarning, UnknownNameError
@@ -27,7 +28,6 @@ from transfer_metrics.evidence.published import (
     load_benchmark,
 )
 from transfer_metrics.metrics.base import list_metrics
-from transfer_metrics.results.agreement import agreement
 from transfer_metrics.results.agreement_tasks import agreement_by_task
 
 # Scores of the sources that the toolkit has not, or only in parts.
@@ -345,7 +345,7 @@ def small() -> Benchmark:
 
 
 def test_report_tells_ties_from_differences() -> None:
-    judged = published.judge_benchmark(small(), resamples=200)
+    judged = published._judge_benchmark(small(), resamples=200)
     rows = {row.metric: row for row in judged.rows}
     assert [row.metric for row in judged.rows][2:] == ["static", "bad"]
     assert rows["good"].better_than == rows["twin"].better_than == ("bad", "static")

@@ -210,11 +210,11 @@ def test_statistics_are_cleared_that_a_run_left_which_ended_after_scoring(
 ):
     options = {"cache_dir": tmp_path, "shard_size": 100, "batch_size": 50}
 
-    def killed(folder):
+    def killed(cache, key):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("transfer_metrics.ranking.ranges.clear", killed)
+        patch.setattr("transfer_metrics.ranking.cache.ResultCache.drop_statistics", killed)
         with pytest.raises(KeyboardInterrupt):
             rank(named(Net(8, 1)), digits, **options)
     assert list((tmp_path / "statistics").rglob("*.safetensors"))
@@ -495,7 +495,7 @@ def test_combinations_are_sums_of_scaled_terms_over_the_candidates(digits):
 
 
 def test_combinations_leave_out_candidates_without_all_terms():
-    from transfer_metrics.ranking.combinations import combination_of, combined
+    from transfer_metrics.ranking.metric_choice import asked_combinations, combined
     from transfer_metrics.results.record import Record
 
     base = Record(layer="l", seconds=1.0, higher_is_better=True)
@@ -504,11 +504,11 @@ def test_combinations_leave_out_candidates_without_all_terms():
         for m, t, v in [("a", "energy", 1.0), ("a", "lda", 0.5), ("b", "energy", 3.0),
                         ("b", "lda", 0.5), ("c", "energy", 9.0)]
     ]  # fmt: skip
-    found = [r for r in combined(records, [combination_of("etran", "classification")])
+    found = [r for r in combined(records, asked_combinations("etran", "classification"))
              if r.metric == "etran"]  # fmt: skip
     assert {r.model: r.value for r in found} == {"a": -1.0, "b": 1.0}
     with pytest.raises(tm.UnsupportedTaskError, match="ncti"):
-        combination_of("ncti", "regression")
+        asked_combinations("ncti", "regression")
 
 
 def test_intervals_of_a_ranking(digits, tmp_path):

@@ -24,15 +24,20 @@ import transfer_metrics as tm
 from tests.report_examples import HOSTILE, comparison, scores, selection
 from transfer_metrics.__main__ import build_parser, main
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.report.about import _compare_command, _rank_command, warnings_of
+from transfer_metrics.report.about import _compare_command, _rank_command, _warnings_of
+from transfer_metrics.report.contents import (
+    _MOST_CURVES,
+    _MOST_ROWS,
+    Ranking,
+    _Scale,
+    checks_of,
+)
 from transfer_metrics.report.gather import gather
 from transfer_metrics.report.html import write_report
-from transfer_metrics.report.measured import checks_of
-from transfer_metrics.report.ranked import MOST_CURVES, MOST_ROWS, Ranking, Scale
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
-from transfer_metrics.sources.models.candidates import expand_models
+from transfer_metrics.sources.models.candidates import candidates_of
 from transfer_metrics.untrusted import visible
 
 
@@ -315,16 +320,16 @@ def test_scores_given_twice_count_once_and_changed_ones_are_warned_of():
     changed = gather([scores(), scores(seed=1)])
     assert changed.replaced == len(scores())
     assert changed.settings[0].table.best() == scores(seed=1).best()
-    assert "24 scores were given more than once" in warnings_of(changed)[0]
+    assert "24 scores were given more than once" in _warnings_of(changed)[0]
 
 
 def test_warnings_of_what_the_records_hold():
     table = scores(metrics=("transrate", "made_up"), intervals=False)
     gathered = gather(table)
-    told = " ".join(warnings_of(gathered))
+    told = " ".join(_warnings_of(gathered))
     assert "transrate grows with the number of features, here 16 to 64" in told
     assert "No standard errors of transrate and made_up" in told
-    assert not warnings_of(gather(scores()))
+    assert not _warnings_of(gather(scores()))
 
 
 def test_all_that_failed_is_told(tmp_path):
@@ -346,7 +351,7 @@ def test_commands_run_what_the_records_tell():
     words = shlex.split(_rank_command(gather(table).settings[0]))
     args = build_parser().parse_args(words[1:])
     # Of a name that is no specification nobody knows what it stands for.
-    assert expand_models(args.models) == [*models[:2], "MODEL"]
+    assert [c.model for c in candidates_of(args.models)] == [*models[:2], "MODEL"]
     assert args.models.endswith(",$(boom) = MODEL")
     assert (args.task, args.metrics, args.pool) == ("npz:my data.npz", "logme,knn", "max")
     assert args.intervals == "all"
@@ -532,10 +537,10 @@ def test_large_tables_are_cut_and_the_page_says_where(tmp_path):
     assert (tmp_path / "report.html").stat().st_size < 3e6
     [panel] = page.all("div", **{"data-panel": "0"})
     shown = cells(panel.all("table")[0])
-    assert [row[1].split()[0] for row in shown] == list(table.ranking()["model"][:MOST_ROWS])
+    assert [row[1].split()[0] for row in shown] == list(table.ranking()["model"][:_MOST_ROWS])
     assert "The first 300 of 1 000 candidates" in panel.text
     [data] = page.all("script", id="data")
-    assert len(json.loads(data.text)["panels"][0]["curves"]) == MOST_CURVES
+    assert len(json.loads(data.text)["panels"][0]["curves"]) == _MOST_CURVES
     assert "Curves of the first 40 of 1 000 models" in page.text
     assert "700 more are left out" in page.text
 
@@ -563,7 +568,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(st.lists(finite, min_size=1, max_size=5))
 def test_scales_keep_values_inside_and_in_order(values):
-    scale = Scale.of(values)
+    scale = _Scale.of(values)
     places = [float(scale(v).rstrip("%")) for v in values]
     assert all(0 <= p <= 100 for p in places)
     for (v, p), (w, q) in zip(*[sorted(zip(values, places, strict=True))] * 2, strict=True):
@@ -583,7 +588,7 @@ def test_scales_keep_values_inside_and_in_order(values):
     ],
 )
 def test_ticks_are_round(ends, ticks):
-    assert Scale.of(ends).ticks() == ticks
+    assert _Scale.of(ends).ticks() == ticks
 
 
 def test_intervals_stand_where_their_numbers_are(tmp_path):

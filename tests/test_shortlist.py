@@ -19,8 +19,7 @@ from transfer_metrics.evidence.learning import cases_of, learn
 from transfer_metrics.evidence.own_evidence import best_reached, learnt, truth_cases
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel, MetricTrust, bundled
-from transfer_metrics.results.shortlist import with_chances
-from transfer_metrics.results.standing import earlier_accuracies, standing_of
+from transfer_metrics.results.shortlist import _standing_of, earlier_accuracies, with_chances
 
 IMAGES = "t: classification of images, train 1000 (10 classes)"
 MODELS = [f"net{i}" for i in range(8)]
@@ -203,10 +202,10 @@ def test_standings_are_trusted_as_far_as_the_tasks_agree():
     agreeing = pd.DataFrame({t: quality + 0.1 * rng.standard_normal(40) for t in "abcdef"}, names)
     apart = pd.DataFrame(rng.standard_normal((40, 6)), names, list("abcdef"))
     errors = bundled()
-    one = standing_of(agreeing[["a"]], names, errors)[1]
+    one = _standing_of(agreeing[["a"]], names, errors)[1]
     assert one.mean == pytest.approx(errors.prior[0])
-    assert standing_of(agreeing, names, errors)[1].mean > one.mean + 0.3
-    far = standing_of(apart, names, errors)[1]
+    assert _standing_of(agreeing, names, errors)[1].mean > one.mean + 0.3
+    far = _standing_of(apart, names, errors)[1]
     assert far.mean < one.mean
     assert abs(far.mean) < 0.35
     assert far.error < one.error

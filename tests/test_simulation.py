@@ -14,7 +14,7 @@ from tests.benchmarks import simulation
 from tests.benchmarks.simulation import Cluster, Load, simulate
 from tests.plain_schedule import PlainSchedule
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.ranking.engines.schedule import Schedule
+from transfer_metrics.ranking.engines.crew import Schedule
 
 FOREVER = float("inf")
 

@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.evidence.judgement import by_task
 from transfer_metrics.evidence.published import load_benchmark
-from transfer_metrics.evidence.static_baseline import Need
-from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
-from transfer_metrics.results.static_ranking import (
-    dispersion,
-    static_scores,
-    with_static,
-    z_scores,
+from transfer_metrics.evidence.static_baseline import (
+    Need,
+    _dispersion,
+    _with_static,
+    by_task,
 )
+from transfer_metrics.results.agreement import static_scores, z_scores
+from transfer_metrics.results.agreement_tasks import agreement_by_task, compare_metrics
 
 # Weighted tau of the static ranking, as somebody else computed it from the same tables.
 FIGURES = {
@@ -141,7 +140,7 @@ def test_one_ranking_on_all_tasks_is_found(models: int, tasks: int, seed: int) -
     found = judged(static_scores(table), table)
     assert mean_of(found) == mean_of(found, "kendall") == 1.0
     assert mean_of(found, "regret") == 0.0
-    assert dispersion(table, resamples=0)[0] == pytest.approx(1.0)
+    assert _dispersion(table, resamples=0)[0] == pytest.approx(1.0)
 
 
 def test_of_independent_tasks_nothing_is_known() -> None:
@@ -149,7 +148,7 @@ def test_of_independent_tasks_nothing_is_known() -> None:
     for _ in range(60):
         table = frame(rng.normal(size=(8, 4)))
         taus.append(by_task(static_scores(table), table, "kendall").mean())
-        alike.append(dispersion(table, resamples=0)[0])
+        alike.append(_dispersion(table, resamples=0)[0])
     for values in (taus, alike):
         assert abs(np.mean(values)) < 4 * np.std(values) / math.sqrt(len(values))
 
@@ -161,8 +160,8 @@ def test_units_of_tasks_do_not_matter(seed: int, shifts: list[float]) -> None:
     table = with_gaps(rng, 7, 4)
     scaled = table * rng.choice([1e-3, 1.0, 100.0], 4) + shifts
     np.testing.assert_allclose(static_scores(scaled), static_scores(table), atol=1e-6)
-    assert dispersion(scaled, resamples=0)[0] == pytest.approx(
-        dispersion(table, resamples=0)[0], nan_ok=True
+    assert _dispersion(scaled, resamples=0)[0] == pytest.approx(
+        _dispersion(table, resamples=0)[0], nan_ok=True
     )
 
 
@@ -200,12 +199,12 @@ def test_dispersion_is_scipys_mean_tau(models: int, tasks: int, tied: bool, seed
         if len(both) > 2 and both.nunique().min() > 1:
             taus.append(stats.kendalltau(both[a], both[b]).statistic)
     expected = np.mean(taus) if taus else math.nan
-    assert dispersion(table, resamples=0)[0] == pytest.approx(expected, nan_ok=True)
+    assert _dispersion(table, resamples=0)[0] == pytest.approx(expected, nan_ok=True)
 
 
 def test_interval_of_the_dispersion_is_of_resampled_models() -> None:
     table = frame(np.random.default_rng(1).normal(size=(9, 3)))
-    _, low, high = dispersion(table, resamples=40, seed=5)
+    _, low, high = _dispersion(table, resamples=40, seed=5)
     drawn = np.random.default_rng(5).integers(9, size=(40, 9))
     plain = []
     for rows in drawn:
@@ -218,7 +217,7 @@ def test_interval_of_the_dispersion_is_of_resampled_models() -> None:
 def test_both_together_by_hand() -> None:
     scores = pd.DataFrame({"x": [10.0, 20.0, 60.0], "y": [1.0, 1.0, 1.0]}, list("abc"))
     static = pd.DataFrame({"x": [3.0, 2.0, 1.0], "y": [0.0, 5.0, math.nan]}, list("abc"))
-    found = with_static(scores, static)
+    found = _with_static(scores, static)
     metric = np.array([-20.0, -10.0, 30.0]) / math.sqrt(1400 / 3)
     np.testing.assert_allclose(found["x"], (metric + math.sqrt(1.5) * np.array([1, 0, -1])) / 2)
     assert found["y"].tolist()[:2] == [-0.5, 0.5]  # equal scores say nothing
@@ -302,7 +301,7 @@ def test_what_a_benchmark_needs() -> None:
     best = need.rows[0]
     assert best.over_static == "better"
     assert best.both["weighted_kendall"][0] == mean_of(
-        judged(with_static(scores["knows"], static_scores(own)), own)
+        judged(_with_static(scores["knows"], static_scores(own)), own)
     )
     assert best.both_over_metric == "worse"  # a ranking that knows nothing only adds noise
     assert need.sentence.startswith("small: static has weighted tau")

@@ -17,7 +17,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.sources.tasks.column_roles import _find_label, named_label
-from transfer_metrics.sources.tasks.separated_values import read_separated
+from transfer_metrics.sources.tasks.table_files import read_separated
 
 RNG = np.random.default_rng(0)
 NOISE = pd.DataFrame(RNG.normal(size=(300, 2)), columns=["a", "b"]).assign(

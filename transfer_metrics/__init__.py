@@ -19,7 +19,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "score": "ranking",
         "score_layers": "ranking",
         "ScoreTable": "ranking",
-        "static_scores": "results.static_ranking",
+        "static_scores": "results.agreement",
         "ErrorModel": "results.error_model",
     },
     "From a ranking to a network in use": {

@@ -16,26 +16,21 @@ from typing import Any, NoReturn, TextIO
 
 import transfer_metrics
 from transfer_metrics.cli.console import console, say, take_options
-from transfer_metrics.cli.parser import (
-    Parser,
-    add_common,
-    parser_of,
-    with_config,
-)
+from transfer_metrics.cli.parser import Parser, add_common, parser_of, with_config
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, TransferMetricsWarning
 from transfer_metrics.threads import brief_spin, most_threads, running_with, so_many_threads
 from transfer_metrics.untrusted import visible, visible_lines
 
 VERBS = {
     "rank": "rank_command",
-    "transfer": "transfer_command",
+    "transfer": "rank_command",
     "layers": "layers_command",
     "extract": "layers_command",
-    "score": "score_command",
+    "score": "layers_command",
     "select": "select_command",
-    "train": "train_command",
-    "predict": "predict_command",
-    "export": "predict_command",
+    "train": "head_command",
+    "predict": "head_command",
+    "export": "head_command",
     "compare": "compare_command",
     "report": "report_command",
     "list": "list_command",

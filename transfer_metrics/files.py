@@ -117,9 +117,6 @@ def check_folder(folder: str | os.PathLike[str], own: Iterable[str]) -> None:
     """Refuse a folder that holds something, and nothing of what is to be written there.
 
     What is hidden, such as a lock, does not count.
-
-    Raises:
-        InvalidInputError: it does.
     """
     place = Path(folder)
     names = [one.name for one in place.iterdir()] if place.is_dir() else []

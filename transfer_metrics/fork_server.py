@@ -21,7 +21,7 @@ from typing import Any
 
 from transfer_metrics.threads import brief_spin, so_many_threads
 
-IMPORTED = ("transfer_metrics.ranking.engines.processes", "faiss")
+IMPORTED = ("transfer_metrics.ranking.engines.processes", "transfer_metrics.metrics.knn")
 """What workers of a ranking need; what is not installed is left out."""
 _Target = Callable[..., object]
 _server: ForkServer | None = None
@@ -101,11 +101,7 @@ class ForkServer:
     def fork(
         self, pipe: Connection, environment: Mapping[str, str], target: _Target, *args: Any
     ) -> int:
-        """Call ``target(pipe, *args)`` in a process with paths and folder of this; its number.
-
-        Raises:
-            OSError: the server has ended, or no process can be made.
-        """
+        """Call ``target(pipe, *args)`` in a process with paths and folder of this; its number."""
         given = target, args, dict(environment), list(sys.path), os.getcwd()
         found = self._answer_to(given, pipe)
         if isinstance(found, OSError):

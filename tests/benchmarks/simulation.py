@@ -14,7 +14,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.ranking.engines import REDUCE, Lost, Unit
-from transfer_metrics.ranking.engines.schedule import Schedule
+from transfer_metrics.ranking.engines.crew import Schedule
 
 
 @dataclass(frozen=True)

@@ -28,18 +28,11 @@ _BUILD = """\
   transfer-metrics benchmark build truth.jsonl --scores scores.jsonl
   transfer-metrics benchmark build truth.jsonl --scores scores.jsonl --out docs/evidence.md
 """
-_MOVED = ("extraction", "speed", "selection", "scaling")
-"""Measurements of the toolkit itself, which lie beside its tests."""
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb, with a verb of its own for each benchmark."""
     parser = add_verb(verbs, "benchmark", "judge scores by what models reached", _EXAMPLES, None)
-    parser.moved = {
-        name: f"`benchmark {name}` has left the package; use `python -m tests.benchmarks.{name}` "
-        f"in a checkout of its repository"
-        for name in _MOVED
-    }
     which = parser.add_subparsers(dest="which", metavar="WHICH", required=True)
     truth = add_verb(
         which,
@@ -125,7 +118,8 @@ def _run_build(args: argparse.Namespace) -> int:
     """Score what is missing, judge, print, and write the page and its picture."""
     from pathlib import Path
 
-    from transfer_metrics.evidence import evidence_report, ground_truth, judgement, scored_pairs
+    from transfer_metrics.evidence import ground_truth, judgement, scored_pairs
+    from transfer_metrics.evidence.evidence_report import Evidence
     from transfer_metrics.results.comparison import Comparison
 
     for path in filter(None, (args.out, args.scores)):
@@ -138,20 +132,20 @@ def _run_build(args: argparse.Namespace) -> int:
     pairs = sorted({(r["model"], r["task"]) for r in truth if r["metric"] == "accuracy"})
     judgement.check_models(Counter(task for _, task in pairs).values())
     records = scored_pairs.measure(pairs, args.scores, progress=not args.quiet)
-    found = evidence_report.gather(
+    found = Evidence.of(
         Comparison(ground_truth.shortened(truth)),
         ground_truth.shortened(records),
         resamples=args.resamples,
     )
-    show(evidence_report.text(found))
+    show(found.text())
     if args.out:
         picture = Path(args.out).with_suffix(".png")
-        evidence_report.draw(found, picture)
+        found.draw(picture)
         tell(args, f"wrote {picture}")
         command = " ".join(
             ["transfer-metrics benchmark build", *args.truth, "--scores", args.scores]
         )
-        write_page(args, evidence_report.markdown(found, command, picture.name))
+        write_page(args, found.markdown(command, picture.name))
     return say_failures((r for r in records if not r["metric"]), "{model} on {task}")
 
 

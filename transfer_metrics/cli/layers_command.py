@@ -1,4 +1,4 @@
-"""``transfer-metrics layers`` and ``extract``: the layers of one model, scored or written."""
+"""``transfer-metrics layers``, ``extract`` and ``score``: features of one model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from transfer_metrics.cli.options import (
     extraction,
     loaded,
     positive,
+    ranking,
     refuse_examples,
 )
 from transfer_metrics.cli.parser import add_verb
@@ -28,6 +29,12 @@ _EXTRACT = """\
   transfer-metrics extract --model zoo:resnet-cifar10 --task sklearn:digits --out features/
   transfer-metrics extract --model timm:vit_base_patch16_224 --task imagefolder:photos/ \\
       --layers blocks --pool cls --dtype float16 --out features/
+"""
+_SCORE = """\
+  transfer-metrics score --features features.npy --labels labels.npy
+  transfer-metrics score --features data.npz --metrics '*' --json
+  transfer-metrics score --features features.npy --labels ages.npy --kind regression
+  transfer-metrics score --features data.npz --metrics transrate,logme --intervals
 """
 
 
@@ -53,6 +60,20 @@ def add_parser(verbs: Any) -> None:
     add_options(parser, "kind", "examples", "seed")
     add_extraction(parser)
     add_output(parser)
+    parser = add_verb(verbs, "score", "score features that you have already", _SCORE, _run_score)
+    parser.add_argument(
+        "--features", required=True, metavar="FILE", help=".npy (N, D), or .npz with X and y"
+    )
+    parser.add_argument("--labels", metavar="FILE", help=".npy (N,); not needed with an .npz")
+    add_options(parser, "kind")
+    add_options(parser, "metrics", help="metrics, comma-separated")
+    parser.add_argument(
+        "--source", metavar="FILE", help=".npy (N, Z) of source probabilities, for LEEP and its kin"
+    )
+    told = "95 %% intervals of every metric, by a jackknife over blocks of examples; all: of every "
+    told += "metric; bootstrap: of every metric, by half-samples where there is no jackknife"
+    add_options(parser, "intervals", help=told)
+    add_output(parser)
 
 
 def _run_layers(args: argparse.Namespace) -> int:
@@ -60,32 +81,25 @@ def _run_layers(args: argparse.Namespace) -> int:
     from transfer_metrics.errors import InvalidInputError
     from transfer_metrics.features.store import FeatureStore
     from transfer_metrics.ranking import score_layers
-    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.results.plot_style import plot_format
     from transfer_metrics.sources.models.load_model import load_model
 
     if args.plot:
         plot_format(args.plot)
         check_place(args.plot, task=args.task, picture=True)
-    metrics, intervals = args.metrics or DEFAULT_METRICS, args.intervals or False
+    options = ranking(args)
     if args.store:
         refuse_examples(args)
         if args.task:
             raise InvalidInputError("--store has its task already; leave --task out")
         check_names(args)
-        table = score_layers(FeatureStore.open(args.store), metrics=metrics, intervals=intervals)
+        asked = {name: options[name] for name in ("metrics", "intervals")}
+        table = score_layers(FeatureStore.open(args.store), **asked)
     else:
         if not args.task:
             raise InvalidInputError("--model needs --task")
         given = loaded(args)
-        table = score_layers(
-            load_model(args.model),
-            given,
-            metrics,
-            layers=args.layers,
-            intervals=intervals,
-            **extraction(args),
-        )
+        table = score_layers(load_model(args.model), given, **options)
     require_scores(table)
     if args.plot:
         table.plot.save("layers", args.plot)
@@ -123,3 +137,61 @@ def _run_extract(args: argparse.Namespace) -> int:
     tell(args, f"wrote {args.out}")
     suggest(args, "layers", "--store", args.out)
     return 0
+
+
+def _run_score(args: argparse.Namespace) -> int:
+    """Read the arrays, score, print one row per metric."""
+    import warnings
+
+    from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+    from transfer_metrics.ranking import score
+    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+    from transfer_metrics.sources.tasks.array_files import read_arrays
+
+    if args.source and not args.metrics:
+        raise InvalidInputError(
+            "--source is read by leep and its kin alone; ask for them, such as --metrics leep"
+        )
+    check_names(args)
+    features = read_arrays(args.features)
+    labels = read_arrays(args.labels) if args.labels else None
+    if isinstance(features, dict):
+        missing = [k for k in ("X", "y") if k not in features and not (k == "y" and args.labels)]
+        if missing:
+            raise InvalidInputError(
+                f"{args.features} has the arrays {', '.join(sorted(features)) or 'none'}; "
+                f"it needs {' and '.join(missing)}"
+            )
+        labels = features["y"] if labels is None else labels
+        features = features["X"]
+    if labels is None:
+        raise InvalidInputError("an .npy file has no labels; give them with --labels")
+    if isinstance(labels, dict):
+        raise InvalidInputError(f"{args.labels} has several arrays; give --labels an .npy file")
+    source = read_arrays(args.source) if args.source else None
+    if isinstance(source, dict):
+        raise InvalidInputError(f"{args.source} has several arrays; give --source an .npy file")
+    with warnings.catch_warnings():
+        # Failures are told once, below.
+        warnings.filterwarnings("ignore", ".* failed: ", TransferMetricsWarning)
+        try:
+            table = score(
+                features,
+                labels,
+                args.metrics or DEFAULT_METRICS,
+                source=source,
+                kind=args.kind,
+                intervals=args.intervals or False,
+            )
+        except InvalidInputError as error:
+            files = [file for file in (args.features, args.labels, args.source) if file]
+            raise InvalidInputError(f"{' with '.join(files)}: {error}") from error
+    tell(args, table.task_summaries[0])
+    lines = [
+        f"{r.label}\t{r.value:.10g}" + (f"\t± {r.half_width:.3g}" if r.stderr is not None else "")
+        for r in table
+        if r.value is not None
+    ]
+    print_table(table, args, "\n".join(lines))
+    suggest(args, "list", "metrics", table.metrics[0].partition("(")[0])
+    return say_failures(({**r.as_dict(), "label": r.label} for r in table), "{label}")

@@ -89,7 +89,7 @@ def _metrics(args: argparse.Namespace) -> _Listing:
     from fnmatch import fnmatchcase
 
     from transfer_metrics.metrics.base import METRICS, get_metric, list_metrics
-    from transfer_metrics.ranking.combinations import COMBINATIONS
+    from transfer_metrics.ranking.metric_choice import COMBINATIONS
 
     pattern = args.name or "*"
     if pattern in METRICS:

@@ -14,6 +14,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.syntax import seconds_of, split_list
 
 if TYPE_CHECKING:
+    from transfer_metrics.sources.models.candidates import Candidate
     from transfer_metrics.sources.tasks.task import Task
 
 
@@ -188,6 +189,18 @@ def extraction(args: argparse.Namespace) -> dict[str, Any]:
     return {**{name: getattr(args, name) for name in names}, "progress": not args.quiet}
 
 
+def ranking(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of a ranking by ``--metrics``, ``--layers`` and ``--intervals``."""
+    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+
+    return {
+        "metrics": args.metrics or DEFAULT_METRICS,
+        "layers": args.layers,
+        "intervals": args.intervals or False,
+        **extraction(args),
+    }
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Choice of what is printed."""
     group = parser.add_mutually_exclusive_group()
@@ -223,6 +236,14 @@ def loaded(args: argparse.Namespace) -> Task:
     found = load_task(task)
     tell(args, found.summary)
     return found
+
+
+def models_and_task(args: argparse.Namespace) -> tuple[list[Candidate], Task]:
+    """What ``--models`` and ``--task`` stand for, the first before any data are read."""
+    from transfer_metrics.sources.models.candidates import candidates_of
+
+    models = candidates_of(args.models)
+    return models, loaded(args)
 
 
 def check_names(args: argparse.Namespace) -> None:

@@ -25,9 +25,6 @@ class Parser(argparse.ArgumentParser):
     transfer_metrics.errors.InvalidInputError: `count` has no option --all; known: --help
     """
 
-    moved: Mapping[str, str] = {}
-    """What to say where a choice is asked for that has gone, by its name."""
-
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """See ``argparse.ArgumentParser``; what is not known is told with what the verb has."""
         found, rest = self.parse_known_args(args, namespace)
@@ -37,9 +34,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """See ``argparse.ArgumentParser``."""
-        for name, told in self.moved.items():
-            if f"invalid choice: {name!r}" in message:
-                raise InvalidInputError(told)
         raise InvalidInputError(f"{message}; see `{self.prog} --help`")
 
 

@@ -1,4 +1,4 @@
-"""``transfer-metrics rank``."""
+"""``transfer-metrics rank`` and ``transfer``: many models on one task, and a head of the best."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.console import (
+    print_steps,
     print_table,
     require_scores,
     say,
     say_doubts,
+    say_failures,
     show,
     suggest,
+    suggest_predictions,
     tell,
 )
 from transfer_metrics.cli.options import (
@@ -21,17 +24,19 @@ from transfer_metrics.cli.options import (
     add_options,
     add_output,
     check_place,
-    extraction,
-    loaded,
+    count,
+    models_and_task,
+    positive,
+    ranking,
     share,
     task_options,
 )
-from transfer_metrics.cli.parser import add_verb
+from transfer_metrics.cli.parser import add_verb, write_config
 
 if TYPE_CHECKING:
     from transfer_metrics.results.table import ScoreTable
 
-_EXAMPLES = """\
+_RANK = """\
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits
   transfer-metrics rank --models 'zoo:*' --task zoo:glyphs --metrics 'transrate,knn(k=1)'
   transfer-metrics rank --models 'zoo:cnn-*' --task sklearn:digits --intervals
@@ -45,11 +50,20 @@ _EXAMPLES = """\
   transfer-metrics rank --config transfer-metrics/run.yaml --intervals
   transfer-metrics rank --models hf:google/vit-base-patch16-224 --task csv:labels.csv --json
 """
+_TRANSFER = """\
+  transfer-metrics transfer --models 'zoo:*' --task sklearn:digits --out digits/
+  transfer-metrics transfer --models 'zoo:*' --task sklearn:digits --dry-run
+  transfer-metrics transfer --models @models.txt --task imagefolder:photos/ --out photos-head/ \\
+      --check --time 30m
+  transfer-metrics transfer --models timm:resnet18,timm:mobilenetv3_small_100 \\
+      --task imagefolder:photos/ --out photos-head/ --finetune 2 --device cuda
+  transfer-metrics transfer --config digits/run.yaml
+"""
 
 
 def add_parser(verbs: Any) -> None:
-    """Add the verb."""
-    parser = add_verb(verbs, "rank", "rank pretrained models on one task", _EXAMPLES, _run)
+    """Add the verbs."""
+    parser = add_verb(verbs, "rank", "rank pretrained models on one task", _RANK, _run_rank)
     add_options(parser, "models", "task", required=True)
     add_options(parser, "metrics")
     told = "best (the best block stands for the model), blocks, last, or names and patterns, "
@@ -93,15 +107,36 @@ def add_parser(verbs: Any) -> None:
     add_options(parser, "kind", "examples", "seed")
     add_extraction(parser)
     add_output(parser)
+    help = "from many models to one trained head: rank, fit the best, choose, test, write"
+    parser = add_verb(verbs, "transfer", help, _TRANSFER, _run_transfer)
+    add_options(parser, "models", "task", required=True)
+    parser.add_argument("--out", metavar="FOLDER", help="folder for the head, the page, the tables")
+    add_options(parser, "metrics")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="fine-tune the best model too, and LP-FT: slow; see --dry-run",
+    )
+    parser.add_argument(
+        "--finetune", type=count, metavar="N", help="the same of the N best models (--check is 1)"
+    )
+    add_options(parser, "time")
+    parser.add_argument(
+        "--most", type=positive, metavar="N", help="fit heads on so many of the shortlist at most"
+    )
+    add_options(parser, "batch-size", "num-workers")
+    parser.add_argument("--engine", default="serial", help="where to rank, as for rank")
+    add_options(parser, "workers", "dry-run", "confidence", "evidence", "prior")
+    add_options(parser, "kind", "examples", "seed", "cache", "device", "config")
+    add_output(parser)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run_rank(args: argparse.Namespace) -> int:
     """Rank, print, and write the table, the plots and the options."""
     if args.dry_run:
-        return _foretell(args)
+        return _foretell_ranking(args)
     from pathlib import Path
 
-    from transfer_metrics.cli.parser import write_config
     from transfer_metrics.files import RESULTS
     from transfer_metrics.fork_server import can_fork, fork_server, fork_server_until_end
 
@@ -143,11 +178,9 @@ def _scored(args: argparse.Namespace) -> tuple[str, ScoreTable]:
     """The engine and the table of the ranking that is asked for."""
     from transfer_metrics.fork_server import end_fork_server
     from transfer_metrics.ranking import rank_models
-    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.ranking.rank import chosen_engine
-    from transfer_metrics.sources.models.candidates import candidates_of
 
-    models, task = candidates_of(args.models), loaded(args)
+    models, task = models_and_task(args)
     engine = chosen_engine(args.engine, models, args.workers, args.device)
     if engine == "serial":
         end_fork_server()
@@ -156,20 +189,17 @@ def _scored(args: argparse.Namespace) -> tuple[str, ScoreTable]:
     table = rank_models(
         models,
         task,
-        args.metrics or DEFAULT_METRICS,
-        layers=args.layers,
         engine=args.engine,
         workers=args.workers,
         stream=args.stream or None,
         memory=args.memory,
         cache=args.cache,
         keep_features=args.keep_features,
-        intervals=args.intervals or False,
         budget=args.budget,
         time=args.time,
         evidence=args.evidence,
         prior=args.prior,
-        **extraction(args),
+        **ranking(args),
     )
     return engine, table
 
@@ -184,29 +214,20 @@ def _spent(table: ScoreTable, engine: str) -> str:
     return f"{len(models)} models scored; {', '.join([*parts, where])}"
 
 
-def _foretell(args: argparse.Namespace) -> int:
+def _foretell_ranking(args: argparse.Namespace) -> int:
     """Print what every model would take; fails where one would."""
     import json
     from dataclasses import asdict
 
     from transfer_metrics.ranking.forecast import forecast
-    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.ranking.rank import chosen_engine, features_first
-    from transfer_metrics.sources.models.candidates import candidates_of
 
     stream = not features_first(args.stream or None, args.memory, args.keep_features, args.budget)
-    models = candidates_of(args.models)
+    models, task = models_and_task(args)
     engine = chosen_engine(args.engine, models, args.workers, args.device)
+    workers = 1 if engine == "serial" else args.workers
     found = forecast(
-        models,
-        loaded(args),
-        args.metrics or DEFAULT_METRICS,
-        layers=args.layers,
-        intervals=args.intervals or False,
-        stream=stream,
-        memory=args.memory,
-        workers=1 if engine == "serial" else args.workers,
-        **extraction(args),
+        models, task, stream=stream, memory=args.memory, workers=workers, **ranking(args)
     )
     if args.json:
         print(json.dumps([asdict(one) for one in found], indent=1))
@@ -239,3 +260,50 @@ def _foretell(args: argparse.Namespace) -> int:
             f"nothing was computed or written"
         )
     return say_doubts(found)
+
+
+def _run_transfer(args: argparse.Namespace) -> int:
+    """Transfer, print the decision, and write it."""
+    from pathlib import Path
+
+    from transfer_metrics.errors import InvalidInputError
+    from transfer_metrics.files import RESULTS
+    from transfer_metrics.heads.estimate import MOST, expected_steps
+    from transfer_metrics.heads.transfer import transfer
+    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
+
+    common: dict[str, Any] = {
+        "finetune": int(args.check) if args.finetune is None else args.finetune,
+        "most": args.most or MOST,
+        "batch_size": args.batch_size,
+        "num_workers": args.num_workers,
+        "device": args.device,
+        "progress": not args.quiet,
+    }
+    metrics = args.metrics or DEFAULT_METRICS
+    if args.dry_run:
+        return print_steps(args, *expected_steps(*models_and_task(args), metrics, **common))
+    if args.out is None:
+        raise InvalidInputError("--out is missing; name a folder for the head, or add --dry-run")
+    folder = Path(args.out)
+    check_place(folder, folder=True, task=args.task, own=RESULTS)
+    found = transfer(
+        *models_and_task(args),
+        folder,
+        metrics,
+        time=args.time,
+        confidence=args.confidence,
+        seed=args.seed or 0,
+        evidence=args.evidence,
+        prior=args.prior,
+        engine=args.engine,
+        workers=args.workers,
+        cache=args.cache,
+        **common,
+    )
+    write_config(args, folder / "run.yaml")
+    print_table(found.comparison, args, str(found))
+    status = say_failures([*found.ranking.failures, *found.comparison.failures])
+    tell(args, f"wrote {folder}: report.html, head, scores.jsonl, comparison.jsonl, chosen.json")
+    suggest_predictions(args, folder / "head", found.head)
+    return status

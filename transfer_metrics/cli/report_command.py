@@ -16,7 +16,7 @@ from transfer_metrics.cli.options import (
     add_options,
     check_names,
     check_place,
-    extraction,
+    ranking,
     with_kind,
 )
 from transfer_metrics.cli.parser import add_verb
@@ -110,7 +110,6 @@ def _ranked(args: argparse.Namespace) -> tuple[Any, Task, list[str]]:
     """The table of a ranking, its task, and the warnings on the way, which are shown as well."""
     from transfer_metrics.errors import TransferMetricsWarning
     from transfer_metrics.ranking import rank_models
-    from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
     from transfer_metrics.sources.models.candidates import candidates_of
     from transfer_metrics.sources.tasks.load_task import load_task
 
@@ -120,15 +119,7 @@ def _ranked(args: argparse.Namespace) -> tuple[Any, Task, list[str]]:
         check_names(args)
         task = load_task(args.task)
         tell(args, task.summary)
-        table = rank_models(
-            models,
-            task,
-            args.metrics or DEFAULT_METRICS,
-            layers=args.layers,
-            cache=args.cache,
-            intervals=args.intervals or False,
-            **extraction(args),
-        )
+        table = rank_models(models, task, cache=args.cache, **ranking(args))
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     ours = [w for w in caught if issubclass(w.category, TransferMetricsWarning)]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence.ground_truth import BEST, best, reached
 from transfer_metrics.evidence.judgement import (
     JudgedMetric,
     aggregations,
     at_last,
-    by_task,
     cross_validated,
     judge,
     layer_regrets,
@@ -25,23 +25,32 @@ from transfer_metrics.evidence.judgement import (
     width_of,
 )
 from transfer_metrics.evidence.layout import Grid, Table, aligned, describe, piped, wrapped
-from transfer_metrics.evidence.published import Benchmark
 from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
 from transfer_metrics.evidence.static_baseline import (
     ABOUT,
-    MEASURE,
     Need,
-    mean_agreement,
+    by_task,
     overview,
     with_ends,
 )
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
 from transfer_metrics.results.agreement import RESAMPLES
 from transfer_metrics.results.comparison import Comparison
-from transfer_metrics.results.fidelity import fidelity
+from transfer_metrics.results.plot_style import (
+    COLOURS,
+    MUTED,
+    name_points,
+    new_axes,
+    save_figure,
+    short_labels,
+    titled,
+)
+from transfer_metrics.results.table_agreement import fidelity
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _PROBED = "linear_probe"
 _USUAL = ("transrate", "logme", "h_score", "knn")
@@ -63,87 +72,113 @@ class Evidence:
     chosen: pd.DataFrame  # name of the head that validation chose with the first seed
     rows: tuple[JudgedMetric, ...]  # best first
     needs: tuple[Need, ...]  # beside the static ranking, by fine-tuning and by linear probes
-    records: tuple[Mapping[str, Any], ...]  # the scores
-    protocol: tuple[str, ...]  # heads that were fitted
-    beside: Benchmark | None  # other models, on which nothing was chosen
+    records: Sequence[Mapping[str, Any]]  # the scores
+    scores: Mapping[str, pd.DataFrame]  # those of the classifier's input by metric, models x tasks
+    protocol: tuple[str, ...]  # labels of the heads that were fitted
+
+    @classmethod
+    def of(
+        cls, truth: Comparison, records: Sequence[Mapping[str, Any]], *, resamples: int = RESAMPLES
+    ) -> Evidence:
+        """Judge scores by the best head of a truth, under the same names of models and tasks."""
+        decided = Comparison(best(truth.records))
+        accuracies, noise = reached(decided, BEST)
+        protocol = tuple(dict.fromkeys(str(r["head"]) for r in truth.records if r["head"]))
+        names = dict.fromkeys([_PROBED, *(label.partition("(")[0] for label in protocol)])
+        by_head = {name: reached(truth, name)[0].reindex_like(accuracies) for name in names}
+        _, probe_noise = reached(truth, _PROBED)
+        chosen = accuracies.astype(object)
+        for r in decided.records:
+            if not r["seed"]:
+                chosen.loc[r["model"], r["task"]] = str(r["note"]).partition("(")[0]
+        there = {r["metric"] for r in records}
+        reference = next((name for name in DEFAULT_METRICS if name in there), "")
+        rows = judge(
+            records,
+            accuracies,
+            by_head[_PROBED],
+            noise=noise,
+            reference=reference,
+            sizes=SIZES,
+            resamples=resamples,
+        )
+        scores = tables(at_last(records))
+        needs = (
+            Need.of("the best head", accuracies, scores, noise=noise, resamples=resamples),
+            Need.of(
+                "linear probes", by_head[_PROBED], scores, noise=probe_noise, resamples=resamples
+            ),
+        )
+        return cls(
+            accuracies,
+            by_head,
+            probe_noise.reindex_like(accuracies),
+            chosen,
+            tuple(rows),
+            needs,
+            records,
+            scores,
+            protocol,
+        )
+
+    def text(self) -> str:
+        """The tables, for a terminal."""
+        return "\n\n".join(_parts(self, aligned, "{}"))
+
+    def markdown(self, command: str, picture: str | None = None) -> str:
+        """The page of documentation."""
+        written = f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d}."
+        parts = ["# Which score deserves trust", wrapped(written), "\n".join(describe())]
+        if picture:
+            parts.append(f"![agreement against cost]({picture})")
+        return "\n\n".join([*parts, *_parts(self, piped, "## {}")]) + "\n"
+
+    def draw(self, path: str | os.PathLike[str]) -> str:
+        """Draw agreement against cost into a PNG, SVG or PDF file."""
+        import pandas as pd
+
+        frame = pd.DataFrame(list(self.rows)).rename(columns={"value": "agreement"})
+        return save_figure(lambda figure: _trade_off(frame, figure), path)
 
 
-def gather(
-    truth: Comparison,
-    records: Sequence[Mapping[str, Any]],
-    *,
-    protocol: Sequence[str] = (),
-    beside: Benchmark | None = None,
-    resamples: int = RESAMPLES,
-) -> Evidence:
-    """Judge scores by the best head of a truth, under the same names of models and tasks.
+def _trade_off(frame: pd.DataFrame, ax: Axes | Figure | None) -> Axes:
+    """Agreement of metrics with accuracies against their cost: the upper left is where to be.
 
-    ``protocol`` is what to say of the heads, by default their labels; ``beside`` a benchmark to
-    show as well.
+    Metrics that no other beats in both are drawn in colour with their intervals and joined by
+    steps. All are named, and names that would collide are moved apart. Those without agreement, or
+    without seconds above 0, are left out.
     """
-    decided = Comparison(best(truth.records))
-    accuracies, noise = reached(decided, BEST)
-    names = dict.fromkeys(str(r["head"]).partition("(")[0] for r in truth.records if r["head"])
-    names = {_PROBED: None, **names}
-    by_head = {name: reached(truth, name)[0].reindex_like(accuracies) for name in names}
-    _, probe_noise = reached(truth, _PROBED)
-    chosen = accuracies.astype(object)
-    for r in decided.records:
-        if not r["seed"]:
-            chosen.loc[r["model"], r["task"]] = str(r["note"]).partition("(")[0]
-    there = {r["metric"] for r in records}
-    reference = next((name for name in DEFAULT_METRICS if name in there), "")
-    rows = judge(
-        records,
-        accuracies,
-        by_head[_PROBED],
-        noise=noise,
-        reference=reference,
-        sizes=SIZES,
-        resamples=resamples,
+    numbers = frame[["seconds", "agreement", "low", "high"]].astype(float)
+    shown = np.isfinite(numbers["agreement"]) & (numbers["seconds"] > 0)
+    if not shown.any():
+        raise InvalidInputError(
+            "no metric has both an agreement and a time to draw; time and judge some first"
+        )
+    ax = new_axes(ax, height=6.0)
+    seconds, agreement, low, high = numbers[shown].to_numpy().T
+    # Those that no other is both at least as good as and cheaper, or better than and as cheap.
+    better, cheaper = (np.subtract.outer(v, v) for v in (agreement, -seconds))
+    beaten = ((better >= 0) & (cheaper > 0)) | ((better > 0) & (cheaper >= 0))
+    front = ~beaten.any(axis=0)
+    for x, y, *ends, is_front in zip(seconds, agreement, low, high, front, strict=True):
+        if is_front:
+            ax.plot([x, x], ends, color=COLOURS[0], alpha=0.3, lw=1)
+        ax.plot(x, y, "o", color=COLOURS[0] if is_front else MUTED, ms=5)
+    steps = np.flatnonzero(front)[np.argsort(seconds[front], kind="stable")]
+    ax.step(seconds[steps], agreement[steps], where="post", color=COLOURS[0], lw=1, alpha=0.6)
+    ax.set_xscale("log")
+    ax.set_xlabel("seconds per model (one scoring)")
+    ax.set_ylabel("agreement with accuracies (weighted tau)")
+    titled(ax, "")
+    order = np.argsort(~front, kind="stable")
+    names = [str(name) for name in frame["metric"][shown]]
+    name_points(
+        ax,
+        list(zip(seconds[order], agreement[order], strict=True)),
+        short_labels([names[i] for i in order]),
+        ["black" if front[i] else "#666666" for i in order],
     )
-    scores = tables(at_last(records))
-    needs = (
-        Need.of("the best head", accuracies, scores, noise=noise, resamples=resamples),
-        Need.of("linear probes", by_head[_PROBED], scores, noise=probe_noise, resamples=resamples),
-    )
-    told = protocol or dict.fromkeys(str(r["head"]) for r in truth.records if r["head"])
-    return Evidence(
-        accuracies,
-        by_head,
-        probe_noise.reindex_like(accuracies),
-        chosen,
-        tuple(rows),
-        needs,
-        tuple(records),
-        tuple(told),
-        beside,
-    )
-
-
-def text(evidence: Evidence) -> str:
-    """The tables, for a terminal."""
-    return "\n\n".join(_parts(evidence, aligned, "{}"))
-
-
-def markdown(evidence: Evidence, command: str, picture: str | None = None) -> str:
-    """The page of documentation."""
-    written = f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d}."
-    parts = ["# Which score deserves trust", wrapped(written), "\n".join(describe())]
-    if picture:
-        parts.append(f"![agreement against cost]({picture})")
-    return "\n\n".join([*parts, *_parts(evidence, piped, "## {}")]) + "\n"
-
-
-def draw(evidence: Evidence, path: str | os.PathLike[str]) -> str:
-    """Draw agreement against cost into a PNG, SVG or PDF file."""
-    import pandas as pd
-
-    from transfer_metrics.results.plot_style import save_figure
-    from transfer_metrics.results.point_plots import plot_trade_off
-
-    frame = pd.DataFrame(list(evidence.rows)).rename(columns={"value": "agreement"})
-    return save_figure(lambda figure: plot_trade_off(frame, ax=figure), path)
+    return ax
 
 
 def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:
@@ -157,15 +192,6 @@ def _parts(evidence: Evidence, grid: Grid, title: str) -> list[str]:
                 "usual ones."
             ),
             grid(*_choice(evidence)),
-        ]
-    if evidence.beside is not None:
-        parts += [
-            title.format(f"Beside it: {evidence.beside.title}"),
-            wrapped(
-                f"Weighted tau with the {evidence.beside.accuracy}; nothing was chosen by these. "
-                f"{'; '.join(evidence.beside.notes)}."
-            ),
-            grid(*_beside(evidence.beside)),
         ]
     return [*parts, title.format("Ground truth"), *_truth(evidence, grid)]
 
@@ -199,9 +225,10 @@ def _truth(evidence: Evidence, grid: Grid) -> list[str]:
 
 def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
     models, tasks = evidence.accuracies.shape
-    scores = tables(at_last(evidence.records))
     judged = [
-        row.metric for row in evidence.rows if not np.isnan(row.value) and row.metric in scores
+        row.metric
+        for row in evidence.rows
+        if not np.isnan(row.value) and row.metric in evidence.scores
     ]
     shown = next((name for name in DEFAULT_METRICS if name in judged), judged[0])
     dims = width_of(evidence.records)
@@ -228,7 +255,7 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
             f"accuracy the model with the higher score is ahead, and in what share of the pairs it "
             f"is, with 95 % intervals over models."
         ),
-        grid(*_differences(scores[shown], evidence.accuracies)),
+        grid(*_differences(evidence.scores[shown], evidence.accuracies)),
         title.format("Fewer examples"),
         wrapped(
             "The same tau where only so many training examples are scored, on the tasks that "
@@ -335,7 +362,7 @@ def _layers(evidence: Evidence) -> Table:
 
 
 def _choice(evidence: Evidence) -> Table:
-    scores = tables(at_last(evidence.records))
+    scores = evidence.scores
     candidates = {**scores, **aggregations(scores, _CHEAP)}
     found = cross_validated(candidates, evidence.accuracies)
     usual = {name: by_task(scores[name], evidence.accuracies) for name in _USUAL if name in scores}
@@ -346,17 +373,6 @@ def _choice(evidence: Evidence) -> Table:
     ]
     means = [found["value"].mean(), *(v[found["task"]].mean() for v in usual.values())]
     return header, [*rows, ["mean", "", *map(_two, means)]]
-
-
-def _beside(benchmark: Benchmark) -> Table:
-    """Weighted tau of every score on every task of a benchmark, and its interval over models."""
-    known, rows = benchmark.accuracies, []
-    for name, table in benchmark.scores.items():
-        mean, low, high = mean_agreement(table, known, benchmark.noise, RESAMPLES)[MEASURE]
-        own = by_task(table, known).reindex(known.columns)
-        rows.append((mean, [name, *map(_two, [*own, mean]), f"{_two(low)} to {_two(high)}"]))
-    rows.sort(key=lambda row: -row[0])
-    return ("metric", *map(str, known), "mean", "95 % interval"), [cells for _, cells in rows]
 
 
 def _accuracies(evidence: Evidence) -> Table:

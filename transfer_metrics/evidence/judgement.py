@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,13 +12,18 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from transfer_metrics.errors import InvalidInputError, quiet
-from transfer_metrics.evidence.static_baseline import MEASURE, UNKNOWN, mean_agreement
-from transfer_metrics.ranking.combinations import COMBINATIONS, combined
-from transfer_metrics.results.agreement import FEWEST, RESAMPLES, evaluate, options_of
+from transfer_metrics.evidence.static_baseline import (
+    MEASURE,
+    UNKNOWN,
+    VERDICTS,
+    by_task,
+    mean_agreement,
+)
+from transfer_metrics.ranking.metric_choice import COMBINATIONS, combined
+from transfer_metrics.results.agreement import FEWEST, RESAMPLES, STATIC, static_scores
 from transfer_metrics.results.agreement_tasks import compare_metrics
+from transfer_metrics.results.error_model import ENOUGH
 from transfer_metrics.results.record import Record, record_label
-from transfer_metrics.results.standing import FEWEST as ENOUGH
-from transfer_metrics.results.static_ranking import STATIC, static_scores
 from transfer_metrics.results.wording import several
 
 if TYPE_CHECKING:
@@ -63,9 +67,6 @@ def judge(
     The others are tested against the reference, by default the best; ``noise`` are standard errors
     of the accuracies, and the scores of ``sizes`` examples are judged as well. A metric that no
     task has for enough models is NaN, with its failures.
-
-    Raises:
-        InvalidInputError: no metric and task have enough models with a score and an accuracy.
     """
     scores = tables(at_last(records))
     if (static := static_scores(accuracies)).notna().to_numpy().any():
@@ -78,11 +79,10 @@ def judge(
         if r["seconds"] is not None:
             spent.setdefault(record_label(r), []).append(r["seconds"])
     layers = layer_regrets(records)
-    measured = {}
-    for name, table in scores.items():
-        with contextlib.suppress(InvalidInputError):
-            measured[name] = mean_agreement(table, accuracies, noise, resamples)
-    judged = [name for name in measured if name != STATIC]
+    measured = {
+        name: mean_agreement(table, accuracies, noise, resamples) for name, table in scores.items()
+    }
+    judged = [name for name, found in measured.items() if found and name != STATIC]
     if not judged:
         both = [
             table.reindex_like(accuracies).notna() & accuracies.notna() for table in scores.values()
@@ -96,7 +96,7 @@ def judge(
     pairs = int(accuracies.notna().to_numpy().sum())
     rows = []
     for name, table in scores.items():
-        found = measured.get(name, {})
+        found = measured[name]
         value, low, high = found.get(MEASURE, UNKNOWN)
         aligned = table.reindex(index=accuracies.index, columns=accuracies.columns)
         scored = int((aligned.notna() & accuracies.notna()).to_numpy().sum())
@@ -121,13 +121,7 @@ def judge(
 
 
 def check_models(counts: Iterable[int], what: str = "accuracies") -> None:
-    """Refuse tasks of which none has enough models to judge by; how many each has.
-
-    >>> check_models([2, 1])
-    Traceback (most recent call last):
-    transfer_metrics.errors.InvalidInputError: no task has accuracies of more than 2 models; \
-judging a metric takes 3 and learning from them (`rank --evidence`) 5: `benchmark run` more models
-    """
+    """Refuse tasks of which none has enough models to judge by; how many each has."""
     most = max(counts, default=0)
     if most < FEWEST:
         raise InvalidInputError(
@@ -229,11 +223,8 @@ def width_correlation(table: pd.DataFrame, widths: Mapping[str, float]) -> float
 def plain_agreement(table: pd.DataFrame | None, accuracies: pd.DataFrame) -> float:
     """Mean weighted tau without an interval; NaN where there is no score."""
     if table is None:
-        return float("nan")
-    try:
-        return mean_agreement(table, accuracies, None, 0)[MEASURE][0]
-    except InvalidInputError:
-        return float("nan")
+        return math.nan
+    return mean_agreement(table, accuracies, resamples=0).get(MEASURE, UNKNOWN)[0]
 
 
 def _against(
@@ -252,7 +243,7 @@ def _against(
             )
     except InvalidInputError:
         return "–"  # too few models have both
-    return {"a": "better", "b": "worse", "tie": "tie"}[found.verdict]
+    return VERDICTS[found.verdict]
 
 
 def _by_pair(records: Iterable[_Record]) -> dict[tuple[str, str], list[_Record]]:
@@ -281,39 +272,12 @@ def _signed(record: _Record) -> float:
     return value if record["higher_is_better"] else -value
 
 
-def by_task(scores: pd.DataFrame, accuracies: pd.DataFrame, measure: str = MEASURE) -> pd.Series:
-    """One measure of agreement on each task, NaN where it is not defined.
-
-    >>> import pandas as pd
-    >>> table = pd.DataFrame({"pets": [1.0, 2.0, 3.0], "cars": [1.0, 3.0, 2.0]}, list("abc"))
-    >>> truth = pd.DataFrame({"pets": [5.0, 6.0, 7.0], "cars": [1.0, 2.0, 3.0]}, list("abc"))
-    >>> by_task(table, truth, "kendall").round(3).to_dict()
-    {'pets': 1.0, 'cars': 0.333}
-    """
-    import pandas as pd
-
-    found, at = {}, options_of(measure)
-    for task in accuracies.columns.intersection(scores.columns):
-        both = pd.concat([scores[task], accuracies[task]], axis=1).dropna().to_numpy()
-        found[task] = float("nan")
-        if len(both) > 2:
-            x, y = both.T
-            found[task] = float(evaluate(x[None], y[None], at=at)[measure][0])
-    return pd.Series(found, dtype=float)
-
-
 def aggregations(
     scores: Mapping[str, pd.DataFrame], names: Iterable[str], sizes: Sequence[int] = (2, 3)
 ) -> dict[str, pd.DataFrame]:
     """The mean ranks of every few of some metrics, named ``a + b``; 1 for the lowest score.
 
     Ties share their mean rank. A model that lacks one of the scores has none.
-
-    >>> import pandas as pd
-    >>> a = pd.DataFrame({"pets": [0.1, 0.2, 0.9]}, list("abc"))
-    >>> b = pd.DataFrame({"pets": [2.0, 7.0, 5.0]}, list("abc"))
-    >>> aggregations({"a": a, "b": b}, "ab")["a + b"]["pets"].tolist()
-    [1.0, 2.5, 2.5]
     """
     ranks = {name: scores[name].rank() for name in names if name in scores}
     groups = [group for size in sizes for group in itertools.combinations(ranks, size)]

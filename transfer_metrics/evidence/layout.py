@@ -24,12 +24,7 @@ def wrapped(paragraph: str) -> str:
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns with blanks between.
-
-    >>> print(aligned(["a", "b"], [["long", "1"]]))
-    a     b
-    long  1
-    """
+    """Columns with blanks between."""
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join(
@@ -55,11 +50,7 @@ _LIBRARIES = ("transfer-metrics", "numpy", "scipy", "torch", "scikit-learn", "fa
 
 
 def describe() -> list[str]:
-    """The machine and the versions in lines of text.
-
-    >>> any(line.startswith("Python ") for line in describe())
-    True
-    """
+    """The machine and the versions in lines of text."""
     import torch
 
     return [

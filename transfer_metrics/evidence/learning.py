@@ -25,8 +25,15 @@ from scipy.optimize import minimize
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.chances import Trust
-from transfer_metrics.results.error_model import REFERENCE, ErrorModel, MetricTrust, bundled
-from transfer_metrics.results.standing import FEWEST, fisher_z, normal_scores
+from transfer_metrics.results.error_model import (
+    ENOUGH,
+    REFERENCE,
+    ErrorModel,
+    MetricTrust,
+    bundled,
+    fisher_z,
+    normal_scores,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,30 +101,19 @@ def learn(
     kinds: Sequence[str] = (),
     source: str = "",
 ) -> ErrorModel:
-    """The model of errors that some cases teach.
+    """The model of errors that some cases teach; seconds for some hundred cases.
 
-    Args:
-        cases: of one or more populations.
-        inside: the population that users are expected to be like, by default the first; the others
-            tell how far metrics can be trusted elsewhere.
-        unlike: what is known of other populations, where the cases are of one; by default the
-            evidence of the package.
-        earlier: accuracies by population, models x tasks: what one task tells of another.
-        dims: numbers of features of the networks.
-        kinds: of tasks.
-        source: what it is learnt from, in words.
-
-    Raises:
-        InvalidInputError: no case of the population.
-
-    Cost: seconds for some hundred cases: a dense solve of them per step of the optimiser.
+    ``inside`` is the population that users are expected to be like, by default the first; the
+    others tell how far metrics can be trusted elsewhere, and where there are none, ``unlike`` does,
+    by default the evidence of the package. ``earlier`` are accuracies by population, models x
+    tasks, which say what one task tells of another. The rest says what the cases are of.
     """
     known = list(cases)
     inside = inside or (known[0].population if known else "")
     mine = [c for c in known if c.population == inside]
     if not mine:
         raise InvalidInputError(
-            f"no metric has scores and accuracies of {FEWEST} models on a task, so nothing can be "
+            f"no metric has scores and accuracies of {ENOUGH} models on a task, so nothing can be "
             f"learnt from them; are models and tasks called the same in both?"
         )
     full = _at_most_examples(mine)
@@ -318,7 +314,7 @@ def _of_earlier(tables: Mapping[str, pd.DataFrame]) -> tuple[float, float, float
         for i in range(columns.shape[1]):
             for j in range(i):
                 both = np.isfinite(columns[:, i]) & np.isfinite(columns[:, j])
-                if both.sum() >= FEWEST:
+                if both.sum() >= ENOUGH:
                     z = fisher_z(normal_scores(columns[both, i]), columns[both, j])
                     if z is not None:
                         pairs.append((z, 1 / max(int(both.sum()) - 3, 1)))

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.errors import quiet
 from transfer_metrics.evidence.layout import aligned, piped, wrapped
-from transfer_metrics.evidence.static_baseline import ABOUT, MEASURE, Need, overview
-from transfer_metrics.results.agreement import RESAMPLES
-from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
-from transfer_metrics.results.static_ranking import STATIC, static_scores
+from transfer_metrics.evidence.static_baseline import ABOUT, MEASURE, Need, by_task, overview
+from transfer_metrics.results.agreement import RESAMPLES, STATIC, static_scores
+from transfer_metrics.results.agreement_tasks import compare_metrics
 from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 
 if TYPE_CHECKING:
@@ -173,11 +172,11 @@ def judge_published(
         benchmark = load_benchmark(name)
         # The scores that were measured here have a page of their own.
         compared = bool(names) or name not in MEASURED_HERE
-        found.append(judge_benchmark(benchmark, compared, resamples=resamples, seed=seed))
+        found.append(_judge_benchmark(benchmark, compared, resamples=resamples, seed=seed))
     return found
 
 
-def judge_benchmark(
+def _judge_benchmark(
     benchmark: Benchmark, compared: bool = True, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> _Judged:
     """Mean weighted tau of every metric of a benchmark, and a paired test of every two.
@@ -196,7 +195,6 @@ def judge_benchmark(
     unseeing = accuracies.iloc[:0]  # it is one of the metrics already
     better: dict[str, list[str]] = {metric: [] for metric in scores}
     worse: dict[str, list[str]] = {metric: [] for metric in scores}
-    rows = []
     with quiet():
         # What is missing is in the benchmark's notes, which the page repeats.
         for a, b in itertools.combinations(scores, 2):
@@ -207,12 +205,17 @@ def judge_benchmark(
                 winner, loser = (a, b) if found.verdict == "a" else (b, a)
                 better[winner].append(loser)
                 worse[loser].append(winner)
-        for metric, table in scores.items():
-            judged = agreement_by_task(table, accuracies, static=unseeing, at=(), **options)
-            mean = judged[(judged["task"] == MEAN) & (judged["measure"] == MEASURE)].iloc[0]
-            ends = float(mean["value"]), float(mean["low"]), float(mean["high"])
-            names = tuple(better[metric]), tuple(worse[metric])
-            rows.append(_JudgedScore(metric, *ends, int(mean["n"]), *names))
+    alone = {row.metric: row.alone for row in need.rows} | {STATIC: need.static}
+    rows = [
+        _JudgedScore(
+            metric,
+            *alone[metric][MEASURE],
+            int(by_task(table, accuracies).notna().sum()),
+            tuple(better[metric]),
+            tuple(worse[metric]),
+        )
+        for metric, table in scores.items()
+    ]
     return _Judged(benchmark, tuple(sorted(rows, key=lambda row: -row.value)), need)
 
 

@@ -1,8 +1,4 @@
-"""Every metric on every pair of a ground truth: its score, its cost, and how it holds on few data.
-
-A ground truth says what models reached on tasks; the scores measured here are what a user would
-have seen before. Which of them deserved trust is judged in ``evidence.judgement``.
-"""
+"""Every metric on every pair of a ground truth: its score, its cost, and what few data do to it."""
 
 from __future__ import annotations
 
@@ -163,38 +159,37 @@ def _at_last(
     order = nested_order(store.labels, store.num_classes)
     features = store[last.name]
     for metric in usable:
-        yield from _scored(store, last, features, None, source, [metric])
+        yield from _scored(store, last, features, [metric], source=source)
     quick = [m for m in usable if m.name != "linear_probe"]
     for size in sizes:
         if size < len(store):
-            yield from _scored(store, last, features, order[:size], source, quick)
+            yield from _scored(store, last, features, quick, rows=order[:size], source=source)
     everywhere = [m for m in usable if m.requires != "source" and m.name not in _AT_LAST_ONLY]
     for repair in repairs:
         yield from _repaired(store, last, features, everywhere, repair)
     for layer in blocks:
-        yield from _scored(store, layer, store[layer.name], None, None, everywhere)
+        yield from _scored(store, layer, store[layer.name], everywhere)
 
 
 def _scored(
     store: FeatureStore,
     layer: Layer,
     features: np.ndarray,
-    rows: np.ndarray | None,
-    source: np.ndarray | None,
     metrics: Sequence[Metric],
     *,
+    rows: np.ndarray | slice = slice(None),
+    source: np.ndarray | None = None,
     labels: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """Records of some metrics on some examples of one layer; reasons in place of failed scores."""
-    rows = np.arange(len(store)) if rows is None else rows
-    labels = store.labels if labels is None else labels
+    labels = (store.labels if labels is None else labels)[rows]
     read_head = source is not None and any(m.requires == "source" for m in metrics)
-    base = _base(layer, "train", len(rows)) | {"extract_seconds": store.seconds}
+    base = _base(layer, "train", len(labels)) | {"extract_seconds": store.seconds}
     started = time.perf_counter()
     try:
         table = score(
             features[rows],
-            labels[rows],
+            labels,
             list(metrics),
             source=source[rows] if source is not None and read_head else None,
         )
@@ -224,12 +219,7 @@ def _base(layer: Layer, split: str, n: int) -> dict[str, Any]:
 
 
 def _principal(features: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
-    """Coordinates along the leading principal components, (N, min(N, D, components)).
-
-    >>> _principal(np.array([[0.0, 0.0], [3.0, 4.0]]), 1).round(6).tolist() in (
-    ...     [[-2.5], [2.5]], [[2.5], [-2.5]])
-    True
-    """
+    """Coordinates along the leading principal components, (N, min(N, D, components))."""
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
     return left[:, :components] * singular[:components]
@@ -239,19 +229,17 @@ def _repaired(
     store: FeatureStore, layer: Layer, features: np.ndarray, metrics: Sequence[Metric], repair: str
 ) -> Iterator[dict[str, Any]]:
     if repair == "projected":
-        scored = _scored(store, layer, _principal(features), None, None, metrics)
+        features = _principal(features)
     elif repair == "unit rows":
         lengths = np.linalg.norm(features, axis=1, keepdims=True)
-        scored = _scored(
-            store, layer, features / np.where(lengths > 0, lengths, 1), None, None, metrics
-        )
-    else:
+        features = features / np.where(lengths > 0, lengths, 1)
+    scored = _scored(store, layer, features, metrics)
+    if repair == "less permuted":
         shuffled = np.random.default_rng(_SEED).permutation(store.labels)
-        true = _scored(store, layer, features, None, None, metrics)
-        chance = _scored(store, layer, features, None, None, metrics, labels=shuffled)
+        chance = _scored(store, layer, features, metrics, labels=shuffled)
         scored = [
             r if r["error"] or c["error"] else {**r, "value": r["value"] - c["value"]}
-            for r, c in zip(true, chance, strict=True)
+            for r, c in zip(scored, chance, strict=True)
         ]
     yield from ({**r, "repair": repair} for r in scored)
 

@@ -1,13 +1,7 @@
-"""Does a benchmark need a metric at all: scores beside the ranking that never looks at the task.
-
-On many a published benchmark one order of the models serves all tasks, and a score that agrees with
-the accuracies there may only have found that order (Singh, Hess and Vanschoren 2025, arXiv
-2510.06448).
-"""
+"""Does a benchmark need a metric at all: scores beside the ranking that never looks at the task."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,14 +10,16 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, quiet
 from transfer_metrics.evidence.layout import Table
-from transfer_metrics.results.agreement import RESAMPLES
-from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
-from transfer_metrics.results.static_ranking import (
+from transfer_metrics.results.agreement import (
+    FEWEST,
+    RESAMPLES,
     STATIC,
-    dispersion,
+    draw,
+    interval,
     static_scores,
-    with_static,
+    z_scores,
 )
+from transfer_metrics.results.agreement_tasks import MEAN, agreement_by_task, compare_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +29,8 @@ MEASURE = "weighted_kendall"
 _Interval = tuple[float, float, float]
 UNKNOWN = (np.nan, np.nan, np.nan)
 """A measure, and the ends of its interval, that no task has."""
-_VERDICTS = {"a": "better", "b": "worse", "tie": "tie"}
+VERDICTS = {"a": "better", "b": "worse", "tie": "tie"}
+"""What a paired test comes to for its first metric."""
 _TESTS = ("over_static", "both_over_metric", "both_over_static")
 ABOUT = (
     "*static* ranks the models of each task by their mean z-score over the other tasks (Singh, "
@@ -87,18 +84,12 @@ class Need:
         """Judge the static ranking of a benchmark, and every metric with and without it."""
         options: dict[str, Any] = {"noise": noise, "resamples": resamples, "seed": seed}
         static = static_scores(accuracies)
-
-        def measures(table: pd.DataFrame) -> dict[str, _Interval]:
-            with contextlib.suppress(InvalidInputError):
-                return mean_agreement(table, accuracies, **options)
-            return {}
-
         rows = []
         for metric, table in scores.items():
-            if not (alone := measures(table)):
+            if not (alone := mean_agreement(table, accuracies, **options)):
                 continue
-            both_table = with_static(table, static)
-            both = measures(both_table)
+            both_table = _with_static(table, static)
+            both = mean_agreement(both_table, accuracies, **options)
             verdicts: Sequence[str] = ()
             if both and resamples:
                 with quiet():
@@ -108,17 +99,17 @@ class Need:
                     )
                 beside = test.over_static
                 verdicts = (
-                    _VERDICTS[beside["a"].verdict],
+                    VERDICTS[beside["a"].verdict],
                     {"a": "worse", "b": "better"}.get(test.verdict, "tie"),
-                    _VERDICTS[beside["b"].verdict],
+                    VERDICTS[beside["b"].verdict],
                 )
             rows.append(_Beside(metric, alone, both, *verdicts))
         return cls(
             name=name,
             models=int(accuracies.notna().any(axis="columns").sum()),
             tasks=len(accuracies.columns),
-            dispersion=dispersion(accuracies, resamples=resamples, seed=seed),
-            static=measures(static),
+            dispersion=_dispersion(accuracies, resamples=resamples, seed=seed),
+            static=mean_agreement(static, accuracies, **options),
             rows=tuple(sorted(rows, key=lambda row: -row.alone[MEASURE][0])),
             points=points,
         )
@@ -131,7 +122,7 @@ class Need:
         start = f"{self.name}: static has weighted tau {_tau(self.static)}."
         if not self.rows:
             return f"{start} There are no scores to hold against it."
-        by = {v: [r.metric for r in self.rows if r.over_static == v] for v in _VERDICTS.values()}
+        by = {v: [r.metric for r in self.rows if r.over_static == v] for v in VERDICTS.values()}
         told = (
             ("Better", by["better"]), ("not told apart", by["tie"]), ("worse", by["worse"]),
         )  # fmt: skip
@@ -159,23 +150,74 @@ def mean_agreement(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, _Interval]:
-    """Mean over tasks of every measure of agreement, with its interval."""
+    """Mean over tasks of every measure of agreement, with its interval; none of too few models."""
+    found = _agreed(scores, accuracies, noise=noise, resamples=resamples, seed=seed)
+    means = found[found["task"] == MEAN].set_index("measure")[["value", "low", "high"]]
+    return {str(row.Index): tuple(row[1:]) for row in means.itertuples()}
+
+
+def by_task(scores: pd.DataFrame, accuracies: pd.DataFrame, measure: str = MEASURE) -> pd.Series:
+    """One measure of agreement on each task, NaN where it is not defined."""
+    found = _agreed(scores, accuracies, resamples=0)
+    found = found[(found["task"] != MEAN) & (found["measure"] == measure)]
+    tasks = accuracies.columns.intersection(scores.columns)
+    return found.set_index("task")["value"].astype(float).reindex(tasks)
+
+
+def _agreed(scores: pd.DataFrame, accuracies: pd.DataFrame, **options: Any) -> pd.DataFrame:
+    """``agreement_by_task`` of the scores alone; no rows where no task has enough models."""
+    import pandas as pd
+
     with quiet():
         # Pairs without a score are counted and told.
-        found = agreement_by_task(
-            scores,
-            accuracies,
-            static=scores.iloc[:0],  # its mean alone is asked for
-            at=(),
-            noise=noise,
-            resamples=resamples,
-            seed=seed,
-        )
-    means = found[found["task"] == MEAN].set_index("measure")
-    return {
-        str(name): (float(row["value"]), float(row["low"]), float(row["high"]))
-        for name, row in means.iterrows()
-    }
+        try:
+            return agreement_by_task(scores, accuracies, static=scores.iloc[:0], at=(), **options)
+        except InvalidInputError:
+            return pd.DataFrame(columns=["task", "measure", "value", "low", "high", "n"])
+
+
+def _with_static(scores: pd.DataFrame, static: pd.DataFrame) -> pd.DataFrame:
+    """A metric and the static ranking combined: the mean of the two z-scores on each task.
+
+    That gives both the same say, whatever either is worth. A score that is equal for all models of
+    a task says nothing; NaN where one of the two is missing.
+    """
+    tasks = [task for task in static.columns if task in scores.columns]
+    models = [model for model in static.index if model in scores.index]
+    parts = [table.loc[models, tasks].astype(np.float64) for table in (scores, static)]
+    both = np.isfinite(parts[0]) & np.isfinite(parts[1])
+    first, second = (z_scores(part.where(both)).fillna(0.0) for part in parts)
+    return ((first + second) / 2).where(both)
+
+
+def _dispersion(
+    accuracies: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
+) -> _Interval:
+    """How alike the tasks rank the models: mean Kendall's tau-b over pairs of tasks, low, high.
+
+    At 1 all tasks have one ranking and no metric is needed; at 0 every task has its own. Of each
+    pair count the models that are known on both, if there are three. The interval is of 95 %, over
+    models. Cost: O(M² T²) per resample.
+    """
+    a = accuracies.to_numpy(np.float64)
+    known = np.isfinite(a)
+    first, second = np.triu_indices(len(a), 1)
+    signs = np.sign(np.where(known, a, 0.0)[first] - np.where(known, a, 0.0)[second]).T
+    both = (known[first] & known[second]).T * 1.0
+    signs = signs * both
+    enough = np.triu(known.T.astype(int) @ known.astype(int) >= FEWEST, 1)
+
+    def mean_tau(weights: np.ndarray) -> float:
+        agree, untied = (signs * weights) @ signs.T, (np.abs(signs) * weights) @ both.T
+        norm = np.sqrt(untied * untied.T)
+        usable = enough & (norm > 0)
+        return float(np.mean(agree[usable] / norm[usable])) if usable.any() else np.nan
+
+    taus = []
+    for drawn in draw(len(a), resamples, seed):
+        count = np.bincount(drawn, minlength=len(a)).astype(np.float64)
+        taus.append(mean_tau(count[first] * count[second]))
+    return mean_tau(np.ones(len(first))), *interval(np.array(taus))
 
 
 def overview(needs: Sequence[Need]) -> Table:

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.features.layers import place
 from transfer_metrics.heads.objective import quality
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.train_settings import TrainSettings
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.adam import loss_of
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
+from transfer_metrics.sources.models.model import place
 from transfer_metrics.sources.models.modules import own_random_numbers
 
 _STATES = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}

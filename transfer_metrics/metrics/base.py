@@ -239,9 +239,6 @@ def varying(targets: Any) -> Any:
     """Which targets (N, K), an array or tensor, differ between examples, (K,).
 
     Of labels, 0 or 1 each, those that all examples have or none do not count.
-
-    Raises:
-        InvalidInputError: no label differs, or a target of a regression does not.
     """
     same = (targets == targets[:1]).all(0)
     labels = targets.shape[1] > 1 and bool(((targets == 0) | (targets == 1)).all())
@@ -267,7 +264,7 @@ def register_metric(
     """Register a function of a statistic as a metric.
 
     The decorated function accepts the statistic or ``(X, y)``, with the options as keywords, and
-    ``kind=`` where ``sources.tasks.label_kinds.kind_of`` does not tell what ``y`` is.
+    ``kind=`` where ``sources.tasks.labels.kind_of`` does not tell what ``y`` is.
 
     Args:
         name: the registered name; the function's own by default.

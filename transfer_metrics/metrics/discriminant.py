@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,8 +11,6 @@ from torch import Tensor
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, FeatureSample
-
-LOWEST_SHRINKAGE = 1e-10
 
 
 @register_metric(
@@ -67,10 +65,7 @@ def lda(statistic: FeatureSample) -> float:
     >>> round(lda(*load_iris(return_X_y=True)), 6)
     0.969678
     """
-    problem = Problem.of(statistic)
-    shrinkage = fisher_shrinkage(problem.moments)
-    problem.warn_if_singular("lda", shrinkage)
-    return float(problem.of_truth(problem.posterior(shrinkage, statistic.x.shape[1])).mean())
+    return Problem.of("lda", statistic).mean_posterior()
 
 
 @register_metric(
@@ -118,70 +113,63 @@ def sfda(statistic: FeatureSample) -> float:
     >>> round(sfda(*load_iris(return_X_y=True)), 6)
     0.876493
     """
-    problem = Problem.of(statistic)
-    shrinkage = fisher_shrinkage(problem.moments)
-    problem.warn_if_singular("sfda", shrinkage)
-    return problem.self_challenged(shrinkage, statistic.x.shape[1])
+    return Problem.of("sfda", statistic).self_challenged()
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows in coordinates that span no more than the features do, with their moments."""
+    """Rows in coordinates that span no more than the features do, and how ``S_w`` is shrunk."""
 
     rows: Tensor  # (n, d)
     labels: Tensor  # (n,)
-    moments: ClassMoments
+    moments: ClassMoments  # of the rows
+    shrinkage: float  # λ
+    dim: int  # D
 
     @classmethod
-    def of(cls, statistic: FeatureSample) -> Problem:
+    def of(cls, name: str, statistic: FeatureSample) -> Problem:
         """The features themselves, or their principal coordinates where D is large beside n.
 
         The regularised ``S_w`` is ``a S_w + b I``. Outside the span of the centred rows it is
         ``b I`` and meets no difference of means, so an orthonormal basis of the span suffices.
         """
-        moments = statistic.moments
-        assert isinstance(moments, ClassMoments)
-        check_classes(moments)
-        problem = cls(statistic.x, statistic.y, moments)
-        if moments.dim < moments.n - len(moments.present):
-            return problem
-        return problem.with_rows((statistic.x - moments.mean) @ moments.total.eigh[1])
-
-    def with_rows(self, rows: Tensor) -> Problem:
-        """The same labels with other features."""
-        moments = ClassMoments.from_batch(rows, self.labels, self.moments.num_classes, parts=())
-        return Problem(rows, self.labels, moments)
+        moments, rows = checked_moments(statistic), statistic.x
+        if moments.dim >= moments.n - len(moments.present):
+            rows = (rows - moments.mean) @ moments.total.eigh[1]
+            moments = ClassMoments.from_batch(rows, statistic.y, moments.num_classes, parts=())
+        largest = float(moments.within.eigenvalues[0]) / moments.n
+        problem = cls(rows, statistic.y, moments, shrinkage(5.0 * largest), statistic.x.shape[1])
+        problem.warn_if_singular(name)
+        return problem
 
     @property
     def codes(self) -> Tensor:
         """Position of each label among the classes that occur, (n,), on the rows' device."""
-        position = torch.zeros(self.moments.num_classes, dtype=torch.int64)
-        position[self.moments.present] = torch.arange(len(self.moments.present))
-        return position[self.labels].to(self.rows.device)
+        return torch.unique(self.labels, return_inverse=True)[1].to(self.rows.device)
 
     def of_truth(self, probabilities: Tensor) -> Tensor:
         """Each example's entry for its own class, (n,)."""
         return probabilities.gather(1, self.codes[:, None])[:, 0]
 
-    def warn_if_singular(self, name: str, shrinkage: float) -> None:
+    def warn_if_singular(self, name: str) -> None:
         """Warn where the rows have as many directions as there are residuals, n - C, or more."""
         n, classes = self.moments.n, len(self.moments.present)
         if self.rows.shape[1] >= n - classes:
             warn(
                 f"{name}: the features fill {self.rows.shape[1]} directions and N - C is only "
                 f"{n - classes}, so the within-class scatter is singular; the score rests on the "
-                f"shrinkage {shrinkage:.3g} and tends to its value for classes that are points"
+                f"shrinkage {self.shrinkage:.3g} and tends to its value for classes that are points"
             )
 
-    def within(self, shrinkage: float, dim: int) -> Tensor:
+    def within(self) -> Tensor:
         """``(1 - λ) S_w + λ tr(S_w) / D I``, (d, d), with ``S_w`` the scatter in classes over N."""
         moments = self.moments
-        matrix = moments.within.matrix() * ((1.0 - shrinkage) / moments.n)
-        matrix.diagonal().add_(shrinkage * moments.within.trace() / moments.n / dim)
+        matrix = moments.within.matrix() * ((1.0 - self.shrinkage) / moments.n)
+        matrix.diagonal().add_(self.shrinkage * moments.within.trace() / moments.n / self.dim)
         return matrix
 
-    def posterior(self, shrinkage: float, dim: int) -> Tensor:
-        """Posterior of each class that occurs, (n, C), where the classes share ``S = within(…)``.
+    def posterior(self) -> Tensor:
+        """Posterior of each class that occurs, (n, C), where the classes share ``S = within()``.
 
         The definition by generalised eigenvectors of ``(S_b, S)`` with ``w' S w = 1`` keeps all D
         of them, ``V V' = S⁻¹``, so a Cholesky factor of ``S`` gives the same.
@@ -189,24 +177,36 @@ class Problem:
         moments = self.moments
         means = moments.means[moments.present] - moments.mean
         priors = moments.counts[moments.present].to(means.dtype) / moments.n
-        factor = torch.linalg.cholesky(self.within(shrinkage, dim))
+        factor = torch.linalg.cholesky(self.within())
         weights = torch.cholesky_solve(means.T, factor)
         offsets = priors.log() - 0.5 * (means.T * weights).sum(dim=0)
         return torch.softmax((self.rows - moments.mean) @ weights + offsets, dim=1)
 
-    def self_challenged(self, shrinkage: float, dim: int) -> float:
+    def mean_posterior(self) -> float:
+        """Mean posterior of the true class."""
+        return float(self.of_truth(self.posterior()).mean())
+
+    def self_challenged(self) -> float:
         """Mean posterior of the true class before and after ConfMix: SFDA's two passes."""
-        kept = self.of_truth(torch.softmax(self.posterior(shrinkage, dim), dim=1))
-        means = self.moments.means[self.moments.present]
+        kept = self.of_truth(torch.softmax(self.posterior(), dim=1))
+        moments = self.moments
+        means = moments.means[moments.present]
         others = (means.sum(dim=0) - means) / (len(means) - 1)
-        mixed = self.with_rows(others[self.codes].lerp_(self.rows, kept[:, None]))
-        return float(mixed.of_truth(mixed.posterior(shrinkage, dim)).mean())
+        rows = others[self.codes].lerp_(self.rows, kept[:, None])
+        mixed = ClassMoments.from_batch(rows, self.labels, moments.num_classes, parts=())
+        return replace(self, rows=rows, moments=mixed).mean_posterior()
 
 
-def fisher_shrinkage(moments: ClassMoments) -> float:
-    """``λ = max(exp(-5 σ_max(S_w)), 1e-10)``."""
-    largest = float(moments.within.eigenvalues[0]) / moments.n
-    return max(math.exp(-5.0 * largest), LOWEST_SHRINKAGE)
+def shrinkage(exponent: float) -> float:
+    """``λ = max(exp(-exponent), 1e-10)``."""
+    return max(math.exp(-exponent), 1e-10)
+
+
+def checked_moments(statistic: FeatureSample) -> ClassMoments:
+    """The moments of a sample for which a discriminant is defined."""
+    assert isinstance(statistic.moments, ClassMoments)
+    check_classes(statistic.moments)
+    return statistic.moments
 
 
 def check_classes(moments: ClassMoments) -> None:

@@ -11,7 +11,12 @@ import math
 import torch
 
 from transfer_metrics.metrics.base import register_metric
-from transfer_metrics.metrics.discriminant import LOWEST_SHRINKAGE, Problem, check_classes
+from transfer_metrics.metrics.discriminant import (
+    Problem,
+    check_classes,
+    checked_moments,
+    shrinkage,
+)
 from transfer_metrics.statistics import ClassMoments, FeatureSample
 
 _REFERENCE = (
@@ -63,11 +68,10 @@ def ncti_spread(statistic: FeatureSample) -> float:
     >>> round(ncti_spread(*load_iris(return_X_y=True)), 4)
     83.0732
     """
-    problem, shrinkage = _principal(statistic)
-    problem.warn_if_singular("ncti_spread", shrinkage)
-    values, dim = statistic.moments.total.eigh[0], problem.rows.shape[1]
+    problem = _principal("ncti_spread", statistic)
+    values, dim = statistic.moments.total.eigh[0], problem.dim
     variances = values[:dim] / problem.moments.n
-    factor = torch.linalg.cholesky(problem.within(shrinkage, dim))
+    factor = torch.linalg.cholesky(problem.within())
     # (S_t - r S, S) has the same eigenvectors for every r. This r leaves no multiples of I, beside
     # which rounding hides the rest where λ is near 1.
     scatter = problem.moments.within.matrix() / problem.moments.n
@@ -117,10 +121,7 @@ def ncti_posterior(statistic: FeatureSample) -> float:
     >>> round(ncti_posterior(*load_iris(return_X_y=True)), 4)
     0.9728
     """
-    problem, shrinkage = _principal(statistic)
-    problem.warn_if_singular("ncti_posterior", shrinkage)
-    posterior = problem.posterior(shrinkage, problem.rows.shape[1])
-    return float(problem.of_truth(posterior).mean())
+    return _principal("ncti_posterior", statistic).mean_posterior()
 
 
 @register_metric(
@@ -161,23 +162,22 @@ def ncti_rank(statistic: FeatureSample) -> float:
     >>> round(ncti_rank(*load_iris(return_X_y=True)), 4)
     3.1259
     """
-    problem, shrinkage = _principal(statistic)
-    problem.warn_if_singular("ncti_rank", shrinkage)
-    posterior = problem.posterior(shrinkage, problem.rows.shape[1])
+    problem = _principal("ncti_rank", statistic)
+    posterior = problem.posterior()
     order = torch.argsort(problem.labels).to(posterior.device)
     counts = problem.moments.counts[problem.moments.present].tolist()
     blocks = posterior[order].split(counts)
     return math.log(sum(float(torch.linalg.svdvals(block).sum()) for block in blocks))
 
 
-def _principal(statistic: FeatureSample) -> tuple[Problem, float]:
-    """The leading 64 principal coordinates, and the shrinkage ``λ`` that NCTI takes from them."""
-    moments = statistic.moments
-    assert isinstance(moments, ClassMoments)
-    check_classes(moments)
+def _principal(name: str, statistic: FeatureSample) -> Problem:
+    """The leading 64 principal coordinates, with the shrinkage ``λ`` that NCTI takes from them."""
+    moments = checked_moments(statistic)
     values, vectors = moments.total.eigh
     rows = (statistic.x - moments.mean) @ vectors[:, :_COMPONENTS]
-    problem = Problem(statistic.x, statistic.y, moments).with_rows(rows)
-    check_classes(problem.moments)
     explained = float(values[:_SHRINKAGE_COMPONENTS].sum()) / (moments.n - 1)
-    return problem, max(math.exp(-explained), LOWEST_SHRINKAGE)
+    moments = ClassMoments.from_batch(rows, statistic.y, moments.num_classes, parts=())
+    check_classes(moments)
+    problem = Problem(rows, statistic.y, moments, shrinkage(explained), rows.shape[1])
+    problem.warn_if_singular(name)
+    return problem

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import register_metric
-from transfer_metrics.metrics.discriminant import Problem, fisher_shrinkage
-from transfer_metrics.statistics import ClassMoments, FeatureSample
+from transfer_metrics.metrics.discriminant import Problem
+from transfer_metrics.statistics import ClassMoments, FeatureSample, TargetMoments
 
 _SMALLEST_DEVIATION = 1e-3
 _EXIT_RATIO = 0.5
@@ -89,33 +89,32 @@ def ped(
             f"general moments have {general.dim} features and these have {statistic.x.shape[1]}; "
             f"build both from the same layer"
         )
-    moments = statistic.moments
-    assert isinstance(moments, ClassMoments)
-    problem = Problem(statistic.x, statistic.y, moments)
-    scale = _deviations(moments if general is None else general).clamp_min(_SMALLEST_DEVIATION)
-    scale = scale.to(problem.rows.device)
-    moves = motion(problem, scale, nu, step, rounds) * scale
-    moved = Problem.of(dataclasses.replace(statistic, x=statistic.x + moves[problem.codes]))
-    shrinkage = fisher_shrinkage(moved.moments)
-    moved.warn_if_singular("ped", shrinkage)
-    return moved.self_challenged(shrinkage, statistic.x.shape[1])
+    scale = _deviations(general or statistic.moments).clamp_min(_SMALLEST_DEVIATION)
+    scale = scale.to(statistic.x.device)
+    moves, codes = motion(statistic, scale, nu, step, rounds)
+    moved = dataclasses.replace(statistic, x=statistic.x + (moves * scale)[codes])
+    return Problem.of("ped", moved).self_challenged()
 
 
-def _deviations(moments: ClassMoments) -> Tensor:
+def _deviations(moments: ClassMoments | TargetMoments) -> Tensor:
     """Standard deviation of each feature (over n), (D,)."""
     total = moments.total
     squares = total.data.diagonal() if total.dense else total.data.square().sum(dim=0)
     return (squares / moments.n).sqrt()
 
 
-def motion(problem: Problem, scale: Tensor, nu: float, step: float, rounds: int) -> Tensor:
-    """How far each class that occurs moves, in standardised features, (C, D)."""
-    present = problem.moments.present
-    codes, means = problem.codes, problem.moments.means[present]
-    spread = ((problem.rows - means[codes]) / scale).square().sum(dim=1)
-    counts = problem.moments.counts[present].to(spread)
-    radii = (spread.new_zeros(len(present)).index_add_(0, codes, spread) / counts).sqrt()
-    start = (means - problem.moments.mean) / scale
+def motion(
+    statistic: FeatureSample, scale: Tensor, nu: float, step: float, rounds: int
+) -> tuple[Tensor, Tensor]:
+    """Moves of the classes that occur, in standardised features, (C, D), and each row's class."""
+    moments = statistic.moments
+    assert isinstance(moments, ClassMoments)
+    codes = torch.unique(statistic.y, return_inverse=True)[1].to(statistic.x.device)
+    means = moments.means[moments.present]
+    spread = ((statistic.x - means[codes]) / scale).square().sum(dim=1)
+    counts = moments.counts[moments.present].to(spread)
+    radii = (spread.new_zeros(len(means)).index_add_(0, codes, spread) / counts).sqrt()
+    start = (means - moments.mean) / scale
     centres, first = start, 0.0
     for turn in range(rounds):
         moves = _repulsion(centres, radii, nu, step)
@@ -125,7 +124,7 @@ def motion(problem: Problem, scale: Tensor, nu: float, step: float, rounds: int)
         if movement <= _EXIT_RATIO * first:
             break
         centres = centres + moves
-    return centres - start
+    return centres - start, codes
 
 
 def _repulsion(centres: Tensor, radii: Tensor, nu: float, step: float) -> Tensor:

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import platformdirs
 import transfer_metrics
 from transfer_metrics.errors import StorageError, warn
 from transfer_metrics.features.pixels import trim
-from transfer_metrics.files import TEMPORARY, locked, remove_folder, replacing
+from transfer_metrics.files import TEMPORARY, fcntl, locked, remove_folder, replacing
 from transfer_metrics.results.record import Record
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 POLICIES = ("only-missing", "always", "never", "only-cache")
 _PASSING = ".passing"
+LOCK = ".lock"
 _PARTS = ("scores", "features", "statistics", "pixels", "training")
 ADVICE = (
     "make room, set TRANSFER_METRICS_CACHE to another folder, or use cache='never'; what was "
@@ -81,19 +82,12 @@ class ResultCache:
         return any((self.root / "statistics").glob("*/*"))
 
     def check_writable(self) -> None:
-        """Find out before any work whether scores can be kept.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
-        with locked(self.root / "scores" / ".lock", advice=ADVICE):
+        """Find out before any work whether scores can be kept."""
+        with locked(self.root / "scores" / LOCK, advice=ADVICE):
             pass
 
     def read(self, key: str) -> list[Record]:
         """Records that were kept under a key; a file that is not as it was written has none.
-
-        Raises:
-            StorageError: the folder cannot be read.
 
         Warns:
             TransferMetricsWarning: the file is damaged.
@@ -113,21 +107,13 @@ class ResultCache:
             return []
 
     def write(self, key: str, records: Sequence[Record]) -> None:
-        """Replace the records of a key at once.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
+        """Replace the records of a key at once."""
         self.update(key, lambda known: records)
 
     def update(self, key: str, change: Callable[[list[Record]], Sequence[Record]]) -> None:
-        """Replace the records of a key by what is made of them, one process after the other.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
+        """Replace the records of a key by what is made of them, one process after the other."""
         path = self._scores(key)
-        with locked(path.parent / ".lock", advice=ADVICE):
+        with locked(path.parent / LOCK, advice=ADVICE):
             for stray in path.parent.glob(f"*{TEMPORARY}"):
                 stray.unlink(missing_ok=True)  # from a process that was killed while writing
             records = change(self.read(key))
@@ -142,9 +128,6 @@ class ResultCache:
 
         Unless it is to stay (``keep``), one that is new here is marked as passing, so that it goes
         even where the process that wanted it is killed.
-
-        Raises:
-            StorageError: the folder cannot be written to.
         """
         folder = self.features(key)
         with locked(folder / ".used", shared=True, advice=ADVICE):
@@ -166,11 +149,36 @@ class ResultCache:
                 if held:
                     remove_folder(folder)
 
+    def drop_statistics(self, key: str) -> None:
+        """Remove the statistics of a key, except those that another run is writing."""
+        for path in self.statistics(key).glob("*"):
+            if path.suffix != TEMPORARY:
+                remove_folder(path)
+        self._sweep_statistics()
+
+    def drop(self, folders: Iterable[Path]) -> None:
+        """Remove features and statistics that are of no more use."""
+        for folder in folders:
+            is_store = folder == self.features(folder.name)
+            (self.drop_features if is_store else self.drop_statistics)(folder.name)
+
     def sweep(self) -> None:
-        """Remove what is left of feature stores whose removal was interrupted, and old pixels."""
+        """Remove what interrupted removals and killed processes left, and old pixels."""
         trim(self.pixels)
         for stray in (self.root / "features").glob(f"*{TEMPORARY}"):
             shutil.rmtree(stray, ignore_errors=True)
+        self._sweep_statistics()
+
+    def _sweep_statistics(self) -> None:
+        if fcntl is None:
+            return  # nothing tells whether somebody is at work
+        for path in self.root.glob(f"statistics/*/*{TEMPORARY}"):
+            with suppress(StorageError), locked(path / LOCK, wait=False) as free:
+                if free:
+                    shutil.rmtree(path, ignore_errors=True)
+        for folder in self.root.glob("statistics/*"):
+            with suppress(OSError):
+                folder.rmdir()
 
     def size(self) -> dict[str, tuple[int, int]]:
         """Files and bytes under each of its parts."""
@@ -190,11 +198,7 @@ class ResultCache:
 
 
 def _parsed(text: str) -> list[Record]:
-    """Records of a file of scores.
-
-    Raises:
-        ValueError: it is not as it was written.
-    """
+    """Records of a file of scores."""
     *lines, end = text.splitlines(keepends=True) or [""]
     if parse_json(end) != {"sha256": _digest("".join(lines))}:
         raise ValueError("its SHA-256 does not match")

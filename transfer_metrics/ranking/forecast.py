@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,15 +13,12 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import memory_bytes
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import worker_memory
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
-from transfer_metrics.ranking.range_builder import RangeBuilder
-from transfer_metrics.ranking.rank import LAYER_CHOICES, make_job
+from transfer_metrics.ranking.range_statistics import RangeBuilder
+from transfer_metrics.ranking.rank import extracted_layers, make_job
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
-from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.task import Task
 
 _TRIED = 32
 
@@ -71,10 +66,6 @@ def forecast(
 
     Arguments are those of ``rank_models``.
 
-    Raises:
-        UnknownNameError: no such task, split or pattern of models.
-        InvalidInputError: a task that cannot be used.
-
     Cost: a forward pass of 68 examples per model.
 
     >>> found, = forecast("zoo:cnn-mnist", "sklearn:digits", progress=False)
@@ -86,61 +77,53 @@ def forecast(
     candidates = candidates_of(models)
     task = load_task(task)
     whole = task[split]
-    chosen = LAYER_CHOICES.get(layers, (layers,))[0] if isinstance(layers, str) else layers
+    chosen, _ = extracted_layers(layers)
     few = np.arange(min(_TRIED, len(whole)))
     runs = (few[:2], few[:2], few, few)
     parts = [replace(task, splits={split: whole.rows(rows)}) for rows in runs]
     options = {**options, "split": split, "dtype": dtype, "progress": False}
-    found = []
-    builder = None
+    job = None
     if stream:
-        job = make_job(task, metrics, layers=layers, pool=pool, split=split, intervals=intervals)
-        job = replace(job, spills=memory is None and workers == 1)
         share = worker_memory(memory, workers)
-        builder = functools.partial(_builder, job, share)
-    with progress_bar("models", len(candidates), progress) as bar:
-        for candidate in candidates:
-            found.append(_tried(candidate, parts, len(whole), chosen, pool, options, builder))
-            bar.update()
-    return found
+        job = make_job(
+            task, metrics, layers=layers, split=split, intervals=intervals, pool=pool,
+            spills=memory is None and workers == 1,
+        )  # fmt: skip
 
-
-def _tried(
-    candidate: Candidate,
-    parts: Sequence[Task],
-    n: int,
-    layers: Any,
-    pool: Any,
-    options: dict[str, Any],
-    builder: Callable[..., RangeBuilder] | None,
-) -> Forecast:
-    try:
-        model = candidate.load()
-        taken = []
-        for part in parts:
-            started = time.perf_counter()
-            store = extract(model, part, layers, pool, **options)
-            taken.append(time.perf_counter() - started)
+    def tried(candidate: Candidate) -> Forecast:
+        try:
+            model = candidate.load()
+            taken = []
+            for part in parts:
+                started = time.perf_counter()
+                store = extract(model, part, chosen, pool, **options)
+                taken.append(time.perf_counter() - started)
+            plan = None
+            if job is not None:
+                builder = RangeBuilder(job, job.extraction(model), job.metrics, share)
+                plan = None if builder.spills else builder.plan
+        except TransferMetricsError as error:
+            return Forecast(candidate.name, error=str(error))
         # Tracing and proofs are done once, so they do not grow with the examples.
         _, once, *both = taken
         last = min(both)  # whatever else the machine does makes it slower, never faster
         each = max(last - once, 0.1 * last) / max(len(store) - 2, 1)
-        built = builder(model) if builder else None
-        plan = built.plan if built and not built.spills else None
-    except TransferMetricsError as error:
-        return Forecast(candidate.name, error=str(error))
-    dims = [layer.dim for layer in store.layers]
-    return Forecast(
-        model=model.name,
-        params=sum(p.numel() for p in model.module.parameters()),
-        layers=len(dims),
-        dims=(min(dims), max(dims)),
-        stored=plan is None,
-        bytes=plan.bytes if plan else memory_bytes(store.layers, n, options["dtype"]),
-        readings=plan.readings if plan else 1.0,
-        seconds=once + each * n * (plan.readings if plan else 1.0),
-    )
+        readings = plan.readings if plan else 1.0
+        dims = [layer.dim for layer in store.layers]
+        return Forecast(
+            model=model.name,
+            params=sum(p.numel() for p in model.module.parameters()),
+            layers=len(dims),
+            dims=(min(dims), max(dims)),
+            stored=plan is None,
+            bytes=plan.bytes if plan else memory_bytes(store.layers, len(whole), dtype),
+            readings=readings,
+            seconds=once + each * len(whole) * readings,
+        )
 
-
-def _builder(job: Job, memory: int, model: Model) -> RangeBuilder:
-    return RangeBuilder(job, job.extraction(model), job.metrics, memory)
+    found = []
+    with progress_bar("models", len(candidates), progress) as bar:
+        for candidate in candidates:
+            found.append(tried(candidate))
+            bar.update()
+    return found

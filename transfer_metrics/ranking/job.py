@@ -8,13 +8,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
-from transfer_metrics.features.batches import MEAN
 from transfer_metrics.features.extract import Extraction
+from transfer_metrics.features.layers import MEAN
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
@@ -23,7 +24,7 @@ from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import NO_TIME, Record
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.task import Split, Task
-from transfer_metrics.statistics.needs import Labels
+from transfer_metrics.statistics.statistics import Labels
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Outcome:
     stop: str = ""
     # What in the cache is of no more use, should it still be there: where several worked on a
     # model, the last one may leave it.
-    left: tuple[str, ...] = ()
+    left: tuple[Path, ...] = ()
     late: bool = False  # whether the time was over before the model was scored
 
     @property
@@ -53,17 +54,17 @@ class Job:
     metrics: Sequence[Metric]  # the metrics, of which the first one ranks
     layers: Any  # which layers are read
     view: str  # which of them stand for a model
-    pool: str  # pooling of each
-    split: str
-    dtype: str  # precision of features
-    amp: bool  # whether the forward pass runs in mixed precision
-    policy: str  # what is taken from the cache and what is kept there
     cache: ResultCache
     # How errors of scores are found, by label of the metrics that are to have one.
     modes: Mapping[str, str]
     options: Mapping[str, Any]  # further options of ``extract``
     # Positions of the examples that are run through a model in one go each, ascending.
-    ranges: tuple[Any, ...] = ()
+    ranges: tuple[Any, ...]
+    pool: str = "avg"  # pooling of each layer
+    split: str = "train"
+    dtype: str = "float32"  # precision of features
+    amp: bool = False  # whether the forward pass runs in mixed precision
+    policy: str = "only-missing"  # what is taken from the cache and what is kept there
     stored: bool = False  # whether features are written first, and statistics built of the files
     # Whether that is done for models whose statistics do not fit into memory together.
     spills: bool = False
@@ -126,11 +127,7 @@ class Job:
         return dataclasses.replace(self.task, splits={"train": part, self.split: part})
 
     def extraction(self, model: Model, task: Task | None = None) -> Extraction:
-        """The pass over the task, or over a part of it; the model is proven for the whole.
-
-        Raises:
-            ExtractionError: the features of the model cannot be used.
-        """
+        """The pass over the task, or over a part of it; the model is proven for the whole."""
         return Extraction.of(
             model, task or self.task, self.layers, self.pool, split=self.split, dtype=self.dtype,
             amp=self.amp, pixels=self.cache.pixels, **self.options,
@@ -166,11 +163,7 @@ class Job:
         return content_key(**of_model, mean=self.mean, ranges=ranges, content=content)
 
     def known_scores(self, key: str) -> tuple[list[Record], list[Metric]]:
-        """Records that the cache has under the key of a model, and the metrics that it lacks.
-
-        Raises:
-            InvalidInputError: some are lacking and nothing may be computed.
-        """
+        """Records that the cache has under the key of a model, and the metrics that it lacks."""
         known = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
         done = {r.label for r in known if r.intervals in _enough(self.modes.get(r.label))}
         done &= {m.label for m in self.metrics} - (self.unkept or set())
@@ -183,11 +176,7 @@ class Job:
         return [r for r in known if r.label in done], missing
 
     def owed(self, known: Sequence[Record]) -> str | None:
-        """The layer that stands for a model and has no error by a jackknife yet, if any.
-
-        Raises:
-            InvalidInputError: there is one and nothing may be computed.
-        """
+        """The layer that stands for a model and has no error by a jackknife yet, if any."""
         scored = [r for r in known if r.label == self.metrics[0].label and not r.error]
         if not scored:
             return None

@@ -10,8 +10,8 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.memory import total_memory
-from transfer_metrics.statistics.needs import FLOAT, Needs
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT
+from transfer_metrics.statistics.statistics import FLOAT, Needs
 from transfer_metrics.threads import cores
 
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
@@ -25,9 +25,6 @@ _GAPS = 1.1
 def as_bytes(size: int | str) -> int:
     """A number of bytes, or text such as ``"2GiB"``.
 
-    Raises:
-        InvalidInputError: it is neither.
-
     >>> as_bytes("1.5 GiB"), as_bytes("20MB"), as_bytes(1024)
     (1610612736, 20000000, 1024)
     """
@@ -38,11 +35,7 @@ def as_bytes(size: int | str) -> int:
 
 
 def worker_memory(memory: int | str | None, workers: int | None) -> int:
-    """What one worker may take, of what all may take together; half of the machine's if None.
-
-    Raises:
-        InvalidInputError: it is no size.
-    """
+    """What one worker may take, of what all may take together; half of the machine's if None."""
     total = total_memory() // 2 if memory is None else as_bytes(memory)
     return max(1, total // (workers or cores()))
 
@@ -123,9 +116,6 @@ def plan_passes(
     Layers of ``dims`` features come in call order; ``counts`` are the examples of each class, (C,),
     or one number for a regression of K ``targets``. One range has a ``share`` of the examples, and
     a shard so many; the ``budget`` is in bytes.
-
-    Raises:
-        InvalidInputError: one layer alone does not fit.
 
     >>> needs = [Needs(("moments",), frozenset({"class"}), "classification", 10, 0)]
     >>> counts = np.full(10, 1000)

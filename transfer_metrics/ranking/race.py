@@ -15,7 +15,7 @@ from scipy.special import ndtr, stdtr
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, warn
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.job import Job, Outcome
-from transfer_metrics.ranking.ranges import Ranges, Run, drop, outcomes
+from transfer_metrics.ranking.ranges import Ranges, Run, outcomes
 from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.wording import several
@@ -63,9 +63,6 @@ def race(
     dropped, None for those that were scored on all examples. ``earlier`` has the scores of the
     rounds before, so that those who were dropped can be compared with all who were not.
 
-    Raises:
-        InvalidInputError: a budget that is no share or too small, see ``plan_race``.
-
     Cost: at most ``budget`` times the forward passes; each model is loaded once or twice per round,
     and those that are tested are scored twenty more times on one layer. Disk holds the statistics
     of all models that are still in the race.
@@ -75,13 +72,22 @@ def race(
     job = replace(job, **rounds_of(job, plan.sizes))
     last = len(plan.sizes) - 1
     candidates = [_loaded(candidate) for candidate in candidates]
+
+    def visit(of: Ranges, chosen: Sequence[int], title: str) -> dict[int, Outcome]:
+        """Outcomes of some of the candidates, by their places."""
+        found = {}
+        with progress_bar(title, len(chosen), progress) as bar:
+            for place, outcome in outcomes(of, [candidates[i] for i in chosen], run):
+                found[chosen[place]] = outcome
+                bar.update()
+        return found
+
     found: dict[int, Outcome] = {}
     reached: dict[int, int] = {}
     before: dict[int, list[Record]] = {}
     alive, stage, spent = list(range(len(candidates))), 0, 0
     while alive:
         of_round = replace(work, job=replace(job, stage=stage))
-        visit = functools.partial(_visited, candidates=candidates, run=run, progress=progress)
         title = f"round {stage + 1} of {last + 1}, {plan.sizes[stage]} examples, models left"
         entered = alive
         round_found = visit(of_round, entered, title)
@@ -102,7 +108,7 @@ def race(
             places = plan.places(stage + 1, spent)
             alive = _survivors(of_round, found, entered, places, level, visit)
         needed = {path for i in alive for path in found[i].left}
-        drop(job, {path for i in entered for path in found[i].left} - needed)
+        job.cache.drop({path for i in entered for path in found[i].left} - needed)
         # The last one left has nobody to be compared with on the way.
         skipped = range(stage + 1, last) if len(alive) == 1 else range(0)
         spent += sum(map(plan.cost, skipped))
@@ -196,25 +202,6 @@ def _above(model: Standing, leader: Standing) -> float:
     return math.nan if math.isnan(error) or gap == 0 else 0.0
 
 
-def _visited(
-    work: Ranges,
-    chosen: Sequence[int],
-    title: str,
-    *,
-    candidates: Sequence[Candidate],
-    run: Run,
-    progress: bool,
-) -> dict[int, Outcome]:
-    """Outcomes of some of the candidates, by their places."""
-    found = {}
-    models = [candidates[i] for i in chosen]
-    with progress_bar(title, len(chosen), progress) as bar:
-        for place, outcome in outcomes(work, models, run):
-            found[chosen[place]] = outcome
-            bar.update()
-    return found
-
-
 def _survivors(
     work: Ranges,
     found: dict[int, Outcome],
@@ -293,10 +280,6 @@ def plan_race(models: int, n: int, num_classes: int, budget: float) -> _RacePlan
 
     The first round takes a third of it, but at least forty examples and five per class; each of
     the others sees about twice as many as the one before.
-
-    Raises:
-        InvalidInputError: it is no number between 0 and 1, or too small to score every model once
-            and one of them on all examples.
 
     >>> plan_race(models=100, n=4000, num_classes=10, budget=1 / 3)
     _RacePlan(sizes=(434, 910, 1908, 4000), allowed=133333)

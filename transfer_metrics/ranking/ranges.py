@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,35 +23,17 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     warn,
 )
-from transfer_metrics.features.batches import layers_read
 from transfer_metrics.features.extract import Extraction, check_counts, extract
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.memory import release
-from transfer_metrics.metrics.base import Metric
-from transfer_metrics.progress import OutOfTime, is_over, until
+from transfer_metrics.progress import OutOfTime, until
 from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.ranking.job import Job, Outcome
-from transfer_metrics.ranking.range_builder import RangeBuilder
-from transfer_metrics.ranking.range_folder import (
-    RangeFolder,
-    StoredScatter,
-    clear,
-    gone,
-    merged,
-)
-from transfer_metrics.ranking.scoring import (
-    ClassScatter,
-    Read,
-    bases_of,
-    records_of,
-    score_stores,
-)
+from transfer_metrics.ranking.range_statistics import RangeBuilder, RangeFolder, read_ranges
+from transfer_metrics.ranking.scoring import Read, bases_of, read_stores, records_of
 from transfer_metrics.results.error_bars import MODES
-from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
-from transfer_metrics.statistics.needs import Needs
-from transfer_metrics.statistics.statistics import Statistics
+from transfer_metrics.statistics.statistics import Needs, Statistics
 
 RANGES = 16
 """Most ranges that the shards of a model are cut into: each leaves its own statistics."""
@@ -81,9 +64,6 @@ def outcomes(
 
     Where the time was over before any model had a score, one is scored all the same, and then has
     a second outcome; not in later rounds of a race, which have the scores of those before.
-
-    Raises:
-        StorageError: the cache cannot be written to.
     """
     job, late, scored = work.job, list[int](), bool(work.job.stage or work.job.errors)
     found = run(work, candidates, [work.parts] * len(candidates), **options)
@@ -99,7 +79,7 @@ def outcomes(
             scored |= outcome.scored
             if candidates[place].name != work.sure:
                 late += [place] * outcome.late
-            elif outcome.scored and is_over(job.until):
+            elif outcome.scored and time.time() > job.until:
                 warn(
                     f"the time was over before any model was scored, and {work.sure} was all the "
                     f"same, since there is no result without one"
@@ -156,54 +136,51 @@ class Ranges:
 
     def load(self, item: Candidate) -> _Loaded | Outcome:
         """A model, or its scores where they are known; what its code raises becomes a record."""
-        try:
-            with self._time_for(item.name):
-                return self._loaded(item)
-        except OutOfTime:
-            return self.job.unfinished(item.name)
-
-    def _time_for(self, name: str) -> AbstractContextManager[None]:
-        return until(math.inf if name == self.sure else self.job.until)
-
-    def _loaded(self, item: Candidate) -> _Loaded | Outcome:
-        """The same while there is time."""
         job, started = self.job, time.perf_counter()
         try:
-            model = item.load()
-            loading = time.perf_counter() - started
-            whole = job.extraction(model)
-            scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
-            known, missing = job.known_scores(scores)
-            layer = job.owed(known) if job.errors and not missing else None
-            if not missing and layer is None:
-                return Outcome(job.ordered(item.name, known), key, left=self._left_over(whole, key))
-            builder = RangeBuilder(job, whole, job.metrics if job.racing else missing, self.memory)
-            stored = job.stored or job.has_features(key) or builder.spills
-            folder = self._folder(builder, stored)
-            labels = frozenset(m.label for m in (missing or job.metrics[:1]))
-            built = _Built(item.name, key, scores, folder, labels, layer, loading)
-            return _Loaded(builder, built, stored)
+            with self._time_for(item.name):
+                model = item.load()
+                loading = time.perf_counter() - started
+                whole = job.extraction(model)
+                scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
+                known, missing = job.known_scores(scores)
+                layer = job.owed(known) if job.errors and not missing else None
+                if not missing and layer is None:
+                    left = self._left_over(whole, key)
+                    return Outcome(job.ordered(item.name, known), key, left=left)
+                metrics = job.metrics if job.racing else missing
+                builder = RangeBuilder(job, whole, metrics, self.memory)
+                stored = job.stored or job.has_features(key) or builder.spills
+                folder = self._folder(builder, stored)
+                labels = frozenset(m.label for m in (missing or job.metrics[:1]))
+                built = _Built(item.name, key, scores, folder, labels, layer, loading)
+                return _Loaded(builder, built, stored)
+        except OutOfTime:
+            return job.unfinished(item.name)
         except Exception as error:
             # Anything a model's own code may raise must not stop the others.
             return job.failure(item.name, error)
+
+    def _time_for(self, name: str) -> AbstractContextManager[None]:
+        return until(math.inf if name == self.sure else self.job.until)
 
     def _folder(self, builder: RangeBuilder, stored: bool = False) -> Path:
         """Where the statistics of a model are kept."""
         content = {"run": self.run, **({} if stored else builder.content)}
         return self.job.cache.statistics(self.job.statistics_key(builder.whole, content))
 
-    def _left_over(self, whole: Extraction, key: str) -> tuple[str, ...]:
+    def _left_over(self, whole: Extraction, key: str) -> tuple[Path, ...]:
         """What a run left which was killed between scoring and clearing up."""
         job = self.job
         if job.policy == "only-cache":
             return ()
         left = []
         if not job.keep_features and job.cache.is_passing(key):
-            left.append(str(job.cache.features(key)))
+            left.append(job.cache.features(key))
         if not job.stored and job.cache.has_statistics:
             with contextlib.suppress(InvalidInputError):  # they do not fit, so there are none
                 builder = RangeBuilder(job, whole, job.metrics, self.memory)
-                left.append(str(self._folder(builder)))
+                left.append(self._folder(builder))
         return tuple(left)
 
     def settles(self, result: Any) -> bool:
@@ -231,13 +208,13 @@ class Ranges:
             return job.failure(built.name, error)
         return built
 
-    def reduce(self, item: Any, results: Sequence[Any]) -> Outcome:
+    def reduce(self, item: Any, results: Sequence[Any], again: bool = False) -> Outcome:
         """The outcome of a candidate, from the statistics of its ranges."""
         for result in results:
             if isinstance(result, Outcome) and result.late:
                 return result  # its finished ranges stay
             if isinstance(result, Outcome):
-                left = {str(r.folder) for r in results if isinstance(r, _Built) and result.key}
+                left = {r.folder for r in results if isinstance(r, _Built) and result.key}
                 return replace(result, left=(*result.left, *left))
             if isinstance(result, Lost):
                 return _lost(self.job, item, result)
@@ -247,11 +224,14 @@ class Ranges:
                 return self._merged(built)
         except OutOfTime:
             return self.job.unfinished(built.name)
-        except CorruptStoreError:
-            # Damaged meanwhile, or another run on the same cache was faster and has cleared up.
-            return self._again(item)
         except TransferMetricsError as error:
-            return self.job.failure(built.name, error)
+            if again or not isinstance(error, CorruptStoreError):
+                return self.job.failure(built.name, error)
+        # Damaged meanwhile, or another run on the same cache was faster and has cleared up.
+        loaded, results = self.load(item), []
+        while len(results) < self.parts and not any(map(self.settles, results)):
+            results.append(self.map(loaded, len(results)))
+        return self.reduce(item, results, again=True)
 
     def _features(self, stack: ExitStack, whole: Extraction, place: int) -> FeatureStore:
         """Features of a range in files: what is there is kept, what is damaged computed anew."""
@@ -299,12 +279,8 @@ class Ranges:
         seen = job.seen if job.stored else (range(len(job.data)),)
         with ExitStack() as stack:
             stores = [self._features(stack, loaded.builder.whole, i) for i in range(len(seen))]
-            labels = [job.labels[np.asarray(positions)] for positions in seen]
-            fresh = score_stores(
-                stores, self._metrics(built), labels, modes=self._modes(built), mean=job.mean,
-                only=built.layer,
-            )  # fmt: skip
-        outcome = self._kept(built, fresh)
+            read = read_stores(stores, job.labels[np.concatenate(seen)], job.mean)
+            outcome = self._outcome(built, stores[0], sum(one.seconds for one in stores), read)
         if not job.keep_features:
             job.cache.drop_features(built.key)
         return outcome
@@ -312,86 +288,32 @@ class Ranges:
     def _merged(self, built: _Built) -> Outcome:
         """The outcome of a model from the folders of its ranges."""
         folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(self.parts)]
-        manifests = [folder.read_manifest() or gone(folder.path) for folder in folders]
-        store, bounds = FeatureStore(manifests[0], []), manifests[0]["class_bounds"]
-        dims = {layer.name: layer.dim for layer in layers_read(store.layers, self.job.mean)}
-
-        def read(name: str, needs: Sequence[Needs]) -> tuple[Statistics, ClassScatter | None]:
-            release()  # of building, or of the layer before
-            statistics = merged(folders, name)
-            assert statistics is not None
-            if name not in bounds:
-                return statistics, None
-            scatter = StoredScatter(folders, name, bounds[name], dims[name])
-            return statistics, lambda moments: scatter
-
-        outcome = self._outcome(built, store, sum(m["seconds"] for m in manifests), read)
+        outcome = self._outcome(built, *read_ranges(folders))
         if not self.job.racing:
-            clear(built.folder)
+            self.job.cache.drop_statistics(built.folder.name)
         return outcome
 
-    def _again(self, item: Any) -> Outcome:
-        """The outcome of a candidate whose statistics are gone, wholly or in part."""
-        loaded = self.load(item)
-        if isinstance(loaded, Outcome):
-            return loaded
-        for part in range(self.parts):
-            result = self.map(loaded, part)
-            if isinstance(result, Outcome):
-                return result
-        try:
-            return self._merged(loaded.built)
-        except TransferMetricsError as error:
-            return self.job.failure(loaded.built.name, error)
-
     def _outcome(self, built: _Built, store: FeatureStore, seconds: float, read: Read) -> Outcome:
-        """The outcome of a model from the statistics of its layers."""
+        """The outcome of a model from the statistics of its layers; the cache gets it too."""
         job = self.job
-        n = sum(map(len, job.seen))
-        bases = {
-            name: replace(base, n=n, extract_seconds=seconds)
-            for name, base in bases_of(store, job.mean).items()
-            if built.layer in (None, name)
-        }
-        fresh = records_of(bases, self._metrics(built), job.labels, read, self._modes(built))
-        return self._kept(built, fresh)
-
-    def _kept(self, built: _Built, fresh: Sequence[Record]) -> Outcome:
-        """The outcome with fresh records, which the cache gets too."""
-        job = self.job
-        left = self._left(built)
+        left = [built.folder]
+        if not job.keep_features:
+            left.append(job.cache.features(built.key))
+        outcome = functools.partial(Outcome, key=built.key, left=tuple(left))
+        bases = bases_of(store, job.mean, sum(map(len, job.seen)), seconds)
         if built.layer is not None:
-            known = job.with_error(built.scores, fresh[0])
-            return Outcome(job.ordered(built.name, known), built.key, left=left)
+            bases, modes = {built.layer: bases[built.layer]}, {job.metrics[0].label: MODES[0]}
+            [fresh] = records_of(bases, job.metrics[:1], job.labels, read, modes)
+            return outcome(job.ordered(built.name, job.with_error(built.scores, fresh)))
+        metrics = [m for m in job.metrics if m.label in built.labels]
+        scored = records_of(bases, metrics, job.labels, read, job.modes)
         known, missing = job.known_scores(built.scores)
         if not {m.label for m in missing} <= built.labels:
             raise CorruptStoreError(f"scores of {built.name} in the cache are gone; run again")
-        fresh = [replace(record, load_seconds=built.loading) for record in fresh]
-        job.keep_scores(built.scores, built.labels, fresh)
+        scored = [replace(record, load_seconds=built.loading) for record in scored]
+        job.keep_scores(built.scores, built.labels, scored)
         kept = [record for record in known if record.label not in built.labels]
-        return Outcome(job.ordered(built.name, [*kept, *fresh]), built.key, left=left)
-
-    def _left(self, built: _Built) -> tuple[str, ...]:
-        """What is of no more use once a model is scored."""
-        if self.job.keep_features:
-            return (str(built.folder),)
-        return str(built.folder), str(self.job.cache.features(built.key))
-
-    def _metrics(self, built: _Built) -> list[Metric]:
-        return [m for m in self.job.metrics if m.label in built.labels]
-
-    def _modes(self, built: _Built) -> Mapping[str, str]:
-        of_layer = {self.job.metrics[0].label: MODES[0]}
-        return of_layer if built.layer is not None else self.job.modes
-
-
-def drop(job: Job, left: Iterable[str]) -> None:
-    """Remove statistics and features that are of no more use."""
-    for path in map(Path, left):
-        if path.parent.name == "features":
-            job.cache.drop_features(path.name)
-        else:
-            clear(path)
+        return outcome(job.ordered(built.name, [*kept, *scored]))
 
 
 def _lost(job: Job, candidate: Candidate, result: Lost) -> Outcome:

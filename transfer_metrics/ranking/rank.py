@@ -15,12 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.features.batches import MEAN
+from transfer_metrics.features.layers import MEAN
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.fork_server import can_fork, fork_server_until_end
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.cache import POLICIES, ResultCache
-from transfer_metrics.ranking.combinations import Combination, combined
 from transfer_metrics.ranking.engines import ENGINES, map_reduce
 from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import worker_memory
@@ -28,19 +27,18 @@ from transfer_metrics.ranking.metric_choice import (
     DEFAULT_METRICS,
     asked_combinations,
     check_metrics,
+    combined,
     resolve_metrics,
     told_once,
     warn_of_widths,
 )
 from transfer_metrics.ranking.race import race
-from transfer_metrics.ranking.range_folder import sweep
-from transfer_metrics.ranking.ranges import Ranges, Run, drop, outcomes, ranges_of
+from transfer_metrics.ranking.ranges import Ranges, Run, outcomes, ranges_of
 from transfer_metrics.ranking.scoring import with_methods
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.shortlist import LEARNT
-from transfer_metrics.results.standing import earlier_accuracies
+from transfer_metrics.results.shortlist import LEARNT, earlier_accuracies
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import listed, several
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
@@ -51,8 +49,7 @@ from transfer_metrics.syntax import seconds_of
 
 _FEW = 3
 """Candidates from which on it pays to start processes."""
-# How each choice of layers is extracted, and which rows then stand for the model.
-LAYER_CHOICES = {
+_LAYER_CHOICES = {
     "best": ("blocks", "best"),
     "blocks": ("blocks", "all"),
     "last": ("last", "last"),
@@ -201,7 +198,12 @@ def rank_models(
     task = load_task(task)
     combinations = asked_combinations(metrics, task.kind)
     if budget is not None:
-        _refuse_race(task, combinations)
+        refuse_words(task, "a race adds single examples; leave out budget=")
+        for one in combinations:
+            raise InvalidInputError(
+                f"{one.name} compares all candidates on the same examples, and a race drops some; "
+                f"leave out budget=, or rank by its terms {', '.join(one.terms)}"
+            )
     with contextlib.ExitStack() as stack:
         stack.enter_context(fork_server_until_end())
         policy = cache
@@ -209,19 +211,18 @@ def rank_models(
             policy = "only-missing"
             cache_dir = stack.enter_context(TemporaryDirectory(prefix="transfer-metrics-"))
         job = make_job(
-            task, metrics, layers=layers, pool=pool, split=split, cache=policy,
-            cache_dir=cache_dir, stored=stored, keep_features=keep_features, intervals=intervals,
-            dtype=dtype, amp=amp, options={**options, "progress": progress and serial},
+            task, metrics, layers=layers, split=split, cache_dir=cache_dir, intervals=intervals,
+            options={**options, "progress": progress and serial}, pool=pool, policy=policy,
+            stored=stored, spills=spills, keep_features=keep_features, dtype=dtype, amp=amp,
+            until=ends,
         )  # fmt: skip
         # The data are hashed here, once, and the hash goes to the workers with them.
         _ = job.task_id
-        job = replace(job, until=ends, spills=spills)
         work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "")
         gpus = gpus_of(engine, options.get("device"))
         run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus, careful=careful)
-        for tidy in (job.cache.sweep, functools.partial(sweep, job.cache.root / "statistics")):
-            tidy()
-            stack.callback(tidy)
+        job.cache.sweep()
+        stack.callback(job.cache.sweep)
         # Of metrics that nobody named, what holds of all layers alike is no news at each.
         if metrics is DEFAULT_METRICS:
             stack.enter_context(told_once())
@@ -256,11 +257,7 @@ def _of_pairs(
 def features_first(
     stream: bool | None, memory: int | str | None, keep_features: bool, budget: float | None
 ) -> bool:
-    """Whether features are written before they are scored; arguments as for ``rank_models``.
-
-    Raises:
-        InvalidInputError: options that contradict each other.
-    """
+    """Whether features are written before they are scored; arguments as for ``rank_models``."""
     if keep_features and (stream or memory is not None):
         raise InvalidInputError(
             "kept features are written to disk, and stream and memory are for statistics without; "
@@ -277,47 +274,37 @@ def features_first(
     return keep_features or (unstreamed and budget is None)
 
 
-def _refuse_race(task: Task, combinations: Sequence[Combination]) -> None:
-    refuse_words(task, "a race adds single examples; leave out budget=")
-    if combinations:
-        raise InvalidInputError(
-            f"{combinations[0].name} compares all candidates on the same examples, and a race "
-            f"drops some; leave out budget=, or rank by its terms "
-            f"{', '.join(combinations[0].terms)}"
-        )
-
-
 def make_job(
     task: Task,
     metrics: Any,
     *,
     layers: Any = "best",
-    pool: str = "avg",
     split: str = "train",
-    cache: str = "only-missing",
     cache_dir: str | os.PathLike[str] | None = None,
-    stored: bool = False,
-    keep_features: bool = False,
     intervals: bool | str = False,
-    dtype: str = "float32",
-    amp: bool = False,
     options: Mapping[str, Any] | None = None,
+    stored: bool = False,
+    **fields: Any,
 ) -> Job:
-    """What is the same for all models of a ranking; arguments as for ``rank_models``."""
+    """What is the same for all models of a ranking, by arguments of ``rank_models`` and ``Job``."""
     options = options or {}
-    chosen, view = layers, "best"
-    if isinstance(layers, str):
-        chosen, view = LAYER_CHOICES.get(layers, (layers, "best"))
     n = len(task[split])
+    chosen, view = extracted_layers(layers)
     uneven = task.kind == "classification" and is_long_tailed(task[split].labels)
     asked = resolve_metrics(metrics, task.kind, long_tailed=uneven)
+    ranges = (range(n),) if stored else ranges_of(n, options.get("shard_size", 1024))
     return Job(
-        task, asked, chosen, view, pool, split, dtype, amp, cache,
-        ResultCache(cache_dir), interval_modes(intervals, asked, True), options,
-        ranges=(range(n),) if stored else ranges_of(n, options.get("shard_size", 1024)),
-        stored=stored, keep_features=keep_features,
-        mean=isinstance(layers, str) and layers == MEAN,
+        task, asked, chosen, view, ResultCache(cache_dir), interval_modes(intervals, asked, True),
+        options, ranges, split=split, stored=stored,
+        mean=isinstance(layers, str) and layers == MEAN, **fields,
     )  # fmt: skip
+
+
+def extracted_layers(layers: Any) -> tuple[Any, str]:
+    """How a choice of layers is extracted, and which rows then stand for the model."""
+    if isinstance(layers, str):
+        return _LAYER_CHOICES.get(layers, (layers, "best"))
+    return layers, "best"
 
 
 def _ranked(
@@ -327,7 +314,7 @@ def _ranked(
     total = work.parts * len(candidates)
     with progress_bar("ranges" if work.parts > 1 else "models", total, progress) as bar:
         found = dict(outcomes(work, candidates, run, tick=bar.update))
-    drop(work.job, {path for outcome in found.values() for path in outcome.left})
+    work.job.cache.drop({path for outcome in found.values() for path in outcome.left})
     if late := [candidates[place].name for place in sorted(found) if found[place].late]:
         warn(
             f"the time was over before {several(len(late), 'model')} of {len(candidates)}: "

@@ -16,31 +16,29 @@ from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.naming import short_id
-from transfer_metrics.ranking.combinations import combined
 from transfer_metrics.ranking.metric_choice import (
     DEFAULT_METRICS,
     asked_combinations,
     check_metrics,
+    combined,
     resolve_metrics,
     warn_of_widths,
 )
-from transfer_metrics.ranking.scoring import records_of, score_stores, with_methods
+from transfer_metrics.ranking.scoring import bases_of, read_stores, records_of, with_methods
 from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.sources.models.load_model import check_model
-from transfer_metrics.sources.tasks.label_kinds import IGNORED
 from transfer_metrics.sources.tasks.label_values import (
     as_array,
     as_numbers,
     check_container,
     check_pairs,
 )
-from transfer_metrics.sources.tasks.labels import read_labels
+from transfer_metrics.sources.tasks.labels import IGNORED, read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.inputs import as_tokens
-from transfer_metrics.statistics.needs import Labels, Needs
-from transfer_metrics.statistics.statistics import Statistics
+from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
 
 _IDENTIFYING = 256
 """Most rows of features that tell them from others."""
@@ -64,7 +62,7 @@ def score(
             ``source`` is not given, these are the source probabilities.
         y: labels (N,) or (N, 1), or (N, T) for tokens; whole numbers, texts and booleans are
             classes, other numbers (N,) or (N, K) targets of a regression, and 0 and 1 as (N, K)
-            several labels per example. ``sources.tasks.label_kinds.kind_of`` has the rule.
+            several labels per example. ``sources.tasks.labels.kind_of`` has the rule.
         metrics: names, patterns, callables or a list of them; ``"*"`` is all that apply.
         source: source probabilities, (N, Z), for the metrics that read the source head.
         kind: ``"classification"``, ``"regression"`` or ``"multilabel"`` instead of that rule.
@@ -257,7 +255,8 @@ def score_layers(
     chosen = resolve_metrics(metrics, store.kind)
     labels = Labels.of(store.labels, store.kind, store.num_classes, None, chosen)
     modes = interval_modes(intervals, chosen, True)
-    records = score_stores([store], chosen, [labels], modes=modes)
+    read = read_stores([store], labels)
+    records = records_of(bases_of(store), chosen, labels, read, modes)
     if task is not None:
         records = [replace(record, task_summary=task.summary) for record in records]
     if metrics is not DEFAULT_METRICS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,9 +19,9 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     WrittenStatisticError,
 )
-from transfer_metrics.features.batches import Batch, hidden_layers, layers_read, mean_of
+from transfer_metrics.features.layers import hidden_layers, layers_read
 from transfer_metrics.features.shards import LOGITS
-from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.features.store import Batch, FeatureStore, mean_of
 from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import check_time
@@ -29,11 +30,12 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.statistics import ClassMoments, ClassRows
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import Scatter
-from transfer_metrics.statistics.needs import Labels, Needs, has_large_classes
-from transfer_metrics.statistics.statistics import Statistics
+from transfer_metrics.statistics.statistics import FLOAT, Labels, Needs, Statistics
 from transfer_metrics.threads import threads_to_score
 
 _NO_ERRORS: Mapping[str, str] = MappingProxyType({})
+_CLASS_BYTES = 1 << 30
+"""Scatter of the classes that takes more is computed class by class where rows can be read."""
 _NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
 ClassScatter = Callable[[ClassMoments], Sequence[Scatter]]
 Read = Callable[[str, Sequence[Needs]], tuple[Statistics, ClassScatter | None]]
@@ -87,8 +89,13 @@ def needs_by_layer(
     return {name: needs for name, needs in found.items() if needs}
 
 
-def bases_of(store: FeatureStore, mean: bool = False) -> dict[str, Record]:
-    """What records of each layer of a store say of it, and of the head, before any metric."""
+def bases_of(
+    store: FeatureStore, mean: bool = False, n: int | None = None, seconds: float | None = None
+) -> dict[str, Record]:
+    """What records of each layer of a store say of it, and of the head, before any metric.
+
+    ``n`` and ``seconds`` are those of all that is scored as one, where that is not the store.
+    """
     manifest = store.manifest
     base = Record(
         model=store.model,
@@ -98,9 +105,9 @@ def bases_of(store: FeatureStore, mean: bool = False) -> dict[str, Record]:
         task_id=short_id(manifest.get("task_fingerprint", "")),
         split=store.split,
         pool=manifest["pool"],
-        n=len(store),
+        n=len(store) if n is None else n,
         num_classes=store.num_classes,
-        extract_seconds=store.seconds,
+        extract_seconds=store.seconds if seconds is None else seconds,
         note="; ".join(manifest.get("notes") or ()) or None,
     )
     layers = layers_read(store.layers, mean)
@@ -117,31 +124,22 @@ def bases_of(store: FeatureStore, mean: bool = False) -> dict[str, Record]:
     return found
 
 
-def score_stores(
-    stores: Sequence[FeatureStore],
-    metrics: Sequence[Metric],
-    labels: Sequence[Labels],
-    *,
-    modes: Mapping[str, str] = _NO_ERRORS,
-    mean: bool = False,
-    only: str | None = None,
-) -> list[Record]:
-    """Records of the layers of stores of one model on parts of one split, one after the other.
+def read_stores(stores: Sequence[FeatureStore], labels: Labels, mean: bool = False) -> Read:
+    """What reads layers of stores of one model, on parts of one split, one after the other.
 
-    Labels are those of each store. ``mean`` scores the mean of the hidden layers, and ``only``
-    names the one layer that is scored.
-
-    Cost: features of one layer and shard are held at a time, and its statistics.
+    ``labels`` are of all examples in that order, and ``mean`` gives the mean of the hidden layers.
+    Features of one layer and shard are held at a time, and its statistics.
     """
-    averaged = [layer.name for layer in hidden_layers(stores[0].layers)] if mean else []
-    everything = labels[0] if len(labels) == 1 else _joined(labels)
-    ends = np.cumsum([len(store) for store in stores])
+    layers = stores[0].layers
+    averaged = [layer.name for layer in hidden_layers(layers)] if mean else []
+    dims = {layer.name: layer.dim for layer in layers_read(layers, mean)}
+    bounds = np.cumsum([0, *map(len, stores)])
 
     def rows(name: str, positions: np.ndarray) -> np.ndarray:
-        owner = np.searchsorted(ends, positions, side="right")
+        owner = np.searchsorted(bounds, positions, side="right") - 1
         found: np.ndarray | None = None
         for i in np.unique(owner):
-            within = positions[owner == i] - (ends[i] - len(stores[i]))
+            within = positions[owner == i] - bounds[i]
             parts = [stores[i].rows(one, within) for one in averaged or [name]]
             new = mean_of(parts) if mean else parts[0]
             if found is None:
@@ -151,22 +149,17 @@ def score_stores(
         return found
 
     def read(name: str, needs: Sequence[Needs]) -> tuple[Statistics, ClassScatter | None]:
-        dim = bases[name].dim or 0
-        kept, scatter = late_classes(needs, everything, dim, functools.partial(rows, name))
+        of_layer = functools.partial(rows, name)
+        kept, scatter = late_classes(needs, labels, dims.get(name, 0), of_layer)
         total: Statistics | None = None
-        for store, known in zip(stores, labels, strict=True):
+        for store, (start, stop) in zip(stores, itertools.pairwise(bounds), strict=True):
             batches = (Batch(shard, averaged) for shard in store.shards())
-            new = Statistics.of_batches(batches, {name: kept}, known)[name]
+            new = Statistics.of_batches(batches, {name: kept}, labels[start:stop])[name]
             total = new if total is None else total + new
         assert total is not None
         return total, scatter
 
-    bases = bases_of(stores[0], mean)
-    if only is not None:
-        bases = {only: bases[only]}
-    n, seconds = sum(map(len, stores)), sum(store.seconds for store in stores)
-    bases = {k: replace(base, n=n, extract_seconds=seconds) for k, base in bases.items()}
-    return records_of(bases, metrics, everything, read, modes)
+    return read
 
 
 def late_classes(
@@ -176,22 +169,14 @@ def late_classes(
 
     ``rows`` reads features at some positions.
     """
-    if not has_large_classes(needs, labels, dim):
+    wanted = [need for need in needs if "class" in need.parts and not need.of_bins]
+    if labels.kind != "classification" or not wanted or wanted[0].blocks:
+        return needs, None
+    counts = np.bincount(labels.values, minlength=labels.num_classes)
+    if int(np.minimum(counts, dim).sum()) * dim * FLOAT <= _CLASS_BYTES:
         return needs, None
     kept = [need.without_classes() for need in needs]
     return kept, lambda moments: ClassRows(rows, labels.values, moments.means)
-
-
-def _joined(parts: Sequence[Labels]) -> Labels:
-    """Labels of parts of a split, one after the other."""
-    first = parts[0]
-    bins = None if first.bins is None else np.concatenate([p.bins for p in parts])  # type: ignore[misc]
-    return replace(
-        first,
-        values=np.concatenate([p.values for p in parts]),
-        units=np.concatenate([p.units for p in parts]),
-        bins=bins,
-    )
 
 
 def _scored(

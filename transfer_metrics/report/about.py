@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transfer_metrics.errors import TransferMetricsError
 from transfer_metrics.metrics.base import METRICS, get_metric
 from transfer_metrics.naming import bare_name
-from transfer_metrics.ranking.combinations import COMBINATIONS
+from transfer_metrics.ranking.metric_choice import COMBINATIONS
 from transfer_metrics.report.gather import Gathered, Setting
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.ranks import width_warnings
@@ -20,7 +20,7 @@ from transfer_metrics.results.wording import count, duration, listed, several
 from transfer_metrics.syntax import split_list
 from transfer_metrics.untrusted import visible
 
-_MOST_MODELS = 300
+_MOST_MODELS, _MOST_FAILURES = 300, 100
 # Longer ones are no metric's options, and parsing them could take long.
 _LONGEST_LABEL = 500
 
@@ -52,7 +52,22 @@ class _Run(NamedTuple):
     command: str
 
 
-def failures_of(gathered: Gathered) -> list[_Failure]:
+def about(whole: Gathered, shown: Gathered, notes: Sequence[str]) -> dict[str, Any]:
+    """What the templates say about numbers, by their names for it; failures are of the whole."""
+    failures = _failures_of(whole)
+    metrics = dict.fromkeys(m for s in shown.settings for m in s.table.metrics)
+    costs = [_costs_of(setting) for setting in shown.settings]
+    return {
+        "costs": [(label, own) for label, own in zip(shown.labels, costs, strict=True) if own],
+        "warnings": _sentences([*notes, *_warnings_of(shown)]),
+        "failures": failures[:_MOST_FAILURES],
+        "failed": len(failures),
+        "references": [(metric, _reference_of(metric)) for metric in metrics],
+        "runs": _runs_of(shown),
+    }
+
+
+def _failures_of(gathered: Gathered) -> list[_Failure]:
     """Everything that failed, equal reasons once."""
     found: dict[tuple[str, str, str], int] = {}
     for record in (r for table in gathered.tables for r in table if r.error):
@@ -62,7 +77,7 @@ def failures_of(gathered: Gathered) -> list[_Failure]:
     return [_Failure(*key, times) for key, times in found.items()]
 
 
-def warnings_of(gathered: Gathered) -> list[str]:
+def _warnings_of(gathered: Gathered) -> list[str]:
     """What a reader should know before believing the numbers; one sentence or two each."""
     told = []
     if gathered.replaced:
@@ -77,7 +92,7 @@ def warnings_of(gathered: Gathered) -> list[str]:
     return told
 
 
-def costs_of(setting: Setting) -> list[_Cost]:
+def _costs_of(setting: Setting) -> list[_Cost]:
     """Time of loading, of the forward passes, of statistics, and of each metric over all layers."""
     passes: dict[str, float] = {}
     by_metric: dict[str, list[float]] = {}
@@ -98,6 +113,20 @@ def costs_of(setting: Setting) -> list[_Cost]:
     for metric, times in by_metric.items():
         costs.append(_Cost(metric, sum(times), several(len(times), "score")))
     return costs
+
+
+def _sentences(texts: Sequence[str]) -> list[str]:
+    """Each text once, bounded, with a full stop."""
+    told = [visible(text, 1000) for text in texts]
+    return list(dict.fromkeys(t if t.endswith((".", "!", "?")) else f"{t}." for t in told))
+
+
+def _reference_of(metric: str) -> str:
+    """Where a metric was published, as far as the toolkit knows it."""
+    name = metric.partition("(")[0]
+    if name in COMBINATIONS:
+        return next(iter(COMBINATIONS[name].values())).reference
+    return METRICS[name].reference if name in METRICS else ""
 
 
 def _of_scores(setting: Setting) -> list[str]:
@@ -158,7 +187,7 @@ def _revisions(records: Sequence[Record]) -> str:
     return f"Several revisions under one name: {listed(mixed)}." if mixed else ""
 
 
-def runs_of(gathered: Gathered) -> list[_Run]:
+def _runs_of(gathered: Gathered) -> list[_Run]:
     """How each setting was scored, and the heads of each task trained."""
     runs = []
     for setting, label in zip(gathered.settings, gathered.labels, strict=True):
@@ -216,20 +245,6 @@ def _models_of(table: ScoreTable) -> list[tuple[str, str, int, str]]:
     return rows
 
 
-def metric_references(metrics: Iterable[str]) -> list[tuple[str, str]]:
-    """Where each metric was published, as far as the toolkit knows it."""
-    told = []
-    for label in metrics:
-        name = label.partition("(")[0]
-        reference = ""
-        if name in COMBINATIONS:
-            reference = next(iter(COMBINATIONS[name].values())).reference
-        elif name in METRICS:
-            reference = METRICS[name].reference
-        told.append((label, reference))
-    return told
-
-
 def _rank_command(setting: Setting) -> str:
     """The command that ranks the same models on the same task, as far as the records tell."""
     records = list(setting.table)
@@ -259,11 +274,7 @@ def _compare_command(task: str, comparison: Comparison) -> str:
 
 
 def _models(records: Iterable[Record]) -> str:
-    """The models as they are asked for; of one with a name of its own only that is known.
-
-    >>> _models(map(Record, ["zoo:vit-mnist", "small", "hf:a,b"]))
-    "zoo:vit-mnist,small = MODEL,'hf:a,b'"
-    """
+    """The models as they are asked for; of one with a name of its own only that is known."""
     asked = []
     for name in _values(records, "model"):
         quoted = name if split_list(name) == [name] else f"'{name}'"

@@ -11,23 +11,24 @@ from markupsafe import Markup
 
 from transfer_metrics.heads.decision import Decision, Mistake
 from transfer_metrics.naming import short_names
-from transfer_metrics.report.about import (
-    costs_of,
-    failures_of,
-    metric_references,
-    runs_of,
-    warnings_of,
+from transfer_metrics.report.about import about
+from transfer_metrics.report.contents import (
+    MOST_LAYERS,
+    Check,
+    Heads,
+    Ranking,
+    TaskGrid,
+    checks_of,
+    layer_rows,
 )
 from transfer_metrics.report.gather import Gathered, Setting
-from transfer_metrics.report.measured import Check, Heads, checks_of
-from transfer_metrics.report.ranked import MOST_LAYERS, Ranking, TaskGrid, layer_rows
-from transfer_metrics.results.comparable import by_place
 from transfer_metrics.results.ranks import Ranked
+from transfer_metrics.results.record import by_place
 from transfer_metrics.results.shortlist import Shortlist, shortlist_of
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import visible
 
-_MOST_PANELS, _MOST_FAILURES, _MOST_CLASSES = 40, 100, 24
+_MOST_PANELS, _MOST_CLASSES = 40, 24
 _MOST_CONFUSED, _SHADES = 12, 9
 # A name that is longer is shortened where it does not differ, to so many letters at most.
 _LONG, _LONGEST = 40, 80
@@ -67,8 +68,8 @@ def page_of(
 
     See ``html.write_report`` for the arguments.
     """
-    facts, failures = _facts_of(gathered), failures_of(gathered)
-    gathered, left_out = gathered.bounded()
+    whole = gathered
+    gathered, left_out = whole.bounded()
     settings, labels = gathered.settings, gathered.labels
     panels, answers = _panels(gathered, labels, confidence)
     metrics = list(dict.fromkeys(m for s in settings for m in s.table.metrics))
@@ -84,7 +85,7 @@ def page_of(
         "title": title or _question(gathered, names),
         "decisions": [_decided(decision) for decision in gathered.decisions],
         "answers": answers,
-        "facts": facts,
+        "facts": _facts_of(whole),
         "summaries": dict.fromkeys([*summaries, *([] if task is None else [task.summary])]),
         "data_sets": [] if task is None else [_data_of(task, settings)],
         "panels": panels,
@@ -95,12 +96,7 @@ def page_of(
         "selections": gathered.selections,
         "heads": [found for found in heads if found.rows],
         "checks": [(panel.label, check) for panel in panels for check in panel.checks],
-        "costs": [(labels[i], costs) for i, s in enumerate(settings) if (costs := costs_of(s))],
-        "warnings": _sentences([*notes, *warnings_of(gathered)]),
-        "failures": failures[:_MOST_FAILURES],
-        "failed": len(failures),
-        "references": metric_references(metrics),
-        "runs": runs_of(gathered),
+        **about(whole, gathered, notes),
         "options": gathered.options,
         "sources": gathered.sources,
         "command": command,
@@ -122,7 +118,7 @@ def page_of(
         "reproduce": ("Reproduce", ""),
     }
     there = {name for name, value in page.items() if value} | {""}
-    there |= {"warnings"} if failures else set()
+    there |= {"warnings"} if page["failed"] else set()
     page["sections"] = [(anchor, name) for anchor, (name, of) in sections.items() if of in there]
     return page
 
@@ -137,12 +133,6 @@ def _cut(settings: Sequence[Setting], panels: Sequence[_Panel]) -> list[str]:
     if deepest > MOST_LAYERS:
         told.append(f"of curves with more than {MOST_LAYERS} layers only some points are drawn")
     return told
-
-
-def _sentences(texts: Sequence[str]) -> list[str]:
-    """Each text once, bounded, with a full stop."""
-    told = [visible(text, 1000) for text in texts]
-    return list(dict.fromkeys(t if t.endswith((".", "!", "?")) else f"{t}." for t in told))
 
 
 def _panels(

@@ -1,104 +1,93 @@
-"""How well scores agree with accuracies: correlations, relative accuracy at k, regret."""
+"""Measures of agreement of scores with accuracies, and the ranking that every metric has to beat.
+
+``agreement_by_task`` says what each measure is. Singh, Hess and Vanschoren 2025 (How NOT to
+benchmark your SITE metric, arXiv 2510.06448) show that one order of the models for all tasks agrees
+better with published accuracies than published scores do. Here that order, the static ranking, is
+what the other tasks say: models by their mean z-score over them.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.results.known_accuracies import known_accuracies
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RESAMPLES = 1000
 FEWEST = 3
-AT = (1, 2, 3)
-"""The k of ``rel@k`` and ``regret@k``, unless others are asked for."""
+STATIC = "static"
+"""What the static ranking is called beside metrics and tasks."""
 _CORRELATIONS = ("pearson", "spearman", "kendall", "weighted_kendall")
 # Pairs of models held at a time, over all resamples of a chunk.
 _PAIRS = 2**18
 
 
-def agreement(
-    scores: Sequence[float] | np.ndarray,
-    accuracies: Sequence[float] | np.ndarray,
-    *,
-    at: Sequence[int] = AT,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Agreement of scores with the accuracies that they were to predict.
+def static_scores(accuracies: Any) -> pd.DataFrame:
+    """Scores of models on each task that know its other tasks only: the static ranking.
 
-    - ``pearson``: linear correlation
-    - ``spearman``: correlation of the ranks
-    - ``kendall``: tau-b: pairs in the same order less pairs in the opposite one, over those that
-      are not tied
-    - ``weighted_kendall``: the same with hyperbolic weights, so that the top counts most (Vigna
-      2015): what most papers of the field report
-    - ``rel@k``: best accuracy among the k highest scores over the best of all
-    - ``regret``: best accuracy less that of the highest score, in the accuracies' unit
-    - ``regret@k``: the same where the k highest scores are tried and the best of them is kept;
-      ``regret`` is that at 1
-
-    Where scores are tied, these three are the expectation over the order of the tied.
+    The score of a model on a task is the mean, over all other tasks on which its accuracy is
+    known, of ``(a - mean) / deviation`` of that task's known accuracies. It is a table of scores
+    like any other: ``agreement_by_task(static_scores(table), table)`` judges it, and
+    ``compare_metrics`` tests a metric against it.
 
     Args:
-        scores: (M,) one score per model, higher is better. A model whose score or accuracy is NaN
-            is left out, with a warning.
-        accuracies: (M,) in the same order.
-        at: the k of ``rel@k`` and ``regret@k``; those above M are left out.
-        resamples: bootstrap samples of models for the intervals; 0 for none.
-        seed: of the bootstrap.
+        accuracies: (M, T) models x tasks, higher is better, in any unit, which may differ from
+            task to task; NaN where not known. A task on which all are equal says nothing. Or what
+            else ``ScoreTable.agreement`` takes for such a table, such as the path of a CSV file.
 
     Returns:
-        One row per measure: measure, value, low, high (95 % percentile interval over models), n.
-        A correlation with constant scores or accuracies is NaN.
+        (M, T), the same models and tasks; NaN for a model that is known on no other task.
 
-    Cost: O(M²) per resample; tens of milliseconds for 20 models.
+    Raises:
+        InvalidInputError: the table is empty, names a model or a task twice, or has a cell that is
+            no number; or it cannot be read.
 
-    >>> table = agreement([1.0, 2.0, 3.0, 4.0], [0.5, 0.7, 0.6, 0.9], resamples=0)
-    >>> table.set_index("measure")["value"].round(3).to_dict()["kendall"]
-    0.667
+    Source: Singh, Hess and Vanschoren 2025, arXiv 2510.06448. Their order of the models is fixed
+    by hand; ours follows from the tasks, and leaves the one out that it is judged on.
+
+    Cost: O(M T²).
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"pets": [1.0, 2.0, 3.0], "cars": [70, 90, 80]}, list("abc"))
+    >>> static_scores(table)["cars"].round(2).tolist()
+    [-1.22, 0.0, 1.22]
     """
     import pandas as pd
 
-    s, a = np.asarray(scores, np.float64), np.asarray(accuracies, np.float64)
-    if s.shape != a.shape or s.ndim != 1:
+    given = known_accuracies(accuracies)
+    if given.empty:
         raise InvalidInputError(
-            f"scores of shape {s.shape} and accuracies of shape {a.shape}; give one of each per "
-            f"model, (M,)"
+            "static_scores has no accuracies to go by; give models in rows and tasks in columns"
         )
-    both = np.isfinite(s) & np.isfinite(a)
-    left = int(both.sum())
-    if left < len(s):
-        warn(f"{len(s) - left} of {len(s)} models have no score or no accuracy and are left out")
-    if left < FEWEST:
-        raise InvalidInputError(
-            f"{left} models with a score and an accuracy; agreement needs at least {FEWEST}"
-        )
-    s, a = s[both], a[both]
-    at = [k for k in checked_at(at) if k <= len(s)]
-    for what, values in (("scores", s), ("accuracies", a)):
-        if np.ptp(values) == 0:
-            warn(f"all {what} are {values[0]:g}, so no correlation is defined")
-    point = evaluate(s[None], a[None], at=at)
-    drawn = draw(len(s), resamples, seed)
-    samples = evaluate(s[drawn], a[drawn], at=at)
-    rows = [(name, value[0], *interval(samples[name])) for name, value in point.items()]
-    return pd.DataFrame(rows, columns=["measure", "value", "low", "high"]).assign(n=len(s))
+    # Names that are numbers stay numbers, as those of the table that the scores are held against.
+    if isinstance(accuracies, pd.DataFrame) and accuracies.shape == given.shape:
+        given = given.set_axis(accuracies.index).set_axis(accuracies.columns, axis="columns")
+    scaled = z_scores(given).to_numpy()
+    others = ~np.eye(scaled.shape[1], dtype=bool)
+    means = np.stack([mean_known(scaled[:, other], axis=1) for other in others], axis=1)
+    return pd.DataFrame(means, given.index, given.columns)
 
 
-def checked_at(at: Any) -> list[int]:
-    """The k of ``rel@k`` and ``regret@k`` as they were given, each once."""
-    several = isinstance(at, Iterable) and not isinstance(at, str | bytes)
-    parts: list[Any] = list(at) if several else [None]
-    if not all(isinstance(k, int | np.integer) and k is not True and k >= 1 for k in parts):
-        raise InvalidInputError(f"at={at!r:.60}; give whole numbers of at least 1, such as (1, 3)")
-    return [int(k) for k in dict.fromkeys(parts)]
+def z_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Every column less its mean over its deviation; NaN where it is constant or unknown."""
+    numbers = table.astype(np.float64)
+    numbers = numbers.where(np.isfinite(numbers))
+    # Scaled first, by a power of two, so that no square over- or underflows.
+    numbers = numbers / 2.0 ** np.frexp(numbers.abs().max())[1]
+    varied = (numbers.max() - numbers.min()) > 0
+    return (
+        ((numbers - numbers.mean()) / numbers.std(ddof=0))
+        .loc[:, varied]
+        .reindex(columns=table.columns)
+    )
 
 
 def draw(models: int, resamples: int, seed: int) -> np.ndarray:
@@ -112,11 +101,7 @@ def draw(models: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Middle 95 % of the values that are not NaN.
-
-    >>> interval(np.array([np.nan, *range(101)]))
-    (2.5, 97.5)
-    """
+    """Middle 95 % of the values that are not NaN."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return math.nan, math.nan
@@ -137,9 +122,6 @@ def evaluate(
     thousand resamples of a task take milliseconds: O(R M²), and memory for ``_PAIRS`` pairs. NaN
     where a measure is not defined: correlations of constant values, and those at k of fewer than k
     models.
-
-    >>> evaluate(np.array([[1.0, 2.0, 3.0]]), np.array([[0.5, 0.9, 0.8]]))["kendall"].round(3)
-    array([0.333])
     """
     valid = np.ones(scores.shape, bool) if valid is None else valid
     step = max(1, _PAIRS // max(1, scores.shape[1] ** 2))
@@ -152,22 +134,14 @@ def evaluate(
 
 
 def mean_known(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean of what is finite along an axis; NaN where nothing is.
-
-    >>> mean_known(np.array([[1.0, np.nan], [3.0, np.nan]]), axis=0)
-    array([ 2., nan])
-    """
+    """Mean of what is finite along an axis; NaN where nothing is."""
     usable = np.isfinite(values)
     count = usable.sum(axis=axis)
     return _where(count > 0, np.divide, np.where(usable, values, 0.0).sum(axis=axis), count)
 
 
 def options_of(measure: str) -> tuple[int, ...]:
-    """The ``at`` with which ``evaluate`` gives a measure, if there is one of that name.
-
-    >>> options_of("rel@3"), options_of("kendall")
-    ((3,), ())
-    """
+    """The ``at`` with which ``evaluate`` gives a measure: none for one without a k."""
     found = re.fullmatch(r"(?:rel|regret)@([1-9]\d*)", measure)
     if found:
         return (int(found[1]),)

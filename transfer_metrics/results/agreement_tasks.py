@@ -1,41 +1,38 @@
 """Agreement over many tasks, and whether one metric agrees better than another.
 
-A metric is judged by the mean of a measure over tasks. Its error bar is a bootstrap over models:
-each resample draws models once, for all tasks and metrics alike, because a model that one task
-over- or underrates tends to be misjudged on the others too. The tasks are taken as they are. Beside
-every metric stands the ranking by the other tasks, which has not looked at the task at all.
+Each resample draws models once, for all tasks and metrics alike, because a model that one task
+over- or underrates tends to be misjudged on the others too. The tasks are taken as they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.results.agreement import (
-    AT,
     FEWEST,
     RESAMPLES,
-    checked_at,
+    STATIC,
     draw,
     evaluate,
     interval,
     mean_known,
     options_of,
+    static_scores,
 )
 from transfer_metrics.results.known_accuracies import closest
-from transfer_metrics.results.static_ranking import STATIC, static_scores
 from transfer_metrics.results.wording import some
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# What the mean over tasks, and its gain over the static ranking, are called among tasks.
 MEAN, OVER_STATIC = "mean", "mean - static"
-"""What the mean over tasks, and its gain over the static ranking, are called among tasks."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +41,12 @@ class MetricComparison:
 
     Attributes:
         measure: the measure of agreement.
-        a: its mean over tasks for the first metric.
-        b: the same for the second.
-        difference: a - b.
-        low: lower end of the 95 % percentile interval of the difference.
-        high: upper end.
+        a, b: its mean over tasks for the two metrics; ``difference`` is a - b.
+        low, high: ends of the 95 % percentile interval of the difference.
         p_value: two-sided: twice the smaller share of resamples on one side of no difference.
         verdict: ``"a"`` or ``"b"``, whichever agrees better, or ``"tie"`` where the interval
             contains 0.
-        tasks: how many tasks were averaged.
-        models: how many models took part.
+        tasks, models: how many were averaged, and took part.
         over_static: each of the two, ``"a"`` and ``"b"``, compared with the static ranking, which
             knows the other tasks only (``static_scores``), as ``b``; empty where there is none.
     """
@@ -77,14 +70,7 @@ class MetricComparison:
 
     @property
     def remarks(self) -> list[str]:
-        """A sentence for each of the two metrics that does not beat the static ranking.
-
-        >>> import pandas as pd
-        >>> table = pd.DataFrame({"x": range(9), "y": range(9)})
-        >>> compare_metrics(-table, -table, table, measure="kendall", resamples=20).remarks[0]
-        'a is worse than the static ranking, which never looks at the task: kendall -1.00 against
-         1.00, difference -2.00 (-2.00 to -2.00)'
-        """
+        """A sentence for each of the two metrics that does not beat the static ranking."""
         return [
             f"{name} {'is worse than' if found.verdict == 'b' else 'does not beat'} the static "
             f"ranking, which never looks at the task: {self.measure} {found.a:.2f} against "
@@ -100,14 +86,26 @@ def agreement_by_task(
     accuracies: pd.DataFrame,
     *,
     static: pd.DataFrame | None = None,
-    at: Sequence[int] = AT,
+    at: Sequence[int] = (1, 2, 3),
     noise: pd.DataFrame | float | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Agreement of one metric's scores with accuracies on each task, and the mean over tasks.
 
-    The measures are those of ``results.agreement``. The intervals are 95 % percentile intervals of
+    - ``pearson``: linear correlation
+    - ``spearman``: correlation of the ranks
+    - ``kendall``: tau-b: pairs in the same order less pairs in the opposite one, over those that
+      are not tied
+    - ``weighted_kendall``: the same with hyperbolic weights, so that the top counts most (Vigna
+      2015): what most papers of the field report
+    - ``rel@k``: best accuracy among the k highest scores over the best of all
+    - ``regret``: best accuracy less that of the highest score, in the accuracies' unit
+    - ``regret@k``: the same where the k highest scores are tried and the best of them is kept;
+      ``regret`` is that at 1
+
+    Where scores are tied, the last three are the expectation over the order of the tied. A
+    correlation with constant scores or accuracies is NaN. The intervals are 95 % percentile ones of
     a bootstrap over models, the same resampled models on every task; for another metric of the
     same models they are the same again, with the same seed. With ten models such an interval is
     a little too narrow: in simulations of eleven tasks it held the true mean of tau 91 to 96
@@ -123,7 +121,7 @@ def agreement_by_task(
             has is left out, with a warning, and so are cells that are NaN in either.
         static: scores that do not look at the task, models x tasks; by default
             ``static_scores(accuracies)``.
-        at: the k of ``rel@k`` and ``regret@k``.
+        at: the k of ``rel@k`` and ``regret@k``; those above the number of models are left out.
         noise: standard error of each accuracy over seeds, models x tasks, or one for all. Each
             resample adds as much to the accuracies, so that the interval covers what another run
             of the fine-tuning could have found. The accuracies hold that noise once already;
@@ -159,7 +157,7 @@ def agreement_by_task(
     """
     import pandas as pd
 
-    at = checked_at(at)
+    at = _checked_at(at)
     cells = _Cells.of([scores], accuracies, noise, static)
     if taken := {MEAN, STATIC, OVER_STATIC}.intersection(cells.tasks):
         raise InvalidInputError(
@@ -179,6 +177,15 @@ def agreement_by_task(
         gain = _compared(name, values[[0, -1]], len(cells.valid))
         rows.append((OVER_STATIC, name, gain.difference, gain.low, gain.high, gain.tasks))
     return pd.DataFrame(rows, columns=["task", "measure", "value", "low", "high", "n"])
+
+
+def _checked_at(at: Any) -> list[int]:
+    """The k of ``rel@k`` and ``regret@k`` as they were given, each once."""
+    several = isinstance(at, Iterable) and not isinstance(at, str | bytes)
+    parts: list[Any] = list(at) if several else [None]
+    if not all(isinstance(k, int | np.integer) and k is not True and k >= 1 for k in parts):
+        raise InvalidInputError(f"at={at!r:.60}; give whole numbers of at least 1, such as (1, 3)")
+    return [int(k) for k in dict.fromkeys(parts)]
 
 
 def compare_metrics(
@@ -213,9 +220,6 @@ def compare_metrics(
     Raises:
         InvalidInputError: no such measure; fewer than one resample; fewer than three models in
             every task; the measure is defined on no task; or bad noise.
-
-    Warns:
-        TransferMetricsWarning: as ``agreement_by_task``.
 
     >>> import pandas as pd
     >>> accuracies = pd.DataFrame({"pets": range(8), "cars": range(8)}, list("abcdefgh"))
@@ -282,7 +286,8 @@ class _Cells:
         s = np.stack([table.loc[models, tasks].to_numpy(np.float64) for table in tables])
         valid = np.isfinite(a) & np.isfinite(s).all(axis=0)
         if missing := int((~valid).sum()):
-            warn(f"{missing} of {valid.size} cells have no score or no accuracy and are left out")
+            what = "cells" if len(tasks) > 1 else "models"
+            warn(f"{missing} of {valid.size} {what} have no score or no accuracy and are left out")
         enough = valid.sum(axis=0) >= FEWEST
         if not enough.any():
             raise InvalidInputError(
@@ -316,7 +321,8 @@ class _Cells:
             what = "scores" if i else "accuracies"
             pairs = zip(cells.tasks, table.T, cells.valid.T, strict=True)
             if same := [task for task, column, own in pairs if np.ptp(column[own]) == 0]:
-                warn(f"all {what} are the same, so no correlation is defined, on: {some(same)}")
+                on = f", on: {some(same)}" if any(same) else ""
+                warn(f"all {what} are the same, so no correlation is defined{on}")
         return cells
 
     def beside_static(self) -> _Cells | None:
@@ -329,8 +335,8 @@ class _Cells:
         return replace(self, scores=np.concatenate([self.scores, static[None]]), valid=valid)
 
 
+# By measure, of all models and then of resamples: (metrics, tasks, 1 + R).
 _Values = dict[str, np.ndarray]
-"""By measure, of all models and then of resamples: (metrics, tasks, 1 + R)."""
 
 
 def _measured(
@@ -339,7 +345,7 @@ def _measured(
     """Measures of every metric; and beside the static ranking, as the last, where it is known."""
     both = cells.beside_static()
     beside = _bootstrapped(both, at, resamples, seed) if both else {}
-    # The same cells give the same figures, so there is nothing to be computed twice.
+    # The same cells give the same figures.
     if both and np.array_equal(both.valid, cells.valid):
         return beside, beside
     return _bootstrapped(cells, at, resamples, seed), beside
@@ -376,7 +382,7 @@ def _compared(measure: str, values: np.ndarray, models: int) -> MetricComparison
     differences = np.subtract(*mean_known(values[..., 1:], axis=1))
     differences = differences[np.isfinite(differences)]
     low, high = interval(differences)
-    sides = [(differences <= 0).sum(), (differences >= 0).sum()]
+    side = min((differences <= 0).sum(), (differences >= 0).sum())
     better, worse = ("b", "a") if measure.startswith("regret") else ("a", "b")
     return MetricComparison(
         measure=measure,
@@ -385,7 +391,7 @@ def _compared(measure: str, values: np.ndarray, models: int) -> MetricComparison
         difference=float(a - b),
         low=low,
         high=high,
-        p_value=float(min(1.0, 2 * (1 + min(sides)) / (1 + len(differences)))),
+        p_value=float(min(1.0, 2 * (1 + side) / (1 + len(differences)))),
         verdict=better if low > 0 else worse if high < 0 else "tie",
         tasks=int(np.isfinite(values[0, :, 0]).sum()),
         models=models,

@@ -1,10 +1,7 @@
 """The chance of each model to be the best, by simulating all that may be wrong with its score.
 
-Scores and accuracies of the candidates of a task are taken to be normal together (after the
-accuracies are replaced by normal scores: only their order matters), with a correlation whose
-Fisher's z is itself normal: it differs between tasks and is known from few of them. What enters is
-how far the score's order can be trusted (a ``Trust``), the score's sampling error, and, where the
-models were tried before, their standing on earlier tasks.
+Scores and normal scores of the accuracies are taken to be normal together, with a correlation whose
+Fisher's z is itself normal: it differs between tasks and is known from few of them.
 """
 
 from __future__ import annotations
@@ -28,23 +25,14 @@ _PLACES = 15
 
 
 class Trust(NamedTuple):
-    """How far an order can be trusted: Fisher's z of its correlation with the accuracies.
+    """How far an order can be trusted: Fisher's z of its correlation with the accuracies."""
 
-    Attributes:
-        mean: expected on a new task.
-        error: its standard deviation: between tasks, and from knowing few of them.
-    """
-
-    mean: float
-    error: float
+    mean: float  # expected on a new task
+    error: float  # standard deviation: between tasks, and from knowing few of them
 
     @property
     def correlation(self) -> float:
-        """The correlation at the mean.
-
-        >>> Trust(math.atanh(0.5), 0.3).correlation
-        0.5
-        """
+        """The correlation at the mean."""
         return round(math.tanh(self.mean), 12)
 
 
@@ -53,15 +41,10 @@ _SURE = Trust(math.inf, 0.0)
 
 
 class Standing(NamedTuple):
-    """Where the candidates stood on earlier tasks.
+    """Where the candidates stood on earlier tasks."""
 
-    Attributes:
-        values: (M,) in any unit, higher is better; NaN for a model that is new.
-        trust: how far that order can be trusted on a new task.
-    """
-
-    values: Sequence[float]
-    trust: Trust
+    values: Sequence[float]  # (M,) in any unit, higher is better; NaN for a model that is new
+    trust: Trust  # in that order on a new task
 
 
 def probability_of_best(
@@ -132,11 +115,7 @@ def probability_of_best(
 
 
 def _weights(trust: Trust, standing: Trust | None) -> tuple[float, float]:
-    """What a standardised score and a standing count in the expected accuracy.
-
-    >>> _weights(Trust(math.atanh(0.5), 0.0), Trust(math.atanh(0.5), 0.0))
-    (0.4, 0.4)
-    """
+    """What a standardised score and a standing count in the expected accuracy."""
     places, shares = np.polynomial.hermite_e.hermegauss(_PLACES)
     shares = shares / shares.sum()
     rho = np.tanh(trust.mean + trust.error * places)
@@ -166,9 +145,6 @@ def smallest_set(chances: Sequence[float] | np.ndarray, confidence: float) -> li
     """Positions of the fewest candidates that hold the best with some probability, likeliest first.
 
     Of several with the same chance, all are taken or none.
-
-    >>> smallest_set([0.1, 0.6, 0.3], 0.9)
-    [1, 2]
     """
     if not (isinstance(confidence, Real) and 0 < confidence < 1):
         raise InvalidInputError(

@@ -11,11 +11,21 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import Estimate
-from transfer_metrics.results.comparable import one_place
-from transfer_metrics.results.plot_style import save_figure
+from transfer_metrics.results.plot_style import (
+    COLOURS,
+    MARKERS,
+    MOST_ROWS,
+    legend_above,
+    named_rows,
+    new_axes,
+    rows_height,
+    save_figure,
+    short_labels,
+    task_title,
+    titled,
+)
 from transfer_metrics.results.printed import column_names, page_table
-from transfer_metrics.results.record import BESIDE, MEASURED, MOVES, QUALITIES, Record
-from transfer_metrics.results.row_plots import plot_comparison
+from transfer_metrics.results.record import BESIDE, MEASURED, MOVES, QUALITIES, Record, one_place
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.table_plots import TablePlots
@@ -211,16 +221,61 @@ class ComparisonPlots(TablePlots):
         Raises:
             InvalidInputError: no head has an accuracy.
         """
-        table = self._table
-        return plot_comparison(
-            table.summary(), table.shifts, tasks=self._tasks, measure=table.measure, ax=ax
-        )
+        import pandas as pd
+
+        table, summary = self._table, self._table.summary()
+        if "test" not in summary or not summary["test"].notna().any():
+            raise InvalidInputError("no head has an accuracy to plot; see table.failures")
+        total, names = int(summary["test"].notna().sum()), ["test", *table.shifts]
+        groups = _best_heads(summary)
+        ax = new_axes(ax, rows_height(groups) + 0.2)
+        summary = pd.concat(list(groups.values()))
+        heads = short_labels(list(summary.index.get_level_values("head")), 44)
+        labels = iter(heads)
+        parts = {label: [next(labels) for _ in range(len(own))] for label, own in groups.items()}
+        if len(parts) == len(heads) > 1:
+            only = len(set(heads)) == 1
+            parts = {"": [m if only else f"{m}  {own[0]}" for m, own in parts.items()]}
+        rows = named_rows(ax, parts)
+        values = 100 * summary[names].to_numpy(float)
+        ax.hlines(rows, np.nanmin(values, axis=1), np.nanmax(values, axis=1), color="#DDDDDD", lw=1)
+        drawn = [
+            ax.errorbar(
+                values[:, place], rows, xerr=100 * summary[f"± {name}"].to_numpy(float),
+                fmt=MARKERS[place % len(MARKERS)], color=COLOURS[place % len(COLOURS)],
+                ms=5, elinewidth=1, capsize=2,
+            )
+            for place, name in enumerate(names)
+        ]  # fmt: skip
+        ax.set_xlabel(f"{table.measure}, %")
+        # Given as a list, because a label that starts with an underscore would be left out.
+        legend_above(ax, drawn, ["in distribution", *short_labels(table.shifts)])
+        models = summary.index.get_level_values("model")
+        one = [] if len(groups) > 1 else short_labels([models[0]], 60)
+        where = [] if "task" in summary.index.names else [task_title(self._tasks)]
+        note = f"the best {len(summary)} of {total} heads" if total > len(summary) else ""
+        titled(ax, " on ".join(filter(None, [*one, *where])), note)
+        return ax
 
     def save(self, kind: str, path: str | os.PathLike[str], metric: str | None = None) -> str:
         """Draw ``"comparison"``, ``"ranking"`` or ``"layers"``; see ``TablePlots.save``."""
         if kind != "comparison":
             return super().save(kind, path, metric)
         return save_figure(lambda figure: self.comparison(ax=figure), path)
+
+
+def _best_heads(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The best heads by model, and task where there are several, in the order of the table."""
+    summary = summary[summary["test"].notna()]
+    best = np.argsort(-summary["test"].to_numpy(float), kind="stable")[:MOST_ROWS]
+    by = [name for name in summary.index.names if name != "head"]
+    found = dict(list(summary.iloc[np.sort(best)].groupby(level=by, sort=False)))
+    if len(found) == 1:
+        return {"": next(iter(found.values()))}
+    limit = 34 // len(by) + 8
+    models, *tasks = (short_labels(part, limit) for part in zip(*found, strict=True))
+    labels = [" on ".join(parts) for parts in zip(models, *tasks, strict=True)]
+    return dict(zip(labels, found.values(), strict=True))
 
 
 def _judged(question: str, favourite: str, accuracies: Any) -> dict[str, Any]:

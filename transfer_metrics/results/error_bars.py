@@ -17,7 +17,7 @@ from transfer_metrics.metrics.base import Metric
 from transfer_metrics.statistics import FeatureSample
 from transfer_metrics.statistics.influence import Influence
 
-BLOCKS = 20
+_BLOCKS = 20
 MODES = ("jackknife", "bootstrap")
 
 
@@ -28,9 +28,6 @@ def interval_modes(
 
     In a ``ranking`` True is for the metric that orders it, the first; else it is for all, as
     ``"all"`` and ``"bootstrap"`` always are.
-
-    Raises:
-        InvalidInputError: intervals that there are not.
     """
     if intervals is False or intervals is None:
         return {}
@@ -50,7 +47,7 @@ def blocks_for(metrics: Sequence[Metric], modes: Mapping[str, str]) -> int:
     """
     wanted = ((m, modes.get(m.label)) for m in metrics)
     of_use = (mode == MODES[1] or (mode and m.requires != "examples") for m, mode in wanted)
-    return BLOCKS if any(of_use) else 0
+    return _BLOCKS if any(of_use) else 0
 
 
 def deviations(
@@ -129,11 +126,7 @@ def _slopes(metrics: Sequence[Metric], influence: Influence) -> dict[str, np.nda
 
 
 def _without_each(blocks: Sequence[Any], rest: Any = None) -> Iterator[Any]:
-    """The merge of all blocks but one, for each block in turn.
-
-    >>> list(_without_each([1, 10, 100]))
-    [110, 101, 11]
-    """
+    """The merge of all blocks but one, for each block in turn."""
     if len(blocks) == 1:
         yield rest
         return

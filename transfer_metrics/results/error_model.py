@@ -1,9 +1,6 @@
-"""How far scores can be trusted about accuracies: what was learnt of it, kept as a small file.
+"""How far scores can be trusted about accuracies: what ``evidence.learning`` has learnt of it.
 
-The file holds, per metric, Fisher's z of the correlation between scores and accuracies on a task,
-how it changes with the number of examples and classes, and how much tasks differ in it; and the
-same of networks and tasks unlike those, as far as benchmarks of others tell.
-``evidence.learning`` makes it.
+It is kept as a small file, in units of Fisher's z of the correlation of scores and accuracies.
 """
 
 from __future__ import annotations
@@ -18,6 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from scipy.special import ndtri
+
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.files import replacing
 from transfer_metrics.naming import brief
@@ -28,6 +28,10 @@ from transfer_metrics.untrusted import read_json
 
 REFERENCE = {"n": 1000, "classes": 10}
 """Examples and classes at which ``mean`` is meant."""
+ENOUGH = 5
+"""A correlation of fewer models tells too little to be counted."""
+_CLIPPED = 3.0
+"""The largest Fisher's z that is learnt from."""
 _FORMAT = 1
 _MOST_Z, _MOST = 10, 1e15
 """What nothing that was learnt has: a correlation of 1 but for a part in 10⁸; so many examples."""
@@ -37,20 +41,12 @@ _SLACK = {"n": 3.0, "classes": 3.0, "dim": 2.0}
 
 @dataclass(frozen=True)
 class MetricTrust:
-    """What was learnt of one metric, in units of Fisher's z.
+    """What was learnt of one metric, in units of Fisher's z."""
 
-    Attributes:
-        mean: expected at ``REFERENCE`` examples and classes, where the
-            scores are of the classifier's input.
-        error: standard error of ``mean``.
-        by_n: change with ten times as many examples.
-        of_best: change where the best block stands for a model.
-    """
-
-    mean: float
-    error: float
-    by_n: float = 0.0
-    of_best: float = 0.0
+    mean: float  # at ``REFERENCE``, where the scores are of the classifier's input
+    error: float  # of the mean
+    by_n: float = 0.0  # change with ten times as many examples
+    of_best: float = 0.0  # change where the best block stands for a model
 
 
 @dataclass(frozen=True)
@@ -216,6 +212,36 @@ class ErrorModel:
 def bundled() -> ErrorModel:
     """What was learnt from the evidence that comes with the package."""
     return ErrorModel.load(data_folder() / "evidence" / "errors.json")
+
+
+def fisher_z(scores: np.ndarray, accuracies: np.ndarray) -> float | None:
+    """Fisher's z of the correlation of scores with accuracies.
+
+    None where there are fewer than ``ENOUGH`` pairs without NaN, or either is constant.
+    """
+    both = np.isfinite(scores) & np.isfinite(accuracies)
+    s, a = scores[both], accuracies[both]
+    if len(s) < ENOUGH or np.ptp(s) == 0 or np.ptp(a) == 0:
+        return None
+    # In units of the largest, so that nothing overflows.
+    found = float(np.corrcoef(s / np.abs(s).max(), a / np.abs(a).max())[0, 1])
+    return float(np.clip(np.arctanh(np.clip(found, -1 + 1e-9, 1 - 1e-9)), -_CLIPPED, _CLIPPED))
+
+
+def normal_scores(values: np.ndarray) -> np.ndarray:
+    """What normal numbers of that order would be, about (Blom 1958); ties share their mean rank.
+
+    NaN where there is no number, or one on its own, which has no order.
+
+    >>> normal_scores(np.array([10.0, 30.0, 20.0, np.nan])).round(2)
+    array([-0.87,  0.87,  0.  ,   nan])
+    """
+    from scipy.stats import rankdata
+
+    count = int(np.isfinite(values).sum())
+    if count < 2:
+        return np.full(values.shape, np.nan)
+    return ndtri((rankdata(values, nan_policy="omit") - 0.375) / (count + 0.25))
 
 
 def _metric(content: Mapping[str, Any]) -> MetricTrust:

@@ -17,7 +17,7 @@ from transfer_metrics.results.long_table import read_records
 from transfer_metrics.results.record import QUALITIES, Record
 from transfer_metrics.results.wording import some
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
-from transfer_metrics.sources.tasks.separated_values import read_separated
+from transfer_metrics.sources.tasks.table_files import read_separated
 from transfer_metrics.untrusted import TABLE, read_text, visible
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ def known_accuracies(given: Any, head: str | None = None, split: str = "test") -
     Given are such a table, whose models are its index or its column ``model``; a file of one;
     accuracies by model, of a task without a name; or the records of a comparison, of which ``head``
     and ``split`` say which count, and of which the mean over the seeds is taken.
-
-    >>> known_accuracies({"a": 0.5, "b": 0.75})[UNNAMED].to_dict()
-    {'a': 0.5, 'b': 0.75}
     """
     import pandas as pd
 
@@ -142,11 +139,7 @@ def cure_of_names(models: Sequence[str], accuracies: pd.DataFrame) -> str:
 
 
 def closest(lacking: Sequence[Any], known: Iterable[Any]) -> str:
-    """What to add to a sentence about names that another table lacks: one that may be meant.
-
-    >>> closest(["vit", "resnet-18"], ["resnet18", "bert"]), closest(["x"], ["bert"])
-    ("; did you mean 'resnet18'?", '')
-    """
+    """What to add to a sentence about names that another table lacks: one that may be meant."""
     names = list(map(str, known))
     asked = (meant(str(name), names) for name in lacking[:_MOST_ASKED])
     return next((f"; {question}" for question in asked if question), "")

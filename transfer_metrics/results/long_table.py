@@ -1,9 +1,7 @@
 """The long table: records of anybody, under names that stand for one thing, joined and on disk.
 
-A record says what its model and its task are by ``model_id`` and ``task_id``: the first digits of
-the SHA-256 of a network with its weights and preprocessing, and of the examples and labels of the
-split (of ``train`` where heads were measured). Records without them, as of hand-made tables, are
-believed to be of what their names say, until two values of one measurement differ.
+Records without ``model_id`` and ``task_id``, as of hand-made tables, are believed to be of what
+their names say, until two values of one measurement differ.
 """
 
 from __future__ import annotations
@@ -208,11 +206,8 @@ def read_records(path: Path) -> list[Record]:
     """The records of a ``.jsonl``, ``.csv`` or ``.parquet`` file of at most ``TABLE`` bytes.
 
     Columns that the long table does not have are left out. Parquet is unpacked piece by piece, and
-    refused where that gives more than ``TABLE`` bytes.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no table; among these ``InvalidInputError`` for a field of another type.
+    refused where that gives more than ``TABLE`` bytes. What cannot be read is an ``OSError``, what
+    is no table a ``ValueError``.
     """
     readers = {".jsonl": _json_lines, ".csv": _separated, ".parquet": _parquet}
     rows = readers[path.suffix.lower()](path)

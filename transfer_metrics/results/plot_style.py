@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 MUTED = "#9A9A9A"
+# Of more rows the best are drawn.
+MOST_ROWS = 40
 # Journals want fonts that are embedded whole; the same numbers give the same file.
 _RC: dict[Any, Any] = {"pdf.fonttype": 42, "svg.hashsalt": "transfer-metrics"}
 
@@ -65,32 +67,51 @@ def plot_format(path: str | os.PathLike[str]) -> str:
 
 
 def new_axes(ax: Axes | Figure | None, height: float) -> Axes:
-    """The axes given, or those of a figure so many inches high: of the one given, or a new one."""
+    """The axes given, or those of a figure so many inches high: of the one given, or a new one.
+
+    They have the house style: no frame on the right and above, a light grid.
+    """
     from matplotlib.figure import Figure
 
     if isinstance(ax, Figure):
         ax.set_size_inches(7.5, height)
-        return ax.subplots()
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
+        ax = ax.subplots()
+    elif ax is None:
+        import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(7.5, height), layout="constrained")[1]
-
-
-def clean(ax: Axes) -> None:
-    """The house style: no frame on the right and above, a light grid."""
+        ax = plt.subplots(figsize=(7.5, height), layout="constrained")[1]
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="x", color="#EEEEEE", zorder=0)
     ax.set_axisbelow(True)
+    return ax
+
+
+def rows_height(groups: Mapping[str, Sized]) -> float:
+    """Inches for the rows of some groups, with their headings."""
+    rows = sum(map(len, groups.values()))
+    return 1.5 + 0.26 * (rows + (len(groups) if len(groups) > 1 else 0))
+
+
+def named_rows(ax: Axes, groups: Mapping[str, Sequence[str]]) -> list[int]:
+    """Names of rows, under the names of their groups where these have any; returns their places."""
+    places: list[int] = []
+    labels: list[str] = []
+    headings = []
+    for group, names in groups.items():
+        headings += [len(labels)] if group else []
+        labels += [group] if group else []
+        places += range(len(labels), len(labels) + len(names))
+        labels += names
+    ax.set_yticks(range(len(labels)), labels, fontsize=8.5)
+    for place in headings:
+        ax.get_yticklabels()[place].set_fontweight("bold")
+        ax.get_yticklines()[2 * place].set_visible(False)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    return places
 
 
 def short_labels(names: Sequence[object], limit: int = 30) -> list[str]:
-    """Labels for matplotlib of about so many letters at most, as different as the names are.
-
-    >>> short_labels(["hf:org/one-of-many-models-patch16-224", "hf:org/$two"], limit=12)
-    ['one-of…6-224', '\\\\$two']
-    """
+    """Labels for matplotlib of about so many letters at most, as different as the names are."""
     return [plot_label(name, _MOST) for name in short_names(names, limit)]
 
 
@@ -161,9 +182,6 @@ def _free_places(
     ``spans`` tell where each name begins and ends in x, and ``line`` how high it is, in the unit of
     the points. The shortest shifts are found in the order of the points, up before down; None where
     none of ``reach`` half lines is enough.
-
-    >>> _free_places([(0, 0), (1, 1), (50, 0)], [(5, 25), (6, 26), (55, 75)], 10.0)
-    [0.0, 10.0, 0.0]
     """
     taken = [(x - 3, y, x + 3, line * 0.6) for x, y in points]
     shifts: list[float | None] = []

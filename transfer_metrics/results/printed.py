@@ -8,9 +8,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from transfer_metrics.naming import short_names, told_apart
-from transfer_metrics.results.comparable import by_place, place_labels
+from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.ranks import ranking_frame
-from transfer_metrics.results.record import Record
+from transfer_metrics.results.record import Record, by_place, place_labels
 from transfer_metrics.results.shortlist import UNKNOWN, shortlist_of
 from transfer_metrics.untrusted import visible
 
@@ -26,47 +26,34 @@ _MOST_ROWS = 60
 
 
 def column_names(names: Iterable[object]) -> tuple[dict[str, str], str]:
-    """What stands for each name in the column of a table, and what to say of that below.
-
-    >>> column_names(["zoo:a", "zoo:b"])
-    ({'zoo:a': 'zoo:a', 'zoo:b': 'zoo:b'}, '')
-    """
+    """What stands for each name in the column of a table, and what to say of that below."""
     whole = list(dict.fromkeys(map(str, names)))
     short = told_apart(map(visible, short_names(whole, _LONG, _LONGEST)))
     note = _SHORTENED if short != list(map(visible, whole)) else ""
     return dict(zip(whole, short, strict=True)), note
 
 
-def printed(records: Sequence[Record], view: str, metric: str | None, confidence: float) -> str:
+def printed(table: LongTable, metric: str | None, confidence: float) -> str:
     """What ``ScoreTable.format`` returns; without a metric it is of the first."""
-    if not records:
+    if not len(table):
         return "(no records)"
-    names, note = column_names(r.model for r in records)
-    text = _printed(records, view, metric, confidence, names)
+    names, note = column_names(r.model for r in table)
+    text = _printed(table, metric, confidence, names)
     return f"{text}\n\n{note}" if note else text
 
 
 def _printed(
-    records: Sequence[Record],
-    view: str,
-    metric: str | None,
-    confidence: float,
-    names: Mapping[str, str],
+    table: LongTable, metric: str | None, confidence: float, names: Mapping[str, str]
 ) -> str:
-    metrics = list(dict.fromkeys(r.label for r in records if r.metric))
-    notes: dict[str, list[str]] = {}
-    for r in records:
-        if r.note and str(r.model) not in notes.setdefault(r.note, []):
-            notes[r.note].append(str(r.model))
-    summaries = list(dict.fromkeys(r.task_summary for r in records if r.task_summary))
+    records, view, metrics = list(table), table.view, table.metrics
     if metric is None and len(metrics) > 1 and of_features(records):
-        return _aligned(_metric_lines(records), {"metric"}) + _remarks(notes, summaries)
+        return _aligned(_metric_lines(records), {"metric"}) + _remarks(table)
     metric = metric or (metrics[0] if metrics else "")
     places = by_place(records, metric)
     if len(places) > 1:
         parts = zip(place_labels(places), places.values(), strict=True)
         return "\n\n".join(
-            f"{visible(label)}\n{_printed(own, view, metric, confidence, names)}"
+            f"{visible(label)}\n{_printed(LongTable(own, view), metric, confidence, names)}"
             for label, own in parts
         )
     raced = any(r.round for r in records)
@@ -78,7 +65,7 @@ def _printed(
     found = shortlist_of(records, metric, view, confidence)
     if len({r.model for r in records if r.label == metric and r.value is not None}) > 1:
         text += f"\n\n{UNKNOWN + '.' if found is None else found.told(names)}"
-    return text + _remarks(notes, summaries)
+    return text + _remarks(table)
 
 
 def page_table(frame: pd.DataFrame, text: str = "") -> str:
@@ -180,22 +167,18 @@ def _aligned(lines: _Lines, left: Collection[str]) -> str:
     return "\n".join(told)
 
 
-def _remarks(notes: Mapping[str, Sequence[str]], summaries: Sequence[str]) -> str:
+def _remarks(table: LongTable) -> str:
     """What stands below a table: notes with the first models that they are of, and tasks."""
     told = []
-    for note, models in notes.items():
+    for note, models in table.notes.items():
         more = f" and {len(models) - 3} more" if len(models) > 3 else ""
         told.append(f"{', '.join(map(visible, models[:3]))}{more}: {visible(note, 600)}")
-    told += [visible(text, 2_000) for text in summaries]
+    told += [visible(text, 2_000) for text in table.task_summaries]
     return "".join(f"\n\n{text}" for text in told)
 
 
 def _count(value: float | None) -> str:
-    """A whole number; nothing where a table made by hand has none.
-
-    >>> _count(96), _count(96.0), _count(None), _count(math.nan)
-    ('96', '96', '', '')
-    """
+    """A whole number; nothing where a table made by hand has none."""
     return "" if value is None or math.isnan(value) else str(int(value))
 
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from transfer_metrics.results.chances import Standing, Trust, expected, probability_of_best
-from transfer_metrics.results.comparable import by_place
 from transfer_metrics.results.error_model import ErrorModel, bundled
-from transfer_metrics.results.record import NO_TIME, Record
+from transfer_metrics.results.record import NO_TIME, Record, by_place
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""The record of one score: its schema, and what a record of anybody has to be.
+"""The record of one score, what one of anybody has to be, and which scores compare.
 
 Columns, their order and types, and what is checked all follow from the fields of ``Record``.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from scipy.special import stdtrit
 
@@ -35,93 +35,60 @@ _KIND = re.compile(r": (\w+ of [\w ]+), ")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One score, or why there is none; None where a field is not known or has no meaning.
+    """One score, or why there is none; None where a field is not known or has no meaning."""
 
-    Attributes:
-        model: name of the model.
-        model_id: the first digits of the SHA-256 of structure, weights and preprocessing.
-        spec: the specification that the model was loaded from, where it has a name of its own.
-        revision: version of the weights, as their source names it.
-        task: name of the task.
-        task_id: the first digits of the SHA-256 of the examples and labels of the split.
-        split: which data.
-        layer: name of the layer.
-        layer_index: its place among the layers.
-        depth: its place as a share of the network.
-        dim: its number of features.
-        pool: pooling of feature maps.
-        head: the head that was trained, where one was.
-        metric: name of the metric; empty where the model failed before any.
-        options: those of the metric, such as ``k=1``.
-        value: the score.
-        stderr: its standard error.
-        intervals: how errors were found: ``jackknife`` or ``bootstrap``, or
-            ``binomial``, which is that of a share of the examples; none without an error.
-        deviations: those over blocks of examples, whose norm is ``stderr``.
-        higher_is_better: direction of the metric.
-        trust: how far the metric's order can be trusted about accuracies, where evidence was given:
-            Fisher's z of their correlation, and its standard deviation; see ``results.chances``.
-        outside: what of the ranking lay outside of that evidence, in words; none where nothing did.
-        prior: where the model stood on earlier tasks, where such were given, and the trust in that:
-            standing, Fisher's z, standard deviation.
-        p_best: probability that the model is the best to transfer, where ``rank`` told it of the
-            record that stands for the model; ``ScoreTable.ranking`` finds it anew.
-        shortlisted: whether the model was in the shortlist then.
-        n: number of examples.
-        round: the round of a race after which the model was dropped.
-        earlier: number of examples and score in each round of the race before, one after another.
-        num_classes: number of classes.
-        seed: of a fit.
-        load_seconds: time to load the model.
-        extract_seconds: of its forward passes.
-        statistics_seconds: this score's share of the statistics.
-        seconds: of the score, that share included.
-        note: what is to be known before the score is read.
-        error: why there is no value.
-        version: of this package.
-        created: when, in UTC.
-        task_summary: how the task was understood.
-    """
-
-    model: str | None = None
+    model: str | None = None  # name of the model
+    # The first digits of the SHA-256 of structure, weights and preprocessing.
     model_id: str | None = None
+    # The specification that the model was loaded from, where it has a name of its own.
     spec: str | None = None
-    revision: str | None = None
-    task: str | None = None
+    revision: str | None = None  # version of the weights, as their source names it
+    task: str | None = None  # name of the task
+    # The first digits of the SHA-256 of the examples and labels of the split.
     task_id: str | None = None
-    split: str | None = None
-    layer: str | None = None
-    layer_index: int | None = None
-    depth: float | None = None
-    dim: int | None = None
-    pool: str | None = None
-    head: str | None = None
-    metric: str | None = None
-    options: str | None = None
-    value: float | None = None
-    stderr: float | None = None
+    split: str | None = None  # which data
+    layer: str | None = None  # name of the layer
+    layer_index: int | None = None  # its place among the layers
+    depth: float | None = None  # its place as a share of the network
+    dim: int | None = None  # its number of features
+    pool: str | None = None  # pooling of feature maps
+    head: str | None = None  # the head that was trained, where one was
+    metric: str | None = None  # name of the metric; empty where the model failed before any
+    options: str | None = None  # those of the metric, such as ``k=1``
+    value: float | None = None  # the score
+    stderr: float | None = None  # its standard error
+    # How errors were found: ``jackknife`` or ``bootstrap``, or ``binomial``, which is that of
+    # a share of the examples; none without an error.
     intervals: str | None = None
-    deviations: list[float] | None = None
-    higher_is_better: bool | None = None
+    deviations: list[float] | None = None  # those over blocks of examples, whose norm is ``stderr``
+    higher_is_better: bool | None = None  # direction of the metric
+    # How far the metric's order can be trusted about accuracies, where evidence was given:
+    # Fisher's z of their correlation, and its standard deviation; see ``results.chances``.
     trust: list[float] | None = None
+    # What of the ranking lay outside of that evidence, in words; none where nothing did.
     outside: str | None = None
+    # Where the model stood on earlier tasks, where such were given, and the trust in that:
+    # standing, Fisher's z, standard deviation.
     prior: list[float] | None = None
+    # Probability that the model is the best to transfer, where ``rank`` told it of the record
+    # that stands for the model; ``ScoreTable.ranking`` finds it anew.
     p_best: float | None = None
-    shortlisted: bool | None = None
-    n: int | None = None
-    round: int | None = None
+    shortlisted: bool | None = None  # whether the model was in the shortlist then
+    n: int | None = None  # number of examples
+    round: int | None = None  # the round of a race after which the model was dropped
+    # Number of examples and score in each round of the race before, one after another.
     earlier: list[float] | None = None
-    num_classes: int | None = None
-    seed: int | None = None
-    load_seconds: float | None = None
-    extract_seconds: float | None = None
-    statistics_seconds: float | None = None
-    seconds: float | None = None
-    note: str | None = None
-    error: str | None = None
-    version: str | None = None
-    created: str | None = None
-    task_summary: str | None = None
+    num_classes: int | None = None  # number of classes
+    seed: int | None = None  # of a fit
+    load_seconds: float | None = None  # time to load the model
+    extract_seconds: float | None = None  # of its forward passes
+    statistics_seconds: float | None = None  # this score's share of the statistics
+    seconds: float | None = None  # of the score, that share included
+    note: str | None = None  # what is to be known before the score is read
+    error: str | None = None  # why there is no value
+    version: str | None = None  # of this package
+    created: str | None = None  # when, in UTC
+    task_summary: str | None = None  # how the task was understood
     __repr__ = brief
 
     @classmethod
@@ -239,14 +206,86 @@ COLUMNS = {name: _kind(hint) for name, hint in get_type_hints(Record).items()}
 """The fields in their order, each with its type: str, float, int, bool or list."""
 
 
+class Place(NamedTuple):
+    """Scores compare where these are the same."""
+
+    task: str
+    split: str
+    pool: str
+    n: int | None
+
+    @classmethod
+    def of(cls, record: Record) -> Place:
+        """That of a record."""
+        return cls(record.task or "", record.split or "", record.pool or "", record.n)
+
+
+def by_place(records: Iterable[Record], metric: str | None = None) -> dict[Place, list[Record]]:
+    """Records by what they compare with, in the order in which they come.
+
+    Of a metric, where one is named, with the failures of whole models.
+
+    Models that a race dropped stand beside those that it did not drop, and models that failed
+    before any score beside all of their task and split.
+    """
+    parts: dict[Place, list[Record]] = {}
+    raced, failed = [], []
+    for record in records:
+        if metric is not None and record.label not in (metric, ""):
+            continue
+        if record.value is None and record.pool is None:
+            failed.append(record)
+        elif record.round is not None:
+            raced.append(record)
+        else:
+            parts.setdefault(Place.of(record), []).append(record)
+    for record in raced:
+        alone = Place.of(record)
+        beside = [place for place in parts if place[:3] == alone[:3]]
+        parts.setdefault(max(beside, key=lambda p: p.n or 0, default=alone), []).append(record)
+    for record in failed:
+        task, split, *_ = Place.of(record)
+        same = [p for p in parts if p.task == task and (p.split == split or not split)]
+        for place in same or [Place(task, split, "", None)]:
+            parts.setdefault(place, []).append(record)
+    return parts
+
+
+def one_place(records: Iterable[Record], metric: str) -> list[Record]:
+    """The records of a metric, and of failures; all must compare."""
+    places = by_place(records, metric)
+    if len(places) > 1:
+        first, second = list(places)[:2]
+        differing = [i for i in range(4) if len({place[i] for place in places}) > 1]
+        asked = ", ".join(f"{Place._fields[i]}={first[i]!r}" for i in differing)
+        raise InvalidInputError(
+            f"scores of {metric} of {' and '.join(place_labels([first, second]))} do not "
+            f"compare; choose one with table.on({asked})"
+        )
+    return next(iter(places.values()), [])
+
+
+def place_labels(places: Collection[Place]) -> list[str]:
+    """The task of each place, with what tells it from the others of that task.
+
+    >>> place_labels([Place("digits", "train", "avg", n) for n in (50, 60)])
+    ['digits, n = 50', 'digits, n = 60']
+    """
+    labels = []
+    for place in places:
+        twins = [other for other in places if other.task == place.task]
+        parts = [place.task or "unnamed task"]
+        parts += [place.split] if len({t.split for t in twins}) > 1 else []
+        parts += [f"pooling {place.pool}"] if len({t.pool for t in twins}) > 1 else []
+        parts += [f"n = {place.n}"] if len({t.n for t in twins}) > 1 else []
+        labels.append(", ".join(filter(None, parts)))
+    return labels
+
+
 def phases(records: Iterable[Record]) -> dict[str, float]:
     """Seconds of each phase over all models, as measured when each score was computed.
 
     A phase that no record tells of is left out.
-
-    >>> score = Record("a", metric="knn", extract_seconds=2.0, seconds=0.5)
-    >>> phases([score, Record("a", metric="lda", statistics_seconds=0.25, seconds=0.5)])
-    {'forward passes': 2.0, 'statistics': 0.25, 'scores': 0.75}
     """
     once: dict[tuple[str, str | None, str | None], float] = {}
     spent: dict[str, float] = {}

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.registry import resolve
-from transfer_metrics.results.comparable import by_place, one_place
 from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.printed import of_features, page_table, printed
 from transfer_metrics.results.ranks import candidates, ranking_frame, single
-from transfer_metrics.results.record import Record
+from transfer_metrics.results.record import Record, by_place, one_place
 from transfer_metrics.results.shortlist import (
     CONFIDENCE,
     UNKNOWN,
@@ -199,7 +198,7 @@ class ScoreTable(LongTable):
         split: str = "test",
         **options: Any,
     ) -> pd.DataFrame:
-        """How well each metric's ranking agrees with accuracies; see ``results.agreement``.
+        """How well each metric's ranking agrees with accuracies; see ``agreement_by_task``.
 
         Where the accuracies are of several tasks, the static ranking stands beside the metrics: it
         ranks by the other tasks and knows nothing of the one at hand (``static_scores``). Models
@@ -253,8 +252,9 @@ class ScoreTable(LongTable):
     ) -> pd.DataFrame:
         """By how many points accuracies differ where scores differ by so much.
 
-        See ``agreement`` for the arguments, and ``results.fidelity`` for the ``**options`` bins,
-        resamples and seed and for what is returned: a row per metric and bin of pairs of models.
+        See ``agreement`` for the arguments, and ``results.table_agreement.fidelity`` for the
+        ``**options`` bins, resamples and seed and for what is returned: a row per metric and bin of
+        pairs of models.
 
         Raises:
             InvalidInputError: as ``agreement``, and where no two models have different scores.
@@ -376,7 +376,7 @@ class ScoreTable(LongTable):
         Where the table is of one candidate alone, as that of ``score``, and no metric is named,
         each metric has its row.
         """
-        return printed(self._records, self.view, metric and self.named_metric(metric), confidence)
+        return printed(self, metric and self.named_metric(metric), confidence)
 
     @property
     def plot(self) -> TablePlots:

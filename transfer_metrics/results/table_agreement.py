@@ -1,4 +1,4 @@
-"""The metrics of a table held against accuracies, of one task or of several."""
+"""Metrics of a table held against accuracies: how they agree, and what differences are worth."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, warn
-from transfer_metrics.results.agreement import FEWEST, agreement
+from transfer_metrics.results.agreement import (
+    FEWEST,
+    RESAMPLES,
+    STATIC,
+    draw,
+    interval,
+    static_scores,
+    z_scores,
+)
 from transfer_metrics.results.agreement_tasks import MEAN, OVER_STATIC, agreement_by_task
-from transfer_metrics.results.comparable import by_place, one_place
-from transfer_metrics.results.fidelity import fidelity
 from transfer_metrics.results.known_accuracies import (
     UNNAMED,
     closest,
@@ -21,8 +27,7 @@ from transfer_metrics.results.known_accuracies import (
     known_accuracies,
 )
 from transfer_metrics.results.ranks import candidates, higher_is_better, single
-from transfer_metrics.results.record import Record
-from transfer_metrics.results.static_ranking import STATIC, static_scores
+from transfer_metrics.results.record import Record, by_place, one_place
 from transfer_metrics.results.wording import listed, some
 from transfer_metrics.untrusted import visible
 
@@ -107,8 +112,7 @@ class Matched:
         """What ``ScoreTable.agreement`` returns."""
         import pandas as pd
 
-        known, several = self.known, len(self.known.columns) > 1
-        fixed = static_scores(known) if several else known
+        known, fixed = self.known, static_scores(self.known)
         frames, static, gains = [], [], []
         lacking: dict[str, None] = {}
         for metric, table in self.scores.items():
@@ -120,21 +124,16 @@ class Matched:
                 lacking |= dict.fromkeys(of_task[of_task < FEWEST].index)
                 found.insert(0, "metric", metric)
                 frames.append(found)
-            elif several:
-                found = self._beside_static(metric, fixed, options)
+            else:
+                found = self._on_one_task(metric, fixed, options)
                 frames.append(found[found["metric"] == metric])
                 static.append(found[found["metric"] == STATIC])
                 gains.append(found[~found["metric"].isin([metric, STATIC])])
-            else:
-                _, *both = self.on_task(metric)
-                common = _paired(*both)
-                frames.append(agreement(*([of[m] for m in common] for of in both), **options))
-                frames[-1].insert(0, "metric", metric)
         # The static ranking is one more metric, and there once.
         static.sort(key=lambda frame: -frame["n"].max())
         result = pd.concat([*frames, *static[:1], *gains], ignore_index=True)
         rows = result["task"] if "task" in result else result["metric"]
-        if several and STATIC not in set(rows):
+        if len(known.columns) > 1 and STATIC not in set(rows):
             warn(
                 f"no static ranking stands beside: the other tasks of the accuracies are constant, "
                 f"or known of fewer than {FEWEST} of the models"
@@ -185,16 +184,23 @@ class Matched:
         )
         return task, scores, accuracies
 
-    def _beside_static(
+    def _on_one_task(
         self, metric: str, fixed: pd.DataFrame, options: Mapping[str, Any]
     ) -> pd.DataFrame:
         """Agreement on one task of a metric, of the static ranking, and of their difference."""
         import pandas as pd
 
-        task, *both = self.on_task(metric)
-        common = _paired(*both)
-        static = fixed[[task]].loc[common]
-        given = [pd.DataFrame({task: values}).loc[common] for values in both]
+        known_as, scores, accuracies = self.on_task(metric)
+        common = [model for model in scores if model in accuracies]
+        if not common:
+            raise InvalidInputError(
+                f"no model has both a score and an accuracy; scores: {_some(scores)}, accuracies: "
+                f"{_some(accuracies)}; use the same names"
+            )
+        # Where there is only one, nothing has to tell it from others.
+        task = known_as if len(self.known.columns) > 1 else UNNAMED
+        static = fixed[[known_as]].loc[common].set_axis([task], axis="columns")
+        given = [pd.DataFrame({task: values}).loc[common] for values in (scores, accuracies)]
         found = agreement_by_task(*given, static=static, **options)
         found = found[found["task"] != MEAN].rename(columns={"task": "metric"})
         judged = np.isfinite(given[0].to_numpy()) & np.isfinite(static.to_numpy())
@@ -203,16 +209,121 @@ class Matched:
         return found.replace({"metric": names})
 
 
-def _paired(scores: Mapping[str, float], accuracies: Mapping[str, float]) -> list[str]:
-    """Models that have both a score and an accuracy, in the order of the scores."""
-    common = [model for model in scores if model in accuracies]
-    if not common:
-        raise InvalidInputError(
-            f"no model has both a score and an accuracy; scores: {', '.join(list(scores)[:3])} …, "
-            f"accuracies: {', '.join(list(accuracies)[:3])} …; use the same names"
-        )
-    return common
-
-
 def _some(names: Iterable[Any]) -> str:
     return listed([visible(name) for name in names], 3)
+
+
+def fidelity(
+    scores: pd.DataFrame | Mapping[str, float],
+    accuracies: pd.DataFrame | Mapping[str, float],
+    *,
+    bins: int = 4,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """By how much accuracies differ where scores differ by so much.
+
+    All pairs of models of a task are sorted by the difference of their scores and cut into bins of
+    equally many pairs. A metric of high fidelity has larger differences of accuracy in the later
+    bins and the right order in nearly all of their pairs; where the first bins have the right order
+    in half of theirs, such a small difference of scores means nothing (Singh, Hess and Vanschoren
+    2025, arXiv 2510.06448).
+
+    Args:
+        scores: models x tasks, or by model on one task; higher is better. Of several tasks the
+            differences are in deviations of the scores on each, because scores of two tasks do not
+            compare; of one they are as given.
+        accuracies: the same of accuracies, matched by name. Pairs in which anything is NaN do not
+            count; scores without an accuracy of that name are left out with a warning.
+        bins: how many bins. Pairs of equal differences are not parted, so there may be fewer.
+        resamples: bootstrap samples of models, the bins as they are; 0 for no intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        One row per bin, from the smallest differences of scores: ``from``, ``to`` and their mean
+        ``score_difference``; ``accuracy_difference``, the accuracy of the model with the higher
+        score less that of the other, mean over pairs, in the accuracies' unit, with a 95 %
+        interval ``low`` to ``high``; ``right_order``, the share of pairs in which the higher score
+        has the higher accuracy, a tie counting half, with ``right_low`` to ``right_high``; and
+        ``pairs``.
+
+    Cost: O(M² T) per resample.
+
+    >>> scores = {"a": 1.0, "b": 2.0, "c": 4.0}
+    >>> table = fidelity(scores, {"a": 0.5, "b": 0.4, "c": 0.9}, bins=3, resamples=0)
+    >>> columns = ["score_difference", "accuracy_difference", "right_order"]
+    >>> table[columns].round(2).to_numpy().tolist()
+    [[1.0, -0.1, 0.0], [2.0, 0.5, 1.0], [3.0, 0.4, 1.0]]
+    """
+    import pandas as pd
+
+    if bins < 1:
+        raise InvalidInputError(f"{bins} bins; give at least 1")
+    s, a = (_table(given) for given in (scores, accuracies))
+    models = [m for m in a.index if m in s.index]
+    tasks = [t for t in a.columns if t in s.columns]
+    left = {
+        "models": ([m for m in s.index if m not in models], a.index.difference(models, sort=False)),
+        "tasks": (
+            [t for t in s.columns if t not in tasks],
+            a.columns.difference(tasks, sort=False),
+        ),
+    }
+    s, a = s.loc[models, tasks], a.loc[models, tasks]
+    s = s.where(np.isfinite(s) & np.isfinite(a))
+    if len(tasks) > 1:
+        s = z_scores(s)
+    first, second = np.triu_indices(len(models), 1)
+    by_score = s.to_numpy()[first] - s.to_numpy()[second]
+    by_accuracy = a.to_numpy()[first] - a.to_numpy()[second]
+    by_accuracy = np.where(by_score < 0, -by_accuracy, by_accuracy)
+    apart = np.where(by_score == 0, np.nan, np.abs(by_score))
+    pair, task = np.nonzero(np.isfinite(apart) & np.isfinite(by_accuracy))
+    if not len(pair):
+        raise InvalidInputError(
+            "no two models have different scores and an accuracy on one task; are the models and "
+            "tasks called the same in both tables?"
+            + "".join(closest(*names) for names in left.values())
+        )
+    for kind, (lacking, known) in left.items():
+        if lacking:
+            warn(
+                f"{len(lacking)} of the {kind} with scores have no accuracy and are left out: "
+                f"{some(lacking)}{closest(lacking, known)}"
+            )
+    apart, gained = apart[pair, task], by_accuracy[pair, task]
+    values = np.stack([gained, (1 + np.sign(gained)) / 2])
+    rank = np.searchsorted(np.sort(apart), apart)
+    _, place = np.unique(rank * bins // len(apart), return_inverse=True)
+    member = np.eye(place.max() + 1)[place]
+    ends = first[pair], second[pair]
+    found = _means(values, member, np.ones(len(pair)))
+    drawn = [
+        np.bincount(rows, minlength=len(models)) for rows in draw(len(models), resamples, seed)
+    ]
+    samples = [_means(values, member, count[ends[0]] * count[ends[1]]) for count in drawn]
+    rows = []
+    for i in range(member.shape[1]):
+        inside = apart[place == i]
+        row = {"from": inside.min(), "to": inside.max(), "score_difference": inside.mean()}
+        for m, (name, low) in enumerate((("accuracy_difference", ""), ("right_order", "right_"))):
+            row[name] = found[m, i]
+            row[f"{low}low"], row[f"{low}high"] = interval(np.array([x[m, i] for x in samples]))
+        rows.append({**row, "pairs": len(inside)})
+    return pd.DataFrame(rows)
+
+
+def _table(given: pd.DataFrame | Mapping[str, float]) -> pd.DataFrame:
+    import pandas as pd
+
+    table = given if isinstance(given, pd.DataFrame) else pd.DataFrame({"": pd.Series(given)})
+    return table.astype(np.float64)
+
+
+def _means(values: np.ndarray, member: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean of each row of values in each bin, (2, P) -> (2, bins); NaN where empty."""
+    total = weights @ member
+    return np.divide(
+        (values * weights) @ member, total, out=np.full((2, member.shape[1]), np.nan),
+        where=total > 0,
+    )  # fmt: skip

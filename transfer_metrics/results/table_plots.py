@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.results.comparable import Place, by_place, place_labels
 from transfer_metrics.results.long_table import LongTable
-from transfer_metrics.results.plot_style import save_figure
-from transfer_metrics.results.point_plots import plot_agreement, plot_layers
+from transfer_metrics.results.plot_style import (
+    COLOURS,
+    MARKERS,
+    MOST_ROWS,
+    MUTED,
+    legend_above,
+    name_points,
+    named_rows,
+    new_axes,
+    rows_height,
+    save_figure,
+    short_labels,
+    task_title,
+    titled,
+)
 from transfer_metrics.results.ranks import (
     higher_is_better,
     ranked,
     ranking_frame,
     single,
 )
-from transfer_metrics.results.record import Record
-from transfer_metrics.results.row_plots import plot_heat_map, plot_ranking
+from transfer_metrics.results.record import Place, Record, by_place, place_labels
 from transfer_metrics.results.table_agreement import Matched
+from transfer_metrics.results.wording import fixed, number, plot_label
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+# From white to dark blue: order is told by lightness alone, which survives grey printing.
+_MAP = "Blues"
+# Grey curves, names of points and numbers that can be read; the best are drawn.
+_MOST_CURVES, _MOST_NAMES, _MOST_NUMBERS = 60, 24, 400
 
 
 class TablePlots:
@@ -46,11 +65,41 @@ class TablePlots:
         >>> table.plot.ranking().get_xlabel()
         'knn'
         """
+        import pandas as pd
+
         rounds = {str(r.model): r.round for r in self._table}
         dropped = [model for model, round in rounds.items() if round is not None]
         metric = self._table.named_metric(metric)
         ranking = ranking_frame(self._table, metric, self._table.view)
-        return plot_ranking(ranking, metric, tasks=self._tasks, dropped=dropped, ax=ax)
+        if not ranking["score"].notna().any():
+            raise InvalidInputError("no model has a score to plot; see table.failures")
+        groups = _best_of_each(ranking)
+        ax = new_axes(ax, rows_height(groups))
+        scored = pd.concat(list(groups.values()))
+        layers = [plot_label(layer, 20) for layer in scored["layer"]]
+        names = short_labels(list(scored["model"]), 34)
+        rows = iter([f"{n}  ({la})" if la else n for n, la in zip(names, layers, strict=True)])
+        headings = short_labels(list(groups), 44)
+        parts = [[next(rows) for _ in range(len(own))] for own in groups.values()]
+        places = np.array(named_rows(ax, dict(zip(headings, parts, strict=True))))
+        worst = np.repeat([own["score"].min() for own in groups.values()], list(map(len, parts)))
+        ax.hlines(places, worst, scored["score"], color="#E3E3E3", lw=1, zorder=1)
+        out = scored["model"].isin(list(dropped)).to_numpy()
+        margins = (scored["high"] - scored["score"]).fillna(0.0)
+        for chosen, colour, inside in ((~out, COLOURS[0], COLOURS[0]), (out, MUTED, "white")):
+            if chosen.any():
+                drawn = ax.errorbar(
+                    scored["score"][chosen], places[chosen], xerr=margins[chosen], fmt="o",
+                    color=colour, mfc=inside, elinewidth=1.2, capsize=2.5, zorder=2,
+                )  # fmt: skip
+        ax.set_xlabel(plot_label(metric))
+        if out.any():
+            legend_above(ax, [drawn], ["dropped from the race: fewer examples"])
+        total = int(ranking["score"].notna().sum())
+        notes = [f"the best {len(scored)} of {total}"] if total > len(scored) else []
+        notes += ["scores of different tasks do not compare"] if "task" in ranking else []
+        titled(ax, task_title(self._tasks) if len(groups) == 1 else "", "; ".join(notes))
+        return ax
 
     def layers(
         self, metric: str | None = None, *, ax: Axes | None = None, highlight: int = 5
@@ -74,20 +123,47 @@ class TablePlots:
         metric = self._table.named_metric(metric)
         found: list[tuple[int, str, Place, list[Record]]] = []
         for place, records in by_place(self._table, metric).items():
-            drawn: dict[str, list[Record]] = {}
+            own: dict[str, list[Record]] = {}
             for r in records:
                 if r.label == metric and r.value is not None and r.depth is not None:
-                    drawn.setdefault(str(r.model), []).append(r)
+                    own.setdefault(str(r.model), []).append(r)
             for c in ranked(records, metric, "best"):
                 if c.rank is not None:
-                    curve = sorted(drawn.get(c.model, []), key=lambda r: r.depth or 0.0)
+                    curve = sorted(own.get(c.model, []), key=lambda r: r.depth or 0.0)
                     found.append((c.rank, c.model, place, curve))
         found.sort(key=lambda row: row[0])
+        if not found:
+            raise InvalidInputError("no layer has a score to plot; see table.failures")
+        ax = new_axes(ax, 4.2)
+        handles = []
+        drawn = found[: highlight + _MOST_CURVES]
+        for i, (*_, curve) in reversed(list(enumerate(drawn))):
+            x = [r.depth or 0.0 for r in curve]
+            y = np.array([r.value for r in curve], float)
+            if i >= highlight:
+                ax.plot(x, y, color=MUTED, lw=0.8, alpha=0.6, zorder=1)
+                continue
+            colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+            halves = [r.half_width for r in curve]
+            ax.fill_between(x, y - halves, y + halves, color=colour, alpha=0.12, lw=0, zorder=2)
+            handles += ax.plot(x, y, color=colour, marker=marker, lw=1.6, ms=4, zorder=3)
+        ax.set_xlabel("depth (share of the network)")
+        ax.set_ylabel(plot_label(metric))
         places = list(dict.fromkeys(place for _, _, place, _ in found))
         told = place_labels(places) if len(places) > 1 else [""]
-        names = dict(zip(places, told, strict=True))
-        curves = [(model, names[place], curve) for _, model, place, curve in found]
-        return plot_layers(curves, metric, tasks=self._tasks, highlight=highlight, ax=ax)
+        named = found[: len(handles)]
+        labels = short_labels([model for _, model, _, _ in named], 28)
+        where = short_labels([told[places.index(place)] for _, _, place, _ in named], 28)
+        labels = [f"{m}\n  on {t}" if t else m for m, t in zip(labels, where, strict=True)]
+        others, grey = len(found) - len(handles), len(drawn) - len(handles)
+        left_out = f" of {others}" if others > grey else " more"
+        title = f"best {len(handles)}, {grey}{left_out} in grey" if others else None
+        ax.legend(
+            handles[::-1], labels, title=title, frameon=False, fontsize=8, title_fontsize=8,
+            loc="upper left", bbox_to_anchor=(1, 1), alignment="left",
+        )  # fmt: skip
+        titled(ax, task_title(self._tasks))
+        return ax
 
     def tasks(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
         """Models x tasks under one metric, shaded by the order within each task.
@@ -98,7 +174,7 @@ class TablePlots:
         metric = self._table.named_metric(metric)
         values = _task_scores(self._table, metric, single(self._table.view))
         better = higher_is_better(self._table, metric)
-        return plot_heat_map(values, higher_is_better=better, label=metric, ax=ax)
+        return _heat_map(values, better, metric, ax)
 
     def agreement(
         self,
@@ -139,8 +215,27 @@ class TablePlots:
         scores = dict(zip(ranking["model"], ranking["score"], strict=True))
         points = {name: (scores[name], reached[name]) for name in scores if name in reached}
         found = matched(reached, None, None, split).agreement().set_index("measure")
-        tau = found.loc["weighted_kendall", ["value", "low", "high"]].to_numpy(float)
-        return plot_agreement(points, metric, list(map(float, tau)), ax=ax)
+        value, low, high = map(float, found.loc["weighted_kendall", ["value", "low", "high"]])
+        x, y = np.array(list(points.values()), float).T
+        ax = new_axes(ax, height=4.8)
+        if np.ptp(x) > 0:
+            slope, start = np.polyfit(x, y, 1)
+            ends = np.array([x.min(), x.max()])
+            ax.plot(ends, slope * ends + start, color=MUTED, lw=1, zorder=1)
+        ax.scatter(x, y, color=COLOURS[0], s=28, zorder=2)
+        ax.margins(x=0.06, y=0.08)
+        ax.set_xlabel(plot_label(metric))
+        ax.set_ylabel("accuracy")
+        interval = "" if math.isnan(low) else f" ({fixed(low)} to {fixed(high)})"
+        # The best by either are named, where there is no room for all.
+        best = np.minimum(np.argsort(np.argsort(-x)), np.argsort(np.argsort(-y)))
+        order = np.argsort(best, kind="stable")
+        named = order[:_MOST_NAMES]
+        note = "the best by either are named" if len(named) < len(points) else ""
+        titled(ax, f"weighted tau {fixed(value)}{interval}, {len(points)} models", note)
+        names = short_labels([list(points)[i] for i in named])
+        name_points(ax, [(x[i], y[i]) for i in order], names, size=7.0)
+        return ax
 
     def save(self, kind: str, path: str | os.PathLike[str], metric: str | None = None) -> str:
         """Draw ``"ranking"``, ``"layers"`` or ``"tasks"`` into a PNG, SVG or PDF, by its ending.
@@ -156,7 +251,20 @@ class TablePlots:
         return sorted({str(r.task) for r in self._table if r.task})
 
 
-def _task_scores(records: Iterable[Record], metric: str, view: str) -> pd.DataFrame:
+def _best_of_each(ranking: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The best candidates by what they compare with; by an empty text where all compare."""
+    scored = ranking[ranking["score"].notna()]
+    by = [name for name in ("task", "split", "pool") if name in scored]
+    if not by:
+        return {"": scored.head(MOST_ROWS)}
+    groups = {
+        ", ".join(map(str, filter(None, key))) or "unnamed task": own
+        for key, own in scored.groupby(by, sort=False)
+    }
+    return {name: own.head(max(MOST_ROWS // len(groups), 3)) for name, own in groups.items()}
+
+
+def _task_scores(records: LongTable, metric: str, view: str) -> pd.DataFrame:
     """Score of each model on each task, models x tasks; NaN where there is none.
 
     Scores that do not compare, such as those of two poolings or splits of a task, are columns of
@@ -173,3 +281,56 @@ def _task_scores(records: Iterable[Record], metric: str, view: str) -> pd.DataFr
     if not any(map(len, columns.values())):
         raise InvalidInputError("no model has a score to plot; see table.failures")
     return pd.DataFrame(columns)
+
+
+def _heat_map(values: pd.DataFrame, higher_is_better: bool, label: str, ax: Axes | None) -> Axes:
+    """Models x tasks, shaded by the order within each task, the numbers inside.
+
+    Scores of different tasks do not compare, so the shade of a cell tells which share of the
+    models on its task are no better, from 0 (the worst) to 1 (the best). Cells that are NaN stay
+    empty; models go by their mean order, the best on top, of many only these.
+    """
+    numbers = values.to_numpy(float)
+    there = np.isfinite(numbers)
+    if not there.any():
+        raise InvalidInputError("there is no number to draw; every cell is NaN")
+    shades = _shades(np.where(there, numbers, np.nan) * (1 if higher_is_better else -1))
+    means = np.where(there, shades, 0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    order = np.argsort(-means, kind="stable")[:MOST_ROWS]
+    numbers, shades = numbers[order], shades[order]
+    rows, columns = numbers.shape
+    ax = new_axes(ax, rows_height({"": order}) + 0.6)
+    image = ax.imshow(np.ma.masked_invalid(shades), cmap=_MAP, vmin=0, vmax=1, aspect="auto")
+    if rows * columns <= _MOST_NUMBERS:
+        for i, j in zip(*np.nonzero(np.isfinite(numbers)), strict=True):
+            colour = "white" if shades[i, j] > 0.6 else "black"
+            ax.text(
+                j, i, number(numbers[i, j], 3), ha="center", va="center", fontsize=7, color=colour
+            )
+    ax.set_yticks(range(rows), short_labels(list(values.index[order]), 34), fontsize=8.5)
+    names = short_labels(list(values.columns), 28)
+    ax.set_xticks(range(columns), names, fontsize=8.5)
+    # What does not fit beside each other stands aslant.
+    if max(map(len, names)) * columns > 60:
+        for tick in ax.get_xticklabels():
+            tick.set(rotation=30, ha="right", rotation_mode="anchor")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.grid(visible=False)
+    bar = ax.figure.colorbar(image, ax=ax, shrink=min(1.0, 4 / rows), pad=0.02, aspect=15)
+    bar.set_ticks([0, 1], labels=["worst", "best"])
+    bar.outline.set_visible(False)
+    left_out = len(values) > rows
+    titled(ax, plot_label(label), f"the best {rows} of {len(values)} models" if left_out else "")
+    return ax
+
+
+def _shades(numbers: np.ndarray) -> np.ndarray:
+    """Place of each number in the order of its column, 0 to 1; NaN stays."""
+    from scipy.stats import rankdata
+
+    counts = np.isfinite(numbers).sum(axis=0)
+    ranks = rankdata(numbers, axis=0, nan_policy="omit")
+    # One number on its own is neither the best nor the worst.
+    shades = np.where(counts > 1, (ranks - 1) / np.maximum(counts - 1, 1), 0.5)
+    return np.where(np.isfinite(numbers), shades, np.nan)

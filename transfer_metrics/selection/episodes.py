@@ -26,7 +26,6 @@ from transfer_metrics.results.plot_style import (
     COLOURS,
     MARKERS,
     MUTED,
-    clean,
     new_axes,
     short_labels,
     titled,
@@ -128,7 +127,6 @@ class FewShotResult:
         episodes = self.accuracies.shape[2]
         title = [plot_label(self.title or ""), f"{self.ways}-way, {episodes} episodes"]
         ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-        clean(ax)
         titled(ax, ", ".join(filter(None, title)))
         ax.grid(axis="y", color="#EEEEEE", zorder=0)
         ax.grid(axis="x", visible=False)

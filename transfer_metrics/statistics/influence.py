@@ -138,9 +138,6 @@ class Influence:
         ``S`` is the total scatter; or that of class c, about the mean of all or, ``centred``, its
         own. Where it is kept as rows, each of them adds a direction, which no derivative sees: the
         loss of a block is then exact, ``-log det`` of its part of ``(I + scale F F')⁻¹``.
-
-        Raises:
-            InvalidInputError: not many more examples than directions, so that neither is good.
         """
         whole = self.whole
         chosen = slice(None) if c is None else slice(c, c + 1)

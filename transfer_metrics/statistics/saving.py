@@ -90,11 +90,7 @@ class Saved:
 
 
 def require(fits: bool, what: str) -> None:
-    """Raise where parts of a file do not fit each other.
-
-    Raises:
-        ValueError: with ``what``.
-    """
+    """Raise where parts of a file do not fit each other."""
     if not fits:
         raise ValueError(what)
 

@@ -51,12 +51,8 @@ class Lost:
     reason: str
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a worker says of a unit that it has done."""
-
-    result: Any
-    warnings: tuple[tuple[str, type[Warning], str, int], ...]  # texts, kinds, files and lines
+Told = tuple[str, type[Warning], str, int]
+"""Text, kind, file and line of a warning."""
 
 
 class Hands:
@@ -74,15 +70,15 @@ class Hands:
         if mended:
             mend_torchvision()
 
-    def do(self, unit: Unit, given: Any) -> Answer:
+    def do(self, unit: Unit, given: Any) -> tuple[Any, list[Told]]:
         """Do one unit, given its item where it is not the one of the unit before, else None.
 
-        To ``REDUCE`` it is given the item and the results of its parts.
+        To ``REDUCE`` it is given the item and the results of its parts. Returns what came of it,
+        and the warnings on the way.
         """
         with warnings.catch_warnings(record=True) as told:
             result = self._do(unit, given)
-        found = ((str(w.message), w.category, w.filename, w.lineno) for w in told)
-        return Answer(result, tuple(found))
+        return result, [(str(w.message), w.category, w.filename, w.lineno) for w in told]
 
     def _do(self, unit: Unit, given: Any) -> Any:
         if unit.part == REDUCE:
@@ -139,11 +135,6 @@ def map_reduce(
     ``"ray:<address>"`` joins a cluster. By default there is one worker per core, serial work has
     one, and workers take turns on ``gpus`` of this machine. Where we are ``careful``, processes
     work beside each other as far as there is memory. ``tick`` is called after every part.
-
-    Raises:
-        UnknownNameError: no such engine.
-        InvalidInputError: a number of workers that is none.
-        EngineError: no worker can be started.
 
     >>> class Sum:
     ...     def load(self, item): return item

@@ -1,15 +1,21 @@
-"""A loop that keeps workers busy until all work is done, whatever runs them."""
+"""A loop that keeps workers busy until all is done, and which of them does what next."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from transfer_metrics.errors import EngineError, TransferMetricsWarning, warn
-from transfer_metrics.ranking.engines import REDUCE, Answer, Lost, Unit, Work
-from transfer_metrics.ranking.engines.schedule import Schedule
+from transfer_metrics.ranking.engines import REDUCE, Lost, Told, Unit, Work
+
+ATTEMPTS = 3
+"""How often a unit is tried whose worker dies."""
 
 
 class _Worker(Protocol):
@@ -36,9 +42,6 @@ def drive(
     As ``map_reduce``, with workers that ``start`` makes, given their numbers; what becomes of an
     item is ``Lost`` where workers died of it repeatedly. Only one works where ``has_room`` says no,
     which is asked of the workers, and whether any of them has shown by a result what it takes.
-
-    Raises:
-        EngineError: no worker can be started.
     """
     schedule = Schedule(parts, work.settles)
     crew: dict[int, _Worker] = {}
@@ -71,45 +74,215 @@ def drive(
             for future in finished:
                 place = running.pop(future)
                 idle.append(place)
-                yield from _noted(schedule, crew, place, future, tick)
+                error = future.exception()
+                if error is None:
+                    result, told = future.result()
+                    _tell(told)
+                    unit = schedule.done(place, result)
+                else:
+                    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                    result = Lost(reason)
+                    crew.pop(place).stop()
+                    unit = schedule.lost(place, reason)
+                if unit is not None and unit.part == REDUCE:
+                    yield unit.item, result
+                elif unit is not None:
+                    tick()
     finally:
         for worker in crew.values():
             worker.stop()
-
-
-def _noted(
-    schedule: Schedule,
-    crew: dict[int, _Worker],
-    place: int,
-    future: Future,
-    tick: Callable[[], object],
-) -> Iterator[tuple[int, Any]]:
-    """What follows from the end of a unit: an item that is done, or a worker less."""
-    error = future.exception()
-    if error is None:
-        answer: Answer = future.result()
-        result = answer.result
-        _tell(answer)
-        unit = schedule.done(place, result)
-    else:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        result = Lost(reason)
-        crew.pop(place).stop()
-        unit = schedule.lost(place, reason)
-    if unit is not None and unit.part == REDUCE:
-        yield unit.item, result
-    elif unit is not None:
-        tick()
 
 
 _told: dict[Any, Any] = {}
 """Which warnings of workers were told, as each module has it of its own."""
 
 
-def _tell(answer: Answer) -> None:
+def _tell(found: Iterable[Told]) -> None:
     """Warn here of what a worker was warned of."""
-    for text, category, file, line in answer.warnings:
+    for text, category, file, line in found:
         if issubclass(category, TransferMetricsWarning):
             warn(text)
         else:
             warnings.warn_explicit(text, category, file, line, registry=_told)
+
+
+@dataclass
+class _Item:
+    left: list[int]
+    results: dict[int, Any] = field(default_factory=dict)
+    running: set[int] = field(default_factory=set)
+    reducing: bool = False
+
+
+class Schedule:
+    """The units that are left, and who holds which item: the same decisions on every engine.
+
+    A worker goes on with the item that it holds, then begins one that nobody has begun, and only
+    then helps with the one that has most parts left for each worker on it: so an item is loaded
+    rarely. Results are put together as soon as they are complete. Where nothing is left, a worker
+    repeats the part that has been running longest, since its worker may be a slow one; whichever
+    is there first counts.
+
+    Args:
+        parts: number of parts of each item.
+        settles: whether a result makes the other parts of its item superfluous.
+
+    Cost: O(log workers) for each unit that goes on with an item or begins one, and for each worker
+    that finds nothing to do; O(workers) for a worker that comes to help with another's item.
+
+    >>> schedule = Schedule([2, 1])
+    >>> schedule.take("a"), schedule.take("b")
+    (Unit(item=0, part=0), Unit(item=1, part=0))
+    >>> _ = schedule.done("b", "of b"); schedule.take("b")
+    Unit(item=1, part=-1)
+    >>> schedule.lost("a", "killed"); schedule.take("c"), schedule.take("d")
+    (Unit(item=0, part=0), Unit(item=0, part=1))
+    """
+
+    def __init__(
+        self, parts: Sequence[int], settles: Callable[[Any], bool] = lambda result: False
+    ) -> None:
+        self._settles = settles
+        self._items = {i: _Item(list(range(count))[::-1]) for i, count in enumerate(parts)}
+        self._fresh = list(range(len(parts)))[::-1]
+        self._begun: dict[int, None] = {}
+        self._ready: list[int] = []
+        self._holds: dict[Hashable, int] = {}
+        self._holders: Counter[int] = Counter()
+        self._running: dict[Hashable, tuple[int, Unit]] = {}
+        self._on: dict[Unit, list[Hashable]] = {}
+        self._since: list[tuple[int, Unit]] = []
+        self._turns = itertools.count()
+        self._tried: Counter[Unit] = Counter()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every item is done."""
+        return not self._items
+
+    def holds(self, worker: Hashable) -> int | None:
+        """The item that a worker has loaded."""
+        return self._holds.get(worker)
+
+    def results(self, item: int) -> list[Any]:
+        """Results of the parts of an item so far, in order."""
+        return [result for _, result in sorted(self._items[item].results.items())]
+
+    def take(self, worker: Hashable) -> Unit | None:
+        """What an idle worker is to do now; None where there is nothing for it."""
+        if self._ready:
+            unit: Unit | None = Unit(self._ready.pop(), REDUCE)
+        else:
+            unit = self._next_part(worker) or self._oldest()
+        if unit is not None:
+            self._begin(worker, unit)
+        return unit
+
+    def done(self, worker: Hashable, result: Any) -> Unit | None:
+        """Note what a worker did; the unit, or None where another did it before."""
+        unit = self._end(worker)
+        item = self._items.get(unit.item)
+        if item is None or (unit.part != REDUCE and unit.part in item.results):
+            return None
+        if unit.part == REDUCE:
+            del self._items[unit.item]
+        else:
+            self._note(unit, item, result)
+        return unit
+
+    def lost(self, worker: Hashable, reason: str) -> Unit | None:
+        """A worker died: what it did is tried anew; the unit where that was tried often enough."""
+        self._hold(worker, None)
+        unit = self._end(worker) if worker in self._running else None
+        item = self._items.get(unit.item) if unit else None
+        if unit is None or item is None:
+            return None
+        self._tried[unit] += 1
+        often = self._tried[unit] >= ATTEMPTS
+        if unit in self._on and not often:
+            return None
+        if unit.part == REDUCE:
+            if often:
+                del self._items[unit.item]
+            else:
+                self._ready.append(unit.item)
+        elif unit.part not in item.results:
+            if often:
+                self._note(unit, item, Lost(reason))
+            elif not item.reducing:
+                item.left.append(unit.part)
+                self._begun[unit.item] = None
+        return unit if often else None
+
+    def _note(self, unit: Unit, item: _Item, result: Any) -> None:
+        item.results[unit.part] = result
+        if isinstance(result, Lost) or self._settles(result):
+            item.left.clear()
+        elif item.left or item.running - item.results.keys():
+            return
+        if not item.reducing:
+            item.reducing = True
+            self._begun.pop(unit.item, None)
+            self._ready.append(unit.item)
+
+    def _next_part(self, worker: Hashable) -> Unit | None:
+        index = self._holds.get(worker, -1)
+        if index not in self._begun:
+            if self._fresh:
+                index = self._fresh.pop()
+                self._begun[index] = None
+            elif self._begun:
+                index = max(self._begun, key=self._share)
+            else:
+                return None
+        part = self._items[index].left.pop()
+        if not self._items[index].left:
+            del self._begun[index]
+        return Unit(index, part)
+
+    def _share(self, index: int) -> float:
+        return len(self._items[index].left) / (self._holders[index] + 1)
+
+    def _oldest(self) -> Unit | None:
+        """The unit that has been running longest, of those that nobody else repeats."""
+        while self._since:
+            turn, unit = heapq.heappop(self._since)
+            on = self._on.get(unit, [])
+            # A unit that ended or is being repeated is looked at once; see ``_end``.
+            if len(on) == 1 and self._running[on[0]][0] == turn and self._is_wanted(unit):
+                return unit
+        return None
+
+    def _is_wanted(self, unit: Unit) -> bool:
+        item = self._items.get(unit.item)
+        return item is not None and not item.reducing and unit.part not in item.results
+
+    def _begin(self, worker: Hashable, unit: Unit) -> None:
+        turn = next(self._turns)
+        self._running[worker] = (turn, unit)
+        self._on.setdefault(unit, []).append(worker)
+        if unit.part != REDUCE:
+            self._hold(worker, unit.item)
+            self._items[unit.item].running.add(unit.part)
+            heapq.heappush(self._since, (turn, unit))
+
+    def _end(self, worker: Hashable) -> Unit:
+        _, unit = self._running.pop(worker)
+        on = self._on[unit]
+        on.remove(worker)
+        if on:
+            # It runs in one place again, and may be repeated again if this one was lost.
+            heapq.heappush(self._since, (self._running[on[0]][0], unit))
+        else:
+            del self._on[unit]
+            if unit.item in self._items:
+                self._items[unit.item].running.discard(unit.part)
+        return unit
+
+    def _hold(self, worker: Hashable, item: int | None) -> None:
+        before = self._holds.pop(worker, None)
+        if before is not None:
+            self._holders[before] -= 1
+        if item is not None:
+            self._holds[worker] = item
+            self._holders[item] += 1

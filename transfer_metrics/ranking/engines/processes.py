@@ -176,11 +176,7 @@ def _end_of(exit_code: int | None) -> str:
 
 
 def _packed(value: Any) -> bytes:
-    """What is sent to a worker.
-
-    Raises:
-        EngineError: it cannot be; not every network can.
-    """
+    """What is sent to a worker."""
     try:
         return cloudpickle.dumps(value)
     except Exception as error:  # whatever an object's own code raises

@@ -29,10 +29,6 @@ def ray(
 
     Each worker is an actor of one core, and of one GPU where the work is on GPUs; Ray places it.
     Actors, and a cluster that was started here, end with this process.
-
-    Raises:
-        MissingDependencyError: Ray is not installed.
-        EngineError: the cluster cannot be reached.
     """
     cluster: Any = require("ray", "engine 'ray'", install="'transfer-metrics[ray]'")
     own = not cluster.is_initialized()

@@ -8,16 +8,17 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources import zoo
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.in_memory import as_examples
-from transfer_metrics.sources.tasks.label_kinds import Kind
+from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import existing, split_name
 from transfer_metrics.sources.tasks.sequences import StoredImages
 from transfer_metrics.sources.tasks.task import Task, Understood
@@ -25,14 +26,13 @@ from transfer_metrics.untrusted import DEEPEST, check_unpacked
 
 _MOST_ARRAYS, _MOST_PARTS = 10_000, 10_000_000
 """Arrays in one archive, and items in what torch saves."""
-_EMPTY, _PIECE = 1 << 20, 1 << 20
+_EMPTY = 1 << 20
 
 
 def read_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
     """The array of an ``.npy`` file, or those of an ``.npz`` archive by name.
 
-    Sizes are compared with what the headers claim before anything is unpacked, and with what
-    ``untrusted.check_unpacked`` allows.
+    Sizes are compared with what the headers claim before anything is unpacked.
     """
     try:
         if not os.path.isfile(path):
@@ -74,30 +74,22 @@ def _array(stream: IO[bytes], size: int) -> np.ndarray:
     read = format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of headers that Python 2 wrote
-        shape, in_columns, dtype = read(stream)
-    if dtype.hasobject:
-        raise ValueError("it holds pickled Python objects, which are never loaded")
-    claimed = math.prod(shape) * dtype.itemsize
-    # Entries of no bytes, and axes beside an empty one, would cost nothing here and much later.
-    around = math.prod(max(1, length) for length in shape)
-    if min(shape, default=0) < 0 or claimed > size or (not claimed and around > _EMPTY):
-        raise ValueError(f"its header claims the shape {shape} and it has {size:,} bytes")
-    data = memoryview(bytearray(claimed))
-    filled = 0
-    while filled < claimed:
-        got = stream.readinto(data[filled : filled + _PIECE])  # type: ignore[attr-defined]
-        if not got:
-            raise ValueError("it is truncated")
-        filled += got
-    array: np.ndarray = np.ndarray(shape, dtype, data, order="F" if in_columns else "C")
-    return array
+        shape, _, dtype = read(stream)
+        if dtype.hasobject:
+            raise ValueError("it holds pickled Python objects, which are never loaded")
+        claimed = math.prod(shape) * dtype.itemsize
+        # Entries of no bytes, and axes beside an empty one, would cost nothing here and much later.
+        around = math.prod(max(1, length) for length in shape)
+        if min(shape, default=0) < 0 or claimed > size or (not claimed and around > _EMPTY):
+            raise ValueError(f"its header claims the shape {shape} and it has {size:,} bytes")
+        stream.seek(0)
+        return format.read_array(stream, allow_pickle=False)
 
 
 def read_torch(path: Path) -> Any:
     """What ``torch.save`` wrote, where it holds tensors, numbers and texts only.
 
-    It, and tensors that repeat few numbers many times, may unpack to as much as
-    ``untrusted.check_unpacked`` allows. Errors are of many kinds.
+    Tensors that repeat few numbers count as all they are. Errors are of many kinds.
     """
     import torch
 
@@ -176,7 +168,20 @@ def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = 
     starts and ends). uint8 arrays (N, H, W), (N, H, W, 1) and (N, H, W, 3) are images, everything
     else numbers. ``classes`` names the classes, in the order of their numbers.
     """
-    return _from_arrays(_read_npz(place, name), place, name, kind, missing)
+    path = existing(place, name)
+    try:
+        arrays = read_arrays(path)
+        if isinstance(arrays, np.ndarray):
+            raise InvalidInputError(f"{place!r} is one array and no npz archive; write numpy.savez")
+    except InvalidInputError as error:
+        raise InvalidInputError(f"task {name!r}: {error}") from error
+    return _from_arrays(arrays, place, name, kind, missing)
+
+
+def from_zoo(place: str, name: str) -> Task:
+    """A bundled task."""
+    task = from_npz(str(zoo.task_path(place)), name)
+    return replace(task, understood=Understood())  # not how it is stored
 
 
 def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str = "skip") -> Task:
@@ -185,70 +190,9 @@ def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str 
     It is read with ``weights_only=True``, so that nothing in it is executed. Images are uint8,
     (N, C, H, W) as torch has them or as in npz archives; classes and labels may be lists.
     """
-    content = _read_torch(place, name)
-    if isinstance(content, (tuple, list)) and len(content) == 2:
-        content = {"x": content[0], "y": content[1]}
-    if not isinstance(content, dict):
-        raise InvalidInputError(
-            f"task {name!r}: {place!r} holds a {type(content).__name__}; save a dictionary of "
-            f"tensors, {{'X': …, 'y': …}}, or the pair (X, y)"
-        )
-    return _from_arrays({str(k).lower(): v for k, v in content.items()}, place, name, kind, missing)
-
-
-def _from_arrays(
-    arrays: Mapping[str, Any], place: str, name: str, kind: Kind | None, missing: str
-) -> Task:
-    classes = arrays.get("classes")
-    used = ["classes"]
-    parts: dict[str, tuple[Sequence[Any], Any]] = {}
-    for key in arrays:
-        match = re.fullmatch(r"(x|jpeg)(?:_(\w+))?", key)
-        if not match:
-            continue
-        suffix = f"_{match[2]}" if match[2] else ""
-        needed = [f"y{suffix}"] + ([f"offsets{suffix}"] if match[1] == "jpeg" else [])
-        lacking = [other for other in needed if other not in arrays]
-        if lacking:
-            raise InvalidInputError(
-                f"task {name!r}: {place!r} has {key} but no {' and no '.join(lacking)}"
-            )
-        used += [key, *needed]
-        data, where = arrays[key], f"{place}:{key}"
-        if match[1] == "jpeg":
-            offsets = np.asarray(arrays[f"offsets{suffix}"])
-            examples: Sequence[Any] = _EncodedImages(np.asarray(data), offsets, where)
-        else:
-            examples = as_examples(data, where)
-        parts[split_name(match[2] or "train")] = (examples, arrays[f"y{suffix}"])
-    if not parts:
-        raise InvalidInputError(
-            f"task {name!r}: {place!r} holds {', '.join(sorted(arrays)) or 'nothing'}; it needs X "
-            f"and y, or x_train and y_train (and x_test, …), or jpeg_train, offsets_train, y_train"
-        )
-    if classes is not None:
-        classes = classes.tolist() if hasattr(classes, "tolist") else list(classes)
-    left_out = tuple((f"array {key!r}", "it is not read") for key in arrays if key not in used)
-    inputs = "x" if "x" in {key[0] for key in used} else "jpeg"
-    understood = Understood("y", (inputs,), left_out)
-    return make_task(name, parts, kind, classes, missing, understood)
-
-
-def _read_npz(place: str, name: str) -> dict[str, np.ndarray]:
     path = existing(place, name)
     try:
-        arrays = read_arrays(path)
-        if isinstance(arrays, np.ndarray):
-            raise InvalidInputError(f"{place!r} is one array and no npz archive; write numpy.savez")
-    except InvalidInputError as error:
-        raise InvalidInputError(f"task {name!r}: {error}") from error
-    return {key.lower(): array for key, array in arrays.items()}  # X and x are both usual
-
-
-def _read_torch(place: str, name: str) -> Any:
-    path = existing(place, name)
-    try:
-        return read_torch(path)
+        content = read_torch(path)
     except Exception as error:  # torch and pickle raise a dozen for damaged files
         refused = "eights only" in str(error) or "weights_only" in str(error)
         told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
@@ -257,3 +201,49 @@ def _read_torch(place: str, name: str) -> Any:
             f"task {name!r}: {place!r} cannot be read ({reason}); write a dictionary of tensors "
             f"with torch.save({{'X': x, 'y': y}}, path)"
         ) from error
+    if isinstance(content, (tuple, list)) and len(content) == 2:
+        content = {"x": content[0], "y": content[1]}
+    if not isinstance(content, dict):
+        raise InvalidInputError(
+            f"task {name!r}: {place!r} holds a {type(content).__name__}; save a dictionary of "
+            f"tensors, {{'X': …, 'y': …}}, or the pair (X, y)"
+        )
+    return _from_arrays(content, place, name, kind, missing)
+
+
+def _from_arrays(
+    content: Mapping[Any, Any], place: str, name: str, kind: Kind | None, missing: str
+) -> Task:
+    arrays = {str(key).lower(): array for key, array in content.items()}  # X and x are both usual
+    used = {"classes"}
+    parts: dict[str, tuple[Sequence[Any], Any]] = {}
+    for key, data in arrays.items():
+        match = re.fullmatch(r"(x|jpeg)(_(\w+))?", key)
+        if not match:
+            continue
+        form, suffix, split = match[1], match[2] or "", match[3] or "train"
+        needed = [f"y{suffix}"] + ([f"offsets{suffix}"] if form == "jpeg" else [])
+        lacking = [other for other in needed if other not in arrays]
+        if lacking:
+            raise InvalidInputError(
+                f"task {name!r}: {place!r} has {key} but no {' and no '.join(lacking)}"
+            )
+        used |= {key, *needed}
+        where = f"{place}:{key}"
+        if form == "jpeg":
+            offsets = np.asarray(arrays[f"offsets{suffix}"])
+            examples: Sequence[Any] = _EncodedImages(np.asarray(data), offsets, where)
+        else:
+            examples = as_examples(data, where)
+        parts[split_name(split)] = (examples, arrays[f"y{suffix}"])
+    if not parts:
+        raise InvalidInputError(
+            f"task {name!r}: {place!r} holds {', '.join(sorted(arrays)) or 'nothing'}; it needs X "
+            f"and y, or x_train and y_train (and x_test, …), or jpeg_train, offsets_train, y_train"
+        )
+    classes = arrays.get("classes")
+    if classes is not None:
+        classes = classes.tolist() if hasattr(classes, "tolist") else list(classes)
+    left_out = tuple((f"array {key!r}", "it is not read") for key in arrays if key not in used)
+    inputs = "x" if "x" in {key[0] for key in used} else "jpeg"
+    return make_task(name, parts, kind, classes, missing, Understood("y", (inputs,), left_out))

@@ -10,9 +10,15 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import Modality, Word, example_modality
-from transfer_metrics.sources.tasks.label_kinds import IGNORED, Kind, doubts, odd_texts, unlabelled
 from transfer_metrics.sources.tasks.label_values import as_array, number_of
-from transfer_metrics.sources.tasks.labels import encode
+from transfer_metrics.sources.tasks.labels import (
+    IGNORED,
+    Kind,
+    doubts,
+    encode,
+    odd_texts,
+    unlabelled,
+)
 from transfer_metrics.sources.tasks.sequences import Examples, some
 from transfer_metrics.sources.tasks.task import Split, Task, Understood
 from transfer_metrics.untrusted import visible
@@ -41,16 +47,15 @@ def make_task(
     ``"None"`` for classes. ``understood`` is what the source says about how it was read.
     """
     for split, (examples, labels) in parts.items():
-        count = len(labels)
-        if len(examples) != count:
+        of_split = f"task {name!r}, split {split!r}"
+        if len(examples) != len(labels):
             raise InvalidInputError(
-                f"task {name!r}, split {split!r}: {len(examples)} examples but {count} labels; "
-                f"each example needs one label"
+                f"{of_split}: {len(examples)} examples but {len(labels)} labels; each example "
+                f"needs one label"
             )
-        if not count:
+        if not len(labels):
             raise InvalidInputError(
-                f"task {name!r}, split {split!r}: there are no examples; add some, or leave the "
-                f"split out"
+                f"{of_split}: there are no examples; add some, or leave the split out"
             )
     check_policy("missing", missing, tuple(_POLICIES))
     understood = understood or Understood()
@@ -58,11 +63,9 @@ def make_task(
     kept, left = _without_unlabelled(name, parts, kind, classes, missing, column)
     given = {split: y for split, (_, y) in kept.items()}
     found_kind, labels, names = encode(name, given, kind, classes)
-    told = []
-    if kind is None:
-        told = doubts(given)
-        if classes is None:
-            told += odd_texts({split: y for split, (_, y) in parts.items()})
+    told = doubts(given) if kind is None else []
+    if kind is None and classes is None:
+        told += odd_texts({split: y for split, (_, y) in parts.items()})
     splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
     # Nothing is decoded where the sequence itself knows, so that a damaged file is told of later.
     found: set[Modality] = {
@@ -181,10 +184,6 @@ def words_task(
     Every word is an example, and its sentence is what a model reads. Words with the label -100, or
     none, are context only. With ``bio="drop"``, ``B-PER`` and ``I-PER`` become ``PER``, so that
     classes are types of entities rather than their beginnings and insides.
-
-    >>> task = words_task("ner", {"train": ([["Ada", "sleeps"]], [["B-PER", "O"]])}, bio="drop")
-    >>> task.classes, task["train"].labels.tolist(), task["train"].units.tolist()
-    (('O', 'PER'), [1, 0], [0, 0])
     """
     if bio not in ("keep", "drop"):
         raise InvalidInputError(f"task {name!r}: bio={bio!r}; use 'keep' or 'drop'")

@@ -1,18 +1,22 @@
-"""Which column of a table is the label, which are inputs, and which neither: decided here alone.
+"""Columns of tables: what they hold, which is the label, which are inputs, and which neither.
 
-By what is asked for, then by names, then by what the columns hold.
+That is decided by what is asked for, then by names, then by what the columns hold.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.label_values import number_of
-from transfer_metrics.sources.tasks.tables import Holds, Table
+from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, inside
+from transfer_metrics.sources.tasks.sequences import ImageFiles
 from transfer_metrics.sources.tasks.task import Understood
 
 _SURE = (
@@ -42,6 +46,109 @@ _PAIRS = (
 _SINGLES = ("text", "sentence", "content")
 _OF_TEXTS = (*_SINGLES, "review", "title")
 """Names of texts, which are no label unless nothing else is."""
+_TRIED = 10
+"""Files that are named of which one must be there."""
+
+Holds = Literal["numbers", "text", "lists", "images", "paths", "other"]
+
+
+class Table:
+    """Columns of a table, one example per row; what they hold is read when it is asked for.
+
+    Attributes:
+        name: of the task, for messages.
+        splits: rows by split, where files rather than a column tell them apart.
+        index: columns of which the file says that they are the index of a data frame.
+        suspicions: what may be a mistake in the file, each with its cure.
+        declared: whether somebody said what the columns are, so that nothing is guessed.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    rows: int
+    splits: Mapping[str, np.ndarray] | None = None
+    index: tuple[str, ...] = ()
+    suspicions: tuple[str, ...] = ()
+    declared: bool = False
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Refuse names of columns that there are not."""
+        for column in columns:
+            if column not in self.columns:
+                raise InvalidInputError(
+                    f"task {self.name!r}: there is no column {column!r}; the columns are: "
+                    f"{', '.join(self.columns)}"
+                )
+
+    def named(self, wanted: str) -> list[str]:
+        """The columns of which somebody wrote the names, with commas between."""
+        columns = [column.strip() for column in wanted.split(",")]
+        self.require(columns)
+        return columns
+
+    def may_hold_lists(self, column: str) -> bool:
+        """Whether the cells may be lists, or texts that are read as such."""
+        return True
+
+    def holds(self, column: str) -> Holds:
+        """What the cells of a column are; ``"paths"`` are names of image files."""
+        raise NotImplementedError
+
+    def is_empty(self, column: str) -> bool:
+        """Whether a column has nothing in any row."""
+        raise NotImplementedError
+
+    def cells(self, column: str) -> list[Any]:
+        """Cells as text, empty where there is nothing; lists stay lists."""
+        raise NotImplementedError
+
+    def labels(self, column: str) -> list[Any]:
+        """Cells as the file has them."""
+        raise NotImplementedError
+
+    def class_names(self, column: str) -> Sequence[str] | None:
+        """Names of the classes that a column of numbers stands for, where the file has them."""
+        return None
+
+    def odd_row(self, column: str) -> int | None:
+        """The first cell that is no number, in a column of text of which most cells are."""
+        return None
+
+    def texts(self, columns: Sequence[str]) -> Sequence[Any]:
+        """Texts of one column, or pairs of texts of two."""
+        raise NotImplementedError
+
+    def numbers(self, columns: Sequence[str]) -> np.ndarray:
+        """(N, D) numbers of some columns; a cell that is empty or no number is an error."""
+        raise NotImplementedError
+
+    def images(self, column: str, root: str | None) -> Sequence[Any]:
+        """Images of a column, or of the files that it names.
+
+        Paths start at the folder ``root``, by default the table's own, and must not leave it.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def name_images(cells: Sequence[Any]) -> bool:
+        """Whether all cells end like the names of image files."""
+        ends = (isinstance(c, str) and os.path.splitext(c)[1].lower() for c in cells)
+        return all(end in FILE_SUFFIXES["image"] for end in ends)
+
+    def named_images(self, column: str, folder: str) -> ImageFiles:
+        """The image files that a column names, below a folder; one of the first must be there."""
+        where = f"task {self.name!r}, column {column!r}"
+        paths = []
+        for row, cell in enumerate(self.cells(column), start=1):
+            if not cell:
+                raise InvalidInputError(f"{where}: row {row} names no file; leave the row out")
+            paths.append(inside(folder, cell, f"{where}: row {row}"))
+        if not any(path.is_file() for path in paths[:_TRIED]):
+            raise InvalidInputError(
+                f"{where}: there is no file {str(paths[0])!r}; say root=FOLDER, the one that the "
+                f"paths start at, or ?image= and another column"
+            )
+        return ImageFiles(paths)
 
 
 @dataclass(frozen=True)
@@ -58,22 +165,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Roles:
-    """What the columns of a table are.
-
-    Attributes:
-        form: what the inputs are read as.
-        label: the column of the labels, or several with commas between.
-        labels: each of these columns.
-        inputs: the columns that make an example.
-        split: the column that says of which split a row is, if there is one.
-        titles: the column that names the class of each row, if there is one.
-        understood: the same for people, with what is left out.
-    """
+    """What the columns of a table are; ``titles`` names the class of each row."""
 
     form: Literal["images", "texts", "numbers", "words"]
-    label: str
     labels: tuple[str, ...]
-    inputs: tuple[str, ...]
     split: str | None
     titles: str | None
     understood: Understood
@@ -88,8 +183,7 @@ def find_roles(table: Table, asked: Asked) -> Roles:
     words, label = asked.words, asked.label
     several: tuple[str, ...] = ()
     if label is not None and label not in columns and "," in label:
-        several = tuple(c.strip() for c in label.split(","))
-    table.require(several)
+        several = tuple(table.named(label))
     if not asked.text and not asked.image:
         words = words or next((c for c in _SENTENCES if holds.get(c) == "lists"), None)
     if words:
@@ -105,8 +199,7 @@ def find_roles(table: Table, asked: Asked) -> Roles:
     elif label is None:
         candidates = [c for c in columns if c not in (*left, split)] or [columns[-1]]
         named = [c for c in candidates if _plain(c) not in _OF_TEXTS]
-        candidates = named or candidates
-        label, doubts = _find_label(candidates)
+        label, doubts = _find_label(named or candidates)
         suspicions += doubts
     labels = several or (label,)
     table.require(labels)
@@ -127,7 +220,7 @@ def find_roles(table: Table, asked: Asked) -> Roles:
         (f"column {c!r}", left.get(c, "it is not read")) for c in others if c not in inputs
     )
     understood = Understood(label, tuple(inputs), left_out, tuple(suspicions))
-    return Roles(form, label, labels, tuple(inputs), split, titles, understood)
+    return Roles(form, labels, split, titles, understood)
 
 
 def _word_roles(table: Table, words: str, label: str | None, split: str | None) -> Roles:
@@ -135,19 +228,15 @@ def _word_roles(table: Table, words: str, label: str | None, split: str | None) 
     columns = table.columns
     label = label or next((c for c in _TAGS if c in columns and table.may_hold_lists(c)), None)
     if label is None:
-        told = (
-            "cannot tell which column labels the words; the"
-            if table.declared
-            else "which column has the labels of the words? The"
-        )
         raise InvalidInputError(
-            f"task {table.name!r}: {told} columns are: {', '.join(columns)}; say ?label=column"
+            f"task {table.name!r}: cannot tell which column labels the words; the columns are: "
+            f"{', '.join(columns)}; say ?label=column"
         )
     table.require([words, label])
     used = (label, words, split)
     left_out = tuple((f"column {c!r}", "it is not read") for c in columns if c not in used)
     understood = Understood(label, (words,), left_out, table.suspicions)
-    return Roles("words", label, (label,), (words,), split, None, understood)
+    return Roles("words", (label,), split, None, understood)
 
 
 def _declared_label(table: Table) -> str:
@@ -192,9 +281,9 @@ def _inputs(
     """What examples are, and the columns that they are from."""
     name, columns = table.name, table.columns
     if asked.features:
-        return "numbers", _listed(table, asked.features)
+        return "numbers", table.named(asked.features)
     if asked.text:
-        wanted = _listed(table, asked.text)
+        wanted = table.named(asked.text)
         if len(wanted) > 2:
             raise InvalidInputError(
                 f"task {name!r}: columns {', '.join(wanted)} are to be the text, which is one "
@@ -250,12 +339,6 @@ def _text_columns(name: str, words: list[str], columns: int) -> list[str]:
         f"task {name!r}: columns {', '.join(words)} hold words; say which are the text, "
         f"?text=one or ?text=one,two, or which columns are numbers, ?features=a,b"
     )
-
-
-def _listed(table: Table, wanted: str) -> list[str]:
-    listed = [column.strip() for column in wanted.split(",")]
-    table.require(listed)
-    return listed
 
 
 def named_label(columns: Sequence[str]) -> str | None:

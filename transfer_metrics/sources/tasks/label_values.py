@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -17,6 +18,8 @@ ABSENT = frozenset(
     ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "-nan", "null", "NULL", "None", "<NA>")
 )
 """Texts that stand for no value, as tables have them."""
+_MOSTLY, _LEAST = 0.9, 10
+"""Share and count of numbers from which on texts among them are hardly names."""
 _LONGEST = 4_000
 """Digits of a number; Python refuses to read more than 4 300."""
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
@@ -27,11 +30,8 @@ _POINT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+([eE][+-]?[0-9]+)?")
 def as_array(values: Any) -> np.ndarray:
     """Labels of any container as one array: (N,), or (N, K) for several numbers per example.
 
-    One label may be a number, a text, a boolean, or an array, tensor or list of one of these. What
-    is no array of numbers or booleans has the type ``object``, so that nothing is rounded or cut.
-
-    >>> as_array([np.array([2]), np.array([0])]), as_array(np.array([[1.5], [2.0]]))
-    (array([2, 0]), array([1.5, 2. ]))
+    What is no array of numbers or booleans has the type ``object``, so that nothing is rounded or
+    cut.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu()
@@ -107,22 +107,14 @@ def read_texts(labels: Mapping[str, np.ndarray], kind: str | None) -> dict[str, 
     ``"007"``, ``"1_1"``, ``"+1"`` or ``"1e3"``. Where all are numbers in any notation and some are
     not whole they are measured rather than named, so the notation does not matter. Splits that have
     numbers stay as they are. Nothing may be absent.
-
-    >>> read_texts({"train": as_array(["7", "10"])}, None)
-    {'train': array([ 7, 10])}
     """
     cells = [cell for array in labels.values() if array.dtype == object for cell in array.tolist()]
-    if not cells or any(array.dtype.kind not in "iufO" for array in labels.values()):
-        return dict(labels)
     if not all(isinstance(cell, str) for cell in cells):
         return dict(labels)
-    numbers: dict[str, int | float] = {}
-    for text in set(cells):
-        number = number_of(text)
-        if number is None:
-            return dict(labels)
-        numbers[text] = number
-    exact = all(map(_reads_back, numbers)) and len(set(numbers.values())) == len(numbers)
+    numbers = {text: number_of(text) for text in set(cells)}
+    if None in numbers.values() or any(a.dtype.kind not in "iufO" for a in labels.values()):
+        return dict(labels)
+    exact = all(map(_reads_back, numbers)) and len({*numbers.values()}) == len(numbers)
     measured = any(isinstance(n, float) and not n.is_integer() for n in numbers.values())
     if not (exact or kind == "regression" or (kind is None and measured)):
         return dict(labels)
@@ -142,6 +134,29 @@ def number_of(text: str) -> int | float | None:
     if _WHOLE.fullmatch(text):
         return int(text) if len(text) < _LONGEST else None
     return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def odd_texts(labels: Mapping[str, Any]) -> list[str]:
+    """What may be a mistake where a few texts among numbers make all of them names of classes."""
+    count, odd = 0, []
+    for split, values in labels.items():
+        array = as_array(values)
+        is_text = array.dtype == object
+        there = np.flatnonzero(~absent(array)).tolist() if is_text else []
+        texts = [row for row in there if isinstance(array[row], str)]
+        odd += [(split, row, array[row]) for row in texts if number_of(array[row]) is None]
+        count += len(there) if is_text else len(array)
+    numbers = count - len(odd)
+    if not odd or numbers < max(_MOSTLY * count, _LEAST):
+        return []
+    split, row, _ = odd[0]
+    found = list(dict.fromkeys(text for *_, text in odd))
+    named = ", ".join(repr(text[:30]) for text in found[:3]) + (" …" if len(found) > 3 else "")
+    return [
+        f"the labels are numbers but for {named}, the first in row {row + 1} of {split}, which "
+        f"makes them names of classes; leave such labels empty, or say kind=classification if "
+        f"they are names"
+    ]
 
 
 def _reads_back(text: str) -> bool:
@@ -170,7 +185,7 @@ def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
 
     Indices that share no label, or of which one repeats its labels, say nothing.
     """
-    of_x, of_y = (_index_of(values) for values in (X, y))
+    of_x, of_y = (getattr(v, "index", None) if hasattr(v, "iloc") else None for v in (X, y))
     if of_x is None or of_y is None or len(of_x) != len(of_y) or of_x.equals(of_y):
         return
     if not (of_x.is_unique and of_y.is_unique):
@@ -187,27 +202,16 @@ def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
     )
 
 
-def _index_of(values: Any) -> Any:
-    """The labels of the rows of what pandas has, None of other things."""
-    return values.index if hasattr(values, "iloc") and hasattr(values, "index") else None
-
-
 def as_numbers(values: Any, where: str) -> np.ndarray:
     """Features of any container as an array of real or complex numbers in the machine's own order.
 
     Columns of a data frame may be of several types of numbers; what is not known in them is NaN.
-
-    >>> as_numbers(np.array([[1, 2.5], [True, None]], dtype=object), "X").tolist()
-    [[1.0, 2.5], [1.0, nan]]
     """
     check_container(values, where)
     try:
         array = np.asarray(values)
     except (TypeError, ValueError) as error:
-        told = f"rows of {_lengths(values)} numbers" if _lengths(values) else str(error)
-        raise InvalidInputError(
-            f"{where} is not a numeric array: {told}; give one row of as many numbers per example"
-        ) from error
+        raise _no_rows(values, where, str(error)) from error
     if array.dtype == object:
         array = _from_objects(array, values, where)
     if array.dtype.kind not in "biufc":
@@ -224,36 +228,32 @@ def as_numbers(values: Any, where: str) -> np.ndarray:
 
 def _from_objects(array: np.ndarray, values: Any, where: str) -> np.ndarray:
     """Numbers that are kept as objects of Python, or columns of several types, as float64."""
-    flat = array.ravel()
-    for place, cell in enumerate(flat):
-        number = isinstance(cell, (Real, Decimal)) or type(cell).__name__ == "NAType"
-        if not (number or cell is None):
+    known = []
+    for place, cell in enumerate(array.ravel()):
+        lacks = cell is None or type(cell).__name__ == "NAType"
+        if not (lacks or isinstance(cell, (Real, Decimal))):
             where_in = [int(i) for i in np.unravel_index(place, array.shape)]
-            columns = getattr(values, "columns", None)
-            if columns is not None and len(where_in) == 2:
-                at = f"column {columns[where_in[1]]!r} of row {where_in[0]}"
-            else:
-                at = f"row {where_in[0]}" if where_in else "it"
-            told = f"rows of {_lengths(values)} numbers" if _lengths(values) else ""
-            told = told or f"{at} holds {cell!r:.60} of type {type(cell).__name__}"
-            raise InvalidInputError(
-                f"{where} is not a numeric array: {told}; give one row of as many numbers per "
-                f"example"
-            )
-    known = (math.nan if c is None or type(c).__name__ == "NAType" else float(c) for c in flat)
+            at = f"row {where_in[0]}" if where_in else "it"
+            if len(where_in) == 2 and getattr(values, "columns", None) is not None:
+                at = f"column {values.columns[where_in[1]]!r} of {at}"
+            told = f"{at} holds {cell!r:.60} of type {type(cell).__name__}"
+            raise _no_rows(values, where, told)
+        known.append(math.nan if lacks else cell)
     try:
-        return np.fromiter(known, np.float64, len(flat)).reshape(array.shape)
+        return np.array([float(cell) for cell in known]).reshape(array.shape)
     except OverflowError as error:
         raise InvalidInputError(f"{where} has a number too large for float64") from error
 
 
-def _lengths(values: Any) -> str:
-    """How many numbers the rows of a list have, where they differ; else nothing."""
-    try:
-        found = sorted({len(row) for row in values})
-    except TypeError:
-        return ""
-    return f"{found[0]} to {found[-1]}" if len(found) > 1 else ""
+def _no_rows(values: Any, where: str, told: str) -> InvalidInputError:
+    """The error of what is no table of numbers: rows of different lengths, or what else is told."""
+    with suppress(TypeError):
+        lengths = sorted({len(row) for row in values})
+        if len(lengths) > 1:
+            told = f"rows of {lengths[0]} to {lengths[-1]} numbers"
+    return InvalidInputError(
+        f"{where} is not a numeric array: {told}; give one row of as many numbers per example"
+    )
 
 
 def check_container(values: Any, where: str) -> None:

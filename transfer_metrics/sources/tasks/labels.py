@@ -1,33 +1,130 @@
-"""The numbers of labels: of classes in sorted order, or targets; of a task, or of arrays alone."""
+"""What labels are: classes, targets or several at once, which are missing, and their numbers.
+
+``docs/labels.md`` has the rule for people. Whatever labels come from, it is decided here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.sources.tasks.label_kinds import (
-    IGNORED,
-    Kind,
-    kind_of,
-    odd_texts,
-    unlabelled,
-)
 from transfer_metrics.sources.tasks.label_values import (
+    absent,
     as_array,
     check_pairs,
     number_of,
+    odd_texts,
     read_texts,
 )
 
+Kind = Literal["classification", "regression", "multilabel"]
+_KINDS = get_args(Kind)
+_KNOWN = "'classification', 'regression' or 'multilabel'"
+IGNORED = -100
+"""A number that is no class, by the convention of losses."""
+_FEW = 20
+"""So many whole numbers are classes in any case."""
+_OFTEN = 10
+"""Whole numbers are classes where each has so many examples on average."""
+_DENSE = 0.8
+"""Whole numbers are classes where such a share of those from the least to the greatest occur."""
 _MOST_NAMED = 100_000
 """Classes that may be named without an example of each; every class costs memory per feature."""
 _LONG_TAIL = 3.0
 """So many times as many examples in the largest class as in the smallest make balance matter."""
-_KINDS = get_args(Kind)
-_KNOWN = "'classification', 'regression' or 'multilabel'"
+
+
+def kind_of(labels: Mapping[str, Any]) -> str:
+    """What labels are, per split: of a classification, a regression, or ``"multilabel"``.
+
+    Texts and booleans name classes. Numbers of which some are not whole are targets, and so are
+    several numbers per example, unless all are 0 or 1, which say which of several labels apply.
+    Whole numbers, whether stored as integers, floats or texts, are classes; but more than ``_FEW``
+    different ones are targets if each has fewer than ``_OFTEN`` examples on average and less than
+    the share ``_DENSE`` of the numbers between the least and the greatest occur, as it is with
+    prices and counts.
+
+    >>> kind_of({"": [0.0, 1.0]}), kind_of({"": [0.5, 1.0]}), kind_of({"": [[0, 1], [1, 1]]})
+    ('classification', 'regression', 'multilabel')
+    """
+    arrays = read_texts({split: as_array(values) for split, values in labels.items()}, None)
+    if any(array.dtype.kind not in "iuf" for array in arrays.values()):
+        several = bool(arrays) and all(a.dtype == bool and a.ndim > 1 for a in arrays.values())
+        return "multilabel" if several else "classification"
+    if any(array.ndim > 1 for array in arrays.values()):
+        binary = all(bool(((array == 0) | (array == 1)).all()) for array in arrays.values())
+        return "multilabel" if binary else "regression"
+    values = np.concatenate([*arrays.values()]) if arrays else np.empty(0)
+    if not bool((np.isfinite(values) & (values == np.floor(values))).all()):
+        return "regression"
+    found = np.unique(values)
+    if len(found) <= _FEW:
+        return "classification"
+    often = len(values) >= _OFTEN * len(found)
+    dense = len(found) >= _DENSE * (float(found[-1]) - float(found[0]) + 1)
+    return "classification" if often or dense else "regression"
+
+
+def unlabelled(
+    arrays: Mapping[str, np.ndarray],
+    kind: str | None,
+    classes: Sequence[Any] | None = None,
+    texts: bool = True,
+) -> dict[str, np.ndarray]:
+    """Which labels are missing: none, NaN, texts as ``NA``; of classes -100, and -1 of named ones.
+
+    Without ``texts`` only the empty one of them is missing.
+    """
+    lacking = {split: absent(array, texts) for split, array in arrays.items()}
+    if kind == "regression":
+        return lacking
+    there = {split: as_array(array[~lacking[split]]) for split, array in arrays.items()}
+    read = read_texts(there, "classification")
+    numbers = (IGNORED,) if classes is None else (IGNORED, -1)
+    no_class = {split: _among(array, numbers) for split, array in read.items()}
+    if kind is None and classes is None and any(gone.any() for gone in no_class.values()):
+        others = {split: as_array(array[~no_class[split]]) for split, array in there.items()}
+        if kind_of(others) == "regression":
+            return lacking
+    for split, gone in no_class.items():
+        lacking[split][np.flatnonzero(~lacking[split])[gone]] = True
+    return lacking
+
+
+def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
+    if array.ndim > 1:
+        return np.zeros(len(array), bool)
+    if array.dtype != object:
+        return np.isin(array, numbers)
+    return np.array([isinstance(value, int) and value in numbers for value in array], bool)
+
+
+def doubts(labels: Mapping[str, Any]) -> list[str]:
+    """What may be a mistake where ``kind_of`` found targets, each with its cure."""
+    arrays = {split: as_array(values) for split, values in labels.items()}
+    read = read_texts(arrays, None)
+    if kind_of(read) != "regression" or any(array.ndim > 1 for array in read.values()):
+        return []
+    written: dict[Any, Any] = {}
+    for split, array in arrays.items():
+        if array.dtype == object:
+            for text, number in zip(array.tolist(), read[split].tolist(), strict=True):
+                if written.setdefault(number, text) != text:
+                    return [
+                        f"the labels {written[number]!r} and {text!r} are one number to a "
+                        f"regression; say kind=classification if they name classes"
+                    ]
+    values = np.concatenate([*read.values()])
+    count = len(np.unique(values))
+    if bool((values == np.floor(values)).all()) and count < len(values):
+        return [
+            f"{count} different whole numbers as labels of {len(values)} examples are taken for "
+            f"targets of a regression; say kind=classification if they name classes"
+        ]
+    return []
 
 
 def read_labels(y: Any, kind: str | None = None, X: Any = None) -> tuple[str, np.ndarray]:
@@ -36,25 +133,22 @@ def read_labels(y: Any, kind: str | None = None, X: Any = None) -> tuple[str, np
     Class numbers int64 (N,), or targets float64 (N,) or (N, K). Missing labels are refused, and so
     are classes spelt out unless ``kind`` says what they are, and labels of ``X`` in another order;
     ``odd_texts`` are warned of.
-
-    >>> read_labels(["b", "a", "b"]), read_labels([0.5, 2.0])
-    (('classification', array([1, 0, 1])), ('regression', array([0.5, 2. ])))
     """
     check_pairs(X, y)
     array = complete_labels(y, kind)
     if kind is None:
         for doubt in odd_texts({"y": array}):
             warn(doubt)
-        kind = _plain_kind(array)
+        kind = _decided({"y": array})
     if kind == "multilabel":
         return kind, _targets("y", array)
     if kind not in _KINDS:
         raise InvalidInputError(f"kind {kind!r}; give {_KNOWN}")
+    array = read_texts({"y": array}, kind)["y"]
     if kind == "regression":
-        return kind, _targets("y", read_texts({"y": array}, kind)["y"])
-    if array.ndim > 1:
-        raise _not_one_class("y", array)
-    return kind, _class_numbers(array)
+        return kind, _targets("y", array)
+    _refuse_several("y", array)
+    return kind, _numbered("y", {"y": array}, None)[0]["y"]
 
 
 def fitted_kind(y: Any, read: bool = False) -> str:
@@ -66,39 +160,14 @@ def fitted_kind(y: Any, read: bool = False) -> str:
     """
     array = as_array(y)
     plain = array.ndim == 1 and array.dtype.kind != "f"
-    if read:
-        return "classification" if plain else kind_of({"y": array})
-    array = complete_labels(array, "classification" if plain else None)
-    return "classification" if plain else _plain_kind(array)
-
-
-def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
-    """Labels of n examples that must be classes, (n,) int64: numbered in sorted order.
-
-    With a ``count`` of classes they must be whole numbers below it, so that batches agree.
-    """
-    array = complete_labels(y, "classification")
-    if array.shape != (n,):
-        raise InvalidInputError(
-            f"y must hold one label per row of X: expected shape ({n},), got {array.shape}"
-        )
-    if array.dtype.kind == "f" and (np.isinf(array) | (array != np.floor(array))).any():
-        raise InvalidInputError(
-            "y holds continuous values where class labels are needed; pass integers, or use a "
-            "metric for regression"
-        )
-    if count is None:
-        return _class_numbers(array)
-    if array.dtype.kind not in "biuf":
-        raise InvalidInputError(
-            f"with num_classes, y must hold integers 0..{count - 1}, not {array.dtype}"
-        )
-    if array.size and (array.min() < 0 or array.max() >= count):
-        raise InvalidInputError(
-            f"labels must lie in 0..{count - 1} for num_classes={count}; "
-            f"got {array.min()}..{array.max()}"
-        )
-    return array.astype(np.int64)
+    if not read:
+        array = complete_labels(array, "classification" if plain else None)
+    if plain:
+        return "classification"
+    kind = kind_of({"y": array}) if read else _decided({"y": array})
+    if kind == "classification":
+        _refuse_several("y", array)
+    return kind
 
 
 def is_long_tailed(codes: np.ndarray) -> bool:
@@ -123,29 +192,22 @@ def complete_labels(y: Any, kind: str | None) -> np.ndarray:
     return array
 
 
-def _plain_kind(array: np.ndarray) -> str:
-    """``kind_of`` an array of which nobody says the kind; classes spelt out are refused."""
-    kind = kind_of({"y": array})
-    if kind == "multilabel" and _spelt_out(array):
-        raise _not_one_class("y", array)
-    return kind
+def _decided(arrays: Mapping[str, np.ndarray], classes: Sequence[Any] | None = None) -> Kind:
+    """``kind_of`` labels, but that zeros and ones with one 1 in each row are classes spelt out."""
+    found = kind_of(arrays)
+    if found == "multilabel":
+        spelt_out = all((a.sum(axis=1) == 1).all() for a in arrays.values() if a.ndim == 2)
+        return "classification" if spelt_out else "multilabel"
+    return "classification" if classes is not None or found == "classification" else "regression"
 
 
-def _spelt_out(array: np.ndarray) -> bool:
-    """Whether one of each row of zeros and ones is 1, as where classes are spelt out."""
-    return bool((array.sum(axis=1) == 1).all())
-
-
-def _not_one_class(where: str, array: np.ndarray) -> InvalidInputError:
-    return InvalidInputError(
-        f"{where}: labels of shape {array.shape}; give one class per example (labels.argmax(1) "
-        f"where one of each row is 1), kind='multilabel' for several labels per example, or "
-        f"kind='regression' for several targets"
-    )
-
-
-def _class_numbers(array: np.ndarray) -> np.ndarray:
-    return _numbered("y", read_texts({"y": array}, "classification"), None)[0]["y"]
+def _refuse_several(where: str, array: np.ndarray) -> None:
+    if array.ndim != 1:
+        raise InvalidInputError(
+            f"{where}: labels of shape {array.shape}; give one class per example "
+            f"(labels.argmax(1) where one of each row is 1), kind='multilabel' for several labels "
+            f"per example, or kind='regression' for several targets"
+        )
 
 
 def encode(
@@ -160,21 +222,11 @@ def encode(
     are, unless ``kind`` or the names of the ``classes`` do, where labels are already numbered or
     are these names. Zeros and ones (N, K) with one 1 in every row may be classes spelt out, and
     need ``kind``; ``classes`` name the K labels.
-
-    >>> encode("pets", {"train": ["dog", "cat", "dog"]})
-    ('classification', {'train': array([1, 0, 1])}, ('cat', 'dog'))
     """
     if kind not in (None, *_KINDS):
         raise InvalidInputError(f"task {name!r}: kind {kind!r}; give {_KNOWN}")
     arrays = {split: as_array(values) for split, values in labels.items()}
-    if kind is None:
-        found = kind_of(arrays)
-        if found == "multilabel":
-            one_hot = all(_spelt_out(a) for a in arrays.values() if a.ndim == 2)
-            kind = "classification" if one_hot else "multilabel"
-        else:
-            of_classes = classes is not None or found == "classification"
-            kind = "classification" if of_classes else "regression"
+    kind = kind or _decided(arrays, classes)
     if kind == "multilabel":
         return kind, *_several(name, arrays, classes)
     named = classes is not None and kind == "classification"
@@ -190,12 +242,11 @@ def encode(
             )
         return kind, targets, ()
     for split, array in arrays.items():
-        if array.ndim != 1:
-            raise _not_one_class(f"task {name!r}, split {split!r}", array)
+        _refuse_several(f"task {name!r}, split {split!r}", array)
     numbered, names = _numbered(f"task {name!r}", arrays, classes)
-    present = {split: np.unique(a) for split, a in numbered.items()}
-    if "train" in present and len(present["train"]) < 2:
-        only = names[present["train"][0]] if len(present["train"]) else "none"
+    present = np.unique(numbered["train"]).tolist() if "train" in numbered else []
+    if "train" in numbered and len(present) < 2:
+        only = names[present[0]] if len(present) else "none"
         raise InvalidInputError(
             f"task {name!r}: all training examples are of one class ({only!r}); at least two "
             f"classes are needed"
@@ -214,19 +265,20 @@ def _numbered(
         codes = {s: np.searchsorted(found, a).astype(np.int64) for s, a in arrays.items()}
         return codes, tuple(map(_text, found.tolist()))
     values = {split: [_whole(v) for v in array.tolist()] for split, array in arrays.items()}
-    numbers, names = _numbering(where, values, classes)
-    return {s: np.array([numbers[v] for v in vs], np.int64) for s, vs in values.items()}, names
-
-
-def _numbering(
-    where: str, values: Mapping[str, list[Any]], classes: Sequence[Any] | None
-) -> tuple[dict[Any, int], tuple[str, ...]]:
     try:
-        found = set().union(*values.values())
+        different = set().union(*values.values())
     except TypeError as error:
         raise InvalidInputError(
             f"{where}: labels must be numbers, strings or other hashable values ({error})"
         ) from error
+    count = sum(map(len, values.values()))
+    numbers, names = _numbering(where, different, count, classes)
+    return {s: np.array([numbers[v] for v in vs], np.int64) for s, vs in values.items()}, names
+
+
+def _numbering(
+    where: str, found: set[Any], count: int, classes: Sequence[Any] | None
+) -> tuple[dict[Any, int], tuple[str, ...]]:
     if classes is None:
         ordered = sorted(found, key=_order)
         named: dict[str, Any] = {}
@@ -241,7 +293,7 @@ def _numbering(
                 )
         return {v: i for i, v in enumerate(ordered)}, tuple(named)
     names = tuple(_text(c) for c in classes)
-    if len(names) > max(_MOST_NAMED, sum(map(len, values.values()))):
+    if len(names) > max(_MOST_NAMED, count):
         raise InvalidInputError(
             f"{where}: {len(names)} classes are named, more than there are examples; name "
             f"those that occur"

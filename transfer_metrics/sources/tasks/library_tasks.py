@@ -1,25 +1,32 @@
-"""Tasks that other packages and this one bring: scikit-learn's, torchvision's, the bundled ones."""
+"""Tasks that other packages bring: those of ``datasets``, of torchvision and of scikit-learn."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
-import dataclasses
 import inspect
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.registry import choose
-from transfer_metrics.sources import zoo
+from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.tasks.array_files import from_npz
 from transfer_metrics.sources.tasks.assembly import make_task
-from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
-from transfer_metrics.sources.tasks.label_kinds import Kind
-from transfer_metrics.sources.tasks.task import Task, Understood
+from transfer_metrics.sources.tasks.column_roles import Asked, Holds, Table
+from transfer_metrics.sources.tasks.in_memory import as_example, as_examples, from_dataset
+from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.paths import split_name
+from transfer_metrics.sources.tasks.sequences import ColumnImages, ColumnTexts, text_or_pair
+from transfer_metrics.sources.tasks.table_tasks import task_of
+from transfer_metrics.sources.tasks.task import Task
 
+_AT_A_TIME = 1_000
+_TEXT = ("string", "large_string")
 SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 _TORCHVISION = (
     "CIFAR10", "CIFAR100", "Caltech101", "Country211", "DTD", "EMNIST", "EuroSAT",
@@ -33,6 +40,175 @@ _NOT_OWN = (
 )  # fmt: skip
 """Arguments of data sets that nobody gives: where they are is ours, and models bring transforms."""
 _SPLITS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
+
+
+class _HubTexts(ColumnTexts):
+    def each(self) -> Iterator[bytes]:
+        for start in range(0, len(self), _AT_A_TIME):
+            rows = self.rows_of[start : start + _AT_A_TIME]
+            for cells in zip(*(rows[column] for column in self.columns), strict=True):
+                yield example_bytes(text_or_pair(*cells))
+
+
+class _HubTable(Table):
+    """One split of a data set, whose columns have types."""
+
+    declared = True
+
+    def __init__(self, datasets: Any, data: Any, split: str, name: str) -> None:
+        self.name, self.columns, self.rows = name, tuple(data.column_names), len(data)
+        self.splits = {split_name(split): np.arange(len(data))}
+        self._datasets, self._data = datasets, data
+
+    def holds(self, column: str) -> Holds:
+        kind = self._data.features[column]
+        if isinstance(kind, self._datasets.Image):
+            return "images"
+        if getattr(kind, "dtype", None) in _TEXT:
+            return "text"
+        if getattr(getattr(kind, "feature", None), "dtype", None) in _TEXT:
+            return "lists"
+        return "numbers" if any(t in str(kind) for t in ("int", "float", "bool")) else "other"
+
+    def may_hold_lists(self, column: str) -> bool:
+        return hasattr(self._data.features[column], "feature")
+
+    def is_empty(self, column: str) -> bool:
+        return getattr(self._data.features[column], "dtype", None) == "null"
+
+    def cells(self, column: str) -> list[Any]:
+        return list(self._data[column][:])
+
+    labels = cells
+
+    def class_names(self, column: str) -> Sequence[str] | None:
+        kind = self._data.features[column]
+        return getattr(getattr(kind, "feature", kind), "names", None)
+
+    def texts(self, columns: Sequence[str]) -> Sequence[Any]:
+        return _HubTexts(self._data.select_columns(list(columns)), tuple(columns))
+
+    def numbers(self, columns: Sequence[str]) -> np.ndarray:
+        arrays = [np.asarray(self._data[column][:], dtype=np.float64) for column in columns]
+        return np.concatenate([a.reshape(len(a), -1) for a in arrays], axis=1)
+
+    def images(self, column: str, root: str | None) -> Sequence[Any]:
+        raw = self._data.cast_column(column, self._datasets.Image(decode=False))
+        return ColumnImages(raw.select_columns(column), column, self.name)
+
+
+def from_hub(
+    place: Any,
+    name: str,
+    kind: Kind | None = None,
+    *,
+    config: str | None = None,
+    label: str | None = None,
+    text: str | None = None,
+    image: str | None = None,
+    words: str | None = None,
+    bio: str = "keep",
+    missing: str = "skip",
+) -> Task:
+    """Load ``name``, ``name@revision`` or a local folder with all its labelled splits.
+
+    A folder is one that ``save_to_disk`` wrote or ``datasets.load_dataset`` understands; ``config``
+    is the data set's configuration, such as ``mrpc`` of ``glue``. The others are those of
+    ``from_table``; without ``label``, the only column of classes is one. A ``Dataset``, which is
+    training data, or a ``DatasetDict`` is taken as it is.
+    """
+    datasets = require("datasets", f"task {name!r}")
+    loaded = _load(datasets, place, name, config) if isinstance(place, str) else place
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    tables = [_HubTable(datasets, data, split, name) for split, data in splits.items()]
+    asked = Asked(label, text, image, words)
+    return task_of(tables, name, kind, asked, bio=bio, missing=missing)
+
+
+def loader_of(value: Any) -> Callable[..., Task] | None:
+    """What reads data of ``datasets``, an iterable dataset, or splits of these; imports nothing."""
+
+    def each(test: Callable[[Any], bool]) -> bool:
+        is_splits = isinstance(value, dict) and bool(value)
+        return all(map(test, value.values() if is_splits else [value]))
+
+    if each(lambda one: _has_columns(one) and type(one).__name__ in ("Dataset", "DatasetDict")):
+        return from_hub
+    streams = each(lambda one: "IterableDataset" in {k.__name__ for k in type(one).__mro__})
+    return _from_stream if streams else None
+
+
+def _has_columns(value: Any) -> bool:
+    # By its own class: those of datasets are made subclasses of torch's as soon as they are used.
+    return type(value).__module__.partition(".")[0] == "datasets"
+
+
+def _load(datasets: Any, place: str, name: str, config: str | None) -> Any:
+    path, revision = os.path.expanduser(place), None
+    if not os.path.exists(path):
+        path, _, revision = place.partition("@")
+    try:
+        saved = ("dataset_dict.json", "state.json")
+        if any(os.path.isfile(os.path.join(path, file)) for file in saved):
+            return datasets.load_from_disk(path)
+        return datasets.load_dataset(path, config, revision=revision or None)
+    except Exception as error:  # the library raises many kinds for a missing or odd data set
+        line = next(iter(str(error).splitlines()), "")
+        raise InvalidInputError(
+            f"task {name!r} could not be loaded ({type(error).__name__}: {line}); check the name "
+            f"and the options (?config=…), fetch it once with a network, or give a folder written "
+            f"by save_to_disk"
+        ) from error
+
+
+def _from_stream(
+    loaded: Any,
+    name: str,
+    kind: Kind | None = None,
+    *,
+    first: Any = None,
+    missing: str = "skip",
+    **options: Any,
+) -> Task:
+    """Take the ``first`` examples of every split of a stream into memory, for all models.
+
+    A stream of ``datasets`` has the options of ``from_hub``; one of torch yields pairs (x, y).
+    """
+    if first is None:
+        raise UnsupportedTaskError(
+            f"a {type(loaded).__name__} is a stream, of which nobody knows the length; say "
+            f"load_task(stream, first=10000) to take so many examples into memory, or write it as "
+            f"Parquet or tar shards and load those"
+        )
+    if not str(first).isdecimal() or int(first) < 1:
+        raise InvalidInputError(f"first={first!r}; give a whole number of examples to take")
+    count = int(first)
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    if not all(map(_has_columns, splits.values())):
+        if options:
+            raise InvalidInputError(
+                f"options {', '.join(sorted(options))} apply to streams of columns only; leave "
+                f"them out"
+            )
+        pairs = list(itertools.islice(iter(loaded), count))
+        if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+            raise InvalidInputError(f"task {name!r}: the stream does not yield pairs (x, y)")
+        examples = as_examples([as_example(x) for x, _ in pairs], f"task {name!r}")
+        return make_task(name, {"train": (examples, [y for _, y in pairs])}, kind, None, missing)
+    datasets = require("datasets", f"task {name!r}")
+    taken = {split: _taken(datasets, part, count, name) for split, part in splits.items()}
+    return from_hub(taken, name, kind, missing=missing, **options)
+
+
+def _taken(datasets: Any, stream: Any, count: int, name: str) -> Any:
+    """The first examples of a stream as data in memory, images as they are encoded."""
+    for column, feature in (stream.features or {}).items():
+        if isinstance(feature, (datasets.Image, datasets.Audio)):
+            stream = stream.cast_column(column, type(feature)(decode=False))
+    rows = list(stream.take(count))
+    if not rows:
+        raise InvalidInputError(f"task {name!r}: the stream yields nothing; check its source")
+    return datasets.Dataset.from_list(rows, features=stream.features)
 
 
 def from_torchvision(
@@ -129,9 +305,3 @@ def from_sklearn(place: str, name: str) -> Task:
     if regression:
         return make_task(name, parts, "regression")
     return make_task(name, parts, "classification", [str(c) for c in data.target_names])
-
-
-def from_zoo(place: str, name: str) -> Task:
-    """A bundled task."""
-    task = from_npz(str(zoo.task_path(place)), name)
-    return dataclasses.replace(task, understood=Understood())  # not how it is stored

@@ -14,28 +14,21 @@ from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.specs import parse_task, task_text, text_of
 from transfer_metrics.sources.tasks.assembly import is_labelled_words, make_task, words_task
-from transfer_metrics.sources.tasks.hub_tasks import (
-    from_hub,
-    from_loaded,
-    from_stream,
-    is_loaded,
-    is_stream,
-)
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
-from transfer_metrics.sources.tasks.label_kinds import Kind
 from transfer_metrics.sources.tasks.label_values import check_pairs
-from transfer_metrics.sources.tasks.library_tasks import SKLEARN
+from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.library_tasks import SKLEARN, from_hub, loader_of
 from transfer_metrics.sources.tasks.paths import split_name
+from transfer_metrics.sources.tasks.subtasks import Cut
 from transfer_metrics.sources.tasks.suspicions import warn_of
 from transfer_metrics.sources.tasks.task import Task
-from transfer_metrics.sources.tasks.task_options import Cut
 
 TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
     "task source",
     {
         "csv": "transfer_metrics.sources.tasks.table_tasks:from_table",
         "audiofolder": "transfer_metrics.sources.tasks.image_folders:from_audiofolder",
-        "hf": "transfer_metrics.sources.tasks.hub_tasks:from_hub",
+        "hf": "transfer_metrics.sources.tasks.library_tasks:from_hub",
         "imagefolder": "transfer_metrics.sources.tasks.image_folders:from_imagefolder",
         "jsonl": "transfer_metrics.sources.tasks.table_tasks:from_table",
         "npz": "transfer_metrics.sources.tasks.array_files:from_npz",
@@ -45,7 +38,7 @@ TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
         "torch": "transfer_metrics.sources.tasks.array_files:from_torch",
         "torchvision": "transfer_metrics.sources.tasks.library_tasks:from_torchvision",
         "tsv": "transfer_metrics.sources.tasks.table_tasks:from_table",
-        "zoo": "transfer_metrics.sources.tasks.library_tasks:from_zoo",
+        "zoo": "transfer_metrics.sources.tasks.array_files:from_zoo",
     },
     group="transfer_metrics.tasks",
 )
@@ -117,7 +110,7 @@ def load_task(
         labels: labels of the examples in ``spec``.
         name: what tables call the task, instead of its specification or ``data``.
         kind: ``"classification"`` or ``"regression"``. By default whole numbers, texts and booleans
-            are classes and other numbers targets; ``label_kinds.kind_of`` has the rule.
+            are classes and other numbers targets; ``labels.kind_of`` has the rule.
         classes: names of the classes, in the order of their numbers.
         **options: options of the source, and those above.
 
@@ -181,12 +174,10 @@ def _in_memory(
     classes: Sequence[Any] | None,
     options: dict[str, Any],
 ) -> Task:
-    if labels is None and is_loaded(spec):
-        _check_options("data sets", options, from_hub, without=("config",))
-        return _renamed(from_loaded(spec, name, kind, **options), classes)
-    if labels is None and is_stream(spec):
-        _check_options("streams", options, from_stream, from_hub, without=("config",))
-        return _renamed(from_stream(spec, name, kind, **options), classes)
+    loader = loader_of(spec) if labels is None else None
+    if loader is not None:
+        _check_options("data sets", options, loader, from_hub, without=("config",))
+        return _renamed(loader(spec, name, kind, **options), classes)
     if set(options) - {"bio", "missing"}:
         raise InvalidInputError(
             f"options {', '.join(sorted(options))} apply to tasks given by name only; leave them "
@@ -200,15 +191,14 @@ def _in_memory(
         return words_task(name, words, kind, classes, **options)
     if options:
         raise InvalidInputError("bio= applies to words with a label each only; leave it out")
-    read = {split_name(str(split)): _part(part, name) for split, part in splits.items()}
+    read = {split_name(str(split)): _part(part, f"task {name!r}") for split, part in splits.items()}
     parts = {split: (examples, labels) for split, (examples, labels, _) in read.items()}
     if classes is None:
         classes = next((names for *_, names in read.values() if names is not None), None)
     return make_task(name, parts, kind, classes, missing)
 
 
-def _part(part: Any, name: str) -> tuple[Sequence[Any], Any, Sequence[Any] | None]:
-    where = f"task {name!r}"
+def _part(part: Any, where: str) -> tuple[Sequence[Any], Any, Sequence[Any] | None]:
     if isinstance(part, (tuple, list)) and len(part) == 2:
         examples, labels = part
         if not hasattr(labels, "__len__"):

@@ -17,13 +17,13 @@ from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import Modality, Word, is_pair, is_sound
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.specs import parse_task, task_text, text_of
+from transfer_metrics.sources.tasks.column_roles import Table
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import TASK_SOURCES, load_task
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, files_below
 from transfer_metrics.sources.tasks.sequences import Examples, ImageFiles, SoundFiles
 from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.sources.tasks.table_tasks import word_lists
-from transfer_metrics.sources.tasks.tables import Table
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.untrusted import TABLE, read_text
 
@@ -57,18 +57,13 @@ class NewExamples:
         return len(self.names)
 
     def by_word(self) -> NewExamples:
-        """The words of texts, parted by spaces, each read in its text and called by itself.
-
-        >>> new = NewExamples(["so it goes"], ["so it goes"]).by_word()
-        >>> new.names, new.examples[2]
-        (['so', 'it', 'goes'], Word(sentence=('so', 'it', 'goes'), position=2))
-        """
+        """The words of texts, parted by spaces, each read in its text and called by itself."""
         words: list[Word] = []
         for example in self.examples:
             if isinstance(example, Word):
                 words.append(example)
             elif isinstance(example, str):
-                words += _words([example.split()])
+                words += _of_words([example.split()]).examples
             else:
                 raise InvalidInputError(
                     f"the head labels the words of texts, and an example is a "
@@ -78,11 +73,7 @@ class NewExamples:
 
 
 def is_task_name(X: Any) -> bool:
-    """Whether a text names a task, as ``load_task`` takes it, and no file.
-
-    >>> is_task_name("sklearn:digits"), is_task_name("photos/"), is_task_name("note: it rains")
-    (True, False, False)
-    """
+    """Whether a text names a task, as ``load_task`` takes it, and is no file nor a sentence."""
     if not isinstance(X, str) or os.path.exists(X):
         return False
     source, colon, place = X.partition(":")
@@ -118,16 +109,10 @@ def new_examples(
     the model was trained to read, if known. Where ``words`` are the examples, they are those of
     lists of words, which tables may hold too, and of texts.
     """
-    if words:
-        sentences = isinstance(X, (list, tuple)) and bool(X) and all(map(_is_sentence, X))
-        if sentences:
-            return NewExamples([str(word) for row in X for word in row], _words(X))
-        return _read(X, modality, columns, True).by_word()
-    return _read(X, modality, columns, False)
-
-
-def _words(sentences: Sequence[Sequence[str]]) -> list[Word]:
-    return [Word(tuple(row), place) for row in sentences for place in range(len(row))]
+    reader = _Reader(modality, columns, words)
+    if words and isinstance(X, (list, tuple)) and X and all(map(_is_sentence, X)):
+        return _of_words(X)
+    return reader.read(X).by_word() if words else reader.read(X)
 
 
 def _is_sentence(X: Any) -> bool:
@@ -135,22 +120,121 @@ def _is_sentence(X: Any) -> bool:
     return isinstance(X, (list, tuple)) and bool(X) and all(isinstance(word, str) for word in X)
 
 
-def _read(X: Any, modality: Modality, columns: Sequence[str], words: bool) -> NewExamples:
-    if isinstance(X, Split):
-        return _listed(X.examples)
-    if isinstance(X, Task) or is_task_name(X):
-        return _of_task(X, modality, columns, words)
-    one_pair = modality == "text" and isinstance(X, tuple) and is_pair(X)
-    if isinstance(X, Image.Image) or is_sound(X) or one_pair:
-        X = [X]
-    if modality == "image" and isinstance(X, np.ndarray) and X.dtype == np.uint8:
-        X = [array_to_image(X)] if X.ndim == 2 or (X.shape[-1:] == (3,) and X.ndim == 3) else X
-    if isinstance(X, (str, os.PathLike)):
-        return _of_path(X, modality, columns, words)
-    if isinstance(X, (list, tuple)) and any(isinstance(x, (str, os.PathLike)) for x in X):
-        texts = modality == "text" and all(isinstance(x, str) and not _is_named(x) for x in X)
-        return _of_texts(X) if texts else _joined([_read(x, modality, columns, words) for x in X])
-    return _listed(as_examples(X, "the examples"))
+@dataclass(frozen=True)
+class _Reader:
+    """What reads examples for a model, as ``new_examples`` says."""
+
+    modality: Modality
+    columns: Sequence[str]
+    words: bool
+
+    def read(self, X: Any) -> NewExamples:
+        if isinstance(X, Split):
+            return _listed(X.examples)
+        if isinstance(X, Task) or is_task_name(X):
+            return self._of_task(X)
+        one_pair = self.modality == "text" and isinstance(X, tuple) and is_pair(X)
+        if isinstance(X, Image.Image) or is_sound(X) or one_pair:
+            X = [X]
+        if self.modality == "image" and isinstance(X, np.ndarray) and X.dtype == np.uint8:
+            X = [array_to_image(X)] if X.ndim == 2 or (X.shape[-1:] == (3,) and X.ndim == 3) else X
+        if isinstance(X, (str, os.PathLike)):
+            return self._of_path(X)
+        if isinstance(X, (list, tuple)) and any(isinstance(x, (str, os.PathLike)) for x in X):
+            plain = all(isinstance(x, str) and not _is_named(x) for x in X)
+            texts = self.modality == "text" and plain
+            return _of_texts(X) if texts else _joined([self.read(x) for x in X])
+        return _listed(as_examples(X, "the examples"))
+
+    def _of_task(self, X: Any) -> NewExamples:
+        """The split ``test`` of a task; of tables and folders all, whatever their labels."""
+        if isinstance(X, str):
+            source, place, options = parse_task(X)
+            if source in _TABLES.values():
+                return self._of_table(place, options)
+            if source in ("imagefolder", "audiofolder"):
+                return self._of_path(place)
+        task = load_task(X)
+        return _listed(task["test" if "test" in task.splits else "train"].examples)
+
+    def _of_path(self, X: Any) -> NewExamples:
+        told = os.fspath(X)
+        path = Path(told).expanduser()
+        place = _without_options(told)
+        if place != told and _is_named(place):
+            if not os.path.exists(os.path.expanduser(place)):
+                raise _absent(place)
+            return self._of_task(task_text(told))
+        try:
+            is_folder, is_file = path.is_dir(), path.is_file()
+        except (OSError, ValueError):  # a text that is no path: too long, or with a NUL in it
+            is_folder = is_file = False
+        of_texts = self.modality == "text"
+        may_be_text = of_texts and isinstance(X, str) and not is_file
+        if path.suffix.lower() in _TABLES and not is_folder and not may_be_text:
+            return self._of_table(told, {})
+        if of_texts and is_file:
+            return _of_lines(path, told)
+        if of_texts and not is_folder:
+            folder = "/" in told and not any(letter.isspace() for letter in told)
+            if isinstance(X, str) and not (folder or _is_named(told)):
+                return _of_texts([X])
+            raise _absent(told)
+        if self.modality not in _FILES:
+            raise InvalidInputError(
+                f"{told!r}: the model reads {'a text per line' if of_texts else 'numbers'}, and "
+                f"{'a folder' if is_folder else 'this'} holds none; give a table such as new.csv"
+            )
+        if is_folder:
+            return _of_folder(path, told, self.modality)
+        if not is_file:
+            raise _absent(told)
+        return NewExamples([text_of(told)], _FILES[self.modality][1]([path]))
+
+    def _of_table(self, place: str, options: dict[str, str]) -> NewExamples:
+        for option in options:
+            choose("option of a table without labels:", option, _OPTIONS)
+        table = read_table(place, place, options.get("header"))
+        rows = [f"row {number}" for number in range(1, table.rows + 1)]
+        if self.modality == "image":
+            [column] = self._columns(table, "image", options, ("paths", "images"))
+            examples = table.images(column, options.get("root"))
+            names = table.cells(column) if table.holds(column) == "paths" else rows
+            return NewExamples(names, examples)
+        if self.modality != "text":
+            chosen = self._columns(table, "features", options, ("numbers",))
+            return NewExamples(rows, as_examples(table.numbers(chosen), f"table {place!r}"))
+        if "words" in options and not self.words:
+            raise InvalidInputError(
+                f"{place}: ?words= names words, and the head was fitted on texts; say ?text="
+            )
+        if self.words and "text" not in options:
+            lists = any(table.holds(column) == "lists" for column in table.columns)
+            if "words" in options or lists or set(self.columns) <= set(table.columns):
+                [column] = self._columns(table, "words", options, ("lists", "text"))
+                return _of_words(word_lists(table, column))
+        texts = table.texts(self._columns(table, "text", options, ("text",)))
+        return NewExamples(rows, texts) if is_pair(texts[0]) else _of_texts(texts)
+
+    def _columns(
+        self, table: Table, option: str, options: dict[str, str], held: Sequence[str]
+    ) -> list[str]:
+        """The columns to read: those asked for, those of the training, or all that there may be."""
+        if option in options:
+            return table.named(options[option])
+        if self.columns and set(self.columns) <= set(table.columns):
+            return list(self.columns)
+        if self.columns and held == ("numbers",):
+            table.require(self.columns)
+        found = [column for column in table.columns if table.holds(column) in held]
+        if held == ("text",):  # a short one may be all names of images, or all numbers
+            found = found or list(table.columns[: len(table.columns) == 1])
+        if not found or (len(found) > 1 and held != ("numbers",)):
+            raise InvalidInputError(
+                f"{table.name}: which column holds the {option}? The columns are: "
+                f"{', '.join(table.columns)}; say csv:{table.name}?{option}=COLUMN"
+            )
+        return found
 
 
 def _joined(parts: Sequence[NewExamples]) -> NewExamples:
@@ -194,50 +278,10 @@ def _of_texts(texts: Sequence[str]) -> NewExamples:
     return NewExamples(names, list(texts))
 
 
-def _of_task(X: Any, modality: Modality, columns: Sequence[str], words: bool) -> NewExamples:
-    """The split ``test`` of a task; of tables and folders all, whatever their labels."""
-    if isinstance(X, str):
-        source, place, options = parse_task(X)
-        if source in _TABLES.values():
-            return _of_table(place, modality, columns, options, words)
-        if source in ("imagefolder", "audiofolder"):
-            return _of_path(place, modality, columns, words)
-    task = load_task(X)
-    return _listed(task["test" if "test" in task.splits else "train"].examples)
-
-
-def _of_path(X: Any, modality: Modality, columns: Sequence[str], words: bool) -> NewExamples:
-    told = os.fspath(X)
-    path = Path(told).expanduser()
-    place = _without_options(told)
-    if place != told and _is_named(place):
-        if not os.path.exists(os.path.expanduser(place)):
-            raise _absent(place)
-        return _of_task(task_text(told), modality, columns, words)
-    try:
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, ValueError):  # a text that is no path: too long, or with a NUL in it
-        is_folder = is_file = False
-    may_be_text = modality == "text" and isinstance(X, str) and not is_file
-    if path.suffix.lower() in _TABLES and not is_folder and not may_be_text:
-        return _of_table(told, modality, columns, {}, words)
-    if modality == "text" and not is_folder:
-        if not is_file:
-            folder = "/" in told and not any(letter.isspace() for letter in told)
-            if isinstance(X, str) and not (folder or _is_named(told)):
-                return _of_texts([X])
-            raise _absent(told)
-        return _of_lines(path, told)
-    if modality not in _FILES:
-        raise InvalidInputError(
-            f"{told!r}: the model reads {'a text per line' if modality == 'text' else 'numbers'}, "
-            f"and {'a folder' if is_folder else 'this'} holds none; give a table such as new.csv"
-        )
-    if is_folder:
-        return _of_folder(path, told, modality)
-    if not is_file:
-        raise _absent(told)
-    return NewExamples([text_of(told)], _FILES[modality][1]([path]))
+def _of_words(sentences: Sequence[Sequence[Any]]) -> NewExamples:
+    rows = [tuple(map(str, sentence)) for sentence in sentences]
+    words = [Word(row, place) for row in rows for place in range(len(row))]
+    return NewExamples([word.sentence[word.position] for word in words], words)
 
 
 def _is_named(text: str) -> bool:
@@ -283,71 +327,3 @@ def _of_lines(path: Path, told: str) -> NewExamples:
     if not texts:
         raise InvalidInputError(f"{told!r} has no text in it; write one per line")
     return _of_texts(texts)
-
-
-def _of_table(
-    place: str,
-    modality: Modality,
-    columns: Sequence[str],
-    options: dict[str, str],
-    words: bool,
-) -> NewExamples:
-    for option in options:
-        choose("option of a table without labels:", option, _OPTIONS)
-    table = read_table(place, place, options.get("header"))
-    if modality == "image":
-        [column] = _columns(table, "image", options, columns, ("paths", "images"))
-        examples = table.images(column, options.get("root"))
-        cells = table.cells(column) if table.holds(column) == "paths" else []
-        return NewExamples([*cells] or _rows(table), examples)
-    if modality == "text" and (named := _words_option(table, options, columns, words)):
-        [column] = _columns(table, named, options, columns, ("lists", "text"))
-        rows = word_lists(table.cells(column), f"{place}: {column!r}")
-        sentences = [[str(word) for word in row] for row in rows]
-        return NewExamples([word for row in sentences for word in row], _words(sentences))
-    if modality == "text":
-        texts = table.texts(_columns(table, "text", options, columns, ("text",)))
-        return NewExamples(_rows(table), texts) if is_pair(texts[0]) else _of_texts(texts)
-    chosen = _columns(table, "features", options, columns, ("numbers",))
-    return NewExamples(_rows(table), as_examples(table.numbers(chosen), f"table {place!r}"))
-
-
-def _words_option(
-    table: Table, options: dict[str, str], known: Sequence[str], words: bool
-) -> str | None:
-    """The option that names a column with lists of words; None where texts are to be read."""
-    if "words" in options and not words:
-        raise InvalidInputError(
-            f"{table.name}: ?words= names words, and the head was fitted on texts; say ?text="
-        )
-    if not words or "text" in options:
-        return None
-    lists = [column for column in table.columns if table.holds(column) == "lists"]
-    return "words" if "words" in options or lists or set(known) <= set(table.columns) else None
-
-
-def _rows(table: Table) -> list[str]:
-    return [f"row {number}" for number in range(1, table.rows + 1)]
-
-
-def _columns(
-    table: Table, option: str, options: dict[str, str], known: Sequence[str], held: Sequence[str]
-) -> list[str]:
-    """The columns to read: those asked for, those of the training, or all that there may be."""
-    if option in options:
-        wanted = [column.strip() for column in options[option].split(",")]
-        table.require(wanted)
-        return wanted
-    if known and set(known) <= set(table.columns):
-        return list(known)
-    if known and held == ("numbers",):
-        table.require(known)
-    found = [column for column in table.columns if table.holds(column) in held]
-    if held == ("text",):  # a short one may be all names of images, or all numbers
-        found = found or list(table.columns[: len(table.columns) == 1])
-    if not found or (len(found) > 1 and held != ("numbers",)):
-        raise InvalidInputError(
-            f"{table.name}: which column holds the {option}? The columns are: "
-            f"{', '.join(table.columns)}; say csv:{table.name}?{option}=COLUMN"
-        )
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, warn
 from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.tasks.paths import inside, shards
-from transfer_metrics.sources.tasks.sequences import Examples, StoredImages
-from transfer_metrics.sources.tasks.tables import Holds, Table, text_or_pair
-from transfer_metrics.untrusted import PICTURE, check_unpacked, read_bytes
+from transfer_metrics.sources.tasks.column_roles import Holds, Table
+from transfer_metrics.sources.tasks.paths import shards
+from transfer_metrics.sources.tasks.sequences import ColumnImages, ColumnTexts, text_or_pair
+from transfer_metrics.untrusted import check_unpacked
 
 _LARGE = 1 << 30
 """Bytes of a row group, which is what memory holds at a time, from which on a warning is given."""
@@ -86,7 +87,7 @@ class _RowGroups:
             batch = next(file.iter_batches(count, columns=[column]), None)
             return [] if batch is None else batch.column(0).to_pylist()
 
-    def row(self, columns: tuple[str, ...], index: int) -> tuple[Any, ...]:
+    def row(self, columns: tuple[str, ...], index: int) -> dict[str, Any]:
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
         number, position = self._places[group]
         with self._told(number):
@@ -96,7 +97,7 @@ class _RowGroups:
                     table = file.read_row_group(position, columns=list(columns))
                 self._kept = ((group, columns), table)
             place = index - int(self._starts[group])
-            return tuple(self._kept[1].column(column)[place].as_py() for column in columns)
+            return {column: self._kept[1].column(column)[place].as_py() for column in columns}
 
     @contextmanager
     def _open(self, number: int) -> Iterator[Any]:
@@ -121,55 +122,18 @@ class _RowGroups:
             ) from error
 
 
-class _ParquetTexts(Examples):
-    """Texts of one column, or pairs of texts of two."""
+@dataclass(frozen=True, eq=False)
+class _Rows(Sequence[Any]):
+    """Some columns of row groups, as one mapping per row."""
 
-    modality = "text"
-
-    def __init__(self, groups: _RowGroups, columns: Sequence[str]) -> None:
-        self._groups, self._columns = groups, tuple(columns)
-
-    def __len__(self) -> int:
-        return len(self._groups)
-
-    def read(self, index: int) -> Any:
-        return text_or_pair(*self._groups.row(self._columns, index))
-
-
-class _ParquetImages(StoredImages):
-    """Encoded images of a column: bytes, or as ``datasets`` has them ``{"bytes", "path"}``."""
-
-    def __init__(self, groups: _RowGroups, column: str, folder: str, name: str) -> None:
-        self._groups, self._column = groups, column
-        self._folder, self._name = folder, name
+    groups: _RowGroups
+    columns: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self._groups)
+        return len(self.groups)
 
-    def stored(self, index: int) -> bytes:
-        [cell] = self._groups.row((self._column,), index)
-        if isinstance(cell, dict):
-            path, cell = cell.get("path"), cell.get("bytes")
-            if cell is None and path:
-                return self._named(path, index)
-        if not isinstance(cell, bytes):
-            raise InvalidInputError(
-                f"{self.where(index)} has no image; leave the row out, or say corrupt=skip"
-            )
-        return cell
-
-    def _named(self, path: str, index: int) -> bytes:
-        file = inside(self._folder, path, self.where(index))
-        try:
-            return read_bytes(file, PICTURE)
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(
-                f"{self.where(index)} names {str(file)!r}, which cannot be read ({error}); "
-                f"restore it, or say root=FOLDER, the one that the paths start at"
-            ) from error
-
-    def where(self, index: int) -> str:
-        return f"task {self._name!r}, column {self._column!r}: row {index + 1}"
+    def __getitem__(self, index: Any) -> Any:
+        return self.groups.row(self.columns, index)
 
 
 def _arrow() -> Any:
@@ -232,9 +196,8 @@ class _ParquetTable(Table):
                 f"task {self.name!r}: column {column!r} holds sounds, which are read by "
                 f"hf:FOLDER and not from Parquet files"
             )
-        if kind.startswith("struct<") and ("bytes:" in kind or "path:" in kind):
-            return "images"
-        if kind in ("binary", "large_binary"):
+        files = kind.startswith("struct<") and ("bytes:" in kind or "path:" in kind)
+        if files or kind in ("binary", "large_binary"):
             return "images"
         if kind.startswith(("list<", "large_list<", "fixed_size_list<")):
             inner = kind.partition(": ")[2]
@@ -259,7 +222,7 @@ class _ParquetTable(Table):
         return names if isinstance(names, list) and names else None
 
     def texts(self, columns: Sequence[str]) -> Sequence[Any]:
-        return _ParquetTexts(self._groups, columns)
+        return ColumnTexts(_Rows(self._groups, tuple(columns)), tuple(columns))
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
         return np.concatenate([self._matrix(column) for column in columns], axis=1)
@@ -268,7 +231,7 @@ class _ParquetTable(Table):
         folder = root or self._folder
         if self.holds(column) in ("paths", "text"):
             return self.named_images(column, folder)
-        return _ParquetImages(self._groups, column, folder, self.name)
+        return ColumnImages(_Rows(self._groups, (column,)), column, self.name, folder)
 
     def _type(self, column: str) -> str:
         """The type of a column, of one with a dictionary that of its values."""

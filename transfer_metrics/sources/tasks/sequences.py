@@ -14,9 +14,16 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.example import Modality, Sound, decode, decode_sound, example_bytes
-from transfer_metrics.sources.float_maps import FloatMaps
+from transfer_metrics.sources.example import (
+    FloatMaps,
+    Modality,
+    Sound,
+    decode,
+    decode_sound,
+    example_bytes,
+)
 from transfer_metrics.sources.preprocess import array_to_image
+from transfer_metrics.sources.tasks.paths import inside
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
 
@@ -171,6 +178,74 @@ class SoundFiles(Files):
         return decode_sound(self.stored(index), self.where(index))
 
 
+def text_or_pair(*cells: Any) -> Any:
+    """The cell of one column as text, those of two as a pair; empty where there is nothing."""
+    texts = tuple(
+        "" if c is None else c.decode(errors="replace") if isinstance(c, bytes) else str(c)
+        for c in cells
+    )
+    return texts[0] if len(texts) == 1 else texts
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnTexts(Examples):
+    """Texts of one column, or pairs of texts of two, of rows that are mappings."""
+
+    rows_of: Any
+    columns: tuple[str, ...]
+    modality = "text"
+
+    def __len__(self) -> int:
+        return len(self.rows_of)
+
+    def read(self, index: int) -> Any:
+        """Read one text or pair."""
+        row = self.rows_of[index]
+        return text_or_pair(*(row[column] for column in self.columns))
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnImages(StoredImages):
+    """Encoded images of a column of rows: bytes, or as ``datasets`` has them ``{"bytes", "path"}``.
+
+    Paths must lie in the ``folder``, or may lie anywhere where it is None; ``name`` is the task's.
+    """
+
+    rows_of: Any
+    column: str
+    name: str
+    folder: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows_of)
+
+    def where(self, index: int) -> str:
+        """Task, column and row."""
+        return f"task {self.name!r}, column {self.column!r}: row {index + 1}"
+
+    def stored(self, index: int) -> bytes:
+        """The file of one image."""
+        cell: Any = self.rows_of[index][self.column]
+        path: Any = None
+        if isinstance(cell, dict):
+            cell, path = cell.get("bytes"), cell.get("path")
+        if cell is None and path:
+            file = path if self.folder is None else inside(self.folder, path, self.where(index))
+            try:
+                return read_bytes(file, PICTURE)
+            except (OSError, ValueError) as error:
+                other = ", or say root=FOLDER, the one that the paths start at"
+                raise InvalidInputError(
+                    f"{self.where(index)} names {str(file)!r}, which cannot be read ({error}); "
+                    f"restore it{'' if self.folder is None else other}"
+                ) from error
+        if not isinstance(cell, bytes):
+            raise InvalidInputError(
+                f"{self.where(index)} has no image; leave the row out, or say corrupt=skip"
+            )
+        return cell
+
+
 @dataclass(frozen=True, eq=False)
 class ImageArray(Examples):
     """Images in one uint8 array (N, H, W), (N, H, W, 1) or (N, H, W, 3)."""
@@ -226,8 +301,8 @@ class Rows(Examples):
         return FloatMaps.of(self.values)
 
     def content(self) -> Iterator[bytes]:
-        """All values at once, and which of them is white."""
-        return iter([example_bytes(self.values), *white_bytes(self.maps)])
+        """All values at once."""
+        return iter([example_bytes(self.values)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,10 +324,6 @@ class _Chosen(Examples):
     def maps(self) -> FloatMaps | None:  # type: ignore[override]
         return getattr(self.examples, "maps", None)
 
-    def content(self) -> Iterator[bytes]:
-        yield from self.each()
-        yield from white_bytes(self.maps)
-
     @property
     def sizes(self) -> np.ndarray | None:  # type: ignore[override]
         sizes = getattr(self.examples, "sizes", None)
@@ -268,11 +339,6 @@ class _Chosen(Examples):
 
     def read(self, index: int) -> Any:
         return self.examples[int(self.positions[index])]
-
-
-def white_bytes(maps: FloatMaps | None) -> list[bytes]:
-    """What the fingerprint of examples says of maps that are images."""
-    return [f"white {maps.white}".encode()] if maps and maps.white is not None else []
 
 
 def some(examples: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:

@@ -1,26 +1,40 @@
-"""Files of tables: separated values, one JSON object per line, Parquet."""
+"""Files of tables: separated values, of which the form is found out, JSON lines, Parquet."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
+import itertools
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.tasks.column_roles import Holds, Table, named_label
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.parquet import is_parquet, read_parquet
 from transfer_metrics.sources.tasks.paths import existing
-from transfer_metrics.sources.tasks.separated_values import read_separated
-from transfer_metrics.sources.tasks.tables import Holds, Table
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
-_MOST_LOOKED_AT = 1000
+if TYPE_CHECKING:
+    import pandas as pd
+
 _TRUTH = {"true": 1.0, "false": 0.0}
+_MOST_LOOKED_AT = 1000
 _MOST_CELLS = 100_000_000
 """Rows times columns of a table in JSON, where a short line can add a column to all others."""
+_LONGEST = 1_000_000
+_SEPARATORS = (",", ";", "\t", "|")
+_MOST_TWINS, _LOOKED_AT, _SPECTRUM = 100, 50, 5
+_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
+_QUOTED = re.compile(r'"[^"]*"')
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3},[0-9]{3}")
 
 
 def read_table(place: str, name: str, header: str | None = None) -> Table:
@@ -117,11 +131,14 @@ class _TextTable(Table):
         return self._cells[column]
 
     def odd_row(self, column: str) -> int | None:
+        def is_odd(cell: Any) -> bool:
+            return isinstance(cell, str) and cell.strip() not in ABSENT and number_of(cell) is None
+
         cells = self._cells[column]
-        start = [_is_odd(cell) for cell in cells[:_MOST_LOOKED_AT]]
-        if 2 * sum(start) >= len(start):
+        start = cells[:_MOST_LOOKED_AT]
+        if 2 * sum(map(is_odd, start)) >= len(start):
             return None
-        return next((row for row, cell in enumerate(cells) if _is_odd(cell)), None)
+        return next((row for row, cell in enumerate(cells) if is_odd(cell)), None)
 
     def texts(self, columns: Sequence[str]) -> Sequence[Any]:
         if len(columns) == 1:
@@ -143,17 +160,17 @@ class _TextTable(Table):
         values = self._read(column)
         if values is not None and not np.isnan(values).any():
             return values
-        for row, cell in enumerate(self.cells(column)):
+        for row, cell in enumerate(map(str, self.cells(column)), start=1):
             if not cell.strip():
                 raise InvalidInputError(
-                    f"task {self.name!r}: row {row + 1} has nothing in column {column!r}; fill "
-                    f"it or leave the row out"
+                    f"task {self.name!r}: row {row} has nothing in column {column!r}; fill it or "
+                    f"leave the row out"
                 )
             if cell.strip() in ABSENT or number_of(cell) is None:
                 cure = "leave the column out" if values is None else "fill it, or leave it out"
                 raise InvalidInputError(
-                    f"task {self.name!r}: row {row + 1} has {cell!r} in column {column!r}, "
-                    f"which is no number; {cure} with ?features=…"
+                    f"task {self.name!r}: row {row} has {cell!r} in column {column!r}, which is "
+                    f"no number; {cure} with ?features=…"
                 )
         raise InvalidInputError(f"task {self.name!r}: column {column!r} holds no numbers")
 
@@ -163,31 +180,208 @@ def _read_numbers(cells: Sequence[Any]) -> np.ndarray | None:
 
     A column of which all texts are true or false, in any case, is one of 1 and 0.
     """
-    try:
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         values = np.array(list(map(float, cells)))
-    except (TypeError, ValueError, OverflowError):
-        return _mixed_numbers(cells)
-    # What Python reads as a number and nobody else writes.
-    odd = any(isinstance(cell, str) and ("_" in cell or not cell.isascii()) for cell in cells)
-    return _mixed_numbers(cells) if odd else values
-
-
-def _mixed_numbers(cells: Sequence[Any]) -> np.ndarray | None:
+        # What Python reads as a number and nobody else writes.
+        odd = (isinstance(cell, str) and ("_" in cell or not cell.isascii()) for cell in cells)
+        if not any(odd):
+            return values
     text = next((cell for cell in cells if isinstance(cell, str)), "")
     if text.strip().lower() in _TRUTH:
         truths = [_TRUTH.get(str(cell).strip().lower()) for cell in cells]
         return None if None in truths else np.array(truths, np.float64)
-    values = []
+    numbers = []
     for cell in cells:
         number = number_of(cell) if isinstance(cell, str) else cell
-        number = int(number) if isinstance(number, bool) else number
-        if number is not None and not isinstance(number, (int, float)):
+        if cell is None or (number is None and cell.strip() in ABSENT):
+            number = np.nan
+        if not isinstance(number, (int, float)):
             return None
-        if number is None and cell is not None and cell.strip() not in ABSENT:
-            return None
-        values.append(np.nan if number is None else float(str(number)))
-    return None if np.isnan(values).all() else np.array(values)
+        # By its text, which may be of a whole number beyond those of float64.
+        numbers.append(float(str(int(number) if isinstance(number, bool) else number)))
+    return None if np.isnan(numbers).all() else np.array(numbers)
 
 
-def _is_odd(cell: Any) -> bool:
-    return isinstance(cell, str) and cell.strip() not in ABSENT and number_of(cell) is None
+def read_separated(
+    text: str, suffix: str, header: str | None = None
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The columns of a file of separated values, as text, and what may be a mistake.
+
+    The separator is the usual one of the file's name, a tab for ``.tsv`` and a comma for others, if
+    it cuts the first rows into as many cells as the header; otherwise one of ``_SEPARATORS`` that
+    does. Where it is no comma, columns of numbers with decimal commas have points instead.
+    ``header`` is ``"no"`` if the first line is data, ``"yes"`` if it is known to be none.
+    """
+    if header not in (None, "yes", "no"):
+        raise InvalidInputError(f"header={header!r}; say header=no where the first line is data")
+    told = re.match(r"sep=(.)\r?\n", text[:10])  # Excel's own hint
+    text = text[told.end() :] if told else text
+    separator = told[1] if told else _separator(text, suffix)
+    first = _rows(text, separator, 2)
+    names = first[0] if first else []
+    if len(names) - len(set(names)) > _MOST_TWINS and header != "no":
+        raise ValueError("many columns have the same name")
+    if len(first) > 1 and len(first[1]) > len(names):
+        raise ValueError("the first row has more cells than the header")
+    # Everything as text first: a review that says "null" is no missing value.
+    frame = _frame(text, separator, header)
+    suspicions = []
+    if _swallowed(frame, text, separator):
+        frame = _frame(text, separator, header, csv.QUOTE_NONE)
+        suspicions.append(
+            "some cells begin with a quote that does not end, so quotes are read as any other "
+            "sign; put texts that hold quotes into quotes, and double those inside"
+        )
+    columns = [str(column) for column in frame]
+    stripped = [column.strip() for column in columns]
+    frame.columns = stripped if len({*stripped}) == len({*columns}) else columns
+    if header != "no":
+        _refuse_second_header(frame, names)
+        if header is None and _looks_like_data(frame, names):
+            suspicions.append(
+                f"the header {', '.join(map(repr, names[:4]))}{' …' if len(names) > 4 else ''} "
+                f"looks like data; if the file has none, say header=no, and header=yes if it has"
+            )
+    cells = {str(column): frame[column].tolist() for column in frame}
+    if separator != ",":
+        suspicions += _without_decimal_commas(cells)
+    return cells, suspicions
+
+
+def _frame(
+    text: str, separator: str, header: str | None, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+) -> pd.DataFrame:
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        # Cells beyond the header would otherwise shift all others, or be left out.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(
+                io.StringIO(text),
+                sep=separator,
+                header=None if header == "no" else 0,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                quoting=quoting,
+            )
+        except pd.errors.ParserWarning:
+            raise ValueError("a row has more cells than the header") from None
+        except pd.errors.ParserError as error:
+            line = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
+            raise ValueError(
+                f"a row has more cells than the header, or a quote has no end: {line}"
+            ) from None
+
+
+def _swallowed(frame: pd.DataFrame, text: str, separator: str) -> bool:
+    """Whether quotes that open nothing made cells of whole rows, and rows are even without them.
+
+    Where rows are even either way, a quoted header or doubled quotes within such a cell say that
+    quotes are meant; without these it is not certain, and an error.
+    """
+    least = max(1, len(frame.columns) - 1)
+    lines = text.count("\n") or text.count("\r")
+    if '"' not in text or lines <= len(frame):
+        return False
+    found = (
+        (row, cell)
+        for column in range(len(frame.columns))
+        for row, cell in enumerate(frame.iloc[:, column].tolist())
+        if isinstance(cell, str) and ("\n" in cell or "\r" in cell)
+    )
+    whole = [(row, cell) for row, cell in found if cell.count(separator) >= least]
+    if not whole:
+        return False
+    plain = _rows(text, separator, quoting=csv.QUOTE_NONE)
+    even, broken = {len(row) for row in plain} == {len(frame.columns)}, False
+    try:
+        deque(_reader(text, separator, strict=True), maxlen=0)
+    except csv.Error as error:
+        broken = "expected" in str(error)  # and not a long cell
+    if even and broken:
+        return True
+    doubled = all('"' in cell for _, cell in whole)
+    if broken or (even and not doubled and not all(map(_QUOTED.fullmatch, plain[0]))):
+        row, cell = min(whole)
+        raise ValueError(
+            f"row {row + 1} has a cell of several lines, {cell[:30]!r} …, that may be rows after a "
+            f"quote without an end; double the quotes inside of texts, and take line breaks out"
+        )
+    return False
+
+
+def _reader(text: str, separator: str, **options: Any) -> Iterator[list[str]]:
+    """The rows that ``csv`` finds, with lines of all three ends."""
+    return csv.reader(io.StringIO(text, newline=""), delimiter=separator, **options)
+
+
+def _rows(text: str, separator: str, count: int | None = None, **options: Any) -> list[list[str]]:
+    """The first rows that are not empty, or all, as far as they can be read."""
+    text = text if count is None else text[:_LONGEST]
+    rows = filter(None, _reader(text, separator, **options))
+    found = []
+    with contextlib.suppress(csv.Error):  # of a long text; pandas has no such limit
+        for row in itertools.islice(rows, count):
+            found.append(row)
+    return found
+
+
+def _separator(text: str, suffix: str) -> str:
+    usual = "\t" if suffix in (".tsv", ".tab") else ","
+    even: list[tuple[bool, int, str]] = []
+    several: list[str] = []
+    for separator in (usual, *(s for s in _SEPARATORS if s != usual)):
+        rows = _rows(text, separator, _LOOKED_AT)
+        if len(text) > _LONGEST and len(rows) < _LOOKED_AT:
+            rows = rows[:-1] or rows  # the last may have been cut
+        if rows and len(rows[0]) > 1:
+            several.append(separator)
+            if len({len(row) for row in rows}) == 1:
+                even.append((named_label(rows[0]) is None, len(even), separator))
+    if even:
+        return min(even)[-1]
+    return (usual if usual in several else several[0]) if several else usual
+
+
+def _refuse_second_header(frame: pd.DataFrame, names: list[str]) -> None:
+    """Refuse a line that repeats the header, as files have that were written one after another."""
+    if not len(frame.columns) or len(names) != len(frame.columns):
+        return
+    for row in (frame.iloc[:, 0] == names[0]).to_numpy().nonzero()[0].tolist():
+        if frame.iloc[row].tolist() == names:
+            raise ValueError(f"row {row + 1} repeats the header; remove that line")
+
+
+def _looks_like_data(frame: pd.DataFrame, names: list[str]) -> bool:
+    """Whether names are numbers that count nothing, or one is a value of its own column."""
+    numbers = [n for n in map(number_of, names) if n is not None]
+    counted = not numbers
+    if numbers and abs(numbers[0]) < 1e9:
+        counted = numbers == list(range(int(numbers[0]), int(numbers[0]) + len(numbers)))
+    wavelengths = len(numbers) >= _SPECTRUM and numbers == sorted(set(numbers))
+    if not (counted or wavelengths):
+        return True
+    return any(
+        name.strip() and bool((frame.iloc[:, place] == name).any())
+        for place, name in enumerate(names[: len(frame.columns)])
+    )
+
+
+def _without_decimal_commas(columns: dict[str, list[str]]) -> list[str]:
+    suspicions = []
+    for column, cells in columns.items():
+        first = next((cell for cell in cells if cell.strip() not in ABSENT), "")
+        if "," not in first and number_of(first) is None:
+            continue
+        with_comma = [cell for cell in cells if "," in cell]
+        if not with_comma or not all(_COMMA.fullmatch(cell.strip()) for cell in with_comma):
+            continue
+        columns[column] = [cell.replace(",", ".") for cell in cells]
+        if all(_THOUSANDS.fullmatch(cell.strip()) for cell in with_comma):
+            suspicions.append(
+                f"column {column!r} has commas such as {with_comma[0]!r}, which are taken for "
+                f"decimal ones; write the numbers without any if they separate thousands"
+            )
+    return suspicions

@@ -11,14 +11,13 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.assembly import make_task, words_task
-from transfer_metrics.sources.tasks.column_roles import Asked, Roles, find_roles
+from transfer_metrics.sources.tasks.column_roles import Asked, Roles, Table, find_roles
 from transfer_metrics.sources.tasks.in_memory import as_examples
-from transfer_metrics.sources.tasks.label_kinds import Kind
 from transfer_metrics.sources.tasks.label_values import ABSENT
+from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import split_name
 from transfer_metrics.sources.tasks.sequences import some
 from transfer_metrics.sources.tasks.table_files import read_table
-from transfer_metrics.sources.tasks.tables import Table
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import parse_json
 
@@ -91,31 +90,30 @@ def task_of(
 ) -> Task:
     """The task of tables of the same columns, each with splits of its own; the first decides."""
     roles = find_roles(tables[0], asked)
+    label, inputs, understood = roles.understood.label, roles.understood.inputs, roles.understood
     for table in tables[1:]:
-        table.require([*roles.inputs, *roles.labels])
-    named = [t.class_names(roles.label) for t in tables if len(roles.labels) == 1]
+        table.require([*inputs, *roles.labels])
+    named = [t.class_names(label) for t in tables if len(roles.labels) == 1]
     classes = next(filter(None, named), None)
     if roles.form == "words":
         sentences = {split: part for t in tables for split, part in _sentences(t, roles).items()}
-        return words_task(name, sentences, kind, classes, bio=bio, understood=roles.understood)
+        return words_task(name, sentences, kind, classes, bio=bio, understood=understood)
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
-    understood = roles.understood
     for table in tables:
         examples: Any
         if roles.form == "images":
-            examples = table.images(roles.inputs[0], root)
+            examples = table.images(inputs[0], root)
         else:
-            examples = (table.texts if roles.form == "texts" else table.numbers)(roles.inputs)
+            examples = (table.texts if roles.form == "texts" else table.numbers)(inputs)
         if roles.form == "numbers" and table is tables[0] and not asked.features:
-            told = _counting(examples, roles.inputs)
-            understood = understood.plus(suspicions=told)
+            understood = understood.plus(suspicions=_counting(examples, inputs))
         if len(roles.labels) > 1:
             labels = np.asarray(table.numbers(roles.labels), np.float64).tolist()
             if kind is None and all(number in (0, 1) for row in labels for number in row):
                 kind = "multilabel"
             classes = roles.labels if kind == "multilabel" else None
         else:
-            labels = table.labels(roles.label)
+            labels = table.labels(label)
         if roles.titles and kind != "regression":
             titles = table.cells(roles.titles)
             classes = _titles(labels, titles)
@@ -128,12 +126,9 @@ def task_of(
 
 def _sentences(table: Table, roles: Roles) -> dict[str, tuple[list[Any], list[Any]]]:
     """Per split, lists of words and lists of their labels."""
-    [words], label = roles.inputs, roles.label
-    where = f"task {table.name!r}, column"
-    sentences = [
-        [str(word) for word in row] for row in word_lists(table.cells(words), f"{where} {words!r}")
-    ]
-    tags = word_lists(table.cells(label), f"{where} {label!r}")
+    [words], label = roles.understood.inputs, roles.understood.label
+    sentences = [[str(word) for word in row] for row in word_lists(table, words)]
+    tags = word_lists(table, label)
     with contextlib.suppress(ValueError):  # numbers where all are written as whole ones
         tags = [[int(tag) if isinstance(tag, str) else tag for tag in row] for row in tags]
     return {
@@ -142,25 +137,26 @@ def _sentences(table: Table, roles: Roles) -> dict[str, tuple[list[Any], list[An
     }
 
 
-def word_lists(cells: Sequence[Any], where: str) -> list[list[Any]]:
+def word_lists(table: Table, column: str) -> list[list[Any]]:
     """Cells that hold lists: JSON's, written as in JSON or Python, or words with spaces between."""
-    found = []
-    for row, cell in enumerate(cells):
+    where, found = f"task {table.name!r}, column {column!r}", []
+    for row, cell in enumerate(table.cells(column), start=1):
         if isinstance(cell, str):
-            cell = _parsed(cell, where, row) if cell.lstrip().startswith("[") else cell.split()
+            listed = cell.lstrip().startswith("[")
+            cell = _parsed(cell, f"{where}: row {row}") if listed else cell.split()
         if not isinstance(cell, list):
-            raise InvalidInputError(f"{where}: row {row + 1} has {cell!r}, which is no list")
+            raise InvalidInputError(f"{where}: row {row} has {cell!r}, which is no list")
         found.append(cell)
     return found
 
 
-def _parsed(cell: str, where: str, row: int) -> Any:
+def _parsed(cell: str, where: str) -> Any:
     # Python's literals are slow to read where they are long.
     for parse in (parse_json, *([ast.literal_eval] if len(cell) <= _LONGEST else [])):
         with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return parse(cell)
     raise InvalidInputError(
-        f"{where}: row {row + 1} has {cell[:40]!r}, which cannot be read as a list; write "
+        f"{where} has {cell[:40]!r}, which cannot be read as a list; write "
         f'["a", "b"], or words with spaces between'
     )
 

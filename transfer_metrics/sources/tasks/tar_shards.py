@@ -14,7 +14,7 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import Modality, decode
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.column_roles import named_label
-from transfer_metrics.sources.tasks.label_kinds import Kind
+from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, shards
 from transfer_metrics.sources.tasks.sequences import Examples
 from transfer_metrics.sources.tasks.task import Task, Understood
