@@ -11,19 +11,42 @@ import io
 from pathlib import Path
 from typing import Any
 
-from transfer_metrics.sources.zoo import data_folder, entry, verified
+from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 
 PLACE = ("model", "task", "layer", "layer_index", "dim", "n", "split", "repair")
 """What a row of scores is of."""
+TRAINED = ("lpft", "finetune")
+"""Heads that train the network too, in the order of the protocol."""
 
 
-def kept_truth(folder: Path | None = None, name: str = "truth") -> list[dict[str, Any]]:
+def trained_longer(folder: Path | None = None) -> set[str]:
+    """Tasks on which every network of the truth was trained longer."""
+    folder = folder or data_folder() / "evidence"
+    if "longer" not in entries(folder, "evidence"):
+        return set()
+    pairs, longer = (
+        {(row["model"], row["task"]) for row in _kept(name, folder)[1]}
+        for name in ("truth", "longer")
+    )
+    return {task for _, task in pairs} - {task for _, task in pairs - longer}
+
+
+def kept_truth(folder: Path | None = None, name: str = "") -> list[dict[str, Any]]:
     """The accuracies, on test and on validation examples, as records of ``ground_truth``.
 
-    With ``"longer"`` as the name those of the pairs that were trained longer.
-
-    Heads go by their bare names; ``kept_protocol`` has their options.
+    With ``"truth"`` as the name those of all pairs, with ``"longer"`` those of the pairs that were
+    trained longer; without a name the latter in place of the former, on the tasks on which they are
+    known of every network. Heads go by their bare names; ``kept_protocol`` has their options.
     """
+    if not name:
+        tasks = trained_longer(folder)
+        shorter, longer = kept_truth(folder, "truth"), []
+        for head in TRAINED if tasks else ():
+            longer += [r for r in kept_truth(folder, "longer") if r["head"] == head]
+        return [
+            *(r for r in shorter if r["task"] not in tasks or r["head"] not in TRAINED),
+            *(r for r in longer if r["task"] in tasks),
+        ]
     classes = _kept("truth", folder)[0]["classes"]
     found = []
     for row in _kept(name, folder)[1]:

