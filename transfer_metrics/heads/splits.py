@@ -15,11 +15,11 @@ from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import hold_out
 from transfer_metrics.sources.tasks.task import Split, Task
 
-_HELD_OUT = 0.2
+_HELD_OUT, _SEED = 0.2, 0
 _CORRUPTED = "corrupted:"
 
 
-def complete_task(task: Task, seed: int = 0, *, validation: float = _HELD_OUT) -> Task:
+def complete_task(task: Task, *, validation: float = _HELD_OUT) -> Task:
     """A task with the splits train, val and test, the last two cut from ``train`` where missing.
 
     A fifth of ``train`` is held out for testing, with a warning, and a share ``validation`` of what
@@ -30,18 +30,18 @@ def complete_task(task: Task, seed: int = 0, *, validation: float = _HELD_OUT) -
     >>> {name: len(split) for name, split in task.splits.items()}
     {'train': 1078, 'val': 269, 'test': 450}
     """
-    task = with_test(task, seed)
+    task = with_test(task)
     if "val" not in task.splits:
-        task = hold_out(task, "val", validation, seed)
+        task = hold_out(task, "val", validation, _SEED)
     return dataclasses.replace(task, splits={n: task[n] for n in ("train", "val", "test")})
 
 
-def with_test(task: Task, seed: int = 0) -> Task:
+def with_test(task: Task) -> Task:
     """A task with the split test, cut from ``train`` where it is missing; see ``complete_task``."""
     if "test" in task.splits:
         return task
     whole = len(task["train"])
-    task = hold_out(task, "test", _HELD_OUT, seed)
+    task = hold_out(task, "test", _HELD_OUT, _SEED)
     warn(
         f"task {task.name!r} has no test split, so {len(task['test'])} of its {whole} "
         f"examples are held out for testing"
