@@ -40,7 +40,6 @@ from transfer_metrics.sources.tasks.task import Split, Task
 
 _OF_FIT = ("model", "model_id", "spec", "revision", "task", "task_id", "head", "seed", "version")
 """What a record says of a fit that the key of what was measured does not hold it to."""
-_AT_ONCE = 64
 _GROUPS = 100
 """Groups of test examples on which accuracies are compared."""
 LATE = "the time was over before it was finished; run again to go on from there"
@@ -354,7 +353,7 @@ def _distortion(model: Model, network: TransferNet, split: Split | Inputs) -> tu
     inputs = Inputs.of_any(model, split, "test")
     moved, lengths = [], []
     with evaluation(model.module), evaluation(network):
-        for rows in inputs.runs(_AT_ONCE):
+        for rows in inputs.runs(64):
             batch = inputs.batch(rows)
             old, new = before.features(batch).cpu(), network.features(batch).cpu()
             moved.append((new.double() - old.double()).norm(dim=1))

@@ -15,7 +15,7 @@ from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import hold_out
 from transfer_metrics.sources.tasks.task import Split, Task
 
-_HELD_OUT, _SEED = 0.2, 0
+_HELD_OUT = 0.2
 _CORRUPTED = "corrupted:"
 
 
@@ -32,7 +32,7 @@ def complete_task(task: Task, *, validation: float = _HELD_OUT) -> Task:
     """
     task = with_test(task)
     if "val" not in task.splits:
-        task = hold_out(task, "val", validation, _SEED)
+        task = hold_out(task, "val", validation)
     return dataclasses.replace(task, splits={n: task[n] for n in ("train", "val", "test")})
 
 
@@ -41,7 +41,7 @@ def with_test(task: Task) -> Task:
     if "test" in task.splits:
         return task
     whole = len(task["train"])
-    task = hold_out(task, "test", _HELD_OUT, _SEED)
+    task = hold_out(task, "test", _HELD_OUT)
     warn(
         f"task {task.name!r} has no test split, so {len(task['test'])} of its {whole} "
         f"examples are held out for testing"
