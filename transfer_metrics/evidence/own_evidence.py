@@ -141,23 +141,22 @@ def _apart(records: Iterable[Mapping[str, Any]]) -> tuple[_Records, _Records]:
 
 
 def _lines(path: Any) -> list[Mapping[str, Any]]:
+    found = []
     try:
-        lines = enumerate(read_text(path, TABLE).split("\n"), start=1)
-        found = [_record(line, number) for number, line in lines if line.strip()]
+        for number, line in enumerate(read_text(path, TABLE).split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                record = parse_json(line)
+            except json.JSONDecodeError:
+                raise ValueError(f"line {number} is no JSON") from None
+            if not isinstance(record, Mapping) or not {"model", "task", "metric"} <= set(record):
+                raise ValueError(f"line {number} is no record of a model on a task")
+            found.append(record)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidInputError(
             f"cannot learn from {path} ({reason}); give files of JSON lines that `benchmark run` "
             f"and `benchmark build` wrote, with a comma between"
         ) from error
-    return found
-
-
-def _record(line: str, number: int) -> Mapping[str, Any]:
-    try:
-        found = parse_json(line)
-    except json.JSONDecodeError:
-        raise ValueError(f"line {number} is no JSON") from None
-    if not isinstance(found, Mapping) or not {"model", "task", "metric"} <= set(found):
-        raise ValueError(f"line {number} is no record of a model on a task")
     return found

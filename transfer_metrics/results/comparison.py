@@ -157,7 +157,10 @@ class Comparison(ScoreTable):
         for name in ("test", *self.shifts):
             if name in shown:
                 pairs = zip(shown[name], shown[f"± {name}"], strict=True)
-                shown[name] = [_with_margin(value, half) for value, half in pairs]
+                shown[name] = [
+                    "" if math.isnan(value) else f"{100 * value:.1f} ± {100 * half:.1f}"
+                    for value, half in pairs
+                ]
         titles = {
             "balanced_accuracy": ("balanced", "{:.3f}"),
             "ood_gap": ("ood_gap", "{:.3f}"),
@@ -310,7 +313,3 @@ def _mean_and_margin(records: Sequence[Record]) -> tuple[float, float]:
     if len(values) > 1:
         variance += float(np.var(values, ddof=1)) / len(values)
     return p, _Z95 * math.sqrt(variance)
-
-
-def _with_margin(value: float, half: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value:.1f} ± {100 * half:.1f}"
