@@ -24,10 +24,10 @@ from tests import audio_models, written
 from tests.audio_models import LABELS, RATE, tones
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.features.batches import hidden_layers
-from transfer_metrics.features.forward import Sizes, batches_of
-from transfer_metrics.features.hooks import frame_masks
-from transfer_metrics.features.proof import EQUAL
+from transfer_metrics.features.batches import batches_of
+from transfer_metrics.features.hooks import _frame_masks
+from transfer_metrics.features.layers import hidden_layers
+from transfer_metrics.features.proof import _EQUAL
 from transfer_metrics.sources.example import Sound, as_sound, decode_sound
 from transfer_metrics.sources.tasks.task import Split
 
@@ -134,7 +134,7 @@ def test_sounds_share_a_batch_where_padding_would_leak_only_with_their_like(name
     # Where nobody has said so, it is found out.
     proven = quiet(careless, (tones(), LABELS), layers="last", batch_size=9)
     np.testing.assert_allclose(proven[last], alone[last], atol=2e-6)
-    assert proven.manifest["notes"] == alone.manifest["notes"] == [EQUAL]
+    assert proven.manifest["notes"] == alone.manifest["notes"] == [_EQUAL]
 
 
 @pytest.mark.parametrize("equal", [False, True])
@@ -142,7 +142,7 @@ def test_batches_of_sounds(equal):
     rng = np.random.default_rng(0)
     sizes = rng.integers(1, 5, 40)
     data = Split([np.zeros(size) for size in sizes], np.zeros(40))
-    batches = batches_of(data, range(40), 6, Sizes(len, equal))
+    batches = batches_of(data, range(40), 6, len, equal)
     assert sorted(np.concatenate(batches).tolist()) == list(range(40))
     assert max(map(len, batches)) == 6
     if equal:
@@ -158,7 +158,7 @@ def test_masks_of_frames_are_those_of_the_convolutions_run_alone():
         network = nn.Module()
         network.config = SimpleNamespace(conv_kernel=kernels, conv_stride=strides)
         mask = torch.arange(int(lengths.max())) < torch.from_numpy(lengths)[:, None]
-        masks = frame_masks(network, mask.long())
+        masks = _frame_masks(network, mask.long())
         waves = [torch.zeros(1, 1, int(length)) for length in lengths]
         for kernel, stride in zip(kernels, strides, strict=True):
             waves = [nn.functional.conv1d(w, torch.ones(1, 1, kernel), None, stride) for w in waves]

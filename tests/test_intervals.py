@@ -25,8 +25,7 @@ from transfer_metrics.results.error_bars import (
 )
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.inputs import as_tokens
-from transfer_metrics.statistics.needs import Labels
-from transfer_metrics.statistics.statistics import Statistics, block_of, build_statistic
+from transfer_metrics.statistics.statistics import Labels, Statistics, block_of, build_statistic
 
 N, D, C = 240, 6, 3
 

@@ -24,7 +24,7 @@ from transfer_metrics.selection.layer_selector import (
     _joint_bytes,
     _joint_statistic,
 )
-from transfer_metrics.statistics.needs import Labels
+from transfer_metrics.statistics.statistics import Labels
 
 quiet = pytest.mark.filterwarnings("ignore::transfer_metrics.errors.TransferMetricsWarning")
 AUTO = "transrate(eps=auto,class_weights=frequency,dim_normalize=rank)"

@@ -16,7 +16,7 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
 )
 from transfer_metrics.features.layers import list_layers, memory_bytes
-from transfer_metrics.features.layouts import layout_of
+from transfer_metrics.features.trace import _layout_of
 from transfer_metrics.sources.models.model import Model
 
 
@@ -184,13 +184,13 @@ def test_one_dimensional_convolutions():
 
 
 def test_layouts():
-    assert layout_of((96, 56, 56), None) == "NCHW"
-    assert layout_of((56, 56, 96), None) == "NHWC"
-    assert layout_of((8, 8, 8), None) == "NCHW"
+    assert _layout_of((96, 56, 56), None) == "NCHW"
+    assert _layout_of((56, 56, 96), None) == "NHWC"
+    assert _layout_of((8, 8, 8), None) == "NCHW"
     # A map that is not square keeps the proportions of its image, here 32 x 64 pixels.
-    assert layout_of((16, 16, 32), None, (32, 64)) == "NCHW"
-    assert layout_of((8, 16, 96), None, (32, 64)) == "NHWC"
-    assert layout_of((32, 32, 5), nn.Conv2d(3, 32, 1), (64, 10)) == "NCHW"
+    assert _layout_of((16, 16, 32), None, (32, 64)) == "NCHW"
+    assert _layout_of((8, 16, 96), None, (32, 64)) == "NHWC"
+    assert _layout_of((32, 32, 5), nn.Conv2d(3, 32, 1), (64, 10)) == "NCHW"
 
 
 class _Turn(nn.Module):

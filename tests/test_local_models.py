@@ -24,7 +24,7 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
     UnknownNameError,
 )
-from transfer_metrics.sources.models.candidates import expand_models
+from transfer_metrics.sources.models.candidates import candidates_of
 from transfer_metrics.sources.models.huggingface import _lacking_package
 from transfer_metrics.sources.models.load_model import list_models
 
@@ -33,12 +33,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # ---------------------------------------------------------------- lists in files
 
 
+def models_in(given: Any) -> list[Any]:
+    return [candidate.model for candidate in candidates_of(given)]
+
+
 def test_a_list_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "models.txt").write_text(
         "\ufeff# candidates\n\nzoo:cnn-*   # all three\n"
         "timm:resnet18(pretrained=False, seed=1), hf:a/b@main#1\r\nzoo:cnn-mnist\n"
     )
-    found = expand_models(f"zoo:vit-mnist, @{tmp_path / 'models.txt'}")
+    found = models_in(f"zoo:vit-mnist, @{tmp_path / 'models.txt'}")
     assert found == [
         "zoo:vit-mnist",
         *list_models("zoo:cnn-*"),
@@ -46,7 +50,7 @@ def test_a_list_in_a_file(tmp_path: Path) -> None:
         "hf:a/b@main#1",
     ]
     module = nn.Linear(2, 2)
-    assert expand_models([module, f"@{tmp_path / 'models.txt'}"]) == [module, *found[1:]]
+    assert models_in([module, f"@{tmp_path / 'models.txt'}"]) == [module, *found[1:]]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +70,7 @@ def test_lists_that_cannot_be_used(tmp_path: Path, text: Any, error: type, messa
         content = text if isinstance(text, bytes) else text.encode()
         (tmp_path / "models.txt").write_bytes(content)
     with pytest.raises(error, match=message):
-        expand_models(f"@{tmp_path / 'models.txt'}")
+        candidates_of(f"@{tmp_path / 'models.txt'}")
 
 
 def test_a_list_ranks(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 import transfer_metrics as tm
 from transfer_metrics import memory
 from transfer_metrics.features.shards import LABELS, write_shard
-from transfer_metrics.statistics import ClassMoments, ClassRows, needs
+from transfer_metrics.ranking import scoring
+from transfer_metrics.statistics import ClassMoments, ClassRows
 
 pytestmark = pytest.mark.integration
 
@@ -64,7 +65,7 @@ def test_class_by_class_is_the_same_score(monkeypatch, tmp_path):
 
     store = store_of(x, y, 4, classes=7)
     plain = tm.score_layers(store, metrics=["transrate", "gbc"])
-    monkeypatch.setattr(needs, "CLASS_BYTES", 0)
+    monkeypatch.setattr(scoring, "_CLASS_BYTES", 0)
     built = []
     init = ClassRows.__init__
     monkeypatch.setattr(

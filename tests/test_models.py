@@ -27,7 +27,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.models import hubs, huggingface, huggingface_audio
-from transfer_metrics.sources.models.candidates import expand_models
+from transfer_metrics.sources.models.candidates import candidates_of
 from transfer_metrics.sources.models.identity import describe
 from transfer_metrics.sources.models.load_model import list_models, load_model
 from transfer_metrics.sources.models.tokens import Tokens
@@ -36,6 +36,10 @@ from transfer_metrics.sources.preprocess import ImagePreprocess
 from transfer_metrics.sources.specs import parse_model
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8))
+
+
+def models_in(given: Any) -> list[Any]:
+    return [candidate.model for candidate in candidates_of(given)]
 
 
 # ---------------------------------------------------------------- timm and torchvision
@@ -465,12 +469,14 @@ def test_lists_of_popular_models_have_names_that_hubs_know():
     smallest = timm.create_model("mobilenetv3_small_100", num_classes=0)
     assert round(sum(p.numel() for p in smallest.parameters()) / 1e6) == 2
     small = list_models("popular:small")
-    assert expand_models("zoo:vit-mnist,popular:small") == ["zoo:vit-mnist", *small]
-    assert expand_models("popular:small(pretrained=False)")[0] == f"{small[0]}(pretrained=False)"
+    assert models_in("zoo:vit-mnist,popular:small") == ["zoo:vit-mnist", *small]
+    assert (
+        candidates_of("popular:small(pretrained=False)")[0].model == f"{small[0]}(pretrained=False)"
+    )
     every = list_models("popular:*")
     assert len(every) == len(zoo.popular()) == len(set(every))
     with pytest.raises(UnknownNameError, match="popular:small"):
-        expand_models("popular:smal")
+        candidates_of("popular:smal")
     with pytest.raises(InvalidInputError, match="is a list of models and one is needed"):
         load_model("popular:small")
 
@@ -678,20 +684,20 @@ def test_what_is_no_model_is_said_before_anything_runs(given: object, told: str)
 
 def test_expand_models() -> None:
     module = nn.Linear(2, 2)
-    found = expand_models(["zoo:*", "zoo:resnet-cifar10", module, module])
+    found = models_in(["zoo:*", "zoo:resnet-cifar10", module, module])
     assert found == [*list_models("zoo:*"), module]
-    assert expand_models("torchvision:squeezenet*(weights=None), timm:resnet18(mean=(1,2,3))") == [
+    assert models_in("torchvision:squeezenet*(weights=None), timm:resnet18(mean=(1,2,3))") == [
         "torchvision:squeezenet1_0(weights=None)",
         "torchvision:squeezenet1_1(weights=None)",
         "timm:resnet18(mean=(1,2,3))",
     ]
-    assert expand_models(module) == [module]
-    assert expand_models("timm:resnet18=weights[1].safetensors") == [
+    assert models_in(module) == [module]
+    assert models_in("timm:resnet18=weights[1].safetensors") == [
         "timm:resnet18=weights[1].safetensors"
     ]
     for empty in ("", " , ", []):
         with pytest.raises(InvalidInputError):
-            expand_models(empty)
+            candidates_of(empty)
 
 
 def test_parse_quoted_options_and_paths_with_equals_signs() -> None:

@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 import transfer_metrics as tm
 from transfer_metrics.errors import ExtractionError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.hooks import LayerTaps
-from transfer_metrics.features.trace import evaluation, first_tensor
-from transfer_metrics.sources.models.modules import plain_module, unfused
+from transfer_metrics.features.trace import first_tensor
+from transfer_metrics.sources.models.modules import evaluation, plain_module, unfused
 
 N = 24
 X = np.random.default_rng(0).normal(size=(N, 12)).astype("float32")

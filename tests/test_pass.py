@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from transfer_metrics.errors import ExtractionError
+from transfer_metrics.features.batches import _AHEAD
 from transfer_metrics.features.extract import extract
-from transfer_metrics.features.forward import _AHEAD
-from transfer_metrics.features.inference import Inference, ways
+from transfer_metrics.features.inference import Inference
 from transfer_metrics.features.layers import find_layers
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.sources.models.model import Model
@@ -102,9 +102,9 @@ def test_a_pooling_that_looks_into_memory_keeps_the_order():
 def test_whether_channels_are_last_depends_on_the_network_alone():
     network = model_of().module
     patches = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(), nn.Linear(32, 8), nn.Linear(8, 3))
-    assert ways(network, ())
+    assert Inference.ways(network, ())
     for other in (network.double(), network.bfloat16(), patches, nn.Sequential(nn.Linear(3, 2))):
-        assert not ways(other, ())
+        assert not Inference.ways(other, ())
     assert layout_of(model_of(), amp=True) == {False}
 
 

@@ -30,7 +30,7 @@ from transfer_metrics.errors import (
     LayerNotFoundError,
 )
 from transfer_metrics.features import proof
-from transfer_metrics.features.proof import EQUAL, NO_HEAD, RANDOM
+from transfer_metrics.features.proof import _EQUAL, _NO_HEAD, _RANDOM
 from transfer_metrics.sources.models.classifier import proven_head
 
 N = 96
@@ -196,8 +196,8 @@ def test_random_numbers_that_change_nothing_are_no_reason():
 def test_one_draw_is_taken_where_it_is_asked_for_and_said():
     table = rank(Careless(), allow_random=True)
     assert table.ranking().error.isna().all()
-    assert table.records[0]["note"] == RANDOM
-    assert RANDOM in table.format()
+    assert table.records[0]["note"] == _RANDOM
+    assert _RANDOM in table.format()
 
 
 def test_the_random_numbers_of_the_caller_go_on_as_if_nothing_had_been(tmp_path):
@@ -268,7 +268,7 @@ def test_rounding_that_grows_from_layer_to_layer_is_no_leak(monkeypatch):
             return x
 
     quiet(plain(0, Chaotic()), layers="0")
-    monkeypatch.setattr(proof, "_is_rounding", lambda *_: False)
+    monkeypatch.setattr(proof._Trial, "is_rounding", lambda *_: False)
     with pytest.raises(ExtractionError, match="in another batch"):
         quiet(plain(0, Chaotic()), layers="0")
 
@@ -339,7 +339,7 @@ def test_texts_have_the_same_features_beside_longer_ones(leaky, name):
         with torch.no_grad():
             hidden = model(model.batch([text])).last_hidden_state[0]
         np.testing.assert_allclose(store[store.names[-1]][place], hidden.mean(0), atol=1e-5)
-    assert store.manifest["notes"] == ([] if name == "bert" else [EQUAL])
+    assert store.manifest["notes"] == ([] if name == "bert" else [_EQUAL])
     np.testing.assert_array_equal(store[store.names[-1]][0], store[store.names[-1]][4])
 
 
@@ -473,12 +473,12 @@ class Functional(nn.Module):
 
 def test_a_classifier_that_is_not_found_is_said(tmp_path):
     table = rank(Functional())
-    assert {r["note"] for r in table.records} == {NO_HEAD}
-    assert NO_HEAD in str(table)
+    assert {r["note"] for r in table.records} == {_NO_HEAD}
+    assert _NO_HEAD in str(table)
     table.save(tmp_path / "scores.jsonl")
-    assert json.loads((tmp_path / "scores.jsonl").read_text().splitlines()[0])["note"] == NO_HEAD
+    assert json.loads((tmp_path / "scores.jsonl").read_text().splitlines()[0])["note"] == _NO_HEAD
     again = tm.ScoreTable.load(tmp_path / "scores.jsonl")
-    assert again.notes == {NO_HEAD: ["Functional"]}
+    assert again.notes == {_NO_HEAD: ["Functional"]}
     again.report(tmp_path / "report.html")
     assert "no classifier was found" in (tmp_path / "report.html").read_text()
     # Who says that there is none is not told so again.
@@ -758,7 +758,7 @@ def test_what_changes_between_runs_changes_scores_and_stores(tmp_path, monkeypat
 def test_settings_are_the_same_in_every_process():
     code = (
         "from tests.test_proof import CHANGES, Cuts, text_models\n"
-        "from transfer_metrics.sources.models.settings import Settings, unsaved\n"
+        "from transfer_metrics.sources.models.identity import Settings, unsaved\n"
         "text_models.LIMIT = 9.0\n"
         "for function, _ in CHANGES.values():\n"
         "    network = Cuts(function)\n"

@@ -21,7 +21,7 @@ from tests.benchmarks.scaling_table import Exponent, Row, ScalingTable
 from transfer_metrics.__main__ import run
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.ranking.memory_budget import as_bytes, plan_passes
-from transfer_metrics.statistics.needs import Labels, Needs
+from transfer_metrics.statistics.statistics import Labels, Needs
 
 pytestmark = pytest.mark.integration
 

@@ -21,8 +21,7 @@ from transfer_metrics.statistics import (
     SourceJoint,
     TargetMoments,
 )
-from transfer_metrics.statistics.needs import Labels
-from transfer_metrics.statistics.statistics import Statistics
+from transfer_metrics.statistics.statistics import Labels, Statistics
 
 
 def data(n=60, d=8, c=4, seed=0, offset=0.0):

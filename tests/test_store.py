@@ -15,9 +15,8 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     LayerNotFoundError,
 )
-from transfer_metrics.features.batches import Batch
 from transfer_metrics.features.extract import extract
-from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.features.store import Batch, FeatureStore
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.task import Split, Task
 
@@ -171,6 +170,14 @@ def test_damage_after_opening_is_found_on_reading(path):
 def test_a_damaged_manifest_is_refused(path, text):
     (path / "manifest.json").write_text(text)
     with pytest.raises(CorruptStoreError, match="manifest"):
+        FeatureStore.open(path)
+
+
+def test_a_shard_by_another_number_is_refused(path):
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["shards"] = {f"0{index}": record for index, record in manifest["shards"].items()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CorruptStoreError, match="shard '00'"):
         FeatureStore.open(path)
 
 

@@ -23,7 +23,7 @@ from transfer_metrics.errors import (
     UnknownNameError,
     UnsupportedTaskError,
 )
-from transfer_metrics.features.forward import Batches
+from transfer_metrics.features.batches import Batches
 from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.specs import parse_task
 from transfer_metrics.sources.tasks.labels import encode

@@ -26,11 +26,11 @@ from transfer_metrics.errors import (
     UnknownNameError,
     UnsupportedTaskError,
 )
-from transfer_metrics.features.batches import Batch, hidden_layers
-from transfer_metrics.features.forward import Sizes, batches_of, example_size
+from transfer_metrics.features.batches import batches_of
 from transfer_metrics.features.hooks import LayerTaps
-from transfer_metrics.features.layers import Layer
+from transfer_metrics.features.layers import Layer, hidden_layers
 from transfer_metrics.features.pooling import pool_for, resolve_pool
+from transfer_metrics.features.store import Batch
 from transfer_metrics.sources.tasks.task import Split
 
 transformers = pytest.importorskip("transformers")
@@ -322,7 +322,7 @@ def test_a_data_set_of_the_datasets_library_in_memory():
 )
 def test_batches_hold_every_text_once_and_like_lengths_together(texts, size, start):
     data = Split([*["x"] * start, *texts], np.zeros(start + len(texts)))
-    batches = batches_of(data, range(start, start + len(texts)), size, Sizes(example_size))
+    batches = batches_of(data, range(start, start + len(texts)), size, len)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(texts)))
     assert all(len(batch) == size for batch in batches[:-1])
     assert all((np.diff(batch) > 0).all() for batch in batches)

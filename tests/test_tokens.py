@@ -22,9 +22,9 @@ from transfer_metrics.errors import (
     TransferMetricsWarning,
     UnsupportedTaskError,
 )
-from transfer_metrics.features.batches import Batch, hidden_layers
-from transfer_metrics.features.pooling import Pool, group_words, pool_words, resolve_pool
-from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.features.layers import hidden_layers
+from transfer_metrics.features.pooling import Pool, _group_words, _pool_words, resolve_pool
+from transfer_metrics.features.store import Batch, FeatureStore
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.sources.example import Word
 from transfer_metrics.sources.tasks.assembly import words_task
@@ -406,10 +406,10 @@ def test_words_grouped_by_length_are_pooled_like_one_by_one():
     for name in ("mean", "max", "cls", "last"):
         pool = resolve_pool(name)
         wanted = [pool(tokens[s : s + 1, a:b], "NTC")[0] for s, a, b in spans.tolist()]
-        found = pool_words(pool, tokens, group_words(spans))
+        found = _pool_words(pool, tokens, _group_words(spans))
         torch.testing.assert_close(found, torch.stack(wanted))
     with pytest.raises(ExtractionError, match="use 'mean'"):
-        pool_words(resolve_pool("flatten"), tokens, group_words(spans))
+        _pool_words(resolve_pool("flatten"), tokens, _group_words(spans))
 
 
 class Pooled(torch.nn.Module):

@@ -49,13 +49,8 @@ def until(moment: float) -> Iterator[None]:
 
 def check_time() -> None:
     """Raise ``OutOfTime`` where the time is over; bars do so by themselves."""
-    if is_over(_limit.get()):
+    if time.time() > _limit.get():
         raise OutOfTime
-
-
-def is_over(moment: float) -> bool:
-    """Whether a moment, as ``time.time`` has it, is past."""
-    return time.time() > moment
 
 
 def progress_bar(desc: str, total: int, shown: bool, **options: Any) -> tqdm:
@@ -68,15 +63,12 @@ def progress_bar(desc: str, total: int, shown: bool, **options: Any) -> tqdm:
     """
     if (whole := _whole.get()) is not None:
         return _Part(whole, desc=visible(desc), total=total, disable=True, **options)
-    return _Bar(
-        desc=visible(desc),
-        total=total,
-        disable=not shown,
-        file=sys.stderr,
-        leave=False,
-        mininterval=_OFTEN if sys.stderr.isatty() else 30.0,
-        **options,
-    )
+    return _Bar(desc=visible(desc), total=total, disable=not shown, **_on_stderr(), **options)
+
+
+def _on_stderr() -> dict[str, Any]:
+    often = _OFTEN if sys.stderr.isatty() else 30.0
+    return {"file": sys.stderr, "leave": False, "mininterval": often}
 
 
 class WholeRun:
@@ -103,9 +95,7 @@ class WholeRun:
             desc=visible(desc),
             total=1.0,
             disable=not shown,
-            file=sys.stderr,
-            leave=False,
-            mininterval=_OFTEN if sys.stderr.isatty() else 30.0,
+            **_on_stderr(),
             bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}{postfix}",
         )
 

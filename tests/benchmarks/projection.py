@@ -17,7 +17,7 @@ from transfer_metrics.evidence.layout import Grid, wrapped
 from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.ranking.memory_budget import Plan, plan_passes
 from transfer_metrics.ranking.ranges import RANGES
-from transfer_metrics.statistics.needs import Labels
+from transfer_metrics.statistics.statistics import Labels
 
 HOUR = 3600.0
 

@@ -21,7 +21,7 @@ from transfer_metrics.results.agreement import FEWEST
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.error_model import ENOUGH
 from transfer_metrics.results.wording import several
-from transfer_metrics.sources.models.candidates import Candidate, candidates_of, expand_models
+from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.syntax import split_list
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
@@ -93,10 +93,9 @@ def run(
     Returned is all that is in the file now.
     """
     path = Path(out)
-    candidates = expand_models(models)
-    candidates_of(candidates)  # which refuses names that nothing has, before data are read
-    named = [m for m in candidates if isinstance(m, str)]
-    if len(named) < len(candidates):
+    candidates = candidates_of(models)  # which refuses unknown names before data are read
+    named = list(dict.fromkeys(c.model for c in candidates if isinstance(c.model, str)))
+    if not all(isinstance(candidate.model, str) for candidate in candidates):
         raise InvalidInputError("models must be names here, so that the file says which they are")
     names = split_list(tasks) if isinstance(tasks, str) else list(tasks)
     if not names or (heads is not None and not heads):

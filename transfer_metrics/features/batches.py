@@ -1,100 +1,173 @@
-"""Batches of pooled features by layer, the same from a running network and from a store."""
+"""Examples of a split as batches for a network: which go together, loaded ahead of their turn."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
-from scipy.special import softmax
+import torch
+from torch.utils.data import DataLoader, Dataset
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.features.layers import Layer
-from transfer_metrics.features.shards import LOGITS
+from transfer_metrics.errors import ExtractionError, TransferMetricsError, warn
+from transfer_metrics.features.pixels import Pixels
+from transfer_metrics.sources.example import Word, as_sound
+from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.task import Split, Task
 
-MEAN = "mean"
-"""Name of the layer that is the mean of the hidden layers."""
+_AHEAD = 2
+"""Batches that may wait for the network."""
 
 
-def hidden_layers(layers: Sequence[Layer]) -> list[Layer]:
-    """The layers of a deep stack, such as those of a transformer, among the blocks of a network.
+class Batches(Dataset):
+    """Preprocessed batches of a split, each addressed by the list of its examples.
 
-    These are the blocks of the class that occurs most often, of several the one that comes last.
-    Where a layer of the same width follows them, the normalisation that ends many transformers, it
-    stands in for the last of them, as in the hidden states of the ``transformers`` library; word
-    embeddings do not count.
-
-    Raises:
-        InvalidInputError: the blocks differ in width.
-
-    >>> def block(name, kind):
-    ...     return Layer(name, 0, 0.5, kind, (3, 8), "NTC", 8, 32, 0)
-    >>> blocks = [block("wte", "Embedding"), block("h.0", "Block"), block("h.1", "Block")]
-    >>> [layer.name for layer in hidden_layers([*blocks, block("ln_f", "LayerNorm")])]
-    ['h.0', 'ln_f']
+    An example that cannot be prepared gives the error instead of a batch, since an exception that
+    leaves a worker process loses its type and message. ``whole`` says that who asks can read
+    examples at the end that it did not ask for. Where decoded images are looked for in ``pixels``,
+    batches of images are their pixels.
     """
-    places = {layer.kind: place for place, layer in enumerate(layers)}
-    counts = Counter(layer.kind for layer in layers)
-    kind = max(counts, key=lambda kind: (counts[kind], places[kind]))
-    chosen = [layer for layer in layers if layer.kind == kind]
-    widths = sorted({layer.dim for layer in chosen})
-    if len(widths) > 1:
-        raise InvalidInputError(
-            f"the mean of layers of different widths ({widths[0]} to {widths[-1]}) is not defined; "
-            f"use layers='best' or 'last'"
+
+    def __init__(
+        self,
+        model: Model,
+        task: Task,
+        split: str,
+        *,
+        whole: bool = False,
+        pixels: Pixels | None = None,
+    ) -> None:
+        self._model = model
+        self._pixels = pixels
+        self._examples = task[split].examples
+        maps = getattr(self._examples, "maps", None)
+        doubts = maps.doubts(model.name, model.input_shape) if maps and model.normalises else ""
+        if doubts:
+            warn(doubts)
+        self._least = model.least if whole else 1
+        self._where = f"of {task.name!r} ({split})"
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[list[int], Any]:
+        try:
+            batch: Any = self._pixels and self._pixels.batch(indices, self._examples)
+            if batch is None:
+                examples = [self._examples[index] for index in indices]
+                batch = self._model.batch(examples * -(-self._least // len(examples)))
+        except TransferMetricsError as error:
+            return list(indices), error
+        except Exception as error:
+            batch = ExtractionError(
+                f"{self._failing(indices)} {self._where} could not be prepared for "
+                f"{self._model.name!r}: {type(error).__name__}: {error}"
+            )
+        return list(indices), batch
+
+    def _failing(self, indices: Sequence[int]) -> str:
+        """The first of some examples that cannot be prepared alone either, or all of them."""
+        for index in indices:
+            try:
+                self._model.batch([self._examples[index]] * self._least)
+            except Exception:
+                return f"example {index}"
+        return f"examples {min(indices)} to {max(indices)}"
+
+    def load(self, indices: Sequence[int]) -> Any:
+        """One batch, or the error of its preparation raised."""
+        batch = self[indices][1]
+        if isinstance(batch, TransferMetricsError):
+            raise batch
+        return batch
+
+    def ahead(self, batches: list[list[int]], num_workers: int) -> Generator[Any]:
+        """Batches in their order, each loaded while the network works on what comes before.
+
+        Without worker processes a thread loads up to ``_AHEAD``, since decoding and the network
+        both work without Python's lock.
+        """
+        loader = DataLoader(
+            self,
+            sampler=batches,
+            batch_size=None,
+            collate_fn=_same,
+            num_workers=num_workers,
+            pin_memory=next(self._model.module.parameters(), torch.empty(0)).is_cuda,
+            generator=torch.Generator(),  # or the caller's random state would advance
         )
-    end = layers[-1]
-    if end.kind != kind and (end.dim, end.layout) == (chosen[-1].dim, chosen[-1].layout):
-        chosen[-1] = end
-    return chosen
+        loaded = iter(loader)
+        if num_workers or len(batches) < 2:
+            yield from loaded
+            return
+        # Gradients are switched off for each thread apart.
+        with ThreadPoolExecutor(1, "loader", torch.set_grad_enabled, (False,)) as thread:
+            coming = deque(thread.submit(next, loaded, None) for _ in range(_AHEAD))
+            try:
+                while (item := coming.popleft().result()) is not None:
+                    coming.append(thread.submit(next, loaded, None))
+                    yield item
+            finally:
+                for future in coming:
+                    future.cancel()
 
 
-def layers_read(layers: Sequence[Layer], mean: bool) -> list[Layer]:
-    """The layers that are scored: those that there are, or the mean of the hidden ones.
+def _same(item: Any) -> Any:
+    return item
 
-    Raises:
-        InvalidInputError: the mean of layers that differ in width.
+
+def batches_of(
+    data: Split,
+    rows: range,
+    batch_size: int,
+    length: Callable[[Any], int] | None = None,
+    equal: bool = False,
+) -> list[np.ndarray]:
+    """Cut the examples of a shard into batches, each ascending, as positions within the shard.
+
+    A batch of words is of at most ``batch_size`` sentences, which are not torn apart. By ``length``
+    examples of like length go together, the longest first, or of ``equal`` length only; which
+    examples share a batch changes features by rounding only.
+
+    >>> data = Split(["a", "a long text", "another text", "b"], np.arange(4))
+    >>> [batch.tolist() for batch in batches_of(data, range(4), 2, len)]
+    [[1, 2], [0, 3]]
     """
-    if not mean:
-        return list(layers)
-    return [replace(hidden_layers(layers)[-1], name=MEAN, index=0, depth=1.0)]
+    units = np.arange(len(rows)) if data.units is None else data.units[rows.start : rows.stop]
+    _, firsts, owner = np.unique(units, return_index=True, return_inverse=True)
+    positions = np.arange(len(firsts))
+    numbers = positions // batch_size
+    if length is not None and (equal or len(firsts) > batch_size):
+        lengths = np.array([length(data.examples[rows[first]]) for first in firsts])
+        longest_first = np.argsort(-lengths, kind="stable")
+        if equal:  # every length begins a batch
+            ordered = -lengths[longest_first]
+            within = positions - np.searchsorted(ordered, ordered)
+            numbers = np.cumsum(within % batch_size == 0) - 1
+        numbers[longest_first] = numbers.copy()
+    batch = numbers[owner]
+    order = np.argsort(batch, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(batch[order])) + 1)
 
 
-class Batch(Mapping[str, np.ndarray]):
-    """Pooled features (n, D) of some examples by the name of the layer, each read when asked for.
+def needs_equal_lengths(model: Model) -> bool:
+    """Whether a batch must hold examples of one length, since padding would change features."""
+    return getattr(model.collate, "equal_lengths", False)
 
-    Args:
-        shard: arrays of a shard; under ``LOGITS`` the classifier's output, which is given as
-            source probabilities (n, Z).
-        averaged: names of the layers whose mean, in float32, is given under ``MEAN``.
 
-    >>> shard = {"a": np.zeros((1, 2)), "b": np.ones((1, 2)), LOGITS: np.array([[0.0, 0.0]])}
-    >>> batch = Batch(shard, ["a", "b"])
-    >>> batch["a"], batch[MEAN], batch[LOGITS]
-    (array([[0., 0.]]), array([[0.5, 0.5]], dtype=float32), array([[0.5, 0.5]]))
+def example_length(model: Model, example: Any) -> int:
+    """How long an example is, by which those of a batch are chosen.
+
+    Tokens of a text or samples of a sound where batches are of equal length. Else characters will
+    do: of a text, a pair of texts, or the sentence of a word.
     """
-
-    def __init__(self, shard: Mapping[str, np.ndarray], averaged: Sequence[str] = ()) -> None:
-        self._shard, self._averaged = shard, averaged
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name == LOGITS:
-            return softmax(self._shard[LOGITS].astype(np.float64), axis=1)
-        if name == MEAN and self._averaged:
-            return mean_of([self._shard[part] for part in self._averaged])
-        return self._shard[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([*self._shard, *([MEAN] if self._averaged else [])])
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)  # a list asks for its length
-
-
-def mean_of(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean of features of several layers, example by example, in float32."""
-    total = parts[0].astype(np.float32)
-    for part in parts[1:]:
-        total += part
-    return total / len(parts)
+    length = getattr(model.collate, "length", None) if needs_equal_lengths(model) else None
+    if length is not None:
+        return length(example)
+    if isinstance(example, Word):
+        return sum(map(len, example.sentence)) + len(example.sentence)
+    if isinstance(example, Mapping):
+        return len(as_sound(example))
+    if isinstance(example, (tuple, list)):
+        return sum(map(len, example))
+    # A picture has no length; the model that reads no pictures says so when it is given one.
+    return len(example) if hasattr(example, "__len__") else 0

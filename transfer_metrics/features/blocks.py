@@ -23,6 +23,7 @@ layer. Without a classifier, the module that made the network's output ends the 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
@@ -42,7 +43,7 @@ def find_blocks(trace: Trace, head: str | None) -> list[Call]:
     entries: list[Call] = []
     group: list[Call] = []
     weighted = False
-    end = head_input(trace, head)
+    end = trace.entering(head)
     for call in trace.calls:
         kind = units.get(call.path)
         if call is end:
@@ -79,12 +80,6 @@ def _with_end(
     elif any(call.end in listed for call in made):
         return entries
     return entries + [call for call in made[:1] if call.end not in listed]
-
-
-def head_input(trace: Trace, head: str | None) -> Call | None:
-    """What entered the classifier, when it last ran."""
-    inputs = [call for call in trace.calls if call.is_input and call.path == head]
-    return inputs[-1] if inputs else None
 
 
 def _units(trace: Trace, head: str | None) -> dict[str, str]:
@@ -169,8 +164,5 @@ def _representative(group: list[Call]) -> list[Call]:
 
 def _positions(call: Call) -> int:
     shape = call.shape or ()
-    if call.layout == "NCHW":
-        return shape[1] * shape[2]
-    if call.layout == "NHWC":
-        return shape[0] * shape[1]
-    return {"NTC": shape[0], "TNC": shape[0], "NCT": shape[-1], "ND": 1}[call.layout]
+    channels = {"NCHW": 0, "NHWC": 2, "NTC": 1, "TNC": 1, "NCT": 0, "ND": 0}[call.layout]
+    return math.prod(shape) // shape[channels]

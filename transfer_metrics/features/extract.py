@@ -33,18 +33,16 @@ from transfer_metrics.features.shards import (
     read_manifest,
     require_sound,
     shard_path,
-    verify_layout,
-    verify_shard,
+    verify,
     write_manifest,
     write_shard,
 )
-from transfer_metrics.features.store import KEY, FeatureStore
-from transfer_metrics.features.trial import hand_over, materialised
+from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.files import check_folder, locked
 from transfer_metrics.sources.models.identity import describe
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import device_of, on_device
+from transfer_metrics.sources.models.modules import device_of, is_lazy, on_device
 from transfer_metrics.sources.specs import refuse_among_examples
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
@@ -70,72 +68,62 @@ class Extraction:
         layers: LayerSpec | Iterable[LayerSpec] = "blocks",
         pool: str | Pool | Callable[..., Tensor] = "avg",
         *,
-        split: str = "train",
-        batch_size: int = 64,
         device: str | torch.device | None = None,
-        amp: bool = False,
-        dtype: str = "float32",
-        num_workers: int = 0,
         shard_size: int = 1024,
-        progress: bool = True,
         allow_random: bool = False,
-        pixels: str | Path | None = None,
-        as_is: bool = False,
+        **how: Any,
     ) -> Extraction:
-        """What ``extract`` is asked for, with its arguments checked, and the network too.
+        """What ``extract`` is asked for, once the arguments and the network are proven.
 
-        Raises:
-            InvalidInputError: an argument cannot be used.
-            ExtractionError: the network's features cannot; see ``prove``.
+        ``how`` are further fields of ``Forward``.
         """
         pooling = resolve_pool(pool)
         model = model if isinstance(model, Model) else load_model(model)
         task = task if isinstance(task, Task) else load_task(task)
-        check_counts(batch_size=batch_size, shard_size=shard_size, num_workers=num_workers)
-        if dtype not in ("float32", "float16"):
-            raise InvalidInputError(f"dtype={dtype!r}; use 'float32' or 'float16'")
-        data, asked = task[split], items(layers, model.name)
-        kept = Path(pixels) if pixels is not None else None
-        how = (pooling, batch_size, dtype, amp, num_workers, progress)
-        forward = materialised(Forward(model, task, split, *how, kept, as_is))
-        given, model = model, forward.model
+        forward = Forward(model, task, pool=pooling, **how)
+        check_counts(
+            batch_size=forward.batch_size, shard_size=shard_size, num_workers=forward.num_workers
+        )
+        if forward.dtype not in ("float32", "float16"):
+            raise InvalidInputError(f"dtype={forward.dtype!r}; use 'float32' or 'float16'")
+        data, asked = forward.data, items(layers, model.name)
+        forward = forward.materialised()
         where = torch.device(device) if device is not None else device_of(model.module)
         runs_on = where.type if where is not None else "cuda"
+        autocast = torch.get_autocast_dtype(runs_on) if forward.amp else None
         proof = prove(forward, asked, device=where, allow_random=allow_random)
         key = {
             "format": FORMAT,
             "model": model.name,
             "revision": model.revision,
-            "model_fingerprint": model.fingerprint,
+            "model_fingerprint": forward.model.fingerprint,
             "preprocess": describe(model.preprocess),
             "head": proof.found.head,
             "behaviour": proof.behaviour,
             "settings": proof.settings.digest,
             "task": task.name,
             "kind": task.kind,
-            "split": split,
+            "split": forward.split,
             "task_fingerprint": data.fingerprint,
             "classes": list(task.classes),
             "n": len(data),
-            "pool": forward.pool.name,
-            "dtype": dtype,
-            "amp": str(torch.get_autocast_dtype(runs_on)).removeprefix("torch.") if amp else None,
+            "pool": pooling.name,
+            "dtype": forward.dtype,
+            "amp": autocast and str(autocast).removeprefix("torch."),
         }
         proven = dataclasses.replace(forward, model=proof.model, inference=proof.inference)
-        return cls(proven, given, asked, proof, key, shard_size, where)
+        return cls(proven, model, asked, proof, key, shard_size, where)
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of a store without shards."""
         found = self.proof.found
-        kept = found.logits is not None and self.forward.task.kind == "classification"
+        kept = found.logits if self.forward.task.kind == "classification" else None
         return {
             **self.key,
             "spec": self.given.spec,
             "layers_asked": self.layers,
             "layers": [asdict(layer) for layer in found.layers],
-            "logits": {"path": found.logits[0], "dim": found.logits[1]}
-            if kept and found.logits
-            else None,
+            "logits": kept and {"path": kept[0], "dim": kept[1]},
             "changing": list(self.proof.settings.changing),
             "notes": list(self.proof.notes),
             "shard_size": self.shard_size,
@@ -144,23 +132,45 @@ class Extraction:
         }
 
     def shards(
-        self, manifest: Mapping[str, Any], wanted: Iterable[int] | None = None
+        self, manifest: Mapping[str, Any]
     ) -> Iterator[tuple[int, dict[str, np.ndarray], dict[str, Any]]]:
-        """Those that a manifest lacks, or the wanted ones of them; as ``Forward.shards``."""
-        with (
-            on_device(self.forward.model.module, self.device),
-            closing(self.forward.shards(manifest, wanted)) as computed,
-        ):
+        """Those that a manifest lacks; as ``Forward.shards``."""
+        made, lazy = self.forward.model.module, self.given.module
+        with on_device(made, self.device), closing(self.forward.shards(manifest)) as computed:
             yield from computed
-        hand_over(self.forward.model.module, self.given.module)
+        if is_lazy(lazy):  # it gets the weights that its features were made with
+            for own, given in zip(lazy.modules(), made.modules(), strict=True):
+                own.__class__ = given.__class__
+                own.__dict__ |= {k: v for k, v in vars(given).items() if k != "_modules"}
+
+    def store(self, out: str | Path | None = None) -> FeatureStore:
+        """The features, in memory or in a folder, where those that are there are kept."""
+        if out is None:
+            manifest = self.manifest()
+            arrays = []
+            for index, shard, record in self.shards(manifest):
+                arrays.append(shard)
+                manifest["shards"][str(index)] = record
+            return FeatureStore(manifest, arrays)
+        folder = Path(out)
+        try:
+            (folder / "shards").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot make the folder {folder}: {error.strerror or error}; choose another out="
+            ) from error
+        with locked(folder / ".lock"):
+            manifest = _resumed(folder, self)
+            for index, shard, record in self.shards(manifest):
+                record |= write_shard(shard_path(folder, index), shard)
+                manifest["shards"][str(index)] = record
+                write_manifest(folder, manifest)
+        count = len(manifest["shards"])
+        return FeatureStore(manifest, [shard_path(folder, index) for index in range(count)])
 
 
 def check_counts(**given: Any) -> None:
-    """Refuse numbers of examples below one, and of ``num_workers`` below none.
-
-    Raises:
-        InvalidInputError: one is no whole number, or too small.
-    """
+    """Refuse numbers of examples below one, and of ``num_workers`` below none."""
     for name, value in given.items():
         least = 0 if name == "num_workers" else 1
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -248,47 +258,17 @@ def extract(
     if out is not None:
         refuse_among_examples(out, task)
         check_folder(out, (MANIFEST, "shards"))
-    plan = Extraction.of(
+    return Extraction.of(
         model, task, layers, pool, split=split, batch_size=batch_size, device=device, amp=amp,
         dtype=dtype, num_workers=num_workers, shard_size=shard_size, progress=progress,
         allow_random=allow_random, pixels=pixels, as_is=as_is,
-    )  # fmt: skip
-    if out is None:
-        manifest = plan.manifest()
-        arrays = []
-        for index, shard, record in plan.shards(manifest):
-            arrays.append(shard)
-            manifest["shards"][str(index)] = record
-        return FeatureStore(manifest, arrays)
-    folder = _folder(out)
-    with locked(folder / ".lock"):
-        manifest = _resumed(folder, plan)
-        for index, shard, record in plan.shards(manifest):
-            record |= write_shard(shard_path(folder, index), shard)
-            manifest["shards"][str(index)] = record
-            write_manifest(folder, manifest)
-    count = len(manifest["shards"])
-    return FeatureStore(manifest, [shard_path(folder, index) for index in range(count)])
-
-
-def _folder(out: str | Path) -> Path:
-    """Make the store's folders."""
-    folder = Path(out)
-    try:
-        (folder / "shards").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"cannot make the folder {folder}: {error.strerror or error}; choose another out="
-        ) from error
-    return folder
+    ).store(out)  # fmt: skip
 
 
 def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
     """The manifest of a folder: its own after checking everything in it, or a fresh one, written.
 
-    Raises:
-        IncompatibleStoreError: it was written for something else.
-        CorruptStoreError: a finished shard is damaged.
+    Refused are a folder that was written for something else, and damaged shards.
     """
     for stray in [*folder.glob("*.tmp"), *folder.glob("shards/*.tmp")]:
         stray.unlink(missing_ok=True)  # from a process that was killed while writing
@@ -303,7 +283,7 @@ def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
         return manifest
     manifest = read_manifest(folder)
     key, wanted = plan.key, plan.layers
-    differing = [field for field in KEY if manifest.get(field) != key[field]]
+    differing = [field for field in key if manifest.get(field) != key[field]]
     other_layers = manifest.get("layers_asked") != wanted and (
         [layer["name"] for layer in plan.manifest()["layers"]]
         != [layer["name"] for layer in manifest["layers"]]
@@ -325,15 +305,13 @@ def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
             f"the folder"
         )
     require_sound(folder, manifest)
-    recorded = dict(manifest["shards"])
-    for index, record in recorded.items():
-        path = shard_path(folder, int(index))
-        if path.exists():
-            verify_shard(path, record)
-            verify_layout(path, manifest, int(index))
+    recorded = list(manifest["shards"])
+    for index in recorded:
+        if shard_path(folder, int(index)).exists():
+            verify(folder, manifest, int(index))
         else:
             del manifest["shards"][index]  # deleted in order to be computed anew
-    if manifest["shards"] != recorded:
+    if list(manifest["shards"]) != recorded:
         write_manifest(folder, manifest)
     return manifest
 

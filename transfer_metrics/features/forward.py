@@ -2,102 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from transfer_metrics.errors import ExtractionError, TransferMetricsError, warn
+from transfer_metrics.errors import ExtractionError, TransferMetricsError
+from transfer_metrics.features.batches import (
+    Batches,
+    batches_of,
+    example_length,
+    needs_equal_lengths,
+)
 from transfer_metrics.features.hooks import LayerTaps
-from transfer_metrics.features.inference import AS_IS, Inference
-from transfer_metrics.features.layers import Found, Layer, place
+from transfer_metrics.features.inference import Inference
+from transfer_metrics.features.layers import Found, Layer
 from transfer_metrics.features.pixels import Pixels
-from transfer_metrics.features.pooling import Pool, pool_for
-from transfer_metrics.features.shards import LABELS, LOGITS
-from transfer_metrics.features.store import layers_of
-from transfer_metrics.features.trace import call_model
+from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
+from transfer_metrics.features.shards import LABELS, LOGITS, layers_of
 from transfer_metrics.memory import kept_memory
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.sources.example import Word, as_sound
-from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.models.model import Model, call_model, place
+from transfer_metrics.sources.models.modules import copied, evaluation, is_lazy, tried
+from transfer_metrics.sources.tasks.sequences import Rows
 from transfer_metrics.sources.tasks.task import Split, Task
 
-_AHEAD = 2
-"""Batches that may wait for the network."""
 _UNITS = "__units__"
 """Name of the array of a shard that has the number of the sentence of each word."""
-
-
-class Batches(Dataset):
-    """Preprocessed batches of a split, each addressed by the list of its examples.
-
-    An example that cannot be prepared gives the error instead of a batch, since an exception that
-    leaves a worker process loses its type and message. ``whole`` says that who asks can read
-    examples at the end that it did not ask for. Where decoded images are looked for in ``pixels``,
-    batches of images are their pixels.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        task: Task,
-        split: str,
-        *,
-        whole: bool = False,
-        pixels: Pixels | None = None,
-    ) -> None:
-        self._model = model
-        self._pixels = pixels
-        self._examples = task[split].examples
-        maps = getattr(self._examples, "maps", None)
-        doubts = maps.doubts(model.name, model.input_shape) if maps and model.normalises else ""
-        if doubts:
-            warn(doubts)
-        self._least = model.least if whole else 1
-        self._where = f"of {task.name!r} ({split})"
-
-    def __getitem__(self, indices: Sequence[int]) -> tuple[list[int], Any]:
-        try:
-            batch: Any = self._pixels and self._pixels.batch(indices, self._examples)
-            if batch is None:
-                examples = [self._examples[index] for index in indices]
-                batch = self._model.batch(examples * -(-self._least // len(examples)))
-        except TransferMetricsError as error:
-            return list(indices), error
-        except Exception as error:
-            batch = ExtractionError(
-                f"{self._failing(indices)} {self._where} could not be prepared for "
-                f"{self._model.name!r}: {type(error).__name__}: {error}"
-            )
-        return list(indices), batch
-
-    def _failing(self, indices: Sequence[int]) -> str:
-        """The first of some examples that cannot be prepared alone either, or all of them."""
-        for index in indices:
-            try:
-                self._model.batch([self._examples[index]] * self._least)
-            except Exception:
-                return f"example {index}"
-        return f"examples {min(indices)} to {max(indices)}"
-
-    def load(self, indices: Sequence[int]) -> Any:
-        """One batch, or the error of its preparation raised."""
-        batch = self[indices][1]
-        if isinstance(batch, TransferMetricsError):
-            raise batch
-        return batch
+_LOOKED_AT = 64
+"""Examples of which the lengths are compared to choose a few."""
+_MADE: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -106,41 +50,41 @@ class Forward:
 
     model: Model
     task: Task
-    split: str
-    pool: Pool
-    batch_size: int
-    dtype: str
-    amp: bool
-    num_workers: int
-    progress: bool
-    pixels: Path | None = None
+    split: str = "train"
+    pool: Pool = field(default_factory=functools.partial(resolve_pool, "avg"))
+    batch_size: int = 64
+    dtype: str = "float32"
+    amp: bool = False
+    num_workers: int = 0
+    progress: bool = True
+    pixels: str | Path | None = None
     as_is: bool = False
-    inference: Inference = AS_IS
+    inference: Inference = field(default_factory=Inference)
 
     def shards(
-        self, manifest: Mapping[str, Any], wanted: Iterable[int] | None = None
+        self, manifest: Mapping[str, Any]
     ) -> Generator[tuple[int, dict[str, np.ndarray], dict[str, Any]]]:
         """Number, arrays by name, rows and seconds of the shards that a manifest lacks.
 
-        Or of the ``wanted`` ones of them. The model is in evaluation mode until the iterator is
-        closed.
-
-        Raises:
-            ExtractionError: the forward pass failed, or features are not finite.
+        The model is in evaluation mode until the iterator is closed.
         """
-        data = self.task[self.split]
+        data = self.data
         size, n = manifest["shard_size"], len(data)
         missing = {
             index: range(index * size, min(n, (index + 1) * size))
-            for index in (range(math.ceil(n / size)) if wanted is None else wanted)
+            for index in range(math.ceil(n / size))
             if str(index) not in manifest["shards"]
         }
         if not missing:
             return
+        equal = needs_equal_lengths(self.model)
+        padded = "text" in (self.task.modality, self.model.modality)
+        by_length = equal or padded or self.model.modality == "audio"
+        length = functools.partial(example_length, self.model) if by_length else None
         batches = [
             [rows.start + int(i) for i in batch]
             for rows in missing.values()
-            for batch in batches_of(data, rows, self.batch_size, self._sizes)
+            for batch in batches_of(data, rows, self.batch_size, length, equal)
         ]
         todo = sum(map(len, missing.values()))
         bar = progress_bar(
@@ -150,7 +94,7 @@ class Forward:
             initial=n - todo,
             unit=" examples",
         )
-        layers = layers_of(manifest)
+        layers, logits = layers_of(manifest), manifest["logits"]
         pixels = Pixels.of(self.pixels, self.model, data)
         source = Batches(self.model, self.task, self.split, whole=True, pixels=pixels)
         with (
@@ -158,10 +102,13 @@ class Forward:
             kept_memory(),
             evaluation(self.model.module),
             self.inference.of(self.model.module),
-            closing(_ahead(self._loader(source, batches))) as loaded,
+            closing(source.ahead(batches, self.num_workers)) as loaded,
         ):
             for index, rows in missing.items():
-                arrays = self._empty(manifest, len(rows))
+                kept = getattr(torch, self.dtype)
+                arrays = {one.name: torch.empty(len(rows), one.dim, dtype=kept) for one in layers}
+                if logits:
+                    arrays[LOGITS] = torch.empty(len(rows), logits["dim"])
                 seconds, filled = 0.0, 0
                 while filled < len(rows):
                     indices, batch = next(loaded)
@@ -172,62 +119,82 @@ class Forward:
                     if pixels and isinstance(batch, Tensor) and batch.dtype == torch.uint8:
                         pixels.add(indices, batch)
                         batch = pixels.preprocess.normalised(batch)
-                    pooled = self._pooled(batch, layers, manifest["logits"])
+                    pooled = self._pooled(batch, layers, logits and logits["path"])
                     self._fill(arrays, pooled, rows.start, indices)
                     seconds += time.perf_counter() - start
                     filled += len(indices)
                     bar.update(len(indices))
                 finished = {name: array.numpy() for name, array in arrays.items()}
-                yield index, finished | _labels(data, rows), {"rows": filled, "seconds": seconds}
+                finished[LABELS] = np.asarray(data.labels)[rows.start : rows.stop]
+                if data.units is not None:
+                    finished[_UNITS] = data.units[rows.start : rows.stop]
+                yield index, finished, {"rows": filled, "seconds": seconds}
 
     @property
-    def _sizes(self) -> Sizes | None:
-        """What the lengths of examples mean for the batches they are in; None for nothing."""
-        if needs_equal_lengths(self.model):
-            return Sizes(functools.partial(example_length, self.model), equal=True)
-        padded = "text" in (self.task.modality, self.model.modality)
-        return Sizes(example_size) if padded or self.model.modality == "audio" else None
+    def data(self) -> Split:
+        """The split."""
+        return self.task[self.split]
 
-    def _loader(self, source: Batches, batches: list[list[int]]) -> DataLoader:
-        return DataLoader(
-            source,
-            sampler=batches,
-            batch_size=None,
-            collate_fn=_same,
-            num_workers=self.num_workers,
-            pin_memory=next(self.model.module.parameters(), torch.empty(0)).is_cuda,
-            generator=torch.Generator(),  # or the caller's random state would advance
-        )
+    @functools.cached_property
+    def few(self) -> list[int]:
+        """Positions of three examples: one of middle length, the longest, and the shortest.
 
-    def _empty(self, manifest: Mapping[str, Any], rows: int) -> dict[str, Tensor]:
-        dtype = getattr(torch, self.dtype)
-        arrays = {
-            layer["name"]: torch.empty(rows, layer["dim"], dtype=dtype)
-            for layer in manifest["layers"]
-        }
-        if manifest["logits"]:
-            arrays[LOGITS] = torch.empty(rows, manifest["logits"]["dim"])
-        return arrays
+        Where batches are of equal length, all three are of the most frequent one.
+        """
+        data, model = self.data, self.model
+        firsts = np.arange(len(data))
+        if data.units is not None:
+            firsts = np.unique(data.units, return_index=True)[1]
+        some = firsts[np.unique(np.linspace(0, len(firsts) - 1, _LOOKED_AT).astype(int))]
+        if model.modality in ("text", "audio"):
+            sizes = np.array([example_length(model, data.examples[int(i)]) for i in some])
+            if needs_equal_lengths(model):
+                some = some[sizes == np.bincount(sizes).argmax()]
+            else:
+                some = some[np.argsort(sizes, kind="stable")][int((sizes == 0).sum()) :]
+                some = some if len(some) else firsts  # all are empty, which the pass will say
+        elif isinstance(data.examples, Rows):  # those that differ, so that what they share shows
+            rows = data.examples.values[some].reshape(len(some), -1).astype(float)
+            some = some[np.argsort(np.linalg.norm(rows, axis=1), kind="stable")]
+        return [int(some[len(some) // 2]), int(some[-1]), int(some[0])]
+
+    def materialised(self) -> Forward:
+        """The same with a network whose weights have shapes, which lazy ones take from a batch.
+
+        That is a copy, so that the caller's stays lazy should anything fail. Its weights are drawn
+        from a fixed seed, since every worker makes its own.
+        """
+        model = self.model
+        if not is_lazy(model.module):
+            return self
+        if model not in _MADE:
+            made = dataclasses.replace(model, module=copied(model.module))
+            with tried(made.module):
+                torch.manual_seed(0)
+                dataclasses.replace(self, model=made).run(self.few)
+            _MADE[model] = made
+        return dataclasses.replace(self, model=_MADE[model])
 
     def load(self, indices: Sequence[int]) -> Any:
         """Some examples as one batch."""
         return Batches(self.model, self.task, self.split, whole=True).load(indices)
 
+    def run(self, indices: Sequence[int]) -> None:
+        """Let the network read some examples in one batch."""
+        call_model(self.model, place(self.load(indices), self.model.module))
+
     def features(self, indices: Sequence[int], found: Found) -> dict[str, Tensor]:
         """Pooled features of some examples in one batch, and what the classifier gives for them."""
-        logits = {"path": found.logits[0]} if found.logits else None
+        logits = found.logits and found.logits[0]
         pooled = self._pooled(self.load(indices), found.layers, logits)
         return {name: rows[: len(indices)] for name, rows in pooled.items()}
 
-    def _pooled(
-        self, batch: Any, layers: Sequence[Layer], logits: Mapping[str, Any] | None
-    ) -> dict[str, Tensor]:
+    def _pooled(self, batch: Any, layers: Sequence[Layer], logits: str | None) -> dict[str, Tensor]:
         """Run one batch; the pooled output of each layer, and of the classifier if it is kept."""
         module = self.model.module
         batch = place(batch, module)
         device = next(module.parameters(), torch.empty(0)).device
-        path = logits["path"] if logits else None
-        taps = LayerTaps(module, layers, pool_for(self.pool, batch), logits=path)
+        taps = LayerTaps(module, layers, pool_for(self.pool, batch), logits=logits)
         with torch.autocast(device.type, enabled=self.amp), taps:
             call_model(self.model, batch)
             features = taps.collect()
@@ -271,107 +238,6 @@ class Forward:
             )
         cure = "use amp=False" if self.amp else "check the model's weights and the example"
         return ExtractionError(f"{where} holds NaN or infinity; {cure}, or leave the layer out")
-
-
-def _same(item: Any) -> Any:
-    return item
-
-
-def _ahead(loader: DataLoader) -> Generator[Any]:
-    """What is loaded, in its order, each of it while the network works on what comes before.
-
-    Without worker processes a thread loads up to ``_AHEAD`` batches, since decoding and the
-    network both work without Python's lock.
-    """
-    loaded = iter(loader)
-    if loader.num_workers or len(loader) < 2:
-        yield from loaded
-        return
-    # Gradients are switched off for each thread apart.
-    with ThreadPoolExecutor(1, "loader", torch.set_grad_enabled, (False,)) as thread:
-        coming = deque(thread.submit(next, loaded, None) for _ in range(_AHEAD))
-        try:
-            while (item := coming.popleft().result()) is not None:
-                coming.append(thread.submit(next, loaded, None))
-                yield item
-        finally:
-            for future in coming:
-                future.cancel()
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How long examples are, for batches in which little or nothing is padded."""
-
-    of: Callable[[Any], int]
-    equal: bool = False  # only examples of the same length may share a batch
-
-
-def batches_of(
-    data: Split, rows: range, batch_size: int, sizes: Sizes | None = None
-) -> list[np.ndarray]:
-    """Cut the examples of a shard into batches, each ascending, as positions within the shard.
-
-    A batch of words is of at most ``batch_size`` sentences, which are not torn apart. By ``sizes``
-    examples of like length go together, the longest first; which examples share a batch changes
-    features by rounding only.
-
-    >>> data = Split(["a", "a long text", "another text", "b"], np.arange(4))
-    >>> [batch.tolist() for batch in batches_of(data, range(4), 2, Sizes(example_size))]
-    [[1, 2], [0, 3]]
-    """
-    units = np.arange(len(rows)) if data.units is None else data.units[rows.start : rows.stop]
-    _, firsts, owner = np.unique(units, return_index=True, return_inverse=True)
-    numbers = np.arange(len(firsts)) // batch_size
-    if sizes is not None and (sizes.equal or len(firsts) > batch_size):
-        lengths = np.array([sizes.of(data.examples[rows[first]]) for first in firsts])
-        longest_first = np.argsort(-lengths, kind="stable")
-        numbers[longest_first] = _numbers(lengths[longest_first], batch_size, sizes.equal)
-    batch = numbers[owner]
-    order = np.argsort(batch, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(batch[order])) + 1)
-
-
-def _numbers(sizes: np.ndarray, batch_size: int, equal: bool) -> np.ndarray:
-    """Number of the batch of each example; every size begins anew where sizes must be equal."""
-    positions = np.arange(len(sizes))
-    if not equal:
-        return positions // batch_size
-    within = positions - np.searchsorted(-sizes, -sizes)
-    return np.cumsum(within % batch_size == 0) - 1
-
-
-def needs_equal_lengths(model: Model) -> bool:
-    """Whether a batch must hold examples of one length, since padding would change features."""
-    return getattr(model.collate, "equal_lengths", False)
-
-
-def example_length(model: Model, example: Any) -> int:
-    """How long an example is to the network: tokens of a text, samples of a sound."""
-    length = getattr(model.collate, "length", None)
-    return example_size(example) if length is None else length(example)
-
-
-def example_size(example: Any) -> int:
-    """Samples of a sound; characters of a text, a pair of texts, or the sentence of a word.
-
-    >>> example_size(("a pair", "of texts")), example_size(np.zeros(16000))
-    (14, 16000)
-    """
-    if isinstance(example, Word):
-        return sum(map(len, example.sentence)) + len(example.sentence)
-    if isinstance(example, Mapping):
-        return len(as_sound(example))
-    if isinstance(example, (tuple, list)):
-        return sum(map(len, example))
-    # A picture has no length; the model that reads no pictures says so when it is given one.
-    return len(example) if hasattr(example, "__len__") else 0
-
-
-def _labels(data: Split, rows: range) -> dict[str, np.ndarray]:
-    chosen = slice(rows.start, rows.stop)
-    kept = {LABELS: np.asarray(data.labels)[chosen]}
-    return kept if data.units is None else kept | {_UNITS: data.units[chosen]}
 
 
 def _title(name: str) -> str:

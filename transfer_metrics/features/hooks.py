@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -31,14 +30,6 @@ class LayerTaps:
     whose output are the source logits ("" for the network). The attention mask of a batch of texts
     or sounds is taken from the argument ``attention_mask``; of sounds it is carried over to the
     resolution of each layer. Gradients flow through what is collected, unless switched off.
-
-    >>> from transfer_metrics.features.layers import list_layers
-    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)).eval()
-    >>> x = torch.zeros(2, 4)
-    >>> with LayerTaps(network, list_layers(network, "*", example=x)) as taps:
-    ...     _ = network(x)
-    ...     {name: tuple(rows.shape) for name, rows in taps.collect().items()}
-    {'0': (2, 3), '1': (2, 3), '2:input': (2, 3), '2': (2, 2)}
     """
 
     def __init__(
@@ -65,45 +56,33 @@ class LayerTaps:
         self.logits: Tensor | None = None
 
     def __enter__(self) -> LayerTaps:
-        with ExitStack() as self._open:
-            self._open.enter_context(alone(self._module))
-            self._open.enter_context(unfused)
-            self._attach()
-            self._open = self._open.pop_all()
-        return self
-
-    def _attach(self) -> None:
+        # Script modules refuse the methods of their own, though the hooks run.
+        before, after = nn.Module.register_forward_pre_hook, nn.Module.register_forward_hook
         outputs: dict[str, dict[int, Layer]] = {}
         modules = dict(self._module.named_modules())
-        self._before(self._module, self._begin, prepend=True)
-        for layer in self._layers:
-            path, call, is_input = parse_name(layer.name)
-            if is_input:
-                keep = partial(self._keep, layer)
-                self._before(modules[path], lambda _, a, k, keep=keep: keep((*a, *k.values())))
-            else:
-                outputs.setdefault(path, {})[call or 0] = layer
-        for path, wanted in outputs.items():
-            self._after(modules[path], partial(self._on_output, path, wanted))
-        if self._logits_path is not None:
-            self._after(modules[self._logits_path], self._on_logits)
+        with ExitStack() as stack:
+            stack.enter_context(alone(self._module))
+            stack.enter_context(unfused)
+            begin = before(self._module, self._begin, with_kwargs=True, prepend=True)
+            stack.callback(begin.remove)
+            for layer in self._layers:
+                path, call, is_input = parse_name(layer.name)
+                if is_input:
+                    keep = partial(self._on_input, layer)
+                    stack.callback(before(modules[path], keep, with_kwargs=True).remove)
+                else:
+                    outputs.setdefault(path, {})[call or 0] = layer
+            for path, wanted in outputs.items():
+                keep = partial(self._on_output, path, wanted)
+                stack.callback(after(modules[path], keep).remove)
+            if self._logits_path is not None:
+                stack.callback(after(modules[self._logits_path], self._on_logits).remove)
+            self._open = stack.pop_all()
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._open.close()
         self._clear()
-
-    def _before(self, module: nn.Module, hook: Callable[..., None], prepend: bool = False) -> None:
-        # Script modules refuse the methods of their own, though the hooks run.
-        add = nn.Module.register_forward_pre_hook
-        self._open.callback(add(module, hook, with_kwargs=True, prepend=prepend).remove)
-
-    def _after(self, module: nn.Module, hook: Callable[..., None]) -> None:
-        self._open.callback(nn.Module.register_forward_hook(module, hook).remove)
 
     def collect(self) -> dict[str, Tensor]:
         """Pooled outputs of the last forward pass, (N, D) float32 by layer name, on its device."""
@@ -128,7 +107,7 @@ class LayerTaps:
         self._n = batch_size((*args, *kwargs.values()))
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 2:
-            self._mask, self._masks = mask, frame_masks(self._module, mask)
+            self._mask, self._masks = mask, _frame_masks(self._module, mask)
             if torch.compiler.is_compiling():
                 return  # what an export traces has shapes but no values
             empty = (~mask.bool().any(1)).nonzero()
@@ -137,6 +116,9 @@ class LayerTaps:
                     f"example {empty[0].item()} of a batch has no token, so there is nothing to "
                     f"pool; leave empty texts out of the task"
                 )
+
+    def _on_input(self, layer: Layer, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._keep(layer, (*args, *kwargs.values()))
 
     def _on_output(
         self, path: str, wanted: dict[int, Layer], module: nn.Module, args: Any, output: Any
@@ -200,19 +182,12 @@ def _share_memory(one: Tensor, other: Tensor) -> bool:
         return True
 
 
-def frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:
+def _frame_masks(module: Any, mask: Tensor) -> dict[int, Tensor]:
     """The mask (N, T) of a batch of sounds at every resolution in time, by number of positions.
 
     A convolution shortens the sound and the padding behind it; so the mask of its output is that of
     the shortened length. The ``config`` of the network, or of its first part with one, tells
-    kernels and strides; without such convolutions there is no resolution but that of the mask, and
-    nothing is returned.
-
-    >>> from types import SimpleNamespace
-    >>> network = SimpleNamespace(config=SimpleNamespace(conv_kernel=[3], conv_stride=[2]))
-    >>> masks = frame_masks(network, torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]]))
-    >>> masks[3].tolist()
-    [[1, 1, 1], [1, 0, 0]]
+    kernels and strides; without such convolutions nothing is returned.
     """
 
     def mask_of(lengths: Tensor, total: int) -> Tensor:

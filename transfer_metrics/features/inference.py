@@ -32,18 +32,25 @@ class Inference:
     # The batch normalisations that go into the weights of convolutions.
     folds: tuple[_Fold, ...] = ()
 
+    @classmethod
+    def ways(cls, module: nn.Module, folds: tuple[_Fold, ...]) -> list[Inference]:
+        """How a network could run faster, the fastest first; none but for float32 on a CPU.
+
+        A network counts as convolutional where convolutions have most of its matrices; to others,
+        such as transformers with one convolution for their patches, the layout brings nothing.
+        """
+        weights = [part.weight for part in _convolutions(module)]
+        if not torch.backends.mkldnn.is_available() or 2 * len(weights) <= matrices(module):
+            return []
+        if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
+            return []
+        return [cls(True, folds), cls(True)] if folds else [cls(True)]
+
     @contextmanager
     def of(self, module: nn.Module) -> Iterator[None]:
         """Let a network run so inside; its parameters stay what and where they are.
 
         Cost: a copy of the weights of convolutions meanwhile.
-
-        >>> block = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval()
-        >>> x, weight = torch.randn(2, 3, 9, 9), block[0].weight
-        >>> with torch.no_grad(), Inference(True, (("0", "1"),)).of(block):
-        ...     found = block(x)
-        >>> torch.allclose(found, block(x), atol=1e-5), block[0].weight is weight
-        (True, True)
         """
         parts = dict(module.named_modules())
         with ExitStack() as stack:
@@ -53,27 +60,6 @@ class Inference:
                 turned = part.weight.detach().contiguous(memory_format=torch.channels_last)
                 stack.enter_context(_with(part, weight=turned))
             yield
-
-
-AS_IS = Inference()
-
-
-def ways(module: nn.Module, folds: tuple[_Fold, ...]) -> list[Inference]:
-    """How a network could run faster, the fastest first; none but for float32 on a CPU.
-
-    A network counts as convolutional where convolutions have most of its matrices; to others, such
-    as transformers with one convolution for their patches, the layout brings nothing.
-
-    >>> block = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(8, 2))
-    >>> len(ways(block, ())), len(ways(block[2:], ())), len(ways(block.double(), ()))
-    (1, 0, 0)
-    """
-    weights = [part.weight for part in _convolutions(module)]
-    if not torch.backends.mkldnn.is_available() or 2 * len(weights) <= matrices(module):
-        return []
-    if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
-        return []
-    return [Inference(True, folds), Inference(True)] if folds else [Inference(True)]
 
 
 def folds_of(traced: Trace, read: Iterable[Call]) -> tuple[_Fold, ...]:

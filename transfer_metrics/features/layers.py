@@ -6,11 +6,11 @@ import dataclasses
 import fnmatch
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,15 +20,14 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     warn,
 )
-from transfer_metrics.features.blocks import find_blocks, head_input
+from transfer_metrics.features.blocks import find_blocks
 from transfer_metrics.features.inference import folds_of
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.trace import Call, Trace, parse_name, trace
 from transfer_metrics.sources.models.classifier import configured_head
 from transfer_metrics.sources.models.load_model import load_model
-from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.model import Model, place
 from transfer_metrics.sources.models.modules import copied, is_lazy, is_leaf, matrices, plain_module
-from transfer_metrics.sources.models.tokens import TextBatch
 from transfer_metrics.sources.specs import results_of
 
 
@@ -62,6 +61,8 @@ class Layer:
 
 LayerSpec = str | int | Layer
 """One item of a layer specification."""
+MEAN = "mean"
+"""Name of the layer that is the mean of the hidden layers."""
 
 
 def list_layers(
@@ -163,13 +164,39 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
 
 
 def memory_bytes(layers: Sequence[Layer], n: int, dtype: str = "float32") -> int:
-    """Bytes that the pooled features of ``n`` examples take, in memory or on disk.
-
-    >>> layer = Layer("fc:input", 0, 1.0, "Linear", (512,), "ND", 512, 2048, 0)
-    >>> memory_bytes([layer], 1000), memory_bytes([layer], 1000, "float16")
-    (2048000, 1024000)
-    """
+    """Bytes that the pooled features of ``n`` examples take, in memory or on disk."""
     return n * sum(layer.bytes for layer in layers) * {"float32": 4, "float16": 2}[dtype] // 4
+
+
+def hidden_layers(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers of a deep stack, such as those of a transformer, among the blocks of a network.
+
+    These are the blocks of the class that occurs most often, of several the one that comes last.
+    Where a layer of the same width follows them, the normalisation that ends many transformers, it
+    stands in for the last of them, as in the hidden states of the ``transformers`` library; word
+    embeddings do not count. Blocks that differ in width are refused.
+    """
+    places = {layer.kind: place for place, layer in enumerate(layers)}
+    counts = Counter(layer.kind for layer in layers)
+    kind = max(counts, key=lambda kind: (counts[kind], places[kind]))
+    chosen = [layer for layer in layers if layer.kind == kind]
+    widths = sorted({layer.dim for layer in chosen})
+    if len(widths) > 1:
+        raise InvalidInputError(
+            f"the mean of layers of different widths ({widths[0]} to {widths[-1]}) is not defined; "
+            f"use layers='best' or 'last'"
+        )
+    end = layers[-1]
+    if end.kind != kind and (end.dim, end.layout) == (chosen[-1].dim, chosen[-1].layout):
+        chosen[-1] = end
+    return chosen
+
+
+def layers_read(layers: Sequence[Layer], mean: bool) -> list[Layer]:
+    """The layers that are scored: those that there are, or the mean of the hidden ones."""
+    if not mean:
+        return list(layers)
+    return [dataclasses.replace(hidden_layers(layers)[-1], name=MEAN, index=0, depth=1.0)]
 
 
 def items(layers: LayerSpec | Iterable[LayerSpec], model: str = "") -> list[str | int]:
@@ -186,25 +213,6 @@ def items(layers: LayerSpec | Iterable[LayerSpec], model: str = "") -> list[str 
     return plain
 
 
-def place(batch: Any, module: nn.Module) -> Any:
-    """Move a batch to the module's device; floating point inputs take the parameters' dtype."""
-    if isinstance(batch, TextBatch):
-        return batch.mapped(lambda tensor: place(tensor, module))
-    if isinstance(batch, Mapping):
-        return {name: place(item, module) for name, item in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(place(item, module) for item in batch)
-    if isinstance(batch, np.ndarray) and batch.dtype.kind in "biuf":
-        batch = torch.from_numpy(np.ascontiguousarray(batch, batch.dtype.newbyteorder("=")))
-    if not isinstance(batch, Tensor):
-        return batch
-    weight = next((p for p in module.parameters() if p.is_floating_point()), None)
-    if weight is None:
-        return batch
-    dtype = weight.dtype if batch.is_floating_point() else batch.dtype
-    return batch.to(weight.device, dtype, non_blocking=True)
-
-
 def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
     """Trace a model, and find the classifier of one that is open about it."""
     if not isinstance(model, Model):
@@ -219,11 +227,11 @@ def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
         model = dataclasses.replace(model, module=copied(model.module))
     module = model.module
     batch = place(model.dummy(2) if example is None else example, module)
-    traced = trace(model, module, batch, model.head)
+    traced = trace(model, batch, model.head)
     head = model.head
     if model.open_head and traced.heads.head not in (None, head):
         head = traced.heads.head
-        traced = trace(model, module, batch, head)  # what enters it counts as a layer
+        traced = trace(model, batch, head)  # what enters it counts as a layer
     if head is not None and head not in traced.counts:
         raise InvalidInputError(
             f"the head {head!r} of model {model.name!r} does not run in its forward pass; "
@@ -237,7 +245,7 @@ def _listed(traced: Trace, calls: Iterable[Call], pool: Pool) -> list[Layer]:
 
 
 def _resolve(traced: Trace, head: str | None, wanted: list[str | int]) -> list[Call]:
-    blocks, entering = find_blocks(traced, head), head_input(traced, head)
+    blocks, entering = find_blocks(traced, head), traced.entering(head)
     at_end = [] if entering is None else [entering]
     calls = [call for call in traced.calls if call.path and not call.is_input]
     if not calls:

@@ -46,7 +46,7 @@ class Pixels:
         self._full = False
 
     @classmethod
-    def of(cls, root: Path | None, model: Model, data: Split) -> Pixels | None:
+    def of(cls, root: str | Path | None, model: Model, data: Split) -> Pixels | None:
         """Pixels of a split for a model; None where its inputs are no such pixels, or too many."""
         preprocess = model.preprocess
         plain = model.modality == "image" and model.collate is None and model.least == 1
@@ -56,14 +56,10 @@ class Pixels:
             return None
         content = (data.fingerprint, preprocess.geometry, PIL.__version__, _BLOCK)
         name = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
-        return cls(root / name, len(data), preprocess)
+        return cls(Path(root) / name, len(data), preprocess)
 
     def batch(self, positions: Sequence[int], examples: Sequence[Any]) -> Tensor | None:
-        """Pixels of some of the raw examples; None where one is no image.
-
-        Raises:
-            InvalidInputError: an image cannot be read as 8 bits.
-        """
+        """Pixels of some of the raw examples; None where one is no image."""
         kept = self._kept(positions)
         if kept is not None:
             return kept

@@ -36,12 +36,7 @@ class Pool:
     fn: _PoolFn
 
     def __call__(self, output: Tensor, layout: str, mask: Tensor | None = None) -> Tensor:
-        """Pool one layer's output, (N, ...), to (N, D) float32, which may share its memory.
-
-        Raises:
-            InvalidInputError: the pooling does not apply to the layout.
-            ExtractionError: the mask does not fit, or the result is not (N, D).
-        """
+        """Pool one layer's output, (N, ...), to (N, D) float32, which may share its memory."""
         given = output
         if self.is_foreign:
             # What it writes in place is not what the network reads next, nor another pooling.
@@ -73,12 +68,7 @@ class JointPool(Pool):
 
     @classmethod
     def of(cls, parts: Mapping[str, Sequence[Pool]]) -> JointPool:
-        """By the names of the layers that there are.
-
-        >>> pool = JointPool.of({"a": [resolve_pool("avg"), resolve_pool("max")]})
-        >>> pool.name, pool.at("a")(torch.tensor([[[1.0], [3.0]]]), "NTC").tolist()
-        ('avg+max', [[2.0, 3.0]])
-        """
+        """By the names of the layers that there are."""
         names = {pool.name for some in parts.values() for pool in some}
         return cls("+".join(sorted(names)), _side_by_side, parts)
 
@@ -292,14 +282,10 @@ class _Group:
     positions: Tensor  # their tokens, (m, k)
 
 
-def group_words(spans: Tensor) -> list[_Group]:
+def _group_words(spans: Tensor) -> list[_Group]:
     """Words with equally many tokens together, so that none needs padding.
 
     ``spans`` (M, 3) are sequence, first token and end of each word.
-
-    >>> groups = group_words(torch.tensor([[0, 1, 2], [0, 2, 4], [1, 1, 2]]))
-    >>> [(g.words.tolist(), g.positions.tolist()) for g in groups]
-    [([0, 2], [[1], [1]]), ([1], [[2, 3]])]
     """
     lengths = spans[:, 2] - spans[:, 1]
     groups = []
@@ -310,14 +296,8 @@ def group_words(spans: Tensor) -> list[_Group]:
     return groups
 
 
-def pool_words(pool: Pool, tokens: Tensor, groups: Sequence[_Group]) -> Tensor:
-    """Pool the tokens (S, T, D) of a layer for S sequences, word by word: (M, D') float32.
-
-    >>> tokens = torch.tensor([[[0.0], [1.0], [3.0]]])
-    >>> groups = group_words(torch.tensor([[0, 0, 1], [0, 1, 3]]))
-    >>> pool_words(resolve_pool("max"), tokens, groups).tolist()
-    [[0.0], [3.0]]
-    """
+def _pool_words(pool: Pool, tokens: Tensor, groups: Sequence[_Group]) -> Tensor:
+    """Pool the tokens (S, T, D) of a layer for S sequences, word by word: (M, D') float32."""
     read = [tokens[group.sequences, group.positions] for group in groups]
     # Words differ in length as texts do.
     runs = pool.name.startswith("grid:")
@@ -355,7 +335,7 @@ class _WordPool(Pool):
                 f"it gives {tokens.shape[1]} tokens per text where the tokenizer gave "
                 f"{self.length}, so words cannot be found in it; leave this layer out"
             )
-        words = pool_words(Pool(self.name, self.fn), tokens, self.groups)
+        words = _pool_words(Pool(self.name, self.fn), tokens, self.groups)
         return words if self.by_word else _mean_of(words, self.sequences, len(tokens))
 
 
@@ -372,7 +352,7 @@ def pool_for(pool: Pool, batch: Any) -> Pool:
             f"pool={pool.name!r} needs to know which tokens make up a word, which this model's "
             f"tokenizer does not tell; use pool='mean'"
         )
-    groups = tuple(group_words(batch.words))
+    groups = tuple(_group_words(batch.words))
     length = next(iter(batch.values())).shape[1]
     return _WordPool(pool.name, pool.fn, groups, batch.words[:, 0], length, by_word)
 

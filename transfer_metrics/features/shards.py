@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import CorruptStoreError
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.files import locked, replacing
 from transfer_metrics.untrusted import read_json, visible
 
@@ -36,11 +38,7 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that at any moment it is either absent, as before, or complete.
-
-    Raises:
-        StorageError: it cannot be written, as on a full disk; nothing of it is left.
-    """
+    """Write a file so that at any moment it is either absent, as before, or complete."""
     advice = "make room or choose another folder, and run again: finished shards are kept"
     with replacing(path, advice) as temporary:
         temporary.write_bytes(data)
@@ -53,11 +51,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a store.
-
-    Raises:
-        CorruptStoreError: there is none, or it is damaged.
-    """
+    """Read the manifest of a store."""
     path = folder / MANIFEST
     try:
         manifest = read_json(path)
@@ -78,11 +72,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def require_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse a manifest with fields of other types, or numbers that do not fit each other.
-
-    Raises:
-        CorruptStoreError: says what is wrong.
-    """
+    """Refuse a manifest with fields of other types, or numbers that do not fit each other."""
     try:
         _check(manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -93,12 +83,7 @@ def require_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _check(manifest: Mapping[str, Any]) -> None:
-    """A KeyError, TypeError, ValueError or AttributeError of a manifest that is not sound.
-
-    >>> _check({"n": -1, "shard_size": 5})
-    Traceback (most recent call last):
-    ValueError: n is -1
-    """
+    """A KeyError, TypeError, ValueError or AttributeError of a manifest that is not sound."""
     for name in ("n", "shard_size"):
         _require(_whole(manifest[name], 1), f"{name} is {manifest[name]!r:.60}")
     for name in (*_TEXTS, *_MAYBE_TEXTS, *_LATER_TEXTS):
@@ -114,33 +99,35 @@ def _check(manifest: Mapping[str, Any]) -> None:
         texts = manifest.get(name) or []
         good = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
         _require(good, f"the {name} are no list of texts")
-    check_layers(manifest["layers"])
+    layers_of(manifest)
     good = logits is None or (isinstance(logits, dict) and _whole(logits.get("dim"), 1))
     _require(good, "the logits have no size")
     _require(isinstance(shards, dict), "the shards are no mapping")
     for index, record in shards.items():
-        _require(index.isascii() and index.isdigit() and len(index) < 10, f"shard {index!r:.60}")
+        number = index.isascii() and index.isdigit() and len(index) < 10
+        _require(number and index == str(int(index)), f"shard {index!r:.60}")
         _require(_whole(record["bytes"], 1), f"the size of shard {index}")
         _require(isinstance(record["sha256"], str), f"the hash of shard {index}")
         seconds = record["seconds"]
         _require(isinstance(seconds, (int, float)) and 0 <= seconds < 1e12, f"time of {index}")
 
 
-def check_layers(layers: Sequence[Mapping[str, Any]]) -> None:
-    """A KeyError, TypeError or ValueError of layers of other types, or a name that comes twice."""
-    _require(isinstance(layers, list), "the layers are no list")
-    for layer in layers:
-        name = layer["name"]
-        _require(
-            all(isinstance(layer[k], str) for k in ("name", "kind", "layout")), f"{name!r:.60}"
-        )
-        whole = [layer[k] for k in ("index", "dim", "bytes", "params")]
-        _require(all(_whole(k, 0) for k in (*whole, *layer["shape"])), f"sizes of {name!r:.60}")
-        _require(0 < layer["dim"] < _MOST_FEATURES, f"{layer['dim']} features of {name!r:.60}")
-        depth = layer["depth"]
-        _require(isinstance(depth, (int, float)) and 0 <= depth <= 1, f"depth of {name!r:.60}")
-    names = {layer["name"] for layer in layers}
-    _require(len(names) == len(layers), "a layer comes twice")
+def layers_of(manifest: Mapping[str, Any]) -> list[Layer]:
+    """The layers that a manifest records; KeyError, TypeError or ValueError of what is no layer."""
+    _require(isinstance(manifest["layers"], list), "the layers are no list")
+    found = []
+    for record in manifest["layers"]:
+        layer = Layer(**{field.name: record[field.name] for field in fields(Layer)})
+        name, depth = f"{layer.name!r:.60}", layer.depth
+        texts = (layer.name, layer.kind, layer.layout)
+        _require(all(isinstance(text, str) for text in texts), name)
+        whole = (layer.index, layer.dim, layer.bytes, layer.params, *layer.shape)
+        _require(all(_whole(number, 0) for number in whole), f"sizes of {name}")
+        _require(0 < layer.dim < _MOST_FEATURES, f"{layer.dim} features of {name}")
+        _require(isinstance(depth, (int, float)) and 0 <= depth <= 1, f"depth of {name}")
+        found.append(replace(layer, shape=tuple(layer.shape)))
+    _require(len({layer.name for layer in found}) == len(found), "a layer comes twice")
+    return found
 
 
 def _whole(value: Any, least: int) -> bool:
@@ -162,11 +149,7 @@ def write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def verify_shard(path: Path, record: Mapping[str, Any]) -> None:
-    """Check a shard against its record.
-
-    Raises:
-        CorruptStoreError: it is missing, truncated or altered.
-    """
+    """Check a shard against its record."""
     way_out = "delete that file, or the store's folder, and extract again to compute it anew"
     try:
         size = path.stat().st_size
@@ -182,12 +165,10 @@ def verify_shard(path: Path, record: Mapping[str, Any]) -> None:
         raise CorruptStoreError(f"{path} was altered: its SHA-256 does not match; {way_out}")
 
 
-def verify_layout(path: Path, manifest: Mapping[str, Any], index: int) -> None:
-    """Check that a shard holds what its manifest says: shapes, types, labels of known classes.
-
-    Raises:
-        CorruptStoreError: it does not.
-    """
+def verify(folder: Path, manifest: Mapping[str, Any], index: int) -> None:
+    """Check that a shard is what its manifest says: its hash, shapes, types and labels."""
+    path = shard_path(folder, index)
+    verify_shard(path, manifest["shards"][str(index)])
     size = manifest["shard_size"]
     rows = min(size, manifest["n"] - index * size) if manifest["layers"] else 0
     shapes = {layer["name"]: (rows, layer["dim"]) for layer in manifest["layers"]}

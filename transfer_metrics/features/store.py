@@ -5,32 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from transfer_metrics.errors import (
     CorruptStoreError,
     IncompatibleStoreError,
     LayerNotFoundError,
 )
-from transfer_metrics.features.layers import Layer
+from transfer_metrics.features.layers import MEAN, Layer
 from transfer_metrics.features.shards import (
     FORMAT,
     LABELS,
     LOGITS,
     Shard,
-    check_layers,
+    layers_of,
     read_manifest,
     require_sound,
     shard_path,
-    verify_layout,
-    verify_shard,
+    verify,
 )
 
-KEY = (
+_KEY = (
     "format",
     "model",
     "revision",
@@ -102,11 +101,9 @@ class FeatureStore:
                 f"{folder} is unfinished: {done} of {count} shards; run the same extraction again "
                 f"to complete it"
             )
-        paths = [shard_path(folder, index) for index in range(count)]
-        for index, shard in enumerate(paths):
-            verify_shard(shard, manifest["shards"][str(index)])
-            verify_layout(shard, manifest, index)
-        return cls(manifest, paths)
+        for index in range(count):
+            verify(folder, manifest, index)
+        return cls(manifest, [shard_path(folder, index) for index in range(count)])
 
     @property
     def layers(self) -> list[Layer]:
@@ -151,7 +148,7 @@ class FeatureStore:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what the features depend on: weights, preprocessing, data, layers, pooling."""
-        key = [self.manifest.get(field) for field in KEY] + self.names
+        key = [self.manifest.get(field) for field in _KEY] + self.names
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
     @property
@@ -227,15 +224,33 @@ class FeatureStore:
         return np.concatenate([shard[name] for shard in self._shards])
 
 
-def layers_of(manifest: Mapping[str, Any]) -> list[Layer]:
-    """The layers that a manifest records.
+class Batch(Mapping[str, np.ndarray]):
+    """Pooled features (n, D) of some examples by the name of the layer, each read when asked for.
 
-    Raises:
-        KeyError, TypeError, ValueError: the record is damaged.
+    Under ``LOGITS`` is the classifier's output as source probabilities (n, Z), and under ``MEAN``
+    the mean, in float32, of the layers that are ``averaged``.
     """
-    check_layers(manifest["layers"])
-    known = {field.name for field in fields(Layer)}
-    return [
-        Layer(**{**{k: v for k, v in layer.items() if k in known}, "shape": tuple(layer["shape"])})
-        for layer in manifest["layers"]
-    ]
+
+    def __init__(self, shard: Mapping[str, np.ndarray], averaged: Sequence[str] = ()) -> None:
+        self._shard, self._averaged = shard, averaged
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name == LOGITS:
+            return softmax(self._shard[LOGITS].astype(np.float64), axis=1)
+        if name == MEAN and self._averaged:
+            return mean_of([self._shard[part] for part in self._averaged])
+        return self._shard[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._shard, *([MEAN] if self._averaged else [])])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)  # a list asks for its length
+
+
+def mean_of(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of features of several layers, example by example, in float32."""
+    total = parts[0].astype(np.float32)
+    for part in parts[1:]:
+        total += part
+    return total / len(parts)

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from transfer_metrics.errors import ExtractionError, TransferMetricsError
-from transfer_metrics.features.layouts import (
-    MAP_LEAVES,
-    TURNED,
-    is_turned,
-    layout_of,
-    memory_of,
-    of_cube,
-    of_square,
-    reads_last,
-)
-from transfer_metrics.sources.models.classifier import Heads, LinearOutputs, tensors_in
-from transfer_metrics.sources.models.modules import evaluation, holds_weights, is_leaf, matrices
-from transfer_metrics.sources.models.tokens import TextBatch
+from transfer_metrics.errors import ExtractionError
+from transfer_metrics.sources.models.classifier import Heads, linear_outputs, tensors_in
+from transfer_metrics.sources.models.model import Model, call_model
+from transfer_metrics.sources.models.modules import evaluation, every_call, is_leaf, matrices
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
 _Value = tuple[int, int]
 
 _READS: dict[type, dict[int, str]] = {nn.Conv1d: {3: "NCT"}, nn.Conv2d: {4: "NCHW"}}
 """What the axes of an input are to a module, whatever made it."""
+_MAP_LEAVES = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
+_SEQUENCE_LEAVES = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.GroupNorm)
+_TURNED = {"NCHW": "NHWC", "NHWC": "NCHW", "NCT": "NTC", "NTC": "NCT"}
+"""What the axes mean once channels are moved to the end, or to the front."""
 _SEQUENCE_POOLS = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)
 
 
@@ -65,6 +57,11 @@ class Trace:
         """The call of the whole model."""
         return self.calls[-1]
 
+    def entering(self, head: str | None) -> Call | None:
+        """What entered the classifier, when it last ran."""
+        inputs = [call for call in self.calls if call.is_input and call.path == head]
+        return inputs[-1] if inputs else None
+
     def name(self, call: Call) -> str:
         """The layer name of a call."""
         if call.is_input:
@@ -92,11 +89,7 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 def batch_size(batch: Any) -> int:
-    """Number of examples in a batch: length of the first axis of its first tensor.
-
-    >>> batch_size({"use_cache": False, "ids": torch.zeros(2, 3)})
-    2
-    """
+    """Number of examples in a batch: length of the first axis of its first tensor."""
     if isinstance(batch, Tensor):
         return batch.shape[0]  # len() would make a number of what stays open in an export
     if isinstance(batch, Mapping):
@@ -105,72 +98,16 @@ def batch_size(batch: Any) -> int:
     return next((size for size in sizes if size), 0)
 
 
-def _shapes(batch: Any) -> str:
-    """The shapes in a batch, for messages."""
-    if isinstance(batch, Tensor):
-        return str(tuple(batch.shape))
-    if isinstance(batch, Mapping):
-        return ", ".join(f"{name} {_shapes(item)}" for name, item in batch.items())
-    if isinstance(batch, Sequence) and not isinstance(batch, str):
-        return ", ".join(_shapes(item) for item in batch)
-    return type(batch).__name__
-
-
-def call_model(model: Any, batch: Any) -> Any:
-    """Run a Model or a module on one batch; its errors get the shapes of the batch."""
-    try:
-        if isinstance(model, nn.Module) and isinstance(batch, Mapping):
-            return model(**batch)
-        return model(batch)
-    except TransferMetricsError:
-        raise
-    except Exception as error:
-        name = getattr(model, "name", type(model).__name__)
-        hint = ""
-        if "out of memory" in str(error):
-            hint = "; use a smaller batch size"
-        elif "positional argument" in str(error):
-            hint = "; let its forward take the batch as its one positional argument"
-        elif isinstance(error, IndexError) and isinstance(batch, TextBatch):
-            hint = (
-                "; a token or its position is beyond the network's embeddings: check that the "
-                "tokenizer is the network's own, or set a smaller model_max_length in its "
-                "tokenizer_config.json"
-            )
-        raise ExtractionError(
-            f"the forward pass of {name} failed on an input of shape {_shapes(batch)}: "
-            f"{type(error).__name__}: {error}{hint}"
-        ) from error
-
-
-@contextmanager
-def every_call(
-    module: nn.Module, enter: Callable[..., None], leave: Callable[..., None]
-) -> Iterator[None]:
-    """Call ``enter(path, module, args, kwargs)`` and ``leave(path, module, args, output)``.
-
-    For every module that runs, but those that make weights.
-    """
-    with ExitStack() as handles:
-        for path, part in module.named_modules():
-            if not holds_weights(path):
-                # Script modules refuse the methods of their own, though the hooks run.
-                before, after = nn.Module.register_forward_pre_hook, nn.Module.register_forward_hook
-                handles.callback(before(part, partial(enter, path), with_kwargs=True).remove)
-                handles.callback(after(part, partial(leave, path)).remove)
-        yield
-
-
-def trace(model: Any, module: nn.Module, batch: Any, head: str | None = None) -> Trace:
+def trace(model: Model, batch: Any, head: str | None = None) -> Trace:
     """Run one batch and record every call, and the input of the classifier at the path ``head``.
 
     The batch has at least two examples, so that its axis can be told from others.
     """
-    traced, n = _recorded(model, module, batch, head), batch_size(batch)
+    traced, n = _recorded(model, batch, head), batch_size(batch)
     unclear = [i for i, c in enumerate(traced.calls) if len(c.sizes) == 3 and c.sizes[1] == n]
     if unclear:
         try:
-            larger = _recorded(model, module, _one_more(batch, n), head)
+            larger = _recorded(model, _one_more(batch, n), head)
         except ExtractionError:  # a network that reads so many examples only
             larger = Trace({})
         _settle(traced, unclear, larger)
@@ -205,14 +142,15 @@ def _one_more(batch: Any, n: int) -> Any:
     return batch
 
 
-def _recorded(model: Any, module: nn.Module, batch: Any, head: str | None) -> Trace:
+def _recorded(model: Model, batch: Any, head: str | None) -> Trace:
+    module = model.module
     recorder = _Recorder(Trace(dict(module.named_modules())), batch, head)
     with (
         evaluation(module),
-        every_call(module, recorder.enter, recorder.leave),
-        LinearOutputs(module) as linear,
+        every_call(module, enter=recorder.enter, leave=recorder.leave),
+        linear_outputs(module) as heads_of,
     ):
-        recorder.trace.heads = linear.heads(call_model(model, batch))
+        recorder.trace.heads = heads_of(call_model(model, batch))
     if not recorder.trace.counts.get(""):
         raise ExtractionError(
             f"{type(module).__name__} runs without its hooks, since its class has a __call__ of "
@@ -257,11 +195,11 @@ class _Recorder:
         shape = () if tensor is None else tuple(tensor.shape[1:])
         given = None if tensor is None else self.value_of(tensor)
         layout = None if given is None else self.layouts.get(given)
-        memory = memory_of(tensor)
+        memory = _memory_of(tensor)
         if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
             # Who turned around what it was given had been given tokens.
             for place, call in enumerate(self.open):
-                if call.layout is None and is_turned(memory, call.memory):
+                if call.layout is None and _is_turned(memory, call.memory):
                     self.open[place] = replace(call, layout="NTC")
         if path == self.head:
             reads = _READS.get(type(module), {}).get(0 if tensor is None else tensor.ndim)
@@ -283,24 +221,24 @@ class _Recorder:
                     layout = "NCT"  # cut or padded along time
             elif tensor is not None and tuple(tensor.shape[1:]) == begun.shape:
                 layout = begun.layout  # an activation or dropout keeps the meaning of the axes
-                if is_turned(memory_of(tensor), begun.memory):
-                    layout = TURNED.get(layout or "")
+                if _is_turned(_memory_of(tensor), begun.memory):
+                    layout = _TURNED.get(layout or "")
                 if layout is None and len(begun.shape) == 2:  # turned around since, or added up
                     around = self.open[-1] if self.open else begun
-                    layout = of_square(begun.shape, begun.memory, around, self.leaf)
-                    layout = layout or layout_of(begun.shape, self.leaf)
+                    layout = _of_square(begun.shape, begun.memory, around, self.leaf)
+                    layout = layout or _layout_of(begun.shape, self.leaf)
         inside = self.leaf if self.leaf_end > begun.start else None
         if tensor is not None and tensor.ndim == 3 and layout is None and not is_leaf(module):
             layout = self.layouts.get(self.value_of(tensor))  # what a part has returned
             if layout is None:
                 shape = tuple(tensor.shape[1:])
-                layout = of_square(shape, memory_of(tensor), begun, inside)
+                layout = _of_square(shape, _memory_of(tensor), begun, inside)
         if tensor is not None and tensor.ndim == 4:
-            if reads_last(module):
+            if _reads_last(module):
                 layout = "NHWC"
-            elif layout is None and type(module) not in MAP_LEAVES:
+            elif layout is None and type(module) not in _MAP_LEAVES:
                 known = self.layouts.get(self.value_of(tensor))  # what a part has returned
-                layout = known or of_cube(tensor, begun, inside)
+                layout = known or _of_cube(tensor, begun, inside)
         self.record(path, output, begun.given, layout, inside)
         self.trace.counts[path] = self.trace.counts.get(path, 0) + 1
 
@@ -320,7 +258,7 @@ class _Recorder:
             value, sizes = self.value_of(tensor), tuple(tensor.shape)
             if 2 <= tensor.ndim <= 4 and len(tensor) == self.n and tensor.numel():
                 shape = tuple(tensor.shape[1:])
-                layout = layout or layout_of(shape, leaf, self.image_size)
+                layout = layout or _layout_of(shape, leaf, self.image_size)
                 self.layouts[value] = layout
         call, end = self.trace.counts.get(path, 0), len(self.trace.calls) + 1
         self.trace.calls.append(
@@ -334,3 +272,91 @@ class _Recorder:
             known = self.values[id(tensor)] = (ref(tensor), self.serial)
             self.serial += 1
         return known[1], 0 if tensor.is_inference() else tensor._version
+
+
+# ---------------------------------------------------------------- what axes mean
+
+
+def _memory_of(tensor: Tensor | None) -> tuple[int, ...]:
+    """Where a tensor lies, and its strides."""
+    strided = tensor is not None and tensor.layout is torch.strided and not tensor.is_nested
+    return (tensor.data_ptr(), *tensor.stride()) if strided and tensor is not None else ()
+
+
+def _is_turned(left: tuple[int, ...], entered: tuple[int, ...]) -> bool:
+    """Whether what left is what entered with its axes in another order."""
+    return left[:1] == entered[:1] and left != entered and sorted(left) == sorted(entered)
+
+
+def _reads_last(module: nn.Module) -> bool:
+    """Whether channels are the last axis of what a module gives, whatever its size is."""
+    forward = type(module).forward
+    if forward is nn.LayerNorm.forward:
+        return len(module.normalized_shape) == 1  # type: ignore[arg-type]
+    return forward is nn.Linear.forward
+
+
+def _of_cube(tensor: Tensor, begun: _Open, leaf: nn.Module | None) -> str | None:
+    """What the axes of an output mean that has as many channels as rows and columns.
+
+    Sizes say nothing there. It is as in memory where it was turned around, else what entered in the
+    same shape, as in a block with a shortcut, and else what the last module inside makes.
+    """
+    shape = tuple(tensor.shape[1:])
+    if len(set(shape)) > 1 or not (strides := _memory_of(tensor)[2:]):
+        return None
+    if strides[0] < min(strides[1:]):
+        return "NCHW"
+    if strides[1] < min(strides[::2]):
+        return "NHWC"
+    if begun.layout in _TURNED and begun.shape == shape:
+        return begun.layout
+    return "NHWC" if leaf is not None and _reads_last(leaf) else None
+
+
+def _of_square(
+    shape: tuple[int, ...], memory: tuple[int, ...], around: _Open, leaf: nn.Module | None
+) -> str | None:
+    """What axes mean after a convolution that has as many channels as there are positions.
+
+    Sizes say nothing there. It is turned around where it is so in memory, and else, as in a block
+    with a shortcut, what entered in the same shape.
+    """
+    kind = getattr(leaf, "_FLOAT_MODULE", type(leaf))
+    if len(shape) != 2 or shape[0] != shape[1] or not issubclass(kind, _SEQUENCE_LEAVES):
+        return None
+    if memory[2:] and memory[2] < memory[3]:
+        return "NTC"
+    return around.layout if around.shape == shape and around.layout in ("NCT", "NTC") else None
+
+
+def _layout_of(
+    shape: tuple[int, ...], leaf: nn.Module | None, image_size: tuple[int, ...] | None = None
+) -> str:
+    """What the axes of an output mean, of which the shape does not have that of the batch.
+
+    ``ND``; ``NTC``, or ``NCT`` where ``leaf``, the last module with own parameters that ran inside,
+    is Conv1d or a norm of its channels; ``NHWC`` if the first two axes are in the image's
+    proportions and the last two are not, else ``NCHW``. A LayerNorm whose channels are the first
+    axis was given the output turned around.
+    """
+    if len(shape) == 1:
+        return "ND"
+    kind = getattr(leaf, "_FLOAT_MODULE", type(leaf))  # what a quantised module stands for
+    channels = getattr(leaf, "out_channels", getattr(leaf, "num_features", None))
+    if len(shape) == 2:
+        if isinstance(leaf, nn.GroupNorm):
+            channels = leaf.num_channels
+        elif isinstance(leaf, nn.LayerNorm) and shape[1] != leaf.normalized_shape[-1]:
+            channels = leaf.normalized_shape[-1]
+        known = issubclass(kind, (*_SEQUENCE_LEAVES, nn.LayerNorm)) and shape[0] == channels
+        return "NCT" if known else "NTC"
+    if issubclass(kind, _MAP_LEAVES) and shape[0] == channels:
+        return "NCHW"
+    height, width = image_size or (1, 1)
+
+    def fits(a: int, b: int) -> bool:
+        # Strides round, so the proportions of a map that is not square hold to one row or column.
+        return a == b if height == width else abs(a * width - b * height) <= max(height, width)
+
+    return "NHWC" if fits(shape[0], shape[1]) and not fits(shape[1], shape[2]) else "NCHW"

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, warn
-from transfer_metrics.sources.example import Word, example_modality, is_pair
-from transfer_metrics.sources.float_maps import PixelMap
+from transfer_metrics.sources.example import PixelMap, Word, example_modality, is_pair
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.task import Task
 

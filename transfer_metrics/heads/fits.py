@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.features.layers import place
 from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import as_codes
@@ -33,9 +32,9 @@ from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.results.record import Record
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.models.candidates import Candidate
-from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.identity import Settings
+from transfer_metrics.sources.models.model import Model, place
 from transfer_metrics.sources.models.modules import evaluation
-from transfer_metrics.sources.models.settings import Settings
 from transfer_metrics.sources.specs import named_spec, results_of
 from transfer_metrics.sources.tasks.task import Split, Task
 

@@ -13,9 +13,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.hooks import LayerTaps
-from transfer_metrics.features.layers import Layer, place
+from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
-from transfer_metrics.features.trace import call_model
+from transfer_metrics.sources.models.model import call_model, place
 
 
 class TransferNet(nn.Module):

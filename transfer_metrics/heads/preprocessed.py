@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, InvalidInputError, TransferMetricsError
-from transfer_metrics.features.forward import Batches, example_length, needs_equal_lengths
-from transfer_metrics.features.layers import place
+from transfer_metrics.features.batches import Batches, example_length, needs_equal_lengths
 from transfer_metrics.features.proof import padding_proven
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.model import Model, place
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.tasks.new_examples import NewExamples
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -89,8 +88,9 @@ class Inputs:
         def load(rows: np.ndarray) -> Any:
             return batches.load([int(row) for row in rows])
 
-        if needs_equal_lengths(padding_proven(model, task)):
-            return cls(load, n, lengths=np.array([example_length(model, x) for x in examples]))
+        proven = padding_proven(model, task)
+        if needs_equal_lengths(proven):
+            return cls(load, n, lengths=np.array([example_length(proven, x) for x in examples]))
         if not keep or model.collate is not None:
             return cls(load, n)
         first = load(np.arange(1))

@@ -20,7 +20,6 @@ from transfer_metrics.features.layers import Layer, items, memory_bytes
 from transfer_metrics.features.pooling import JointPool, Pool, resolve_pool
 from transfer_metrics.features.proof import found_in, settings_of
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.features.trial import materialised
 from transfer_metrics.ranking.cache import ResultCache, content_key
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import device_of
@@ -86,8 +85,9 @@ class SharedFeatures:
         """What ``extract`` would return, but for ``behaviour``, that of all that was read."""
         began = time.perf_counter()
         device = device_of(model.module) if device is None else device
-        how = (batch_size, "float32", False, 0, progress)
-        forward = materialised(Forward(model, task, split, resolve_pool(pool), *how))
+        forward = Forward(
+            model, task, split, resolve_pool(pool), batch_size=batch_size, progress=progress
+        ).materialised()
         own = self._layers_of(forward, layers, pool, device)
         passes = self._passes.setdefault(task[split].fingerprint, [])
         missing = _missing(passes, own)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.features.layers import place
 from transfer_metrics.heads.network import choose_parameters, set_modes
 from transfer_metrics.heads.objective import quality
 from transfer_metrics.heads.preprocessed import Inputs, network_logits
@@ -26,6 +25,7 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.adam import loss_of
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
 from transfer_metrics.sources.models.identity import describe
+from transfer_metrics.sources.models.model import place
 from transfer_metrics.sources.models.modules import own_random_numbers
 
 _Augment = Callable[[Tensor, torch.Generator], Tensor]

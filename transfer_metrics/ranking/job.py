@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
-from transfer_metrics.features.batches import MEAN
 from transfer_metrics.features.extract import Extraction
+from transfer_metrics.features.layers import MEAN
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
@@ -24,7 +24,7 @@ from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import NO_TIME, Record
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.task import Split, Task
-from transfer_metrics.statistics.needs import Labels
+from transfer_metrics.statistics.statistics import Labels
 
 
 @dataclass(frozen=True)

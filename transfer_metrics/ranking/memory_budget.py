@@ -10,8 +10,8 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.memory import total_memory
-from transfer_metrics.statistics.needs import FLOAT, Needs
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT
+from transfer_metrics.statistics.statistics import FLOAT, Needs
 from transfer_metrics.threads import cores
 
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,

@@ -72,13 +72,22 @@ def race(
     job = replace(job, **rounds_of(job, plan.sizes))
     last = len(plan.sizes) - 1
     candidates = [_loaded(candidate) for candidate in candidates]
+
+    def visit(of: Ranges, chosen: Sequence[int], title: str) -> dict[int, Outcome]:
+        """Outcomes of some of the candidates, by their places."""
+        found = {}
+        with progress_bar(title, len(chosen), progress) as bar:
+            for place, outcome in outcomes(of, [candidates[i] for i in chosen], run):
+                found[chosen[place]] = outcome
+                bar.update()
+        return found
+
     found: dict[int, Outcome] = {}
     reached: dict[int, int] = {}
     before: dict[int, list[Record]] = {}
     alive, stage, spent = list(range(len(candidates))), 0, 0
     while alive:
         of_round = replace(work, job=replace(job, stage=stage))
-        visit = functools.partial(_visited, candidates=candidates, run=run, progress=progress)
         title = f"round {stage + 1} of {last + 1}, {plan.sizes[stage]} examples, models left"
         entered = alive
         round_found = visit(of_round, entered, title)
@@ -191,25 +200,6 @@ def _above(model: Standing, leader: Standing) -> float:
     if error > 0:
         return float(below(-gap / error))
     return math.nan if math.isnan(error) or gap == 0 else 0.0
-
-
-def _visited(
-    work: Ranges,
-    chosen: Sequence[int],
-    title: str,
-    *,
-    candidates: Sequence[Candidate],
-    run: Run,
-    progress: bool,
-) -> dict[int, Outcome]:
-    """Outcomes of some of the candidates, by their places."""
-    found = {}
-    models = [candidates[i] for i in chosen]
-    with progress_bar(title, len(chosen), progress) as bar:
-        for place, outcome in outcomes(work, models, run):
-            found[chosen[place]] = outcome
-            bar.update()
-    return found
 
 
 def _survivors(

@@ -13,16 +13,16 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
-from transfer_metrics.features.batches import Batch, hidden_layers
 from transfer_metrics.features.extract import Extraction
+from transfer_metrics.features.layers import hidden_layers
 from transfer_metrics.features.shards import LOGITS, verify_shard
-from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.features.store import Batch, FeatureStore
 from transfer_metrics.files import TEMPORARY, locked, remove_folder, replacing
 from transfer_metrics.memory import release
 from transfer_metrics.metrics.base import Metric
@@ -31,8 +31,7 @@ from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes
 from transfer_metrics.ranking.scoring import ClassScatter, Read, bases_of, needs_by_layer
 from transfer_metrics.statistics.linalg import Scatter
-from transfer_metrics.statistics.needs import Needs
-from transfer_metrics.statistics.statistics import Statistics
+from transfer_metrics.statistics.statistics import Needs, Statistics
 
 _DONE = "range.json"
 
@@ -280,13 +279,7 @@ class _StoredScatter(Sequence[Scatter]):
     def __len__(self) -> int:
         return self._bounds[-1]
 
-    @overload
-    def __getitem__(self, index: int) -> Scatter: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Scatter]: ...
-    def __getitem__(self, index: int | slice) -> Scatter | list[Scatter]:
-        if isinstance(index, slice):
-            return [self[c] for c in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> Scatter:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
         block = bisect.bisect_right(self._bounds, index) - 1

@@ -26,15 +26,14 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.extract import Extraction, check_counts, extract
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.progress import OutOfTime, is_over, until
+from transfer_metrics.progress import OutOfTime, until
 from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.range_statistics import RangeBuilder, RangeFolder, read_ranges
 from transfer_metrics.ranking.scoring import Read, bases_of, read_stores, records_of
 from transfer_metrics.results.error_bars import MODES
 from transfer_metrics.sources.models.candidates import Candidate
-from transfer_metrics.statistics.needs import Needs
-from transfer_metrics.statistics.statistics import Statistics
+from transfer_metrics.statistics.statistics import Needs, Statistics
 
 RANGES = 16
 """Most ranges that the shards of a model are cut into: each leaves its own statistics."""
@@ -80,7 +79,7 @@ def outcomes(
             scored |= outcome.scored
             if candidates[place].name != work.sure:
                 late += [place] * outcome.late
-            elif outcome.scored and is_over(job.until):
+            elif outcome.scored and time.time() > job.until:
                 warn(
                     f"the time was over before any model was scored, and {work.sure} was all the "
                     f"same, since there is no result without one"

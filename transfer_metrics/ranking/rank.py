@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.features.batches import MEAN
+from transfer_metrics.features.layers import MEAN
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.fork_server import can_fork, fork_server_until_end
 from transfer_metrics.progress import progress_bar

@@ -38,8 +38,7 @@ from transfer_metrics.sources.tasks.label_values import (
 from transfer_metrics.sources.tasks.labels import IGNORED, read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.statistics.inputs import as_tokens
-from transfer_metrics.statistics.needs import Labels, Needs
-from transfer_metrics.statistics.statistics import Statistics
+from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
 
 _IDENTIFYING = 256
 """Most rows of features that tell them from others."""

@@ -19,9 +19,9 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     WrittenStatisticError,
 )
-from transfer_metrics.features.batches import Batch, hidden_layers, layers_read, mean_of
+from transfer_metrics.features.layers import hidden_layers, layers_read
 from transfer_metrics.features.shards import LOGITS
-from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.features.store import Batch, FeatureStore, mean_of
 from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import check_time
@@ -30,11 +30,12 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.statistics import ClassMoments, ClassRows
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import Scatter
-from transfer_metrics.statistics.needs import Labels, Needs, has_large_classes
-from transfer_metrics.statistics.statistics import Statistics
+from transfer_metrics.statistics.statistics import FLOAT, Labels, Needs, Statistics
 from transfer_metrics.threads import threads_to_score
 
 _NO_ERRORS: Mapping[str, str] = MappingProxyType({})
+_CLASS_BYTES = 1 << 30
+"""Scatter of the classes that takes more is computed class by class where rows can be read."""
 _NO_HEAD = "the model has no source head; LEEP, NCE and their kin need one"
 ClassScatter = Callable[[ClassMoments], Sequence[Scatter]]
 Read = Callable[[str, Sequence[Needs]], tuple[Statistics, ClassScatter | None]]
@@ -168,7 +169,11 @@ def late_classes(
 
     ``rows`` reads features at some positions.
     """
-    if not has_large_classes(needs, labels, dim):
+    wanted = [need for need in needs if "class" in need.parts and not need.of_bins]
+    if labels.kind != "classification" or not wanted or wanted[0].blocks:
+        return needs, None
+    counts = np.bincount(labels.values, minlength=labels.num_classes)
+    if int(np.minimum(counts, dim).sum()) * dim * FLOAT <= _CLASS_BYTES:
         return needs, None
     kept = [need.without_classes() for need in needs]
     return kept, lambda moments: ClassRows(rows, labels.values, moments.means)

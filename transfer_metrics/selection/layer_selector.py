@@ -36,9 +36,8 @@ from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.statistics import FeatureSample
-from transfer_metrics.statistics.needs import Labels, Needs
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT
-from transfer_metrics.statistics.statistics import Statistics, build_statistic
+from transfer_metrics.statistics.statistics import Labels, Needs, Statistics, build_statistic
 
 _MODES = ("best", "forward", "drop_last")
 _PUBLISHED = "transrate(preset=centred)"

@@ -1,10 +1,13 @@
-"""What one example is: an image, a text, a word of a sentence, a sound, an array of numbers."""
+"""What one example is: an image, a text, a word of a sentence, a sound, an array of numbers.
+
+Arrays of floats may be images, as ``ToTensor`` gives them, by their values.
+"""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.preprocess import array_to_image
 
 Modality = Literal["image", "text", "audio", "tensor"]
 _LOUDEST = 32.0
@@ -26,6 +30,12 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """By the number of the orientation in EXIF."""
+_SLACK = 1e-3
+"""By how much rounding may leave the range of values."""
+_BRIGHT = 127
+"""The least that the brightest of values up to 255 reaches."""
+_DIM = 0.5
+"""The most that fractions of an image reach that is black among values up to 255."""
 # Pillow can also open formats that start other programs; these do not.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 
@@ -54,12 +64,7 @@ class Sound:
 
 
 def as_sound(example: Any) -> Sound:
-    """A waveform (T,), or a mapping with ``array`` and ``sampling_rate`` as ``datasets`` gives it.
-
-    >>> sound = as_sound({"array": [0.0, 0.5, -0.5], "sampling_rate": 16000})
-    >>> len(sound), sound.rate
-    (3, 16000)
-    """
+    """A waveform (T,), or a mapping with ``array`` and ``sampling_rate`` as in ``datasets``."""
     if isinstance(example, Sound):
         return example
     rate = None
@@ -145,11 +150,7 @@ def is_blank(example: Any) -> bool:
 
 
 def example_modality(example: Any) -> Modality:
-    """Tell an image, a text, a sound and an array of numbers apart.
-
-    >>> example_modality("some words"), example_modality(np.zeros(3))
-    ('text', 'tensor')
-    """
+    """Tell an image, a text, a sound and an array of numbers apart."""
     if isinstance(example, Image.Image):
         return "image"
     if is_sound(example):
@@ -221,3 +222,97 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:  # a dozen different ones, of data that cameras and editors wrote
         return image
     return image.transpose(turn)
+
+
+class PixelMap(np.ndarray):
+    """A float map (C, H, W) or (H, W, C) that is an image; networks of one's own take the array."""
+
+    white: float = 1.0
+
+    def image(self) -> Image.Image:
+        """The image in 8 bits, so that it takes the way of a file."""
+        values = np.asarray(self)
+        least, most = float(values.min()), float(values.max())
+        if not -_SLACK <= least <= most <= self.white + _SLACK * self.white:
+            raise InvalidInputError(
+                f"an example has values from {least:.4g} to {most:.4g}, and others of its task lie "
+                f"in 0 to {self.white:g}, as pixels do; give all of them one range"
+            )
+        if self.white > 1 and _DIM < most <= 1 and (values != np.rint(values)).any():
+            raise InvalidInputError(
+                f"an example has values from {least:.4g} to {most:.4g}, as if 1 were white, and "
+                f"others of its task reach {self.white:g}; give all of them one range, or whole "
+                f"numbers"
+            )
+        pixels = np.rint(np.clip(values * (255 / self.white), 0, 255)).astype(np.uint8)
+        return array_to_image(pixels.transpose(1, 2, 0) if len(pixels) in (1, 3) else pixels)
+
+
+@dataclass(frozen=True)
+class FloatMaps:
+    """How float maps of 1 or 3 channels read by the values of some: from least to most."""
+
+    least: float
+    most: float
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, maps: Iterable[Any]) -> FloatMaps | None:
+        """What some examples say; None where they are no such maps."""
+        some = list(maps)
+        if not some or any(np.ndim(x) != 3 or not {1, 3} & {len(x), x.shape[2]} for x in some):
+            return None
+        least, most = min(float(x.min()) for x in some), max(float(x.max()) for x in some)
+        return cls(least, most, tuple(some[0].shape))
+
+    @property
+    def white(self) -> float | None:
+        """The value of white; None where the values are not those of pixels."""
+        if self.least < -_SLACK:
+            return None
+        if self.most <= 1 + _SLACK:
+            return 1.0
+        return 255.0 if _BRIGHT < self.most <= 255 * (1 + _SLACK) else None
+
+    def __str__(self) -> str:
+        """What they are, for the summary of a task."""
+        if self.white is not None:
+            return f"images (floats of 0 to {self.white:g})"
+        return f"numbers (maps of {self.least:.3g} to {self.most:.3g}, as they are)"
+
+    def example(self, values: np.ndarray) -> np.ndarray:
+        """One example, marked as an image where its values are those of pixels."""
+        if self.white is None:
+            return values
+        marked = values.view(PixelMap)
+        marked.white = self.white
+        return marked
+
+    def doubts(self, name: str, size: tuple[int, ...] | None) -> str:
+        """What to warn of where an image model takes the maps as inputs; empty for pixels.
+
+        It is an error where values are not normalised either, or the last axis holds the channels.
+        """
+        if self.white is not None:
+            return ""
+        cure = "give pixels, as uint8 or as floats of 0 to 1"
+        if self.least >= 0:
+            raise InvalidInputError(
+                f"model {name!r} reads images, and the task holds arrays {self.shape} of "
+                f"{self.least:.4g} to {self.most:.4g}, whose white is not known; {cure} (divide by "
+                f"the value of white), or normalise them and load the model with preprocess= and "
+                f"modality='tensor'"
+            )
+        if self.shape[0] not in (1, 3):
+            raise InvalidInputError(
+                f"model {name!r} reads images, and the task holds arrays {self.shape} of "
+                f"{self.least:.4g} to {self.most:.4g} with the channels last; transpose them to "
+                f"(N, C, H, W), or {cure}"
+            )
+        other = size is not None and len(size) == 3 and tuple(size) != self.shape
+        of_size = f", and of {self.shape} where it expects {tuple(size or ())}" if other else ""
+        return (
+            f"model {name!r}: examples of {self.least:.3g} to {self.most:.3g} are taken as "
+            f"normalised for it already{of_size}; if they are not, {cure}, and it "
+            f"resizes and normalises them itself"
+        )

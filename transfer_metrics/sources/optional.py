@@ -24,8 +24,6 @@ def require(package: str, purpose: str, *, install: str = "'transfer-metrics[hub
 
     ``purpose`` completes the sentence "… needs <package>"; ``install`` is what pip is given.
 
-    >>> require("json", "reading settings").dumps([1])
-    '[1]'
     >>> require("no_such_package_at_all", "the impossible")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     transfer_metrics.errors.MissingDependencyError: the impossible needs no_such_package_at_all: ...

@@ -27,9 +27,8 @@ _INPUT_OPTIONS = ("input_size", "mean", "std", "interpolation", "crop_pct")
 class ModelSpec:
     """A model specification taken apart: ``hub:name(option=value, …)@revision=checkpoint``.
 
-    Of what stands in parentheses, ``inputs`` are those that describe the input
-    (``_INPUT_OPTIONS``), ``seed`` is that of random weights, and ``options`` are all others. Only
-    Hugging Face models have a ``revision``.
+    Of what stands in parentheses, ``inputs`` are those that describe the input, and ``options`` all
+    but these and the ``seed``. Only Hugging Face models have a ``revision``.
     """
 
     text: str
@@ -61,21 +60,15 @@ def results_of(given: Any) -> Any:
 
 
 def named_spec(name: str, spec: str | None) -> str | None:
-    """The specification of a model that has a name of its own; None where they are the same.
-
-    >>> named_spec("small", "timm:resnet18"), named_spec("timm:resnet18", "timm:resnet18")
-    ('timm:resnet18', None)
-    """
+    """The specification of a model that has a name of its own; None where they are the same."""
     return spec if spec and spec != name else None
 
 
 def models_of(given: Any) -> list[str] | None:
     """The models that something found before stands for, the best first; None for all else.
 
-    One that has a name of its own is ``name = specification``.
-
-    A file may be anybody's, and the name of a factory would run code of its choice, so it is
-    refused.
+    One that has a name of its own is ``name = specification``. A file may be anybody's, and the
+    name of a factory would run code of its choice, so it is refused.
     """
     found = results_of(given)
     if found is None:
@@ -124,9 +117,6 @@ def parse_name(text: str) -> tuple[str | None, str]:
 
     What stands before the first ``=`` is a name where it has no colon: before the ``=`` of a
     checkpoint there is the colon of the hub.
-
-    >>> parse_name("small = timm:resnet18=a.pth"), parse_name("timm:resnet18 = a.pth")
-    (('small', 'timm:resnet18=a.pth'), (None, 'timm:resnet18 = a.pth'))
     """
     text = unquoted(text)
     name, mark, rest = cut(text, "=")
@@ -150,9 +140,6 @@ def task_text(text: str) -> str:
     """A task specification with its source, where it is only the path of a file or folder.
 
     What begins with a word and a colon has a source, whatever is on the disk.
-
-    >>> task_text("sklearn:digits"), task_text("glyphs")
-    ('sklearn:digits', 'glyphs')
     """
     text = text.strip() if not _exists(text) else text
     source, colon, _ = text.partition(":")

@@ -68,11 +68,7 @@ def names() -> list[str]:
 
 
 def record(name: str) -> dict[str, Any]:
-    """What the manifest says of one bundled model, as ``data/make_zoo.py`` writes it.
-
-    >>> record("resnet-random")["classifier"]
-    'head'
-    """
+    """What the manifest says of one bundled model, as ``data/make_zoo.py`` writes it."""
     return entry(data_folder() / "zoo", "models", name)
 
 

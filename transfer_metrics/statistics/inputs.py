@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.label_values import as_numbers, check_container
-from transfer_metrics.sources.tasks.labels import read_classes
+from transfer_metrics.sources.tasks.labels import complete_labels, read_labels
 
 
 def as_features(x: Any, name: str = "X") -> Tensor:
@@ -52,9 +52,29 @@ def as_labels(y: Any, n: int, num_classes: int | None = None) -> tuple[Tensor, i
     Without ``num_classes`` labels of any kind are numbered in sorted order. With it they must be
     integers below it already, so that batches agree with each other.
     """
-    codes = read_classes(y, n, num_classes)
-    size = int(codes.max(initial=-1)) + 1 if num_classes is None else num_classes
-    return torch.from_numpy(codes), size
+    array = complete_labels(y, "classification")
+    if array.shape != (n,):
+        raise InvalidInputError(
+            f"y must hold one label per row of X: expected shape ({n},), got {array.shape}"
+        )
+    if array.dtype.kind == "f" and (np.isinf(array) | (array != np.floor(array))).any():
+        raise InvalidInputError(
+            "y holds continuous values where class labels are needed; pass integers, or use a "
+            "metric for regression"
+        )
+    if num_classes is None:
+        codes = read_labels(array, "classification")[1]
+        return torch.from_numpy(codes), int(codes.max(initial=-1)) + 1
+    if array.dtype.kind not in "biuf":
+        raise InvalidInputError(
+            f"with num_classes, y must hold integers 0..{num_classes - 1}, not {array.dtype}"
+        )
+    if array.size and (array.min() < 0 or array.max() >= num_classes):
+        raise InvalidInputError(
+            f"labels must lie in 0..{num_classes - 1} for num_classes={num_classes}; "
+            f"got {array.min()}..{array.max()}"
+        )
+    return torch.from_numpy(array.astype(np.int64)), num_classes
 
 
 def as_columns(columns: Any, dim: int) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,13 +98,7 @@ class ClassRows(Sequence[Scatter]):
     def __len__(self) -> int:
         return len(self._means)
 
-    @overload
-    def __getitem__(self, index: int) -> Scatter: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Scatter]: ...
-    def __getitem__(self, index: int | slice) -> Scatter | list[Scatter]:
-        if isinstance(index, slice):
-            return [self[c] for c in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> Scatter:  # type: ignore[override]
         start, stop = int(self._ends[index]), int(self._ends[index + 1])
         # One example is its own mean: no row is needed.
         scatter = Scatter.of_rows(self._means[:0])

@@ -1,4 +1,4 @@
-"""All that the asked metrics need of one layer, as one value that is built, merged and kept."""
+"""All that the asked metrics need of one layer: as it is asked for, built, merged and kept."""
 
 from __future__ import annotations
 
@@ -9,24 +9,181 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.statistics.influence import Influence
+from transfer_metrics.statistics.inputs import as_labels, as_targets, quantile_bins
 from transfer_metrics.statistics.joint import SourceJoint
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.moments import ClassMoments
-from transfer_metrics.statistics.needs import Labels, Needs
-from transfer_metrics.statistics.sample import FeatureSample
+from transfer_metrics.statistics.sample import DEFAULT_LIMIT, FeatureSample
 from transfer_metrics.statistics.saving import Saved
 from transfer_metrics.statistics.targets import TargetMoments
 
+FLOAT = 8
+"""Bytes of a number."""
 _NO_INFLUENCE: Mapping[str, Influence] = MappingProxyType({})
 _SMOOTH = 10
 """Examples per feature from which scores are smooth enough in the weights of examples."""
+
+
+class _Reader(Protocol):
+    """What reads a statistic, such as a metric."""
+
+    @property
+    def requires(self) -> str:
+        """The family: ``"moments"``, ``"examples"`` or ``"source"``."""
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """Optional parts of it."""
+
+    @property
+    def bins(self) -> bool:
+        """Whether regression targets are cut into quantile bins and read as classes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What is known of each of N examples beside their features."""
+
+    values: np.ndarray  # class numbers (N,) below ``num_classes``, or targets (N,) or (N, K)
+    kind: str
+    num_classes: int  # C, 0 where there are no classes
+    # Number of the example that each row belongs to, (N,): rows of one example, such as the tokens
+    # of a sentence, stay together when examples are left out.
+    units: np.ndarray
+    bins: np.ndarray | None = None  # quantile bins of the targets, (N,), where somebody reads them
+    unbinned: str = ""  # why there are none
+
+    @classmethod
+    def of(
+        cls,
+        values: np.ndarray,
+        kind: str,
+        num_classes: int,
+        units: np.ndarray | None = None,
+        readers: Iterable[_Reader] = (),
+    ) -> Labels:
+        """Labels with what ``readers`` read of them; every row is a unit unless ``units`` tell."""
+        units = np.arange(len(values)) if units is None else units
+        bins, why = None, ""
+        if kind == "regression" and any(reader.bins for reader in readers):
+            try:
+                bins = quantile_bins(values)
+            except InvalidInputError as error:
+                why = str(error)
+        return cls(values, kind, num_classes, units, bins, why)
+
+    @classmethod
+    def read(
+        cls,
+        y: Any,
+        kind: str,
+        n: int,
+        units: np.ndarray | None = None,
+        readers: Iterable[_Reader] = (),
+    ) -> Labels:
+        """Labels of n rows of features as people have them, which become codes or targets here."""
+        if kind == "classification":
+            codes, num_classes = as_labels(y, n)
+            return cls.of(codes.numpy(), kind, num_classes, units)
+        return cls.of(as_targets(y, n).cpu().numpy(), kind, 0, units, readers)
+
+    def seen_by(self, reader: _Reader) -> Labels:
+        """The labels that a reader reads: these, or their quantile bins as classes."""
+        if not self.reads_bins(reader):
+            return self
+        if self.bins is None:
+            raise InvalidInputError(self.unbinned)
+        return Labels(self.bins, "classification", int(self.bins.max()) + 1, self.units)
+
+    def reads_bins(self, reader: _Reader) -> bool:
+        """Whether a reader takes quantile bins for these labels."""
+        return reader.bins and self.kind == "regression"
+
+    def key_of(self, reader: _Reader) -> str:
+        """What the statistic of a reader is kept under."""
+        return _key(reader.requires, self.reads_bins(reader))
+
+    def needs_of(self, readers: Sequence[_Reader], blocks: int = 0) -> list[Needs]:
+        """The union of what ``readers`` need of a layer, or of a source head, by what they read.
+
+        Nothing is needed of bins that there are not.
+        """
+        found = []
+        for of_bins in (False, True):
+            chosen = [r for r in readers if self.reads_bins(r) == of_bins]
+            if not chosen or (of_bins and self.bins is None):
+                continue
+            families = tuple(dict.fromkeys(r.requires for r in chosen))
+            parts = frozenset[str]().union(*(r.parts for r in chosen))
+            seen = self.seen_by(chosen[0])
+            found.append(Needs(families, parts, seen.kind, seen.num_classes, blocks, of_bins))
+        return found
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Any) -> Labels:
+        bins = None if self.bins is None else self.bins[rows]
+        return dataclasses.replace(
+            self, values=self.values[rows], units=self.units[rows], bins=bins
+        )
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is built of a layer for all who read the same labels; known before any features are."""
+
+    families: tuple[str, ...]  # the kinds of statistics
+    parts: frozenset[str]  # optional parts of them
+    kind: str  # kind of the task; of bins, ``"classification"``
+    num_classes: int  # C, 0 where there are no classes
+    blocks: int = 0  # how many blocks of examples are kept apart, 0 for none
+    of_bins: bool = False  # whether the labels are quantile bins
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What the statistics are kept under."""
+        return tuple(_key(family, self.of_bins) for family in self.families)
+
+    @property
+    def shared(self) -> str:
+        """Whose total scatter is decomposed for all: that of the moments, if there are any."""
+        return self.keys[self.families.index("moments") if "moments" in self.families else 0]
+
+    def without_classes(self) -> Needs:
+        """The same without the scatter of each class."""
+        return dataclasses.replace(self, parts=self.parts - {"class"})
+
+    def bytes(self, dim: int, counts: np.ndarray, targets: int = 1) -> int:
+        """The most that the statistics take of D features and (C,) examples of each class.
+
+        ``counts`` is one number for a regression, of K targets.
+        """
+        parts = max(self.blocks, 1)
+        of_part = -(-counts // parts)
+        n, numbers = int(of_part.sum()), 0
+        if "moments" in self.families:
+            # Every merge of two parts of a class adds a row to what is kept as rows.
+            width = dim if self.kind == "classification" else dim + targets
+            numbers += min(2 * n, width) * width + (len(counts) + 2) * width
+            if "class" in self.parts:
+                numbers += int(np.minimum(2 * of_part, dim).sum()) * dim
+        if "examples" in self.families:
+            numbers += min(n, DEFAULT_LIMIT) * (dim + targets)
+        if "source" in self.families:
+            numbers += len(counts) * dim
+        return FLOAT * parts * numbers
+
+
+def _key(family: str, of_bins: bool) -> str:
+    return f"{family} of bins" if of_bins else family
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +229,7 @@ class Statistics(Saved):
                 held.append(tuple(found))
                 seconds.append(time.perf_counter() - started)
                 refused.append(why)
-        shared = tuple(n.keys[_first(n)] for n in needs if "spectrum" in n.parts)
+        shared = tuple(n.shared for n in needs if "spectrum" in n.parts)
         return cls(tuple(keys), tuple(held), tuple(seconds), tuple(refused), shared)
 
     @staticmethod
@@ -201,11 +358,6 @@ def _by_block(
         chosen = np.flatnonzero(block == b)
         index = torch.from_numpy(chosen).to(x.device) if torch.is_tensor(x) else chosen
         yield x[index], y[chosen], int(b)
-
-
-def _first(needs: Needs) -> int:
-    """Which statistic has the scatter whose decomposition is shared: the moments, if any."""
-    return needs.families.index("moments") if "moments" in needs.families else 0
 
 
 def _sum(a: Any, b: Any) -> Any:

@@ -36,7 +36,7 @@ class Candidate:
 
 
 def candidates_of(models: Any) -> list[Candidate]:
-    """The models of ``expand_models`` with their names, as given or found, all of them different.
+    """Names, files, modules and models, mappings and lists of all that, each with its own name.
 
     A specification is a name; a model has one; a module is called after its class. The second of
     equal names gets a number. The same module or specification given twice is one candidate. Where
@@ -84,23 +84,18 @@ def _own_name(model: Any) -> str:
         return type(model).__name__
 
 
-def expand_models(models: Any) -> list[str | Model | nn.Module]:
-    """Turn names, files, modules and models, mappings and lists of all that into one list.
+def _named_models(models: Any) -> list[tuple[str | None, str | Model | nn.Module]]:
+    """The models, each with the name that it was given, or None; repeats are left out.
 
     Commas stand between names. Options after a wildcard go to each match. ``@file`` stands for the
     names in a text file, one or several to a line; what follows ``#`` at the beginning of a line or
     after a space is a comment. A table of scores, or its place, stands for its shortlist, and
     ``popular:small`` for a list of published models. A comma belongs to a file or folder that is
-    there with the comma in its name, and to what stands in quotes. Repeats are left out.
+    there with the comma in its name, and to what stands in quotes.
 
-    >>> expand_models("timm:resnet18(pretrained=False, seed=1), small = hf:bert-base-uncased")
-    ['timm:resnet18(pretrained=False, seed=1)', 'hf:bert-base-uncased']
+    >>> _named_models("timm:resnet18(pretrained=False, seed=1), small = hf:bert-base-uncased")
+    [(None, 'timm:resnet18(pretrained=False, seed=1)'), ('small', 'hf:bert-base-uncased')]
     """
-    return [model for _, model in _named_models(models)]
-
-
-def _named_models(models: Any) -> list[tuple[str | None, str | Model | nn.Module]]:
-    """The models of ``expand_models``, each with the name that it was given, or None."""
     lists = (list, tuple, set, frozenset, Iterator)
     found: list[tuple[str | None, Any]] = []
     for item in models if isinstance(models, lists) else [models]:

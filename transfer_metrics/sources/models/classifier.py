@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from transfer_metrics.errors import LayerNotFoundError
-from transfer_metrics.sources.models.modules import evaluation, is_leaf
+from transfer_metrics.sources.models.modules import evaluation, every_call, is_leaf
 
 
 def check_head(module: nn.Module, head: str) -> str:
@@ -55,81 +56,66 @@ def last_linear(module: nn.Module, outputs: int | None = None) -> str | None:
 def proven_head(module: nn.Module, batch: Any) -> str | None:
     """The linear layer that made what a network returns for a batch of two or more inputs."""
     try:
-        with evaluation(module), LinearOutputs(module) as linear:
+        with evaluation(module), linear_outputs(module) as heads_of:
             output = module(**batch) if isinstance(batch, Mapping) else module(batch)
-            return linear.heads(output).head
+            return heads_of(output).head
     except Exception:  # a network that cannot take the guessed input simply has no proven head
         return None
 
 
-class LinearOutputs:
-    """Context manager that keeps what linear layers and 1x1 convolutions give in a forward pass.
+@contextmanager
+def linear_outputs(module: nn.Module) -> Iterator[Callable[[Any], Heads]]:
+    """Keep what linear layers and 1x1 convolutions give in a forward pass.
 
-    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    >>> with LinearOutputs(network) as linear:
-    ...     linear.heads({"logits": network(torch.eye(4))}).head
-    '2'
+    Given is a function that tells of what the network returned which of them made it, by their
+    paths. That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor
+    is returned whatever else keeps the order of each row. (Among several tensors, one behind a tanh
+    is rather a pooled feature.) What is called logits comes first.
     """
+    seen: dict[str, list[Tensor]] = {}
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        self._seen: dict[str, list[Tensor]] = {}
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> LinearOutputs:
-        for name, part in self._module.named_modules():
-            if name and _width(part) is not None:
-                # Script modules refuse the method of their own, though the hook runs.
-                hook = partial(self._keep, name)
-                self._handles.append(nn.Module.register_forward_hook(part, hook))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
+    def keep(path: str, part: nn.Module, inputs: Any, output: Any) -> None:
+        if not path or _width(part) is None or not isinstance(output, Tensor):
             return
-        self._seen.pop(name, None)  # the last call counts, in its place
+        if output.ndim < 2 or not output.is_floating_point():
+            return
+        seen.pop(path, None)  # the last call counts, in its place
         given = output.detach()
         if output.ndim == 2:
-            self._seen[name] = [given.clone()]
-        elif isinstance(module, _CONVOLUTIONS):  # on a map, which is averaged, maybe after a ReLU
+            seen[path] = [given.clone()]
+        elif isinstance(part, _CONVOLUTIONS):  # on a map, which is averaged, maybe after a ReLU
             maps = given.flatten(2)
-            self._seen[name] = [maps.mean(2), maps.relu().mean(2)]
+            seen[path] = [maps.mean(2), maps.relu().mean(2)]
         else:  # at every position
-            self._seen[name] = [given.flatten(1, -2).mean(1)]
+            seen[path] = [given.flatten(1, -2).mean(1)]
 
-    def heads(self, output: Any) -> Heads:
-        """The layers whose output is a tensor in what the network gave, by their paths.
+    with every_call(module, leave=keep):
+        yield partial(_heads, seen)
 
-        That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor is
-        returned whatever else keeps the order of each row. (Among several tensors, one behind a
-        tanh is rather a pooled feature.) What is called logits comes first.
-        """
-        alone = isinstance(output, Tensor)
-        given = [tensor.detach() for tensor in tensors_in(output) if tensor.ndim == 2]
 
-        def makers(tensors: Sequence[Tensor]) -> tuple[str, ...]:
-            return tuple(
-                name
-                for name, forms in self._seen.items()
-                if any(_is_made_of(tensor, rows, alone) for tensor in tensors for rows in forms)
-            )
+def _heads(seen: Mapping[str, list[Tensor]], output: Any) -> Heads:
+    alone = isinstance(output, Tensor)
 
-        is_mapping = isinstance(output, Mapping)
-        logits = output.get("logits") if is_mapping else getattr(output, "logits", None)
-        named = [tensor.detach() for tensor in tensors_in(logits) if tensor.ndim == 2]
-        made = makers(named) or makers(given)
-        for tensor in () if made else given:
-            like = [name for name, [first, *_] in self._seen.items() if first.shape == tensor.shape]
-            if len(like) > 1:
-                mean = torch.stack([self._seen[name][0] for name in like]).mean(0)
-                if _is_made_of(tensor, mean, alone):
-                    return Heads(tuple(like), averaged=True)
-        return Heads(made)
+    def makers(of: Any) -> tuple[list[Tensor], tuple[str, ...]]:
+        tensors = [tensor.detach() for tensor in tensors_in(of) if tensor.ndim == 2]
+        return tensors, tuple(
+            path
+            for path, forms in seen.items()
+            if any(_is_made_of(tensor, rows, alone) for tensor in tensors for rows in forms)
+        )
+
+    is_mapping = isinstance(output, Mapping)
+    logits = output.get("logits") if is_mapping else getattr(output, "logits", None)
+    if named := makers(logits)[1]:
+        return Heads(named)
+    given, made = makers(output)
+    for tensor in () if made else given:
+        like = [name for name, [first, *_] in seen.items() if first.shape == tensor.shape]
+        if len(like) > 1:
+            mean = torch.stack([seen[name][0] for name in like]).mean(0)
+            if _is_made_of(tensor, mean, alone):
+                return Heads(tuple(like), averaged=True)
+    return Heads(made)
 
 
 @dataclass(frozen=True)

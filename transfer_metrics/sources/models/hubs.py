@@ -1,18 +1,22 @@
-"""Models from the bundled zoo, timm, torchvision and plain modules."""
+"""Models from the bundled zoo, timm, torchvision, functions of one's own and plain modules."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError, warn
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, UnknownNameError, warn
 from transfer_metrics.registry import choose
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.example import Modality
@@ -31,8 +35,7 @@ from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
 from transfer_metrics.sources.specs import ModelSpec
 from transfer_metrics.untrusted import visible
 
-_MOST = 300
-"""Characters of what a constructor says of its failure."""
+_MOST = 300  # characters of what a constructor says of its failure
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ def check_name(spec: ModelSpec) -> None:
         if tag:
             choose(f"weights of timm model {architecture!r}", tag, _timm_tags(architecture))
     elif spec.hub == "hf":
-        is_path = spec.name.startswith((".", "/", "~"))
-        if is_path and not os.path.isdir(os.path.expanduser(spec.name)):
+        is_path, place = spec.name.startswith((".", "/", "~")), os.path.expanduser(spec.name)
+        if is_path and not os.path.isdir(place):
             raise InvalidInputError(
                 f"model {spec.text!r}: there is no folder {spec.name!r}; check the path"
             )
@@ -105,7 +108,7 @@ def from_timm(spec: ModelSpec) -> Model:
 
     def make(**classes: int) -> nn.Module:
         given = {"pretrained": pretrained, **options, **classes}
-        return construct(spec, lambda: timm.create_model(spec.name, **given))
+        return _construct(spec, lambda: timm.create_model(spec.name, **given))
 
     module = make()
     revision = _config_of(module).get("tag") if pretrained else "random"
@@ -117,15 +120,14 @@ def from_timm(spec: ModelSpec) -> Model:
     inputs = dict(spec.inputs)
     if "img_size" in options:
         inputs.setdefault("input_size", options["img_size"])
-    channels = options.get("in_chans")
-    return from_module(module, spec.text, inputs, revision or "", channels=channels)
+    return from_module(module, spec.text, inputs, revision or "", options.get("in_chans"))
 
 
 def _leave_out_random_head(module: nn.Module, classes: Any, spec: ModelSpec) -> None:
     """Without a classifier of other classes than those of the weights: timm makes a random one."""
-    known = _config_of(module).get("num_classes")
-    heads = [h for h in configured_heads(_config_of(module)) if with_weights(module, h)]
-    if known is None or known == classes or not heads:
+    config = _config_of(module)
+    heads = [h for h in configured_heads(config) if with_weights(module, h)]
+    if (known := config.get("num_classes")) in (None, classes) or not heads:
         return
     for head in heads:
         module.set_submodule(head, nn.Identity())
@@ -148,13 +150,13 @@ def from_torchvision(spec: ModelSpec) -> Model:
         choose(f"weights of torchvision model {spec.name!r}", label, known.__members__)
         chosen = known[label]
         # Read without unpickling first; torchvision's own loader would unpickle.
-        construct(spec, lambda: chosen.get_state_dict(check_hash=True, weights_only=True))
+        _construct(spec, lambda: chosen.get_state_dict(check_hash=True, weights_only=True))
     elif spec.name in ("googlenet", "inception_v3"):
         options.setdefault("init_weights", False)  # theirs takes half a minute
 
     def make(**classes: int) -> nn.Module:
         given = {**options, **classes}
-        return construct(spec, lambda: models.get_model(spec.name, weights=chosen, **given))
+        return _construct(spec, lambda: models.get_model(spec.name, weights=chosen, **given))
 
     module = make()
     head = last_linear(module)
@@ -176,6 +178,91 @@ def from_torchvision(spec: ModelSpec) -> Model:
     return Model(spec.text, module, preprocess, "image", head, shape, revision)
 
 
+def from_factory(spec: ModelSpec, hubs: Iterable[str] = ()) -> Model:
+    """Call ``package.module:factory`` with every option that it has an argument for.
+
+    What describes the input is used here where it has none for that.
+    """
+    given: dict[str, Any] = {}
+
+    def make() -> Any:
+        factory = find_factory(spec, hubs)
+        given.update(_taken(factory, spec))
+        if "seed" not in given:
+            _check_seed(spec)
+        return factory(**spec.options, **given)
+
+    made = _construct(spec, make, of_hub=False)
+    inputs = {name: value for name, value in spec.inputs.items() if name not in given}
+    if isinstance(made, Model):
+        if inputs:
+            raise InvalidInputError(
+                f"model {spec.text!r}: the factory returns a Model, which has its preprocessing, "
+                f"and takes no {', '.join(inputs)}; leave it out"
+            )
+        model = made
+    elif isinstance(made, nn.Module):
+        model = from_module(made, spec.text, inputs, prove=True)
+    else:
+        raise InvalidInputError(
+            f"model {spec.text!r}: the factory returned a {type(made).__name__}; it must return "
+            f"a torch.nn.Module"
+        )
+    if not spec.checkpoint:
+        return model
+    heads = () if model.head is None else (model.head,)
+    module, revision = load_checkpoint(model.module, spec.checkpoint, heads=heads)
+    return dataclasses.replace(model, revision=revision, head=with_weights(module, model.head))
+
+
+def _taken(factory: Callable[..., Any], spec: ModelSpec) -> dict[str, Any]:
+    """Those of the options that the toolkit knows too which a factory has arguments for."""
+    options = spec.inputs | ({} if spec.seed is None else {"seed": spec.seed})
+    try:
+        arguments = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # of some functions in C nothing is known
+        return {}
+    if any(argument.kind == argument.VAR_KEYWORD for argument in arguments.values()):
+        return options
+    taken = {n for n, argument in arguments.items() if argument.kind != argument.POSITIONAL_ONLY}
+    return {name: value for name, value in options.items() if name in taken}
+
+
+def find_factory(spec: ModelSpec, hubs: Iterable[str]) -> Callable[..., Any]:
+    """Import a factory, with the current directory in front as in ``python -m``.
+
+    Names of hubs are suggested where there is no such module.
+    """
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(spec.hub)
+    except ModuleNotFoundError as error:
+        if error.name and spec.hub.startswith(error.name):
+            if "." not in spec.hub:
+                raise UnknownNameError.of("hub or module", spec.hub, hubs) from error
+            raise InvalidInputError(
+                f"model {spec.text!r}: there is no module {error.name!r}; install it or run from "
+                f"the folder that holds it"
+            ) from error
+        raise
+    finally:
+        sys.path.remove(here)
+    for part in spec.name.split("."):
+        if not hasattr(found, part):
+            public = [n for n in dir(found) if not n.startswith("_")]
+            raise UnknownNameError.of(f"factory in {spec.hub}", spec.name, public)
+        found = getattr(found, part)
+    if not isinstance(found, (nn.Module, Model)):
+        return found
+    if spec.options or spec.seed is not None:
+        raise InvalidInputError(
+            f"model {spec.text!r}: {spec.name} is a network and not a function, so it takes no "
+            f"options; leave them out"
+        )
+    return lambda: found
+
+
 def _with_file(
     module: nn.Module, make: Callable[..., nn.Module], spec: ModelSpec, heads: Sequence[str]
 ) -> tuple[nn.Module, str]:
@@ -189,7 +276,6 @@ def from_module(
     name: str = "",
     inputs: Mapping[str, Any] | None = None,
     revision: str = "",
-    *,
     channels: int | None = None,
     prove: bool = False,
 ) -> Model:
@@ -222,10 +308,7 @@ def _config_of(module: nn.Module) -> Mapping[str, Any]:
 
 
 def with_proven_head(model: Model) -> Model:
-    """The same model with its classifier, where a forward pass can show which one it is.
-
-    Else that is left to the first examples of a task.
-    """
+    """With the classifier that a forward pass shows, or that the examples of a task may show."""
     if model.head is not None:
         return model
     head = None
@@ -283,18 +366,17 @@ def _image_preprocess(
     return Converted(transform, "L" if planes == 1 else "RGB")
 
 
-def check_seed(spec: ModelSpec) -> None:
-    """Refuse a seed that the generator of torch cannot start from."""
+def _check_seed(spec: ModelSpec) -> None:
     if spec.seed is not None and not isinstance(spec.seed, int):
         raise InvalidInputError(
             f"model {spec.text!r}: seed must be a whole number, not {spec.seed!r}"
         )
 
 
-def construct(spec: ModelSpec, make: Callable[[], Any], *, of_hub: bool = True) -> Any:
+def _construct(spec: ModelSpec, make: Callable[[], Any], *, of_hub: bool = True) -> Any:
     """Run a constructor reproducibly, and turn what it raises into one sentence."""
     if of_hub:
-        check_seed(spec)
+        _check_seed(spec)
     try:
         with own_random_numbers(spec.seed if isinstance(spec.seed, int) else 0):
             return make()

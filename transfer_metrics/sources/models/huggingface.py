@@ -122,7 +122,8 @@ def _loaded(
     with _quiet(transformers, local=os.path.isdir(name)):
         config = transformers.AutoConfig.from_pretrained(name, **place)
         checkpoint = _Checkpoint(transformers, spec, name, config, place)
-        model = _BUILDERS[_reads(transformers, config)](checkpoint)
+        build = {"image": _image_model, "text": _text_model, "audio": _audio_model}
+        model = build[_reads(transformers, config)](checkpoint)
     revision = spec.revision or commit or getattr(config, "_commit_hash", None) or ""
     return dataclasses.replace(model, revision=revision)
 
@@ -213,13 +214,9 @@ def _base(library: Any, config: Any) -> Any:
 
 
 def _known(library: Any, mapping: str, config: Any) -> bool:
-    auto = library.models.auto
-    parts = ("modeling_auto", "tokenization_auto", "image_processing_auto")
-    for part in (*parts, "feature_extraction_auto"):
-        found = getattr(getattr(auto, part), mapping, None)
-        if found is not None:
-            return type(config) in found
-    return False
+    parts = ("modeling", "tokenization", "image_processing", "feature_extraction")
+    auto = (getattr(library.models.auto, f"{part}_auto") for part in parts)
+    return any(type(config) in getattr(part, mapping, ()) for part in auto)
 
 
 # ---------------------------------------------------------------- images
@@ -348,10 +345,3 @@ def _audio_model(of: _Checkpoint) -> Model:
     head = last_linear(module, config.num_labels) if classifies else None
     shape = (waveform.rate,)  # a second of noise, to trace with
     return Model(of.spec.text, module, waveform, "audio", head, shape, "", waves)
-
-
-_BUILDERS: dict[str, Callable[[_Checkpoint], Model]] = {
-    "image": _image_model,
-    "text": _text_model,
-    "audio": _audio_model,
-}

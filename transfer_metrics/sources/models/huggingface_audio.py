@@ -24,17 +24,11 @@ _MEL_CONVOLUTIONS: dict[str, list[_Convolution]] = {"whisper": [(3, 1, 1), (3, 2
 
 @dataclass(frozen=True)
 class Waveform:
-    """One sound to its samples, checked against what a model reads.
+    """One sound to its samples, checked against what a model reads."""
 
-    Attributes:
-        rate: samples per second that the model was trained with.
-        shortest: samples that it needs at least.
-        longest: samples after which a sound is cut; 0 where it is read to its end.
-    """
-
-    rate: int
-    shortest: int = 1
-    longest: int = 0
+    rate: int  # samples per second that the model was trained with
+    shortest: int = 1  # samples that it needs at least
+    longest: int = 0  # samples after which a sound is cut; 0 where it is read to its end
 
     @classmethod
     def of(cls, extractor: Any, config: Any, accepted: frozenset[str]) -> Waveform:
@@ -65,19 +59,12 @@ class Waveform:
 
 @dataclass(frozen=True)
 class Waves:
-    """Waveforms through a feature extractor of transformers.
-
-    Attributes:
-        extractor: of the checkpoint.
-        accepted: names of the network's arguments, sorted, since fingerprints tell of them.
-        masked: the network gets a mask of what is padding: it was trained so, or poolings need it.
-        equal_lengths: padding would leak into the features; who makes batches sees to it.
-    """
+    """Waveforms through a feature extractor of transformers."""
 
     extractor: Any
-    accepted: tuple[str, ...]
-    masked: bool
-    equal_lengths: bool
+    accepted: tuple[str, ...]  # names of the network's arguments, sorted for fingerprints
+    masked: bool  # whether it gets a mask of the padding: it was trained so, or poolings need it
+    equal_lengths: bool  # whether padding would leak into features; who makes batches sees to it
 
     @classmethod
     def of(cls, extractor: Any, config: Any, accepted: frozenset[str]) -> Waves:

@@ -104,8 +104,7 @@ def load_model(
 
     from transfer_metrics.sources.example import Modality
     from transfer_metrics.sources.models.classifier import check_head
-    from transfer_metrics.sources.models.factories import from_factory
-    from transfer_metrics.sources.models.hubs import from_module, with_proven_head
+    from transfer_metrics.sources.models.hubs import from_factory, from_module, with_proven_head
     from transfer_metrics.sources.models.model import Model
     from transfer_metrics.sources.models.modules import not_a_model
 
@@ -157,8 +156,7 @@ def load_model(
 
 def check_model(spec: Any) -> None:
     """Raise where no model has such a name, as far as is known without loading it."""
-    from transfer_metrics.sources.models.factories import find_factory
-    from transfer_metrics.sources.models.hubs import check_name
+    from transfer_metrics.sources.models.hubs import check_name, find_factory
 
     if not isinstance(spec, str) or spec.startswith("popular:") or results_of(spec) is not None:
         return

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import ExtractionError, InvalidInputError, TransferMetricsError
 from transfer_metrics.naming import brief
-from transfer_metrics.sources.example import Modality, example_modality
-from transfer_metrics.sources.float_maps import PixelMap
+from transfer_metrics.sources.example import Modality, PixelMap, example_modality
 from transfer_metrics.sources.models.identity import describe, identity
 from transfer_metrics.sources.models.modules import alone, plain_module
+from transfer_metrics.sources.models.tokens import TextBatch
 
 _READ = {"image": "images", "text": "text", "audio": "sounds", "tensor": "arrays of numbers"}
 
@@ -170,3 +171,60 @@ class Model:
     def __call__(self, batch: Any) -> Any:
         """Run the network on a batch; a mapping becomes keyword arguments."""
         return self.module(**batch) if isinstance(batch, Mapping) else self.module(batch)
+
+
+def place(batch: Any, module: nn.Module) -> Any:
+    """Move a batch to the module's device; floating point inputs take the parameters' dtype."""
+    if isinstance(batch, TextBatch):
+        return batch.mapped(lambda tensor: place(tensor, module))
+    if isinstance(batch, Mapping):
+        return {name: place(item, module) for name, item in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(place(item, module) for item in batch)
+    if isinstance(batch, np.ndarray) and batch.dtype.kind in "biuf":
+        batch = torch.from_numpy(np.ascontiguousarray(batch, batch.dtype.newbyteorder("=")))
+    if not isinstance(batch, Tensor):
+        return batch
+    weight = next((p for p in module.parameters() if p.is_floating_point()), None)
+    if weight is None:
+        return batch
+    dtype = weight.dtype if batch.is_floating_point() else batch.dtype
+    return batch.to(weight.device, dtype, non_blocking=True)
+
+
+def call_model(model: Model | nn.Module, batch: Any) -> Any:
+    """Run a Model or a module on one batch; its errors get the shapes of the batch."""
+    try:
+        if isinstance(model, nn.Module) and isinstance(batch, Mapping):
+            return model(**batch)
+        return model(batch)
+    except TransferMetricsError:
+        raise
+    except Exception as error:
+        name = getattr(model, "name", type(model).__name__)
+        hint = ""
+        if "out of memory" in str(error):
+            hint = "; use a smaller batch size"
+        elif "positional argument" in str(error):
+            hint = "; let its forward take the batch as its one positional argument"
+        elif isinstance(error, IndexError) and isinstance(batch, TextBatch):
+            hint = (
+                "; a token or its position is beyond the network's embeddings: check that the "
+                "tokenizer is the network's own, or set a smaller model_max_length in its "
+                "tokenizer_config.json"
+            )
+        raise ExtractionError(
+            f"the forward pass of {name} failed on an input of shape {_shapes(batch)}: "
+            f"{type(error).__name__}: {error}{hint}"
+        ) from error
+
+
+def _shapes(batch: Any) -> str:
+    """The shapes in a batch, for messages."""
+    if isinstance(batch, Tensor):
+        return str(tuple(batch.shape))
+    if isinstance(batch, Mapping):
+        return ", ".join(f"{name} {_shapes(item)}" for name, item in batch.items())
+    if isinstance(batch, Sequence) and not isinstance(batch, str):
+        return ", ".join(_shapes(item) for item in batch)
+    return type(batch).__name__

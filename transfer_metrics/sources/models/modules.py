@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer
@@ -108,11 +110,6 @@ def is_leaf(module: nn.Module) -> bool:
     return all(name in _HOLDERS for name, _ in module.named_children())
 
 
-def holds_weights(path: str) -> bool:
-    """Whether a module is a part of a leaf, whose output are weights rather than features."""
-    return any(part in _HOLDERS for part in path.split("."))
-
-
 def matrices(module: nn.Module) -> int:
     """Weights of two or more axes: those that are quantised count, of what makes one only one."""
     tensors = sum(p.ndim >= 2 for name, p in module.named_parameters() if not _makes(name))
@@ -197,6 +194,14 @@ def own_random_numbers(
             # torch.manual_seed takes a millisecond where there is no accelerator.
             (torch if devices else torch.default_generator).manual_seed(seed)
         yield
+
+
+def random_state(module: nn.Module) -> list[Any]:
+    """How far all sources of random numbers are."""
+    gpus = {p.device for p in module.parameters() if p.is_cuda}
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus)]
+    numbers = list(np.random.get_state())[2:]  # noqa: NPY002  (what networks draw from)
+    return [numbers, random.getstate(), *(state.numpy().tobytes() for state in states)]
 
 
 class _Held:
@@ -306,3 +311,36 @@ def on_device(module: nn.Module, device: torch.device | None) -> Iterator[None]:
             yield
         finally:
             module.to(home)
+
+
+@contextmanager
+def tried(module: nn.Module, device: torch.device | None = None) -> Iterator[None]:
+    """On a device in evaluation mode; random numbers are afterwards as if none had been drawn."""
+    with on_device(module, device), evaluation(module):
+        gpus = {p.device.index for p in module.parameters() if p.is_cuda}
+        with own_random_numbers(devices=sorted(gpus)):
+            own, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
+            try:
+                yield
+            finally:
+                random.setstate(own)
+                np.random.set_state(numbers)  # noqa: NPY002
+
+
+@contextmanager
+def every_call(
+    module: nn.Module, *, enter: Callable[..., None] | None = None, leave: Callable[..., None]
+) -> Iterator[None]:
+    """Call ``enter(path, module, args, kwargs)`` and ``leave(path, module, args, output)``.
+
+    For every module that runs, but for parts of a leaf, whose output are weights and no features.
+    """
+    # Script modules refuse the methods of their own, though the hooks run.
+    before, after = nn.Module.register_forward_pre_hook, nn.Module.register_forward_hook
+    with ExitStack() as handles:
+        for path, part in module.named_modules():
+            if not any(name in _HOLDERS for name in path.split(".")):
+                if enter is not None:
+                    handles.callback(before(part, partial(enter, path), with_kwargs=True).remove)
+                handles.callback(after(part, partial(leave, path)).remove)
+        yield

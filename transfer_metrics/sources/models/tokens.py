@@ -29,16 +29,12 @@ _LENGTHS = (
 
 
 class TextBatch(dict[str, Tensor]):
-    """Keyword arguments of a text model, and where the words of the batch lie.
+    """Keyword arguments of a text model, and where the words of the batch lie."""
 
-    Attributes:
-        words: (M, 3) int64, the sequence of each word, its first token and the one after its last;
-            None where the tokenizer does not tell.
-        by_word: whether these words are the examples, rather than the S sequences.
-    """
-
+    # (M, 3) int64, the sequence of each word, its first token and the one after its last; None
+    # where the tokenizer does not tell.
     words: Tensor | None = None
-    by_word: bool = False
+    by_word: bool = False  # whether these words are the examples, rather than the S sequences
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> TextBatch:
         """The same with all tensors changed, such as moved to another device."""
@@ -56,21 +52,16 @@ class Tokens:
     the end-of-text token there. Words are looked up in their sentences, which are read as text with
     spaces between the words, each once per batch. A sentence that is longer than the model reads is
     cut between words. A word of which the tokenizer makes nothing is read as its unknown token.
-
-    Attributes:
-        tokenizer: of transformers.
-        longest: tokens that a sequence may have, special ones included; texts are cut there.
-        accepted: names of the network's arguments.
-        multiple: batches are padded to a length that it divides, as the network would do out of
-            sight, so that every layer has as many positions as the mask.
-        equal_lengths: padding would leak into the features; who makes batches sees to it.
     """
 
     tokenizer: Any
-    longest: int
+    longest: int  # tokens that a sequence may have, special ones included; texts are cut there
+    # Names of the network's arguments.
     accepted: frozenset[str] = frozenset(("input_ids", "attention_mask", "token_type_ids"))
+    # Batches are padded to a length that it divides, as the network would do out of sight, so that
+    # every layer has as many positions as the mask.
     multiple: int = 1
-    equal_lengths: bool = False
+    equal_lengths: bool = False  # whether padding would leak into the features
 
     @classmethod
     def of(cls, tokenizer: Any, network: nn.Module, longest: int) -> Tokens:

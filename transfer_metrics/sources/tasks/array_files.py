@@ -32,8 +32,7 @@ _EMPTY = 1 << 20
 def read_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
     """The array of an ``.npy`` file, or those of an ``.npz`` archive by name.
 
-    Sizes are compared with what the headers claim before anything is unpacked, and with what
-    ``untrusted.check_unpacked`` allows.
+    Sizes are compared with what the headers claim before anything is unpacked.
     """
     try:
         if not os.path.isfile(path):
@@ -90,8 +89,7 @@ def _array(stream: IO[bytes], size: int) -> np.ndarray:
 def read_torch(path: Path) -> Any:
     """What ``torch.save`` wrote, where it holds tensors, numbers and texts only.
 
-    It, and tensors that repeat few numbers many times, may unpack to as much as
-    ``untrusted.check_unpacked`` allows. Errors are of many kinds.
+    Tensors that repeat few numbers count as all they are. Errors are of many kinds.
     """
     import torch
 

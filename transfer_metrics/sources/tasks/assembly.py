@@ -184,10 +184,6 @@ def words_task(
     Every word is an example, and its sentence is what a model reads. Words with the label -100, or
     none, are context only. With ``bio="drop"``, ``B-PER`` and ``I-PER`` become ``PER``, so that
     classes are types of entities rather than their beginnings and insides.
-
-    >>> task = words_task("ner", {"train": ([["Ada", "sleeps"]], [["B-PER", "O"]])}, bio="drop")
-    >>> task.classes, task["train"].labels.tolist(), task["train"].units.tolist()
-    (('O', 'PER'), [1, 0], [0, 0])
     """
     if bio not in ("keep", "drop"):
         raise InvalidInputError(f"task {name!r}: bio={bio!r}; use 'keep' or 'drop'")

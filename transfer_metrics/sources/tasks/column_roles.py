@@ -57,8 +57,6 @@ class Table:
 
     Attributes:
         name: of the task, for messages.
-        columns: their names.
-        rows: how many there are.
         splits: rows by split, where files rather than a column tell them apart.
         index: columns of which the file says that they are the index of a data frame.
         suspicions: what may be a mistake in the file, each with its cure.
@@ -167,15 +165,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Roles:
-    """What the columns of a table are.
-
-    Attributes:
-        form: what the inputs are read as.
-        labels: the column of the labels, or each of several.
-        split: the column that says of which split a row is, if there is one.
-        titles: the column that names the class of each row, if there is one.
-        understood: the columns that make an example, and what is left out.
-    """
+    """What the columns of a table are; ``titles`` names the class of each row."""
 
     form: Literal["images", "texts", "numbers", "words"]
     labels: tuple[str, ...]

@@ -31,18 +31,16 @@ def from_imagefolder(place: str, name: str) -> Task:
     Links to images, and links in place of class folders, are followed, wherever they lead; links to
     folders further down are not.
     """
-    return _read(_Folder(existing(place, name, "folder"), name, "image"))
+    return _read(_Folder(place, name, "image"), ImageFiles)
 
 
 def from_audiofolder(place: str, name: str) -> Task:
     """The same of WAV files that are not compressed; of several channels the mean is used."""
-    return _read(_Folder(existing(place, name, "folder"), name, "sound"))
+    return _read(_Folder(place, name, "sound"), SoundFiles)
 
 
-def _read(found: _Folder) -> Task:
-    name = found.name
+def _read(found: _Folder, files: type[ImageFiles] | type[SoundFiles]) -> Task:
     parts: dict[str, tuple[Sequence[Any], list[str]]] = {}
-    files = SoundFiles if found.noun == "sound" else ImageFiles
     for split, folder in found.splits().items():
         paths: list[Path] = []
         named: list[str] = []
@@ -53,7 +51,7 @@ def _read(found: _Folder) -> Task:
         if paths:
             parts[split] = (files(paths), named)
         elif folder != found.root:
-            found.leave(folder, f"no {found.noun} in it")
+            found.left[f"no {found.noun} in it"].append(folder)
     classes = sorted(set().union(*(named for _, named in parts.values())))
     if "train" not in parts or len(classes) < 2:
         raise found.unusable(len(classes))
@@ -62,7 +60,7 @@ def _read(found: _Folder) -> Task:
     # By number, since a folder "NA" or "-1" is a class as any other.
     numbers = {title: number for number, title in enumerate(classes)}
     coded = {s: (paths, [numbers[n] for n in named]) for s, (paths, named) in parts.items()}
-    task = make_task(name, coded, "classification", classes)
+    task = make_task(found.name, coded, "classification", classes)
     # Told when all is known, with what else is wrong.
     told = [f"left out {', '.join(lost)}"] if lost else []
     return replace(task, understood=task.understood.plus(left_out, told))
@@ -71,18 +69,15 @@ def _read(found: _Folder) -> Task:
 class _Folder:
     """A folder that is looked through, and what in it is left out for which reason."""
 
-    def __init__(self, root: Path, name: str, noun: str) -> None:
-        self.root, self.name, self.noun = root, name, noun
+    def __init__(self, place: str, name: str, noun: str) -> None:
+        self.root, self.name, self.noun = existing(place, name, "folder"), name, noun
         self.suffixes = FILE_SUFFIXES[noun]
-        self._left: defaultdict[str, list[Path]] = defaultdict(list)
-
-    def leave(self, path: Path, why: str) -> None:
-        self._left[why].append(path)
+        self.left: defaultdict[str, list[Path]] = defaultdict(list)
 
     def left_out(self) -> tuple[tuple[str, str], ...]:
         """What is not used: its name, or the number of several and the first, with the reason."""
         told = []
-        for why, paths in self._left.items():
+        for why, paths in self.left.items():
             first = text_of(str(min(paths).relative_to(self.root)))
             told.append((first if len(paths) == 1 else f"{len(paths)} such as {first}", why))
         return tuple(told)
@@ -107,10 +102,8 @@ class _Folder:
     def subfolders(self, folder: Path) -> list[Path]:
         """The folders in a folder; files beside them are left out."""
         for path in self._entries(folder):
-            if is_litter(path.name):
-                self.leave(path, _LITTER)
-            elif not path.is_dir():
-                self.leave(path, _LOOSE)
+            if is_litter(path.name) or not path.is_dir():
+                self.left[_LITTER if is_litter(path.name) else _LOOSE].append(path)
         return self._folders(folder)
 
     def files(self, folder: Path) -> list[Path]:
@@ -121,19 +114,18 @@ class _Folder:
             for part in list(inner):
                 if is_litter(part) or (here / part).is_symlink():
                     inner.remove(part)
-                    self.leave(here / part, _LITTER if is_litter(part) else _LINK)
+                    self.left[_LITTER if is_litter(part) else _LINK].append(here / part)
             for file in files:
                 path = here / file
                 if is_litter(file):
-                    self.leave(path, _LITTER)
-                elif not path.is_file():
-                    self.leave(path, _LINK if path.is_symlink() else f"no {self.noun}")
-                elif path.suffix.lower() not in self.suffixes:
-                    self.leave(path, f"no {self.noun}")
-                else:
+                    self.left[_LITTER].append(path)
+                elif path.is_file() and path.suffix.lower() in self.suffixes:
                     found.append(path)
+                else:
+                    is_link = path.is_symlink() and not path.is_file()
+                    self.left[_LINK if is_link else f"no {self.noun}"].append(path)
         if not found:
-            self.leave(folder, f"no {self.noun} in it")
+            self.left[f"no {self.noun} in it"].append(folder)
         return sorted(found)
 
     def unusable(self, classes: int) -> InvalidInputError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.sources.example import (
+    FloatMaps,
     Modality,
     Sound,
     as_sound,
@@ -18,10 +20,9 @@ from transfer_metrics.sources.example import (
     is_pair,
     is_sound,
 )
-from transfer_metrics.sources.float_maps import FloatMaps
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.label_values import as_array, check_container
-from transfer_metrics.sources.tasks.sequences import Examples, ImageArray, Rows, white_bytes
+from transfer_metrics.sources.tasks.sequences import Examples, ImageArray, Rows
 
 _COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
@@ -45,12 +46,12 @@ def _item(items: Any, index: int, where: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Foreign(Examples):
-    """Examples of somebody else's sequence, whose items ``convert`` turns into examples."""
+    """Examples of somebody else's sequence, which may be of pairs (x, y)."""
 
     items: Any
-    convert: Callable[[Any], Any]
     where: str
-    modality: Modality | None = None
+    modality: Modality
+    pairs: bool = False
     kept = False
 
     def __len__(self) -> int:
@@ -61,21 +62,13 @@ class _Foreign(Examples):
         """How some of them read, from the first to the last."""
         if self.modality != "tensor":
             return None
-        spread = np.linspace(0, len(self) - 1, min(len(self), _COMPARED)).astype(int)
         found = []
-        for index in spread.tolist():
-            try:
+        for index in np.linspace(0, len(self) - 1, min(len(self), _COMPARED)).astype(int).tolist():
+            with suppress(InvalidInputError):  # which is told of when it is used
                 found.append(self._converted(index))
-            except InvalidInputError:  # which is told of when it is used
-                continue
-            if not FloatMaps.of(found[:1]):
+            if found and not FloatMaps.of(found[:1]):
                 return None
         return FloatMaps.of(found)
-
-    def content(self) -> Iterator[bytes]:
-        """Each of them, and which value is white."""
-        yield from self.each()
-        yield from white_bytes(self.maps)
 
     def read(self, index: int) -> Any:
         example = self._converted(index)
@@ -84,7 +77,7 @@ class _Foreign(Examples):
     def _converted(self, index: int) -> Any:
         item = _item(self.items, index, self.where)
         try:
-            return self.convert(item)
+            return as_example(item[0]) if self.pairs else item
         except InvalidInputError as error:
             raise InvalidInputError(f"{self.where}, example {index}: {error}") from error
 
@@ -120,7 +113,8 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
         labels = as_array([_pair(dataset, i, where)[1] for i in range(len(dataset))])
         names = None if kept is not None else names
         kept = labels
-    return _Foreign(dataset, _first, where, example_modality(_first(first))), kept, names
+    given = example_modality(as_example(first[0]))
+    return _Foreign(dataset, where, given, pairs=True), kept, names
 
 
 def _kept_labels(dataset: Any) -> np.ndarray | None:
@@ -153,14 +147,6 @@ def _pair(dataset: Any, index: int, where: str) -> Any:
             f"load_task([d[{x}] for d in data], [d[{y}] for d in data])"
         )
     return item
-
-
-def _first(pair: Any) -> Any:
-    return as_example(pair[0])
-
-
-def _as_it_is(example: Any) -> Any:
-    return example
 
 
 def _agree(labels: np.ndarray, dataset: Any, first: Any, where: str) -> bool:
@@ -239,7 +225,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
         given = example_modality(first)
         if isinstance(values, list) and any(example_modality(v) != given for v in values):
             raise InvalidInputError(f"{where}: the list mixes different kinds of examples")
-        return values if own else _Foreign(values, _as_it_is, where, given)
+        return values if own else _Foreign(values, where, given)
     return Rows(_as_float32(_stack(values, where), where))
 
 

@@ -144,10 +144,11 @@ def read_labels(y: Any, kind: str | None = None, X: Any = None) -> tuple[str, np
         return kind, _targets("y", array)
     if kind not in _KINDS:
         raise InvalidInputError(f"kind {kind!r}; give {_KNOWN}")
+    array = read_texts({"y": array}, kind)["y"]
     if kind == "regression":
-        return kind, _targets("y", read_texts({"y": array}, kind)["y"])
+        return kind, _targets("y", array)
     _refuse_several("y", array)
-    return kind, _class_numbers(array)
+    return kind, _numbered("y", {"y": array}, None)[0]["y"]
 
 
 def fitted_kind(y: Any, read: bool = False) -> str:
@@ -167,35 +168,6 @@ def fitted_kind(y: Any, read: bool = False) -> str:
     if kind == "classification":
         _refuse_several("y", array)
     return kind
-
-
-def read_classes(y: Any, n: int, count: int | None = None) -> np.ndarray:
-    """Labels of n examples that must be classes, (n,) int64: numbered in sorted order.
-
-    With a ``count`` of classes they must be whole numbers below it, so that batches agree.
-    """
-    array = complete_labels(y, "classification")
-    if array.shape != (n,):
-        raise InvalidInputError(
-            f"y must hold one label per row of X: expected shape ({n},), got {array.shape}"
-        )
-    if array.dtype.kind == "f" and (np.isinf(array) | (array != np.floor(array))).any():
-        raise InvalidInputError(
-            "y holds continuous values where class labels are needed; pass integers, or use a "
-            "metric for regression"
-        )
-    if count is None:
-        return _class_numbers(array)
-    if array.dtype.kind not in "biuf":
-        raise InvalidInputError(
-            f"with num_classes, y must hold integers 0..{count - 1}, not {array.dtype}"
-        )
-    if array.size and (array.min() < 0 or array.max() >= count):
-        raise InvalidInputError(
-            f"labels must lie in 0..{count - 1} for num_classes={count}; "
-            f"got {array.min()}..{array.max()}"
-        )
-    return array.astype(np.int64)
 
 
 def is_long_tailed(codes: np.ndarray) -> bool:
@@ -236,10 +208,6 @@ def _refuse_several(where: str, array: np.ndarray) -> None:
             f"(labels.argmax(1) where one of each row is 1), kind='multilabel' for several labels "
             f"per example, or kind='regression' for several targets"
         )
-
-
-def _class_numbers(array: np.ndarray) -> np.ndarray:
-    return _numbered("y", read_texts({"y": array}, "classification"), None)[0]["y"]
 
 
 def encode(

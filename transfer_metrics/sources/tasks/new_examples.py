@@ -57,12 +57,7 @@ class NewExamples:
         return len(self.names)
 
     def by_word(self) -> NewExamples:
-        """The words of texts, parted by spaces, each read in its text and called by itself.
-
-        >>> new = NewExamples(["so it goes"], ["so it goes"]).by_word()
-        >>> new.names, new.examples[2]
-        (['so', 'it', 'goes'], Word(sentence=('so', 'it', 'goes'), position=2))
-        """
+        """The words of texts, parted by spaces, each read in its text and called by itself."""
         words: list[Word] = []
         for example in self.examples:
             if isinstance(example, Word):
@@ -78,11 +73,7 @@ class NewExamples:
 
 
 def is_task_name(X: Any) -> bool:
-    """Whether a text names a task, as ``load_task`` takes it, and no file.
-
-    >>> is_task_name("sklearn:digits"), is_task_name("photos/"), is_task_name("note: it rains")
-    (True, False, False)
-    """
+    """Whether a text names a task, as ``load_task`` takes it, and is no file nor a sentence."""
     if not isinstance(X, str) or os.path.exists(X):
         return False
     source, colon, place = X.partition(":")

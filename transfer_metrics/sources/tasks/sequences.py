@@ -14,8 +14,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.example import Modality, Sound, decode, decode_sound, example_bytes
-from transfer_metrics.sources.float_maps import FloatMaps
+from transfer_metrics.sources.example import (
+    FloatMaps,
+    Modality,
+    Sound,
+    decode,
+    decode_sound,
+    example_bytes,
+)
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.paths import inside
 from transfer_metrics.untrusted import PICTURE, read_bytes
@@ -295,8 +301,8 @@ class Rows(Examples):
         return FloatMaps.of(self.values)
 
     def content(self) -> Iterator[bytes]:
-        """All values at once, and which of them is white."""
-        return iter([example_bytes(self.values), *white_bytes(self.maps)])
+        """All values at once."""
+        return iter([example_bytes(self.values)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,10 +324,6 @@ class _Chosen(Examples):
     def maps(self) -> FloatMaps | None:  # type: ignore[override]
         return getattr(self.examples, "maps", None)
 
-    def content(self) -> Iterator[bytes]:
-        yield from self.each()
-        yield from white_bytes(self.maps)
-
     @property
     def sizes(self) -> np.ndarray | None:  # type: ignore[override]
         sizes = getattr(self.examples, "sizes", None)
@@ -337,11 +339,6 @@ class _Chosen(Examples):
 
     def read(self, index: int) -> Any:
         return self.examples[int(self.positions[index])]
-
-
-def white_bytes(maps: FloatMaps | None) -> list[bytes]:
-    """What the fingerprint of examples says of maps that are images."""
-    return [f"white {maps.white}".encode()] if maps and maps.white is not None else []
 
 
 def some(examples: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:

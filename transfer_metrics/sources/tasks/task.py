@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,10 @@ class Split:
         """SHA-256 of the contents of examples and labels, in order; images count as stored."""
         digest = hashlib.sha256(f"{self.labels.dtype}{self.labels.shape}\0".encode())
         digest.update(np.ascontiguousarray(self.labels).tobytes())
-        parts = getattr(self.examples, "content", None)
-        for part in parts() if parts is not None else map(example_bytes, self.examples):
+        content, maps = (getattr(self.examples, name, None) for name in ("content", "maps"))
+        parts = content() if content is not None else map(example_bytes, self.examples)
+        white = [f"white {maps.white}".encode()] if maps and maps.white is not None else []
+        for part in chain(parts, white):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part)
         return digest.hexdigest()
