@@ -60,15 +60,6 @@ class Scores:
         return _tables(found)
 
     @property
-    def examples(self) -> dict[str, int]:
-        """How many examples of each task were scored at most."""
-        found: dict[str, int] = {}
-        for (_, task), group in self._pairs.items():
-            for r in _plainly_scored(group):
-                found[task] = max(found.get(task, 0), int(r["n"]))
-        return found
-
-    @property
     def widths(self) -> dict[str, float]:
         """Number of features of the classifier's input, by model."""
         found: dict[str, tuple[int, float]] = {}

@@ -97,7 +97,10 @@ def truth_cases(population: str, truth: _Records, scores: _Records) -> list[Case
     """Cases of a ground truth: on all examples and on parts, at the last and at the best block."""
     accuracies, scored = best_reached(truth), Scores(scores)
     classes = {str(r["task"]): int(r["num_classes"]) for r in truth if r.get("num_classes")}
-    whole = scored.examples
+    whole = {
+        task: max(int(r["n"]) for r in scores if r["task"] == task and r.get("n"))
+        for task in dict.fromkeys(r["task"] for r in scores)
+    }
     cases = cases_of(population, scored.last(), accuracies, n=whole, classes=classes)
     best = scored.best()
     cases += cases_of(population, best, accuracies, n=whole, classes=classes, of_best=True)

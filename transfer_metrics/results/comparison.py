@@ -21,7 +21,6 @@ from transfer_metrics.results.plot_style import (
     rows_height,
     save_figure,
     short_labels,
-    task_title,
     titled,
 )
 from transfer_metrics.results.printed import column_names, page_table
@@ -255,7 +254,7 @@ class ComparisonPlots(TablePlots):
         legend_above(ax, drawn, ["in distribution", *short_labels(table.shifts)])
         models = summary.index.get_level_values("model")
         one = [] if len(groups) > 1 else short_labels([models[0]], 60)
-        where = [] if "task" in summary.index.names else [task_title(self._tasks)]
+        where = [] if "task" in summary.index.names else [self._tasks]
         note = f"the best {len(summary)} of {total} heads" if total > len(summary) else ""
         titled(ax, " on ".join(filter(None, [*one, *where])), note)
         return ax
