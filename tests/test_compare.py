@@ -389,14 +389,14 @@ def test_cost_follows_the_papers_model(glyphs: tm.Task) -> None:
     head = tm.Head2Toe(keep=0.05, steps=10, batch_size=16).fit(model, glyphs)
     kept, total, classes = head.coef_.shape[1], head.candidates_, 36
     cost = _cost_of(head, forward, n)
-    assert cost.train_flops == n * forward + 10 * 16 * 6 * (total + kept) * classes
-    assert cost.stored_bytes == 4 * (kept + 1) * classes + math.ceil(total / 8)
+    assert cost["train_flops"] == n * forward + 10 * 16 * 6 * (total + kept) * classes
+    assert cost["stored_bytes"] == 4 * (kept + 1) * classes + math.ceil(total / 8)
     tuned = tm.FineTune(lr=0.05, epochs=1, batch_size=32, progress=False).fit(model, glyphs)
     steps = math.ceil((n - round(0.2 * n)) / 32)
     cost = _cost_of(tuned, forward, n)
-    assert cost.train_flops == steps * 32 * 3 * forward
+    assert cost["train_flops"] == steps * 32 * 3 * forward
     numbers = sum(t.numel() for t in model.module.state_dict().values())
-    assert cost.stored_bytes == 4 * numbers + 4 * (tuned.coef_.shape[1] + 1) * classes
+    assert cost["stored_bytes"] == 4 * numbers + 4 * (tuned.coef_.shape[1] + 1) * classes
 
 
 class NearestMean(Head):

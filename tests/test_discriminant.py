@@ -16,8 +16,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.metrics.discriminant import Problem
-from transfer_metrics.metrics.ped import motion
+from transfer_metrics.metrics.discriminant import Problem, _motion
 
 
 def features(n=120, d=10, c=4, signal=1.0, scale=1.0):
@@ -290,24 +289,24 @@ def test_motion_of_two_classes_by_hand(step, rounds):
     sample = tm.FeatureSample.from_batch(x, [0, 0, 1, 1])
     force = 1.0 * (0.6 + 0.6) - 0.4
     moved = sum(0.5 * step**2 * force * (1 - step**2) ** r for r in range(rounds))
-    moves, _ = motion(sample, sample.x.new_ones(1), 1.0, step, 6)
+    moves, _ = _motion(sample, sample.x.new_ones(1), 1.0, step, 6)
     np.testing.assert_allclose(moves[:, 0], [-moved, moved], rtol=1e-12)
 
 
 def test_a_move_is_never_longer_than_the_overlap():
     x = np.array([-0.8, 0.4, -0.4, 0.8])[:, None]
     sample = tm.FeatureSample.from_batch(x, [0, 0, 1, 1])
-    moves, _ = motion(sample, sample.x.new_ones(1), 1.0, 5.0, 6)
+    moves, _ = _motion(sample, sample.x.new_ones(1), 1.0, 5.0, 6)
     np.testing.assert_allclose(moves[:, 0], [-0.8, 0.8], rtol=1e-12)
 
 
 def test_coinciding_centres_stay():
     x = np.array([[-1.0, 0.1], [1.0, 0.1], [-2.0, 0.1], [2.0, 0.1], [0.3, 0.4], [0.5, 0.3]])
     sample = tm.FeatureSample.from_batch(x, [0, 0, 1, 1, 2, 2])
-    moves, _ = motion(sample, sample.x.new_ones(2), 2.0, 0.1, 1)
+    moves, _ = _motion(sample, sample.x.new_ones(2), 2.0, 0.1, 1)
     assert bool(moves.isfinite().all())
     two = tm.FeatureSample.from_batch(x[:4] + 1e3, [0, 0, 1, 1])
-    assert not bool(motion(two, two.x.new_ones(2), 2.0, 0.1, 6)[0].any())
+    assert not bool(_motion(two, two.x.new_ones(2), 2.0, 0.1, 6)[0].any())
 
 
 def test_ped_options_are_checked():

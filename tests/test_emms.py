@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.metrics.emms import sparsemax
+from transfer_metrics.metrics.emms import _sparsemax
 
 
 def features(n=90, d=8, c=5):
@@ -137,7 +137,7 @@ def test_input_is_checked():
 @given(st.lists(st.floats(-3, 3), min_size=1, max_size=6))
 def test_sparsemax_is_the_nearest_point_of_the_simplex(values):
     z = np.array(values)
-    point = sparsemax(torch.tensor(values, dtype=torch.float64)).numpy()
+    point = _sparsemax(torch.tensor(values, dtype=torch.float64)).numpy()
     np.testing.assert_allclose(point, nearest_on_simplex(z), atol=1e-12)
     assert point.min() >= 0
     assert point.sum() == pytest.approx(1.0, abs=1e-12)
@@ -147,4 +147,4 @@ def test_sparsemax_agrees_with_a_constrained_solver():
     z = np.array([0.9, 0.7, -0.2, 0.1])
     found = minimize(lambda p: ((p - z) ** 2).sum(), np.full(4, 0.25), bounds=[(0, 1)] * 4,
                      constraints={"type": "eq", "fun": lambda p: p.sum() - 1})  # fmt: skip
-    np.testing.assert_allclose(sparsemax(torch.from_numpy(z)), found.x, atol=1e-6)
+    np.testing.assert_allclose(_sparsemax(torch.from_numpy(z)), found.x, atol=1e-6)

@@ -21,7 +21,7 @@ import transfer_metrics as tm
 from tests.engine_works import Environment, Squares, Unreadable, notes_of
 from transfer_metrics.errors import EngineError, InvalidInputError, UnknownNameError
 from transfer_metrics.ranking.engines import ENGINES, REDUCE, Lost, Unit, map_reduce
-from transfer_metrics.ranking.engines.crew import ATTEMPTS, Schedule
+from transfer_metrics.ranking.engines.crew import _ATTEMPTS, Schedule
 from transfer_metrics.threads import running_with
 
 pytestmark = pytest.mark.integration
@@ -206,9 +206,9 @@ def test_schedule_whatever_happens(parts, workers, deaths, seed) -> None:
 
 def test_schedule_gives_up_after_some_attempts() -> None:
     schedule = Schedule([1])
-    for attempt in range(ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         assert schedule.take("w") == Unit(0, 0)
-        assert (schedule.lost("w", "dead") is not None) == (attempt == ATTEMPTS - 1)
+        assert (schedule.lost("w", "dead") is not None) == (attempt == _ATTEMPTS - 1)
     assert schedule.take("w") == Unit(0, REDUCE)
     assert schedule.results(0) == [Lost("dead")]
 

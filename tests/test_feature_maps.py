@@ -133,7 +133,7 @@ def test_channels_may_be_in_any_order(criterion):
     assert moved.objective_ == plain.objective_
     starts = dict(zip(layers, np.cumsum([0, 8, 12, 16]), strict=True))
     original = [
-        starts[name] + orders[name][moved._inside[name]] for name in moved.layers_
+        starts[name] + orders[name][moved._kept.layers[name]] for name in moved.layers_
     ]  # fmt: skip
     assert set(np.concatenate(original)) == set(plain.columns_)
 

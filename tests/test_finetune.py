@@ -35,11 +35,11 @@ from transfer_metrics.heads import training
 from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.finetune import _RATES, FineTune
 from transfer_metrics.heads.linear import LinearProbe
-from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits, network_logits
+from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits
 from transfer_metrics.heads.presets import LPFT
+from transfer_metrics.heads.train_settings import TrainSettings
 from transfer_metrics.heads.training import (
     Training,
-    TrainSettings,
     _augmented,
     _epoch_batches,
     _epoch_seed,
@@ -455,7 +455,7 @@ class TestInputs:
         network, inputs, _ = toy()
         network[0].weight.data[0, 0] = math.nan
         with pytest.raises(ExtractionError, match="logits of example 0"):
-            network_logits(network.eval(), inputs, 16)
+            inputs.logits(network.eval(), 16)
 
 
 class TestFineTune:

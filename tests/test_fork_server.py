@@ -20,7 +20,7 @@ import transfer_metrics as tm
 from tests.engine_works import Squares, Warned, notes_of, tell
 from transfer_metrics import fork_server
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.fork_server import IMPORTED, ForkServer, can_fork
+from transfer_metrics.fork_server import _IMPORTED, ForkServer, can_fork
 from transfer_metrics.ranking.engines import map_reduce
 from transfer_metrics.ranking.rank import chosen_engine
 from transfer_metrics.sources.models.candidates import Candidate
@@ -89,7 +89,7 @@ def test_a_server_that_was_killed_says_so_and_another_takes_its_place(server: Fo
 
 
 def test_nothing_has_threads_when_it_is_forked(tmp_path: Path) -> None:
-    server = ForkServer([*IMPORTED, "tests.engine_works"])
+    server = ForkServer([*_IMPORTED, "tests.engine_works"])
     try:
         pipe, _ = forked(server)
         pipe.recv()  # all is imported

@@ -20,7 +20,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
-from transfer_metrics.heads.data import class_labels
+from transfer_metrics.heads.objective import class_labels
 from transfer_metrics.sources.tasks.label_values import as_array, number_of
 from transfer_metrics.sources.tasks.labels import doubts, encode, kind_of, odd_texts, read_labels
 

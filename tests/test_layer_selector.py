@@ -135,7 +135,7 @@ def test_transform_puts_the_layers_side_by_side_at_unit_length():
     np.testing.assert_array_equal(selector.transform(more), selector.transform(layers))
     with pytest.raises(LayerNotFoundError, match="first"):
         selector.transform({"noise": layers["noise"]})
-    with pytest.raises(InvalidInputError, match="6 features in fit and has 5"):
+    with pytest.raises(InvalidInputError, match="6 features when columns were chosen and has 5"):
         selector.transform({name: x[:, :5] for name, x in layers.items()})
 
 

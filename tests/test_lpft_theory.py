@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.heads.preprocessed import Inputs
-from transfer_metrics.heads.training import Training, TrainSettings
+from transfer_metrics.heads.train_settings import TrainSettings
+from transfer_metrics.heads.training import Training
 
 
 class TwoLayers(nn.Module):

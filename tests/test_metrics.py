@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
 from transfer_metrics.metrics.base import METRICS
-from transfer_metrics.metrics.probes import RIDGE_PATH
+from transfer_metrics.metrics.probes import _RIDGE_PATH
 
 
 def features(n=120, d=10, c=4, signal=1.0):
@@ -276,7 +276,7 @@ def test_ridge_probe_is_brute_force_leave_one_out(n, d):
     centred = x - x.mean(axis=0)
     unit = (centred**2).sum() / min(n - 1, d)
     best = None
-    for strength in RIDGE_PATH:
+    for strength in _RIDGE_PATH:
         predicted = cross_val_predict(
             Ridge(alpha=strength * unit, solver="cholesky"), x, targets, cv=LeaveOneOut()
         )

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import transfer_metrics as tm
 from transfer_metrics.errors import CorruptStoreError, ExtractionError, InvalidInputError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import list_layers
@@ -18,7 +19,6 @@ from transfer_metrics.heads.network import (
     _unit_length,
     full_precision,
     linear_layer,
-    load_weights,
 )
 from transfer_metrics.selection.columns import unit_rows
 from transfer_metrics.sources.models.load_model import load_model
@@ -181,7 +181,7 @@ def test_columns_travel_in_the_state():
     layers = list_layers(backbone, ["a"], example=noise(2, 3, 8, 8))
     one = TransferNet(backbone, layers, "avg", nn.Linear(2, 2), columns={"a": [0, 1]})
     other = TransferNet(backbone, layers, "avg", nn.Linear(2, 2), columns={"a": [3, 2]})
-    load_weights(one, other.state_dict())
+    one.load_state_dict(other.state_dict())
     x = noise(2, 3, 8, 8)
     assert torch.equal(one(x), other(x))
 
@@ -199,8 +199,14 @@ def test_wrong_parts_are_refused():
     network = TransferNet(backbone, layers, "avg", nn.Linear(4, 2))
     with pytest.raises(ExtractionError, match="forward pass of InPlace failed"):
         network(noise(2, 5, 8, 8))
+
+
+def test_weights_of_another_network_are_refused():
+    task = tm.load_task("sklearn:digits?examples=60")
+    head = tm.LinearProbe(C_grid=(0.1,)).fit("zoo:cnn-mnist", task)
+    head._state = {"head.weight": torch.zeros(1)}
     with pytest.raises(CorruptStoreError, match="belong to another"):
-        load_weights(network, {"head.weight": torch.zeros(1)})
+        head.logits(task)
 
 
 def test_half_precision_backbones_become_float32():

@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.metrics.nleep import _clusters, _partition
+from transfer_metrics.metrics.source_head import _clusters, _partition
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from transfer_metrics.evidence.ground_truth import BEST, best, protocol, reached
 from transfer_metrics.heads import training
 from transfer_metrics.heads.base import resolve_head
 from transfer_metrics.heads.preprocessed import Inputs
-from transfer_metrics.heads.training import TrainSettings, rungs, tune
+from transfer_metrics.heads.train_settings import TrainSettings
+from transfer_metrics.heads.training import rungs, tune
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.sources.zoo import data_folder
 

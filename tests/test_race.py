@@ -16,16 +16,16 @@ from torch import nn
 import transfer_metrics as tm
 from transfer_metrics import progress
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.race import (
     _LEAST,
     _LEAST_PER_CLASS,
     _PROBE,
-    Standing,
-    contenders,
+    _contenders,
+    _rounds_of,
+    _Standing,
     plan_race,
-    rounds_of,
 )
-from transfer_metrics.ranking.rank import make_job
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel, MetricTrust
 from transfer_metrics.sources.models.model import Model
@@ -574,8 +574,8 @@ def test_the_order_is_random_within_classes():
 
 def of_rounds(x, y, sizes, stage=0, shard_size=16, **options):
     """The job of a race whose rounds look at so many examples."""
-    job = make_job(tm.load_task(x, y), "knn", options={"shard_size": shard_size}, **options)
-    return dataclasses.replace(job, **rounds_of(job, sizes), stage=stage)
+    job = Job.of(tm.load_task(x, y), "knn", options={"shard_size": shard_size}, **options)
+    return dataclasses.replace(job, **_rounds_of(job, sizes), stage=stage)
 
 
 def test_rounds_are_nested_and_keyed_by_content():
@@ -596,7 +596,7 @@ def test_rounds_are_nested_and_keyed_by_content():
     model = field([1.0])[0]
     keys = {job.scores_key(job.extraction(model)) for job in (small, large, whole)}
     assert len(keys) == 3
-    full = make_job(tm.load_task(x, y), "knn", options={"shard_size": 16})
+    full = Job.of(tm.load_task(x, y), "knn", options={"shard_size": 16})
     assert whole.scores_key(whole.extraction(model)) == full.scores_key(full.extraction(model))
     x[seen[2][0]] += 1  # any change of the data changes all keys
     changed = [of_rounds(x, y, [50, 120, 200], stage) for stage in range(3)]
@@ -608,19 +608,20 @@ def test_contenders_by_paired_differences():
     common = rng.standard_normal(20)
     own = 0.01 * rng.standard_normal(20)
     error = float(np.linalg.norm(common))
-    leader = Standing(1.0, error, common)
+    leader = _Standing(1.0, error, common)
     # What hits both alike cancels, so a small gap is enough; against another it is not.
-    shared = Standing(0.5, error, common + own)
-    apart = Standing(0.5, error, rng.permutation(common))
-    assert contenders([shared, leader, apart], 0.001) == [1, 2]
+    shared = _Standing(0.5, error, common + own)
+    apart = _Standing(0.5, error, rng.permutation(common))
+    assert _contenders([shared, leader, apart], 0.001) == [1, 2]
     gap = stats.t.ppf(0.999, 19) * np.linalg.norm(own)
     for factor, stays in ((0.99, True), (1.01, False)):
-        other = Standing(1.0 - factor * gap, error, common + own)
-        assert (1 in contenders([leader, other], 0.001)) == stays
+        other = _Standing(1.0 - factor * gap, error, common + own)
+        assert (1 in _contenders([leader, other], 0.001)) == stays
     # An unknown error drops nobody, a certain one everybody who is below.
-    assert contenders([Standing(1.0), Standing(0.0)], 0.001) == [0, 1]
-    assert contenders([Standing(1.0, 0.0), Standing(0.5, 0.0), Standing(1.0, 0.0)], 0.1) == [0, 2]
-    assert contenders([], 0.1) == []
+    assert _contenders([_Standing(1.0), _Standing(0.0)], 0.001) == [0, 1]
+    certain = [_Standing(1.0, 0.0), _Standing(0.5, 0.0), _Standing(1.0, 0.0)]
+    assert _contenders(certain, 0.1) == [0, 2]
+    assert _contenders([], 0.1) == []
 
 
 def test_the_test_drops_the_best_no_more_often_than_its_risk():
@@ -633,8 +634,8 @@ def test_the_test_drops_the_best_no_more_often_than_its_risk():
         scores = truth + noise.mean(axis=1)
         # Deviations whose norm is the standard error of the mean of twenty blocks.
         spread = (noise - noise.mean(axis=1, keepdims=True)) / np.sqrt(20 * 19)
-        standings = [Standing(s, 1.0, d) for s, d in zip(scores, spread, strict=True)]
-        lost += 49 not in contenders(standings, 0.05 / 50)
+        standings = [_Standing(s, 1.0, d) for s, d in zip(scores, spread, strict=True)]
+        lost += 49 not in _contenders(standings, 0.05 / 50)
     assert lost <= stats.binom.ppf(0.99, 400, 0.05)
 
 

@@ -20,7 +20,7 @@ from tests.benchmarks.scaling_case import Case, Found, Note, Recipe, measured, m
 from tests.benchmarks.scaling_table import Exponent, Row, ScalingTable
 from transfer_metrics.__main__ import run
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.ranking.memory_budget import as_bytes, plan_passes
+from transfer_metrics.ranking.memory_budget import _as_bytes, plan_passes
 from transfer_metrics.statistics.statistics import Labels, Needs
 
 pytestmark = pytest.mark.integration
@@ -145,13 +145,13 @@ def planned(case: Case, budget: int):
 
 def test_a_budget_is_held_and_scores_stay_the_same():
     budget = "44MiB"
-    free, tight = planned(WIDE, 4 << 30), planned(WIDE, as_bytes(budget))
-    assert free.bytes > 1.25 * as_bytes(budget)
+    free, tight = planned(WIDE, 4 << 30), planned(WIDE, _as_bytes(budget))
+    assert free.bytes > 1.25 * _as_bytes(budget)
     assert len(tight.by_class) == 2
     held = measured(replace(WIDE, memory=budget))
     if held.driver is None:
         pytest.skip("this system does not tell")
-    assert held.worker <= as_bytes(budget), held.worker / MIB
+    assert held.worker <= _as_bytes(budget), held.worker / MIB
     whole = scaling_case._rank(WIDE, "serial")
     np.testing.assert_allclose(held.scores, [r["value"] for r in whole.records], rtol=1e-9)
 
@@ -164,9 +164,9 @@ def test_a_budget_is_held_and_scores_stay_the_same():
 @pytest.mark.parametrize("budget", ["4GiB", "160MiB", "100MiB", "85MiB"])
 def test_budgets_are_held(metrics, dim, classes, budget):
     case = Case(examples=16384, layers=3, dim=dim, classes=classes, metrics=metrics, memory=budget)
-    plan = planned(case, as_bytes(budget))
+    plan = planned(case, _as_bytes(budget))
     worker = measured(case).worker
-    assert plan.bytes <= as_bytes(budget)
+    assert plan.bytes <= _as_bytes(budget)
     assert worker <= plan.bytes, (worker / MIB, plan.bytes / MIB)
 
 

@@ -24,8 +24,8 @@ from transfer_metrics.errors import (
     UnsupportedTaskError,
 )
 from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.tasks.example_files import _Members
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.tar_shards import _Members
 
 RNG = np.random.default_rng(0)
 

@@ -13,7 +13,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
 from transfer_metrics.metrics.base import METRICS
-from transfer_metrics.metrics.h_score import ledoit_wolf
+from transfer_metrics.metrics.h_score import _ledoit_wolf
 from transfer_metrics.statistics import (
     ClassMoments,
     FeatureSample,
@@ -118,14 +118,14 @@ def test_per_class_scatter_that_was_not_kept_is_asked_for():
     with pytest.raises(InvalidInputError, match="parts="):
         moments.scatter_of(0)
     with pytest.raises(InvalidInputError, match="fourth"):
-        ledoit_wolf(moments)
+        _ledoit_wolf(moments)
 
 
 @pytest.mark.parametrize(("n", "d"), [(60, 8), (12, 40), (200, 3)])
 def test_ledoit_wolf_is_scikit_learns(n, d):
     x, y = data(n, d, offset=3.0)
     moments = ClassMoments.from_batch(x[:5], y[:5], 4) + ClassMoments.from_batch(x[5:], y[5:], 4)
-    assert ledoit_wolf(moments) == pytest.approx(ledoit_wolf_shrinkage(x), rel=1e-9)
+    assert _ledoit_wolf(moments) == pytest.approx(ledoit_wolf_shrinkage(x), rel=1e-9)
 
 
 @pytest.mark.parametrize("rows", [3, 30])

@@ -61,7 +61,7 @@ def stopped(task: tm.Task, place: Path) -> dict[Path, int]:
     """What was kept of a run that was stopped when all but the test was done, and when."""
     common = {"cache_dir": place / "cache", "progress": False}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer_module, "decided", stop)
+        patch.setattr(tm.Decision, "of", stop)
         with pytest.raises(KeyboardInterrupt):
             tm.transfer(MODELS, task, place / "out", **common)
     assert not (place / "out").exists()

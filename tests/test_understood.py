@@ -19,10 +19,9 @@ import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.report.html import write_report
-from transfer_metrics.sources.tasks import suspicions as suspicions_module
-from transfer_metrics.sources.tasks.load_task import list_tasks, load_task
+from transfer_metrics.sources.tasks import load_task as loading
+from transfer_metrics.sources.tasks.load_task import _repeats, _suspicions, list_tasks, load_task
 from transfer_metrics.sources.tasks.sequences import ImageFiles
-from transfer_metrics.sources.tasks.suspicions import _repeats, _suspicions
 from transfer_metrics.sources.tasks.task import Understood
 
 RNG = np.random.default_rng(0)
@@ -318,10 +317,10 @@ def test_what_is_large_is_not_compared(monkeypatch) -> None:
     same = load_task(x, y)
     both = replace(same, splits={**same.splits, "test": same["train"]})
     assert _repeats(both)
-    monkeypatch.setattr(suspicions_module, "_MOST_BYTES", 100)
+    monkeypatch.setattr(loading, "_MOST_BYTES", 100)
     assert not _repeats(both)
     monkeypatch.undo()
-    monkeypatch.setattr(suspicions_module, "_MOST_EXAMPLES", 7)
+    monkeypatch.setattr(loading, "_MOST_EXAMPLES", 7)
     assert not _repeats(both)
 
 

@@ -181,11 +181,7 @@ def _refuse_empty(args: argparse.Namespace) -> None:
 
 
 def sentence(error: Exception) -> str:
-    """What went wrong, on one line, in letters that can be seen.
-
-    >>> sentence(ZeroDivisionError("division by zero")).partition(";")[0]
-    'ZeroDivisionError: division by zero'
-    """
+    """What went wrong, on one line, in letters that can be seen."""
     text = " ".join(str(error).split())
     if not isinstance(error, TransferMetricsError):
         text = (

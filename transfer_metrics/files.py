@@ -39,12 +39,6 @@ def replacing(
     cannot be written to, or a full disk, is a StorageError, which ends in ``advice``. Where whoever
     reads the file sees by a digest that it is whole, and can make it again, it need not be
     ``durable``: the system then writes it when it likes, and the power must not fail before.
-
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with replacing(Path(folder) / "note.txt") as temporary:
-    ...         _ = temporary.write_text("done")
-    ...     (Path(folder) / "note.txt").read_text()
-    'done'
     """
     path = Path(path)
     temporary: Path | None = None
@@ -77,11 +71,6 @@ def locked(
     The lock dies with its process. A file that is removed while others wait for it is made anew.
     Yields whether it is held: False where another holds it and there was no waiting. Where the
     system or the file system has no such locks, True.
-
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with locked(Path(folder) / "a"), locked(Path(folder) / "a", wait=False) as held:
-    ...         held
-    False
     """
     if fcntl is None:
         yield True

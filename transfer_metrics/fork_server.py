@@ -21,7 +21,7 @@ from typing import Any
 
 from transfer_metrics.threads import brief_spin, so_many_threads
 
-IMPORTED = ("transfer_metrics.ranking.engines.processes", "transfer_metrics.metrics.knn")
+_IMPORTED = ("transfer_metrics.ranking.engines.processes", "transfer_metrics.metrics.knn")
 """What workers of a ranking need; what is not installed is left out."""
 _Target = Callable[..., object]
 _server: ForkServer | None = None
@@ -41,17 +41,13 @@ def fork_server() -> ForkServer:
             if _server.is_alive:
                 return _server
             _server.stop()
-        _server = ForkServer(IMPORTED)
+        _server = ForkServer(_IMPORTED)
         return _server
 
 
 @contextlib.contextmanager
 def fork_server_until_end() -> Iterator[None]:
-    """Whoever forks inside uses one server, which ends with the block.
-
-    >>> with fork_server_until_end():
-    ...     pass
-    """
+    """Whoever forks inside uses one server, which ends with the block."""
     began = _server
     try:
         yield

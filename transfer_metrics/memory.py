@@ -34,9 +34,6 @@ def kept_memory() -> Iterator[None]:
     Otherwise each large tensor of a forward pass is memory that the system maps and clears page by
     page, and takes back at once, which can take as long as what is done with it. Nothing happens
     where the C library is another than glibc, or where a variable of the environment decides.
-
-    >>> with kept_memory():
-    ...     values = bytes(1 << 20)
     """
     _count(1)
     try:
@@ -57,11 +54,7 @@ def _count(step: int) -> None:
 
 
 def total_memory() -> int:
-    """Bytes of this machine, or what its container grants of them.
-
-    >>> total_memory() >= free_memory() > 0
-    True
-    """
+    """Bytes of this machine, or what its container grants of them."""
     return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_granted()[:1]])
 
 

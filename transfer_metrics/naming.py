@@ -20,11 +20,7 @@ _MOST = 80
 
 
 def short_id(fingerprint: str) -> str:
-    """The digits of a fingerprint that stand for it in a record.
-
-    >>> short_id("0123456789abcdef")
-    '0123456789ab'
-    """
+    """The digits of a fingerprint that stand for it in a record."""
     return fingerprint[:12]
 
 
@@ -32,9 +28,6 @@ def checked_name(name: Any, what: str) -> str:
     """A name that was given to ``what``, without space around it.
 
     One that is no text, empty, longer than ``_LONGEST`` or cannot be seen is refused.
-
-    >>> checked_name(" small ", "a model")
-    'small'
     """
     if not isinstance(name, str):
         raise InvalidInputError(
@@ -54,11 +47,7 @@ def checked_name(name: Any, what: str) -> str:
 
 
 def bare_name(name: str) -> str:
-    """The name without its number.
-
-    >>> bare_name("net (2)")
-    'net'
-    """
+    """The name without its number."""
     return _NUMBER.sub("", name)
 
 

@@ -30,15 +30,7 @@ class OutOfTime(BaseException):
 
 @contextmanager
 def until(moment: float) -> Iterator[None]:
-    """Raise ``OutOfTime`` inside, wherever a bar moves on after a moment (that of ``time.time``).
-
-    >>> try:
-    ...     with until(time.time() - 1.0):
-    ...         print("not reached")
-    ... except OutOfTime:
-    ...     print("over")
-    over
-    """
+    """Raise ``OutOfTime`` inside, wherever a bar moves on after a moment of ``time.time``."""
     before = _limit.set(min(moment, _limit.get()))
     try:
         check_time()
@@ -57,9 +49,6 @@ def progress_bar(desc: str, total: int, shown: bool, **options: Any) -> tqdm:
     """A bar on stderr that vanishes when it is done; where stderr is a file, a line now and then.
 
     Inside of a ``WholeRun`` it is drawn as what the run is at.
-
-    >>> with progress_bar("nothing", 1, shown=False) as bar:
-    ...     bar.update()
     """
     if (whole := _whole.get()) is not None:
         return _Part(whole, desc=visible(desc), total=total, disable=True, **options)

@@ -95,11 +95,7 @@ class Registry(Generic[_T]):
 
 
 def resolve(target: str) -> Any:
-    """Import ``"package.module:attribute"``.
-
-    >>> resolve("math:pi")
-    3.141592653589793
-    """
+    """Import ``"package.module:attribute"``."""
     module_name, _, attribute = target.partition(":")
     found: Any = importlib.import_module(module_name)
     for part in attribute.split("."):

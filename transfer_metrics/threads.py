@@ -23,9 +23,6 @@ def cores() -> int:
     """Cores that this process may use.
 
     A container, a job of a cluster or ``LOKY_MAX_CPU_COUNT`` may grant fewer than there are.
-
-    >>> cores() >= 1
-    True
     """
     from loky import cpu_count
 
@@ -88,9 +85,6 @@ def threads_for(multiplications: int, small: int = _SMALL) -> Iterator[None]:
     An iterative fit makes thousands of small products, and on two cores a second thread has made
     such fits up to seven times slower, and on two busy ones forty times. One product takes N D C
     ``multiplications`` or so.
-
-    >>> with threads_for(1000):
-    ...     pass
     """
     if multiplications >= small:
         yield
@@ -118,13 +112,7 @@ def use_threads(threads: int) -> None:
 
 @contextmanager
 def running_with(threads: int | None) -> Iterator[None]:
-    """So many threads inside, in torch and numerical libraries; None leaves them as they are.
-
-    >>> import torch
-    >>> with running_with(1):
-    ...     torch.get_num_threads()
-    1
-    """
+    """So many threads inside, in torch and numerical libraries; None leaves them as they are."""
     if threads is None:
         yield
         return

@@ -79,11 +79,11 @@ def ridge(x: np.ndarray, y: np.ndarray) -> float:
     """
     from sklearn.linear_model import RidgeClassifierCV
 
-    from transfer_metrics.metrics.probes import RIDGE_PATH
+    from transfer_metrics.metrics.probes import _RIDGE_PATH
 
     unit = x.var(axis=0).sum() * len(x) / min(len(x) - 1, x.shape[1])
     return float(
-        RidgeClassifierCV(np.array(RIDGE_PATH) * unit, scoring="accuracy").fit(x, y).best_score_
+        RidgeClassifierCV(np.array(_RIDGE_PATH) * unit, scoring="accuracy").fit(x, y).best_score_
     )
 
 

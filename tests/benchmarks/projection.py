@@ -15,8 +15,8 @@ import numpy as np
 from tests.benchmarks.simulation import Cluster, Load, Run, simulate
 from transfer_metrics.evidence.layout import Grid, wrapped
 from transfer_metrics.metrics.base import get_metric
+from transfer_metrics.ranking.job import _RANGES
 from transfer_metrics.ranking.memory_budget import Plan, plan_passes
-from transfer_metrics.ranking.ranges import RANGES
 from transfer_metrics.statistics.statistics import Labels
 
 HOUR = 3600.0
@@ -100,20 +100,20 @@ def projected(metrics: Sequence[str], assumed: Assumed) -> Projected:
     labels = Labels.of(np.empty(0, np.int64), "classification", assumed.classes)
     needs = labels.needs_of([get_metric(m) for m in metrics])
     counts = np.full(assumed.classes, -(-assumed.images // assumed.classes))
-    part = -(-counts // RANGES)
+    part = -(-counts // _RANGES)
     names = [f"layer {i}" for i in range(assumed.layers)]
     plan = plan_passes(
-        dict.fromkeys(names, assumed.dim), dict.fromkeys(names, needs), counts, 1 / RANGES,
+        dict.fromkeys(names, assumed.dim), dict.fromkeys(names, needs), counts, 1 / _RANGES,
         assumed.memory - assumed.weight_bytes, shard=1024,
     )  # fmt: skip
     of_range = assumed.layers * needs[0].bytes(assumed.dim, part)
-    of_model = float(RANGES * of_range)
+    of_model = float(_RANGES * of_range)
     passes = assumed.models * assumed.images * plan.readings
     load = Load.lognormal(
         assumed.models,
-        RANGES,
+        _RANGES,
         load=assumed.load,
-        range=plan.readings * assumed.images / RANGES / assumed.throughput
+        range=plan.readings * assumed.images / _RANGES / assumed.throughput
         + of_range / assumed.storage,
         reduce=of_model / assumed.storage + assumed.layers * assumed.scoring,
         spread=assumed.spread,
@@ -263,7 +263,7 @@ def _simulations(assumed: Assumed, what: Projected, grid: Grid) -> list[str]:
     longest = what.load.longest / HOUR
     note = (
         f"Simulated for {what.metrics}: the scheduler that places ranges on processes and Ray "
-        f"places {assumed.models} x {RANGES} of them here, in simulated time. Efficiency is the "
+        f"places {assumed.models} x {_RANGES} of them here, in simulated time. Efficiency is the "
         f"least time that any schedule could take, all work over all workers or the largest model "
         f"({longest:.2f} h with a GPU for each range), over the time taken; failures count against "
         f"it. Where there are few models for each GPU, the last ones are shared by many workers "

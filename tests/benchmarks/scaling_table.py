@@ -13,8 +13,8 @@ from tests.benchmarks.command import MOST_BYSTANDERS, origin
 from tests.benchmarks.projection import Assumed, planned, planned_title
 from tests.benchmarks.scaling_case import METRICS, Case, Found
 from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
-from transfer_metrics.ranking.memory_budget import as_bytes
-from transfer_metrics.ranking.ranges import RANGES
+from transfer_metrics.ranking.job import _RANGES
+from transfer_metrics.ranking.memory_budget import _as_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ takes, and only while there is half as much again. `--workers N` says how many w
         --workers 64
 
 Nothing but statistics is kept, unless features are to be. The shards of a task are cut into
-ranges, {RANGES} at most. A worker holds one model at a time, runs it over a range, and leaves the
+ranges, {_RANGES} at most. A worker holds one model at a time, runs it over a range, and leaves the
 statistics of that range in the cache; when all ranges of a model are there, one worker merges and
 scores them. Ranges depend on the data alone, so scores are those of one process, to rounding.
 `--memory 2GiB` is what weights and statistics of all
@@ -203,7 +203,7 @@ def summary(table: ScalingTable) -> list[str]:
             lines.append(f"{engine}: the driver grew by {told}")
     for row in table.of("memory"):
         assert row.case.memory is not None
-        budget = as_bytes(row.case.memory)
+        budget = _as_bytes(row.case.memory)
         held = "held" if row.found.worker <= budget else "NOT HELD"
         lines.append(f"memory={row.case.memory}: peak {row.found.worker / MIB:.0f} MiB, {held}")
     return lines

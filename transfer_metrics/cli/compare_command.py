@@ -147,7 +147,7 @@ def _foretell(args: argparse.Namespace, models: Any, task: Any, heads: Any, seed
             device=args.device,
             progress=not args.quiet,
         )
-    total = sum(step.seconds for step in steps)
+    total = sum(seconds for _, seconds in steps)
     if not args.dry_run:
         few = "the shortlist of " if args.quick and len(models) > 1 else ""
         other = "" if args.quick else "; --quick takes less"

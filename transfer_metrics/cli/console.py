@@ -56,14 +56,16 @@ def print_table(table: Any, args: argparse.Namespace, text: str) -> None:
         show(text)
 
 
-def print_steps(args: argparse.Namespace, steps: Sequence[Any], models: Iterable[Any]) -> int:
+def print_steps(
+    args: argparse.Namespace, steps: Sequence[tuple[str, float]], models: Iterable[Any]
+) -> int:
     """What each step would take, and all of them, where nothing is computed; the exit status."""
     from transfer_metrics.results.wording import duration
 
-    total = sum(step.seconds for step in steps)
-    lines = [f"{duration(step.seconds):>12}  {step.what}" for step in steps]
+    total = sum(seconds for _, seconds in steps)
+    lines = [f"{duration(seconds):>12}  {what}" for what, seconds in steps]
     lines.append(f"{duration(total):>12}  in all, about; nothing was computed or written")
-    records = [{"step": step.what, "seconds": step.seconds} for step in steps]
+    records = [{"step": what, "seconds": seconds} for what, seconds in steps]
     print_table(records, args, "\n".join(lines))
     return say_doubts(models)
 

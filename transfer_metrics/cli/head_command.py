@@ -100,9 +100,9 @@ def _run_train(args: argparse.Namespace) -> int:
     import shutil
     from pathlib import Path
 
-    from transfer_metrics.heads.data import as_codes, read_task
+    from transfer_metrics.heads.data import TaskData
     from transfer_metrics.heads.head_files import RECORD
-    from transfer_metrics.heads.objective import Outcome, doubt
+    from transfer_metrics.heads.objective import Outcome, as_codes, doubt
     from transfer_metrics.metrics.base import Estimate
     from transfer_metrics.ranking import ScoreTable
     from transfer_metrics.sources.models.load_model import load_model
@@ -143,7 +143,7 @@ def _run_train(args: argparse.Namespace) -> int:
     ]
     print_table(table, args, "\n".join(lines or ["the task has no split to test on"]))
     if not records and (value := getattr(head, "val_score_", None)) is not None:
-        data = read_task(network, task, None, getattr(head, "validation", None), args.seed)
+        data = TaskData.read(network, task, None, getattr(head, "validation", None), args.seed)
         truth = data.held_codes
         of_classes = head.kind_ == "classification"
         error = Estimate.of_proportion(value, len(truth)).stderr if of_classes else 0.0

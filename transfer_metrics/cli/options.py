@@ -209,11 +209,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def with_kind(task: str, kind: str | None) -> str:
-    """The task with ``--kind``, as its name.
-
-    >>> with_kind("csv:a.csv", "regression"), with_kind("csv:a.csv", None)
-    ('csv:a.csv?kind=regression', 'csv:a.csv')
-    """
+    """The task with ``--kind``, as its name."""
     from transfer_metrics.sources.specs import with_options
 
     return task if kind is None else with_options(task, kind=kind)

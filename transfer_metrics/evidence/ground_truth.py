@@ -14,7 +14,7 @@ import numpy as np
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError, warn
 from transfer_metrics.heads.base import resolve_head
-from transfer_metrics.heads.compare import compare, tuned
+from transfer_metrics.heads.compare import compare
 from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.results.agreement import FEWEST
@@ -129,7 +129,7 @@ def run(
     total = seeds * len(names) * len(named)
     with progress_bar("pairs", total, progress, initial=total - len(work)) as bar:
         for seed, task, model, missing in work:
-            settled = [tuned(head, model, task, 0, records) if seed else head for head in missing]
+            settled = [h.tuned(model, task, 0, records) if seed else h for h in missing]
             table = compare(
                 [Candidate(model, model)],
                 task,

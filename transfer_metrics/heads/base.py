@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -13,9 +13,9 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.heads.card import card_of
-from transfer_metrics.heads.data import FeatureData, TaskData, is_model, read_features, read_task
+from transfer_metrics.heads.data import FeatureData, TaskData, is_model
 from transfer_metrics.heads.head_files import read_head, write_head
+from transfer_metrics.heads.origin import card_of
 from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.registry import Registry, choose
@@ -84,6 +84,15 @@ class Head(Predictor):
         """Parameters that say what a search has chosen: with them a fit makes none."""
         return {}
 
+    def tuned(self, model: str, task: str, seed: int, records: Iterable[Mapping[str, Any]]) -> Self:
+        """This head with what a fit on a pair has chosen, where records tell of one."""
+        for r in records:
+            fit = r["model"], r["task"], r["head"], r["seed"], r["metric"]
+            if fit == (model, task, self.label, seed, "val_accuracy") and r["note"]:
+                chosen = call_options(f"({r['note']})", f"head {self.name!r}")
+                return clone(self).set_params(**chosen)
+        return self
+
     def training_reads(self, examples: int) -> tuple[int, int]:
         """Examples that the final training on features read, repetitions counted; width of each."""
         return examples, self.coef_.shape[1]
@@ -117,14 +126,14 @@ class Head(Predictor):
             data = self._task_features(self._task_data(X, y, validation))
         else:
             layers = self.get_params(deep=False)["layers"]
-            data = read_features(self, X, y, validation, layers, *self._held_out())
+            data = FeatureData.read(self, X, y, validation, layers, *self._held_out())
         self._refuse(data.kind)
         self.n_features_in_ = data.whole.columns.dim
         return data
 
     def _task_data(self, X: Any, y: Any, validation: Any) -> TaskData:
         """Load the model and the task that a head is fitted on, which its card then tells of."""
-        data = read_task(X, y, validation, *self._held_out())
+        data = TaskData.read(X, y, validation, *self._held_out())
         self._refuse(data.task.kind)  # before anything is run
         self.card_ = {"task": card_of(data.task, data.model)}
         return data

@@ -7,11 +7,9 @@ import inspect
 import math
 import os
 import time as clock
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-
-from sklearn.base import clone
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.heads.base import Head, resolve_head
@@ -30,7 +28,7 @@ from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.syntax import call_options, seconds_of, split_list
+from transfer_metrics.syntax import seconds_of, split_list
 
 DEFAULT_HEADS = ("linear_probe", "head2toe", "finetune", "lpft")
 _SEEDS = 3
@@ -210,14 +208,3 @@ def _favourites(model: str, scores: ScoreTable) -> list[tuple[str, Head]]:
         return []
     layer = str(found["layer"].iloc[0])
     return [(f"linear_probe@{scores.metrics[0]}", LinearProbe(layers=[layer]))]
-
-
-def tuned(
-    head: Head, model: str, task: str, seed: int, records: Iterable[Mapping[str, Any]]
-) -> Head:
-    """A head with the settings that a fit on a pair has chosen by validation, where it has any."""
-    for r in records:
-        fit = r["model"], r["task"], r["head"], r["seed"], r["metric"]
-        if fit == (model, task, head.label, seed, "val_accuracy") and r["note"]:
-            return clone(head).set_params(**call_options(f"({r['note']})", f"head {head.name!r}"))
-    return head

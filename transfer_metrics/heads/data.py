@@ -16,14 +16,15 @@ from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.heads.objective import as_codes, class_labels
+from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.shared_features import SharedFeatures
-from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
-from transfer_metrics.sources.tasks.label_values import as_array, check_pairs, number_of, read_texts
+from transfer_metrics.sources.tasks.label_values import check_pairs
 from transfer_metrics.sources.tasks.labels import complete_labels, fitted_kind
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import held_out, stratified_holdout
@@ -73,6 +74,58 @@ class FeatureData:
     pool: str | None
     source: ModelRef | None
 
+    @classmethod
+    def read(
+        cls,
+        owner: BaseEstimator,
+        X: Any,
+        y: Any,
+        validation: Any,
+        layers: Any,
+        fraction: float | None,
+        seed: Any,
+    ) -> FeatureData:
+        """Features and labels in any of the accepted forms, with a part for validation.
+
+        Arrays tell the ``owner`` its ``n_features_in_``. None for ``fraction`` holds out nothing;
+        then all data are in both.
+        """
+        columns, labels, names, kind = _read(owner, X, y)
+        if kind != "classification":
+            codes = as_codes(labels, kind)
+            classes = np.arange(codes.shape[1] if kind == "multilabel" else 0)
+        elif names:
+            classes, codes = class_labels(names, kind), labels
+        else:
+            classes, codes = np.unique(labels, return_inverse=True)
+        _check_codes(codes, kind)
+        if len(columns) != len(codes):
+            raise InvalidInputError(f"{len(columns)} examples but {len(codes)} labels")
+        chosen = _pick(columns.names, layers, X.model if isinstance(X, FeatureStore) else "")
+        whole = Labelled(columns, codes).only(chosen)
+        if validation is not None:
+            train = whole
+            held = _read_validation(validation, columns, kind, codes, classes, names).only(chosen)
+        elif fraction is None:
+            train = held = whole
+        else:
+            strata = codes if kind == "classification" else np.zeros(len(codes))
+            rows, out = stratified_holdout(strata, fraction, seed)
+            train, held = whole.rows(rows), whole.rows(out)
+        of_store = isinstance(X, FeatureStore)
+        by_name = {layer.name: layer for layer in (X.layers if of_store else _bare(columns))}
+        return cls(
+            kind,
+            train,
+            held,
+            whole,
+            classes,
+            names,
+            layers=tuple(by_name[name] for name in chosen),
+            pool=X.manifest["pool"] if of_store else None,
+            source=ModelRef.of_store(X) if of_store else None,
+        )
+
     @property
     def outputs(self) -> int:
         """How many numbers are predicted of each example: C classes, or K targets or labels."""
@@ -91,6 +144,32 @@ class TaskData:
     task: Task
     rows: np.ndarray
     held: np.ndarray
+
+    @classmethod
+    def read(
+        cls, model: Any, task: Any, validation: Any, fraction: float | None, seed: Any
+    ) -> TaskData:
+        """Load a model and a task, and say what validates.
+
+        That is ``validation`` if given, else the task's own split ``val``, else a stratified part
+        of ``train``, where words of one sentence are in one part.
+        """
+        if task is None:
+            raise InvalidInputError("a model needs a task to be fitted on: fit(model, task)")
+        model, task = load_model(model), load_task(task)
+        _check_codes(as_codes(task["train"].labels, task.kind), task.kind)
+        splits = {"train": task["train"]}
+        if validation is not None:
+            splits["val"] = _as_split(validation, task)
+        elif "val" in task.splits:
+            splits["val"] = task["val"]
+        if "val" in splits:
+            rows, held = np.arange(len(splits["train"])), np.arange(len(splits["val"]))
+        elif fraction is None:
+            rows = held = np.arange(len(splits["train"]))
+        else:
+            rows, held = held_out(task.name, splits["train"], task.num_classes, fraction, seed)
+        return cls(model, dataclasses.replace(task, splits=splits), rows, held)
 
     @property
     def own_split(self) -> bool:
@@ -162,83 +241,6 @@ class TaskData:
 def is_model(X: Any) -> bool:
     """Whether something is a model, the name of one, or what was found before of some."""
     return isinstance(X, (str, Model, nn.Module)) or hasattr(X, "chosen_models")
-
-
-def read_task(
-    model: Any, task: Any, validation: Any, fraction: float | None, seed: Any
-) -> TaskData:
-    """Load a model and a task, and say what validates.
-
-    That is ``validation`` if given, else the task's own split ``val``, else a stratified part of
-    ``train``, where words of one sentence are in one part.
-    """
-    if task is None:
-        raise InvalidInputError("a model needs a task to be fitted on: fit(model, task)")
-    model, task = load_model(model), load_task(task)
-    _check_codes(as_codes(task["train"].labels, task.kind), task.kind)
-    splits = {"train": task["train"]}
-    if validation is not None:
-        splits["val"] = _as_split(validation, task)
-    elif "val" in task.splits:
-        splits["val"] = task["val"]
-    if "val" in splits:
-        rows, held = np.arange(len(splits["train"])), np.arange(len(splits["val"]))
-    elif fraction is None:
-        rows = held = np.arange(len(splits["train"]))
-    else:
-        rows, held = held_out(task.name, splits["train"], task.num_classes, fraction, seed)
-    return TaskData(model, dataclasses.replace(task, splits=splits), rows, held)
-
-
-def read_features(
-    owner: BaseEstimator,
-    X: Any,
-    y: Any,
-    validation: Any,
-    layers: Any,
-    fraction: float | None,
-    seed: Any,
-) -> FeatureData:
-    """Features and labels in any of the accepted forms, with a part for validation.
-
-    Arrays tell the ``owner`` its ``n_features_in_``. None for ``fraction`` holds out nothing, and
-    then all data are in both.
-    """
-    columns, labels, names, kind = _read(owner, X, y)
-    if kind != "classification":
-        codes = as_codes(labels, kind)
-        classes = np.arange(codes.shape[1] if kind == "multilabel" else 0)
-    elif names:
-        classes, codes = class_labels(names, kind), labels
-    else:
-        classes, codes = np.unique(labels, return_inverse=True)
-    _check_codes(codes, kind)
-    if len(columns) != len(codes):
-        raise InvalidInputError(f"{len(columns)} examples but {len(codes)} labels")
-    chosen = _pick(columns.names, layers, X.model if isinstance(X, FeatureStore) else "")
-    whole = Labelled(columns, codes).only(chosen)
-    if validation is not None:
-        train = whole
-        held = _read_validation(validation, columns, kind, codes, classes, names).only(chosen)
-    elif fraction is None:
-        train = held = whole
-    else:
-        strata = codes if kind == "classification" else np.zeros(len(codes))
-        rows, out = stratified_holdout(strata, fraction, seed)
-        train, held = whole.rows(rows), whole.rows(out)
-    of_store = isinstance(X, FeatureStore)
-    by_name = {layer.name: layer for layer in (X.layers if of_store else _bare(columns))}
-    return FeatureData(
-        kind,
-        train,
-        held,
-        whole,
-        classes,
-        names,
-        layers=tuple(by_name[name] for name in chosen),
-        pool=X.manifest["pool"] if of_store else None,
-        source=ModelRef.of_store(X) if of_store else None,
-    )
 
 
 def aligned(X: Any, names: Sequence[str], dims: Sequence[int]) -> LayerColumns:
@@ -326,8 +328,8 @@ def _read_validation(
         raise InvalidInputError(
             f"validation has {len(columns)} examples and labels of shape {labels.shape}{each}"
         )
-    if kind == "classification" and not isinstance(given, FeatureStore):
-        codes = class_codes(labels, classes, class_names, "validation")
+    if not isinstance(given, FeatureStore):
+        codes = as_codes(labels, kind, classes, class_names, "validation")
     return Labelled(columns, codes)
 
 
@@ -336,12 +338,10 @@ def _as_split(validation: Any, task: Task) -> Split:
         return validation
     if isinstance(validation, (tuple, list)) and len(validation) == 2:
         check_pairs(*validation)
-        labels = np.asarray(validation[1])
-        if task.kind != "classification":
-            return Split(as_examples(validation[0], "validation"), as_codes(labels, task.kind))
-        if labels.ndim == 1:
-            names = tuple(task.classes)
-            codes = class_codes(labels, class_labels(names), names, "validation")
+        labels, names = np.asarray(validation[1]), tuple(task.classes)
+        if task.kind != "classification" or labels.ndim == 1:
+            classes = class_labels(names, task.kind)
+            codes = as_codes(labels, task.kind, classes, names, "validation")
             return Split(as_examples(validation[0], "validation"), codes)
     raise InvalidInputError(
         f"validation is a {type(validation).__name__}; give a Split, or (examples, labels) with "
@@ -373,55 +373,6 @@ def _pick(names: Sequence[str], layers: Any, model: str) -> list[str]:
     if not found:
         raise InvalidInputError("layers is empty; name at least one, or use 'last' or 'all'")
     return found
-
-
-def class_labels(names: Sequence[str], kind: str = "classification") -> np.ndarray:
-    """Labels of the classes of a task, (C,): numbers or booleans that all names are, else names.
-
-    Of a multilabel task the numbers of its labels.
-    """
-    if kind != "classification":
-        return np.arange(len(names))
-    if names and {*names} <= {"False", "True"}:
-        return np.array([name == "True" for name in names])
-    found = read_texts({"": as_array(list(names))}, "classification")[""]
-    # A number would be called 2 and not 2.0.
-    renamed = any(isinstance(n, float) and n.is_integer() for n in map(number_of, names))
-    return np.array(names) if renamed or found.dtype == object else found
-
-
-def class_codes(
-    labels: Any, classes: np.ndarray, names: Sequence[str], where: str = "y"
-) -> np.ndarray:
-    """Numbers 0..C-1 of labels, (N,), by what they are called or by their values.
-
-    Where classes are words, numbers are those of the classes. A label that is none is -1, or an
-    error where the classes are those of a task, whose labels might be counted from elsewhere.
-    """
-    found = as_array(labels)
-    if found.dtype != object and classes.dtype.kind in "UO" and names:
-        numbers: dict[Any, int] = {number: number for number in range(len(classes))}
-    else:
-        numbers = {label: number for number, label in enumerate(classes.tolist())}
-        if found.dtype == object:
-            numbers |= {name: number for number, name in enumerate(names)}
-    codes = np.array([numbers.get(label, -1) for label in found.tolist()], np.int64)
-    if names and (codes < 0).any():
-        strange = ", ".join(map(repr, dict.fromkeys(found[codes < 0].tolist()[:3])))
-        told = ", ".join(names[:5]) + ("…" if len(names) > 5 else "")
-        raise InvalidInputError(
-            f"{where} has the labels {strange}, and the classes of the task are {told}; give "
-            f"labels of the task"
-        )
-    return codes
-
-
-def as_codes(labels: np.ndarray, kind: str) -> np.ndarray:
-    """Labels of a split or store as ``Labelled`` has them."""
-    if kind == "classification":
-        return labels
-    codes = np.asarray(labels, dtype=np.float64)
-    return codes[:, None] if codes.ndim == 1 else codes
 
 
 def _check_codes(codes: np.ndarray, kind: str) -> None:

@@ -15,8 +15,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.data import as_codes
-from transfer_metrics.heads.objective import Outcome
+from transfer_metrics.heads.objective import Outcome, as_codes
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
@@ -112,6 +111,39 @@ class Decision:
     mistakes: tuple[Mistake, ...]
     skipped: tuple[str, ...]
     seconds: float
+
+    @classmethod
+    def of(
+        cls, task: Task, head: Head, *, model: str, label: str, comparison: Comparison, **known: Any
+    ) -> Decision:
+        """The decision for a head that was fitted, tested on the task's split ``test``."""
+        split, names, kind = task["test"], tuple(task.classes), head.kind_
+        logits = head.logits(task)
+        found = Outcome.of(kind, logits, as_codes(split.labels, kind), names)
+        head.note_test(task.name, "test", head.measure, found.value, len(split), found.doubt)
+        classes = len(names) if kind == "classification" else 0
+        confusion = np.zeros((classes, classes), np.int64)
+        mistakes: tuple[Mistake, ...] = ()
+        if classes:
+            np.add.at(confusion, (split.labels, logits.argmax(axis=1)), 1)
+            mistakes = _mistakes_of(split, softmax(logits, axis=1), names)
+        return cls(
+            task=task.name,
+            model=model,
+            head=head,
+            label=label,
+            alternatives=_alternatives(comparison, head.measure, model, label),
+            comparison=comparison,
+            accuracy=found.value,
+            margin=float(1.959964 * found.stderr),
+            doubt=found.doubt,
+            examples=len(split),
+            balanced=found.balanced,
+            confusion=confusion,
+            class_names=names,
+            mistakes=mistakes,
+            **known,
+        )
 
     @property
     def layers(self) -> dict[str, int]:
@@ -287,39 +319,6 @@ def _mistakes_of(
             _picture(split.examples[int(i)]),
         )
         for i in order
-    )
-
-
-def decided(
-    task: Task, head: Head, *, model: str, label: str, comparison: Comparison, **known: Any
-) -> Decision:
-    """The decision for a head that was fitted, tested on the task's split ``test``."""
-    split, names, kind = task["test"], tuple(task.classes), head.kind_
-    logits = head.logits(task)
-    found = Outcome.of(kind, logits, as_codes(split.labels, kind), names)
-    head.note_test(task.name, "test", head.measure, found.value, len(split), found.doubt)
-    classes = len(names) if kind == "classification" else 0
-    confusion = np.zeros((classes, classes), np.int64)
-    mistakes: tuple[Mistake, ...] = ()
-    if classes:
-        np.add.at(confusion, (split.labels, logits.argmax(axis=1)), 1)
-        mistakes = _mistakes_of(split, softmax(logits, axis=1), names)
-    return Decision(
-        task=task.name,
-        model=model,
-        head=head,
-        label=label,
-        alternatives=_alternatives(comparison, head.measure, model, label),
-        comparison=comparison,
-        accuracy=found.value,
-        margin=float(1.959964 * found.stderr),
-        doubt=found.doubt,
-        examples=len(split),
-        balanced=found.balanced,
-        confusion=confusion,
-        class_names=names,
-        mistakes=mistakes,
-        **known,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -31,13 +31,6 @@ _SPEED, _BESIDE = 5e9, 0.5
 _STEP, _CROSS_VALIDATED = 3.2, 20
 
 
-class _Step(NamedTuple):
-    """A part of a transfer or a comparison, and about how long it takes."""
-
-    what: str
-    seconds: float
-
-
 def expected_steps(
     models: Any,
     task: Any,
@@ -47,8 +40,8 @@ def expected_steps(
     most: int = MOST,
     progress: bool = True,
     **options: Any,
-) -> tuple[list[_Step], list[Forecast]]:
-    """What a transfer would take, step by step, and what would fail; arguments as for that.
+) -> tuple[list[tuple[str, float]], list[Forecast]]:
+    """What a transfer would take, step by step in seconds, and what would fail.
 
     Which models will be on the shortlist is not known yet, so its steps are those of models of
     middling cost, as many as there may be. It takes a forward pass of 68 examples per model.
@@ -62,15 +55,15 @@ def expected_steps(
     reading, training = mean * _examples(tested), _training_seconds(mean, tested)
     three = f"three heads on each of at most {several(count, 'model')}"
     steps = [
-        _Step(f"ranking {several(len(good), 'model')}", ranking),
-        _Step(three, count * (heads + reading)),
-        _Step("Head2Toe on all activations of the best", heads / 3 + reading),
+        (f"ranking {several(len(good), 'model')}", ranking),
+        (three, count * (heads + reading)),
+        ("Head2Toe on all activations of the best", heads / 3 + reading),
     ]
     if finetune:
         text = f"fine-tuning and LP-FT of at most {several(min(finetune, count), 'model')}"
-        steps.append(_Step(text, min(finetune, count) * training))
+        steps.append((text, min(finetune, count) * training))
     last = training / 6 if finetune else heads / 3
-    return [*steps, _Step("the winner once more, tested and written", last)], found
+    return [*steps, ("the winner once more, tested and written", last)], found
 
 
 def expected_fits(
@@ -83,7 +76,7 @@ def expected_fits(
     quick: bool = False,
     progress: bool = True,
     **options: Any,
-) -> tuple[list[_Step], list[Forecast]]:
+) -> tuple[list[tuple[str, float]], list[Forecast]]:
     """What a comparison would take, head by head, and what would fail; see ``expected_steps``.
 
     What the cache has does not count.
@@ -94,18 +87,18 @@ def expected_fits(
         return [], found
     steps, ranking = [], sum(one.seconds for one in good)
     if metrics is not None or (quick and len(good) > 1):
-        steps.append(_Step(f"ranking {several(len(good), 'model')}", ranking))
+        steps.append((f"ranking {several(len(good), 'model')}", ranking))
     count = min(MOST, len(good)) if quick else len(good)
     most = "at most " if count < len(good) else ""
     if any("epochs" not in head.get_params(deep=False) for head in heads):
         mean = ranking / len(good) / len(tested["train"])
         told = f"features that heads share, of {most}{several(count, 'model')}"
-        steps.append(_Step(told, count * mean * _examples(tested)))
+        steps.append((told, count * mean * _examples(tested)))
     for head in heads:
         runs = seeds if head.random else 1
         each = [_head_seconds(head, one, tested) for one in good]
         told = f"{head.label}: {several(runs, 'fit')} on {most}{several(count, 'model')}"
-        steps.append(_Step(told, runs * count * sum(each) / len(each)))
+        steps.append((told, runs * count * sum(each) / len(each)))
     return steps, found
 
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.features.pooling import Pool, avg
 from transfer_metrics.files import replacing
-from transfer_metrics.heads.card import are_pixels
 from transfer_metrics.heads.feed import Feed
 from transfer_metrics.heads.network import TransferNet
+from transfer_metrics.heads.origin import are_pixels
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import example_modality

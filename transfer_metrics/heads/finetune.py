@@ -24,9 +24,10 @@ from transfer_metrics.heads.data import TaskData, is_model
 from transfer_metrics.heads.head2toe import scaled
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
+from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.preprocessed import Inputs
-from transfer_metrics.heads.source import ModelRef
-from transfer_metrics.heads.training import Run, Training, TrainSettings, tune
+from transfer_metrics.heads.train_settings import TrainSettings
+from transfer_metrics.heads.training import Run, Training, tune
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.modules import copied, own_random_numbers
 from transfer_metrics.sources.tasks.subtasks import check_share
@@ -179,6 +180,7 @@ class FineTune(Head):
         where = next((p.device for p in data.model.module.parameters()), torch.device("cpu"))
         initial.to(self.device or where)
         best, runs = self._tuned(initial, data, targets, grid)
+        assert isinstance(best.network, TransferNet)
         self._set_network(best.network.eval(), data, targets)
         self.lr_, self.weight_decay_ = best.settings.lr, best.settings.weight_decay
         self.optimizer_ = best.settings.optimizer

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,8 @@ import transfer_metrics
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.data import as_codes
 from transfer_metrics.heads.network import TransferNet
-from transfer_metrics.heads.objective import QUALITY, Outcome, doubt
+from transfer_metrics.heads.objective import QUALITY, Outcome, as_codes, doubt
 from transfer_metrics.heads.preprocessed import Inputs, PreparedSplits
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import short_id
@@ -183,14 +183,8 @@ class Fits:
         if not records:
             folder = self.cache.training(key)
             try:
-                fresh = clone(head).set_known(
-                    random_state=base.seed,
-                    checkpoint=None if self.policy == "never" else folder,
-                    device=self.device,
-                    progress=self.progress,
-                )
                 with until(self.until):
-                    records = self._measured(loaded, fresh)
+                    records = self._measured(loaded, self.prepared(head, base.seed, folder))
             except TransferMetricsError as error:
                 return [replace(base, error=str(error))]
             if self.policy != "never":
@@ -198,6 +192,12 @@ class Fits:
                 shutil.rmtree(folder, ignore_errors=True)
         of_fit: dict[str, Any] = {name: getattr(base, name) for name in _OF_FIT}
         return [replace(record, **of_fit, note=self._noted(record)) for record in records]
+
+    def prepared(self, head: Head, seed: int | None, folder: Path) -> Head:
+        """A head that is not fitted, to be fitted with a seed here, going on with what is kept."""
+        state = None if self.policy == "never" else folder
+        how = {"device": self.device, "progress": self.progress}
+        return clone(head).set_known(random_state=seed, checkpoint=state, **how)
 
     def _noted(self, record: Record) -> str | None:
         """What is to be known of a measurement: of a test, whether one answer does as well."""
@@ -253,7 +253,7 @@ class Fits:
                 add(name, "distortion", moved)
                 add(name, "relative_distortion", share)
         cost = _cost_of(head, loaded.flops, len(self.task["train"]))
-        for name, number in {"fit_seconds": seconds, **cost._asdict()}.items():
+        for name, number in {"fit_seconds": seconds, **cost}.items():
             add("train", name, float(number))
         return found
 
@@ -300,45 +300,32 @@ def _deviations(right: np.ndarray) -> list[float] | None:
     return [float(f"{value:.4g}") for value in sums]
 
 
-class _Cost(NamedTuple):
-    """What one fitted head costs, in operations and bytes.
+def _cost_of(head: Head, forward: int, examples: int) -> dict[str, int]:
+    """What a head costs that was fitted on a model whose ``forward`` pass takes so many operations.
 
-    ``train_flops`` are those of the final training, without any search for its settings; for heads
-    on features with the forward passes that make them. ``stored_bytes`` is what has to be kept for
-    the task beside the pretrained network, in float32.
-    """
-
-    train_flops: int
-    stored_bytes: int
-
-
-def _cost_of(head: Head, forward: int, examples: int) -> _Cost:
-    """The cost of a head fitted on a model whose ``forward`` pass takes so many operations.
-
-    By Head2Toe's formulas (Evci et al., ICML 2022, section on cost): a backward pass counts twice a
-    forward pass, a multiplication and an addition are two operations, and where features were
-    chosen a bitmask over all of them is stored too.
+    Operations are those of the final training, without any search for its settings; of heads on
+    features with the forward passes that make them. Bytes are what has to be kept for the task
+    beside the pretrained network, in float32. By Head2Toe's formulas (Evci et al., ICML 2022,
+    section on cost): a backward pass counts twice a forward pass, a multiplication and an addition
+    are two operations, and where features were chosen a bitmask over all of them is stored too.
     """
     classes, kept = head.coef_.shape
     stored = 4 * (kept + 1) * classes
     if head.network_ is not None:
         numbers = sum(t.numel() for t in head.network_.backbone.state_dict().values())
-        steps, batch_size = head.run_steps_, min(head.batch_size, examples)
-        return _Cost(steps * batch_size * 3 * forward, 4 * numbers + stored)
+        seen = head.run_steps_ * min(head.batch_size, examples)
+        return {"train_flops": seen * 3 * forward, "stored_bytes": 4 * numbers + stored}
     reads, width = head.training_reads(examples)
     candidates: int = getattr(head, "candidates_", kept) or kept
     mask = 0 if candidates == kept else -(-candidates // 8)
-    return _Cost(examples * forward + 6 * reads * width * classes, stored + mask)
+    flops = examples * forward + 6 * reads * width * classes
+    return {"train_flops": flops, "stored_bytes": stored + mask}
 
 
 def _forward_flops(model: Model) -> int:
     """Operations of one forward pass of one example, counted by torch on a meaningless input.
 
     Convolutions, matrix products and attention count; element-wise operations do not.
-
-    >>> from transfer_metrics.sources.models.load_model import load_model
-    >>> _forward_flops(load_model("zoo:resnet-random")) > 1_000_000
-    True
     """
     batch = place(model.dummy(1), model.module)
     with FlopCounterMode(display=False) as counter, evaluation(model.module), torch.no_grad():

@@ -53,7 +53,7 @@ class Head2Toe(Head):
 
     Every layer is pooled to about T features and each example's vector of a layer is given unit
     length; a softmax regression with the group lasso scores all features side by side; the
-    fraction ``keep`` with the highest scores is gathered, what was chosen of a layer is given unit
+    fraction ``keep`` with the highest scores is _gathered, what was chosen of a layer is given unit
     length again, and an unregularised head is trained on it from scratch.
 
     For targets of a regression, scaled to spread one, the loss of both stages is half the squared
@@ -174,7 +174,7 @@ class Head2Toe(Head):
     ) -> SoftmaxFit:
         """Train the final head on some columns of each layer."""
         return train_softmax(
-            gathered(x, inside),
+            _gathered(x, inside),
             codes,
             data.outputs,
             kind=data.kind,
@@ -211,7 +211,7 @@ class Head2Toe(Head):
         return None if self.checkpoint is None else Path(self.checkpoint) / f"{part}.safetensors"
 
 
-def gathered(features: LayerColumns, inside: _Inside) -> LayerColumns:
+def _gathered(features: LayerColumns, inside: _Inside) -> LayerColumns:
     """Some columns of each layer, in memory, what there is of a layer at length one."""
     chosen = {n: np.ascontiguousarray(features.layer(n)[:, c]) for n, c in inside.items()}
     return layer_columns(chosen).unit_rows()
@@ -353,7 +353,7 @@ class Head2ToeCV(Head):
             for keep in keeps:
                 inside = train.columns.inside(selector.top(keep))
                 fit = head.train(data, train.columns, codes, inside)
-                logits = gathered(held.columns, inside).dense() @ fit.weights + fit.bias
+                logits = _gathered(held.columns, inside).dense() @ fit.weights + fit.bias
                 found = quality(data.kind, logits * spread + middle, held.codes)
                 accuracies[keep].append(found)
             bar.update()

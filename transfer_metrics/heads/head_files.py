@@ -35,10 +35,9 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.shards import layers_of
 from transfer_metrics.files import check_folder
-from transfer_metrics.heads.data import class_labels
-from transfer_metrics.heads.objective import QUALITY
+from transfer_metrics.heads.objective import QUALITY, class_labels
+from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.predictor import Predictor
-from transfer_metrics.heads.source import ModelRef
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources.models.identity import Settings
 from transfer_metrics.untrusted import read_json, visible

@@ -1,17 +1,15 @@
-"""A backbone, the layers that are read, and a linear head, as one module; what of it is trained."""
+"""A backbone, the layers that are read, and a linear head, as one module."""
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from transfer_metrics.errors import CorruptStoreError, InvalidInputError, LayerNotFoundError
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
@@ -119,12 +117,7 @@ class TransferNet(nn.Module):
 
 
 def _unit_length(x: Tensor) -> Tensor:
-    """Rows divided by their Euclidean length; zero rows stay zero, with gradient zero.
-
-    >>> _unit_length(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    tensor([[0.6000, 0.8000],
-            [0.0000, 0.0000]])
-    """
+    """Rows divided by their Euclidean length; zero rows stay zero, with gradient zero."""
     if not x.shape[1]:
         return x
     # The result does not depend on the scale, so the scale needs no gradient.
@@ -150,69 +143,3 @@ def full_precision(module: nn.Module) -> nn.Module:
         if tensor.dtype in (torch.float16, torch.bfloat16):
             tensor.data = tensor.data.float()
     return module
-
-
-def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put weights that were read from a file into a network; others than its own are damage."""
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise CorruptStoreError(
-            f"the weights do not fit the network ({error}); they belong to another one"
-        ) from error
-
-
-def choose_parameters(
-    network: nn.Module, freeze: str | Sequence[str] = "none"
-) -> dict[str, nn.Parameter]:
-    """Switch gradients on for what is trained, which is returned by name, and off for the rest.
-
-    >>> network = nn.Module()
-    >>> network.backbone, network.head = nn.Linear(3, 2), nn.Linear(2, 2)
-    >>> list(choose_parameters(network, "backbone"))
-    ['head.weight', 'head.bias']
-    """
-    frozen = _frozen(network, freeze)
-    trained = {}
-    for name, parameter in network.named_parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(name not in frozen)
-            if name not in frozen:
-                trained[name] = parameter
-    if not trained:
-        raise InvalidInputError(f"freeze={freeze!r} leaves nothing to train")
-    return trained
-
-
-def set_modes(
-    network: nn.Module, batch_norm: str = "train", freeze: str | Sequence[str] = "none"
-) -> None:
-    """Training mode, except for batch normalisation if wanted, and for what is frozen."""
-    network.train()
-    if freeze == "backbone":
-        network.get_submodule("backbone").eval()
-        return
-    frozen = _frozen(network, freeze)
-    for path, module in network.named_modules():
-        own = [f"{path}.{name}" if path else name for name, _ in module.named_parameters()]
-        normalises = batch_norm == "eval" and isinstance(module, _NormBase)
-        if normalises or (own and frozen.issuperset(own)):
-            module.eval()
-
-
-def _frozen(network: nn.Module, freeze: str | Sequence[str]) -> set[str]:
-    """Names of the parameters that are not trained."""
-    if freeze == "none":
-        return set()
-    prefix = "backbone."
-    names = [name for name, _ in network.named_parameters() if name.startswith(prefix)]
-    if freeze == "backbone":
-        return set(names)
-    known, frozen = [name.removeprefix(prefix) for name in names], set[str]()
-    for pattern in [freeze] if isinstance(freeze, str) else freeze:
-        either = (pattern, f"{pattern}.*")
-        found = {name for name in known if any(fnmatch.fnmatchcase(name, p) for p in either)}
-        if not found:
-            raise LayerNotFoundError.of("parameter to freeze", pattern, known)
-        frozen |= {prefix + name for name in found}
-    return frozen

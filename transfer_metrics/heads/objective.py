@@ -1,4 +1,4 @@
-"""What heads are judged by, for each kind of task, and how sure that is."""
+"""What heads predict and are judged by, for each kind of task, and how sure that is."""
 
 from __future__ import annotations
 
@@ -9,11 +9,63 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import Estimate
+from transfer_metrics.sources.tasks.label_values import as_array, number_of, read_texts
 from transfer_metrics.sources.tasks.labels import is_long_tailed
 
 QUALITY = {"classification": "accuracy", "regression": "r2", "multilabel": "average_precision"}
 """The measure of each kind of task."""
 _RESAMPLES = 50
+
+
+def class_labels(names: Sequence[str], kind: str = "classification") -> np.ndarray:
+    """Labels of the classes of a task, (C,): numbers or booleans that all names are, else names.
+
+    Of a multilabel task the numbers of its labels.
+    """
+    if kind != "classification":
+        return np.arange(len(names))
+    if names and {*names} <= {"False", "True"}:
+        return np.array([name == "True" for name in names])
+    found = read_texts({"": as_array(list(names))}, "classification")[""]
+    # A number would be called 2 and not 2.0.
+    renamed = any(isinstance(n, float) and n.is_integer() for n in map(number_of, names))
+    return np.array(names) if renamed or found.dtype == object else found
+
+
+def as_codes(
+    labels: Any,
+    kind: str,
+    classes: np.ndarray | None = None,
+    names: Sequence[str] = (),
+    where: str = "y",
+) -> np.ndarray:
+    """What is predicted of labels, as ``Labelled`` has it: of a split or store without ``classes``.
+
+    Numbers of ``classes`` are found by their ``names`` or by their values; where classes are words,
+    numbers are those of the classes. A label that is none is -1, or an error where the classes are
+    those of a task, whose labels might be counted from elsewhere.
+    """
+    if kind != "classification":
+        codes = np.asarray(labels, dtype=np.float64)
+        return codes[:, None] if codes.ndim == 1 else codes
+    if classes is None:
+        return np.asarray(labels)
+    found = as_array(labels)
+    if found.dtype != object and classes.dtype.kind in "UO" and names:
+        numbers: dict[Any, int] = {number: number for number in range(len(classes))}
+    else:
+        numbers = {label: number for number, label in enumerate(classes.tolist())}
+        if found.dtype == object:
+            numbers |= {name: number for number, name in enumerate(names)}
+    codes = np.array([numbers.get(label, -1) for label in found.tolist()], np.int64)
+    if names and (codes < 0).any():
+        strange = ", ".join(map(repr, dict.fromkeys(found[codes < 0].tolist()[:3])))
+        told = ", ".join(names[:5]) + ("…" if len(names) > 5 else "")
+        raise InvalidInputError(
+            f"{where} has the labels {strange}, and the classes of the task are {told}; give "
+            f"labels of the task"
+        )
+    return codes
 
 
 def quality(kind: str, logits: Any, truth: Any, weights: Any = None) -> float:

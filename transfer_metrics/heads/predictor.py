@@ -12,18 +12,17 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.errors import CorruptStoreError, InvalidInputError, UnsupportedTaskError
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.heads.card import refuse_others
-from transfer_metrics.heads.data import aligned, as_codes, class_codes, labelled
+from transfer_metrics.heads.data import aligned, labelled
 from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.feed import preprocessing
-from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer, load_weights
-from transfer_metrics.heads.objective import QUALITY, Outcome, quality
-from transfer_metrics.heads.preprocessed import Inputs, network_logits, readable_logits
-from transfer_metrics.heads.source import ModelRef, check_store
+from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
+from transfer_metrics.heads.objective import QUALITY, Outcome, as_codes, quality
+from transfer_metrics.heads.origin import ModelRef, refuse_others
+from transfer_metrics.heads.preprocessed import Inputs, readable_logits
 from transfer_metrics.selection.columns import has_layers, unit_rows
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied
@@ -113,7 +112,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
             refuse_others(self._about, model, given.examples)
         name = "the examples" if task is None else f"{task.name} ({split})"
         inputs = Inputs.of_any(model, given, name)
-        return network_logits(self._placed(), inputs, getattr(self, "batch_size", 64)).numpy()
+        return inputs.logits(self._placed(), getattr(self, "batch_size", 64)).numpy()
 
     def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
         """Logits (N, C); with two classes their difference (N,), as scikit-learn has it."""
@@ -180,11 +179,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
             raise InvalidInputError(
                 f"X has {len(logits)} examples and y {len(y)} labels; give one label per example"
             )
-        if self.kind_ == "classification":
-            classes = np.arange(len(self.classes_)) if _is_numbered(X) else self.classes_
-            codes = class_codes(y, classes, self.class_names_)
-        else:
-            codes = as_codes(y, self.kind_)
+        classes = np.arange(len(self.classes_)) if _is_numbered(X) else self.classes_
+        codes = as_codes(y, self.kind_, classes, self.class_names_)
         value = quality(self.kind_, logits, codes, sample_weight)
         if own and sample_weight is None and isinstance(X, Task):
             told = Outcome.of(self.kind_, logits, codes, self.class_names_).doubt
@@ -384,7 +380,12 @@ class Predictor(ClassifierMixin, BaseEstimator):
             unit_norm=self.unit_norm_,
         )
         if self._state is not None:
-            load_weights(network, self._state)
+            try:
+                network.load_state_dict(self._state)
+            except RuntimeError as error:
+                raise CorruptStoreError(
+                    f"the weights do not fit the network ({error}); they belong to another one"
+                ) from error
             self.network_, self._state = network.eval(), None
         return network
 
@@ -407,7 +408,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
                 f"as it was are of no use to it; pass a task, a split or examples"
             )
         if isinstance(X, FeatureStore):
-            check_store(X, self.source_, self.pool_)
+            if self.source_ is not None:
+                self.source_.check(X, self.pool_)
         elif not has_layers(X):
             X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         dims = [layer.dim for layer in self.layers_]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ _CACHE_BYTES = 2 << 30
 _AT_ONCE = 64
 
 
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """Examples of which any can be asked for as one batch.
 
@@ -31,39 +33,46 @@ class Inputs:
     those of the examples where they should not differ in one batch.
     """
 
-    def __init__(
-        self,
-        load: Callable[[np.ndarray], Any],
-        n: int,
-        cached_bytes: int = 0,
-        lengths: np.ndarray | None = None,
-    ) -> None:
-        self._load = load
-        self._n = n
-        self.cached_bytes = cached_bytes
-        self._lengths = lengths
+    load: Callable[[np.ndarray], Any]
+    n: int
+    cached_bytes: int = 0
+    lengths: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return self._n
+        return self.n
 
     def batch(self, positions: Any) -> Any:
         """The examples at some positions."""
-        return self._load(np.asarray(positions))
+        return self.load(np.asarray(positions))
 
     def rows(self, positions: np.ndarray) -> Inputs:
         """Some of the examples, as inputs of their own that share the memory."""
-        lengths = None if self._lengths is None else self._lengths[positions]
+        lengths = None if self.lengths is None else self.lengths[positions]
         return Inputs(
-            lambda some: self._load(positions[some]), len(positions), self.cached_bytes, lengths
+            lambda some: self.load(positions[some]), len(positions), self.cached_bytes, lengths
         )
 
     def runs(self, size: int) -> list[np.ndarray]:
         """All positions in runs of at most ``size``, each of examples that can share a batch."""
-        if self._lengths is None:
+        if self.lengths is None:
             return list(_chunks(len(self), size))
-        order = np.argsort(self._lengths, kind="stable")
-        equal = np.split(order, np.flatnonzero(np.diff(self._lengths[order])) + 1)
+        order = np.argsort(self.lengths, kind="stable")
+        equal = np.split(order, np.flatnonzero(np.diff(self.lengths[order])) + 1)
         return [run[rows] for run in equal for rows in _chunks(len(run), size)]
+
+    def logits(self, network: nn.Module, batch_size: int, *, finite: bool = True) -> Tensor:
+        """What a network says of all in evaluation mode, (N, C) float32 on the CPU, ``finite``."""
+        runs = self.runs(batch_size)
+        with evaluation(network):
+            parts = [network(place(self.batch(rows), network)).float().cpu() for rows in runs]
+        logits = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(runs)))]
+        bad = (~torch.isfinite(logits)).any(1).nonzero()
+        if finite and len(bad):
+            raise ExtractionError(
+                f"the logits of example {bad[0].item()} are NaN or infinite; check the example and "
+                f"the network's weights"
+            )
+        return logits
 
     @classmethod
     def of_tensor(cls, batch: Tensor) -> Inputs:
@@ -114,23 +123,6 @@ class Inputs:
         return cls.of_examples(model, X.examples, name=name, keep=False)
 
 
-def network_logits(
-    network: nn.Module, inputs: Inputs, batch_size: int, *, finite: bool = True
-) -> Tensor:
-    """Logits of all examples in evaluation mode, (N, C) float32 on the CPU, all ``finite``."""
-    runs = inputs.runs(batch_size)
-    with evaluation(network):
-        parts = [network(place(inputs.batch(rows), network)).float().cpu() for rows in runs]
-    logits = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(runs)))]
-    bad = (~torch.isfinite(logits)).any(1).nonzero() if finite else ()
-    if len(bad):
-        raise ExtractionError(
-            f"the logits of example {bad[0].item()} are NaN or infinite; check the example and "
-            f"the network's weights"
-        )
-    return logits
-
-
 def readable_logits(
     network: nn.Module, model: Model, examples: Sequence[Any], batch_size: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
@@ -152,7 +144,7 @@ def readable_logits(
             inputs = Inputs.of_examples(model, [examples[p] for p in positions], keep=False)
         else:
             inputs = whole.rows(np.array(positions))
-        found = network_logits(network, inputs, batch_size).numpy()
+        found = inputs.logits(network, batch_size).numpy()
         logits.update(zip(positions, found, strict=True))
 
     with progress_bar(f"predicting with {model.name}", n, progress, unit=" examples") as bar:

@@ -18,79 +18,22 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.heads.network import choose_parameters, set_modes
 from transfer_metrics.heads.objective import quality
-from transfer_metrics.heads.preprocessed import Inputs, network_logits
+from transfer_metrics.heads.preprocessed import Inputs
+from transfer_metrics.heads.train_settings import TrainSettings
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.adam import loss_of
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
-from transfer_metrics.sources.models.identity import describe
 from transfer_metrics.sources.models.model import place
 from transfer_metrics.sources.models.modules import own_random_numbers
 
-_Augment = Callable[[Tensor, torch.Generator], Tensor]
 _STATES = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}
 """What the optimizers remember of each parameter."""
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a network is trained, by default as in the LP-FT paper; see ``FineTune``.
-
-    The schedule ``"cosine"`` lowers the rate after each epoch towards zero at the end; order,
-    augmentation and dropout of epoch e depend on (seed, e) only.
-    """
-
-    lr: float
-    epochs: int = 20
-    batch_size: int = 64
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    optimizer: str = "sgd"
-    schedule: str = "cosine"
-    batch_norm: str = "train"
-    freeze: str | tuple[str, ...] = "none"
-    augment: str | _Augment | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "momentum", "weight_decay"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise InvalidInputError(f"{name}={value!r}; use a number of at least 0")
-        for name, least in (("epochs", 0), ("batch_size", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise InvalidInputError(f"{name}={value!r}; use a whole number from {least}")
-        for name, known in (
-            ("optimizer", ("sgd", "adamw")),
-            ("schedule", ("cosine", "constant")),
-            ("batch_norm", ("train", "eval")),
-        ):
-            if getattr(self, name) not in known:
-                raise InvalidInputError(f"{name}={getattr(self, name)!r}; use one of {known}")
-        if self.augment is not None and self.augment != "flip" and not callable(self.augment):
-            raise InvalidInputError(f"augment={self.augment!r}; use None, 'flip' or a function")
-
-    def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0."""
-        if self.schedule == "constant":
-            return self.lr
-        return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
-
-    def record(self) -> dict[str, Any]:
-        """What a file can hold of the settings."""
-        told = describe(self.augment) if callable(self.augment) else self.augment
-        return {**vars(self), "augment": told}
-
-    def __str__(self) -> str:
-        decay = f" weight_decay={self.weight_decay:g}" if self.weight_decay else ""
-        return f"lr={self.lr:g}{decay}"
-
-
 @dataclass
 class Run:
-    """What came of one training, over all sittings.
+    """What came of one training.
 
     ``epoch`` is the one whose weights were kept, from 1, or 0 for those at the start, and
     ``val_score`` the validation accuracy then, NaN where there is none; ``done`` epochs are
@@ -110,52 +53,43 @@ def accuracy(
     network: nn.Module, inputs: Inputs, codes: Tensor, batch_size: int, kind: str
 ) -> float:
     """The ``quality`` of predictions in evaluation mode; NaN if logits are not finite."""
-    logits = network_logits(network, inputs, batch_size, finite=False)
+    logits = inputs.logits(network, batch_size, finite=False)
     if not bool(torch.isfinite(logits).all()):
         return math.nan
     return quality(kind, logits.double().numpy(), codes.numpy())
 
 
+@dataclass(eq=False)
 class Training:
     """A network in training: its optimizer, what was done so far, and the best weights.
 
     The first epoch with the best validation accuracy wins. Without validation, or with no epochs,
     the last weights stay.
 
-    Args:
-        network: maps a batch to logits; trained in place, on its device.
-        targets: (N,) class numbers, or whatever the loss compares with the output.
-        validation: examples and class numbers that choose the epoch.
-        kind: kind of task, which says how validation is judged.
-        loss: of output and targets of a batch; that of the kind unless given.
-        checkpoint: file for the state after every epoch. The same training goes on from there; on
-            the CPU the weights are the same bits as without the interruption.
-        identity: what else the checkpoint is recognised by, such as a fingerprint of the data.
-        start: the validation accuracy of the weights at the start, where those count.
+    Targets are class numbers (N,), or whatever the ``loss`` of output and targets compares, which
+    is that of the ``kind`` of task unless given. ``checkpoint`` is a file for the state after every
+    epoch, which ``identity`` recognises too, such as fingerprints of the data: the same training
+    goes on from there, on the CPU to the same bits as without the interruption. ``start`` is the
+    validation accuracy of the weights at the start, where those count.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        settings: TrainSettings,
-        inputs: Inputs,
-        targets: Tensor,
-        *,
-        validation: tuple[Inputs, Tensor] | None = None,
-        kind: str = "classification",
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        checkpoint: Path | None = None,
-        identity: Mapping[str, Any] | None = None,
-        progress: bool = False,
-        title: str = "training",
-        start: float | None = None,
-    ) -> None:
+    network: nn.Module
+    settings: TrainSettings
+    inputs: Inputs
+    targets: Tensor
+    validation: tuple[Inputs, Tensor] | None = None
+    kind: str = "classification"
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    checkpoint: Path | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    progress: bool = False
+    title: str = "training"
+    start: float | None = None
+
+    def __post_init__(self) -> None:
+        network, settings = self.network, self.settings
         self.was_training = network.training
-        self.network, self.settings = network, settings
-        self.inputs, self.targets, self.validation = inputs, targets, validation
-        self.loss, self.kind = loss or loss_of(kind), kind
-        self.progress, self.title = progress, title
-        self.parameters = choose_parameters(network, settings.freeze)
+        self.parameters = settings.choose_parameters(network)
         trained = self.parameters.values()
         how: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
         self.optimizer: SGD | AdamW
@@ -165,20 +99,18 @@ class Training:
             self.optimizer = SGD(trained, momentum=settings.momentum, **how)
         self.run = Run()
         self.best: dict[str, Tensor] | None = None
-        if start is not None and math.isfinite(start):
-            self.run.val_score = start
+        if self.start is not None and math.isfinite(self.start):
+            self.run.val_score = self.start
             self.best = copy.deepcopy(network.state_dict())
-        self.checkpoint = checkpoint
-        self.key: dict[str, Any] = {}
-        if checkpoint is not None:
-            content = targets.detach().cpu().contiguous().numpy().tobytes()
+        if self.checkpoint is not None:
+            content = self.targets.detach().cpu().contiguous().numpy().tobytes()
             self.key = {
                 "settings": settings.record(),
                 "initial weights": _weights_hash(network),
                 "targets": hashlib.sha256(content).hexdigest(),
-                **(identity or {}),
+                **self.identity,
             }
-            self.resume(checkpoint)
+            self.resume(self.checkpoint)
 
     def advance(self, until: int) -> None:
         """Train on to an epoch, unless that is done or the training has diverged."""
@@ -197,9 +129,9 @@ class Training:
 
     def score(self) -> Any:
         """How good the network is now on the examples for validation, if there are any."""
-        if self.validation is None:
-            return None
-        return accuracy(self.network, *self.validation, self.settings.batch_size, self.kind)
+        return self.validation and accuracy(
+            self.network, *self.validation, self.settings.batch_size, self.kind
+        )
 
     def standing(self, until: int) -> tuple[float, float]:
         """What ranks trainings after so many epochs, the lowest first.
@@ -221,18 +153,18 @@ class Training:
     def epoch(self, advance: Callable[[int], Any]) -> float:
         """One pass over the data; the mean of the batches' losses, weighted by their size."""
         network, settings, run, n = self.network, self.settings, self.run, len(self.inputs)
-        device = next(network.parameters()).device
+        device, loss = next(network.parameters()).device, self.loss or loss_of(self.kind)
         seed = _epoch_seed(settings.seed, run.done)
         random = torch.Generator().manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.rate(run.done)
-        set_modes(network, settings.batch_norm, settings.freeze)
+        settings.set_modes(network)
         total = torch.zeros((), dtype=torch.float64, device=device)
         with own_random_numbers(seed, [device] if device.type == "cuda" else []):  # for dropout
             for rows in _epoch_batches(n, settings.batch_size, random):
                 batch = _augmented(self.inputs.batch(rows.numpy()), settings.augment, random)
                 self.optimizer.zero_grad(set_to_none=True)
-                value = self.loss(network(place(batch, network)), self.targets[rows].to(device))
+                value = loss(network(place(batch, network)), self.targets[rows].to(device))
                 value.backward()
                 self.optimizer.step()
                 total += value.detach().double() * len(rows)
@@ -245,9 +177,9 @@ class Training:
         """Record an epoch, and keep its weights if they are the best so far."""
         run = self.run
         run.seconds = seconds
-        told: dict[str, Any] = {"lr": self.settings.lr, "weight_decay": self.settings.weight_decay}
-        told |= {"epoch": run.done, "loss": _finite(mean_loss), "val_score": _finite(score)}
-        run.history.append({**told, "seconds": seconds})
+        setting = {"lr": self.settings.lr, "weight_decay": self.settings.weight_decay}
+        found = {"epoch": run.done, "loss": _finite(mean_loss), "val_score": _finite(score)}
+        run.history.append({**setting, **found, "seconds": seconds})
         run.diverged = not math.isfinite(mean_loss) or (score is not None and math.isnan(score))
         if score is None:
             run.epoch = run.done
@@ -300,7 +232,7 @@ def tune(
     With ``halving`` all settings are trained for a few epochs, and only the best go on, by
     ``rungs``, and one that diverges is dropped without a word; without it each is trained to its
     end before the next. ``from_start`` counts the weights at the start as an epoch, the first.
-    ``checkpoint`` is a folder for one file per setting; the others are as for ``Training``.
+    ``checkpoint`` is a folder.
     """
     start = accuracy(initial, *validation, grid[0].batch_size, kind) if from_start else None
 
@@ -319,8 +251,8 @@ def tune(
         )
 
     best: Training | None = None
+    runs: list[Run] = []
     if halving is None:
-        runs = []
         for index, settings in enumerate(grid):
             tried = begun(index)
             tried.advance(settings.epochs)
@@ -328,6 +260,11 @@ def tune(
             most = math.nan if best is None else best.run.val_score
             if math.isnan(most) or tried.run.val_score > most:
                 best = tried
+            if tried.run.diverged:
+                warn(
+                    f"training with {settings} diverged in epoch {tried.run.done}; later epochs of "
+                    f"this setting do not count"
+                )
     else:
         alive = [begun(index) for index in range(len(grid))]
         runs = [training.run for training in alive]
@@ -336,12 +273,6 @@ def tune(
                 training.advance(until)
             alive = sorted(alive, key=lambda training: training.standing(until))[:kept]
         best = alive[0]
-    for settings, run in zip(grid, runs, strict=True):
-        if run.diverged and halving is None:
-            warn(
-                f"training with {settings} diverged in epoch {run.done}; later epochs of this "
-                f"setting do not count"
-            )
     if best is None or math.isnan(best.run.val_score):
         raise InvalidInputError(
             f"training diverged with every learning rate of "
@@ -386,7 +317,7 @@ def _weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _augmented(batch: Any, augment: str | _Augment | None, random: torch.Generator) -> Any:
+def _augmented(batch: Any, augment: Any, random: torch.Generator) -> Any:
     """A batch with random changes; of text there are none, and only images can be flipped."""
     if augment is None:
         return batch

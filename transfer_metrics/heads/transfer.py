@@ -13,7 +13,7 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.files import RESULTS, check_folder
-from transfer_metrics.heads.decision import Decision, decided
+from transfer_metrics.heads.decision import Decision
 from transfer_metrics.heads.estimate import MOST, TRAINED, expected_seconds
 from transfer_metrics.heads.splits import with_test
 from transfer_metrics.heads.trials import Trials
@@ -162,9 +162,9 @@ def transfer(
                     run.try_heads(by_name[name], TRAINED, expected)
         model, label = run.best()[0]
         with bar.step(f"testing {label} on {model}", weight):
-            head, state = run.fitted(by_name[model], label)
-            found = decided(
-                run.complete,
+            head, state = run.fitted(model, label)
+            found = Decision.of(
+                run.work.task,
                 head,
                 model=model,
                 label=label,

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.compare import tuned
 from transfer_metrics.heads.fits import LATE, Fits, Loaded
 from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.splits import complete_task
@@ -32,7 +30,10 @@ _LEAST = "linear_probe(C_grid=(0.0001, 0.01, 1.0))"
 
 @dataclass
 class Trials:
-    """Heads that are tried within some time: what is the same for all, and what they found."""
+    """Heads that are tried within some time: what is the same for all, and what they found.
+
+    Of models only the best so far stays ``loaded``.
+    """
 
     task: Task
     limit: float
@@ -50,14 +51,18 @@ class Trials:
     loaded: dict[str, Loaded] = field(default_factory=dict)
 
     @cached_property
-    def complete(self) -> Task:
-        """The task with all its splits."""
-        return complete_task(self.task, validation=self.validation)
-
-    @property
-    def cache(self) -> ResultCache:
-        """Where finished fits are kept."""
-        return ResultCache(self.options["cache_dir"])
+    def work(self) -> Fits:
+        """What fits of all heads have in common."""
+        return Fits(
+            complete_task(self.task, validation=self.validation),
+            short_id(self.task["train"].fingerprint),
+            [],
+            [self.seed],
+            ResultCache(self.options["cache_dir"]),
+            self.options["cache"],
+            device=self.options["device"],
+            progress=self.options["progress"],
+        )
 
     @property
     def held(self) -> str:
@@ -113,7 +118,6 @@ class Trials:
             least = resolve_head(_LEAST)
             self.heads[least.label] = least
             self._measured(model, least, [least], math.inf, expected)
-        # Only the best so far may be asked for more.
         best = [name for name, _ in self.best()[:1]]
         self.loaded = {name: one for name, one in self.loaded.items() if name in best}
 
@@ -125,17 +129,7 @@ class Trials:
         What it reads is read with what the others need.
         """
         began = clock.perf_counter()
-        work = Fits(
-            self.complete,
-            short_id(self.task["train"].fingerprint),
-            asked,
-            [self.seed],
-            self.cache,
-            self.options["cache"],
-            device=self.options["device"],
-            progress=self.options["progress"],
-            until=clock.time() + max(seconds, 0.1),
-        )
+        work = replace(self.work, heads=asked, until=clock.time() + max(seconds, 0.1))
         loaded = self.loaded.get(model.name) or work.load(model)
         if isinstance(loaded, Loaded):
             self.loaded[model.name] = loaded
@@ -176,28 +170,20 @@ class Trials:
                 f"{first['error']}"
             )
 
-    def fitted(self, model: Candidate, label: str) -> tuple[Head, Path]:
+    def fitted(self, model: str, label: str) -> tuple[Head, Path]:
         """A head once more, with what its search has chosen; and where its training is kept."""
         records = self.found.records
-        head = tuned(self.heads[label], model.name, self.task.name, self.seed, records)
-        train = self.task["train"].fingerprint
-        loaded = self.loaded.get(model.name)
-        network = model.load() if loaded is None else loaded.model
-        settings = (settings_of(network, self.task) if loaded is None else loaded.settings).digest
+        head = self.heads[label].tuned(model, self.task.name, self.seed, records)
+        loaded = self.loaded[model]
         key = content_key(
-            model=network.fingerprint, settings=settings, task=train, transfer=head.label
+            model=loaded.model.fingerprint,
+            settings=loaded.settings.digest,
+            task=self.task["train"].fingerprint,
+            transfer=head.label,
         )
-        state = self.cache.training(key)
-        head.set_known(
-            random_state=self.seed,
-            checkpoint=None if self.options["cache"] == "never" else state,
-            device=self.options["device"],
-            progress=self.options["progress"],
-        )
-        if loaded is None:
-            return head.fit(network, self.complete), state
-        with head.sharing(loaded.features):
-            return head.fit(loaded.model, self.complete), state
+        state = self.work.cache.training(key)
+        with self.work.prepared(head, self.seed, state).sharing(loaded.features) as fresh:
+            return fresh.fit(loaded.model, self.work.task), state
 
 
 def _kind_of(head: str) -> str:

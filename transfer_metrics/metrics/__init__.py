@@ -4,7 +4,7 @@ The table is all that names a metric beside its function, so that names are know
 """
 
 NAMES = {
-    "discriminant": ("lda", "sfda"),
+    "discriminant": ("lda", "ped", "sfda"),
     "emms": ("emms",),
     "etran": ("energy", "svd_regression"),
     "gbc": ("gbc",),
@@ -14,11 +14,9 @@ NAMES = {
     "label_rate": ("label_rate",),
     "logme": ("logme",),
     "ncti": ("ncti_posterior", "ncti_rank", "ncti_spread"),
-    "nleep": ("nleep",),
     "pactran": ("pactran_dirichlet", "pactran_gamma", "pactran_gaussian"),
-    "ped": ("ped",),
     "probes": ("linear_probe", "ridge_probe"),
-    "source_head": ("leep", "nce", "soft_nce"),
+    "source_head": ("leep", "nce", "nleep", "soft_nce"),
     "transrate": ("conditional_coding_rate", "transrate"),
 }
 """Metrics by their file."""

@@ -103,7 +103,7 @@ def emms(
     return -max(residual, 0.0)
 
 
-def sparsemax(z: Tensor) -> Tensor:
+def _sparsemax(z: Tensor) -> Tensor:
     """The point of the probability simplex nearest to ``z`` (K,): exact, by sorting.
 
     Source: Martins and Astudillo, From Softmax to Sparsemax, ICML 2016, algorithm 1.
@@ -161,7 +161,7 @@ def _alternate(gram: Tensor, fitted: Tensor, rounds: int, tol: float) -> tuple[T
     for _ in range(rounds):
         # K is small; the driver that copes with embeddings that repeat each other is on the CPU.
         solved = torch.linalg.lstsq(gram.cpu(), (fitted @ weights)[:, None].cpu(), driver="gelsd")
-        moved = sparsemax(solved.solution[:, 0]).to(weights)
+        moved = _sparsemax(solved.solution[:, 0]).to(weights)
         change = float((moved - weights).abs().max())
         weights = moved
         if change <= tol:

@@ -19,7 +19,7 @@ def _slopes(influence: Influence, *, shrinkage: str | float | None) -> Tensor | 
     whole = influence.whole
     n, dim, total = whole.n, whole.dim, whole.total
     learnt = shrinkage == "ledoit_wolf"
-    intensity = ledoit_wolf(whole) if learnt else float(shrinkage or 0.0)
+    intensity = _ledoit_wolf(whole) if learnt else float(shrinkage or 0.0)
     if intensity == 0:
         return None
     if intensity == 1:
@@ -40,7 +40,7 @@ def _slopes(influence: Influence, *, shrinkage: str | float | None) -> Tensor | 
 
 
 def _intensity_slopes(influence: Influence) -> Tensor:
-    """Derivative of ``ledoit_wolf`` in the weights of blocks."""
+    """Derivative of ``_ledoit_wolf`` in the weights of blocks."""
     whole = influence.whole
     n, dim, total, share = whole.n, whole.dim, whole.total, influence.n / whole.n
     assert whole.fourth is not None
@@ -114,7 +114,7 @@ def h_score(statistic: ClassMoments, *, shrinkage: str | float | None = "ledoit_
     if shrinkage is None:
         intensity = 0.0
     elif shrinkage == "ledoit_wolf":
-        intensity = ledoit_wolf(statistic)
+        intensity = _ledoit_wolf(statistic)
     elif isinstance(shrinkage, str) or not 0 <= shrinkage <= 1:
         raise InvalidInputError(
             f"shrinkage must be 'ledoit_wolf', None or a number in [0, 1], not {shrinkage!r}"
@@ -132,7 +132,7 @@ def h_score(statistic: ClassMoments, *, shrinkage: str | float | None = "ledoit_
     return n / (n - 1) * total.inverse_quadratic(between, shift)
 
 
-def ledoit_wolf(statistic: ClassMoments) -> float:
+def _ledoit_wolf(statistic: ClassMoments) -> float:
     """Shrinkage intensity of Ledoit and Wolf (2004) towards a multiple of the identity."""
     if statistic.fourth is None:
         raise InvalidInputError(

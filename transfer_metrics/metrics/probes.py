@@ -17,7 +17,7 @@ from transfer_metrics.statistics.linalg import product
 from transfer_metrics.threads import threads_for
 
 # Strengths relative to tr(X'X) / min(N - 1, D) of the centred X, so that scale does not matter.
-RIDGE_PATH = tuple(10.0**e for e in range(-8, 4))
+_RIDGE_PATH = tuple(10.0**e for e in range(-8, 4))
 # Numbers in a block of rows: 32 MB.
 _BLOCK = 1 << 22
 
@@ -29,7 +29,7 @@ _BLOCK = 1 << 22
     reference="Allen, The Relationship between Variable Selection and Data Augmentation, 1974",
     invariant=("scale", "shift", "rotation"),
 )
-def ridge_probe(statistic: FeatureSample, *, strengths: Sequence[float] = RIDGE_PATH) -> Estimate:
+def ridge_probe(statistic: FeatureSample, *, strengths: Sequence[float] = _RIDGE_PATH) -> Estimate:
     """Exact leave-one-out accuracy of ridge regression on one-hot labels; R² in regression.
 
     With an intercept. One eigendecomposition serves every strength and every left-out example:

@@ -30,18 +30,8 @@ ADVICE = (
 )
 
 
-def _default_cache_dir() -> Path:
-    """``$TRANSFER_METRICS_CACHE``, or the user's cache folder of the platform."""
-    folder = os.environ.get("TRANSFER_METRICS_CACHE")
-    return Path(folder or platformdirs.user_cache_dir("transfer-metrics")).expanduser()
-
-
 def content_key(**fields: Any) -> str:
-    """A file name for a combination of inputs; the package version is one of them.
-
-    >>> content_key(model="a", task="b") == content_key(task="b", model="a")
-    True
-    """
+    """A file name for a combination of inputs; the package version is one of them."""
     fields = {**fields, "package": transfer_metrics.__version__}
     text = json.dumps(fields, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -57,7 +47,10 @@ class ResultCache:
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
-        self.root = Path(root) if root is not None else _default_cache_dir()
+        if root is None:
+            folder = os.environ.get("TRANSFER_METRICS_CACHE")
+            root = Path(folder or platformdirs.user_cache_dir("transfer-metrics")).expanduser()
+        self.root = Path(root)
 
     def features(self, key: str) -> Path:
         """Folder for the feature store of a key."""
@@ -94,7 +87,10 @@ class ResultCache:
         """
         path = self._scores(key)
         try:
-            return _parsed(read_text(path, TABLE))
+            *lines, end = read_text(path, TABLE).splitlines(keepends=True) or [""]
+            if parse_json(end) != {"sha256": _digest("".join(lines))}:
+                raise ValueError("its SHA-256 does not match")
+            return [Record.checked(parse_json(line), "a record") for line in lines]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -195,14 +191,6 @@ class ResultCache:
 
     def _scores(self, key: str) -> Path:
         return self.root / "scores" / f"{key}.jsonl"
-
-
-def _parsed(text: str) -> list[Record]:
-    """Records of a file of scores."""
-    *lines, end = text.splitlines(keepends=True) or [""]
-    if parse_json(end) != {"sha256": _digest("".join(lines))}:
-        raise ValueError("its SHA-256 does not match")
-    return [Record.checked(parse_json(line), "a record") for line in lines]
 
 
 def _digest(text: str) -> str:

@@ -13,10 +13,10 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import memory_bytes
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.progress import progress_bar
+from transfer_metrics.ranking.job import Job, extracted_layers
 from transfer_metrics.ranking.memory_budget import worker_memory
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
 from transfer_metrics.ranking.range_statistics import RangeBuilder
-from transfer_metrics.ranking.rank import extracted_layers, make_job
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
 
@@ -85,7 +85,7 @@ def forecast(
     job = None
     if stream:
         share = worker_memory(memory, workers)
-        job = make_job(
+        job = Job.of(
             task, metrics, layers=layers, split=split, intervals=intervals, pool=pool,
             spills=memory is None and workers == 1,
         )  # fmt: skip

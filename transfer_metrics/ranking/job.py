@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,17 +16,28 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
-from transfer_metrics.features.extract import Extraction
+from transfer_metrics.features.extract import Extraction, check_counts
 from transfer_metrics.features.layers import MEAN
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key
-from transfer_metrics.results.error_bars import MODES
+from transfer_metrics.ranking.metric_choice import resolve_metrics
+from transfer_metrics.results.error_bars import MODES, interval_modes
 from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import NO_TIME, Record
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.statistics.statistics import Labels
+
+_LAYER_CHOICES = {
+    "best": ("blocks", "best"),
+    "blocks": ("blocks", "all"),
+    "last": ("last", "last"),
+    MEAN: ("blocks", "best"),
+}
+_RANGES = 16
+"""Most ranges that the shards of a model are cut into: each leaves its own statistics."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +89,44 @@ class Job:
     errors: bool = False
     mean: bool = False  # whether the mean of the layers is scored in place of each of them
     until: float = math.inf  # when the time is over, as ``time.time()`` has it
-    # Labels of metrics whose scores are not kept, since their names do not say what they compute;
-    # found here, where functions of a script can be told from others.
+    # Labels of metrics whose scores are not kept, since their names do not say what they compute: a
+    # function of a script may have changed. Found here, where such can be told from others.
     unkept: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if self.unkept is None:
-            found = frozenset(m.label for m in self.metrics if not _is_stable(m))
+            known = [m for m in self.metrics if m.name in METRICS and METRICS[m.name].fn is m.fn]
+            stable = {m.label for m in known if m.fn.__module__ != "__main__"}
+            found = frozenset(m.label for m in self.metrics) - stable
             object.__setattr__(self, "unkept", found)
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        metrics: Any,
+        *,
+        layers: Any = "best",
+        split: str = "train",
+        cache_dir: str | os.PathLike[str] | None = None,
+        intervals: bool | str = False,
+        options: Mapping[str, Any] | None = None,
+        stored: bool = False,
+        **fields: Any,
+    ) -> Job:
+        """That of arguments of ``rank_models``, and of ``fields`` of a job."""
+        options = options or {}
+        n = len(task[split])
+        chosen, view = extracted_layers(layers)
+        uneven = task.kind == "classification" and is_long_tailed(task[split].labels)
+        asked = resolve_metrics(metrics, task.kind, long_tailed=uneven)
+        ranges = (range(n),) if stored else _ranges_of(n, options.get("shard_size", 1024))
+        modes = interval_modes(intervals, asked, True)
+        mean = isinstance(layers, str) and layers == MEAN
+        return cls(
+            task, asked, chosen, view, ResultCache(cache_dir), modes, options, ranges, split=split,
+            stored=stored, mean=mean, **fields,
+        )  # fmt: skip
 
     @property
     def data(self) -> Split:
@@ -165,7 +208,12 @@ class Job:
     def known_scores(self, key: str) -> tuple[list[Record], list[Metric]]:
         """Records that the cache has under the key of a model, and the metrics that it lacks."""
         known = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
-        done = {r.label for r in known if r.intervals in _enough(self.modes.get(r.label))}
+        done = set()
+        for r in known:
+            # The last mode finds an error wherever another does.
+            mode = self.modes.get(r.label)
+            if mode is None or r.intervals in (mode, MODES[-1]):
+                done.add(r.label)
         done &= {m.label for m in self.metrics} - (self.unkept or set())
         missing = [m for m in self.metrics if m.label not in done]
         if self.policy == "only-cache" and missing:
@@ -263,12 +311,24 @@ class Job:
         }
 
 
-def _enough(mode: str | None) -> tuple[str | None, ...]:
-    """How the error of a known score may have been found where it is asked for in this way."""
-    return (None, *MODES) if mode is None else (mode, MODES[-1])
+def extracted_layers(layers: Any) -> tuple[Any, str]:
+    """How a choice of layers is extracted, and which rows then stand for the model."""
+    if isinstance(layers, str):
+        return _LAYER_CHOICES.get(layers, (layers, "best"))
+    return layers, "best"
 
 
-def _is_stable(metric: Metric) -> bool:
-    """Whether the name says what the metric computes; a function of a script may have changed."""
-    registered = metric.name in METRICS and METRICS[metric.name].fn is metric.fn
-    return registered and metric.fn.__module__ != "__main__"
+def _ranges_of(n: int, shard_size: int) -> tuple[range, ...]:
+    """Cut n examples into ranges of whole shards, which depend on the data alone.
+
+    What the last shard lacks to be whole goes to the range before, since writing, reading and
+    merging the statistics of one more range takes as long as some hundred examples.
+
+    >>> _ranges_of(300, 100), _ranges_of(399, 200), _ranges_of(50, 100)
+    ((range(0, 100), range(100, 200), range(200, 300)), (range(0, 399),), (range(0, 50),))
+    """
+    check_counts(shard_size=shard_size)
+    shards = max(1, n // shard_size)
+    count = min(_RANGES, shards)
+    starts = [shards * i // count * shard_size for i in range(count)]
+    return tuple(range(a, b) for a, b in itertools.pairwise([*starts, n]))

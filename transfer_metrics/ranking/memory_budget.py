@@ -22,10 +22,10 @@ _GAPS = 1.1
 """What the C library needs for many blocks, of what they take: it cannot use every gap again."""
 
 
-def as_bytes(size: int | str) -> int:
+def _as_bytes(size: int | str) -> int:
     """A number of bytes, or text such as ``"2GiB"``.
 
-    >>> as_bytes("1.5 GiB"), as_bytes("20MB"), as_bytes(1024)
+    >>> _as_bytes("1.5 GiB"), _as_bytes("20MB"), _as_bytes(1024)
     (1610612736, 20000000, 1024)
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(size))
@@ -36,7 +36,7 @@ def as_bytes(size: int | str) -> int:
 
 def worker_memory(memory: int | str | None, workers: int | None) -> int:
     """What one worker may take, of what all may take together; half of the machine's if None."""
-    total = total_memory() // 2 if memory is None else as_bytes(memory)
+    total = total_memory() // 2 if memory is None else _as_bytes(memory)
     return max(1, total // (workers or cores()))
 
 

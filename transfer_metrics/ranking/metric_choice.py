@@ -164,10 +164,7 @@ def resolve_metrics(
 
 
 def check_metrics(metrics: Any) -> None:
-    """Raise where no metric, or no option of one, has such a name, whatever the kind of task.
-
-    >>> check_metrics(["knn(k=3)", "tr*", "etran"])
-    """
+    """Raise where no metric, or no option of one, has such a name, whatever the kind of task."""
     for spec in _specs(metrics):
         if not (isinstance(spec, str) and spec in COMBINATIONS):
             _named(spec)

@@ -69,7 +69,7 @@ def race(
     """
     job = work.job
     plan = plan_race(len(candidates), len(job.data), job.task.num_classes, budget)
-    job = replace(job, **rounds_of(job, plan.sizes))
+    job = replace(job, **_rounds_of(job, plan.sizes))
     last = len(plan.sizes) - 1
     candidates = [_loaded(candidate) for candidate in candidates]
 
@@ -141,7 +141,7 @@ def _tell_of_time(job: Job, sizes: Sequence[int], stage: int, found: dict[int, O
     )
 
 
-def rounds_of(job: Job, sizes: Sequence[int]) -> dict[str, Any]:
+def _rounds_of(job: Job, sizes: Sequence[int]) -> dict[str, Any]:
     """The ranges of a race, and how many of them each round of a size looks at.
 
     Rounds look at nested random parts of the split, each with the classes in their shares.
@@ -159,7 +159,7 @@ def rounds_of(job: Job, sizes: Sequence[int]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class _Standing:
     """How a model stands after a round."""
 
     score: float  # higher is better
@@ -169,7 +169,7 @@ class Standing:
     tie: tuple[str, ...] = ()  # decides between equal scores
 
 
-def contenders(standings: Sequence[Standing], level: float) -> list[int]:
+def _contenders(standings: Sequence[_Standing], level: float) -> list[int]:
     """Places of those that can still be the best, best first.
 
     One falls out where the probability that its score is above the leader's, by the errors of
@@ -177,7 +177,7 @@ def contenders(standings: Sequence[Standing], level: float) -> list[int]:
     probability of at most α, whoever leads. Errors over common blocks give Student's t of the
     paired difference; otherwise they are taken for independent and normal. Who has no error stays.
 
-    >>> contenders([Standing(0.1, 0.1), Standing(0.9, 0.1), Standing(0.8, 0.1)], 0.001)
+    >>> _contenders([_Standing(0.1, 0.1), _Standing(0.9, 0.1), _Standing(0.8, 0.1)], 0.001)
     [1, 2]
     """
     if not standings:
@@ -188,7 +188,7 @@ def contenders(standings: Sequence[Standing], level: float) -> list[int]:
     ]
 
 
-def _above(model: Standing, leader: Standing) -> float:
+def _above(model: _Standing, leader: _Standing) -> float:
     """Probability that a model's score is really above the leader's, NaN where unknown."""
     gap = leader.score - model.score
     a, b = model.deviations, leader.deviations
@@ -223,10 +223,10 @@ def _survivors(
         found |= {i: outcome for i, outcome in visited.items() if not outcome.late}
     standings = _standings(job, found, alive)
     left = list(standings)
-    return sorted(left[k] for k in contenders(list(standings.values()), level))
+    return sorted(left[k] for k in _contenders(list(standings.values()), level))
 
 
-def _standings(job: Job, found: dict[int, Outcome], chosen: Sequence[int]) -> dict[int, Standing]:
+def _standings(job: Job, found: dict[int, Outcome], chosen: Sequence[int]) -> dict[int, _Standing]:
     """How those of the models stand that have a score."""
     label = job.metrics[0].label
     sign = 1.0 if job.metrics[0].higher_is_better else -1.0
@@ -237,7 +237,7 @@ def _standings(job: Job, found: dict[int, Outcome], chosen: Sequence[int]) -> di
             [best] = chosen_records(records, "best" if job.view == "all" else job.view)
             error = math.nan if best.stderr is None else best.stderr
             tie = (found[i].key, str(best.model))
-            standings[i] = Standing(sign * (best.value or 0.0), error, best.deviations, tie)
+            standings[i] = _Standing(sign * (best.value or 0.0), error, best.deviations, tie)
     return standings
 
 

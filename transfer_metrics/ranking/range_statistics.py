@@ -285,17 +285,16 @@ class _StoredScatter(Sequence[Scatter]):
         block = bisect.bisect_right(self._bounds, index) - 1
         if self._held[0] != block:
             self._held = (-1, ())  # frees one block before the next is read
-            self._held = (block, self._read(self._bounds[block], self._bounds[block + 1]))
+            start, stop = self._bounds[block : block + 2]
+            found = _merged(self._folders, _of_classes(self._layer, (start, stop)))
+            if found is None:
+                none = Scatter.of_rows(torch.empty(0, self._dim, dtype=torch.float64))
+                self._held = (block, [none] * (stop - start))
+            elif found.refused[0]:
+                raise InvalidInputError(found.refused[0])
+            else:
+                self._held = (block, found.held[0][0].class_scatter)
         return self._held[1][index - self._bounds[block]]
-
-    def _read(self, start: int, stop: int) -> Sequence[Scatter]:
-        found = _merged(self._folders, _of_classes(self._layer, (start, stop)))
-        if found is None:
-            none = Scatter.of_rows(torch.empty(0, self._dim, dtype=torch.float64))
-            return [none] * (stop - start)
-        if found.refused[0]:
-            raise InvalidInputError(found.refused[0])
-        return found.held[0][0].class_scatter
 
 
 def _of_classes(layer: str, classes: tuple[int, int]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -23,7 +22,7 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     warn,
 )
-from transfer_metrics.features.extract import Extraction, check_counts, extract
+from transfer_metrics.features.extract import Extraction, extract
 from transfer_metrics.features.shards import discard_damaged
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.progress import OutOfTime, until
@@ -35,26 +34,8 @@ from transfer_metrics.results.error_bars import MODES
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
-RANGES = 16
-"""Most ranges that the shards of a model are cut into: each leaves its own statistics."""
 Run = Callable[..., Iterator[tuple[int, Any]]]
 """``map_reduce`` with an engine that was chosen."""
-
-
-def ranges_of(n: int, shard_size: int) -> tuple[range, ...]:
-    """Cut n examples into ranges of whole shards, which depend on the data alone.
-
-    What the last shard lacks to be whole goes to the range before, since writing, reading and
-    merging the statistics of one more range takes as long as some hundred examples.
-
-    >>> ranges_of(300, 100), ranges_of(399, 200), ranges_of(50, 100)
-    ((range(0, 100), range(100, 200), range(200, 300)), (range(0, 399),), (range(0, 50),))
-    """
-    check_counts(shard_size=shard_size)
-    shards = max(1, n // shard_size)
-    count = min(RANGES, shards)
-    starts = [shards * i // count * shard_size for i in range(count)]
-    return tuple(range(a, b) for a, b in itertools.pairwise([*starts, n]))
 
 
 def outcomes(
@@ -221,7 +202,11 @@ class Ranges:
         built = replace(results[0], loading=max(result.loading for result in results))
         try:
             with self._time_for(built.name):
-                return self._merged(built)
+                folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(self.parts)]
+                outcome = self._outcome(built, *read_ranges(folders))
+                if not self.job.racing:
+                    self.job.cache.drop_statistics(built.folder.name)
+                return outcome
         except OutOfTime:
             return self.job.unfinished(built.name)
         except TransferMetricsError as error:
@@ -283,14 +268,6 @@ class Ranges:
             outcome = self._outcome(built, stores[0], sum(one.seconds for one in stores), read)
         if not job.keep_features:
             job.cache.drop_features(built.key)
-        return outcome
-
-    def _merged(self, built: _Built) -> Outcome:
-        """The outcome of a model from the folders of its ranges."""
-        folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(self.parts)]
-        outcome = self._outcome(built, *read_ranges(folders))
-        if not self.job.racing:
-            self.job.cache.drop_statistics(built.folder.name)
         return outcome
 
     def _outcome(self, built: _Built, store: FeatureStore, seconds: float, read: Read) -> Outcome:

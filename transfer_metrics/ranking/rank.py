@@ -15,11 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.features.layers import MEAN
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.fork_server import can_fork, fork_server_until_end
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.cache import POLICIES, ResultCache
+from transfer_metrics.ranking.cache import POLICIES
 from transfer_metrics.ranking.engines import ENGINES, map_reduce
 from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import worker_memory
@@ -28,33 +27,24 @@ from transfer_metrics.ranking.metric_choice import (
     asked_combinations,
     check_metrics,
     combined,
-    resolve_metrics,
     told_once,
     warn_of_widths,
 )
 from transfer_metrics.ranking.race import race
-from transfer_metrics.ranking.ranges import Ranges, Run, outcomes, ranges_of
+from transfer_metrics.ranking.ranges import Ranges, Run, outcomes
 from transfer_metrics.ranking.scoring import with_methods
 from transfer_metrics.registry import resolve
-from transfer_metrics.results.error_bars import interval_modes
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import LEARNT, earlier_accuracies
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import listed, several
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
-from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.task import Task, refuse_words
+from transfer_metrics.sources.tasks.task import refuse_words
 from transfer_metrics.syntax import seconds_of
 
 _FEW = 3
 """Candidates from which on it pays to start processes."""
-_LAYER_CHOICES = {
-    "best": ("blocks", "best"),
-    "blocks": ("blocks", "all"),
-    "last": ("last", "last"),
-    MEAN: ("blocks", "best"),
-}
 
 
 def rank_models(
@@ -210,7 +200,7 @@ def rank_models(
         if cache == "never":
             policy = "only-missing"
             cache_dir = stack.enter_context(TemporaryDirectory(prefix="transfer-metrics-"))
-        job = make_job(
+        job = Job.of(
             task, metrics, layers=layers, split=split, cache_dir=cache_dir, intervals=intervals,
             options={**options, "progress": progress and serial}, pool=pool, policy=policy,
             stored=stored, spills=spills, keep_features=keep_features, dtype=dtype, amp=amp,
@@ -218,7 +208,9 @@ def rank_models(
         )  # fmt: skip
         # The data are hashed here, once, and the hash goes to the workers with them.
         _ = job.task_id
-        work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "")
+        # Where they come one after another, no other could be there before the first.
+        sure = candidates[0].name if serial and budget is None else ""
+        work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "", sure)
         gpus = gpus_of(engine, options.get("device"))
         run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus, careful=careful)
         job.cache.sweep()
@@ -229,9 +221,7 @@ def rank_models(
         if budget is not None:
             records = race(work, candidates, run, budget, progress)
         else:
-            # One after another, so that no other could be there before the first.
-            sure = candidates[0].name if serial else ""
-            records = _ranked(replace(work, sure=sure), candidates, run, progress)
+            records = _ranked(work, candidates, run, progress)
     if metrics is not DEFAULT_METRICS:
         warn_of_widths(job.metrics[:1], records)
     records = [replace(r, task_summary=task.summary) for r in with_methods(records)]
@@ -272,39 +262,6 @@ def features_first(
     if unstreamed and memory is not None:
         raise InvalidInputError("memory is for streaming; leave it out, or leave out stream=False")
     return keep_features or (unstreamed and budget is None)
-
-
-def make_job(
-    task: Task,
-    metrics: Any,
-    *,
-    layers: Any = "best",
-    split: str = "train",
-    cache_dir: str | os.PathLike[str] | None = None,
-    intervals: bool | str = False,
-    options: Mapping[str, Any] | None = None,
-    stored: bool = False,
-    **fields: Any,
-) -> Job:
-    """What is the same for all models of a ranking, by arguments of ``rank_models`` and ``Job``."""
-    options = options or {}
-    n = len(task[split])
-    chosen, view = extracted_layers(layers)
-    uneven = task.kind == "classification" and is_long_tailed(task[split].labels)
-    asked = resolve_metrics(metrics, task.kind, long_tailed=uneven)
-    ranges = (range(n),) if stored else ranges_of(n, options.get("shard_size", 1024))
-    return Job(
-        task, asked, chosen, view, ResultCache(cache_dir), interval_modes(intervals, asked, True),
-        options, ranges, split=split, stored=stored,
-        mean=isinstance(layers, str) and layers == MEAN, **fields,
-    )  # fmt: skip
-
-
-def extracted_layers(layers: Any) -> tuple[Any, str]:
-    """How a choice of layers is extracted, and which rows then stand for the model."""
-    if isinstance(layers, str):
-        return _LAYER_CHOICES.get(layers, (layers, "best"))
-    return layers, "best"
 
 
 def _ranked(

@@ -47,14 +47,14 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
     def layer_counts_(self) -> dict[str, int]:
         """Number of columns that were kept of each chosen layer."""
         check_is_fitted(self)
-        return {name: len(columns) for name, columns in self._inside.items()}
+        return self._kept.counts
 
     def get_support(self, indices: bool = False) -> np.ndarray:
         """Which columns are kept: a mask over all columns, (D,), or their numbers, ascending."""
         check_is_fitted(self)
         if indices:
             return np.sort(self.columns_)
-        mask = np.zeros(sum(self._dims.values()), dtype=bool)
+        mask = np.zeros(sum(self._kept.dims.values()), dtype=bool)
         mask[self.columns_] = True
         return mask
 
@@ -65,7 +65,7 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
         names = names if input_features is None else np.asarray(input_features, dtype=object)
         if names is not None:
             return np.asarray(names, dtype=object)[self.columns_]
-        told = [f"{layer}[{c}]" for layer, inside in self._inside.items() for c in inside]
+        told = [f"{layer}[{c}]" for layer, inside in self._kept.layers.items() for c in inside]
         return np.array(told, dtype=object)
 
     def _read_fit(self, X: Any, y: Any, labelled: bool = True) -> tuple[LayerColumns, Any, str]:
@@ -99,20 +99,34 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
             complete_labels(labels, None if labels.dtype.kind == "f" else "classification")
         return columns, labels, kind or kind_of({"y": labels})
 
-    def _keep(self, columns: LayerColumns, inside: Mapping[str, np.ndarray]) -> None:
-        """Remember the columns that are kept of each layer, counted inside the layer."""
-        self._inside = {name: np.asarray(c, dtype=np.int64) for name, c in inside.items()}
-        self._dims = columns.widths
-        self.layers_ = list(self._inside)
-        self.columns_ = columns.numbers(self._inside)
+    def _keep(
+        self, columns: LayerColumns, inside: Mapping[str, np.ndarray], unit: bool = False
+    ) -> None:
+        """Remember the columns that are kept of each layer, and whether rows have unit length."""
+        kept = {name: np.asarray(c, dtype=np.int64) for name, c in inside.items()}
+        self._kept = Selection(kept, columns.widths, unit, type(self).__name__)
+        self.layers_, self.columns_ = list(kept), columns.numbers(kept)
 
-    def _take(self, X: Any, unit: bool) -> np.ndarray:
-        """The kept columns of other examples, (N, k)."""
+    def transform(self, X: Any) -> np.ndarray:
+        """The kept columns of other examples, (N, k), in the order of ``columns_``.
+
+        Rows have unit length per layer by ``normalise`` of ``LayerSelector``, always in
+        ``FeatureMapSelector``, and in ``GroupLassoSelector`` the length that they have.
+
+        Args:
+            X: a store, mapping or array with the layers that were there in ``fit``, also of
+                another task.
+
+        Raises:
+            LayerNotFoundError: a layer is missing.
+            InvalidInputError: a layer has another number of columns.
+        """
         check_is_fitted(self)
         if not has_layers(X):
-            array, ends = validate_data(self, X, reset=False), np.cumsum(list(self._dims.values()))
-            X = dict(zip(self._dims, np.split(array, ends[:-1], axis=1), strict=True))
-        return _taken(X, self._inside, self._dims, unit, "in fit")
+            dims = self._kept.dims
+            array, ends = validate_data(self, X, reset=False), np.cumsum(list(dims.values()))
+            X = dict(zip(dims, np.split(array, ends[:-1], axis=1), strict=True))
+        return self._kept.transform(X)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,12 +208,24 @@ class Selection:
 
     def inside(self, X: LayerColumns) -> dict[str, np.ndarray]:
         """The chosen columns of each layer, ascending, in the order of the layers of ``X``."""
-        _check_widths(X.only(list(self.layers)), self.dims, "when columns were chosen")
+        self._check_widths(X.only(list(self.layers)))
         return {name: np.sort(self.layers[name]) for name in X.names if name in self.layers}
 
     def transform(self, X: Any) -> np.ndarray:
         """The chosen columns, (N, k), of a store or a mapping with layers of the same widths."""
-        return _taken(X, self.layers, self.dims, self.unit, "when columns were chosen")
+        columns = layer_columns(X).only(list(self.layers))
+        self._check_widths(columns)
+        columns = columns.unit_rows() if self.unit else columns
+        parts = [columns.layer(name)[:, inside] for name, inside in self.layers.items()]
+        return np.concatenate(parts, axis=1)
+
+    def _check_widths(self, columns: LayerColumns) -> None:
+        for name, dim in columns.widths.items():
+            if dim != self.dims[name]:
+                raise InvalidInputError(
+                    f"layer {name!r} had {self.dims[name]} features when columns were chosen and "
+                    f"has {dim} now"
+                )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file, which appears whole or not at all.
@@ -253,24 +279,6 @@ class Selection:
                 f"{path} holds no selection ({type(error).__name__}: {error}); write it again "
                 f"with `transfer-metrics select --out`"
             ) from error
-
-
-def _taken(
-    X: Any, inside: Mapping[str, np.ndarray], dims: Mapping[str, int], unit: bool, when: str
-) -> np.ndarray:
-    """Columns (N, k) that were chosen of some layers, which must still be as wide."""
-    columns = layer_columns(X).only(list(inside))
-    _check_widths(columns, dims, when)
-    columns = columns.unit_rows() if unit else columns
-    return np.concatenate([columns.layer(name)[:, c] for name, c in inside.items()], axis=1)
-
-
-def _check_widths(columns: LayerColumns, dims: Mapping[str, int], when: str) -> None:
-    for name, dim in columns.widths.items():
-        if dim != dims[name]:
-            raise InvalidInputError(
-                f"layer {name!r} had {dims[name]} features {when} and has {dim} now"
-            )
 
 
 def read_results(place: str | os.PathLike[str]) -> ScoreTable | Selection:

@@ -130,16 +130,8 @@ class FeatureMapSelector(ColumnSelector):
             inside, own, best = self._filtered(columns, labels, last, folds)
         judged = len(labels) * self.repeats
         self.penultimate_objective_, self.objective_ = own / judged, best / judged
-        self._keep(columns, inside)
+        self._keep(columns, inside, unit=True)
         return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """The kept maps, (N, k), of rows that have unit length in each layer.
-
-        Raises:
-            InvalidInputError: a layer is missing or has another width than in ``fit``.
-        """
-        return self._take(X, unit=True)
 
     def _grown(
         self, columns: LayerColumns, labels: np.ndarray, last: str, folds: _Folds

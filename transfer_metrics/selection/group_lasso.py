@@ -185,19 +185,6 @@ class GroupLassoSelector(ColumnSelector):
             f"y=quantile_bins(targets)"
         )
 
-    def transform(self, X: Any) -> np.ndarray:
-        """The selected columns as they are, (N, k); not divided by any length.
-
-        Args:
-            X: a store, mapping or array with the layers that were there in ``fit``, also of
-                another task.
-
-        Raises:
-            LayerNotFoundError: a layer is missing.
-            InvalidInputError: a layer has another number of columns.
-        """
-        return self._take(X, unit=False)
-
     def _scores(self, features: LayerColumns, labels: Any, classes: int, kind: str) -> np.ndarray:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         if self.relevance in _OF_FEATURES:

@@ -148,8 +148,8 @@ class LayerSelector(ColumnSelector):
         columns, labels, kind = self._read_fit(X, y)
         metrics, self.metric_, kind = self._metrics(kind, fixed=y is None)
         by_default = self.mode == "forward"
-        self._unit = self.normalise == "unit" or (self.normalise == "auto" and by_default)
-        columns = columns.unit_rows() if self._unit else columns
+        unit = self.normalise == "unit" or (self.normalise == "auto" and by_default)
+        columns = columns.unit_rows() if unit else columns
         sampled, n = columns, len(columns)
         if self.max_examples is not None and self.max_examples < n:
             rng = np.random.default_rng(self.random_state)
@@ -163,7 +163,7 @@ class LayerSelector(ColumnSelector):
                 chosen = self._forward(scores, metrics[0], bar.update)
             else:
                 chosen = self._alone(scores, metrics, bar.update)
-        self._keep(columns, columns.whole(chosen))
+        self._keep(columns, columns.whole(chosen), unit)
         if self.mode != "forward":
             warn_of_widths(metrics, self.scores_)
         elif metrics[0].width_cures and not {"dim_normalize", "preset"} & set(metrics[0].options):
@@ -173,14 +173,6 @@ class LayerSelector(ColumnSelector):
                 f"logme"
             )
         return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """The chosen layers side by side, (N, k), at unit length per layer where so normalised.
-
-        Raises:
-            InvalidInputError: a layer is missing or has another width than in ``fit``.
-        """
-        return self._take(X, getattr(self, "_unit", False))
 
     def _check(self) -> None:
         check_metrics(self.metric)
@@ -303,7 +295,7 @@ class _LayerScores:
     def __init__(self, X: Any, columns: LayerColumns, labels: Labels, seed: int) -> None:
         self.columns, self.labels = columns, labels
         known = bases_of(X) if isinstance(X, FeatureStore) else {}
-        own = {"seed": seed, "num_classes": labels.num_classes, "n": len(labels)}
+        own: dict[str, Any] = {"seed": seed, "num_classes": labels.num_classes, "n": len(labels)}
         own |= dict.fromkeys(("model_id", "task_id", "note"))
         self._bases: dict[str, Record] = {}
         for i, (name, dim) in enumerate(columns.widths.items()):

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
 from transfer_metrics.registry import resolve
-from transfer_metrics.sources.tasks.paths import source_of
+from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, files_below, is_litter
 from transfer_metrics.syntax import call_options, cut, unquoted
 
 # Tables are made of scores of models, so what reads one is found when it is asked for.
@@ -21,6 +21,14 @@ HUB_NAMES = ("zoo", "timm", "torchvision", "hf")
 """Hubs, whose models are loaded by names that files may have."""
 _FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 _INPUT_OPTIONS = ("input_size", "mean", "std", "interpolation", "crop_pct")
+_BY_ENDING = {
+    ".csv": "csv", ".jsonl": "jsonl", ".npz": "npz", ".parquet": "parquet", ".pt": "torch",
+    ".pth": "torch", ".tar": "tar", ".tsv": "tsv",
+}  # fmt: skip
+_OF_FOLDERS = ("audiofolder", "hf", "imagefolder", "parquet", "tar")
+_SOURCES = {*_BY_ENDING.values(), *_OF_FOLDERS}
+_SAVED = ("dataset_dict.json", "dataset_info.json")
+"""What ``save_to_disk`` of ``datasets`` leaves."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +155,52 @@ def task_text(text: str) -> str:
         return text
     for end in (len(text), text.rfind("?")):
         if end > 0 and _exists(text[:end]):
-            return f"{source_of(Path(text[:end]).expanduser())}:{text}"
+            return f"{_source_of(Path(text[:end]).expanduser())}:{text}"
     return text
+
+
+def _source_of(path: Path) -> str:
+    """The task source that reads a file or folder, by its ending or by what is in it.
+
+    Of a folder without tables it is that of images, which says what is wrong with the folder. It is
+    an error where no source reads it, or several might.
+    """
+    if not path.is_dir():
+        source = _BY_ENDING.get(path.suffix.lower())
+        if source is None:
+            raise InvalidInputError(
+                f"task {str(path)!r}: a file {path.suffix or 'without an ending'} may be anything; "
+                f"write <source>:{path}, with a source of {', '.join(sorted(_SOURCES))}"
+            )
+        return source
+    try:
+        inner = sorted(p for p in path.iterdir() if not is_litter(p.name))
+    except OSError:  # which the source tells better
+        inner = []
+    files = [p for p in inner if p.is_file()]
+    below = [p for p in inner if p.is_dir()]
+    found = {s: f.name for f in files[::-1] if (s := _BY_ENDING.get(f.suffix.lower()))}
+    if saved := [file.name for file in files if file.name in _SAVED]:
+        found["hf"] = saved[0]
+    for source, noun in (("imagefolder", "image"), ("audiofolder", "sound")):
+        all_below = (file for folder in below for file in files_below(folder))
+        first = next((f for f in all_below if f.suffix.lower() in FILE_SUFFIXES[noun]), None)
+        if first is not None:
+            found[source] = str(first.relative_to(path))
+            break  # sounds beside images are not looked for
+    if len(found) > 1:
+        ways = [f"{s}:{path if s in _OF_FOLDERS else path / found[s]}" for s in sorted(found)]
+        raise InvalidInputError(
+            f"task {str(path)!r}: it holds {' and '.join(found[s] for s in sorted(found))}, so it "
+            f"is not known what is meant; write {' or '.join(ways)}"
+        )
+    [source] = found or ["imagefolder"]
+    if source not in _OF_FOLDERS:
+        raise InvalidInputError(
+            f"task {str(path)!r} is a folder with {found[source]}; name the file: "
+            f"{path / found[source]}"
+        )
+    return source
 
 
 def parse_task(text: str) -> tuple[str, str, dict[str, str]]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_FOLDERS = {"models": "zoo", "tasks": "tasks"}
+
+
 def data_folder() -> Path:
     """Where the bundled files are: inside an installed package, or beside it in a checkout."""
     inside = Path(__file__).resolve().parents[1] / "data"
@@ -62,9 +65,9 @@ def verified(path: Path, sha256: str) -> bytes:
     return data
 
 
-def names() -> list[str]:
-    """Names of the bundled models, sorted."""
-    return sorted(entries(data_folder() / "zoo", "models"))
+def names(kind: str = "models") -> list[str]:
+    """Names of the bundled models or ``"tasks"``, sorted."""
+    return sorted(entries(data_folder() / _FOLDERS[kind], kind))
 
 
 def record(name: str) -> dict[str, Any]:
@@ -110,11 +113,6 @@ def build(name: str) -> nn.Module:
         "classifier": known["classifier"],
     }
     return module.eval()
-
-
-def task_names() -> list[str]:
-    """Names of the bundled task files, sorted."""
-    return sorted(entries(data_folder() / "tasks", "tasks"))
 
 
 def task_path(name: str) -> Path:

@@ -141,7 +141,7 @@ class Influence:
         """
         whole = self.whole
         chosen = slice(None) if c is None else slice(c, c + 1)
-        parts = self.within if c is None else self._of_class(c)
+        parts = self.within if c is None or self.by_class is None else self.by_class[c]
         scatter = whole.within if c is None else whole.scatter_of(c)
         count = int(whole.counts[chosen].sum())
         about = whole.between_rows[chosen] if not centred else whole.means[:0]
@@ -178,10 +178,6 @@ class Influence:
                 image = whole.means[c] - whole.mean - scale * (rows.T @ (inverse @ sums))
                 found -= 2.0 * scale * count / whole.n * (self.sums @ image)
         return 2.0 * float(factor.diagonal().log().sum()), found, changed
-
-    def _of_class(self, c: int) -> tuple[Scatter, ...]:
-        assert self.by_class is not None
-        return self.by_class[c]
 
     def _rows_about_mean(self, rows: Tensor, parts: Sequence[Scatter], chosen: slice) -> Tensor:
         """Rows about class means made rows about the mean of all; those of a mean stand last."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from transfer_metrics.errors import EngineError, TransferMetricsWarning, warn
 from transfer_metrics.ranking.engines import REDUCE, Lost, Told, Unit, Work
 
-ATTEMPTS = 3
+_ATTEMPTS = 3
 """How often a unit is tried whose worker dies."""
 
 
@@ -198,7 +198,7 @@ class Schedule:
         if unit is None or item is None:
             return None
         self._tried[unit] += 1
-        often = self._tried[unit] >= ATTEMPTS
+        often = self._tried[unit] >= _ATTEMPTS
         if unit in self._on and not often:
             return None
         if unit.part == REDUCE:

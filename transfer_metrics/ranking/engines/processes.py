@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import Any
 
 import cloudpickle
 import torch
@@ -190,7 +190,8 @@ def _packed(value: Any) -> bytes:
 def _serve(pipe: Connection, parent: int, threads: int, mended: bool) -> None:
     """Do what comes through the pipe, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to the parent as well, which decides
-    signal.signal(signal.SIGTERM, _end)
+    # In an orderly way, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     tqdm.set_lock(threading.RLock())  # not one that is shared by processes, and left by this one
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     hands = None
@@ -208,11 +209,6 @@ def _serve(pipe: Connection, parent: int, threads: int, mended: bool) -> None:
         except Exception as error:
             answer = (False, f"{type(error).__name__}: {error}")
         pipe.send_bytes(cloudpickle.dumps(answer))
-
-
-def _end(number: int, frame: Any) -> NoReturn:
-    """End in an orderly way, so that temporary files are removed."""
-    sys.exit(128 + number)
 
 
 def _end_with(parent: int) -> None:

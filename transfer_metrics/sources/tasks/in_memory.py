@@ -152,10 +152,8 @@ def _pair(dataset: Any, index: int, where: str) -> Any:
 def _agree(labels: np.ndarray, dataset: Any, first: Any, where: str) -> bool:
     """Whether a dataset returns these labels: ends, middle, and an example of every class."""
     spread = np.linspace(0, len(labels) - 1, _COMPARED // 2).round().astype(int)
-    classes: dict[Any, int] = {}
-    for position, label in enumerate(labels.tolist()):
-        classes.setdefault(str(label), position)
-    some = np.array(list(classes.values()))[: _COMPARED // 2]
+    classes = np.unique([str(label) for label in labels.tolist()], return_index=True)[1]
+    some = np.sort(classes)[: _COMPARED // 2]
     positions = np.unique([*spread, *some]).tolist()  # the first is 0
     returned = as_array([first, *(_pair(dataset, i, where)[1] for i in positions[1:])])
     return bool(np.array_equal(returned, labels[positions]))

@@ -140,25 +140,23 @@ def _arrow() -> Any:
     return require("pyarrow", "reading Parquet", install="pyarrow")
 
 
-def is_parquet(place: str) -> bool:
-    """Whether a place is a Parquet file by its first bytes, or a folder or pattern of such."""
-    path = Path(place).expanduser()
-    if not path.is_file():
-        return place.endswith(".parquet") or (path.is_dir() and any(path.rglob("*.parquet")))
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"PAR1"
-    except OSError:
-        return False  # whoever reads it next says why it cannot be read
-
-
-def read_parquet(place: str, name: str) -> Table:
+def read_parquet(place: str, name: str) -> Table | None:
     """The table of one or more Parquet files of the same columns, by split; see ``paths.shards``.
 
     Labels, numbers and paths are read whole; images and texts by row groups, of which memory holds
-    one. Reading in another order than that of the rows reads row groups again and again.
+    one. Reading in another order than that of the rows reads row groups again and again. What is no
+    Parquet file by its first bytes, nor a folder or pattern of such, is None.
     """
-    return _ParquetTable(shards(place, name, ".parquet"), name)
+    path = Path(place).expanduser()
+    if path.is_file():
+        try:
+            with path.open("rb") as file:
+                known = file.read(4) == b"PAR1"
+        except OSError:
+            return None  # whoever reads it next says why it cannot be read
+    else:
+        known = place.endswith(".parquet") or (path.is_dir() and any(path.rglob("*.parquet")))
+    return _ParquetTable(shards(place, name, ".parquet"), name) if known else None
 
 
 class _ParquetTable(Table):

@@ -261,17 +261,7 @@ def _tell_scarce(task: Task, labels: np.ndarray, examples: int, classes: int) ->
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """What is made of a loaded task, in the order of the fields.
-
-    Attributes:
-        corrupt: ``"skip"`` reads every example once and leaves out images and sounds that cannot
-            be read and empty texts; ``"error"`` looks at the ends of image files and tells of all
-            that are damaged.
-        test_size: share of the training examples to hold out as ``test``.
-        examples: number of training examples to keep, class-balanced.
-        protocol: ``"vtab-1k"`` for its 800 training and 200 validation examples.
-        seed: of every random choice.
-    """
+    """What is made of a loaded task, in the order of the fields; ``load_task`` explains them."""
 
     corrupt: str = "error"
     test_size: float | None = None

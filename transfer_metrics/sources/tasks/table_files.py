@@ -18,7 +18,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.column_roles import Holds, Table, named_label
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
-from transfer_metrics.sources.tasks.parquet import is_parquet, read_parquet
+from transfer_metrics.sources.tasks.parquet import read_parquet
 from transfer_metrics.sources.tasks.paths import existing
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
@@ -43,9 +43,9 @@ def read_table(place: str, name: str, header: str | None = None) -> Table:
     A file that begins with ``{`` has a JSON object per line. No more than ``untrusted.TABLE`` bytes
     are read, but of Parquet.
     """
-    if is_parquet(place):
+    if (packed := read_parquet(place, name)) is not None:
         _refuse_header(header, name)
-        return read_parquet(place, name)
+        return packed
     path = existing(place, name)
     lines = False
     suspicions: list[str] = []

@@ -42,31 +42,13 @@ def from_table(
     bio: str = "keep",
     missing: str = "skip",
 ) -> Task:
-    """Read a table: images, texts, pairs, words or numbers, one per row.
+    """Read a table: images, texts, pairs, words or numbers, one per row; ``docs/data.md`` has more.
 
-    Args:
-        place: the file, or files of Parquet; see ``paths.shards``.
-        name: the task.
-        kind: ``"classification"`` or ``"regression"``; see ``labels.encode`` for the default.
-        label: column of the label; by default that of a usual name, wherever it stands, or else the
-            last; see ``column_roles``. Of words the column with a list of labels.
-        text: column of the text, or two with a comma between; ``text`` or else the only columns
-            that hold words.
-        image: column of images or of the paths of image files; by default the only one.
-        words: column with a list of words, each of which has a label and is an example; ``tokens``
-            or ``words`` where these are lists.
-        features: columns of numbers, commas between; all others by default, but for those that
-            number the rows.
-        split: column that says ``train``, ``test`` and so on; ``split`` where there is one. Without
-            it everything is training data, or the names of several Parquet files tell.
-        root: folder that paths of images start at, and which they must not leave; by default that
-            of the table.
-        header: ``"no"`` where the first line of separated values is data; columns are then called
-            ``0``, ``1`` and so on.
-        bio: for words; see ``words_task``.
-        missing: what to do about rows without a label; see ``assembly.make_task``.
-
-    A column ``<label>_name`` names the classes.
+    ``label``, ``text``, ``image``, ``words``, ``features`` and ``split`` name columns, some of
+    them several with commas between; what is not named is found out, see ``column_roles``. A column
+    ``<label>_name`` names the classes. Paths of images start at the folder ``root``, and must not
+    leave it. With ``header="no"`` the first line of separated values is data, and columns are
+    called ``0``, ``1`` and so on. ``bio`` is for ``words_task``, ``missing`` for ``make_task``.
     """
     table = read_table(place, name, header)
     asked = Asked(label, text, image, words, features, split)
