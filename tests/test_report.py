@@ -37,7 +37,7 @@ from transfer_metrics.report.html import write_report
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
-from transfer_metrics.sources.models.candidates import candidates_of
+from transfer_metrics.sources.models.candidates import _named_models
 from transfer_metrics.untrusted import visible
 
 
@@ -351,7 +351,7 @@ def test_commands_run_what_the_records_tell():
     words = shlex.split(_rank_command(gather(table).settings[0]))
     args = build_parser().parse_args(words[1:])
     # Of a name that is no specification nobody knows what it stands for.
-    assert [c.model for c in candidates_of(args.models)] == [*models[:2], "MODEL"]
+    assert [model for _, model in _named_models(args.models)] == [*models[:2], "MODEL"]
     assert args.models.endswith(",$(boom) = MODEL")
     assert (args.task, args.metrics, args.pool) == ("npz:my data.npz", "logme,knn", "max")
     assert args.intervals == "all"
