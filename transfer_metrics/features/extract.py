@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     InvalidInputError,
     StorageError,
+    warn,
 )
 from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.layers import LayerSpec, items
@@ -34,6 +35,7 @@ from transfer_metrics.features.shards import (
     require_sound,
     shard_path,
     verify,
+    verify_shard,
     write_manifest,
     write_shard,
 )
@@ -42,7 +44,7 @@ from transfer_metrics.files import check_folder, locked
 from transfer_metrics.sources.models.identity import describe
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import device_of, is_lazy, on_device
+from transfer_metrics.sources.models.modules import device_of, is_lazy
 from transfer_metrics.sources.specs import refuse_among_examples
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
@@ -58,15 +60,14 @@ class Extraction:
     proof: Proof  # what a few examples said of the network
     key: Mapping[str, Any]  # what the features depend on, and what they are of
     shard_size: int
-    device: torch.device | None
 
     @classmethod
     def of(
         cls,
         model: Model | nn.Module | str,
         task: Task | Any,
-        layers: LayerSpec | Iterable[LayerSpec] = "blocks",
-        pool: str | Pool | Callable[..., Tensor] = "avg",
+        layers: LayerSpec | Iterable[LayerSpec],
+        pool: str | Pool | Callable[..., Tensor],
         *,
         device: str | torch.device | None = None,
         shard_size: int = 1024,
@@ -80,7 +81,8 @@ class Extraction:
         pooling = resolve_pool(pool)
         model = model if isinstance(model, Model) else load_model(model)
         task = task if isinstance(task, Task) else load_task(task)
-        forward = Forward(model, task, pool=pooling, **how)
+        where = torch.device(device) if device is not None else device_of(model.module)
+        forward = Forward(model, task, pool=pooling, device=where, **how)
         check_counts(
             batch_size=forward.batch_size, shard_size=shard_size, num_workers=forward.num_workers
         )
@@ -88,10 +90,9 @@ class Extraction:
             raise InvalidInputError(f"dtype={forward.dtype!r}; use 'float32' or 'float16'")
         data, asked = forward.data, items(layers, model.name)
         forward = forward.materialised()
-        where = torch.device(device) if device is not None else device_of(model.module)
         runs_on = where.type if where is not None else "cuda"
         autocast = torch.get_autocast_dtype(runs_on) if forward.amp else None
-        proof = prove(forward, asked, device=where, allow_random=allow_random)
+        proof = prove(forward, asked, allow_random)
         key = {
             "format": FORMAT,
             "model": model.name,
@@ -112,7 +113,7 @@ class Extraction:
             "amp": autocast and str(autocast).removeprefix("torch."),
         }
         proven = dataclasses.replace(forward, model=proof.model, inference=proof.inference)
-        return cls(proven, model, asked, proof, key, shard_size, where)
+        return cls(proven, model, asked, proof, key, shard_size)
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of a store without shards."""
@@ -136,7 +137,7 @@ class Extraction:
     ) -> Iterator[tuple[int, dict[str, np.ndarray], dict[str, Any]]]:
         """Those that a manifest lacks; as ``Forward.shards``."""
         made, lazy = self.forward.model.module, self.given.module
-        with on_device(made, self.device), closing(self.forward.shards(manifest)) as computed:
+        with closing(self.forward.shards(manifest)) as computed:
             yield from computed
         if is_lazy(lazy):  # it gets the weights that its features were made with
             for own, given in zip(lazy.modules(), made.modules(), strict=True):
@@ -167,6 +168,38 @@ class Extraction:
                 write_manifest(folder, manifest)
         count = len(manifest["shards"])
         return FeatureStore(manifest, [shard_path(folder, index) for index in range(count)])
+
+    def mended(self, folder: Path) -> FeatureStore:
+        """The features in a folder, where what cannot be used is computed anew, with a warning."""
+        for everything in (False, True):
+            try:
+                return self.store(folder)
+            except (CorruptStoreError, IncompatibleStoreError) as error:
+                told = str(error).partition(";")[0]  # without its advice to delete by hand
+                warn(
+                    f"features in the cache cannot be used ({told}); what is damaged is computed "
+                    f"anew"
+                )
+                _discard_damaged(folder, everything or isinstance(error, IncompatibleStoreError))
+        return self.store(folder)
+
+
+def _discard_damaged(folder: Path, everything: bool) -> None:
+    """Remove shards that are not what the manifest says, or ``everything`` of another store."""
+    with locked(folder / ".lock"):
+        kept: dict[Path, Any] = {}
+        with suppress(CorruptStoreError):
+            if not everything:
+                manifest = read_manifest(folder)
+                require_sound(folder, manifest)
+                kept = {shard_path(folder, int(k)): v for k, v in manifest["shards"].items()}
+        if not kept:
+            (folder / MANIFEST).unlink(missing_ok=True)
+        for path in folder.glob("shards/*.safetensors"):
+            try:
+                verify_shard(path, kept[path])
+            except (CorruptStoreError, KeyError):
+                path.unlink(missing_ok=True)
 
 
 def check_counts(**given: Any) -> None:

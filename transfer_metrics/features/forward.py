@@ -33,7 +33,7 @@ from transfer_metrics.features.shards import LABELS, LOGITS, layers_of
 from transfer_metrics.memory import kept_memory
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.models.model import Model, call_model, place
-from transfer_metrics.sources.models.modules import copied, evaluation, is_lazy, tried
+from transfer_metrics.sources.models.modules import copied, evaluation, is_lazy, on_device, tried
 from transfer_metrics.sources.tasks.sequences import Rows
 from transfer_metrics.sources.tasks.task import Split, Task
 
@@ -53,6 +53,7 @@ class Forward:
     split: str = "train"
     pool: Pool = field(default_factory=functools.partial(resolve_pool, "avg"))
     batch_size: int = 64
+    device: str | torch.device | None = None
     dtype: str = "float32"
     amp: bool = False
     num_workers: int = 0
@@ -100,6 +101,7 @@ class Forward:
         with (
             bar,
             kept_memory(),
+            on_device(self.model.module, self.device),
             evaluation(self.model.module),
             self.inference.of(self.model.module),
             closing(source.ahead(batches, self.num_workers)) as loaded,

@@ -70,13 +70,7 @@ class Proof:
 _KNOWN: WeakKeyDictionary[Model, tuple[tuple[Any, ...], Proof]] = WeakKeyDictionary()
 
 
-def prove(
-    forward: Forward,
-    layers: list[str | int],
-    *,
-    device: torch.device | None = None,
-    allow_random: bool = False,
-) -> Proof:
+def prove(forward: Forward, layers: list[str | int], allow_random: bool = False) -> Proof:
     """See on a few examples that features belong to the examples, or raise ``ExtractionError``.
 
     It is done once for a model, a task and what is asked of them; parts of a split are taken for
@@ -84,34 +78,34 @@ def prove(
     found, and three where convolutions can run faster.
     """
     module, whole = forward.model.module, forward.data.whole or forward.data
-    how = (forward.pool, forward.amp, forward.as_is, device, allow_random)
+    how = (forward.pool, forward.amp, forward.as_is, forward.device, allow_random)
     asked = (forward.task.name, whole.fingerprint, tuple(layers), how)
     known = _KNOWN.get(forward.model)
     if known is None or known[0] != asked or not known[1].settings.hold_in(module):
         splits = {**forward.task.splits, forward.split: whole}
         task = dataclasses.replace(forward.task, splits=splits)
         forward = dataclasses.replace(forward, task=task)
-        with tried(module, device):
+        with tried(module, forward.device):
             known = asked, _proven(forward, layers, allow_random)
         _KNOWN[forward.model] = known
     return known[1]
 
 
-def padding_proven(model: Model, task: Task, split: str = "train") -> Model:
+def padding_proven(model: Model, task: Task) -> Model:
     """A model of texts or sounds as ``prove`` has it, for those who make batches on their own."""
     if getattr(model.collate, "equal_lengths", True):
         return model
-    return prove(Forward(model, task, split), ["last"], allow_random=True).model
+    return prove(Forward(model, task), ["last"], allow_random=True).model
 
 
 def settings_of(
-    model: Model, task: Task, split: str = "train", device: torch.device | None = None
+    model: Model, task: Task, split: str = "train", device: str | torch.device | None = None
 ) -> Settings:
     """Attributes, code and hooks that a network keeps when it reads a few examples.
 
     Of one that cannot read them, all count.
     """
-    forward = Forward(model, task, split).materialised()
+    forward = Forward(model, task, split, device=device).materialised()
     module, few = forward.model.module, forward.few
     before = unsaved(module)
     try:
@@ -124,13 +118,11 @@ def settings_of(
     return Settings.of(before, unsaved(module))
 
 
-def found_in(
-    forward: Forward, layers: list[str | int], device: torch.device | None = None
-) -> Found:
+def found_in(forward: Forward, layers: list[str | int]) -> Found:
     """What a pass over two examples tells of a network, nothing of which is proven yet."""
     # Two words may be of one sentence, which is read once.
     words = forward.data.units is not None and len(set(forward.few)) == 1
-    with tried(forward.model.module, device):
+    with tried(forward.model.module, forward.device):
         two = forward.model.dummy(2) if words else forward.load(forward.few[1:])
         return find_layers(forward.model, layers, forward.pool, two)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from transfer_metrics.errors import CorruptStoreError
 from transfer_metrics.features.layers import Layer
-from transfer_metrics.files import locked, replacing
+from transfer_metrics.files import replacing
 from transfer_metrics.untrusted import read_json, visible
 
 FORMAT = 1
@@ -229,21 +229,3 @@ def _opened(path: Path, framework: str) -> Iterator[Any]:
         raise CorruptStoreError(
             f"{path} cannot be read ({error}); delete it and extract again"
         ) from error
-
-
-def discard_damaged(folder: Path, everything: bool = False) -> None:
-    """Remove shards that are not what the manifest says, or ``everything`` of another store."""
-    with locked(folder / ".lock"):
-        kept: dict[Path, Any] = {}
-        with suppress(CorruptStoreError):
-            if not everything:
-                manifest = read_manifest(folder)
-                require_sound(folder, manifest)
-                kept = {shard_path(folder, int(k)): v for k, v in manifest["shards"].items()}
-        if not kept:
-            (folder / MANIFEST).unlink(missing_ok=True)
-        for path in folder.glob("shards/*.safetensors"):
-            try:
-                verify_shard(path, kept[path])
-            except (CorruptStoreError, KeyError):
-                path.unlink(missing_ok=True)

@@ -85,21 +85,22 @@ class SharedFeatures:
         """What ``extract`` would return, but for ``behaviour``, that of all that was read."""
         began = time.perf_counter()
         device = device_of(model.module) if device is None else device
+        pooling = resolve_pool(pool)
         forward = Forward(
-            model, task, split, resolve_pool(pool), batch_size=batch_size, progress=progress
+            model, task, split, pooling, batch_size, device=device, progress=progress
         ).materialised()
-        own = self._layers_of(forward, layers, pool, device)
+        own = self._layers_of(forward, layers, pool)
         passes = self._passes.setdefault(task[split].fingerprint, [])
         missing = _missing(passes, own)
         if missing:
-            wanted = missing if self._alone else self._with_others(forward, passes, own, device)
+            wanted = missing if self._alone else self._with_others(forward, passes, own)
             try:
-                passes.append(self._pass(forward, wanted, device))
+                passes.append(self._pass(forward, wanted))
             except TransferMetricsError:
                 if wanted == missing:
                     raise
                 self._alone = True
-                passes.append(self._pass(forward, missing, device))
+                passes.append(self._pass(forward, missing))
         used = {read: next(p for p in passes if read in p.columns) for read in own}
         made = list({id(one): one for one in used.values()}.values())
         self.saved += sum(one.seconds for one in made) - (time.perf_counter() - began)
@@ -113,9 +114,7 @@ class SharedFeatures:
         shards = zip(*(one.store.shards() for one in made), strict=True)
         return FeatureStore(manifest, [_Columns(shard, columns) for shard in shards])
 
-    def _layers_of(
-        self, forward: Forward, layers: Any, pool: Any, device: Any
-    ) -> dict[_Read, Layer]:
+    def _layers_of(self, forward: Forward, layers: Any, pool: Any) -> dict[_Read, Layer]:
         """The layers that are asked for, in their order."""
         asked = items(layers, forward.model.name)
         key = pool if isinstance(pool, str) else forward.pool
@@ -124,24 +123,24 @@ class SharedFeatures:
         if all(read in known for read in named):
             return {read: known[read] for read in named}
         if (tuple(asked), key) not in self._listed:
-            found = found_in(forward, asked, device).layers
+            found = found_in(forward, asked).layers
             self._listed[tuple(asked), key] = {_Read(one.name, key): one for one in found}
         return self._listed[tuple(asked), key]
 
     def _with_others(
-        self, forward: Forward, passes: Sequence[_Pass], own: Mapping[_Read, Layer], device: Any
+        self, forward: Forward, passes: Sequence[_Pass], own: Mapping[_Read, Layer]
     ) -> dict[_Read, Layer]:
         """What is missing, and what others lack that can be listed."""
         every = dict(own)
         for layers, pool in self._expected:
             try:
                 like = dataclasses.replace(forward, pool=resolve_pool(pool))
-                every |= self._layers_of(like, layers, pool, device)
+                every |= self._layers_of(like, layers, pool)
             except TransferMetricsError:
                 continue  # it is told when it is asked for
         return _missing(passes, every)
 
-    def _pass(self, forward: Forward, wanted: Mapping[_Read, Layer], device: Any) -> _Pass:
+    def _pass(self, forward: Forward, wanted: Mapping[_Read, Layer]) -> _Pass:
         began = time.perf_counter()
         parts: dict[str, list[Pool]] = {}
         columns: dict[_Read, slice] = {}
@@ -153,22 +152,22 @@ class SharedFeatures:
             columns[read] = slice(start, start + layer.dim)
         n = len(forward.task[forward.split])
         self._bytes += memory_bytes(list(wanted.values()), n)
-        out = self._folder(forward, wanted, device) if self._bytes > _IN_MEMORY else None
+        out = self._folder(forward, wanted) if self._bytes > _IN_MEMORY else None
         store = extract(
             forward.model, forward.task, list(parts), JointPool.of(parts), out,
             split=forward.split,
-            batch_size=forward.batch_size, device=device, progress=forward.progress,
+            batch_size=forward.batch_size, device=forward.device, progress=forward.progress,
         )  # fmt: skip
         return _Pass(store, columns, time.perf_counter() - began)
 
-    def _folder(self, forward: Forward, wanted: Iterable[_Read], device: Any) -> Any:
+    def _folder(self, forward: Forward, wanted: Iterable[_Read]) -> Any:
         """A folder that is there until this object goes; where it was killed it goes on there."""
         if self._cache is None:
             return self._open.enter_context(TemporaryDirectory(prefix="transfer-metrics-"))
         key = content_key(
             shared=sorted(f"{read.layer} {resolve_pool(read.pool).name}" for read in wanted),
             model=forward.model.fingerprint,
-            settings=settings_of(forward.model, forward.task, forward.split, device).digest,
+            settings=settings_of(forward.model, forward.task, forward.split, forward.device).digest,
             split=forward.task[forward.split].fingerprint,
         )
         self._open.callback(self._cache.drop_features, key)

@@ -16,16 +16,14 @@ import numpy as np
 
 from transfer_metrics.errors import (
     CorruptStoreError,
-    IncompatibleStoreError,
     InvalidInputError,
     StorageError,
     TransferMetricsError,
     warn,
 )
-from transfer_metrics.features.extract import Extraction, extract
-from transfer_metrics.features.shards import discard_damaged
+from transfer_metrics.features.extract import Extraction
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.progress import OutOfTime, until
+from transfer_metrics.progress import OutOfTime, is_over, until
 from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.range_statistics import RangeBuilder, RangeFolder, read_ranges
@@ -60,7 +58,7 @@ def outcomes(
             scored |= outcome.scored
             if candidates[place].name != work.sure:
                 late += [place] * outcome.late
-            elif outcome.scored and time.time() > job.until:
+            elif outcome.scored and is_over(job.until):
                 warn(
                     f"the time was over before any model was scored, and {work.sure} was all the "
                     f"same, since there is no result without one"
@@ -229,22 +227,7 @@ class Ranges:
             job.cache.drop_features(key, wait=True)
         # What is there stays until it was scored, whatever other runs do.
         folder = stack.enter_context(job.cache.using(key, job.keep_features))
-        for everything in (False, True, None):
-            try:
-                return extract(
-                    whole.given, task, job.layers, job.pool, folder, split=job.split,
-                    dtype=job.dtype, amp=job.amp, pixels=job.cache.pixels, **job.options,
-                )  # fmt: skip
-            except (CorruptStoreError, IncompatibleStoreError) as error:
-                if everything is None:
-                    raise
-                told = str(error).partition(";")[0]  # without its advice to delete by hand
-                warn(
-                    f"features in the cache cannot be used ({told}); what is damaged is computed "
-                    f"anew"
-                )
-                discard_damaged(folder, everything or isinstance(error, IncompatibleStoreError))
-        raise AssertionError("unreachable")
+        return job.extraction(whole.given, task).mended(folder)
 
     def _in_memory(self, loaded: _Loaded) -> Outcome:
         """The outcome of a model whose only range is passed over once."""

@@ -178,7 +178,7 @@ def from_torchvision(spec: ModelSpec) -> Model:
     return Model(spec.text, module, preprocess, "image", head, shape, revision)
 
 
-def from_factory(spec: ModelSpec, hubs: Iterable[str] = ()) -> Model:
+def from_factory(spec: ModelSpec, hubs: Iterable[str]) -> Model:
     """Call ``package.module:factory`` with every option that it has an argument for.
 
     What describes the input is used here where it has none for that.

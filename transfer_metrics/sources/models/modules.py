@@ -295,11 +295,11 @@ def device_of(module: nn.Module) -> torch.device | None:
 
 
 @contextmanager
-def on_device(module: nn.Module, device: torch.device | None) -> Iterator[None]:
+def on_device(module: nn.Module, device: str | torch.device | None) -> Iterator[None]:
     """Move a module to a device and back, also where moving it fails half way."""
     with alone(module):
         home = device_of(module)
-        if device is None or home == device:
+        if device is None or home == torch.device(device):
             yield
             return
         if home is None:
@@ -314,7 +314,7 @@ def on_device(module: nn.Module, device: torch.device | None) -> Iterator[None]:
 
 
 @contextmanager
-def tried(module: nn.Module, device: torch.device | None = None) -> Iterator[None]:
+def tried(module: nn.Module, device: str | torch.device | None = None) -> Iterator[None]:
     """On a device in evaluation mode; random numbers are afterwards as if none had been drawn."""
     with on_device(module, device), evaluation(module):
         gpus = {p.device.index for p in module.parameters() if p.is_cuda}
