@@ -214,8 +214,12 @@ def find_roles(table: Table, asked: Asked) -> Roles:
                 f"words with a label each, or leave the column out of the file"
             )
     form, inputs = _inputs(table, rest, asked)
-    if form == "numbers":
-        suspicions += _labels_among(inputs)
+    named = [c for c in inputs if _plain(c) in _SURE and _plain(c) != "y"]
+    suspicions += [
+        f"column {column!r} has the name of a label and is read as input; say label={column} if "
+        f"it is the label, and name the inputs with features= if it tells the label"
+        for column in (named if form == "numbers" else ())
+    ]
     left_out = tuple(
         (f"column {c!r}", left.get(c, "it is not read")) for c in others if c not in inputs
     )
@@ -372,16 +376,6 @@ def _find_label(columns: Sequence[str]) -> tuple[str, list[str]]:
     return found, [
         f"column {found!r} is taken for the label, by its name, though it may be {named}; say "
         f"label=COLUMN to choose"
-    ]
-
-
-def _labels_among(inputs: Sequence[str]) -> list[str]:
-    """What may be a mistake where a column that is read as input has the name of labels."""
-    return [
-        f"column {column!r} has the name of a label and is read as input; say label={column} if "
-        f"it is the label, and name the inputs with features= if it tells the label"
-        for column in inputs
-        if _plain(column) in _SURE and _plain(column) != "y"
     ]
 
 

@@ -168,7 +168,8 @@ def load_task(
     else:
         whole = _in_memory(spec, labels, text_of(name or "data"), kind, classes, options)
     task = cut(whole)
-    _warn_of(whole, task)
+    for text in (*_suspicions(whole), *_blanks(task), *_repeats(task)):
+        warn(f"task {visible(whole.name)!r}: {text}")
     return task
 
 
@@ -248,12 +249,6 @@ def _renamed(task: Task, classes: Sequence[Any] | None) -> Task:
             f"task {task.name!r}: {len(classes)} names for {task.num_classes} classes"
         )
     return dataclasses.replace(task, classes=tuple(str(c) for c in classes))
-
-
-def _warn_of(task: Task, used: Task) -> None:
-    """Tell what may be a mistake in a task as its source has it, and repeats in what is used."""
-    for text in (*_suspicions(task), *_blanks(used), *_repeats(used)):
-        warn(f"task {visible(task.name)!r}: {text}")
 
 
 def _suspicions(task: Task) -> list[str]:
@@ -353,7 +348,8 @@ def _repeats(task: Task) -> list[str]:
 def _common(train: Split, split: Split) -> int:
     """How many examples of a split are in the training data."""
     both = (train.examples, split.examples)
-    if len(train) + len(split) > _MOST_EXAMPLES or not all(map(_is_stored, both)):
+    made = (not e.kept if isinstance(e, Examples) else isinstance(e[0], ImageFile) for e in both)
+    if len(train) + len(split) > _MOST_EXAMPLES or any(made):
         return 0
     rows: list[Any] = [None, None]
     one, other = (getattr(examples, "sizes", None) for examples in both)
@@ -375,13 +371,6 @@ def _common(train: Split, split: Split) -> int:
         return 0
     known = set(found[0])
     return sum(one in known for one in found[1])
-
-
-def _is_stored(examples: Sequence[Any]) -> bool:
-    """Whether what examples contain is there, and need not be made or decoded."""
-    if isinstance(examples, Examples):
-        return examples.kept
-    return not isinstance(examples[0], ImageFile)
 
 
 def _contents(examples: Sequence[Any], rows: np.ndarray | None) -> Iterator[bytes]:

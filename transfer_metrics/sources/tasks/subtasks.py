@@ -322,13 +322,34 @@ def _without_damaged(task: Task) -> Task:
 
     What is left is fixed then, so that fingerprints, shards and folds are those of good examples.
     """
-    if task.modality == "tensor":
-        return task
-    splits = {name: _readable(task, name, split) for name, split in task.splits.items()}
-    lost = {name: len(split) - len(splits[name]) for name, split in task.splits.items()}
-    why = "they are empty" if task.modality == "text" else "they cannot be read"
-    told = [(f"{n} examples of {name}", why) for name, n in lost.items() if n]
-    return dataclasses.replace(task, splits=splits, understood=task.understood.plus(told))
+    splits, left = dict(task.splits), []
+    for name, split in task.splits.items() if task.modality != "tensor" else ():
+        good, first = [], None
+        for position in range(len(split)):
+            try:
+                if is_blank(split.examples[position]):
+                    raise InvalidInputError(f"example {position} is an empty text")
+                good.append(position)
+            except InvalidInputError as error:
+                first = first or error
+        if first is None:
+            continue
+        where, lost = f"task {task.name!r}, split {name!r}", len(split) - len(good)
+        if not good:
+            raise InvalidInputError(f"{where}: none of {lost} examples can be read: {first}")
+        warn(
+            f"{where}: left out {lost} of {len(split)} examples, which cannot be read; the first: "
+            f"{first}"
+        )
+        splits[name] = split.rows(np.array(good))
+        if name == "train" and task.num_classes and len(np.unique(splits[name].labels)) < 2:
+            raise InvalidInputError(
+                f"{where}: the examples that can be read are all of one class; replace the damaged "
+                f"ones"
+            )
+        why = "they are empty" if task.modality == "text" else "they cannot be read"
+        left.append((f"{lost} examples of {name}", why))
+    return dataclasses.replace(task, splits=splits, understood=task.understood.plus(left))
 
 
 def _refuse_damaged(task: Task) -> None:
@@ -356,30 +377,3 @@ def _refuse_damaged(task: Task) -> None:
         f"{'&' if '?' in task.name else '?'}corrupt=skip to the name of the task to go on without "
         f"them{f'. Not used anyway: {left}' if left else ''}"
     )
-
-
-def _readable(task: Task, name: str, split: Split) -> Split:
-    good, first = [], None
-    for position in range(len(split)):
-        try:
-            if is_blank(split.examples[position]):
-                raise InvalidInputError(f"example {position} is an empty text")
-        except InvalidInputError as error:
-            first = first or error
-        else:
-            good.append(position)
-    if first is None:
-        return split
-    where = f"task {task.name!r}, split {name!r}"
-    if not good:
-        raise InvalidInputError(f"{where}: none of {len(split)} examples can be read: {first}")
-    warn(
-        f"{where}: left out {len(split) - len(good)} of {len(split)} examples, which cannot be "
-        f"read; the first: {first}"
-    )
-    rows = np.array(good)
-    if name == "train" and task.num_classes and len(np.unique(split.labels[rows])) < 2:
-        raise InvalidInputError(
-            f"{where}: the examples that can be read are all of one class; replace the damaged ones"
-        )
-    return split.rows(rows)
