@@ -25,7 +25,7 @@ from transfer_metrics.results.error_bars import (
 )
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.inputs import as_tokens
-from transfer_metrics.statistics.statistics import Labels, Statistics, block_of, build_statistic
+from transfer_metrics.statistics.statistics import Labels, Statistics, _block_of, build_statistic
 
 N, D, C = 240, 6, 3
 
@@ -41,11 +41,11 @@ def source_of(x):
 
 
 def test_blocks_are_even_and_depend_on_the_position_only():
-    blocks = block_of(np.arange(20_000), 20)
+    blocks = _block_of(np.arange(20_000), 20)
     counts = np.bincount(blocks, minlength=20)
     assert counts.min() > 850
     assert counts.max() < 1150
-    assert (block_of(np.arange(500, 600), 20) == blocks[500:600]).all()
+    assert (_block_of(np.arange(500, 600), 20) == blocks[500:600]).all()
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 20])
@@ -65,7 +65,7 @@ def test_jackknife_equals_scoring_the_data_without_each_block(name):
     metric = dataclasses.replace(METRICS[name], derivative=None)
     data = source_of(x) if metric.requires == "source" else x
     record = tm.score(data, y, [metric], intervals=True).records[0]
-    blocks = block_of(np.arange(N), _BLOCKS)
+    blocks = _block_of(np.arange(N), _BLOCKS)
     function = getattr(tm, name)
     whole, sizes = float(function(data, y)), np.bincount(blocks)
     plain = np.array([float(function(data[blocks != b], y[blocks != b])) for b in range(_BLOCKS)])
@@ -134,7 +134,7 @@ def test_derivatives_in_the_weights_of_blocks_are_finite_differences(spec):
 def test_blocks_are_merged_at_once_as_one_by_one(dim):
     x, y = draw(np.random.default_rng(10), dim=dim)
     y[:3] = 0
-    blocks = block_of(np.arange(N), _BLOCKS)
+    blocks = _block_of(np.arange(N), _BLOCKS)
     ours, plain = influence_of(x, y, blocks).whole, moments_of(x, y)
     assert torch.allclose(ours.means, plain.means, rtol=1e-12, atol=1e-12)
     assert torch.allclose(ours.total.matrix(), plain.total.matrix(), rtol=1e-9, atol=1e-9)
@@ -154,7 +154,7 @@ def test_derivatives_keep_what_leaves_the_score_alone(factor, seed, spec):
         moved *= factor
     if "shift" in metric.invariant:
         moved += factor
-    blocks = block_of(np.arange(N), _BLOCKS)
+    blocks = _block_of(np.arange(N), _BLOCKS)
     before, after = (metric.slopes(influence_of(z, y, blocks)).numpy() for z in (x, moved))
     assert after == pytest.approx(before, rel=1e-3, abs=1e-4 * np.abs(before).max())
 
@@ -175,7 +175,7 @@ def test_no_derivative_where_an_example_more_adds_a_direction():
     x, y = draw(np.random.default_rng(11), 120, dim=30)
     metric = METRICS["transrate"]
     with pytest.raises(InvalidInputError, match="rank"):
-        metric.slopes(influence_of(x, y, block_of(np.arange(120), _BLOCKS)))
+        metric.slopes(influence_of(x, y, _block_of(np.arange(120), _BLOCKS)))
     plain = dataclasses.replace(metric, derivative=None)
     errors = [tm.score(x, y, [m], intervals=True).records[0]["stderr"] for m in (metric, plain)]
     assert errors[0] == pytest.approx(errors[1], rel=1e-9)

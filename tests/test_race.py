@@ -519,14 +519,14 @@ def test_the_progress_of_a_race_is_shown_on_every_engine(engine, capsys, monkeyp
 
 
 def test_kept_features_of_rounds_are_read_class_by_class(tmp_path, monkeypatch):
-    from transfer_metrics.statistics import needs
+    from transfer_metrics.ranking import scoring
 
     task = draw(10)
     options = {"budget": 0.5, "cache": "only-missing", "keep_features": True}
     metric = "gbc(covariance=full)"
     models = field(np.linspace(0.5, 1.0, 8))
     plain_race = rank(models, task, metric, cache_dir=tmp_path / "a", **options)
-    monkeypatch.setattr(needs, "CLASS_BYTES", 0)
+    monkeypatch.setattr(scoring, "_CLASS_BYTES", 0)
     lazy = rank(models, task, metric, cache_dir=tmp_path / "b", **options)
     assert [r["value"] for r in lazy.records] == pytest.approx(
         [r["value"] for r in plain_race.records], rel=1e-9

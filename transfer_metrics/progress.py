@@ -41,8 +41,13 @@ def until(moment: float) -> Iterator[None]:
 
 def check_time() -> None:
     """Raise ``OutOfTime`` where the time is over; bars do so by themselves."""
-    if time.time() > _limit.get():
+    if is_over(_limit.get()):
         raise OutOfTime
+
+
+def is_over(moment: float) -> bool:
+    """Whether a moment, as ``time.time`` has it, is past."""
+    return time.time() > moment
 
 
 def progress_bar(desc: str, total: int, shown: bool, **options: Any) -> tqdm:

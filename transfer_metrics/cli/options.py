@@ -14,7 +14,6 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.syntax import seconds_of, split_list
 
 if TYPE_CHECKING:
-    from transfer_metrics.sources.models.candidates import Candidate
     from transfer_metrics.sources.tasks.task import Task
 
 
@@ -232,14 +231,6 @@ def loaded(args: argparse.Namespace) -> Task:
     found = load_task(task)
     tell(args, found.summary)
     return found
-
-
-def models_and_task(args: argparse.Namespace) -> tuple[list[Candidate], Task]:
-    """What ``--models`` and ``--task`` stand for, the first before any data are read."""
-    from transfer_metrics.sources.models.candidates import candidates_of
-
-    models = candidates_of(args.models)
-    return models, loaded(args)
 
 
 def check_names(args: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ from transfer_metrics.cli.options import (
     add_output,
     check_place,
     count,
-    models_and_task,
+    loaded,
     positive,
     ranking,
     share,
@@ -35,6 +35,8 @@ from transfer_metrics.cli.parser import add_verb, write_config
 
 if TYPE_CHECKING:
     from transfer_metrics.results.table import ScoreTable
+    from transfer_metrics.sources.models.candidates import Candidate
+    from transfer_metrics.sources.tasks.task import Task
 
 _RANK = """\
   transfer-metrics rank --models 'zoo:*' --task sklearn:digits
@@ -180,7 +182,7 @@ def _scored(args: argparse.Namespace) -> tuple[str, ScoreTable]:
     from transfer_metrics.ranking import rank_models
     from transfer_metrics.ranking.rank import chosen_engine
 
-    models, task = models_and_task(args)
+    models, task = _models_and_task(args)
     engine = chosen_engine(args.engine, models, args.workers, args.device)
     if engine == "serial":
         end_fork_server()
@@ -223,7 +225,7 @@ def _foretell_ranking(args: argparse.Namespace) -> int:
     from transfer_metrics.ranking.rank import chosen_engine, features_first
 
     stream = not features_first(args.stream or None, args.memory, args.keep_features, args.budget)
-    models, task = models_and_task(args)
+    models, task = _models_and_task(args)
     engine = chosen_engine(args.engine, models, args.workers, args.device)
     workers = 1 if engine == "serial" else args.workers
     found = forecast(
@@ -282,13 +284,13 @@ def _run_transfer(args: argparse.Namespace) -> int:
     }
     metrics = args.metrics or DEFAULT_METRICS
     if args.dry_run:
-        return print_steps(args, *expected_steps(*models_and_task(args), metrics, **common))
+        return print_steps(args, *expected_steps(*_models_and_task(args), metrics, **common))
     if args.out is None:
         raise InvalidInputError("--out is missing; name a folder for the head, or add --dry-run")
     folder = Path(args.out)
     check_place(folder, folder=True, task=args.task, own=RESULTS)
     found = transfer(
-        *models_and_task(args),
+        *_models_and_task(args),
         folder,
         metrics,
         time=args.time,
@@ -307,3 +309,11 @@ def _run_transfer(args: argparse.Namespace) -> int:
     tell(args, f"wrote {folder}: report.html, head, scores.jsonl, comparison.jsonl, chosen.json")
     suggest_predictions(args, folder / "head", found.head)
     return status
+
+
+def _models_and_task(args: argparse.Namespace) -> tuple[list[Candidate], Task]:
+    """What ``--models`` and ``--task`` stand for, the first before any data are read."""
+    from transfer_metrics.sources.models.candidates import candidates_of
+
+    models = candidates_of(args.models)
+    return models, loaded(args)

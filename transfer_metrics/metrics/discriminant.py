@@ -14,6 +14,8 @@ from transfer_metrics.statistics import ClassMoments, FeatureSample, TargetMomen
 
 _SMALLEST_DEVIATION = 1e-3
 _EXIT_RATIO = 0.5
+# Principal components that NCTI reads, and takes its shrinkage from.
+_COMPONENTS, _SHRINKAGE_COMPONENTS = 64, 32
 
 
 @register_metric(
@@ -216,13 +218,26 @@ class Problem:
         The regularised ``S_w`` is ``a S_w + b I``. Outside the span of the centred rows it is
         ``b I`` and meets no difference of means, so an orthonormal basis of the span suffices.
         """
-        moments, rows = checked_moments(statistic), statistic.x
+        moments, rows = _checked_moments(statistic), statistic.x
         if moments.dim >= moments.n - len(moments.present):
             rows = (rows - moments.mean) @ moments.total.eigh[1]
             moments = ClassMoments.from_batch(rows, statistic.y, moments.num_classes, parts=())
         largest = float(moments.within.eigenvalues[0]) / moments.n
-        problem = cls(rows, statistic.y, moments, shrinkage(5.0 * largest), statistic.x.shape[1])
-        problem.warn_if_singular(name)
+        problem = cls(rows, statistic.y, moments, _shrinkage(5.0 * largest), statistic.x.shape[1])
+        problem._warn_if_singular(name)
+        return problem
+
+    @classmethod
+    def principal(cls, name: str, statistic: FeatureSample) -> Problem:
+        """The leading 64 principal coordinates, with the ``λ`` that NCTI takes from them."""
+        moments = _checked_moments(statistic)
+        values, vectors = moments.total.eigh
+        rows = (statistic.x - moments.mean) @ vectors[:, :_COMPONENTS]
+        explained = float(values[:_SHRINKAGE_COMPONENTS].sum()) / (moments.n - 1)
+        moments = ClassMoments.from_batch(rows, statistic.y, moments.num_classes, parts=())
+        _check_classes(moments)
+        problem = cls(rows, statistic.y, moments, _shrinkage(explained), rows.shape[1])
+        problem._warn_if_singular(name)
         return problem
 
     @property
@@ -234,7 +249,7 @@ class Problem:
         """Each example's entry for its own class, (n,)."""
         return probabilities.gather(1, self.codes[:, None])[:, 0]
 
-    def warn_if_singular(self, name: str) -> None:
+    def _warn_if_singular(self, name: str) -> None:
         """Warn where the rows have as many directions as there are residuals, n - C, or more."""
         n, classes = self.moments.n, len(self.moments.present)
         if self.rows.shape[1] >= n - classes:
@@ -280,19 +295,19 @@ class Problem:
         return replace(self, rows=rows, moments=mixed).mean_posterior()
 
 
-def shrinkage(exponent: float) -> float:
+def _shrinkage(exponent: float) -> float:
     """``λ = max(exp(-exponent), 1e-10)``."""
     return max(math.exp(-exponent), 1e-10)
 
 
-def checked_moments(statistic: FeatureSample) -> ClassMoments:
+def _checked_moments(statistic: FeatureSample) -> ClassMoments:
     """The moments of a sample for which a discriminant is defined."""
     assert isinstance(statistic.moments, ClassMoments)
-    check_classes(statistic.moments)
+    _check_classes(statistic.moments)
     return statistic.moments
 
 
-def check_classes(moments: ClassMoments) -> None:
+def _check_classes(moments: ClassMoments) -> None:
     """Refuse what a discriminant is not defined for."""
     if len(moments.present) < 2:
         raise InvalidInputError("a discriminant needs at least two classes with examples")

@@ -11,20 +11,13 @@ import math
 import torch
 
 from transfer_metrics.metrics.base import register_metric
-from transfer_metrics.metrics.discriminant import (
-    Problem,
-    check_classes,
-    checked_moments,
-    shrinkage,
-)
-from transfer_metrics.statistics import ClassMoments, FeatureSample
+from transfer_metrics.metrics.discriminant import Problem
+from transfer_metrics.statistics import FeatureSample
 
 _REFERENCE = (
     "Wang et al., How Far Pre-trained Models Are from Neural Collapse on the Target Dataset "
     "Informs their Transferability, ICCV 2023"
 )
-_COMPONENTS = 64
-_SHRINKAGE_COMPONENTS = 32
 
 
 @register_metric(requires="examples", reference=_REFERENCE, invariant=("shift", "rotation"))
@@ -68,7 +61,7 @@ def ncti_spread(statistic: FeatureSample) -> float:
     >>> round(ncti_spread(*load_iris(return_X_y=True)), 4)
     83.0732
     """
-    problem = _principal("ncti_spread", statistic)
+    problem = Problem.principal("ncti_spread", statistic)
     values, dim = statistic.moments.total.eigh[0], problem.dim
     variances = values[:dim] / problem.moments.n
     factor = torch.linalg.cholesky(problem.within())
@@ -121,7 +114,7 @@ def ncti_posterior(statistic: FeatureSample) -> float:
     >>> round(ncti_posterior(*load_iris(return_X_y=True)), 4)
     0.9728
     """
-    return _principal("ncti_posterior", statistic).mean_posterior()
+    return Problem.principal("ncti_posterior", statistic).mean_posterior()
 
 
 @register_metric(
@@ -162,22 +155,9 @@ def ncti_rank(statistic: FeatureSample) -> float:
     >>> round(ncti_rank(*load_iris(return_X_y=True)), 4)
     3.1259
     """
-    problem = _principal("ncti_rank", statistic)
+    problem = Problem.principal("ncti_rank", statistic)
     posterior = problem.posterior()
     order = torch.argsort(problem.labels).to(posterior.device)
     counts = problem.moments.counts[problem.moments.present].tolist()
     blocks = posterior[order].split(counts)
     return math.log(sum(float(torch.linalg.svdvals(block).sum()) for block in blocks))
-
-
-def _principal(name: str, statistic: FeatureSample) -> Problem:
-    """The leading 64 principal coordinates, with the shrinkage ``λ`` that NCTI takes from them."""
-    moments = checked_moments(statistic)
-    values, vectors = moments.total.eigh
-    rows = (statistic.x - moments.mean) @ vectors[:, :_COMPONENTS]
-    explained = float(values[:_SHRINKAGE_COMPONENTS].sum()) / (moments.n - 1)
-    moments = ClassMoments.from_batch(rows, statistic.y, moments.num_classes, parts=())
-    check_classes(moments)
-    problem = Problem(rows, statistic.y, moments, shrinkage(explained), rows.shape[1])
-    problem.warn_if_singular(name)
-    return problem

@@ -32,7 +32,7 @@ def _import_faiss() -> ModuleType:
             del os.environ["OPENBLAS_CORETYPE"]
 
 
-faiss = _import_faiss()
+_faiss = _import_faiss()
 # Distances of one row that differ by less than this share are the same.
 _SAME = 1e-10
 # Numbers in a block of distances, and in a block of rows that stays in the processor's cache.
@@ -85,7 +85,7 @@ def neighbours(
         squares[block] = np.einsum("ij,ij->i", centred, centred)
     bound = _Bound(squares, slack * scale, (dim + 16) * 2.0**-24, dim * 2.0**-126)
     width = min(2 * k + 16, n)
-    index = faiss.IndexFlatL2(dim)
+    index = _faiss.IndexFlatL2(dim)
     index.add(rows)
     rough, candidates = index.search(rows, width)
     del index, rows

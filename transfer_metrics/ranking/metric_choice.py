@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +10,6 @@ import numpy as np
 
 from transfer_metrics.errors import (
     InvalidInputError,
-    TransferMetricsWarning,
     UnsupportedTaskError,
     warn,
 )
@@ -26,8 +22,6 @@ from transfer_metrics.syntax import split_list
 DEFAULT_METRICS = ("knn", "logme", "transrate", "h_score")
 _BALANCED = "knn(balanced=True)"
 """What stands beside the default where classes are rare."""
-# Counts and sizes, but not the numbers in names such as resnet18.
-_COUNTS = re.compile(r"(?<![\w.-])\d+|(?<==)\d+")
 _ETRAN = "Gholami et al., ETran: Energy-Based Transferability Estimation, ICCV 2023"
 _NCTI = "Wang et al., How Far Pre-trained Models Are from Neural Collapse, ICCV 2023"
 
@@ -196,31 +190,3 @@ def warn_of_widths(metrics: Sequence[Metric], records: Iterable[Record]) -> None
     """Warn where scores that grow with the number of features are compared over widths."""
     for text in width_warnings(metrics, records):
         warn(text)
-
-
-@contextlib.contextmanager
-def told_once() -> Iterator[None]:
-    """Tell each of the toolkit's warnings once meanwhile, whatever the counts that it names.
-
-    >>> with warnings.catch_warnings(record=True) as told:
-    ...     warnings.simplefilter("always")
-    ...     with told_once():
-    ...         for dim in (8, 16):
-    ...             warnings.warn(f"fitted exactly (D={dim})", TransferMetricsWarning)
-    >>> [str(warning.message) for warning in told]
-    ['fitted exactly (D=8)']
-    """
-    told: set[str] = set()
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def show_new(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
-            if issubclass(category, TransferMetricsWarning):
-                text = _COUNTS.sub("#", str(message))
-                if text in told:
-                    return
-                told.add(text)
-            show(message, category, *place, **options)
-
-        warnings.showwarning = show_new
-        yield

@@ -29,7 +29,8 @@ from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.cache import ADVICE, LOCK
 from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes
-from transfer_metrics.ranking.scoring import ClassScatter, Read, bases_of, needs_by_layer
+from transfer_metrics.ranking.scoring import ClassScatter, Read, bases_of, readers_of
+from transfer_metrics.results.error_bars import blocks_for
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
@@ -59,7 +60,13 @@ class RangeBuilder:
     @cached_property
     def needs(self) -> dict[str, list[Needs]]:
         """What is built of each layer."""
-        return needs_by_layer(self._dims, self.metrics, self.job.labels, self.job.block_modes)
+        found = {}
+        for name in self._dims:
+            readers = readers_of(name, self.metrics)
+            blocks = blocks_for(readers, self.job.block_modes)
+            if needs := self.job.labels.needs_of(readers, blocks):
+                found[name] = needs
+        return found
 
     @cached_property
     def plan(self) -> Plan:

@@ -23,7 +23,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.extract import Extraction
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.progress import OutOfTime, until
+from transfer_metrics.progress import OutOfTime, is_over, until
 from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.range_statistics import RangeBuilder, RangeFolder, read_ranges
@@ -58,7 +58,7 @@ def outcomes(
             scored |= outcome.scored
             if candidates[place].name != work.sure:
                 late += [place] * outcome.late
-            elif outcome.scored and time.time() > job.until:
+            elif outcome.scored and is_over(job.until):
                 warn(
                     f"the time was over before any model was scored, and {work.sure} was all the "
                     f"same, since there is no result without one"

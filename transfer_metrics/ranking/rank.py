@@ -6,15 +6,17 @@ import contextlib
 import functools
 import math
 import os
+import re
 import sys
 import time as clock
 import uuid
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, warn
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.fork_server import can_fork, fork_server_until_end
 from transfer_metrics.progress import progress_bar
@@ -27,7 +29,6 @@ from transfer_metrics.ranking.metric_choice import (
     asked_combinations,
     check_metrics,
     combined,
-    told_once,
     warn_of_widths,
 )
 from transfer_metrics.ranking.race import race
@@ -45,6 +46,8 @@ from transfer_metrics.syntax import seconds_of
 
 _FEW = 3
 """Candidates from which on it pays to start processes."""
+# Counts and sizes, but not the numbers in names such as resnet18.
+_COUNTS = re.compile(r"(?<![\w.-])\d+|(?<==)\d+")
 
 
 def rank_models(
@@ -217,7 +220,7 @@ def rank_models(
         stack.callback(job.cache.sweep)
         # Of metrics that nobody named, what holds of all layers alike is no news at each.
         if metrics is DEFAULT_METRICS:
-            stack.enter_context(told_once())
+            stack.enter_context(_told_once())
         if budget is not None:
             records = race(work, candidates, run, budget, progress)
         else:
@@ -308,3 +311,31 @@ def gpus_of(engine: str, device: Any) -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+@contextlib.contextmanager
+def _told_once() -> Iterator[None]:
+    """Tell each of the toolkit's warnings once meanwhile, whatever the counts that it names.
+
+    >>> with warnings.catch_warnings(record=True) as told:
+    ...     warnings.simplefilter("always")
+    ...     with _told_once():
+    ...         for dim in (8, 16):
+    ...             warnings.warn(f"fitted exactly (D={dim})", TransferMetricsWarning)
+    >>> [str(warning.message) for warning in told]
+    ['fitted exactly (D=8)']
+    """
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_new(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, TransferMetricsWarning):
+                text = _COUNTS.sub("#", str(message))
+                if text in told:
+                    return
+                told.add(text)
+            show(message, category, *place, **options)
+
+        warnings.showwarning = show_new
+        yield

@@ -60,7 +60,7 @@ def records_of(
     records = []
     for name, base in bases.items():
         check_time()
-        chosen = _readers_of(name, metrics)
+        chosen = readers_of(name, metrics)
         if not chosen:
             continue
         if name == LOGITS and base.dim is None:
@@ -75,18 +75,9 @@ def records_of(
     return records
 
 
-def _readers_of(name: str, metrics: Iterable[Metric]) -> list[Metric]:
+def readers_of(name: str, metrics: Iterable[Metric]) -> list[Metric]:
     """The metrics that read a layer, or the head."""
     return [m for m in metrics if (m.requires == "source") == (name == LOGITS)]
-
-
-def needs_by_layer(
-    names: Iterable[str], metrics: Sequence[Metric], labels: Labels, modes: Mapping[str, str]
-) -> dict[str, list[Needs]]:
-    """What is built of each layer that some metric reads."""
-    readers = {name: _readers_of(name, metrics) for name in names}
-    found = {name: labels.needs_of(own, blocks_for(own, modes)) for name, own in readers.items()}
-    return {name: needs for name, needs in found.items() if needs}
 
 
 def bases_of(

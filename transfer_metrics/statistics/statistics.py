@@ -337,7 +337,7 @@ def build_statistic(
     return SourceJoint.from_batch(x, y, num_classes)
 
 
-def block_of(units: np.ndarray, blocks: int) -> np.ndarray:
+def _block_of(units: np.ndarray, blocks: int) -> np.ndarray:
     """The block of each example: a hash of its position, the same for all models and layers."""
     # SplitMix64, whose output is uniform however regular the positions are.
     z = (units.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -353,7 +353,7 @@ def _by_block(
     if not blocks:
         yield x, y, 0
         return
-    block = block_of(units, blocks)
+    block = _block_of(units, blocks)
     for b in np.unique(block):
         chosen = np.flatnonzero(block == b)
         index = torch.from_numpy(chosen).to(x.device) if torch.is_tensor(x) else chosen
