@@ -481,14 +481,15 @@ def imagenet(scores: Path) -> Made:
 
 
 def texts(scores: Path) -> Made:
-    """A sentence encoder, its first layers, and random ones."""
+    """Two sentence encoders, the first layers of one, and random ones."""
     return probed(
         scores,
         TEXTS,
-        "{} encoders of texts, MiniLM whole, truncated or random, on {} tasks",
+        "{} encoders of texts, WordLlama, and MiniLM whole, truncated or random, on {} tasks",
         [
             "minilm is all-MiniLM-L6-v2; minilm-k its first k layers; minilm-random the same with "
             "new random weights, bert-small-random a smaller network of random weights",
+            "wordllama is WordLlama 0.4.0, the mean of static embeddings of 256 dimensions",
             "300 training examples; the mean over the tokens of the last layer",
         ],
     )

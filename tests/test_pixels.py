@@ -85,7 +85,11 @@ def test_features_are_the_same_bits_from_pixels_that_were_kept(task, tmp_path, h
     before = Photos.read
     same(plain, features(model(**how), task, tmp_path))
     assert Photos.read - before <= 24, "only the examples of the proof are read again"
-    same(plain, features(model(**how), task, tmp_path, shard_size=17, batch_size=5))
+    # Some processors round otherwise in batches of another size.
+    small = {"shard_size": 17, "batch_size": 5}
+    same(
+        features(model(**how), task, None, **small), features(model(**how), task, tmp_path, **small)
+    )
 
 
 def test_an_input_is_what_pillow_and_plain_arithmetic_make_of_an_image():

@@ -47,7 +47,7 @@ SHAPES = {
     "parc-all": (71, 7),
     "parc-controlled": (32, 7),
     "reference-imagenet": (12, 4),
-    "reference-texts": (8, 3),
+    "reference-texts": (9, 4),
     "reference-zoo": (14, 10),
     "sfda-cnn": (11, 11),
     "sfda-cnn-head": (11, 11),
