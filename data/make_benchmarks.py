@@ -30,7 +30,7 @@ import transfer_metrics as tm
 from tests import kept_truth
 from transfer_metrics.evidence import ground_truth
 from transfer_metrics.evidence.ground_truth import BEST, best, read_lines, short_name
-from transfer_metrics.evidence.judgement import at_last, tables
+from transfer_metrics.evidence.judgement import Scores
 from transfer_metrics.evidence.published import MEASURED_HERE
 from transfer_metrics.evidence.scored_pairs import IDENTITY
 from transfer_metrics.files import replacing
@@ -412,7 +412,7 @@ def measured(evidence: Path) -> Made:
         "test accuracy of the head that validation chose of four",
         FRACTION,
         accuracies,
-        {"probe_accuracy": probes, **tables(at_last(kept_truth.kept_scores(evidence)))},
+        {"probe_accuracy": probes, **Scores(kept_truth.kept_scores(evidence)).last()},
         [
             f"heads: {'; '.join(kept_truth.kept_protocol(evidence))}",
             "probe_accuracy is no score: the test accuracy of a linear probe",
@@ -444,7 +444,10 @@ def probed(scores: Path, name: str, title: str, notes: list[str]) -> Made:
             last[pair] = max(last.get(pair, r), r, key=lambda one: one["layer_index"])
     probes = list(last.values())
     # A task on which some are missing would compare fewer models.
-    accuracies = tables(probes)["accuracy"].dropna(axis=1)
+    tasks = dict.fromkeys(r["task"] for r in probes)
+    accuracies = pd.DataFrame(
+        {task: {r["model"]: r["value"] for r in probes if r["task"] == task} for task in tasks}
+    ).dropna(axis=1)
     tested = pd.Series({r["task"]: r["n"] for r in probes})
     return Made(
         name,
@@ -453,7 +456,7 @@ def probed(scores: Path, name: str, title: str, notes: list[str]) -> Made:
         "test accuracy of a linear probe of the last layer before a classifier",
         FRACTION,
         accuracies,
-        tables(at_last(found)),
+        Scores(found).last(),
         [
             "nothing was fine-tuned, and probes are near to what some scores compute",
             *notes,

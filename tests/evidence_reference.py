@@ -25,7 +25,7 @@ from tests.plain_networks import shared_models
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence import ground_truth, scored_pairs
 from transfer_metrics.evidence.evidence_report import Evidence
-from transfer_metrics.evidence.judgement import at_last, tables
+from transfer_metrics.evidence.judgement import Scores
 from transfer_metrics.evidence.layout import piped, wrapped
 from transfer_metrics.evidence.published import load_benchmark
 from transfer_metrics.evidence.static_baseline import MEASURE, by_task, mean_agreement
@@ -142,7 +142,7 @@ def _judged_by(truths: Sequence[list[dict]]) -> list[str]:
     whole = list(reached[0][0].dropna(axis=1).columns)
     if not whole:
         return []
-    scores = tables(at_last(kept_truth.kept_scores()))
+    scores = Scores(kept_truth.kept_scores()).last()
     found = {
         name: [
             mean_agreement(table[whole], means[whole], errors[whole])[MEASURE]

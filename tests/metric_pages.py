@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.behaviour import MOVES, REFUSES, SAME, WARNS
 from tests.kept_truth import kept_scores, kept_truth
-from transfer_metrics.evidence.judgement import width_of
+from transfer_metrics.evidence.judgement import Scores
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.ranking.metric_choice import COMBINATIONS, Combination
 
@@ -247,7 +247,7 @@ def _note() -> str:
     """Of what the figures are."""
     truth, scores = kept_truth(), kept_scores()
     models, tasks = ({r[field] for r in truth} for field in ("model", "task"))
-    widths, most = width_of(scores).values(), max(r["n"] for r in scores)
+    widths, most = Scores(scores).widths.values(), max(r["n"] for r in scores)
     return (
         f"From [which score deserves trust](../evidence.md), where the columns are explained: "
         f"agreement with the accuracy of the head that validation chose, of {len(models)} networks "

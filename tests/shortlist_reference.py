@@ -21,7 +21,7 @@ from tests import kept_truth
 from tests.calibration import Trial, halves, trials_of, without_tasks
 from tests.prior_trials import Combined, combine
 from transfer_metrics.errors import TransferMetricsWarning
-from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_of
+from transfer_metrics.evidence.judgement import Scores
 from transfer_metrics.evidence.learning import Case, cases_of, learn
 from transfer_metrics.evidence.own_evidence import best_reached, truth_cases
 from transfer_metrics.evidence.published import Benchmark, load_benchmark
@@ -60,11 +60,12 @@ class Here:
         self.truth = [{**r, "task_summary": SUMMARY} for r in kept_truth.kept_truth()]
         self.records = kept_truth.kept_scores()
         self.accuracies = best_reached(self.truth)
-        last, best = tables(at_last(self.records)), tables(at_best(self.records))
+        scored = Scores(self.records)
+        last, best = scored.last(), scored.best()
         # Where a metric has no score of other blocks, the classifier's input is the best.
         self.scores = {name: best.get(name, table) for name, table in last.items()}
         self.cases = truth_cases(HERE, self.truth, self.records)
-        self.dims = list(width_of(self.records).values())
+        self.dims = list(scored.widths.values())
 
     @property
     def models(self) -> list[str]:

@@ -22,6 +22,7 @@ from transfer_metrics.evidence import (
 )
 from transfer_metrics.evidence.evidence_report import Evidence
 from transfer_metrics.evidence.ground_truth import short_name, shortened
+from transfer_metrics.evidence.judgement import Scores
 from transfer_metrics.evidence.static_baseline import by_task
 from transfer_metrics.results.agreement import static_scores
 from transfer_metrics.results.comparison import Comparison
@@ -107,13 +108,13 @@ def test_tables_point_upwards_and_take_the_last_layer_or_the_best() -> None:
         record("a", 0.1, n=100), record("a", 0.2, repair="unit rows"),
         record("a", 0.6, metric="accuracy", split="test"), record("c", None, metric="", n=None),
     ]  # fmt: skip
-    last = judgement.tables(judgement.at_last(records))
+    last = Scores(records).last()
     assert last["knn"]["pets"].to_dict() == {"a": 0.5, "b": 0.7}
     assert last["ncti_rank"]["pets"].to_dict() == {"a": -2.0, "b": -9.0}
-    assert judgement.tables(judgement.at_best(records))["knn"]["pets"]["a"] == 0.9
-    part = judgement.tables(judgement.at_last(records, 100))
+    assert Scores(records).best()["knn"]["pets"]["a"] == 0.9
+    part = Scores(records).last(100)
     assert part["knn"]["pets"].to_dict() == {"a": 0.1}
-    repaired = judgement.tables(judgement.at_last(records, repair="unit rows"))
+    repaired = Scores(records).last(repair="unit rows")
     assert repaired["knn"]["pets"].to_dict() == {"a": 0.2}
 
 
@@ -123,7 +124,7 @@ def test_combinations_compare_the_models_of_a_task() -> None:
         for metric, values in {"energy": (1.0, 2.0, 3.0), "lda": (0.5, 0.7, 0.6)}.items()
         for model, value in zip("abc", values, strict=True)
     ]
-    found = judgement.tables(judgement.at_last(records))["etran"]["pets"]
+    found = Scores(records).last()["etran"]["pets"]
     energy, lda = np.array([1.0, 2.0, 3.0]), np.array([0.5, 0.7, 0.6])
     expected = (energy - 2) / energy.std() + (lda - 0.6) / lda.std()
     np.testing.assert_allclose(found[list("abc")], expected)
@@ -139,11 +140,11 @@ def test_layer_regret_by_hand() -> None:
             record("a", probe, layer=layer, layer_index=index, metric="accuracy", split="test"),
         )
     ]
-    found = judgement.layer_regrets(records)
+    found = Scores(records).layer_regrets
     assert found == {"last": pytest.approx(0.0), "knn": pytest.approx(0.1)}
     # A metric that was not scored on every block chooses nothing.
     only_last = [record("a", 1.0, metric="leep", layer_index=2)]
-    assert "leep" not in judgement.layer_regrets([*records, *only_last])
+    assert "leep" not in Scores([*records, *only_last]).layer_regrets
 
 
 def made_up() -> tuple[list[dict], pd.DataFrame]:
@@ -162,7 +163,9 @@ def made_up() -> tuple[list[dict], pd.DataFrame]:
 
 def test_judged_by_the_truth() -> None:
     records, truth = made_up()
-    rows = {row.metric: row for row in judgement.judge(records, truth, -truth, resamples=200)}
+    rows = {
+        row.metric: row for row in judgement.judge(Scores(records), truth, -truth, resamples=200)
+    }
     assert rows["knn"].value == pytest.approx(1.0)
     assert rows["knn"].regret == 0
     assert rows["knn"].probe == pytest.approx(-1.0, abs=0.3)
@@ -174,7 +177,7 @@ def test_judged_by_the_truth() -> None:
     assert rows["lda"].failures == 3
     assert rows["knn"].failures == 0
     assert rows["knn"].seconds == 0.5
-    noisy = judgement.judge(records, truth, truth, noise=truth * 0 + 0.3, resamples=200)[0]
+    noisy = judgement.judge(Scores(records), truth, truth, noise=truth * 0 + 0.3, resamples=200)[0]
     assert noisy.low < 0.9  # noise of the accuracies widens the interval
 
 
@@ -182,7 +185,7 @@ def test_three_models_of_which_one_lacks_a_score() -> None:
     records, truth = made_up()
     three = ["m0", "m1", "m2"]
     few = [r for r in records if r["model"] in three]
-    rows = {r.metric: r for r in judgement.judge(few, truth.loc[three], truth.loc[three])}
+    rows = {r.metric: r for r in judgement.judge(Scores(few), truth.loc[three], truth.loc[three])}
     assert rows["knn"].value == pytest.approx(1.0)
     # Two models are left of lda, by which nothing can be judged; the others are.
     assert np.isnan(rows["lda"].value)
@@ -191,7 +194,7 @@ def test_three_models_of_which_one_lacks_a_score() -> None:
     assert list(rows)[-1] == "lda"
     two = [r for r in records if r["model"] in three[:2]]
     with pytest.raises(InvalidInputError, match="more than 2 models; judging a metric takes 3"):
-        judgement.judge(two, truth.loc[three[:2]], truth.loc[three[:2]])
+        judgement.judge(Scores(two), truth.loc[three[:2]], truth.loc[three[:2]])
 
 
 def test_page_says_whether_a_metric_is_needed() -> None:

@@ -14,7 +14,7 @@ import transfer_metrics as tm
 from tests.kept_truth import kept_scores, kept_truth
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.evidence.judgement import at_last, tables, width_of
+from transfer_metrics.evidence.judgement import Scores
 from transfer_metrics.evidence.learning import cases_of, learn
 from transfer_metrics.evidence.own_evidence import best_reached, learnt, truth_cases
 from transfer_metrics.results.chances import Trust
@@ -548,10 +548,11 @@ def test_it_says_where_the_likeliest_is_not_the_first():
 @pytest.mark.slow
 def test_shortlists_of_races_hold_the_best_as_the_page_says():
     truth, scores = kept_truth(), kept_scores()
-    accuracies, dims = best_reached(truth), width_of(scores)
-    few, whole = (tables(at_last(scores, size))["knn"] for size in (100, None))
+    accuracies, dims = best_reached(truth), Scores(scores).widths
+    few, whole = (Scores(scores).last(size)["knn"] for size in (100, None))
     classes = {r["task"]: r["num_classes"] for r in truth}
-    sizes = {r["task"]: r["n"] for r in at_last(scores)}
+    scored = [r for r in scores if r["split"] == "train"]
+    sizes = {task: max(r["n"] for r in scored if r["task"] == task) for task in accuracies}
     found = {left: [] for left in (0, 1, 2, 3, 5)}
     for task in accuracies:
         others = [[r for r in of if r["task"] != task] for of in (truth, scores)]

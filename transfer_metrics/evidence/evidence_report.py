@@ -14,15 +14,11 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence.ground_truth import BEST, best, reached
 from transfer_metrics.evidence.judgement import (
     JudgedMetric,
+    Scores,
     aggregations,
-    at_last,
     cross_validated,
     judge,
-    layer_regrets,
     plain_agreement,
-    tables,
-    width_correlation,
-    width_of,
 )
 from transfer_metrics.evidence.layout import Grid, Table, aligned, describe, piped, wrapped
 from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
@@ -72,8 +68,8 @@ class Evidence:
     chosen: pd.DataFrame  # name of the head that validation chose with the first seed
     rows: tuple[JudgedMetric, ...]  # best first
     needs: tuple[Need, ...]  # beside the static ranking, by fine-tuning and by linear probes
-    records: Sequence[Mapping[str, Any]]  # the scores
-    scores: Mapping[str, pd.DataFrame]  # those of the classifier's input by metric, models x tasks
+    scored: Scores
+    scores: Mapping[str, pd.DataFrame]  # those of the classifier's input
     protocol: tuple[str, ...]  # labels of the heads that were fitted
 
     @classmethod
@@ -91,10 +87,10 @@ class Evidence:
         for r in decided.records:
             if not r["seed"]:
                 chosen.loc[r["model"], r["task"]] = str(r["note"]).partition("(")[0]
-        there = {r["metric"] for r in records}
+        there, scored = {r["metric"] for r in records}, Scores(records)
         reference = next((name for name in DEFAULT_METRICS if name in there), "")
         rows = judge(
-            records,
+            scored,
             accuracies,
             by_head[_PROBED],
             noise=noise,
@@ -102,7 +98,7 @@ class Evidence:
             sizes=SIZES,
             resamples=resamples,
         )
-        scores = tables(at_last(records))
+        scores = scored.last()
         needs = (
             Need.of("the best head", accuracies, scores, noise=noise, resamples=resamples),
             Need.of(
@@ -116,7 +112,7 @@ class Evidence:
             chosen,
             tuple(rows),
             needs,
-            records,
+            scored,
             scores,
             protocol,
         )
@@ -231,7 +227,7 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
         if not np.isnan(row.value) and row.metric in evidence.scores
     ]
     shown = next((name for name in DEFAULT_METRICS if name in judged), judged[0])
-    dims = width_of(evidence.records)
+    dims = evidence.scored.widths
     low, high = min(dims.values()), max(dims.values())
     return [
         title.format("Every metric"),
@@ -266,7 +262,7 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
         wrapped(
             f"Why scores mislead on models of different widths: Kendall's tau of each with the "
             f"number of features (the accuracies have "
-            f"{width_correlation(evidence.accuracies, dims):.2f}), "
+            f"{evidence.scored.with_width(evidence.accuracies):.2f}), "
             f"and the weighted tau with accuracies of the plain score and of three repairs: the "
             f"leading {COMPONENTS} principal components instead of the features, rows of unit "
             f"length, and the score of shuffled labels subtracted."
@@ -277,7 +273,7 @@ def _judged(evidence: Evidence, grid: Grid, title: str) -> list[str]:
             "Does the block with the highest score give the best linear probe? Points of test "
             "accuracy lost to the block that is best in hindsight, mean over pairs of a model and "
             "a task. Always taking the last block loses "
-            f"{100 * layer_regrets(evidence.records)['last']:.1f}."
+            f"{100 * evidence.scored.layer_regrets['last']:.1f}."
         ),
         grid(*_layers(evidence)),
     ]
@@ -343,7 +339,7 @@ def _few(evidence: Evidence) -> Table:
 
 
 def _repairs(evidence: Evidence) -> Table:
-    repaired = {name: tables(at_last(evidence.records, repair=name)) for name in REPAIRS}
+    repaired = {name: evidence.scored.last(repair=name) for name in REPAIRS}
     rows = []
     for row in evidence.rows:
         found = [of.get(row.metric) for of in repaired.values()]

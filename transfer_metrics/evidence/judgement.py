@@ -32,6 +32,130 @@ if TYPE_CHECKING:
 _Record = Mapping[str, Any]
 
 
+class Scores:
+    """Scores of models on tasks; their tables are models x tasks by metric, higher is better."""
+
+    def __init__(self, records: Iterable[_Record]) -> None:
+        self._pairs: dict[tuple[str, str], list[_Record]] = {}
+        for r in records:
+            if r["metric"]:
+                self._pairs.setdefault((r["model"], r["task"]), []).append(r)
+
+    def last(self, size: int | None = None, repair: str | None = None) -> dict[str, pd.DataFrame]:
+        """Of the classifier's input, of all examples or of a part of them, combinations too.
+
+        Combinations are made of the models of a task.
+        """
+        return _tables(self._of_last(size, repair))
+
+    def best(self) -> dict[str, pd.DataFrame]:
+        """The highest score over the blocks of each model, of all examples."""
+        found = []
+        for group in self._pairs.values():
+            scored = [r for r in _plainly_scored(group) if r["value"] is not None]
+            whole = max((r["n"] for r in scored), default=None)
+            for label in dict.fromkeys(map(record_label, scored)):
+                of_metric = [r for r in scored if record_label(r) == label and r["n"] == whole]
+                found += [max(of_metric, key=_signed)] if of_metric else []
+        return _tables(found)
+
+    @property
+    def widths(self) -> dict[str, float]:
+        """Number of features of the classifier's input, by model."""
+        found: dict[str, tuple[int, float]] = {}
+        for (model, _), group in self._pairs.items():
+            for r in group:
+                if r["split"] == "train":
+                    new = (r["layer_index"], float(r["dim"]))
+                    found[model] = max(found.get(model, new), new)
+        return {model: dim for model, (_, dim) in found.items()}
+
+    def with_width(self, table: pd.DataFrame) -> float:
+        """Kendall's tau of a table with the models' numbers of features, mean over tasks."""
+        widths, values = self.widths, []
+        for _, column in table.items():
+            known = column[column.index.isin(list(widths))].dropna()
+            values.append(kendalltau(known.to_numpy(), [widths[m] for m in known.index]).statistic)
+        return float(np.nanmean(values))
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of one scoring of all examples under each metric, mean."""
+        spent: dict[str, list[float]] = {}
+        for r in self._of_last():
+            if r["seconds"] is not None:
+                spent.setdefault(record_label(r), []).append(r["seconds"])
+        return {label: float(np.mean(values)) for label, values in spent.items()}
+
+    @property
+    def layer_regrets(self) -> dict[str, float]:
+        """What choosing a block by each metric costs, in probe accuracy; ``"last"`` takes the last.
+
+        Mean over the pairs. The best block is the best in hindsight, on the test examples
+        themselves, so that even a perfect choice of layers would lose a little.
+        """
+        lost: dict[str, list[float]] = {}
+        for group in self._pairs.values():
+            probes = {
+                r["layer"]: (r["layer_index"], r["value"])
+                for r in group
+                if r["metric"] == "accuracy" and r["value"] is not None
+            }
+            if not probes:
+                continue
+            top = max(value for _, value in probes.values())
+            lost.setdefault("last", []).append(top - max(probes.values())[1])
+            whole = max((r["n"] for r in _plainly_scored(group)), default=None)
+            scores: dict[str, dict[str, float]] = {}
+            for r in _plainly_scored(group):
+                if r["n"] == whole and r["value"] is not None:
+                    scores.setdefault(record_label(r), {})[r["layer"]] = _signed(r)
+            for label, of_layer in scores.items():
+                if set(of_layer) >= set(probes):
+                    chosen = max(probes, key=lambda layer: of_layer[layer])
+                    lost.setdefault(label, []).append(top - probes[chosen][1])
+        return {label: float(np.mean(values)) for label, values in lost.items()}
+
+    def _of_last(self, size: int | None = None, repair: str | None = None) -> list[_Record]:
+        kept: dict[str, list[_Record]] = {}
+        for (_, task), group in self._pairs.items():
+            scored = [r for r in group if r["split"] == "train" and r["repair"] == repair]
+            last = max((r["layer_index"] for r in scored), default=None)
+            whole = max((r["n"] for r in scored), default=None)
+            chosen = [r for r in scored if r["layer_index"] == last and r["n"] == (size or whole)]
+            if chosen:
+                kept.setdefault(task, []).extend(chosen)
+        return [record for group in kept.values() for record in _with_combinations(group)]
+
+
+def _tables(records: Iterable[_Record]) -> dict[str, pd.DataFrame]:
+    import pandas as pd
+
+    cells: dict[str, dict[str, dict[str, float]]] = {}
+    for r in records:
+        column = cells.setdefault(record_label(r), {}).setdefault(r["task"], {})
+        column[r["model"]] = np.nan if r["value"] is None else _signed(r)
+    return {label: pd.DataFrame(columns) for label, columns in cells.items()}
+
+
+def _plainly_scored(group: Iterable[_Record]) -> list[_Record]:
+    return [r for r in group if r["split"] == "train" and r["repair"] is None]
+
+
+def _with_combinations(records: Sequence[_Record]) -> list[dict[str, Any]]:
+    """Combinations compare models, so their layers have to go by one name."""
+    alike = [{**r, "layer": "last"} for r in records]
+    kinds = [by_kind["classification"] for by_kind in COMBINATIONS.values()]
+    added = combined(map(Record.of, alike), kinds)[len(alike) :]
+    # What only these records say of a score holds for all of a group.
+    return [*alike, *({**alike[0], **record.as_dict()} for record in added)]
+
+
+def _signed(record: _Record) -> float:
+    value = float(record["value"])
+    return value if record["higher_is_better"] else -value
+
+
 @dataclass(frozen=True)
 class JudgedMetric:
     """One metric on a ground truth; means over the tasks."""
@@ -52,7 +176,7 @@ class JudgedMetric:
 
 
 def judge(
-    records: Sequence[_Record],
+    scored: Scores,
     accuracies: pd.DataFrame,
     probes: pd.DataFrame,
     *,
@@ -68,17 +192,11 @@ def judge(
     of the accuracies, and the scores of ``sizes`` examples are judged as well. A metric that no
     task has for enough models is NaN, with its failures.
     """
-    scores = tables(at_last(records))
+    scores = scored.last()
     if (static := static_scores(accuracies)).notna().to_numpy().any():
         scores[STATIC] = static
-    best = tables(at_best(records))
-    widths = width_of(records)
-    parts = {size: tables(at_last(records, size)) for size in sizes}
-    spent: dict[str, list[float]] = {}
-    for r in at_last(records):
-        if r["seconds"] is not None:
-            spent.setdefault(record_label(r), []).append(r["seconds"])
-    layers = layer_regrets(records)
+    best, spent, layers = scored.best(), scored.seconds, scored.layer_regrets
+    parts = {size: scored.last(size) for size in sizes}
     measured = {
         name: mean_agreement(table, accuracies, noise, resamples) for name, table in scores.items()
     }
@@ -99,7 +217,7 @@ def judge(
         found = measured[name]
         value, low, high = found.get(MEASURE, UNKNOWN)
         aligned = table.reindex(index=accuracies.index, columns=accuracies.columns)
-        scored = int((aligned.notna() & accuracies.notna()).to_numpy().sum())
+        there = int((aligned.notna() & accuracies.notna()).to_numpy().sum())
         rows.append(
             JudgedMetric(
                 metric=name,
@@ -109,10 +227,10 @@ def judge(
                 regret=found.get("regret", UNKNOWN)[0],
                 best=plain_agreement(best.get(name), accuracies),
                 probe=plain_agreement(table, probes),
-                width=width_correlation(table, widths),
+                width=scored.with_width(table),
                 on_parts={n: plain_agreement(of.get(name), accuracies) for n, of in parts.items()},
-                seconds=float(np.mean(spent[name])) if name in spent else np.nan,
-                failures=pairs - scored,
+                seconds=spent.get(name, np.nan),
+                failures=pairs - there,
                 layer_regret=layers.get(name, np.nan),
                 against=_against(table, scores[reference], accuracies, noise, resamples),
             )
@@ -129,95 +247,6 @@ def check_models(counts: Iterable[int], what: str = "accuracies") -> None:
             f"{FEWEST} and learning from them (`rank --evidence`) {ENOUGH}: `benchmark run` more "
             f"models"
         )
-
-
-def at_last(
-    records: Iterable[_Record], size: int | None = None, repair: str | None = None
-) -> list[_Record]:
-    """Scores of the classifier's input, of all examples or of a part of them, combinations too.
-
-    Combinations are made of the models of a task.
-    """
-    kept: dict[str, list[_Record]] = {}
-    for group in _by_pair(records).values():
-        scored = [r for r in group if r["split"] == "train" and r["repair"] == repair]
-        last = max((r["layer_index"] for r in scored), default=None)
-        whole = max((r["n"] for r in scored), default=None)
-        chosen = [r for r in scored if r["layer_index"] == last and r["n"] == (size or whole)]
-        if chosen:
-            kept.setdefault(chosen[0]["task"], []).extend(chosen)
-    return [record for group in kept.values() for record in _with_combinations(group)]
-
-
-def at_best(records: Iterable[_Record]) -> list[_Record]:
-    """The highest score over the blocks of each model, of all examples."""
-    found = []
-    for group in _by_pair(records).values():
-        scored = [r for r in _plainly_scored(group) if r["value"] is not None]
-        whole = max((r["n"] for r in scored), default=None)
-        for label in dict.fromkeys(map(record_label, scored)):
-            of_metric = [r for r in scored if record_label(r) == label and r["n"] == whole]
-            found += [max(of_metric, key=_signed)] if of_metric else []
-    return found
-
-
-def tables(records: Iterable[_Record]) -> dict[str, pd.DataFrame]:
-    """One table of models x tasks per metric; higher is better in all of them."""
-    import pandas as pd
-
-    cells: dict[str, dict[str, dict[str, float]]] = {}
-    for r in records:
-        column = cells.setdefault(record_label(r), {}).setdefault(r["task"], {})
-        column[r["model"]] = np.nan if r["value"] is None else _signed(r)
-    return {label: pd.DataFrame(columns) for label, columns in cells.items()}
-
-
-def width_of(records: Iterable[_Record]) -> dict[str, float]:
-    """Number of features of the classifier's input, by model."""
-    found: dict[str, tuple[int, float]] = {}
-    for r in records:
-        if r["split"] == "train":
-            new = (r["layer_index"], float(r["dim"]))
-            found[r["model"]] = max(found.get(r["model"], new), new)
-    return {model: dim for model, (_, dim) in found.items()}
-
-
-def layer_regrets(records: Iterable[_Record]) -> dict[str, float]:
-    """What choosing a block by each metric costs, in probe accuracy; ``"last"`` takes the last.
-
-    Mean over the pairs. The best block is the best in hindsight, on the test examples themselves,
-    so that even a perfect choice of layers would lose a little.
-    """
-    lost: dict[str, list[float]] = {}
-    for group in _by_pair(records).values():
-        probes = {
-            r["layer"]: (r["layer_index"], r["value"])
-            for r in group
-            if r["metric"] == "accuracy" and r["value"] is not None
-        }
-        if not probes:
-            continue
-        top = max(value for _, value in probes.values())
-        lost.setdefault("last", []).append(top - max(probes.values())[1])
-        whole = max((r["n"] for r in _plainly_scored(group)), default=None)
-        scores: dict[str, dict[str, float]] = {}
-        for r in _plainly_scored(group):
-            if r["n"] == whole and r["value"] is not None:
-                scores.setdefault(record_label(r), {})[r["layer"]] = _signed(r)
-        for label, of_layer in scores.items():
-            if set(of_layer) >= set(probes):
-                chosen = max(probes, key=lambda layer: of_layer[layer])
-                lost.setdefault(label, []).append(top - probes[chosen][1])
-    return {label: float(np.mean(values)) for label, values in lost.items()}
-
-
-def width_correlation(table: pd.DataFrame, widths: Mapping[str, float]) -> float:
-    """Kendall's tau of scores with the models' numbers of features, mean over tasks."""
-    values = []
-    for _, column in table.items():
-        known = column[column.index.isin(list(widths))].dropna()
-        values.append(kendalltau(known.to_numpy(), [widths[m] for m in known.index]).statistic)
-    return float(np.nanmean(values))
 
 
 def plain_agreement(table: pd.DataFrame | None, accuracies: pd.DataFrame) -> float:
@@ -244,32 +273,6 @@ def _against(
     except InvalidInputError:
         return "–"  # too few models have both
     return VERDICTS[found.verdict]
-
-
-def _by_pair(records: Iterable[_Record]) -> dict[tuple[str, str], list[_Record]]:
-    groups: dict[tuple[str, str], list[_Record]] = {}
-    for r in records:
-        if r["metric"]:
-            groups.setdefault((r["model"], r["task"]), []).append(r)
-    return groups
-
-
-def _plainly_scored(group: Iterable[_Record]) -> list[_Record]:
-    return [r for r in group if r["split"] == "train" and r["repair"] is None]
-
-
-def _with_combinations(records: Sequence[_Record]) -> list[dict[str, Any]]:
-    """Combinations compare models, so their layers have to go by one name."""
-    alike = [{**r, "layer": "last"} for r in records]
-    kinds = [by_kind["classification"] for by_kind in COMBINATIONS.values()]
-    added = combined(map(Record.of, alike), kinds)[len(alike) :]
-    # What only these records say of a score holds for all of a group.
-    return [*alike, *({**alike[0], **record.as_dict()} for record in added)]
-
-
-def _signed(record: _Record) -> float:
-    value = float(record["value"])
-    return value if record["higher_is_better"] else -value
 
 
 def aggregations(

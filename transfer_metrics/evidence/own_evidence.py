@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.evidence.ground_truth import BEST, best
 from transfer_metrics.evidence.ground_truth import reached as reached_by
-from transfer_metrics.evidence.judgement import at_best, at_last, tables, width_of
+from transfer_metrics.evidence.judgement import Scores
 from transfer_metrics.evidence.learning import Case, cases_of, learn
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.error_model import ErrorModel
@@ -74,7 +74,7 @@ def learnt(
     return learn(
         truth_cases(_POPULATION, truth, scores),
         earlier={_POPULATION: accuracies},
-        dims=list(width_of(scores).values()),
+        dims=list(Scores(scores).widths.values()),
         kinds=list(dict.fromkeys(filter(None, (Record.of(r).task_kind for r in truth)))),
         source=f"what {models} models reached on {tasks} tasks ({visible(named)})",
     )
@@ -95,22 +95,20 @@ def _paths(given: Any) -> list[str | os.PathLike[str]]:
 
 def truth_cases(population: str, truth: _Records, scores: _Records) -> list[Case]:
     """Cases of a ground truth: on all examples and on parts, at the last and at the best block."""
-    accuracies = best_reached(truth)
+    accuracies, scored = best_reached(truth), Scores(scores)
     classes = {str(r["task"]): int(r["num_classes"]) for r in truth if r.get("num_classes")}
-    cases = []
-    sizes = sorted({int(r["n"]) for r in scores if r.get("n")})
     whole = {
         task: max(int(r["n"]) for r in scores if r["task"] == task and r.get("n"))
         for task in dict.fromkeys(r["task"] for r in scores)
     }
-    cases += cases_of(population, tables(at_last(scores)), accuracies, n=whole, classes=classes)
-    cases += cases_of(
-        population, tables(at_best(scores)), accuracies, n=whole, classes=classes, of_best=True
-    )
-    for size in sizes:
-        part = [r for r in at_last(scores, size) if size < whole[r["task"]]]
-        if len({r["task"] for r in part}) > 1:
-            cases += cases_of(population, tables(part), accuracies, n=size, classes=classes)
+    cases = cases_of(population, scored.last(), accuracies, n=whole, classes=classes)
+    best = scored.best()
+    cases += cases_of(population, best, accuracies, n=whole, classes=classes, of_best=True)
+    for size in sorted({int(r["n"]) for r in scores if r.get("n")}):
+        larger = [task for task, n in whole.items() if n > size]
+        part = {name: table.filter(larger) for name, table in scored.last(size).items()}
+        if len({task for table in part.values() for task in table}) > 1:
+            cases += cases_of(population, part, accuracies, n=size, classes=classes)
     return cases
 
 
@@ -146,23 +144,22 @@ def _apart(records: Iterable[Mapping[str, Any]]) -> tuple[_Records, _Records]:
 
 
 def _lines(path: Any) -> list[Mapping[str, Any]]:
+    found = []
     try:
-        lines = enumerate(read_text(path, TABLE).split("\n"), start=1)
-        found = [_record(line, number) for number, line in lines if line.strip()]
+        for number, line in enumerate(read_text(path, TABLE).split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                record = parse_json(line)
+            except json.JSONDecodeError:
+                raise ValueError(f"line {number} is no JSON") from None
+            if not isinstance(record, Mapping) or not {"model", "task", "metric"} <= set(record):
+                raise ValueError(f"line {number} is no record of a model on a task")
+            found.append(record)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidInputError(
             f"cannot learn from {path} ({reason}); give files of JSON lines that `benchmark run` "
             f"and `benchmark build` wrote, with a comma between"
         ) from error
-    return found
-
-
-def _record(line: str, number: int) -> Mapping[str, Any]:
-    try:
-        found = parse_json(line)
-    except json.JSONDecodeError:
-        raise ValueError(f"line {number} is no JSON") from None
-    if not isinstance(found, Mapping) or not {"model", "task", "metric"} <= set(found):
-        raise ValueError(f"line {number} is no record of a model on a task")
     return found

@@ -195,7 +195,8 @@ def _scored(
         )
     except TransferMetricsError as error:
         failed = {"value": None, "seconds": None, "error": str(error)}
-        return [{**base, "metric": m.name, "options": _options(m), **failed} for m in metrics]
+        labels = (metric.label.removesuffix(")").partition("(") for metric in metrics)
+        return [{**base, "metric": m, "options": o or None, **failed} for m, _, o in labels]
     taken = time.perf_counter() - started
     kept = ("metric", "options", "value", "error", "seconds", "higher_is_better")
     records = [{**base, **{k: r[k] for k in kept}} for r in table.records]
@@ -242,7 +243,3 @@ def _repaired(
             for r, c in zip(scored, chance, strict=True)
         ]
     yield from ({**r, "repair": repair} for r in scored)
-
-
-def _options(metric: Metric) -> str | None:
-    return ",".join(f"{k}={v}" for k, v in sorted(metric.options.items())) or None

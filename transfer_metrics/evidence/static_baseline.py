@@ -233,17 +233,14 @@ def overview(needs: Sequence[Need]) -> Table:
         cells = [need.name, str(need.models), str(need.tasks), with_ends(need.dispersion)]
         for name, measures in ((None, need.static), (best.metric, best.alone), (None, best.both)):
             cells += [] if name is None else [name]
-            cells += [_tau(measures), _regret(measures, need.points)]
+            regret = [need.points * x for x in measures.get("regret", UNKNOWN)]
+            cells += [_tau(measures), with_ends(regret, 1)]
         rows.append([*cells, *(getattr(best, name) for name in _TESTS)])
     return header, rows
 
 
 def _tau(measures: Mapping[str, _Interval]) -> str:
     return with_ends(measures.get(MEASURE, UNKNOWN))
-
-
-def _regret(measures: Mapping[str, _Interval], points: float) -> str:
-    return with_ends([points * x for x in measures.get("regret", UNKNOWN)], 1)
 
 
 def with_ends(interval: Sequence[float], digits: int = 2) -> str:

@@ -88,7 +88,17 @@ def _warnings_of(gathered: Gathered) -> list[str]:
     several_settings = len(gathered.settings) > 1
     for setting, label in zip(gathered.settings, gathered.labels, strict=True):
         lead = f"{visible(label)}: " if several_settings else ""
-        told += [lead + text for text in _of_scores(setting)]
+        records, metrics = list(setting.table), setting.table.metrics
+        scored = [r for r in records if r.value is not None]
+        of_scores = [
+            *_widths(scored, metrics),
+            *filter(None, (_without_errors(scored, metrics), _raced(records), _revisions(records))),
+            *(
+                f"{listed([visible(m) for m in models])}: {visible(note, 1000)}."
+                for note, models in setting.table.notes.items()
+            ),
+        ]
+        told += [lead + text for text in of_scores]
     return told
 
 
@@ -127,18 +137,6 @@ def _reference_of(metric: str) -> str:
     if name in COMBINATIONS:
         return next(iter(COMBINATIONS[name].values())).reference
     return METRICS[name].reference if name in METRICS else ""
-
-
-def _of_scores(setting: Setting) -> list[str]:
-    records = list(setting.table)
-    scored = [r for r in records if r.value is not None]
-    metrics = setting.table.metrics
-    told = [_without_errors(scored, metrics), _raced(records), _revisions(records)]
-    notes = [
-        f"{listed([visible(m) for m in models])}: {visible(note, 1000)}."
-        for note, models in setting.table.notes.items()
-    ]
-    return [*_widths(scored, metrics), *filter(None, told), *notes]
 
 
 def _widths(scored: Sequence[Record], metrics: Sequence[str]) -> list[str]:

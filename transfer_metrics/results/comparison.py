@@ -21,7 +21,6 @@ from transfer_metrics.results.plot_style import (
     rows_height,
     save_figure,
     short_labels,
-    task_title,
     titled,
 )
 from transfer_metrics.results.printed import column_names, page_table
@@ -157,7 +156,10 @@ class Comparison(ScoreTable):
         for name in ("test", *self.shifts):
             if name in shown:
                 pairs = zip(shown[name], shown[f"± {name}"], strict=True)
-                shown[name] = [_with_margin(value, half) for value, half in pairs]
+                shown[name] = [
+                    "" if math.isnan(value) else f"{100 * value:.1f} ± {100 * half:.1f}"
+                    for value, half in pairs
+                ]
         titles = {
             "balanced_accuracy": ("balanced", "{:.3f}"),
             "ood_gap": ("ood_gap", "{:.3f}"),
@@ -252,7 +254,7 @@ class ComparisonPlots(TablePlots):
         legend_above(ax, drawn, ["in distribution", *short_labels(table.shifts)])
         models = summary.index.get_level_values("model")
         one = [] if len(groups) > 1 else short_labels([models[0]], 60)
-        where = [] if "task" in summary.index.names else [task_title(self._tasks)]
+        where = [] if "task" in summary.index.names else [self._tasks]
         note = f"the best {len(summary)} of {total} heads" if total > len(summary) else ""
         titled(ax, " on ".join(filter(None, [*one, *where])), note)
         return ax
@@ -310,7 +312,3 @@ def _mean_and_margin(records: Sequence[Record]) -> tuple[float, float]:
     if len(values) > 1:
         variance += float(np.var(values, ddof=1)) / len(values)
     return p, _Z95 * math.sqrt(variance)
-
-
-def _with_margin(value: float, half: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value:.1f} ± {100 * half:.1f}"

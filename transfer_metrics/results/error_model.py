@@ -183,7 +183,10 @@ class ErrorModel:
             raise ValueError(f"format {content['format']!r} is not {_FORMAT}")
         numbers = ("tasks_apart", "by_classes", "prior_tasks_apart")
         found = cls(
-            metrics={str(k): _metric(v) for k, v in content["metrics"].items()},
+            metrics={
+                str(label): MetricTrust(**{str(name): _finite(x) for name, x in own.items()})
+                for label, own in content["metrics"].items()
+            },
             others=Trust(*_two(content["others"])),
             elsewhere={str(k): Trust(*_two(v)) for k, v in content["elsewhere"].items()},
             **{name: _finite(content[name]) for name in numbers},
@@ -242,10 +245,6 @@ def normal_scores(values: np.ndarray) -> np.ndarray:
     if count < 2:
         return np.full(values.shape, np.nan)
     return ndtri((rankdata(values, nan_policy="omit") - 0.375) / (count + 0.25))
-
-
-def _metric(content: Mapping[str, Any]) -> MetricTrust:
-    return MetricTrust(**{str(name): _finite(value) for name, value in content.items()})
 
 
 def _two(content: Sequence[Any]) -> tuple[float, float]:

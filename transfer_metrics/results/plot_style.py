@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.files import replacing
 from transfer_metrics.naming import short_names
-from transfer_metrics.results.wording import listed, plot_label
+from transfer_metrics.results.wording import plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,11 +113,6 @@ def named_rows(ax: Axes, groups: Mapping[str, Sequence[str]]) -> list[int]:
 def short_labels(names: Sequence[object], limit: int = 30) -> list[str]:
     """Labels for matplotlib of about so many letters at most, as different as the names are."""
     return [plot_label(name, _MOST) for name in short_names(names, limit)]
-
-
-def task_title(tasks: Sequence[str]) -> str:
-    """The first names of tasks."""
-    return listed(short_labels(tasks, 60), 3)
 
 
 def titled(ax: Axes, told: str, note: str = "") -> None:

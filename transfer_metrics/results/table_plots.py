@@ -22,7 +22,6 @@ from transfer_metrics.results.plot_style import (
     rows_height,
     save_figure,
     short_labels,
-    task_title,
     titled,
 )
 from transfer_metrics.results.ranks import (
@@ -33,7 +32,7 @@ from transfer_metrics.results.ranks import (
 )
 from transfer_metrics.results.record import Place, Record, by_place, place_labels
 from transfer_metrics.results.table_agreement import Matched
-from transfer_metrics.results.wording import fixed, number, plot_label
+from transfer_metrics.results.wording import fixed, listed, number, plot_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +97,7 @@ class TablePlots:
         total = int(ranking["score"].notna().sum())
         notes = [f"the best {len(scored)} of {total}"] if total > len(scored) else []
         notes += ["scores of different tasks do not compare"] if "task" in ranking else []
-        titled(ax, task_title(self._tasks) if len(groups) == 1 else "", "; ".join(notes))
+        titled(ax, self._tasks if len(groups) == 1 else "", "; ".join(notes))
         return ax
 
     def layers(
@@ -162,7 +161,7 @@ class TablePlots:
             handles[::-1], labels, title=title, frameon=False, fontsize=8, title_fontsize=8,
             loc="upper left", bbox_to_anchor=(1, 1), alignment="left",
         )  # fmt: skip
-        titled(ax, task_title(self._tasks))
+        titled(ax, self._tasks)
         return ax
 
     def tasks(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
@@ -247,8 +246,10 @@ class TablePlots:
         return save_figure(lambda figure: drawn(metric, ax=figure), path)
 
     @property
-    def _tasks(self) -> list[str]:
-        return sorted({str(r.task) for r in self._table if r.task})
+    def _tasks(self) -> str:
+        """The first names of tasks."""
+        tasks = sorted({str(r.task) for r in self._table if r.task})
+        return listed(short_labels(tasks, 60), 3)
 
 
 def _best_of_each(ranking: pd.DataFrame) -> dict[str, pd.DataFrame]:
