@@ -16,7 +16,7 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.sources.tasks.label_values import as_array
 from transfer_metrics.sources.tasks.labels import unlabelled
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.sequences import ImageFiles
+from transfer_metrics.sources.tasks.sequences import Files
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (4, 24, 24, 3), np.uint8)
@@ -82,7 +82,7 @@ def test_whole_files_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     folder(tmp_path)
     for kind in ("JPEG", "GIF"):
         (tmp_path / "a" / f"7.{kind.lower()}").write_bytes(encoded(PIXELS[0], kind))
-    monkeypatch.setattr(ImageFiles, "read", lambda *_: pytest.fail("it was decoded"))
+    monkeypatch.setattr(Files, "read", lambda *_: pytest.fail("it was decoded"))
     assert len(load_task(f"imagefolder:{tmp_path}")["train"]) == 6
 
 

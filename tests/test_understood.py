@@ -21,7 +21,7 @@ from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.report.html import write_report
 from transfer_metrics.sources.tasks import load_task as loading
 from transfer_metrics.sources.tasks.load_task import _repeats, _suspicions, list_tasks, load_task
-from transfer_metrics.sources.tasks.sequences import ImageFiles
+from transfer_metrics.sources.tasks.sequences import Files
 from transfer_metrics.sources.tasks.task import Understood
 
 RNG = np.random.default_rng(0)
@@ -298,13 +298,13 @@ def test_files_are_read_only_where_their_sizes_agree(tmp_path: Path, monkeypatch
                     folder / f"{i}.bmp"
                 )
     read = []
-    stored = ImageFiles.stored
+    stored = Files.stored
 
     def noted(self, index):
         read.append(self.paths[index])
         return stored(self, index)
 
-    monkeypatch.setattr(ImageFiles, "stored", noted)
+    monkeypatch.setattr(Files, "stored", noted)
     [text] = told(f"imagefolder:{tmp_path}")
     assert "2 of 8 examples of split 'test' are in 'train'" in text
     assert {p.relative_to(tmp_path).as_posix() for p in read} == {

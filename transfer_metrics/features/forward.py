@@ -26,7 +26,7 @@ from transfer_metrics.features.batches import (
 )
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.inference import Inference
-from transfer_metrics.features.layers import Found, Layer
+from transfer_metrics.features.layers import Found, Layer, find_layers
 from transfer_metrics.features.pixels import Pixels
 from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
 from transfer_metrics.features.shards import LABELS, LOGITS, layers_of
@@ -184,6 +184,14 @@ class Forward:
     def run(self, indices: Sequence[int]) -> None:
         """Let the network read some examples in one batch."""
         call_model(self.model, place(self.load(indices), self.model.module))
+
+    def found(self, layers: list[str | int]) -> Found:
+        """What a pass over two examples tells of the network, nothing of which is proven yet."""
+        # Two words may be of one sentence, which is read once.
+        words = self.data.units is not None and len(set(self.few)) == 1
+        with tried(self.model.module, self.device):
+            two = self.model.dummy(2) if words else self.load(self.few[1:])
+            return find_layers(self.model, layers, self.pool, two)
 
     def features(self, indices: Sequence[int], found: Found) -> dict[str, Tensor]:
         """Pooled features of some examples in one batch, and what the classifier gives for them."""

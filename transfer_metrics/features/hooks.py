@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
-from transfer_metrics.features.trace import batch_size, first_tensor, parse_name
+from transfer_metrics.features.trace import batch_size, first_tensor, parse_layer
 from transfer_metrics.sources.models.huggingface_audio import convolutions
 from transfer_metrics.sources.models.modules import alone, unfused
 
@@ -66,7 +66,7 @@ class LayerTaps:
             begin = before(self._module, self._begin, with_kwargs=True, prepend=True)
             stack.callback(begin.remove)
             for layer in self._layers:
-                path, call, is_input = parse_name(layer.name)
+                path, call, is_input = parse_layer(layer.name)
                 if is_input:
                     keep = partial(self._on_input, layer)
                     stack.callback(before(modules[path], keep, with_kwargs=True).remove)
@@ -93,7 +93,7 @@ class LayerTaps:
                     f"the layers were listed; the network's path depends on its input, so leave "
                     f"this layer out"
                 )
-            path, call, is_input = parse_name(layer.name)
+            path, call, is_input = parse_layer(layer.name)
             if call is None and not is_input and self._calls[path] > 1:
                 raise ExtractionError(
                     f"layer {layer.name!r} ran {self._calls[path]} times in this forward pass, and "

@@ -23,7 +23,7 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.blocks import find_blocks
 from transfer_metrics.features.inference import folds_of
 from transfer_metrics.features.pooling import Pool, resolve_pool
-from transfer_metrics.features.trace import Call, Trace, parse_name, trace
+from transfer_metrics.features.trace import Call, Trace, parse_layer, trace
 from transfer_metrics.sources.models.classifier import configured_head
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model, place
@@ -308,7 +308,7 @@ def _named(traced: Trace, known: dict[str, Call], item: str) -> list[Call]:
         ]
         if every:
             return every
-    elif parse_name(item)[0] in traced.modules and parse_name(item)[0] not in traced.counts:
+    elif parse_layer(item)[0] in traced.modules and parse_layer(item)[0] not in traced.counts:
         raise LayerNotFoundError(
             f"layer {item!r} does not run in the forward pass, so it has no output; "
             f"choose a layer that list_layers(model, '*') shows"

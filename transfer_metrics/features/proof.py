@@ -23,7 +23,7 @@ from transfer_metrics.errors import ExtractionError, InvalidInputError
 from transfer_metrics.features.batches import needs_equal_lengths
 from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.inference import Inference
-from transfer_metrics.features.layers import Found, find_layers
+from transfer_metrics.features.layers import Found
 from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.models.classifier import tensors_in
 from transfer_metrics.sources.models.identity import Settings, unsaved
@@ -118,18 +118,9 @@ def settings_of(
     return Settings.of(before, unsaved(module))
 
 
-def found_in(forward: Forward, layers: list[str | int]) -> Found:
-    """What a pass over two examples tells of a network, nothing of which is proven yet."""
-    # Two words may be of one sentence, which is read once.
-    words = forward.data.units is not None and len(set(forward.few)) == 1
-    with tried(forward.model.module, forward.device):
-        two = forward.model.dummy(2) if words else forward.load(forward.few[1:])
-        return find_layers(forward.model, layers, forward.pool, two)
-
-
 def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Proof:
     module = forward.model.module
-    trial = _Trial(forward, found_in(forward, layers))
+    trial = _Trial(forward, forward.found(layers))
     notes = _of_head(forward.model, trial.found)
     attributes = unsaved(module)
     before = random_state(module)

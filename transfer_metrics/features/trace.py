@@ -69,10 +69,10 @@ class Trace:
         return f"{call.path}:{call.call}" if self.counts[call.path] > 1 else call.path
 
 
-def parse_name(name: str) -> tuple[str, int | None, bool]:
+def parse_layer(name: str) -> tuple[str, int | None, bool]:
     """Split a layer name into module path, call number and whether it is an input.
 
-    >>> parse_name("layer3.5.relu:2"), parse_name("fc:input"), parse_name("layer1")
+    >>> parse_layer("layer3.5.relu:2"), parse_layer("fc:input"), parse_layer("layer1")
     (('layer3.5.relu', 2, False), ('fc', None, True), ('layer1', None, False))
     """
     path, _, suffix = name.rpartition(":")

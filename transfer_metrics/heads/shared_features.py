@@ -18,7 +18,7 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.layers import Layer, items, memory_bytes
 from transfer_metrics.features.pooling import JointPool, Pool, resolve_pool
-from transfer_metrics.features.proof import found_in, settings_of
+from transfer_metrics.features.proof import settings_of
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.ranking.cache import ResultCache, content_key
 from transfer_metrics.sources.models.model import Model
@@ -123,7 +123,7 @@ class SharedFeatures:
         if all(read in known for read in named):
             return {read: known[read] for read in named}
         if (tuple(asked), key) not in self._listed:
-            found = found_in(forward, asked).layers
+            found = forward.found(asked).layers
             self._listed[tuple(asked), key] = {_Read(one.name, key): one for one in found}
         return self._listed[tuple(asked), key]
 

@@ -143,8 +143,8 @@ def _other_classes(given: Mapping[str, Any], expected: Mapping[str, Any]) -> int
     ]
     if not sizes or any(a[1:] != b[1:] or not a or not b for a, b in sizes):
         return None
-    counts = {(a[0], b[0]) for a, b in sizes}
-    return next(iter(counts))[0] if len(counts) == 1 else None
+    count, *others = {(a[0], b[0]) for a, b in sizes}
+    return None if others else count[0]
 
 
 def _is_below(name: str, paths: Sequence[str]) -> bool:
@@ -301,12 +301,12 @@ def _find_weights(
     ``part``, a word such as ``teacher`` that the prefix must have, the others are no news.
     """
     fits: dict[str, list[int]] = {}
-    own: dict[str, str] = {}
-    for lead in _leads(wanted):
-        short = {name[len(lead) :]: tensor for name, tensor in wanted.items()}
+    lead = ""
+    for own in _leads(wanted):
+        short = {name[len(own) :]: tensor for name, tensor in wanted.items()}
         counted = _counted(tensors, short, part)
-        if not fits or max(counted.values(), default=[]) > max(fits.values()):
-            fits, own = counted, dict.fromkeys(counted, lead)
+        if max(counted.values(), default=[]) > max(fits.values(), default=[]):
+            fits, lead = counted, own
     if part and not fits:
         tops = dict.fromkeys(name.partition(".")[0] for name in tensors)
         raise InvalidInputError(
@@ -316,7 +316,6 @@ def _find_weights(
     best = max(fits.values(), default=[])
     tied = [prefix for prefix, fit in fits.items() if fit == best] or [""]
     prefix = tied[0] if _equal(tensors, wanted, tied) else _chosen(tied, where)
-    lead = own.get(prefix, "")
     weights = {f"{lead}{n[len(prefix) :]}": t for n, t in tensors.items() if n.startswith(prefix)}
     rejected = tuple(other for other in tied if other != prefix)
     others = [

@@ -16,7 +16,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.label_values import number_of
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, inside
-from transfer_metrics.sources.tasks.sequences import ImageFiles
+from transfer_metrics.sources.tasks.sequences import Files
 from transfer_metrics.sources.tasks.task import Understood
 
 _SURE = (
@@ -135,7 +135,7 @@ class Table:
         ends = (isinstance(c, str) and os.path.splitext(c)[1].lower() for c in cells)
         return all(end in FILE_SUFFIXES["image"] for end in ends)
 
-    def named_images(self, column: str, folder: str) -> ImageFiles:
+    def named_images(self, column: str, folder: str) -> Files:
         """The image files that a column names, below a folder; one of the first must be there."""
         where = f"task {self.name!r}, column {column!r}"
         paths = []
@@ -148,7 +148,7 @@ class Table:
                 f"{where}: there is no file {str(paths[0])!r}; say root=FOLDER, the one that the "
                 f"paths start at, or ?image= and another column"
             )
-        return ImageFiles(paths)
+        return Files(paths)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from transfer_metrics.sources.tasks.paths import (
     shards,
     split_name,
 )
-from transfer_metrics.sources.tasks.sequences import Examples, ImageFiles, SoundFiles
+from transfer_metrics.sources.tasks.sequences import Examples, Files
 from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import PICTURE, check_size, parse_json
 
@@ -44,15 +44,15 @@ def from_imagefolder(place: str, name: str) -> Task:
     Links to images, and links in place of class folders, are followed, wherever they lead; links to
     folders further down are not.
     """
-    return _read(_Folder(place, name, "image"), ImageFiles)
+    return _read(_Folder(place, name, "image"), "image")
 
 
 def from_audiofolder(place: str, name: str) -> Task:
     """The same of WAV files that are not compressed; of several channels the mean is used."""
-    return _read(_Folder(place, name, "sound"), SoundFiles)
+    return _read(_Folder(place, name, "sound"), "audio")
 
 
-def _read(found: _Folder, files: type[ImageFiles] | type[SoundFiles]) -> Task:
+def _read(found: _Folder, modality: Modality) -> Task:
     parts: dict[str, tuple[Sequence[Any], list[str]]] = {}
     for split, folder in found.splits().items():
         paths: list[Path] = []
@@ -62,7 +62,7 @@ def _read(found: _Folder, files: type[ImageFiles] | type[SoundFiles]) -> Task:
             paths += own
             named += [unicodedata.normalize("NFC", text_of(class_folder.name))] * len(own)
         if paths:
-            parts[split] = (files(paths), named)
+            parts[split] = (Files(paths, modality), named)
         elif folder != found.root:
             found.left[f"no {found.noun} in it"].append(folder)
     classes = sorted(set().union(*(named for _, named in parts.values())))

@@ -21,7 +21,7 @@ from transfer_metrics.sources.tasks.column_roles import Table
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.load_task import TASK_SOURCES, load_task
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, files_below
-from transfer_metrics.sources.tasks.sequences import Examples, ImageFiles, SoundFiles
+from transfer_metrics.sources.tasks.sequences import Examples, Files
 from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.sources.tasks.table_tasks import word_lists
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -30,10 +30,7 @@ from transfer_metrics.untrusted import TABLE, read_text
 _TABLES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _OPTIONS = ("text", "image", "words", "features", "root", "header")
 """Of tables whose labels are not read."""
-_FILES: dict[str, tuple[str, Any]] = {
-    "image": ("image", ImageFiles),
-    "audio": ("sound", SoundFiles),
-}
+_NOUNS = {"image": "image", "audio": "sound"}
 """What a file is of which each is an example, by the modality of the model."""
 _LONGEST = 60
 """Characters of a text that is called by its beginning."""
@@ -180,7 +177,7 @@ class _Reader:
             if isinstance(X, str) and not (folder or _is_named(told)):
                 return _of_texts([X])
             raise _absent(told)
-        if self.modality not in _FILES:
+        if self.modality not in _NOUNS:
             raise InvalidInputError(
                 f"{told!r}: the model reads {'a text per line' if of_texts else 'numbers'}, and "
                 f"{'a folder' if is_folder else 'this'} holds none; give a table such as new.csv"
@@ -189,7 +186,7 @@ class _Reader:
             return _of_folder(path, told, self.modality)
         if not is_file:
             raise _absent(told)
-        return NewExamples([text_of(told)], _FILES[self.modality][1]([path]))
+        return NewExamples([text_of(told)], Files([path], self.modality))
 
     def _of_table(self, place: str, options: dict[str, str]) -> NewExamples:
         for option in options:
@@ -242,8 +239,8 @@ def _joined(parts: Sequence[NewExamples]) -> NewExamples:
         return parts[0]
     examples: list[Any] = [part.examples for part in parts]
     together: Sequence[Any] = _Chain(examples)
-    if all(isinstance(files, ImageFiles) for files in examples):
-        together = ImageFiles([path for files in examples for path in files.paths])
+    if all(isinstance(files, Files) and files.modality == "image" for files in examples):
+        together = Files([path for files in examples for path in files.paths])
     names = [name for part in parts for name in part.names]
     return NewExamples(names, together, tuple(lost for part in parts for lost in part.left_out))
 
@@ -265,7 +262,7 @@ class _Chain(Examples):
 
 def _listed(examples: Sequence[Any]) -> NewExamples:
     names = [str(number) for number in range(len(examples))]
-    if isinstance(examples, (ImageFiles, SoundFiles)):
+    if isinstance(examples, Files):
         names = [text_of(str(path)) for path in examples.paths]
     elif len(examples) and isinstance(examples[0], str):
         return _of_texts(examples)
@@ -304,7 +301,7 @@ def _absent(told: str) -> InvalidInputError:
 
 def _of_folder(folder: Path, told: str, modality: Modality) -> NewExamples:
     """All images or sounds below a folder, by path; links to folders are not followed."""
-    noun, files_of = _FILES[modality]
+    noun = _NOUNS[modality]
     files = list(files_below(folder))
     found = [path for path in files if path.suffix.lower() in FILE_SUFFIXES[noun]]
     others = [path for path in files if path.suffix.lower() not in FILE_SUFFIXES[noun]]
@@ -312,7 +309,8 @@ def _of_folder(folder: Path, told: str, modality: Modality) -> NewExamples:
         ends = ".wav" if noun == "sound" else ".jpg, .png, .webp and so on"
         raise InvalidInputError(f"there is no {noun} in the folder {told!r}; {noun}s end in {ends}")
     left_out = tuple((text_of(str(path)), f"no {noun}") for path in others)
-    return NewExamples([text_of(str(path)) for path in found], files_of(found), left_out)
+    names = [text_of(str(path)) for path in found]
+    return NewExamples(names, Files(found, modality), left_out)
 
 
 def _of_lines(path: Path, told: str) -> NewExamples:

@@ -109,9 +109,10 @@ class StoredImages(Examples):
 
 @dataclass(frozen=True, eq=False)
 class Files(Examples):
-    """Files of one kind of example, read on access."""
+    """Files of images, or WAV files of sounds, read on access."""
 
     paths: Sequence[Path]
+    modality: Modality = "image"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -121,9 +122,10 @@ class Files(Examples):
         """Bytes of each file, -1 where it cannot be found."""
         return np.array([_size(path) for path in self.paths], np.int64)
 
-    def where(self, index: int) -> str:
-        """The path of one file."""
-        return str(self.paths[index])
+    def read(self, index: int) -> Image.Image | Sound:
+        """Decode one file."""
+        of_kind = decode_sound if self.modality == "audio" else decode
+        return of_kind(self.stored(index), str(self.paths[index]))
 
     def stored(self, index: int) -> bytes:
         """The bytes of one file."""
@@ -132,7 +134,7 @@ class Files(Examples):
         except (OSError, ValueError) as error:
             what = "sound" if self.modality == "audio" else self.modality
             raise InvalidInputError(
-                f"{what} {self.where(index)!r} cannot be read "
+                f"{what} {str(self.paths[index])!r} cannot be read "
                 f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
             ) from error
 
@@ -160,22 +162,6 @@ class Files(Examples):
             unknown = isinstance(error.__cause__, UnidentifiedImageError)
             return "no image" if unknown else "damaged"
         return ""
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFiles(Files, StoredImages):
-    """Image files, decoded on access."""
-
-
-@dataclass(frozen=True, eq=False)
-class SoundFiles(Files):
-    """WAV files, read on access."""
-
-    modality = "audio"
-
-    def read(self, index: int) -> Sound:
-        """One sound."""
-        return decode_sound(self.stored(index), self.where(index))
 
 
 def text_or_pair(*cells: Any) -> Any:
