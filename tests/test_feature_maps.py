@@ -26,9 +26,9 @@ from transfer_metrics.selection.feature_maps import (
     _CRITERIA,
     FeatureMapSelector,
     _fisher_ratios,
-    _left_out_right,
+    _narrowed,
     _support_folds,
-    narrowed,
+    left_out_right,
 )
 
 each = pytest.mark.parametrize("criterion", _CRITERIA)
@@ -117,7 +117,7 @@ def test_the_rank_of_maps_does_not_see_what_it_is_tested_on():
     found = selector("fisher", shares=[0.01]).fit(wide, y)
     best = np.argsort(-f_classif(unit_rows(wide["wide"]), y)[0])[:20]
     folds = _support_folds(y, 5, 1, 0)
-    leaked = _left_out_right(unit_rows(wide["wide"])[:, best], y, folds, None) / 40
+    leaked = left_out_right(unit_rows(wide["wide"])[:, best], y, folds, None) / 40
     assert leaked > 0.85
     assert found.objective_ < 0.7
 
@@ -225,7 +225,7 @@ def test_fisher_ratios_of_columns_without_variance():
 def test_wide_features_are_narrowed_without_the_student_noticing():
     layers, y = hidden(4, penultimate=1.0)
     wide = np.hstack([unit_rows(x) for x in layers.values()])
-    narrow = narrowed(wide, None)
+    narrow = _narrowed(wide, None)
     assert narrow.shape[1] <= len(y) < wide.shape[1]
     np.testing.assert_allclose(narrow @ narrow.T, wide @ wide.T, atol=1e-12)
     train, test = np.arange(0, len(y), 2), np.arange(1, len(y), 2)
@@ -234,7 +234,7 @@ def test_wide_features_are_narrowed_without_the_student_noticing():
         for x in (wide, narrow)
     ]
     np.testing.assert_allclose(*probabilities, atol=1e-6)
-    assert narrowed(wide, KNeighborsClassifier()) is wide
+    assert _narrowed(wide, KNeighborsClassifier()) is wide
 
 
 def test_folds():

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.data import FeatureData, TaskData, is_model
+from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.head_files import read_head, write_head
 from transfer_metrics.heads.origin import card_of
 from transfer_metrics.heads.predictor import Predictor
@@ -109,6 +110,53 @@ class Head(Predictor):
         """
         check_is_fitted(self, "classes_")
         write_head(Path(path), self)
+
+    def export(
+        self, path: str | os.PathLike[str], format: Literal["onnx", "torch-export"] | None = None
+    ) -> Exported:
+        """Write the network with this head as one file that runs without this package.
+
+        The file takes batches of any size. For images it takes ``pixels``, uint8 (N, C, H, W), RGB
+        where C is 3, resized and cropped as its ``preprocessing`` says, and normalises them itself;
+        of a head that was fitted on arrays ``inputs``, float32 of their shape, as they are;
+        for texts the numbers of their tokens, and the tokenizer is in it where JSON can hold it.
+        It gives ``probabilities`` and ``logits``, (N, C); of a head on words those of every token,
+        (N, T, C), padding too, whose mean over its tokens is that of a word. Classes,
+        preprocessing, tests and versions are in the metadata of ONNX as JSON, or in the extra file
+        ``transfer_metrics.json`` of torch.export.
+
+        Args:
+            path: the file, ``.onnx`` or ``.pt2``.
+            format: ``"onnx"``, which ``onnxruntime`` and many others run, or ``"torch-export"``,
+                which torch alone runs; by default what the name ends with.
+
+        Returns:
+            What was written, and how far its logits are from the network's on batches of three
+            sizes.
+
+        Raises:
+            InvalidInputError: the head was fitted on features; the file cannot be written; or its
+                logits differ by more than 1e-4 of the largest, or of one. Nothing is then written.
+            UnsupportedTaskError: the network cannot be exported with a batch of any size, has
+                more weights than an ONNX file holds, or its head reads words otherwise than by the
+                mean of their tokens.
+            MissingDependencyError: ONNX needs the extra ``onnx``.
+
+        Cost: one trace, some ten seconds, and a few forward passes.
+        """
+        network, by_word = self.network(), bool(self._about.get("words"))
+        about = {
+            "head": self.label,
+            "model": self._source().name,
+            "revision": self._source().revision,
+            "layers": [layer.name for layer in self.layers_],
+            "kind": self.kind_,
+            "classes": self._told_classes().tolist(),
+            **self._card(),
+        }
+        shape = self._about.get("shape")
+        model = self._source().get()
+        return export_network(network, model, path, format, about, by_word, shape)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Any = None) -> Self:

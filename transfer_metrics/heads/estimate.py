@@ -51,18 +51,18 @@ def expected_steps(
         return [], found
     ranking = sum(one.seconds for one in good)
     mean, count = ranking / len(good) / len(tested["train"]), min(most, len(good))
-    heads = _fit_seconds(tested, max(one.layers for one in good))
-    reading, training = mean * _examples(tested), _training_seconds(mean, tested)
+    head = _fit_seconds(tested, max(one.layers for one in good))
+    reading, training = mean * _examples(tested), _train_seconds(mean, tested)
     three = f"three heads on each of at most {several(count, 'model')}"
     steps = [
         (f"ranking {several(len(good), 'model')}", ranking),
-        (three, count * (heads + reading)),
-        ("Head2Toe on all activations of the best", heads / 3 + reading),
+        (three, count * (3 * head + reading)),
+        ("Head2Toe on all activations of the best", head + reading),
     ]
     if finetune:
         text = f"fine-tuning and LP-FT of at most {several(min(finetune, count), 'model')}"
-        steps.append((text, min(finetune, count) * training))
-    last = training / 6 if finetune else heads / 3
+        steps.append((text, min(finetune, count) * len(TRAINED) * training))
+    last = training / 3 if finetune else head
     return [*steps, ("the winner once more, tested and written", last)], found
 
 
@@ -120,12 +120,12 @@ def _head_seconds(head: Head, model: Forecast, task: Task) -> float:
     if "epochs" not in settings:
         tries = _CROSS_VALIDATED if "cv" in settings else 1
         layers = 1 if settings.get("layers") == "last" else model.layers
-        return tries * _fit_seconds(task, layers) / 3
+        return tries * _fit_seconds(task, layers)
     rates = _RATES if isinstance(settings["lr"], str) else np.size(settings["lr"])
     rates *= np.size(settings["weight_decay"])
     epochs = _epochs(rates, settings["epochs"], settings["halving"])
     # Distortion takes two more passes over the examples for testing.
-    return each * (_STEP * epochs * len(task["train"]) + 4 * len(task["test"]))
+    return _train_seconds(each, task, epochs) + each * 4 * len(task["test"])
 
 
 def _epochs(rates: int, epochs: int, halving: int | None) -> int:
@@ -144,22 +144,23 @@ def expected_seconds(table: ScoreTable, model: str, task: Task, trained: bool = 
     n = len(task["train"])
     forward = max(((r.extract_seconds or 0.0) / (r.n or n) for r in known), default=0.0)
     if trained:
-        return _training_seconds(forward, task) / len(TRAINED)
+        return _train_seconds(forward, task)
     layers = max(1, len({r.layer for r in table if r.model == model}))
-    return forward * _examples(task) + _fit_seconds(task, layers) / 3
+    return forward * _examples(task) + _fit_seconds(task, layers)
 
 
-def _training_seconds(each: float, task: Task) -> float:
-    """About how long fine-tuning and LP-FT take, of so many seconds for a forward pass."""
-    epochs = _epochs(_RATES, _EPOCHS, _HALVING)
-    return len(TRAINED) * epochs * _STEP * each * len(task["train"])
+def _train_seconds(each: float, task: Task, epochs: int | None = None) -> float:
+    """About how long a head takes that trains, of so many seconds for a forward pass."""
+    epochs = _epochs(_RATES, _EPOCHS, _HALVING) if epochs is None else epochs
+    return _STEP * epochs * each * len(task["train"])
 
 
 def _fit_seconds(task: Task, layers: int) -> float:
-    """Seconds of the fits of three heads on features, of which Head2Toe reads some 512 a layer."""
+    """About how long a head on features takes; Head2Toe, one of three, reads some 512 a layer."""
     classes, examples = max(task.num_classes, 1), len(task["train"])
     operations = 6 * 500 * 128 * 1.5 * 512 * layers * classes
-    return 3 * _BESIDE + (operations + 2 * 50 * 60 * 4 * examples * 512 * classes) / _SPEED
+    operations += 2 * 50 * 60 * 4 * examples * 512 * classes
+    return _BESIDE + operations / _SPEED / 3
 
 
 def _examples(task: Task) -> int:

@@ -333,9 +333,7 @@ def _forward_flops(model: Model) -> int:
     return int(counter.get_total_flops())
 
 
-def _distortion(
-    model: Model, network: TransferNet, split: Split | Inputs, batch_size: int = 64
-) -> tuple[float, float]:
+def _distortion(model: Model, network: TransferNet, split: Split | Inputs) -> tuple[float, float]:
     """How far training has moved the features that a head reads from those of the model.
 
     Means over examples of ``‖f1 - f0‖``, in the features' unit, and of ``‖f1 - f0‖ / ‖f0‖``, where
@@ -355,7 +353,7 @@ def _distortion(
     inputs = Inputs.of_any(model, split, "test")
     moved, lengths = [], []
     with evaluation(model.module), evaluation(network):
-        for rows in inputs.runs(batch_size):
+        for rows in inputs.runs(64):
             batch = inputs.batch(rows)
             old, new = before.features(batch).cpu(), network.features(batch).cpu()
             moved.append((new.double() - old.double()).norm(dim=1))

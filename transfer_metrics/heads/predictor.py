@@ -1,9 +1,8 @@
-"""A fitted head in use: predictions, tests, its network, and one file that runs elsewhere."""
+"""A fitted head in use: predictions, tests and its network."""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.data import aligned, labelled
-from transfer_metrics.heads.export import Exported, export_network
 from transfer_metrics.heads.feed import preprocessing
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
 from transfer_metrics.heads.objective import QUALITY, Outcome, as_codes, quality
@@ -265,53 +263,6 @@ class Predictor(ClassifierMixin, BaseEstimator):
         best = probabilities.argmax(axis=1)
         highest = probabilities[np.arange(len(best)), best]
         return {"class": names[best].astype(object), "probability": highest}
-
-    def export(
-        self, path: str | os.PathLike[str], format: Literal["onnx", "torch-export"] | None = None
-    ) -> Exported:
-        """Write the network with this head as one file that runs without this package.
-
-        The file takes batches of any size. For images it takes ``pixels``, uint8 (N, C, H, W), RGB
-        where C is 3, resized and cropped as its ``preprocessing`` says, and normalises them itself;
-        of a head that was fitted on arrays ``inputs``, float32 of their shape, as they are;
-        for texts the numbers of their tokens, and the tokenizer is in it where JSON can hold it.
-        It gives ``probabilities`` and ``logits``, (N, C); of a head on words those of every token,
-        (N, T, C), padding too, whose mean over its tokens is that of a word. Classes,
-        preprocessing, tests and versions are in the metadata of ONNX as JSON, or in the extra file
-        ``transfer_metrics.json`` of torch.export.
-
-        Args:
-            path: the file, ``.onnx`` or ``.pt2``.
-            format: ``"onnx"``, which ``onnxruntime`` and many others run, or ``"torch-export"``,
-                which torch alone runs; by default what the name ends with.
-
-        Returns:
-            What was written, and how far its logits are from the network's on batches of three
-            sizes.
-
-        Raises:
-            InvalidInputError: the head was fitted on features; the file cannot be written; or its
-                logits differ by more than 1e-4 of the largest, or of one. Nothing is then written.
-            UnsupportedTaskError: the network cannot be exported with a batch of any size, has
-                more weights than an ONNX file holds, or its head reads words otherwise than by the
-                mean of their tokens.
-            MissingDependencyError: ONNX needs the extra ``onnx``.
-
-        Cost: one trace, some ten seconds, and a few forward passes.
-        """
-        network, by_word = self.network(), bool(self._about.get("words"))
-        about = {
-            "head": self.label,
-            "model": self._source().name,
-            "revision": self._source().revision,
-            "layers": [layer.name for layer in self.layers_],
-            "kind": self.kind_,
-            "classes": self._told_classes().tolist(),
-            **self._card(),
-        }
-        shape = self._about.get("shape")
-        model = self._source().get()
-        return export_network(network, model, path, format, about, by_word, shape)
 
     def _card(self) -> dict[str, Any]:
         """The card, with the preprocessing if the model is here to tell it."""

@@ -19,7 +19,7 @@ _HELD_OUT = 0.2
 _CORRUPTED = "corrupted:"
 
 
-def complete_task(task: Task, seed: int = 0, *, validation: float = _HELD_OUT) -> Task:
+def complete_task(task: Task, *, validation: float = _HELD_OUT) -> Task:
     """A task with the splits train, val and test, the last two cut from ``train`` where missing.
 
     A fifth of ``train`` is held out for testing, with a warning, and a share ``validation`` of what
@@ -30,18 +30,18 @@ def complete_task(task: Task, seed: int = 0, *, validation: float = _HELD_OUT) -
     >>> {name: len(split) for name, split in task.splits.items()}
     {'train': 1078, 'val': 269, 'test': 450}
     """
-    task = with_test(task, seed)
+    task = with_test(task)
     if "val" not in task.splits:
-        task = hold_out(task, "val", validation, seed)
+        task = hold_out(task, "val", validation)
     return dataclasses.replace(task, splits={n: task[n] for n in ("train", "val", "test")})
 
 
-def with_test(task: Task, seed: int = 0) -> Task:
+def with_test(task: Task) -> Task:
     """A task with the split test, cut from ``train`` where it is missing; see ``complete_task``."""
     if "test" in task.splits:
         return task
     whole = len(task["train"])
-    task = hold_out(task, "test", _HELD_OUT, seed)
+    task = hold_out(task, "test", _HELD_OUT)
     warn(
         f"task {task.name!r} has no test split, so {len(task['test'])} of its {whole} "
         f"examples are held out for testing"
@@ -63,7 +63,6 @@ def shifted_splits(task: Task, ood: Mapping[str, Any] | None = None) -> dict[str
     taken = sorted({"train", "val", "test"} & set(ood))
     if taken:
         raise InvalidInputError(f"ood data cannot be called {taken[0]!r}; choose another name")
-    check_corruptions(ood)
     return {str(name): _shifted(task, str(name), given) for name, given in ood.items()}
 
 
@@ -73,22 +72,26 @@ def check_corruptions(ood: Mapping[str, Any] | None) -> None:
     >>> check_corruptions({"soft": "corrupted:blur:2", "sketches": "imagefolder:sketches/"})
     """
     for name, given in (ood or {}).items():
-        if isinstance(given, str) and given.startswith(_CORRUPTED):
-            kind, _, severity = given.removeprefix(_CORRUPTED).partition(":")
-            choose("corruption", kind, CORRUPTIONS)
-            if severity and not severity.isdecimal():
-                raise InvalidInputError(
-                    f"ood {name!r}: {given!r} needs a whole number after {kind!r}"
-                )
+        _corruption(name, given)
+
+
+def _corruption(name: str, given: Any) -> tuple[str, int] | None:
+    """Kind and severity of ``corrupted:KIND:SEVERITY``; None of all else."""
+    if not isinstance(given, str) or not given.startswith(_CORRUPTED):
+        return None
+    kind, _, severity = given.removeprefix(_CORRUPTED).partition(":")
+    choose("corruption", kind, CORRUPTIONS)
+    if severity and not severity.isdecimal():
+        raise InvalidInputError(f"ood {name!r}: {given!r} needs a whole number after {kind!r}")
+    return kind, int(severity or 3)
 
 
 def _shifted(task: Task, name: str, given: Any) -> Split:
     """Examples with this task's class numbers; of another task those for testing."""
     if isinstance(given, Split):
         return given
-    if isinstance(given, str) and given.startswith(_CORRUPTED):
-        kind, _, severity = given.removeprefix(_CORRUPTED).partition(":")
-        return corrupted(task["test"], kind, int(severity or 3))
+    if (found := _corruption(name, given)) is not None:
+        return corrupted(task["test"], *found)
     other = load_task(given)
     split = other["test"] if "test" in other.splits else other["train"]
     if task.kind != "classification":

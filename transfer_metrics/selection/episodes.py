@@ -32,7 +32,7 @@ from transfer_metrics.results.plot_style import (
 )
 from transfer_metrics.results.wording import plot_label
 from transfer_metrics.selection.columns import LayerColumns, layer_columns
-from transfer_metrics.selection.feature_maps import FeatureMapSelector, narrowed, predicted
+from transfer_metrics.selection.feature_maps import FeatureMapSelector, left_out_right
 from transfer_metrics.statistics.inputs import as_labels
 
 if TYPE_CHECKING:
@@ -283,9 +283,10 @@ def _trial(
         selector.fit(given[0], labels[support])
         parts = [np.asarray(selector.transform(part)) for part in given]
     # Scalar products of query and support are all that a linear student can use.
-    x = narrowed(np.concatenate(parts).astype(np.float64), student)
-    guesses = predicted(student, x[: len(support)], labels[support], x[len(support) :])
-    return float(np.mean(guesses == labels[query])), parts[0].shape[1]
+    x = np.concatenate(parts).astype(np.float64)
+    fold = np.arange(len(support)), np.arange(len(support), len(x))
+    right = left_out_right(x, labels[np.concatenate([support, query])], [fold], student)
+    return right / len(query), parts[0].shape[1]
 
 
 def _interval(name: str, ends: str, values: np.ndarray) -> dict[str, Any]:

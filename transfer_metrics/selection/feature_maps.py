@@ -146,7 +146,7 @@ class FeatureMapSelector(ColumnSelector):
                 x = _rotated(np.sum([products[name] for name in layers], axis=0))
             else:
                 x = np.concatenate([features[name] for name in layers], axis=1)
-            return _left_out_right(x, labels, folds, self.student)
+            return left_out_right(x, labels, folds, self.student)
 
         chosen = [last]
         own = best = right(chosen)
@@ -170,14 +170,13 @@ class FeatureMapSelector(ColumnSelector):
         x = np.concatenate([_unit(columns, name) for name in columns.names], axis=1)
         index = columns.names.index(last)
         kept = np.arange(columns.starts[index], columns.starts[index + 1])
-        last_alone = narrowed(x[:, kept], self.student)
-        own = best = _left_out_right(last_alone, labels, folds, self.student)
+        own = best = left_out_right(x[:, kept], labels, folds, self.student)
         orders = [_ranked(x[train], labels[train], self.criterion) for train, _ in folds]
         for size in sizes:
             right = 0
             for order, fold in zip(orders, folds, strict=True):
-                part = narrowed(x[:, np.sort(order[:size])], self.student)
-                right += _left_out_right(part, labels, [fold], self.student)
+                part = x[:, np.sort(order[:size])]
+                right += left_out_right(part, labels, [fold], self.student)
             if right > best:
                 best = right
                 kept = np.sort(_ranked(x, labels, self.criterion)[:size])
@@ -330,24 +329,21 @@ def _support_folds(labels: np.ndarray, folds: int, repeats: int, seed: int) -> _
         return list(parts.split(labels, labels))
 
 
-def _left_out_right(x: np.ndarray, labels: np.ndarray, folds: _Folds, student: Any) -> int:
+def left_out_right(x: np.ndarray, labels: np.ndarray, folds: _Folds, student: Any) -> int:
     """How many examples the students get right that were trained without them.
 
     A count and not a share, so that equals are equal.
     """
-    return sum(
-        int((predicted(student, x[train], labels[train], x[test]) == labels[test]).sum())
-        for train, test in folds
-    )
+    x = _narrowed(x, student)
 
+    def predicted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        if len(np.unique(labels[train])) == 1:
+            return np.full(len(test), labels[train][0])
+        with threads_for(x[train].size * len(np.unique(labels[train]))):
+            fresh = LogisticRegression(max_iter=1000) if student is None else clone(student)
+            return np.asarray(fresh.fit(x[train], labels[train]).predict(x[test]))
 
-def predicted(student: Any, x: np.ndarray, labels: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Labels of other examples, by a student that is trained here; (M,)."""
-    if len(np.unique(labels)) == 1:
-        return np.full(len(others), labels[0])
-    with threads_for(x.size * len(np.unique(labels))):
-        fresh = LogisticRegression(max_iter=1000) if student is None else clone(student)
-        return np.asarray(fresh.fit(x, labels).predict(others))
+    return sum(int((predicted(train, test) == labels[test]).sum()) for train, test in folds)
 
 
 def _rotated(products: np.ndarray) -> np.ndarray:
@@ -361,7 +357,7 @@ def _rotated(products: np.ndarray) -> np.ndarray:
     return vectors[:, keep] * np.sqrt(values[keep]) if keep.any() else np.zeros((len(products), 1))
 
 
-def narrowed(x: np.ndarray, student: Any) -> np.ndarray:
+def _narrowed(x: np.ndarray, student: Any) -> np.ndarray:
     """Features as wide as there are examples, where the default student cannot tell."""
     return x if student is not None or x.shape[1] <= len(x) else _rotated(x @ x.T)
 

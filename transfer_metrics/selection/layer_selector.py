@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 import time
@@ -147,8 +148,7 @@ class LayerSelector(ColumnSelector):
         self._check()
         columns, labels, kind = self._read_fit(X, y)
         metrics, self.metric_, kind = self._metrics(kind, fixed=y is None)
-        by_default = self.mode == "forward"
-        unit = self.normalise == "unit" or (self.normalise == "auto" and by_default)
+        unit = self.normalise == "unit" or (self.normalise, self.mode) == ("auto", "forward")
         columns = columns.unit_rows() if unit else columns
         sampled, n = columns, len(columns)
         if self.max_examples is not None and self.max_examples < n:
@@ -321,10 +321,9 @@ class _LayerScores:
         if len(layers) > 1:
             dim = sum(self._bases[name].dim or 0 for name in layers)
             base = replace(base, layer="+".join(layers), layer_index=None, depth=None, dim=dim)
-        numbers = self.columns.numbers(self.columns.whole(layers))
 
         def score() -> Estimate:
-            selected = joint.select(numbers)
+            selected = joint.select(self.columns.numbers(self.columns.whole(layers)))
             return metric(selected.moments if _reads_fourth(metric) else selected)
 
         [record] = unscored(base, [metric])
@@ -396,8 +395,6 @@ def _drop_candidates(
     if len(blocks) > 1 and names[-1].endswith(":input") and dims[-1] == dims[-2]:
         blocks = blocks[:-1]
     blocks = blocks[::-1]
-    if max_drop is not None:
-        return [name for name, _ in blocks[: max_drop + 1]]
-    changes = [i for i in range(1, len(blocks)) if blocks[i][1] != blocks[i - 1][1]]
-    end = changes[1] if len(changes) > 1 else len(blocks)
-    return [name for name, _ in blocks[:end]]
+    stages = [list(stage) for _, stage in itertools.groupby(blocks, key=lambda block: block[1])]
+    count = sum(map(len, stages[:2])) if max_drop is None else max_drop + 1
+    return [name for name, _ in blocks[:count]]
