@@ -259,6 +259,12 @@ def test_rows_of_numbers_are_read_by_the_columns_of_the_training(tmp_path):
         head.predict(tmp_path / "less.csv")
 
 
+def test_lists_are_no_features(tmp_path):
+    (tmp_path / "new.jsonl").write_text('{"a": [1, 2]}\n')
+    with pytest.raises(InvalidInputError, match=r"row 1 has '\[1, 2\]' in column 'a', which is no"):
+        new_examples(f"jsonl:{tmp_path / 'new.jsonl'}?features=a", "tensor")
+
+
 def test_what_is_new_and_what_is_not():
     assert [is_new(x) for x in ("a.png", ["a text"], Path("x"), ("a", "b"))] == [True] * 4
     assert not any(map(is_new, ("sklearn:digits", np.zeros((2, 3)), [[1.0, 2.0]], {"a": 1}, [])))

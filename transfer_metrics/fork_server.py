@@ -66,11 +66,7 @@ def end_fork_server() -> None:
 
 
 class ForkServer:
-    """The server, seen from the process that started it.
-
-    Args:
-        modules: what it imports.
-    """
+    """The server, seen from the process that started it; it imports ``modules``."""
 
     def __init__(self, modules: Sequence[str]) -> None:
         self._pipe, theirs = Pipe()

@@ -68,10 +68,6 @@ def _on_stderr() -> dict[str, Any]:
 class WholeRun:
     """One bar for a run of several steps, and for whatever shows progress within them.
 
-    Args:
-        desc: what it is called.
-        shown: whether it is drawn.
-
     >>> with WholeRun("run", shown=False) as run:
     ...     run.expect(3.0)
     ...     with run.step("first", 2.0), progress_bar("inside", 4, shown=True) as bar:

@@ -195,8 +195,8 @@ def _scored(
         )
     except TransferMetricsError as error:
         failed = {"value": None, "seconds": None, "error": str(error)}
-        labels = (metric.label.removesuffix(")").partition("(") for metric in metrics)
-        return [{**base, "metric": m, "options": o or None, **failed} for m, _, o in labels]
+        names = (metric.label.removesuffix(")").partition("(") for metric in metrics)
+        return [{**base, "metric": m, "options": o or None, **failed} for m, _, o in names]
     taken = time.perf_counter() - started
     kept = ("metric", "options", "value", "error", "seconds", "higher_is_better")
     records = [{**base, **{k: r[k] for k in kept}} for r in table.records]

@@ -383,10 +383,7 @@ def _projected(statistic: ClassMoments, eps: float | str) -> float:
 
 
 def _thin_spectrum(scatter: Scatter, lift: Tensor, between: Tensor, scale: float) -> Tensor:
-    left = (
-        scatter.data @ lift if scatter.dense else scatter.data.T @ (scatter.data @ lift)
-    ) * scale
-    r_left = torch.linalg.qr(left, mode="r").R
+    r_left = torch.linalg.qr(scatter.times(lift) * scale, mode="r").R
     r_right = torch.linalg.qr(between.T, mode="r").R
     return torch.linalg.svdvals(r_left @ r_right.T)
 

@@ -41,9 +41,7 @@ class ResultCache:
     """Scores as a file per key; features, statistics and training in progress as a folder per key.
 
     A file of scores has one JSON record per line, and then a line with the SHA-256 of those before.
-
-    Args:
-        root: the folder; by default ``$TRANSFER_METRICS_CACHE``, or the user's of the platform.
+    Without a ``root`` they lie in ``$TRANSFER_METRICS_CACHE``, or the user's cache folder.
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:

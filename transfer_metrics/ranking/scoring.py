@@ -28,7 +28,6 @@ from transfer_metrics.progress import check_time
 from transfer_metrics.results.error_bars import blocks_for, deviations
 from transfer_metrics.results.record import Record
 from transfer_metrics.statistics import ClassMoments, ClassRows
-from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.statistics import FLOAT, Labels, Needs, Statistics
 from transfer_metrics.threads import threads_to_score
@@ -208,13 +207,23 @@ def _scored(
             except WrittenStatisticError as error:
                 spoiled = str(error)
                 found[metric.label] = replace(record, error=spoiled)
-    certain = [] if spoiled else metrics
-    certain = [m for m in certain if m.label in modes and not found[m.label].error]
-    for key in whole if certain else ():
+    certain = [] if spoiled else [m for m in metrics if m.label in modes]
+    certain = [m for m in certain if not found[m.label].error]
+    for key in whole:
         scored = [m for m in certain if keys[m.label] == key]
+        if not scored:
+            continue
+        started = time.perf_counter()
         # Asked for together, so found in one way.
         blocks, mode = statistics.blocks(key), modes[certain[0].label]
-        _add_errors(found, scored, whole[key][0], blocks, mode, influences.get(key))
+        spread = deviations(scored, whole[key][0], blocks, mode, influences.get(key))
+        seconds = (time.perf_counter() - started) / len(scored)
+        for label in (m.label for m in scored):
+            record = found[label]
+            record = replace(record, seconds=(record.seconds or 0.0) + seconds)
+            if numbers := spread.get(label):
+                record = replace(record, stderr=float(np.linalg.norm(numbers)), deviations=numbers)
+            found[label] = record
     return [found[metric.label] for metric in metrics]
 
 
@@ -269,25 +278,3 @@ def with_methods(records: Iterable[Record]) -> list[Record]:
         else replace(r, intervals=None if r.stderr is None else "binomial")
         for r in records
     ]
-
-
-def _add_errors(
-    found: dict[str, Record],
-    metrics: Sequence[Metric],
-    whole: Any,
-    blocks: Sequence[Any],
-    mode: str,
-    influence: Influence | None,
-) -> None:
-    """Add what the blocks say of the errors of scores, and the time that it took."""
-    if not metrics:
-        return
-    started = time.perf_counter()
-    spread = deviations(metrics, whole, blocks, mode, influence)
-    seconds = (time.perf_counter() - started) / len(metrics)
-    for metric in metrics:
-        record = found[metric.label]
-        record = replace(record, seconds=(record.seconds or 0.0) + seconds)
-        if numbers := spread.get(metric.label):
-            record = replace(record, stderr=float(np.linalg.norm(numbers)), deviations=numbers)
-        found[metric.label] = record

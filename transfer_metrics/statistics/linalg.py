@@ -186,6 +186,10 @@ class Scatter(Saved):
         """The smaller of ``F'F`` and ``F F'``; both have the same non-zero eigenvalues."""
         return self.data if self.dense else _gram(self.data.T)
 
+    def times(self, other: Tensor) -> Tensor:
+        """``S other``, for a vector or columns (D, …)."""
+        return self.data @ other if self.dense else self.data.T @ (self.data @ other)
+
     def trace(self) -> float:
         """Sum of the eigenvalues."""
         return float(self.data.diagonal().sum() if self.dense else self.data.square().sum())

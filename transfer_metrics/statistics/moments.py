@@ -46,7 +46,7 @@ class FourthMoments(Saved):
 
     def shifted(self, delta: Tensor, n: int, scatter: Scatter) -> FourthMoments:
         """The same sums about ``mean - delta``, by expanding ``‖u + delta‖``."""
-        s_delta = scatter.data @ delta if scatter.dense else scatter.data.T @ (scatter.data @ delta)
+        s_delta = scatter.times(delta)
         square = delta.dot(delta)
         trace = scatter.trace()
         quartic = (

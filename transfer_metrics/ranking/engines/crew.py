@@ -115,17 +115,13 @@ class _Item:
 
 
 class Schedule:
-    """The units that are left, and who holds which item: the same decisions on every engine.
+    """The units of items in so many ``parts`` each, and who holds which: the same on every engine.
 
     A worker goes on with the item that it holds, then begins one that nobody has begun, and only
     then helps with the one that has most parts left for each worker on it: so an item is loaded
     rarely. Results are put together as soon as they are complete. Where nothing is left, a worker
     repeats the part that has been running longest, since its worker may be a slow one; whichever
     is there first counts.
-
-    Args:
-        parts: number of parts of each item.
-        settles: whether a result makes the other parts of its item superfluous.
 
     Cost: O(log workers) for each unit that goes on with an item or begins one, and for each worker
     that finds nothing to do; O(workers) for a worker that comes to help with another's item.

@@ -126,8 +126,16 @@ def subsample(task: Task, examples: int, seed: int = 0) -> Task:
         )
     order = nested_order(whole.labels, task.num_classes, seed, balanced=True)
     chosen = np.sort(order[:examples])
-    if task.num_classes:
-        _tell_scarce(task, whole.labels, examples, len(present))
+    counts = np.bincount(whole.labels, minlength=task.num_classes) if task.num_classes else ()
+    share = examples // max(len(present), 1)
+    scarce = [(name, n) for name, n in zip(task.classes, counts, strict=False) if 0 < n < share]
+    if scarce:
+        told = ", ".join(f"{name!r} {n}" for name, n in scarce[:5])
+        more = f" and {len(scarce) - 5} more" if len(scarce) > 5 else ""
+        warn(
+            f"task {task.name!r}: of {examples} examples {share} would be of each class, but there "
+            f"are fewer of {told}{more}; other classes fill their places"
+        )
     return dataclasses.replace(task, splits={**task.splits, "train": whole.rows(chosen)})
 
 
@@ -244,19 +252,6 @@ def vtab_1k(task: Task, seed: int = 0) -> Task:
     train = task["train"].rows(np.sort(first[:_VTAB_TRAIN]))
     val = task["val" if own else "train"].rows(np.sort(second))
     return dataclasses.replace(task, splits={**task.splits, "train": train, "val": val})
-
-
-def _tell_scarce(task: Task, labels: np.ndarray, examples: int, classes: int) -> None:
-    counts = np.bincount(labels, minlength=task.num_classes)
-    share = examples // classes
-    scarce = [(name, n) for name, n in zip(task.classes, counts, strict=True) if 0 < n < share]
-    if scarce:
-        told = ", ".join(f"{name!r} {n}" for name, n in scarce[:5])
-        more = f" and {len(scarce) - 5} more" if len(scarce) > 5 else ""
-        warn(
-            f"task {task.name!r}: of {examples} examples {share} would be of each class, but there "
-            f"are fewer of {told}{more}; other classes fill their places"
-        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -169,7 +169,12 @@ class Task:
             columns = f" ({len(how.inputs)} columns)" if len(how.inputs) > _MOST_INPUTS else ""
             told += f"; inputs {_ends(map(_name, how.inputs), _MOST_INPUTS)}{columns}"
         if how.left_out:
-            told += f"; left out: {_left_out(how.left_out)}"
+            lost = [
+                f"{visible(what, _LONGEST_NAME)} ({visible(why, _LONGEST_THING)})"
+                for what, why in how.left_out[:_MOST_LEFT_OUT]
+            ]
+            more = len(how.left_out) - _MOST_LEFT_OUT
+            told += f"; left out: {', '.join(lost)}{f' and {more} more' if more > 0 else ''}"
         return told
 
     def __getitem__(self, split: str) -> Split:
@@ -195,15 +200,6 @@ def _labels(task: Task) -> str:
     counts = np.bincount(labels, minlength=task.num_classes) if one_each else labels.sum(axis=0)
     told = [f"{_name(c)} ×{n:.0f}" for c, n in zip(task.classes, counts, strict=True)]
     return f"{len(told)} {'classes' if one_each else 'labels'}: {_ends(told, _MOST_CLASSES)}"
-
-
-def _left_out(things: Sequence[tuple[str, str]]) -> str:
-    told = [
-        f"{visible(what, _LONGEST_NAME)} ({visible(why, _LONGEST_THING)})"
-        for what, why in things[:_MOST_LEFT_OUT]
-    ]
-    more = len(things) - _MOST_LEFT_OUT
-    return ", ".join(told) + (f" and {more} more" if more > 0 else "")
 
 
 def _ends(told: Iterable[str], most: int) -> str:
