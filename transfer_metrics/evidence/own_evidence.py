@@ -97,14 +97,13 @@ def truth_cases(population: str, truth: _Records, scores: _Records) -> list[Case
     """Cases of a ground truth: on all examples and on parts, at the last and at the best block."""
     accuracies, scored = best_reached(truth), Scores(scores)
     classes = {str(r["task"]): int(r["num_classes"]) for r in truth if r.get("num_classes")}
-    whole = {
-        task: max(int(r["n"]) for r in scores if r["task"] == task and r.get("n"))
-        for task in dict.fromkeys(r["task"] for r in scores)
-    }
+    # Accuracies of probes are of test examples, which are no size of what was scored.
+    sizes = [(r["task"], int(r["n"])) for r in scores if r.get("n") and r["metric"] != "accuracy"]
+    whole = {task: max(n for t, n in sizes if t == task) for task, _ in sizes}
     cases = cases_of(population, scored.last(), accuracies, n=whole, classes=classes)
     best = scored.best()
     cases += cases_of(population, best, accuracies, n=whole, classes=classes, of_best=True)
-    for size in sorted({int(r["n"]) for r in scores if r.get("n")}):
+    for size in sorted({n for _, n in sizes}):
         larger = [task for task, n in whole.items() if n > size]
         part = {name: table.filter(larger) for name, table in scored.last(size).items()}
         if len({task for table in part.values() for task in table}) > 1:
