@@ -729,7 +729,7 @@ class TestStart:
         for options, message in (
             ({"start": "lpft"}, "start=lpft trains a network"),
             ({"start": "linear_probe", "layers": "blocks"}, "layers and pool are those of start"),
-            ({"start": 3}, "a head is a int"),
+            ({"start": 3}, "a head is an int"),
         ):
             with pytest.raises(InvalidInputError, match=message):
                 FineTune(**options, **QUICK).fit(net(), task)

@@ -343,7 +343,7 @@ class TestInputs:
             (lambda: LinearProbe(validation=None).fit(*data()), InvalidInputError, "share"),
             (lambda: LinearProbe(C_grid=(0.0,)).fit(*data()), InvalidInputError, "positive"),
             (lambda: LinearProbe(C_grid=()).fit(*data()), InvalidInputError, "positive"),
-            (lambda: LinearProbe().fit(*data(), validation=3), InvalidInputError, "is a int"),
+            (lambda: LinearProbe().fit(*data(), validation=3), InvalidInputError, "is an int"),
             (
                 lambda: LinearProbe().fit(*data(), validation=(np.eye(5), [0])),
                 InvalidInputError,
@@ -589,5 +589,5 @@ class TestRegistry:
             resolve_head("lptf")
         with pytest.raises(UnknownNameError, match="did you mean 'epochs'"):
             resolve_head("lpft(epoch=3)")
-        with pytest.raises(InvalidInputError, match="a head is a int"):
+        with pytest.raises(InvalidInputError, match="a head is an int"):
             resolve_head(3)

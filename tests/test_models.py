@@ -357,7 +357,7 @@ def test_factory_in_the_current_directory(factories: str, tmp_path: Path) -> Non
     ("name", "error", "message"),
     [
         ("net(depth=3)", InvalidInputError, "depth"),
-        ("nothing", InvalidInputError, "returned a int"),
+        ("nothing", InvalidInputError, "returned an int"),
         ("broken", InvalidInputError, "no such device"),
         ("nat", UnknownNameError, "'net'"),
     ],

@@ -148,7 +148,7 @@ def test_a_name_keeps_what_is_known_of_a_model() -> None:
     [
         ("", "is empty"),
         ("  ", "is empty"),
-        (3, "a int; give a text"),
+        (3, "an int; give a text"),
         ("x" * 161, "161 characters; give at most 160"),
         ("a\nb", "cannot be printed"),
         ("\ud800", "cannot be printed"),

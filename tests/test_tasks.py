@@ -523,7 +523,7 @@ class Stream(IterableDataset):
 def test_things_that_are_no_tasks() -> None:
     triples = TensorDataset(torch.tensor(NUMBERS), torch.tensor(Y), torch.tensor(Y))
     for wrong, message in [
-        (3, "no length"),
+        (3, "an int has no length"),
         (triples, "pairs"),
         ((NUMBERS, Y, Y), "3 items"),
         ((NUMBERS, 3), "one per example"),

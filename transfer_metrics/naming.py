@@ -24,15 +24,23 @@ def short_id(fingerprint: str) -> str:
     return fingerprint[:12]
 
 
+def a_type(value: Any) -> str:
+    """The type of a value, with its article.
+
+    >>> a_type(3), a_type("three"), a_type(None)
+    ('an int', 'a str', 'a NoneType')
+    """
+    name = type(value).__name__
+    return f"{'an' if name.lower().startswith(('a', 'e', 'i', 'o', 'nd')) else 'a'} {name}"
+
+
 def checked_name(name: Any, what: str) -> str:
     """A name that was given to ``what``, without space around it.
 
     One that is no text, empty, longer than ``_LONGEST`` or cannot be seen is refused.
     """
     if not isinstance(name, str):
-        raise InvalidInputError(
-            f"the name of {what} is {name!r:.60}, a {type(name).__name__}; give a text"
-        )
+        raise InvalidInputError(f"the name of {what} is {name!r:.60}, {a_type(name)}; give a text")
     name = name.strip()
     if not name or not name.isprintable():
         reason = "has letters that cannot be printed" if name else "is empty"

@@ -19,6 +19,7 @@ from transfer_metrics.heads.head_files import read_head, write_head
 from transfer_metrics.heads.origin import card_of
 from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.shared_features import SharedFeatures
+from transfer_metrics.naming import a_type
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.syntax import call_options
@@ -163,7 +164,7 @@ class Head(Predictor):
         """Read what ``save`` wrote; see ``load_head``."""
         head = load_head(path, model)
         if not isinstance(head, cls):
-            raise InvalidInputError(f"{path} holds a {type(head).__name__}, not a {cls.__name__}")
+            raise InvalidInputError(f"{path} holds {a_type(head)}, not a {cls.__name__}")
         return head
 
     def _feature_data(self, X: Any, y: Any, validation: Any) -> FeatureData:
@@ -251,7 +252,7 @@ def resolve_head(spec: Any) -> Head:
         return spec
     if not isinstance(spec, str):
         raise InvalidInputError(
-            f"a head is a {type(spec).__name__}; give a name such as 'linear_probe', or a head"
+            f"a head is {a_type(spec)}; give a name such as 'linear_probe', or a head"
         )
     name, bracket, rest = spec.strip().partition("(")
     known = HEADS[name.strip()]

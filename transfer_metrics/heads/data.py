@@ -19,6 +19,7 @@ from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.heads.objective import as_codes, class_labels
 from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.shared_features import SharedFeatures
+from transfer_metrics.naming import a_type
 from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
@@ -278,7 +279,7 @@ def labelled(X: Any, split: str, kind: str, class_names: tuple[str, ...]) -> tup
         _check_class_names(tuple(X.manifest["classes"]), class_names)
     if isinstance(X, (Split, FeatureStore)):
         return X, X.labels
-    raise InvalidInputError(f"y is missing; a {type(X).__name__} has no labels of its own")
+    raise InvalidInputError(f"y is missing; {a_type(X)} has no labels of its own")
 
 
 def _read(
@@ -319,7 +320,7 @@ def _read_validation(
         complete_labels(labels, kind)
     else:
         raise InvalidInputError(
-            f"validation is a {type(given).__name__}; give a FeatureStore or (features, labels)"
+            f"validation is {a_type(given)}; give a FeatureStore or (features, labels)"
         )
     columns = aligned(features, like.names, like.dims)
     codes = as_codes(labels, kind)
@@ -344,7 +345,7 @@ def _as_split(validation: Any, task: Task) -> Split:
             codes = as_codes(labels, task.kind, classes, names, "validation")
             return Split(as_examples(validation[0], "validation"), codes)
     raise InvalidInputError(
-        f"validation is a {type(validation).__name__}; give a Split, or (examples, labels) with "
+        f"validation is {a_type(validation)}; give a Split, or (examples, labels) with "
         f"labels of the task"
     )
 

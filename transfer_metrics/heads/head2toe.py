@@ -17,6 +17,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import FeatureData, Labelled, TaskData, is_model
 from transfer_metrics.heads.objective import quality
+from transfer_metrics.naming import a_type
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.registry import choose
 from transfer_metrics.selection.adam import SoftmaxFit, train_softmax
@@ -154,7 +155,7 @@ class Head2Toe(Head):
             inside = features.inside(self.selector_.columns_)
         else:
             raise InvalidInputError(
-                f"selector is a {type(self.selector_).__name__}; give a fitted selector, a "
+                f"selector is {a_type(self.selector_)}; give a fitted selector, a "
                 f"Selection, or the file that `select --out` wrote"
             )
         fit = self.train(data, features, codes, inside)

@@ -38,6 +38,7 @@ from transfer_metrics.files import check_folder
 from transfer_metrics.heads.objective import QUALITY, class_labels
 from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.predictor import Predictor
+from transfer_metrics.naming import a_type
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources.models.identity import Settings
 from transfer_metrics.untrusted import read_json, visible
@@ -325,7 +326,7 @@ def _plain(value: Any) -> Any:
         return {"dict": {str(name): _plain(item) for name, item in value.items()}}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+    raise TypeError(f"{a_type(value)} cannot be written as JSON")
 
 
 def _decoded(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, meant
+from transfer_metrics.naming import a_type
 from transfer_metrics.results.long_table import read_records
 from transfer_metrics.results.record import QUALITIES, Record
 from transfer_metrics.results.wording import some
@@ -64,7 +65,7 @@ def known_accuracies(given: Any, head: str | None = None, split: str = "test") -
     for record in records:
         if not isinstance(record, Mapping | Record):
             raise InvalidInputError(
-                f"accuracies are a {type(given).__name__} of {type(record).__name__}, which does "
+                f"accuracies are {a_type(given)} of {type(record).__name__}, which does "
                 f"not say of which models; {_TAKEN}"
             )
     return _of_records(records, head, split)

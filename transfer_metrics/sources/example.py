@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.naming import a_type
 from transfer_metrics.sources.preprocess import array_to_image
 
 Modality = Literal["image", "text", "audio", "tensor"]
@@ -160,7 +161,7 @@ def example_modality(example: Any) -> Modality:
     if hasattr(example, "dtype") and hasattr(example, "shape"):
         return "tensor"
     raise InvalidInputError(
-        f"an example is a {type(example).__name__}; examples are PIL images, strings, pairs of "
+        f"an example is {a_type(example)}; examples are PIL images, strings, pairs of "
         f"strings, sounds, arrays or tensors"
     )
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError
 from transfer_metrics.files import ADVICE, replacing
-from transfer_metrics.naming import brief
+from transfer_metrics.naming import a_type, brief
 from transfer_metrics.untrusted import parse_json, visible
 
 _FORMAT = "transfer_metrics statistic 1"
@@ -78,7 +78,7 @@ class Saved:
             told = visible(f"{type(error).__name__}: {error}", 300)
             raise CorruptStoreError(f"{path} cannot be read: {told}; build it again") from error
         if not isinstance(value, cls):
-            raise InvalidInputError(f"{path} holds a {type(value).__name__}, not a {cls.__name__}")
+            raise InvalidInputError(f"{path} holds {a_type(value)}, not a {cls.__name__}")
         return value
 
     def _require_fit(self) -> None:
@@ -130,7 +130,7 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     fields = {name: _unpack(item, tensors) for name, item in value["fields"].items()}
     for name, hint in _hints(kind.__name__).items():
         if name in fields:
-            require(_is(fields[name], hint), f"its {name} is a {type(fields[name]).__name__}")
+            require(_is(fields[name], hint), f"its {name} is {a_type(fields[name])}")
     found = kind(**fields)
     found._require_fit()
     return found

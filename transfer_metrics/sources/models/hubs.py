@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, UnknownNameError, warn
+from transfer_metrics.naming import a_type
 from transfer_metrics.registry import choose
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.example import Modality
@@ -205,7 +206,7 @@ def from_factory(spec: ModelSpec, hubs: Iterable[str]) -> Model:
         model = from_module(made, spec.text, inputs, prove=True)
     else:
         raise InvalidInputError(
-            f"model {spec.text!r}: the factory returned a {type(made).__name__}; it must return "
+            f"model {spec.text!r}: the factory returned {a_type(made)}; it must return "
             f"a torch.nn.Module"
         )
     if not spec.checkpoint:

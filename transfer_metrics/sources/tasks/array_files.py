@@ -15,6 +15,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.naming import a_type
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.in_memory import as_examples
@@ -205,7 +206,7 @@ def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str 
         content = {"x": content[0], "y": content[1]}
     if not isinstance(content, dict):
         raise InvalidInputError(
-            f"task {name!r}: {place!r} holds a {type(content).__name__}; save a dictionary of "
+            f"task {name!r}: {place!r} holds {a_type(content)}; save a dictionary of "
             f"tensors, {{'X': …, 'y': …}}, or the pair (X, y)"
         )
     return _from_arrays(content, place, name, kind, missing)

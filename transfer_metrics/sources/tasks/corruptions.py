@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.naming import a_type
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import example_modality
 from transfer_metrics.sources.preprocess import to_mode
@@ -116,7 +117,7 @@ def corrupted(split: Split, kind: str, severity: int = 3, *, seed: int = 0) -> S
     """
     if not isinstance(split, Split):
         raise InvalidInputError(
-            f"a {type(split).__name__} is no split; give one of a task, such as "
+            f"{a_type(split)} is no split; give one of a task, such as "
             f"load_task('imagefolder:photos/')['test']"
         )
     choose("corruption", kind, CORRUPTIONS)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.naming import a_type
 from transfer_metrics.sources.example import (
     FloatMaps,
     Modality,
@@ -98,7 +99,7 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
         )
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InvalidInputError(
-            f"{where}: a {type(dataset).__name__} has no length and no items; give a map-style "
+            f"{where}: {a_type(dataset)} has no length and no items; give a map-style "
             f"dataset, or lists: load_task(examples, labels)"
         )
     if not len(dataset):
@@ -142,8 +143,8 @@ def _pair(dataset: Any, index: int, where: str) -> Any:
             keys = [repr(key)[:30] for key in item]
             told, (x, y, *_) = f" of {', '.join(keys[:5])}", (*keys, x, y)
         raise InvalidInputError(
-            f"{where}: items of the dataset have to be pairs (x, y), and item {index} is a "
-            f"{type(item).__name__}{told}; give what are examples and what labels apart, such as "
+            f"{where}: items of the dataset have to be pairs (x, y), and item {index} is "
+            f"{a_type(item)}{told}; give what are examples and what labels apart, such as "
             f"load_task([d[{x}] for d in data], [d[{y}] for d in data])"
         )
     return item
@@ -201,7 +202,7 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
         return Rows(_as_float32(values, where))
     if not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
         raise InvalidInputError(
-            f"{where}: examples are a {type(values).__name__}; give an array, a tensor or a list"
+            f"{where}: examples are {a_type(values)}; give an array, a tensor or a list"
         )
     if not len(values):
         return []

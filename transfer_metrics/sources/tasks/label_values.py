@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.naming import a_type
 
 ABSENT = frozenset(
     ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "-nan", "null", "NULL", "None", "<NA>")
@@ -40,7 +41,7 @@ def as_array(values: Any) -> np.ndarray:
         values = np.asarray(values)
     if isinstance(values, np.ndarray) and not values.ndim:
         raise InvalidInputError(
-            f"labels are a {type(values.item()).__name__}, and not one per example in their order; "
+            f"labels are {a_type(values.item())}, and not one per example in their order; "
             f"give a list or an array"
         )
     if np.ma.is_masked(values):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.naming import a_type
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.optional import require
@@ -176,7 +177,7 @@ def _from_stream(
     """
     if first is None:
         raise UnsupportedTaskError(
-            f"a {type(loaded).__name__} is a stream, of which nobody knows the length; say "
+            f"{a_type(loaded)} is a stream, of which nobody knows the length; say "
             f"load_task(stream, first=10000) to take so many examples into memory, or write it as "
             f"Parquet or tar shards and load those"
         )

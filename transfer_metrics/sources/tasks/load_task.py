@@ -14,7 +14,7 @@ import numpy as np
 from PIL.ImageFile import ImageFile
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.naming import checked_name
+from transfer_metrics.naming import a_type, checked_name
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.example import example_bytes, is_blank
@@ -218,9 +218,7 @@ def _part(part: Any, where: str) -> tuple[Sequence[Any], Any, Sequence[Any] | No
     if isinstance(part, (tuple, list)) and len(part) == 2:
         examples, labels = part
         if not hasattr(labels, "__len__"):
-            raise InvalidInputError(
-                f"{where}: labels are a {type(labels).__name__}; give one per example"
-            )
+            raise InvalidInputError(f"{where}: labels are {a_type(labels)}; give one per example")
         check_pairs(examples, labels)
         return as_examples(examples, where), labels, None
     if isinstance(part, (tuple, list)):
