@@ -95,6 +95,32 @@ def test_samples_that_are_no_smaller_or_too_small() -> None:
     assert len(subsample(targets, 4)["train"]) == 4
 
 
+@pytest.mark.parametrize(
+    "use", [lambda task: subsample(task, 9), lambda task: next(folds(task)), vtab_1k]
+)
+def test_a_name_is_no_task(use) -> None:
+    with pytest.raises(InvalidInputError, match=r"a str is no task.*load_task\('sklearn:iris'\)"):
+        use("sklearn:iris")
+    with pytest.raises(InvalidInputError, match=r"a tuple is no task.*load_task\(X, y\)"):
+        use((np.eye(9), np.arange(9) % 3))
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda task: subsample(task, 1.5), "examples=1.5; give a whole number from 1"),
+        (lambda task: subsample(task, None), "examples=None"),
+        (lambda task: subsample(task, 0), "examples=0"),
+        (lambda task: subsample(task, 9, -1), "seed=-1; give a whole number from 0"),
+        (lambda task: vtab_1k(task, -1), "seed=-1"),
+        (lambda task: next(folds(task, "many")), "k='many'; give a whole number from 1"),
+    ],
+)
+def test_numbers_that_cannot_be(use, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        use(numbered())
+
+
 def test_sample_of_images_keeps_the_fingerprint_of_their_content() -> None:
     one, same = (load_task("sklearn:digits", examples=50, seed=2)["train"] for _ in range(2))
     assert one.fingerprint == same.fingerprint

@@ -14,7 +14,7 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import is_blank
 from transfer_metrics.sources.tasks.assembly import check_policy
 from transfer_metrics.sources.tasks.sequences import Files
-from transfer_metrics.sources.tasks.task import Split, Task
+from transfer_metrics.sources.tasks.task import Split, Task, refuse_unloaded
 
 _MOST_LOOKED_AT, _MOST_TOLD = 50_000, 20
 """Image files that are looked at when a task is loaded, and damaged ones that are named."""
@@ -99,7 +99,8 @@ def subsample(task: Task, examples: int, seed: int = 0) -> Task:
         seed: of the random choice.
 
     Raises:
-        InvalidInputError: there are more classes than examples asked for.
+        InvalidInputError: there are more classes than examples asked for, or a name in place of a
+            task.
 
     Warns:
         TransferMetricsWarning: there are fewer examples than asked for, or a class has fewer than
@@ -110,6 +111,8 @@ def subsample(task: Task, examples: int, seed: int = 0) -> Task:
     >>> len(digits["train"]), set(np.bincount(digits["train"].labels).tolist())
     (100, {10})
     """
+    refuse_unloaded(task)
+    examples, seed = _whole("examples", examples, 1), _whole("seed", seed, 0)
     whole = task["train"]
     if examples >= len(whole):
         if examples > len(whole):
@@ -197,7 +200,8 @@ def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
     """
     from sklearn import model_selection as ways
 
-    whole = task["train"]
+    refuse_unloaded(task)
+    k, whole = _whole("k", k, 1), task["train"]
     kind: Any
     if whole.units is None:
         kind = ways.StratifiedKFold if task.num_classes else ways.KFold
@@ -236,6 +240,8 @@ def vtab_1k(task: Task, seed: int = 0) -> Task:
     >>> {name: len(split) for name, split in vtab_1k(load_task("sklearn:digits")).splits.items()}
     {'train': 800, 'test': 450, 'val': 200}
     """
+    refuse_unloaded(task)
+    seed = _whole("seed", seed, 0)
 
     def drawn(split: str, count: int) -> np.ndarray:
         have = len(task[split])
@@ -283,12 +289,8 @@ class Cut:
                     f"test_size={share!r}; give a share between 0 and 1, as 0.2"
                 )
         for option, least in (("examples", 1), ("seed", 0)):
-            number = _number(given.get(option, least))
-            if number != math.floor(number) or number < least:
-                raise InvalidInputError(
-                    f"{option}={given[option]!r}; give a whole number from {least} on"
-                )
-            given |= {option: int(number)} if option in given else {}
+            if option in given:
+                given[option] = _whole(option, given[option], least)
         return cls(**given)
 
     def __call__(self, task: Task) -> Task:
@@ -302,6 +304,13 @@ class Cut:
         if self.examples is not None:
             task = subsample(task, self.examples, self.seed)
         return task if self.protocol is None else vtab_1k(task, self.seed)
+
+
+def _whole(option: str, value: Any, least: int) -> int:
+    number = _number(value)
+    if number != math.floor(number) or number < least:
+        raise InvalidInputError(f"{option}={value!r}; give a whole number from {least} on")
+    return int(number)
 
 
 def _number(value: Any) -> float:
