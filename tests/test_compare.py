@@ -350,6 +350,12 @@ def test_corruptions_grow_with_severity_and_repeat(kind: str) -> None:
     assert worse.labels is split.labels
 
 
+@pytest.mark.parametrize("ood", ["corrupted:blr:3", ["corrupted:blur:3"], []])
+def test_shifted_data_need_names(ood) -> None:
+    with pytest.raises(InvalidInputError, match=r"ood is a.*\{'blurred': 'corrupted:blur:3'\}"):
+        tm.compare("zoo:cnn-mnist", "sklearn:digits?examples=60", ood=ood)
+
+
 def test_wrong_corruptions() -> None:
     task = tm.load_task("sklearn:digits")
     with pytest.raises(UnknownNameError, match="did you mean 'blur'"):

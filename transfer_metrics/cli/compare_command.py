@@ -162,7 +162,7 @@ def _foretell(args: argparse.Namespace, models: Any, task: Any, heads: Any, seed
 
 def _ood(given: list[str]) -> dict[str, str] | None:
     from transfer_metrics.errors import InvalidInputError
-    from transfer_metrics.heads.splits import check_corruptions
+    from transfer_metrics.heads.splits import check_shifted
 
     pairs = [text.partition("=") for text in given]
     for name, mark, place in pairs:
@@ -172,7 +172,7 @@ def _ood(given: list[str]) -> dict[str, str] | None:
                 f"sketches=imagefolder:sketches/"
             )
     found = {name: place for name, _, place in pairs} or None
-    check_corruptions(found)
+    check_shifted(found)
     return found
 
 

@@ -16,7 +16,7 @@ from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.estimate import MOST, TRAINED
 from transfer_metrics.heads.fits import Fits
 from transfer_metrics.heads.linear import LinearProbe
-from transfer_metrics.heads.splits import check_corruptions, complete_task, shifted_splits
+from transfer_metrics.heads.splits import check_shifted, complete_task, shifted_splits
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking import ScoreTable, rank_models
@@ -120,7 +120,7 @@ def compare(
     ENGINES[engine.partition(":")[0]]
     if metrics is not None:
         check_metrics(metrics)
-    check_corruptions(ood)
+    check_shifted(ood)
     candidates = candidates_of(models)
     asked, chosen = asked_fits(heads, seeds, quick)
     loaded = load_task(task)

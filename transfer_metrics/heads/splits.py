@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.naming import a_type
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.tasks.corruptions import CORRUPTIONS, corrupted
 from transfer_metrics.sources.tasks.load_task import load_task
@@ -66,11 +67,18 @@ def shifted_splits(task: Task, ood: Mapping[str, Any] | None = None) -> dict[str
     return {str(name): _shifted(task, str(name), given) for name, given in ood.items()}
 
 
-def check_corruptions(ood: Mapping[str, Any] | None) -> None:
-    """Raise where ``corrupted:KIND:SEVERITY`` is not of a kind that there is, before data are read.
+def check_shifted(ood: Mapping[str, Any] | None) -> None:
+    """Raise where shifted data have no names, or are corrupted in no way that there is.
 
-    >>> check_corruptions({"soft": "corrupted:blur:2", "sketches": "imagefolder:sketches/"})
+    That is seen before data are read.
+
+    >>> check_shifted({"soft": "corrupted:blur:2", "sketches": "imagefolder:sketches/"})
     """
+    if not (ood is None or isinstance(ood, Mapping)):
+        raise InvalidInputError(
+            f"ood is {a_type(ood)}; give a mapping from names to data, such as "
+            f"{{'blurred': 'corrupted:blur:3'}}"
+        )
     for name, given in (ood or {}).items():
         _corruption(name, given)
 
