@@ -368,6 +368,11 @@ def test_csv_of_numbers(tmp_path: Path) -> None:
         ("a,label\n", "", "no rows"),
         ("", "", "cannot be read"),
         ("label\nx\ny\n", "", "no columns besides"),
+        ("a,label\nu,x\nv,y\n", "?text=label", "'label' is the label, and models would read it"),
+        ("a,label\n1,3\n2,4\n", "?features=a,label", "'label' is the label, and models"),
+        ("a,b\n1,3\n2,4\n", "?label=a,b&features=b", "'b' is the label, and models"),
+        ("a,label\nu v,x\nw,y\n", "?words=label", "'label' is the label, and models"),
+        ("a,label\nu.png,x.png\nv.png,y.png\n", "?image=label", "'label' is the label, and"),
     ],
 )
 def test_csv_that_cannot_be_used(tmp_path: Path, text: str, query: str, message: str) -> None:

@@ -73,6 +73,11 @@ def task_of(
     """The task of tables of the same columns, each with splits of its own; the first decides."""
     roles = find_roles(tables[0], asked)
     label, inputs, understood = roles.understood.label, roles.understood.inputs, roles.understood
+    if told := [column for column in roles.labels if column in inputs]:
+        raise InvalidInputError(
+            f"task {name!r}: column {told[0]!r} is the label, and models would read it as well; "
+            f"say label= and another column, or name other inputs"
+        )
     for table in tables[1:]:
         table.require([*inputs, *roles.labels])
     named = [t.class_names(label) for t in tables if len(roles.labels) == 1]
