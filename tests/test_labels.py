@@ -680,6 +680,13 @@ def test_messages_name_the_input_and_the_cure() -> None:
         tm.knn(X, Y, k=3.7)
 
 
+@pytest.mark.parametrize("kind", [None, "multilabel"])
+@pytest.mark.parametrize("labels", [[["a", "b"], ["a"]] * 30, [["a", "b"], ["b", "c"]] * 30])
+def test_lists_of_names_as_labels_name_what_makes_them_numbers(labels: list, kind) -> None:
+    with pytest.raises(InvalidInputError, match="MultiLabelBinarizer"):
+        tm.load_task(X, labels, kind=kind)
+
+
 class Unpaired(Dataset):
     """Items that are no pairs."""
 

@@ -286,6 +286,10 @@ def test_numbers_in_json_lines(tmp_path):
         ('{"text": "a"\n', "cannot be read.*one JSON object per line"),
         ('{"text": "a", "label": 1}\n[1]', "line 2 is no object"),
         ('{"text": ["a"], "label": 1}\n{"text": ["b"], "label": 0}', "'text' holds lists"),
+        (
+            '{"text": "a", "label": ["x", "y"]}\n{"text": "b", "label": ["x"]}',
+            "'label' holds lists; of several labels .* a column of 0 and 1, and say .label=a,b,c",
+        ),
     ],
 )
 def test_json_lines_that_cannot_be_used(tmp_path, text, message):

@@ -209,10 +209,16 @@ def find_roles(table: Table, asked: Asked) -> Roles:
     rest = {c: held for c, held in others.items() if c not in left} or others
     for column in () if table.declared else (*labels, *rest):
         if holds[column] == "lists":
-            raise InvalidInputError(
-                f"task {name!r}: column {column!r} holds lists; say ?words={column} if they are "
-                f"words with a label each, or leave the column out of the file"
+            cure = (
+                f"say ?words={column} if they are words with a label each, or leave the column out "
+                f"of the file"
             )
+            if column in labels:
+                cure = (
+                    f"of several labels per example give each a column of 0 and 1, and say "
+                    f"?label=a,b,c; say ?words=COLUMN&label={column} if they label single words"
+                )
+            raise InvalidInputError(f"task {name!r}: column {column!r} holds lists; {cure}")
     form, inputs = _inputs(table, rest, asked)
     named = [c for c in inputs if _plain(c) in _SURE and _plain(c) != "y"]
     suspicions += [

@@ -74,9 +74,7 @@ def as_array(values: Any) -> np.ndarray:
             raise _of_shape(table.shape[1:])
         if table.ndim == 2 and table.dtype.kind in "biuf":
             return table
-    found = np.empty(len(cells), dtype=object)
-    found[:] = cells
-    return found
+    return np.fromiter(cells, object, len(cells))  # lists, even of one length, stay lists
 
 
 def _of_shape(shape: tuple[int, ...]) -> InvalidInputError:

@@ -33,6 +33,7 @@ _DENSE = 0.8
 """Whole numbers are classes where such a share of those from the least to the greatest occur."""
 _MOST_NAMED = 100_000
 """Classes that may be named without an example of each; every class costs memory per feature."""
+_OF_SEVERAL = "MultiLabelBinarizer of scikit-learn makes zeros and ones of lists of labels"
 _LONG_TAIL = 3.0
 """So many times as many examples in the largest class as in the smallest make balance matter."""
 
@@ -269,7 +270,8 @@ def _numbered(
         different = set().union(*values.values())
     except TypeError as error:
         raise InvalidInputError(
-            f"{where}: labels must be numbers, strings or other hashable values ({error})"
+            f"{where}: labels must be numbers, strings or other hashable values ({error}); "
+            f"{_OF_SEVERAL}"
         ) from error
     count = sum(map(len, values.values()))
     numbers, names = _numbering(where, different, count, classes)
@@ -319,7 +321,7 @@ def _several(
         if not fits or not bool(((array == 0) | (array == 1)).all()):
             raise InvalidInputError(
                 f"task {name!r}, split {split!r}: several labels per example are zeros and ones "
-                f"(N, K), not {array.dtype} {array.shape}"
+                f"(N, K), not {array.dtype} {array.shape}; {_OF_SEVERAL}"
             )
     widths = {array.shape[1] for array in arrays.values()}
     if len(widths) > 1 or (classes is not None and widths != {len(classes)}):
