@@ -99,6 +99,12 @@ def test_transparent_palette_does_not_warn() -> None:
         assert to_mode(image, "RGB").size == (4, 4)
 
 
+@pytest.mark.parametrize("image", [Image.new("RGB", (0, 5)), np.zeros((0, 5, 3), np.uint8)])
+def test_images_without_a_pixel_are_refused(image) -> None:
+    with pytest.raises(InvalidInputError, match="pixels has none; leave it out"):
+        ImagePreprocess(4)(image)
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_32_bit_pixels_are_refused(mode: str) -> None:
     with pytest.raises(InvalidInputError, match="32-bit"):

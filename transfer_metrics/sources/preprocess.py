@@ -169,6 +169,10 @@ def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
     """
     if not isinstance(image, Image.Image):
         image = array_to_image(image)
+    if 0 in image.size:
+        raise InvalidInputError(
+            f"an image of {image.size[0]} x {image.size[1]} pixels has none; leave it out"
+        )
     if image.mode.startswith("I;16"):
         deep = np.asarray(image)
         bits = int(deep.max()).bit_length()

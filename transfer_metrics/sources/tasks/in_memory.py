@@ -244,6 +244,10 @@ def _as_float32(values: np.ndarray, where: str) -> np.ndarray:
             f"{where}: examples of type {values.dtype} and shape {values.shape}; give real numbers "
             f"with one example per row"
         )
+    if 0 in values.shape[1:]:
+        raise InvalidInputError(
+            f"{where}: examples of shape {values.shape[1:]} hold no numbers; leave them out"
+        )
     values = values[:, None] if values.ndim == 1 else values
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(values, dtype=np.float32)

@@ -245,6 +245,10 @@ class ImageArray(Examples):
                 f"images of shape {self.pixels.shape}: the last axis must hold 1 or 3 channels; "
                 f"reorder to (N, H, W, C)"
             )
+        if 0 in self.pixels.shape[1:]:
+            raise InvalidInputError(
+                f"images of shape {self.pixels.shape} have no pixels; leave them out"
+            )
 
     def __len__(self) -> int:
         return len(self.pixels)
