@@ -539,6 +539,14 @@ def test_things_that_are_no_tasks() -> None:
         ({}, "no split 'train'"),
         ({"test": (NUMBERS, Y)}, "no split 'train'"),
         ({"train": (NUMBERS, Y), "test": (list("abcdef"), Y)}, "different kinds"),
+        (
+            {"train": (NUMBERS, Y), "test": (NUMBERS[:5, :3], Y[:5])},
+            r"rows of different lengths: train \(6, 4\), test \(5, 3\); give",
+        ),
+        (
+            {"train": (NUMBERS, Y), "val": (NUMBERS, Y), "test": (NUMBERS[:, 0], Y)},
+            r"train \(6, 4\), val \(6, 4\), test \(6, 1\)",
+        ),
     ]:
         with pytest.raises(InvalidInputError, match=message):
             load_task(wrong)
@@ -548,6 +556,12 @@ def test_things_that_are_no_tasks() -> None:
         load_task("sklearn:iris", Y)
     with pytest.raises(InvalidInputError, match="by name only"):
         load_task(NUMBERS, Y, label="x")
+
+
+def test_token_ids_of_each_split_may_have_a_length_of_their_own() -> None:
+    ids = np.arange(24).reshape(6, 4)
+    task = load_task({"train": (ids, Y), "test": (ids[:, :3], Y)})
+    assert [len(task[split].examples[0]) for split in ("train", "test")] == [4, 3]
 
 
 # ---------------------------------------------------------------- labels

@@ -85,7 +85,21 @@ def make_task(
             f"task {name!r}: the splits hold images in different ranges: {ranges}; give "
             f"all of them in one"
         )
+    if modality == "tensor" and len(splits) > 1:
+        _refuse_uneven(name, splits)
     return Task(name, found_kind, modality, splits, names, understood.plus(left, told))
+
+
+def _refuse_uneven(name: str, splits: Mapping[str, Split]) -> None:
+    """Refuse rows of other columns in each split; rows of whole numbers may be token ids."""
+    firsts = {split: np.asarray(part.examples[0]) for split, part in splits.items()}
+    rows = [first for first in firsts.values() if first.ndim == 1]
+    if len({*map(len, rows)}) > 1 and not all((row == np.rint(row)).all() for row in rows):
+        told = ", ".join(f"{s} {(len(splits[s]), *first.shape)}" for s, first in firsts.items())
+        raise InvalidInputError(
+            f"task {name!r}: the splits hold rows of different lengths: {told}; give all of them "
+            f"the same columns"
+        )
 
 
 def check_policy(option: str, value: Any, policies: Sequence[str] = ("error", "skip")) -> str:
