@@ -384,6 +384,24 @@ def test_csv_that_cannot_be_used(tmp_path: Path, text: str, query: str, message:
         load_task(table(tmp_path, text) + query)
 
 
+@pytest.mark.parametrize(
+    ("labels", "query", "message"),
+    [
+        ("x,NA,", "", "one class.*left out: 2 of 3 train examples .no label .*'label'.; say miss"),
+        ("3,,3", "?kind=regression", r"are equal.*left out: 1 of 3 train examples .*'label'\)$"),
+        ("x,x,", "?missing=keep", r"one class.*left out: 1 of 3 train examples .*'label'\)$"),
+    ],
+)
+def test_one_class_is_told_with_what_was_left_out(tmp_path: Path, labels, query, message) -> None:
+    text = "".join(f"{row},{label}\n" for row, label in enumerate(labels.split(",")))
+    spec = table(tmp_path, f"a,label\n{text}") + query
+    with (
+        pytest.warns(TransferMetricsWarning, match="left out . of 3 examples"),
+        pytest.raises(InvalidInputError, match=message),
+    ):
+        load_task(spec)
+
+
 # ---------------------------------------------------------------- datasets library
 
 

@@ -62,10 +62,18 @@ def make_task(
     column = f" in column {understood.label!r}" if understood.label else ""
     kept, left = _without_unlabelled(name, parts, kind, classes, missing, column)
     given = {split: y for split, (_, y) in kept.items()}
-    found_kind, labels, names = encode(name, given, kind, classes)
-    told = doubts(given) if kind is None else []
+    try:
+        found_kind, labels, names = encode(name, given, kind, classes)
+    except InvalidInputError as error:
+        if not left:
+            raise
+        cure = "; say missing=keep if NA or the like names a class"
+        cure = "" if kind == "regression" or missing == "keep" else cure
+        told = ", ".join(f"{what} ({why})" for what, why in left)
+        raise InvalidInputError(f"{error}; left out: {told}{cure}") from error
+    doubted = doubts(given) if kind is None else []
     if kind is None and classes is None:
-        told += odd_texts({split: y for split, (_, y) in parts.items()})
+        doubted += odd_texts({split: y for split, (_, y) in parts.items()})
     splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
     # Nothing is decoded where the sequence itself knows, so that a damaged file is told of later.
     found: set[Modality] = {
@@ -87,7 +95,7 @@ def make_task(
         )
     if modality == "tensor" and len(splits) > 1:
         _refuse_uneven(name, splits)
-    return Task(name, found_kind, modality, splits, names, understood.plus(left, told))
+    return Task(name, found_kind, modality, splits, names, understood.plus(left, doubted))
 
 
 def _refuse_uneven(name: str, splits: Mapping[str, Split]) -> None:

@@ -348,8 +348,8 @@ def _without_damaged(task: Task) -> Task:
         splits[name] = split.rows(np.array(good))
         if name == "train" and task.num_classes and len(np.unique(splits[name].labels)) < 2:
             raise InvalidInputError(
-                f"{where}: the examples that can be read are all of one class; replace the damaged "
-                f"ones"
+                f"{where}: the {len(good)} of {len(split)} examples that can be read are all of "
+                f"one class; replace the damaged ones"
             )
         why = "they are empty" if task.modality == "text" else "they cannot be read"
         left.append((f"{lost} examples of {name}", why))
