@@ -414,8 +414,9 @@ def test_json_lines_are_strict_json(table, tmp_path):
 
 
 def test_files_that_are_no_tables_are_refused(tmp_path, table):
-    with pytest.raises(InvalidInputError, match="no table"):
-        tm.ScoreTable.load(tmp_path / "absent.csv")
+    for absent in ("absent.csv", "absent", ""):
+        with pytest.raises(InvalidInputError, match=r"there is no table at .*; check the path"):
+            tm.ScoreTable.load(tmp_path / absent)
     for name, text in (("a.jsonl", "{broken"), ("b.csv", "x,y\n1,2\n"), ("c.jsonl", "[1]\n")):
         (tmp_path / name).write_text(text)
         with pytest.raises(InvalidInputError, match="not a score table"):

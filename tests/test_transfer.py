@@ -404,6 +404,8 @@ def test_a_file_names_no_code(tmp_path: Path) -> None:
     [
         (["--out", "x"], "--model is missing"),
         (["--from", "{place}/nothing", "--out", "x"], "there is no table at"),
+        (["--features", "{place}/nothing.json", "--out", "x"], "nor features that `select --out`"),
+        (["--features", "{place}/nothing.jsonl", "--out", "x"], "nor features that `select"),
         (["--features", "{place}/scores.jsonl", "--out", "x"], "has scores, not features"),
         (
             ["--features", "{place}/part.json", "--head", "linear_probe", "--out", "x"],

@@ -165,9 +165,9 @@ class LongTable:
                 a field of another type.
         """
         path = Path(path)
-        _checked_suffix(path)
         if not os.path.isfile(path):
             raise InvalidInputError(f"there is no table at {path}; check the path")
+        _checked_suffix(path)
         try:
             return cls(read_records(path))
         except (OSError, ValueError, OverflowError) as error:

@@ -258,7 +258,7 @@ class Selection:
             InvalidInputError: there is no such file, or it holds no selection.
         """
         if not os.path.isfile(path):
-            raise InvalidInputError(f"there is no selection at {path}")
+            raise InvalidInputError(f"there is no selection at {path}; check the path")
         try:
             content = read_json(path)
             if content["format"] != _FORMAT:
@@ -289,10 +289,12 @@ def read_results(place: str | os.PathLike[str]) -> ScoreTable | Selection:
     """
     path = Path(place)
     path = path / "scores.jsonl" if path.is_dir() else path
+    if not os.path.isfile(path):
+        raise InvalidInputError(
+            f"there is no table at {path}, nor features that `select --out` wrote; check the path"
+        )
     if path.suffix.lower() in FORMATS:
         return ScoreTable.load(path)
-    if not os.path.isfile(path):
-        raise InvalidInputError(f"there is no table at {path}; check the path")
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:

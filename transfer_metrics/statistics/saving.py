@@ -64,7 +64,7 @@ class Saved:
         from safetensors import safe_open
 
         if not os.path.isfile(path):
-            raise InvalidInputError(f"there is no statistic at {path}")
+            raise InvalidInputError(f"there is no statistic at {path}; check the path")
         try:
             with safe_open(path, framework="pt") as file:
                 header = parse_json((file.metadata() or {}).get("statistic", "{}"))
