@@ -632,6 +632,18 @@ def test_statistics_that_do_not_fit_are_built_of_features_in_files(digits, tmp_p
     assert not list((tmp_path / "b" / "features").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("memory", "message"),
+    [
+        ("1KiB", "the weights alone take 5.93 kB and each worker has 1.02 kB; raise memory"),
+        ("1MiB", "each worker has 1 MiB beside the weights; raise memory"),
+    ],
+)
+def test_a_bound_of_memory_that_nothing_fits_into_is_told_of(digits, memory, message):
+    table = rank(named(Net()), digits, memory=memory, engine="serial", cache="never")
+    assert message in table.failures[0]["error"]
+
+
 def test_parquet_without_its_library_is_one_sentence(digits, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     table = rank(named(Net()), digits)

@@ -31,6 +31,7 @@ from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes
 from transfer_metrics.ranking.scoring import ClassScatter, Read, bases_of, readers_of
 from transfer_metrics.results.error_bars import blocks_for
+from transfer_metrics.results.wording import short
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
@@ -74,6 +75,12 @@ class RangeBuilder:
         job, labels = self.job, self.job.labels
         module = self.whole.forward.model.module
         weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
+        if weights >= self.memory:
+            raise InvalidInputError(
+                f"the weights alone take {short(weights, 'B')} and each worker has "
+                f"{short(self.memory, 'B')}; raise memory or leave it out, or use fewer of several "
+                f"workers"
+            )
         dims = {name: self._dims[name] for name in self.needs}
         if labels.kind == "classification":
             counts = np.bincount(labels.values, minlength=labels.num_classes)
