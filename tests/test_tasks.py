@@ -576,6 +576,11 @@ def test_things_that_are_no_tasks() -> None:
         load_task(NUMBERS, Y, label="x")
 
 
+def test_splits_have_as_many_targets() -> None:
+    with pytest.raises(InvalidInputError, match=r"targets: train \(6, 4\), test \(6, 2\); every"):
+        load_task({"train": (NUMBERS, NUMBERS), "test": (NUMBERS, NUMBERS[:, :2])})
+
+
 def test_token_ids_of_each_split_may_have_a_length_of_their_own() -> None:
     ids = np.arange(24).reshape(6, 4)
     task = load_task({"train": (ids, Y), "test": (ids[:, :3], Y)})

@@ -237,6 +237,12 @@ def encode(
     arrays = arrays if named else read_texts(arrays, kind)
     if kind == "regression":
         targets = {s: _targets(f"task {name!r}, split {s!r}", a) for s, a in arrays.items()}
+        if len({target.shape[1:] for target in targets.values()}) > 1:
+            told = ", ".join(f"{split} {target.shape}" for split, target in targets.items())
+            raise InvalidInputError(
+                f"task {name!r}: the splits have other numbers of targets: {told}; every split "
+                f"needs the same"
+            )
         if "train" in targets and (np.ptp(targets["train"], axis=0) == 0).any():
             raise InvalidInputError(
                 f"task {name!r}, split 'train': all labels are equal; there is nothing to predict"
