@@ -107,9 +107,9 @@ numbers of examples or classes by more than three times. A metric is then truste
 published benchmarks bear out, which differ far more than tasks do, nor than inside. After a
 race, a model that was dropped keeps the chance that its round gave it, and later rounds share out
 the rest. The scores of `knn` at 100 examples of the evidence, raced down to 1, 2, 3 and 5 models,
-each task left out: the 90 % shortlist held the best each time, with 46, 45, 44 and 39 % of the
+each task left out: the 90 % shortlist held the best each time, with 47, 46, 46 and 41 % of the
 candidates. Of models that were dropped so few examples are all that is known, so that it is as wide
-as where all are scored on 100 examples (46 %); what is promised below is of full rankings.
+as where all are scored on 100 examples (47 %); what is promised below is of full rankings.
 
 Evidence of your own replaces ours: `rank --evidence truth.jsonl`, with the file that
 `transfer-metrics benchmark run` wrote, or `rank_models(..., evidence=...)`.

@@ -266,6 +266,9 @@ def test_list(capsys):
     assert [line.split()[0] for line in listed] == [*tm.list_metrics(), "etran", "ncti"]
     assert "zoo:vit-mnist" in run(capsys, "list", "models")[1].split()
     assert "avg" in run(capsys, "list", "poolings")[1].split()
+    assert "grid:2" not in run(capsys, "list", "poolings", "a*")[1].split()
+    code, _, told = run(capsys, "list", "poolings", "avgg")
+    assert (code, "did you mean 'avg'?" in told) == (2, True)
     assert "sklearn:digits" in run(capsys, "list", "tasks")[1]
     assert "features in all" in run(capsys, "list", "layers", "zoo:vit-mnist")[1]
 

@@ -600,3 +600,13 @@ def test_estimates_count_epochs_of_all_rates():
     assert _epochs(6, 20, None) == 120
     # Of six rates two go on after the second of twelve epochs, and one after the fourth.
     assert _epochs(6, 12, 3) == 6 * 2 + 2 * 2 + 1 * 8
+
+
+@pytest.mark.parametrize("measure", ["accuracy", "r2", "average_precision"])
+def test_a_head_takes_over_what_a_fit_has_chosen(measure) -> None:
+    """Of classes, numbers and several labels alike, so that the last fit searches no more."""
+    probe = tm.LinearProbe()
+    record = {"model": "m", "task": "t", "head": probe.label, "seed": 0, "note": "C_grid=(0.3,)"}
+    for metric, expected in ((f"val_{measure}", (0.3,)), (measure, probe.C_grid)):
+        assert probe.tuned("m", "t", 0, [{**record, "metric": metric}]).C_grid == expected
+    assert probe.tuned("other", "t", 0, [{**record, "metric": f"val_{measure}"}]) is probe

@@ -337,13 +337,18 @@ def test_regression(tmp_path):
 
 
 def test_wrong_names_stop_before_any_work(digits):
-    for options in ({"engine": "cereal"}, {"split": "trial"}, {"pool": "meen"}):
+    for options in (
+        {"engine": "cereal"}, {"split": "trial"}, {"pool": "meen"}, {"dtype": "int8"},
+        {"batch_size": 0}, {"num_workers": -1}, {"shard_size": 1.5},
+    ):  # fmt: skip
         net = Net()
         with pytest.raises((UnknownNameError, InvalidInputError)):
             rank(named(net), digits, **options)
         assert net.examples == 0
     with pytest.raises(InvalidInputError, match="no models"):
         rank([], digits)
+    with pytest.raises(UnknownNameError, match="'interval'; did you mean 'intervals'"):
+        tm.rank_models("zoo:vit-mnist", "sklearn:no-such-task", interval=True)
 
 
 # --- the table -----------------------------------------------------------------------------------

@@ -577,6 +577,6 @@ def test_shortlists_of_races_hold_the_best_as_the_page_says():
             held.append((accuracies[task].idxmax() in chosen, len(chosen) / len(accuracies)))
     means = {left: np.mean(held, axis=0) for left, held in found.items()}
     assert {left: round(100 * share) for left, (_, share) in means.items()} == {
-        0: 46, 1: 46, 2: 45, 3: 44, 5: 39,
+        0: 47, 1: 47, 2: 46, 3: 46, 5: 41,
     }  # fmt: skip
     assert all(held == 1.0 for held, _ in means.values())

@@ -192,7 +192,7 @@ def _described(task: Task) -> _Listing:
 def _poolings(args: argparse.Namespace) -> _Listing:
     from transfer_metrics.features.pooling import POOLINGS
 
-    return _named(list(POOLINGS))
+    return _named(POOLINGS.match(args.name or "*"))
 
 
 def _heads(args: argparse.Namespace) -> _Listing:

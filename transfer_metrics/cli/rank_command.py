@@ -209,11 +209,12 @@ def _scored(args: argparse.Namespace) -> tuple[str, ScoreTable]:
 def _spent(table: ScoreTable, engine: str) -> str:
     """One line on what was ranked where, and where the time went when it was computed."""
     from transfer_metrics.results.record import phases
+    from transfer_metrics.results.wording import several
 
     models = {r["model"] for r in table.records if r["value"] is not None}
     parts = [f"{phase} {seconds:.1f} s" for phase, seconds in phases(table).items()]
     where = {"serial": "in one process", "processes": "in several processes"}.get(engine, engine)
-    return f"{len(models)} models scored; {', '.join([*parts, where])}"
+    return f"{several(len(models), 'model')} scored; {', '.join([*parts, where])}"
 
 
 def _foretell_ranking(args: argparse.Namespace) -> int:

@@ -49,6 +49,10 @@ from transfer_metrics.sources.specs import refuse_among_examples
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
 
+PASS_OPTIONS = ("batch_size", "device", "num_workers", "shard_size", "as_is", "allow_random")
+"""Options of ``extract`` that a ranking hands on."""
+_LEAST = {"batch_size": 1, "shard_size": 1, "num_workers": 0}
+
 
 @dataclass(frozen=True)
 class Extraction:
@@ -83,11 +87,12 @@ class Extraction:
         task = task if isinstance(task, Task) else load_task(task)
         where = torch.device(device) if device is not None else device_of(model.module)
         forward = Forward(model, task, pool=pooling, device=where, **how)
-        check_counts(
-            batch_size=forward.batch_size, shard_size=shard_size, num_workers=forward.num_workers
+        check_pass(
+            batch_size=forward.batch_size,
+            shard_size=shard_size,
+            num_workers=forward.num_workers,
+            dtype=forward.dtype,
         )
-        if forward.dtype not in ("float32", "float16"):
-            raise InvalidInputError(f"dtype={forward.dtype!r}; use 'float32' or 'float16'")
         data, asked = forward.data, items(layers, model.name)
         forward = forward.materialised()
         runs_on = where.type if where is not None else "cuda"
@@ -202,11 +207,13 @@ def _discard_damaged(folder: Path, everything: bool) -> None:
                 path.unlink(missing_ok=True)
 
 
-def check_counts(**given: Any) -> None:
-    """Refuse numbers of examples below one, and of ``num_workers`` below none."""
+def check_pass(**given: Any) -> None:
+    """Refuse numbers of examples below one, of ``num_workers`` below none, and other precisions."""
     for name, value in given.items():
-        least = 0 if name == "num_workers" else 1
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if name == "dtype" and value not in ("float32", "float16"):
+            raise InvalidInputError(f"dtype={value!r}; use 'float32' or 'float16'")
+        least = _LEAST.get(name)
+        if least is not None and (type(value) is not int or value < least):
             raise InvalidInputError(f"{name}={value!r}; use a whole number of at least {least}")
 
 

@@ -89,8 +89,9 @@ class Head(Predictor):
     def tuned(self, model: str, task: str, seed: int, records: Iterable[Mapping[str, Any]]) -> Self:
         """This head with what a fit on a pair has chosen, where records tell of one."""
         for r in records:
-            fit = r["model"], r["task"], r["head"], r["seed"], r["metric"]
-            if fit == (model, task, self.label, seed, "val_accuracy") and r["note"]:
+            fit = r["model"], r["task"], r["head"], r["seed"]
+            chosen_by = str(r["metric"]).startswith("val_") and r["note"]
+            if fit == (model, task, self.label, seed) and chosen_by:
                 chosen = call_options(f"({r['note']})", f"head {self.name!r}")
                 return clone(self).set_params(**chosen)
         return self

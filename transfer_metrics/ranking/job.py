@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
-from transfer_metrics.features.extract import Extraction, check_counts
+from transfer_metrics.features.extract import Extraction, check_pass
 from transfer_metrics.features.layers import MEAN
 from transfer_metrics.metrics.base import METRICS, Metric
 from transfer_metrics.naming import short_id
@@ -116,6 +116,7 @@ class Job:
     ) -> Job:
         """That of arguments of ``rank_models``, and of ``fields`` of a job."""
         options = options or {}
+        check_pass(**options, dtype=fields.get("dtype", "float32"))
         n = len(task[split])
         chosen, view = extracted_layers(layers)
         uneven = task.kind == "classification" and is_long_tailed(task[split].labels)
@@ -327,7 +328,6 @@ def _ranges_of(n: int, shard_size: int) -> tuple[range, ...]:
     >>> _ranges_of(300, 100), _ranges_of(399, 200), _ranges_of(50, 100)
     ((range(0, 100), range(100, 200), range(200, 300)), (range(0, 399),), (range(0, 50),))
     """
-    check_counts(shard_size=shard_size)
     shards = max(1, n // shard_size)
     count = min(_RANGES, shards)
     starts = [shards * i // count * shard_size for i in range(count)]

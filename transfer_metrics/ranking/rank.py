@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import math
 import os
 import re
@@ -16,7 +17,13 @@ from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, warn
+from transfer_metrics.errors import (
+    InvalidInputError,
+    TransferMetricsWarning,
+    UnknownNameError,
+    warn,
+)
+from transfer_metrics.features.extract import PASS_OPTIONS
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.fork_server import can_fork, fork_server_until_end
 from transfer_metrics.progress import progress_bar
@@ -149,7 +156,7 @@ def rank_models(
         The table of all scores.
 
     Raises:
-        UnknownNameError: no such metric, task, split, engine or pattern of models.
+        UnknownNameError: no such metric, task, split, engine, option or pattern of models.
         UnsupportedTaskError: a metric that is not defined for this kind of task; a budget with a
             task that labels words.
         InvalidInputError: a task, evidence or a prior that cannot be used; a budget that is no
@@ -165,6 +172,9 @@ def rank_models(
     ('zoo:vit-mnist', 1)
     """
     check_metrics(metrics)
+    for name in sorted(options.keys() - set(PASS_OPTIONS)):
+        known = [*inspect.signature(rank_models).parameters, *PASS_OPTIONS]
+        raise UnknownNameError.of("option of rank_models", name, known)
     if evidence is not None:
         # Accuracies without scores get such as this ranking has.
         same = {
