@@ -120,18 +120,28 @@ def longer() -> str:
         for head in (*trained, ground_truth.BEST):
             few, many = (_reached(records, pair, head) for records in both)
             row.append(f"{few:.1f} → {many:.1f}")
-            changes.append((head, many - few))
+            changes.append((head, pair[1], many - few))
         rows.append(row)
-    told = "; ".join(
-        f"{head} {min(found):+.1f} to {max(found):+.1f}, {sum(found) / len(found):+.1f} on average"
-        for head in (*trained, ground_truth.BEST)
-        if (found := [change for name, change in changes if name == head])
-    )
+
+    def told(tasks: set[str]) -> str:
+        return "; ".join(
+            f"{head} {min(found):+.1f} to {max(found):+.1f}, {sum(found) / len(found):+.1f} on "
+            f"average"
+            for head in (*trained, ground_truth.BEST)
+            if (
+                found := [
+                    change for name, task, change in changes if name == head and task in tasks
+                ]
+            )
+        )
+
+    whole = kept_truth.trained_longer()
+    others = {task for _, task in pairs} - whole
     text = (
         f"Nine to twelve epochs do not bring fine-tuning to its end. {len(rows)} pairs again with "
         f"forty, by {'; '.join(kept_truth.kept_protocol(name='longer')[1:])}: test accuracy in per "
         f"cent, mean over seeds, and *best* that of the head which validation chose of the four. "
-        f"Changes in points: {told}."
+        f"Changes in points, {', '.join(sorted(whole))}: {told(whole)}. Others: {told(others)}."
     )
     header = ("model", "task", *trained, ground_truth.BEST)
     parts = ["## Trained longer", wrapped(text), piped(header, rows), *_judged_by(both)]
