@@ -16,6 +16,7 @@ import argparse
 import os
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,10 @@ def wordllama() -> Model:
     import safetensors.torch
     from tokenizers import Tokenizer
 
-    [origin] = import_module("importlib.util").find_spec("wordllama").submodule_search_locations
-    [weights] = Path(origin).glob("weights/*.safetensors")
-    [vocabulary] = Path(origin).glob("tokenizers/*.json")
+    # Found and not imported, since importing it needs more packages.
+    folder = Path(str(getattr(find_spec("wordllama"), "origin", ""))).parent
+    [weights] = folder.glob("weights/*.safetensors")
+    [vocabulary] = folder.glob("tokenizers/*.json")
     tokenizer = Tokenizer.from_file(str(vocabulary))
     [rows] = safetensors.torch.load_file(weights).values()
     padding = len(rows)  # a row of its own, which does not count in the mean

@@ -23,6 +23,7 @@ from transfer_metrics.evidence import (
 from transfer_metrics.evidence.evidence_report import Evidence
 from transfer_metrics.evidence.ground_truth import short_name, shortened
 from transfer_metrics.evidence.judgement import Scores
+from transfer_metrics.evidence.own_evidence import truth_cases
 from transfer_metrics.evidence.static_baseline import by_task
 from transfer_metrics.results.agreement import static_scores
 from transfer_metrics.results.comparison import Comparison
@@ -334,3 +335,11 @@ def test_where_all_were_trained_longer_that_is_the_truth() -> None:
         seeds = {(r["model"], r["seed"]) for r in truth if (r["task"], r["head"]) == (task, head)}
         assert seeds == {(model, seed) for model in models for seed in (0, 1)}
     assert len(truth) == len(short)
+
+
+def test_what_probes_are_tested_on_is_no_size_of_a_score() -> None:
+    scores = kept_truth.kept_scores()
+    trained = {(r["task"], r["n"]) for r in scores if r["split"] == "train"}
+    assert {r["n"] for r in scores} > {n for _, n in trained}
+    cases = truth_cases("here", kept_truth.kept_truth(), scores)
+    assert {case.n for case in cases} == {n for _, n in trained}

@@ -16,7 +16,7 @@ from transfer_metrics.evidence.learning import Case, cases_of, learn
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.error_model import ErrorModel
 from transfer_metrics.results.known_accuracies import closest
-from transfer_metrics.results.record import Record
+from transfer_metrics.results.record import MEASURED, Record
 from transfer_metrics.results.wording import several, some
 from transfer_metrics.syntax import split_list
 from transfer_metrics.untrusted import TABLE, parse_json, read_text, visible
@@ -97,9 +97,9 @@ def truth_cases(population: str, truth: _Records, scores: _Records) -> list[Case
     """Cases of a ground truth: on all examples and on parts, at the last and at the best block."""
     accuracies, scored = best_reached(truth), Scores(scores)
     classes = {str(r["task"]): int(r["num_classes"]) for r in truth if r.get("num_classes")}
-    # Accuracies of probes are of test examples, which are no size of what was scored.
-    sizes = [(r["task"], int(r["n"])) for r in scores if r.get("n") and r["metric"] != "accuracy"]
-    whole = {task: max(n for t, n in sizes if t == task) for task, _ in sizes}
+    # What probes reach is of test examples, which are no size of what was scored.
+    sizes = {(r["task"], int(r["n"])) for r in scores if r.get("n") and r["metric"] not in MEASURED}
+    whole = dict(sorted(sizes))  # the largest of a task comes last
     cases = cases_of(population, scored.last(), accuracies, n=whole, classes=classes)
     best = scored.best()
     cases += cases_of(population, best, accuracies, n=whole, classes=classes, of_best=True)
