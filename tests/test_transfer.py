@@ -8,7 +8,9 @@ import io
 import json
 import shlex
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,13 +23,17 @@ import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.heads import transfer as transfer_module
+from transfer_metrics.heads import trials as trials_module
 from transfer_metrics.heads.base import HEADS, resolve_head
-from transfer_metrics.heads.estimate import _train_seconds
+from transfer_metrics.heads.estimate import _train_seconds, expected_seconds
+from transfer_metrics.heads.fits import LATE, Loaded
 from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.heads.training import rungs
-from transfer_metrics.heads.trials import _LEAST, Trials
+from transfer_metrics.heads.trials import _LEAST, _PAGE, Trials
 from transfer_metrics.progress import check_time
+from transfer_metrics.results.record import Record
 from transfer_metrics.selection.base import Selection
+from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.specs import results_of
 
 pytestmark = pytest.mark.integration
@@ -173,35 +179,156 @@ def test_it_goes_on_where_it_was_stopped(
 def test_what_there_is_no_time_for_is_said(
     task: tm.Task, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def expected(table: tm.ScoreTable, model: str, task: tm.Task, trained: bool = False) -> float:
-        return 1000.0 if trained else 0.01  # whatever this machine takes
+    def expected(*args: object) -> tuple[float, float]:
+        trained = "epochs" in args[-1].get_params()
+        return 0.0, 1000.0 if trained else 0.01  # whatever this machine takes
 
-    monkeypatch.setattr(transfer_module, "expected_seconds", expected)
+    monkeypatch.setattr(trials_module, "expected_seconds", expected)
     found = tm.transfer(
         "zoo:cnn-mnist", task, time=60, finetune=1, cache_dir=place / "cache", progress=False
     )
     assert any(text.startswith("fine-tuning of zoo:cnn-mnist, which") for text in found.skipped)
     assert not any("finetune" in str(r.head) for r in found.comparison)
+    # What the cache has takes no time.
+    assert {str(r.head) for r in found.comparison} > {"linear_probe", "head2toe"}
 
 
-def test_a_head_is_begun_only_if_it_fits_by_what_heads_took_here(task: tm.Task) -> None:
-    run = Trials(task, 100.0, 0, 0.2, {}, time.perf_counter())
-    # Nothing is measured: what is expected counts, once for the fit and once for the last one.
-    assert run.fits("a", "linear_probe", 49.0)
-    assert not run.fits("b", "linear_probe", 51.0)
-    # Such heads took thirty times what was expected, and so may others.
-    run.paces["linear_probe"] = 30.0
-    for head in ("linear_probe(layers=['x'])", "head2toe"):
-        assert run.fits("c", head, 1.6)
-        assert not run.fits("d", head, 1.7)
-    # The last training does not search once more, so it takes half.
-    assert run.fits("e", "lpft(epochs=12)", 2.2)
-    assert not run.fits("f", "lpft(epochs=12)", 2.3)
-    # The slowest may win, whatever is begun now.
-    run.slowest = 80.0
-    assert not run.fits("g", "linear_probe", 0.7)
-    assert [text[0] for text in run.skipped] == ["b", "d", "d", "f", "g"]
-    assert run.skipped[0].startswith("b, which would take about 51.0 s and the winner's last fit")
+READING, BLOCKS = 2.0, "head2toe(keep=0.5, layers='blocks')"
+FITS = {_LEAST: 0.25, "linear_probe": 1.0, BLOCKS: 3.0}
+"""Seconds that heads are expected to take."""
+
+
+class Clock:
+    """A clock that only the work below moves."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    time = perf_counter
+
+
+@dataclass(frozen=True)
+class Work:
+    """Fits that take ``ratio`` times what is expected, and none of the time that the cache has."""
+
+    clock: Clock
+    ratio: float
+    cached: dict[tuple[str, str], float]
+    done: list[tuple[str, str]]
+    heads: tuple = ()
+    until: float = float("inf")
+
+    def load(self, model: Candidate) -> Loaded:
+        loaded = Loaded(
+            model, Record(model.name, metric=""), None, SimpleNamespace(spent=0.0), None
+        )
+        loaded.__dict__["flops"] = 1
+        return loaded
+
+    def kept(self, loaded: Loaded, head: tm.LinearProbe, seed: int) -> list[Record]:
+        seconds = self.cached.get((loaded.model.name, head.label))
+        return [] if seconds is None else [Record("", metric="fit_seconds", value=seconds)]
+
+    def map(self, loaded: Loaded, part: int) -> list[Record]:
+        head = self.heads[part]
+        fit = loaded.model.name, head.label
+        known = self.cached.get(fit)
+        seconds = self.ratio * FITS[head.label]
+        if known is None and not loaded.features.spent:
+            self.clock.now += READING
+            loaded.features.spent += READING
+        self.clock.now += 0.0 if known else seconds
+        if self.clock.now > self.until:
+            self.clock.now = self.until
+            return [replace(loaded.base, head=head.label, error=LATE)]
+        self.done.append(fit)
+        measured = {"val_accuracy": FITS[head.label] / 10, "fit_seconds": known or seconds}
+        return [replace(loaded.base, head=fit[1], metric=m, value=v) for m, v in measured.items()]
+
+    def reduce(self, model: Candidate, results: list[list[Record]]) -> list[Record]:
+        return results[0]
+
+
+def trials(
+    monkeypatch: pytest.MonkeyPatch,
+    limit: float,
+    ratio: float,
+    cached: dict | None = None,
+    least: float = FITS[_LEAST],
+) -> tuple[Trials, Clock]:
+    """Five models, on each of which a probe and Head2Toe are tried within some time."""
+    clock, expected = Clock(), {**FITS, _LEAST: least}
+    monkeypatch.setattr(trials_module, "clock", clock)
+    monkeypatch.setattr(
+        trials_module, "expected_seconds", lambda *args: (READING, expected[args[-1].label])
+    )
+    digits = tm.load_task("sklearn:digits?examples=20")
+    run = Trials(digits, limit, 0, 0.2, {"progress": False}, 0.0, order=list("abcde"))
+    run.__dict__["work"] = Work(clock, ratio, cached or {}, [])
+    for name in run.order:
+        run.try_heads(Candidate(name, name), ["linear_probe", BLOCKS])
+    return run, clock
+
+
+@pytest.mark.parametrize("limit", [12.0, 30.0, 60.0])
+@pytest.mark.parametrize("ratio", [1 / 16, 0.5, 1.0, 4.0])
+def test_the_cheapest_head_tells_the_pace_and_the_limit_is_used(
+    limit: float, ratio: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, clock = trials(monkeypatch, limit, ratio)
+    done = run.work.done
+    assert done[0] == ("a", _LEAST)
+    # Head2Toe is fitted again as it was, a probe with the strength that was chosen.
+    last = max(ratio * FITS[head] * (1.0 if head == BLOCKS else 0.5) for _, head in done)
+    assert clock.now + last + _PAGE <= limit
+    missing = {(m, head) for m in run.order for head in ("linear_probe", BLOCKS)} - {*done}
+    told = " ".join(run.skipped)
+    for model, head in missing:
+        read = 0.0 if any(m == model for m, _ in done) else READING
+        again = max(last, ratio * FITS[head] * (1.0 if head == BLOCKS else 0.5))
+        assert clock.now + read + ratio * FITS[head] + again + _PAGE > limit
+        assert f"heads on {model}, " in told or f"{head} on {model}, " in told
+    if ratio < 1 and limit >= 30:
+        assert not missing
+    assert set(run.loaded) == {"a"} == {run.best()[0][0]}
+
+
+def test_what_the_cache_has_takes_no_time_but_its_last_fit_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cached = {(m, head): 4.0 * FITS[head] for m in "abc" for head in FITS}
+    cached["b", BLOCKS] = 1e4
+    run, clock = trials(monkeypatch, 20.0, 4.0, cached)
+    assert {fit for fit in run.work.done if fit in cached} == {*cached} - {
+        ("b", BLOCKS), ("b", _LEAST), ("c", _LEAST)
+    }  # fmt: skip
+    assert any(text.startswith(f"{BLOCKS} on b, which") for text in run.skipped)
+    # The others are begun by what those of the cache took: a probe with what it reads takes six.
+    assert clock.now + 4.0 * FITS[BLOCKS] + READING + _PAGE <= 20.0
+    assert ("d", BLOCKS) not in run.work.done
+
+
+def test_a_head_that_takes_longer_than_expected_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The least takes a thirtieth of what is expected, so a probe seems to; it takes four times it.
+    run, clock = trials(monkeypatch, 10.0, 4.0, least=30.0)
+    assert run.work.done == [("a", _LEAST)]
+    assert run.skipped[0] == "linear_probe on a, stopped when the time was over"
+    # There was time left for what it would have taken to fit it again, and for the page.
+    assert clock.now == pytest.approx(3.0 + (7.0 - _PAGE) / 1.5)
+
+
+def test_a_head_is_expected_to_take_what_it_reads_and_searches(found: tm.Decision) -> None:
+    def seconds(head: str) -> float:
+        model = found.ranking.best()
+        return expected_seconds(found.ranking, model, digits, resolve_head(head))[1]
+
+    digits = tm.load_task("sklearn:digits")
+    assert seconds(_LEAST) < seconds("linear_probe") / 3
+    assert seconds(BLOCKS) < seconds("head2toe(keep=0.5)") < seconds("head2toe(steps=2000)")
+    assert seconds("head2toe") < seconds("head2toe_cv") / 10
+    assert seconds("finetune(epochs=2)") > 0
 
 
 @pytest.mark.slow
@@ -209,7 +336,7 @@ def test_the_limit_holds_where_estimates_are_far_too_low(
     task: tm.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine that is busy: what the first heads take is what the others are held to."""
-    monkeypatch.setattr(transfer_module, "expected_seconds", lambda *_: 0.01)
+    monkeypatch.setattr(trials_module, "expected_seconds", lambda *_: (0.0, 0.01))
     common = {"cache_dir": tmp_path, "progress": False}
     tm.rank_models(MODELS, task, **common)
     began = time.perf_counter()
@@ -219,7 +346,8 @@ def test_the_limit_holds_where_estimates_are_far_too_low(
     found = tm.transfer(MODELS, task, cache="always", time=1.2 * alone, **common)
     assert time.perf_counter() - began < 1.5 * 1.2 * alone
     assert first.skipped == ()
-    assert any("which would take" in text or "time was over" in text for text in found.skipped)
+    assert any("for which there was" in t or "which would take" in t or "time was over" in t
+               for t in found.skipped)  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:the time was over before")
@@ -565,10 +693,8 @@ def test_the_limit_binds_what_is_looked_ahead_and_the_first_head(
             check_time()
 
     monkeypatch.setattr(transfer_module, "forecast", endless)
-    monkeypatch.setattr(transfer_module, "expected_seconds", lambda *_: 1e6)
     began = time.perf_counter()
     found = tm.transfer(MODELS, task, time=40, cache_dir=tmp_path, progress=False)
     assert time.perf_counter() - began < 1.3 * 40
-    assert found.label == "linear_probe(C_grid=(0.0001, 0.01, 1.0))"
-    assert any(text.startswith("linear_probe on ") for text in found.skipped)
+    assert found.comparison.records[0]["head"] == _LEAST
     assert found.accuracy > 0.5

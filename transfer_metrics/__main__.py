@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -111,9 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 @console()
 def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     """Run what a command line asks for; whatever goes wrong is one sentence."""
+    began = time.monotonic()  # what is imported from here on counts for --time too
     try:
         take_options(parser)
         args = parser.parse_args(with_config(argv, parser))
+        args.began = began
         take_options(parser_of(parser, args))
         _refuse_empty(args)
         threads = getattr(args, "threads", None)

@@ -20,6 +20,7 @@ from transfer_metrics.cli.options import (
     check_place,
     loaded,
     positive,
+    seconds_left,
     task_options,
 )
 from transfer_metrics.cli.parser import add_verb
@@ -102,7 +103,7 @@ def _run(args: argparse.Namespace) -> int:
         ood=ood,
         seeds=args.seeds,
         quick=args.quick,
-        time=args.time,
+        time=seconds_left(args),
         engine=args.engine,
         workers=args.workers,
         metrics=args.metrics,

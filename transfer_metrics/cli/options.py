@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,13 @@ def _time(text: str) -> str:
     except InvalidInputError as error:  # argparse would hide what it says
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def seconds_left(args: argparse.Namespace) -> float | None:
+    """What is left of ``--time`` since the command began; a moment where it is over."""
+    if args.time is None:
+        return None
+    return max(seconds_of(args.time) - (time.monotonic() - args.began), 0.01)
 
 
 def _device(text: str) -> str:

@@ -11,7 +11,7 @@ from transfer_metrics.errors import InvalidInputError, UnknownNameError, meant
 from transfer_metrics.untrusted import read_text, visible
 
 # What concerns the terminal and not the result, and what argparse keeps for itself.
-_NOT_KEPT = ("config", "run", "verb", "help", "quiet", "json", "csv", "dry_run", "debug")
+_NOT_KEPT = ("config", "run", "verb", "help", "quiet", "json", "csv", "dry_run", "debug", "began")
 # Of a file, and of the values of one option.
 _MOST_BYTES, _MOST_PARTS = 1 << 20, 10_000
 _MOST_THREADS = 1024

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.base import Head, resolve_head
+from transfer_metrics.heads.linear import LINEAR_C
 from transfer_metrics.heads.splits import with_test
 from transfer_metrics.heads.training import rungs
 from transfer_metrics.ranking import ScoreTable
@@ -25,8 +26,14 @@ TRAINED = tuple(
     f"{head}(epochs={_EPOCHS}, halving={_HALVING}, lr='wide')" for head in ("finetune", "lpft")
 )
 """The heads that train the network."""
+FROZEN = ("linear_probe", "head2toe(keep=0.5, layers='blocks')")
+"""The heads on features that every model of a shortlist gets."""
 # Operations a second of fits on features, and what a head takes beside them; for estimates.
-_SPEED, _BESIDE = 5e9, 0.5
+_SPEED, _BESIDE = 1e10, 0.3
+# Iterations of a probe for each strength, and what one takes beside its operations.
+_ITERATIONS, _ITERATION = 50, 1e-4
+# Features that Head2Toe reads of a layer, and layers that it reads for each block without `blocks`.
+_WIDTH, _ACTIVATIONS = 512, 2
 # Forward passes that a step of training takes as long as; fits of a search over a grid with folds.
 _STEP, _CROSS_VALIDATED = 3.2, 20
 
@@ -51,18 +58,21 @@ def expected_steps(
         return [], found
     ranking = sum(one.seconds for one in good)
     mean, count = ranking / len(good) / len(tested["train"]), min(most, len(good))
-    head = _fit_seconds(tested, max(one.layers for one in good))
+    widths = [max(one.dims[1] for one in good)] * max(one.layers for one in good)
+    probe, blocks, refined = (
+        _fit_seconds(resolve_head(head), tested, widths) for head in (*FROZEN, "head2toe")
+    )
     reading, training = mean * _examples(tested), _train_seconds(mean, tested)
     three = f"three heads on each of at most {several(count, 'model')}"
     steps = [
         (f"ranking {several(len(good), 'model')}", ranking),
-        (three, count * (3 * head + reading)),
-        ("Head2Toe on all activations of the best", head + reading),
+        (three, count * (2 * probe + blocks + reading)),
+        ("Head2Toe on all activations of the best", refined + reading),
     ]
     if finetune:
         text = f"fine-tuning and LP-FT of at most {several(min(finetune, count), 'model')}"
         steps.append((text, min(finetune, count) * len(TRAINED) * training))
-    last = training / 3 if finetune else head
+    last = training / 3 if finetune else refined
     return [*steps, ("the winner once more, tested and written", last)], found
 
 
@@ -118,9 +128,7 @@ def _head_seconds(head: Head, model: Forecast, task: Task) -> float:
     each = model.seconds / len(task["train"])
     settings = head.get_params(deep=False)
     if "epochs" not in settings:
-        tries = _CROSS_VALIDATED if "cv" in settings else 1
-        layers = 1 if settings.get("layers") == "last" else model.layers
-        return tries * _fit_seconds(task, layers)
+        return _fit_seconds(head, task, [model.dims[1]] * model.layers)
     rates = _RATES if isinstance(settings["lr"], str) else np.size(settings["lr"])
     rates *= np.size(settings["weight_decay"])
     epochs = _epochs(rates, settings["epochs"], settings["halving"])
@@ -138,15 +146,19 @@ def _epochs(rates: int, epochs: int, halving: int | None) -> int:
     return sum(n * (b - a) for n, a, b in zip(counts, ends[:-1], ends[1:], strict=True))
 
 
-def expected_seconds(table: ScoreTable, model: str, task: Task, trained: bool = False) -> float:
-    """About how long a head takes on a model that was ranked, on its features or with training."""
-    known = (r for r in table if r.model == model and r.extract_seconds is not None)
+def expected_seconds(table: ScoreTable, model: str, task: Task, head: Head) -> tuple[float, float]:
+    """About how long a head takes on a model that was ranked: to read its features, and to fit it.
+
+    One that trains the network reads none.
+    """
+    of_model = [r for r in table if r.model == model]
+    known = [r for r in of_model if r.extract_seconds is not None]
     n = len(task["train"])
     forward = max(((r.extract_seconds or 0.0) / (r.n or n) for r in known), default=0.0)
-    if trained:
-        return _train_seconds(forward, task)
-    layers = max(1, len({r.layer for r in table if r.model == model}))
-    return forward * _examples(task) + _fit_seconds(task, layers)
+    if "epochs" in head.get_params(deep=False):
+        return 0.0, _train_seconds(forward, task)
+    widths = {str(r.layer): r.dim or _WIDTH for r in of_model}
+    return forward * _examples(task), _fit_seconds(head, task, list(widths.values()))
 
 
 def _train_seconds(each: float, task: Task, epochs: int | None = None) -> float:
@@ -155,12 +167,22 @@ def _train_seconds(each: float, task: Task, epochs: int | None = None) -> float:
     return _STEP * epochs * each * len(task["train"])
 
 
-def _fit_seconds(task: Task, layers: int) -> float:
-    """About how long a head on features takes; Head2Toe, one of three, reads some 512 a layer."""
-    classes, examples = max(task.num_classes, 1), len(task["train"])
-    operations = 6 * 500 * 128 * 1.5 * 512 * layers * classes
-    operations += 2 * 50 * 60 * 4 * examples * 512 * classes
-    return _BESIDE + operations / _SPEED / 3
+def _fit_seconds(head: Head, task: Task, widths: Sequence[int]) -> float:
+    """About how long a head on features takes, with blocks of such widths."""
+    settings = head.get_params(deep=False)
+    tries, outputs = 1, max(task.num_classes, 1)
+    if "cv" in settings:
+        tries, settings = _CROSS_VALIDATED, resolve_head("head2toe").get_params(deep=False)
+    width, blocks = max(widths, default=_WIDTH), max(len(widths), 1)
+    if "steps" in settings:
+        layers = blocks if settings["layers"] == "blocks" else _ACTIVATIONS * blocks
+        read = settings["steps"] * settings["batch_size"]
+        operations = 6 * read * layers * _WIDTH * (1 + settings["keep"]) * outputs
+        return tries * (_BESIDE + operations / _SPEED)
+    # Of other heads as of a probe, which reads one layer.
+    iterations = _ITERATIONS * len(settings.get("C_grid", LINEAR_C))
+    operations = 4 * len(task["train"]) * width * outputs
+    return _BESIDE + iterations * (_ITERATION + operations / _SPEED)
 
 
 def _examples(task: Task) -> int:

@@ -159,11 +159,15 @@ class Fits:
         version, name = transfer_metrics.__version__, self.task.name
         return Record(model=model, task=name, task_id=self.task_id, metric="", version=version)
 
-    def _kept(self, loaded: Loaded, head: Head, base: Record) -> list[Record]:
-        """Records of one fit, from the cache or computed; its failure as a record."""
+    def kept(self, loaded: Loaded, head: Head, seed: int | None) -> list[Record]:
+        """What the cache has of one fit; nothing where it is not to be read."""
+        read = self.policy in ("only-missing", "only-cache")
+        return self.cache.read(self._key(loaded, head, seed)) if read else []
+
+    def _key(self, loaded: Loaded, head: Head, seed: int | None) -> str:
         # Two selectors that were fitted to other data look the same in a label.
         chosen = {n: c for n, p in head.get_params().items() if (c := _columns(p)) is not None}
-        key = content_key(
+        return content_key(
             **({"chosen": chosen} if chosen else {}),
             model=loaded.model.fingerprint,
             settings=loaded.settings.digest,
@@ -171,10 +175,13 @@ class Fits:
             val=self.task["val"].fingerprint,
             tests={name: split.fingerprint for name, split in self.tests.items()},
             head=head.label,
-            seed=base.seed,
+            seed=seed,
             measured=("val_accuracy", self.distortions),
         )
-        records = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
+
+    def _kept(self, loaded: Loaded, head: Head, base: Record) -> list[Record]:
+        """Records of one fit, from the cache or computed; its failure as a record."""
+        key, records = self._key(loaded, head, base.seed), self.kept(loaded, head, base.seed)
         if not records and self.policy == "only-cache":
             raise InvalidInputError(
                 f"{base.head} on {loaded.model.name} is not in the cache; compare with "

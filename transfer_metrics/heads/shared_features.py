@@ -66,6 +66,11 @@ class SharedFeatures:
         self._open = ExitStack()
         weakref.finalize(self, self._open.close)
 
+    @property
+    def spent(self) -> float:
+        """Seconds of all passes so far."""
+        return sum(one.seconds for passes in self._passes.values() for one in passes)
+
     def expect(self, asked: Iterable[tuple[Any, Any]]) -> None:
         """Say which layers and poolings will be asked for."""
         self._expected = list(asked)

@@ -14,7 +14,7 @@ from typing import Any
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.files import RESULTS, check_folder
 from transfer_metrics.heads.decision import Decision
-from transfer_metrics.heads.estimate import MOST, TRAINED, expected_seconds
+from transfer_metrics.heads.estimate import FROZEN, MOST, TRAINED
 from transfer_metrics.heads.splits import with_test
 from transfer_metrics.heads.trials import Trials
 from transfer_metrics.progress import OutOfTime, WholeRun, until
@@ -32,7 +32,6 @@ from transfer_metrics.sources.specs import refuse_among_examples
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.syntax import seconds_of
 
-_PROBE, _ALL_BLOCKS = "linear_probe", "head2toe(keep=0.5, layers=blocks)"
 _REFINED = ("head2toe",)
 _SHARES = (0.5, 0.35, 0.25, 0.15, 0.1)
 # Of the time that there is, what a ranking may take before it becomes a race.
@@ -80,10 +79,10 @@ def transfer(
         time: seconds, or text such as ``"30m"``, that it should take at most. Where ranking alone
             would take half of that, models race if a few examples can be tried on all of them in
             time, and it ends with the models that are scored when six tenths are over, of which
-            there is always one. A head is begun only if it and the last fit of the winner would
-            fit into what is left, by what heads before it took in this run, and stopped where they
-            do not; what is left out is listed. One head is always fitted: a linear probe of three
-            strengths where there is time for no other.
+            there is always one. Then a linear probe of three strengths is fitted on the best model,
+            however long it takes, which tells how fast this machine is: another head is begun only
+            if by that it and the last fit of the winner would fit into what is left, and stopped
+            where they do not; what is left out is listed.
         most: the most models of the shortlist that heads are fitted on, likeliest first.
         confidence: with which the shortlist is to hold the best model.
         validation: share of the training examples that choices are made by, where the task has no
@@ -130,11 +129,7 @@ def transfer(
     with WholeRun("transfer", progress) as bar:
         bar.expect(2.0)
         with bar.step(f"ranking {several(len(candidates), 'model')}", 1.0):
-            worked = clock.process_time()
-            table = _ranked(run, candidates, metrics, {**options, **common})
-            if engine == "serial":
-                worked = max(clock.process_time() - worked, 0.01)
-                run.busy = max((clock.perf_counter() - began) / worked, 1.0)
+            table = run.ranking = _ranked(run, candidates, metrics, {**options, **common})
         shortlist = table.shortlist(confidence)
         chosen = [c for name in shortlist for c in candidates if c.name == name]
         if chosen[most:]:
@@ -144,22 +139,17 @@ def transfer(
             )
         run.order = [c.name for c in chosen]
         weight = 1.0 / (len(chosen[:most]) + 2 + 4 * finetune)
-        for i, candidate in enumerate(chosen[:most]):
-            expected = expected_seconds(table, candidate.name, tested)
-            if i == 0 or run.fits(f"heads on {candidate.name}", _PROBE, expected):
-                with bar.step(f"heads on {candidate.name}", weight):
-                    run.try_heads(candidate, _frozen(table, candidate.name), expected)
+        for candidate in chosen[:most]:
+            with bar.step(f"heads on {candidate.name}", weight):
+                run.try_heads(candidate, _frozen(table, candidate.name))
         run.refuse_failure()
         by_name = {c.name: c for c in chosen}
         first = run.best()[0][0]
-        expected = expected_seconds(table, first, tested)
         with bar.step(f"Head2Toe on {first}", weight):
-            run.try_heads(by_name[first], _REFINED, expected)
+            run.try_heads(by_name[first], _REFINED, "Head2Toe on")
         for name in list(dict.fromkeys(m for m, _ in run.best()))[:finetune]:
-            expected = expected_seconds(table, name, tested, True)
-            if run.fits(f"fine-tuning of {name}", TRAINED[0], expected):
-                with bar.step(f"fine-tuning {name}", 4 * weight):
-                    run.try_heads(by_name[name], TRAINED, expected)
+            with bar.step(f"fine-tuning {name}", 4 * weight):
+                run.try_heads(by_name[name], TRAINED, "fine-tuning of")
         model, label = run.best()[0]
         with bar.step(f"testing {label} on {model}", weight):
             head, state = run.fitted(model, label)
@@ -257,8 +247,9 @@ def _race(
 def _frozen(table: ScoreTable, model: str) -> tuple[str, ...]:
     """The heads on features, the simplest first."""
     [best] = table.best_layers(model)
-    own = () if best.endswith(":input") else (f"{_PROBE}(layers=[{best!r}])",)
-    return (_PROBE, *own, _ALL_BLOCKS)
+    probe, *others = FROZEN
+    own = () if best.endswith(":input") else (f"{probe}(layers=[{best!r}])",)
+    return (probe, *own, *others)
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -12,11 +12,13 @@ from typing import Any
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.heads.base import Head, resolve_head
+from transfer_metrics.heads.estimate import expected_seconds
 from transfer_metrics.heads.fits import LATE, Fits, Loaded
 from transfer_metrics.heads.objective import QUALITY
 from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import progress_bar
+from transfer_metrics.ranking import ScoreTable
 from transfer_metrics.ranking.cache import ResultCache, content_key
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
@@ -26,13 +28,15 @@ from transfer_metrics.sources.tasks.task import Task
 
 _LEAST = "linear_probe(C_grid=(0.0001, 0.01, 1.0))"
 """The head that takes least."""
+_PAGE = 2.0
+"""Seconds that the test of the winner and its page take."""
 
 
 @dataclass
 class Trials:
     """Heads that are tried within some time: what is the same for all, and what they found.
 
-    Of models only the best so far stays ``loaded``.
+    ``ranking`` says what they may take. Of models only the best so far stays ``loaded``.
     """
 
     task: Task
@@ -46,7 +50,8 @@ class Trials:
     skipped: list[str] = field(default_factory=list)
     paces: dict[str, float] = field(default_factory=dict)
     slowest: float = 0.0
-    busy: float = 1.0
+    loading: float = 0.0
+    ranking: ScoreTable = field(default_factory=lambda: ScoreTable([]))
     order: list[str] = field(default_factory=list)
     loaded: dict[str, Loaded] = field(default_factory=dict)
 
@@ -75,66 +80,97 @@ class Trials:
         return self.limit - (clock.perf_counter() - self.began)
 
     @property
-    def last(self) -> float:
-        """Seconds that fitting the winner once more, its test and its page may take."""
-        fits = (r.value or 0.0 for r in self.found if r.metric == "fit_seconds")
-        return max(self.slowest, *fits, 0.0)
+    def spare(self) -> float:
+        """Seconds until the winner has to be fitted once more, tested and written."""
+        return self.left - self.slowest - _PAGE
 
-    def fits(self, what: str, head: str, expected: float) -> bool:
-        """Whether there is time for a head and for fitting the winner after it, else remember it.
+    def try_heads(self, model: Candidate, heads: Sequence[str], told: str = "heads on") -> None:
+        """Fit and measure heads on a model.
 
-        An estimate is scaled by what such heads took here against theirs, or else by what the
-        slowest of the others did; before any, by the share of a core that the ranking got. The head
-        may win, and is then fitted again.
+        Where time is limited, each only if there is time for it and, since it may win, for its last
+        fit, by what the ranking lets expect and what heads before it took against that. So the
+        first of all is the least there is, which is fitted however long it takes: without a head
+        there is no result. What the cache has takes no time.
         """
-        slowest = max(self.paces.values(), default=self.busy)
-        seconds = expected * self.paces.get(_kind_of(head), slowest)
-        if seconds + max(self.last, _again(head) * seconds) <= self.left:
-            return True
-        self.skipped.append(
-            f"{what}, which would take about {duration(seconds)} and the winner's last fit after "
-            f"it, of {duration(max(self.left, 0))}"
-        )
-        return False
-
-    def try_heads(self, model: Candidate, heads: Sequence[str], expected: float) -> None:
-        """Fit and measure heads on a model, each of which was expected to take so many seconds.
-
-        Where time is limited, each only if there is time for it by what those before it took; the
-        least there is where there is time for none, since there is no result without a head.
-        """
+        first = not self.best_fits()
+        if not first and self.spare < self.loading:
+            self.skipped.append(f"{told} {model.name}, for which there was no time")
+            return
         asked = [resolve_head(head) for head in heads]
+        if first and math.isfinite(self.limit):
+            asked.insert(0, resolve_head(_LEAST))
         self.heads |= {head.label: head for head in asked}
+        loaded = self._loaded(model, math.inf if first else self.spare)
+        read, late = False, {}
         with progress_bar("fits", len(asked), self.options["progress"]) as bar:
             for head in asked:
-                if math.isinf(self.limit):
-                    self._measured(model, head, asked, math.inf, expected)
-                elif self.fits(f"{head.label} on {model.name}", head.label, expected):
-                    # It may win, and its last fit has to have time as well.
-                    own = self.left / (1.0 + _again(head.label))
-                    self._measured(model, head, asked, min(self.left - self.last, own), expected)
+                reading, fit = expected_seconds(self.ranking, model.name, self.task, head)
+                kept = self._kept_seconds(loaded, head)
+                taken = kept or fit * self._pace(head)
+                seconds = 0.0 if kept else taken + (0.0 if read else reading)
+                # What the cache has was not read, and the last fit would have to.
+                last = _again(head) * taken + (reading if kept else 0.0)
+                has_time = seconds + max(last - self.slowest, 0.0) <= self.spare
+                if has_time or head.label == _LEAST:
+                    others = asked if has_time else [head]
+                    self._measured(model, loaded, head, others, kept, (reading, fit))
+                    read = read or not kept
+                else:
+                    late[f"{head.label} on {model.name}"] = seconds
                 bar.update()
-        if not self.best_fits() and not self.found.failures:
-            least = resolve_head(_LEAST)
-            self.heads[least.label] = least
-            self._measured(model, least, [least], math.inf, expected)
+        if len(late) == len(asked) > 1:
+            late = {f"{told} {model.name}": min(late.values())}
+        for what, seconds in late.items():
+            self.skipped.append(
+                f"{what}, which would take about {duration(seconds)} and the winner's last fit "
+                f"after it, of {duration(max(self.left, 0.0))}"
+            )
         best = [name for name, _ in self.best()[:1]]
         self.loaded = {name: one for name, one in self.loaded.items() if name in best}
 
-    def _measured(
-        self, model: Candidate, head: Head, asked: Sequence[Head], seconds: float, expected: float
-    ) -> None:
-        """Fit one head within some time, and keep what it took against what was expected.
-
-        What it reads is read with what the others need.
-        """
+    def _loaded(self, model: Candidate, seconds: float) -> Loaded | str:
+        """The model, or why there is none; kept if it is there."""
         began = clock.perf_counter()
-        work = replace(self.work, heads=asked, until=clock.time() + max(seconds, 0.1))
-        loaded = self.loaded.get(model.name) or work.load(model)
+        within = replace(self.work, until=clock.time() + seconds)
+        loaded = self.loaded.get(model.name) or within.load(model)
+        self.loading = clock.perf_counter() - began
         if isinstance(loaded, Loaded):
             self.loaded[model.name] = loaded
-        before = 0.0 if isinstance(loaded, str) else loaded.features.saved
-        found = work.reduce(model, [work.map(loaded, list(asked).index(head))])
+        return loaded
+
+    def _kept_seconds(self, loaded: Loaded | str, head: Head) -> float:
+        """What a fit took that the cache has; 0 for one that it has not."""
+        kept = [] if isinstance(loaded, str) else self.work.kept(loaded, head, self.seed)
+        return sum(r.value or 0.0 for r in kept if r.metric == "fit_seconds")
+
+    def _pace(self, head: Head) -> float:
+        """How many times longer than expected such heads took here, or else the slowest did."""
+        return self.paces.get(head.name, max(self.paces.values(), default=1.0))
+
+    def _measured(
+        self,
+        model: Candidate,
+        loaded: Loaded | str,
+        head: Head,
+        others: Sequence[Head],
+        kept: float,
+        expected: tuple[float, float],
+    ) -> None:
+        """Fit one head within the time that there is, and keep what it took against expectation.
+
+        What it reads, which does not count, is read with what the others need.
+        """
+        seconds = math.inf
+        if head.label != _LEAST:
+            # It may win, and its last fit has to have time as well.
+            seconds = max(min(self.spare, (self.left - _PAGE) / (1.0 + _again(head))), 0.1)
+        work = replace(self.work, heads=others, until=clock.time() + seconds)
+        before = 0.0
+        if isinstance(loaded, Loaded):
+            before = loaded.features.spent
+            _ = kept or loaded.flops  # what counts them is imported once, which is no pace
+        began = clock.perf_counter()
+        found = work.reduce(model, [work.map(loaded, list(others).index(head))])
         if isinstance(found, TransferMetricsError):
             raise found
         done = {(r.model, r.head) for r in self.found}
@@ -142,12 +178,14 @@ class Trials:
         summary = self.task.summary
         self.found += Comparison(replace(record, task_summary=summary) for record in fresh)
         if isinstance(loaded, Loaded) and not any(r.error for r in found):
-            # A pass that was made before is part of what the head takes.
-            took = clock.perf_counter() - began + loaded.features.saved - before
-            known = sum(r.value or 0.0 for r in found if r.metric == "fit_seconds")
-            if took > known / 2:  # what the cache has takes no time, from which nothing follows
-                self.paces[_kind_of(head.label)] = took / max(expected, 0.01)
-                self.slowest = max(self.slowest, _again(head.label) * took)
+            reading, fit = expected
+            took = clock.perf_counter() - began - (loaded.features.spent - before)
+            if kept:
+                took = kept
+                self.paces.setdefault(head.name, kept / max(reading + fit, 0.01))
+            else:
+                self.paces[head.name] = took / max(fit, 0.01)
+            self.slowest = max(self.slowest, _again(head) * took + (reading if kept else 0.0))
         if any(r.error == LATE for r in found):
             self.skipped.append(f"{head.label} on {model.name}, stopped when the time was over")
 
@@ -186,11 +224,6 @@ class Trials:
             return fresh.fit(loaded.model, self.work.task), state
 
 
-def _kind_of(head: str) -> str:
-    """The name of a head without its options."""
-    return head.partition("(")[0]
-
-
-def _again(head: str) -> float:
+def _again(head: Head) -> float:
     """The share of the seconds of a fit that the same with what its search has chosen takes."""
-    return 0.5 if _kind_of(head) in ("finetune", "lpft") else 1.0
+    return 1.0 if head.name == "head2toe" else 0.5
