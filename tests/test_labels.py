@@ -727,3 +727,75 @@ def test_letters_that_differ_by_their_unicode_form_are_told() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tm.load_task(np.eye(6), ["é", "É", "x"] * 2)
+
+
+# ---------------------------------------------------------------- numbers that mean other classes
+
+
+class Named(Dataset):
+    """Names as labels, numbered by the classes that this data set has."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.classes = sorted({*names})
+        self.targets = [self.classes.index(name) for name in names]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return np.eye(9)[index], self.targets[index]
+
+
+def names_of(task, split: str) -> list[str]:
+    return [task.classes[code] for code in task[split].labels]
+
+
+def test_splits_that_number_their_classes_differently_are_read_by_name() -> None:
+    train, test = ["ant", "bee", "cow", "bee"], ["cow", "ant", "cow", "dog"]
+    with pytest.warns(TransferMetricsWarning, match="'dog', of which 'train' has no"):
+        task = tm.load_task({"train": Named(train), "test": Named(test)})
+    assert (names_of(task, "train"), names_of(task, "test")) == (train, test)
+    task = tm.load_task(
+        {"train": Named(train), "test": Subset(Subset(Named(test), [0, 1, 3]), [1, 0])}
+    )
+    assert names_of(task, "test") == ["ant", "cow"]
+    with pytest.raises(InvalidInputError, match="number other classes: ant, bee, cow and ant, cow"):
+        tm.load_task(ConcatDataset([Named(train), Named(test)]))
+    assert tm.load_task(ConcatDataset([Named(train)] * 2)).classes == ("ant", "bee", "cow")
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_columns_of_classes_in_another_order_are_read_by_name(words: bool) -> None:
+    import datasets
+
+    splits = {}
+    for split, names in (("train", ["neg", "pos", "odd"]), ("test", ["pos", "neg"])):
+        codes = [0, 1, 1, 0, -100 if words else -1]
+        of = datasets.ClassLabel(names=names)
+        features = {"text": datasets.Value("string"), "label": of}
+        rows: dict = {"text": [f"{split} {i}" for i in range(5)], "label": codes}
+        if words:
+            rows = {
+                "tokens": [text.split() for text in rows["text"]],
+                "tags": [[c] * 2 for c in codes],
+            }
+            text = datasets.Value("string")
+            features = {"tokens": datasets.Sequence(text), "tags": datasets.Sequence(of)}
+        splits[split] = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = tm.load_task(datasets.DatasetDict(splits))
+    times = 2 if words else 1
+    assert names_of(task, "train") == list(np.repeat(["neg", "pos", "pos", "neg"], times))
+    assert names_of(task, "test") == list(np.repeat(["pos", "neg", "neg", "pos"], times))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.9])
+def test_probabilities_of_classes_are_no_targets(share: float) -> None:
+    y = np.full((60, 3), (1 - share) / 2)
+    y[np.arange(60), Y] = share
+    for use in (tm.load_task, tm.score, tm.knn):
+        with pytest.raises(InvalidInputError, match=r"argmax\(1\)"):
+            use(X, y)
+    assert tm.load_task(X, y, kind="regression")["train"].labels.shape == (60, 3)
+    assert tm.load_task(X, y + 0.1).kind == "regression"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tarfile
 import unicodedata
 import zlib
 from pathlib import Path
@@ -33,6 +34,77 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+# ---------------------------------------------------------------- splits by other names
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("training_set", "test_set"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("train_images", "testImages"),
+        ("train/train", "test/test"),
+        ("trainset", "testset"),
+        ("train2017", "test2017"),
+    ],
+)
+def test_splits_that_are_called_otherwise(tmp_path: Path, train: str, test: str) -> None:
+    for split, names in ((train, "123"), (test, "4")):
+        for kind in ("ant", "bee"):
+            fill(tmp_path / split / kind, *(f"{name}.png" for name in names))
+    (tmp_path / "annotations").mkdir()
+    with pytest.warns(TransferMetricsWarning, match=r"left out annotations \(no image in it\)"):
+        task = load_task(f"imagefolder:{tmp_path}")
+    assert task.classes == ("ant", "bee")
+    sizes = {split: part.labels.tolist() for split, part in task.splits.items()}
+    assert sizes == {"train": [0, 0, 0, 1, 1, 1], "test": [0, 1]}
+
+
+@pytest.mark.parametrize("splits", [("test", "val"), ("training", "validation"), ("train", "test")])
+def test_splits_without_classes_are_no_classes(tmp_path: Path, splits: tuple[str, str]) -> None:
+    for split in splits:
+        fill(tmp_path / split, "1.png", "2.png")
+    with pytest.raises(InvalidInputError, match="names of splits and not of classes"):
+        load_task(f"imagefolder:{tmp_path}")
+
+
+def test_splits_inside_of_classes_are_not_read_as_one(tmp_path: Path) -> None:
+    for kind in ("ant", "bee"):
+        fill(tmp_path / kind / "train", "1.png")
+        fill(tmp_path / kind / "test", "1.png")
+    with pytest.raises(InvalidInputError, match="the other way round"):
+        load_task(f"imagefolder:{tmp_path}")
+
+
+@pytest.mark.parametrize("names", [("covid_test", "normal_test"), ("train", "bus"), ("dev", "ops")])
+def test_classes_with_the_name_of_a_split(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        fill(tmp_path / name, "1.png", "2.png")
+    assert load_task(f"imagefolder:{tmp_path}").classes == tuple(sorted(names))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cifar-train-0.tar", "cifar-test-0.tar"),
+        ("default/train/0000.tar", "default/test/0000.tar"),
+        ("my_training.tar", "my_testing.tar"),
+    ],
+)
+def test_shards_whose_split_is_another_word(tmp_path: Path, names: tuple[str, str]) -> None:
+    for shade, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for number in range(4 - shade):
+                picture = encoded(Image.new("L", (4, 4), 10 * number + 100 * shade), "PNG")
+                for end, content in (("png", picture), ("cls", str(number % 2).encode())):
+                    member = tarfile.TarInfo(f"{number}.{end}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+    task = load_task(str(tmp_path))
+    assert {split: len(part) for split, part in task.splits.items()} == {"train": 4, "test": 3}
 
 
 # ---------------------------------------------------------------- folders

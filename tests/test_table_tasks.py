@@ -299,3 +299,33 @@ def test_memory_holds_one_row_group(tmp_path: Path) -> None:
         examples = None
     # One group is 1 MB of 40; the reader may be a few ahead.
     assert max(peaks) < 8e6
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("subset", ("train", "test")),
+        ("Split", ("TRAIN", "TEST")),
+        ("Usage", ("Training", "PublicTest")),
+        ("set", ("train_set", "test_set")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_column_that_says_splits_by_another_name(tmp_path: Path, column, words, kind) -> None:
+    frame = pd.DataFrame({"text": [f"film {i}" for i in range(12)], "label": ["a", "b"] * 6})
+    frame[column] = [words[i % 4 == 0] for i in range(12)]
+    task = load_task(write(frame, tmp_path / f"t.{kind}"))
+    assert list(task["test"].examples) == [f"film {i}" for i in range(0, 12, 4)]
+    assert len(task["train"]) == 9
+    assert task.understood.inputs == ("text",)
+
+
+def test_a_column_of_another_meaning_is_no_split(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": [f"film {i}" for i in range(12)], "label": ["a", "b"] * 6})
+    frame["set"] = ["train", "bus", "car"] * 4
+    assert len(load_task(write(frame, tmp_path / "t.csv"))["train"]) == 12
+    frame = pd.DataFrame(RNG.normal(size=(12, 2)), columns=["x", "z"]).assign(label=["a", "b"] * 6)
+    frame["is_train"], frame["fold"] = [1, 1, 0] * 4, np.arange(12) % 5
+    with pytest.warns(TransferMetricsWarning, match="'is_train' may say which rows"):
+        task = load_task(write(frame[["is_train", "fold", "x", "z", "label"]], tmp_path / "n.csv"))
+    assert task.understood.inputs == ("x", "z")

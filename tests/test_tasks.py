@@ -832,3 +832,36 @@ def test_labels_of_a_split_made_by_hand(dtype: str) -> None:
     assert "2 classes: x ×2, y ×2" in repr(task)
     assert split.labels.dtype == np.int64
     assert len(tm.subsample(task, 2)["train"]) == 2
+
+
+@pytest.mark.parametrize("form", ["torch", "numpy", "pandas", "arrow", "custom", "one column"])
+def test_data_sets_with_a_format_are_read_as_they_are_stored(form: str) -> None:
+    import datasets
+
+    data = datasets.Dataset.from_dict({"text": ["a b", "c", "d", "e"], "label": ["x", "y"] * 2})
+    if form == "custom":
+        changed = data.with_transform(lambda rows: {"input_ids": [[1]] * len(rows["text"])})
+        with pytest.warns(
+            TransferMetricsWarning, match="the transform of split 'train' is not used"
+        ):
+            task = load_task(changed)
+    elif form == "one column":
+        task = load_task(data.with_format("numpy", columns=["label"]))
+    else:
+        task = load_task(data.with_format(form))
+    assert list(task["train"].examples) == ["a b", "c", "d", "e"]
+    assert task["train"].labels.tolist() == [0, 1, 0, 1]
+
+
+def test_columns_of_data_sets_that_are_not_read_are_told() -> None:
+    import datasets
+
+    sound = [{"array": [0.0, 1.0], "sampling_rate": 8}] * 4
+    data = datasets.Dataset.from_dict({"audio": sound, "label": ["x", "y"] * 2})
+    with pytest.raises(InvalidInputError, match="no column of images, text or numbers"):
+        load_task(data)
+    several = datasets.Sequence(datasets.ClassLabel(names=["x", "y"]))
+    features = datasets.Features({"text": datasets.Value("string"), "labels": several})
+    rows = {"text": ["a", "b", "c"], "labels": [[0], [0, 1], [1]]}
+    with pytest.raises(InvalidInputError, match="MultiLabelBinarizer"):
+        load_task(datasets.Dataset.from_dict(rows, features=features))

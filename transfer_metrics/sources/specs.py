@@ -188,6 +188,9 @@ def _source_of(path: Path) -> str:
         if first is not None:
             found[source] = str(first.relative_to(path))
             break  # sounds beside images are not looked for
+    if not found:  # shards may lie in a folder for each split
+        deep = ((_BY_ENDING.get(f.suffix.lower()), f) for d in below for f in files_below(d))
+        found = {s: str(f.relative_to(path)) for s, f in deep if s in _OF_FOLDERS}
     if len(found) > 1:
         ways = [f"{s}:{path if s in _OF_FOLDERS else path / found[s]}" for s in sorted(found)]
         raise InvalidInputError(

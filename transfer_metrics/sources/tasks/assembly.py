@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,37 @@ def _refuse_uneven(name: str, splits: Mapping[str, Split]) -> None:
             f"task {name!r}: the splits hold rows of different lengths: {told}; give all of them "
             f"the same columns"
         )
+
+
+def in_one_order(
+    given: Mapping[str, tuple[Any, Sequence[str] | None]],
+) -> tuple[dict[str, Any], list[str] | None]:
+    """Labels per split by the numbers of one list of classes, and these in the order of the first.
+
+    Every split may number its own classes, as folders that are read one by one do; where it names
+    none its numbers are those of the first.
+    """
+    known = [[*names] for _, names in given.values() if names]
+    labels = {split: of_split for split, (of_split, _) in given.items()}
+    if all(names == known[0] for names in known):
+        return labels, known[0] if known else None
+    classes = list(dict.fromkeys(chain(*known)))
+    for split, (of_split, names) in given.items():
+        if names:
+            places = [classes.index(title) for title in names]
+            cells = of_split.tolist() if hasattr(of_split, "tolist") else of_split
+            labels[split] = [_renumbered(cell, places) for cell in cells]
+    return labels, classes
+
+
+def _renumbered(label: Any, places: Sequence[int]) -> Any:
+    """A number of a class by another order, also in lists; what is none, such as -100, as it is."""
+    if isinstance(label, (list, tuple, np.ndarray)):
+        return [_renumbered(one, places) for one in label]
+    label = label.item() if hasattr(label, "item") else label
+    is_number = isinstance(label, (int, float)) and not isinstance(label, bool)
+    inside = is_number and label in range(len(places))
+    return places[int(label)] if inside else label
 
 
 def check_policy(option: str, value: Any, policies: Sequence[str] = ("error", "skip")) -> str:

@@ -37,6 +37,10 @@ _IDENTIFIERS = (
 """Names of columns that number the rows."""
 _NAMES_ROWS = re.compile(r".*([\W_][iI][dD]|[a-z]I[dD])|level_(\d+|N)", re.DOTALL)
 _NUMBERS_ROWS = re.compile(r".*[\W_](no|nr|number)\.?|no\.?|nr\.?|number", re.I | re.DOTALL)
+FLAGS = (
+    "istrain", "istraining", "istest", "isval", "isvalid", "isvalidation",
+)  # fmt: skip
+"""Names of columns of numbers that say which rows are for training."""
 _SENTENCES = ("tokens", "words")
 _TAGS = ("ner_tags", "pos_tags", "tags", "labels", "label")
 _PAIRS = (
@@ -177,7 +181,7 @@ class Roles:
 def find_roles(table: Table, asked: Asked) -> Roles:
     """Decide what every column is; it is an error where that is not clear."""
     name, columns = table.name, table.columns
-    split = asked.split or ("split" if "split" in columns and not table.declared else None)
+    split = asked.split
     table.require([split] if split else [])
     holds = {column: table.holds(column) for column in columns}
     words, label = asked.words, asked.label
@@ -198,7 +202,7 @@ def find_roles(table: Table, asked: Asked) -> Roles:
         label = _declared_label(table)
     elif label is None:
         candidates = [c for c in columns if c not in (*left, split)] or [columns[-1]]
-        named = [c for c in candidates if _plain(c) not in _OF_TEXTS]
+        named = [c for c in candidates if plain_name(c) not in _OF_TEXTS]
         label, doubts = _find_label(named or candidates)
         suspicions += doubts
     labels = several or (label,)
@@ -220,7 +224,7 @@ def find_roles(table: Table, asked: Asked) -> Roles:
                 )
             raise InvalidInputError(f"task {name!r}: column {column!r} holds lists; {cure}")
     form, inputs = _inputs(table, rest, asked)
-    named = [c for c in inputs if _plain(c) in _SURE and _plain(c) != "y"]
+    named = [c for c in inputs if plain_name(c) in _SURE and plain_name(c) != "y"]
     suspicions += [
         f"column {column!r} has the name of a label and is read as input; say label={column} if "
         f"it is the label, and name the inputs with features= if it tells the label"
@@ -267,8 +271,12 @@ def _unused(table: Table, column: str, held: Holds) -> str:
     """Why a column is no input; empty if it may be one."""
     if table.is_empty(column):
         return "it has no values"
-    if held not in ("numbers", "text") or _plain(column) in _SURE:
+    if held not in ("numbers", "text") or plain_name(column) in _SURE:
         return ""
+    if held == "numbers" and plain_name(column) in FLAGS:
+        return "it has the name of a split"
+    if held == "numbers" and plain_name(column) in ("fold", "kfold", "cvfold"):
+        return "it numbers folds"
     first = column == table.columns[0]
     index = column in table.index or (first and not column)
     if index or re.fullmatch(r"__index_level_\d+__|Unnamed: 0(\.\d+)?", column):
@@ -276,7 +284,7 @@ def _unused(table: Table, column: str, held: Holds) -> str:
     # Of other names only whole numbers and words: "Reynolds number" may be measured, and a last
     # column of numbers may be the label.
     named = _NAMES_ROWS.fullmatch(column) or (first and _NUMBERS_ROWS.fullmatch(column))
-    known = _plain(column) in _IDENTIFIERS or re.fullmatch(r"Unnamed: \d+", column)
+    known = plain_name(column) in _IDENTIFIERS or re.fullmatch(r"Unnamed: \d+", column)
     if not (known or named):
         return ""
     found = [str(cell) for cell in table.cells(column)]
@@ -353,7 +361,7 @@ def _text_columns(name: str, words: list[str], columns: int) -> list[str]:
 
 def named_label(columns: Sequence[str]) -> str | None:
     """The column that has a usual name of labels, in any case, if one has."""
-    plain = [_plain(column) for column in columns]
+    plain = [plain_name(column) for column in columns]
     for name in _SURE:
         for place in range(len(plain)):
             if plain[place] == name and (name != "y" or place in (0, len(plain) - 1)):
@@ -373,9 +381,9 @@ def _find_label(columns: Sequence[str]) -> tuple[str, list[str]]:
             f"no column has a usual name of labels, so the last one, {columns[-1]!r}, is taken; "
             f"say label=COLUMN to choose, or label=A,B for several labels"
         ]
-    if _plain(found) in _SURE:
+    if plain_name(found) in _SURE:
         return found, []
-    others = [column for column in columns if column != found and _plain(column) in _USUAL]
+    others = [column for column in columns if column != found and plain_name(column) in _USUAL]
     if not others and found in (columns[0], columns[-1]):
         return found, []
     named = ", ".join(map(repr, others or columns[-1:]))
@@ -385,5 +393,6 @@ def _find_label(columns: Sequence[str]) -> tuple[str, list[str]]:
     ]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name of a column as it is compared: without case, spaces and signs."""
     return re.sub(r"[\W_]+", "", name).casefold()

@@ -22,9 +22,11 @@ from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import (
     FILE_SUFFIXES,
     existing,
+    files_below,
     is_litter,
     shards,
     split_name,
+    split_within,
 )
 from transfer_metrics.sources.tasks.sequences import Examples, Files
 from transfer_metrics.sources.tasks.task import Task, Understood
@@ -99,10 +101,24 @@ class _Folder:
         """The folder of each split; the whole where there is no ``train`` with class folders."""
         inner = self._folders(self.root)
         if not any(split_name(f.name) == "train" and self._folders(f) for f in inner):
-            return {"train": self.root}
+            filled = [f for f in inner if any(map(self._is_one, files_below(f)))]
+            said = {f.name: split_within(f.name) for f in filled}
+            if not all(said.values()) or len({*said.values()}) < 2:
+                self._refuse_splits_within(filled)
+                return {"train": self.root}
+            if "train" not in said.values() or not all(map(self._folders, filled)):
+                raise InvalidInputError(
+                    f"task {self.name!r}: {', '.join(map(repr, said))} in {str(self.root)!r} are "
+                    f"names of splits and not of classes; give a folder per class in each of them, "
+                    f"with one that is called train"
+                )
         found: dict[str, Path] = {}
         for folder in self.subfolders(self.root):
             split = split_name(text_of(folder.name))
+            split = split_within(split) or split
+            alone = self._folders(folder)
+            if len(alone) == 1 and split_within(alone[0].name) == split and self._folders(alone[0]):
+                folder = alone[0]  # as archives that were packed twice have it
             if split in found:
                 raise InvalidInputError(
                     f"task {self.name!r}: {found[split].name!r} and {folder.name!r} in "
@@ -132,7 +148,7 @@ class _Folder:
                 path = here / file
                 if is_litter(file):
                     self.left[_LITTER].append(path)
-                elif path.is_file() and path.suffix.lower() in self.suffixes:
+                elif path.is_file() and self._is_one(path):
                     found.append(path)
                 else:
                     is_link = path.is_symlink() and not path.is_file()
@@ -151,6 +167,21 @@ class _Folder:
             f"{self.noun}s; arrange the {self.noun}s ({', '.join(sorted(self.suffixes))}) in one "
             f"folder per class, at least two{hint}{f'. Not used: {left}' if left else ''}"
         )
+
+    def _refuse_splits_within(self, classes: Sequence[Path]) -> None:
+        """Refuse classes that hold a train and another split each, which would be read as one."""
+        inner = [{split_name(f.name) for f in self._folders(folder)} for folder in classes]
+        if len(inner) > 1 and all(
+            "train" in splits and len(splits & {"test", "val"}) for splits in inner
+        ):
+            raise InvalidInputError(
+                f"task {self.name!r}: every class in {str(self.root)!r} holds folders of splits, "
+                f"such as {str(classes[0] / 'train')!r}; arrange them the other way round, a "
+                f"folder per class in each split"
+            )
+
+    def _is_one(self, path: Path) -> bool:
+        return path.suffix.lower() in self.suffixes
 
     def _folders(self, folder: Path) -> list[Path]:
         return [p for p in self._entries(folder) if p.is_dir() and not is_litter(p.name)]

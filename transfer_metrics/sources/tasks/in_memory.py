@@ -24,6 +24,7 @@ from transfer_metrics.sources.example import (
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.label_values import as_array, check_container
 from transfer_metrics.sources.tasks.sequences import Examples, ImageArray, Rows
+from transfer_metrics.untrusted import visible
 
 _COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
@@ -106,16 +107,39 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
         return [], [], None
     first = _pair(dataset, 0, where)
     kept = _kept_labels(dataset)
-    names = getattr(dataset, "classes", None)
-    are_names = isinstance(names, (list, tuple)) and all(isinstance(c, str) for c in names)
-    if not are_names or getattr(dataset, "target_transform", None) is not None:
-        names = None
+    names = _class_names(dataset, where)
     if kept is None or not _agree(kept, dataset, first[1], where):
         labels = as_array([_pair(dataset, i, where)[1] for i in range(len(dataset))])
         names = None if kept is not None else names
         kept = labels
     given = example_modality(as_example(first[0]))
     return _Foreign(dataset, where, given, pairs=True), kept, names
+
+
+def _class_names(dataset: Any, where: str) -> list[str] | None:
+    """Names of the classes that a dataset numbers, also one cut out of others or put together."""
+    parent, parts = (getattr(dataset, name, None) for name in ("dataset", "datasets"))
+    if parent is not None and hasattr(dataset, "indices"):
+        return _class_names(parent, where)
+    if isinstance(parts, (list, tuple)) and parts:
+        named = [_class_names(part, where) for part in parts]
+        if any(names != named[0] for names in named):
+            first, other = named[0], next(names for names in named if names != named[0])
+            raise InvalidInputError(
+                f"{where}: the data sets that are put together number other classes: "
+                f"{_listed(first)} and {_listed(other)}; give all of them the same, such as by "
+                f"target_transform, or put them into one folder"
+            )
+        return named[0]
+    names = getattr(dataset, "classes", None)
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    is_list = isinstance(names, (list, tuple)) and all(isinstance(c, str) for c in names)
+    return list(names or ()) if is_list else None
+
+
+def _listed(names: Sequence[str] | None) -> str:
+    return "without names" if names is None else visible(", ".join(names))
 
 
 def _kept_labels(dataset: Any) -> np.ndarray | None:

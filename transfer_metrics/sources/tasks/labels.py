@@ -194,11 +194,13 @@ def complete_labels(y: Any, kind: str | None) -> np.ndarray:
 
 
 def _decided(arrays: Mapping[str, np.ndarray], classes: Sequence[Any] | None = None) -> Kind:
-    """``kind_of`` labels, but that zeros and ones with one 1 in each row are classes spelt out."""
+    """``kind_of`` labels, but that rows of shares that add up to 1 are classes spelt out."""
     found = kind_of(arrays)
+    rows = [a for a in arrays.values() if a.ndim == 2]
+    if rows and all((a >= 0).all() and np.allclose(a.sum(axis=1), 1, atol=1e-3) for a in rows):
+        return "classification"  # one-hot, smoothed, or of a teacher
     if found == "multilabel":
-        spelt_out = all((a.sum(axis=1) == 1).all() for a in arrays.values() if a.ndim == 2)
-        return "classification" if spelt_out else "multilabel"
+        return "multilabel"
     return "classification" if classes is not None or found == "classification" else "regression"
 
 
@@ -206,8 +208,9 @@ def _refuse_several(where: str, array: np.ndarray) -> None:
     if array.ndim != 1:
         raise InvalidInputError(
             f"{where}: labels of shape {array.shape}; give one class per example "
-            f"(labels.argmax(1) where one of each row is 1), kind='multilabel' for several labels "
-            f"per example, or kind='regression' for several targets"
+            f"(labels.argmax(1) where one of each row is 1, or rows are probabilities), "
+            f"kind='multilabel' for several labels per example, or kind='regression' for several "
+            f"targets"
         )
 
 
@@ -233,7 +236,9 @@ def encode(
     named = classes is not None and kind == "classification"
     if named:  # by texts that name classes, which stay so: as numbers they would be their order
         titles, flat = {*map(_text, classes or ())}, [a for a in arrays.values() if a.ndim == 1]
-        named = all(a.dtype == object and {*a.tolist()} <= titles for a in flat)
+        named = all(
+            a.dtype == object and all(isinstance(v, str) and v in titles for v in a) for a in flat
+        )
     arrays = arrays if named else read_texts(arrays, kind)
     if kind == "regression":
         targets = {s: _targets(f"task {name!r}, split {s!r}", a) for s, a in arrays.items()}

@@ -57,6 +57,12 @@ class _HubTable(Table):
     declared = True
 
     def __init__(self, datasets: Any, data: Any, split: str, name: str) -> None:
+        if data.format["type"] == "custom":
+            self.suspicions = (
+                f"the transform of split {split!r} is not used, since every model brings its own; "
+                f"change the data by map() if it has to be",
+            )
+        data = data.with_format(None)  # all columns, as Python has them
         self.name, self.columns, self.rows = name, tuple(data.column_names), len(data)
         self.splits = {split_name(split): np.arange(len(data))}
         self._datasets, self._data = datasets, data
@@ -65,6 +71,8 @@ class _HubTable(Table):
         kind = self._data.features[column]
         if isinstance(kind, self._datasets.Image):
             return "images"
+        if isinstance(kind, (dict, list)):
+            return "other"
         if getattr(kind, "dtype", None) in _TEXT:
             return "text"
         if getattr(getattr(kind, "feature", None), "dtype", None) in _TEXT:

@@ -19,7 +19,12 @@ from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.example import example_bytes, is_blank
 from transfer_metrics.sources.specs import parse_task, task_text, text_of
-from transfer_metrics.sources.tasks.assembly import is_labelled_words, make_task, words_task
+from transfer_metrics.sources.tasks.assembly import (
+    in_one_order,
+    is_labelled_words,
+    make_task,
+    words_task,
+)
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
 from transfer_metrics.sources.tasks.label_values import check_pairs
 from transfer_metrics.sources.tasks.labels import Kind
@@ -208,9 +213,9 @@ def _in_memory(
     if options:
         raise InvalidInputError("bio= applies to words with a label each only; leave it out")
     read = {split_name(str(split)): _part(part, f"task {name!r}") for split, part in splits.items()}
-    parts = {split: (examples, labels) for split, (examples, labels, _) in read.items()}
-    if classes is None:
-        classes = next((names for *_, names in read.values() if names is not None), None)
+    given, named = in_one_order({split: part[1:] for split, part in read.items()})
+    parts = {split: (examples, given[split]) for split, (examples, *_) in read.items()}
+    classes = named if classes is None else classes
     return make_task(name, parts, kind, classes, missing)
 
 

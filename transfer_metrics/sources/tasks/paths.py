@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,11 +32,32 @@ _SPLIT_NAMES = {
     "dev": "val",
 }
 _SPLITS = ("train", "test", "val", *_SPLIT_NAMES)
+_OF_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_BESIDE = re.compile(r"(set|data|images?|imgs?|files?|split)s?$")
+"""What stands behind the name of a split without a space."""
 
 
 def split_name(name: str) -> str:
     """The usual name of a split."""
     return _SPLIT_NAMES.get(name.lower(), name.lower())
+
+
+def split_within(name: str) -> str:
+    """The split that a word of a name says, or none.
+
+    >>> [split_within(name) for name in ("seg_train", "PublicTest", "valset2", "cats")]
+    ['train', 'test', 'val', '']
+    """
+    words = [word.lower() for word in _OF_WORDS.findall(name)]
+    words += [_BESIDE.sub("", word) for word in words]
+    found = {split_name(word) for word in words if word in _SPLITS}
+    return found.pop() if len(found) == 1 else ""
+
+
+def is_of_splits(cells: Sequence[str]) -> bool:
+    """Whether texts are names of splits and nothing else, some of them of ``train``."""
+    found = {split_within(cell) for cell in set(cells)}
+    return "train" in found and "" not in found
 
 
 def is_litter(name: str) -> bool:
@@ -71,8 +92,9 @@ def existing(place: str, name: str, noun: Literal["file", "folder"] = "file") ->
 def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
     """Files by split: one file, a folder with all its subfolders, or a pattern with ``*``.
 
-    The splits are those that the names begin with, such as ``train-00000-of-00002.parquet``. Where
-    all begin alike, everything is training data; where only some begin so, that is an error.
+    The split is that of the first word of a name, such as ``train-00000-of-00002.parquet``, or else
+    of another word, or of a folder below ``place``. Where all say the same, everything is training
+    data; where only some say one, that is an error.
     """
     path = Path(place).expanduser()
     if path.is_dir():
@@ -91,15 +113,16 @@ def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
         )
     splits: dict[str, list[Path]] = {}
     for file in sorted(found):
-        word = re.match(r"[a-z]*", file.name.lower())
-        known = word is not None and word[0] in _SPLITS
-        splits.setdefault(split_name(word[0]) if known and word else "", []).append(file)
+        inner = file.relative_to(path).parts[:-1] if path in file.parents else ()
+        first = re.split("[^a-z]", file.name.lower())[0]
+        said = map(split_within, (first, file.stem, *reversed(inner)))
+        splits.setdefault(next(filter(None, said), ""), []).append(file)
     if len(splits) == 1:
         return {"train": next(iter(splits.values()))}
     if "" in splits:
         raise InvalidInputError(
-            f"task {name!r}: of which split is {str(splits[''][0])!r}? Begin every name with "
-            f"train, val or test, or name the files by a pattern"
+            f"task {name!r}: of which split is {str(splits[''][0])!r}? Have train, val "
+            f"or test in every name, or name the files by a pattern"
         )
     return splits
 

@@ -5,23 +5,36 @@ from __future__ import annotations
 import ast
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.tasks.assembly import make_task, words_task
-from transfer_metrics.sources.tasks.column_roles import Asked, Roles, Table, find_roles
+from transfer_metrics.sources.tasks.assembly import in_one_order, make_task, words_task
+from transfer_metrics.sources.tasks.column_roles import (
+    FLAGS,
+    Asked,
+    Roles,
+    Table,
+    find_roles,
+    plain_name,
+)
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import ABSENT
 from transfer_metrics.sources.tasks.labels import Kind
-from transfer_metrics.sources.tasks.paths import split_name
+from transfer_metrics.sources.tasks.paths import is_of_splits, split_name, split_within
 from transfer_metrics.sources.tasks.sequences import some
 from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import parse_json
 
 _LONGEST = 1_000_000
+_SPLIT_COLUMNS = (
+    "split", "splits", "subset", "set", "fold", "partition", "usage", "phase", "datasplit",
+    "datasetsplit", "splitname", "traintest", "traintestsplit", "trainortest", "mluse",
+)  # fmt: skip
+"""Names of columns that may say which split a row is of."""
 _COUNTED = 10
 """Rows from which on a column that counts them is hardly by chance."""
 
@@ -71,8 +84,10 @@ def task_of(
     missing: str = "skip",
 ) -> Task:
     """The task of tables of the same columns, each with splits of its own; the first decides."""
+    asked = replace(asked, split=asked.split or _split_column(tables[0], asked))
     roles = find_roles(tables[0], asked)
-    label, inputs, understood = roles.understood.label, roles.understood.inputs, roles.understood
+    label, inputs = roles.understood.label, roles.understood.inputs
+    understood = roles.understood.plus(suspicions=_flags(tables[0], roles))
     if told := [column for column in roles.labels if column in inputs]:
         raise InvalidInputError(
             f"task {name!r}: column {told[0]!r} is the label, and models would read it as well; "
@@ -80,14 +95,20 @@ def task_of(
         )
     for table in tables[1:]:
         table.require([*inputs, *roles.labels])
-    named = [t.class_names(label) for t in tables if len(roles.labels) == 1]
-    classes = next(filter(None, named), None)
     if roles.form == "words":
-        sentences = {split: part for t in tables for split, part in _sentences(t, roles).items()}
-        return words_task(name, sentences, kind, classes, bio=bio, understood=understood)
-    parts: dict[str, tuple[Sequence[Any], Any]] = {}
+        sentences = {}
+        named: dict[str, tuple[Any, Sequence[str] | None]] = {}
+        for table in tables:
+            for split, (words, tags) in _sentences(table, roles).items():
+                sentences[split], named[split] = words, (tags, table.class_names(label))
+        tags_of, titles_of = in_one_order(named)
+        tagged = {split: (words, tags_of[split]) for split, words in sentences.items()}
+        return words_task(name, tagged, kind, titles_of, bio=bio, understood=understood)
+    read: dict[str, Sequence[Any]] = {}
+    numbered: dict[str, tuple[Any, Sequence[str] | None]] = {}
     for table in tables:
         examples: Any
+        classes: Sequence[str] | None
         if roles.form == "images":
             examples = table.images(inputs[0], root)
         else:
@@ -100,15 +121,40 @@ def task_of(
                 kind = "multilabel"
             classes = roles.labels if kind == "multilabel" else None
         else:
-            labels = table.labels(label)
+            labels, classes = table.labels(label), table.class_names(label)
         if roles.titles and kind != "regression":
             titles = table.cells(roles.titles)
             classes = _titles(labels, titles)
             given = zip(labels, titles, strict=True)
             labels = [y if _is_blank(y) else title for y, title in given] if classes else labels
         for split, index in _rows(table, roles.split).items():
-            parts[split] = (_some(examples, index, name), [labels[i] for i in index])
-    return make_task(name, parts, kind, classes, missing, understood)
+            read[split] = _some(examples, index, name)
+            numbered[split] = ([labels[i] for i in index], classes)
+    labels_of, names = in_one_order(numbered)
+    parts = {split: (examples, labels_of[split]) for split, examples in read.items()}
+    return make_task(name, parts, kind, names, missing, understood)
+
+
+def _split_column(table: Table, asked: Asked) -> str | None:
+    """The column that is called ``split``, or has another usual name and says splits only."""
+    if table.declared or "split" in table.columns:
+        return None if table.declared else "split"
+    for column in table.columns:
+        usual = plain_name(column) in _SPLIT_COLUMNS and column != asked.label
+        if usual and table.holds(column) == "text" and is_of_splits(table.cells(column)):
+            return column
+    return None
+
+
+def _flags(table: Table, roles: Roles) -> list[str]:
+    """What may be a mistake where a column of numbers may say which rows are for training."""
+    flags = [c for c in table.columns if plain_name(c) in FLAGS and roles.split is None]
+    return [
+        f"column {column!r} may say which rows are for training, and all of them are taken for it; "
+        f"write train and test into a column that is called split"
+        for column in flags
+        if column not in (*roles.labels, *roles.understood.inputs)
+    ]
 
 
 def _sentences(table: Table, roles: Roles) -> dict[str, tuple[list[Any], list[Any]]]:
@@ -186,7 +232,9 @@ def _numbering(column: np.ndarray) -> str:
 def _rows(table: Table, split: str | None) -> Mapping[str, np.ndarray]:
     if split is None:
         return table.splits or {"train": np.arange(table.rows)}
-    names = np.array([split_name(cell.strip()) for cell in table.cells(split)])
+    cells = table.cells(split)
+    name_of = split_within if is_of_splits(cells) else split_name
+    names = np.array([name_of(cell.strip()) for cell in cells])
     return {str(part): np.flatnonzero(names == part) for part in dict.fromkeys(names.tolist())}
 
 
