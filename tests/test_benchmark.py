@@ -194,7 +194,7 @@ def test_the_command_prints_a_table_and_writes_a_page(monkeypatch, capsys, tmp_p
 
 
 def test_the_extraction_benchmark_prints_its_ratio():
-    _, line = extraction.lines(n=2, batch_size=2, repeats=1, networks=["resnet50"])
+    _, line = extraction.lines(n=2, sizes=(2,), repeats=1, networks=["resnet50"])
     assert re.match(r"resnet50: bare [\d.]+ s, extracting 18 layers [\d.]+ s, ratio [\d.]+$", line)
 
 

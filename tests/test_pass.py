@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import transfer_metrics as tm
 from transfer_metrics.errors import ExtractionError
 from transfer_metrics.features.batches import _AHEAD
 from transfer_metrics.features.extract import extract
@@ -322,3 +323,65 @@ def test_networks_of_timm_have_the_same_features(name):
     folds = find_layers(model, ["blocks"], resolve_pool("avg"), torch.zeros(2, 3, 64, 64)).folds
     norms = sum(isinstance(part, nn.BatchNorm2d) for part in network.modules())
     assert len(folds) > (0.9 if name != "densenet121" else 0.45) * norms
+
+
+class Counting(nn.Module):
+    """Takes the mean of each channel, and notes how many examples it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.classify = nn.Linear(3, 2)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        return self.classify(x.flatten(2).mean(2))
+
+
+def batches_in(shape, n, **options):
+    """How many examples the network is given at a time, after those that are tried."""
+    model = Model("net", Counting().eval(), None, "tensor", "classify", shape)
+    examples = list(np.random.default_rng(0).random((n, *shape), dtype=np.float32))
+    store = extract(model, task_of(examples), "last", progress=False, **options)
+    of_pass, model.module.seen[:] = model.module.seen[-len(store) :], []
+    while sum(of_pass) > n:
+        of_pass = of_pass[1:]
+    assert sum(of_pass) == n
+    return of_pass, store
+
+
+@pytest.mark.parametrize(("side", "at_once"), [(8, 64), (64, 64), (128, 48), (224, 16), (384, 8)])
+def test_batches_of_large_inputs_are_small(side, at_once):
+    n = at_once + 3
+    found, store = batches_in((3, side, side), n)
+    assert found == [at_once, 3]
+    assert store.manifest["batch_size"] == at_once
+    assert at_once in (8, 64) or 9e6 < at_once * 3 * side**2 * 4 <= 10 * 2**20
+
+
+def test_a_size_of_batches_that_is_given_counts():
+    found, store = batches_in((3, 128, 128), 70, batch_size=64)
+    assert found == [64, 6]
+    assert store.manifest["batch_size"] == 64
+
+
+def test_parts_of_a_pass_have_batches_of_one_size(tmp_path):
+    model = Model("net", Counting().eval(), None, "tensor", "classify", (3, 160, 160))
+    task = task_of(list(np.random.default_rng(0).random((70, 3, 160, 160), dtype=np.float32)))
+    whole = extract(model, task, "last", progress=False)
+    kept = extract(model, task, "last", out=tmp_path / "x", shard_size=32, progress=False)
+    next((tmp_path / "x/shards").glob("*1.safetensors")).unlink()
+    again = extract(model, task, "last", out=tmp_path / "x", shard_size=32, progress=False)
+    assert {one.manifest["batch_size"] for one in (whole, kept, again)} == {32}
+    [name] = whole.names
+    np.testing.assert_array_equal(whole[name], kept[name])
+    np.testing.assert_array_equal(whole[name], again[name])
+
+
+def test_scores_are_found_again_whatever_the_size_of_batches(tmp_path):
+    model = model_of()
+    asked = {"metrics": ["h_score"], "cache_dir": tmp_path, "progress": False}
+    made = tm.rank_models(model, task_of(images()), batch_size=BATCH, **asked)
+    again = tm.rank_models(model, task_of(images()), cache="only-cache", **asked)
+    assert [r["value"] for r in made.records] == [r["value"] for r in again.records]
+    assert not again.failures

@@ -7,9 +7,12 @@ random weights and the shapes of ResNet-50 and ViT-B/16, and prints the medians 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +28,7 @@ from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.tasks.task import Split, Task
 
-IMAGE = (3, 224, 224)
+IMAGE, SIZES = (3, 224, 224), (8, 16, 64)
 
 
 class Bottleneck(nn.Module):
@@ -121,18 +124,20 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-def measure(name: str, n: int = 500, batch_size: int = 16, repeats: int = 2) -> dict[str, float]:
+def measure(
+    name: str, n: int = 500, sizes: Sequence[int] = SIZES, repeats: int = 2
+) -> dict[str, float]:
     """Time the bare forward pass and the extraction of every block, in turn.
 
     Args:
         name: one of ``NETWORKS``.
         n: images in each pass.
-        batch_size: images in each forward pass.
+        sizes: images in each bare forward pass; extraction chooses for itself.
         repeats: how often each is timed.
 
     Returns:
-        Median seconds of the bare pass, the faster one of channels first and last, and of the
-        extraction, the median of the ratios of neighbours, and the number of layers.
+        Median seconds of the bare pass, the fastest of all sizes with channels first and last, and
+        of the extraction, the median of the ratios of neighbours, and the number of layers.
     """
     torch.manual_seed(0)
     build, head = NETWORKS[name]
@@ -142,13 +147,13 @@ def measure(name: str, n: int = 500, batch_size: int = 16, repeats: int = 2) -> 
     task = Task("noise", "classification", "tensor", {"train": data}, ("0", "1"))
     model.fingerprint, data.fingerprint  # noqa: B018  (cached; not part of either pass)
 
-    def bare() -> None:
+    def bare(batch_size: int) -> None:
         with evaluation(model.module):
             for start in range(0, n, batch_size):
                 model(model.batch(images[start : start + batch_size]))
 
     def taps() -> int:
-        store = extract(model, task, batch_size=batch_size, progress=False)
+        store = extract(model, task, progress=False)
         return len(store.names)
 
     def seconds(work: Callable[[], Any]) -> float:
@@ -160,12 +165,13 @@ def measure(name: str, n: int = 500, batch_size: int = 16, repeats: int = 2) -> 
     times: list[tuple[float, float]] = []
     layers = 0
     for _ in range(repeats):
-        first = seconds(bare)
-        with Inference(channels_last=True).of(model.module):
-            last = seconds(bare)
+        fastest = math.inf
+        for size, last in itertools.product(sizes, (False, True)):
+            with Inference(channels_last=last).of(model.module):
+                fastest = min(fastest, seconds(functools.partial(bare, size)))
         start = time.perf_counter()
         layers = taps()
-        times.append((min(first, last), time.perf_counter() - start))
+        times.append((fastest, time.perf_counter() - start))
     return {
         "bare": statistics.median(time for time, _ in times),
         "extract": statistics.median(time for _, time in times),
@@ -175,19 +181,23 @@ def measure(name: str, n: int = 500, batch_size: int = 16, repeats: int = 2) -> 
 
 
 def lines(
-    n: int = 500, batch_size: int = 16, repeats: int = 2, networks: Iterable[str] = NETWORKS
+    n: int = 500,
+    sizes: Sequence[int] = SIZES,
+    repeats: int = 2,
+    networks: Iterable[str] = NETWORKS,
 ) -> Iterator[str]:
     """Describe the measurement of each network in a line of text.
 
     Args:
         n: images in each pass.
-        batch_size: images in each forward pass.
+        sizes: images in each bare forward pass.
         repeats: how often each is timed.
         networks: names out of ``NETWORKS``.
     """
-    yield f"{torch.get_num_threads()} threads, {n} images, batches of {batch_size}"
+    told = " or ".join(map(str, sizes))
+    yield f"{torch.get_num_threads()} threads, {n} images, bare in batches of {told}"
     for name in networks:
-        found = measure(name, n, batch_size, repeats)
+        found = measure(name, n, sizes, repeats)
         yield (
             f"{name}: bare {found['bare']:.2f} s, extracting {found['layers']} layers "
             f"{found['extract']:.2f} s, ratio {found['ratio']:.3f}"

@@ -1,9 +1,10 @@
 """``python -m tests.benchmarks.pipeline``: a ranking of folders of photos against a plain script.
 
 The script is what one writes with timm and a ``DataLoader``: for each network in turn it reads and
-decodes all photos, keeps the classifier's input, and gives it to the same two metrics. The ranking
-scores every block. They take turns, network by network, in one process, with the same weights, and
-the scores of the last layer have to agree. A second ranking with one metric more ends the run.
+decodes all photos in batches of 64, keeps the classifier's input, and gives it to the same two
+metrics. The ranking scores every block, and chooses the size of its batches. They take turns,
+network by network, in one process, with the same weights, and the scores of the last layer have to
+agree. A second ranking with one metric more ends the run.
 """
 
 from __future__ import annotations
@@ -124,9 +125,8 @@ def ranked(
 ) -> dict[str, Any]:
     """The ranking: seconds of its parts, and scores of the last layer."""
     table = tm.rank_models(
-        models, task, list(metrics), cache_dir=cache, keep_features=True, progress=False,
-        batch_size=_BATCH, **options,
-    )  # fmt: skip
+        models, task, list(metrics), cache_dir=cache, keep_features=True, progress=False, **options
+    )
     if table.failures:
         raise RuntimeError(str(table.failures))
     records = [record for record in table.records if record["value"] is not None]
@@ -154,7 +154,8 @@ def timed(work: Callable[[], dict[str, Any]]) -> Part:
 def limits(models: Sequence[str], task: Any) -> dict[str, float]:
     """Seconds of reading each photo once per way of reading it, and of bare forward passes.
 
-    The passes are of one batch, in the faster order in memory, times the number of batches.
+    The passes are of one batch, of the size and in the order in memory that are fastest, times the
+    number of batches.
     """
     examples, read, running = task["train"].examples, 0.0, 0.0
     known = set()
@@ -167,13 +168,15 @@ def limits(models: Sequence[str], task: Any) -> dict[str, float]:
             for index in some:
                 model.preprocess.pixels(examples[index])
             read += (time.perf_counter() - began) * len(examples) / len(some)
-        images, times = model.dummy(_BATCH), []
-        with evaluation(model.module):
-            for _ in range(2):
-                times.append(_seconds(model.module, images))
-                with Inference(True).of(model.module):
-                    times.append(_seconds(model.module, images))
-        running += min(times) * len(examples) / _BATCH
+        times = []
+        for size in (_BATCH // 4, _BATCH):
+            images = model.dummy(size)
+            with evaluation(model.module):
+                for _ in range(2):
+                    times.append(_seconds(model.module, images) / size)
+                    with Inference(True).of(model.module):
+                        times.append(_seconds(model.module, images) / size)
+        running += min(times) * len(examples)
     return {"reading": read, "passes": running}
 
 

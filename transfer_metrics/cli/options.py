@@ -142,7 +142,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "dry-run": {
         "action": "store_true", "help": "say what it would take; compute and write nothing",
     },
-    "batch-size": {"type": positive, "default": 64, "metavar": "N"},
+    "batch-size": {
+        "type": positive, "metavar": "N",
+        "help": "examples at once (default 64, on a CPU fewer of large inputs)",
+    },
     "num-workers": {"type": count, "default": 0, "metavar": "N", "help": "loader processes"},
     "device": {"type": _device, "help": "cpu, cuda, cuda:1 … (default: the model's own)"},
     "config": {

@@ -24,6 +24,7 @@ from transfer_metrics.errors import (
     StorageError,
     warn,
 )
+from transfer_metrics.features.batches import fitting_batch_size
 from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.layers import LayerSpec, items
 from transfer_metrics.features.pooling import Pool, resolve_pool
@@ -73,6 +74,7 @@ class Extraction:
         layers: LayerSpec | Iterable[LayerSpec],
         pool: str | Pool | Callable[..., Tensor],
         *,
+        batch_size: int | None = None,
         device: str | torch.device | None = None,
         shard_size: int = 1024,
         allow_random: bool = False,
@@ -88,7 +90,7 @@ class Extraction:
         where = torch.device(device) if device is not None else device_of(model.module)
         forward = Forward(model, task, pool=pooling, device=where, **how)
         check_pass(
-            batch_size=forward.batch_size,
+            batch_size=batch_size,
             shard_size=shard_size,
             num_workers=forward.num_workers,
             dtype=forward.dtype,
@@ -117,7 +119,10 @@ class Extraction:
             "dtype": forward.dtype,
             "amp": autocast and str(autocast).removeprefix("torch."),
         }
-        proven = dataclasses.replace(forward, model=proof.model, inference=proof.inference)
+        size = batch_size or fitting_batch_size(proof.found.input_bytes, where)
+        proven = dataclasses.replace(
+            forward, model=proof.model, inference=proof.inference, batch_size=size
+        )
         return cls(proven, model, asked, proof, key, shard_size)
 
     def manifest(self) -> dict[str, Any]:
@@ -133,6 +138,7 @@ class Extraction:
             "changing": list(self.proof.settings.changing),
             "notes": list(self.proof.notes),
             "shard_size": self.shard_size,
+            "batch_size": self.forward.batch_size,
             "versions": dict(_versions()),
             "shards": {},
         }
@@ -213,7 +219,8 @@ def check_pass(**given: Any) -> None:
         if name == "dtype" and value not in ("float32", "float16"):
             raise InvalidInputError(f"dtype={value!r}; use 'float32' or 'float16'")
         least = _LEAST.get(name)
-        if least is not None and (type(value) is not int or value < least):
+        chosen_here = name == "batch_size" and value is None
+        if least is not None and not chosen_here and (type(value) is not int or value < least):
             raise InvalidInputError(f"{name}={value!r}; use a whole number of at least {least}")
 
 
@@ -225,7 +232,7 @@ def extract(
     out: str | Path | None = None,
     *,
     split: str = "train",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
     amp: bool = False,
     dtype: str = "float32",
@@ -252,8 +259,9 @@ def extract(
         pool: how each output becomes one vector, as in ``resolve_pool``.
         out: folder for the features; None keeps them in memory.
         split: which split of the task.
-        batch_size: examples per forward pass; of words, sentences. Features do not depend on it
-            beyond rounding.
+        batch_size: examples per forward pass; of words, sentences. None takes 64, and on a CPU
+            fewer of large inputs (16 of 3 x 224 x 224), as the bar and the manifest say. Features
+            do not depend on it beyond rounding.
         device: where to run, such as ``"cuda"``; None leaves the model where it is.
         amp: run in mixed precision (float16 on CUDA, bfloat16 on the CPU). Poolings still add up
             in float32.

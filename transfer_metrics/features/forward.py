@@ -19,6 +19,7 @@ from torch import Tensor
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.batches import (
+    MOST,
     Batches,
     batches_of,
     example_length,
@@ -52,7 +53,7 @@ class Forward:
     task: Task
     split: str = "train"
     pool: Pool = field(default_factory=functools.partial(resolve_pool, "avg"))
-    batch_size: int = 64
+    batch_size: int = MOST
     device: str | torch.device | None = None
     dtype: str = "float32"
     amp: bool = False
@@ -89,7 +90,7 @@ class Forward:
         ]
         todo = sum(map(len, missing.values()))
         bar = progress_bar(
-            f"{self.model.name} on {self.task.name}",
+            f"{self.model.name} on {self.task.name}, {self.batch_size} at a time",
             n,
             self.progress,
             initial=n - todo,

@@ -23,8 +23,8 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.blocks import find_blocks
 from transfer_metrics.features.inference import folds_of
 from transfer_metrics.features.pooling import Pool, resolve_pool
-from transfer_metrics.features.trace import Call, Trace, parse_layer, trace
-from transfer_metrics.sources.models.classifier import configured_head
+from transfer_metrics.features.trace import Call, Trace, batch_size, parse_layer, trace
+from transfer_metrics.sources.models.classifier import configured_head, tensors_in
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model, place
 from transfer_metrics.sources.models.modules import copied, is_lazy, is_leaf, matrices, plain_module
@@ -137,6 +137,7 @@ class Found:
     logits: tuple[str, int] | None
     others: tuple[str, ...]  # other layers of which the network returns the output too
     folds: tuple[tuple[str, str], ...] = ()  # normalisations that can go into convolutions
+    input_bytes: int = 0  # of the numbers that one example enters as, in float32
 
 
 def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any) -> Found:
@@ -160,6 +161,7 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
         logits,
         tuple(path for path in others if path != head),
         folds_of(traced, [*calls, *ends, traced.output]),
+        4 * sum(x.numel() for x in tensors_in(example)) // max(batch_size(example), 1),
     )
 
 

@@ -203,7 +203,7 @@ class Head(Predictor):
             options["layers"],
             options["pool"],
             self._shared,
-            batch_size=options.get("batch_size", 64),
+            batch_size=options.get("batch_size"),
             device=options.get("device"),
             progress=bool(options.get("progress", False)),
         )

@@ -63,7 +63,7 @@ class LinearProbe(Head):
             and the task has no split ``val``.
         refit: fit once more with that C on all data, where validation data were cut from them;
             the paper does not.
-        batch_size: examples per forward pass.
+        batch_size: examples per forward pass; None as ``extract`` has it.
         random_state: chooses what is held out.
         device: where the network runs.
         progress: show progress of forward passes.
@@ -102,7 +102,7 @@ class LinearProbe(Head):
         max_iter: int = 200,
         validation: float = 0.2,
         refit: bool = True,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         random_state: Any = 0,
         device: Any = None,
         progress: bool = False,

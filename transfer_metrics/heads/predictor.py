@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError, UnsupportedTaskError
+from transfer_metrics.features.batches import MOST
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
@@ -110,7 +111,12 @@ class Predictor(ClassifierMixin, BaseEstimator):
             refuse_others(self._about, model, given.examples)
         name = "the examples" if task is None else f"{task.name} ({split})"
         inputs = Inputs.of_any(model, given, name)
-        return inputs.logits(self._placed(), getattr(self, "batch_size", 64)).numpy()
+        return inputs.logits(self._placed(), self._at_once).numpy()
+
+    @property
+    def _at_once(self) -> int:
+        """Examples per forward pass of a prediction."""
+        return getattr(self, "batch_size", None) or MOST
 
     def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
         """Logits (N, C); with two classes their difference (N,), as scikit-learn has it."""
@@ -235,9 +241,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
         model = self._source().get()
         new = self._examples(X, model)
         refuse_others(self._about, model, new.examples)
-        size = getattr(self, "batch_size", 64)
         rows, logits, failures = readable_logits(
-            self._placed(), model, new.examples, size, progress
+            self._placed(), model, new.examples, self._at_once, progress
         )
         table = pd.DataFrame({"example": list(new.names)})
         for name, values in self._told(logits).items():

@@ -83,7 +83,7 @@ class SharedFeatures:
         pool: Any,
         *,
         split: str,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         device: Any = None,
         progress: bool = False,
     ) -> FeatureStore:
@@ -91,21 +91,20 @@ class SharedFeatures:
         began = time.perf_counter()
         device = device_of(model.module) if device is None else device
         pooling = resolve_pool(pool)
-        forward = Forward(
-            model, task, split, pooling, batch_size, device=device, progress=progress
-        ).materialised()
+        forward = Forward(model, task, split, pooling, device=device, progress=progress)
+        forward = forward.materialised()
         own = self._layers_of(forward, layers, pool)
         passes = self._passes.setdefault(task[split].fingerprint, [])
         missing = _missing(passes, own)
         if missing:
             wanted = missing if self._alone else self._with_others(forward, passes, own)
             try:
-                passes.append(self._pass(forward, wanted))
+                passes.append(self._pass(forward, wanted, batch_size))
             except TransferMetricsError:
                 if wanted == missing:
                     raise
                 self._alone = True
-                passes.append(self._pass(forward, missing))
+                passes.append(self._pass(forward, missing, batch_size))
         used = {read: next(p for p in passes if read in p.columns) for read in own}
         made = list({id(one): one for one in used.values()}.values())
         self.saved += sum(one.seconds for one in made) - (time.perf_counter() - began)
@@ -145,7 +144,9 @@ class SharedFeatures:
                 continue  # it is told when it is asked for
         return _missing(passes, every)
 
-    def _pass(self, forward: Forward, wanted: Mapping[_Read, Layer]) -> _Pass:
+    def _pass(
+        self, forward: Forward, wanted: Mapping[_Read, Layer], batch_size: int | None
+    ) -> _Pass:
         began = time.perf_counter()
         parts: dict[str, list[Pool]] = {}
         columns: dict[_Read, slice] = {}
@@ -161,7 +162,7 @@ class SharedFeatures:
         store = extract(
             forward.model, forward.task, list(parts), JointPool.of(parts), out,
             split=forward.split,
-            batch_size=forward.batch_size, device=forward.device, progress=forward.progress,
+            batch_size=batch_size, device=forward.device, progress=forward.progress,
         )  # fmt: skip
         return _Pass(store, columns, time.perf_counter() - began)
 
