@@ -286,6 +286,36 @@ def test_ridge_probe_is_brute_force_leave_one_out(n, d):
     assert tm.ridge_probe(x, y) == pytest.approx(best[1], abs=1e-12)
 
 
+def _left_out(x, t, penalty):
+    """The error of each example by a ridge regression on the others."""
+    errors = []
+    for i in range(len(x)):
+        others, y = np.delete(x, i, axis=0), np.delete(t, i)
+        z = others - others.mean(axis=0)
+        w = np.linalg.solve(z.T @ z + penalty * np.eye(x.shape[1]), z.T @ (y - y.mean()))
+        errors.append(t[i] - y.mean() - (x[i] - others.mean(axis=0)) @ w)
+    return np.array(errors)
+
+
+@pytest.mark.parametrize(("n", "d"), [(80, 6), (40, 50), (60, 30)])
+def test_ridge_probe_finds_the_best_strength_where_cross_validation_by_traces_does_not(n, d):
+    misled = False
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_t(1.3, (n, d)) + 10.0  # of a few examples that decide the fit
+        t = x[:, 0] + rng.standard_t(2.0, n)
+        z = x - x.mean(axis=0)
+        press, traces = [], []
+        for penalty in np.array(_RIDGE_PATH) * (z**2).sum() / min(n - 1, d):
+            press.append((_left_out(x, t, penalty) ** 2).sum())
+            hat = z @ np.linalg.inv(z.T @ z + penalty * np.eye(d)) @ z.T + 1.0 / n
+            traces.append(((t - hat @ t) ** 2).sum() / (n - np.trace(hat)) ** 2)
+        misled |= np.argmin(press) != np.argmin(traces)
+        best = 1.0 - min(press) / ((t - t.mean()) ** 2).sum()
+        assert tm.ridge_probe(x, t) == pytest.approx(best, abs=1e-7)
+    assert misled
+
+
 def test_ridge_probe_of_a_negligible_penalty_is_least_squares():
     x, t = load_diabetes(return_X_y=True)
     predicted = cross_val_predict(LinearRegression(), x, t, cv=LeaveOneOut())

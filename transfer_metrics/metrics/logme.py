@@ -14,6 +14,7 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, TargetMoments
 from transfer_metrics.statistics.influence import Influence
+from transfer_metrics.statistics.linalg import product
 
 # Maxima of the evidence are at least this far apart in log(α / β).
 _APART = 2.0
@@ -152,7 +153,7 @@ class _Problem:
             raise InvalidInputError("all features are zero; LogME has nothing to regress on")
         return cls(
             sigma=sigma,
-            projected=vectors.T @ statistic.cross,
+            projected=product(vectors.T, statistic.cross),
             spread=statistic.spread,
             offset=math.sqrt(statistic.n) * statistic.target_mean,
             inside=vectors.T @ row,

@@ -15,7 +15,8 @@ from transfer_metrics.sources.tasks.labels import complete_labels, read_labels
 
 def as_features(x: Any, name: str = "X") -> Tensor:
     """A (N, D) float64 tensor on the device of ``x``."""
-    return as_rows(x, name).to(torch.float64)
+    rows = as_rows(x, name)
+    return rows if rows.dtype == torch.float64 else empty_like(rows).copy_(rows)
 
 
 def as_rows(x: Any, name: str = "X") -> Tensor:
@@ -31,6 +32,13 @@ def as_rows(x: Any, name: str = "X") -> Tensor:
     if tensor.is_complex():
         raise InvalidInputError(f"{name} is complex; pass real features")
     return tensor
+
+
+def empty_like(rows: Tensor) -> Tensor:
+    """Memory for as many numbers in float64; numpy's is in huge pages and saves page faults."""
+    if rows.device.type == "cpu":
+        return torch.from_numpy(np.empty(rows.shape))
+    return torch.empty_like(rows, dtype=torch.float64)
 
 
 def check_finite(x: Tensor, name: str = "X") -> None:

@@ -32,7 +32,7 @@ def _gram(rows: Tensor) -> Tensor:
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right``, on the CPU by the library that ``gram`` uses."""
+    """``left @ right``, on the CPU by the library that ``_gram`` uses."""
     if left.device.type == "cpu":
         return torch.from_numpy(left.numpy() @ right.numpy())
     return left @ right
@@ -44,19 +44,26 @@ def _largest_first(matrix: Tensor) -> tuple[Tensor, Tensor]:
     Where a few features vary much less than others, what they are known by keeps more digits so.
     """
     order = matrix.diagonal().argsort(descending=True, stable=True)
+    if matrix.device.type == "cpu":
+        found = matrix.numpy().take(order.numpy(), axis=0).take(order.numpy(), axis=1)
+        return torch.from_numpy(found), order
     return matrix[order[:, None], order], order
 
 
-def _symmetric_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors, by the library that ``gram`` uses."""
+def _symmetric_eigen(matrix: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Eigenvalues above the rounding noise of a ``size``-sided matrix, descending, and vectors.
+
+    By the library that ``_gram`` uses.
+    """
     ordered, order = _largest_first(matrix)
     if matrix.device.type == "cpu":
-        values, found = map(torch.from_numpy, np.linalg.eigh(ordered.numpy()))
+        ascending, found = map(torch.from_numpy, np.linalg.eigh(ordered.numpy()))
     else:
-        values, found = torch.linalg.eigh(ordered)
-    vectors = torch.empty_like(found)
-    vectors[order] = found
-    return values, vectors
+        ascending, found = torch.linalg.eigh(ordered)
+    rank = int((ascending > rank_cut(ascending, size)).sum())
+    vectors = found.new_empty(len(found), rank)
+    vectors[order] = found[:, len(found) - rank :].flip(1)
+    return ascending.flip(0)[:rank], vectors
 
 
 def rank_cut(eigenvalues: Tensor, size: int) -> float:
@@ -236,9 +243,8 @@ class Scatter(Saved):
             return self.data
         deviations = self.data.diagonal().clamp_min(0.0).sqrt()
         inverse = torch.where(deviations > 0, 1.0 / deviations, 0.0)
-        values, vectors = _symmetric_eigen(self.data * inverse * inverse[:, None])
-        keep = values > rank_cut(values, len(values))
-        return (vectors[:, keep] * values[keep].sqrt()).T * deviations
+        values, vectors = _symmetric_eigen(self.data * inverse * inverse[:, None], self.dim)
+        return (vectors * values.sqrt()).T * deviations
 
     @cached_property
     def eigh(self) -> tuple[Tensor, Tensor]:
@@ -251,12 +257,9 @@ class Scatter(Saved):
         """
         if self._uneven:
             return self._eigh_of_factor()
-        values, vectors = _symmetric_eigen(self.small)
-        values, vectors = values.flip(0), vectors.flip(1)
-        keep = values > rank_cut(values, max(self.data.shape))
-        values, vectors = values[keep], vectors[:, keep]
+        values, vectors = _symmetric_eigen(self.small, max(self.data.shape))
         if not self.dense:
-            vectors = self.data.T @ (vectors / values.sqrt())
+            vectors = product(self.data.T, vectors / values.sqrt())
         return values, vectors
 
     def _eigh_of_factor(self) -> tuple[Tensor, Tensor]:

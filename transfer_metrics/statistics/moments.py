@@ -21,7 +21,9 @@ from transfer_metrics.statistics.inputs import (
     as_columns,
     as_features,
     as_labels,
+    as_rows,
     check_finite,
+    empty_like,
 )
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.saving import Saved, require
@@ -192,38 +194,36 @@ class ClassMoments(Saved):
             InvalidInputError: wrong shapes, labels out of range, NaN or infinite features.
         """
         parts = frozenset(parts)
-        features = as_features(x)
+        features = as_rows(x)
+        if features.dtype != torch.float32:
+            features = as_features(features)
         labels, size = as_labels(y, features.shape[0], num_classes)
         labels = labels.to(features.device)
         counts = torch.bincount(labels, minlength=size)
         order = torch.argsort(labels, stable=True)
         bounds = [0, *counts.cumsum(0).tolist()]
-        means = features.new_zeros(size, features.shape[1])
-        rows = _empty_like(features)
+        rows = empty_like(features)
+        means = rows.new_zeros(size, features.shape[1])
         with threads_for_classes(len(features), features.shape[1], size):
             if len(features) < _FEW * size and features.device.type == "cpu":
                 _gather(features, order, rows)
                 _centre(rows.numpy(), counts.numpy(), means.numpy())
             else:
                 for c, (start, stop) in enumerate(pairwise(bounds)):
-                    block = rows[start:stop]
                     if stop > start:
+                        block, mean = rows[start:stop], means[c]
                         _gather(features, order[start:stop], block)
-                        means[c] = block.mean(dim=0)
-                        block -= means[c]
+                        block -= torch.mean(block, dim=0, out=mean)
             # One example is its own mean: no row is needed.
             class_rows = [rows[i : i if j - i < 2 else j] for i, j in pairwise(bounds)]
             by_class = tuple(map(Scatter.of_rows, class_rows)) if "class" in parts else None
         if not bool(torch.isfinite(means).all()):
             check_finite(features)
             raise InvalidInputError("X has values too large to average in float64; rescale it")
-        return cls(
-            counts,
-            means,
-            Scatter.of_rows(rows),
-            by_class,
-            _fourth_moments(features, features.mean(dim=0)) if "fourth" in parts else None,
-        )
+        moments = cls(counts, means, Scatter.of_rows(rows), by_class)
+        if "fourth" not in parts:
+            return moments
+        return dataclasses.replace(moments, fourth=_fourth_moments(features, moments.mean))
 
     @property
     def n(self) -> int:
@@ -355,13 +355,6 @@ def rounding_of(mean: Tensor, n: int) -> Tensor:
     return n * (8.0 * torch.finfo(torch.float64).eps * mean).square()
 
 
-def _empty_like(features: Tensor) -> Tensor:
-    """Memory for a copy; numpy's comes in huge pages, which saves most page faults."""
-    if features.device.type == "cpu":
-        return torch.from_numpy(np.empty(features.shape))
-    return torch.empty_like(features)
-
-
 def _centre(rows: np.ndarray, counts: np.ndarray, means: np.ndarray) -> None:
     """Take from rows in the order of their classes the means of these, which are filled in.
 
@@ -377,10 +370,12 @@ def _centre(rows: np.ndarray, counts: np.ndarray, means: np.ndarray) -> None:
 
 def _gather(features: Tensor, index: Tensor, out: Tensor) -> None:
     """``out = features[index]``; numpy's is several times faster than torch's on the CPU."""
-    if features.device.type == "cpu":
+    if features.device.type != "cpu":
+        out.copy_(features[index])
+    elif features.dtype == out.dtype:
         np.take(features.numpy(), index.numpy(), axis=0, out=out.numpy(), mode="clip")
     else:
-        torch.index_select(features, 0, index, out=out)
+        out.numpy()[...] = np.take(features.numpy(), index.numpy(), axis=0)
 
 
 def _fourth_moments(features: Tensor, mean: Tensor) -> FourthMoments:
