@@ -77,7 +77,8 @@ def logme(statistic: ClassMoments | TargetMoments) -> float:
 
     With prior ``w ~ N(0, α⁻¹ I)`` and noise ``β⁻¹``, the evidence is maximised by the fixed point
     ``α = γ / ‖w‖²``, ``β = (N - γ) / ‖t - Xw‖²``; the score is its mean over the one-hot columns of
-    the classes that have examples, or over the regression targets.
+    the classes that have examples, or over the regression targets. Targets that are zero for every
+    example, as labels are that none has, do not count: their evidence has no bound.
 
     The published code stops after 11 rounds or when ``α / β`` moves by less than 1 %, which makes
     the value depend on the scale of the features and on where it stopped. Here the fixed point
@@ -95,7 +96,7 @@ def logme(statistic: ClassMoments | TargetMoments) -> float:
         The score in nats per example; higher is better.
 
     Raises:
-        InvalidInputError: all features are zero.
+        InvalidInputError: all features, or all targets, are zero.
 
     Warns:
         TransferMetricsWarning: a target is fitted almost exactly (the effective number of
@@ -148,14 +149,17 @@ class _Problem:
     def of(cls, statistic: ClassMoments | TargetMoments) -> _Problem:
         """That of moments."""
         sigma, vectors = statistic.total.eigh
+        counted = (statistic.spread > 0) | (statistic.target_mean != 0)
+        if not bool(counted.any()):
+            raise InvalidInputError("all targets are zero; LogME has nothing to explain")
         row = math.sqrt(statistic.n) * statistic.mean
         if not len(sigma) and not bool(row.any()):
             raise InvalidInputError("all features are zero; LogME has nothing to regress on")
         return cls(
             sigma=sigma,
-            projected=product(vectors.T, statistic.cross),
-            spread=statistic.spread,
-            offset=math.sqrt(statistic.n) * statistic.target_mean,
+            projected=product(vectors.T, statistic.cross[:, counted]),
+            spread=statistic.spread[counted],
+            offset=math.sqrt(statistic.n) * statistic.target_mean[counted],
             inside=vectors.T @ row,
             outside=_outside(row, vectors),
             n=statistic.n,
@@ -261,12 +265,13 @@ def _max_evidence(problem: _Problem) -> tuple[Tensor, Tensor, int]:
     highest_first, second = _starts(problem, directions)
     again = second.isfinite().nonzero()[:, 0]
     # A target with two maxima is two columns of one search.
-    columns = torch.cat([torch.arange(len(second)), again])
+    every = torch.arange(len(second), device=second.device)
+    columns = torch.cat([every, again])
     doubled = problem.of_targets(columns) if len(again) else problem
     start = torch.cat([highest_first, second[again]])
     reached = _root_ahead(doubled.step, start, lowest, highest)
     found, fitted = _evidence(doubled, reached)
-    best = torch.arange(len(second))
+    best = every.clone()
     for place, column in enumerate(again.tolist(), start=len(second)):
         if found[place] > found[best[column]]:
             best[column] = place

@@ -104,7 +104,8 @@ class FeatureSample(Saved):
         So names of labels decide nothing but the order of equal rows.
         """
         found = np.empty((self.n, 2), dtype=np.uint64)
-        for n, (row, tag) in enumerate(zip(self.x.cpu().numpy(), self.y.numpy(), strict=True)):
+        rows, tags = self.x.cpu().numpy(), self.y.cpu().numpy()
+        for n, (row, tag) in enumerate(zip(rows, tags, strict=True)):
             digest = hashlib.blake2b(row.tobytes(), digest_size=8)
             found[n, 0] = int.from_bytes(digest.digest())
             digest.update(tag.tobytes())
