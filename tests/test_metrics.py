@@ -316,6 +316,40 @@ def test_ridge_probe_finds_the_best_strength_where_cross_validation_by_traces_do
     assert misled
 
 
+def test_ridge_probe_weighs_targets_of_any_size_alike():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 30))
+    targets = np.stack([x @ rng.standard_normal(30), rng.standard_normal(40)], axis=1)
+    r2 = []
+    for strength in _RIDGE_PATH:
+        alpha = strength * ((x - x.mean(0)) ** 2).sum() / 30
+        predicted = cross_val_predict(Ridge(alpha=alpha), x, targets, cv=LeaveOneOut())
+        r2.append(r2_score(targets, predicted))
+    for scales in ([1, 1], [1, 1e6], [1e6, 1], [1e-9, 1]):
+        assert tm.ridge_probe(x, targets * scales) == pytest.approx(max(r2), abs=1e-9)
+
+
+def test_h_score_of_one_feature_is_between_over_total():
+    x, y = load_iris(return_X_y=True)
+    for column in x.T:
+        between = sum(50 * (column[y == c].mean() - column.mean()) ** 2 for c in range(3))
+        total = ((column - column.mean()) ** 2).sum()
+        assert LedoitWolf().fit(column[:, None]).shrinkage_ == 0
+        assert tm.h_score(column[:, None], y) == pytest.approx(between / total)
+        assert tm.score(column[:, None], y, "h_score", intervals=True).records[0]["stderr"] > 0
+
+
+def test_labels_that_no_example_has_do_not_count_in_logme():
+    rng = np.random.default_rng(0)
+    x, none = rng.standard_normal((50, 4)), np.zeros((50, 1), int)
+    labels = (x[:, :2] + rng.standard_normal((50, 2)) > 0) * 1
+    assert tm.logme(x, np.hstack([labels, none])) == pytest.approx(tm.logme(x, labels))
+    table = tm.score(x, np.hstack([none, labels]), "logme", intervals=True)
+    assert table.records[0]["value"] == pytest.approx(tm.logme(x, labels))
+    with pytest.raises(InvalidInputError, match="all targets are zero"):
+        METRICS["logme"](tm.TargetMoments.from_batch(x, none))
+
+
 def test_ridge_probe_of_a_negligible_penalty_is_least_squares():
     x, t = load_diabetes(return_X_y=True)
     predicted = cross_val_predict(LinearRegression(), x, t, cv=LeaveOneOut())
@@ -335,6 +369,14 @@ def test_linear_probe_is_scikit_learns_cross_validation():
     score = tm.linear_probe(x, y, C=[1.0])
     assert score == pytest.approx(scores.mean(), abs=1e-9)
     assert score.stderr == pytest.approx(scores.std(ddof=1) / math.sqrt(5), abs=1e-9)
+
+
+@pytest.mark.parametrize("wrong", [[], [0.0], [1.0, -1.0], [math.nan]])
+def test_strengths_of_probes_are_positive(wrong):
+    x, y = load_iris(return_X_y=True)
+    for probe, option in ((tm.ridge_probe, "strengths"), (tm.linear_probe, "C")):
+        with pytest.raises(InvalidInputError, match="positive"):
+            probe(x, y, **{option: wrong})
 
 
 def test_probe_input_is_checked():

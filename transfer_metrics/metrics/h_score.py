@@ -139,6 +139,8 @@ def _ledoit_wolf(statistic: ClassMoments) -> float:
             "these moments were built without fourth moments; build them with parts={'fourth'}"
         )
     n, dim, total = statistic.n, statistic.dim, statistic.total
+    if dim == 1:
+        return 0.0  # the covariance of one feature is a multiple of the identity as it is
     mean_variance = total.trace() / n / dim
     if mean_variance and not _LEAST < mean_variance < 1.0 / _LEAST:
         raise InvalidInputError(

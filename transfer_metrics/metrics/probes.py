@@ -68,28 +68,33 @@ def ridge_probe(statistic: FeatureSample, *, strengths: Sequence[float] = _RIDGE
     >>> round(ridge_probe(*load_iris(return_X_y=True)), 4)
     0.84
     """
-    if not len(strengths) or min(strengths) <= 0:
+    if not len(strengths) or not all(s > 0 for s in strengths):
         raise InvalidInputError("strengths must be positive numbers")
     targets = _targets(statistic)
     if not len(statistic.moments.total.eigh[0]):
         raise InvalidInputError("all features are constant; a probe has nothing to learn from")
-    press, hits = _leave_one_out(statistic, targets, sorted(strengths, reverse=True))
+    strengths = sorted(strengths, reverse=True)
     if not statistic.num_classes:
-        chosen = varying(statistic.y).to(press.device)
-        return Estimate(float((1.0 - press / statistic.moments.spread)[chosen].mean()))
+        chosen = varying(statistic.y).to(targets.device)
+        # Targets of any unit weigh alike.
+        scales = torch.where(chosen, statistic.moments.spread.rsqrt(), 0.0)
+        press, _ = _leave_one_out(statistic, targets, strengths, scales)
+        return Estimate(float((1.0 - press)[chosen].mean()))
+    scales = torch.ones_like(statistic.moments.target_mean)
+    _, hits = _leave_one_out(statistic, targets, strengths, scales)
     return Estimate.of_proportion(hits / statistic.n, statistic.n)
 
 
 def _leave_one_out(
-    statistic: FeatureSample, targets: Tensor, strengths: Sequence[float]
+    statistic: FeatureSample, targets: Tensor, strengths: Sequence[float], scales: Tensor
 ) -> tuple[Tensor, int]:
     """Squared leave-one-out errors of each target (K,) at the best strength, and its hits.
 
-    A hit is a correct arg-max prediction. The leverages h of all strengths come from one product;
-    the errors ``e`` of a strength only where it can be the best. ``Σ e² / (1 - h)²`` is at least
-    ``Σ e²``, known from the moments, over the largest ``(1 - h)²``; and where the errors of another
-    strength are known, no vector of errors is nearer to zero than those are, less the distance of
-    the two, known from the moments too.
+    Targets are multiplied by their ``scales`` (K,). A hit is a correct arg-max prediction. The
+    leverages h of all strengths come from one product; the errors ``e`` of a strength only where it
+    can be the best. ``Σ e² / (1 - h)²`` is at least ``Σ e²``, known from the moments, over the
+    largest ``(1 - h)²``; and where the errors of another strength are known, no vector of errors is
+    nearer to zero than those are, less the distance of the two, known from the moments too.
     """
     moments = statistic.moments
     n, dim = statistic.n, moments.dim
@@ -101,9 +106,9 @@ def _leave_one_out(
     # A leverage of one means the example is fitted by a direction of its own.
     apart = (1.0 - 1.0 / n - _leverages(statistic, basis, keep)).clamp_min_(1e-9)
     weights = apart.square().reciprocal_()
-    fits = product(basis.T, moments.cross)
+    fits = product(basis.T, moments.cross) * scales
     reached = fits.square().sum(dim=1)
-    missed = float((moments.spread.sum() - reached.sum()).clamp_min(0.0))
+    missed = float(((moments.spread * scales.square()).sum() - reached.sum()).clamp_min(0.0))
     squares = missed + reached @ (1.0 - keep).square()
     bounds = (squares * weights.amin(dim=0)).sqrt()
     found: dict[int, tuple[float, Tensor, int]] = {}
@@ -112,7 +117,7 @@ def _leave_one_out(
     while todo:
         one = todo.pop(0)
         lengths, press, hits = _errors(
-            statistic, targets, product(basis, keep[:, one, None] * fits), apart[:, one]
+            statistic, targets, scales, product(basis, keep[:, one, None] * fits), apart[:, one]
         )
         found[one] = float(press.sum()), press, hits
         moved = (reached @ (keep - keep[:, one, None]).square() * weights.amax(dim=0)).sqrt()
@@ -131,7 +136,7 @@ def _leverages(statistic: FeatureSample, basis: Tensor, keep: Tensor) -> Tensor:
 
 
 def _errors(
-    statistic: FeatureSample, targets: Tensor, weights: Tensor, apart: Tensor
+    statistic: FeatureSample, targets: Tensor, scales: Tensor, weights: Tensor, apart: Tensor
 ) -> tuple[Tensor, Tensor, int]:
     """Of predictions by weights (D, K): ``Σ_k e²`` (n,), ``Σ_n (e / apart)²`` (K,), and hits."""
     moments, lengths = statistic.moments, []
@@ -139,7 +144,7 @@ def _errors(
     rows = max(_BLOCK // max(weights.shape), 1)
     pieces = zip(statistic.x.split(rows), targets.split(rows), apart.split(rows), strict=True)
     for x, truth, left in pieces:
-        errors = (truth - moments.target_mean).sub_(product(x - moments.mean, weights))
+        errors = (truth - moments.target_mean).mul_(scales).sub_(product(x - moments.mean, weights))
         lengths.append(errors.square().sum(dim=1))
         errors /= left[:, None]
         press += errors.square().sum(dim=0)
@@ -179,7 +184,8 @@ def linear_probe(
         Mean accuracy over folds with its standard error, or R²; higher is better.
 
     Raises:
-        InvalidInputError: fewer than two classes with two examples each, or constant features.
+        InvalidInputError: fewer than two classes with two examples each, constant features, or a C
+            that is not positive.
 
     Failure modes:
         - A class with one example is refused: it cannot be in two folds. With fewer examples than
@@ -200,6 +206,8 @@ def linear_probe(
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 
+    if not len(C) or not all(c > 0 for c in C):
+        raise InvalidInputError("C must be positive numbers")
     _targets(statistic)
     x, y = statistic.x.cpu().numpy(), statistic.y.cpu().numpy()
     if (x == x[0]).all():
