@@ -349,3 +349,19 @@ def test_fidelity_refuses_what_has_no_pairs() -> None:
         fidelity({"a": 1.0, "b": 2.0}, {"c": 1.0, "d": 2.0})
     with pytest.raises(InvalidInputError, match="0 bins"):
         fidelity({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}, bins=0)
+
+
+def test_shares_among_per_cents_are_told() -> None:
+    with pytest.warns(
+        TransferMetricsWarning, match="0.9 for model 'b' beside 60.*all as fractions"
+    ):
+        known_accuracies({"a": 71.0, "b": 0.9, "c": 60.0})
+    for same in (
+        {"a": 0.7, "b": 1.0},
+        {"a": 70, "b": 1},
+        {"a": 0, "b": 12.5},
+        {"a": -0.5, "b": 20},
+        {"a": 0.5, "b": 2},
+    ):
+        known_accuracies(same)
+    known_accuracies(pd.DataFrame({"pets": [0.7, 0.9], "cars": [70.0, 90.0]}, ["a", "b"]))

@@ -799,3 +799,16 @@ def test_probabilities_of_classes_are_no_targets(share: float) -> None:
             use(X, y)
     assert tm.load_task(X, y, kind="regression")["train"].labels.shape == (60, 3)
     assert tm.load_task(X, y + 0.1).kind == "regression"
+
+
+@pytest.mark.parametrize("values", [(-1, 1), (-1, 0, 1), (-1.0, 1.0)])
+def test_several_labels_with_minus_one_are_no_targets_by_guess(values):
+    """CheXpert has -1 for unknown, others have it for what does not apply."""
+    rng = np.random.default_rng(0)
+    X, labels = rng.standard_normal((40, 3)), rng.choice(values, (40, 4))
+    for read in (tm.score, lambda X, y: tm.load_task((X, y)), tm.LinearProbe().fit):
+        with pytest.raises(InvalidInputError, match=r"-1.*y > 0.*kind=regression"):
+            read(X, labels)
+    assert tm.load_task(X, labels, kind="regression").kind == "regression"
+    assert tm.score(X, labels, "logme", kind="regression").records[0]["error"] is None
+    assert tm.score(X, labels > 0).metrics

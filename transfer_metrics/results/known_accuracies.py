@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, meant
+from transfer_metrics.errors import InvalidInputError, meant, warn
 from transfer_metrics.naming import a_type
 from transfer_metrics.results.long_table import read_records
 from transfer_metrics.results.record import QUALITIES, Record
@@ -206,12 +206,29 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         numbers = named.astype(np.float64)
         if not np.isinf(numbers.to_numpy()).any():
+            _warn_of_units(numbers, where)
             return numbers
     cells = {
         task: [_number(cell, m, task, where) for m, cell in column.items()]
         for task, column in named.items()
     }
-    return type(named)(cells, index=named.index)
+    numbers = type(named)(cells, index=named.index)
+    _warn_of_units(numbers, where)
+    return numbers
+
+
+def _warn_of_units(table: pd.DataFrame, where: str) -> None:
+    """Warn where some accuracies on a task look like shares, and others like per cents."""
+    for task, column in table.items():
+        small, large = column[(column > 0) & (column < 1)], column[column > 1]
+        if not (len(small) and len(large)) or column.min() < 0 or not 10 < large.max() <= 100:
+            continue
+        if large.min() > 5 * small.max():
+            on = f" on task {visible(task)!r}" if task != UNNAMED else ""
+            warn(
+                f"{where}{on}: {small.max():g} for model {visible(small.idxmax())!r} beside "
+                f"{large.min():g}; give all accuracies in per cent or all as fractions"
+            )
 
 
 def _number(cell: Any, model: Any, task: Any, where: str | Path) -> float:

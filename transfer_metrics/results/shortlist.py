@@ -304,12 +304,6 @@ def _telling(accuracies: pd.DataFrame, task: str | None) -> pd.DataFrame:
         elif again[name]:
             why = "there under another name"
         else:
-            small, large = known[known < 1], known[known > 1]
-            if min(len(small), len(large)) > 1 and large.min() > 5 * small.max():
-                warn(
-                    f"{visible(name)} of the prior has {small.max():g} beside {large.min():g}; "
-                    f"give all its accuracies in per cent or all as fractions"
-                )
             continue
         left.setdefault(why, []).append(name)
     for why, names in left.items():

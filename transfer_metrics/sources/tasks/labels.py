@@ -201,7 +201,19 @@ def _decided(arrays: Mapping[str, np.ndarray], classes: Sequence[Any] | None = N
         return "classification"  # one-hot, smoothed, or of a teacher
     if found == "multilabel":
         return "multilabel"
+    if found == "regression" and all(a.ndim > 1 and _is_signed(a) for a in arrays.values()):
+        raise InvalidInputError(
+            "labels of several columns with -1: where it says that a label does not apply, give 0 "
+            "for it (y > 0), and where it is unknown, leave the rows out; say kind=regression if "
+            "they are targets"
+        )
     return "classification" if classes is not None or found == "classification" else "regression"
+
+
+def _is_signed(array: np.ndarray) -> bool:
+    """Whether several labels per example may be written as -1 and 1, or with -1 for unknown."""
+    known = array.shape[1] > 1 and array.dtype.kind in "if" and np.isin(array, (-1, 0, 1)).all()
+    return bool(known and (array == -1).any())
 
 
 def _refuse_several(where: str, array: np.ndarray) -> None:
