@@ -498,7 +498,19 @@ def test_combinations_are_sums_of_scaled_terms_over_the_candidates(digits):
     assert len(table.ranking("ncti")) == 3
     store = tm.extract(nets[0], digits, progress=False)
     layers = tm.score_layers(store, metrics="etran")
-    assert layers.metrics == ["energy", "lda", "etran"]
+    assert layers.metrics == ["etran", "energy", "lda"]
+
+
+def test_a_combination_that_is_asked_for_first_ranks(digits):
+    nets = named(Net(8), Net(16, seed=1), Net(32, seed=2))
+    for asked, first in (("etran", "etran"), ("ncti,knn", "ncti"), ("knn,ncti", "knn")):
+        how = {"layers": "last", "cache": "never", "progress": False}
+        table = tm.rank_models(nets, digits, asked, **how)
+        assert table.metrics[0] == first
+        scores = table.wide()[first].droplevel("layer")
+        order = scores.sort_values(ascending=False).index.tolist()
+        assert table.ranking()["model"].tolist() == order
+        assert table.ranking()["score"].tolist() == sorted(scores, reverse=True)
 
 
 def test_combinations_leave_out_candidates_without_all_terms():

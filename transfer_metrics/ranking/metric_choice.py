@@ -36,6 +36,7 @@ class Combination:
         scale: ``"z-score"`` (zero mean, unit deviation) or ``"min-max"`` (0 to 1), over the
             candidates.
         reference: where it was published.
+        leads: whether it was asked for first, and so ranks.
 
     Failure modes:
         - The score depends on who else is there: one more candidate changes the scale of a term,
@@ -51,6 +52,7 @@ class Combination:
     terms: Mapping[str, float]
     scale: str
     reference: str
+    leads: bool = False
 
     def of(self, values: Mapping[str, Sequence[float]]) -> np.ndarray:
         """Combined score of each candidate, (M,); a term that is equal for all counts nothing.
@@ -99,10 +101,11 @@ def _combination_of(name: str, kind: str) -> Combination:
 def combined(records: Iterable[Record], combinations: Iterable[Combination]) -> list[Record]:
     """The records, and one more for each candidate (model and layer) that has all terms.
 
-    Every candidate counts alike, so a score depends on who else is there.
+    Those of a combination that leads come first. Every candidate counts alike, so a score depends
+    on who else is there.
     """
     given = list(records)
-    extra = []
+    leading, extra = list[Record](), list[Record]()
     for combination in combinations:
         places: dict[tuple[Any, Any], dict[str, Record]] = {}
         for r in given:
@@ -113,7 +116,7 @@ def combined(records: Iterable[Record], combinations: Iterable[Combination]) -> 
             continue
         columns = {t: [terms[t].value or 0.0 for terms in full] for t in combination.terms}
         for value, terms in zip(combination.of(columns), full, strict=True):
-            extra.append(
+            (leading if combination.leads else extra).append(
                 replace(
                     next(iter(terms.values())),
                     metric=combination.name,
@@ -124,7 +127,7 @@ def combined(records: Iterable[Record], combinations: Iterable[Combination]) -> 
                     seconds=sum(r.seconds or 0.0 for r in terms.values()),
                 )
             )
-    return given + extra
+    return leading + given + extra
 
 
 def resolve_metrics(
@@ -166,8 +169,9 @@ def check_metrics(metrics: Any) -> None:
 
 def asked_combinations(metrics: Any, kind: str) -> list[Combination]:
     """The combinations among the names that were asked for."""
-    names = [s for s in _specs(metrics) if isinstance(s, str) and s in COMBINATIONS]
-    return [_combination_of(name, kind) for name in dict.fromkeys(names)]
+    specs = _specs(metrics)
+    names = dict.fromkeys(s for s in specs if isinstance(s, str) and s in COMBINATIONS)
+    return [replace(_combination_of(name, kind), leads=name == specs[0]) for name in names]
 
 
 def _is_pattern(spec: Any) -> bool:
