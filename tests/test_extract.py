@@ -176,7 +176,9 @@ def test_an_interrupted_extraction_is_resumed(tmp_path, monkeypatch):
     model = make_model()
 
     def stop(_seconds):
-        if len(model.module.seen) == len(PROOF) + 5:  # two shards of two batches, and one more
+        if (
+            len(model.module.seen) == len(PROOF) + 9
+        ):  # two shards of two batches and two examples, and one more
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -193,7 +195,7 @@ def test_an_interrupted_extraction_is_resumed(tmp_path, monkeypatch):
 
     model = make_model()
     resumed = quiet(model, task, batch_size=5, shard_size=999, out=path)
-    assert model.module.seen == PROOF + [5] * 6  # the thirty missing examples
+    assert model.module.seen == PROOF + [5, 5, 1, 1] * 3  # the thirty missing examples
     assert {p: p.stat().st_mtime_ns for p in before} == before
     same(resumed, whole)
     same(FeatureStore.open(path), whole)
@@ -204,13 +206,35 @@ def test_an_interrupted_extraction_is_resumed(tmp_path, monkeypatch):
 
 
 PROOF = [2, 3, 2, 1, 3]
-"""Examples of the batches that are read before the pass, the last ones with channels last."""
+"""Examples of the batches that are read before the pass, the last ones with channels last.
+
+Behind each shard two of its examples are read alone.
+"""
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e-9, 0.0), (1e-2, 100.0)])
+def test_half_precision_that_loses_what_examples_differ_by_is_refused(scale, offset):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
+    task = np.random.default_rng(0).normal(size=(40, 6)).astype("float32"), np.arange(40) % 2
+    with torch.no_grad():
+        network[0].weight *= scale
+        network[0].bias.fill_(offset)
+    kept = quiet(network, task, layers="last")["1:input"]
+    half = kept.astype("float16").astype("float32")
+    assert np.linalg.norm(half - kept) > 0.05 * np.linalg.norm(kept - kept.mean(0))
+    with pytest.raises(ExtractionError, match=r"float16 has too few digits.*dtype='float32'"):
+        quiet(network, task, layers="last", dtype="float16")
+    with torch.no_grad():
+        network[0].weight.zero_()  # constant features lose nothing
+        network[0].bias.fill_(5.0)
+    assert (quiet(network, task, layers="last", dtype="float16")["1:input"] == 5.0).all()
 
 
 def test_one_pass_for_all_layers():
     model = make_model()
     quiet(model, make_task(), layers="*", batch_size=10)
-    assert model.module.seen == PROOF + [10] * 5
+    assert model.module.seen == PROOF + [10] * 5 + [1, 1]
 
 
 KILLED = """

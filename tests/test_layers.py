@@ -437,6 +437,28 @@ def test_blocks_of_hugging_face():
     )
 
 
+def test_the_last_layer_of_a_network_of_maps_is_the_deepest():
+    """Such as ``features_only`` of timm, whose list begins with the largest map."""
+
+    class Pyramid(nn.Module):
+        def __init__(self, wrap):
+            super().__init__()
+            self.wrap = wrap
+            self.stages = nn.ModuleList(nn.Conv2d(c, 2 * c, 2, 2) for c in (3, 6, 12))
+
+        def forward(self, x):
+            maps = []
+            for stage in self.stages:
+                x = stage(x)
+                maps.append(x)
+            return self.wrap(maps)
+
+    image = torch.randn(2, 3, 16, 16)
+    for wrap in (list, tuple, lambda maps: {str(i): x for i, x in enumerate(maps)}):
+        layers = list_layers(Pyramid(wrap), "last", example=image)
+        assert [(layer.name, layer.dim) for layer in layers] == [("stages.2", 24)]
+
+
 def test_more_last_blocks_than_there_are_are_told():
     model = tm.load_model("zoo:cnn-mnist")
     with pytest.warns(TransferMetricsWarning, match="only 5 blocks"):

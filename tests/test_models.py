@@ -435,6 +435,42 @@ def test_a_file_that_moves_changes_no_fingerprint(part: Any, name: str) -> None:
     assert describe(part) == f"transfer_metrics.sources.{name}"
 
 
+def test_weights_that_change_change_the_fingerprint_and_scores(tmp_path: Path) -> None:
+    """Whether an optimiser, a loaded state or code that goes around autograd wrote them."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    rng = np.random.default_rng(0)
+    task = rng.standard_normal((30, 5)).astype("float32"), np.arange(30) % 3
+    model, optimiser = load_model(network), torch.optim.SGD(network.parameters(), lr=1.0)
+
+    def optimise() -> None:
+        network.train()(torch.from_numpy(task[0])).square().sum().backward()
+        optimiser.step()
+
+    def around() -> None:
+        network[0].weight.data.mul_(-1.0)
+
+    def load() -> None:
+        network.load_state_dict({k: v + 1 for k, v in network.state_dict().items()})
+
+    def replace() -> None:
+        network[0].bias = nn.Parameter(torch.ones(8))
+
+    def other() -> None:
+        network[2] = nn.Tanh()
+
+    seen = set()
+    for change in (lambda: None, optimise, around, load, replace, other):
+        change()
+        how = {"metrics": "logme", "progress": False, "cache_dir": tmp_path}
+        value = tm.rank_models([model], task, **how).records[0]["value"]
+        fresh = tm.rank_models([load_model(network)], task, **{**how, "cache": "never"})
+        assert value == fresh.records[0]["value"]
+        assert model.fingerprint == load_model(network).fingerprint
+        seen.add((value, model.fingerprint))
+    assert len(seen) == 6
+
+
 def test_fingerprint_knows_weights_structure_and_preprocessing_only() -> None:
     base = "timm:mobilenetv3_small_050(pretrained=False, input_size=32)"
     model = load_model(base)

@@ -427,9 +427,59 @@ CONVOLUTIONS = nn.Sequential(
 )
 
 
+class Cosine(nn.Module):
+    """A classifier by cosine, as many of somebody's own: one matrix, and not torch's linear."""
+
+    def __init__(self, width, classes):
+        super().__init__()
+        torch.manual_seed(1)
+        self.weight = nn.Parameter(torch.randn(classes, width))
+
+    def forward(self, x):
+        return 10 * F.normalize(x) @ F.normalize(self.weight).T
+
+
+class Shortcut(nn.Module):
+    """A block of somebody's own that ends a network without a classifier."""
+
+    def __init__(self, width):
+        super().__init__()
+        torch.manual_seed(1)
+        self.weight = nn.Parameter(torch.randn(width, width))
+
+    def forward(self, x):
+        return x + (x @ self.weight).relu()
+
+
+WHOLE_MAP = nn.Sequential(
+    nn.Unflatten(1, (3, 2, 2)), nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Conv2d(5, 4, 2), nn.Flatten()
+)
+
+
+def test_a_block_of_ones_own_is_no_classifier():
+    store = quiet(nn.Sequential(nn.Linear(12, 8), nn.ReLU(), Shortcut(8)), layers="last")
+    assert (store.names, store.manifest["head"]) == (["2"], None)
+
+
+def test_of_several_classifiers_whose_mean_is_returned_that_is_said():
+    class Ensemble(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList(plain(seed) for seed in (0, 1))
+
+        def forward(self, x):
+            return (self.parts[0](x) + self.parts[1](x)) / 2
+
+    store = quiet(Ensemble(), layers="last")
+    assert store.names == ["parts.0.2:input"]
+    assert "the mean of several classifiers" in store.manifest["notes"][0]
+
+
 @pytest.mark.parametrize(
     ("network", "head", "dim"),
     [
+        (nn.Sequential(nn.Linear(12, 8), nn.ReLU(), Cosine(8, 5)), "2", 8),
+        (WHOLE_MAP, "3", 5),
         (plain().double(), "2", 8),
         (plain().bfloat16(), "2", 8),
         (plain().half(), "2", 8),
@@ -810,7 +860,7 @@ def test_few_examples_are_read_beforehand():
     model = tm.load_model(network)
     seen.clear()
     quiet(model, batch_size=N)
-    assert seen == [2, 3, 2, 1, N]
+    assert seen == [2, 3, 2, 1, N, 1, 1]  # and of the shard the middle and the last, alone
     handle.remove()
 
 
@@ -903,6 +953,63 @@ def test_what_a_network_remembers_of_the_batch_before_is_refused():
 
     with pytest.raises(ExtractionError, match=r"whenever it reads|in another batch"):
         quiet(Remembers())
+
+
+class Experts(nn.Module):
+    """Two experts, each of which takes so many examples of a batch, as in sparse mixtures."""
+
+    def __init__(self, capacity):
+        super().__init__()
+        torch.manual_seed(0)
+        self.capacity, self.gate = capacity, nn.Linear(12, 2)
+        self.experts = nn.ModuleList(nn.Linear(12, 16) for _ in range(2))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        chosen, out = self.gate(x).argmax(1), x.new_zeros(len(x), 16)
+        for number, expert in enumerate(self.experts):
+            rows = (chosen == number).nonzero()[: self.capacity, 0]
+            out[rows] = expert(x[rows])
+        return self.head(out)
+
+
+class Emptied(nn.Module):
+    """Takes off the mean of a batch where there is enough of it."""
+
+    def forward(self, x):
+        return x - x.mean(0) if len(x) > 8 else x
+
+
+class Drifting(nn.Module):
+    """What it remembers of the batches before shows after some of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = 0
+
+    def forward(self, x):
+        self.passes += 1
+        return x * (1 + 0.1 * max(0, self.passes - 12))
+
+
+@pytest.mark.parametrize(
+    ("network", "batch_size", "match"),
+    [
+        (Experts(10), 64, "in another batch"),
+        (plain(0, Emptied()), 64, r"in another batch: .* layer '0' \(Emptied\)"),
+        (plain(0, Drifting()), 8, "whenever it reads"),
+    ],
+)
+def test_what_three_examples_do_not_show_is_refused_in_the_pass(network, batch_size, match):
+    with pytest.raises(ExtractionError, match=match):
+        quiet(network, batch_size=batch_size)
+
+
+def test_what_the_pass_refuses_fails_in_a_ranking_too():
+    table = rank({"experts": Experts(10), "wide": Experts(N), "plain": plain()})
+    errors = {record["model"]: record["error"] for record in table.records}
+    assert "in another batch" in errors["experts"]
+    assert errors["wide"] is errors["plain"] is None
 
 
 def test_a_network_that_counts_its_passes_is_found_in_the_cache(tmp_path):

@@ -149,7 +149,9 @@ class Extraction:
         """Those that a manifest lacks; as ``Forward.shards``."""
         made, lazy = self.forward.model.module, self.given.module
         with closing(self.forward.shards(manifest)) as computed:
-            yield from computed
+            for index, shard, record in computed:
+                self.proof.confirm(self.forward, index * manifest["shard_size"], shard)
+                yield index, shard, record
         if is_lazy(lazy):  # it gets the weights that its features were made with
             for own, given in zip(lazy.modules(), made.modules(), strict=True):
                 own.__class__ = given.__class__

@@ -232,6 +232,12 @@ class Forward:
             kept = pooled.to("cpu", array.dtype)
             if not torch.isfinite(kept).all():
                 raise self._not_finite(name, pooled, kept, indices)
+            if array.dtype == torch.float16 and _loses(pooled.cpu(), kept):
+                raise ExtractionError(
+                    f"float16 has too few digits for what {_title(name)} of {self.model.name!r} "
+                    f"varies by: its numbers are too small, or too large beside their differences; "
+                    f"use dtype='float32'"
+                )
             array[places] = kept
 
     def _not_finite(
@@ -249,6 +255,14 @@ class Forward:
             )
         cure = "use amp=False" if self.amp else "check the model's weights and the example"
         return ExtractionError(f"{where} holds NaN or infinity; {cure}, or leave the layer out")
+
+
+def _loses(rows: Tensor, kept: Tensor) -> bool:
+    """Whether a lower precision is off by more than a twentieth of what examples differ by."""
+    spread = (rows - rows.mean(0)).norm()
+    # Below, it is the rounding of equal rows.
+    varies = spread > 1e-6 * rows.norm()
+    return bool(varies and (kept.float() - rows).norm() > 0.05 * spread)
 
 
 def _title(name: str) -> str:

@@ -136,6 +136,7 @@ class Found:
     proven: bool  # whether the classifier's output is what the network returns
     logits: tuple[str, int] | None
     others: tuple[str, ...]  # other layers of which the network returns the output too
+    averaged: bool  # or the mean of the outputs of all of them
     folds: tuple[tuple[str, str], ...] = ()  # normalisations that can go into convolutions
     input_bytes: int = 0  # of the numbers that one example enters as, in float32
 
@@ -153,13 +154,13 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
             break
     inside = (f"{path}.".startswith(f"{head}.") for path in traced.heads.paths)
     proven = head is not None and any(inside)
-    others = () if traced.heads.averaged else traced.heads.paths
     return Found(
         _listed(traced, calls, pool),
         head,
         proven,
         logits,
-        tuple(path for path in others if path != head),
+        tuple(path for path in traced.heads.paths if path != head),
+        traced.heads.averaged,
         folds_of(traced, [*calls, *ends, traced.output]),
         4 * sum(x.numel() for x in tensors_in(example)) // max(batch_size(example), 1),
     )

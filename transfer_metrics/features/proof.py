@@ -4,7 +4,9 @@ A feature is good for something only if it belongs to its example: if the exampl
 when it is read again, and in whatever batch it is read. So a few examples are read together, in
 another order and alone, and compared to rounding. Where padding leaks into features, texts and
 sounds are read in batches of equal length; where one example alone is too few, it is read twice;
-and where nothing helps, the network is refused, with the name of the first layer that differs.
+and where nothing helps, the network is refused, with the name of the first layer that differs. What
+three examples cannot show, such as experts that only a full batch overflows, the pass itself does:
+of each shard two examples are read once more, alone.
 """
 
 from __future__ import annotations
@@ -24,14 +26,13 @@ from transfer_metrics.features.batches import needs_equal_lengths
 from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.inference import Inference
 from transfer_metrics.features.layers import Found
+from transfer_metrics.features.parting import is_close, parting, tolerance_of, typical
+from transfer_metrics.features.shards import LABELS
 from transfer_metrics.sources.example import example_bytes
-from transfer_metrics.sources.models.classifier import tensors_in
 from transfer_metrics.sources.models.identity import Settings, unsaved
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import (
     copied,
-    every_call,
-    is_quantised,
     random_state,
     tried,
 )
@@ -65,6 +66,19 @@ class Proof:
     settings: Settings
     notes: tuple[str, ...]  # what a reader of its scores should know
     inference: Inference  # how it runs with the same features
+    is_random: bool = False  # whether features are of one draw
+
+    def confirm(self, forward: Forward, start: int, shard: Mapping[str, np.ndarray]) -> None:
+        """Raise unless some examples of a shard, the first at ``start``, have their features alone.
+
+        To be called while the pass goes on. Cost: forward passes of two examples.
+        """
+        trial, n = _Trial(forward, self.found), len(shard[LABELS])
+        full = min(forward.batch_size, n)
+        for row in () if self.is_random else sorted({full - 1, n // 2}):
+            kept = {k: torch.from_numpy(v[row : row + 1]).float() for k, v in shard.items()}
+            first = row // full * full
+            trial.confirm(start + row, range(start + first, start + min(first + full, n)), kept)
 
 
 _KNOWN: WeakKeyDictionary[Model, tuple[tuple[Any, ...], Proof]] = WeakKeyDictionary()
@@ -79,7 +93,8 @@ def prove(forward: Forward, layers: list[str | int], allow_random: bool = False)
     """
     module, whole = forward.model.module, forward.data.whole or forward.data
     how = (forward.pool, forward.amp, forward.as_is, forward.device, allow_random)
-    asked = (forward.task.name, whole.fingerprint, tuple(layers), how)
+    content = forward.model.fingerprint, whole.fingerprint
+    asked = (forward.task.name, *content, tuple(layers), how)
     known = _KNOWN.get(forward.model)
     if known is None or known[0] != asked or not known[1].settings.hold_in(module):
         splits = {**forward.task.splits, forward.split: whole}
@@ -138,7 +153,8 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
                 raise trial.random_refusal()
             told = _OTHER_EXAMPLES if changing else _RANDOM
             lasting = Settings.of(attributes, unsaved(module))
-            return trial.proof(told, lasting, [*notes, told], Inference())
+            proof = trial.proof(told, lasting, [*notes, told], Inference())
+            return dataclasses.replace(proof, is_random=True)
     if draws:
         notes.append(_DRAWS)
     used = trial
@@ -164,6 +180,11 @@ def _of_head(model: Model, found: Found) -> list[str]:
         return [_NO_HEAD] if model.open_head else []
     if not found.proven:
         return [f"the output of its classifier {found.head!r} is not what it returns"]
+    if model.open_head and found.averaged:
+        return [
+            f"it returns the mean of several classifiers, of which {found.head!r} is taken: what "
+            f"enters the others, such as {found.others[0]!r}, is not in its last layer"
+        ]
     if model.open_head and found.others:
         return [
             f"it returns the outputs of several layers, of which {found.head!r} is taken for the "
@@ -239,15 +260,38 @@ class _Trial:
 
         In single precision, rounding can grow from layer to layer of a network with random weights.
         """
+        doubled = self.doubled()
+        try:
+            return doubled is not None and doubled.is_steady(doubled.of(doubled.forward.few))
+        except Exception:  # not every network can be that precise
+            return False
+
+    def doubled(self) -> _Trial | None:
+        """A copy of a network of single precision in double precision."""
         model = self.forward.model
         precisions = {p.dtype for p in model.module.parameters() if p.is_floating_point()}
         if self.forward.amp or precisions != {torch.float32}:
-            return False
-        doubled = self.like(dataclasses.replace(model, module=copied(model.module).double()))
-        try:
-            return doubled.is_steady(doubled.forward.features(self.forward.few, self.found))
-        except Exception:  # not every network can be that precise
-            return False
+            return None
+        return self.like(dataclasses.replace(model, module=copied(model.module).double()))
+
+    def confirm(self, position: int, company: Sequence[int], kept: Mapping[str, Tensor]) -> None:
+        """Raise unless an example has the features alone that it had in some company."""
+        alone = self.of([position])
+        if self.are_close(alone, {name: kept[name] for name in alone.keys() & kept.keys()}):
+            return
+        there = self.of(company, position)
+        if not self.are_close(self.of([position]), alone) or self.are_close(there, alone):
+            raise self.random_refusal()
+        doubled = self.doubled()
+        if doubled and self.are_close(doubled.of([position]), doubled.of(company, position)):
+            return  # rounding, which can grow
+        raise self.company_refusal(((company, [position]),))
+
+    def of(self, some: Sequence[int], one: int | None = None) -> dict[str, Tensor]:
+        """Features of some examples in one batch, or of one of them."""
+        features = self.forward.features(some, self.found)
+        row = slice(None) if one is None else slice(some.index(one), some.index(one) + 1)
+        return {name: rows[row].cpu() for name, rows in features.items()}
 
     def is_random(self, features: Mapping[str, Tensor], draws: bool) -> bool:
         """Whether the same batch gives other features when it is read again."""
@@ -274,25 +318,16 @@ class _Trial:
     ) -> bool:
         """Whether some of the examples, all if not said, have the features of those rows again."""
         again = self.forward.features(self.forward.few if some is None else some, self.found)
-        # What should be zero, as the mean of normalised features, is rounding of its parts.
-        least = self.tolerance * max(map(_typical, features.values())) / 100
-        return all(
-            _is_close(again[name], of_all[list(rows)], self.tolerance, least)
-            for name, of_all in features.items()
+        return self.are_close(
+            again, {name: of_all[list(rows)] for name, of_all in features.items()}
         )
 
-    @property
-    def tolerance(self) -> float:
-        """Rounding through as many layers as networks have, of the size of the features."""
-        module = self.forward.model.module
-        weight = next((p for p in module.parameters() if p.is_floating_point()), None)
-        half = weight is not None and weight.dtype in (torch.float16, torch.bfloat16)
-        if is_quantised(module):
-            return 0.5
-        if self.forward.amp or half:
-            return 0.2
-        # Where products may be of ten bits.
-        return 0.02 if weight is not None and weight.is_cuda else 1e-3
+    def are_close(self, again: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> bool:
+        """Whether layers have the same features to rounding."""
+        tolerance = tolerance_of(self.forward)
+        # What should be zero, as the mean of normalised features, is rounding of its parts.
+        least = tolerance * max(map(typical, features.values())) / 100
+        return all(is_close(again[name], rows, tolerance, least) for name, rows in features.items())
 
     def behaviour(self, features: Mapping[str, Tensor]) -> str:
         """A few numbers that features of other networks share by chance only, to a few bits.
@@ -304,17 +339,17 @@ class _Trial:
         total = torch.zeros(_NUMBERS, dtype=torch.float64)
         size = 0.0
         for rows in features.values():
-            values = torch.nan_to_num(rows.detach().double().cpu().flatten())
+            values = torch.nan_to_num(rows.detach().cpu().double().flatten())
             size += float(values.square().sum())
             signs = torch.randint(0, 2, (_NUMBERS, len(values)), generator=random_signs) * 2.0 - 1
             total += signs.double() @ values / max(float(values.norm()), 1e-300)
-        total *= 4 / (self.tolerance * max(len(features), 1)) ** 0.5
+        total *= 4 / (tolerance_of(self.forward) * max(len(features), 1)) ** 0.5
         exponent = f"{np.log2(size) * 16:.0f}" if size else "-"
         return f"{exponent} " + " ".join(f"{number:.0f}" for number in total)
 
     def random_refusal(self) -> ExtractionError:
         few = self.forward.few
-        parted = (self.parting(few, few) for _ in range(_REPEATS))
+        parted = (parting(self.forward, few, few) for _ in range(_REPEATS))
         return ExtractionError(
             f"model {self.forward.model.name!r} gives other features whenever it reads the same "
             f"examples{next(filter(None, parted), '')}; make it deterministic in evaluation mode, "
@@ -322,61 +357,14 @@ class _Trial:
             f"allow_random=True (--allow-random)"
         )
 
-    def company_refusal(self) -> ExtractionError:
+    def company_refusal(
+        self, batches: Sequence[tuple[Sequence[int], Sequence[int]]] = ()
+    ) -> ExtractionError:
         few = self.forward.few
-        parted = (self.parting(few, some) for some in (few[1::-1], few[:0:-1], few[2:]))
+        batches = batches or [(few, some) for some in (few[1::-1], few[:0:-1], few[2:])]
+        parted = (parting(self.forward, one, other) for one, other in batches)
         return ExtractionError(
             f"model {self.forward.model.name!r} gives an example other features in another batch"
             f"{next(filter(None, parted), '')}; let it treat each example on its own, such as by a "
             f"normalisation that keeps running statistics"
         )
-
-    def parting(self, first: Sequence[int], second: Sequence[int]) -> str:
-        """Where a batch, and another with some of its examples, first differ; empty if not."""
-        rows = [first.index(position) for position in second]
-        try:
-            one, other = self.events(first), self.events(second)
-        except Exception:  # the network cannot take one of them, which is no difference
-            return ""
-        for (path, side, a), (also, _, b) in zip(one, other, strict=False):
-            if path != also or not _is_close(b, a[rows], 1e-3):
-                kind = type(self.forward.model.module.get_submodule(path)).__name__
-                title = f"layer {path!r} ({kind})" if path else f"the network ({kind}) itself"
-                came = " (what enters it differs already)" if side == "enters" else ""
-                return f": the first that differs is {title}{came}"
-        return ""
-
-    def events(self, positions: Sequence[int]) -> list[tuple[str, str, Tensor]]:
-        """What enters and leaves each module in turn, each example's tensors as four numbers."""
-        found: list[tuple[str, str, Tensor]] = []
-
-        def note(path: str, side: str, given: Any) -> None:
-            for tensor in tensors_in(given):
-                if tensor.ndim and len(tensor) == len(positions):
-                    rows = tensor.detach().double().reshape(len(tensor), -1)
-                    alternating = torch.arange(rows.shape[1], device=rows.device) % 2 * 2 - 1
-                    means = rows.mean(1), (rows * alternating).mean(1)
-                    numbers = (*means, rows.std(1, False), rows.amax(1))
-                    found.append((path, side, torch.stack(numbers, 1).cpu()))
-                    return
-
-        with every_call(
-            self.forward.model.module,
-            enter=lambda path, _module, args, _kwargs: note(path, "enters", args),
-            leave=lambda path, _module, _args, output: note(path, "leaves", output),
-        ):
-            self.forward.run(positions)
-        return found
-
-
-def _is_close(a: Tensor, b: Tensor, tolerance: float, least: float = 0.0) -> bool:
-    """Whether two matrices differ by less than a share of their typical and their own entries."""
-    if a.shape != b.shape:
-        return False
-    near = (a - b).abs() <= tolerance * (_typical(b) + b.abs()) + least
-    return bool((near | (a.isnan() & b.isnan()) | (a == b)).all())
-
-
-def _typical(rows: Tensor) -> float:
-    """Root mean square of the entries that are finite."""
-    return float(rows[rows.isfinite()].square().mean().nan_to_num().sqrt())

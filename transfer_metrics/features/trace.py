@@ -88,6 +88,17 @@ def first_tensor(output: Any) -> Tensor | None:
     return next(tensors_in(output), None)
 
 
+def _standing_for(output: Any) -> Tensor | None:
+    """The tensor that stands for what a network returns: the first; of maps the smallest.
+
+    Networks that return maps of several sizes, as for detection, return the deepest last.
+    """
+    tensors = list(tensors_in(output))
+    if len(tensors) > 1 and all(tensor.ndim == 4 for tensor in tensors):
+        return min(reversed(tensors), key=lambda tensor: tensor.shape[2])
+    return tensors[0] if tensors else None
+
+
 def batch_size(batch: Any) -> int:
     """Number of examples in a batch: length of the first axis of its first tensor."""
     if isinstance(batch, Tensor):
@@ -210,7 +221,7 @@ class _Recorder:
         begun = self.open.pop()
         while begun.path != path:  # calls that ended in an exception which the model caught
             begun = self.open.pop()
-        tensor, layout = first_tensor(output), None
+        tensor, layout = first_tensor(output) if path else _standing_for(output), None
         if is_leaf(module):
             if next(module.parameters(), None) is not None or matrices(module):
                 self.leaf, self.leaf_end = module, len(self.trace.calls) + 1
@@ -239,7 +250,7 @@ class _Recorder:
             elif layout is None and type(module) not in _MAP_LEAVES:
                 known = self.layouts.get(self.value_of(tensor))  # what a part has returned
                 layout = known or _of_cube(tensor, begun, inside)
-        self.record(path, output, begun.given, layout, inside)
+        self.record(path, tensor, begun.given, layout, inside)
         self.trace.counts[path] = self.trace.counts.get(path, 0) + 1
 
     def record(

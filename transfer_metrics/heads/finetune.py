@@ -76,7 +76,8 @@ class FineTune(Head):
         momentum: of SGD; AdamW has its usual 0.9 and 0.999.
         weight_decay: of the optimizer; several to choose from are tried with every learning rate.
         freeze: ``"none"``, ``"backbone"``, or names of its modules or parameters, with wildcards;
-            what is frozen runs in evaluation mode.
+            what is frozen runs in evaluation mode. The ``requires_grad`` of the network decides
+            nothing.
         augment: None, ``"flip"`` (half of the images, left to right), or a function
             ``(batch, generator) -> batch`` on preprocessed training inputs; ``start`` sees
             examples as they are.

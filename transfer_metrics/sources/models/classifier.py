@@ -65,19 +65,21 @@ def proven_head(module: nn.Module, batch: Any) -> str | None:
 
 @contextmanager
 def linear_outputs(module: nn.Module) -> Iterator[Callable[[Any], Heads]]:
-    """Keep what linear layers and 1x1 convolutions give in a forward pass.
+    """Keep what linear layers give in a forward pass, and what does as they do.
 
-    Given is a function that tells of what the network returned which of them made it, by their
-    paths. That is, up to what follows a classifier: a softmax, a sigmoid, or where a single tensor
-    is returned whatever else keeps the order of each row. (Among several tensors, one behind a tanh
-    is rather a pooled feature.) What is called logits comes first.
+    That are 1x1 convolutions, those that see a whole map, and modules of somebody's own with a
+    matrix, such as classifiers by cosine. Given is a function that tells of what the network
+    returned which of them made it, by their paths. That is, up to what follows a classifier: a
+    softmax, a sigmoid, or where a single tensor is returned whatever else keeps the order of each
+    row. (Among several tensors, one behind a tanh is rather a pooled feature.) What is called
+    logits comes first.
     """
     seen: dict[str, list[Tensor]] = {}
 
     def keep(path: str, part: nn.Module, inputs: Any, output: Any) -> None:
-        if not path or _width(part) is None or not isinstance(output, Tensor):
+        if not path or not isinstance(output, Tensor) or not output.is_floating_point():
             return
-        if output.ndim < 2 or not output.is_floating_point():
+        if output.ndim < 2 or not (_width(part) is not None or _is_linear(part, inputs, output)):
             return
         seen.pop(path, None)  # the last call counts, in its place
         given = output.detach()
@@ -149,6 +151,21 @@ def _width(part: nn.Module) -> int | None:
         return part.out_channels if set(part.kernel_size) == {1} else None
     width = getattr(part, "out_features", None)
     return width if isinstance(width, int) and is_leaf(part) else None
+
+
+def _is_linear(part: nn.Module, inputs: Any, output: Tensor) -> bool:
+    """Whether a convolution sees a whole map, or a module that is not torch's has one matrix.
+
+    That is from as many numbers as its input has to others, so that blocks with shortcuts are none.
+    """
+    if isinstance(part, _CONVOLUTIONS):
+        return set(output.shape[2:]) == {1}
+    given = next(tensors_in(inputs), None)
+    if given is None or type(part).__module__.startswith("torch.") or not is_leaf(part):
+        return False
+    ends = given.shape[-1], output.shape[-1]
+    shapes = {tuple(p.shape) for p in part.parameters() if p.ndim > 1}
+    return ends[0] != ends[1] and len(shapes) == 1 and shapes <= {ends, ends[::-1]}
 
 
 def _is_made_of(output: Tensor, rows: Tensor, any_order: bool) -> bool:

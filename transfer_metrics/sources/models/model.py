@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from transfer_metrics.sources.models.identity import describe, identity
 from transfer_metrics.sources.models.modules import alone, plain_module
 from transfer_metrics.sources.models.tokens import TextBatch
 
+_PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _READ = {"image": "images", "text": "text", "audio": "sounds", "tensor": "arrays of numbers"}
 
 
@@ -58,7 +60,7 @@ class Model:
     def __post_init__(self) -> None:
         object.__setattr__(self, "module", plain_module(self.module))
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over structure, parameters, all buffers, preprocessing and head.
 
@@ -66,12 +68,17 @@ class Model:
         networks can share every tensor and still compute different things (padding, activation).
         What modules keep besides tensors (``get_extra_state``, packed weights) counts too, and so
         do buffers that are not saved.
-        Cost: one pass over the weights, about a second per gigabyte. It is computed once; make a
-        new ``Model`` after changing the weights.
+        Cost: one pass over the weights, about a second per gigabyte, once and after weights were
+        changed.
         """
-        fed = (describe(self.preprocess), describe(self.collate), self.modality, str(self.head))
         with alone(self.module):
-            return identity(self.module, *fed)
+            state = _written(self.module)
+            known = self.__dict__.get("_known")
+            if known is None or known[0] != state:
+                fed = (describe(self.preprocess), describe(self.collate), self.modality)
+                known = state, identity(self.module, *fed, str(self.head))
+                self.__dict__["_known"] = known
+        return str(known[1])
 
     def called(self, name: str) -> Model:
         """The same under another name; its fingerprint, which may be known, is the same."""
@@ -171,6 +178,24 @@ class Model:
     def __call__(self, batch: Any) -> Any:
         """Run the network on a batch; a mapping becomes keyword arguments."""
         return self.module(**batch) if isinstance(batch, Mapping) else self.module(batch)
+
+
+def _written(module: nn.Module) -> str:
+    """A hash of structure, and of tensors how often they were written to and their first numbers.
+
+    The numbers tell what is written by way of ``.data``, which is not counted.
+    """
+    digest = hashlib.sha256(repr(module).encode())
+    for tensor in (*module.parameters(), *module.buffers()):
+        version = 0 if tensor.is_inference() else tensor._version
+        digest.update(f"{id(tensor)} {version}".encode())
+        plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+        if plain and tensor.dtype in _PRECISIONS and not tensor.is_nested and tensor.numel():
+            first = tensor.detach()
+            while first.ndim > 1:
+                first = first[0]
+            digest.update(str(first.reshape(-1)[:4].tolist()).encode())
+    return digest.hexdigest()
 
 
 def place(batch: Any, module: nn.Module) -> Any:
