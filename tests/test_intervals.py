@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 from scipy.stats import norm, t
 
 import transfer_metrics as tm
@@ -25,7 +26,7 @@ from transfer_metrics.results.error_bars import (
 )
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.inputs import as_tokens
-from transfer_metrics.statistics.statistics import Labels, Statistics, _block_of, build_statistic
+from transfer_metrics.statistics.statistics import Labels, Statistics, build_statistic
 
 N, D, C = 240, 6, 3
 
@@ -40,12 +41,21 @@ def source_of(x):
     return p / p.sum(axis=1, keepdims=True)
 
 
-def test_blocks_are_even_and_depend_on_the_position_only():
-    blocks = _block_of(np.arange(20_000), 20)
-    counts = np.bincount(blocks, minlength=20)
-    assert counts.min() > 850
-    assert counts.max() < 1150
-    assert (_block_of(np.arange(500, 600), 20) == blocks[500:600]).all()
+def blocks_of(y, units=None):
+    return Labels.of(np.asarray(y), "classification", C, units).places % _BLOCKS
+
+
+def test_blocks_have_as_many_of_each_class_and_depend_on_the_labels_only():
+    y = np.random.default_rng(0).choice(3, 20_000, p=[0.7, 0.25, 0.05])
+    labels = Labels.of(y, "classification", 3)
+    counts = np.zeros((3, _BLOCKS), int)
+    np.add.at(counts, (y, labels.places % _BLOCKS), 1)
+    assert np.ptp(counts, axis=1).max() <= 1
+    assert np.ptp(counts.sum(axis=0)) <= 1
+    assert (labels[500:600].places == labels.places[500:600]).all()
+    # Neighbours, such as frames of one film, are not dealt out one by one.
+    same = labels.places % _BLOCKS
+    assert abs(np.corrcoef(same[1:], same[:-1])[0, 1]) < 0.02
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 20])
@@ -65,7 +75,7 @@ def test_jackknife_equals_scoring_the_data_without_each_block(name):
     metric = dataclasses.replace(METRICS[name], derivative=None)
     data = source_of(x) if metric.requires == "source" else x
     record = tm.score(data, y, [metric], intervals=True).records[0]
-    blocks = _block_of(np.arange(N), _BLOCKS)
+    blocks = blocks_of(y)
     function = getattr(tm, name)
     whole, sizes = float(function(data, y)), np.bincount(blocks)
     plain = np.array([float(function(data[blocks != b], y[blocks != b])) for b in range(_BLOCKS)])
@@ -134,7 +144,7 @@ def test_derivatives_in_the_weights_of_blocks_are_finite_differences(spec):
 def test_blocks_are_merged_at_once_as_one_by_one(dim):
     x, y = draw(np.random.default_rng(10), dim=dim)
     y[:3] = 0
-    blocks = _block_of(np.arange(N), _BLOCKS)
+    blocks = blocks_of(y)
     ours, plain = influence_of(x, y, blocks).whole, moments_of(x, y)
     assert torch.allclose(ours.means, plain.means, rtol=1e-12, atol=1e-12)
     assert torch.allclose(ours.total.matrix(), plain.total.matrix(), rtol=1e-9, atol=1e-9)
@@ -154,7 +164,7 @@ def test_derivatives_keep_what_leaves_the_score_alone(factor, seed, spec):
         moved *= factor
     if "shift" in metric.invariant:
         moved += factor
-    blocks = _block_of(np.arange(N), _BLOCKS)
+    blocks = blocks_of(y)
     before, after = (metric.slopes(influence_of(z, y, blocks)).numpy() for z in (x, moved))
     assert after == pytest.approx(before, rel=1e-3, abs=1e-4 * np.abs(before).max())
 
@@ -170,15 +180,112 @@ def test_derivatives_give_the_errors_of_the_jackknife(spec):
     assert np.mean(ratios) == pytest.approx(1.0, abs=0.12)
 
 
-def test_no_derivative_where_an_example_more_adds_a_direction():
-    """Classes as large as the features are many: the jackknife is what is left."""
-    x, y = draw(np.random.default_rng(11), 120, dim=30)
-    metric = METRICS["transrate"]
-    with pytest.raises(InvalidInputError, match="rank"):
-        metric.slopes(influence_of(x, y, _block_of(np.arange(120), _BLOCKS)))
-    plain = dataclasses.replace(metric, derivative=None)
-    errors = [tm.score(x, y, [m], intervals=True).records[0]["stderr"] for m in (metric, plain)]
-    assert errors[0] == pytest.approx(errors[1], rel=1e-9)
+def weighted_h_score(x, y, w, a=0.3):
+    n, mean = w.sum(), w @ x / w.sum()
+    total = (x - mean).T * w @ (x - mean)
+    of_class = [w[y == c].sum() ** 0.5 * (w[y == c] @ x[y == c] / w[y == c].sum() - mean)
+                for c in np.unique(y)]  # fmt: skip
+    between = np.stack(of_class)
+    shrunk = (1 - a) * total + a * np.trace(total) / x.shape[1] * np.eye(x.shape[1])
+    return (1 - a) * n / (n - 1) * np.trace(between @ np.linalg.solve(shrunk, between.T))
+
+
+def weighted_logme(x, y, w):
+    n, found = w.sum(), []
+    values, vectors = np.linalg.eigh(x.T * w @ x)
+    values = values.clip(0.0)
+    for c in np.unique(y):
+        target = (y == c).astype(float)
+        turned = vectors.T @ (x.T @ (w * target))
+
+        def loss(log_ratio, turned=turned, target=target):
+            ratio = np.exp(log_ratio)
+            energy = w @ target**2 - (turned**2 / (values + ratio)).sum()
+            logdet = np.log1p(values / ratio).sum()
+            return 0.5 * (n * np.log(2 * np.pi * energy / n) + logdet + n) / n
+
+        grid = np.linspace(-8, 14, 45)
+        start = grid[np.argmin([loss(g) for g in grid])]
+        bounds = (start - 1, start + 1)
+        options = {"xatol": 1e-9}
+        found.append(minimize_scalar(loss, bounds=bounds, method="bounded", options=options).fun)
+    return -np.mean(found)
+
+
+@pytest.mark.parametrize(("n", "dim"), [(90, 40), (60, 90), (150, 30)])
+@pytest.mark.parametrize(
+    ("spec", "score", "close"),
+    [
+        ("h_score(shrinkage=0.3)", weighted_h_score, 0.04),  # the shift moves as its derivative
+        ("logme", weighted_logme, 0.12),  # both precisions are those of all examples
+    ],
+)
+def test_where_examples_are_few_blocks_are_left_out(spec, score, close, n, dim):
+    x, y = draw(np.random.default_rng(11), n, dim=dim)
+    blocks, metric, ones = blocks_of(y), tm.get_metric(spec), np.ones(n)
+    assert score(x, y, ones) == pytest.approx(float(metric(moments_of(x, y))), rel=1e-6)
+    expected = []
+    for b in range(_BLOCKS):
+        own = blocks == b
+        expected.append(
+            (score(x, y, ones) - score(x[~own], y[~own], ones[~own])) * (1 - own.mean())
+        )
+    found = metric.slopes(influence_of(x, y, blocks)).numpy()
+    expected, sizes = np.array(expected), np.bincount(blocks)
+    expected, found = summed(expected, sizes), summed(found, sizes)
+    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected), rel=close)
+    assert np.corrcoef(found, expected)[0, 1] > 1 - close
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["h_score(shrinkage=None)", "conditional_coding_rate(class_center=True)", "transrate"],
+)
+@pytest.mark.parametrize(("n", "dim"), [(90, 40), (60, 90), (210, 60)])
+def test_where_examples_are_few_errors_are_those_of_leaving_out(spec, n, dim):
+    """To rounding where nothing but the scatter moves; what else does moves as its derivative."""
+    x, y = draw(np.random.default_rng(14), n, dim=dim)
+    blocks, metric = blocks_of(y), tm.get_metric(spec)
+    plain = float(metric(moments_of(x, y)))
+    left = np.array(
+        [float(metric(moments_of(x[blocks != b], y[blocks != b]))) for b in range(_BLOCKS)]
+    )
+    sizes = np.bincount(blocks)
+    expected = summed((plain - left) * (1 - sizes / n), sizes)
+    slopes = metric.slopes(influence_of(x, y, blocks))
+    if spec.startswith("h_score") and n < dim:
+        assert slopes is None
+        return
+    found = summed(slopes.numpy(), sizes)
+    close = 1e-6 if spec.startswith("h_score") else 0.1
+    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected), rel=close)
+
+
+@pytest.mark.parametrize("n", [60, 240])
+def test_rows_of_blocks_that_were_merged_give_what_one_batch_gives(n):
+    """Parts of a block, with classes of one example, keep other rows, of the same scatter."""
+    x, y = draw(np.random.default_rng(12), n, dim=40)
+    blocks = blocks_of(y)
+    pieces = [moments_of(x[blocks == b], y[blocks == b]) for b in range(_BLOCKS)]
+    apart = [
+        functools.reduce(operator.add, [moments_of(x[k : k + 1], y[k : k + 1]) for k in rows])
+        for rows in map(np.flatnonzero, (blocks == b for b in range(_BLOCKS)))
+    ]
+    apart = [dataclasses.replace(one, class_scatter=p.class_scatter)
+             for one, p in zip(apart, pieces, strict=True)]  # fmt: skip
+    for spec in ("h_score(shrinkage=0.3)", "logme"):
+        metric = tm.get_metric(spec)
+        one, other = (metric.slopes(Influence.of(b)).numpy() for b in (pieces, apart))
+        assert other == pytest.approx(one, rel=1e-6, abs=1e-6 * np.abs(one).max())
+
+
+def test_a_score_at_its_bound_has_no_interval():
+    """With more features than examples the plain H-score is C - 1, whatever they are."""
+    x, y = draw(np.random.default_rng(13), 60, dim=90)
+    with pytest.warns(TransferMetricsWarning, match="no standard error"):
+        [record] = tm.score(x, y, "h_score(shrinkage=None)", intervals=True).records
+    assert record["value"] == pytest.approx(C - 1)
+    assert record["stderr"] is None
 
 
 def test_metrics_that_share_their_merges_get_what_they_get_alone():

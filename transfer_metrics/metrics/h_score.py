@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments
 from transfer_metrics.statistics.influence import Influence
+from transfer_metrics.statistics.leverage import Leverage
 
 _LEAST = 1e-140
 """Squares of smaller variances lose digits."""
@@ -20,23 +22,55 @@ def _slopes(influence: Influence, *, shrinkage: str | float | None) -> Tensor | 
     n, dim, total = whole.n, whole.dim, whole.total
     learnt = shrinkage == "ledoit_wolf"
     intensity = _ledoit_wolf(whole) if learnt else float(shrinkage or 0.0)
-    if intensity == 0:
-        return None
     if intensity == 1:
         return torch.zeros_like(influence.n)
+    if intensity == 0 and (not total.dense or len(total.eigenvalues) < dim):
+        return None
     trace, odds = total.trace(), intensity / (1.0 - intensity)
     shift = odds * trace / dim
     solved = total.solve(whole.between_rows, shift)
     value = float((solved * whole.between_rows).sum())
     # tr(B (T + s I)⁻¹ B') moves with B twice, with T and with s.
-    slopes = influence.of_between(solved) - influence.of_total(
-        solved.T, solved.new_ones(len(solved))
+    slopes = (
+        influence.of_between(solved) - influence.of_total(solved.T, solved.new_ones(len(solved)))
+        if influence.leverage is None
+        else _explained_slopes(influence, influence.leverage, solved, shift)
     )
+    if intensity == 0:
+        return slopes
     moved = odds * influence.trace
     if learnt:
         moved += trace * _intensity_slopes(influence) / (1.0 - intensity) ** 2
     slopes -= float(solved.square().sum()) / dim * moved
     return (n * slopes - value / (n - 1) * influence.n) / (n - 1)
+
+
+def _explained_slopes(
+    influence: Influence, leverage: Leverage, solved: Tensor, shift: float
+) -> Tensor:
+    """What ``tr(B (T + s I)⁻¹ B')`` loses with each block for a fixed s, where examples are few.
+
+    It is what a ridge regression on labels explains of each class, ``n_c (1 - n_c / n)`` less the
+    energy that is left, over n_c.
+    """
+    whole = influence.whole
+    present, n = whole.present, whole.n
+    counts = whole.counts[present].to(solved)
+    weights = (solved[present] * counts.sqrt()[:, None]).T.cpu().numpy()
+    own, errors = leverage.of_shift(whole.total, shift), []
+    prior = (counts / n).cpu().numpy()
+    for b, rows in enumerate(leverage.rows):
+        ones = leverage.ones[b].cpu().numpy()
+        own[b] = own[b] + np.outer(ones, ones) / n
+        apart = leverage.targets(b, present) - np.outer(ones, prior)
+        errors.append(apart - rows.cpu().numpy() @ weights)
+    left = leverage.of_energy(own, errors)
+    explained = (solved[present] * whole.between_rows[present]).sum(dim=1)
+    kept = counts - influence.counts[:, present]
+    size = n - influence.n[:, None]
+    rest = explained * counts - (counts - counts.square() / n) + left + kept - kept.square() / size
+    lost = (explained - rest / kept.clamp_min(1.0)).sum(dim=1)
+    return (1.0 - influence.n / n) * lost
 
 
 def _intensity_slopes(influence: Influence) -> Tensor:

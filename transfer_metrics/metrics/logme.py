@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, TargetMoments
 from transfer_metrics.statistics.influence import Influence
+from transfer_metrics.statistics.leverage import Leverage
 from transfer_metrics.statistics.linalg import product
 
 # Maxima of the evidence are at least this far apart in log(α / β).
@@ -33,24 +35,45 @@ def _slopes(influence: Influence) -> Tensor | None:
     evidence, log_ratio, exact = _max_evidence(problem)
     if exact:
         return None
-    n, ratio, vectors = whole.n, log_ratio.exp(), whole.total.eigh[1]
-    _, norm, residual, _ = problem.at(ratio)
+    n, ratio = whole.n, log_ratio.exp()
+    _, norm, residual, log_det = problem.at(ratio)
     energy = residual + ratio * norm
+    if influence.leverage is not None:
+        lost, gone = _losses(influence, influence.leverage, problem, ratio)
+        rest = (n - influence.n)[:, None]
+        kept = _at_best_noise(energy - lost, log_det - gone, rest) / rest
+        return (evidence.mean() / n - kept.mean(dim=1)) * (1.0 - share)
+    moved = _smooth_moves(influence, problem, ratio, n / energy)
+    moved += influence.n * float((torch.log(energy / n) + math.log(2.0 * math.pi)).sum())
+    return (-0.5 * moved.div(len(evidence)) - evidence.mean() * share) / n
+
+
+def _weights(
+    whole: ClassMoments, problem: _Problem, ratio: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``1 / (σ + λ_k)``, columns ``(T + λ_k)⁻¹ u``, ``u'(T + λ_k)⁻¹ u``, and the weights w_k."""
+    vectors = whole.total.eigh[1]
     inverse = 1.0 / (problem.sigma[:, None] + ratio)
     apart = (
-        math.sqrt(n) * whole.mean - vectors @ problem.inside
+        math.sqrt(whole.n) * whole.mean - vectors @ problem.inside
         if problem.outside
         else 0.0 * whole.mean
     )
-    # Columns (T + λ_k)⁻¹ u, and the weights w_k.
     lifted = vectors @ (inverse * problem.inside[:, None]) + apart[:, None] / ratio
     length = problem.inside.square() @ inverse + problem.outside / ratio
     missed = (problem.inside @ (problem.projected * inverse) - problem.offset) / (1.0 + length)
-    weights = vectors @ (problem.projected * inverse) - missed * lifted
+    return inverse, lifted, length, vectors @ (problem.projected * inverse) - missed * lifted
+
+
+def _smooth_moves(influence: Influence, problem: _Problem, ratio: Tensor, scale: Tensor) -> Tensor:
+    """How blocks move ``Σ_k scale_k energy_k + log|λ_k I + X'X|``, (B,)."""
+    whole = influence.whole
+    vectors = whole.total.eigh[1]
+    inverse, lifted, length, weights = _weights(whole, problem, ratio)
     # Σ_k n / energy_k w_k w_k' + (X'X + λ_k)⁻¹, the latter by Sherman and Morrison.
     flat = float((1.0 / ratio).sum()) if vectors.shape[1] < whole.dim else 0.0
     factors = torch.cat([vectors, lifted, weights], dim=1)
-    scales = torch.cat([inverse.sum(dim=1) - flat, -1.0 / (1.0 + length), n / energy])
+    scales = torch.cat([inverse.sum(dim=1) - flat, -1.0 / (1.0 + length), scale])
     along = (factors.T @ whole.mean) * scales
     moved = influence.of_total(factors, scales, identity=flat)
     linear = factors @ along + flat * whole.mean
@@ -60,9 +83,68 @@ def _slopes(influence: Influence) -> Tensor | None:
     products = torch.stack(
         [(b.means[whole.present] * weights.T).sum(dim=1) for b in influence.blocks]
     )
-    moved += (counts * (1.0 - 2.0 * products)) @ (n / energy)
-    moved += influence.n * float((torch.log(energy / n) + math.log(2.0 * math.pi)).sum())
-    return (-0.5 * moved.div(len(evidence)) - evidence.mean() * share) / n
+    return moved + (counts * (1.0 - 2.0 * products)) @ scale
+
+
+def _losses(
+    influence: Influence, leverage: Leverage, problem: _Problem, ratio: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What energies, and ``log|λ_k I + X'X|``, lose with each block, with λ_k kept, (B, K).
+
+    Both are smooth in log λ, so polynomials through a few λ have them at each λ_k.
+    """
+    whole = influence.whole
+    vectors, root = whole.total.eigh[1], math.sqrt(whole.n)
+    weights = _weights(whole, problem, ratio)[3]
+    # ``m = V V'm + outside``; rows have nothing outside.
+    inside, outside = problem.inside / root, problem.outside / whole.n
+    turned = [product(rows, vectors) for rows in leverage.rows]
+    level = weights.T @ whole.mean
+    errors = []
+    for b, rows in enumerate(leverage.rows):
+        fitted = product(rows, weights) + leverage.ones[b][:, None] * level
+        errors.append(leverage.targets(b, whole.present) - fitted.cpu().numpy())
+    logs = ratio.log()
+    nodes = _nodes(float(logs.min()), float(logs.max()))
+    at_nodes = []
+    for node in nodes:
+        shift = math.exp(node)
+        scaled = 1.0 / (problem.sigma + shift)
+        flat = float(inside.square() @ scaled) + outside / shift
+        own = []
+        for ones, left in zip(leverage.ones, turned, strict=True):
+            plain = left @ (inside * scaled)
+            along = plain + ones * flat
+            both = torch.outer(plain, ones)
+            matrix = product(left * scaled, left.T.contiguous()) + both + both.T
+            matrix += flat * torch.outer(ones, ones)
+            matrix -= whole.n / (1.0 + whole.n * flat) * torch.outer(along, along)
+            own.append(matrix.cpu().numpy())
+        gone = [[-np.linalg.slogdet(np.eye(len(h)) - h)[1]] for h in own]
+        lost = leverage.of_energy(own, errors)
+        at_nodes.append(torch.stack([lost, torch.tensor(gone).to(lost).expand_as(lost)]))
+    through = _lagrange(nodes, logs)[:, None, None, :]
+    losses, dets = (torch.stack(at_nodes) * through).sum(dim=0)
+    return losses, dets
+
+
+def _nodes(lowest: float, highest: float) -> list[float]:
+    """Chebyshev's places between two numbers, about one more for each factor of ten."""
+    count = 1 if highest - lowest < 1e-6 else 2 + math.ceil((highest - lowest) / math.log(10.0))
+    middle, half = (lowest + highest) / 2.0, (highest - lowest) / 2.0
+    return [middle + half * math.cos(math.pi * (i + 0.5) / count) for i in range(count)]
+
+
+def _lagrange(nodes: list[float], at: Tensor) -> Tensor:
+    """Weights of values at nodes in the polynomial through them, (P, K)."""
+    found = []
+    for i, node in enumerate(nodes):
+        others = [other for j, other in enumerate(nodes) if j != i]
+        weight = torch.ones_like(at)
+        for other in others:
+            weight = weight * (at - other) / (node - other)
+        found.append(weight)
+    return torch.stack(found)
 
 
 @register_metric(
@@ -287,7 +369,7 @@ def _evidence(problem: _Problem, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
     return evidence, (residual <= 1e-10 * problem.squares) | (n - gamma <= 1e-3 * n)
 
 
-def _at_best_noise(energy: Tensor, log_det: Tensor, n: int) -> Tensor:
+def _at_best_noise(energy: Tensor, log_det: Tensor, n: int | Tensor) -> Tensor:
     return -0.5 * (n * torch.log(energy / n) + log_det + n + n * math.log(2.0 * math.pi))
 
 

@@ -19,6 +19,8 @@ from transfer_metrics.statistics.influence import Influence
 
 _BLOCKS = 20
 MODES = ("jackknife", "bootstrap")
+# Share of a score that rounding alone may move.
+_ROUNDING = 1e-10
 
 
 def interval_modes(
@@ -89,7 +91,9 @@ def deviations(
         if sampled:
             found[label] = (values[1:] - values[1:].mean()) / math.sqrt(count - 1)
         else:
-            found[label] = (values[0] - values[1:]) * (1.0 - share)
+            moved = values[0] - values[1:]
+            still = np.abs(moved).max() <= _ROUNDING * abs(values[0])
+            found[label] = np.zeros(count) if still else moved * (1.0 - share)
     if not sampled:
         scale = math.sqrt(count / (count - 1))
         found = {label: scale * (share * s.sum() - s) for label, s in found.items()}

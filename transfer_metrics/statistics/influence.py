@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +16,14 @@ from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.statistics.leverage import Leverage
 from transfer_metrics.statistics.linalg import Scatter, product, stacked
 from transfer_metrics.statistics.moments import ClassMoments, FourthMoments
 
 # Examples for each dimension from which one more hardly adds to the rank.
 _SMOOTH = 2
+# Examples for each dimension from which scores are so smooth that leverages are not asked for.
+_MANY = 10
 # Largest entry of G times trace, over <G, T>, up to which float32 leaves two digits of a deviation.
 _ROUGH = 1e5
 
@@ -68,6 +72,16 @@ class Influence:
         if len(fourth) == len(blocks):
             whole = dataclasses.replace(whole, fourth=functools.reduce(operator.add, fourth))
         return cls(whole, tuple(blocks), within, by_class, fourth)
+
+    @cached_property
+    def leverage(self) -> Leverage | None:
+        """The leverages of the examples, where they are less than ten for each dimension."""
+        return Leverage.of(self.whole, self.blocks) if self.bends else None
+
+    @property
+    def bends(self) -> bool:
+        """Whether derivatives alone tell too small an error."""
+        return self.whole.n < _MANY * self.whole.dim
 
     @cached_property
     def counts(self) -> Tensor:
@@ -136,47 +150,78 @@ class Influence:
         """``log det(I + scale S)``, what each block adds, (B,), and the derivative in log scale.
 
         ``S`` is the total scatter; or that of class c, about the mean of all or, ``centred``, its
-        own. Where it is kept as rows, each of them adds a direction, which no derivative sees: the
-        loss of a block is then exact, ``-log det`` of its part of ``(I + scale F F')⁻¹``.
+        own. Where examples are few, that is what it loses when the block is left out.
         """
         whole = self.whole
+        if c is None and self.leverage is not None:
+            own = self.leverage.of_shift(whole.total, 1.0 / scale)
+            return math.nan, self.leverage.of_logdet(own), sum(float(np.trace(h)) for h in own)
         chosen = slice(None) if c is None else slice(c, c + 1)
         parts = self.within if c is None or self.by_class is None else self.by_class[c]
         scatter = whole.within if c is None else whole.scatter_of(c)
         count = int(whole.counts[chosen].sum())
         about = whole.between_rows[chosen] if not centred else whole.means[:0]
-        if scatter.dense and count < _SMOOTH * whole.dim:
+        if count < _MANY * whole.dim and not any(part.dense for part in parts):
+            return self._logdet_of_rows(scale, parts, chosen, centred)
+        if not scatter.dense or count < _SMOOTH * whole.dim:
             raise InvalidInputError(
                 f"{count} examples in {whole.dim} dimensions: one more adds to the rank"
             )
-        if scatter.dense:
-            full = scatter + Scatter.of_rows(about) if len(about) else scatter
-            matrix = scale * full.data
-            matrix.diagonal().add_(1.0)
-            factor = torch.linalg.cholesky(matrix)
-            rough = scale * full.trace() < _ROUGH * whole.dim
-            found = scale * _solved(factor, parts, torch.float32 if rough else torch.float64)
-            if not centred:
-                image = scale * torch.cholesky_solve(about.T, factor).T
-                found = self._about_mean(found, image, c)
-            changed = float(found.sum())
+        full = scatter + Scatter.of_rows(about) if len(about) else scatter
+        matrix = scale * full.data
+        matrix.diagonal().add_(1.0)
+        factor = torch.linalg.cholesky(matrix)
+        rough = scale * full.trace() < _ROUGH * whole.dim
+        found = scale * _solved(factor, parts, torch.float32 if rough else torch.float64)
+        if not centred:
+            image = scale * torch.cholesky_solve(about.T, factor).T
+            found = self._about_mean(found, image, c)
+        return 2.0 * float(factor.diagonal().log().sum()), found, float(found.sum())
+
+    def _logdet_of_rows(
+        self, scale: float, parts: Sequence[Scatter], chosen: slice, centred: bool
+    ) -> tuple[float, Tensor, float]:
+        """The same from rows, where examples are few: what is lost when each block is left out.
+
+        That is ``-log det`` of ``I - H`` for the leverages H of its rows.
+        """
+        whole, count = self.whole, int(self.whole.counts[chosen].sum())
+        rows = stacked(*(part.data for part in parts))
+        if not centred:
+            rows = self._rows_about_mean(rows, parts, chosen)
+        few = len(rows) <= whole.dim
+        small = scale * (Scatter(rows, False).small if few else Scatter.of_rows(rows).data)
+        small.diagonal().add_(1.0)
+        factor = torch.linalg.cholesky(small)
+        if few:
+            left = torch.cholesky_inverse(factor)
         else:
-            rows = scatter.data if centred else self._rows_about_mean(scatter.data, parts, chosen)
-            matrix = scale * Scatter(rows, dense=False).small
-            matrix.diagonal().add_(1.0)
-            factor = torch.linalg.cholesky(matrix)
-            inverse = torch.cholesky_inverse(factor)
-            changed = len(rows) - float(inverse.diagonal().sum())
-            found, start = torch.zeros_like(self.n), 0
-            for b, part in enumerate(parts):
-                end = start + len(part.data)
-                found[b] = -np.linalg.slogdet(inverse[start:end, start:end].cpu().numpy())[1]
-                start = end
-            found *= 1.0 - self.counts[:, chosen].sum(dim=1) / count
-            if c is not None and not centred:
-                sums = rows @ (whole.means[c] - whole.mean)
-                image = whole.means[c] - whole.mean - scale * (rows.T @ (inverse @ sums))
-                found -= 2.0 * scale * count / whole.n * (self.sums @ image)
+            half = torch.linalg.solve_triangular(factor, rows.T, upper=False)
+        found, changed, start = torch.zeros_like(self.n), 0.0, 0
+        for b, part in enumerate(parts):
+            end = start + len(part.data)
+            if few:
+                one = left[start:end, start:end]
+            else:
+                one = -scale * (half[:, start:end].T @ half[:, start:end])
+                one.diagonal().add_(1.0)
+            changed += len(one) - float(one.diagonal().sum())
+            if centred and len(one):
+                # The mean goes with them; the last row is that of the block's own.
+                own = float(self.counts[b, chosen].sum()) / count
+                one[-1, -1] -= own
+                found[b] = math.log1p(-own) if own < 1.0 else 0.0
+            found[b] -= np.linalg.slogdet(one.cpu().numpy())[1]
+            start = end
+        found *= 1.0 - self.counts[:, chosen].sum(dim=1) / count
+        if not centred:
+            away = count * (whole.means[chosen] - whole.mean)[0]
+            solved = (
+                away - scale * (rows.T @ (left @ (rows @ away)))
+                if few
+                else torch.cholesky_solve(away[:, None], factor)[:, 0]
+            )
+            found -= 2.0 * scale / whole.n * (self.sums @ solved)
         return 2.0 * float(factor.diagonal().log().sum()), found, changed
 
     def _rows_about_mean(self, rows: Tensor, parts: Sequence[Scatter], chosen: slice) -> Tensor:

@@ -27,8 +27,6 @@ from transfer_metrics.statistics.targets import TargetMoments
 FLOAT = 8
 """Bytes of a number."""
 _NO_INFLUENCE: Mapping[str, Influence] = MappingProxyType({})
-_SMOOTH = 10
-"""Examples per feature from which scores are smooth enough in the weights of examples."""
 
 
 class _Reader(Protocol):
@@ -57,6 +55,8 @@ class Labels:
     # Number of the example that each row belongs to, (N,): rows of one example, such as the tokens
     # of a sentence, stay together when examples are left out.
     units: np.ndarray
+    # Place of each example in the order in which examples are dealt into blocks, (N,).
+    places: np.ndarray
     bins: np.ndarray | None = None  # quantile bins of the targets, (N,), where somebody reads them
     unbinned: str = ""  # why there are none
 
@@ -77,7 +77,7 @@ class Labels:
                 bins = quantile_bins(values)
             except InvalidInputError as error:
                 why = str(error)
-        return cls(values, kind, num_classes, units, bins, why)
+        return cls(values, kind, num_classes, units, _places(values, kind, units), bins, why)
 
     @classmethod
     def read(
@@ -100,7 +100,8 @@ class Labels:
             return self
         if self.bins is None:
             raise InvalidInputError(self.unbinned)
-        return Labels(self.bins, "classification", int(self.bins.max()) + 1, self.units)
+        kind, size = "classification", int(self.bins.max()) + 1
+        return dataclasses.replace(self, values=self.bins, kind=kind, num_classes=size, bins=None)
 
     def reads_bins(self, reader: _Reader) -> bool:
         """Whether a reader takes quantile bins for these labels."""
@@ -132,7 +133,11 @@ class Labels:
     def __getitem__(self, rows: Any) -> Labels:
         bins = None if self.bins is None else self.bins[rows]
         return dataclasses.replace(
-            self, values=self.values[rows], units=self.units[rows], bins=bins
+            self,
+            values=self.values[rows],
+            units=self.units[rows],
+            places=self.places[rows],
+            bins=bins,
         )
 
 
@@ -214,7 +219,7 @@ class Statistics(Saved):
         seconds, refused = [], []
         for need in needs:
             y = labels.bins if need.of_bins else labels.values
-            blocks = list(_by_block(need.blocks, x, y, labels.units))
+            blocks = list(_by_block(need.blocks, x, y, labels.places))
             for family, key in zip(need.families, need.keys, strict=True):
                 found: list[Any] = [None] * (need.blocks or 1)
                 why, started = "", time.perf_counter()
@@ -297,14 +302,13 @@ class Statistics(Saved):
     def influence(self, key: str) -> Influence | None:
         """How class moments move with the weights of their blocks.
 
-        None of other statistics, and of fewer than ten examples per feature, where scores bend so
-        much that a derivative tells too small an error.
+        None of other statistics, and of so few examples per feature that scores bend, where blocks
+        have not kept them as rows.
         """
         blocks = self.blocks(key) if key in self.keys else []
         of_classes = len(blocks) > 1 and isinstance(blocks[0], ClassMoments)
-        if not of_classes or sum(block.n for block in blocks) < _SMOOTH * blocks[0].dim:
-            return None
-        return Influence.of(blocks)
+        found = Influence.of(blocks) if of_classes else None
+        return None if found and found.bends and found.leverage is None else found
 
     def blocks(self, key: str) -> list[Any]:
         """The statistic of each block of examples that has any; none where it was refused."""
@@ -337,23 +341,33 @@ def build_statistic(
     return SourceJoint.from_batch(x, y, num_classes)
 
 
-def _block_of(units: np.ndarray, blocks: int) -> np.ndarray:
-    """The block of each example: a hash of its position, the same for all models and layers."""
+def _places(values: np.ndarray, kind: str, units: np.ndarray) -> np.ndarray:
+    """The order in which examples are dealt into blocks: by class, within it by a hash of places.
+
+    So all blocks have as many of each class, to one, and are the same for all models and layers.
+    Rows of one unit, such as the tokens of a sentence, have the place of the unit.
+    """
     # SplitMix64, whose output is uniform however regular the positions are.
     z = (units.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) % np.uint64(blocks)).astype(np.int64)
+    z ^= z >> np.uint64(31)
+    if len(units) and (np.diff(units) == 0).any():
+        return (z >> np.uint64(1)).astype(np.int64)
+    places = np.empty(len(units), np.int64)
+    keys = (z, values) if kind == "classification" else (z,)
+    places[np.lexsort(keys)] = np.arange(len(units))
+    return places
 
 
 def _by_block(
-    blocks: int, x: Any, y: Any, units: np.ndarray
+    blocks: int, x: Any, y: Any, places: np.ndarray
 ) -> Iterator[tuple[Any, np.ndarray, int]]:
     """A batch cut by block, where there are blocks."""
     if not blocks:
         yield x, y, 0
         return
-    block = _block_of(units, blocks)
+    block = places % blocks
     for b in np.unique(block):
         chosen = np.flatnonzero(block == b)
         index = torch.from_numpy(chosen).to(x.device) if torch.is_tensor(x) else chosen
