@@ -15,6 +15,8 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm, t
 
 import transfer_metrics as tm
+from tests.benchmarks.examples import Size
+from tests.benchmarks.intervals import measure
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.results.chances import probability_of_best
@@ -452,3 +454,10 @@ def test_rankings_say_what_their_errors_are_too(tmp_path, mode):
         assert {(r.metric, r.intervals) for r in table} == set(expected.items())
         for r in table:
             assert (r.stderr is None) == (r.intervals is None) or mode is True
+
+
+def test_the_benchmark_measures_coverage_and_width():
+    [known, none] = measure(Size(60, 8, 3), "even", ["lfc", "h_score(shrinkage=1.0)"], 30)
+    assert 0.8 <= known.coverage <= 1.0
+    assert 0.6 < known.width < 1.8
+    assert np.isnan(none.coverage)
