@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import warnings
 from pathlib import Path
 
@@ -526,3 +527,119 @@ def test_a_usual_name_of_a_text_is_no_label_by_guess(tmp_path, header):
         task = tm.load_task(f"csv:{tmp_path / 't.csv'}")
     assert task.classes == ("a", "b")
     assert task.understood.inputs == (header.split(",")[1],)
+
+
+# ---------------------------------------------------------------- numbers as people write them
+
+
+@pytest.mark.parametrize(
+    ("separator", "cells", "truth", "doubted"),
+    [
+        (",", ["1,234", "567", "12,345", ""], [1234, 567, 12345], "separate thousands"),
+        (",", ["1,234,567", "-2,000", "3", "N/A"], [1234567, -2000, 3], None),
+        (",", ["1,234.5", "7.25"], [1234.5, 7.25], None),
+        (",", ["1.234,5", "7,25"], [1234.5, 7.25], None),
+        (";", ["1.234,5", "7,25", "1.000"], [1234.5, 7.25, 1000], None),
+        (";", ["1.234.567", "890"], [1234567, 890], None),
+        (";", ["1,234", "5,678"], [1.234, 5.678], "decimal ones"),
+        (";", ["1,234,567", "5,678"], [1234567, 5678], None),
+        (";", ["1.234", "5.678"], [1.234, 5.678], None),
+    ],
+)
+def test_separated_thousands_and_decimal_commas(separator, cells, truth, doubted) -> None:
+    text = f"x{separator}label\n" + "".join(f'"{cell}"{separator}a\n' for cell in cells)
+    columns, doubts = read_separated(text, ".csv")
+    assert [float(cell) for cell in columns["x"] if cell not in ("", "N/A")] == truth
+    assert bool(doubts) == (doubted is not None)
+    assert all(doubted in doubt for doubt in doubts)
+
+
+def test_points_separate_thousands_where_commas_are_decimal() -> None:
+    columns, doubts = read_separated("a;b;label\n1,5;1.234;x\n2,5;12.000;y\n3,5;7;x\n", ".csv")
+    assert columns["a"] == ["1.5", "2.5", "3.5"]
+    assert columns["b"] == ["1234", "12000", "7"]
+    [doubt] = doubts
+    assert "'b' has points such as '1.234'" in doubt
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["1,2", "3", "2,3"], ["0,123", "0,456"], ["1,23,456", "7"], ["1,234", "big"], ["3,14"]],
+)
+def test_texts_that_look_like_numbers_stay_texts(cells: list[str]) -> None:
+    text = "x,label\n" + "".join(f'"{cell}",a\n' for cell in cells)
+    assert read_separated(text, ".csv")[0]["x"] == cells
+
+
+def test_prices_with_thousands_are_targets(tmp_path: Path) -> None:
+    prices = [100_000 + 37 * i for i in range(40)]
+    rows = "".join(f'{np.sqrt(price):.3f},"{price:,}"\n' for price in prices)
+    (tmp_path / "a.csv").write_text("x,price\n" + rows)
+    with pytest.warns(TransferMetricsWarning, match="separate thousands"):
+        task = tm.load_task(f"csv:{tmp_path / 'a.csv'}?label=price")
+    assert task.kind == "regression"
+    assert task["train"].labels.tolist() == prices
+
+
+def test_columns_of_one_name_are_doubted() -> None:
+    columns, doubts = read_separated("x,label,label\n1,a,7\n2,b,8\n", ".csv")
+    assert [*columns] == ["x", "label", "label.1"]
+    [doubt] = doubts
+    assert "several columns are called 'label'" in doubt
+
+
+@pytest.mark.parametrize(
+    ("labels", "sign"),
+    [
+        (["a", "a|b", "b", "b|c"], "a|b"),
+        (["x,y", "x", "y", "x,z"], "x,y"),
+        (["['a']", "['a', 'b']"], r"\['a'"),
+        (["a; b", "b", "a"], "a; b"),
+    ],
+)
+def test_several_labels_in_one_text_are_doubted(tmp_path: Path, labels, sign) -> None:
+    frame = pd.DataFrame({"text": [f"film {i}" for i in range(12)], "label": (labels * 12)[:12]})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.warns(TransferMetricsWarning, match=f"labels such as .{sign}"):
+        tm.load_task(f"csv:{tmp_path / 'a.csv'}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tm.load_task(f"csv:{tmp_path / 'a.csv'}?kind=classification")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["Paris, France", "Lyon, France", "Nice, France"], ["tench, Tinca", "jay"], ["a|b", "c"]],
+)
+def test_names_with_commas_are_names(tmp_path: Path, names: list[str]) -> None:
+    frame = pd.DataFrame({"text": [f"film {i}" for i in range(12)], "label": (names * 6)[:12]})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tm.load_task(f"csv:{tmp_path / 'a.csv'}").classes == tuple(sorted(names))
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_list_of_objects_in_json(tmp_path: Path, indent, name: str) -> None:
+    rows = [{"text": f"film {i}", "label": "ab"[i % 2]} for i in range(4)]
+    (tmp_path / name).write_text(json.dumps(rows, indent=indent))
+    task = tm.load_task(str(tmp_path / name))
+    assert list(task["train"].examples) == [row["text"] for row in rows]
+    (tmp_path / name).write_text(json.dumps([*rows, 3]))
+    with pytest.raises(InvalidInputError, match="row 5 is no object"):
+        tm.load_task(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("naïve,label\nx,a\n".encode("latin-1"), "not in UTF-8 from byte 2 on.*iconv"),
+        (b"", "it is empty"),
+        (b"\n \n", "it is empty"),
+    ],
+)
+def test_files_that_are_no_text_are_told_in_words(tmp_path: Path, content, message) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(InvalidInputError, match=message):
+        tm.load_task(f"csv:{tmp_path / 'a.csv'}")

@@ -329,3 +329,11 @@ def test_a_column_of_another_meaning_is_no_split(tmp_path: Path) -> None:
     with pytest.warns(TransferMetricsWarning, match="'is_train' may say which rows"):
         task = load_task(write(frame[["is_train", "fold", "x", "z", "label"]], tmp_path / "n.csv"))
     assert task.understood.inputs == ("x", "z")
+
+
+def test_paths_as_windows_writes_them(tmp_path: Path) -> None:
+    names = [name.replace("/", "\\") for name in pictures(tmp_path)]
+    assert same(load_task(write(pd.DataFrame({"file": names, "label": Y}), tmp_path / "t.csv")))
+    (tmp_path / "im" / "odd\\name.png").write_bytes(png(PIXELS[0]))
+    names[0] = "im/odd\\name.png"
+    assert same(load_task(write(pd.DataFrame({"file": names, "label": Y}), tmp_path / "t.csv")))

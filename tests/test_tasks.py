@@ -534,7 +534,7 @@ def test_torch_datasets() -> None:
     assert task["train"].labels.tolist() == Y.tolist()
     Pictures.fetched = 0
     assert load_task(Pictures(Y.tolist()))["train"].labels.tolist() == Y.tolist()
-    assert Pictures.fetched == len(Y)
+    assert Pictures.fetched == len(Y) + 2 * len(Y)  # that they are the same when read again
     tensors = TensorDataset(torch.tensor(NUMBERS), torch.tensor(Y))
     assert load_task({"train": tensors, "test": tensors})["test"].examples[0].shape == (4,)
     pixels = torch.tensor(PIXELS).permute(0, 3, 1, 2)
@@ -865,3 +865,96 @@ def test_columns_of_data_sets_that_are_not_read_are_told() -> None:
     rows = {"text": ["a", "b", "c"], "labels": [[0], [0, 1], [1]]}
     with pytest.raises(InvalidInputError, match="MultiLabelBinarizer"):
         load_task(datasets.Dataset.from_dict(rows, features=features))
+
+
+# ---------------------------------------------------------------- containers as people have them
+
+
+def test_columns_of_text_in_any_container() -> None:
+    words = ["a b", "c", "d", "e", "f", "g"]
+    for form in (pd.DataFrame({"t": words}), pd.Series(words), words, np.array(words)):
+        assert list(load_task(form, Y)["train"].examples) == words
+    for gap in (None, np.nan, pd.NA):
+        for place in (0, 3):
+            given = [*words[:place], gap, *words[place + 1 :]]
+            with pytest.warns(TransferMetricsWarning, match=f"1 of 6 texts .* example {place}"):
+                task = load_task(given if gap is not pd.NA else pd.Series(given, dtype="string"), Y)
+            assert list(task["train"].examples) == [*words[:place], "", *words[place + 1 :]]
+
+
+def test_frames_and_tables_of_numbers() -> None:
+    import pyarrow as pa
+
+    truth = NUMBERS.astype(np.float32)
+    frame = pd.DataFrame(NUMBERS, columns=list("abcd"))
+    for form in (frame.convert_dtypes(), pa.table(frame), torch.tensor(truth)):
+        assert np.array_equal(np.stack(load_task(form, Y)["train"].examples), truth)
+    brief = torch.tensor(NUMBERS).bfloat16()
+    assert np.array_equal(np.stack(load_task(brief, Y)["train"].examples), brief.float().numpy())
+    with pytest.raises(InvalidInputError, match="column 'e' of row 0 holds 'x'"):
+        load_task(frame.assign(e="x"), Y)
+
+
+def test_splits_with_columns_in_another_order_are_refused() -> None:
+    frame = pd.DataFrame(NUMBERS, columns=list("abcd"))
+    for other in (frame[list("acbd")], frame.rename(columns={"b": "x"}), frame[list("abc")]):
+        with pytest.raises(InvalidInputError, match=r"give both the same, such as by test\[train"):
+            load_task({"train": (frame, Y), "test": (other, Y)})
+    load_task({"train": (frame, Y), "test": (frame + 1, Y)})
+
+
+def test_lists_of_paths_are_images(tmp_path: Path, monkeypatch) -> None:
+    for number, pixels in enumerate(PIXELS):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    names = [f"{number}.png" for number in range(6)]
+    for form in (names, [*map(Path, names)], pd.Series(names), tuple(names)):
+        found = load_task(form, Y)["train"].examples
+        assert all(np.array_equal(np.asarray(x), p) for x, p in zip(found, PIXELS, strict=True))
+    with pytest.raises(InvalidInputError, match=r"no file 'x/0\.png', seen from"):
+        load_task([f"x/{name}" for name in names], Y)
+    assert load_task([*names[:5], "no path"], Y).modality == "text"
+
+
+def test_arrays_of_images_of_several_sizes() -> None:
+    pictures = [pixels[:, : 5 + i % 3] for i, pixels in enumerate(PIXELS)]
+    channels_first = [torch.tensor(pixels).permute(2, 0, 1) for pixels in pictures]
+    for form in (pictures, channels_first):
+        found = load_task(form, Y)["train"].examples
+        assert all(np.array_equal(np.asarray(x), p) for x, p in zip(found, pictures, strict=True))
+
+
+class Augmented(Pictures):
+    def __getitem__(self, index: int):
+        image, label = super().__getitem__(index)
+        turned = torch.rand(()) < 0.5
+        return (image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if turned else image), label
+
+
+def test_augmentation_that_was_left_on_is_told() -> None:
+    torch.manual_seed(0)
+    with pytest.warns(TransferMetricsWarning, match="another one each time it is read"):
+        load_task(Augmented())
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"), [([0, 1, 2, -1], "-1 beside 0 to 2"), ([0, 1, 255], "255 beside 0 to 1")]
+)
+def test_numbers_that_often_stand_for_no_class_are_doubted(labels: list[int], told: str) -> None:
+    for form in (labels * 6, [str(label) for label in labels * 6], np.float32(labels * 6)):
+        with pytest.warns(TransferMetricsWarning, match=told):
+            load_task(np.eye(len(labels) * 6), form)
+
+
+def test_what_is_given_in_place_of_labels_or_data_is_told() -> None:
+    frame = pd.DataFrame(NUMBERS).assign(label=Y)
+    with pytest.raises(InvalidInputError, match=r"labels are the text 'label'.*frame\['label'\]"):
+        load_task(frame, "label")
+    with pytest.raises(InvalidInputError, match=r"loader\.dataset"):
+        load_task(torch.utils.data.DataLoader(Pictures()))
+
+
+def test_arrays_whose_names_differ_by_case_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", X=NUMBERS, y=Y, Y=1 - Y)
+    with pytest.raises(InvalidInputError, match="X, y, Y, of which some differ by case"):
+        load_task(f"npz:{tmp_path / 'a.npz'}")

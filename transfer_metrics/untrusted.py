@@ -76,7 +76,13 @@ def read_text(path: str | os.PathLike[str], most: int = _DOCUMENT) -> str:
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not marked and b"\0" in data:
         raise ValueError("it has NUL characters, as UTF-16 without its mark has; save it as UTF-8")
-    return data.decode("utf-16" if marked else "utf-8-sig")
+    try:
+        return data.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"it is not in UTF-8 from byte {error.start} on; save it so, such as by "
+            f"iconv -f cp1252 -t utf-8"
+        ) from error
 
 
 def parse_json(text: str) -> Any:

@@ -22,8 +22,8 @@ HUB_NAMES = ("zoo", "timm", "torchvision", "hf")
 _FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 _INPUT_OPTIONS = ("input_size", "mean", "std", "interpolation", "crop_pct")
 _BY_ENDING = {
-    ".csv": "csv", ".jsonl": "jsonl", ".npz": "npz", ".parquet": "parquet", ".pt": "torch",
-    ".pth": "torch", ".tar": "tar", ".tsv": "tsv",
+    ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl", ".npz": "npz", ".parquet": "parquet",
+    ".pt": "torch", ".pth": "torch", ".tar": "tar", ".tsv": "tsv",
 }  # fmt: skip
 _OF_FOLDERS = ("audiofolder", "hf", "imagefolder", "parquet", "tar")
 _SOURCES = {*_BY_ENDING.values(), *_OF_FOLDERS}

@@ -216,6 +216,11 @@ def _from_arrays(
     content: Mapping[Any, Any], place: str, name: str, kind: Kind | None, missing: str
 ) -> Task:
     arrays = {str(key).lower(): array for key, array in content.items()}  # X and x are both usual
+    if len(arrays) < len(content):
+        raise InvalidInputError(
+            f"task {name!r}: {place!r} holds {', '.join(map(str, content))}, of which some differ "
+            f"by case only; leave one of them out"
+        )
     used = {"classes"}
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     for key, data in arrays.items():

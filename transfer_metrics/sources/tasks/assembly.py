@@ -11,7 +11,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import Modality, Word, example_modality
-from transfer_metrics.sources.tasks.label_values import as_array, number_of
+from transfer_metrics.sources.tasks.label_values import as_array, number_of, odd_classes
 from transfer_metrics.sources.tasks.labels import (
     IGNORED,
     Kind,
@@ -75,6 +75,7 @@ def make_task(
     doubted = doubts(given) if kind is None else []
     if kind is None and classes is None:
         doubted += odd_texts({split: y for split, (_, y) in parts.items()})
+        doubted += odd_classes(given) if found_kind == "classification" else []
     splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
     # Nothing is decoded where the sequence itself knows, so that a damaged file is told of later.
     found: set[Modality] = {

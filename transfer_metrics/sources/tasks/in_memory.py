@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, warn
 from transfer_metrics.naming import a_type
 from transfer_metrics.sources.example import (
     FloatMaps,
     Modality,
     Sound,
     as_sound,
+    example_bytes,
     example_modality,
     is_pair,
     is_sound,
 )
 from transfer_metrics.sources.preprocess import array_to_image
-from transfer_metrics.sources.tasks.label_values import as_array, check_container
-from transfer_metrics.sources.tasks.sequences import Examples, ImageArray, Rows
+from transfer_metrics.sources.tasks.label_values import (
+    as_array,
+    as_numbers,
+    check_container,
+    from_tensor,
+    is_none,
+)
+from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES
+from transfer_metrics.sources.tasks.sequences import Examples, Files, ImageArray, Rows
 from transfer_metrics.untrusted import visible
 
+_FIRST = 10
+"""Files that are named of which one must be there."""
+_READ_TWICE = 8
+"""Examples of a dataset of which it is seen whether they are the same when read again."""
 _COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
 
@@ -99,10 +113,13 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
             f"CSV file, 'csv:FILE?label={label}'"
         )
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise InvalidInputError(
-            f"{where}: {a_type(dataset)} has no length and no items; give a map-style "
-            f"dataset, or lists: load_task(examples, labels)"
+        told, cure = (
+            "no length and no items",
+            "a map-style dataset, or lists: load_task(examples, labels)",
         )
+        if hasattr(dataset, "dataset"):
+            told, cure = "no items by number", "what it loads, loader.dataset, without augmentation"
+        raise InvalidInputError(f"{where}: {a_type(dataset)} has {told}; give {cure}")
     if not len(dataset):
         return [], [], None
     first = _pair(dataset, 0, where)
@@ -113,6 +130,16 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
         names = None if kept is not None else names
         kept = labels
     given = example_modality(as_example(first[0]))
+    for index in np.linspace(0, len(dataset) - 1, min(len(dataset), _READ_TWICE)).astype(int):
+        with suppress(InvalidInputError):  # of one that cannot be read, told of when it is used
+            once, again = (as_example(_pair(dataset, int(index), where)[0]) for _ in range(2))
+            if example_bytes(once) != example_bytes(again):
+                warn(
+                    f"{where}: example {index} is another one each time it is read, as by a "
+                    f"transform that augments, so that scores change with every pass; give the "
+                    f"data set with the transform of evaluation"
+                )
+                break
     return _Foreign(dataset, where, given, pairs=True), kept, names
 
 
@@ -191,7 +218,7 @@ def as_example(value: Any) -> Any:
     """
     tensor = hasattr(value, "detach")
     if tensor:
-        value = value.detach().cpu().numpy()
+        value = from_tensor(value)
     if is_sound(value):
         sound = as_sound(value)
         return Sound(sound.samples.copy(), sound.rate)
@@ -212,12 +239,14 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     mappings with ``array`` and ``sampling_rate``), or numbers.
     """
     check_container(values, where)
+    if hasattr(values, "to_pandas") and not hasattr(values, "to_numpy"):  # a table of Arrow
+        values = values.to_pandas()
     if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
+        values = from_tensor(values)
         if values.dtype == np.uint8 and values.ndim == 4 and values.shape[-1] not in (1, 3):
             values = values.transpose(0, 2, 3, 1)
     elif hasattr(values, "to_numpy"):
-        values = values.to_numpy()
+        values = _of_frame(values, where)
     if isinstance(values, np.ndarray) and values.dtype.kind in "OUS":
         values = values.tolist()
     if isinstance(values, np.ndarray):
@@ -231,6 +260,12 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     if not len(values):
         return []
     own = isinstance(values, (list, tuple, Examples))
+    if isinstance(values, (list, tuple)) and any(map(is_none, values[:1])) | isinstance(
+        values[0], str
+    ):
+        values = _filled(values)
+    if (files := _named_files(values, where)) is not None:
+        return files
     first = values[0] if own else _item(values, 0, where)
     if is_pair(first) or not isinstance(first, (int, float, list, tuple)):
         vectors = isinstance(values, (list, tuple)) and all(len(np.shape(v)) == 1 for v in values)
@@ -244,12 +279,54 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
                     raise InvalidInputError(f"{where}, example {place}: {error}") from error
             return sounds
         if hasattr(first, "dtype") and isinstance(values, (list, tuple)):
+            pixels = all(str(v.dtype).endswith("uint8") and v.ndim in (2, 3) for v in values)
+            if pixels and len({tuple(v.shape) for v in values}) > 1:
+                return [*map(as_example, values)]
             return as_examples(_stack(values, where), where)
         given = example_modality(first)
         if isinstance(values, list) and any(example_modality(v) != given for v in values):
             raise InvalidInputError(f"{where}: the list mixes different kinds of examples")
         return values if own else _Foreign(values, where, given)
     return Rows(_as_float32(_stack(values, where), where))
+
+
+def _of_frame(values: Any, where: str) -> np.ndarray:
+    """A column or frame of pandas: texts, empty where there is nothing, or else numbers."""
+    cells: np.ndarray = values.to_numpy()
+    if cells.dtype != object:
+        return cells
+    filled = _filled(cells.ravel().tolist())
+    if all(isinstance(cell, str) for cell in filled):
+        shape = cells.shape[: 1 if cells.size == len(cells) else None]
+        return np.fromiter(filled, object, len(filled)).reshape(shape)
+    return as_numbers(values, where) if cells.ndim == 2 else cells
+
+
+def _filled(cells: Sequence[Any]) -> list[Any]:
+    """Texts with the empty one where there is none; anything else as it is."""
+    lacking = [is_none(cell) for cell in cells]
+    texts = all(gone or isinstance(cell, str) for cell, gone in zip(cells, lacking, strict=True))
+    if all(lacking) or not texts:
+        return list(cells)
+    return ["" if gone else cell for cell, gone in zip(cells, lacking, strict=True)]
+
+
+def _named_files(values: Any, where: str) -> Files | None:
+    """The images or sounds whose paths a list holds; None where it holds anything else."""
+    if not isinstance(values, (list, tuple)) or not isinstance(values[0], (str, os.PathLike)):
+        return None
+    nouns: dict[str, Modality] = {"image": "image", "sound": "audio"}
+    for noun, modality in nouns.items():
+        ends = (isinstance(v, (str, os.PathLike)) and os.fspath(v).lower() for v in values)
+        if all(end and end.endswith(FILE_SUFFIXES[noun]) for end in ends):
+            paths = [Path(value).expanduser() for value in values]
+            if not any(path.is_file() for path in paths[:_FIRST]):
+                raise InvalidInputError(
+                    f"{where}: there is no file {str(paths[0])!r}, seen from {os.getcwd()!r}; "
+                    f"check the paths"
+                )
+            return Files(paths, modality)
+    return None
 
 
 def _stack(values: Sequence[Any], where: str) -> np.ndarray:

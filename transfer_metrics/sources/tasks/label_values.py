@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from numbers import Real
@@ -25,6 +25,10 @@ _LONGEST = 4_000
 """Digits of a number; Python refuses to read more than 4 300."""
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?[Ii]nf(inity)?")
+_DIGITS = re.compile(r"[+-]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?")
+_COMMAS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?")
+_POINTS = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+(,[0-9]*)?")
+_DECIMAL = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
 _POINT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+([eE][+-]?[0-9]+)?")
 
 
@@ -35,8 +39,7 @@ def as_array(values: Any) -> np.ndarray:
     cut.
     """
     if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+        values = from_tensor(values)
     elif hasattr(values, "to_numpy") or not isinstance(values, (list, tuple, np.ndarray)):
         values = np.asarray(values)
     if isinstance(values, np.ndarray) and not values.ndim:
@@ -75,6 +78,39 @@ def as_array(values: Any) -> np.ndarray:
         if table.ndim == 2 and table.dtype.kind in "biuf":
             return table
     return np.fromiter(cells, object, len(cells))  # lists, even of one length, stay lists
+
+
+def from_tensor(values: Any) -> np.ndarray:
+    """A tensor as an array; numpy has no bfloat16, which float32 holds."""
+    values = values.detach().cpu()
+    array: np.ndarray = (values.float() if "bfloat16" in str(values.dtype) else values).numpy()
+    return array
+
+
+def is_none(value: Any) -> bool:
+    """Whether a cell of any library stands for nothing: None, NaN, ``pandas.NA``."""
+    if isinstance(value, (float, Decimal)):
+        return value != value
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def check_columns(frames: Mapping[str, Any]) -> None:
+    """Refuse data frames of several splits whose columns have other names or another order."""
+    named = {
+        split: [*x.columns] for split, x in frames.items() if hasattr(x, "iloc") and x.ndim == 2
+    }
+    for split, columns in named.items():
+        first, wanted = next(iter(named.items()))
+        if columns != wanted:
+            place = next(
+                (i for i, c in enumerate(columns) if c not in wanted[i : i + 1]), len(columns)
+            )
+            here, there = (repr((c[place : place + 1] or ["none"])[0]) for c in (columns, wanted))
+            raise InvalidInputError(
+                f"splits {first!r} and {split!r} have other columns, or another order: column "
+                f"{place} is {there} in {first!r} and {here} in {split!r}; give both the same, "
+                f"such as by {split}[{first}.columns]"
+            )
 
 
 def _of_shape(shape: tuple[int, ...]) -> InvalidInputError:
@@ -133,6 +169,90 @@ def number_of(text: str) -> int | float | None:
     if _WHOLE.fullmatch(text):
         return int(text) if len(text) < _LONGEST else None
     return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def plain_numbers(columns: dict[str, list[str]], commas: bool) -> list[str]:
+    """Write columns of numbers with points for decimals only; what may be a mistake in that.
+
+    ``3,5`` has a decimal comma unless ``commas`` separate cells, ``1.234,5`` has one in any case;
+    ``1,234.5``, ``1,234,567`` and ``1.234.567`` have separated thousands. So has ``1,234`` where
+    commas separate cells, and ``1.234`` where another column has decimal commas.
+    """
+    suspicions, decimal, pointed = [], False, {}
+    for column, cells in columns.items():
+        found = [cell.strip() for cell in cells if cell.strip() not in ABSENT]
+        marked = [cell for cell in found if "," in cell]
+        if not found or not _DIGITS.fullmatch(found[0]):
+            continue
+        numbers = all("," in cell or number_of(cell) is not None for cell in found)
+        if not marked:
+            points = [cell for cell in found if "." in cell]
+            if points and all(map(_POINTS.fullmatch, points)):
+                pointed[column] = any(cell.count(".") > 1 for cell in points)
+        elif (
+            all(map(_COMMAS.fullmatch, marked)) and numbers and (commas or _sure(marked, ".", ","))
+        ):
+            columns[column] = [cell.replace(",", "") for cell in cells]
+            if not _sure(marked, ".", ","):
+                suspicions.append(
+                    f"column {column!r} has commas such as {marked[0]!r}, which are taken to "
+                    f"separate thousands; write points if they are decimal ones"
+                )
+        elif all(_DECIMAL.fullmatch(c) or _POINTS.fullmatch(c) for c in marked) and (
+            not commas or any("." in cell for cell in marked)
+        ):
+            decimal, dots = True, any("." in cell for cell in marked)
+            plain = [cell.replace(".", "") for cell in cells] if dots else cells
+            columns[column] = [cell.replace(",", ".") for cell in plain]
+            if all(map(_COMMAS.fullmatch, marked)):
+                suspicions.append(
+                    f"column {column!r} has commas such as {marked[0]!r}, which are taken for "
+                    f"decimal ones; write the numbers without any if they separate thousands"
+                )
+    for column, several in pointed.items():
+        if several or decimal:
+            first = next(cell for cell in columns[column] if "." in cell)
+            columns[column] = [cell.replace(".", "") for cell in columns[column]]
+            if not several:
+                suspicions.append(
+                    f"column {column!r} has points such as {first!r}, which are taken to separate "
+                    f"thousands, since other columns have decimal commas; write commas if not"
+                )
+    return suspicions
+
+
+def _sure(cells: Sequence[str], decimal: str, thousands: str) -> bool:
+    """Whether one of the cells can be read in one way only."""
+    return any(decimal in cell or cell.count(thousands) > 1 for cell in cells)
+
+
+def odd_classes(labels: Mapping[str, np.ndarray]) -> list[str]:
+    """What may be a mistake where some classes are none, as -1 and 255, or several, as ``a|b``."""
+    read = read_texts(labels, None)
+    if read and all(array.dtype.kind in "iuf" and array.ndim == 1 for array in read.values()):
+        found = np.unique(np.concatenate([*read.values()])).tolist()
+        for number in (-1, 255):
+            others = [value for value in found if value != number]
+            several = 2 - min(number, 0) <= len(others) < 255  # -1, 0 and 1 are often meant
+            if number in found and several and others == [*range(len(others))]:
+                return [
+                    f"{number} beside 0 to {len(others) - 1} is taken for a class; leave those "
+                    f"examples out if it stands for none"
+                ]
+    texts = (cell for array in labels.values() if array.dtype == object for cell in array.tolist())
+    names = {text.strip() for text in texts if isinstance(text, str)}
+    joint = sorted(name for name in names if name.startswith("[") and name.endswith("]"))[:1]
+    for sign in "|;,":
+        parts = {part.strip() for name in names for part in name.split(sign)}
+        joined = sorted(name for name in names if sign in name)
+        joint += joined[:1] if len(parts) < len(names) else []
+    if not joint:
+        return []
+    return [
+        f"labels such as {joint[0][:60]!r} look like several labels each, and every combination is "
+        f"taken for a class; give each label a column of 0 and 1, such as by str.get_dummies of "
+        f"pandas, and name them with label=a,b,c, or say kind=classification"
+    ]
 
 
 def odd_texts(labels: Mapping[str, Any]) -> list[str]:

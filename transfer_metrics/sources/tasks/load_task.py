@@ -26,7 +26,7 @@ from transfer_metrics.sources.tasks.assembly import (
     words_task,
 )
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
-from transfer_metrics.sources.tasks.label_values import check_pairs
+from transfer_metrics.sources.tasks.label_values import check_columns, check_pairs
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.library_tasks import SKLEARN, from_hub, loader_of
 from transfer_metrics.sources.tasks.paths import split_name
@@ -212,6 +212,8 @@ def _in_memory(
         return words_task(name, words, kind, classes, **options)
     if options:
         raise InvalidInputError("bio= applies to words with a label each only; leave it out")
+    pairs = {s: part for s, part in splits.items() if isinstance(part, (tuple, list)) and part}
+    check_columns({str(split): part[0] for split, part in pairs.items()})
     read = {split_name(str(split)): _part(part, f"task {name!r}") for split, part in splits.items()}
     given, named = in_one_order({split: part[1:] for split, part in read.items()})
     parts = {split: (examples, given[split]) for split, (examples, *_) in read.items()}
@@ -224,6 +226,11 @@ def _part(part: Any, where: str) -> tuple[Sequence[Any], Any, Sequence[Any] | No
         examples, labels = part
         if not hasattr(labels, "__len__"):
             raise InvalidInputError(f"{where}: labels are {a_type(labels)}; give one per example")
+        if isinstance(labels, str):
+            raise InvalidInputError(
+                f"{where}: labels are the text {visible(labels)!r}; give the labels themselves, "
+                f"such as load_task(frame.drop(columns={labels!r}), frame[{labels!r}])"
+            )
         check_pairs(examples, labels)
         return as_examples(examples, where), labels, None
     if isinstance(part, (tuple, list)):

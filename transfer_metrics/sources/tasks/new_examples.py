@@ -27,7 +27,7 @@ from transfer_metrics.sources.tasks.table_tasks import word_lists
 from transfer_metrics.sources.tasks.task import Split, Task
 from transfer_metrics.untrusted import TABLE, read_text
 
-_TABLES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
+_TABLES = {".csv": "csv", ".tsv": "tsv", ".json": "jsonl", ".jsonl": "jsonl", ".parquet": "parquet"}
 _OPTIONS = ("text", "image", "words", "features", "root", "header")
 """Of tables whose labels are not read."""
 _NOUNS = {"image": "image", "audio": "sound"}

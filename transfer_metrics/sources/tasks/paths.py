@@ -133,6 +133,8 @@ def inside(folder: str, path: str, where: str) -> Path:
     Links are followed wherever they lead; they were made by whoever made the folder.
     """
     base = os.path.abspath(os.path.expanduser(folder))
+    if "\\" in path and not os.path.lexists(os.path.join(base, path)):
+        path = path.replace("\\", "/")  # as Windows writes them
     found = os.path.normpath(os.path.join(base, path))
     if "\0" in path or os.path.commonpath([base, found]) != base:
         raise InvalidInputError(

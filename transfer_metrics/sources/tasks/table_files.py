@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.column_roles import Holds, Table, named_label
-from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
+from transfer_metrics.sources.tasks.label_values import ABSENT, number_of, plain_numbers
 from transfer_metrics.sources.tasks.parquet import read_parquet
 from transfer_metrics.sources.tasks.paths import existing
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
@@ -32,16 +32,15 @@ _MOST_CELLS = 100_000_000
 _LONGEST = 1_000_000
 _SEPARATORS = (",", ";", "\t", "|")
 _MOST_TWINS, _LOOKED_AT, _SPECTRUM = 100, 50, 5
-_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
+_JSON = re.compile(r"\s*(\{|\[\s*\{)")
 _QUOTED = re.compile(r'"[^"]*"')
-_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3},[0-9]{3}")
 
 
 def read_table(place: str, name: str, header: str | None = None) -> Table:
     """A table from a file of separated values or JSON lines, or from files of Parquet.
 
-    A file that begins with ``{`` has a JSON object per line. No more than ``untrusted.TABLE`` bytes
-    are read, but of Parquet.
+    A file that begins with ``{`` has a JSON object per line, one with ``[{`` a list of them.
+    No more than ``untrusted.TABLE`` bytes are read, but of Parquet.
     """
     if (packed := read_parquet(place, name)) is not None:
         _refuse_header(header, name)
@@ -51,7 +50,7 @@ def read_table(place: str, name: str, header: str | None = None) -> Table:
     suspicions: list[str] = []
     try:
         text = read_text(path, TABLE)
-        lines = text[:256].lstrip().startswith("{")
+        lines = _JSON.match(text) is not None
         if lines:
             _refuse_header(header, name)
             table: dict[str, list[Any]] = _json_lines(text)
@@ -79,14 +78,15 @@ def _refuse_header(header: str | None, name: str) -> None:
 
 
 def _json_lines(text: str) -> dict[str, list[Any]]:
-    rows = []
+    listed = text.lstrip().startswith("[")
     # Not splitlines, which splits inside of strings.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            row = parse_json(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is no object")
-            rows.append(row)
+    lines = ((n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip())
+    found = parse_json(text) if listed else []
+    rows = []
+    for number, row in enumerate(found, 1) if listed else ((n, parse_json(x)) for n, x in lines):
+        if not isinstance(row, dict):
+            raise ValueError(f"{'row' if listed else 'line'} {number} is no object")
+        rows.append(row)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     if len(columns) * len(rows) > _MOST_CELLS:
         raise ValueError(f"its {len(rows)} rows have {len(columns)} different names of columns")
@@ -209,11 +209,13 @@ def read_separated(
 
     The separator is the usual one of the file's name, a tab for ``.tsv`` and a comma for others, if
     it cuts the first rows into as many cells as the header; otherwise one of ``_SEPARATORS`` that
-    does. Where it is no comma, columns of numbers with decimal commas have points instead.
+    does. Numbers with decimal commas or separated thousands are plain ones, see ``plain_numbers``.
     ``header`` is ``"no"`` if the first line is data, ``"yes"`` if it is known to be none.
     """
     if header not in (None, "yes", "no"):
         raise InvalidInputError(f"header={header!r}; say header=no where the first line is data")
+    if not text.strip():
+        raise ValueError("it is empty")
     told = re.match(r"sep=(.)\r?\n", text[:10])  # Excel's own hint
     text = text[told.end() :] if told else text
     separator = told[1] if told else _separator(text, suffix)
@@ -223,6 +225,7 @@ def read_separated(
         raise ValueError("many columns have the same name")
     if len(first) > 1 and len(first[1]) > len(names):
         raise ValueError("the first row has more cells than the header")
+    twins = [name for name, times in Counter(names).items() if times > 1 and name.strip()]
     # Everything as text first: a review that says "null" is no missing value.
     frame = _frame(text, separator, header)
     suspicions = []
@@ -242,10 +245,13 @@ def read_separated(
                 f"the header {', '.join(map(repr, names[:4]))}{' …' if len(names) > 4 else ''} "
                 f"looks like data; if the file has none, say header=no, and header=yes if it has"
             )
+    if twins and header != "no":
+        suspicions.append(
+            f"several columns are called {twins[0]!r}, and the second is read as "
+            f"{f'{twins[0]}.1'!r}; take it out of the file, or name it otherwise"
+        )
     cells = {str(column): frame[column].tolist() for column in frame}
-    if separator != ",":
-        suspicions += _without_decimal_commas(cells)
-    return cells, suspicions
+    return cells, suspicions + plain_numbers(cells, separator == ",")
 
 
 def _frame(
@@ -367,21 +373,3 @@ def _looks_like_data(frame: pd.DataFrame, names: list[str]) -> bool:
         name.strip() and bool((frame.iloc[:, place] == name).any())
         for place, name in enumerate(names[: len(frame.columns)])
     )
-
-
-def _without_decimal_commas(columns: dict[str, list[str]]) -> list[str]:
-    suspicions = []
-    for column, cells in columns.items():
-        first = next((cell for cell in cells if cell.strip() not in ABSENT), "")
-        if "," not in first and number_of(first) is None:
-            continue
-        with_comma = [cell for cell in cells if "," in cell]
-        if not with_comma or not all(_COMMA.fullmatch(cell.strip()) for cell in with_comma):
-            continue
-        columns[column] = [cell.replace(",", ".") for cell in cells]
-        if all(_THOUSANDS.fullmatch(cell.strip()) for cell in with_comma):
-            suspicions.append(
-                f"column {column!r} has commas such as {with_comma[0]!r}, which are taken for "
-                f"decimal ones; write the numbers without any if they separate thousands"
-            )
-    return suspicions
