@@ -19,7 +19,7 @@ from PIL import Image
 
 import transfer_metrics as tm
 from tests.benchmarks import extraction, scaling, selection, speed
-from transfer_metrics.__main__ import build_parser, main, run
+from transfer_metrics.__main__ import build_parser, main, run, sentence
 
 MODEL, TASK = "zoo:vit-mnist", "zoo:glyphs"
 NETWORK = {"model": MODEL, "task": TASK, "layers": "last"}
@@ -280,3 +280,10 @@ def test_debug_shows_where_a_mistake_was_noticed(capsys, tmp_path):
     assert err.splitlines()[-1].startswith("transfer-metrics: ")
     assert main(["--debug", "rank", "--config", str(tmp_path / "absent.yaml")]) == 2
     assert "absent.yaml" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_file_with_the_name_of_a_module_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    error = ImportError("cannot import name 'Random'", path=str(tmp_path / "random.py"))
+    assert "random.py in this folder is taken for Python's own module" in sentence(error)
+    assert "this is a bug" in sentence(ImportError("other", path=str(tmp_path / "mine.py")))

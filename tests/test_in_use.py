@@ -345,3 +345,14 @@ class TestCommand:
         status, _, err = self.run(capsys, "--head", tmp_path / "gone", "a.png")
         assert status == 2
         assert "no head at" in err
+
+
+def test_one_picture_or_several_in_an_array(head):
+    picture = np.repeat(PIXELS[0][:, :, None], 3, axis=2)
+    expected = head.predict([Image.fromarray(picture)]).tolist()
+    channels_first = torch.from_numpy(picture).permute(2, 0, 1)
+    for form in (picture, channels_first, [picture], [channels_first], channels_first[None]):
+        assert head.predict(form).tolist() == expected
+    with pytest.raises(InvalidInputError, match=r"\(200, 64\) may be one grey picture or 200"):
+        head.predict(PIXELS[:200].reshape(200, 64))
+    assert len(head.predict([PIXELS[0]])) == 1

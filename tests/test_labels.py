@@ -812,3 +812,14 @@ def test_several_labels_with_minus_one_are_no_targets_by_guess(values):
     assert tm.load_task(X, labels, kind="regression").kind == "regression"
     assert tm.score(X, labels, "logme", kind="regression").records[0]["error"] is None
     assert tm.score(X, labels > 0).metrics
+
+
+def test_numbers_that_stand_for_no_class_are_doubted_in_arrays() -> None:
+    for number in (-1, 255):
+        y = np.where(np.arange(60) % 5 == 0, number, Y)
+        with pytest.warns(TransferMetricsWarning, match=f"{number} beside 0 to 2"):
+            tm.score(X, y, "knn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tm.score(X, Y - 1, "knn")  # -1, 0 and 1 are often meant
+        tm.score(X, np.where(Y == 0, -1, 1), "knn")

@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import transfer_metrics
@@ -186,7 +187,13 @@ def _refuse_empty(args: argparse.Namespace) -> None:
 def sentence(error: Exception) -> str:
     """What went wrong, on one line, in letters that can be seen."""
     text = " ".join(str(error).split())
-    if not isinstance(error, TransferMetricsError):
+    path = Path(getattr(error, "path", None) or "")
+    if path.parent == Path.cwd() and path.stem in sys.stdlib_module_names:
+        text = (
+            f"the file {path.name} in this folder is taken for Python's own module {path.stem!r}; "
+            f"rename it, or start from another folder"
+        )
+    elif not isinstance(error, TransferMetricsError):
         text = (
             f"{type(error).__name__}: {text[:_MOST] or 'no reason given'}; this is a bug or a "
             f"broken input; run again with --debug for the traceback"

@@ -280,7 +280,8 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
             return sounds
         if hasattr(first, "dtype") and isinstance(values, (list, tuple)):
             pixels = all(str(v.dtype).endswith("uint8") and v.ndim in (2, 3) for v in values)
-            if pixels and len({tuple(v.shape) for v in values}) > 1:
+            sizes = {tuple(v.shape) for v in values}
+            if pixels and (len(sizes) > 1 or hasattr(first, "detach")):
                 return [*map(as_example, values)]
             return as_examples(_stack(values, where), where)
         given = example_modality(first)

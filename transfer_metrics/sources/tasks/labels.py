@@ -16,6 +16,7 @@ from transfer_metrics.sources.tasks.label_values import (
     as_array,
     check_pairs,
     number_of,
+    odd_classes,
     odd_texts,
     read_texts,
 )
@@ -133,12 +134,12 @@ def read_labels(y: Any, kind: str | None = None, X: Any = None) -> tuple[str, np
 
     Class numbers int64 (N,), or targets float64 (N,) or (N, K). Missing labels are refused, and so
     are classes spelt out unless ``kind`` says what they are, and labels of ``X`` in another order;
-    ``odd_texts`` are warned of.
+    ``odd_texts`` and ``odd_classes`` are warned of.
     """
     check_pairs(X, y)
     array = complete_labels(y, kind)
     if kind is None:
-        for doubt in odd_texts({"y": array}):
+        for doubt in (*odd_texts({"y": array}), *odd_classes({"y": array})):
             warn(doubt)
         kind = _decided({"y": array})
     if kind == "multilabel":

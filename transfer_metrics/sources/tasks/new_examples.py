@@ -15,10 +15,9 @@ from PIL import Image
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import Modality, Word, is_pair, is_sound
-from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.specs import parse_task, task_text, text_of
 from transfer_metrics.sources.tasks.column_roles import Table
-from transfer_metrics.sources.tasks.in_memory import as_examples
+from transfer_metrics.sources.tasks.in_memory import as_example, as_examples
 from transfer_metrics.sources.tasks.load_task import TASK_SOURCES, load_task
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, files_below
 from transfer_metrics.sources.tasks.sequences import Examples, Files
@@ -133,8 +132,8 @@ class _Reader:
         one_pair = self.modality == "text" and isinstance(X, tuple) and is_pair(X)
         if isinstance(X, Image.Image) or is_sound(X) or one_pair:
             X = [X]
-        if self.modality == "image" and isinstance(X, np.ndarray) and X.dtype == np.uint8:
-            X = [array_to_image(X)] if X.ndim == 2 or (X.shape[-1:] == (3,) and X.ndim == 3) else X
+        if self.modality == "image" and str(getattr(X, "dtype", "")).endswith("uint8"):
+            X = _one_or_several(X)
         if isinstance(X, (str, os.PathLike)):
             return self._of_path(X)
         if isinstance(X, (list, tuple)) and any(isinstance(x, (str, os.PathLike)) for x in X):
@@ -232,6 +231,18 @@ class _Reader:
                 f"{', '.join(table.columns)}; say csv:{table.name}?{option}=COLUMN"
             )
         return found
+
+
+def _one_or_several(pixels: Any) -> Any:
+    """A list of one picture (H, W, 3), or tensor (3, H, W), or what holds several as it is."""
+    shape = tuple(pixels.shape)
+    if len(shape) == 2:
+        raise InvalidInputError(
+            f"an array of pixels {shape} may be one grey picture or {shape[0]} in a row each; give "
+            f"[array] for one, or array.reshape({shape[0]}, height, width)"
+        )
+    first_or_last = shape[0] if hasattr(pixels, "detach") else shape[-1]
+    return [as_example(pixels)] if len(shape) == 3 and first_or_last == 3 else pixels
 
 
 def _joined(parts: Sequence[NewExamples]) -> NewExamples:
