@@ -459,6 +459,25 @@ def test_the_last_layer_of_a_network_of_maps_is_the_deepest():
         assert [(layer.name, layer.dim) for layer in layers] == [("stages.2", 24)]
 
 
+def test_the_last_layer_of_a_network_that_lists_the_tokens_of_its_layers_is_the_last():
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            layer = {"d_model": 8, "nhead": 2, "dim_feedforward": 8, "batch_first": True}
+            self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(**layer) for _ in range(3))
+
+        def forward(self, x):
+            found = []
+            for block in self.blocks:
+                x = block(x)
+                found.append(x)
+            return found
+
+    network = Layers()
+    layers = list_layers(network, "last", example=torch.randn(2, 5, 8))
+    assert [layer.name for layer in layers] == ["blocks.2"]
+
+
 def test_more_last_blocks_than_there_are_are_told():
     model = tm.load_model("zoo:cnn-mnist")
     with pytest.warns(TransferMetricsWarning, match="only 5 blocks"):

@@ -30,7 +30,7 @@ from transfer_metrics.errors import (
     LayerNotFoundError,
 )
 from transfer_metrics.features import proof
-from transfer_metrics.features.proof import _EQUAL, _NO_HEAD, _RANDOM
+from transfer_metrics.features.proof import _EQUAL, _NO_HEAD, _NO_MODULE, _RANDOM
 from transfer_metrics.sources.models.classifier import proven_head
 
 N = 96
@@ -523,16 +523,22 @@ class Functional(nn.Module):
 
 def test_a_classifier_that_is_not_found_is_said(tmp_path):
     table = rank(Functional())
-    assert {r["note"] for r in table.records} == {_NO_HEAD}
-    assert _NO_HEAD in str(table)
+    assert {r["note"] for r in table.records} == {_NO_MODULE}
+    assert _NO_MODULE in str(table)
     table.save(tmp_path / "scores.jsonl")
-    assert json.loads((tmp_path / "scores.jsonl").read_text().splitlines()[0])["note"] == _NO_HEAD
+    assert json.loads((tmp_path / "scores.jsonl").read_text().splitlines()[0])["note"] == _NO_MODULE
     again = tm.ScoreTable.load(tmp_path / "scores.jsonl")
-    assert again.notes == {_NO_HEAD: ["Functional"]}
+    assert again.notes == {_NO_MODULE: ["Functional"]}
     again.report(tmp_path / "report.html")
-    assert "no classifier was found" in (tmp_path / "report.html").read_text()
+    assert "no module gives what the network returns" in (tmp_path / "report.html").read_text()
     # Who says that there is none is not told so again.
     assert rank(tm.load_model(Functional(), head=False)).notes == {}
+
+
+def test_a_network_that_ends_with_features_says_so():
+    network = nn.Sequential(nn.Linear(12, 8), nn.ReLU())
+    assert {r["note"] for r in rank(network).records} == {_NO_HEAD}
+    assert rank(tm.load_model(network, head=False)).notes == {}
 
 
 def test_a_layer_that_is_not_what_the_network_returns_is_no_classifier():

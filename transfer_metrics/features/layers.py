@@ -137,6 +137,7 @@ class Found:
     logits: tuple[str, int] | None
     others: tuple[str, ...]  # other layers of which the network returns the output too
     averaged: bool  # or the mean of the outputs of all of them
+    returned: bool  # whether some module inside gives what the network returns
     folds: tuple[tuple[str, str], ...] = ()  # normalisations that can go into convolutions
     input_bytes: int = 0  # of the numbers that one example enters as, in float32
 
@@ -161,6 +162,7 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
         logits,
         tuple(path for path in traced.heads.paths if path != head),
         traced.heads.averaged,
+        any(call.path and call.value == traced.output.value for call in traced.calls),
         folds_of(traced, [*calls, *ends, traced.output]),
         4 * sum(x.numel() for x in tensors_in(example)) // max(batch_size(example), 1),
     )

@@ -45,6 +45,11 @@ _NO_HEAD = (
     "no classifier was found, so its last layer is the network's output, which may be class "
     "scores: name the classifier (load_model(…, head='…')), or say that there is none (head=False)"
 )
+_NO_MODULE = (
+    "no module gives what the network returns, so its last layer is the last one that runs; what "
+    "functions do behind it, such as a ReLU and the product with a classifier's weights, is not in "
+    "its features: write that as modules (nn.Linear), or say that it has no classifier (head=False)"
+)
 _RANDOM = "it draws random numbers, so its scores are of one draw"
 _OTHER_EXAMPLES = "examples are other ones whenever they are read, so its scores are of one draw"
 _DRAWS = "it draws random numbers, which changed nothing on the few examples that were looked at"
@@ -177,7 +182,8 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
 
 def _of_head(model: Model, found: Found) -> list[str]:
     if found.head is None:
-        return [_NO_HEAD] if model.open_head else []
+        told = _NO_HEAD if found.returned else _NO_MODULE
+        return [told] if model.open_head else []
     if not found.proven:
         return [f"the output of its classifier {found.head!r} is not what it returns"]
     if model.open_head and found.averaged:

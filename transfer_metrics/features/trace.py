@@ -89,13 +89,16 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 def _standing_for(output: Any) -> Tensor | None:
-    """The tensor that stands for what a network returns: the first; of maps the smallest.
+    """The tensor that stands for what a network returns: the first, but of its stages the deepest.
 
-    Networks that return maps of several sizes, as for detection, return the deepest last.
+    Of maps that is the smallest; of the tokens of several layers in a list it is the last.
     """
     tensors = list(tensors_in(output))
     if len(tensors) > 1 and all(tensor.ndim == 4 for tensor in tensors):
         return min(reversed(tensors), key=lambda tensor: tensor.shape[2])
+    shapes = {tensor.shape for tensor in tensors}
+    if type(output) in (list, tuple) and len(shapes) == 1 and tensors[0].ndim == 3:
+        return tensors[-1]
     return tensors[0] if tensors else None
 
 
