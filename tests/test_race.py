@@ -16,12 +16,14 @@ from torch import nn
 import transfer_metrics as tm
 from transfer_metrics import progress
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.ranking.job import Job
+from transfer_metrics.features.forward import Forward
+from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.race import (
     _LEAST,
     _LEAST_PER_CLASS,
     _PROBE,
     _contenders,
+    _relative_costs,
     _rounds_of,
     _Standing,
     plan_race,
@@ -139,9 +141,98 @@ def test_the_best_of_the_bundled_zoo_is_not_lost(task, metric):
     options = {"layers": "best", "cache": "only-missing"}
     full = rank("zoo:*", task, metric, **options)
     race = rank("zoo:*", task, metric, budget=0.4, **options)
-    share = race.ranking()["n"].sum() / (len(race.ranking()) * len(tm.load_task(task)["train"]))
-    assert share <= 0.4
+    data = tm.load_task(task)
+    costs = {name: Forward(tm.load_model(name), data).cost() for name in race.ranking()["model"]}
+    spent = sum(costs[r.model] * r.n for r in race.ranking().itertuples())
+    assert spent <= 0.4 * sum(costs.values()) * len(data["train"])
     assert race.best() == full.best()
+
+
+class Wide(Candidate):
+    """One that takes many times as long, and multiplies as often more."""
+
+    def __init__(self, quality, seed, width):
+        torch.manual_seed(seed)
+        super().__init__(quality, seed)
+        self.wide = nn.Sequential(
+            nn.Linear(SIGNAL + NOISE, width, bias=False), nn.Linear(width, 1, bias=False)
+        )
+        self.width = width
+
+    def forward(self, x):
+        self.wide(x)
+        return super().forward(x)
+
+    @property
+    def cost(self):
+        """Of one example, by hand: two operations for each weight, forty for each output."""
+        ins = SIGNAL + NOISE
+        products = ins * (self.width + SIGNAL) + self.width + SIGNAL * CLASSES
+        return 2 * products + 40 * (self.width + 1 + SIGNAL + CLASSES)
+
+
+def unequal(n, best, widest=3000):
+    """Candidates of which the better ones take longer, and the same once more for a full pass."""
+    qualities = [*np.linspace(0.2, 1.0, n - 1), best]
+    widths = np.geomspace(1, widest, n).astype(int)
+    return [
+        Model(f"m{i}", Wide(q, i, int(w)), None, "tensor", "head", (SIGNAL + NOISE,))
+        for i, (q, w) in enumerate(zip(qualities, widths, strict=True))
+    ]
+
+
+def spent_of(models):
+    return sum(m.module.examples * m.module.cost for m in models)
+
+
+def test_the_cost_of_a_pass_by_hand():
+    for model in unequal(3, 1.0):
+        forward = Forward(model, tm.load_task(*draw(0)))
+        before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+        assert forward.cost() == forward.cost() == model.module.cost
+        assert all((model.module.state_dict()[k] == v).all() for k, v in before.items())
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, groups=1), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5)
+    )
+    model = Model("net", network.eval(), None, "tensor", "3", (3, 8, 8))
+    task = tm.load_task(np.zeros((9, 3, 8, 8), np.float32), np.arange(9) % 2)
+    numbers = 288 + 288 + 288 + 5
+    assert Forward(model, task).cost() == 2 * (36 * 8 * 27 + 288 * 5) + 40 * numbers
+
+
+def test_a_race_of_unequal_networks_keeps_its_budget_and_the_best():
+    # By examples alone, those that lead take most of what all take.
+    task, models = draw(3, 1000), unequal(100, 1.1)
+    race = rank(models, task, "knn", budget=1 / 3)
+    raced = spent_of(models)
+    full = rank(models, task, "knn")
+    assert raced <= (spent_of(models) - raced) / 3
+    assert race.best() == full.best() == "m99"
+    again = rank(unequal(100, 1.1), task, "knn", budget=1 / 3)
+    assert plain(again) == plain(race)
+
+
+def test_a_race_goes_on_with_the_costs_that_it_had(tmp_path):
+    kept = {"cache": "only-missing", "cache_dir": tmp_path, "budget": 0.5}
+    first = rank(unequal(8, 1.1, widest=30), draw(2), "knn", **kept)
+    again = rank(unequal(8, 1.1, widest=30), draw(2), "knn", **kept)
+    anew = rank(unequal(8, 1.1, widest=30), draw(2), "knn", budget=0.5)
+    assert plain(again) == plain(first) == plain(anew)
+
+
+def test_one_network_that_is_too_large_for_the_budget_is_told():
+    models = unequal(8, 1.1, widest=30)
+    models[-1].module.__init__(1.1, 7, 100_000)
+    with pytest.warns(TransferMetricsWarning, match=r"the race costs \d\.\d+ .* not 0\.4"):
+        table = rank(models, draw(2), "knn", budget=0.4)
+    assert table.best() == "m7"
+    assert {r["n"] for r in table.records if r["model"] == "m7"} == {600}
+
+
+def test_what_cannot_be_counted_counts_as_the_mean():
+    costs = _relative_costs({0: Outcome([], cost=10), 1: Outcome([]), 2: Outcome([], cost=30)})
+    assert costs == {0: 0.5, 1: 1.0, 2: 1.5}
+    assert _relative_costs({0: Outcome([])}) == {0: 1.0}
 
 
 # --- the budget ----------------------------------------------------------------------------------
@@ -177,13 +268,33 @@ def test_any_race_fits_its_plan(models, n, classes, budget, random):
     assert plan.sizes[-1] == n
     assert plan.sizes[0] >= least
     assert all(a < b for a, b in zip(plan.sizes, plan.sizes[1:], strict=False))
-    alive, spent = models, 0
+    costs = {i: 100 ** random.random() for i in range(models)}
+    mean = sum(costs.values()) / models
+    costs = {i: cost / mean for i, cost in costs.items()}
+    alive, spent = random.sample(range(models), models), 0.0
     for stage in range(len(plan.sizes)):
         if stage:
+            places = plan.fitting(stage, spent, costs, alive)
+            if stage == 1 and places == alive[:1]:  # one is never too large
+                return
             # The test may drop as many as it likes.
-            alive = random.randint(1, min(alive, plan.places(stage, spent)))
-        spent += alive * plan.cost(stage)
-    assert spent <= budget * models * n
+            alive = random.sample(places, random.randint(1, len(places)))
+        spent += sum(costs[i] for i in alive) * plan.cost(stage)
+    assert spent <= budget * models * n + 1e-6
+
+
+def test_those_who_fit_go_on():
+    plan = plan_race(100, 4000, 10, 1 / 3)
+    costs = dict.fromkeys(range(100), 1.0) | {3: 40.0, 4: 1.5}
+    spent = 100 * plan.cost(0)
+    order = list(range(100))
+    found = plan.fitting(1, spent, costs, order)
+    same = plan.fitting(1, spent, dict.fromkeys(order, 1.0), order)
+    assert same == list(range(len(same)))
+    # One that takes as much as forty does not, but those behind it, one fewer for the larger one.
+    assert found == [0, 1, 2, *range(4, len(same))]
+    assert plan.fitting(1, spent, costs, [3, 0, 1])[0] == 3
+    assert plan.fitting(1, spent, costs, []) == []
 
 
 @pytest.mark.parametrize("budget", [0, 1, 1.5, -0.3, float("nan"), "half", True])
@@ -196,9 +307,9 @@ def test_silly_budgets_are_refused_before_any_work(budget):
 
 def test_a_budget_too_small_says_what_would_do():
     models = field(np.linspace(0.5, 1.0, 10))
-    with pytest.raises(InvalidInputError, match=r"too small for 10 models.*take 0\.179"):
+    with pytest.raises(InvalidInputError, match=r"too small for 10 models.*take 0\.186"):
         rank(models, draw(0), budget=0.1)
-    rank(models, draw(0), budget=0.179)
+    rank(models, draw(0), budget=0.186)
     with pytest.raises(InvalidInputError, match="too few to race"):
         rank(field([1.0]), draw(0), budget=0.5)
     with pytest.raises(InvalidInputError, match="too few to race"):
@@ -478,7 +589,7 @@ def test_policies_of_the_cache(tmp_path):
     first = rank(models, task, cache="only-missing", **options)
     seen = examples(models)
     assert plain(rank(models, task, cache="always", **options)) == plain(first)
-    seen = 2 * seen - 8 * 8  # that features are sound is known by now
+    seen = 2 * seen - 8 * 9  # that features are sound, and what a pass costs, is known by now
     assert examples(models) == seen
     # The scores of survivors are those of a full ranking, which need not compute them.
     survivors = {r["model"] for r in first.records if r["round"] is None}

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.batches import (
@@ -31,10 +32,20 @@ from transfer_metrics.features.layers import Found, Layer, find_layers
 from transfer_metrics.features.pixels import Pixels
 from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
 from transfer_metrics.features.shards import LABELS, LOGITS, layers_of
+from transfer_metrics.features.trace import batch_size
 from transfer_metrics.memory import kept_memory
 from transfer_metrics.progress import progress_bar
+from transfer_metrics.sources.models.classifier import tensors_in
 from transfer_metrics.sources.models.model import Model, call_model, place
-from transfer_metrics.sources.models.modules import copied, evaluation, is_lazy, on_device, tried
+from transfer_metrics.sources.models.modules import (
+    copied,
+    evaluation,
+    every_call,
+    is_lazy,
+    is_leaf,
+    on_device,
+    tried,
+)
 from transfer_metrics.sources.tasks.sequences import Rows
 from transfer_metrics.sources.tasks.task import Split, Task
 
@@ -42,7 +53,10 @@ _UNITS = "__units__"
 """Name of the array of a shard that has the number of the sentence of each word."""
 _LOOKED_AT = 64
 """Examples of which the lengths are compared to choose a few."""
+_HANDED_ON = 40
+"""Operations in the time of which a number is handed from layer to layer on a CPU."""
 _MADE: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
+_COSTS: WeakKeyDictionary[Model, tuple[str, int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -193,6 +207,35 @@ class Forward:
         with tried(self.model.module, self.device):
             two = self.model.dummy(2) if words else self.load(self.few[1:])
             return find_layers(self.model, layers, self.pool, two)
+
+    def cost(self) -> int:
+        """What a pass takes for one example, in operations; the same on every machine.
+
+        Convolutions, matrix products and attention count as torch counts them, and each number
+        that a layer puts out as forty, since depthwise convolutions, normalisations and the like
+        take the time of reading and writing. Zero where nothing can be counted.
+        """
+        known = _COSTS.get(self.model)
+        if known is None or known[0] != self.data.fingerprint:
+            known = _COSTS[self.model] = self.data.fingerprint, self._counted()
+        return known[1]
+
+    def _counted(self) -> int:
+        module, numbers = self.model.module, 0
+        leaves = {path for path, part in module.named_modules() if is_leaf(part)}
+
+        def count(path: str, _module: Any, _args: Any, output: Any) -> None:
+            nonlocal numbers
+            if path in leaves:
+                numbers += sum(tensor.numel() for tensor in tensors_in(output))
+
+        try:
+            batch, counter = self.load(self.few[:1]), FlopCounterMode(display=False)
+            with tried(module, self.device), every_call(module, leave=count), counter:
+                call_model(self.model, place(batch, module))
+        except Exception:  # of code that counting does not understand
+            return 0
+        return (counter.get_total_flops() + _HANDED_ON * numbers) // max(batch_size(batch), 1)
 
     def features(self, indices: Sequence[int], found: Found) -> dict[str, Tensor]:
         """Pooled features of some examples in one batch, and what the classifier gives for them."""

@@ -52,6 +52,7 @@ class Outcome:
     # model, the last one may leave it.
     left: tuple[Path, ...] = ()
     late: bool = False  # whether the time was over before the model was scored
+    cost: int = 0  # of a pass over one example in a race's first round; 0 where it is not known
 
     @property
     def scored(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,8 +26,8 @@ from transfer_metrics.sources.tasks.subtasks import nested_order
 _FIRST = 1 / 3
 # Fewer examples say too little, in all and per class.
 _LEAST, _LEAST_PER_CLASS = 40, 5
-# A model reads ten examples at most in each round before its features count.
-_PROBE = 10
+# A model reads so many examples at most in each round before its features count.
+_PROBE = 14
 # Chance that the race as a whole drops, by the errors of scores, a model whose score is the best.
 _RISK = 0.05
 
@@ -54,18 +54,22 @@ def race(
     scores of each round are cached like those of a full ranking, and those of the last round are
     the same, so an interrupted race goes on where it stopped.
 
-    ``budget`` is a share of the forward passes of a full ranking, finding layers included, counted
-    as if the cache were empty, so that the cache does not change the result. Where the time of the
-    job is over, the race ends with the scores of the last round that all who were in it have
-    finished, or with those of the first that some have, of one model at least.
+    ``budget`` is a share of what the forward passes of a full ranking cost, finding layers
+    included, counted as if the cache were empty, so that the cache does not change the result. A
+    pass costs what ``Forward.cost`` counts of the network: that goes with its time, and who goes on
+    depends on no clock. One model can always go to the end; a warning tells where the budget does
+    not allow that.
+
+    Where the time of the job is over, the race ends with the scores of the last round that all who
+    were in it have finished, or with those of the first that some have, of one model at least.
 
     Records are in the order of the candidates. ``round`` is the round after which a model was
     dropped, None for those that were scored on all examples. ``earlier`` has the scores of the
     rounds before, so that those who were dropped can be compared with all who were not.
 
-    Cost: at most ``budget`` times the forward passes; each model is loaded once or twice per round,
-    and those that are tested are scored twenty more times on one layer. Disk holds the statistics
-    of all models that are still in the race.
+    Cost: at most ``budget`` times that of the forward passes; each model is loaded once or twice
+    per round, and those that are tested are scored twenty more times on one layer. Disk holds the
+    statistics of all models that are still in the race.
     """
     job = work.job
     plan = plan_race(len(candidates), len(job.data), job.task.num_classes, budget)
@@ -85,7 +89,8 @@ def race(
     found: dict[int, Outcome] = {}
     reached: dict[int, int] = {}
     before: dict[int, list[Record]] = {}
-    alive, stage, spent = list(range(len(candidates))), 0, 0
+    alive, stage, spent = list(range(len(candidates))), 0, 0.0
+    costs: dict[int, float] = {}
     while alive:
         of_round = replace(work, job=replace(job, stage=stage))
         title = f"round {stage + 1} of {last + 1}, {plan.sizes[stage]} examples, models left"
@@ -101,18 +106,26 @@ def race(
             before.setdefault(i, []).extend(found[i].records)
         found |= round_found
         reached |= dict.fromkeys(entered, stage)
-        spent += len(entered) * plan.cost(stage)
+        costs = costs or _relative_costs(found)
+        spent += sum(costs[i] for i in entered) * plan.cost(stage)
         alive = []
         if stage < last:
             level = _RISK / (len(candidates) * last)
-            places = plan.places(stage + 1, spent)
-            alive = _survivors(of_round, found, entered, places, level, visit)
+            fitting = functools.partial(plan.fitting, stage + 1, spent, costs)
+            alive = _survivors(of_round, found, entered, fitting, level, visit)
         needed = {path for i in alive for path in found[i].left}
         job.cache.drop({path for i in entered for path in found[i].left} - needed)
         # The last one left has nobody to be compared with on the way.
         skipped = range(stage + 1, last) if len(alive) == 1 else range(0)
-        spent += sum(map(plan.cost, skipped))
+        spent += sum(costs[i] for i in alive) * sum(map(plan.cost, skipped))
         stage += 1 + len(skipped)
+    if spent > plan.allowed:
+        share = spent / (len(candidates) * len(job.data))
+        warn(
+            f"the race costs {share:.2g} of the forward passes of all models, not {budget:g}: the "
+            f"largest of those that lead is too large for the rest of the budget, and one has to "
+            f"see all examples"
+        )
     rounds = [None if reached[i] == last else reached[i] + 1 for i in range(len(candidates))]
     return [
         replace(r, round=rounds[i], earlier=_earlier(r, before.get(i, [])))
@@ -202,18 +215,25 @@ def _above(model: _Standing, leader: _Standing) -> float:
     return math.nan if math.isnan(error) or gap == 0 else 0.0
 
 
+def _relative_costs(found: Mapping[int, Outcome]) -> dict[int, float]:
+    """What a pass of each model costs, in that of their mean; the mean where it is not known."""
+    known = {i: outcome.cost for i, outcome in found.items() if outcome.cost}
+    total = sum(known.values())
+    return {i: known[i] * len(known) / total if i in known else 1.0 for i in found}
+
+
 def _survivors(
     work: Ranges,
     found: dict[int, Outcome],
     entered: Sequence[int],
-    places: int,
+    fitting: Callable[[Sequence[int]], list[int]],
     level: float,
     visit: Callable[..., dict[int, Outcome]],
 ) -> list[int]:
     """Who goes on: those of highest rank that can still win; ``found`` gets the errors of those."""
     job, first = work.job, work.job.metrics[0]
     standings = _standings(job, found, entered)
-    alive = sorted(standings, key=lambda i: (-standings[i].score, standings[i].tie))[:places]
+    alive = fitting(sorted(standings, key=lambda i: (-standings[i].score, standings[i].tie)))
     if len(alive) > 1 and first.label not in job.modes and first.requires != "examples":
         # Twenty more scores, for those only whom they can still drop. What the first visit left is
         # read, also where the user wants all anew.
@@ -253,7 +273,10 @@ def _loaded(candidate: Candidate) -> Candidate:
 
 @dataclass(frozen=True)
 class _RacePlan:
-    """How many examples each round looks at, and how many may be run through models in all."""
+    """How many examples each round looks at, and how many may be run through models in all.
+
+    One that is run through a model of twice the mean cost counts as two.
+    """
 
     sizes: tuple[int, ...]  # that a model has seen by the end of each round, increasing to N
     allowed: int
@@ -262,17 +285,24 @@ class _RacePlan:
         """Examples that one model takes in a round."""
         return self.sizes[stage] - (self.sizes[stage - 1] if stage else 0) + _PROBE
 
-    def places(self, stage: int, spent: int) -> int:
-        """How many models may enter a round, after so many examples.
+    def fitting(
+        self, stage: int, spent: float, costs: Mapping[int, float], best_first: Sequence[int]
+    ) -> list[int]:
+        """Which of some models may enter a round: the first, and of the others those that fit.
 
         What is left is shared out among the rounds to come in proportion to the square root of
-        their costs, between equal shares, which leave one finalist, and equal places, which would
-        not be dropping any; one model can always go to the end.
+        their examples, between equal shares, which leave one finalist, and equal places, which
+        would not be dropping any; any one of those who enter can go to the end.
         """
-        costs = [self.cost(i) for i in range(stage, len(self.sizes))]
+        steps = [self.cost(i) for i in range(stage, len(self.sizes))]
         left = self.allowed - spent
-        share = left * math.sqrt(costs[0]) / sum(map(math.sqrt, costs))
-        return max(1, int(min(share, left - sum(costs[1:])) // costs[0]))
+        share = left * math.sqrt(steps[0]) / sum(map(math.sqrt, steps))
+        chosen = list(best_first[:1])
+        for i in best_first[1:]:
+            more = [costs[k] for k in (*chosen, i)]
+            if sum(more) * steps[0] <= min(share, left - max(more) * sum(steps[1:])):
+                chosen.append(i)
+        return chosen
 
 
 def plan_race(models: int, n: int, num_classes: int, budget: float) -> _RacePlan:
@@ -282,7 +312,7 @@ def plan_race(models: int, n: int, num_classes: int, budget: float) -> _RacePlan
     the others sees about twice as many as the one before.
 
     >>> plan_race(models=100, n=4000, num_classes=10, budget=1 / 3)
-    _RacePlan(sizes=(434, 910, 1908, 4000), allowed=133333)
+    _RacePlan(sizes=(430, 904, 1902, 4000), allowed=133333)
     """
     number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
     if not number or not 0 < budget < 1:

@@ -83,6 +83,7 @@ class _Built:
     labels: frozenset[str]  # of the metrics that are scored
     layer: str | None  # the one layer that is scored, for its error; None for all of them
     loading: float  # seconds that its worker took to load the model
+    cost: int  # of its pass, for a race
 
 
 @dataclass(frozen=True)
@@ -124,15 +125,16 @@ class Ranges:
                 scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
                 known, missing = job.known_scores(scores)
                 layer = job.owed(known) if job.errors and not missing else None
+                cost = whole.forward.cost() if job.racing and not (job.stage or job.errors) else 0
                 if not missing and layer is None:
                     left = self._left_over(whole, key)
-                    return Outcome(job.ordered(item.name, known), key, left=left)
+                    return Outcome(job.ordered(item.name, known), key, left=left, cost=cost)
                 metrics = job.metrics if job.racing else missing
                 builder = RangeBuilder(job, whole, metrics, self.memory)
                 stored = job.stored or job.has_features(key) or builder.spills
                 folder = self._folder(builder, stored)
                 labels = frozenset(m.label for m in (missing or job.metrics[:1]))
-                built = _Built(item.name, key, scores, folder, labels, layer, loading)
+                built = _Built(item.name, key, scores, folder, labels, layer, loading, cost)
                 return _Loaded(builder, built, stored)
         except OutOfTime:
             return job.unfinished(item.name)
@@ -259,7 +261,7 @@ class Ranges:
         left = [built.folder]
         if not job.keep_features:
             left.append(job.cache.features(built.key))
-        outcome = functools.partial(Outcome, key=built.key, left=tuple(left))
+        outcome = functools.partial(Outcome, key=built.key, left=tuple(left), cost=built.cost)
         bases = bases_of(store, job.mean, sum(map(len, job.seen)), seconds)
         if built.layer is not None:
             bases, modes = {built.layer: bases[built.layer]}, {job.metrics[0].label: MODES[0]}
