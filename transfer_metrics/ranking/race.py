@@ -26,8 +26,8 @@ from transfer_metrics.sources.tasks.subtasks import nested_order
 _FIRST = 1 / 3
 # Fewer examples say too little, in all and per class.
 _LEAST, _LEAST_PER_CLASS = 40, 5
-# A model reads so many examples at most in each round before its features count.
-_PROBE = 14
+# A model reads so many examples more in each round, to find layers and to see that they are sound.
+_PROBE = 16
 # Chance that the race as a whole drops, by the errors of scores, a model whose score is the best.
 _RISK = 0.05
 
@@ -312,7 +312,7 @@ def plan_race(models: int, n: int, num_classes: int, budget: float) -> _RacePlan
     the others sees about twice as many as the one before.
 
     >>> plan_race(models=100, n=4000, num_classes=10, budget=1 / 3)
-    _RacePlan(sizes=(430, 904, 1902, 4000), allowed=133333)
+    _RacePlan(sizes=(428, 902, 1899, 4000), allowed=133333)
     """
     number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
     if not number or not 0 < budget < 1:
