@@ -356,3 +356,44 @@ def test_one_picture_or_several_in_an_array(head):
     with pytest.raises(InvalidInputError, match=r"\(200, 64\) may be one grey picture or 200"):
         head.predict(PIXELS[:200].reshape(200, 64))
     assert len(head.predict([PIXELS[0]])) == 1
+
+
+def test_names_of_folders_are_text_and_labels_of_arrays_stay_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(40):
+        place = tmp_path / "photos" / "12"[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (12, 12), 20 + 200 * (i % 2) + i % 7).save(place / f"{i}.png")
+    one = tmp_path / "photos" / "2" / "1.png"
+    task = tm.load_task(f"imagefolder:{tmp_path / 'photos'}")
+    store = tm.extract("zoo:cnn-mnist", task, ["head:input"], out=tmp_path / "store")
+    of_task = tm.LinearProbe(C_grid=(1.0,)).fit("zoo:cnn-mnist", task)
+    of_store = tm.LinearProbe(C_grid=(1.0,)).fit(tm.FeatureStore.open(tmp_path / "store"))
+    tuned = tm.FineTune(epochs=1, lr=0.01).fit("zoo:cnn-mnist", task)
+    assert store.named
+    for number, head in enumerate((of_task, of_store, tuned)):
+        head.save(tmp_path / f"head{number}")
+        for known in (head, tm.load_head(tmp_path / f"head{number}")):
+            assert known.classes_.tolist() == ["1", "2"]
+            assert known.predict(str(one)).dtype.kind == "U"
+            assert known.class_names_ == ("1", "2")
+    assert of_task.predict(str(one)).tolist() == ["2"]
+    # Labels may be said as names, or as the numbers that they look like, but not as other numbers.
+    for labels in (["2"], [2], np.array([2])):
+        assert of_task.score([str(one)], labels) == 1.0
+    with pytest.raises(InvalidInputError, match="the labels 0"):
+        of_task.score([str(one)], [0])
+    assert main(["predict", "--head", str(tmp_path / "head0"), str(one), "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["class"] == "2"
+    # A head that was saved when such names were numbers is loaded as it was.
+    record = json.loads((tmp_path / "head0" / "head.json").read_text())
+    record["classes"] = {"dtype": "<i8", "values": [1, 2]}
+    (tmp_path / "head0" / "head.json").write_text(json.dumps(record))
+    assert tm.load_head(tmp_path / "head0").predict(str(one)).tolist() == [2]
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    x[::2] += 5
+    numbers = tm.load_task(x, np.arange(40) % 2 + 1)
+    assert not numbers.named
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    assert tm.LinearProbe(C_grid=(1.0,)).fit(network, numbers).predict(x).dtype.kind == "i"

@@ -131,6 +131,7 @@ class Extraction:
         kept = found.logits if self.forward.task.kind == "classification" else None
         return {
             **self.key,
+            "named": self.forward.task.named,
             "spec": self.given.spec,
             "layers_asked": self.layers,
             "layers": [asdict(layer) for layer in found.layers],

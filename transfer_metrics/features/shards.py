@@ -94,6 +94,7 @@ def _check(manifest: Mapping[str, Any]) -> None:
     _require(manifest["kind"] in kinds, f"kind {manifest['kind']!r:.60}")
     classes, logits, shards = manifest["classes"], manifest["logits"], manifest["shards"]
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    named = named and isinstance(manifest.get("named", False), bool)
     _require(named, "the names of the classes are no list of names")
     for name in ("notes", "changing"):
         texts = manifest.get(name) or []

@@ -136,6 +136,11 @@ class FeatureStore:
         return self.manifest["kind"]
 
     @property
+    def named(self) -> bool:
+        """Whether its classes are names however they look; see ``Task``."""
+        return bool(self.manifest.get("named", False))
+
+    @property
     def num_classes(self) -> int:
         """Number of classes, of which each example has one; 0 for other kinds."""
         return len(self.manifest["classes"]) if self.kind == "classification" else 0

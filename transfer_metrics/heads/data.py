@@ -96,7 +96,7 @@ class FeatureData:
             codes = as_codes(labels, kind)
             classes = np.arange(codes.shape[1] if kind == "multilabel" else 0)
         elif names:
-            classes, codes = class_labels(names, kind), labels
+            classes, codes = class_labels(names, kind, X.named), labels
         else:
             classes, codes = np.unique(labels, return_inverse=True)
         _check_codes(codes, kind)
@@ -200,7 +200,7 @@ class TaskData:
     @property
     def classes(self) -> np.ndarray:
         """As in ``FeatureData``."""
-        return class_labels(self.class_names, self.task.kind)
+        return class_labels(self.class_names, self.task.kind, self.task.named)
 
     @property
     def outputs(self) -> int:
@@ -341,7 +341,7 @@ def _as_split(validation: Any, task: Task) -> Split:
         check_pairs(*validation)
         labels, names = np.asarray(validation[1]), tuple(task.classes)
         if task.kind != "classification" or labels.ndim == 1:
-            classes = class_labels(names, task.kind)
+            classes = class_labels(names, task.kind, task.named)
             codes = as_codes(labels, task.kind, classes, names, "validation")
             return Split(as_examples(validation[0], "validation"), codes)
     raise InvalidInputError(

@@ -91,7 +91,8 @@ def _read(folder: Path, heads: Registry[Any]) -> Any:
     head.classes_ = np.array(classes["values"], dtype=dtype)
     head.class_names_ = tuple(record["class_names"])
     if head.class_names_:
-        head.classes_ = class_labels(head.class_names_, head.kind_)
+        named = dtype.kind == "U"
+        head.classes_ = class_labels(head.class_names_, head.kind_, named)
     head.coef_, head.intercept_ = tensors["coef"].numpy(), tensors["intercept"].numpy()
     head.layers_, head.pool_ = tuple(layers_of(record)), record["pool"]
     columns = {name: tensor.numpy() for name, tensor in _starting(tensors, _COLUMNS).items()}

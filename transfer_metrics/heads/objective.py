@@ -17,13 +17,17 @@ QUALITY = {"classification": "accuracy", "regression": "r2", "multilabel": "aver
 _RESAMPLES = 50
 
 
-def class_labels(names: Sequence[str], kind: str = "classification") -> np.ndarray:
+def class_labels(
+    names: Sequence[str], kind: str = "classification", named: bool = False
+) -> np.ndarray:
     """Labels of the classes of a task, (C,): numbers or booleans that all names are, else names.
 
-    Of a multilabel task the numbers of its labels.
+    Where they are ``named``, names in any case. Of a multilabel task the numbers of its labels.
     """
     if kind != "classification":
         return np.arange(len(names))
+    if named:
+        return np.array(names)
     if names and {*names} <= {"False", "True"}:
         return np.array([name == "True" for name in names])
     found = read_texts({"": as_array(list(names))}, "classification")[""]
@@ -42,8 +46,8 @@ def as_codes(
     """What is predicted of labels, as ``Labelled`` has it: of a split or store without ``classes``.
 
     Numbers of ``classes`` are found by their ``names`` or by their values; where classes are words,
-    numbers are those of the classes. A label that is none is -1, or an error where the classes are
-    those of a task, whose labels might be counted from elsewhere.
+    and not texts of numbers, numbers are those of the classes. A label that is none is -1, or an
+    error where the classes are those of a task, whose labels might be counted from elsewhere.
     """
     if kind != "classification":
         codes = np.asarray(labels, dtype=np.float64)
@@ -52,7 +56,9 @@ def as_codes(
         return np.asarray(labels)
     found = as_array(labels)
     if found.dtype != object and classes.dtype.kind in "UO" and names:
-        numbers: dict[Any, int] = {number: number for number in range(len(classes))}
+        meant = class_labels(names).tolist()
+        meant = range(len(names)) if isinstance(meant[0], str) else meant
+        numbers: dict[Any, int] = {label: number for number, label in enumerate(meant)}
     else:
         numbers = {label: number for number, label in enumerate(classes.tolist())}
         if found.dtype == object:

@@ -139,9 +139,10 @@ class Predictor(ClassifierMixin, BaseEstimator):
         """The most probable class of each example, (N,); the first of several.
 
         Files, images, texts and arrays give labels of what was fitted on, which are ``classes_``:
-        numbers where all names of classes are numbers, else names. What has labels of its own (a
-        task or its name, a split, a store) gives the numbers of classes 0..C-1, as those labels
-        are. Of a regression the targets, (N,) or (N, K); of several labels which apply, (N, K)
+        names where those of folders were fitted on, or not all of them are numbers, else numbers.
+        What has labels of its own (a task or its name, a split, a store) gives the numbers of
+        classes 0..C-1, as those labels are. Of a regression the targets, (N,) or (N, K); of
+        several labels which apply, (N, K)
         int64.
         """
         logits = self.logits(X, split=split)  # which tells whether it is fitted

@@ -78,7 +78,7 @@ def _read(found: _Folder, modality: Modality) -> Task:
     task = make_task(found.name, coded, "classification", classes)
     # Told when all is known, with what else is wrong.
     told = [f"left out {', '.join(lost)}"] if lost else []
-    return replace(task, understood=task.understood.plus(left_out, told))
+    return replace(task, understood=task.understood.plus(left_out, told), named=True)
 
 
 class _Folder:

@@ -121,6 +121,8 @@ class Task:
         splits: ``"train"`` always; ``"test"``, ``"val"``, ``"ood"`` where they exist.
         classes: names of the classes, or of the K labels, in their order; empty for regression.
         understood: which columns and files were read as what, and what was left out.
+        named: whether the classes are names however they look, as those of folders are: a folder
+            ``1`` is the class ``"1"``. Else names that are all numbers stand for these.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Task:
     splits: Mapping[str, Split]
     classes: tuple[str, ...] = ()
     understood: Understood = Understood()
+    named: bool = False
 
     def __post_init__(self) -> None:
         if "train" not in self.splits:
