@@ -6,10 +6,12 @@ import json
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from PIL import Image
 from scipy import stats
 from sklearn.datasets import load_diabetes
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import (
     average_precision_score,
@@ -21,6 +23,8 @@ import transfer_metrics as tm
 from tests import text_models
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.heads.base import HEADS as REGISTERED
+from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.export import file_logits
 from transfer_metrics.heads.linear import _path_of
 from transfer_metrics.heads.objective import Outcome, quality
@@ -365,3 +369,92 @@ def test_tables_with_several_columns_of_labels_rank_and_train(tmp_path, capsys):
     assert (two.kind, two["train"].labels.shape) == ("regression", (60, 2))
     with pytest.raises(InvalidInputError, match="there is no column 'e'"):
         tm.load_task(f"csv:{tmp_path}/t.csv?image=image&label=b,e")
+
+
+# --- arrays that cannot be used -------------------------------------------------------------------
+
+GOOD, TWO = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 2
+NANS = np.where(np.eye(40, 4, dtype=bool), np.nan, GOOD)
+BAD_ARRAYS = {
+    "nan": (NANS, "NaN or infinite"),
+    "infinite": (np.where(np.isnan(NANS), np.inf, GOOD), "4 row.s. with NaN or infinite .* row 0"),
+    "complex": (GOOD + 1j, "complex"),
+    "texts": (np.full((40, 4), "a", dtype=object), "not a numeric array: row 0 holds 'a'"),
+    "letters": (np.full((40, 4), "a"), "not a numeric array"),
+    "dates": ([[None, {}]] * 40, r"float\(\) argument must be|no number"),
+    "ragged": ([[1.0, 2.0], [3.0]] * 20, "rows of 1 to 2 numbers"),
+    "no examples": (GOOD[:0], "0 sample|0 examples"),
+    "no features": (GOOD[:, :0], r"0 feature|X has 0 features"),
+    "one row": (GOOD[0], r"must have shape \(N, D\), not \(4,\)"),
+    "maps": (GOOD[:, :, None], r"must have shape \(N, D\), not \(40, 4, 1\)"),
+    "nothing": (None, r"must have shape \(N, D\)|no number"),
+    "sparse": (scipy.sparse.csr_matrix(GOOD), "[Ss]parse"),
+}
+BAD_LABELS = {
+    "too few": (TWO[:-1], "40 examples and y 39 labels|40 examples but 39 labels"),
+    "one class": (TWO * 0, "one class only"),
+    "missing": (None, "y is missing"),
+    "nan": (np.where(TWO, np.nan, 0.0), "NaN|missing"),
+    "complex": (TWO + 1j, "complex"),
+    "ragged": ([[1], [2, 3]] * 20, "inhomogeneous"),
+}
+ON_ARRAYS = {
+    "linear_probe": lambda: tm.LinearProbe(C_grid=(1.0,)),
+    "head2toe": lambda: tm.Head2Toe(steps=5),
+    "head2toe_cv": lambda: tm.Head2ToeCV({"keep": (0.5,)}, cv=2, head=tm.Head2Toe(steps=5)),
+}
+
+
+@pytest.fixture(scope="module")
+def fitted() -> dict[str, Head]:
+    return {name: make().fit(GOOD, TWO) for name, make in ON_ARRAYS.items()}
+
+
+@pytest.mark.parametrize("name", ON_ARRAYS)
+@pytest.mark.parametrize("bad", BAD_ARRAYS)
+def test_arrays_that_cannot_be_used_are_refused_in_words_of_ours(name, bad, fitted) -> None:
+    X, message = BAD_ARRAYS[bad]
+    with pytest.raises(InvalidInputError, match=message):
+        ON_ARRAYS[name]().fit(X, TWO)
+    for use in (fitted[name].predict, fitted[name].predict_proba, fitted[name].logits):
+        with pytest.raises(InvalidInputError, match=message):
+            use(X)
+    if bad in ("nan", "infinite", "complex", "texts", "letters"):
+        of_layers = ON_ARRAYS[name]().fit({"a": GOOD}, TWO)
+        with pytest.raises(InvalidInputError, match="layer 'a'"):
+            ON_ARRAYS[name]().fit({"a": X}, TWO)
+        with pytest.raises(InvalidInputError, match="layer 'a'"):
+            of_layers.predict({"a": X})
+
+
+@pytest.mark.parametrize("name", ON_ARRAYS)
+@pytest.mark.parametrize("bad", BAD_LABELS)
+def test_labels_that_cannot_be_used_are_refused_in_words_of_ours(name, bad) -> None:
+    y, message = BAD_LABELS[bad]
+    for X in (GOOD, {"a": GOOD}):
+        with pytest.raises(InvalidInputError, match=message):
+            ON_ARRAYS[name]().fit(X, y)
+
+
+@pytest.mark.parametrize("name", ON_ARRAYS)
+def test_another_width_and_too_few_examples_are_refused(name, fitted) -> None:
+    for X in (GOOD[:, :3], np.hstack([GOOD, GOOD])):
+        with pytest.raises(InvalidInputError, match=f"X has {X.shape[1]} features, but .* 4 feat"):
+            fitted[name].predict(X)
+    if name != "head2toe":  # which holds nothing out
+        with pytest.raises(InvalidInputError, match=r"held out|cannot cut these examples"):
+            ON_ARRAYS[name]().fit(GOOD[:2], TWO[:2])
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_a_head_before_a_fit_is_refused_in_words_of_ours(name, tmp_path) -> None:
+    head = REGISTERED[name]()
+    for use in (head.predict, head.predict_proba, head.decision_function, head.predict_table):
+        with pytest.raises(InvalidInputError, match="not fitted yet; call fit") as caught:
+            use(GOOD)
+        assert isinstance(caught.value, NotFittedError)
+    for use in (head.network, lambda: head.score(GOOD, TWO), lambda: head.save(tmp_path / "h"),
+                lambda: head.export(tmp_path / "h.onnx")):  # fmt: skip
+        with pytest.raises(InvalidInputError, match="not fitted yet; call fit"):
+            use()
+    assert not any(tmp_path.iterdir())

@@ -818,3 +818,17 @@ def test_the_first_layer_that_is_registered_need_not_run_first(how):
         out = network(torch.from_numpy(X))
     expected = out if out.ndim == 2 else out.mean((1, 2))
     torch.testing.assert_close(torch.from_numpy(store["first"]), expected)
+
+
+@pytest.mark.parametrize("option", ["pretrainde=True", "num_clases=3"])
+def test_a_wrong_argument_is_told_before_anything_is_fetched(option, monkeypatch) -> None:
+    models = pytest.importorskip("torchvision").models
+    kind = type(models.ResNet18_Weights.DEFAULT)
+
+    def fetched(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be fetched")
+
+    monkeypatch.setattr(kind, "get_state_dict", fetched)
+    with pytest.raises(InvalidInputError, match=option.partition("=")[0]) as caught:
+        tm.load_model(f"torchvision:resnet18({option})")
+    assert "refuses the options" in str(caught.value)

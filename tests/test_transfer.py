@@ -698,3 +698,51 @@ def test_the_limit_binds_what_is_looked_ahead_and_the_first_head(
     assert time.perf_counter() - began < 1.3 * 40
     assert found.comparison.records[0]["head"] == _LEAST
     assert found.accuracy > 0.5
+
+
+@pytest.mark.parametrize("verb", ["select", "export"])
+def test_a_file_of_someone_else_is_not_replaced(verb, tmp_path, capsys) -> None:
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    task = tm.load_task(x, np.arange(20) % 2)
+    tm.extract(network, task, out=tmp_path / "store", progress=False)
+    tm.LinearProbe(C_grid=(1.0,)).fit("zoo:cnn-mnist", "sklearn:digits?examples=40").save(
+        tmp_path / "head"
+    )
+    argv, ending = {
+        "select": (["--store", str(tmp_path / "store"), "--by", "fisher"], "json"),
+        "export": (["--head", str(tmp_path / "head")], "pt2"),
+    }[verb]
+    place = tmp_path / f"mine.{ending}"
+    for content in (b"{}", b"thesis", b"transfer_metrics is a package", b"PK" * 99_999):
+        place.write_bytes(content)
+        assert main([verb, *argv, "--out", str(place)]) == 2
+        assert "it is a file that was not written here" in capsys.readouterr().err
+        assert place.read_bytes() == content
+    place.write_bytes(b"")  # as mktemp makes one
+    for _ in range(2):  # the second time over what the first wrote
+        assert main([verb, *argv, "--out", str(place)]) == 0
+    assert place.stat().st_size > 100
+    if verb == "export":
+        onnx = pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+        other = tmp_path / "other.onnx"
+        for _ in range(2):
+            assert main([verb, *argv, "--out", str(other)]) == 0
+        proto = onnx.load(other)
+        proto.producer_name = "someone else"
+        del proto.metadata_props[:]
+        onnx.save(proto, other)
+        capsys.readouterr()
+        assert main([verb, *argv, "--out", str(other)]) == 2
+
+
+@pytest.mark.parametrize(("cache", "told"), [("never", False), ("only-missing", True)])
+def test_what_keeps_nothing_speaks_of_no_going_on(cache, told, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TRANSFER_METRICS_CACHE", str(tmp_path / "cache"))
+    models = "zoo:cnn-mnist,zoo:mixer-usps,zoo:resnet-usps"
+    argv = ["rank", "--models", models, "--task", "sklearn:digits", "--time", "0.01s", "--no-plots"]
+    assert main([*argv, "--cache", cache, "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "the time was over before 2 models of 3" in error
+    assert ("goes on" in error) is told

@@ -113,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 @console()
 def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     """Run what a command line asks for; whatever goes wrong is one sentence."""
+    args = None
     began = time.monotonic()  # what is imported from here on counts for --time too
     try:
         take_options(parser)
@@ -131,7 +132,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     except KeyboardInterrupt as error:
         ended = isinstance(error, _Terminated)
         told = "told to end" if ended else "interrupted"
-        print(f"transfer-metrics: {told}; run it again to go on where it stopped", file=sys.stderr)
+        kept = getattr(args, "cache", None) not in ("never", "always")
+        told += "; run it again to go on where it stopped" if kept else ""
+        print(f"transfer-metrics: {told}", file=sys.stderr)
         return 143 if ended else 130
     except SystemExit:
         # After --help and --version, which argparse prints.

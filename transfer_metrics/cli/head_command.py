@@ -258,11 +258,11 @@ def _run_predict(args: argparse.Namespace) -> int:
 
 def _run_export(args: argparse.Namespace) -> int:
     """Write, try the file, and print what it takes and gives."""
-    from transfer_metrics.heads.export import file_logits
+    from transfer_metrics.heads.export import WRITTEN, file_logits
     from transfer_metrics.heads.splits import with_test
     from transfer_metrics.sources.tasks.load_task import load_task
 
-    check_place(args.out)
+    check_place(args.out, own=WRITTEN)
     head = _read_head(args)
     task = None if args.task is None else load_task(args.task)
     if task is not None:

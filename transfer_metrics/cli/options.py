@@ -282,16 +282,16 @@ def check_place(
     path: str | os.PathLike[str],
     folder: bool = False,
     task: str | None = None,
-    own: Iterable[str] = (),
+    own: Iterable[str] | Iterable[bytes] = (),
     picture: bool = False,
 ) -> None:
     """Refuse before the work, not after it, a file or folder that cannot be written.
 
     Nor is one among the examples of the task, an image or a sound that exists, unless a ``picture``
     is to be drawn again, or a folder of other things than those that are its ``own``, where these
-    are told.
+    are told, or a file in which none of its ``own`` bytes are.
     """
-    from transfer_metrics.files import check_folder
+    from transfer_metrics.files import check_file, check_folder
     from transfer_metrics.sources.specs import refuse_among_examples
     from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES
 
@@ -310,8 +310,8 @@ def check_place(
     is_example = place.suffix.lower() in itertools.chain(*FILE_SUFFIXES.values())
     if place.is_file() and is_example and not picture:
         raise InvalidInputError(f"cannot write {path}: it is an example of yours; name a new file")
-    if folder and own:
-        check_folder(path, own)
+    if own:
+        (check_folder if folder else check_file)(path, own)  # type: ignore[arg-type]
 
 
 def write_page(args: argparse.Namespace, page: str) -> None:

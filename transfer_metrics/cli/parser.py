@@ -32,6 +32,13 @@ class Parser(argparse.ArgumentParser):
             _refuse(parser_of(self, found), rest)
         return found
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """See ``argparse.ArgumentParser``; what may be meant is asked."""
+        known = [] if action.choices is None else [str(one) for one in action.choices]
+        if known and str(value) not in known and (hint := meant(str(value), known)):
+            raise argparse.ArgumentError(action, f"invalid choice: {visible(str(value))!r}; {hint}")
+        super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         """See ``argparse.ArgumentParser``."""
         raise InvalidInputError(f"{message}; see `{self.prog} --help`")

@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     """Choose, print what was chosen, and write it where asked."""
     _check(args)
     if args.out:
-        check_place(args.out, task=args.task)
+        check_place(args.out, task=args.task, own=(b"transfer_metrics selection ",))
     store = _store(args)
     selection, records = (_layers if args.by else _features)(args, store)
     if args.out:

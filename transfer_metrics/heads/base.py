@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.data import FeatureData, TaskData, is_model
@@ -21,6 +20,7 @@ from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import a_type
 from transfer_metrics.registry import Registry, choose
+from transfer_metrics.selection.columns import refuse_unfitted
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.syntax import call_options
 
@@ -104,13 +104,12 @@ class Head(Predictor):
         """Write to a folder, as ``head.json`` and ``head.safetensors``; whole or not at all.
 
         Raises:
-            InvalidInputError: the folder holds something else, cannot be written, or the head
-                pools with a function that has no name.
-            NotFittedError: the head is not fitted.
+            InvalidInputError: the head is not fitted, or pools with a function that has no name;
+                or the folder holds something else, or cannot be written.
 
         Cost: the size of the head's weights, and for a trained network of all its weights.
         """
-        check_is_fitted(self, "classes_")
+        refuse_unfitted(self, "classes_")
         write_head(Path(path), self)
 
     def export(

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import column_or_1d, validate_data
 from torch import nn
 
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
@@ -20,7 +19,7 @@ from transfer_metrics.heads.objective import as_codes, class_labels
 from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import a_type
-from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
+from transfer_metrics.selection.columns import LayerColumns, checked, has_layers, layer_columns
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.specs import results_of
@@ -290,15 +289,16 @@ def _read(
         return layer_columns(X), X.labels, tuple(X.manifest["classes"]), X.kind
     for features in X.values() if isinstance(X, Mapping) else [X]:
         check_pairs(features, y)
-    shape = () if y is None else np.asarray(y).shape
+    if y is None:
+        told = f"{type(owner).__name__} requires y to be passed, but the target y is None"
+        raise InvalidInputError(f"y is missing: {told}")
+    try:
+        shape = np.shape(y)
+    except ValueError as error:
+        raise InvalidInputError(f"y has rows of different lengths: {error}") from error
     several = len(shape) == 2 and shape[1] > 1
-    if has_layers(X):
-        if y is None:
-            raise InvalidInputError("y is missing; a mapping of layers has no labels of its own")
-        X, labels = layer_columns(X), np.asarray(y) if several else column_or_1d(y, warn=True)
-    else:
-        types = [np.float64, np.float32]
-        X, labels = validate_data(owner, X, y, dtype=types, multi_output=several)
+    types = [np.float64, np.float32]
+    X, labels = checked(owner, X, y, dtype=types, multi_output=several)
     return layer_columns(X), labels, (), fitted_kind(labels)
 
 

@@ -40,8 +40,10 @@ _MOST_BYTES = (1 << 31) - (1 << 20)
 _AT_ONCE = 64
 _AXES = {"batch": "N", "length": "T"}
 """Axes of inputs that have any length, and how their sizes are told."""
-_INSIDE = "transfer_metrics.json"
-"""Name of the description inside a file of torch.export."""
+_INSIDE, _PRODUCER = "transfer_metrics.json", "transfer_metrics"
+"""Name of the description inside a file of torch.export; what ONNX calls who made a file."""
+WRITTEN = (_INSIDE.encode(), b"\x12\x10" + _PRODUCER.encode())
+"""What files that are exported here have near one of their ends."""
 _ANSWERS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
     "classification": lambda x: {"probabilities": x.softmax(-1), "logits": x},
     "multilabel": lambda x: {"probabilities": x.sigmoid(), "logits": x},
@@ -282,6 +284,7 @@ def _write_onnx(
     _name_axes(proto.graph)
     plain = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
     onnx.helper.set_model_props(proto, plain)
+    proto.producer_name = _PRODUCER
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
 

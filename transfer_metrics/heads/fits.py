@@ -42,7 +42,7 @@ _OF_FIT = ("model", "model_id", "spec", "revision", "task", "task_id", "head", "
 """What a record says of a fit that the key of what was measured does not hold it to."""
 _GROUPS = 100
 """Groups of test examples on which accuracies are compared."""
-LATE = "the time was over before it was finished; with a cache, another run goes on from there"
+LATE = "the time was over before it was finished"
 """What a record says of a fit for which there was no time."""
 
 

@@ -371,7 +371,12 @@ class Head2ToeCV(Head):
             return
         splitter = StratifiedKFold if data.kind == "classification" else KFold
         folds = splitter(self.cv, shuffle=True, random_state=self.random_state)
-        for rows, out in folds.split(data.train.codes, data.train.codes):
+        try:
+            parts = list(folds.split(data.train.codes, data.train.codes))
+        except ValueError as error:
+            told = f"cv={self.cv!r} cannot cut these examples: {error}"
+            raise InvalidInputError(told) from error
+        for rows, out in parts:
             yield data.train.rows(rows), data.train.rows(out)
 
     def _checked_grid(self, start: Head2Toe, of_model: bool) -> dict[str, tuple[Any, ...]]:

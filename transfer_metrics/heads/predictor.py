@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError, UnsupportedTaskError
@@ -22,7 +21,12 @@ from transfer_metrics.heads.network import TransferNet, full_precision, linear_l
 from transfer_metrics.heads.objective import QUALITY, Outcome, as_codes, quality
 from transfer_metrics.heads.origin import ModelRef, refuse_others
 from transfer_metrics.heads.preprocessed import Inputs, readable_logits
-from transfer_metrics.selection.columns import has_layers, unit_rows
+from transfer_metrics.selection.columns import (
+    checked,
+    has_layers,
+    refuse_unfitted,
+    unit_rows,
+)
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied
 from transfer_metrics.sources.tasks.label_values import check_pairs
@@ -98,7 +102,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
             InvalidInputError: something that the head cannot read.
             IncompatibleStoreError: features of another model.
         """
-        check_is_fitted(self, "classes_")
+        refuse_unfitted(self, "classes_")
         raw = isinstance(X, (Task, Split)) or is_task_name(X) or is_new(X)
         if has_layers(X) or (self.fitted_on_ == "features" and not raw):
             return self._feature_logits(X)
@@ -171,7 +175,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
             InvalidInputError: labels are missing or are none of the task that was fitted on, or
                 the task has other classes.
         """
-        check_is_fitted(self, "classes_")
+        refuse_unfitted(self, "classes_")
         own = y is None
         if own:
             X, y = labelled(X, split, self.kind_, self.class_names_)
@@ -205,7 +209,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
             InvalidInputError: the head was fitted on arrays, which have no network.
             IncompatibleStoreError: the model is not the one that the features came from.
         """
-        check_is_fitted(self, "classes_")
+        refuse_unfitted(self, "classes_")
         if model is not None:
             self._source().adopt(model)
         return copied(self._network()).eval()
@@ -238,7 +242,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         """
         import pandas as pd
 
-        check_is_fitted(self, "classes_")
+        refuse_unfitted(self, "classes_")
         model = self._source().get()
         new = self._examples(X, model)
         refuse_others(self._about, model, new.examples)
@@ -368,12 +372,12 @@ class Predictor(ClassifierMixin, BaseEstimator):
             if self.source_ is not None:
                 self.source_.check(X, self.pool_)
         elif not has_layers(X):
-            X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+            X = checked(self, X, dtype=[np.float64, np.float32], reset=False)
         dims = [layer.dim for layer in self.layers_]
         columns = aligned(X, [layer.name for layer in self.layers_], dims)
         logits, start = np.zeros(()), 0
         for name in columns.names:
-            x = columns.layer(name)
+            x = columns.finite(name)
             if self.layer_columns_ is not None and name in self.layer_columns_:
                 x = x[:, self.layer_columns_[name]]
             x = unit_rows(x) if self.unit_norm_ else x

@@ -292,6 +292,12 @@ class Job:
         """The record of a model for which there was no time."""
         return replace(self.failure(name, NO_TIME), late=True)
 
+    @property
+    def with_more_time(self) -> str:
+        """What to do where the time was over."""
+        kept = self.policy == "only-missing"
+        return "with more time the same ranking goes on from there" if kept else "give it more time"
+
     def _fingerprint(self, positions: Any) -> str:
         """Of the examples at some positions; that of the split for all of it."""
         if len(positions) == len(self.data):

@@ -150,7 +150,7 @@ def _tell_of_time(job: Job, sizes: Sequence[int], stage: int, found: dict[int, O
     )
     warn(
         f"the time was over in round {stage + 1} of {len(sizes)}: {before} of {len(job.data)} "
-        f"examples; with more time the same ranking goes on from there"
+        f"examples; {job.with_more_time}"
     )
 
 

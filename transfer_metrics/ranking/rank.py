@@ -288,7 +288,7 @@ def _ranked(
     if late := [candidates[place].name for place in sorted(found) if found[place].late]:
         warn(
             f"the time was over before {several(len(late), 'model')} of {len(candidates)}: "
-            f"{listed(late, most=20)}; with more time the same ranking goes on from there"
+            f"{listed(late, most=20)}; {work.job.with_more_time}"
         )
     return [record for place in range(len(candidates)) for record in found[place].records]
 

@@ -28,7 +28,7 @@ MOVES = ("distortion", "relative_distortion")
 MEASURED = (*QUALITIES, *BESIDE, *MOVES, *(f"val_{name}" for name in QUALITIES))
 """Metrics of heads that were trained; all others are scores."""
 _MOST_DEVIATIONS = 10_000
-NO_TIME = "the time was over before it was scored; with a cache, another run goes on from there"
+NO_TIME = "the time was over before it was scored"
 """The error of a model that a limit of time left without a score."""
 _KIND = re.compile(r": (\w+ of [\w ]+), ")
 

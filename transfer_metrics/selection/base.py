@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.store import FeatureStore
@@ -20,7 +19,13 @@ from transfer_metrics.files import replacing
 from transfer_metrics.results.long_table import FORMATS
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import several
-from transfer_metrics.selection.columns import LayerColumns, has_layers, layer_columns
+from transfer_metrics.selection.columns import (
+    LayerColumns,
+    checked,
+    has_layers,
+    layer_columns,
+    refuse_unfitted,
+)
 from transfer_metrics.sources.tasks.label_values import check_pairs
 from transfer_metrics.sources.tasks.labels import complete_labels, kind_of
 from transfer_metrics.untrusted import read_json, visible
@@ -46,12 +51,12 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
     @property
     def layer_counts_(self) -> dict[str, int]:
         """Number of columns that were kept of each chosen layer."""
-        check_is_fitted(self)
+        refuse_unfitted(self)
         return self._kept.counts
 
     def get_support(self, indices: bool = False) -> np.ndarray:
         """Which columns are kept: a mask over all columns, (D,), or their numbers, ascending."""
-        check_is_fitted(self)
+        refuse_unfitted(self)
         if indices:
             return np.sort(self.columns_)
         mask = np.zeros(sum(self._kept.dims.values()), dtype=bool)
@@ -60,7 +65,7 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns that are kept: ``layer[number]``, or those of a data frame."""
-        check_is_fitted(self)
+        refuse_unfitted(self)
         names = getattr(self, "feature_names_in_", None)
         names = names if input_features is None else np.asarray(input_features, dtype=object)
         if names is not None:
@@ -81,11 +86,11 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
         elif has_layers(X):
             columns = layer_columns(X)
         elif y is None:
-            columns = layer_columns(validate_data(self, X), self.layer_sizes)
+            columns = layer_columns(checked(self, X), self.layer_sizes)
         else:
             shape = np.asarray(y).shape
             several = len(shape) == 2 and shape[1] > 1
-            X, y = validate_data(self, X, y, ensure_min_samples=2, multi_output=several)
+            X, y = checked(self, X, y, ensure_min_samples=2, multi_output=several)
             columns = layer_columns(X, self.layer_sizes)
         self.n_features_in_ = columns.dim
         if y is None:
@@ -121,10 +126,10 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
             LayerNotFoundError: a layer is missing.
             InvalidInputError: a layer has another number of columns.
         """
-        check_is_fitted(self)
+        refuse_unfitted(self)
         if not has_layers(X):
             dims = self._kept.dims
-            array, ends = validate_data(self, X, reset=False), np.cumsum(list(dims.values()))
+            array, ends = checked(self, X, reset=False), np.cumsum(list(dims.values()))
             X = dict(zip(dims, np.split(array, ends[:-1], axis=1), strict=True))
         return self._kept.transform(X)
 

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.sources.tasks.label_values import as_numbers
 
 _COLUMNS_AT_ONCE = 8192
 
@@ -76,6 +79,14 @@ class LayerColumns:
         features = self._read(name, self._rows)
         return unit_rows(features) if self.unit else features
 
+    def finite(self, name: str) -> np.ndarray:
+        """The same where there are examples and features, and all of them are finite."""
+        features = self.layer(name)
+        if not features.size:
+            raise InvalidInputError(f"layer {name!r} is empty: shape {features.shape}")
+        _refuse_infinite(features, f"layer {name!r}")
+        return features
+
     def layer_of(self, columns: Any) -> np.ndarray:
         """Position of the layer that each column belongs to."""
         return np.searchsorted(self.starts, np.asarray(columns), side="right") - 1
@@ -124,7 +135,7 @@ def layer_columns(X: Any, layer_sizes: Sequence[int] | None = None) -> LayerColu
             lambda name, rows: store[name] if rows is None else store.rows(name, rows),
         )
     if isinstance(X, Mapping):
-        arrays = {str(name): np.asarray(values) for name, values in X.items()}
+        arrays = {str(name): _real(a, f"layer {str(name)!r}") for name, a in X.items()}
         lengths = {len(a) for a in arrays.values() if a.ndim == 2}
         if len(lengths) != 1 or any(a.ndim != 2 for a in arrays.values()):
             shapes = {name: a.shape for name, a in arrays.items()}
@@ -148,6 +159,80 @@ def layer_columns(X: Any, layer_sizes: Sequence[int] | None = None) -> LayerColu
     edges = np.concatenate([[0], np.cumsum(sizes)])
     views = {name: array[:, edges[i] : edges[i + 1]] for i, name in enumerate(names)}
     return LayerColumns(names, sizes, len(array), _reader(views))
+
+
+class _UnfittedError(InvalidInputError, NotFittedError):
+    """A head or selector is used before a fit; scikit-learn's own error too."""
+
+
+class _TypeOfInputError(InvalidInputError, TypeError):
+    """An array of a type that scikit-learn does not read; its own error too."""
+
+
+def refuse_unfitted(owner: Any, *attributes: str) -> None:
+    """Raise where a head or selector is used before a fit."""
+    try:
+        check_is_fitted(owner, attributes or None)
+    except NotFittedError:
+        told = f"this {type(owner).__name__} is not fitted yet; call fit before you use it"
+        raise _UnfittedError(told) from None
+
+
+def checked(owner: Any, X: Any, y: Any = None, multi_output: bool = False, **how: Any) -> Any:
+    """Features, with labels where there are some, as heads and selectors read them.
+
+    Of an array what scikit-learn's ``validate_data`` returns, which remembers names and number of
+    the columns and compares them; of layers their columns. What is wrong is an
+    ``InvalidInputError``, in the words of scikit-learn where there are none of ours.
+    """
+    given = {} if y is None else {"y": y, "multi_output": multi_output}
+    try:
+        if not has_layers(X):
+            return validate_data(owner, X, **given, **how)
+        columns = layer_columns(X)
+        for name in columns.names:
+            columns.finite(name)
+        return columns, np.asarray(y) if multi_output else column_or_1d(y, warn=True)
+    except InvalidInputError:
+        raise
+    except TypeError as error:
+        raise _TypeOfInputError(" ".join(str(error).split())) from error
+    except ValueError as error:
+        if not has_layers(X):
+            _explain(_real(X, "X"), y)
+        raise InvalidInputError(" ".join(str(error).split())) from error
+
+
+def _explain(X: np.ndarray, y: Any) -> None:
+    """Raise in words of ours where they know why an array is of no use."""
+    if X.ndim != 2:
+        raise InvalidInputError(
+            f"X must have shape (N, D), not {X.shape}. Reshape your data: of one example it is "
+            f"X.reshape(1, -1)"
+        )
+    _refuse_infinite(X, "X")
+    if hasattr(y, "__len__") and len(y) != len(X):
+        raise InvalidInputError(
+            f"X has {len(X)} examples and y {len(y)} labels; give one label per example"
+        )
+
+
+def _refuse_infinite(array: np.ndarray, where: str) -> None:
+    bad = ~np.isfinite(array).all(axis=1)
+    if bad.any():
+        raise InvalidInputError(
+            f"{where} has {bad.sum()} row(s) with NaN or infinite (inf) values, the first is row "
+            f"{bad.argmax()}; drop them or fix what made them"
+        )
+
+
+def _real(values: Any, where: str) -> np.ndarray:
+    array = as_numbers(values, where)
+    if array.dtype.kind == "c":
+        raise InvalidInputError(
+            f"Complex data not supported: {where} holds complex numbers; give real ones"
+        )
+    return array
 
 
 def has_layers(X: Any) -> bool:

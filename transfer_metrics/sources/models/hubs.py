@@ -96,9 +96,8 @@ def from_timm(spec: ModelSpec) -> Model:
     options = dict(spec.options)
     if "checkpoint_path" in options:
         # Some versions of timm unpickle it.
-        raise InvalidInputError(
-            f"model {spec.text!r}: checkpoint_path is not taken; write timm:{spec.name}=FILE"
-        )
+        told = f"checkpoint_path is not taken; write timm:{spec.name}=FILE"
+        raise InvalidInputError(f"model {spec.text!r}: {told}")
     pretrained = bool(options.pop("pretrained", True)) and not spec.checkpoint
     check_name(spec)
     if pretrained and not any(mark in spec.name for mark in ":.") and not _timm_tags(spec.name):
@@ -150,6 +149,8 @@ def from_torchvision(spec: ModelSpec) -> Model:
         label = str(asked).rpartition(".")[2]
         choose(f"weights of torchvision model {spec.name!r}", label, known.__members__)
         chosen = known[label]
+        if options:  # which are not to be found wrong after a download
+            _construct(spec, lambda: models.get_model(spec.name, weights=None, **options))
         # Read without unpickling first; torchvision's own loader would unpickle.
         _construct(spec, lambda: chosen.get_state_dict(check_hash=True, weights_only=True))
     elif spec.name in ("googlenet", "inception_v3"):
@@ -225,8 +226,8 @@ def _taken(factory: Callable[..., Any], spec: ModelSpec) -> dict[str, Any]:
         return {}
     if any(argument.kind == argument.VAR_KEYWORD for argument in arguments.values()):
         return options
-    taken = {n for n, argument in arguments.items() if argument.kind != argument.POSITIONAL_ONLY}
-    return {name: value for name, value in options.items() if name in taken}
+    taken = [n for n, argument in arguments.items() if argument.kind != argument.POSITIONAL_ONLY]
+    return {n: options[n] for n in options if n in taken}
 
 
 def find_factory(spec: ModelSpec, hubs: Iterable[str]) -> Callable[..., Any]:
@@ -369,9 +370,8 @@ def _image_preprocess(
 
 def _check_seed(spec: ModelSpec) -> None:
     if spec.seed is not None and not isinstance(spec.seed, int):
-        raise InvalidInputError(
-            f"model {spec.text!r}: seed must be a whole number, not {spec.seed!r}"
-        )
+        told = f"seed must be a whole number, not {spec.seed!r}"
+        raise InvalidInputError(f"model {spec.text!r}: {told}")
 
 
 def _construct(spec: ModelSpec, make: Callable[[], Any], *, of_hub: bool = True) -> Any:
