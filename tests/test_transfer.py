@@ -710,7 +710,7 @@ def test_a_file_of_someone_else_is_not_replaced(verb, tmp_path, capsys) -> None:
         tmp_path / "head"
     )
     argv, ending = {
-        "select": (["--store", str(tmp_path / "store"), "--by", "fisher"], "json"),
+        "select": (["--store", str(tmp_path / "store"), "--by", "knn"], "json"),
         "export": (["--head", str(tmp_path / "head")], "pt2"),
     }[verb]
     place = tmp_path / f"mine.{ending}"
@@ -737,6 +737,7 @@ def test_a_file_of_someone_else_is_not_replaced(verb, tmp_path, capsys) -> None:
         assert main([verb, *argv, "--out", str(other)]) == 2
 
 
+@pytest.mark.filterwarnings("default:the time was over")
 @pytest.mark.parametrize(("cache", "told"), [("never", False), ("only-missing", True)])
 def test_what_keeps_nothing_speaks_of_no_going_on(cache, told, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TRANSFER_METRICS_CACHE", str(tmp_path / "cache"))

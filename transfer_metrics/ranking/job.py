@@ -79,6 +79,7 @@ class Job:
     dtype: str = "float32"  # precision of features
     amp: bool = False  # whether the forward pass runs in mixed precision
     policy: str = "only-missing"  # what is taken from the cache and what is kept there
+    lasting: bool = True  # whether that is there for the next run
     stored: bool = False  # whether features are written first, and statistics built of the files
     # Whether that is done for models whose statistics do not fit into memory together.
     spills: bool = False
@@ -295,8 +296,8 @@ class Job:
     @property
     def with_more_time(self) -> str:
         """What to do where the time was over."""
-        kept = self.policy == "only-missing"
-        return "with more time the same ranking goes on from there" if kept else "give it more time"
+        goes_on = "with more time the same ranking goes on from there"
+        return goes_on if self.lasting else "give it more time"
 
     def _fingerprint(self, positions: Any) -> str:
         """Of the examples at some positions; that of the split for all of it."""

@@ -217,7 +217,7 @@ def rank_models(
             task, metrics, layers=layers, split=split, cache_dir=cache_dir, intervals=intervals,
             options={**options, "progress": progress and serial}, pool=pool, policy=policy,
             stored=stored, spills=spills, keep_features=keep_features, dtype=dtype, amp=amp,
-            until=ends,
+            until=ends, lasting=cache == "only-missing",
         )  # fmt: skip
         # The data are hashed here, once, and the hash goes to the workers with them.
         _ = job.task_id
