@@ -293,7 +293,7 @@ def _read(
         told = f"{type(owner).__name__} requires y to be passed, but the target y is None"
         raise InvalidInputError(f"y is missing: {told}")
     try:
-        shape = np.shape(y)
+        shape = np.asarray(y).shape
     except ValueError as error:
         raise InvalidInputError(f"y has rows of different lengths: {error}") from error
     several = len(shape) == 2 and shape[1] > 1
