@@ -198,6 +198,9 @@ def checked(owner: Any, X: Any, y: Any = None, multi_output: bool = False, **how
     except TypeError as error:
         raise _TypeOfInputError(" ".join(str(error).split())) from error
     except ValueError as error:
+        if np.iscomplexobj(y):
+            told = "Complex data not supported: y holds complex numbers; give real ones, or names"
+            raise InvalidInputError(told) from error
         if not has_layers(X):
             _explain(_real(X, "X"), y)
         raise InvalidInputError(" ".join(str(error).split())) from error
