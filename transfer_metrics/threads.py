@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ _SMALL = 100_000_000
 _SMALL_SCORE = 1_500_000_000
 """The same of a score, which goes to and fro between torch and numpy: the threads of the one still
 wait for work, and take the cores, when those of the other begin."""
+
+_inside = threading.local()
+"""Whether products are small around this already, so that looking at each library can be spared."""
 
 
 def cores() -> int:
@@ -86,7 +90,7 @@ def threads_for(multiplications: int, small: int = _SMALL) -> Iterator[None]:
     such fits up to seven times slower, and on two busy ones forty times. One product takes N D C
     ``multiplications`` or so.
     """
-    if multiplications >= small:
+    if multiplications >= small or getattr(_inside, "one_thread", False):
         yield
         return
     # Torch has a BLAS of its own inside, which is not found there.
@@ -95,9 +99,11 @@ def threads_for(multiplications: int, small: int = _SMALL) -> Iterator[None]:
     with _controller().limit(limits=1, user_api="blas"):
         if torch and before > 1:
             torch.set_num_threads(1)
+        _inside.one_thread = True
         try:
             yield
         finally:
+            _inside.one_thread = False
             if torch and before > 1:
                 torch.set_num_threads(before)
 

@@ -18,6 +18,7 @@ from transfer_metrics.errors import MissingDependencyError
 PLAIN_H_SCORE = "h_score(shrinkage=None)"
 # What is scored together in one call, what compares pairs of examples, what reads a source head.
 SIX = ("transrate", "logme", PLAIN_H_SCORE, "h_score", "gbc", "ridge_probe")
+FIVE = tuple(metric for metric in SIX if metric != PLAIN_H_SCORE)
 PAIRWISE = ("knn", "parc", "lfc")
 SOURCE = ("leep", "nce")
 ABSENT = "not installed"

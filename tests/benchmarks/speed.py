@@ -29,7 +29,14 @@ from tests.benchmarks.command import (
 from tests.benchmarks.cost import interleaved, peak, timed
 from tests.benchmarks.examples import Size, features, probabilities
 from tests.benchmarks.peers import PAIRWISE, PEERS, SIX, SOURCE, Peer, absent
-from tests.benchmarks.speed_table import ANOTHER_NUMBER, OURS, PRODUCT, TOGETHER, Row, SpeedTable
+from tests.benchmarks.speed_table import (
+    ANOTHER_NUMBER,
+    OURS,
+    PRODUCT,
+    TOGETHER,
+    Row,
+    SpeedTable,
+)
 from transfer_metrics.cli.console import say
 from transfer_metrics.cli.options import positive
 from transfer_metrics.cli.parser import Parser
@@ -154,7 +161,7 @@ def _entries(size: Size, most_memory: float) -> list[Entry]:
     entries = [
         Entry(Row(size, PRODUCT, "torch"), lambda: float((tensor.T @ tensor)[0, 0])),
         Entry(Row(size, PRODUCT, "numpy"), lambda: float((wide.T @ wide)[0, 0])),
-        _ours(size, TOGETHER, SIX, x, y),
+        *(_ours(size, name, metrics, x, y) for name, metrics in TOGETHER.items()),
         *(_ours(size, metric, [metric], x, y) for metric in (*SIX, *PAIRWISE)),
         *(_ours(size, metric, [metric], *source) for metric in SOURCE),
     ]

@@ -195,12 +195,12 @@ def _summary(kind: str, labels: np.ndarray) -> str:
 def _features_id(X: Any, labels: np.ndarray) -> str:
     """What tells features with their labels from others: the labels, and some of the rows."""
     n = len(labels)
-    some = np.sort(np.random.default_rng(0).permutation(n)[:_IDENTIFYING])
+    some = np.sort(np.random.default_rng(0).choice(n, min(n, _IDENTIFYING), replace=False))
     rows = X[some] if isinstance(X, torch.Tensor) else torch.as_tensor(np.asarray(X)[some])
     rows = rows.detach().double().cpu()
     digest = hashlib.sha256(f"{n}\0{tuple(rows.shape)}\0".encode())
-    digest.update(np.ascontiguousarray(labels).tobytes())
-    digest.update(rows.numpy().tobytes())
+    digest.update(np.ascontiguousarray(labels))
+    digest.update(rows.numpy())
     return short_id(digest.hexdigest())
 
 

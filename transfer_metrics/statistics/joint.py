@@ -63,8 +63,8 @@ class SourceJoint(Saved):
         if rows.dtype not in (torch.float32, torch.float64):
             rows = rows.to(torch.float64)
         # While a block is in the cache, everything that needs to see it does.
-        seen = [(p.sum(dim=1), p.min(), _arg_max(p)) for p in rows.split(_block_rows(rows))]
-        sums, lowest = torch.cat([s for s, _, _ in seen]), min(float(m) for _, m, _ in seen)
+        seen = [(p.sum(dim=1), _lowest(p), _arg_max(p)) for p in rows.split(_block_rows(rows))]
+        sums, lowest = torch.cat([s for s, _, _ in seen]), min(low for _, low, _ in seen)
         if not bool(torch.isfinite(sums).all()):
             check_finite(rows, "source probabilities")
         error = float((sums - 1).abs().max())
@@ -133,6 +133,10 @@ class SourceJoint(Saved):
 
 def _block_rows(probabilities: Tensor) -> int:
     return max(_BLOCK // probabilities.shape[1], 1)
+
+
+def _lowest(rows: Tensor) -> float:
+    return float(rows.numpy().min() if rows.device.type == "cpu" else rows.min())
 
 
 def _arg_max(rows: Tensor) -> Tensor:

@@ -96,6 +96,7 @@ def stacked(*rows: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
+_EPS = torch.finfo(torch.float64).eps
 _SMALLEST = 1e-290
 """Smaller squares lose digits."""
 _ROUNDING = 1e-8
@@ -209,10 +210,10 @@ class Scatter(Saved):
         """``log det(I + scale * S)``: O(m³) for the smaller side m."""
         if "eigh" in self.__dict__:
             return float(torch.log1p(scale * self.eigh[0]).sum())
-        trace = scale * float(self.small.diagonal().sum())
-        if trace * torch.finfo(torch.float64).eps > _LOST:
-            return float(torch.log1p(scale * self.eigenvalues).sum())
         small = _scaled(self.small, scale)
+        trace = float(small.diagonal().sum())
+        if trace * _EPS > _LOST:
+            return float(torch.log1p(scale * self.eigenvalues).sum())
         if trace < 1.0:
             # 1 + x would lose the digits of a small x.
             return float(torch.log1p(torch.linalg.eigvalsh(small).clamp_min(0.0)).sum())

@@ -100,7 +100,7 @@ def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
     if array.ndim > 1:
         return np.zeros(len(array), bool)
     if array.dtype != object:
-        return np.isin(array, numbers)
+        return np.logical_or.reduce([array == number for number in numbers])
     return np.array([isinstance(value, int) and value in numbers for value in array], bool)
 
 
