@@ -263,6 +263,21 @@ def test_where_examples_are_few_errors_are_those_of_leaving_out(spec, n, dim):
     assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected), rel=close)
 
 
+@pytest.mark.parametrize("factor", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize(("n", "dim"), [(90, 40), (60, 90), (210, 60)])
+def test_errors_of_uneven_features_are_those_of_leaving_out(n, dim, factor):
+    """Some features far above the distortion cost leverages their digits, but no error its size."""
+    x, y = draw(np.random.default_rng(15), n, dim=dim)
+    x[:, ::7] *= factor
+    blocks, metric = blocks_of(y), tm.get_metric("transrate")
+    plain = float(metric(moments_of(x, y)))
+    left = [float(metric(moments_of(x[blocks != b], y[blocks != b]))) for b in range(_BLOCKS)]
+    sizes = np.bincount(blocks)
+    expected = summed((plain - np.array(left)) * (1 - sizes / n), sizes)
+    [record] = tm.score(x, y, "transrate", intervals=True).records
+    assert record["stderr"] == pytest.approx(np.linalg.norm(expected), rel=0.2)
+
+
 @pytest.mark.parametrize("n", [60, 240])
 def test_rows_of_blocks_that_were_merged_give_what_one_batch_gives(n):
     """Parts of a block, with classes of one example, keep other rows, of the same scatter."""

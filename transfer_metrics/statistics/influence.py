@@ -24,6 +24,8 @@ from transfer_metrics.statistics.moments import ClassMoments, FourthMoments
 _SMOOTH = 2
 # Examples for each dimension from which scores are so smooth that leverages are not asked for.
 _MANY = 10
+# Trace over shift from which leverages lose their digits, and scores are computed again instead.
+_STEEP = 1e12
 # Largest entry of G times trace, over <G, T>, up to which float32 leaves two digits of a deviation.
 _ROUGH = 1e5
 
@@ -153,6 +155,8 @@ class Influence:
         own. Where examples are few, that is what it loses when the block is left out.
         """
         whole = self.whole
+        if scale * whole.total.trace() > _STEEP:
+            raise InvalidInputError("the distortion is too small beside the features")
         if c is None and self.leverage is not None:
             own = self.leverage.of_shift(whole.total, 1.0 / scale)
             return math.nan, self.leverage.of_logdet(own), sum(float(np.trace(h)) for h in own)
@@ -215,11 +219,15 @@ class Influence:
             start = end
         found *= 1.0 - self.counts[:, chosen].sum(dim=1) / count
         if not centred:
-            away = count * (whole.means[chosen] - whole.mean)[0]
+            # The rows of means add up to what the class is away from the mean of all, times count.
+            ends = np.cumsum([len(part.data) for part in parts])
+            own = rows.new_zeros(len(rows))
+            for end, counts in zip(ends, self.counts[:, chosen], strict=True):
+                own[end - int((counts > 0).sum()) : end] = counts[counts > 0].sqrt()
             solved = (
-                away - scale * (rows.T @ (left @ (rows @ away)))
+                rows.T @ (left @ own)
                 if few
-                else torch.cholesky_solve(away[:, None], factor)[:, 0]
+                else torch.cholesky_solve((rows.T @ own)[:, None], factor)[:, 0]
             )
             found -= 2.0 * scale / whole.n * (self.sums @ solved)
         return 2.0 * float(factor.diagonal().log().sum()), found, changed
