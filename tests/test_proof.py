@@ -28,6 +28,7 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     InvalidInputError,
     LayerNotFoundError,
+    TransferMetricsWarning,
 )
 from transfer_metrics.features import proof
 from transfer_metrics.features.proof import _EQUAL, _NO_HEAD, _NO_MODULE, _RANDOM
@@ -119,12 +120,14 @@ class Items:
 
 def test_random_examples_are_not_blamed_on_the_network():
     random_ones = Items(lambda index: torch.rand(12))
-    table = tm.rank_models(plain(), random_ones, ["knn"], cache="never", progress=False)
+    with pytest.warns(TransferMetricsWarning, match="another one each time it is read"):
+        table = tm.rank_models(plain(), random_ones, ["knn"], cache="never", progress=False)
     assert "gives another example" in table.failures[0]["error"]
     assert "model" not in table.failures[0]["error"]
-    table = tm.rank_models(
-        plain(), random_ones, ["knn"], cache="never", progress=False, allow_random=True
-    )
+    with pytest.warns(TransferMetricsWarning, match="another one each time it is read"):
+        table = tm.rank_models(
+            plain(), random_ones, ["knn"], cache="never", progress=False, allow_random=True
+        )
     assert "examples are other ones" in table.records[0]["note"]
 
 

@@ -221,13 +221,13 @@ class Influence:
         if not centred:
             # The rows of means add up to what the class is away from the mean of all, times count.
             ends = np.cumsum([len(part.data) for part in parts])
-            own = rows.new_zeros(len(rows))
+            roots = rows.new_zeros(len(rows))
             for end, counts in zip(ends, self.counts[:, chosen], strict=True):
-                own[end - int((counts > 0).sum()) : end] = counts[counts > 0].sqrt()
+                roots[end - int((counts > 0).sum()) : end] = counts[counts > 0].sqrt()
             solved = (
-                rows.T @ (left @ own)
+                rows.T @ (left @ roots)
                 if few
-                else torch.cholesky_solve((rows.T @ own)[:, None], factor)[:, 0]
+                else torch.cholesky_solve((rows.T @ roots)[:, None], factor)[:, 0]
             )
             found -= 2.0 * scale / whole.n * (self.sums @ solved)
         return 2.0 * float(factor.diagonal().log().sum()), found, changed
