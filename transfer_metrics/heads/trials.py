@@ -187,6 +187,7 @@ class Trials:
                 self.paces[head.name] = took / max(fit, 0.01)
             self.slowest = max(self.slowest, _again(head) * took + (reading if kept else 0.0))
         if any(r.error == LATE for r in found):
+            self.paces[head.name] = max(self._pace(head), seconds / max(expected[1], 0.01))
             self.skipped.append(f"{head.label} on {model.name}, stopped when the time was over")
 
     def best_fits(self) -> list[Record]:
