@@ -347,13 +347,13 @@ def batches_in(shape, n, **options):
     return seen[seen.index(max(seen)) :][:2], store  # few are tried before, and one by one after
 
 
-@pytest.mark.parametrize(("side", "at_once"), [(8, 64), (64, 64), (128, 48), (224, 16), (384, 8)])
+@pytest.mark.parametrize(("side", "at_once"), [(8, 64), (64, 64), (160, 64), (224, 32), (384, 8)])
 def test_batches_of_large_inputs_are_small(side, at_once):
     n = at_once + 3
     found, store = batches_in((3, side, side), n)
     assert found == [at_once, 3]
     assert store.manifest["batch_size"] == at_once
-    assert at_once in (8, 64) or 9e6 < at_once * 3 * side**2 * 4 <= 10 * 2**20
+    assert at_once in (8, 64) or 19e6 < at_once * 3 * side**2 * 4 <= 20 * 2**20
 
 
 def test_a_size_of_batches_that_is_given_counts():
@@ -363,8 +363,8 @@ def test_a_size_of_batches_that_is_given_counts():
 
 
 def test_parts_of_a_pass_have_batches_of_one_size(tmp_path):
-    model = Model("net", Counting().eval(), None, "tensor", "classify", (3, 160, 160))
-    task = task_of(list(np.random.default_rng(0).random((70, 3, 160, 160), dtype=np.float32)))
+    model = Model("net", Counting().eval(), None, "tensor", "classify", (3, 224, 224))
+    task = task_of(list(np.random.default_rng(0).random((70, 3, 224, 224), dtype=np.float32)))
     whole = extract(model, task, "last", progress=False)
     kept = extract(model, task, "last", out=tmp_path / "x", shard_size=32, progress=False)
     next((tmp_path / "x/shards").glob("*1.safetensors")).unlink()

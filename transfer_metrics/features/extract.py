@@ -263,7 +263,7 @@ def extract(
         out: folder for the features; None keeps them in memory.
         split: which split of the task.
         batch_size: examples per forward pass; of words, sentences. None takes 64, and on a CPU
-            fewer of large inputs (16 of 3 x 224 x 224), as the bar and the manifest say. Features
+            fewer of large inputs (32 of 3 x 224 x 224), as the bar and the manifest say. Features
             do not depend on it beyond rounding.
         device: where to run, such as ``"cuda"``; None leaves the model where it is.
         amp: run in mixed precision (float16 on CUDA, bfloat16 on the CPU). Poolings still add up
