@@ -107,10 +107,11 @@ def test_all_folders_are_installed():
     assert packages == {".".join(p.parent.relative_to(ROOT).parts) for p in files}
 
 
-def test_contributing_lists_the_rooms():
-    text = " ".join((ROOT / "CONTRIBUTING.md").read_text("utf-8").split())
-    [listed] = re.findall(r"`(\w+(?: -> \w+){5,})`", text)
-    assert tuple(listed.split(" -> ")) == ROOMS
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_documents_list_the_rooms(page):
+    text = " ".join((ROOT / page).read_text("utf-8").split())
+    [listed] = re.findall(r"`(\w+(?:(?: -> |→)\w+){5,})`", text)
+    assert tuple(re.split(" -> |→", listed)) == ROOMS
 
 
 # --- the rules can fail ---------------------------------------------------------------------------
