@@ -23,10 +23,9 @@ from torch import Tensor
 
 from transfer_metrics.errors import ExtractionError, InvalidInputError
 from transfer_metrics.features.batches import needs_equal_lengths
-from transfer_metrics.features.forward import Forward
+from transfer_metrics.features.forward import Forward, is_close, parting, tolerance_of, typical
 from transfer_metrics.features.inference import Inference
 from transfer_metrics.features.layers import Found
-from transfer_metrics.features.parting import is_close, parting, tolerance_of, typical
 from transfer_metrics.features.shards import LABELS
 from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.models.identity import Settings, unsaved
