@@ -747,7 +747,7 @@ def test_normalised_floats_are_taken_as_they_are_with_a_warning_of_the_size():
     model, ready = tm.load_model("zoo:resnet-cifar10"), UNIT.transpose(0, 3, 1, 2) * 4 - 2
     task = load_task((ready, Y))
     with pytest.warns(TransferMetricsWarning, match=r"normalised.*\(3, 9, 7\) where it expects"):
-        batch = Batches(model, task, "train").load(range(6))
+        batch = Batches(model, task["train"].examples).load(range(6))
     np.testing.assert_array_equal(batch, ready)
 
 
@@ -758,7 +758,7 @@ def test_normalised_floats_are_taken_as_they_are_with_a_warning_of_the_size():
 def test_floats_whose_scale_or_axes_are_not_known_name_the_cure(values, told):
     model = tm.load_model("zoo:resnet-cifar10")
     with pytest.raises(InvalidInputError, match=told):
-        Batches(model, load_task((values, Y)), "train")
+        Batches(model, load_task((values, Y))["train"].examples)
 
 
 def test_an_example_out_of_the_range_of_the_others_is_refused():

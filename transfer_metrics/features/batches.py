@@ -15,7 +15,7 @@ from transfer_metrics.errors import ExtractionError, TransferMetricsError, warn
 from transfer_metrics.features.pixels import Pixels
 from transfer_metrics.sources.example import Word, as_sound
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.tasks.task import Split, Task
+from transfer_metrics.sources.tasks.task import Split
 
 _AHEAD = 2
 """Batches that may wait for the network."""
@@ -26,32 +26,32 @@ _INPUTS = 20 << 20
 
 
 class Batches(Dataset):
-    """Preprocessed batches of a split, each addressed by the list of its examples.
+    """Preprocessed batches of examples, each addressed by the list of their positions.
 
     An example that cannot be prepared gives the error instead of a batch, since an exception that
-    leaves a worker process loses its type and message. ``whole`` says that who asks can read
-    examples at the end that it did not ask for. Where decoded images are looked for in ``pixels``,
-    batches of images are their pixels.
+    leaves a worker process loses its type and message; it says ``where`` they are. ``whole`` says
+    that who asks can read examples at the end that it did not ask for. Where decoded images are
+    looked for in ``pixels``, batches of images are their pixels.
     """
 
     def __init__(
         self,
         model: Model,
-        task: Task,
-        split: str,
+        examples: Sequence[Any],
+        where: str = "",
         *,
         whole: bool = False,
         pixels: Pixels | None = None,
     ) -> None:
         self._model = model
         self._pixels = pixels
-        self._examples = task[split].examples
-        maps = getattr(self._examples, "maps", None)
+        self._examples = examples
+        maps = getattr(examples, "maps", None)
         doubts = maps.doubts(model.name, model.input_shape) if maps and model.normalises else ""
         if doubts:
             warn(doubts)
         self._least = model.least if whole else 1
-        self._where = f"of {task.name!r} ({split})"
+        self._where = where
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[list[int], Any]:
         try:

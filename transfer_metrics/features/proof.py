@@ -23,7 +23,7 @@ from torch import Tensor
 
 from transfer_metrics.errors import ExtractionError, InvalidInputError
 from transfer_metrics.features.batches import needs_equal_lengths
-from transfer_metrics.features.forward import Forward, is_close, parting, tolerance_of, typical
+from transfer_metrics.features.forward import Forward, is_close, typical
 from transfer_metrics.features.inference import Inference
 from transfer_metrics.features.layers import Found
 from transfer_metrics.features.shards import LABELS
@@ -108,13 +108,6 @@ def prove(forward: Forward, layers: list[str | int], allow_random: bool = False)
             known = asked, _proven(forward, layers, allow_random)
         _KNOWN[forward.model] = known
     return known[1]
-
-
-def padding_proven(model: Model, task: Task) -> Model:
-    """A model of texts or sounds as ``prove`` has it, for those who make batches on their own."""
-    if getattr(model.collate, "equal_lengths", True):
-        return model
-    return prove(Forward(model, task), ["last"], allow_random=True).model
 
 
 def settings_of(
@@ -329,7 +322,7 @@ class _Trial:
 
     def are_close(self, again: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> bool:
         """Whether layers have the same features to rounding."""
-        tolerance = tolerance_of(self.forward)
+        tolerance = self.forward.tolerance
         # What should be zero, as the mean of normalised features, is rounding of its parts.
         least = tolerance * max(map(typical, features.values())) / 100
         return all(is_close(again[name], rows, tolerance, least) for name, rows in features.items())
@@ -348,13 +341,13 @@ class _Trial:
             size += float(values.square().sum())
             signs = torch.randint(0, 2, (_NUMBERS, len(values)), generator=random_signs) * 2.0 - 1
             total += signs.double() @ values / max(float(values.norm()), 1e-300)
-        total *= 4 / (tolerance_of(self.forward) * max(len(features), 1)) ** 0.5
+        total *= 4 / (self.forward.tolerance * max(len(features), 1)) ** 0.5
         exponent = f"{np.log2(size) * 16:.0f}" if size else "-"
         return f"{exponent} " + " ".join(f"{number:.0f}" for number in total)
 
     def random_refusal(self) -> ExtractionError:
         few = self.forward.few
-        parted = (parting(self.forward, few, few) for _ in range(_REPEATS))
+        parted = (self.forward.parting(few, few) for _ in range(_REPEATS))
         return ExtractionError(
             f"model {self.forward.model.name!r} gives other features whenever it reads the same "
             f"examples{next(filter(None, parted), '')}; make it deterministic in evaluation mode, "
@@ -367,7 +360,7 @@ class _Trial:
     ) -> ExtractionError:
         few = self.forward.few
         batches = batches or [(few, some) for some in (few[1::-1], few[:0:-1], few[2:])]
-        parted = (parting(self.forward, one, other) for one, other in batches)
+        parted = (self.forward.parting(one, other) for one, other in batches)
         return ExtractionError(
             f"model {self.forward.model.name!r} gives an example other features in another batch"
             f"{next(filter(None, parted), '')}; let it treat each example on its own, such as by a "

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, InvalidInputError, TransferMetricsError
 from transfer_metrics.features.batches import Batches, example_length, needs_equal_lengths
-from transfer_metrics.features.proof import padding_proven
+from transfer_metrics.features.forward import Forward
+from transfer_metrics.features.proof import prove
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.sources.models.model import Model, place
 from transfer_metrics.sources.models.modules import evaluation
@@ -92,14 +93,15 @@ class Inputs:
         """
         n = len(examples)
         task = Task(name, "classification", model.modality, {"train": Split(examples, np.zeros(n))})
-        batches = Batches(model, task, "train")
+        batches = Batches(model, examples, f"of {name!r} (train)")
 
         def load(rows: np.ndarray) -> Any:
             return batches.load([int(row) for row in rows])
 
-        proven = padding_proven(model, task)
-        if needs_equal_lengths(proven):
-            return cls(load, n, lengths=np.array([example_length(proven, x) for x in examples]))
+        if not getattr(model.collate, "equal_lengths", True):
+            model = prove(Forward(model, task), ["last"], allow_random=True).model
+        if needs_equal_lengths(model):
+            return cls(load, n, lengths=np.array([example_length(model, x) for x in examples]))
         if not keep or model.collate is not None:
             return cls(load, n)
         first = load(np.arange(1))
