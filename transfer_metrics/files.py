@@ -24,8 +24,6 @@ TEMPORARY = ".tmp"
 """How the names of files and folders end that are being written."""
 RESULTS = ("scores.jsonl", "comparison.jsonl", "run.yaml", "report.html", "head")
 """What is in folders of results."""
-_END = 1 << 16
-"""Bytes at the beginning and at the end of a file that tell what it is."""
 _ATTEMPTS = 1000
 """How often a folder is made that disappears."""
 
@@ -62,6 +60,18 @@ def replacing(
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def written(
+    path: str | os.PathLike[str],
+    content: str | bytes | memoryview,
+    advice: str = ADVICE,
+    *,
+    durable: bool = True,
+) -> None:
+    """Let a file hold bytes, or text in UTF-8; see ``replacing``."""
+    with replacing(path, advice, durable=durable) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -116,22 +126,6 @@ def check_folder(folder: str | os.PathLike[str], own: Iterable[str]) -> None:
         raise InvalidInputError(
             f"cannot write {folder}: it holds {min(found)!r}{' and more' * (len(found) > 1)}, and "
             f"nothing that was written here before; name a new folder"
-        )
-
-
-def check_file(path: str | os.PathLike[str], own: Iterable[bytes]) -> None:
-    """Refuse a file that holds something, near whose ends is nothing of what is written there."""
-    place = Path(path)
-    size = place.stat().st_size if place.is_file() else 0
-    if not size:
-        return
-    with place.open("rb") as file:
-        ends = file.read(_END)
-        file.seek(max(size - _END, 0))
-        ends += file.read(_END)
-    if not any(mark in ends for mark in own):
-        raise InvalidInputError(
-            f"cannot write {path}: it is a file that was not written here; name a new file"
         )
 
 

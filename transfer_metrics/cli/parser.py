@@ -149,7 +149,7 @@ def write_config(args: argparse.Namespace, path: Path) -> None:
     import yaml
 
     import transfer_metrics
-    from transfer_metrics.files import replacing
+    from transfer_metrics.files import written
 
     options = {
         name.replace("_", "-"): value
@@ -157,12 +157,8 @@ def write_config(args: argparse.Namespace, path: Path) -> None:
         if name not in _NOT_KEPT and value is not None and value is not False
     }
     text = yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
-    with replacing(path) as temporary:
-        temporary.write_text(
-            f"# transfer-metrics {args.verb} --config {path.name}\n"
-            f"# version {transfer_metrics.__version__}\n{text}",
-            "utf-8",
-        )
+    about = f"# transfer-metrics {args.verb} --config {path.name}\n"
+    written(path, f"{about}# version {transfer_metrics.__version__}\n{text}")
 
 
 def _tokens(options: Mapping[str, Any], parser: argparse.ArgumentParser, path: str) -> list[str]:

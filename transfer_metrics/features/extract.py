@@ -50,8 +50,6 @@ from transfer_metrics.sources.specs import refuse_among_examples
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
 
-PASS_OPTIONS = ("batch_size", "device", "num_workers", "shard_size", "as_is", "allow_random")
-"""Options of ``extract`` that a ranking hands on."""
 _LEAST = {"batch_size": 1, "shard_size": 1, "num_workers": 0}
 
 

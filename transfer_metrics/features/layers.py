@@ -197,13 +197,6 @@ def hidden_layers(layers: Sequence[Layer]) -> list[Layer]:
     return chosen
 
 
-def layers_read(layers: Sequence[Layer], mean: bool) -> list[Layer]:
-    """The layers that are scored: those that there are, or the mean of the hidden ones."""
-    if not mean:
-        return list(layers)
-    return [dataclasses.replace(hidden_layers(layers)[-1], name=MEAN, index=0, depth=1.0)]
-
-
 def items(layers: LayerSpec | Iterable[LayerSpec], model: str = "") -> list[str | int]:
     """A layer specification of a model as a list of names, patterns and numbers."""
     if (found := results_of(layers)) is not None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import StorageError, warn
-from transfer_metrics.files import TEMPORARY, replacing
+from transfer_metrics.files import TEMPORARY, written
 from transfer_metrics.sources.example import example_modality
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.preprocess import ImagePreprocess
@@ -107,8 +107,7 @@ class Pixels:
         digest = hashlib.sha256(file.getbuffer()).hexdigest()
         try:
             path = self.folder / f"{number:05d}-{digest}.npy"
-            with replacing(path, durable=False) as temporary:
-                temporary.write_bytes(file.getbuffer())
+            written(path, file.getbuffer(), durable=False)
             self._mapped.pop(number, None)
         except StorageError as error:
             self._full = True

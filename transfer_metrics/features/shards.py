@@ -14,13 +14,14 @@ import numpy as np
 
 from transfer_metrics.errors import CorruptStoreError
 from transfer_metrics.features.layers import Layer
-from transfer_metrics.files import replacing
+from transfer_metrics.files import written
 from transfer_metrics.untrusted import read_json, visible
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 LABELS = "__labels__"
 LOGITS = "__logits__"
+_ADVICE = "make room or choose another folder, and run again: finished shards are kept"
 
 _MOST_FEATURES = 1 << 31
 """Features of one layer."""
@@ -37,17 +38,10 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / "shards" / f"{index:05d}.safetensors"
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that at any moment it is either absent, as before, or complete."""
-    advice = "make room or choose another folder, and run again: finished shards are kept"
-    with replacing(path, advice) as temporary:
-        temporary.write_bytes(data)
-
-
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Replace the manifest of a store."""
     text = json.dumps(manifest, indent=1, ensure_ascii=False)
-    _write_atomically(folder / MANIFEST, text.encode())
+    written(folder / MANIFEST, text, _ADVICE)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -145,7 +139,7 @@ def write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     from safetensors.numpy import save
 
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    _write_atomically(path, data)
+    written(path, data, _ADVICE)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 

@@ -16,7 +16,7 @@ import platformdirs
 import transfer_metrics
 from transfer_metrics.errors import StorageError, warn
 from transfer_metrics.features.pixels import trim
-from transfer_metrics.files import TEMPORARY, fcntl, locked, remove_folder, replacing
+from transfer_metrics.files import TEMPORARY, fcntl, locked, remove_folder, written
 from transfer_metrics.results.record import Record
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
@@ -113,8 +113,8 @@ class ResultCache:
             records = change(self.read(key))
             lines = (json.dumps(r.as_dict(), allow_nan=False, default=str) for r in records)
             text = "".join(f"{line}\n" for line in lines)
-            with replacing(path, ADVICE, durable=False) as temporary:
-                temporary.write_text(text + json.dumps({"sha256": _digest(text)}) + "\n", "utf-8")
+            end = json.dumps({"sha256": _digest(text)})
+            written(path, f"{text}{end}\n", ADVICE, durable=False)
 
     @contextmanager
     def using(self, key: str, keep: bool = True) -> Iterator[Path]:

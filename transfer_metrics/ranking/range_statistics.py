@@ -23,7 +23,7 @@ from transfer_metrics.features.extract import Extraction
 from transfer_metrics.features.layers import hidden_layers
 from transfer_metrics.features.shards import LOGITS, verify_shard
 from transfer_metrics.features.store import Batch, FeatureStore
-from transfer_metrics.files import TEMPORARY, locked, remove_folder, replacing
+from transfer_metrics.files import TEMPORARY, locked, remove_folder, written
 from transfer_metrics.memory import release
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.cache import ADVICE, LOCK
@@ -209,8 +209,7 @@ class RangeFolder:
     def finish(self, files: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
         """Say what the files are, and what they are of."""
         content = {"of": self._of, "files": files, "manifest": manifest}
-        with replacing(self.path / _DONE, ADVICE, durable=False) as temporary:
-            temporary.write_text(json.dumps(content))
+        written(self.path / _DONE, json.dumps(content), ADVICE, durable=False)
 
     def read_manifest(self) -> dict[str, Any] | None:
         """The manifest of the range; None where it is not complete or damaged."""

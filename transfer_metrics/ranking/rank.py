@@ -21,9 +21,9 @@ from transfer_metrics.errors import (
     InvalidInputError,
     TransferMetricsWarning,
     UnknownNameError,
+    UnsupportedTaskError,
     warn,
 )
-from transfer_metrics.features.extract import PASS_OPTIONS
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.fork_server import can_fork, fork_server_until_end
 from transfer_metrics.progress import progress_bar
@@ -48,9 +48,10 @@ from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import listed, several
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.task import refuse_words
 from transfer_metrics.syntax import seconds_of
 
+_PASS_OPTIONS = ("batch_size", "device", "num_workers", "shard_size", "as_is", "allow_random")
+"""Options of ``extract`` that a ranking hands on."""
 _FEW = 3
 """Candidates from which on it pays to start processes."""
 # Counts and sizes, but not the numbers in names such as resnet18.
@@ -172,8 +173,8 @@ def rank_models(
     ('zoo:vit-mnist', 1)
     """
     check_metrics(metrics)
-    for name in sorted(options.keys() - set(PASS_OPTIONS)):
-        known = [*inspect.signature(rank_models).parameters, *PASS_OPTIONS]
+    for name in sorted(options.keys() - set(_PASS_OPTIONS)):
+        known = [*inspect.signature(rank_models).parameters, *_PASS_OPTIONS]
         raise UnknownNameError.of("option of rank_models", name, known)
     if evidence is not None:
         # Accuracies without scores get such as this ranking has.
@@ -201,7 +202,11 @@ def rank_models(
     task = load_task(task)
     combinations = asked_combinations(metrics, task.kind)
     if budget is not None:
-        refuse_words(task, "a race adds single examples; leave out budget=")
+        if any(part.units is not None for part in task.splits.values()):
+            raise UnsupportedTaskError(
+                f"a race adds single examples; leave out budget=; task {task.name!r} labels the "
+                f"words of sentences"
+            )
         for one in combinations:
             raise InvalidInputError(
                 f"{one.name} compares all candidates on the same examples, and a race drops some; "

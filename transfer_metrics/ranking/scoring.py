@@ -19,7 +19,7 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     WrittenStatisticError,
 )
-from transfer_metrics.features.layers import hidden_layers, layers_read
+from transfer_metrics.features.layers import MEAN, Layer, hidden_layers
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import Batch, FeatureStore, mean_of
 from transfer_metrics.metrics.base import Estimate, Metric
@@ -100,7 +100,7 @@ def bases_of(
         extract_seconds=store.seconds if seconds is None else seconds,
         note="; ".join(manifest.get("notes") or ()) or None,
     )
-    layers = layers_read(store.layers, mean)
+    layers = _layers_read(store.layers, mean)
     found = {
         layer.name: replace(
             base, layer=layer.name, layer_index=layer.index, depth=layer.depth, dim=layer.dim
@@ -114,6 +114,13 @@ def bases_of(
     return found
 
 
+def _layers_read(layers: Sequence[Layer], mean: bool) -> list[Layer]:
+    """The layers that are scored: those that there are, or the mean of the hidden ones."""
+    if not mean:
+        return list(layers)
+    return [replace(hidden_layers(layers)[-1], name=MEAN, index=0, depth=1.0)]
+
+
 def read_stores(stores: Sequence[FeatureStore], labels: Labels, mean: bool = False) -> Read:
     """What reads layers of stores of one model, on parts of one split, one after the other.
 
@@ -122,7 +129,7 @@ def read_stores(stores: Sequence[FeatureStore], labels: Labels, mean: bool = Fal
     """
     layers = stores[0].layers
     averaged = [layer.name for layer in hidden_layers(layers)] if mean else []
-    dims = {layer.name: layer.dim for layer in layers_read(layers, mean)}
+    dims = {layer.name: layer.dim for layer in _layers_read(layers, mean)}
     bounds = np.cumsum([0, *map(len, stores)])
 
     def rows(name: str, positions: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import transfer_metrics
-from transfer_metrics.files import replacing
+from transfer_metrics.files import written
 from transfer_metrics.report.gather import gather
 from transfer_metrics.report.page import page_of
 from transfer_metrics.results.shortlist import CONFIDENCE
@@ -92,8 +92,7 @@ def write_report(
         gathered, loaded, title=title, notes=notes, command=command, confidence=confidence
     )
     text = _rendered(page)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    written(path, text)
     return str(path)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.files import replacing
+from transfer_metrics.files import written
 from transfer_metrics.naming import brief
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.wording import listed
@@ -155,8 +155,7 @@ class ErrorModel:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON; the file appears whole or not at all."""
         content = {"format": _FORMAT, **asdict(self)}
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+        written(path, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -17,7 +17,7 @@ from transfer_metrics.naming import a_type
 from transfer_metrics.results.long_table import read_records
 from transfer_metrics.results.record import QUALITIES, Record
 from transfer_metrics.results.wording import some
-from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
+from transfer_metrics.sources.tasks.label_values import ABSENT, is_none, number_of
 from transfer_metrics.sources.tasks.table_files import read_separated
 from transfer_metrics.untrusted import TABLE, read_text, visible
 
@@ -236,7 +236,7 @@ def _number(cell: Any, model: Any, task: Any, where: str | Path) -> float:
     number: Any = cell
     if isinstance(cell, str):
         number = math.nan if cell.strip() in ABSENT else number_of(cell)
-    elif cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+    elif is_none(cell):
         number = math.nan
     on = f" on task {visible(task)!r}" if task != UNNAMED else ""
     wrong = f"{where}: the accuracy of model {visible(model)!r}{on} is"

@@ -15,7 +15,7 @@ from sklearn.utils import Tags
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.files import replacing
+from transfer_metrics.files import written
 from transfer_metrics.results.long_table import FORMATS
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import several
@@ -252,8 +252,7 @@ class Selection:
                 for name, columns in self.layers.items()
             ],
         }
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(content, allow_nan=False) + "\n")
+        written(path, json.dumps(content, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import CorruptStoreError, IncompatibleStoreError
-from transfer_metrics.files import replacing
+from transfer_metrics.files import written
 from transfer_metrics.untrusted import parse_json
 
 _FORMAT = "transfer_metrics training 1"
@@ -36,8 +36,8 @@ def write_checkpoint(
         for group, named in tensors.items()
         for name, tensor in named.items()
     }
-    with replacing(path, advice="free some space and run again: finished epochs are kept") as file:
-        file.write_bytes(save(flat, {"training": header}))
+    advice = "free some space and run again: finished epochs are kept"
+    written(path, save(flat, {"training": header}), advice)
 
 
 def read_checkpoint(

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.naming import a_type
 from transfer_metrics.sources.example import is_blank
 from transfer_metrics.sources.tasks.assembly import check_policy
 from transfer_metrics.sources.tasks.sequences import Files
-from transfer_metrics.sources.tasks.task import Split, Task, refuse_unloaded
+from transfer_metrics.sources.tasks.task import Split, Task
 
 _MOST_LOOKED_AT, _MOST_TOLD = 50_000, 20
 """Image files that are looked at when a task is loaded, and damaged ones that are named."""
@@ -111,7 +112,7 @@ def subsample(task: Task, examples: int, seed: int = 0) -> Task:
     >>> len(digits["train"]), set(np.bincount(digits["train"].labels).tolist())
     (100, {10})
     """
-    refuse_unloaded(task)
+    _refuse_unloaded(task)
     examples, seed = _whole("examples", examples, 1), _whole("seed", seed, 0)
     whole = task["train"]
     if examples >= len(whole):
@@ -200,7 +201,7 @@ def folds(task: Task, k: int = 5, seed: int = 0) -> Iterator[Task]:
     """
     from sklearn import model_selection as ways
 
-    refuse_unloaded(task)
+    _refuse_unloaded(task)
     k, whole = _whole("k", k, 1), task["train"]
     kind: Any
     if whole.units is None:
@@ -240,7 +241,7 @@ def vtab_1k(task: Task, seed: int = 0) -> Task:
     >>> {name: len(split) for name, split in vtab_1k(load_task("sklearn:digits")).splits.items()}
     {'train': 800, 'test': 450, 'val': 200}
     """
-    refuse_unloaded(task)
+    _refuse_unloaded(task)
     seed = _whole("seed", seed, 0)
 
     def drawn(split: str, count: int) -> np.ndarray:
@@ -304,6 +305,15 @@ class Cut:
         if self.examples is not None:
             task = subsample(task, self.examples, self.seed)
         return task if self.protocol is None else vtab_1k(task, self.seed)
+
+
+def _refuse_unloaded(task: Any) -> None:
+    """Raise where the name of a task, or anything else, is given for a task."""
+    if not isinstance(task, Task):
+        spec = repr(task) if isinstance(task, str) else "X, y"
+        raise InvalidInputError(
+            f"{a_type(task)} is no task; load it first, such as by load_task({spec})"
+        )
 
 
 def _whole(option: str, value: Any, least: int) -> int:

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
-from transfer_metrics.naming import a_type
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.example import Modality, example_bytes
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.sequences import some
@@ -187,21 +186,6 @@ class Task:
                 f"task {self.name!r} has no split {split!r}; it has: {', '.join(self.splits)}"
             )
         return self.splits[split]
-
-
-def refuse_unloaded(task: Any) -> None:
-    """Raise where the name of a task, or anything else, is given for a task."""
-    if not isinstance(task, Task):
-        spec = repr(task) if isinstance(task, str) else "X, y"
-        raise InvalidInputError(
-            f"{a_type(task)} is no task; load it first, such as by load_task({spec})"
-        )
-
-
-def refuse_words(task: Task, what: str) -> None:
-    """Raise where a task's examples are words of sentences."""
-    if any(split.units is not None for split in task.splits.values()):
-        raise UnsupportedTaskError(f"{what}; task {task.name!r} labels the words of sentences")
 
 
 def _labels(task: Task) -> str:
